@@ -1,0 +1,157 @@
+"""From a template to the LangChain agent it declares."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain.agents import create_agent
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+
+from agent_runtime.errors import CallError, ConfigurationError, UnknownComponent
+from agent_runtime.models.resolve import build_model
+from agent_runtime.orchestration.prompt import PromptMiddleware
+from agent_runtime.registry import MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
+from agent_runtime.template.prompt import placeholders, render_value
+from agent_runtime.template.spec import MiddlewareSpec, ModelSpec, ToolSpec
+from agent_runtime.tools.gated_tool import gated_tool
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.template import AgentTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A built agent. `gated`: every model in it reports to the gate by itself; `hold_text`: see Core."""
+
+    agent: Runnable[Any, Any]
+    gated: bool
+    hold_text: bool
+
+
+def assemble(
+    template: AgentTemplate,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    agent_of: Callable[[str], AgentExecutor],
+    checkpointer: Any = None,
+) -> Assembled:
+    """Build what the template declares.
+
+    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. Raises
+    UnknownComponent for a name that nothing is registered under, ConfigurationError for arguments that do not fit.
+    """
+    spec = template.spec
+    if spec.workflow is not None:
+        if spec.workflow not in registry.workflows:
+            raise UnknownComponent("workflow", spec.workflow, registry.workflows)
+        return Assembled(registry.workflows[spec.workflow], gated=False, hold_text=False)
+    assert spec.model is not None  # noqa: S101 - the template's own check
+    prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
+    per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
+    middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
+    middleware += [_middleware(m, registry) for m in spec.middleware]
+    middleware += _fallbacks(spec.model, registry)
+    agent = create_agent(
+        build_model(spec.model, registry.models),
+        [gated_tool(_tool(tool, registry, inputs, agent_of)) for tool in spec.tools],
+        system_prompt=None if per_run_prompt else prompt,
+        middleware=middleware,
+        response_format=_response_format(template),
+        checkpointer=checkpointer,
+        name=template.metadata.name,
+    )
+    return Assembled(
+        agent,
+        gated=not any(m.use in registry.middleware for m in spec.middleware),
+        hold_text=any(m.use in REWRITES_ANSWER and _extra(m).get("apply_to_output") for m in spec.middleware),
+    )
+
+
+def _tool(
+    spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
+) -> BaseTool:
+    args = render_value(spec.args, inputs)
+    if spec.use is not None:
+        return registry.tool(spec.use, args)
+    if spec.ref is not None:
+        return registry.ref(spec.ref, args)
+    return agent_tool(agent_of(spec.agent or ""), spec.as_)
+
+
+def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:
+    """An agent as a tool of another: its calls go through its own onion and count towards the run around it.
+
+    What the inner agent raises as a CallError reaches the outer model as an error message of the tool.
+    """
+
+    async def ask(request: str) -> str:
+        try:
+            return (await executor.execute(request)).output
+        except CallError as error:
+            raise ToolException(f"{error.code}: {error}") from error
+
+    return StructuredTool.from_function(
+        coroutine=ask,
+        name=name or executor.name or "agent",
+        description=description or executor.description or f"Ask the agent '{executor.name}'.",
+        handle_tool_error=True,
+    )
+
+
+def _response_format(template: AgentTemplate) -> Any:
+    if template.spec.response_format is None:
+        return None
+    schema = template.spec.response_format.schema_
+    # LangChain names the answer's tool after the title, and makes up a random one without it.
+    return {"title": "final_answer", **schema} if isinstance(schema, dict) else schema
+
+
+def _extra(spec: MiddlewareSpec) -> dict[str, Any]:
+    return dict(spec.model_extra or {})
+
+
+def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
+    if not spec.fallbacks:
+        return []
+    from langchain.agents.middleware import ModelFallbackMiddleware
+
+    first, *rest = [build_model(ModelSpec(id=name, params=spec.params), registry.models) for name in spec.fallbacks]
+    return [ModelFallbackMiddleware(first, *rest)]
+
+
+def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
+    found, args = registry.langchain_middleware(spec.use), _extra(spec)
+    if not inspect.isclass(found):
+        if args:
+            raise ConfigurationError(f"middleware '{spec.use}' is registered ready-made and takes no arguments")
+        return found
+    for name in MODEL_ARGUMENTS:
+        if isinstance(args.get(name), str):
+            args[name] = build_model(ModelSpec(id=args[name]), registry.models)
+    args, rest = _special(spec.use, args, registry)
+    try:
+        inspect.signature(found).bind(*rest, **args)
+        return found(*rest, **args)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
+
+
+def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Any]]:
+    """The few arguments that YAML cannot say the way Python does."""
+    if name == "model_fallback":
+        return {}, [build_model(ModelSpec(id=m), registry.models) for m in args.get("models", [])]
+    if name == "context_editing":
+        from langchain.agents.middleware import ClearToolUsesEdit
+
+        return {"edits": [ClearToolUsesEdit(**args)]}, []
+    if name == "tool_error":
+        return {"on_error": lambda error, _request: f"{type(error).__name__}: {error}", **args}, []
+    if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)
+        return {k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v for k, v in args.items()}, []
+    return args, []

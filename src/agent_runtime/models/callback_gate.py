@@ -1,0 +1,96 @@
+"""The callback route to the gate, for models and tools that the factory did not build."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler, Callbacks
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables.config import merge_configs
+
+from agent_runtime.callback_handler import message_of
+from agent_runtime.models.run import GATED_TAG, Run, ToolCall, current_run
+
+
+class CallbackGate(BaseCallbackHandler):
+    """Takes model and tool calls to the current run; a refusal raised here stops them before they start.
+
+    A gated model or tool carries `GATED_TAG` and is skipped. It costs 6-9 % of a turn, so it is attached only
+    around agents whose models are not ours, and inside tools, which may hide a model of their own.
+    """
+
+    run_inline = True  # in the task of the call: that is where `current_run` is set
+    raise_error = True
+
+    def on_chat_model_start(  # noqa: D102
+        self, serialized: Any, messages: list[list[Any]], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        run = current_run.get()
+        if run is None or GATED_TAG in (kwargs.get("tags") or ()):
+            return
+        metadata = kwargs.get("metadata") or {}
+        model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
+        provider = str(metadata.get("ls_provider") or "unknown")
+        run.open_calls[run_id] = run.gate.open(run, model, provider, messages[0] if messages else [])
+
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        from langchain_core.messages import HumanMessage
+
+        self.on_chat_model_start(serialized, [[HumanMessage(p) for p in prompts]], run_id=run_id, **kwargs)
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        run = current_run.get()
+        message = getattr(chunk, "message", None)
+        if run is not None and message is not None and (call := run.open_calls.get(run_id)) is not None:
+            call.chunk(message)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        if (call := self._pop(run_id)) is not None:
+            call.end(message_of(response))
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        if (call := self._pop(run_id)) is not None:
+            call.abort(error)
+
+    def on_tool_start(  # noqa: D102
+        self, serialized: Any, input_str: str, *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        run = current_run.get()
+        if run is None or GATED_TAG in (kwargs.get("tags") or ()):
+            return
+        inputs = kwargs.get("inputs")
+        args = input_str if inputs is None else inputs
+        run.open_calls[run_id] = run.open_tool((serialized or {}).get("name", "tool"), args, kwargs.get("tool_call_id"))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        if (call := self._pop(run_id)) is not None:
+            call.end(output)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        if (call := self._pop(run_id)) is not None:
+            call.error(error)
+
+    @staticmethod
+    def _pop(run_id: UUID) -> Any:
+        run: Run | None = current_run.get()
+        return None if run is None else run.open_calls.pop(run_id, None)
+
+
+CALLBACK_GATE = CallbackGate()
+"""One for the process: it keeps nothing, the current run does."""
+
+
+def with_callback_gate(callbacks: Callbacks) -> Callbacks:
+    """`callbacks` with the gate added for everything below; the given list or manager is left alone."""
+    return merge_configs({"callbacks": callbacks}, {"callbacks": [CALLBACK_GATE]})["callbacks"]
+
+
+def abort_open_calls(run: Run, error: BaseException) -> None:
+    """Settle what was open when a run ended: on an abort LangChain fires neither `on_llm_end` nor `on_llm_error`."""
+    for call in list(run.open_calls.values()):
+        if isinstance(call, ToolCall):
+            call.error(error)
+        else:
+            call.abort(error)
+    run.open_calls.clear()

@@ -1,0 +1,148 @@
+"""ModelGate: the one place before and after each model call of a run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.utils import count_tokens_approximately
+from langgraph.errors import GraphBubbleUp
+
+from agent_runtime.errors import ConfigurationError, LimitExceeded
+from agent_runtime.monitoring.prices import price_usd
+
+if TYPE_CHECKING:
+    from agent_runtime.models.run import Run
+
+CHARS_PER_TOKEN = 4
+"""The usual rule of thumb for English; used only where a provider sends no figures, and marked `estimated`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Hard limits of one run; None is no limit. Nested agents count towards the run around them.
+
+    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how often the
+    same tool may be called with the same arguments. Each is checked before the next step is taken, so the
+    tokens of the last call may go over. Raises ConfigurationError for a value below 1.
+    """
+
+    max_steps: int | None = None
+    model_calls: int | None = None
+    tool_calls: int | None = None
+    tokens: int | None = None
+    tool_loop: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"limit {name} must be at least 1, not {value}")
+
+
+class ModelGate:
+    """Admits model calls and settles what they used. One per executor; it keeps no state of a call."""
+
+    def __init__(self, limits: RunLimits | None = None, *, model_call_timeout_s: float | None = None) -> None:
+        self.limits = limits or RunLimits()
+        self.model_call_timeout_s = model_call_timeout_s
+
+    def open(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> ModelCall:
+        """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent."""
+        run.check_refusal()
+        for each in run.lineage:
+            each.gate._check(each)
+        for each in run.lineage:
+            each.context.usage.model_calls += 1
+        return ModelCall(run, model, provider, messages)
+
+    def _check(self, run: Run) -> None:
+        limits, used = self.limits, run.context.usage
+        if limits.model_calls is not None and used.model_calls >= limits.model_calls:
+            raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
+        if limits.tokens is not None and used.total_tokens >= limits.tokens:
+            raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
+
+
+class ModelCall:
+    """One admitted model call. Exactly one of `end` and `abort` settles it; later ones do nothing."""
+
+    __slots__ = ("_chars", "_messages", "_run", "_started_s", "_usage", "call_id", "model", "provider", "settled")
+
+    def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> None:
+        self._run, self.model, self.provider, self._messages = run, model, provider, messages
+        self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
+        self._started_s = time.perf_counter()
+        self.call_id = f"{run.context.run_id}:{run.context.usage.model_calls}"
+        run.record("llm_start", model, self.call_id, {"messages": messages} if run.recorder.content else {})
+
+    def chunk(self, message: BaseMessage) -> None:
+        """Count one streamed chunk, so that an aborted stream can be settled."""
+        content = message.content
+        text = content if type(content) is str else str(message.text)
+        if text:
+            self._chars += len(text)
+            if self._run.recorder.wants_tokens:
+                self._run.recorder.token(text, self._run.context.run_id, self.call_id)
+        if (usage := getattr(message, "usage_metadata", None)) is not None:
+            self._usage = add_usage(self._usage, usage)
+
+    def end(self, message: BaseMessage | None = None) -> None:
+        """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""
+        if message is not None:
+            self._usage = getattr(message, "usage_metadata", None)
+            self._chars = len(str(message.text)) + _tool_call_chars(message)
+            name = message.response_metadata.get("model_name")
+            self.model = name if isinstance(name, str) and name else self.model
+        self._settle("llm_end", {"message": message} if self._run.recorder.content and message is not None else {})
+
+    def abort(self, error: BaseException) -> None:
+        """Settle a call that failed or was cut.
+
+        A provider that answered with an error bills nothing, so a call that streamed nothing and failed by
+        itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated.
+        """
+        cut = self._chars > 0 or self._usage is not None or not isinstance(error, Exception)
+        if not cut and not isinstance(error, TimeoutError):
+            if not self.settled and not isinstance(error, GraphBubbleUp):
+                self.settled = True
+                self._record("llm_error", {"error": type(error).__name__})
+            return
+        self._settle("llm_error", {"error": type(error).__name__}, whole=False)
+
+    def _settle(self, kind: str, data: dict[str, Any], *, whole: bool = True) -> None:
+        if self.settled:
+            return
+        self.settled = True
+        usage, estimated = self._usage, False
+        if usage is None or not whole:
+            usage, estimated = self._estimate(usage), True
+        cost = price_usd(self.provider, self.model, usage)
+        inputs, outputs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
+        for run in self._run.lineage:
+            ledger = run.context.usage
+            ledger.input_tokens += usage["input_tokens"]
+            ledger.output_tokens += usage["output_tokens"]
+            ledger.cache_read_tokens += inputs.get("cache_read", 0)
+            ledger.cache_write_tokens += inputs.get("cache_creation", 0)
+            ledger.reasoning_tokens += outputs.get("reasoning", 0)
+            ledger.estimated |= estimated
+            ledger.add_cost(cost)
+        counts = {"input_tokens": usage["input_tokens"], "output_tokens": usage["output_tokens"]}
+        self._record(kind, {**counts, "estimated": estimated, **data})
+
+    def _estimate(self, seen: UsageMetadata | None) -> UsageMetadata:
+        # A stream's first chunk may already carry the input's count (Anthropic): never go below what was seen.
+        inputs = max(count_tokens_approximately(self._messages), seen["input_tokens"] if seen else 0)
+        outputs = max(-(-self._chars // CHARS_PER_TOKEN), seen["output_tokens"] if seen else 0)
+        return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+
+    def _record(self, kind: str, data: dict[str, Any]) -> None:
+        self._run.record(kind, self.model, self.call_id, data, self._started_s)
+
+
+def _tool_call_chars(message: BaseMessage) -> int:
+    return sum(len(str(c["args"])) for c in message.tool_calls) if isinstance(message, AIMessage) else 0

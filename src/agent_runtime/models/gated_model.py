@@ -1,0 +1,197 @@
+"""A chat model that reports every call to the gate of the run it is made in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from agent_runtime.errors import CallTimeout
+from agent_runtime.models.gate import ModelCall
+from agent_runtime.monitoring.prices import preload_price
+from agent_runtime.models.run import GATED_TAG, current_run
+
+M = TypeVar("M", bound=BaseChatModel)
+
+# Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only the outer one counts.
+_inside: ContextVar[bool] = ContextVar("agent_runtime_inside_model_call", default=False)
+
+
+def gated(model: M) -> M:
+    """A copy of `model` whose calls pass the ModelGate of the current run; outside a run it is the model itself.
+
+    The copy's class is a subclass of the model's own with the same name, so `isinstance` checks, `profile`,
+    `bind_tools` and traces work as before. A model that is gated already is returned as it is.
+    """
+    if GATED_TAG in (model.tags or ()):
+        return model
+    params = model._get_ls_params()
+    preload_price(str(params.get("ls_provider") or "unknown"), str(params.get("ls_model_name") or ""))
+    copy = model.model_copy(update={"tags": [*(model.tags or ()), GATED_TAG]})
+    copy.__class__ = _gated_class(type(model))
+    return copy
+
+
+@lru_cache(maxsize=256)
+def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
+    # LangChain asks whether a class overrides `_stream` and `_astream` to decide whether a model can stream:
+    # those two are wrapped only where the model really has them.
+    methods: dict[str, Any] = {"_generate": _generate(cls), "_agenerate": _agenerate(cls)}
+    if cls._stream is not BaseChatModel._stream:
+        methods["_stream"] = _stream(cls)
+    if cls._astream is not BaseChatModel._astream:
+        methods["_astream"] = _astream(cls)
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), {**methods, **names})
+
+
+def _open(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelCall | None:
+    run = current_run.get()
+    if run is None or _inside.get():
+        return None
+    params = model._get_ls_params(**kwargs)
+    name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
+    return run.gate.open(run, name, str(params.get("ls_provider") or "unknown"), messages)
+
+
+def _timeout_s(call: ModelCall | None) -> float | None:
+    run = current_run.get()
+    return None if run is None or call is None else run.gate.model_call_timeout_s
+
+
+def _generate(cls: type[BaseChatModel]) -> Any:
+    inner = cls._generate
+
+    def _generate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        if (call := _open(self, messages, kwargs)) is None:
+            return inner(self, messages, *args, **kwargs)
+        token = _inside.set(True)
+        try:
+            result = inner(self, messages, *args, **kwargs)
+        except BaseException as error:
+            call.abort(error)
+            raise
+        finally:
+            _inside.reset(token)
+        call.end(result.generations[0].message)
+        return result
+
+    return _generate
+
+
+def _agenerate(cls: type[BaseChatModel]) -> Any:
+    inner = cls._agenerate
+
+    async def _agenerate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        if (call := _open(self, messages, kwargs)) is None:
+            return await inner(self, messages, *args, **kwargs)
+        timeout_s = _timeout_s(call)
+        token = _inside.set(True)
+        try:
+            if timeout_s is None:
+                result = await inner(self, messages, *args, **kwargs)
+            else:
+                result = await _within(inner(self, messages, *args, **kwargs), timeout_s, timeout_s)
+        except BaseException as error:
+            call.abort(error)
+            raise
+        finally:
+            _inside.reset(token)
+        call.end(result.generations[0].message)
+        return result
+
+    return _agenerate
+
+
+async def _within(awaitable: Any, left_s: float, timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(left_s) as scope:
+            return await awaitable
+    except TimeoutError as error:
+        if not scope.expired():  # the provider's own client timed out
+            raise
+        raise CallTimeout("model_call", timeout_s) from error
+
+
+def _stream(cls: type[BaseChatModel]) -> Any:
+    inner = cls._stream
+
+    def _stream(
+        self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        call = _open(self, messages, kwargs)
+        with closing(inner(self, messages, *args, **kwargs)) as chunks:  # type: ignore[type-var]
+            if call is None:
+                yield from chunks
+                return
+            try:
+                while (chunk := _next(chunks)) is not None:
+                    call.chunk(chunk.message)
+                    yield chunk
+            except BaseException as error:
+                call.abort(error)
+                raise
+            call.end()
+
+    return _stream
+
+
+def _next(chunks: Iterator[ChatGenerationChunk]) -> ChatGenerationChunk | None:
+    token = _inside.set(True)
+    try:
+        return next(chunks, None)
+    finally:
+        _inside.reset(token)
+
+
+def _astream(cls: type[BaseChatModel]) -> Any:
+    inner = cls._astream
+
+    async def _astream(
+        self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        call = _open(self, messages, kwargs)
+        timeout_s = _timeout_s(call)
+        async with aclosing(inner(self, messages, *args, **kwargs)) as chunks:  # type: ignore[type-var]
+            if call is None:
+                async for chunk in chunks:
+                    yield chunk
+                return
+            source = chunks if timeout_s is None else _timed(chunks, timeout_s)
+            try:
+                while True:
+                    token = _inside.set(True)
+                    try:
+                        chunk = await anext(source)
+                    except StopAsyncIteration:
+                        break
+                    finally:
+                        _inside.reset(token)
+                    call.chunk(chunk.message)
+                    yield chunk
+            except BaseException as error:
+                call.abort(error)
+                raise
+            call.end()
+
+    return _astream
+
+
+async def _timed(chunks: AsyncIterator[ChatGenerationChunk], timeout_s: float) -> AsyncIterator[ChatGenerationChunk]:
+    # Only the provider's time counts: the clock stands still while the consumer has the chunk.
+    left_s, clock = timeout_s, asyncio.get_running_loop().time
+    while True:
+        started = clock()
+        try:
+            chunk = await _within(anext(chunks), left_s, timeout_s)
+        except StopAsyncIteration:
+            return
+        left_s -= clock() - started
+        yield chunk

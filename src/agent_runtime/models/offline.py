@@ -1,0 +1,304 @@
+"""A chat model that needs no network: a rule-based stand-in, deterministic, for trying templates and for tests.
+
+It understands nothing. It matches the words of a question with the names, descriptions and argument schemas of
+the tools, and with the column names and values that earlier results showed, then reads the result out. A real
+model is one `--model provider:name` away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from agent_runtime.models.local_model import LocalChatModel
+
+STAND_IN = "(offline stand-in, not a language model)"
+
+_FUNCTIONS = {"mean": {"average", "avg", "mean"}, "median": {"median"}, "sum": {"total", "sum", "combined", "overall"},
+              "count_distinct": {"distinct", "unique", "different"}, "count": {"count"}}  # fmt: skip
+_MOST = set("most highest largest biggest greatest maximum max top best longest expensive oldest latest heaviest".split())
+_LEAST = set("least lowest smallest fewest minimum min worst cheapest shortest youngest earliest lightest bottom".split())
+_MEANS = {  # words of a question -> the words of column names that they point at
+    "expensive": "price cost", "cheapest": "price cost", "old": "age", "oldest": "age", "youngest": "age", "older": "age", "younger": "age",
+    "earn": "salary wage income", "paid": "salary wage", "revenue": "sale amount turnover", "sale": "revenue amount",
+    "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "spend": "amount cost",
+    "employee": "name", "person": "name", "who": "name employee student player", "people": "name", "long": "duration",
+    "heaviest": "weight", "lightest": "weight", "longest": "length duration", "shortest": "length duration",
+}  # fmt: skip
+_ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
+_NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
+_MONTHS = "january february march april may june july august september october november december".split()
+_STOP = set("a an and are at be by can do does find for from how i in is it me my of on or the to what when where which who".split())
+_COMPARE = (
+    (r"at least|no less than|>=", ">="),
+    (r"at most|no more than|up to|<=", "<="),
+    (r"(?:more|greater|higher|larger|bigger|older|longer|later) than|over|above|exceeding|after|since|>", ">"),
+    (r"(?:less|fewer|lower|smaller|cheaper|younger|shorter|earlier) than|under|below|before|<", "<"),
+    (r"exactly|equals|equal to|=", "="),
+)
+
+
+class OfflineChatModel(LocalChatModel):
+    """The `offline:` model: same question, tools and history, same answer. It bills nothing and says what it is."""
+
+    provider: str = "offline"
+
+    def answer(self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any) -> AIMessage:
+        """A tool call while one fits; then, if the answer has a form (`tool_choice`), that; else text."""
+        asked = _Asked(messages)
+        offered = [t["function"] for t in tools]
+        form = offered.pop() if offered and tool_choice in ("any", "required") else None
+        call = asked.next_call(offered)
+        if call is None and form is not None:
+            fields = form["parameters"]["properties"]
+            call = (form["name"], {n: asked.form_value(n, p) for n, p in fields.items()})
+        text = "" if call else asked.read_out()
+        calls: list[Any] = [{"id": f"call_{len(messages)}", "name": call[0], "args": call[1]}] if call else []
+        inputs, outputs = sum(len(str(m.text)) for m in messages) // 4 + 1, (len(text) + len(json.dumps(calls))) // 4
+        usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+        return AIMessage(text, tool_calls=calls, usage_metadata=usage)
+
+
+def _stem(word: str) -> str:
+    word = word.lower()
+    return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else re.sub(r"(?<=\w\w)(?<!s)s$", "", word)
+
+
+def _words(text: str) -> list[str]:
+    return [_stem(w) for w in re.findall(r"[A-Za-z]+|\d+(?:\.\d+)?", re.sub(r"([a-z])([A-Z])", r"\1 \2", text))]
+
+
+@dataclass
+class _Field:
+    """A column that a result has shown; `at` and `strength` say where and how surely the question mentions it."""
+
+    name: str
+    type: str
+    values: list[str]
+    distinct: int
+    file: str
+    rows: int
+    at: int = -1
+    strength: float = 0.0
+
+
+class _Asked:
+    """What the question asks, in the terms that tools' arguments use; what has been called for it so far."""
+
+    def __init__(self, messages: list[BaseMessage]) -> None:
+        start = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0)
+        answers = [m for m in messages[start + 1 :] if isinstance(m, ToolMessage)]
+        self.text = str(messages[start].text) if messages else ""
+        self.called = [m.name for m in answers]
+        self.results = [json.loads(t) if t[:1] in "[{" else t for t in (str(m.text) for m in answers)]
+        self.low, self.words = re.sub(r"(?<=\d),(?=\d{3})", "", self.text.lower()), _words(self.text)
+        self.fields = self._of_best_file([f for r in self.results for f in _fields(r)])
+        self.file = self.fields[0].file if self.fields else ""
+        self.measure = self.group = self.ranked = ""
+        self.where = [*self._named_values(), *self._comparisons(), *self._periods()]
+        self.function = next((n for n, says in _FUNCTIONS.items() if says & set(self.words)), "")
+        most, least = _MOST & set(self.words), _LEAST & set(self.words)
+        self.order = "asc" if least and not most else "desc" if most or least else ""
+        ranks = "|".join(_MOST | _LEAST | {"first"})
+        n = re.search(rf"\b(?:{ranks})\s+(\d+|{'|'.join(_NUMBERS)})\b|\b(\d+|{'|'.join(_NUMBERS)})\s+(?:{ranks})\b", self.low)
+        count = (n[1] or n[2]) if n else ""
+        self.n: int | None = int(count) if count.isdigit() else _NUMBERS.get(count)
+        self._calculation()
+
+    def _of_best_file(self, fields: list[_Field]) -> list[_Field]:
+        scores: dict[str, float] = {}
+        for f in fields:
+            self._mention(f)
+            scores.setdefault(f.file, 15.0 * bool(set(_words(f.file)) & set(self.words)))
+            scores[f.file] += f.strength + 8 * min(2, sum(self._says(v, f) for v in f.values))
+        best = max(scores, key=lambda s: scores[s], default="")
+        return [f for f in fields if f.file == best]
+
+    def _mention(self, f: _Field) -> None:
+        name = _words(f.name)
+        for i, word in enumerate(self.words):
+            strength = 10.0 / len(name) * (word in name and word not in ("id", "name", "of"))
+            strength = max(strength, 4.0 * bool(set(_MEANS.get(word, "").split()) & set(name)))
+            if self.words[i : i + len(name)] == name:
+                strength = 10.0 * len(name) + 5
+            if strength > f.strength:
+                f.at, f.strength = i, strength
+
+    @staticmethod
+    def _best(fields: list[_Field]) -> _Field | None:
+        return max((f for f in fields if f.strength > 0), key=lambda f: (f.strength, -f.at), default=None)
+
+    def _calculation(self) -> None:
+        """Which calculation on which column, by which group, or which rows in which order."""
+        free = [f for f in self.fields if f.name not in {c["column"] for c in self.where}]
+        numbers = [f for f in free if f.type == "number" and "id" not in _words(f.name)]
+        texts = [f for f in free if f.type != "number"]
+        measure, group = self._best(numbers), self._grouping(texts)
+        many = re.search(r"\b(?:how many|number of)\s+(?:different |distinct |unique )?", self.low)
+        if many and self.function != "count_distinct":
+            at = len(_words(self.low[: many.end()]))
+            counted = next((f for f in free if at <= f.at <= at + 1 and f.strength >= 5), None)
+            summed = counted in numbers and not (self.order and group is None)
+            kinds = counted in texts and counted.distinct < counted.rows and not self.where and counted is not group
+            self.function = "sum" if summed else "count_distinct" if kinds else self.function if counted in numbers else "count"
+            measure = counted if counted in numbers or kinds else None
+        if self.function == "count_distinct" and measure not in texts:
+            measure, group = self._best(texts), None
+        if self.function in ("sum", "mean", "median") and measure is None:
+            measure = next(iter(numbers), None)
+        additive = measure is not None and bool(set(_words(measure.name)) & _ADDITIVE)
+        entity = re.search(r"\b(?:which|who|what)\b", self.low) and not re.search(r"\b(?:what|which) (?:is|was|are) the\b", self.low)
+        if self.order and not self.function:
+            if measure is not None and (self.n or entity or group) and (group is None or group.distinct >= group.rows):
+                self.ranked, self.n, group = measure.name, self.n or 1, None
+                return
+            extreme = "max" if self.order == "desc" else "min"
+            self.function = "count" if measure is None else "sum" if additive and group else extreme
+        if group is not None:
+            self.group, self.function = group.name, self.function or ("sum" if additive else "mean" if measure else "count")
+            self.n = self.n or (1 if self.order and entity else None)
+            self.order = self.order or "desc"
+        self.function = self.function or ("sum" if additive else "")
+        self.measure = measure.name if measure is not None and self.function != "count" else ""
+
+    def _grouping(self, texts: list[_Field]) -> _Field | None:
+        leads = {"per", "by", "each", "every", "which", "what", "top", "across", "who"}
+        led = [f for f in texts if f.at >= 0 and leads & set(self.words[max(0, f.at - 2) : f.at + (f.strength == 4)])]
+        return self._best(led + [f for f in texts if self.order and f.strength >= 5])
+
+    def _says(self, value: str, f: _Field) -> bool:
+        lead = rf"\b{re.escape(f.name)}\W+(?:is\W+)?" if len(value) < 2 or value.isdigit() else r"\b"
+        said = re.search(rf"{lead}{re.escape(value)}s?\b", self.text, re.IGNORECASE)
+        return bool(said) and set(_words(value)) != set(_words(f.name))
+
+    def _named_values(self) -> Iterator[dict[str, Any]]:
+        taken: list[str] = []
+        for f in self.fields:
+            value = max((v for v in f.values if self._says(v, f)), key=len, default="")
+            yes_no = f.strength >= 5 and {v.lower() for v in f.values} <= {"yes", "no", "true", "false", "y", "n"}
+            if value and not any(value.lower() in t for t in taken):
+                taken.append(value.lower())
+                negated = rf"\b(?:not|except|excluding|outside|without|other than)\s+(?:\w+\s+)?{re.escape(value.lower())}"
+                yield {"column": f.name, "op": "!=" if re.search(negated, self.low) else "=", "value": value}
+            elif f.values and yes_no:
+                wanted = "nf" if {"not", "without", "non"} & set(self.words) else "yt"
+                yield from ({"column": f.name, "op": "=", "value": v} for v in f.values if v[0].lower() in wanted)
+
+    def _comparisons(self) -> Iterator[dict[str, Any]]:
+        for m in re.finditer(r"between \$?(\d[\d.-]*) and \$?(\d[\d-]*(?:\.\d+)?)", self.low):
+            column = self._column_near(m[1], m.start(), m.end())
+            yield from ({"column": column, "op": op, "value": v} for op, v in ((">=", m[1]), ("<=", m[2])) if column)
+        for words, op in _COMPARE:
+            for m in re.finditer(rf"(?<![\w<>])(?:{words})\s*\$?(\d{{4}}-\d\d(?:-\d\d)?|\d+(?:\.\d+)?)", self.low):
+                if column := self._column_near(m[1], m.start(), m.end()):
+                    yield {"column": column, "op": op, "value": m[1]}
+
+    def _column_near(self, value: str, start: int, end: int) -> str:
+        """The column that a number or date is compared with: named after it ("300 pages"), else before it."""
+        before, after = _words(self.low[:start]), _words(self.low[end:])[:2]
+        is_date = "-" in value or bool(re.fullmatch(r"(?:19|20)\d\d", value))
+        near = [f for f in self.fields if f.type == "number" and "-" not in value]
+        near += [f for f in self.fields if is_date and (f.type == "date" or _words(f.name) == ["year"])]
+        after_it = [f for f in near if set(_words(f.name)) & set(after)]
+        word_at = {f.name: max((i for i, w in enumerate([*before, *_words(self.low[start:end])])
+                   if {w, *_MEANS.get(w, "").split()} & set(_words(f.name))), default=-1) for f in near}  # fmt: skip
+        named = sorted((f for f in near if word_at[f.name] >= 0), key=lambda f: -word_at[f.name])
+        return next((f.name for f in [*after_it, *named, *(near[-1:] if is_date or len(near) == 1 else [])]), "")
+
+    def _periods(self) -> Iterator[dict[str, Any]]:
+        months = "|".join(_MONTHS)
+        m = re.search(rf"\b(?:in|of|during|from|for)\s+(?:({months})(?:\s+((?:19|20)\d\d))?|((?:19|20)\d\d))\b", self.low)
+        date = next((f for f in self.fields if f.type == "date"), None)
+        year = next((f for f in self.fields if _words(f.name) == ["year"]), None)
+        if m is None or date is year is None:
+            return
+        month, digits = f"-{_MONTHS.index(m[1]) + 1:02}" if m[1] else "", m[2] or m[3] or ""
+        op = "starts_with" if digits else "contains"
+        yield {"column": date.name, "op": op, "value": f"{digits}{month}"} if date else (
+            {"column": year.name, "op": "=", "value": digits})  # fmt: skip
+
+    def next_call(self, tools: list[dict[str, Any]]) -> tuple[str, dict[str, Any]] | None:
+        """The tool that takes most of what is asked; first of all one that shows what there is to ask about."""
+        if not self.called:
+            for t in tools:
+                if not t["parameters"].get("required") and {"describe", "first"} & set(_words(t["description"])):
+                    return t["name"], {}
+        elif not self.fields or len(self.called) > 1:
+            return None
+        best: tuple[float, str, dict[str, Any]] = (0.0, "", {})
+        for t in tools:
+            args = {n: v for n, p in t["parameters"].get("properties", {}).items() if (v := self._arg(n, p)) is not None}
+            if t["name"] not in self.called and not set(t["parameters"].get("required", ())) - set(args):
+                overlap = len(set(_words(f"{t['name']} {t['description']}")) & set(self.words))
+                best = max(best, (3.0 * len(set(args) - {"file"}) + 0.5 * overlap, t["name"], args), key=lambda b: b[0])
+        return (best[1], best[2]) if best[0] else None
+
+    def _arg(self, name: str, schema: dict[str, Any]) -> Any:
+        options = [schema, *schema.get("anyOf", [])]
+        says = " ".join([name, *(o.get("description", "") for o in options)]).lower()
+        choices = [c for o in options for c in o.get("enum", [])]
+        kind = next((o["type"] for o in options if o.get("type") not in (None, "null")), "")
+        if choices:
+            return next((s for s in (self.function, self.order) if s in choices), None)
+        if kind != "string":
+            return self.n if kind == "integer" else self.where or None if "condition" in says else None
+        query = " ".join(w for w in self.words if w not in _STOP)
+        parts = {"file": self.file, "group": self.group, "order": self.ranked, "column": self.measure, "search": query}
+        return next((v or None for word, v in {**parts, "draft": self._draft()}.items() if word in says), self.text)
+
+    def form_value(self, name: str, schema: dict[str, Any]) -> Any:
+        """A value for a field of a structured answer: what a result has under that name, else one of its type."""
+        known = {k: v for r in self.results if isinstance(r, dict) for k, v in r.items()}
+        lists = [[str(i) for i in v] for v in known.values() if isinstance(v, list)]
+        text = self._topic()[:80].capitalize() if {"title", "subject"} & set(_words(name)) else self._draft()
+        by_type = {"integer": 0, "number": 0, "boolean": True, "array": lists[0] if lists else [], "object": {}}
+        return schema["enum"][0] if "enum" in schema else known.get(name, by_type.get(schema.get("type", ""), text))
+
+    def _topic(self) -> str:
+        found = re.search(r"\b(?:about|on|announcing|that)\s+(.+)", self.text, re.IGNORECASE | re.DOTALL)
+        return (found[1] if found else self.text).strip().rstrip(".!?")
+
+    def _draft(self) -> str:
+        return f"This is about {self._topic()}. Reply with what is missing, and this text will be revised. {STAND_IN}"
+
+    def read_out(self) -> str:
+        """The last result in words."""
+        result = self.results[-1] if self.results else f"No tool fits what you asked, and I cannot think: {self.text}"
+        if not isinstance(result, dict):
+            return f"{result} {STAND_IN}"
+        limits = f" where {' and '.join(result['where'])}" if result.get("where") else ""
+        if "value" in result:
+            of = f" of {result['column']}" if result.get("column") else ""
+            return f"The {result.get('function', 'value')}{of}{limits} is {result['value']}. {STAND_IN}"
+        head = ", ".join(f"{k}: {v}" for k, v in result.items() if v and not isinstance(v, list | dict))
+        lines = [_line(i) for k, v in result.items() if isinstance(v, list) and k != "where" for i in v]
+        return "\n".join([f"{head}{limits}{':' if lines else ': nothing was found.'}", *lines, STAND_IN])
+
+
+def _line(item: Any) -> str:
+    if not isinstance(item, dict):
+        return f"- {item}"
+    if {"file", "line", "quote"} <= set(item):
+        return f'- "{item["quote"]}" ({item["file"]}:{item["line"]})'
+    nested = [", ".join(str(i.get("name", i)) for i in v) for v in item.values() if isinstance(v, list)]
+    return "- " + ", ".join([f"{k}: {v}" for k, v in item.items() if not isinstance(v, list)] + nested)
+
+
+def _fields(result: Any, file: str = "", rows: int = 0) -> Iterator[_Field]:
+    """Every `{"name": ..., "type": ...}` in a result, with the file and the number of rows that it stands under."""
+    if isinstance(result, list):
+        for item in result:
+            yield from _fields(item, file, rows)
+    elif isinstance(result, dict):
+        file, rows = str(result.get("file", file)), result["rows"] if "columns" in result else rows
+        if "name" in result and "type" in result:
+            values = [str(v) for v in result.get("values", [])]
+            yield _Field(result["name"], result["type"], values, result.get("distinct", 0), file, rows)
+        for value in result.values():
+            yield from _fields(value, file, rows)

@@ -1,0 +1,111 @@
+"""From a template's `spec.model` to a chat model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import ConfigurationError, MissingExtra, UnknownComponent
+from agent_runtime.models.gated_model import gated
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from agent_runtime.template.spec import ModelSpec, SecretRef
+
+ModelFactory = Callable[..., "BaseChatModel"]
+
+AUTO_MODELS = (
+    ("OPENAI_API_KEY", "langchain_openai", "openai:gpt-5-mini"),
+    ("ANTHROPIC_API_KEY", "langchain_anthropic", "anthropic:claude-haiku-4-5"),
+    ("GOOGLE_API_KEY", "langchain_google_genai", "google_genai:gemini-2.5-flash"),
+    ("MISTRAL_API_KEY", "langchain_mistralai", "mistralai:mistral-small-latest"),
+)
+"""What `auto` tries in turn: environment variable, package, model. Without any of them it is `offline:`."""
+
+EXTRAS = frozenset({"openai", "anthropic"})
+
+
+def auto_model(environ: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
+    """The model id that `auto` stands for here, and a note for each key whose package is not installed."""
+    environ = os.environ if environ is None else environ
+    notes: list[str] = []
+    for variable, package, model in AUTO_MODELS:
+        if not environ.get(variable):
+            continue
+        if importlib.util.find_spec(package) is not None:
+            return model, notes
+        notes.append(f"{variable} is set, but {package.replace('_', '-')} is not installed: {_install(model)}")
+    return "offline:", notes
+
+
+def _install(model_id: str) -> str:
+    provider = model_id.partition(":")[0]
+    name = f"langchain-agent-runtime[{provider}]" if provider in EXTRAS else f"langchain-{provider.replace('_', '-')}"
+    return f"pip install '{name}'"
+
+
+def secret_value(ref: SecretRef) -> str:
+    """The secret itself; raises ConfigurationError naming the variable or file, never a value."""
+    if ref.from_env is not None:
+        value = os.environ.get(ref.from_env)
+        if not value:
+            raise ConfigurationError(f"environment variable {ref.from_env} is not set; the template takes a secret from it")
+        return value
+    path = Path(ref.from_file or "").expanduser()
+    try:
+        return path.read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the secret file {path}: {type(error).__name__}") from None
+
+
+def secret_version(ref: SecretRef | None) -> str:
+    """A digest that changes when the secret does: part of the key under which a built agent is kept."""
+    return "" if ref is None else hashlib.sha256(secret_value(ref).encode()).hexdigest()[:16]
+
+
+def build_model(spec: ModelSpec, registered: Mapping[str, ModelFactory]) -> BaseChatModel:
+    """The gated chat model of a template.
+
+    SDK-side retries are off (`max_retries=0`): every billed attempt passes the gate. Raises UnknownComponent
+    for an id that is neither registered nor `provider:name`, MissingExtra when the provider's package is
+    missing, ConfigurationError when its constructor refuses the settings.
+    """
+    model_id = auto_model()[0] if spec.id == "auto" else spec.id
+    params = {k: v for k, v in spec.params.model_dump(exclude={"extra"}).items() if v is not None}
+    params |= spec.params.extra
+    if model_id in registered:
+        return gated(registered[model_id](**params))
+    provider, colon, name = model_id.partition(":")
+    if provider == "offline" and colon:
+        from agent_runtime.models.offline import OfflineChatModel
+
+        return gated(OfflineChatModel())
+    if not colon:
+        raise UnknownComponent("model", model_id, [*registered, "offline:", "auto", "provider:name"])
+    if spec.base_url is not None:
+        params["base_url"] = spec.base_url
+    if spec.api_key is not None:
+        params["api_key"] = secret_value(spec.api_key)
+    return gated(_provider_model(provider, name, params))
+
+
+def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseChatModel:
+    from langchain.chat_models import init_chat_model
+
+    if provider == "openai":
+        # Left alone it asks for no usage in a stream as soon as another base_url is set.
+        params = {"stream_usage": True, **params}
+    try:
+        model: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0, **params)
+    except ImportError as error:
+        raise MissingExtra(f"model provider '{provider}'", _install(provider + ":")[13:-1]) from error
+    except Exception as error:
+        # A provider's own message may quote the settings it refused: name the kind, not the text.
+        kind = type(error).__name__
+        raise ConfigurationError(f"model '{provider}:{name}' cannot be built ({kind}): check its key and params") from None
+    return model

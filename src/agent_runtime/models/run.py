@@ -1,0 +1,120 @@
+"""What the runtime knows about one running call, reachable from wherever the agent's code runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from langgraph.errors import GraphBubbleUp
+
+from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
+from agent_runtime.errors import CallError, LimitExceeded, ToolLoop
+
+if TYPE_CHECKING:
+    from agent_runtime.models.gate import ModelCall, ModelGate
+    from agent_runtime.types import AgentContext
+
+GATED_TAG = "agent_runtime:gated"
+"""On models and tools that report to the run by themselves, so that the callback route skips them."""
+
+current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
+
+
+class Refused(GraphBubbleUp):
+    """Carries a refusal out of the agent loop.
+
+    A `GraphBubbleUp` passes through LangGraph's tool node and LangChain's retry, fallback and error
+    middleware untouched; as a plain exception each of them would try to cure it.
+    """
+
+    def __init__(self, run: Run, error: CallError) -> None:
+        super().__init__(str(error))
+        self.run, self.error = run, error
+
+
+class Run:
+    """One call's state inside the agent: its ledger, its limits' counters, its open model and tool calls.
+
+    A run that starts inside another (an agent used as a tool or a node) has it as `parent`; usage is added to,
+    and limits are checked on, the whole line up to the outermost run.
+    """
+
+    __slots__ = (
+        "context", "gate", "lineage", "open_calls", "prompt", "recorder", "refusal", "threads", "tool_counts", "user_id",
+    )  # fmt: skip
+
+    def __init__(
+        self, context: AgentContext, gate: ModelGate, recorder: AgentCallbackHandler, prompt: str | None = None
+    ) -> None:
+        parent = current_run.get()
+        self.context, self.gate, self.recorder, self.prompt = context, gate, recorder, prompt
+        self.lineage: tuple[Run, ...] = (self,) if parent is None else (self, *parent.lineage)
+        self.user_id = None if context.principal is None else context.principal.id
+        self.refusal: CallError | None = None
+        self.tool_counts: Counter[str] = Counter()
+        self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
+        self.threads: set[int] = set()
+
+    def record(
+        self, kind: str, name: str, call_id: str | None, data: dict[str, Any], started_s: float | None = None
+    ) -> None:
+        """Report an event of this run; `started_s` (perf_counter) gives it a duration."""
+        elapsed = None if started_s is None else time.perf_counter() - started_s
+        context = self.context
+        self.recorder.record(
+            CallbackEvent(kind, context.run_id, name, call_id, None, context.session_id, self.user_id, elapsed, data)
+        )
+
+    def refuse(self, error: CallError) -> Refused:
+        """Remember that the run must stop, in case something inside swallows the exception; returns it."""
+        if self.refusal is None:
+            self.refusal = error
+        return Refused(self, self.refusal)
+
+    def check_refusal(self) -> None:
+        """Raise Refused when this run, or one around it, has already been told to stop."""
+        for run in self.lineage:
+            if run.refusal is not None:
+                raise Refused(run, run.refusal)
+
+    def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
+        """Account for a tool call that is about to start; raises Refused when a limit forbids it."""
+        self.check_refusal()
+        for run in self.lineage:
+            limits, used = run.gate.limits, run.context.usage
+            if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
+                raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls))
+        if (maximum := self.gate.limits.tool_loop) is not None:
+            key = f"{name} {json.dumps(args, sort_keys=True, default=str)}"
+            self.tool_counts[key] += 1
+            if self.tool_counts[key] > maximum:
+                raise self.refuse(ToolLoop("tool_loop", maximum, f"'{name}' with the same arguments"))
+        for run in self.lineage:
+            run.context.usage.tool_calls += 1
+            run.context.progress.tools_started += 1
+        return ToolCall(self, name, args, call_id)
+
+
+class ToolCall:
+    """One running tool call."""
+
+    __slots__ = ("_call_id", "_name", "_run", "_started_s")
+
+    def __init__(self, run: Run, name: str, args: Any, call_id: str | None) -> None:
+        self._run, self._name, self._call_id = run, name, call_id
+        self._started_s = time.perf_counter()
+        run.record("tool_start", name, call_id, {"args": args} if run.recorder.content else {})
+
+    def end(self, output: Any) -> None:
+        """Report the tool's result."""
+        data = {"output": output} if self._run.recorder.content else {}
+        self._run.record("tool_end", self._name, self._call_id, data, self._started_s)
+
+    def error(self, error: BaseException) -> None:
+        """Report the tool's failure; control flow (an interrupt) is not one."""
+        if not isinstance(error, GraphBubbleUp):
+            data = {"error": type(error).__name__}
+            self._run.record("tool_error", self._name, self._call_id, data, self._started_s)

@@ -1,0 +1,1 @@
+"""The onion: executor, layers, and the core that awaits the agent."""

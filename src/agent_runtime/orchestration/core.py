@@ -1,0 +1,234 @@
+"""The innermost handler: the only file that awaits an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+from langgraph.errors import GraphRecursionError
+from langgraph.pregel.protocol import PregelProtocol
+from langgraph.types import Command
+
+from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, LimitExceeded
+from agent_runtime.models.callback_gate import abort_open_calls, with_callback_gate
+from agent_runtime.models.run import Refused, Run, current_run
+from agent_runtime.monitoring.prices import preload_price
+from agent_runtime.orchestration.messages import agent_input, answer_text, messages_in, new_messages, whole_message
+from agent_runtime.orchestration.parts import PartReader
+from agent_runtime.types import AgentContext, AgentResult, InterruptChunk, TextChunk, discard
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import Runnable, RunnableConfig
+
+    from agent_runtime.callback_handler import AgentCallbackHandler
+    from agent_runtime.models.gate import ModelGate
+
+OWN_MODES = ("messages", "custom", "values")
+
+
+class Core:
+    """Runs `agent` once for each call.
+
+    Args:
+        agent: any Runnable; a LangGraph graph gives messages, interrupts and checkpoints.
+        gate: admits and settles the model calls of a run.
+        recorder: hears what happens in it.
+        idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside to notice.
+        prompt: the system prompt for this executor's template inputs, or None when the graph's own is meant.
+        gated: whether every model of the agent is gated; if not, model and tool calls are taken from callbacks.
+        hold_text: emit a message only when it is in the state, because a middleware may still change its text.
+        digest: the template's.
+    """
+
+    def __init__(
+        self,
+        agent: Runnable[Any, Any],
+        gate: ModelGate,
+        recorder: AgentCallbackHandler,
+        *,
+        idle_timeout_s: float | None = None,
+        prompt: str | None = None,
+        gated: bool = False,
+        hold_text: bool = False,
+        digest: str | None = None,
+    ) -> None:
+        self.agent, self._gate, self._recorder = agent, gate, recorder
+        self._idle_timeout_s, self.prompt, self._gated, self._digest = idle_timeout_s, prompt, gated, digest
+        self._is_graph = isinstance(agent, PregelProtocol)
+        self._modes = tuple(m for m in OWN_MODES if not (hold_text and m == "messages"))
+        self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
+        # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
+        self._stateless = cast("Any", agent).copy({"checkpointer": None}) if self._has_checkpointer else agent
+        if not gated:
+            preload_price("unknown", "")
+        if gate.model_call_timeout_s is not None and not gated:
+            raise ConfigurationError(
+                "a model_call timeout needs models that the runtime builds or gates; use the run or idle timeout, "
+                "or build the graph with agent_runtime.models.gated_model.gated(model)"
+            )
+
+    async def __call__(self, context: AgentContext) -> AgentResult:
+        """Run the agent; raises what it raised, or LimitExceeded or CallTimeout. Cancellation stops it."""
+        run = Run(context, self._gate, self._recorder, self.prompt)
+        token = current_run.set(run)
+        try:
+            result = await self._await_agent(context)
+        except Refused as refused:
+            if refused.run is not run:  # a run around this one must stop
+                raise
+            raise refused.error from None
+        except GraphRecursionError as error:
+            if self._gate.limits.max_steps is None:
+                raise
+            raise LimitExceeded("max_steps", self._gate.limits.max_steps) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise AgentFailed("the agent raised CancelledError, but nobody cancelled the call") from error
+        finally:
+            current_run.reset(token)
+            self._close(run)
+        if run.refusal is not None:  # something inside the agent swallowed it
+            raise run.refusal
+        return result
+
+    def _close(self, run: Run) -> None:
+        if run.open_calls:
+            abort_open_calls(run, asyncio.CancelledError())
+        if left := len(run.threads):
+            run.context.usage.sync_threads_left = left
+            run.record("tool_thread_left", "", None, {"count": left})
+
+    async def _await_agent(self, context: AgentContext) -> AgentResult:
+        agent = self.agent if self._has_session(context) else self._stateless
+        value, config = agent_input(context.input, agent), self._config(context)
+        options = dict(context.options)
+        if context.context is not None:
+            options["context"] = context.context
+        try:
+            if context.streaming or self._idle_timeout_s is not None:
+                return await self._stream(agent, value, config, options, context)
+            returned = await agent.ainvoke(value, config, **options)
+        except Exception:
+            await self._note_resumable(agent, config, context)
+            raise
+        result = self._result(returned, context)
+        if context.emit is not discard:
+            for message in new_messages(result.messages, _ids(value)):
+                for chunk in whole_message(message):
+                    await context.emit(chunk)
+            if result.interrupts:
+                await context.emit(InterruptChunk(result.interrupts))
+            if not result.messages and result.output:
+                await context.emit(TextChunk(context.run_id, result.output))
+        return result
+
+    async def _stream(
+        self, agent: Any, value: Any, config: RunnableConfig, options: dict[str, Any], context: AgentContext
+    ) -> AgentResult:
+        if not self._is_graph:
+            async with aclosing(agent.astream(value, config, **options)) as pieces:
+                returned = await self._read_pieces(self._within_idle(pieces), context)
+            return self._result(returned, context)
+        asked = options.pop("stream_mode", None) if context.streaming else None
+        asked = [asked] if isinstance(asked, str) else list(asked or ())
+        options.pop("version", None)
+        subgraphs = bool(options.pop("subgraphs", False))
+        modes = list(dict.fromkeys([*(asked or self._modes), "values"]))
+        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs)
+        parts = agent.astream(value, config, stream_mode=modes, subgraphs=True, **options)
+        async with aclosing(parts):
+            async for part in self._within_idle(parts):
+                await reader.read(part)
+        state = reader.state
+        if reader.interrupts and isinstance(state, Mapping):
+            state = {**state, "__interrupt__": reader.interrupts}
+        return self._result(state, context)
+
+    async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
+        returned: Any = None
+        async for piece in pieces:
+            text = piece if isinstance(piece, str) else str(getattr(piece, "text", ""))
+            if text:
+                context.progress.message_open = True
+                await context.emit(TextChunk(getattr(piece, "id", None) or context.run_id, text, piece))
+            try:
+                returned = piece if returned is None else returned + piece
+            except TypeError:  # pieces that do not add up: the last is the whole, as in LangChain's own transforms
+                returned = piece
+        return returned
+
+    def _within_idle(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        return parts if self._idle_timeout_s is None else _idle(parts, self._idle_timeout_s)
+
+    def _has_session(self, context: AgentContext) -> bool:
+        return self._has_checkpointer and context.session_id is not None
+
+    def _config(self, context: AgentContext) -> RunnableConfig:
+        given: Any = context.config or {}
+        config: dict[str, Any] = {**given, "metadata": {**given.get("metadata", {}), **context.metadata}}
+        config["metadata"]["run_id"] = context.run_id
+        if "run_id" not in given and context.config is None:
+            config["run_id"] = uuid.UUID(context.run_id)
+        if (max_steps := self._gate.limits.max_steps) is not None:
+            config["recursion_limit"] = max_steps
+        if context.session_id is not None:
+            config["configurable"] = {**given.get("configurable", {}), "thread_id": context.session_id}
+        if not self._gated:
+            config["callbacks"] = with_callback_gate(given.get("callbacks"))
+        return cast("RunnableConfig", config)
+
+    async def _note_resumable(self, agent: Any, config: RunnableConfig, context: AgentContext) -> None:
+        if not self._has_session(context):
+            return
+        snapshot = await agent.aget_state({"configurable": config["configurable"]})
+        saved_run = (snapshot.metadata or {}).get("run_id")
+        context.progress.resumable = bool(snapshot.next) and saved_run == context.run_id
+
+    def _result(self, returned: Any, context: AgentContext) -> AgentResult:
+        interrupts: tuple[Any, ...] = ()
+        structured = None
+        if isinstance(returned, Mapping):
+            interrupts = tuple(returned.get("__interrupt__") or ())
+            structured = returned.get("structured_response")
+        else:
+            interrupts = tuple(getattr(returned, "interrupts", ()))  # GraphOutput, when a caller asked for v2
+        messages = messages_in(getattr(returned, "value", returned) if interrupts else returned)
+        return AgentResult(
+            output="" if interrupts else answer_text(returned, messages, structured),
+            value=returned,
+            messages=messages,
+            structured_response=structured,
+            usage=context.usage,
+            run_id=context.run_id,
+            session_id=context.session_id,
+            status="interrupted" if interrupts else "completed",
+            interrupts=interrupts,
+            template_digest=self._digest,
+        )
+
+
+async def _idle(parts: AsyncIterator[Any], timeout_s: float) -> AsyncIterator[Any]:
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s) as scope:
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise CallTimeout("idle", timeout_s) from error
+        yield part
+
+
+def _ids(value: Any) -> set[str | None]:
+    if isinstance(value, Command) or value is None:
+        return set()
+    given: list[BaseMessage] = messages_in(value)
+    return {m.id for m in given if m.id is not None}

@@ -1,0 +1,214 @@
+"""AgentExecutor: the runtime's own face of one agent, and the edge around the onion."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langgraph.errors import GraphBubbleUp
+
+from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
+from agent_runtime.errors import AgentRuntimeError, CallError, CallTimeout, ConfigurationError
+from agent_runtime.models.gate import ModelGate, RunLimits
+from agent_runtime.orchestration.core import Core
+from agent_runtime.orchestration.failures import as_call_error
+from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, compose
+from agent_runtime.orchestration.runnable import AgentRunnable
+from agent_runtime.orchestration.stream import AgentStream
+from agent_runtime.orchestration.sync import LOOP_THREAD
+from agent_runtime.types import AgentContext, AgentResult, Handler, Principal
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Time limits in seconds; None is none.
+
+    `run_s` is the whole call with everything a layer or a slow reader adds; `idle_s` how long the agent may
+    say nothing; `model_call_s` one model call, provider time only. Raises ConfigurationError unless positive.
+    """
+
+    run_s: float | None = None
+    idle_s: float | None = None
+    model_call_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigurationError(f"timeout {name} must be a positive number of seconds, not {value}")
+
+
+class AgentExecutor(AgentRunnable):
+    """One agent behind the onion. Built once, shared by any number of concurrent calls.
+
+    It has two faces. Its own: `execute`, `execute_stream`, `execute_sync`, `execute_with_retry`, which open
+    no LangChain root run. And LangChain's: it is a `Runnable` with the input and output of the agent it wraps.
+    Both go through the same layers.
+
+    Args:
+        agent: any Runnable: a `create_agent` graph, a hand-written graph, a chain.
+        pipeline: the layers, first is outermost; by default logging and retry.
+        limits: hard limits of one run.
+        timeouts: time limits of one call.
+        callback_handler: hears the events of every run; a new one with a ring of 1,000 by default.
+        name, description: for traces, events and agents that use this one as a tool.
+        prompt: the rendered system prompt of a template that has inputs.
+        gated: the factory's word that every model of the agent reports to the gate by itself.
+        hold_text: emit messages whole, when nothing inside can change them any more.
+        digest: the template's.
+
+    Raises ConfigurationError for a layer, limit or timeout that cannot work.
+    """
+
+    def __init__(
+        self,
+        agent: Runnable[Any, Any],
+        *,
+        pipeline: Sequence[Middleware] | None = None,
+        limits: RunLimits | None = None,
+        timeouts: Timeouts | None = None,
+        callback_handler: AgentCallbackHandler | None = None,
+        name: str = "agent_runtime.executor",
+        description: str = "",
+        prompt: str | None = None,
+        gated: bool = False,
+        hold_text: bool = False,
+        digest: str | None = None,
+    ) -> None:
+        timeouts = timeouts or Timeouts()
+        self.name, self.description = name, description
+        self.callback_handler = callback_handler or AgentCallbackHandler()
+        self.pipeline = (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)
+        gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s)
+        self._build_core = lambda prompt: Core(
+            agent,
+            gate,
+            self.callback_handler,
+            idle_timeout_s=timeouts.idle_s,
+            prompt=prompt,
+            gated=gated,
+            hold_text=hold_text,
+            digest=digest,
+        )
+        self.agent, self.template_digest = agent, digest
+        self._run_timeout_s = timeouts.run_s
+        self._handler: Handler = compose(self.pipeline, self._build_core(prompt))
+        self._principal: Principal | None = None
+        self._credentials: Any = None
+
+    def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> AgentExecutor:
+        """The same agent with a caller for every call made through the copy.
+
+        This is the only way to say who calls: never through `configurable`, which is persisted.
+        """
+        bound = copy.copy(self)
+        bound._principal, bound._credentials = principal, credentials
+        return bound
+
+    def with_prompt(self, prompt: str | None) -> AgentExecutor:
+        """The same graph with another rendered system prompt (a template's inputs do not compile a graph)."""
+        if prompt is None:
+            return copy.copy(self)
+        bound = copy.copy(self)
+        bound._handler = compose(self.pipeline, self._build_core(prompt))
+        return bound
+
+    async def execute(self, call: Any) -> AgentResult:
+        """Run one call to its end.
+
+        Args:
+            call: the input (str, message or list of messages, PromptValue, the agent's input dict), or an
+                `AgentContext` when more is to be said. Here and below.
+
+        Raises CallError (or a subclass) with `run_id`, `usage` and `cost_usd` when the call fails;
+        InputInvalid when the input is unusable. Cancelling stops the agent after every layer's `finally`.
+        """
+        return await self._call(self._context(call))
+
+    def execute_sync(self, call: Any) -> AgentResult:
+        """`execute` for a thread without an event loop: blocks until the end, raises the same.
+
+        It runs on one long-lived loop thread; a KeyboardInterrupt cancels the call and waits for clean-up.
+        """
+        return LOOP_THREAD.run(self.execute(call))
+
+    def execute_stream(self, call: Any) -> AgentStream:
+        """Open one streamed call: `async with agent.execute_stream(call) as stream: async for text in stream`.
+
+        Nothing runs before the stream is entered; leaving it early cancels the call and waits for clean-up.
+        """
+        return AgentStream(self._call, self._context(call))
+
+    async def execute_with_retry(self, call: Any, max_retries: int) -> AgentResult:
+        """`execute` with at most `max_retries` further attempts, by the pipeline's retry layer.
+
+        Raises ConfigurationError when the pipeline has no retry layer, or for a negative number.
+        """
+        if max_retries < 0:
+            raise ConfigurationError(f"max_retries must not be negative, not {max_retries}")
+        if not any(isinstance(layer, RetryMiddleware) for layer in self.pipeline):
+            raise ConfigurationError("execute_with_retry needs a RetryMiddleware in the pipeline")
+        context = self._context(call)
+        context.attempts = max_retries + 1
+        return await self._call(context)
+
+    def _context(self, call: Any) -> AgentContext:
+        context = call if isinstance(call, AgentContext) else AgentContext(call)
+        if context.principal is None:
+            context.principal = self._principal
+        if context.credentials is None:
+            context.credentials = self._credentials
+        return context
+
+    async def _call(self, context: AgentContext) -> AgentResult:
+        """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
+        started = time.perf_counter()
+        self._record("run_start", context, None, {})
+        try:
+            result = await self._within_deadline(context)
+        except asyncio.CancelledError as error:
+            self._record("run_error", context, started, {"error": type(error).__name__})
+            raise
+        except GraphBubbleUp:  # an interrupt on its way to the graph around us
+            raise
+        except Exception as raised:
+            error = raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised)
+            if isinstance(error, CallError):
+                error.run_id, error.usage = context.run_id, context.usage
+            self._record("run_error", context, started, {"error": error.code})
+            raise error from error.__cause__
+        result.duration_s = time.perf_counter() - started
+        if result.interrupts:
+            self._record("interrupt", context, started, {"count": len(result.interrupts)})
+        self._record("run_end", context, started, {"status": result.status})
+        return result
+
+    async def _within_deadline(self, context: AgentContext) -> AgentResult:
+        if self._run_timeout_s is None and context.deadline is None:
+            return await self._handler(context)
+        now = asyncio.get_running_loop().time()
+        limit = float("inf") if self._run_timeout_s is None else now + self._run_timeout_s
+        context.deadline = min(limit, context.deadline or limit)
+        try:
+            async with asyncio.timeout_at(context.deadline) as scope:
+                return await self._handler(context)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise CallTimeout("run", context.deadline - now) from error
+
+    def _record(self, kind: str, context: AgentContext, started: float | None, data: dict[str, Any]) -> None:
+        user_id = None if context.principal is None else context.principal.id
+        elapsed = None if started is None else time.perf_counter() - started
+        if started is not None and kind != "interrupt":
+            data = {**data, "usage": context.usage.to_dict()}
+        self.callback_handler.record(
+            CallbackEvent(kind, context.run_id, self.name or "", None, None, context.session_id, user_id, elapsed, data)
+        )

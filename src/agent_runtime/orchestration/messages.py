@@ -1,0 +1,128 @@
+"""Between what callers say and what agents take, and between what agents return and what callers read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+from langgraph.pregel.protocol import PregelProtocol
+from langgraph.types import Command
+
+from agent_runtime.errors import InputInvalid
+from agent_runtime.types import Chunk, ReasoningChunk, TextChunk, ToolCallChunk, ToolResultChunk
+
+
+def agent_input(value: Any, agent: Any) -> Any:
+    """What `agent` takes for the `input` of a call; raises InputInvalid when it cannot be made.
+
+    Text, messages and prompts become `{"messages": [...]}` for a graph with a `messages` channel; a dict,
+    a `Command` and None go through as they are, and so does everything for an agent that is not a graph.
+    """
+    if not isinstance(agent, PregelProtocol) or value is None or isinstance(value, Command):
+        return value
+    if isinstance(value, Mapping):
+        if isinstance(value.get("messages"), Sequence) and not value["messages"]:
+            raise InputInvalid("the list of messages is empty", "messages")
+        return value
+    if not isinstance(value, (str, BaseMessage, PromptValue, list, tuple)):
+        return value  # a state of the graph's own: a dataclass or a pydantic model
+    channels = getattr(agent, "channels", None)
+    if channels is not None and "messages" not in channels:
+        raise InputInvalid(f"this agent takes a dict with {', '.join(_input_keys(agent))}; it has no 'messages'")
+    return {"messages": _messages(value)}
+
+
+def _input_keys(agent: Any) -> Iterable[str]:
+    return agent.get_input_jsonschema().get("properties", {}) or ["its state"]
+
+
+def _messages(value: Any) -> list[BaseMessage]:
+    if isinstance(value, str):
+        if not value.strip():
+            raise InputInvalid("the input is empty")
+        return [HumanMessage(value, id=str(uuid.uuid4()))]
+    if isinstance(value, BaseMessage):
+        return [value]
+    if isinstance(value, PromptValue):
+        return value.to_messages()
+    try:
+        messages = convert_to_messages(value)
+    except (ValueError, NotImplementedError, KeyError, TypeError) as error:
+        raise InputInvalid(f"not a list of messages: {error}", "messages") from error
+    if not messages:
+        raise InputInvalid("the list of messages is empty", "messages")
+    return messages
+
+
+def messages_in(value: Any) -> list[BaseMessage]:
+    """The messages in what an agent returned: a state with `messages`, one message, or none."""
+    if isinstance(value, BaseMessage):
+        return [value]
+    found = value.get("messages") if isinstance(value, Mapping) else getattr(value, "messages", None)
+    if not isinstance(found, list):
+        return []
+    return [m for m in found if isinstance(m, BaseMessage)]
+
+
+def new_messages(messages: list[BaseMessage], known: set[str | None]) -> list[BaseMessage]:
+    """The tail of `messages` after the last one that is known (or, if none is, after the last human one)."""
+    for index in reversed(range(len(messages))):
+        if messages[index].id in known:
+            return messages[index + 1 :]
+    for index in reversed(range(len(messages))):
+        if messages[index].type == "human":
+            return messages[index + 1 :]
+    return messages
+
+
+def whole_message(message: BaseMessage, *, with_text: bool = True) -> list[Chunk]:
+    """The chunks of a message that is complete; its text is left out when it has been streamed already."""
+    chunks: list[Chunk] = []
+    message_id = message.id or ""
+    if message.type == "ai":
+        if with_text:
+            if reasoning := reasoning_of(message):
+                chunks.append(ReasoningChunk(message_id, reasoning))
+            if text := str(message.text):
+                chunks.append(TextChunk(message_id, text))
+        calls = getattr(message, "tool_calls", ())
+        chunks += [ToolCallChunk(c["id"] or "", c["name"], c["args"]) for c in calls]
+    elif message.type == "tool":
+        chunks.append(ToolResultChunk(getattr(message, "tool_call_id", ""), message.name or "", message.content))
+    return chunks
+
+
+def is_plain(message: BaseMessage) -> bool:
+    """Whether the content is text alone: then the cost of parsing content blocks is spared, token by token."""
+    return type(message.content) is str and "reasoning_content" not in message.additional_kwargs
+
+
+def reasoning_of(message: BaseMessage) -> str:
+    """The reasoning text in a message or chunk; empty for plain text content."""
+    if is_plain(message):
+        return ""
+    return "".join(str(b.get("reasoning", "")) for b in message.content_blocks if b["type"] == "reasoning")
+
+
+def answer_text(value: Any, messages: list[BaseMessage], structured: Any) -> str:
+    """`AgentResult.output`: the structured response as JSON, or the last message's text, or the value in plain form."""
+    if structured is not None:
+        return _plain(structured)
+    if messages:
+        return str(messages[-1].text) if messages[-1].type in ("ai", "tool") else ""
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if hasattr(value, "model_dump_json"):
+        return str(value.model_dump_json())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return json.dumps(value, ensure_ascii=False, default=str)

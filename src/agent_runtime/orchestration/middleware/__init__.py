@@ -1,0 +1,12 @@
+"""The layers of the onion, and the order in which they are built when nothing else is said."""
+
+from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware, compose
+from agent_runtime.orchestration.middleware.logging import LoggingMiddleware
+from agent_runtime.orchestration.middleware.retry import RetryMiddleware
+
+DEFAULT_ORDER: tuple[str, ...] = (
+    "logging",  # outermost: a call that another layer refuses is logged too
+    "retry",  # innermost: every attempt runs inside whatever the other layers hold for the call
+)
+
+__all__ = ["CONTROL_FLOW", "DEFAULT_ORDER", "LoggingMiddleware", "Middleware", "RetryMiddleware", "compose"]

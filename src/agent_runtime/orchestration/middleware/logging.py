@@ -1,0 +1,56 @@
+"""One log record for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
+from agent_runtime.types import AgentContext, AgentResult, Handler
+
+
+class LoggingMiddleware(Middleware):
+    """Logs how each call ended: INFO when it completed, was interrupted or cancelled, WARNING when it failed.
+
+    Fields (`run_id`, `session_id`, `outcome`, `duration_s`, token counts, `cost_usd`) are attributes of the
+    record; input, output and credentials are never logged.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("agent_runtime.calls")
+
+    async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
+        """Await the call and log its outcome; whatever it raised is raised on."""
+        started = time.perf_counter()
+        try:
+            result = await next_call(context)
+        except CONTROL_FLOW:
+            self._log(logging.INFO, context, "control_flow", started)
+            raise
+        except asyncio.CancelledError:
+            self._log(logging.INFO, context, "cancelled", started)
+            raise
+        except Exception as error:
+            self._log(logging.WARNING, context, getattr(error, "code", type(error).__name__), started)
+            raise
+        self._log(logging.INFO, context, result.status, started)
+        return result
+
+    def _log(self, level: int, context: AgentContext, outcome: str, started: float) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        usage, duration_s = context.usage, time.perf_counter() - started
+        fields: dict[str, Any] = {
+            "run_id": context.run_id,
+            "session_id": context.session_id,
+            "outcome": outcome,
+            "duration_s": round(duration_s, 6),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "model_calls": usage.model_calls,
+            "tool_calls": usage.tool_calls,
+            "cost_usd": usage.cost_usd,
+        }
+        self._logger.log(level, "call %s %s in %.3f s", context.run_id, outcome, duration_s, extra=fields)

@@ -1,0 +1,98 @@
+"""Trying a failed call again, only where that cannot repeat an effect or a word."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Collection
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class, retry_after_s
+from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
+from agent_runtime.types import AgentContext, AgentResult, Chunk, Emit, Handler
+
+
+class RetryMiddleware(Middleware):
+    """Tries a call again after a transient failure.
+
+    Again from the start only while no chunk has reached a reader and no tool has started. After that the
+    run is continued from its checkpoint (no finished tool runs twice), or, without one, the failure stands.
+    A wait ends early when the call is cancelled; one that would pass the call's deadline is not begun.
+
+    Args:
+        attempts: how often a call is tried in all; `context.attempts` overrides it for one call.
+        retry_on: failure classes: `rate_limit` (429), `server_error` (5xx and 408/409/425), `connection`,
+            `timeout` (idle and model_call), or `transient` for all of them.
+        backoff_s: upper bound of the first wait in seconds; it doubles each time, and the wait is a random
+            part of it (full jitter), unless the provider says how long to wait.
+        max_backoff_s: no wait is longer than this; a provider that asks for more is not waited for.
+
+    Raises ConfigurationError for values that make no sense.
+    """
+
+    def __init__(
+        self,
+        attempts: int = 2,
+        retry_on: Collection[str] = ("transient",),
+        backoff_s: float = 0.5,
+        max_backoff_s: float = 30.0,
+    ) -> None:
+        if attempts < 1:
+            raise ConfigurationError(f"retry attempts must be at least 1, not {attempts}")
+        if unknown := set(retry_on) - {"transient", *RETRY_CLASSES}:
+            raise ConfigurationError(f"unknown retry_on {sorted(unknown)}; known: transient, {', '.join(RETRY_CLASSES)}")
+        self._attempts, self._backoff_s, self._max_backoff_s = attempts, backoff_s, max_backoff_s
+        self._classes = frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
+
+    async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
+        """Await the call, again after a transient failure; raises the last failure."""
+        attempts = context.attempts or self._attempts
+        for attempt in range(1, attempts):
+            emit = _Opened(context.emit)
+            try:
+                return await next_call(context.with_emit(emit))
+            except CONTROL_FLOW:
+                raise
+            except Exception as error:
+                wait_s = self._wait_s(error, attempt)
+                again = None if wait_s is None else self._again(context, opened=emit.opened)
+                if wait_s is None or again is None or self._too_late(context, wait_s):
+                    raise
+                context = again
+            await asyncio.sleep(wait_s)
+        return await next_call(context)
+
+    def _wait_s(self, error: Exception, attempt: int) -> float | None:
+        if failure_class(error) not in self._classes:
+            return None
+        asked_s = retry_after_s(error)
+        if asked_s is not None:
+            return asked_s if asked_s <= self._max_backoff_s else None
+        return random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))  # noqa: S311
+
+    @staticmethod
+    def _again(context: AgentContext, *, opened: bool) -> AgentContext | None:
+        progress = context.progress
+        if progress.resumable:
+            # Also before the first tool: the input is in the checkpoint already and must not be added twice.
+            return None if context.streaming and progress.message_open else context.with_input(None)
+        if progress.tools_started or (context.streaming and opened):
+            return None
+        return context
+
+    @staticmethod
+    def _too_late(context: AgentContext, wait_s: float) -> bool:
+        return context.deadline is not None and asyncio.get_running_loop().time() + wait_s >= context.deadline
+
+
+class _Opened:
+    """An `emit` that remembers whether a chunk has gone out."""
+
+    __slots__ = ("_emit", "opened")
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self.opened = emit, False
+
+    async def __call__(self, chunk: Chunk) -> None:
+        self.opened = True
+        await self._emit(chunk)

@@ -1,0 +1,112 @@
+"""LangGraph's stream parts, turned into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from agent_runtime.orchestration.messages import is_plain, messages_in, new_messages, reasoning_of, whole_message
+from agent_runtime.types import CustomChunk, Emit, InterruptChunk, PartChunk, Progress, ReasoningChunk, TextChunk
+
+
+class PartReader:
+    """Reads the parts of one streamed call and emits chunks, so that each message's text is emitted exactly once.
+
+    Text that arrives token by token is emitted as it comes; the text of a message that did not (the model does not
+    stream, or tokens are held back) is emitted whole when the message is in the state. `state` is the last root
+    state, `interrupts` what the run waits for.
+
+    Args:
+        emit: where chunks go; each is awaited before the next part is read.
+        progress: told when a message has been emitted in part.
+        asked: stream modes that a Runnable caller asked for; their parts are emitted as they are, too.
+        subgraphs: whether that caller wants the parts of nested graphs.
+    """
+
+    __slots__ = ("_asked", "_emit", "_ids", "_known", "_progress", "_streamed", "_subgraphs", "interrupts", "state")
+
+    def __init__(self, emit: Emit, progress: Progress, asked: Collection[str] = (), *, subgraphs: bool = False) -> None:
+        self._emit, self._progress, self._asked, self._subgraphs = emit, progress, frozenset(asked), subgraphs
+        self.state: Any = None
+        self.interrupts: tuple[Any, ...] = ()
+        self._known: dict[tuple[str, ...], set[str | None]] = {}
+        self._streamed: set[str] = set()
+        # LangGraph gives every part of one model call the same metadata object. The first id counts: Anthropic
+        # sends the message's id once and LangChain fills the other chunks with an id of its own.
+        self._ids: dict[int, tuple[Any, str]] = {}
+
+    async def read(self, part: tuple[tuple[str, ...], str, Any]) -> None:
+        """Emit what `part` (namespace, mode, data) says; waits for the reader."""
+        ns, mode, data = part
+        if mode == "messages":
+            await self._message(ns, data)
+            return
+        if mode == "values":
+            await self._values(ns, data)
+        elif mode == "custom" and not ns:
+            await self._emit(CustomChunk(data))
+        if mode in self._asked and (self._subgraphs or not ns):
+            await self._emit(PartChunk(mode, ns, data))
+
+    async def _message(self, ns: tuple[str, ...], data: Any) -> None:
+        message, metadata = data
+        wanted = "messages" in self._asked and (self._subgraphs or not ns)
+        if _is_answer(ns, message, metadata):
+            message_id = self._message_id(message, metadata)
+            content = message.content
+            if not is_plain(message):
+                if reasoning := reasoning_of(message):
+                    await self._emit(ReasoningChunk(message_id, reasoning))
+                content = str(message.text)
+            if content:
+                self._streamed.add(message_id)
+                self._progress.message_open = True
+                await self._emit(TextChunk(message_id, content, (ns, *data) if wanted else None))
+                return
+        if wanted:
+            await self._emit(PartChunk("messages", ns, data))
+
+    def _message_id(self, message: BaseMessage, metadata: Any) -> str:
+        entry = self._ids.get(id(metadata))
+        if entry is None:
+            entry = self._ids[id(metadata)] = (metadata, message.id or "")
+        return entry[1]
+
+    async def _values(self, ns: tuple[str, ...], data: Any) -> None:
+        if not ns:
+            self.state = data
+            self._progress.message_open = False
+            if isinstance(data, dict) and (found := data.get("__interrupt__")):
+                self.interrupts = tuple(found)
+                await self._emit(InterruptChunk(self.interrupts))
+        if _in_tool(ns):
+            return
+        messages = messages_in(data)
+        known = self._known.get(ns)
+        if known is None:  # the first state is what the run started from
+            self._known[ns] = {m.id for m in messages}
+            return
+        for message in new_messages(messages, known):
+            if message.id in known:
+                continue
+            known.add(message.id)
+            if all(message.id not in other for other in self._known.values() if other is not known):
+                for chunk in whole_message(message, with_text=message.id not in self._streamed):
+                    await self._emit(chunk)
+
+
+def _in_tool(ns: tuple[str, ...]) -> bool:
+    return any(segment.startswith("tools:") for segment in ns)
+
+
+def _is_answer(ns: tuple[str, ...], message: Any, metadata: Any) -> bool:
+    # A model inside a tool or inside a LangChain middleware (summarisation) streams here too: not the answer.
+    return (
+        isinstance(message, BaseMessage)
+        and message.type in ("ai", "AIMessageChunk")
+        and metadata.get("langgraph_node") != "tools"
+        and not metadata.get("lc_source")
+        and not (ns and _in_tool(ns))
+    )

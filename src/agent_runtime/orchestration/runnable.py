@@ -1,0 +1,285 @@
+"""The LangChain face of an executor: a Runnable with the input and output of the agent it wraps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import patch_config
+
+from agent_runtime.errors import AgentFailed, CallError
+from agent_runtime.orchestration.stream import AgentStream
+from agent_runtime.orchestration.sync import LOOP_THREAD
+from agent_runtime.types import AgentContext, AgentResult, Chunk, PartChunk, TextChunk
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import AsyncCallbackManagerForChainRun
+    from langchain_core.runnables.graph import Graph
+    from langchain_core.runnables.schema import StreamEvent
+    from pydantic import BaseModel
+
+
+class AgentRunnable(Runnable[Any, Any]):
+    """What `Runnable` asks for, by way of the executor's one path. It opens a root run, for tracing.
+
+    `ainvoke` returns what the agent returns; `astream` yields what the agent's `astream` would, with LangGraph's
+    modes, versions and defaults; as a step of a chain the next step gets the final state. The layers are around
+    each of them. A failed call raises the original exception with a note that says what was spent.
+    `configurable.thread_id` is the session id.
+    """
+
+    agent: Runnable[Any, Any]
+
+    def _context(self, call: Any) -> AgentContext:
+        raise NotImplementedError
+
+    async def _call(self, context: AgentContext) -> AgentResult:
+        raise NotImplementedError
+
+    @property
+    def text(self) -> AgentText:
+        """The Runnable that returns the answer's text, and streams it."""
+        return AgentText(self)
+
+    # -- one call ------------------------------------------------------------------------------------------
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        """Run the agent; `kwargs` go to its `ainvoke`. Raises what the agent raised."""
+        return (await self._invoke(input, config, **kwargs)).value
+
+    async def _invoke(self, input: Any, config: RunnableConfig | None, **kwargs: Any) -> AgentResult:  # noqa: A002
+        results: list[AgentResult] = []
+
+        async def inner(value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
+            context = self._runnable_context(value, run_manager, config, kwargs)
+            results.append(await self._call(context))
+            return results[0].value
+
+        try:
+            await self._acall_with_config(inner, input, config, run_type="chain")
+        except CallError as error:
+            raise _original(error) from error.__cause__
+        return results[0]
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        """`ainvoke` for a thread without an event loop."""
+        return LOOP_THREAD.run(self.ainvoke(input, config, **kwargs))
+
+    def _runnable_context(
+        self,
+        value: Any,
+        run_manager: AsyncCallbackManagerForChainRun,
+        config: RunnableConfig,
+        options: dict[str, Any],
+    ) -> AgentContext:
+        child = patch_config(config, callbacks=run_manager.get_child())
+        thread_id = config.get("configurable", {}).get("thread_id")
+        options = dict(options)
+        runtime_context = options.pop("context", None)
+        context = self._context(
+            AgentContext(
+                value,
+                run_id=str(run_manager.run_id),
+                session_id=None if thread_id is None else str(thread_id),
+                config=child,
+                context=runtime_context,
+                options=options,
+            )
+        )
+        return context
+
+    # -- streams -------------------------------------------------------------------------------------------
+
+    async def astream(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stream_mode: str | Sequence[str] | None = None,
+        version: str = "v1",
+        subgraphs: bool = False,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """Stream as the agent's own `astream` does; closing early cancels the call and waits for clean-up."""
+        if not hasattr(self.agent, "stream_mode"):  # not a LangGraph graph: it streams pieces of its output
+            mode: str | list[str] | None = None
+        else:
+            default = getattr(self.agent, "stream_mode", "values")
+            mode = stream_mode or default
+            mode = mode if isinstance(mode, str) else list(mode)
+            kwargs = {**kwargs, "stream_mode": mode, "subgraphs": subgraphs}
+
+        async def chunks(
+            inputs: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> AsyncIterator[Any]:
+            value = [i async for i in inputs][-1]
+            context = self._runnable_context(value, run_manager, config, kwargs)
+            async with AgentStream(self._call, context) as stream:
+                async for chunk in stream.chunks():
+                    if (part := _part(chunk, mode)) is not None:
+                        yield part
+
+        async def one() -> AsyncIterator[Any]:
+            yield input
+
+        run = self._atransform_stream_with_config(one(), chunks, config, run_type="chain")
+        async with aclosing(run) as parts:
+            try:
+                async for part in parts:
+                    yield part if mode is None else _shaped(part, mode, version, subgraphs=subgraphs)
+            except CallError as error:
+                raise _original(error) from error.__cause__
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
+        """`astream` for a thread without an event loop."""
+        yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
+
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+    ) -> AsyncIterator[Any]:
+        """As a step of a chain: gather the input, run once, yield the final state."""
+        final = await _gathered(input)
+        yield await self.ainvoke(final, config, **kwargs)
+
+    def transform(
+        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+    ) -> Iterator[Any]:
+        """`atransform` for a thread without an event loop."""
+        yield from LOOP_THREAD.iterate(self.atransform(_async(input), config, **kwargs))
+
+    def astream_events(
+        self, input: Any, config: RunnableConfig | None = None, *, version: Any = "v2", **kwargs: Any  # noqa: A002
+    ) -> AsyncIterator[StreamEvent]:
+        """LangChain's event stream, version v2 (or v1); v3 hands out run objects that would bypass the layers."""
+        if version == "v3":
+            raise NotImplementedError("astream_events v3 would go around the layers: use version='v2' or execute_stream")
+        return super().astream_events(input, config, version=version, **kwargs)
+
+    # -- shapes: the agent's own ---------------------------------------------------------------------------
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """The agent's input schema."""
+        return self.agent.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """The agent's output schema."""
+        return self.agent.get_output_schema(config)
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """The agent's graph, for drawing."""
+        return self.agent.get_graph(config)
+
+
+class AgentText(Runnable[Any, str]):
+    """An executor as a Runnable from its input to the answer's text; tokens stream on through a chain."""
+
+    def __init__(self, executor: AgentRunnable) -> None:
+        self._executor = executor
+        self.name = f"{executor.name}.text"
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:  # noqa: A002
+        """The answer's text. Raises what the agent raised."""
+        return (await self._executor._invoke(input, config, **kwargs)).output
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:  # noqa: A002
+        """`ainvoke` for a thread without an event loop."""
+        return LOOP_THREAD.run(self.ainvoke(input, config, **kwargs))
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+    ) -> AsyncIterator[str]:
+        """Pieces of text, in order; closing early cancels the call."""
+
+        async def one() -> AsyncIterator[Any]:
+            yield input
+
+        async with aclosing(self.atransform(one(), config, **kwargs)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
+
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+    ) -> AsyncIterator[str]:
+        """As a step of a chain: gather the input, then stream the text."""
+
+        async def pieces(
+            inputs: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> AsyncIterator[str]:
+            context = self._executor._runnable_context(await _gathered(inputs), run_manager, config, kwargs)
+            async with AgentStream(self._executor._call, context) as stream:
+                async for text in stream:
+                    yield text
+
+        run = self._atransform_stream_with_config(input, pieces, config, run_type="chain")
+        async with aclosing(run) as texts:
+            try:
+                async for text in texts:
+                    yield text
+            except CallError as error:
+                raise _original(error) from error.__cause__
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:  # noqa: A002
+        """`astream` for a thread without an event loop."""
+        yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
+
+
+async def _async(items: Iterator[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
+async def _gathered(pieces: AsyncIterator[Any]) -> Any:
+    final: Any = None
+    async for piece in pieces:
+        try:
+            final = piece if final is None else final + piece
+        except TypeError:  # dicts do not add up: the last one is the whole
+            final = piece
+    return final
+
+
+def _part(chunk: Chunk, mode: str | list[str] | None) -> Any:
+    """The LangGraph v2 part that a chunk stands for, or None for one that this caller did not ask for."""
+    if isinstance(chunk, PartChunk):
+        return {"type": chunk.mode, "ns": chunk.ns, "data": chunk.data}
+    if not isinstance(chunk, TextChunk):
+        return None
+    if mode is None:
+        return chunk.text if isinstance(chunk.part, str | None) else _with_text(chunk.part, chunk.text)
+    if "messages" != mode and "messages" not in mode:
+        return None
+    if chunk.part is None:  # a layer's own answer, or text it rewrote from scratch
+        from langchain_core.messages import AIMessageChunk
+
+        return {"type": "messages", "ns": (), "data": (AIMessageChunk(chunk.text, id=chunk.message_id), {})}
+    ns, message, metadata = chunk.part
+    return {"type": "messages", "ns": ns, "data": (_with_text(message, chunk.text), metadata)}
+
+
+def _with_text(message: Any, text: str) -> Any:
+    # The original object when no layer changed its text; else a copy that says what the layers say.
+    return message if str(message.text) == text else message.model_copy(update={"content": text})
+
+
+def _shaped(part: Any, mode: str | list[str], version: str, *, subgraphs: bool) -> Any:
+    if version == "v2":
+        if part["type"] == "values" and isinstance(part["data"], dict):
+            data = dict(part["data"])
+            return {**part, "data": data, "interrupts": data.pop("__interrupt__", ())}
+        return part
+    item: tuple[Any, ...] = (part["data"],) if isinstance(mode, str) else (part["type"], part["data"])
+    if subgraphs:
+        item = (part["ns"], *item)
+    return item if len(item) > 1 else item[0]
+
+
+def _original(error: CallError) -> BaseException:
+    """What a LangChain caller expects: the provider's or tool's own exception, with ours as its note."""
+    cause = error.__cause__
+    if not isinstance(error, AgentFailed) or cause is None:
+        return error
+    spent = error.usage.total_tokens if error.usage is not None else 0
+    cause.add_note(f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost {error.cost_usd} USD")
+    return cause

@@ -1,0 +1,127 @@
+"""What a template may name: tools, models, LangChain middleware, runtime layers, stores and workflows."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import ConfigurationError, UnknownComponent
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.tools import BaseTool
+
+LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
+    "context_editing": "ContextEditingMiddleware",
+    "file_search": "FilesystemFileSearchMiddleware",
+    "llm_tool_selector": "LLMToolSelectorMiddleware",
+    "model_call_limit": "ModelCallLimitMiddleware",
+    "model_fallback": "ModelFallbackMiddleware",
+    "model_retry": "ModelRetryMiddleware",
+    "pii": "PIIMiddleware",
+    "summarization": "SummarizationMiddleware",
+    "todo_list": "TodoListMiddleware",
+    "tool_call_limit": "ToolCallLimitMiddleware",
+    "tool_error": "ToolErrorMiddleware",
+    "tool_retry": "ToolRetryMiddleware",
+}
+"""LangChain's own middleware by short name, in `langchain.agents.middleware`."""
+
+MODEL_ARGUMENTS = ("model", "first_model")
+"""Arguments of those that name a model: built as the template's own model is, so that the gate sees its calls."""
+
+REWRITES_ANSWER = frozenset({"pii"})
+"""Middleware that may change a message after the model has streamed it: its text is then held back until it is final."""
+
+
+class Registry:
+    """Names and what stands behind them. `generation` changes with every registration.
+
+    Args:
+        allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`; none by default. A
+            reference runs the code of the module it names, so the list is the application's to give.
+    """
+
+    def __init__(self, allowed_refs: frozenset[str] = frozenset()) -> None:
+        self.allowed_refs = allowed_refs
+        self.generation = 0
+        self.tools: dict[str, Any] = {}
+        self.models: dict[str, Callable[..., BaseChatModel]] = {}
+        self.middleware: dict[str, Any] = {}
+        self.layers: dict[str, Any] = {}
+        self.stores: dict[str, Any] = {}
+        self.workflows: dict[str, Any] = {}
+
+    def put(self, table: dict[str, Any], name: str, component: Any) -> None:
+        """Register under `name`, replacing what was there; agents built from now on use the new one."""
+        table[name] = component
+        self.generation += 1
+
+    def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
+        """The tool registered as `name`; raises UnknownComponent, or ConfigurationError when `args` do not fit it."""
+        if name not in self.tools:
+            raise UnknownComponent("tool", name, self.tools)
+        return as_tool(self.tools[name], name, args)
+
+    def ref(self, ref: str, args: Mapping[str, Any]) -> BaseTool:
+        """The tool at `pkg.mod:obj`, imported only if the application allowed exactly this entry."""
+        if ref not in self.allowed_refs:
+            raise UnknownComponent("tool reference", ref, self.allowed_refs)
+        module, _, attribute = ref.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(f"cannot load the tool '{ref}': {error}") from error
+        return as_tool(found, ref, args)
+
+    def langchain_middleware(self, name: str) -> Any:
+        """The LangChain middleware class or instance called `name`; raises UnknownComponent."""
+        if name in self.middleware:
+            return self.middleware[name]
+        if name not in LANGCHAIN_MIDDLEWARE:
+            raise UnknownComponent("middleware", name, [*self.middleware, *LANGCHAIN_MIDDLEWARE])
+        module = importlib.import_module("langchain.agents.middleware")
+        return getattr(module, LANGCHAIN_MIDDLEWARE[name])
+
+
+def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
+    """A tool from what was registered: a tool or a function as it is, or a factory called with `args`.
+
+    A class, or a function marked by `tool_factory`, is a factory; anything else takes no arguments. Raises
+    ConfigurationError when the arguments do not fit.
+    """
+    from langchain_core.tools import BaseTool, tool
+
+    if getattr(found, "_makes_tool", False) or inspect.isclass(found):
+        try:
+            inspect.signature(found).bind(**args)
+        except TypeError as error:
+            raise ConfigurationError(f"tool '{name}': {error}") from None
+        found = found(**args)
+    elif args:
+        raise ConfigurationError(f"tool '{name}' takes no args")
+    if isinstance(found, BaseTool):
+        return found
+    if callable(found):
+        made: BaseTool = tool(found)
+        return made
+    raise ConfigurationError(f"tool '{name}' is neither a LangChain tool nor a function: {type(found).__name__}")
+
+
+def tool_factory(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that makes a tool from a template's `args`, to tell it from a function that is one."""
+    function._makes_tool = True  # type: ignore[attr-defined]
+    return function
+
+
+def code_digest(component: Any) -> str:
+    """A digest of a component's code, so that a changed tool is never served from an old build."""
+    target = getattr(component, "coroutine", None) or getattr(component, "func", None) or component
+    try:
+        source = inspect.getsource(target if inspect.isroutine(target) or inspect.isclass(target) else type(target))
+    except (OSError, TypeError):
+        source = repr(type(component))
+    return hashlib.sha256(source.encode()).hexdigest()

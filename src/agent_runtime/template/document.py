@@ -1,0 +1,216 @@
+"""From files to one resolved document: extends, include, files, `${VAR}`; every value keeps its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from agent_runtime.errors import Problem, TemplateError
+from agent_runtime.template.yaml_reader import Mark, Node, read_yaml, scalar
+
+MAX_CHAIN = 8
+_VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\})")
+_SECRET = re.compile(
+    r"\b(sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abpr]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}"
+    r"|AIza[0-9A-Za-z_-]{30,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+PROMPT = ("spec", "system_prompt")
+
+
+class Document:
+    """One template file with everything it pulls in. `problems` collects what is wrong, `node` is the result."""
+
+    def __init__(self, path: Path, data: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
+        self.root = path.resolve().parent
+        self.problems: list[Problem] = []
+        self._environ = os.environ if environ is None else environ
+        self._shown = str(path)
+        node = self._resolved(path, self._shown, data, ())
+        self.node = self._filled(node, ())
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def inside(self, name: str, folder: Path, mark: Mark, path: str) -> Path | None:
+        """The file `name` beside a template, or None and a problem: nothing outside the root is opened."""
+        message = None
+        candidate = folder / name
+        if Path(name).is_absolute():
+            message = "an absolute path is not allowed: name a file beside the template"
+        elif not candidate.resolve().is_relative_to(self.root):
+            message = "the path leaves the template's folder"
+        elif not candidate.is_file():
+            message = f"there is no file '{name}' beside the template"
+        if message is None:
+            return candidate
+        self.problems.append(mark.problem(message, path))
+        return None
+
+    def _resolved(self, path: Path, shown: str, data: bytes | None, chain: tuple[str, ...]) -> Node:
+        node = read_yaml(path.read_bytes() if data is None else data, shown)
+        if node.kind != "map":
+            raise TemplateError([node.mark.problem("a template is a map with apiVersion, kind, metadata and spec")])
+        self._inline_files(node, path.parent)
+        merged = Node("map", {}, node.mark)
+        for key in ("extends", "include"):
+            for parent in self._parents(node, key, path, chain):
+                merged = _merge(merged, parent)
+        return _merge(merged, node)
+
+    def _parents(self, node: Node, key: str, path: Path, chain: tuple[str, ...]) -> list[Node]:
+        names = node.value.get(key)
+        if names is None or names.kind != "list":
+            return []
+        here = (*chain, str(path.resolve()))
+        found: list[Node] = []
+        for item in names.value:
+            if not isinstance(item.value, str):
+                continue  # the model's own check reports it
+            parent = self.inside(item.value, path.parent, item.mark, key)
+            if parent is None:
+                continue
+            if str(parent.resolve()) in here:
+                cycle = " -> ".join(Path(p).name for p in (*here, str(parent)))
+                self.problems.append(item.mark.problem(f"{key} goes in a circle: {cycle}", key))
+            elif len(here) >= MAX_CHAIN:
+                self.problems.append(item.mark.problem(f"the chain is deeper than {MAX_CHAIN} files", key))
+            else:
+                shown = os.path.relpath(parent, self.root)
+                found.append(self._resolved(parent, str(Path(self._shown).parent / shown), None, here))
+        return found
+
+    def _inline_files(self, node: Node, folder: Path) -> None:
+        spec = node.value.get("spec")
+        if spec is None or spec.kind != "map":
+            return
+        prompt = spec.value.get("system_prompt")
+        if prompt is not None and prompt.kind == "map" and set(prompt.value) == {"file"}:
+            name = prompt.value["file"]
+            path = self.inside(str(name.value), folder, name.mark, "spec.system_prompt.file")
+            text = "" if path is None else self._text(path, name.mark)
+            spec.value["system_prompt"] = Node("scalar", text, Mark(str(name.value)), prompt.key)
+        response = spec.value.get("response_format")
+        schema = response.value.get("schema") if response is not None and response.kind == "map" else None
+        if schema is not None and isinstance(schema.value, str):
+            path = self.inside(schema.value, folder, schema.mark, "spec.response_format.schema")
+            if path is not None:
+                response.value["schema"] = self._schema(path, schema)
+
+    def _text(self, path: Path, mark: Mark) -> str:
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            self.problems.append(mark.problem(f"{path.name} is not UTF-8: {error.reason} at offset {error.start}"))
+            return ""
+
+    def _schema(self, path: Path, mark: Node) -> Node:
+        if path.suffix != ".json":
+            return replace(read_yaml(path.read_bytes(), path.name), key=mark.key)
+        try:
+            return _from_plain(json.loads(path.read_bytes()), mark)
+        except (ValueError, RecursionError) as error:
+            self.problems.append(mark.mark.problem(f"{path.name} is not JSON: {error}", "spec.response_format.schema"))
+            return Node("map", {}, mark.mark, mark.key)
+
+    # -- values --------------------------------------------------------------------------------------------
+
+    def _filled(self, node: Node, path: tuple[str, ...]) -> Node:
+        """`node` without `x-*` keys, with every `${VAR}` filled in, and literal secrets reported."""
+        if node.kind == "map":
+            items = {k: self._filled(v, (*path, k)) for k, v in node.value.items() if not k.startswith("x-")}
+            return replace(node, value=items)
+        if node.kind == "list":
+            return replace(node, value=[self._filled(v, (*path, str(i))) for i, v in enumerate(node.value)])
+        if not isinstance(node.value, str):
+            return node
+        text = node.value if path == PROMPT else self._substituted(node, ".".join(path))
+        if _SECRET.search(text):
+            message = "this looks like a secret: write {from_env: NAME} or {from_file: path} instead"
+            self.problems.append(node.mark.problem(message, ".".join(path), "secret_in_template"))
+            return replace(node, value="")
+        if text != node.value and node.plain:
+            return replace(node, value=scalar(text))
+        return replace(node, value=text)
+
+    def _substituted(self, node: Node, path: str) -> str:
+        text: str = node.value
+        if "$" not in text:
+            return text
+        if "${" in _VARIABLE.sub("", text):
+            self.problems.append(node.mark.problem("'${' without a name and its '}'; write $${ for a literal '${'", path))
+            return text
+
+        def value_of(match: re.Match[str]) -> str:
+            name, operator, rest = match[1], match[2], match[3]
+            if name is None:
+                return "$"
+            value = self._environ.get(name)
+            if value or (value is not None and operator is None):
+                return value
+            if operator == "-":
+                return rest or ""
+            message = f"environment variable {name} is not set"
+            self.problems.append(node.mark.problem(f"{message}: {rest}" if operator == "?" and rest else message, path))
+            return ""
+
+        return _VARIABLE.sub(value_of, text)
+
+
+def _from_plain(value: object, at: Node) -> Node:
+    if isinstance(value, dict):
+        return Node("map", {str(k): replace(_from_plain(v, at), key=at.mark) for k, v in value.items()}, at.mark, at.key)
+    if isinstance(value, list):
+        return Node("list", [_from_plain(v, at) for v in value], at.mark, at.key)
+    return Node("scalar", value, at.mark, at.key)
+
+
+def _merge(base: Node, over: Node) -> Node:
+    """Maps merge deeply; anything else replaces, but a list can be changed by `$append` and `$remove`."""
+    if over.kind == "map" and over.value and set(over.value) <= {"$append", "$remove"}:
+        return _merged_list(base, over)
+    if base.kind != "map" or over.kind != "map":
+        return over
+    items = dict(base.value)
+    for key, node in over.value.items():
+        items[key] = _merge(items[key], node) if key in items else _merge(Node("scalar", None, node.mark), node)
+    return Node("map", items, over.mark, over.key)
+
+
+def _merged_list(base: Node, over: Node) -> Node:
+    kept = list(base.value) if base.kind == "list" else []
+    removed = over.value.get("$remove")
+    names = {n.value for n in removed.value} if removed is not None and removed.kind == "list" else set()
+    kept = [node for node in kept if _identity(node) not in names]
+    added = over.value.get("$append")
+    return Node("list", kept + (list(added.value) if added is not None and added.kind == "list" else []), over.mark, over.key)
+
+
+def _identity(node: Node) -> object:
+    if node.kind != "map":
+        return node.value if node.kind == "scalar" else None
+    return next((node.value[k].value for k in ("name", "as", "use", "ref", "agent") if k in node.value), None)
+
+
+def plain(node: Node) -> object:
+    """The node's value without its places."""
+    if node.kind == "map":
+        return {k: plain(v) for k, v in node.value.items()}
+    return [plain(v) for v in node.value] if node.kind == "list" else node.value
+
+
+def place(node: Node, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
+    """Where the value (or its key) at `path` stands; the nearest enclosing place when it is not in the file."""
+    current = node
+    for depth, step in enumerate(path):
+        nested: Node | None = None
+        if current.kind == "map":
+            nested = current.value.get(str(step))
+        elif current.kind == "list" and isinstance(step, int) and step < len(current.value):
+            nested = current.value[step]
+        if nested is None:
+            return current.key or current.mark if depth else current.mark
+        current = nested
+    return (current.key or current.mark) if key else current.mark

@@ -1,0 +1,51 @@
+"""The values of a template's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent_runtime.errors import InputInvalid, close_matches
+from agent_runtime.template.prompt import render
+from agent_runtime.template.spec import AgentTemplate
+
+
+def resolve_inputs(template: AgentTemplate, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`given` with the template's defaults, checked against its schema.
+
+    A property with `format: path` becomes an absolute path: a default is meant from the template's folder, a
+    given value from the working directory. Raises InputInvalid naming the input.
+    """
+    properties: dict[str, Any] = template.inputs.get("properties", {})
+    values = dict(given or {})
+    if unknown := sorted(set(values) - set(properties)):
+        raise InputInvalid(f"unknown input: {close_matches(unknown[0], properties)}", unknown[0])
+    for name, schema in properties.items():
+        default = name not in values
+        if default and "default" in schema:
+            values[name] = schema["default"]
+        if schema.get("format") == "path" and isinstance(values.get(name), str | Path):
+            folder = template.folder if default and template.folder is not None else Path.cwd()
+            values[name] = str((folder / Path(values[name]).expanduser()).resolve())
+    _check(template, values)
+    missing = template.used_inputs() - set(values)
+    if missing:
+        raise InputInvalid("no value given, and it has no default", min(missing))
+    return values
+
+
+def _check(template: AgentTemplate, values: dict[str, Any]) -> None:
+    if not template.inputs:
+        return
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(template.inputs).iter_errors(values):
+        path = ".".join(map(str, error.absolute_path)) or "inputs"
+        raise InputInvalid(error.message, path)
+
+
+def rendered_prompt(template: AgentTemplate, inputs: Mapping[str, Any]) -> str | None:
+    """The system prompt with its inputs filled in, or None when the template has none."""
+    prompt = template.spec.system_prompt
+    return render(prompt, inputs) if isinstance(prompt, str) else None

@@ -1,0 +1,130 @@
+"""Loading a template: every problem at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent_runtime.errors import Problem, TemplateError, close_matches
+from agent_runtime.template.document import Document, place, plain
+from agent_runtime.template.spec import AgentTemplate
+from agent_runtime.template.yaml_reader import Mark
+
+
+def load_template(path: str | Path, *, environ: Mapping[str, str] | None = None) -> AgentTemplate:
+    """Read a template file and everything it extends, includes or names as an agent tool.
+
+    `environ` replaces `os.environ` for `${VAR}`. Raises TemplateError with all problems, FileNotFoundError
+    (or another OSError) when the file itself cannot be read.
+    """
+    return _load(Path(path), None, environ, ())
+
+
+def parse_template(text: str, *, folder: str | Path = ".", file: str = "<template>") -> AgentTemplate:
+    """`load_template` for text at hand; `folder` is where the files it names are."""
+    return _load(Path(folder) / file, text.encode("utf-8", "surrogatepass"), None, ())
+
+
+def unused_inputs(template: AgentTemplate) -> list[str]:
+    """A warning for each input that is declared and nowhere used; a base template may declare for its children."""
+    unused = sorted(template.input_names - template.used_inputs())
+    return [f"input '{name}' is declared but no prompt or tool argument uses it" for name in unused]
+
+
+def template_problems(error: ValidationError, document: Document | None = None) -> list[Problem]:
+    """What pydantic found, in the words and with the places of the template."""
+    return [problem for details in error.errors(include_input=False) for problem in _problems(details, document)]
+
+
+def _load(
+    path: Path, data: bytes | None, environ: Mapping[str, str] | None, chain: tuple[Path, ...]
+) -> AgentTemplate:
+    document = Document(path, data, environ)
+    try:
+        template = AgentTemplate.model_validate(plain(document.node))
+    except ValidationError as error:
+        raise TemplateError([*document.problems, *template_problems(error, document)]) from None
+    template._folder = path.resolve().parent
+    for index, tool in enumerate(template.spec.tools):
+        if tool.agent is not None and "/" in tool.agent:
+            _load_agent(template, index, document, environ, (*chain, path.resolve()))
+    if document.problems:
+        raise TemplateError(document.problems)
+    return template
+
+
+def _load_agent(
+    template: AgentTemplate, index: int, document: Document, environ: Mapping[str, str] | None, chain: tuple[Path, ...]
+) -> None:
+    name = template.spec.tools[index].agent or ""
+    mark, where = place(document.node, ("spec", "tools", index, "agent")), f"spec.tools.{index}.agent"
+    file = document.inside(name, document.root, mark, where)
+    if file is None:
+        return
+    if file.resolve() in chain:
+        cycle = " -> ".join(p.name for p in (*chain, file))
+        document.problems.append(mark.problem(f"agents call each other in a circle: {cycle}", where))
+        return
+    try:
+        template._agents[name] = _load(file, None, environ, chain)
+    except TemplateError as error:
+        document.problems.extend(error.problems)
+
+
+def _problems(details: Any, document: Document | None) -> Iterator[Problem]:
+    loc, kind = tuple(s for s in details["loc"] if not _internal(s)), details["type"]
+    if kind == "template":
+        for path, message in details["ctx"]["found"]:
+            yield _at(document, tuple(int(s) if s.isdigit() else s for s in path.split("."))).problem(message, path)
+        return
+    path = ".".join(str(s) for s in loc)
+    if kind == "extra_forbidden":
+        message = f"unknown key '{loc[-1]}': {close_matches(str(loc[-1]), _keys_at(loc[:-1]))}"
+    elif kind == "missing":
+        message = f"key '{loc[-1]}' is required"
+    else:
+        message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        message = message[:1].lower() + message[1:]
+        if path == "metadata.name" and kind.startswith("string_"):
+            message = "a name has at most 64 letters, digits, '_', '-' and single '.', and starts with a letter or digit"
+    yield _at(document, loc, key=kind == "extra_forbidden").problem(message, path)
+
+
+def _internal(step: Any) -> bool:
+    # pydantic puts the branch of a union and the name of a validator into the path: `str`, `function-before[...]`.
+    return isinstance(step, str) and (step in _BRANCHES or step.startswith(("function-", "dict[", "list[")))
+
+
+_BRANCHES = frozenset({"str", "int", "float", "FileRef", "ToolSpec", "ModelSpec", "constrained-str"})
+
+
+def _at(document: Document | None, path: tuple[Any, ...], *, key: bool = False) -> Mark:
+    return Mark("<template>") if document is None else place(document.node, path, key=key)
+
+
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys that the schema allows at `path`."""
+    schema = AgentTemplate.model_json_schema(by_alias=True)
+    nodes = [schema]
+    for step in path:
+        nodes = [
+            child
+            for node in _branches(schema, nodes)
+            if (child := node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)) is not None
+        ]
+    return [key for node in _branches(schema, nodes) for key in node.get("properties", {})]
+
+
+def _branches(schema: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    queue = list(nodes)
+    while queue:
+        node = queue.pop()
+        if "$ref" in node:
+            queue.append(schema["$defs"][node["$ref"].rsplit("/", 1)[1]])
+        queue += [*node.get("anyOf", []), *node.get("allOf", [])]
+        found.append(node)
+    return found

@@ -1,0 +1,58 @@
+"""`{{ inputs.name }}` in prompts and tool arguments: plain substitution, no expressions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_OPEN = re.compile(r"\{\{")
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_NAME = re.compile(r"\s*inputs\.([A-Za-z_][A-Za-z0-9_]*)\s*")
+
+
+def placeholders(text: str) -> tuple[set[str], list[str]]:
+    """The names of the inputs that `text` uses, and a message for each thing in `{{ }}` that is not one."""
+    names: set[str] = set()
+    wrong: list[str] = []
+    for match in _PLACEHOLDER.finditer(text):
+        name = _NAME.fullmatch(match[1])
+        if name:
+            names.add(name[1])
+        else:
+            wrong.append(f"'{{{{{match[1][:40]}}}}}' is not a placeholder: only {{{{ inputs.name }}}} is, no expressions")
+    if len(_OPEN.findall(text)) > len(_PLACEHOLDER.findall(text)):
+        wrong.append("'{{' without its '}}'")
+    return names, wrong
+
+
+def render(text: str, inputs: Mapping[str, Any]) -> str:
+    """`text` with each placeholder replaced; what a value contains is never read as a placeholder again."""
+    return _PLACEHOLDER.sub(lambda m: _plain(inputs[m[1].strip().removeprefix("inputs.")]), text)
+
+
+def render_value(value: Any, inputs: Mapping[str, Any]) -> Any:
+    """`render` through lists and maps; a string that is one placeholder alone takes the input with its type."""
+    if isinstance(value, str):
+        whole = _PLACEHOLDER.fullmatch(value)
+        name = _NAME.fullmatch(whole[1]) if whole else None
+        return inputs[name[1]] if name else render(value, inputs)
+    if isinstance(value, Mapping):
+        return {k: render_value(v, inputs) for k, v in value.items()}
+    if isinstance(value, list):
+        return [render_value(v, inputs) for v in value]
+    return value
+
+
+def strings_in(value: Any) -> list[str]:
+    """Every string in nested lists and maps."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [s for v in value.values() for s in strings_in(v)]
+    return [s for v in value for s in strings_in(v)] if isinstance(value, list) else []
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

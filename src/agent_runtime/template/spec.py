@@ -1,0 +1,275 @@
+"""The template's data model: the one source of the published JSON Schema."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.json_schema import WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from agent_runtime.template.prompt import placeholders, strings_in
+
+API_VERSION = "agent-runtime/v1"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
+REF_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration_s(value: Any) -> float:
+    """Seconds of a duration such as `500ms`, `20s`, `10m`, `1.5h` or `30d`; raises ValueError for others."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"a duration is a number above 0 with a unit, such as 500ms, 20s, 10m, 2h or 30d, not {value!r}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(lambda v: v if isinstance(v, float) else parse_duration_s(v)),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["20s", "10m"]}),
+]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class Metadata(_Strict):
+    """Who the template is."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64, description="Letters, digits, '_', '-' and single '.'.")]
+    version: str = "0.1.0"
+    description: str = ""
+    labels: dict[str, str] = {}
+    owner: str = ""
+
+
+class SecretRef(_Strict):
+    """Where a secret is; the value itself never stands in a template."""
+
+    from_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
+    from_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretRef:
+        if (self.from_env is None) == (self.from_file is None):
+            raise ValueError("give exactly one of from_env and from_file")
+        return self
+
+
+class ModelParams(_Strict):
+    """What most providers understand; a provider's own settings go under `extra`."""
+
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    max_tokens: Count | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    extra: dict[str, Any] = {}
+
+
+class ModelSpec(_Strict):
+    """Which chat model: `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name."""
+
+    id: Annotated[str, Field(min_length=1)]
+    params: ModelParams = ModelParams()
+    base_url: str | None = None
+    api_key: SecretRef | None = None
+    fallbacks: list[str] = []
+
+
+class FileRef(_Strict):
+    """A text file beside the template."""
+
+    file: str
+
+
+class ToolSpec(_Strict):
+    """A registered tool (`use`), a Python object that the application allows (`ref`), or another agent (`agent`)."""
+
+    use: str | None = None
+    ref: Annotated[str | None, Field(pattern=REF_PATTERN)] = None
+    agent: str | None = None
+    as_: Annotated[str | None, Field(alias="as", pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = None
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ToolSpec:
+        if sum(v is not None for v in (self.use, self.ref, self.agent)) != 1:
+            raise ValueError("give exactly one of use, ref and agent")
+        if self.as_ is not None and self.agent is None:
+            raise ValueError("'as' names an agent tool; use it with 'agent'")
+        return self
+
+
+class MiddlewareSpec(BaseModel):
+    """A registered LangChain middleware; the other keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, hide_input_in_errors=True)
+    use: str
+
+
+class ResponseFormat(_Strict):
+    """The answer's JSON Schema: inline, or a `.json` or `.yaml` file beside the template."""
+
+    schema_: Annotated[dict[str, Any] | str, Field(alias="schema")]
+
+
+class TimeoutSpec(_Strict):
+    """Time limits: the whole call, silence of the agent, one model call."""
+
+    run: Duration | None = None
+    idle: Duration | None = None
+    model_call: Duration | None = None
+
+
+class LimitsSpec(_Strict):
+    """Hard limits of one run; reaching one stops it before the next step."""
+
+    max_steps: Count | None = None
+    model_calls: Count | None = None
+    tool_calls: Count | None = None
+    tokens: Count | None = None
+    tool_loop: Count | None = None
+
+
+class RetrySpec(_Strict):
+    """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 2
+    retry_on: list[Literal["transient", "rate_limit", "server_error", "connection", "timeout"]] = ["transient"]
+    initial_delay: Duration = 0.5
+    max_delay: Duration = 30.0
+
+
+class RuntimeSpec(_Strict):
+    """The onion around the whole call."""
+
+    pipeline: Annotated[list[str] | None, Field(description="Layers by name, outermost first.")] = None
+    timeout: TimeoutSpec = TimeoutSpec()
+    limits: LimitsSpec = LimitsSpec()
+    retry: RetrySpec = RetrySpec()
+
+
+def _tool(value: Any) -> Any:
+    return {"use": value} if isinstance(value, str) else value
+
+
+def _model(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+class Spec(_Strict):
+    """The agent: either a model with its tools and prompt, or a registered `workflow`."""
+
+    model: Annotated[ModelSpec | None, BeforeValidator(_model, json_schema_input_type=str | ModelSpec)] = None
+    system_prompt: str | FileRef | None = None
+    tools: list[Annotated[ToolSpec, BeforeValidator(_tool, json_schema_input_type=str | ToolSpec)]] = []
+    response_format: ResponseFormat | None = None
+    middleware: list[MiddlewareSpec] = []
+    workflow: str | None = None
+    runtime: RuntimeSpec = RuntimeSpec()
+
+
+class AgentTemplate(_Strict):
+    """An agent, declared. Made by `load_template`, or directly from Python data.
+
+    `digest` identifies the resolved content: prompts, schemas and nested agents included, secrets by reference.
+    """
+
+    api_version: Annotated[Literal["agent-runtime/v1"], Field(alias="apiVersion")]
+    kind: Literal["AgentTemplate"]
+    metadata: Metadata
+    extends: list[str] = []
+    include: list[str] = []
+    inputs: Annotated[dict[str, Any], Field(description="JSON Schema of the template's parameters.")] = {}
+    spec: Spec
+
+    _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
+    _folder: Path | None = PrivateAttr(default=None)
+    _digest: str = PrivateAttr(default="")
+
+    @property
+    def agents(self) -> dict[str, AgentTemplate]:
+        """Templates of the `agent:` tools that are named by path."""
+        return self._agents
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the template's file is; relative `format: path` defaults are meant from there."""
+        return self._folder
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resolved template, in hex."""
+        if not self._digest:
+            content = self.model_dump(mode="json", by_alias=True, exclude={"extends", "include"})
+            for tool in content["spec"]["tools"]:
+                if tool["agent"] in self._agents:
+                    tool["agent"] = self._agents[tool["agent"]].digest
+            canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            self._digest = hashlib.sha256(canonical.encode()).hexdigest()
+        return self._digest
+
+    @property
+    def input_names(self) -> set[str]:
+        """The declared inputs."""
+        return set(self.inputs.get("properties", {}))
+
+    def used_inputs(self) -> set[str]:
+        """The inputs that the prompt or a tool argument uses."""
+        return {name for _, text in self._texts() for name in placeholders(text)[0]}
+
+    def _texts(self) -> list[tuple[str, str]]:
+        prompt = self.spec.system_prompt
+        texts = [("spec.system_prompt", prompt)] if isinstance(prompt, str) else []
+        for index, tool in enumerate(self.spec.tools):
+            texts += [(f"spec.tools.{index}.args", text) for text in strings_in(tool.args)]
+        return texts
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AgentTemplate:
+        found = [*_input_problems(self.inputs), *self._text_problems(), *_spec_problems(self.spec)]
+        if found:
+            text = "; ".join(f"{path}: {message}" for path, message in found)
+            raise PydanticCustomError("template", "{text}", {"text": text, "found": found})
+        return self
+
+    def _text_problems(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        for path, text in self._texts():
+            names, wrong = placeholders(text)
+            found += [(path, message) for message in wrong]
+            found += [(path, f"input '{n}' is used but not declared under inputs") for n in sorted(names - self.input_names)]
+        return found
+
+
+def _input_problems(inputs: dict[str, Any]) -> list[tuple[str, str]]:
+    if not inputs:
+        return []
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    if inputs.get("type", "object") != "object":
+        return [("inputs", "inputs must be a JSON Schema of type object")]
+    try:
+        Draft202012Validator.check_schema(inputs)
+    except SchemaError as error:
+        return [(".".join(["inputs", *map(str, error.absolute_path)]), f"not a valid JSON Schema: {error.message}")]
+    return []
+
+
+def _spec_problems(spec: Spec) -> list[tuple[str, str]]:
+    if spec.workflow is None:
+        return [] if spec.model is not None else [("spec", "give a model, or a workflow")]
+    clash = [n for n in ("model", "system_prompt", "response_format") if getattr(spec, n) is not None]
+    clash += [n for n in ("tools", "middleware") if getattr(spec, n)]
+    return [(f"spec.{n}", f"'{n}' has no meaning beside 'workflow', which is a whole agent") for n in clash]

@@ -1,0 +1,16 @@
+"""Tools: how the runtime runs them, and the ones that the shipped templates use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent_runtime.registry import Registry
+
+
+def register_shipped_tools(registry: Registry) -> None:
+    """Make the shipped templates' tools known; names that the application has taken are left alone."""
+    from agent_runtime.tools import csv_tools, document_search, draft_review
+
+    for name, tool in {**csv_tools.TOOLS, **document_search.TOOLS, **draft_review.TOOLS}.items():
+        registry.tools.setdefault(name, tool)

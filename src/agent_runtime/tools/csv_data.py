@@ -1,0 +1,179 @@
+"""CSV files as tables with typed columns, confined to one file or folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from langchain_core.tools import ToolException
+
+MAX_BYTES = 64 * 1024 * 1024
+SHOWN_VALUES = 40
+
+_NUMBER = re.compile(r"[-+]?[$€£]?\s?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[$€£]?\s?\d*\.?\d+(?:[eE][-+]?\d+)?%?")
+_DATE = re.compile(r"\d{4}-\d{2}(?:-\d{2})?(?:[ T]\d{2}:\d{2}.*)?")
+_MISSING = frozenset({"", "na", "n/a", "null", "none", "nan", "-"})
+
+Row = dict[str, str]
+
+
+def number(text: str) -> Decimal | None:
+    """The number in a cell, without currency sign, percent sign and thousands separators; None if it is not one."""
+    text = text.strip()
+    if not _NUMBER.fullmatch(text):
+        return None
+    return Decimal(re.sub(r"[$€£,%\s]", "", text))
+
+
+def missing(text: str) -> bool:
+    """Whether a cell is empty or says that there is no value."""
+    return text.strip().lower() in _MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One CSV file: `rows` map column to cell text; `types` say number, date or text."""
+
+    name: str
+    columns: tuple[str, ...]
+    types: dict[str, str]
+    rows: tuple[Row, ...]
+
+    def column(self, name: str) -> str:
+        """The column that `name` means, whatever its case; raises ToolException listing the columns."""
+        key = _key(name)
+        for column in self.columns:
+            if _key(column) == key:
+                return column
+        raise ToolException(f"{self.name} has no column '{name}'. Its columns: {', '.join(self.columns)}")
+
+    def numbers(self, column: str, rows: Iterable[Row]) -> list[Decimal]:
+        """The numbers in a column, missing cells left out; raises ToolException when it is not numeric."""
+        if self.types[column] != "number":
+            numeric = [c for c in self.columns if self.types[c] == "number"]
+            raise ToolException(f"column '{column}' is {self.types[column]}. Numeric columns: {', '.join(numeric)}")
+        return [n for row in rows if (n := number(row[column])) is not None]
+
+    def where(self, conditions: Sequence[Any]) -> list[Row]:
+        """The rows that meet all conditions (`column`, `op`, `value`)."""
+        tests = [self._test(self.column(c.column), c.op, str(c.value)) for c in conditions]
+        return [row for row in self.rows if all(test(row) for test in tests)]
+
+    def _test(self, column: str, op: str, value: str) -> Callable[[Row], bool]:
+        wanted = value.strip().lower()
+        if op == "contains":
+            return lambda row: wanted in row[column].lower()
+        if op == "starts_with":
+            return lambda row: row[column].strip().lower().startswith(wanted)
+        compare = _COMPARE[op]
+        limit = number(value)
+        if self.types[column] == "number" and limit is not None:
+            return lambda row: (n := number(row[column])) is not None and compare(n, limit)
+        if self.types[column] == "number" and op not in ("=", "!="):
+            raise ToolException(f"column '{column}' is a number; '{value}' is not")
+        return lambda row: compare(row[column].strip().lower(), wanted)
+
+    def describe(self) -> dict[str, Any]:
+        """The file's size and its columns with type and range or values."""
+        return {"file": self.name, "rows": len(self.rows), "columns": [self._describe(c) for c in self.columns]}
+
+    def _describe(self, column: str) -> dict[str, Any]:
+        cells = [row[column].strip() for row in self.rows if not missing(row[column])]
+        shown: dict[str, Any] = {"name": column, "type": self.types[column]}
+        if self.types[column] == "number" and cells:
+            numbers = self.numbers(column, self.rows)
+            return {**shown, "min": plain(min(numbers)), "max": plain(max(numbers)), "distinct": len(set(numbers))}
+        counts = Counter(cells)
+        if self.types[column] == "date" and cells:
+            return {**shown, "min": min(cells), "max": max(cells), "distinct": len(counts)}
+        return {**shown, "distinct": len(counts), "values": [v for v, _ in counts.most_common(SHOWN_VALUES)]}
+
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+}
+
+
+def plain(value: Decimal) -> int | float:
+    """A number as JSON shows it: whole when it is, else rounded to 6 decimals."""
+    return int(value) if value == value.to_integral_value() else round(float(value), 6)
+
+
+class CsvFolder:
+    """The CSV files of one folder, or one file. Nothing outside it can be named, not by a symbolic link either."""
+
+    def __init__(self, data: str) -> None:
+        self._root = Path(data).resolve()
+        if not self._root.exists():
+            raise ValueError(f"there is no file or folder '{data}'")
+
+    def files(self) -> dict[str, Path]:
+        """Name to path of each readable file."""
+        if self._root.is_file():
+            return {self._root.name: self._root}
+        found = sorted(p for p in self._root.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and p.is_file())
+        return {str(p.relative_to(self._root)): p for p in found if p.resolve().is_relative_to(self._root)}
+
+    def tables(self) -> list[Table]:
+        """Every file, read; raises ToolException when there is none."""
+        files = self.files()
+        if not files:
+            raise ToolException("there are no CSV files in the data folder")
+        return [_read(name, path, path.stat().st_mtime_ns, path.stat().st_size) for name, path in files.items()]
+
+    def table(self, file: str, *columns: str) -> Table:
+        """The file named `file`; without a name the first one that has all `columns`."""
+        tables = self.tables()
+        if file:
+            for table in tables:
+                if _key(file) in (_key(table.name), _key(Path(table.name).stem)):
+                    return table
+            raise ToolException(f"there is no file '{file}'. Files: {', '.join(t.name for t in tables)}")
+        keys = {_key(c) for c in columns if c}
+        return next((t for t in tables if keys <= {_key(c) for c in t.columns}), tables[0])
+
+
+@lru_cache(maxsize=32)
+def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
+    if size > MAX_BYTES:
+        raise ToolException(f"{name} has {size} bytes; at most {MAX_BYTES} are read")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ToolException(f"{name} is not UTF-8 text") from None
+    delimiter = max(",;\t|", key=text.partition("\n")[0].count)
+    try:
+        header, *lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except (ValueError, csv.Error) as error:
+        raise ToolException(f"{name} cannot be read as CSV: {error}") from None
+    columns = tuple(h.strip() or f"column_{i + 1}" for i, h in enumerate(header))
+    rows = tuple(
+        dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False))
+        for line in lines
+        if any(cell.strip() for cell in line)
+    )
+    return Table(name, columns, {c: _type([row[c] for row in rows]) for c in columns}, rows)
+
+
+def _type(cells: Sequence[str]) -> str:
+    present = [c.strip() for c in cells if not missing(c)]
+    if present and all(number(c) is not None for c in present):
+        return "number"
+    return "date" if present and all(_DATE.fullmatch(c) for c in present) else "text"
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", name.lower())

@@ -1,0 +1,54 @@
+"""A check of a draft, by counting: length, long sentences, repeated words, filler."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Annotated, Any
+
+from langchain_core.tools import BaseTool, StructuredTool
+from pydantic import Field
+
+from agent_runtime.registry import tool_factory
+
+LONG_SENTENCE_WORDS = 25
+FILLERS = frozenset({"very", "really", "just", "quite", "basically", "actually", "simply", "literally"})
+_COMMON = frozenset(
+    "a an and are as at be but by for from has have in is it its of on or our that the their this to was we will with you your".split()
+)
+
+
+def review(draft: str, max_words: int) -> dict[str, Any]:
+    """What can be said about `draft` by counting: its length and a list of issues, each with what to do."""
+    words = re.findall(r"[\w'-]+", draft.lower())
+    sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+", draft) if s.strip()]
+    issues: list[str] = []
+    if len(words) > max_words:
+        issues.append(f"{len(words)} words; cut {len(words) - max_words} to stay within {max_words}")
+    for sentence in sentences:
+        if (length := len(sentence.split())) > LONG_SENTENCE_WORDS:
+            issues.append(f"a sentence of {length} words: split '{sentence[:40]}...'")
+    issues += [f"filler word '{w}': leave it out" for w in sorted(FILLERS & set(words))]
+    for word, count in Counter(w for w in words if w not in _COMMON and len(w) > 3).most_common(3):
+        if count > 3 and count > len(words) / 12:
+            issues.append(f"'{word}' stands {count} times: vary it")
+    return {"words": len(words), "sentences": len(sentences), "issues": issues}
+
+
+@tool_factory
+def draft_review(max_words: int = 120) -> BaseTool:
+    """Reviews drafts of up to `max_words` words."""
+
+    def review_draft(draft: Annotated[str, Field(description="the whole text of the draft")]) -> str:
+        return json.dumps(review(draft, max_words), ensure_ascii=False)
+
+    return StructuredTool.from_function(
+        review_draft,
+        name="review_draft",
+        description="Review a draft: word count, long sentences, filler and repeated words. Revise, then answer.",
+        handle_validation_error=True,
+    )
+
+
+TOOLS = {"draft_review": draft_review}

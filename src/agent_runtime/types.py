@@ -1,0 +1,302 @@
+"""The whole protocol on one screen: what goes in, what comes out, and the two callables between."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import RunnableConfig
+
+Status: TypeAlias = Literal["completed", "interrupted"]
+
+
+@dataclass(slots=True)
+class TextChunk:
+    """A piece of the text of message `message_id`; the pieces of a message join to its whole text."""
+
+    message_id: str
+    text: str
+    part: Any = field(default=None, repr=False, compare=False)
+    """What a Runnable caller gets for it: LangGraph's namespace, message and metadata, or the piece of a chain."""
+
+
+@dataclass(slots=True)
+class ReasoningChunk:
+    """A piece of the model's reasoning for message `message_id`; never part of the answer's text."""
+
+    message_id: str
+    text: str
+
+
+@dataclass(slots=True)
+class ToolCallChunk:
+    """A complete tool call that the model asked for: `args` are parsed, not a JSON fragment."""
+
+    id: str
+    name: str
+    args: dict[str, Any]
+
+
+@dataclass(slots=True)
+class ToolResultChunk:
+    """What the tool answered to call `id`; `content` is the text or the content blocks of its message."""
+
+    id: str
+    name: str
+    content: Any
+
+
+@dataclass(slots=True)
+class CustomChunk:
+    """Whatever a node or tool wrote to LangGraph's stream writer."""
+
+    data: Any
+
+
+@dataclass(slots=True)
+class InterruptChunk:
+    """The run has stopped and waits for a person; `interrupts` are LangGraph `Interrupt` objects."""
+
+    interrupts: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class PartChunk:
+    """A part of a LangGraph stream mode that a Runnable caller asked for: mode, namespace, data."""
+
+    mode: str
+    ns: tuple[str, ...]
+    data: Any
+
+
+Chunk: TypeAlias = (
+    TextChunk | ReasoningChunk | ToolCallChunk | ToolResultChunk | CustomChunk | InterruptChunk | PartChunk
+)
+Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
+"""Hands one chunk outwards; returns when there is room for the next one."""
+
+
+async def discard(chunk: Chunk) -> None:
+    """The `emit` of a unary call: nobody reads chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls. `id` and `tenant` are opaque names; `scopes` say what the caller may do."""
+
+    id: str
+    tenant: str = "default"
+    scopes: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Usage:
+    """The ledger of one call: tokens and counts, of every model call made for it, nested agents included.
+
+    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones (LangChain's
+    `UsageMetadata` counts the same way). `estimated` is true when at least one model call ended without
+    the provider's own figures (an aborted stream, a provider that sends none): then its tokens are our count.
+    `cost_usd` is None as soon as one billed call has no known price.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    estimated: bool = False
+    cost_usd: Decimal | None = Decimal(0)
+    sync_threads_left: int = 0
+    """Threads of sync tools that were still running when the call ended: they cannot be stopped."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output tokens."""
+        return self.input_tokens + self.output_tokens
+
+    def add_cost(self, cost_usd: Decimal | None) -> None:
+        """Add one model call's cost in USD; None (no known price) makes the sum unknown for good."""
+        self.cost_usd = None if cost_usd is None or self.cost_usd is None else self.cost_usd + cost_usd
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
+        plain = dataclasses.asdict(self)
+        plain["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
+        return {"total_tokens": self.total_tokens, **plain}
+
+
+class Progress:
+    """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
+
+    __slots__ = ("message_open", "resumable", "tools_started")
+
+    def __init__(self) -> None:
+        self.tools_started = 0
+        self.message_open = False
+        """A message has been emitted in part; running its model call again would show its text twice."""
+        self.resumable = False
+        """The agent has a checkpoint of this call, so `input=None` continues it and repeats no finished tool."""
+
+
+class AgentContext:
+    """One call, as every layer sees it.
+
+    Args:
+        input: a str, a message or list of messages, a PromptValue, the agent's input dict, a LangGraph
+            `Command`, or None (continue from the checkpoint).
+        run_id: a UUID string; a new one by default.
+        session_id: the conversation (LangGraph's thread id), or None: then the call leaves nothing behind.
+        credentials: what the caller showed to prove who they are. Secret: never in a repr, never stored.
+        principal: who calls, once known.
+        streaming: whether somebody reads chunks while the call runs; only `core` asks.
+        config: the caller's RunnableConfig, or None.
+        context: LangChain's runtime context for the agent (`context_schema`); never persisted.
+        options: further keyword arguments for the agent's `ainvoke`/`astream`.
+        metadata: the caller's labels; they reach traces and events.
+        deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
+        attempts: how often the retry layer may try this call, or None for the layer's own setting.
+        emit: where chunks go; set by the edge.
+        usage: the ledger of the call; a new one by default.
+
+    Siblings made by `with_emit` and `with_input` share every object (usage, metadata, progress); assigning
+    a field of one does not change the other.
+    """
+
+    __slots__ = (
+        "attempts", "config", "context", "credentials", "deadline", "emit", "input", "metadata", "options",
+        "principal", "progress", "run_id", "session_id", "streaming", "usage",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        input: Any,  # noqa: A002 - LangChain's own word
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        credentials: Any = None,
+        principal: Principal | None = None,
+        streaming: bool = False,
+        config: RunnableConfig | None = None,
+        context: Any = None,
+        options: Mapping[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        deadline: float | None = None,
+        attempts: int | None = None,
+        emit: Emit = discard,
+        usage: Usage | None = None,
+    ) -> None:
+        self.input = input
+        self.run_id = str(uuid.uuid4()) if run_id is None else run_id
+        self.session_id = session_id
+        self.credentials = credentials
+        self.principal = principal
+        self.streaming = streaming
+        self.config = config
+        self.context = context
+        self.options = {} if options is None else options
+        self.metadata = {} if metadata is None else metadata
+        self.deadline = deadline
+        self.attempts = attempts
+        self.emit = emit
+        self.usage = Usage() if usage is None else usage
+        self.progress = Progress()
+
+    def with_emit(self, emit: Emit) -> AgentContext:
+        """A sibling whose chunks go to `emit` first."""
+        sibling = self._sibling()
+        sibling.emit = emit
+        return sibling
+
+    def with_input(self, input: Any) -> AgentContext:  # noqa: A002
+        """A sibling with another input; None continues the call from its checkpoint."""
+        sibling = self._sibling()
+        sibling.input = input
+        return sibling
+
+    def _sibling(self) -> AgentContext:
+        # Written out: a loop over __slots__ or dataclasses.replace costs five times as much, on every layer.
+        new = AgentContext.__new__(AgentContext)
+        new.input, new.run_id, new.session_id = self.input, self.run_id, self.session_id
+        new.credentials, new.principal, new.streaming = self.credentials, self.principal, self.streaming
+        new.config, new.context, new.options = self.config, self.context, self.options
+        new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
+        new.emit, new.usage, new.progress = self.emit, self.usage, self.progress
+        return new
+
+    def __repr__(self) -> str:
+        return f"AgentContext(run_id={self.run_id!r}, session_id={self.session_id!r}, streaming={self.streaming})"
+
+
+@dataclass(slots=True)
+class AgentResult:
+    """What one call gave.
+
+    `output` is the text of the final answer message, or the JSON of a structured response, or empty on an
+    interrupt, or the plain string form of what another kind of agent returned. `value` is what the agent
+    returned, whole. `duration_s` is wall time on a monotonic clock.
+    """
+
+    output: str
+    value: Any
+    messages: list[BaseMessage] = field(default_factory=list)
+    structured_response: Any = None
+    usage: Usage = field(default_factory=Usage)
+    run_id: str = ""
+    session_id: str | None = None
+    status: Status = "completed"
+    interrupts: tuple[Any, ...] = ()
+    duration_s: float = 0.0
+    template_digest: str | None = None
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What the call cost in USD, or None when a model has no known price."""
+        return self.usage.cost_usd
+
+    def with_text(self, text: str) -> AgentResult:
+        """The same result with another answer text, in `output`, `messages` and `value` alike.
+
+        A layer that changes the answer returns this, and emits the changed text itself.
+        """
+        messages = list(self.messages)
+        value: Any = text
+        answer = next((i for i in reversed(range(len(messages))) if messages[i].type == "ai"), None)
+        if answer is not None:
+            old = messages[answer]
+            messages[answer] = old.model_copy(update={"content": text})
+            if isinstance(self.value, Mapping) and "messages" in self.value:
+                value = {
+                    **self.value,
+                    "messages": [messages[answer] if m is old else m for m in self.value["messages"]],
+                }
+            else:
+                value = messages[answer]
+        return dataclasses.replace(self, output=text, value=value, messages=messages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented JSON form (the CLI's `--json`): no messages, no raw value."""
+        structured = self.structured_response
+        return {
+            "output": self.output,
+            "structured_response": structured.model_dump() if hasattr(structured, "model_dump") else structured,
+            "status": self.status,
+            "interrupts": [getattr(i, "value", i) for i in self.interrupts],
+            "usage": self.usage.to_dict(),
+            "cost_usd": None if self.cost_usd is None else format(self.cost_usd, "f"),
+            "run_id": self.run_id,
+            "session_id": self.session_id,
+            "duration_s": round(self.duration_s, 6),
+            "template_digest": self.template_digest,
+        }
+
+
+Handler: TypeAlias = Callable[[AgentContext], Awaitable[AgentResult]]
+"""The rest of the onion: awaits the whole call and returns its result."""
