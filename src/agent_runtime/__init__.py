@@ -1,1 +1,140 @@
-"""x"""
+"""The production runtime for LangChain agents."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent, ExecutionSummary
+    from agent_runtime.errors import (
+        AgentFailed,
+        AgentRuntimeError,
+        CallCancelled,
+        CallError,
+        CallTimeout,
+        ConfigurationError,
+        InputInvalid,
+        LimitExceeded,
+        MissingExtra,
+        Problem,
+        ProviderError,
+        StreamMisuse,
+        TemplateError,
+        ToolLoop,
+        UnknownComponent,
+    )
+    from agent_runtime.event_bus import Event, EventBus, Subscription
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.models.gate import ModelGate, RunLimits
+    from agent_runtime.models.gated_model import gated
+    from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
+    from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware
+    from agent_runtime.orchestration.stream import AgentStream
+    from agent_runtime.registry import Registry, tool_factory
+    from agent_runtime.template import AgentTemplate, load_template, parse_template
+    from agent_runtime.types import (
+        AgentContext,
+        AgentResult,
+        Chunk,
+        CustomChunk,
+        Emit,
+        Handler,
+        InterruptChunk,
+        PartChunk,
+        Principal,
+        ReasoningChunk,
+        TextChunk,
+        ToolCallChunk,
+        ToolResultChunk,
+        Usage,
+    )
+
+# Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help` without LangChain.
+_MODULES = {
+    "callback_handler": ("AgentCallbackHandler", "CallbackEvent", "ExecutionSummary"),
+    "errors": (
+        *("AgentFailed", "AgentRuntimeError", "CallCancelled", "CallError", "CallTimeout", "ConfigurationError"),
+        *("InputInvalid", "LimitExceeded", "MissingExtra", "Problem", "ProviderError", "StreamMisuse"),
+        *("TemplateError", "ToolLoop", "UnknownComponent"),
+    ),
+    "event_bus": ("Event", "EventBus", "Subscription"),
+    "factory": ("AgentFactory",),
+    "models.gate": ("ModelGate", "RunLimits"),
+    "models.gated_model": ("gated",),
+    "orchestration.executor": ("AgentExecutor", "Timeouts"),
+    "orchestration.middleware": ("LoggingMiddleware", "Middleware", "RetryMiddleware"),
+    "orchestration.stream": ("AgentStream",),
+    "registry": ("Registry", "tool_factory"),
+    "template": ("AgentTemplate", "load_template", "parse_template"),
+    "types": (
+        *("AgentContext", "AgentResult", "Chunk", "CustomChunk", "Emit", "Handler", "InterruptChunk", "PartChunk"),
+        *("Principal", "ReasoningChunk", "TextChunk", "ToolCallChunk", "ToolResultChunk", "Usage"),
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AgentCallbackHandler",
+    "AgentContext",
+    "AgentExecutor",
+    "AgentFactory",
+    "AgentFailed",
+    "AgentResult",
+    "AgentRuntimeError",
+    "AgentStream",
+    "AgentTemplate",
+    "CallCancelled",
+    "CallError",
+    "CallTimeout",
+    "CallbackEvent",
+    "Chunk",
+    "ConfigurationError",
+    "CustomChunk",
+    "Emit",
+    "Event",
+    "EventBus",
+    "ExecutionSummary",
+    "Handler",
+    "InputInvalid",
+    "InterruptChunk",
+    "LimitExceeded",
+    "LoggingMiddleware",
+    "Middleware",
+    "MissingExtra",
+    "ModelGate",
+    "PartChunk",
+    "Principal",
+    "Problem",
+    "ProviderError",
+    "ReasoningChunk",
+    "Registry",
+    "RetryMiddleware",
+    "RunLimits",
+    "StreamMisuse",
+    "Subscription",
+    "TemplateError",
+    "TextChunk",
+    "Timeouts",
+    "ToolCallChunk",
+    "ToolLoop",
+    "ToolResultChunk",
+    "UnknownComponent",
+    "Usage",
+    "gated",
+    "load_template",
+    "parse_template",
+    "tool_factory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'agent_runtime' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"agent_runtime.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
-from agent_runtime.errors import CallError, ConfigurationError, UnknownComponent
+from agent_runtime.errors import CallError, ConfigurationError, Problem, close_matches
 from agent_runtime.models.resolve import build_model
 from agent_runtime.orchestration.prompt import PromptMiddleware
-from agent_runtime.registry import MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
+from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
 from agent_runtime.template.prompt import placeholders, render_value
 from agent_runtime.template.spec import MiddlewareSpec, ModelSpec, ToolSpec
 from agent_runtime.tools.gated_tool import gated_tool
@@ -23,6 +23,27 @@ if TYPE_CHECKING:
 
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template import AgentTemplate
+
+
+def unknown_names(template: AgentTemplate, registry: Registry, layers: Collection[str]) -> list[Problem]:
+    """A problem for each tool, middleware, layer or workflow that the template names and nobody registered."""
+    spec, found = template.spec, list[Problem]()
+
+    def check(path: str, kind: str, name: str | None, known: Collection[str]) -> None:
+        if name is not None and name not in known:
+            code = "unknown_tool" if kind == "tool" else "template_invalid"
+            found.append(template.problem(path, f"unknown {kind} '{name}': {close_matches(name, known)}", code))
+
+    for i, tool in enumerate(spec.tools):
+        check(f"spec.tools.{i}.use" if tool.use else "", "tool", tool.use, registry.tools)
+        check(f"spec.tools.{i}.ref" if tool.ref else "", "tool", tool.ref, registry.allowed_refs)
+    for i, middleware in enumerate(spec.middleware):
+        known = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
+        check(f"spec.middleware.{i}.use", "middleware", middleware.use, known)
+    for i, name in enumerate(spec.runtime.pipeline or ()):
+        check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
+    check("spec.workflow", "workflow", spec.workflow, registry.workflows)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +64,11 @@ def assemble(
 ) -> Assembled:
     """Build what the template declares.
 
-    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. Raises
-    UnknownComponent for a name that nothing is registered under, ConfigurationError for arguments that do not fit.
+    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. The names
+    have been checked by `unknown_names`. Raises ConfigurationError for arguments that do not fit.
     """
     spec = template.spec
     if spec.workflow is not None:
-        if spec.workflow not in registry.workflows:
-            raise UnknownComponent("workflow", spec.workflow, registry.workflows)
         return Assembled(registry.workflows[spec.workflow], gated=False, hold_text=False)
     assert spec.model is not None  # noqa: S101 - the template's own check
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None

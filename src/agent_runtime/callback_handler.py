@@ -241,7 +241,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         message = message_of(response)
         usage: UsageMetadata | None = getattr(message, "usage_metadata", None)
-        counts = {k: usage[k] for k in ("input_tokens", "output_tokens")} if usage else {}  # type: ignore[literal-required]
+        counts = {k: usage[k] for k in ("input_tokens", "output_tokens")} if usage else {}
         self._end("llm_end", run_id, {**counts, **self._shown("message", message)})
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102

@@ -1,19 +1,19 @@
 """Every error that agent_runtime raises, each with a stable `code`.
 
-    AgentRuntimeError
-    ├── ConfigurationError            configuration_invalid   a wrong setting; raised before any call
-    │   ├── TemplateError             template_invalid        all problems of a template, with file:line:column
-    │   ├── UnknownComponent          unknown_component       a name that nothing is registered under
-    │   └── MissingExtra              missing_extra           an optional package is not installed
-    ├── InputInvalid                  input_invalid           a call's input cannot be given to the agent
-    ├── StreamMisuse                  stream_misuse           a stream used outside `async with`
-    └── CallError                     a call failed; carries run_id, usage and cost_usd
-        ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
-        │   └── ProviderError         provider_error          a model provider answered with an error
-        ├── CallTimeout               timeout                 run, idle or model_call took too long
-        ├── LimitExceeded             limit_exceeded          a limit of the run was reached
-        │   └── ToolLoop              tool_loop               the same tool call again and again
-        └── CallCancelled             cancelled               the runtime, not the caller, cancelled the call
+AgentRuntimeError
+├── ConfigurationError            configuration_invalid   a wrong setting; raised before any call
+│   ├── TemplateError             template_invalid        all problems of a template, with file:line:column
+│   ├── UnknownComponent          unknown_component       a name that nothing is registered under
+│   └── MissingExtra              missing_extra           an optional package is not installed
+├── InputInvalid                  input_invalid           a call's input cannot be given to the agent
+├── StreamMisuse                  stream_misuse           a stream used outside `async with`
+└── CallError                     a call failed; carries run_id, usage and cost_usd
+    ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
+    │   └── ProviderError         provider_error          a model provider answered with an error
+    ├── CallTimeout               timeout                 run, idle or model_call took too long
+    ├── LimitExceeded             limit_exceeded          a limit of the run was reached
+    │   └── ToolLoop              tool_loop               the same tool call again and again
+    └── CallCancelled             cancelled               the runtime, not the caller, cancelled the call
 """
 
 from __future__ import annotations

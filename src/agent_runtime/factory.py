@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from agent_runtime.assembly import assemble
+from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import ConfigurationError, TemplateError, UnknownComponent
 from agent_runtime.event_bus import EventBus
@@ -153,6 +153,12 @@ class AgentFactory:
                 found = self._templates[name] = load_template(found)
             return found
 
+    def check_template(self, template: AgentTemplate) -> None:
+        """Raise TemplateError for every name in `template` that is not registered here. Builds nothing."""
+        layers = {*DEFAULT_ORDER, *self.registry.layers}
+        if problems := unknown_names(template, self.registry, layers):
+            raise TemplateError(problems)
+
     def list_templates(self) -> list[str]:
         """The registered names, sorted."""
         return sorted(self._templates)
@@ -204,10 +210,11 @@ class AgentFactory:
         def agent_of(name: str) -> AgentExecutor:
             return self.create_agent(self._inner(template, name))
 
+        self.check_template(template)
         built = assemble(template, self.registry, values, agent_of, self._checkpointer)
         runtime = template.spec.runtime
         timeout = runtime.timeout
-        executor = AgentExecutor(
+        return AgentExecutor(
             built.agent,
             pipeline=self._layers(template),
             limits=RunLimits(**runtime.limits.model_dump()),
@@ -220,7 +227,6 @@ class AgentFactory:
             hold_text=built.hold_text,
             digest=template.digest,
         )
-        return executor
 
     def _layers(self, template: AgentTemplate) -> list[Middleware]:
         retry = template.spec.runtime.retry
@@ -245,7 +251,7 @@ def _overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentT
         changed = AgentTemplate.model_validate(content)
     except ValidationError as error:
         raise TemplateError(template_problems(error)) from None
-    changed._agents, changed._folder = template.agents, template.folder
+    changed._agents, changed._folder, changed._place = template.agents, template.folder, template._place
     return changed
 
 

@@ -34,7 +34,7 @@ MODEL_ARGUMENTS = ("model", "first_model")
 """Arguments of those that name a model: built as the template's own model is, so that the gate sees its calls."""
 
 REWRITES_ANSWER = frozenset({"pii"})
-"""Middleware that may change a message after the model has streamed it: its text is then held back until it is final."""
+"""Middleware that may change a message after it was streamed: its text is held back until it is final."""
 
 
 class Registry:

@@ -177,7 +177,7 @@ class AgentContext:
 
     def __init__(
         self,
-        input: Any,  # noqa: A002 - LangChain's own word
+        input: Any,
         *,
         run_id: str | None = None,
         session_id: str | None = None,
@@ -215,7 +215,7 @@ class AgentContext:
         sibling.emit = emit
         return sibling
 
-    def with_input(self, input: Any) -> AgentContext:  # noqa: A002
+    def with_input(self, input: Any) -> AgentContext:
         """A sibling with another input; None continues the call from its checkpoint."""
         sibling = self._sibling()
         sibling.input = input

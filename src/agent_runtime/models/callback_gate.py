@@ -10,6 +10,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.runnables.config import merge_configs
 
 from agent_runtime.callback_handler import message_of
+from agent_runtime.models.gate import ModelCall
 from agent_runtime.models.run import GATED_TAG, Run, ToolCall, current_run
 
 
@@ -42,7 +43,8 @@ class CallbackGate(BaseCallbackHandler):
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         run = current_run.get()
         message = getattr(chunk, "message", None)
-        if run is not None and message is not None and (call := run.open_calls.get(run_id)) is not None:
+        call = None if run is None else run.open_calls.get(run_id)
+        if message is not None and isinstance(call, ModelCall):
             call.chunk(message)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102

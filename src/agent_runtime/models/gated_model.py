@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
@@ -15,8 +15,8 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from agent_runtime.errors import CallTimeout
 from agent_runtime.models.gate import ModelCall
-from agent_runtime.monitoring.prices import preload_price
 from agent_runtime.models.run import GATED_TAG, current_run
+from agent_runtime.monitoring.prices import preload_price
 
 M = TypeVar("M", bound=BaseChatModel)
 
@@ -35,7 +35,7 @@ def gated(model: M) -> M:
     params = model._get_ls_params()
     preload_price(str(params.get("ls_provider") or "unknown"), str(params.get("ls_model_name") or ""))
     copy = model.model_copy(update={"tags": [*(model.tags or ()), GATED_TAG]})
-    copy.__class__ = _gated_class(type(model))
+    copy.__class__ = cast("type[M]", _gated_class(type(model)))
     return copy
 
 

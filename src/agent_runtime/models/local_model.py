@@ -72,7 +72,7 @@ class LocalChatModel(BaseChatModel):
         for piece in self.pieces(message):
             if isinstance(piece, Exception):
                 raise piece
-            yield ChatGenerationChunk(message=AIMessageChunk(piece, id=message.id))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece, id=message.id))
         yield _last(message)
 
     async def _astream(
@@ -90,7 +90,7 @@ def _last(message: AIMessage) -> ChatGenerationChunk:
     ]
     return ChatGenerationChunk(
         message=AIMessageChunk(
-            "",
+            content="",
             id=message.id,
             tool_call_chunks=calls,
             usage_metadata=message.usage_metadata,

@@ -1,8 +1,8 @@
 """A chat model that needs no network: a rule-based stand-in, deterministic, for trying templates and for tests.
 
-It understands nothing. It matches the words of a question with the names, descriptions and argument schemas of
-the tools, and with the column names and values that earlier results showed, then reads the result out. A real
-model is one `--model provider:name` away.
+It understands nothing. It matches the words of a question with the tools' names, descriptions and argument schemas
+and with the column names and values in earlier results, then reads the result out. A real model is one
+`--model provider:name` away.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ STAND_IN = "(offline stand-in, not a language model)"
 
 _FUNCTIONS = {"mean": {"average", "avg", "mean"}, "median": {"median"}, "sum": {"total", "sum", "combined", "overall"},
               "count_distinct": {"distinct", "unique", "different"}, "count": {"count"}}  # fmt: skip
-_MOST = set("most highest largest biggest greatest maximum max top best longest expensive oldest latest heaviest".split())
-_LEAST = set("least lowest smallest fewest minimum min worst cheapest shortest youngest earliest lightest bottom".split())
+_MOST = set(
+    "most highest largest biggest greatest maximum max top best longest expensive oldest latest heaviest".split()
+)
+_LEAST = set(
+    "least lowest smallest fewest minimum min worst cheapest shortest youngest earliest lightest bottom".split()
+)
 _MEANS = {  # words of a question -> the words of column names that they point at
-    "expensive": "price cost", "cheapest": "price cost", "old": "age", "oldest": "age", "youngest": "age", "older": "age", "younger": "age",
+    "expensive": "price cost", "cheapest": "price cost", "old": "age", "oldest": "age", "youngest": "age", "older": "age",
     "earn": "salary wage income", "paid": "salary wage", "revenue": "sale amount turnover", "sale": "revenue amount",
-    "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "spend": "amount cost",
+    "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "younger": "age",
     "employee": "name", "person": "name", "who": "name employee student player", "people": "name", "long": "duration",
     "heaviest": "weight", "lightest": "weight", "longest": "length duration", "shortest": "length duration",
 }  # fmt: skip
 _ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
 _NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _MONTHS = "january february march april may june july august september october november december".split()
-_STOP = set("a an and are at be by can do does find for from how i in is it me my of on or the to what when where which who".split())
+_STOP = set(
+    "a an and are at by can do does for from how i in is it me my of on or the to what when where which who".split()
+)
 _COMPARE = (
     (r"at least|no less than|>=", ">="),
     (r"at most|no more than|up to|<=", "<="),
@@ -56,8 +62,7 @@ class OfflineChatModel(LocalChatModel):
         form = offered.pop() if offered and tool_choice in ("any", "required") else None
         call = asked.next_call(offered)
         if call is None and form is not None:
-            fields = form["parameters"]["properties"]
-            call = (form["name"], {n: asked.form_value(n, p) for n, p in fields.items()})
+            call = (form["name"], {n: asked.form_value(n, p) for n, p in form["parameters"]["properties"].items()})
         text = "" if call else asked.read_out()
         calls: list[Any] = [{"id": f"call_{len(messages)}", "name": call[0], "args": call[1]}] if call else []
         inputs, outputs = sum(len(str(m.text)) for m in messages) // 4 + 1, (len(text) + len(json.dumps(calls))) // 4
@@ -76,7 +81,7 @@ def _words(text: str) -> list[str]:
 
 @dataclass
 class _Field:
-    """A column that a result has shown; `at` and `strength` say where and how surely the question mentions it."""
+    """A column in a result; `at` and `strength` say where and how surely the question mentions it."""
 
     name: str
     type: str
@@ -106,7 +111,9 @@ class _Asked:
         most, least = _MOST & set(self.words), _LEAST & set(self.words)
         self.order = "asc" if least and not most else "desc" if most or least else ""
         ranks = "|".join(_MOST | _LEAST | {"first"})
-        n = re.search(rf"\b(?:{ranks})\s+(\d+|{'|'.join(_NUMBERS)})\b|\b(\d+|{'|'.join(_NUMBERS)})\s+(?:{ranks})\b", self.low)
+        n = re.search(
+            rf"\b(?:{ranks})\s+(\d+|{'|'.join(_NUMBERS)})\b|\b(\d+|{'|'.join(_NUMBERS)})\s+(?:{ranks})\b", self.low
+        )
         count = (n[1] or n[2]) if n else ""
         self.n: int | None = int(count) if count.isdigit() else _NUMBERS.get(count)
         self._calculation()
@@ -117,8 +124,7 @@ class _Asked:
             self._mention(f)
             scores.setdefault(f.file, 15.0 * bool(set(_words(f.file)) & set(self.words)))
             scores[f.file] += f.strength + 8 * min(2, sum(self._says(v, f) for v in f.values))
-        best = max(scores, key=lambda s: scores[s], default="")
-        return [f for f in fields if f.file == best]
+        return [f for f in fields if f.file == max(scores, key=lambda s: scores[s])]
 
     def _mention(self, f: _Field) -> None:
         name = _words(f.name)
@@ -141,27 +147,35 @@ class _Asked:
         texts = [f for f in free if f.type != "number"]
         measure, group = self._best(numbers), self._grouping(texts)
         many = re.search(r"\b(?:how many|number of)\s+(?:different |distinct |unique )?", self.low)
-        if many and self.function != "count_distinct":
+        if many and self.function in ("", "sum", "count"):
             at = len(_words(self.low[: many.end()]))
             counted = next((f for f in free if at <= f.at <= at + 1 and f.strength >= 5), None)
-            summed = counted in numbers and not (self.order and group is None)
             kinds = counted in texts and counted.distinct < counted.rows and not self.where and counted is not group
-            self.function = "sum" if summed else "count_distinct" if kinds else self.function if counted in numbers else "count"
             measure = counted if counted in numbers or kinds else None
-        if self.function == "count_distinct" and measure not in texts:
-            measure, group = self._best(texts), None
-        if self.function in ("sum", "mean", "median") and measure is None:
-            measure = next(iter(numbers), None)
+            summed = counted in numbers and not (self.order and group is None)
+            self.function = "sum" if summed else "count_distinct" if kinds else "" if measure else "count"
+        if self.function == "count_distinct":
+            measure, group = measure if measure in texts else self._best(texts), None
+        if measure is None and (
+            self.function in ("sum", "mean", "median") or "much" in self.words or (self.order and not group)
+        ):
+            measure = next((f for f in numbers if set(_words(f.name)) & _ADDITIVE), next(iter(numbers), None))
         additive = measure is not None and bool(set(_words(measure.name)) & _ADDITIVE)
-        entity = re.search(r"\b(?:which|who|what)\b", self.low) and not re.search(r"\b(?:what|which) (?:is|was|are) the\b", self.low)
+        entity = re.search(r"\b(?:which|who|what)\b", self.low) and not re.search(
+            r"\b(?:what|which) (?:is|was|are) the\b", self.low
+        )
         if self.order and not self.function:
             if measure is not None and (self.n or entity or group) and (group is None or group.distinct >= group.rows):
                 self.ranked, self.n, group = measure.name, self.n or 1, None
                 return
             extreme = "max" if self.order == "desc" else "min"
-            self.function = "count" if measure is None else "sum" if additive and group else extreme
+            summed = bool(group and (additive or {"most", "least", "fewest"} & set(self.words)))
+            self.function = "count" if measure is None else "sum" if summed else extreme
         if group is not None:
-            self.group, self.function = group.name, self.function or ("sum" if additive else "mean" if measure else "count")
+            self.group, self.function = (
+                group.name,
+                self.function or ("sum" if additive else "mean" if measure else "count"),
+            )
             self.n = self.n or (1 if self.order and entity else None)
             self.order = self.order or "desc"
         self.function = self.function or ("sum" if additive else "")
@@ -184,7 +198,9 @@ class _Asked:
             yes_no = f.strength >= 5 and {v.lower() for v in f.values} <= {"yes", "no", "true", "false", "y", "n"}
             if value and not any(value.lower() in t for t in taken):
                 taken.append(value.lower())
-                negated = rf"\b(?:not|except|excluding|outside|without|other than)\s+(?:\w+\s+)?{re.escape(value.lower())}"
+                negated = (
+                    rf"\b(?:not|except|excluding|outside|without|other than)\s+(?:\w+\s+)?{re.escape(value.lower())}"
+                )
                 yield {"column": f.name, "op": "!=" if re.search(negated, self.low) else "=", "value": value}
             elif f.values and yes_no:
                 wanted = "nf" if {"not", "without", "non"} & set(self.words) else "yt"
@@ -212,16 +228,15 @@ class _Asked:
         return next((f.name for f in [*after_it, *named, *(near[-1:] if is_date or len(near) == 1 else [])]), "")
 
     def _periods(self) -> Iterator[dict[str, Any]]:
-        months = "|".join(_MONTHS)
-        m = re.search(rf"\b(?:in|of|during|from|for)\s+(?:({months})(?:\s+((?:19|20)\d\d))?|((?:19|20)\d\d))\b", self.low)
+        said = re.finditer(rf"\b(?:in|of|during|from|for)\s+({'|'.join(_MONTHS)}|)\b\s*((?:19|20)\d\d\b|)", self.low)
+        m = next((m for m in said if m[1] or m[2]), None)
         date = next((f for f in self.fields if f.type == "date"), None)
         year = next((f for f in self.fields if _words(f.name) == ["year"]), None)
-        if m is None or date is year is None:
-            return
-        month, digits = f"-{_MONTHS.index(m[1]) + 1:02}" if m[1] else "", m[2] or m[3] or ""
-        op = "starts_with" if digits else "contains"
-        yield {"column": date.name, "op": op, "value": f"{digits}{month}"} if date else (
-            {"column": year.name, "op": "=", "value": digits})  # fmt: skip
+        if m is not None and date is not None:
+            month = f"-{_MONTHS.index(m[1]) + 1:02}" if m[1] else ""
+            yield {"column": date.name, "op": "starts_with" if m[2] else "contains", "value": f"{m[2]}{month}"}
+        elif m is not None and year is not None and m[2]:
+            yield {"column": year.name, "op": "=", "value": m[2]}
 
     def next_call(self, tools: list[dict[str, Any]]) -> tuple[str, dict[str, Any]] | None:
         """The tool that takes most of what is asked; first of all one that shows what there is to ask about."""
@@ -233,7 +248,9 @@ class _Asked:
             return None
         best: tuple[float, str, dict[str, Any]] = (0.0, "", {})
         for t in tools:
-            args = {n: v for n, p in t["parameters"].get("properties", {}).items() if (v := self._arg(n, p)) is not None}
+            args = {
+                n: v for n, p in t["parameters"].get("properties", {}).items() if (v := self._arg(n, p)) is not None
+            }
             if t["name"] not in self.called and not set(t["parameters"].get("required", ())) - set(args):
                 overlap = len(set(_words(f"{t['name']} {t['description']}")) & set(self.words))
                 best = max(best, (3.0 * len(set(args) - {"file"}) + 0.5 * overlap, t["name"], args), key=lambda b: b[0])
@@ -261,8 +278,7 @@ class _Asked:
         return schema["enum"][0] if "enum" in schema else known.get(name, by_type.get(schema.get("type", ""), text))
 
     def _topic(self) -> str:
-        found = re.search(r"\b(?:about|on|announcing|that)\s+(.+)", self.text, re.IGNORECASE | re.DOTALL)
-        return (found[1] if found else self.text).strip().rstrip(".!?")
+        return re.split(r"\b(?:about|announcing)\s+", self.text)[-1].strip().rstrip(".!?")
 
     def _draft(self) -> str:
         return f"This is about {self._topic()}. Reply with what is missing, and this text will be revised. {STAND_IN}"
@@ -272,11 +288,11 @@ class _Asked:
         result = self.results[-1] if self.results else f"No tool fits what you asked, and I cannot think: {self.text}"
         if not isinstance(result, dict):
             return f"{result} {STAND_IN}"
+        head = ", ".join(f"{k}: {v}" for k, v in result.items() if v and not isinstance(v, list | dict))
         limits = f" where {' and '.join(result['where'])}" if result.get("where") else ""
         if "value" in result:
             of = f" of {result['column']}" if result.get("column") else ""
             return f"The {result.get('function', 'value')}{of}{limits} is {result['value']}. {STAND_IN}"
-        head = ", ".join(f"{k}: {v}" for k, v in result.items() if v and not isinstance(v, list | dict))
         lines = [_line(i) for k, v in result.items() if isinstance(v, list) and k != "where" for i in v]
         return "\n".join([f"{head}{limits}{':' if lines else ': nothing was found.'}", *lines, STAND_IN])
 

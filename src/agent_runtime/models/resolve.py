@@ -54,7 +54,9 @@ def secret_value(ref: SecretRef) -> str:
     if ref.from_env is not None:
         value = os.environ.get(ref.from_env)
         if not value:
-            raise ConfigurationError(f"environment variable {ref.from_env} is not set; the template takes a secret from it")
+            raise ConfigurationError(
+                f"environment variable {ref.from_env} is not set; the template takes a secret from it"
+            )
         return value
     path = Path(ref.from_file or "").expanduser()
     try:
@@ -104,8 +106,10 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
         model: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0, **params)
     except ImportError as error:
         raise MissingExtra(f"model provider '{provider}'", _install(provider + ":")[13:-1]) from error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the provider raises
         # A provider's own message may quote the settings it refused: name the kind, not the text.
         kind = type(error).__name__
-        raise ConfigurationError(f"model '{provider}:{name}' cannot be built ({kind}): check its key and params") from None
+        raise ConfigurationError(
+            f"model '{provider}:{name}' cannot be built ({kind}): check its key and params"
+        ) from None
     return model

@@ -43,7 +43,8 @@ class Run:
     """
 
     __slots__ = (
-        "context", "gate", "lineage", "open_calls", "prompt", "recorder", "refusal", "threads", "tool_counts", "user_id",
+        "context", "gate", "lineage", "open_calls", "prompt", "recorder", "refusal", "threads", "tool_counts",
+        "user_id",
     )  # fmt: skip
 
     def __init__(

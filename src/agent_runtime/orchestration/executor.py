@@ -87,7 +87,7 @@ class AgentExecutor(AgentRunnable):
         self.callback_handler = callback_handler or AgentCallbackHandler()
         self.pipeline = (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)
         gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s)
-        self._build_core = lambda prompt: Core(
+        self._core = Core(
             agent,
             gate,
             self.callback_handler,
@@ -99,7 +99,7 @@ class AgentExecutor(AgentRunnable):
         )
         self.agent, self.template_digest = agent, digest
         self._run_timeout_s = timeouts.run_s
-        self._handler: Handler = compose(self.pipeline, self._build_core(prompt))
+        self._handler: Handler = compose(self.pipeline, self._core)
         self._principal: Principal | None = None
         self._credentials: Any = None
 
@@ -114,10 +114,11 @@ class AgentExecutor(AgentRunnable):
 
     def with_prompt(self, prompt: str | None) -> AgentExecutor:
         """The same graph with another rendered system prompt (a template's inputs do not compile a graph)."""
-        if prompt is None:
-            return copy.copy(self)
         bound = copy.copy(self)
-        bound._handler = compose(self.pipeline, self._build_core(prompt))
+        if prompt is not None:
+            bound._core = copy.copy(self._core)
+            bound._core.prompt = prompt
+            bound._handler = compose(self.pipeline, bound._core)
         return bound
 
     async def execute(self, call: Any) -> AgentResult:
@@ -173,12 +174,12 @@ class AgentExecutor(AgentRunnable):
         self._record("run_start", context, None, {})
         try:
             result = await self._within_deadline(context)
-        except asyncio.CancelledError as error:
-            self._record("run_error", context, started, {"error": type(error).__name__})
+        except asyncio.CancelledError:
+            self._record("run_error", context, started, {"error": "cancelled"})
             raise
         except GraphBubbleUp:  # an interrupt on its way to the graph around us
             raise
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
             error = raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised)
             if isinstance(error, CallError):
                 error.run_id, error.usage = context.run_id, context.usage

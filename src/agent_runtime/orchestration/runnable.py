@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForChainRun
     from langchain_core.runnables.graph import Graph
     from langchain_core.runnables.schema import StreamEvent
-    from pydantic import BaseModel
 
 
 class AgentRunnable(Runnable[Any, Any]):
@@ -45,11 +44,11 @@ class AgentRunnable(Runnable[Any, Any]):
 
     # -- one call ------------------------------------------------------------------------------------------
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the agent; `kwargs` go to its `ainvoke`. Raises what the agent raised."""
         return (await self._invoke(input, config, **kwargs)).value
 
-    async def _invoke(self, input: Any, config: RunnableConfig | None, **kwargs: Any) -> AgentResult:  # noqa: A002
+    async def _invoke(self, input: Any, config: RunnableConfig | None, **kwargs: Any) -> AgentResult:
         results: list[AgentResult] = []
 
         async def inner(value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
@@ -63,7 +62,7 @@ class AgentRunnable(Runnable[Any, Any]):
             raise _original(error) from error.__cause__
         return results[0]
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """`ainvoke` for a thread without an event loop."""
         return LOOP_THREAD.run(self.ainvoke(input, config, **kwargs))
 
@@ -78,7 +77,7 @@ class AgentRunnable(Runnable[Any, Any]):
         thread_id = config.get("configurable", {}).get("thread_id")
         options = dict(options)
         runtime_context = options.pop("context", None)
-        context = self._context(
+        return self._context(
             AgentContext(
                 value,
                 run_id=str(run_manager.run_id),
@@ -88,13 +87,12 @@ class AgentRunnable(Runnable[Any, Any]):
                 options=options,
             )
         )
-        return context
 
     # -- streams -------------------------------------------------------------------------------------------
 
-    async def astream(
+    async def astream(  # type: ignore[override]  # LangGraph's keywords, named
         self,
-        input: Any,  # noqa: A002
+        input: Any,
         config: RunnableConfig | None = None,
         *,
         stream_mode: str | Sequence[str] | None = None,
@@ -103,12 +101,10 @@ class AgentRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """Stream as the agent's own `astream` does; closing early cancels the call and waits for clean-up."""
-        if not hasattr(self.agent, "stream_mode"):  # not a LangGraph graph: it streams pieces of its output
-            mode: str | list[str] | None = None
-        else:
-            default = getattr(self.agent, "stream_mode", "values")
-            mode = stream_mode or default
-            mode = mode if isinstance(mode, str) else list(mode)
+        mode: str | list[str] | None = None  # an agent that is not a graph streams pieces of its output
+        if (default := getattr(self.agent, "stream_mode", None)) is not None:
+            chosen = stream_mode or default
+            mode = chosen if isinstance(chosen, str) else list(chosen)
             kwargs = {**kwargs, "stream_mode": mode, "subgraphs": subgraphs}
 
         async def chunks(
@@ -125,45 +121,59 @@ class AgentRunnable(Runnable[Any, Any]):
             yield input
 
         run = self._atransform_stream_with_config(one(), chunks, config, run_type="chain")
-        async with aclosing(run) as parts:
+        async with aclosing(cast("AsyncGenerator[Any]", run)) as parts:
             try:
                 async for part in parts:
                     yield part if mode is None else _shaped(part, mode, version, subgraphs=subgraphs)
             except CallError as error:
                 raise _original(error) from error.__cause__
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """`astream` for a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
     async def atransform(
-        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+        self,
+        input: AsyncIterator[Any],
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """As a step of a chain: gather the input, run once, yield the final state."""
         final = await _gathered(input)
         yield await self.ainvoke(final, config, **kwargs)
 
     def transform(
-        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+        self,
+        input: Iterator[Any],
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
     ) -> Iterator[Any]:
         """`atransform` for a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.atransform(_async(input), config, **kwargs))
 
-    def astream_events(
-        self, input: Any, config: RunnableConfig | None = None, *, version: Any = "v2", **kwargs: Any  # noqa: A002
+    def astream_events(  # type: ignore[override]  # one signature for all versions
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        version: Any = "v2",
+        **kwargs: Any,
     ) -> AsyncIterator[StreamEvent]:
         """LangChain's event stream, version v2 (or v1); v3 hands out run objects that would bypass the layers."""
         if version == "v3":
-            raise NotImplementedError("astream_events v3 would go around the layers: use version='v2' or execute_stream")
-        return super().astream_events(input, config, version=version, **kwargs)
+            raise NotImplementedError(
+                "astream_events v3 would go around the layers: use version='v2' or execute_stream"
+            )
+        events: AsyncIterator[StreamEvent] = super().astream_events(input, config, version=version, **kwargs)
+        return events
 
     # -- shapes: the agent's own ---------------------------------------------------------------------------
 
-    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
         """The agent's input schema."""
         return self.agent.get_input_schema(config)
 
-    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
         """The agent's output schema."""
         return self.agent.get_output_schema(config)
 
@@ -179,28 +189,34 @@ class AgentText(Runnable[Any, str]):
         self._executor = executor
         self.name = f"{executor.name}.text"
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:  # noqa: A002
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:
         """The answer's text. Raises what the agent raised."""
         return (await self._executor._invoke(input, config, **kwargs)).output
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:  # noqa: A002
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:
         """`ainvoke` for a thread without an event loop."""
         return LOOP_THREAD.run(self.ainvoke(input, config, **kwargs))
 
     async def astream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
     ) -> AsyncIterator[str]:
         """Pieces of text, in order; closing early cancels the call."""
 
         async def one() -> AsyncIterator[Any]:
             yield input
 
-        async with aclosing(self.atransform(one(), config, **kwargs)) as pieces:  # type: ignore[type-var]
+        async with aclosing(cast("AsyncGenerator[str]", self.atransform(one(), config, **kwargs))) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def atransform(
-        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+        self,
+        input: AsyncIterator[Any],
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
     ) -> AsyncIterator[str]:
         """As a step of a chain: gather the input, then stream the text."""
 
@@ -213,14 +229,14 @@ class AgentText(Runnable[Any, str]):
                     yield text
 
         run = self._atransform_stream_with_config(input, pieces, config, run_type="chain")
-        async with aclosing(run) as texts:
+        async with aclosing(cast("AsyncGenerator[str]", run)) as texts:
             try:
                 async for text in texts:
                     yield text
             except CallError as error:
                 raise _original(error) from error.__cause__
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:  # noqa: A002
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
         """`astream` for a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
@@ -248,12 +264,12 @@ def _part(chunk: Chunk, mode: str | list[str] | None) -> Any:
         return None
     if mode is None:
         return chunk.text if isinstance(chunk.part, str | None) else _with_text(chunk.part, chunk.text)
-    if "messages" != mode and "messages" not in mode:
+    if mode != "messages" and "messages" not in mode:
         return None
     if chunk.part is None:  # a layer's own answer, or text it rewrote from scratch
         from langchain_core.messages import AIMessageChunk
 
-        return {"type": "messages", "ns": (), "data": (AIMessageChunk(chunk.text, id=chunk.message_id), {})}
+        return {"type": "messages", "ns": (), "data": (AIMessageChunk(content=chunk.text, id=chunk.message_id), {})}
     ns, message, metadata = chunk.part
     return {"type": "messages", "ns": ns, "data": (_with_text(message, chunk.text), metadata)}
 
@@ -281,5 +297,7 @@ def _original(error: CallError) -> BaseException:
     if not isinstance(error, AgentFailed) or cause is None:
         return error
     spent = error.usage.total_tokens if error.usage is not None else 0
-    cause.add_note(f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost {error.cost_usd} USD")
+    cause.add_note(
+        f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost {error.cost_usd} USD"
+    )
     return cause

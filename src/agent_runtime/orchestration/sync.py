@@ -44,7 +44,7 @@ class LoopThread:
         try:
             done.wait()
         except BaseException:
-            loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 - it exists only by then
             done.wait()
             raise
         return tasks[0].result()

@@ -140,7 +140,9 @@ class Document:
         if "$" not in text:
             return text
         if "${" in _VARIABLE.sub("", text):
-            self.problems.append(node.mark.problem("'${' without a name and its '}'; write $${ for a literal '${'", path))
+            self.problems.append(
+                node.mark.problem("'${' without a name and its '}'; write $${ for a literal '${'", path)
+            )
             return text
 
         def value_of(match: re.Match[str]) -> str:
@@ -161,7 +163,9 @@ class Document:
 
 def _from_plain(value: object, at: Node) -> Node:
     if isinstance(value, dict):
-        return Node("map", {str(k): replace(_from_plain(v, at), key=at.mark) for k, v in value.items()}, at.mark, at.key)
+        return Node(
+            "map", {str(k): replace(_from_plain(v, at), key=at.mark) for k, v in value.items()}, at.mark, at.key
+        )
     if isinstance(value, list):
         return Node("list", [_from_plain(v, at) for v in value], at.mark, at.key)
     return Node("scalar", value, at.mark, at.key)
@@ -185,7 +189,9 @@ def _merged_list(base: Node, over: Node) -> Node:
     names = {n.value for n in removed.value} if removed is not None and removed.kind == "list" else set()
     kept = [node for node in kept if _identity(node) not in names]
     added = over.value.get("$append")
-    return Node("list", kept + (list(added.value) if added is not None and added.kind == "list" else []), over.mark, over.key)
+    return Node(
+        "list", kept + (list(added.value) if added is not None and added.kind == "list" else []), over.mark, over.key
+    )
 
 
 def _identity(node: Node) -> object:

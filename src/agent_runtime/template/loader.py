@@ -39,15 +39,14 @@ def template_problems(error: ValidationError, document: Document | None = None) 
     return [problem for details in error.errors(include_input=False) for problem in _problems(details, document)]
 
 
-def _load(
-    path: Path, data: bytes | None, environ: Mapping[str, str] | None, chain: tuple[Path, ...]
-) -> AgentTemplate:
+def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, chain: tuple[Path, ...]) -> AgentTemplate:
     document = Document(path, data, environ)
     try:
         template = AgentTemplate.model_validate(plain(document.node))
     except ValidationError as error:
         raise TemplateError([*document.problems, *template_problems(error, document)]) from None
     template._folder = path.resolve().parent
+    template._place = lambda at: _at(document, _steps(at))
     for index, tool in enumerate(template.spec.tools):
         if tool.agent is not None and "/" in tool.agent:
             _load_agent(template, index, document, environ, (*chain, path.resolve()))
@@ -78,7 +77,7 @@ def _problems(details: Any, document: Document | None) -> Iterator[Problem]:
     loc, kind = tuple(s for s in details["loc"] if not _internal(s)), details["type"]
     if kind == "template":
         for path, message in details["ctx"]["found"]:
-            yield _at(document, tuple(int(s) if s.isdigit() else s for s in path.split("."))).problem(message, path)
+            yield _at(document, _steps(path)).problem(message, path)
         return
     path = ".".join(str(s) for s in loc)
     if kind == "extra_forbidden":
@@ -89,7 +88,9 @@ def _problems(details: Any, document: Document | None) -> Iterator[Problem]:
         message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
         message = message[:1].lower() + message[1:]
         if path == "metadata.name" and kind.startswith("string_"):
-            message = "a name has at most 64 letters, digits, '_', '-' and single '.', and starts with a letter or digit"
+            message = (
+                "a name has at most 64 letters, digits, '_', '-' and single '.', and starts with a letter or digit"
+            )
     yield _at(document, loc, key=kind == "extra_forbidden").problem(message, path)
 
 
@@ -99,6 +100,10 @@ def _internal(step: Any) -> bool:
 
 
 _BRANCHES = frozenset({"str", "int", "float", "FileRef", "ToolSpec", "ModelSpec", "constrained-str"})
+
+
+def _steps(path: str) -> tuple[Any, ...]:
+    return tuple(int(s) if s.isdigit() else s for s in path.split("."))
 
 
 def _at(document: Document | None, path: tuple[Any, ...], *, key: bool = False) -> Mark:
@@ -113,7 +118,8 @@ def _keys_at(path: tuple[Any, ...]) -> list[str]:
         nodes = [
             child
             for node in _branches(schema, nodes)
-            if (child := node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)) is not None
+            if (child := node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step))
+            is not None
         ]
     return [key for node in _branches(schema, nodes) for key in node.get("properties", {})]
 

@@ -21,7 +21,9 @@ def placeholders(text: str) -> tuple[set[str], list[str]]:
         if name:
             names.add(name[1])
         else:
-            wrong.append(f"'{{{{{match[1][:40]}}}}}' is not a placeholder: only {{{{ inputs.name }}}} is, no expressions")
+            wrong.append(
+                f"'{{{{{match[1][:40]}}}}}' is not a placeholder: only {{{{ inputs.name }}}} is, no expressions"
+            )
     if len(_OPEN.findall(text)) > len(_PLACEHOLDER.findall(text)):
         wrong.append("'{{' without its '}}'")
     return names, wrong

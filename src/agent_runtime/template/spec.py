@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from agent_runtime.errors import Problem
 from agent_runtime.template.prompt import placeholders, strings_in
+from agent_runtime.template.yaml_reader import Mark
 
 API_VERSION = "agent-runtime/v1"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
@@ -26,7 +29,9 @@ def parse_duration_s(value: Any) -> float:
     """Seconds of a duration such as `500ms`, `20s`, `10m`, `1.5h` or `30d`; raises ValueError for others."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) <= 0:
-        raise ValueError(f"a duration is a number above 0 with a unit, such as 500ms, 20s, 10m, 2h or 30d, not {value!r}")
+        raise ValueError(
+            f"a duration is a number above 0 with a unit, such as 500ms, 20s, 10m, 2h or 30d, not {value!r}"
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -45,7 +50,9 @@ class _Strict(BaseModel):
 class Metadata(_Strict):
     """Who the template is."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=64, description="Letters, digits, '_', '-' and single '.'.")]
+    name: Annotated[
+        str, Field(pattern=NAME_PATTERN, max_length=64, description="Letters, digits, '_', '-' and single '.'.")
+    ]
     version: str = "0.1.0"
     description: str = ""
     labels: dict[str, str] = {}
@@ -195,6 +202,7 @@ class AgentTemplate(_Strict):
 
     _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
     _folder: Path | None = PrivateAttr(default=None)
+    _place: Callable[[str], Mark] = PrivateAttr(default=lambda _: Mark("<template>"))
     _digest: str = PrivateAttr(default="")
 
     @property
@@ -206,6 +214,10 @@ class AgentTemplate(_Strict):
     def folder(self) -> Path | None:
         """Where the template's file is; relative `format: path` defaults are meant from there."""
         return self._folder
+
+    def problem(self, path: str, message: str, code: str = "template_invalid") -> Problem:
+        """A problem with the value at `path` (`spec.tools.0.use`), at its place in the file."""
+        return self._place(path).problem(message, path, code)
 
     @property
     def digest(self) -> str:
@@ -248,7 +260,9 @@ class AgentTemplate(_Strict):
         for path, text in self._texts():
             names, wrong = placeholders(text)
             found += [(path, message) for message in wrong]
-            found += [(path, f"input '{n}' is used but not declared under inputs") for n in sorted(names - self.input_names)]
+            found += [
+                (path, f"input '{n}' is used but not declared under inputs") for n in sorted(names - self.input_names)
+            ]
         return found
 
 

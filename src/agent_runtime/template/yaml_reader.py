@@ -96,7 +96,9 @@ def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise TemplateError([Mark(file).problem(f"the file has {len(data)} bytes; at most {MAX_BYTES} are read")])
     if data.startswith(b"\xef\xbb\xbf"):
-        raise TemplateError([Mark(file).problem("the file starts with a byte-order mark (BOM): save it as plain UTF-8")])
+        raise TemplateError(
+            [Mark(file).problem("the file starts with a byte-order mark (BOM): save it as plain UTF-8")]
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -82,7 +82,9 @@ def csv_describe(data: str) -> BaseTool:
         tables = [folder.table(file)] if file else folder.tables()
         return {"files": [table.describe() for table in tables]}
 
-    return _tool("describe_data", "Describe the data: files, columns, types, ranges and values. Call it first.", describe)
+    return _tool(
+        "describe_data", "Describe the data: files, columns, types, ranges and values. Call it first.", describe
+    )
 
 
 @tool_factory
@@ -112,7 +114,9 @@ def csv_aggregate(data: str) -> BaseTool:
         value = _calculate(table, rows, function, name)
         return {"function": function, "column": name, "where": _shown(conditions), "rows": len(rows), "value": value}
 
-    description = "Calculate one number over all rows or those that meet conditions: count, sum, mean, median, min, max."
+    description = (
+        "Calculate one number over all rows or those that meet conditions: count, sum, mean, median, min, max."
+    )
     return _tool("aggregate", description, aggregate)
 
 
@@ -162,7 +166,12 @@ def csv_top(data: str) -> BaseTool:
         rows = [row for row in table.where(conditions) if not missing(row[name])]
         key = (lambda r: table.numbers(name, [r])[0]) if table.types[name] == "number" else (lambda r: r[name])
         ordered = sorted(rows, key=key, reverse=order == "desc")
-        return {"column": name, "order": order, "where": _shown(conditions), "rows": ordered[: max(1, min(n, MAX_ROWS))]}
+        return {
+            "column": name,
+            "order": order,
+            "where": _shown(conditions),
+            "rows": ordered[: max(1, min(n, MAX_ROWS))],
+        }
 
     return _tool("top_rows", "Show the top rows: those with the highest or lowest values of a column.", top_rows)
 

@@ -55,10 +55,13 @@ class DocumentIndex:
         if self._database is None or stamp != self._stamp:
             database = sqlite3.connect(":memory:", check_same_thread=False)
             database.execute(
-                "CREATE VIRTUAL TABLE paragraphs USING fts5(text, file UNINDEXED, line UNINDEXED, tokenize='porter unicode61')"
+                "CREATE VIRTUAL TABLE paragraphs"
+                " USING fts5(text, file UNINDEXED, line UNINDEXED, tokenize='porter unicode61')"
             )
             for name, path in files.items():
-                database.executemany("INSERT INTO paragraphs (text, file, line) VALUES (?, ?, ?)", _paragraphs(name, path))
+                database.executemany(
+                    "INSERT INTO paragraphs (text, file, line) VALUES (?, ?, ?)", _paragraphs(name, path)
+                )
             self._database, self._stamp = database, stamp
         return self._database
 

@@ -15,7 +15,8 @@ from agent_runtime.registry import tool_factory
 LONG_SENTENCE_WORDS = 25
 FILLERS = frozenset({"very", "really", "just", "quite", "basically", "actually", "simply", "literally"})
 _COMMON = frozenset(
-    "a an and are as at be but by for from has have in is it its of on or our that the their this to was we will with you your".split()
+    "a an and are as at be but by for from has have in is it its of on or our that the their this to was we will with"
+    " you your".split()
 )
 
 
@@ -26,9 +27,8 @@ def review(draft: str, max_words: int) -> dict[str, Any]:
     issues: list[str] = []
     if len(words) > max_words:
         issues.append(f"{len(words)} words; cut {len(words) - max_words} to stay within {max_words}")
-    for sentence in sentences:
-        if (length := len(sentence.split())) > LONG_SENTENCE_WORDS:
-            issues.append(f"a sentence of {length} words: split '{sentence[:40]}...'")
+    long = [(len(s.split()), s) for s in sentences if len(s.split()) > LONG_SENTENCE_WORDS]
+    issues += [f"a sentence of {length} words: split '{s[:40]}...'" for length, s in long]
     issues += [f"filler word '{w}': leave it out" for w in sorted(FILLERS & set(words))]
     for word, count in Counter(w for w in words if w not in _COMMON and len(w) > 3).most_common(3):
         if count > 3 and count > len(words) / 12:

@@ -40,7 +40,9 @@ class RetryMiddleware(Middleware):
         if attempts < 1:
             raise ConfigurationError(f"retry attempts must be at least 1, not {attempts}")
         if unknown := set(retry_on) - {"transient", *RETRY_CLASSES}:
-            raise ConfigurationError(f"unknown retry_on {sorted(unknown)}; known: transient, {', '.join(RETRY_CLASSES)}")
+            raise ConfigurationError(
+                f"unknown retry_on {sorted(unknown)}; known: transient, {', '.join(RETRY_CLASSES)}"
+            )
         self._attempts, self._backoff_s, self._max_backoff_s = attempts, backoff_s, max_backoff_s
         self._classes = frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
 

@@ -1,0 +1,50 @@
+"""`agent-runtime chat`: a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+
+import click
+
+from agent_runtime.cli.options import agent_options, build_agent
+from agent_runtime.cli.run import print_answer
+
+
+@click.command()
+@agent_options
+def chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | None, *, quiet: bool) -> None:
+    """Talk to AGENT: one line a turn, the conversation is remembered until the end of input or /exit.
+
+    From a pipe every line is a turn. A turn that fails says so and the conversation goes on.
+    """
+    asyncio.run(_chat(agent, model, inputs, timeout, quiet=quiet))
+
+
+async def _chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | None, *, quiet: bool) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    from agent_runtime.errors import CallError
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.types import AgentContext
+
+    session_id = str(uuid.uuid4())
+    async with AgentFactory(checkpointer=InMemorySaver()) as factory:
+        executor = build_agent(factory, agent, model, inputs, timeout, quiet=quiet)
+        while (line := await asyncio.to_thread(_line)) is not None:
+            if not line:
+                continue
+            try:
+                async with executor.execute_stream(AgentContext(line, session_id=session_id)) as stream:
+                    await print_answer(stream)
+            except CallError as error:
+                click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
+
+
+def _line() -> str | None:
+    """The next line, or None when the conversation is over."""
+    if sys.stdin.isatty():
+        click.echo(click.style("you> ", bold=True), nl=False, err=True)
+    line = sys.stdin.readline()
+    return None if not line or line.strip() in ("/exit", "/quit") else line.strip()

@@ -1,0 +1,81 @@
+"""The command group and the way from an error to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from agent_runtime.cli.chat import chat
+from agent_runtime.cli.run import run
+from agent_runtime.cli.templates import init, schema, templates, validate
+from agent_runtime.errors import (
+    AgentRuntimeError,
+    CallTimeout,
+    ConfigurationError,
+    InputInvalid,
+    LimitExceeded,
+    UnknownComponent,
+)
+
+COMPLETE_VAR = "_AGENT_RUNTIME_COMPLETE"
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented exit code of a failure."""
+    if isinstance(error, UnknownComponent) and error.kind == "template":
+        return 4
+    table: tuple[tuple[type[BaseException], int], ...] = (
+        (InputInvalid, 2),
+        (ConfigurationError, 3),
+        (FileNotFoundError, 4),
+        (CallTimeout, 5),
+        (LimitExceeded, 6),
+        (KeyboardInterrupt, 130),
+    )
+    return next((code for kind, code in table if isinstance(error, kind)), 1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="langchain-agent-runtime", prog_name="agent-runtime")
+def cli() -> None:
+    """Run agents from YAML templates, behind one pipeline of limits, retries and logging.
+
+    \b
+    Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,
+    5 timeout, 6 refused by a limit, 7 interrupted (a person is awaited), 130 Ctrl-C.
+    """
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(agent-runtime completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    if made is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
+
+
+for command in (run, chat, validate, templates, schema, init):
+    cli.add_command(command)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; ends the process with the documented exit code."""
+    try:
+        code: Any = cli.main(args=args, prog_name="agent-runtime", complete_var=COMPLETE_VAR, standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (AgentRuntimeError, OSError, KeyboardInterrupt) as error:
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
+        code = exit_code(error)
+    sys.exit(code if isinstance(code, int) else 0)

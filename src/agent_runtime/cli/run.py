@@ -1,0 +1,143 @@
+"""`agent-runtime run`: one call."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.options import agent_options, build_agent
+
+if TYPE_CHECKING:
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.orchestration.stream import AgentStream
+    from agent_runtime.types import AgentResult, Chunk
+
+EXIT_INTERRUPTED = 7
+
+
+@click.command()
+@agent_options
+@click.argument("prompt", required=False)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object: output, usage, cost_usd, run_id, status..."
+)
+@click.option(
+    "--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object per event as it comes; the last is the result."
+)
+def run(
+    agent: str,
+    prompt: str | None,
+    model: str | None,
+    inputs: tuple[str, ...],
+    timeout: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+    as_jsonl: bool,
+) -> int:
+    """Run AGENT (a template file or a registered name) once on PROMPT, or on stdin when it is left out or `-`.
+
+    The answer goes to stdout, and is streamed when that is a terminal; notes go to stderr.
+    """
+    if as_json and as_jsonl:
+        raise click.UsageError("--json and --jsonl exclude each other")
+    text = _prompt(prompt)
+    return asyncio.run(_run(agent, text, model, inputs, timeout, quiet=quiet, as_json=as_json, as_jsonl=as_jsonl))
+
+
+def _prompt(prompt: str | None) -> str:
+    if prompt is not None and prompt != "-":
+        return prompt
+    if prompt is None and sys.stdin.isatty():
+        raise click.UsageError("give a PROMPT, or pipe one into stdin")
+    return sys.stdin.read().strip()
+
+
+async def _run(
+    agent: str,
+    prompt: str,
+    model: str | None,
+    inputs: tuple[str, ...],
+    timeout: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+    as_jsonl: bool,
+) -> int:
+    from agent_runtime.errors import CallError
+    from agent_runtime.factory import AgentFactory
+
+    async with AgentFactory() as factory:
+        executor = build_agent(factory, agent, model, inputs, timeout, quiet=quiet)
+        try:
+            result = await _call(executor, prompt, as_json=as_json, as_jsonl=as_jsonl)
+        except CallError as error:
+            if as_json or as_jsonl:
+                click.echo(json.dumps(error_dict(error)))
+            raise
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
+    elif not quiet and sys.stderr.isatty():
+        click.echo(click.style(summary(result), dim=True), err=True)
+    return EXIT_INTERRUPTED if result.status == "interrupted" else 0
+
+
+async def _call(executor: AgentExecutor, prompt: str, *, as_json: bool, as_jsonl: bool) -> AgentResult:
+    if as_json:
+        return await executor.execute(prompt)
+    async with executor.execute_stream(prompt) as stream:
+        if as_jsonl:
+            async for chunk in stream.chunks():
+                click.echo(json.dumps(chunk_dict(chunk), ensure_ascii=False, default=str))
+            click.echo(json.dumps({"type": "result", **stream.result.to_dict()}, ensure_ascii=False, default=str))
+        else:
+            await print_answer(stream)
+    return stream.result
+
+
+async def print_answer(stream: AgentStream) -> None:
+    """Print the text as it comes to a terminal; elsewhere the answer alone, when it is there."""
+    live, shown = sys.stdout.isatty(), ""
+    async for text in stream:
+        if live:
+            click.echo(text, nl=False)
+            shown += text
+    answer = stream.result.output
+    if not shown.endswith(answer):  # a structured answer, or not a terminal
+        click.echo(("\n" if shown else "") + answer, nl=False)
+    click.echo()
+
+
+def summary(result: AgentResult) -> str:
+    """One line about what a call took."""
+    usage = result.usage
+    tokens = f"{'about ' if usage.estimated else ''}{usage.total_tokens} tokens"
+    cost = "cost unknown" if result.cost_usd is None else f"{result.cost_usd:f} USD"
+    calls = f"{usage.model_calls} model calls, {usage.tool_calls} tool calls"
+    return f"{calls}, {tokens}, {cost}, {result.duration_s:.2f} s"
+
+
+def chunk_dict(chunk: Chunk) -> dict[str, Any]:
+    """A chunk as `--jsonl` prints it: `{"type": "text", ...}` with the chunk's own fields."""
+    fields = {f.name: getattr(chunk, f.name) for f in dataclasses.fields(chunk) if f.name != "part"}
+    name = type(chunk).__name__.removesuffix("Chunk")
+    return {"type": "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_"), **fields}
+
+
+def error_dict(error: Any) -> dict[str, Any]:
+    """A failed call as `--json` and `--jsonl` print it."""
+    usage = None if error.usage is None else error.usage.to_dict()
+    cost = None if error.cost_usd is None else format(error.cost_usd, "f")
+    return {
+        "type": "error",
+        "status": "failed",
+        "error": {"code": error.code, "message": str(error)},
+        "run_id": error.run_id,
+        "usage": usage,
+        "cost_usd": cost,
+    }

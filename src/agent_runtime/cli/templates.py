@@ -1,0 +1,182 @@
+"""`agent-runtime validate`, `templates`, `schema` and `init`: everything about template files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from agent_runtime.errors import Problem
+
+EXIT_INVALID = 3
+EXIT_NOT_FOUND = 4
+
+_NEW = """\
+# yaml-language-server: $schema=./agent-template.v1.schema.json
+apiVersion: agent-runtime/v1
+kind: AgentTemplate
+metadata:
+  name: {name}
+  description: {description}
+spec:
+  model: {model}
+  system_prompt: |
+    {prompt}
+{tools}  runtime:
+    timeout: {{run: 5m, model_call: 90s}}
+    limits: {{max_steps: 60, model_calls: 20, tool_calls: 40, tool_loop: 3}}
+"""
+_TOOLS = {
+    "none": "",
+    "csv": "".join(
+        f"    - {{use: {name}, args: {{data: FOLDER}}}}\n"
+        for name in ("csv_describe", "csv_filter", "csv_aggregate", "csv_group", "csv_top")
+    ),
+    "documents": "    - {use: document_search, args: {docs: FOLDER}}\n",
+}
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as one JSON object.")
+def validate(files: tuple[Path, ...], *, strict: bool, as_json: bool) -> int:
+    """Check template FILES; every problem with its line and column. Exits 3 when one is invalid."""
+    reports = [_report(file, strict=strict) for file in files]
+    if as_json:
+        click.echo(json.dumps({"files": reports}, ensure_ascii=False))
+    else:
+        for report in reports:
+            for problem in report["problems"]:
+                click.echo("{file}:{line}:{column}: {level}: {message}".format(**problem), err=True)
+            if report["valid"]:
+                click.echo(
+                    f"{report['file']}: ok, {report['name']} {report['version']}, digest {report['digest'][:12]}"
+                )
+    if any(report["missing"] for report in reports):
+        return EXIT_NOT_FOUND
+    return 0 if all(report["valid"] for report in reports) else EXIT_INVALID
+
+
+def _report(file: Path, *, strict: bool) -> dict[str, Any]:
+    from agent_runtime.errors import Problem, TemplateError
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.template import load_template, unused_inputs
+
+    report: dict[str, Any] = {"file": str(file), "valid": False, "missing": False, "problems": []}
+    try:
+        template = load_template(file)
+        AgentFactory().check_template(template)
+    except TemplateError as error:
+        report["problems"] = [_problem(p, "error") for p in error.problems]
+        return report
+    except OSError as error:
+        problem = Problem(f"cannot be read: {error.strerror}", file=str(file))
+        return {**report, "missing": True, "problems": [_problem(problem, "error")]}
+    level = "error" if strict else "warning"
+    warnings = [_problem(Problem(w, file=str(file)), level) for w in unused_inputs(template)]
+    valid = not (strict and warnings)
+    found = {"name": template.metadata.name, "version": template.metadata.version, "digest": template.digest}
+    return {**report, "valid": valid, "problems": warnings, **found}
+
+
+def _problem(problem: Problem, level: str) -> dict[str, Any]:
+    fields = {name: getattr(problem, name) for name in ("code", "path", "file", "line", "column", "message")}
+    return {
+        "level": level,
+        **fields,
+        "message": f"{problem.path}: {problem.message}" if problem.path else problem.message,
+    }
+
+
+@click.group()
+def templates() -> None:
+    """List, show and start templates."""
+
+
+@templates.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_templates(*, as_json: bool) -> None:
+    """List the templates that come with the package."""
+    from agent_runtime.template import load_template, shipped_templates
+
+    loaded = [(load_template(path), path) for path in shipped_templates().values()]
+    rows = [
+        {"name": t.metadata.name, "version": t.metadata.version, "description": t.metadata.description, "file": str(p)}
+        for t, p in loaded
+    ]
+    if as_json:
+        click.echo(json.dumps({"templates": rows}))
+        return
+    for row in rows:
+        click.echo(f"{row['name']:10} {row['version']:8} {row['description']}")
+
+
+@templates.command()
+@click.argument("agent")
+@click.option("--json", "as_json", is_flag=True, help="Print the resolved template as JSON, secrets by reference.")
+def show(agent: str, *, as_json: bool) -> None:
+    """Show AGENT (a registered name or a file): its text, or what it resolves to."""
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.template import shipped_templates
+
+    template = AgentFactory().get_template(agent)
+    if as_json:
+        resolved = template.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        click.echo(json.dumps({"digest": template.digest, "template": resolved}, ensure_ascii=False, indent=2))
+        return
+    click.echo(Path(shipped_templates().get(agent, agent)).read_text("utf-8"), nl=False)
+
+
+@templates.command()
+@click.argument("name")
+@click.option("--tools", type=click.Choice(sorted(_TOOLS)), default="none", show_default=True)
+@click.option("--folder", default=".", show_default=True, help="What the tools may read.")
+def new(name: str, tools: str, folder: str) -> None:
+    """Write NAME.yaml, a small template to start from."""
+    _write(name, "", "auto", tools, folder)
+
+
+@click.command()
+@click.option("--name", prompt="Name", default="my-agent", show_default=True)
+@click.option("--description", prompt="What is it for", default="Answers questions.")
+@click.option("--model", prompt="Model (auto takes the provider whose key is set)", default="auto")
+@click.option("--tools", prompt="Tools", type=click.Choice(sorted(_TOOLS)), default="none")
+@click.option("--folder", default=".", help="What the tools may read.")
+def init(name: str, description: str, model: str, tools: str, folder: str) -> None:
+    """Ask a few questions, then write a template that runs."""
+    _write(name, description, model, tools, folder)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of templates."""
+    from agent_runtime.template import template_schema_text
+
+    click.echo(template_schema_text(), nl=False)
+
+
+def _write(name: str, description: str, model: str, tools: str, folder: str) -> None:
+    from agent_runtime.template import SCHEMA_FILE, parse_template, template_schema_text
+
+    quoted = json.dumps(description or f"The agent {name}.", ensure_ascii=False)
+    listed = _TOOLS[tools].replace("FOLDER", json.dumps(str(Path(folder).resolve())))
+    text = _NEW.format(
+        name=json.dumps(name, ensure_ascii=False),
+        description=quoted,
+        model=json.dumps(model),
+        prompt=(description or "Answer plainly. Say so when you do not know.").replace("{{", "{ {").replace("\n", " "),
+        tools=f"  tools:\n{listed}" if listed else "",
+    )
+    parse_template(text, file=f"{name}.yaml")  # before anything is written: a bad name is refused with its reason
+    path = Path(f"{name}.yaml")
+    if path.exists():
+        raise click.UsageError(f"{path} exists already")
+    path.write_text(text, "utf-8")
+    if not Path(SCHEMA_FILE).exists():
+        Path(SCHEMA_FILE).write_text(template_schema_text(), "utf-8")
+    click.echo(f"wrote {path}", err=True)
+    click.echo(f'agent-runtime run {path} "your question"')

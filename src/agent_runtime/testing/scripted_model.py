@@ -1,0 +1,93 @@
+"""A chat model that plays a script."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from pydantic import PrivateAttr
+
+from agent_runtime.models.local_model import LocalChatModel
+
+
+@dataclass
+class Say:
+    """One answer of the script: its text, tool calls as `(name, args)`, usage as `(input, output)` tokens.
+
+    `fail` is raised before anything is said, or after `fail_after` streamed pieces; `usage=None` says nothing about
+    usage, as some providers do.
+    """
+
+    text: str = ""
+    tool_calls: Sequence[tuple[str, dict[str, Any]]] = ()
+    usage: tuple[int, int] | None = (10, 5)
+    fail: Exception | None = None
+    fail_after: int = 0
+    pieces: Sequence[str] | None = field(default=None)
+    """How the text is cut for streaming; by words by default."""
+
+
+def say(text: str = "", *tool_calls: tuple[str, dict[str, Any]], **settings: Any) -> Say:
+    """A `Say` in one line: `say("hello")`, `say("", ("add", {"a": 1}))`."""
+    return Say(text, tool_calls, **settings)
+
+
+Script = Sequence[Say] | Callable[[list[BaseMessage]], Say]
+
+
+class ScriptedChatModel(LocalChatModel):
+    """Plays its script: a list, one answer a call (the last one again when it is over), or a function of the messages.
+
+    A function makes it safe under concurrency and replayable: it decides by what has been said, not by how often
+    it was asked. `calls` counts the calls, `seen` keeps the messages of each. `delay_s` is waited before each piece.
+    """
+
+    provider: str = "scripted"
+    script: Any
+    _calls: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
+    _ids: Iterator[int] = PrivateAttr(default_factory=itertools.count)
+    _current: dict[int, Say] = PrivateAttr(default_factory=dict)
+
+    @property
+    def calls(self) -> int:
+        """How often the model has been called."""
+        return len(self._calls)
+
+    @property
+    def seen(self) -> list[list[BaseMessage]]:
+        """The messages of each call."""
+        return self._calls
+
+    def answer(self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any) -> AIMessage:
+        """The script's next answer."""
+        step = self.script(messages) if callable(self.script) else self.script[min(self.calls, len(self.script) - 1)]
+        self._calls.append(list(messages))
+        if step.fail is not None and not step.fail_after:
+            raise step.fail
+        number = next(self._ids)
+        calls: list[Any] = [
+            {"id": f"call_{number}_{i}", "name": n, "args": a} for i, (n, a) in enumerate(step.tool_calls)
+        ]
+        usage = None
+        if step.usage is not None:
+            inputs, outputs = step.usage
+            usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+        message = AIMessage(step.text, tool_calls=calls, usage_metadata=usage)
+        self._current[id(message)] = step
+        return message
+
+    def pieces(self, message: AIMessage) -> Iterator[str | Exception]:
+        """The text as the step cuts it, with its failure in place."""
+        step = self._current.pop(id(message))
+        cut = re.findall(r"\s*\S+\s*", step.text) if step.pieces is None else step.pieces
+        for index, piece in enumerate(cut):
+            if step.fail is not None and index == step.fail_after:
+                yield step.fail
+            yield piece
+        if step.fail is not None and step.fail_after >= len(cut):
+            yield step.fail
