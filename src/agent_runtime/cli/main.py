@@ -40,7 +40,7 @@ def exit_code(error: BaseException) -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="langchain-agent-runtime", prog_name="agent-runtime")
 def cli() -> None:
-    """Run agents from YAML templates, behind one pipeline of limits, retries and logging.
+    r"""Run agents from YAML templates, behind one pipeline of limits, retries and logging.
 
     \b
     Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,

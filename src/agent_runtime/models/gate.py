@@ -105,8 +105,8 @@ class ModelCall:
         A provider that answered with an error bills nothing, so a call that streamed nothing and failed by
         itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated.
         """
-        cut = self._chars > 0 or self._usage is not None or not isinstance(error, Exception)
-        if not cut and not isinstance(error, TimeoutError):
+        timed_out = "Timeout" in type(error).__name__  # ours, asyncio's and each SDK's own
+        if not (timed_out or self._chars or self._usage is not None or not isinstance(error, Exception)):
             if not self.settled and not isinstance(error, GraphBubbleUp):
                 self.settled = True
                 self._record("llm_error", {"error": type(error).__name__})

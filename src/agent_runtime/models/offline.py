@@ -29,9 +29,9 @@ _LEAST = set(
     "least lowest smallest fewest minimum min worst cheapest shortest youngest earliest lightest bottom".split()
 )
 _MEANS = {  # words of a question -> the words of column names that they point at
-    "expensive": "price cost", "cheapest": "price cost", "old": "age", "oldest": "age", "youngest": "age", "older": "age",
+    "expensive": "price cost", "cheapest": "price cost", "old": "age", "oldest": "age", "youngest": "age",
     "earn": "salary wage income", "paid": "salary wage", "revenue": "sale amount turnover", "sale": "revenue amount",
-    "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "younger": "age",
+    "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "older": "age",
     "employee": "name", "person": "name", "who": "name employee student player", "people": "name", "long": "duration",
     "heaviest": "weight", "lightest": "weight", "longest": "length duration", "shortest": "length duration",
 }  # fmt: skip

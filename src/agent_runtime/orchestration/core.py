@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
 from langgraph.errors import GraphRecursionError
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command
@@ -161,7 +162,8 @@ class Core:
                 returned = piece if returned is None else returned + piece
             except TypeError:  # pieces that do not add up: the last is the whole, as in LangChain's own transforms
                 returned = piece
-        return returned
+        # A stream's chunks add up to a chunk; the result is the message that a unary call returns.
+        return message_chunk_to_message(returned) if isinstance(returned, BaseMessageChunk) else returned
 
     def _within_idle(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
         return parts if self._idle_timeout_s is None else _idle(parts, self._idle_timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import time
 from collections.abc import Iterator
@@ -42,11 +43,10 @@ def retry_after_s(error: BaseException) -> float | None:
         value = headers.get("retry-after") if headers is not None else None
         if value is None:
             continue
-        try:
+        with contextlib.suppress(ValueError):
             return max(0.0, float(value))
-        except ValueError:
-            parsed = email.utils.parsedate_to_datetime(value) if value.strip() else None
-            return None if parsed is None else max(0.0, parsed.timestamp() - time.time())
+        with contextlib.suppress(ValueError):
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
@@ -33,12 +33,9 @@ def agent_input(value: Any, agent: Any) -> Any:
         return value  # a state of the graph's own: a dataclass or a pydantic model
     channels = getattr(agent, "channels", None)
     if channels is not None and "messages" not in channels:
-        raise InputInvalid(f"this agent takes a dict with {', '.join(_input_keys(agent))}; it has no 'messages'")
+        keys = ", ".join(k for k in channels if not k.startswith(("__", "branch:")))
+        raise InputInvalid(f"this agent has no 'messages'; it takes a dict with {keys}")
     return {"messages": _messages(value)}
-
-
-def _input_keys(agent: Any) -> Iterable[str]:
-    return agent.get_input_jsonschema().get("properties", {}) or ["its state"]
 
 
 def _messages(value: Any) -> list[BaseMessage]:

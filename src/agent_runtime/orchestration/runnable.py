@@ -177,6 +177,14 @@ class AgentRunnable(Runnable[Any, Any]):
         """The agent's output schema."""
         return self.agent.get_output_schema(config)
 
+    def get_input_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The agent's input schema, as JSON Schema."""
+        return self.agent.get_input_jsonschema(config, **kwargs)
+
+    def get_output_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The agent's output schema, as JSON Schema."""
+        return self.agent.get_output_jsonschema(config, **kwargs)
+
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """The agent's graph, for drawing."""
         return self.agent.get_graph(config)

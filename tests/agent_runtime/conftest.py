@@ -1,0 +1,43 @@
+"""Fixtures and helpers for the whole suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+
+from agent_runtime import AgentExecutor, gated
+from agent_runtime.testing import ScriptedChatModel
+from agent_runtime.tools.gated_tool import gated_tool
+
+
+@pytest.fixture(autouse=True)
+def _no_provider_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY", "LANGSMITH_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+
+
+@pytest.fixture
+async def no_tasks_left() -> AsyncIterator[None]:
+    """Fail the test when it leaves an asyncio task behind."""
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0)
+    left = [t for t in asyncio.all_tasks() - before if not t.done() and t is not asyncio.current_task()]
+    assert not left, left
+
+
+@pytest.fixture
+def make_agent() -> Iterator[Any]:
+    """`make(script, tools=..., **executor settings)`: a gated `create_agent` graph over a scripted model."""
+
+    def make(script: Any, tools: Any = (), *, delay_s: float = 0.0, graph: dict[str, Any] | None = None, **kw: Any) -> Any:
+        model = ScriptedChatModel(script=script, delay_s=delay_s)
+        agent = create_agent(gated(model), [gated_tool(t) for t in tools], **(graph or {}))
+        return AgentExecutor(agent, **{"gated": True, **kw}), model
+
+    yield make
