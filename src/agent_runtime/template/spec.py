@@ -202,7 +202,7 @@ class AgentTemplate(_Strict):
 
     _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
     _folder: Path | None = PrivateAttr(default=None)
-    _place: Callable[[str], Mark] = PrivateAttr(default=lambda _: Mark("<template>"))
+    _place: Callable[[str], Mark] | None = PrivateAttr(default=None)
     _digest: str = PrivateAttr(default="")
 
     @property
@@ -217,7 +217,8 @@ class AgentTemplate(_Strict):
 
     def problem(self, path: str, message: str, code: str = "template_invalid") -> Problem:
         """A problem with the value at `path` (`spec.tools.0.use`), at its place in the file."""
-        return self._place(path).problem(message, path, code)
+        mark = Mark("<template>") if self._place is None else self._place(path)
+        return mark.problem(message, path, code)
 
     @property
     def digest(self) -> str:
