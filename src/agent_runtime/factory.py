@@ -21,7 +21,7 @@ from agent_runtime.orchestration.middleware import DEFAULT_ORDER, LoggingMiddlew
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, load_template, rendered_prompt, resolve_inputs, shipped_templates
 from agent_runtime.template.loader import template_problems
-from agent_runtime.template.prompt import render_value
+from agent_runtime.template.prompt import render_value, uses_inputs
 from agent_runtime.tools import register_shipped_tools
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ class AgentFactory:
         model = template.spec.model
         auto = auto_model()[0] if model is not None and model.id == "auto" else ""
         secret = "" if model is None else secret_version(model.api_key)
-        args = "" if values is None else repr([render_value(t.args, values) for t in template.spec.tools if t.args])
+        used = [] if values is None else [t.args for t in template.spec.tools if uses_inputs(t.args)]
+        args = repr(render_value(used, values)) if values is not None and used else ""
         inner = tuple(self._key(self._inner(template, t.agent), None) for t in template.spec.tools if t.agent)
         # The folder counts: a default path is meant from there, and two folders may hold the same text.
         return (template.digest, template.folder, self.registry.generation, auto, secret, args, inner)

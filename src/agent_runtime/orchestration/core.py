@@ -41,7 +41,7 @@ class Core:
         idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside to notice.
         prompt: the system prompt for this executor's template inputs, or None when the graph's own is meant.
         gated: whether every model of the agent is gated; if not, model and tool calls are taken from callbacks.
-        hold_text: emit a message only when it is in the state, because a middleware may still change its text.
+        hold_text: emit messages only at the end, because a middleware may still change their text.
         digest: the template's.
     """
 
@@ -60,7 +60,7 @@ class Core:
         self.agent, self._gate, self._recorder = agent, gate, recorder
         self._idle_timeout_s, self.prompt, self._gated, self._digest = idle_timeout_s, prompt, gated, digest
         self._is_graph = isinstance(agent, PregelProtocol)
-        self._modes = tuple(m for m in OWN_MODES if not (hold_text and m == "messages"))
+        self._hold_text = hold_text
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
         # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
         self._stateless = cast("Any", agent).copy({"checkpointer": None}) if self._has_checkpointer else agent
@@ -140,12 +140,15 @@ class Core:
         asked = [asked] if isinstance(asked, str) else list(asked or ())
         options.pop("version", None)
         subgraphs = bool(options.pop("subgraphs", False))
-        modes = list(dict.fromkeys([*(asked or self._modes), "values"]))
-        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs)
+        wanted = asked or OWN_MODES
+        # Held-back text must not leave as tokens, whoever asks for them.
+        modes = list(dict.fromkeys([*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]))
+        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=self._hold_text)
         parts = agent.astream(value, config, stream_mode=modes, subgraphs=True, **options)
         async with aclosing(parts):
             async for part in self._within_idle(parts):
                 await reader.read(part)
+        await reader.finish()
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
             state = {**state, "__interrupt__": reader.interrupts}

@@ -23,12 +23,22 @@ class PartReader:
         progress: told when a message has been emitted in part.
         asked: stream modes that a Runnable caller asked for; their parts are emitted as they are, too.
         subgraphs: whether that caller wants the parts of nested graphs.
+        hold: emit no message before `finish`, because a middleware may still change it.
     """
 
-    __slots__ = ("_asked", "_emit", "_ids", "_known", "_progress", "_streamed", "_subgraphs", "interrupts", "state")
+    __slots__ = ("_asked", "_emit", "_hold", "_ids", "_known", "_progress", "_streamed", "_subgraphs", "interrupts", "state")
 
-    def __init__(self, emit: Emit, progress: Progress, asked: Collection[str] = (), *, subgraphs: bool = False) -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        progress: Progress,
+        asked: Collection[str] = (),
+        *,
+        subgraphs: bool = False,
+        hold: bool = False,
+    ) -> None:
         self._emit, self._progress, self._asked, self._subgraphs = emit, progress, frozenset(asked), subgraphs
+        self._hold = hold
         self.state: Any = None
         self.interrupts: tuple[Any, ...] = ()
         self._known: dict[tuple[str, ...], set[str | None]] = {}
@@ -88,9 +98,16 @@ class PartReader:
         if known is None:  # the first state is what the run started from
             self._known[ns] = {m.id for m in messages}
             return
+        if not self._hold:
+            await self._new(messages, known)
+
+    async def finish(self) -> None:
+        """Emit the messages that were held back, as they are in the last state."""
+        if self._hold:
+            await self._new(messages_in(self.state), self._known.get((), set()))
+
+    async def _new(self, messages: list[BaseMessage], known: set[str | None]) -> None:
         for message in new_messages(messages, known):
-            if message.id in known:
-                continue
             known.add(message.id)
             if all(message.id not in other for other in self._known.values() if other is not known):
                 for chunk in whole_message(message, with_text=message.id not in self._streamed):

@@ -56,5 +56,10 @@ def strings_in(value: Any) -> list[str]:
     return [s for v in value for s in strings_in(v)] if isinstance(value, list) else []
 
 
+def uses_inputs(value: Any) -> bool:
+    """Whether a string anywhere in `value` has a placeholder."""
+    return any(_OPEN.search(text) for text in strings_in(value))
+
+
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

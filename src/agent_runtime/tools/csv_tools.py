@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field
 
 from agent_runtime.registry import tool_factory
+from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.csv_data import CsvFolder, Row, Table, missing, plain
 
 MAX_ROWS = 100
@@ -65,7 +66,7 @@ def _tool(name: str, description: str, function: Callable[..., Any]) -> BaseTool
         description=description,
         args_schema=StructuredTool.from_function(function, name=name, description=description).args_schema,
         handle_tool_error=True,
-        handle_validation_error=True,
+        handle_validation_error=wrong_arguments,
     )
 
 

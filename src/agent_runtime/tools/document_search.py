@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import Field
 
 from agent_runtime.registry import tool_factory
+from agent_runtime.tools.arguments import wrong_arguments
 
 SUFFIXES = frozenset({".md", ".txt", ".rst"})
 MAX_BYTES = 4 * 1024 * 1024
@@ -108,7 +109,7 @@ def document_search(docs: str) -> BaseTool:
         name="search_documents",
         description="Search the documents; returns quotes with file and line, best first.",
         handle_tool_error=True,
-        handle_validation_error=True,
+        handle_validation_error=wrong_arguments,
     )
 
 

@@ -11,6 +11,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import Field
 
 from agent_runtime.registry import tool_factory
+from agent_runtime.tools.arguments import wrong_arguments
 
 LONG_SENTENCE_WORDS = 25
 FILLERS = frozenset({"very", "really", "just", "quite", "basically", "actually", "simply", "literally"})
@@ -47,7 +48,7 @@ def draft_review(max_words: int = 120) -> BaseTool:
         review_draft,
         name="review_draft",
         description="Review a draft: word count, long sentences, filler and repeated words. Revise, then answer.",
-        handle_validation_error=True,
+        handle_validation_error=wrong_arguments,
     )
 
 
