@@ -98,9 +98,9 @@ def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
     if getattr(found, "_makes_tool", False) or inspect.isclass(found):
         try:
             inspect.signature(found).bind(**args)
-        except TypeError as error:
-            raise ConfigurationError(f"tool '{name}': {error}") from None
-        found = found(**args)
+            found = found(**args)
+        except (TypeError, ValueError, OSError) as error:
+            raise ConfigurationError(f"tool '{name}': {error}") from error
     elif args:
         raise ConfigurationError(f"tool '{name}' takes no args")
     if isinstance(found, BaseTool):
