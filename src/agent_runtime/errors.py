@@ -22,10 +22,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-if TYPE_CHECKING:
-    from agent_runtime.types import Usage
+from agent_runtime.types import Usage
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
@@ -115,13 +114,15 @@ class CallError(AgentRuntimeError):
     """A call failed. The edge fills in `run_id`, `usage` (what was spent until then) and so `cost_usd`."""
 
     code = "call_failed"
-    run_id: str = ""
-    usage: Usage | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.run_id, self.usage = "", Usage()
 
     @property
     def cost_usd(self) -> Decimal | None:
         """What the failed call cost in USD, or None when unknown."""
-        return None if self.usage is None else self.usage.cost_usd
+        return self.usage.cost_usd
 
 
 class AgentFailed(CallError):

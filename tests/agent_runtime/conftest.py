@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -32,12 +32,14 @@ async def no_tasks_left() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def make_agent() -> Iterator[Any]:
+def make_agent() -> Any:
     """`make(script, tools=..., **executor settings)`: a gated `create_agent` graph over a scripted model."""
 
-    def make(script: Any, tools: Any = (), *, delay_s: float = 0.0, graph: dict[str, Any] | None = None, **kw: Any) -> Any:
+    def make(
+        script: Any, tools: Any = (), *, delay_s: float = 0.0, graph: dict[str, Any] | None = None, **kw: Any
+    ) -> Any:
         model = ScriptedChatModel(script=script, delay_s=delay_s)
         agent = create_agent(gated(model), [gated_tool(t) for t in tools], **(graph or {}))
         return AgentExecutor(agent, **{"gated": True, **kw}), model
 
-    yield make
+    return make

@@ -64,7 +64,11 @@ async def test_the_shipped_templates_run_by_name(name: str) -> None:
 
 async def test_the_searcher_quotes_and_the_writer_fills_its_form(tmp_path: Path) -> None:
     (tmp_path / "n.md").write_text("Bees dance to tell the way.\n")
-    found = await AgentFactory().create_from_template("searcher", {"docs": str(tmp_path)}).execute("How do bees tell the way?")
+    found = (
+        await AgentFactory()
+        .create_from_template("searcher", {"docs": str(tmp_path)})
+        .execute("How do bees tell the way?")
+    )
     assert '"Bees dance to tell the way." (n.md:1)' in found.output
     written = await AgentFactory().create_from_template("writer").execute("Announce something about bees")
     assert set(written.structured_response) == {"title", "text", "words", "changes"}
@@ -93,7 +97,11 @@ async def test_prompt_inputs_do_not_compile_a_graph_and_do_not_mix(factory: Agen
         "{model: echo, system_prompt: 'Hello {{ inputs.name }}'}",
         "inputs: {type: object, properties: {name: {type: string, default: you}}}\n",
     )
-    agents = [factory.create_agent(one), factory.create_agent(one, {"name": "ada"}), factory.create_agent(one, {"name": "bob"})]
+    agents = [
+        factory.create_agent(one),
+        factory.create_agent(one, {"name": "ada"}),
+        factory.create_agent(one, {"name": "bob"}),
+    ]
     assert len({id(a.agent) for a in agents}) == 1
     for agent in agents:
         await agent.execute("x")
@@ -185,8 +193,12 @@ def test_names_that_nobody_registered_are_all_listed(factory: AgentFactory) -> N
     assert [p.code for p in failed.value.problems][:2] == ["unknown_tool", "unknown_tool"]
 
 
-async def test_python_references_need_exactly_their_entry_in_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_tools.py").write_text('def hello(name: str) -> str:\n    """Say hello."""\n    return f"hello {name}"\n')
+async def test_python_references_need_exactly_their_entry_in_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_tools.py").write_text(
+        'def hello(name: str) -> str:\n    """Say hello."""\n    return f"hello {name}"\n'
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     one = template("{model: 'offline:', tools: [{ref: 'my_tools:hello'}]}")
     for allowed in ((), ("my_tools:other",), ("my_tools",)):
@@ -207,7 +219,9 @@ async def test_python_references_need_exactly_their_entry_in_code(tmp_path: Path
 
 async def test_an_agent_is_a_tool_of_another(tmp_path: Path, factory: AgentFactory) -> None:
     (tmp_path / "inner.yaml").write_text(f"{HEAD.replace('name: t', 'name: inner')}spec: {{model: script}}\n")
-    (tmp_path / "outer.yaml").write_text(f"{HEAD}spec: {{model: outer, tools: [{{agent: ./inner.yaml, as: helper}}]}}\n")
+    (tmp_path / "outer.yaml").write_text(
+        f"{HEAD}spec: {{model: outer, tools: [{{agent: ./inner.yaml, as: helper}}]}}\n"
+    )
     script = [say("", ("helper", {"request": "q"})), say("done")]
     factory.register_model("outer", ScriptedChatModel(script=script))
     result = await factory.create_from_template(tmp_path / "outer.yaml").execute("x")
@@ -252,7 +266,9 @@ async def test_layers_and_langchain_middleware_are_named_where_they_belong(facto
     result = await agent.execute("x")
     assert result.output == "marked here"
     assert result.usage.model_calls == 1  # counted once although an unknown middleware needs the callback route
-    assert (await factory.create_agent(template("{model: script, middleware: [{use: ready}]}")).execute("x")).output == "marked ready"
+    assert (
+        await factory.create_agent(template("{model: script, middleware: [{use: ready}]}")).execute("x")
+    ).output == "marked ready"
     for wrong in ("{use: ready, mark: x}", "{use: marker, colour: x}", "{use: pii}"):
         with pytest.raises(ConfigurationError):
             factory.create_agent(template(f"{{model: script, middleware: [{wrong}]}}"))
@@ -357,7 +373,11 @@ def test_tools_come_as_functions_tools_classes_or_factories() -> None:
     assert registry.tool("ready", {}).name == "ready"
     assert registry.tool("class", {"size": 3}).invoke({}) == "3"
     assert registry.tool("made", {"size": 4}).invoke({}) == "4"
-    for name, args, message in (("ready", {"a": 1}, "takes no args"), ("made", {"sice": 1}, "made"), ("odd", {}, "neither")):
+    for name, args, message in (
+        ("ready", {"a": 1}, "takes no args"),
+        ("made", {"sice": 1}, "made"),
+        ("odd", {}, "neither"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             registry.tool(name, args)
     with pytest.raises(UnknownComponent):

@@ -131,13 +131,12 @@ def chunk_dict(chunk: Chunk) -> dict[str, Any]:
 
 def error_dict(error: Any) -> dict[str, Any]:
     """A failed call as `--json` and `--jsonl` print it."""
-    usage = None if error.usage is None else error.usage.to_dict()
     cost = None if error.cost_usd is None else format(error.cost_usd, "f")
     return {
         "type": "error",
         "status": "failed",
         "error": {"code": error.code, "message": str(error)},
         "run_id": error.run_id,
-        "usage": usage,
+        "usage": error.usage.to_dict(),
         "cost_usd": cost,
     }

@@ -1,8 +1,7 @@
 """A chat model that needs no network: a rule-based stand-in, deterministic, for trying templates and for tests.
 
 It understands nothing. It matches the words of a question with the tools' names, descriptions and argument schemas
-and with the column names and values in earlier results, then reads the result out. A real model is one
-`--model provider:name` away.
+and with the column names and values in earlier results, then reads the result out. It is no language model.
 """
 
 from __future__ import annotations
@@ -14,40 +13,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.messages.ai import UsageMetadata
 
-from agent_runtime.models.local_model import LocalChatModel
+from agent_runtime.models.local_model import LocalChatModel, usage_by_length
 
 STAND_IN = "(offline stand-in, not a language model)"
 
+# fmt: off
 _FUNCTIONS = {"mean": {"average", "avg", "mean"}, "median": {"median"}, "sum": {"total", "sum", "combined", "overall"},
-              "count_distinct": {"distinct", "unique", "different"}, "count": {"count"}}  # fmt: skip
-_MOST = set(
-    "most highest largest biggest greatest maximum max top best longest expensive oldest latest heaviest".split()
-)
-_LEAST = set(
-    "least lowest smallest fewest minimum min worst cheapest shortest youngest earliest lightest bottom".split()
-)
+              "count_distinct": {"distinct", "unique", "different"}, "count": {"count"}}
+_MOST = set("most highest largest biggest greatest maximum max top best longest expensive oldest latest".split())
+_LEAST = set("least lowest smallest fewest minimum min worst cheapest shortest youngest earliest bottom".split())
 _MEANS = {  # words of a question -> the words of column names that they point at
     "expensive": "price cost", "cheapest": "price cost", "old": "age", "oldest": "age", "youngest": "age",
     "earn": "salary wage income", "paid": "salary wage", "revenue": "sale amount turnover", "sale": "revenue amount",
     "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "older": "age",
     "employee": "name", "person": "name", "who": "name employee student player", "people": "name", "long": "duration",
-    "heaviest": "weight", "lightest": "weight", "longest": "length duration", "shortest": "length duration",
-}  # fmt: skip
+}
 _ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
 _NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _MONTHS = "january february march april may june july august september october november december".split()
-_STOP = set(
-    "a an and are at by can do does for from how i in is it me my of on or the to what when where which who".split()
-)
+_STOP = set("a an and are at by do for from how i in is it me my of on or the to what when where which who".split())
 _COMPARE = (
     (r"at least|no less than|>=", ">="),
     (r"at most|no more than|up to|<=", "<="),
     (r"(?:more|greater|higher|larger|bigger|older|longer|later) than|over|above|exceeding|after|since|>", ">"),
     (r"(?:less|fewer|lower|smaller|cheaper|younger|shorter|earlier) than|under|below|before|<", "<"),
-    (r"exactly|equals|equal to|=", "="),
 )
+# fmt: on
 
 
 class OfflineChatModel(LocalChatModel):
@@ -57,26 +49,20 @@ class OfflineChatModel(LocalChatModel):
 
     def answer(self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any) -> AIMessage:
         """A tool call while one fits; then, if the answer has a form (`tool_choice`), that; else text."""
-        asked = _Asked(messages)
-        offered = [t["function"] for t in tools]
+        asked, offered = _Asked(messages), [t["function"] for t in tools]
         form = offered.pop() if offered and tool_choice in ("any", "required") else None
         call = asked.next_call(offered)
         if call is None and form is not None:
             call = (form["name"], {n: asked.form_value(n, p) for n, p in form["parameters"]["properties"].items()})
         text = "" if call else asked.read_out()
         calls: list[Any] = [{"id": f"call_{len(messages)}", "name": call[0], "args": call[1]}] if call else []
-        inputs, outputs = sum(len(str(m.text)) for m in messages) // 4 + 1, (len(text) + len(json.dumps(calls))) // 4
-        usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+        usage = usage_by_length(messages, text + json.dumps(calls))
         return AIMessage(text, tool_calls=calls, usage_metadata=usage)
 
 
-def _stem(word: str) -> str:
-    word = word.lower()
-    return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else re.sub(r"(?<=\w\w)(?<!s)s$", "", word)
-
-
 def _words(text: str) -> list[str]:
-    return [_stem(w) for w in re.findall(r"[A-Za-z]+|\d+(?:\.\d+)?", re.sub(r"([a-z])([A-Z])", r"\1 \2", text))]
+    words = re.findall(r"[^\W\d_]+|\d+(?:\.\d+)?", re.sub(r"([a-z])([A-Z])", r"\1 \2", text).lower())
+    return [re.sub(r"(?<=\w\w)(?<!s)s$", "", re.sub(r"(?<=\w\w)ies$", "y", w)) for w in words]
 
 
 @dataclass
@@ -100,8 +86,9 @@ class _Asked:
         start = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0)
         answers = [m for m in messages[start + 1 :] if isinstance(m, ToolMessage)]
         self.text = str(messages[start].text) if messages else ""
+        self.topic = re.split(r"\b(?:about|announcing)\s+", self.text)[-1].strip().rstrip(".!?")
         self.called = [m.name for m in answers]
-        self.results = [json.loads(t) if t[:1] in "[{" else t for t in (str(m.text) for m in answers)]
+        self.results = [_parsed(str(m.text)) for m in answers]
         self.low, self.words = re.sub(r"(?<=\d),(?=\d{3})", "", self.text.lower()), _words(self.text)
         self.fields = self._of_best_file([f for r in self.results for f in _fields(r)])
         self.file = self.fields[0].file if self.fields else ""
@@ -110,10 +97,8 @@ class _Asked:
         self.function = next((n for n, says in _FUNCTIONS.items() if says & set(self.words)), "")
         most, least = _MOST & set(self.words), _LEAST & set(self.words)
         self.order = "asc" if least and not most else "desc" if most or least else ""
-        ranks = "|".join(_MOST | _LEAST | {"first"})
-        n = re.search(
-            rf"\b(?:{ranks})\s+(\d+|{'|'.join(_NUMBERS)})\b|\b(\d+|{'|'.join(_NUMBERS)})\s+(?:{ranks})\b", self.low
-        )
+        ranks, numbers = "|".join(_MOST | _LEAST | {"first"}), "|".join([r"\d{1,9}", *_NUMBERS])
+        n = re.search(rf"\b(?:{ranks})\s+({numbers})\b|\b({numbers})\s+(?:{ranks})\b", self.low)
         count = (n[1] or n[2]) if n else ""
         self.n: int | None = int(count) if count.isdigit() else _NUMBERS.get(count)
         self._calculation()
@@ -127,7 +112,7 @@ class _Asked:
         return [f for f in fields if f.file == max(scores, key=lambda s: scores[s])]
 
     def _mention(self, f: _Field) -> None:
-        name = _words(f.name)
+        name = _words(f.name) or [f.name]
         for i, word in enumerate(self.words):
             strength = 10.0 / len(name) * (word in name and word not in ("id", "name", "of"))
             strength = max(strength, 4.0 * bool(set(_MEANS.get(word, "").split()) & set(name)))
@@ -156,14 +141,12 @@ class _Asked:
             self.function = "sum" if summed else "count_distinct" if kinds else "" if measure else "count"
         if self.function == "count_distinct":
             measure, group = measure if measure in texts else self._best(texts), None
-        if measure is None and (
-            self.function in ("sum", "mean", "median") or "much" in self.words or (self.order and not group)
-        ):
+        wants_number = self.function in ("sum", "mean", "median") or "much" in self.words
+        if measure is None and (wants_number or (self.order and not group)):
             measure = next((f for f in numbers if set(_words(f.name)) & _ADDITIVE), next(iter(numbers), None))
         additive = measure is not None and bool(set(_words(measure.name)) & _ADDITIVE)
-        entity = re.search(r"\b(?:which|who|what)\b", self.low) and not re.search(
-            r"\b(?:what|which) (?:is|was|are) the\b", self.low
-        )
+        entity = re.search(r"\b(?:which|who|what)\b(?! (?:is|was|are) the\b)", self.low)
+        ranked = bool(self.order)
         if self.order and not self.function:
             if measure is not None and (self.n or entity or group) and (group is None or group.distinct >= group.rows):
                 self.ranked, self.n, group = measure.name, self.n or 1, None
@@ -172,12 +155,9 @@ class _Asked:
             summed = bool(group and (additive or {"most", "least", "fewest"} & set(self.words)))
             self.function = "count" if measure is None else "sum" if summed else extreme
         if group is not None:
-            self.group, self.function = (
-                group.name,
-                self.function or ("sum" if additive else "mean" if measure else "count"),
-            )
-            self.n = self.n or (1 if self.order and entity else None)
-            self.order = self.order or "desc"
+            self.function = self.function or ("sum" if additive else "mean" if measure else "count")
+            self.group, self.order = group.name, self.order or "desc"
+            self.n = self.n or (1 if ranked and entity else None)
         self.function = self.function or ("sum" if additive else "")
         self.measure = measure.name if measure is not None and self.function != "count" else ""
 
@@ -198,10 +178,8 @@ class _Asked:
             yes_no = f.strength >= 5 and {v.lower() for v in f.values} <= {"yes", "no", "true", "false", "y", "n"}
             if value and not any(value.lower() in t for t in taken):
                 taken.append(value.lower())
-                negated = (
-                    rf"\b(?:not|except|excluding|outside|without|other than)\s+(?:\w+\s+)?{re.escape(value.lower())}"
-                )
-                yield {"column": f.name, "op": "!=" if re.search(negated, self.low) else "=", "value": value}
+                no = rf"\b(?:not|except|excluding|outside|without)\s+(?:\w+\s+)?{re.escape(value.lower())}"
+                yield {"column": f.name, "op": "!=" if re.search(no, self.low) else "=", "value": value}
             elif f.values and yes_no:
                 wanted = "nf" if {"not", "without", "non"} & set(self.words) else "yt"
                 yield from ({"column": f.name, "op": "=", "value": v} for v in f.values if v[0].lower() in wanted)
@@ -248,9 +226,8 @@ class _Asked:
             return None
         best: tuple[float, str, dict[str, Any]] = (0.0, "", {})
         for t in tools:
-            args = {
-                n: v for n, p in t["parameters"].get("properties", {}).items() if (v := self._arg(n, p)) is not None
-            }
+            filled = {n: self._arg(n, p) for n, p in t["parameters"].get("properties", {}).items()}
+            args = {n: v for n, v in filled.items() if v is not None}
             if t["name"] not in self.called and not set(t["parameters"].get("required", ())) - set(args):
                 overlap = len(set(_words(f"{t['name']} {t['description']}")) & set(self.words))
                 best = max(best, (3.0 * len(set(args) - {"file"}) + 0.5 * overlap, t["name"], args), key=lambda b: b[0])
@@ -272,19 +249,15 @@ class _Asked:
     def form_value(self, name: str, schema: dict[str, Any]) -> Any:
         """A value for a field of a structured answer: what a result has under that name, else one of its type."""
         known = {k: v for r in self.results if isinstance(r, dict) for k, v in r.items()}
-        lists = [[str(i) for i in v] for v in known.values() if isinstance(v, list)]
-        text = self._topic()[:80].capitalize() if {"title", "subject"} & set(_words(name)) else self._draft()
-        by_type = {"integer": 0, "number": 0, "boolean": True, "array": lists[0] if lists else [], "object": {}}
+        items = next((v for v in known.values() if isinstance(v, list)), [])
+        text = self.topic[:80].capitalize() if {"title", "subject"} & set(_words(name)) else self._draft()
+        by_type = {"integer": 0, "number": 0, "boolean": True, "array": [str(i) for i in items], "object": {}}
         return schema["enum"][0] if "enum" in schema else known.get(name, by_type.get(schema.get("type", ""), text))
 
-    def _topic(self) -> str:
-        return re.split(r"\b(?:about|announcing)\s+", self.text)[-1].strip().rstrip(".!?")
-
     def _draft(self) -> str:
-        return f"This is about {self._topic()}. Reply with what is missing, and this text will be revised. {STAND_IN}"
+        return f"This is about {self.topic}. Reply with what is missing, and this text will be revised. {STAND_IN}"
 
     def read_out(self) -> str:
-        """The last result in words."""
         result = self.results[-1] if self.results else f"No tool fits what you asked, and I cannot think: {self.text}"
         if not isinstance(result, dict):
             return f"{result} {STAND_IN}"
@@ -302,19 +275,25 @@ def _line(item: Any) -> str:
         return f"- {item}"
     if {"file", "line", "quote"} <= set(item):
         return f'- "{item["quote"]}" ({item["file"]}:{item["line"]})'
-    nested = [", ".join(str(i.get("name", i)) for i in v) for v in item.values() if isinstance(v, list)]
-    return "- " + ", ".join([f"{k}: {v}" for k, v in item.items() if not isinstance(v, list)] + nested)
+    names = [
+        str(i["name"]) for v in item.values() if isinstance(v, list) for i in v if isinstance(i, dict) and "name" in i
+    ]
+    return "- " + ", ".join([f"{k}: {v}" for k, v in item.items() if not isinstance(v, list)] + names)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _fields(result: Any, file: str = "", rows: int = 0) -> Iterator[_Field]:
     """Every `{"name": ..., "type": ...}` in a result, with the file and the number of rows that it stands under."""
-    if isinstance(result, list):
-        for item in result:
-            yield from _fields(item, file, rows)
-    elif isinstance(result, dict):
-        file, rows = str(result.get("file", file)), result["rows"] if "columns" in result else rows
-        if "name" in result and "type" in result:
+    if isinstance(result, dict):
+        file, rows = str(result.get("file", file)), n if isinstance(n := result.get("rows"), int) else rows
+        if isinstance(result.get("name"), str) and isinstance(result.get("type"), str):
             values = [str(v) for v in result.get("values", [])]
             yield _Field(result["name"], result["type"], values, result.get("distinct", 0), file, rows)
-        for value in result.values():
-            yield from _fields(value, file, rows)
+    for item in result.values() if isinstance(result, dict) else result if isinstance(result, list) else ():
+        yield from _fields(item, file, rows)

@@ -26,7 +26,18 @@ class PartReader:
         hold: emit no message before `finish`, because a middleware may still change it.
     """
 
-    __slots__ = ("_asked", "_emit", "_hold", "_ids", "_known", "_progress", "_streamed", "_subgraphs", "interrupts", "state")
+    __slots__ = (
+        "_asked",
+        "_emit",
+        "_hold",
+        "_ids",
+        "_known",
+        "_progress",
+        "_streamed",
+        "_subgraphs",
+        "interrupts",
+        "state",
+    )
 
     def __init__(
         self,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
-from agent_runtime.errors import AgentFailed, CallError
+from agent_runtime.errors import CallError
+from agent_runtime.orchestration.shapes import original_error, shaped, stream_part
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.sync import LOOP_THREAD
-from agent_runtime.types import AgentContext, AgentResult, Chunk, PartChunk, TextChunk
+from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForChainRun
@@ -59,7 +60,7 @@ class AgentRunnable(Runnable[Any, Any]):
         try:
             await self._acall_with_config(inner, input, config, run_type="chain")
         except CallError as error:
-            raise _original(error) from error.__cause__
+            raise original_error(error) from error.__cause__
         return results[0]
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -114,7 +115,7 @@ class AgentRunnable(Runnable[Any, Any]):
             context = self._runnable_context(value, run_manager, config, kwargs)
             async with AgentStream(self._call, context) as stream:
                 async for chunk in stream.chunks():
-                    if (part := _part(chunk, mode)) is not None:
+                    if (part := stream_part(chunk, mode)) is not None:
                         yield part
 
         async def one() -> AsyncIterator[Any]:
@@ -124,9 +125,9 @@ class AgentRunnable(Runnable[Any, Any]):
         async with aclosing(cast("AsyncGenerator[Any]", run)) as parts:
             try:
                 async for part in parts:
-                    yield part if mode is None else _shaped(part, mode, version, subgraphs=subgraphs)
+                    yield part if mode is None else shaped(part, mode, version, subgraphs=subgraphs)
             except CallError as error:
-                raise _original(error) from error.__cause__
+                raise original_error(error) from error.__cause__
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """`astream` for a thread without an event loop."""
@@ -242,7 +243,7 @@ class AgentText(Runnable[Any, str]):
                 async for text in texts:
                     yield text
             except CallError as error:
-                raise _original(error) from error.__cause__
+                raise original_error(error) from error.__cause__
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
         """`astream` for a thread without an event loop."""
@@ -262,50 +263,3 @@ async def _gathered(pieces: AsyncIterator[Any]) -> Any:
         except TypeError:  # dicts do not add up: the last one is the whole
             final = piece
     return final
-
-
-def _part(chunk: Chunk, mode: str | list[str] | None) -> Any:
-    """The LangGraph v2 part that a chunk stands for, or None for one that this caller did not ask for."""
-    if isinstance(chunk, PartChunk):
-        return {"type": chunk.mode, "ns": chunk.ns, "data": chunk.data}
-    if not isinstance(chunk, TextChunk):
-        return None
-    if mode is None:
-        return chunk.text if isinstance(chunk.part, str | None) else _with_text(chunk.part, chunk.text)
-    if mode != "messages" and "messages" not in mode:
-        return None
-    if chunk.part is None:  # a layer's own answer, or text it rewrote from scratch
-        from langchain_core.messages import AIMessageChunk
-
-        return {"type": "messages", "ns": (), "data": (AIMessageChunk(content=chunk.text, id=chunk.message_id), {})}
-    ns, message, metadata = chunk.part
-    return {"type": "messages", "ns": ns, "data": (_with_text(message, chunk.text), metadata)}
-
-
-def _with_text(message: Any, text: str) -> Any:
-    # The original object when no layer changed its text; else a copy that says what the layers say.
-    return message if str(message.text) == text else message.model_copy(update={"content": text})
-
-
-def _shaped(part: Any, mode: str | list[str], version: str, *, subgraphs: bool) -> Any:
-    if version == "v2":
-        if part["type"] == "values" and isinstance(part["data"], dict):
-            data = dict(part["data"])
-            return {**part, "data": data, "interrupts": data.pop("__interrupt__", ())}
-        return part
-    item: tuple[Any, ...] = (part["data"],) if isinstance(mode, str) else (part["type"], part["data"])
-    if subgraphs:
-        item = (part["ns"], *item)
-    return item if len(item) > 1 else item[0]
-
-
-def _original(error: CallError) -> BaseException:
-    """What a LangChain caller expects: the provider's or tool's own exception, with ours as its note."""
-    cause = error.__cause__
-    if not isinstance(error, AgentFailed) or cause is None:
-        return error
-    spent = error.usage.total_tokens if error.usage is not None else 0
-    cause.add_note(
-        f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost {error.cost_usd} USD"
-    )
-    return cause

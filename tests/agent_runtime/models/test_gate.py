@@ -176,7 +176,9 @@ async def test_an_agent_used_as_a_tool_counts_towards_the_run_around_it(make_age
 
 async def test_the_outer_runs_limit_stops_the_inner_agent_too(make_agent: Any) -> None:
     inner, inner_model = make_agent(looping, [add], name="inner")
-    agent, _ = make_agent([say("", ("inner", {"request": "q"})), say("ok")], [agent_tool(inner)], limits=RunLimits(model_calls=3))
+    agent, _ = make_agent(
+        [say("", ("inner", {"request": "q"})), say("ok")], [agent_tool(inner)], limits=RunLimits(model_calls=3)
+    )
     with pytest.raises(LimitExceeded) as refused:
         await agent.execute("x")
     assert refused.value.usage.model_calls == 3
@@ -235,7 +237,9 @@ async def test_usage_is_right_on_failure(make_agent: Any) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_slow_model_call_times_out_and_is_settled(make_agent: Any, streaming: bool, no_tasks_left: None) -> None:
+async def test_a_slow_model_call_times_out_and_is_settled(
+    make_agent: Any, streaming: bool, no_tasks_left: None
+) -> None:
     agent, _ = make_agent([say("one two three " * 100)], delay_s=0.02, timeouts=Timeouts(model_call_s=0.1), pipeline=[])
     if not streaming:
         agent, _ = make_agent([say("x")], delay_s=5, timeouts=Timeouts(model_call_s=0.05), pipeline=[])
@@ -250,7 +254,9 @@ async def test_a_slow_model_call_times_out_and_is_settled(make_agent: Any, strea
 
 
 async def test_a_slow_reader_is_not_a_slow_model(make_agent: Any) -> None:
-    agent, _ = make_agent([say("a b c d e f g h i j k l m n o p q r s t u v w x y z")], timeouts=Timeouts(model_call_s=0.3, idle_s=0.3))
+    agent, _ = make_agent(
+        [say("a b c d e f g h i j k l m n o p q r s t u v w x y z")], timeouts=Timeouts(model_call_s=0.3, idle_s=0.3)
+    )
     async with agent.execute_stream("x") as stream:
         async for _ in stream:
             await asyncio.sleep(0.03)
@@ -258,7 +264,9 @@ async def test_a_slow_reader_is_not_a_slow_model(make_agent: Any) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_an_agent_that_says_nothing_for_too_long_is_idle(make_agent: Any, streaming: bool, no_tasks_left: None) -> None:
+async def test_an_agent_that_says_nothing_for_too_long_is_idle(
+    make_agent: Any, streaming: bool, no_tasks_left: None
+) -> None:
     @tool
     async def hang() -> str:
         """Hang."""

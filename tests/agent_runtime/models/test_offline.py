@@ -214,7 +214,8 @@ def test_an_answer_form_is_filled_with_values_of_its_types() -> None:
         "description": "The answer.",
         "type": "object",
         "properties": {
-            "title": {"type": "string"}, "body": {"type": "string"}, "n": {"type": "integer"}, "ok": {"type": "boolean"},
+            "title": {"type": "string"}, "body": {"type": "string"}, "n": {"type": "integer"},
+            "ok": {"type": "boolean"},
             "kind": {"type": "string", "enum": ["a", "b"]}, "items": {"type": "array"}, "more": {"type": "object"},
         },
         "required": ["title"],

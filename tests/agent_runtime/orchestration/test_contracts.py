@@ -207,7 +207,7 @@ def test_what_is_not_a_layer_is_an_error_when_the_executor_is_built(make_agent: 
 
 async def test_a_layer_may_name_its_parameters_as_it_likes() -> None:
     class Odd(Middleware):
-        async def process(self, call: AgentContext, inner: Handler) -> AgentResult:  # type: ignore[override]
+        async def process(self, call: AgentContext, inner: Handler) -> AgentResult:
             return await inner(call)
 
     async def core(context: AgentContext) -> AgentResult:
@@ -235,7 +235,9 @@ async def test_leaving_a_stream_early_runs_every_finally_before_going_on(
     make_agent: Any, how: str, no_tasks_left: None
 ) -> None:
     log: list[str] = []
-    agent, _ = make_agent([say("one two three four five " * 20)], delay_s=0.001, pipeline=[Trace("a", log), Trace("b", log)])
+    agent, _ = make_agent(
+        [say("one two three four five " * 20)], delay_s=0.001, pipeline=[Trace("a", log), Trace("b", log)]
+    )
 
     async def read() -> None:
         async with agent.execute_stream("x") as stream:

@@ -81,7 +81,9 @@ async def test_no_retry_after_the_first_tool_start_without_a_checkpoint(make_age
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_with_a_session_the_run_is_resumed_and_no_finished_tool_runs_twice(make_agent: Any, streaming: bool) -> None:
+async def test_with_a_session_the_run_is_resumed_and_no_finished_tool_runs_twice(
+    make_agent: Any, streaming: bool
+) -> None:
     script = [say("first", ("act", {"n": 1})), flaky(), say("ok")]
     agent, model = make_agent(script, [act], pipeline=[fast(attempts=3)], graph={"checkpointer": InMemorySaver()})
     context = AgentContext("x", session_id="s1")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain.tools import ToolRuntime
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
@@ -78,7 +77,9 @@ def shape(item: Any) -> Any:
     if isinstance(item, list):
         return [shape(i) for i in item]
     if isinstance(item, dict):
-        return {k: shape(v) for k, v in item.items() if k in ("type", "data", "messages", "model", "tools", "interrupts")}
+        return {
+            k: shape(v) for k, v in item.items() if k in ("type", "data", "messages", "model", "tools", "interrupts")
+        }
     return (type(item).__name__, str(item.text)) if hasattr(item, "text") else item
 
 
@@ -96,9 +97,15 @@ async def test_ainvoke_returns_what_the_agent_returns(pair: Any) -> None:
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("subgraphs", [False, True])
 @pytest.mark.parametrize("mode", [None, "messages", "values", "updates", ["messages", "updates"], ["values", "custom"]])
-async def test_astream_yields_what_the_agents_astream_yields(pair: Any, version: Any, subgraphs: bool, mode: Any) -> None:
+async def test_astream_yields_what_the_agents_astream_yields(
+    pair: Any, version: Any, subgraphs: bool, mode: Any
+) -> None:
     agent, bare, layer = pair
-    options: dict[str, Any] = {"version": version, "subgraphs": subgraphs, **({} if mode is None else {"stream_mode": mode})}
+    options: dict[str, Any] = {
+        "version": version,
+        "subgraphs": subgraphs,
+        **({} if mode is None else {"stream_mode": mode}),
+    }
     ours = [shape(p) async for p in agent.astream({"messages": "1+2"}, **options)]
     theirs = [shape(p) async for p in bare.astream({"messages": "1+2"}, **options)]
     assert ours == theirs
@@ -116,12 +123,14 @@ async def test_astream_closed_early_cancels_the_call(make_agent: Any, no_tasks_l
 
 async def test_one_root_run_with_the_agent_below_it(pair: Any) -> None:
     agent, _, _ = pair
-    starts: list[tuple[str, Any, Any, Any]] = []
+    starts: list[Any] = []
 
     class Tree(BaseCallbackHandler):
         run_inline = True
 
-        def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kw: Any) -> None:
+        def on_chain_start(
+            self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kw: Any
+        ) -> None:
             starts.append((kw.get("name"), run_id, parent_run_id, kw.get("tags")))
 
     await agent.ainvoke({"messages": "1+2"}, {"callbacks": [Tree()], "tags": ["mine"], "metadata": {"team": "a"}})
@@ -301,7 +310,11 @@ async def test_any_runnable_can_be_wrapped() -> None:
     assert stream.text == "<a>"
     model = AgentExecutor(ScriptedChatModel(script=[say("hello there you")]))
     result = await model.execute("a")
-    assert (result.output, result.usage.model_calls, [m.type for m in result.messages]) == ("hello there you", 1, ["ai"])
+    assert (result.output, result.usage.model_calls, [m.type for m in result.messages]) == (
+        "hello there you",
+        1,
+        ["ai"],
+    )
     async with model.execute_stream("a") as stream:
         assert [t async for t in stream] == ["hello ", "there ", "you"]
     assert stream.text == "hello there you"
@@ -358,7 +371,7 @@ def test_a_sync_call_that_would_wait_for_itself_is_an_error(make_agent: Any) -> 
 def test_an_exception_in_the_waiting_thread_cancels_the_call(make_agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, _ = make_agent([say("x")], delay_s=30)
     waits = threading.Event.wait
-    calls = []
+    calls: list[int] = []
 
     def interrupted(self: threading.Event, timeout: float | None = None) -> bool:
         if threading.current_thread() is threading.main_thread() and not calls:
@@ -404,4 +417,3 @@ async def test_a_plain_graph_from_create_agent_streams_whole_messages_when_text_
     agent, _ = make_agent([say("one two three")], hold_text=True)
     async with agent.execute_stream("x") as stream:
         assert [t async for t in stream] == ["one two three"]
-    assert create_agent  # the same graph with tokens: test_contracts

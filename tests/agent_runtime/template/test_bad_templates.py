@@ -44,7 +44,12 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     # id, file, what the message says, the place: line and column, or the text that stands there
     ("T-01", "", "the file is empty", (1, 1)),
     ("T-02", "a:\n\tb: 1", "tab", (2, 1)),
-    ("T-03", whole(model="a").replace("  model: a\n", "  model: a\n  model: b\n"), "stands twice: lines 5 and 6", (6, 3)),
+    (
+        "T-03",
+        whole(model="a").replace("  model: a\n", "  model: a\n  model: b\n"),
+        "stands twice: lines 5 and 6",
+        (6, 3),
+    ),
     ("T-04", "x: !!python/object/apply:os.system ['true']", "tags are not allowed", (1, 4)),
     ("T-05", "x: !foo 1", "tags are not allowed", (1, 4)),
     ("T-06", "a: &x 1\nb: *x", "aliases are not allowed", (2, 4)),
@@ -72,10 +77,20 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     ("T-27", prompt("{{ inputs.a:>1000000000 }}"), "not a placeholder", "'{{"),
     ("T-27b", prompt("{{ inputs.a"), "without its", "'{{"),
     ("T-28", prompt("{{ inputs.other }}"), "used but not declared", "'{{"),
-    ("T-31", whole(top="extends: [./missing.yaml]\n"), "there is no file 'missing.yaml'".replace("'m", "'./m"), "./missing"),
+    (
+        "T-31",
+        whole(top="extends: [./missing.yaml]\n"),
+        "there is no file 'missing.yaml'".replace("'m", "'./m"),
+        "./missing",
+    ),
     ("T-33", whole(top="include: [../../etc/passwd]\n"), "leaves the template's folder", "../../etc"),
     ("T-34", whole(top="include: [/etc/passwd]\n"), "absolute path", "/etc/passwd"),
-    ("T-36", params("temperature: ~, seed: 1").replace("'offline:'", '"${ENV_NOT_SET}"'), "ENV_NOT_SET is not set", '"${ENV'),
+    (
+        "T-36",
+        params("temperature: ~, seed: 1").replace("'offline:'", '"${ENV_NOT_SET}"'),
+        "ENV_NOT_SET is not set",
+        '"${ENV',
+    ),
     ("T-37", whole(model="{id: '${OOPS'}"), "without a name and its", "'${OOPS"),
     ("T-38", whole(rest="  runtime: {budget: {run_usd: '$5'}}\n"), "unknown key 'budget'", "budget:"),
     ("T-39", whole(rest="  runtime: {limits: {tokens: -1}}\n"), "greater than or equal to 1", "-1"),
@@ -92,7 +107,12 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     ("no spec", HEAD + "metadata: {name: t}\n", "key 'spec' is required", (1, 1)),
     ("no model", HEAD + "metadata: {name: t}\nspec: {tools: []}\n", "give a model, or a workflow", "{tools"),
     ("model and workflow", whole(rest="  workflow: w\n"), "has no meaning beside 'workflow'", "{id"),
-    ("two kinds of tool", whole(rest="  tools: [{use: a, agent: b}]\n"), "exactly one of use, ref and agent", "{use: a"),
+    (
+        "two kinds of tool",
+        whole(rest="  tools: [{use: a, agent: b}]\n"),
+        "exactly one of use, ref and agent",
+        "{use: a",
+    ),
     ("as without agent", whole(rest="  tools: [{use: csv_top, as: b}]\n"), "'as' names an agent tool", "{use: csv"),
     ("bad duration", whole(rest="  runtime: {timeout: {run: 20}}\n"), "with a unit", "20}"),
     ("zero duration", whole(rest="  runtime: {timeout: {run: 0s}}\n"), "above 0", "0s}"),
@@ -102,7 +122,12 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     ("future key", whole(rest="  sessions: {}\n"), "unknown key 'sessions'", "sessions"),
     ("literal api key", whole(model="{id: 'openai:x', api_key: plain}"), "api_key", "plain}"),
     ("two secret sources", whole(model="{id: 'openai:x', api_key: {}}"), "exactly one of from_env", "{}}"),
-    ("bad input schema", whole(top="inputs: {type: object, properties: {a: {type: 5}}}\n"), "not a valid JSON Schema", None),
+    (
+        "bad input schema",
+        whole(top="inputs: {type: object, properties: {a: {type: 5}}}\n"),
+        "not a valid JSON Schema",
+        None,
+    ),
     ("inputs not an object", whole(top="inputs: {type: string}\n"), "type object", "{type: string"),
     ("wrong api version", whole().replace("/v1", "/v9"), "agent-runtime/v1", "agent-runtime/v9"),
     ("version not a string", whole(name="t, version: 1.0"), "valid string", "1.0"),
@@ -177,7 +202,9 @@ def test_a_bad_template_gives_its_error_at_its_place(
 
 def test_all_problems_of_a_file_are_listed_at_once(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
-    path.write_text(whole(name="a/b", model="{id: '${NOT_SET_1}', params: {temperature: 7}}", rest="  modle: x\n  tols: []\n"))
+    path.write_text(
+        whole(name="a/b", model="{id: '${NOT_SET_1}', params: {temperature: 7}}", rest="  modle: x\n  tols: []\n")
+    )
     messages = " | ".join(str(p) for p in problems(path))
     for word in ("a name has", "NOT_SET_1", "less than or equal to 2", "modle", "tols"):
         assert word in messages

@@ -79,7 +79,9 @@ def test_variables_are_filled_in_and_plain_scalars_get_their_type(tmp_path: Path
     assert template.metadata.owner == "${NAME} $5"
     assert template.spec.model is not None
     assert template.spec.model.id == "offline:"
-    block = BASE.replace("  runtime: {limits: {tokens: 10, model_calls: 3}}\n", "  runtime:\n    limits:\n      tokens: ${N:-5}\n")
+    block = BASE.replace(
+        "  runtime: {limits: {tokens: 10, model_calls: 3}}\n", "  runtime:\n    limits:\n      tokens: ${N:-5}\n"
+    )
     assert load_template(write(tmp_path, t=block), environ={"N": "7"}).spec.runtime.limits.tokens == 7
     assert load_template(write(tmp_path, t=block), environ={}).spec.runtime.limits.tokens == 5
     asked = block.replace(":-5", ":?set N to a number")
@@ -116,7 +118,9 @@ def test_the_digest_covers_nested_agents_and_not_the_place_of_the_file(tmp_path:
     assert changed.digest != digests[0]
 
 
-def test_the_digest_holds_no_secret_and_does_not_change_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_holds_no_secret_and_does_not_change_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = BASE.replace('{id: "offline:",', '{id: "openai:x", api_key: {from_env: DUMMY_KEY},')
     monkeypatch.setenv("DUMMY_KEY", "dummy-value-1")
     first = load_template(write(tmp_path, t=text))
@@ -128,7 +132,10 @@ def test_the_digest_holds_no_secret_and_does_not_change_with_it(tmp_path: Path, 
 def test_inputs_take_defaults_from_the_templates_folder_and_values_from_the_working_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = BASE + "inputs: {type: object, properties: {data: {type: string, format: path, default: d}, n: {type: integer}}}\n"
+    text = (
+        BASE
+        + "inputs: {type: object, properties: {data: {type: string, format: path, default: d}, n: {type: integer}}}\n"
+    )
     template = load_template(write(tmp_path, t=text))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -140,7 +147,7 @@ def test_inputs_take_defaults_from_the_templates_folder_and_values_from_the_work
 
 def test_an_input_without_default_must_be_given() -> None:
     text = BASE + "inputs: {type: object, properties: {who: {type: string}}}\n"
-    template = parse_template(text + "  \n".join([""]) + "", file="t.yaml")
+    template = parse_template(text)
     assert resolve_inputs(template, None) == {}
     used = parse_template(text.replace("  tools:", '  system_prompt: "Hi {{ inputs.who }}"\n  tools:'))
     with pytest.raises(InputInvalid, match="who: no value given"):
@@ -172,7 +179,9 @@ def test_yaml_12_core_scalars() -> None:
         assert type(scalar(text)) is type(value)
 
 
-PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff"))
+PRINTABLE = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff")
+)
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | PRINTABLE,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(PRINTABLE, inner, max_size=4),
@@ -191,7 +200,9 @@ def test_what_yaml_writes_the_reader_reads(value: Any) -> None:
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_read_or_refused_with_a_place(data: bytes) -> None:
     try:
-        parse_template(data.decode("utf-8", "surrogateescape").encode("utf-8", "surrogatepass").decode("utf-8", "replace"))
+        parse_template(
+            data.decode("utf-8", "surrogateescape").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        )
     except TemplateError as error:
         assert all(p.line >= 1 and p.column >= 1 for p in error.problems)
     try:

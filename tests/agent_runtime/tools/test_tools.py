@@ -17,7 +17,12 @@ from agent_runtime.tools.csv_data import CsvFolder, number
 from agent_runtime.tools.document_search import DocumentIndex
 from agent_runtime.tools.draft_review import review
 
-CSV = 'city,product,price,sold,day\nBerlin,Lamp,"1,200.50",2,2026-01-05\nParis,Lamp,$10,4,2026-02-01\nBerlin,Desk,20,,2026-02-03\n'
+CSV = """\
+city,product,price,sold,day
+Berlin,Lamp,"1,200.50",2,2026-01-05
+Paris,Lamp,$10,4,2026-02-01
+Berlin,Desk,20,,2026-02-03
+"""
 
 
 @pytest.fixture
@@ -88,7 +93,11 @@ def test_group_top_and_filter(data: Path) -> None:
         ("csv_aggregate", {"function": "sum", "column": "city"}, "column 'city' is text. Numeric columns: price, sold"),
         ("csv_aggregate", {"function": "sum"}, "'sum' needs a column"),
         ("csv_aggregate", {"function": "average"}, "function"),
-        ("csv_top", {"column": "price", "file": "../outside.csv"}, "there is no file '../outside.csv'. Files: shop.csv"),
+        (
+            "csv_top",
+            {"column": "price", "file": "../outside.csv"},
+            "there is no file '../outside.csv'. Files: shop.csv",
+        ),
         ("csv_filter", {"where": [{"column": "price", "op": ">", "value": "much"}]}, "'much' is not"),
         ("csv_filter", {}, "where"),
     ],

@@ -1,4 +1,4 @@
-"""A local HTTP server that speaks the wire formats of OpenAI chat completions and Anthropic messages, and fails on demand."""
+"""A local HTTP server that speaks the wire formats of OpenAI and Anthropic, and fails on demand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class ProviderServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 path = head.split(" ", 2)[1]
-                lengths = [line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length")]
+                lengths = [
+                    line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length")
+                ]
                 request = json.loads(await reader.readexactly(int(lengths[0])))
                 self.requests.append({"path": path, **request})
                 answer = self.script[min(len(self.requests) - 1, len(self.script) - 1)]
@@ -73,9 +75,13 @@ class ProviderServer:
             body = anthropic_message(answer) if anthropic else openai_message(answer)
             await self.send(writer, 200, json.dumps(body).encode())
         else:
-            await self.stream(writer, anthropic_events(answer) if anthropic else openai_events(answer), answer.cut_after)
+            await self.stream(
+                writer, anthropic_events(answer) if anthropic else openai_events(answer), answer.cut_after
+            )
 
-    async def send(self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    async def send(
+        self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
         lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}"]
         lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
@@ -145,7 +151,12 @@ def openai_events(answer: Answer) -> list[bytes]:
     events += [chunk({"content": word + " "}) for word in answer.text.split(" ") if word]
     if answer.tool:
         name, args = answer.tool[0], json.dumps(answer.tool[1])
-        first = {"index": 0, "id": f"call_{answer.number}", "type": "function", "function": {"name": name, "arguments": ""}}
+        first = {
+            "index": 0,
+            "id": f"call_{answer.number}",
+            "type": "function",
+            "function": {"name": name, "arguments": ""},
+        }
         events.append(chunk({"tool_calls": [first]}))
         events += [chunk({"tool_calls": [{"index": 0, "function": {"arguments": p}}]}) for p in (args[:3], args[3:])]
     events.append(chunk({}, "tool_calls" if answer.tool else "stop"))
@@ -162,7 +173,9 @@ def _anthropic_usage(answer: Answer) -> dict[str, Any]:
 def _anthropic_blocks(answer: Answer) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
     if answer.tool:
-        blocks.append({"type": "tool_use", "id": f"toolu_{answer.number}", "name": answer.tool[0], "input": answer.tool[1]})
+        blocks.append(
+            {"type": "tool_use", "id": f"toolu_{answer.number}", "name": answer.tool[0], "input": answer.tool[1]}
+        )
     return blocks
 
 
@@ -180,9 +193,13 @@ def anthropic_events(answer: Answer) -> list[bytes]:
     for index, block in enumerate(_anthropic_blocks(answer)):
         tool = block["type"] == "tool_use"
         empty = {**block, "input": {}} if tool else {"type": "text", "text": ""}
-        events.append(_event({"type": "content_block_start", "index": index, "content_block": empty}, "content_block_start"))
+        events.append(
+            _event({"type": "content_block_start", "index": index, "content_block": empty}, "content_block_start")
+        )
         args = json.dumps(block["input"]) if tool else ""
-        deltas: list[Any] = [{"type": "input_json_delta", "partial_json": p} for p in (args[:3], args[3:])] if tool else []
+        deltas: list[Any] = (
+            [{"type": "input_json_delta", "partial_json": p} for p in (args[:3], args[3:])] if tool else []
+        )
         if not tool:
             deltas = [{"type": "text_delta", "text": w + " "} for w in block["text"].split(" ")]
         events += [

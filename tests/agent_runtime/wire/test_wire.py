@@ -66,9 +66,8 @@ async def test_an_answer_with_usage_and_cost(provider: str) -> None:
 
 async def test_a_stream_with_a_tool_call_keeps_the_text_rule(provider: str) -> None:
     script = [Answer(text="Let me add.", tool=("add", {"a": 1, "b": 2})), Answer(text="It is three.")]
-    async with serve(*script) as server:
-        async with make(provider, server).execute_stream("1+2") as stream:
-            chunks = [c async for c in stream.chunks()]
+    async with serve(*script) as server, make(provider, server).execute_stream("1+2") as stream:
+        chunks = [c async for c in stream.chunks()]
     texts: dict[str, str] = {}
     for chunk in chunks:
         if isinstance(chunk, TextChunk):
@@ -171,16 +170,20 @@ async def test_leaving_a_stream_closes_the_providers_socket(provider: str, no_ta
 
 
 async def test_a_provider_that_sends_no_usage_is_estimated() -> None:
-    async with serve(Answer(usage=None)) as server:
-        async with make("openai", server).execute_stream("hi") as stream:
-            _ = [t async for t in stream]
+    async with serve(Answer(usage=None)) as server, make("openai", server).execute_stream("hi") as stream:
+        _ = [t async for t in stream]
     assert stream.result.usage.estimated is True
     assert stream.result.usage.output_tokens >= 4
 
 
 async def test_the_same_over_the_runnable_face(provider: str) -> None:
     async with serve(Answer(status=500)) as server:
-        with pytest.raises(Exception, match="told to fail|500") as failed:
+        with pytest.raises(Exception, match=r"told to fail|500") as failed:
             await make(provider, server, NO_RETRY).ainvoke({"messages": "hi"})
-    assert type(failed.value).__module__.split(".")[0] in ("openai", "anthropic", "langchain_openai", "langchain_anthropic")
+    assert type(failed.value).__module__.split(".")[0] in (
+        "openai",
+        "anthropic",
+        "langchain_openai",
+        "langchain_anthropic",
+    )
     assert any("agent_runtime: run" in n for n in failed.value.__notes__)

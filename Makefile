@@ -1,0 +1,25 @@
+.PHONY: check test bench docs fix soak
+
+check:  ## format, lint, types, published schema
+	uv run ruff format --check .
+	uv run ruff check .
+	uv run mypy
+	uv run mypy tests examples benchmarks
+	uv run agent-runtime schema | diff - templates/agent-template.v1.schema.json
+	uv run agent-runtime validate --strict templates/*.yaml
+
+test:  ## the suite with coverage
+	uv run pytest --cov --cov-report=term
+
+bench:  ## every figure with its bar; exits non-zero on a miss
+	uv run python -m benchmarks.run
+
+docs:  ## the generated reference pages
+	uv run agent-runtime schema > templates/agent-template.v1.schema.json
+
+fix:  ## what can be mended by itself
+	uv run ruff check --fix .
+	uv run ruff format .
+
+soak:  ## the long form of the proofs
+	uv run python -m benchmarks.soak
