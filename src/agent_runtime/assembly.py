@@ -78,7 +78,7 @@ def assemble(
     middleware += _fallbacks(spec.model, registry)
     agent = create_agent(
         build_model(spec.model, registry.models),
-        [gated_tool(_tool(tool, registry, inputs, agent_of)) for tool in spec.tools],
+        [_tool(tool, registry, inputs, agent_of) for tool in spec.tools],
         system_prompt=None if per_run_prompt else prompt,
         middleware=middleware,
         response_format=_response_format(template),
@@ -95,12 +95,16 @@ def assemble(
 def _tool(
     spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
 ) -> BaseTool:
+    if spec.use is not None and not spec.args:
+        if spec.use not in registry.ready_tools:
+            registry.ready_tools[spec.use] = gated_tool(registry.tool(spec.use, {}))
+        return registry.ready_tools[spec.use]
     args = render_value(spec.args, inputs)
     if spec.use is not None:
-        return registry.tool(spec.use, args)
+        return gated_tool(registry.tool(spec.use, args))
     if spec.ref is not None:
-        return registry.ref(spec.ref, args)
-    return agent_tool(agent_of(spec.agent or ""), spec.as_)
+        return gated_tool(registry.ref(spec.ref, args))
+    return gated_tool(agent_tool(agent_of(spec.agent or ""), spec.as_))
 
 
 def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:

@@ -22,9 +22,10 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from agent_runtime.types import Usage
+if TYPE_CHECKING:
+    pass
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
@@ -116,6 +117,8 @@ class CallError(AgentRuntimeError):
     code = "call_failed"
 
     def __init__(self, message: str) -> None:
+        from agent_runtime.types import Usage
+
         super().__init__(message)
         self.run_id, self.usage = "", Usage()
 

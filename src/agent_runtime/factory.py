@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from agent_runtime.assembly import assemble, unknown_names
@@ -15,6 +16,7 @@ from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import ConfigurationError, TemplateError, UnknownComponent
 from agent_runtime.event_bus import EventBus
 from agent_runtime.models.gate import RunLimits
+from agent_runtime.models.gated_model import gated
 from agent_runtime.models.resolve import auto_model, secret_version
 from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
 from agent_runtime.orchestration.middleware import DEFAULT_ORDER, LoggingMiddleware, Middleware, RetryMiddleware
@@ -169,8 +171,8 @@ class AgentFactory:
 
     def register_model(self, name: str, factory: Any) -> None:
         """Register a chat model, or a function that makes one from `spec.model.params`."""
-        make = factory if callable(factory) and not hasattr(factory, "ainvoke") else lambda **_: factory
-        self.registry.put(self.registry.models, name, make)
+        ready = gated(factory) if isinstance(factory, BaseChatModel) else None
+        self.registry.put(self.registry.models, name, factory if ready is None else lambda **_: ready)
 
     def register_middleware(self, name: str, middleware: Any) -> None:
         """Register a runtime layer (for `runtime.pipeline`) or a LangChain middleware (for `spec.middleware`).
@@ -195,14 +197,14 @@ class AgentFactory:
     # -- building ------------------------------------------------------------------------------------------
 
     def _key(self, template: AgentTemplate, values: Mapping[str, Any] | None) -> tuple[Any, ...]:
-        model = template.spec.model
-        auto = auto_model()[0] if model is not None and model.id == "auto" else ""
-        secret = "" if model is None else secret_version(model.api_key)
-        used = [] if values is None else [t.args for t in template.spec.tools if uses_inputs(t.args)]
-        args = repr(render_value(used, values)) if values is not None and used else ""
-        inner = tuple(self._key(self._inner(template, t.agent), None) for t in template.spec.tools if t.agent)
-        # The folder counts: a default path is meant from there, and two folders may hold the same text.
-        return (template.digest, template.folder, self.registry.generation, auto, secret, args, inner)
+        spec = template.spec
+        auto = auto_model()[0] if spec.model is not None and spec.model.id == "auto" else ""
+        secret = "" if spec.model is None else secret_version(spec.model.api_key)
+        args = ""
+        if values is not None and (used := [t.args for t in spec.tools if uses_inputs(t.args)]):
+            args = repr(render_value(used, values))
+        inner = tuple([self._key(self._inner(template, t.agent), None) for t in spec.tools if t.agent])
+        return (template.identity, self.registry.generation, auto, secret, args, inner)
 
     def _inner(self, template: AgentTemplate, name: str) -> AgentTemplate:
         return template.agents.get(name) or self.get_template(name)
@@ -218,7 +220,7 @@ class AgentFactory:
         return AgentExecutor(
             built.agent,
             pipeline=self._layers(template),
-            limits=RunLimits(**runtime.limits.model_dump()),
+            limits=RunLimits(**dict(runtime.limits)),
             timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call),
             callback_handler=self.callback_handler,
             name=template.metadata.name,

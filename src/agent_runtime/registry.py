@@ -49,6 +49,8 @@ class Registry:
         self.allowed_refs = allowed_refs
         self.generation = 0
         self.tools: dict[str, Any] = {}
+        self.ready_tools: dict[str, BaseTool] = {}
+        """Tools without arguments, converted and gated once: a function's schema is most of what an agent costs."""
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
         self.layers: dict[str, Any] = {}
@@ -58,6 +60,7 @@ class Registry:
     def put(self, table: dict[str, Any], name: str, component: Any) -> None:
         """Register under `name`, replacing what was there; agents built from now on use the new one."""
         table[name] = component
+        self.ready_tools.pop(name, None)
         self.generation += 1
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:

@@ -128,7 +128,7 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
-        plain = dataclasses.asdict(self)
+        plain = {name: getattr(self, name) for name in self.__slots__}  # asdict takes ten times as long
         plain["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
         return {"total_tokens": self.total_tokens, **plain}
 

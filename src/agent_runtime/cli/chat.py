@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import uuid
 
 import click
 
@@ -19,10 +17,15 @@ def chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | 
 
     From a pipe every line is a turn. A turn that fails says so and the conversation goes on.
     """
+    import asyncio  # not at the top: `--help` pays for every import
+
     asyncio.run(_chat(agent, model, inputs, timeout, quiet=quiet))
 
 
 async def _chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | None, *, quiet: bool) -> None:
+    import asyncio
+    import uuid
+
     from langgraph.checkpoint.memory import InMemorySaver
 
     from agent_runtime.errors import CallError

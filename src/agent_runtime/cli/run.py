@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import sys
@@ -46,6 +45,8 @@ def run(
     """
     if as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other")
+    import asyncio  # not at the top: `--help` pays for every import
+
     text = _prompt(prompt)
     return asyncio.run(_run(agent, text, model, inputs, timeout, quiet=quiet, as_json=as_json, as_jsonl=as_jsonl))
 

@@ -70,12 +70,23 @@ class ModelGate:
 class ModelCall:
     """One admitted model call. Exactly one of `end` and `abort` settles it; later ones do nothing."""
 
-    __slots__ = ("_chars", "_messages", "_run", "_started_s", "_usage", "call_id", "model", "provider", "settled")
+    __slots__ = (
+        "_chars",
+        "_messages",
+        "_run",
+        "_started_s",
+        "_tokens",
+        "_usage",
+        "call_id",
+        "model",
+        "provider",
+        "settled",
+    )
 
     def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> None:
         self._run, self.model, self.provider, self._messages = run, model, provider, messages
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
-        self._started_s = time.perf_counter()
+        self._started_s, self._tokens = time.perf_counter(), run.recorder.wants_tokens
         self.call_id = f"{run.context.run_id}:{run.context.usage.model_calls}"
         run.record("llm_start", model, self.call_id, {"messages": messages} if run.recorder.content else {})
 
@@ -83,10 +94,9 @@ class ModelCall:
         """Count one streamed chunk, so that an aborted stream can be settled."""
         content = message.content
         text = content if type(content) is str else str(message.text)
-        if text:
-            self._chars += len(text)
-            if self._run.recorder.wants_tokens:
-                self._run.recorder.token(text, self._run.context.run_id, self.call_id)
+        self._chars += len(text)
+        if self._tokens and text:
+            self._run.recorder.token(text, self._run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:
             self._usage = add_usage(self._usage, usage)
 

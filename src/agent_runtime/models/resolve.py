@@ -78,8 +78,7 @@ def build_model(spec: ModelSpec, registered: Mapping[str, ModelFactory]) -> Base
     missing, ConfigurationError when its constructor refuses the settings.
     """
     model_id = auto_model()[0] if spec.id == "auto" else spec.id
-    params = {k: v for k, v in spec.params.model_dump(exclude={"extra"}).items() if v is not None}
-    params |= spec.params.extra
+    params = {k: v for k, v in spec.params if v is not None and k != "extra"} | spec.params.extra
     if model_id in registered:
         return gated(registered[model_id](**params))
     provider, colon, name = model_id.partition(":")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -72,6 +73,12 @@ class Core:
                 "or build the graph with agent_runtime.models.gated_model.gated(model)"
             )
 
+    def with_prompt(self, prompt: str) -> Core:
+        """A core for the same agent with another system prompt."""
+        new = copy.copy(self)
+        new.prompt = prompt
+        return new
+
     async def __call__(self, context: AgentContext) -> AgentResult:
         """Run the agent; raises what it raised, or LimitExceeded or CallTimeout. Cancellation stops it."""
         run = Run(context, self._gate, self._recorder, self.prompt)
@@ -139,15 +146,20 @@ class Core:
         asked = options.pop("stream_mode", None) if context.streaming else None
         asked = [asked] if isinstance(asked, str) else list(asked or ())
         options.pop("version", None)
-        subgraphs = bool(options.pop("subgraphs", False))
+        # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what they asked for.
+        subgraphs = bool(options.pop("subgraphs", not (asked or self._gated)))
         wanted = asked or OWN_MODES
         # Held-back text must not leave as tokens, whoever asks for them.
         modes = list(dict.fromkeys([*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]))
         reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=self._hold_text)
-        parts = agent.astream(value, config, stream_mode=modes, subgraphs=True, **options)
+        parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
         async with aclosing(parts):
             async for part in self._within_idle(parts):
-                await reader.read(part)
+                ns, mode, data = part if subgraphs else ((), *part)
+                if mode == "messages" and (chunk := reader.text_chunk(ns, data)) is not None:
+                    await context.emit(chunk)
+                else:
+                    await reader.read(ns, mode, data)
         await reader.finish()
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
@@ -176,10 +188,12 @@ class Core:
 
     def _config(self, context: AgentContext) -> RunnableConfig:
         given: Any = context.config or {}
-        config: dict[str, Any] = {**given, "metadata": {**given.get("metadata", {}), **context.metadata}}
-        config["metadata"]["run_id"] = context.run_id
-        if "run_id" not in given and context.config is None:
+        config: dict[str, Any] = dict(given)
+        if context.config is None:
             config["run_id"] = uuid.UUID(context.run_id)
+        if given or context.metadata or context.session_id is not None:
+            # For checkpoints and for the handlers of a caller; without either it would only cost 1 % of a turn.
+            config["metadata"] = {**given.get("metadata", {}), **context.metadata, "run_id": context.run_id}
         if (max_steps := self._gate.limits.max_steps) is not None:
             config["recursion_limit"] = max_steps
         if context.session_id is not None:

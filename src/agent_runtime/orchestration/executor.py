@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,18 +107,22 @@ class AgentExecutor(AgentRunnable):
 
         This is the only way to say who calls: never through `configurable`, which is persisted.
         """
-        bound = copy.copy(self)
+        bound = self._copy()
         bound._principal, bound._credentials = principal, credentials
         return bound
 
     def with_prompt(self, prompt: str | None) -> AgentExecutor:
         """The same graph with another rendered system prompt (a template's inputs do not compile a graph)."""
-        bound = copy.copy(self)
+        bound = self._copy()
         if prompt is not None:
-            bound._core = copy.copy(self._core)
-            bound._core.prompt = prompt
+            bound._core = self._core.with_prompt(prompt)
             bound._handler = compose(self.pipeline, bound._core)
         return bound
+
+    def _copy(self) -> AgentExecutor:
+        new = AgentExecutor.__new__(AgentExecutor)  # copy.copy takes ten times as long
+        new.__dict__.update(self.__dict__)
+        return new
 
     async def execute(self, call: Any) -> AgentResult:
         """Run one call to its end.

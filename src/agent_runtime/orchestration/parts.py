@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 
 from agent_runtime.orchestration.messages import is_plain, messages_in, new_messages, reasoning_of, whole_message
 from agent_runtime.types import CustomChunk, Emit, InterruptChunk, PartChunk, Progress, ReasoningChunk, TextChunk
@@ -28,13 +28,14 @@ class PartReader:
 
     __slots__ = (
         "_asked",
+        "_calls",
         "_emit",
         "_hold",
-        "_ids",
         "_known",
         "_progress",
         "_streamed",
         "_subgraphs",
+        "_wants_messages",
         "interrupts",
         "state",
     )
@@ -49,51 +50,66 @@ class PartReader:
         hold: bool = False,
     ) -> None:
         self._emit, self._progress, self._asked, self._subgraphs = emit, progress, frozenset(asked), subgraphs
-        self._hold = hold
+        self._hold, self._wants_messages = hold, "messages" in self._asked
         self.state: Any = None
         self.interrupts: tuple[Any, ...] = ()
         self._known: dict[tuple[str, ...], set[str | None]] = {}
         self._streamed: set[str] = set()
-        # LangGraph gives every part of one model call the same metadata object. The first id counts: Anthropic
-        # sends the message's id once and LangChain fills the other chunks with an id of its own.
-        self._ids: dict[int, tuple[Any, str]] = {}
+        # LangGraph gives every part of one model call the same metadata object: whether it is the answer's, and
+        # under which id, is decided once. The first id counts: Anthropic sends the message's id once and LangChain
+        # fills the other chunks with an id of its own. None: not the answer's.
+        self._calls: dict[int, tuple[Any, str | None]] = {}
 
-    async def read(self, part: tuple[tuple[str, ...], str, Any]) -> None:
-        """Emit what `part` (namespace, mode, data) says; waits for the reader."""
-        ns, mode, data = part
-        if mode == "messages":
-            await self._message(ns, data)
-            return
+    def text_chunk(self, ns: tuple[str, ...], data: Any) -> TextChunk | None:
+        """The chunk of a `messages` part that is a piece of the answer's plain text; None: give the part to `read`.
+
+        The way of nearly every token, so it is a plain function and decides little anew.
+        """
+        message, metadata = data
+        if not isinstance(message, AIMessageChunk):
+            return None
+        call = self._calls.get(id(metadata)) or self._new_call(ns, message, metadata)
+        content = message.content
+        if call[1] is None or type(content) is not str or not content or not is_plain(message):
+            return None
+        self._progress.message_open = True
+        self._streamed.add(call[1])
+        return TextChunk(call[1], content, (ns, message, metadata) if self._wants_messages else None)
+
+    async def read(self, ns: tuple[str, ...], mode: str, data: Any) -> None:
+        """Emit what any other part says; waits for the reader."""
         if mode == "values":
             await self._values(ns, data)
         elif mode == "custom" and not ns:
             await self._emit(CustomChunk(data))
+        elif mode == "messages" and await self._blocks(ns, data):
+            return
         if mode in self._asked and (self._subgraphs or not ns):
             await self._emit(PartChunk(mode, ns, data))
 
-    async def _message(self, ns: tuple[str, ...], data: Any) -> None:
+    async def _blocks(self, ns: tuple[str, ...], data: Any) -> bool:
+        """Emit the text of a whole message, or the reasoning and text of content blocks; False without text."""
         message, metadata = data
-        wanted = "messages" in self._asked and (self._subgraphs or not ns)
-        if _is_answer(ns, message, metadata):
-            message_id = self._message_id(message, metadata)
-            content = message.content
-            if not is_plain(message):
-                if reasoning := reasoning_of(message):
-                    await self._emit(ReasoningChunk(message_id, reasoning))
-                content = str(message.text)
-            if content:
-                self._streamed.add(message_id)
-                self._progress.message_open = True
-                await self._emit(TextChunk(message_id, content, (ns, *data) if wanted else None))
-                return
-        if wanted:
-            await self._emit(PartChunk("messages", ns, data))
+        if isinstance(message, AIMessageChunk):
+            message_id = self._calls[id(metadata)][1]
+        else:  # what a node returned, several under one metadata object
+            message_id = (message.id or "") if _is_answer(ns, message, metadata) else None
+        if message_id is None:
+            return False
+        if reasoning := reasoning_of(message):
+            await self._emit(ReasoningChunk(message_id, reasoning))
+        text = str(message.text)
+        if text:
+            self._progress.message_open = True
+            self._streamed.add(message_id)
+            part = (ns, message, metadata) if self._wants_messages else None
+            await self._emit(TextChunk(message_id, text, part))
+        return bool(text)
 
-    def _message_id(self, message: BaseMessage, metadata: Any) -> str:
-        entry = self._ids.get(id(metadata))
-        if entry is None:
-            entry = self._ids[id(metadata)] = (metadata, message.id or "")
-        return entry[1]
+    def _new_call(self, ns: tuple[str, ...], message: Any, metadata: Any) -> tuple[Any, str | None]:
+        answers = _is_answer(ns, message, metadata)
+        call = self._calls[id(metadata)] = (metadata, (message.id or "") if answers else None)
+        return call
 
     async def _values(self, ns: tuple[str, ...], data: Any) -> None:
         if not ns:

@@ -115,7 +115,7 @@ class AgentRunnable(Runnable[Any, Any]):
             context = self._runnable_context(value, run_manager, config, kwargs)
             async with AgentStream(self._call, context) as stream:
                 async for chunk in stream.chunks():
-                    if (part := stream_part(chunk, mode)) is not None:
+                    if (part := stream_part(chunk, mode, subgraphs=subgraphs)) is not None:
                         yield part
 
         async def one() -> AsyncIterator[Any]:

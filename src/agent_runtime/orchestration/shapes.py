@@ -10,7 +10,7 @@ from agent_runtime.errors import AgentFailed, CallError
 from agent_runtime.types import Chunk, PartChunk, TextChunk
 
 
-def stream_part(chunk: Chunk, mode: str | list[str] | None) -> Any:
+def stream_part(chunk: Chunk, mode: str | list[str] | None, *, subgraphs: bool) -> Any:
     """The LangGraph v2 part that a chunk stands for, or None for one that this caller did not ask for."""
     if isinstance(chunk, PartChunk):
         return {"type": chunk.mode, "ns": chunk.ns, "data": chunk.data}
@@ -23,6 +23,8 @@ def stream_part(chunk: Chunk, mode: str | list[str] | None) -> Any:
     if chunk.part is None:  # a layer's own answer, or text it rewrote from scratch
         return {"type": "messages", "ns": (), "data": (AIMessageChunk(content=chunk.text, id=chunk.message_id), {})}
     ns, message, metadata = chunk.part
+    if ns and not subgraphs:
+        return None
     return {"type": "messages", "ns": ns, "data": (_with_text(message, chunk.text), metadata)}
 
 

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from agent_runtime.errors import CallCancelled, StreamMisuse
 from agent_runtime.types import AgentContext, AgentResult, Chunk, TextChunk
 
 BUFFER = 16
 """Chunks that may wait for the reader; 16 costs 0.7 us a chunk where 1 costs 12.5, and holds back soon enough."""
+
+
+class _HasRoom:
+    """An awaitable that is done already."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return cast("Generator[None, None, None]", iter(()))
+
+
+_HAS_ROOM = _HasRoom()
 
 
 class AgentStream:
@@ -32,7 +44,8 @@ class AgentStream:
         self.context = context.with_emit(self._put)
         self.context.streaming = True
         self._waiting: deque[Chunk] = deque()
-        self._ready, self._room = asyncio.Event(), asyncio.Event()
+        self._room = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self._task: asyncio.Task[AgentResult] | None = None
         self._told = False  # the failure has been raised to the reader
         self._message_id, self._pieces = "", [""]
@@ -70,7 +83,7 @@ class AgentStream:
             return await self._call(self.context)
 
         self._task = asyncio.create_task(run(), name=f"agent call {self.run_id}")
-        self._task.add_done_callback(lambda _: self._ready.set())
+        self._task.add_done_callback(lambda _: self._wake())
         return self
 
     async def __aexit__(
@@ -84,12 +97,24 @@ class AgentStream:
         if error is None and not self._told and not task.cancelled() and (failure := task.exception()):
             raise failure
 
-    async def _put(self, chunk: Chunk) -> None:
+    def _put(self, chunk: Chunk) -> Awaitable[None]:
+        # A plain function, and one future to wake the reader: this path is paid for each token.
+        if len(self._waiting) >= self._buffer:
+            return self._put_when_room(chunk)
+        self._waiting.append(chunk)
+        self._wake()
+        return _HAS_ROOM
+
+    async def _put_when_room(self, chunk: Chunk) -> None:
         while len(self._waiting) >= self._buffer:
             self._room.clear()
             await self._room.wait()
         self._waiting.append(chunk)
-        self._ready.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Every chunk of the call, in order. Cancelling the wait for the next one loses none."""
@@ -121,8 +146,8 @@ class AgentStream:
                     raise self._cancelled()
                 task.result()  # raises what the call raised
                 raise StopAsyncIteration
-            self._ready.clear()
-            await self._ready.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         chunk = self._waiting.popleft()
         self._room.set()
         if type(chunk) is TextChunk:

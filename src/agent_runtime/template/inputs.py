@@ -17,6 +17,8 @@ def resolve_inputs(template: AgentTemplate, given: Mapping[str, Any] | None) -> 
     A property with `format: path` becomes an absolute path: a default is meant from the template's folder, a
     given value from the working directory. Raises InputInvalid naming the input.
     """
+    if not template.inputs and not given:
+        return {}
     properties: dict[str, Any] = template.inputs.get("properties", {})
     values = dict(given or {})
     if unknown := sorted(set(values) - set(properties)):

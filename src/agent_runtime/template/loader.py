@@ -52,6 +52,7 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
             _load_agent(template, index, document, environ, (*chain, path.resolve()))
     if document.problems:
         raise TemplateError(document.problems)
+    _ = template.identity  # worked out here, once, not when the first agent is made
     return template
 
 

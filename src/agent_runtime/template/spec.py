@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,7 +204,6 @@ class AgentTemplate(_Strict):
     _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
     _folder: Path | None = PrivateAttr(default=None)
     _place: Callable[[str], Mark] | None = PrivateAttr(default=None)
-    _digest: str = PrivateAttr(default="")
 
     @property
     def agents(self) -> dict[str, AgentTemplate]:
@@ -220,17 +220,20 @@ class AgentTemplate(_Strict):
         mark = Mark("<template>") if self._place is None else self._place(path)
         return mark.problem(message, path, code)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the resolved template, in hex."""
-        if not self._digest:
-            content = self.model_dump(mode="json", by_alias=True, exclude={"extends", "include"})
-            for tool in content["spec"]["tools"]:
-                if tool["agent"] in self._agents:
-                    tool["agent"] = self._agents[tool["agent"]].digest
-            canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-            self._digest = hashlib.sha256(canonical.encode()).hexdigest()
-        return self._digest
+        content = self.model_dump(mode="json", by_alias=True, exclude={"extends", "include"})
+        for tool in content["spec"]["tools"]:
+            if tool["agent"] in self._agents:
+                tool["agent"] = self._agents[tool["agent"]].digest
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @cached_property
+    def identity(self) -> tuple[str, Path | None]:
+        """Digest and folder: a default path is meant from there, and two folders may hold the same text."""
+        return (self.digest, self._folder)
 
     @property
     def input_names(self) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.tools import BaseTool
 
 from agent_runtime.models.callback_gate import with_callback_gate
-from agent_runtime.models.run import GATED_TAG, current_run
+from agent_runtime.models.run import GATED_TAG, ToolCall, current_run
 
 
 def gated_tool(tool: BaseTool) -> BaseTool:
@@ -27,48 +27,68 @@ def gated_tool(tool: BaseTool) -> BaseTool:
 
 @lru_cache(maxsize=256)
 def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
-    inner_run, inner_arun, inner_thread = cls.run, cls.arun, cls._run
+    methods = {"run": _run_method(cls), "arun": _arun_method(cls), "_run": _thread_method(cls)}
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), {**methods, **names})
+
+
+def _open(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> ToolCall | None:
+    run = current_run.get()
+    if run is None:
+        return None
+    call = run.open_tool(tool.name, tool_input, kwargs.get("tool_call_id"))
+    kwargs["callbacks"] = with_callback_gate(kwargs.get("callbacks"))
+    return call
+
+
+def _run_method(cls: type[BaseTool]) -> Any:
+    inner = cls.run
 
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        current = current_run.get()
-        if current is None:
-            return inner_run(self, tool_input, *args, **kwargs)
-        call = current.open_tool(self.name, tool_input, kwargs.get("tool_call_id"))
-        kwargs["callbacks"] = with_callback_gate(kwargs.get("callbacks"))
+        if (call := _open(self, tool_input, kwargs)) is None:
+            return inner(self, tool_input, *args, **kwargs)
         try:
-            output = inner_run(self, tool_input, *args, **kwargs)
+            output = inner(self, tool_input, *args, **kwargs)
         except BaseException as error:
             call.error(error)
             raise
         call.end(output)
         return output
+
+    return run
+
+
+def _arun_method(cls: type[BaseTool]) -> Any:
+    inner = cls.arun
 
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        current = current_run.get()
-        if current is None:
-            return await inner_arun(self, tool_input, *args, **kwargs)
-        call = current.open_tool(self.name, tool_input, kwargs.get("tool_call_id"))
-        kwargs["callbacks"] = with_callback_gate(kwargs.get("callbacks"))
+        if (call := _open(self, tool_input, kwargs)) is None:
+            return await inner(self, tool_input, *args, **kwargs)
         try:
-            output = await inner_arun(self, tool_input, *args, **kwargs)
+            output = await inner(self, tool_input, *args, **kwargs)
         except BaseException as error:
             call.error(error)
             raise
         call.end(output)
         return output
 
-    @wraps(inner_thread)  # LangChain reads the signature of `_run`
+    return arun
+
+
+def _thread_method(cls: type[BaseTool]) -> Any:
+    inner = cls._run
+
+    @wraps(inner)  # LangChain reads the signature of `_run`
     def _run(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        current = current_run.get()
-        if current is None:
-            return inner_thread(self, *args, **kwargs)
+        run = current_run.get()
+        if run is None:
+            return inner(self, *args, **kwargs)
         # A cancel returns at once, this thread goes on: the run counts the ones it leaves behind.
         thread = threading.get_ident()
-        current.threads.add(thread)
+        run.threads.add(thread)
         try:
-            return inner_thread(self, *args, **kwargs)
+            return inner(self, *args, **kwargs)
         finally:
-            current.threads.discard(thread)
+            run.threads.discard(thread)
 
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls.__name__, (cls,), {"run": run, "arun": arun, "_run": _run, **names})
+    return _run

@@ -112,6 +112,22 @@ async def test_astream_yields_what_the_agents_astream_yields(
     assert len(layer.calls) == 1
 
 
+@pytest.mark.parametrize("subgraphs", [False, True])
+@pytest.mark.parametrize("mode", ["messages", "values", ["messages", "updates"]])
+async def test_an_agent_nested_in_a_graph_streams_as_langgraph_streams_it(
+    make_agent: Any, subgraphs: bool, mode: Any
+) -> None:
+    inner = make_agent(two_steps, [add])[0].agent
+    bare: Any = StateGraph(MessagesState).add_node("inner", inner).set_entry_point("inner").compile()
+    agent = AgentExecutor(bare)
+    options: dict[str, Any] = {"subgraphs": subgraphs, "stream_mode": mode, "version": "v2"}
+    ours = [shape(p) async for p in agent.astream({"messages": "1+2"}, **options)]
+    assert ours == [shape(p) async for p in bare.astream({"messages": "1+2"}, **options)]
+    async with agent.execute_stream("1+2") as stream:
+        assert "".join([t async for t in stream]) == "let me seeit is three"
+    assert stream.text == "it is three"
+
+
 async def test_astream_closed_early_cancels_the_call(make_agent: Any, no_tasks_left: None) -> None:
     agent, _ = make_agent([say("word " * 100)], delay_s=0.001)
     parts = agent.astream({"messages": "x"}, stream_mode="messages")

@@ -10,6 +10,8 @@ from typing import Any
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
+CALLS = logging.getLogger("agent_runtime.calls")
+
 
 class LoggingMiddleware(Middleware):
     """Logs how each call ended: INFO when it completed, was interrupted or cancelled, WARNING when it failed.
@@ -19,7 +21,7 @@ class LoggingMiddleware(Middleware):
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
-        self._logger = logger or logging.getLogger("agent_runtime.calls")
+        self._logger = logger or CALLS
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call and log its outcome; whatever it raised is raised on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class, retry_after_s
@@ -50,14 +50,15 @@ class RetryMiddleware(Middleware):
         """Await the call, again after a transient failure; raises the last failure."""
         attempts = context.attempts or self._attempts
         for attempt in range(1, attempts):
-            emit = _Opened(context.emit)
+            # Of a unary call no chunk reaches anybody: nothing to watch, and nothing to pay for.
+            emit = _Opened(context.emit) if context.streaming else None
             try:
-                return await next_call(context.with_emit(emit))
+                return await next_call(context if emit is None else context.with_emit(emit))
             except CONTROL_FLOW:
                 raise
             except Exception as error:
                 wait_s = self._wait_s(error, attempt)
-                again = None if wait_s is None else self._again(context, opened=emit.opened)
+                again = None if wait_s is None else self._again(context, opened=emit is not None and emit.opened)
                 if wait_s is None or again is None or self._too_late(context, wait_s):
                     raise
                 context = again
@@ -78,7 +79,7 @@ class RetryMiddleware(Middleware):
         if progress.resumable:
             # Also before the first tool: the input is in the checkpoint already and must not be added twice.
             return None if context.streaming and progress.message_open else context.with_input(None)
-        if progress.tools_started or (context.streaming and opened):
+        if progress.tools_started or opened:
             return None
         return context
 
@@ -95,6 +96,6 @@ class _Opened:
     def __init__(self, emit: Emit) -> None:
         self._emit, self.opened = emit, False
 
-    async def __call__(self, chunk: Chunk) -> None:
+    def __call__(self, chunk: Chunk) -> Awaitable[None]:  # no coroutine of its own: this is paid for each token
         self.opened = True
-        await self._emit(chunk)
+        return self._emit(chunk)
