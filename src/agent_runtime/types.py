@@ -99,9 +99,8 @@ class Principal:
 class Usage:
     """The ledger of one call: tokens and counts, of every model call made for it, nested agents included.
 
-    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones (LangChain's
-    `UsageMetadata` counts the same way). `estimated` is true when at least one model call ended without
-    the provider's own figures (an aborted stream, a provider that sends none): then its tokens are our count.
+    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones, as in LangChain's `UsageMetadata`.
+    `estimated`: a model call ended without the provider's figures (aborted, or none sent); its tokens are our count.
     `cost_usd` is None as soon as one billed call has no known price.
     """
 
@@ -239,9 +238,8 @@ class AgentContext:
 class AgentResult:
     """What one call gave.
 
-    `output` is the text of the final answer message, or the JSON of a structured response, or empty on an
-    interrupt, or the plain string form of what another kind of agent returned. `value` is what the agent
-    returned, whole. `duration_s` is wall time on a monotonic clock.
+    `output` is the text of the final answer message, or the JSON of a structured response, or empty on an interrupt,
+    or the plain string form of what another kind of agent returned. `value` is what the agent returned, whole.
     """
 
     output: str

@@ -166,10 +166,11 @@ def _astream(cls: type[BaseChatModel]) -> Any:
                 return
             source = chunks if timeout_s is None else _timed(chunks, timeout_s)
             try:
+                step = source.__anext__
                 while True:
                     token = _inside.set(True)
                     try:
-                        chunk = await anext(source)
+                        chunk = await step()
                     except StopAsyncIteration:
                         break
                     finally:

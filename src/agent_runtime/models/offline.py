@@ -32,7 +32,7 @@ _MEANS = {  # words of a question -> the words of column names that they point a
 _ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
 _NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _MONTHS = "january february march april may june july august september october november december".split()
-_STOP = set("a an and are at by do for from how i in is it me my of on or the to what when where which who".split())
+_STOP = set("a an and at by do doe for from how in is it me my of on or the to what when where which who".split())
 _COMPARE = (
     (r"at least|no less than|>=", ">="),
     (r"at most|no more than|up to|<=", "<="),
@@ -86,7 +86,7 @@ class _Asked:
         start = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0)
         answers = [m for m in messages[start + 1 :] if isinstance(m, ToolMessage)]
         self.text = str(messages[start].text) if messages else ""
-        self.topic = re.split(r"\b(?:about|announcing)\s+", self.text)[-1].strip().rstrip(".!?")
+        self.topic = re.split(r"(?i)\b(?:about|announc\w+)\s+", self.text)[-1].strip().rstrip(".!?")
         self.called = [m.name for m in answers]
         self.results = [_parsed(str(m.text)) for m in answers]
         self.low, self.words = re.sub(r"(?<=\d),(?=\d{3})", "", self.text.lower()), _words(self.text)

@@ -18,9 +18,12 @@ SUFFIXES = frozenset({".md", ".txt", ".rst"})
 MAX_BYTES = 4 * 1024 * 1024
 MAX_HITS = 20
 
+# A sentence ends with its mark, a blank line, or the line of a heading or list item.
+_SENTENCE = re.compile(r"[^.!?\n]+(?:\n(?!\s*\n|\s*[#*>-])[^.!?\n]+|\.(?=\w)[^.!?\n]+)*[.!?]*")
+
 
 class DocumentIndex:
-    """The paragraphs of the text files under one folder, in an in-memory SQLite FTS5 table (which ranks by BM25)."""
+    """The sentences of the text files under one folder, in an in-memory SQLite FTS5 table (which ranks by BM25)."""
 
     def __init__(self, docs: str) -> None:
         self._root = Path(docs).resolve()
@@ -37,18 +40,16 @@ class DocumentIndex:
         return {str(p.relative_to(self._root)): p for p in found if p.resolve().is_relative_to(self._root)}
 
     def search(self, query: str, k: int) -> list[dict[str, Any]]:
-        """The best `k` paragraphs with their file, the line they start on, and the sentence that fits best."""
+        """The best `k` sentences, each with its file and the line on which it starts."""
         words = re.findall(r"\w+", query.lower())
         if not words:
             raise ToolException("the query has no words")
         match = " OR ".join(f'"{w}"' for w in dict.fromkeys(words))
         rows = self._connection().execute(
-            "SELECT file, line, text, bm25(paragraphs) FROM paragraphs WHERE paragraphs MATCH ? ORDER BY 4 LIMIT ?",
+            "SELECT file, line, text, bm25(sentences) FROM sentences WHERE sentences MATCH ? ORDER BY 4 LIMIT ?",
             (match, max(1, min(k, MAX_HITS))),
         )
-        return [
-            {"file": file, **_quote(text, line, words), "score": round(-rank, 3)} for file, line, text, rank in rows
-        ]
+        return [{"file": f, "line": line, "quote": text, "score": round(-rank, 3)} for f, line, text, rank in rows]
 
     def _connection(self) -> sqlite3.Connection:
         files = self.files()
@@ -56,41 +57,29 @@ class DocumentIndex:
         if self._database is None or stamp != self._stamp:
             database = sqlite3.connect(":memory:", check_same_thread=False)
             database.execute(
-                "CREATE VIRTUAL TABLE paragraphs"
+                "CREATE VIRTUAL TABLE sentences"
                 " USING fts5(text, file UNINDEXED, line UNINDEXED, tokenize='porter unicode61')"
             )
             for name, path in files.items():
                 database.executemany(
-                    "INSERT INTO paragraphs (text, file, line) VALUES (?, ?, ?)", _paragraphs(name, path)
+                    "INSERT INTO sentences (text, file, line) VALUES (?, ?, ?)", _sentences(name, path)
                 )
             self._database, self._stamp = database, stamp
         return self._database
 
 
-def _paragraphs(name: str, path: Path) -> list[tuple[str, str, int]]:
+def _sentences(name: str, path: Path) -> list[tuple[str, str, int]]:
+    """Each sentence or heading with its file and the line on which it starts."""
     if path.stat().st_size > MAX_BYTES:
         return []
+    text = path.read_text("utf-8", "replace")
     found: list[tuple[str, str, int]] = []
-    lines: list[str] = []
-    start = 1
-    for number, line in enumerate([*path.read_text("utf-8", "replace").splitlines(), ""], 1):
-        if line.strip():
-            start = start if lines else number
-            lines.append(line)
-        elif lines:
-            found.append(("\n".join(lines), name, start))
-            lines = []
+    for match in _SENTENCE.finditer(text):
+        quote = " ".join(match[0].split()).lstrip("#-*> ")
+        lead = len(match[0]) - len(match[0].lstrip())
+        if quote:
+            found.append((quote, name, 1 + text.count("\n", 0, match.start() + lead)))
     return found
-
-
-def _quote(text: str, line: int, words: list[str]) -> dict[str, Any]:
-    """The sentence with the most of the words, and the line on which it starts."""
-    stems = {w[:5] for w in words if len(w) > 2}
-    sentences = list(re.finditer(r"[^.!?]+[.!?]*", text)) or list(re.finditer(r".+", text, re.DOTALL))
-    best = max(sentences, key=lambda m: len(stems & {w[:5] for w in re.findall(r"\w+", m[0].lower())}))
-    lead = len(best[0]) - len(best[0].lstrip())
-    quote = " ".join(best[0].split()).lstrip("#-* ")
-    return {"line": line + text.count("\n", 0, best.start() + lead), "quote": quote}
 
 
 @tool_factory
