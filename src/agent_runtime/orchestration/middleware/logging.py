@@ -11,6 +11,7 @@ from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
 CALLS = logging.getLogger("agent_runtime.calls")
+CALLS.addHandler(logging.NullHandler())  # a library is silent until the application configures logging
 
 
 class LoggingMiddleware(Middleware):

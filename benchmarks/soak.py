@@ -1,0 +1,153 @@
+"""The long form of the proofs: `make soak`. Mutants, a soak of mixed calls with faults, and the template fuzzer.
+
+Prints the figures that stand in docs/proof.md. Bounded to about ten minutes; no network, no files but temporary ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from tests import mutants
+
+from agent_runtime import AgentExecutor, AgentRuntimeError, RunLimits, TemplateError, Timeouts, gated, parse_template
+from agent_runtime.testing import ScriptedChatModel, say
+from agent_runtime.tools.gated_tool import gated_tool
+
+CALLS = 20_000
+CONCURRENT = 50
+FUZZ_S = 60
+
+
+@tool
+async def wait(seconds: float) -> str:
+    """Wait."""
+    await asyncio.sleep(seconds)
+    return "waited"
+
+
+def script(messages: list[Any]) -> Any:
+    """By what is asked: text, a tool call, a failure at once or in mid-stream."""
+    kind = int(str(messages[0].text)) % 10
+    if messages[-1].type == "tool" or kind < 5:
+        return say("some words to stream " * 3)
+    if kind < 8:
+        return say("", ("wait", {"seconds": 0.001}))
+    return say("one two three four", fail=ConnectionError("cut"), fail_after=0 if kind == 8 else 2)
+
+
+async def one(agent: AgentExecutor, number: int, dice: random.Random) -> str:
+    """One call in one of five ways: read whole, unary, left early, cancelled, timed out by the caller."""
+    way = dice.randrange(5)
+    try:
+        if way == 0:
+            return (await agent.execute(str(number))).status
+        if way == 1:
+            task = asyncio.create_task(agent.execute(str(number)))
+            await asyncio.sleep(dice.random() * 0.004)
+            task.cancel()
+            return (await task).status
+        async with asyncio.timeout(0.002 if way == 4 else None):
+            async with agent.execute_stream(str(number)) as stream:
+                async for _ in stream:
+                    if way == 3:
+                        break
+        return "streamed"
+    except AgentRuntimeError as error:
+        return error.code
+    except (asyncio.CancelledError, TimeoutError):
+        return "cancelled"
+
+
+async def soak() -> dict[str, Any]:
+    model = gated(ScriptedChatModel(script=script))
+    limits, timeouts = RunLimits(model_calls=10), Timeouts(run_s=30, idle_s=10, model_call_s=10)
+    agent = AgentExecutor(create_agent(model, [gated_tool(wait)]), gated=True, limits=limits, timeouts=timeouts)
+    dice, outcomes = random.Random(7), dict[str, int]()  # noqa: S311 - a seed that can be told
+    numbers = iter(range(CALLS))
+    before, rss = len(asyncio.all_tasks()), list[float]()
+
+    async def worker() -> None:
+        for number in numbers:
+            outcome = await one(agent, number, dice)
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            model.seen.clear()  # the scripted model keeps every call's messages
+            if number % (CALLS // 10) == 0:
+                gc.collect()
+                rss.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(CONCURRENT)))
+    took_s = time.perf_counter() - started
+    await asyncio.sleep(0.1)
+    events = agent.callback_handler
+    return {
+        "calls": sum(outcomes.values()),
+        "outcomes": dict(sorted(outcomes.items())),
+        "seconds": round(took_s, 1),
+        "tasks_left": len(asyncio.all_tasks()) - before,
+        "peak_rss_mb_by_tenth": [round(r) for r in rss],
+        "events_recorded": events.recorded,
+    }
+
+
+def fuzz() -> dict[str, Any]:
+    """Random edits of the shipped templates: each is read or refused with a place, and nothing else happens."""
+    dice = random.Random(11)  # noqa: S311
+    seeds = [path.read_text() for path in sorted(Path("templates").glob("*.yaml"))]
+    bits = [
+        "{{",
+        "}}",
+        "${",
+        "${X}",
+        "&a ",
+        "*a",
+        "!!int ",
+        "- ",
+        ": ",
+        "\t",
+        "\x00",
+        "é",
+        "[",
+        "{",
+        "'",
+        '"',
+        "1e999",
+        ".nan",
+        "\n",
+    ]
+    ends = {"read": 0, "refused": 0}
+    slowest, until = 0.0, time.monotonic() + FUZZ_S
+    while time.monotonic() < until:
+        text = list(dice.choice(seeds))
+        for _ in range(dice.randrange(1, 8)):
+            at = dice.randrange(len(text))
+            text[at : at + dice.randrange(3)] = dice.choice([list(dice.choice(bits)), [], text[at : at + 20]])
+        started = time.process_time()
+        try:
+            parse_template("".join(text), folder="templates")
+            ends["read"] += 1
+        except TemplateError as error:
+            assert all(p.line >= 1 and p.column >= 1 for p in error.problems)
+            ends["refused"] += 1
+        slowest = max(slowest, time.process_time() - started)
+    return {**ends, "slowest_ms": round(slowest * 1000)}
+
+
+def main() -> int:
+    failed = mutants.main()
+    print("soak", asyncio.run(soak()))
+    print("fuzz", fuzz())
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
