@@ -11,7 +11,7 @@ from langchain_core.runnables.config import merge_configs
 
 from agent_runtime.callback_handler import message_of
 from agent_runtime.models.gate import ModelCall
-from agent_runtime.models.run import GATED_TAG, Run, ToolCall, current_run
+from agent_runtime.models.run import GATED_TAG, Run, current_run
 
 
 class CallbackGate(BaseCallbackHandler):
@@ -71,7 +71,7 @@ class CallbackGate(BaseCallbackHandler):
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         if (call := self._pop(run_id)) is not None:
-            call.error(error)
+            call.abort(error)
 
     @staticmethod
     def _pop(run_id: UUID) -> Any:
@@ -86,13 +86,3 @@ CALLBACK_GATE = CallbackGate()
 def with_callback_gate(callbacks: Callbacks) -> Callbacks:
     """`callbacks` with the gate added for everything below; the given list or manager is left alone."""
     return merge_configs({"callbacks": callbacks}, {"callbacks": [CALLBACK_GATE]})["callbacks"]
-
-
-def abort_open_calls(run: Run, error: BaseException) -> None:
-    """Settle what was open when a run ended: on an abort LangChain fires neither `on_llm_end` nor `on_llm_error`."""
-    for call in list(run.open_calls.values()):
-        if isinstance(call, ToolCall):
-            call.error(error)
-        else:
-            call.abort(error)
-    run.open_calls.clear()

@@ -73,18 +73,18 @@ class ModelCall:
     __slots__ = (
         "_chars",
         "_messages",
-        "_run",
         "_started_s",
         "_tokens",
         "_usage",
         "call_id",
         "model",
         "provider",
+        "run",
         "settled",
     )
 
     def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> None:
-        self._run, self.model, self.provider, self._messages = run, model, provider, messages
+        self.run, self.model, self.provider, self._messages = run, model, provider, messages
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._started_s, self._tokens = time.perf_counter(), run.recorder.wants_tokens
         self.call_id = f"{run.context.run_id}:{run.context.usage.model_calls}"
@@ -96,7 +96,7 @@ class ModelCall:
         text = content if type(content) is str else str(message.text)
         self._chars += len(text)
         if self._tokens and text:
-            self._run.recorder.token(text, self._run.context.run_id, self.call_id)
+            self.run.recorder.token(text, self.run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:
             self._usage = add_usage(self._usage, usage)
 
@@ -107,7 +107,7 @@ class ModelCall:
             self._chars = len(str(message.text)) + _tool_call_chars(message)
             name = message.response_metadata.get("model_name")
             self.model = name if isinstance(name, str) and name else self.model
-        self._settle("llm_end", {"message": message} if self._run.recorder.content and message is not None else {})
+        self._settle("llm_end", {"message": message} if self.run.recorder.content and message is not None else {})
 
     def abort(self, error: BaseException) -> None:
         """Settle a call that failed or was cut.
@@ -132,7 +132,7 @@ class ModelCall:
             usage, estimated = self._estimate(usage), True
         cost = price_usd(self.provider, self.model, usage)
         inputs, outputs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-        for run in self._run.lineage:
+        for run in self.run.lineage:
             ledger = run.context.usage
             ledger.input_tokens += usage["input_tokens"]
             ledger.output_tokens += usage["output_tokens"]
@@ -151,7 +151,7 @@ class ModelCall:
         return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
 
     def _record(self, kind: str, data: dict[str, Any]) -> None:
-        self._run.record(kind, self.model, self.call_id, data, self._started_s)
+        self.run.record(kind, self.model, self.call_id, data, self._started_s)
 
 
 def _tool_call_chars(message: BaseMessage) -> int:

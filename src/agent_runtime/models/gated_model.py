@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from contextvars import ContextVar
 from functools import lru_cache
@@ -131,6 +131,7 @@ def _stream(cls: type[BaseChatModel]) -> Any:
             if call is None:
                 yield from chunks
                 return
+            call.run.open_streams[call] = None  # in a thread: it can be settled from outside, not closed
             try:
                 while (chunk := _next(chunks)) is not None:
                     call.chunk(chunk.message)
@@ -138,6 +139,8 @@ def _stream(cls: type[BaseChatModel]) -> Any:
             except BaseException as error:
                 call.abort(error)
                 raise
+            finally:
+                call.run.open_streams.pop(call, None)
             call.end()
 
     return _stream
@@ -165,6 +168,7 @@ def _astream(cls: type[BaseChatModel]) -> Any:
                     yield chunk
                 return
             source = chunks if timeout_s is None else _timed(chunks, timeout_s)
+            call.run.open_streams[call] = cast("AsyncGenerator[Any]", chunks)
             try:
                 step = source.__anext__
                 while True:
@@ -180,6 +184,8 @@ def _astream(cls: type[BaseChatModel]) -> Any:
             except BaseException as error:
                 call.abort(error)
                 raise
+            finally:
+                call.run.open_streams.pop(call, None)
             call.end()
 
     return _astream

@@ -28,7 +28,7 @@ _MEANS = {  # words of a question -> the words of column names that they point a
     "earn": "salary wage income", "paid": "salary wage", "revenue": "sale amount turnover", "sale": "revenue amount",
     "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "older": "age",
     "employee": "name", "person": "name", "who": "name employee student player", "people": "name", "long": "duration",
-}
+    "from": "origin source", "to": "destination"}
 _ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
 _NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _MONTHS = "january february march april may june july august september october november december".split()
@@ -95,12 +95,12 @@ class _Asked:
         self.measure = self.group = self.ranked = ""
         self.where = [*self._named_values(), *self._comparisons(), *self._periods()]
         self.function = next((n for n, says in _FUNCTIONS.items() if says & set(self.words)), "")
-        most, least = _MOST & set(self.words), _LEAST & set(self.words)
+        plain = set(_words(re.sub(r"\bat (?:least|most)\b", "", self.low)))  # "at least 3" is a bound, no ranking
+        most, least = _MOST & plain, _LEAST & plain
         self.order = "asc" if least and not most else "desc" if most or least else ""
         ranks, numbers = "|".join(_MOST | _LEAST | {"first"}), "|".join([r"\d{1,9}", *_NUMBERS])
-        n = re.search(rf"\b(?:{ranks})\s+({numbers})\b|\b({numbers})\s+(?:{ranks})\b", self.low)
-        count = (n[1] or n[2]) if n else ""
-        self.n: int | None = int(count) if count.isdigit() else _NUMBERS.get(count)
+        n = re.search(rf"\b(?<!\bat )(?:{ranks})\s+({numbers})\b|\b({numbers})\s+(?:{ranks})\b", self.low)
+        self.n: int | None = next((_NUMBERS.get(c) or int(c) for c in (n.groups() if n else ()) if c), None)
         self._calculation()
 
     def _of_best_file(self, fields: list[_Field]) -> list[_Field]:
@@ -114,7 +114,7 @@ class _Asked:
     def _mention(self, f: _Field) -> None:
         name = _words(f.name) or [f.name]
         for i, word in enumerate(self.words):
-            strength = 10.0 / len(name) * (word in name and word not in ("id", "name", "of"))
+            strength = 10.0 / len(name) * bool({word, word.removeprefix("un")} & {*name} - {"id", "name", "of"})
             strength = max(strength, 4.0 * bool(set(_MEANS.get(word, "").split()) & set(name)))
             if self.words[i : i + len(name)] == name:
                 strength = 10.0 * len(name) + 5
@@ -146,24 +146,23 @@ class _Asked:
             measure = next((f for f in numbers if set(_words(f.name)) & _ADDITIVE), next(iter(numbers), None))
         additive = measure is not None and bool(set(_words(measure.name)) & _ADDITIVE)
         entity = re.search(r"\b(?:which|who|what)\b(?! (?:is|was|are) the\b)", self.low)
-        ranked = bool(self.order)
         if self.order and not self.function:
             if measure is not None and (self.n or entity or group) and (group is None or group.distinct >= group.rows):
                 self.ranked, self.n, group = measure.name, self.n or 1, None
                 return
-            extreme = "max" if self.order == "desc" else "min"
             summed = bool(group and (additive or {"most", "least", "fewest"} & set(self.words)))
-            self.function = "count" if measure is None else "sum" if summed else extreme
+            self.function = "count" if measure is None else "sum" if summed else "min" if self.order == "asc" else "max"
         if group is not None:
             self.function = self.function or ("sum" if additive else "mean" if measure else "count")
+            self.n = self.n or (1 if self.order and entity else None)
             self.group, self.order = group.name, self.order or "desc"
-            self.n = self.n or (1 if ranked and entity else None)
         self.function = self.function or ("sum" if additive else "")
         self.measure = measure.name if measure is not None and self.function != "count" else ""
 
     def _grouping(self, texts: list[_Field]) -> _Field | None:
-        leads = {"per", "by", "each", "every", "which", "what", "top", "across", "who"}
+        leads = {"per", "by", "each", "every", "which", "what", "top", "who"}
         led = [f for f in texts if f.at >= 0 and leads & set(self.words[max(0, f.at - 2) : f.at + (f.strength == 4)])]
+        led = [f for f in led if self.order or not self.function or f.strength >= 10 or f.distinct < f.rows]
         return self._best(led + [f for f in texts if self.order and f.strength >= 5])
 
     def _says(self, value: str, f: _Field) -> bool:
@@ -173,15 +172,16 @@ class _Asked:
 
     def _named_values(self) -> Iterator[dict[str, Any]]:
         taken: list[str] = []
-        for f in self.fields:
-            value = max((v for v in f.values if self._says(v, f)), key=len, default="")
+        for f in sorted(self.fields, key=lambda f: -f.strength):
+            free = [v for v in f.values if self._says(v, f) and not any(v.lower() in t for t in taken)]
+            value = max(free, key=lambda v: (-self.low.find(v.lower()), len(v)), default="")
             yes_no = f.strength >= 5 and {v.lower() for v in f.values} <= {"yes", "no", "true", "false", "y", "n"}
-            if value and not any(value.lower() in t for t in taken):
+            if value:
                 taken.append(value.lower())
                 no = rf"\b(?:not|except|excluding|outside|without)\s+(?:\w+\s+)?{re.escape(value.lower())}"
                 yield {"column": f.name, "op": "!=" if re.search(no, self.low) else "=", "value": value}
             elif f.values and yes_no:
-                wanted = "nf" if {"not", "without", "non"} & set(self.words) else "yt"
+                wanted = "nf" if {"not", "without", "non", f"un{_words(f.name)[-1]}"} & set(self.words) else "yt"
                 yield from ({"column": f.name, "op": "=", "value": v} for v in f.values if v[0].lower() in wanted)
 
     def _comparisons(self) -> Iterator[dict[str, Any]]:
@@ -195,11 +195,11 @@ class _Asked:
 
     def _column_near(self, value: str, start: int, end: int) -> str:
         """The column that a number or date is compared with: named after it ("300 pages"), else before it."""
-        before, after = _words(self.low[:start]), _words(self.low[end:])[:2]
+        before, after = _words(self.low[:start]), set(_words(self.low[end:])[:3])
         is_date = "-" in value or bool(re.fullmatch(r"(?:19|20)\d\d", value))
         near = [f for f in self.fields if f.type == "number" and "-" not in value]
         near += [f for f in self.fields if is_date and (f.type == "date" or _words(f.name) == ["year"])]
-        after_it = [f for f in near if set(_words(f.name)) & set(after)]
+        after_it = [f for f in sorted(near, key=lambda f: -len(after & {*_words(f.name)})) if after & {*_words(f.name)}]
         word_at = {f.name: max((i for i, w in enumerate([*before, *_words(self.low[start:end])])
                    if {w, *_MEANS.get(w, "").split()} & set(_words(f.name))), default=-1) for f in near}  # fmt: skip
         named = sorted((f for f in near if word_at[f.name] >= 0), key=lambda f: -word_at[f.name])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
+from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +45,8 @@ class Run:
     """
 
     __slots__ = (
-        "context", "gate", "lineage", "open_calls", "prompt", "recorder", "refusal", "threads", "tool_counts",
-        "user_id",
+        "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "recorder", "refusal",
+        "threads", "tool_counts", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,7 @@ class Run:
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
+        self.open_streams: dict[ModelCall, AsyncGenerator[Any] | None] = {}
         self.threads: set[int] = set()
 
     def record(
@@ -80,6 +83,22 @@ class Run:
         for run in self.lineage:
             if run.refusal is not None:
                 raise Refused(run, run.refusal)
+
+    async def close(self, error: BaseException) -> None:
+        """Settle what was open when the run ended, and close the providers' streams.
+
+        On an abort LangChain fires neither `on_llm_end` nor `on_llm_error`, and it may leave a model's stream
+        suspended for the garbage collector to find: until then the provider would go on sending, and billing.
+        """
+        for call in list(self.open_calls.values()):
+            call.abort(error)
+        self.open_calls.clear()
+        while self.open_streams:
+            stream_call, stream = self.open_streams.popitem()
+            stream_call.abort(error)
+            if stream is not None:
+                with contextlib.suppress(RuntimeError):  # a task that is being cancelled is closing it just now
+                    await stream.aclose()
 
     def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Account for a tool call that is about to start; raises Refused when a limit forbids it."""
@@ -114,7 +133,7 @@ class ToolCall:
         data = {"output": output} if self._run.recorder.content else {}
         self._run.record("tool_end", self._name, self._call_id, data, self._started_s)
 
-    def error(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> None:
         """Report the tool's failure; control flow (an interrupt) is not one."""
         if not isinstance(error, GraphBubbleUp):
             data = {"error": type(error).__name__}

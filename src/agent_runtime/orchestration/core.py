@@ -15,7 +15,7 @@ from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command
 
 from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, LimitExceeded
-from agent_runtime.models.callback_gate import abort_open_calls, with_callback_gate
+from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import Refused, Run, current_run
 from agent_runtime.monitoring.prices import preload_price
 from agent_runtime.orchestration.messages import agent_input, answer_text, messages_in, new_messages, whole_message
@@ -100,14 +100,14 @@ class Core:
             raise AgentFailed("the agent raised CancelledError, but nobody cancelled the call") from error
         finally:
             current_run.reset(token)
-            self._close(run)
+            await self._close(run)
         if run.refusal is not None:  # something inside the agent swallowed it
             raise run.refusal
         return result
 
-    def _close(self, run: Run) -> None:
-        if run.open_calls:
-            abort_open_calls(run, asyncio.CancelledError())
+    async def _close(self, run: Run) -> None:
+        if run.open_calls or run.open_streams:
+            await run.close(asyncio.CancelledError())
         if left := len(run.threads):
             run.context.usage.sync_threads_left = left
             run.record("tool_thread_left", "", None, {"count": left})

@@ -50,7 +50,7 @@ def _run_method(cls: type[BaseTool]) -> Any:
         try:
             output = inner(self, tool_input, *args, **kwargs)
         except BaseException as error:
-            call.error(error)
+            call.abort(error)
             raise
         call.end(output)
         return output
@@ -67,7 +67,7 @@ def _arun_method(cls: type[BaseTool]) -> Any:
         try:
             output = await inner(self, tool_input, *args, **kwargs)
         except BaseException as error:
-            call.error(error)
+            call.abort(error)
             raise
         call.end(output)
         return output

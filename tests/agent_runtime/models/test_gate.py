@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import threading
 import time
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware, ToolErrorMiddleware
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
@@ -215,6 +218,37 @@ async def test_usage_of_an_aborted_stream_is_estimated(foreign: bool, no_tasks_l
     assert usage.input_tokens >= 5
     assert 8 <= usage.output_tokens < 100
     assert usage.model_calls == 1
+
+
+async def test_a_stream_that_langchain_leaves_suspended_is_closed_and_settled_at_once() -> None:
+    """Cancelled while a handler has the token, the model's generator stays suspended until it is collected."""
+    closed: list[str] = []
+    holding = asyncio.Event()
+
+    class Source(ScriptedChatModel):
+        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                async for chunk in super()._astream(*args, **kwargs):
+                    yield chunk
+            finally:
+                closed.append("closed")
+
+    class Hold(AsyncCallbackHandler):
+        async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            holding.set()
+            await asyncio.sleep(30)
+
+    keep: list[Any] = []
+    agent = AgentExecutor(create_agent(gated(Source(script=[say("one two three")]))), gated=True)
+    context = AgentContext("x", config={"callbacks": [Hold()]})
+    try:
+        async with agent.execute_stream(context):
+            await asyncio.wait_for(holding.wait(), 10)
+            keep += [o for o in gc.get_objects() if inspect.isasyncgen(o)]  # as a traceback does
+        assert closed == ["closed"]
+        assert (context.usage.estimated, context.usage.output_tokens) == (True, 1)
+    finally:
+        keep.clear()
 
 
 async def test_a_provider_that_sends_no_usage_is_estimated(make_agent: Any) -> None:

@@ -164,7 +164,7 @@ async def test_leaving_a_stream_closes_the_providers_socket(provider: str, no_ta
             if server.hung_up:
                 break
             await asyncio.sleep(0.02)
-        assert server.hung_up == 1
+        assert server.hung_up == 1, (server.requests, server.tasks)
     assert stream.context.usage.estimated is True
     assert stream.context.usage.cost_usd is not None
 
