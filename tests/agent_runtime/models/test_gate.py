@@ -234,7 +234,7 @@ async def test_a_stream_that_langchain_leaves_suspended_is_closed_and_settled_at
                 closed.append("closed")
 
     class Hold(AsyncCallbackHandler):
-        async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
             holding.set()
             await asyncio.sleep(30)
 
