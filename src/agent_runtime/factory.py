@@ -216,16 +216,16 @@ class AgentFactory:
         self.check_template(template)
         built = assemble(template, self.registry, values, agent_of, self._checkpointer)
         runtime = template.spec.runtime
-        timeout = runtime.timeout
+        limits, timeout = runtime.limits, runtime.timeout
         return AgentExecutor(
             built.agent,
             pipeline=self._layers(template),
-            limits=RunLimits(**dict(runtime.limits)),
-            timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call),
+            limits=RunLimits(**dict(limits)) if limits.model_fields_set else None,
+            timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call) if timeout.model_fields_set else None,
             callback_handler=self.callback_handler,
             name=template.metadata.name,
             description=template.metadata.description,
-            prompt=rendered_prompt(template, values),
+            prompt=rendered_prompt(template, values) if template.inputs else None,
             gated=built.gated,
             hold_text=built.hold_text,
             digest=template.digest,

@@ -43,11 +43,14 @@ class RunLimits:
                 raise ConfigurationError(f"limit {name} must be at least 1, not {value}")
 
 
+NO_LIMITS = RunLimits()
+
+
 class ModelGate:
     """Admits model calls and settles what they used. One per executor; it keeps no state of a call."""
 
     def __init__(self, limits: RunLimits | None = None, *, model_call_timeout_s: float | None = None) -> None:
-        self.limits = limits or RunLimits()
+        self.limits = limits or NO_LIMITS
         self.model_call_timeout_s = model_call_timeout_s
 
     def open(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> ModelCall:

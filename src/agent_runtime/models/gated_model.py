@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from contextvars import ContextVar
 from functools import lru_cache
@@ -21,6 +21,7 @@ from agent_runtime.monitoring.prices import preload_price
 M = TypeVar("M", bound=BaseChatModel)
 
 # Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only the outer one counts.
+# An async stream needs no such mark for each token: whether one of its steps is running can be seen on it.
 _inside: ContextVar[bool] = ContextVar("agent_runtime_inside_model_call", default=False)
 
 
@@ -54,7 +55,7 @@ def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
 
 def _open(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelCall | None:
     run = current_run.get()
-    if run is None or _inside.get():
+    if run is None or _inside.get() or run.in_stream_step():
         return None
     params = model._get_ls_params(**kwargs)
     name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
@@ -131,7 +132,7 @@ def _stream(cls: type[BaseChatModel]) -> Any:
             if call is None:
                 yield from chunks
                 return
-            call.run.open_streams[call] = None  # in a thread: it can be settled from outside, not closed
+            call.run.open_streams[call] = (None, None)  # in a thread: it can be settled from outside, not closed
             try:
                 while (chunk := _next(chunks)) is not None:
                     call.chunk(chunk.message)
@@ -168,17 +169,9 @@ def _astream(cls: type[BaseChatModel]) -> Any:
                     yield chunk
                 return
             source = chunks if timeout_s is None else _timed(chunks, timeout_s)
-            call.run.open_streams[call] = cast("AsyncGenerator[Any]", chunks)
+            call.run.open_streams[call] = (chunks, asyncio.current_task())
             try:
-                step = source.__anext__
-                while True:
-                    token = _inside.set(True)
-                    try:
-                        chunk = await step()
-                    except StopAsyncIteration:
-                        break
-                    finally:
-                        _inside.reset(token)
+                async for chunk in source:
                     call.chunk(chunk.message)
                     yield chunk
             except BaseException as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Run:
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
-        self.open_streams: dict[ModelCall, AsyncGenerator[Any] | None] = {}
+        self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
         self.threads: set[int] = set()
 
     def record(
@@ -94,11 +94,21 @@ class Run:
             call.abort(error)
         self.open_calls.clear()
         while self.open_streams:
-            stream_call, stream = self.open_streams.popitem()
+            stream_call, (stream, _) = self.open_streams.popitem()
             stream_call.abort(error)
             if stream is not None:
                 with contextlib.suppress(RuntimeError):  # a task that is being cancelled is closing it just now
                     await stream.aclose()
+
+    def in_stream_step(self) -> bool:
+        """Whether this task is inside a step of a model's stream: what it calls there is part of that call."""
+        if not self.open_streams:
+            return False
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # a thread
+            return False
+        return any(owner is task and s is not None and s.ag_running for s, owner in self.open_streams.values())
 
     def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Account for a tool call that is about to start; raises Refused when a limit forbids it."""

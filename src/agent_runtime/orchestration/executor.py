@@ -44,6 +44,9 @@ class Timeouts:
                 raise ConfigurationError(f"timeout {name} must be a positive number of seconds, not {value}")
 
 
+NO_TIMEOUTS = Timeouts()
+
+
 class AgentExecutor(AgentRunnable):
     """One agent behind the onion. Built once, shared by any number of concurrent calls.
 
@@ -81,7 +84,7 @@ class AgentExecutor(AgentRunnable):
         hold_text: bool = False,
         digest: str | None = None,
     ) -> None:
-        timeouts = timeouts or Timeouts()
+        timeouts = timeouts or NO_TIMEOUTS
         self.name, self.description = name, description
         self.callback_handler = callback_handler or AgentCallbackHandler()
         self.pipeline = (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)

@@ -70,7 +70,9 @@ class PartReader:
             return None
         call = self._calls.get(id(metadata)) or self._new_call(ns, message, metadata)
         content = message.content
-        if call[1] is None or type(content) is not str or not content or not is_plain(message):
+        if call[1] is None or type(content) is not str or not content:
+            return None
+        if message.additional_kwargs and not is_plain(message):
             return None
         self._progress.message_open = True
         self._streamed.add(call[1])

@@ -118,36 +118,36 @@ class AgentStream:
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Every chunk of the call, in order. Cancelling the wait for the next one loses none."""
-        while True:
-            try:
-                chunk = await self._next()
-            except StopAsyncIteration:
-                return
-            yield chunk
+        while await self._arrival():
+            yield self._take()
 
     def __aiter__(self) -> Self:
         self._started()
         return self
 
     async def __anext__(self) -> str:
-        while True:
-            chunk = await self._next()
+        while self._waiting or await self._arrival():
+            chunk = self._take()
             if type(chunk) is TextChunk and chunk.text:
                 return chunk.text
+        raise StopAsyncIteration
 
-    async def _next(self) -> Chunk:
+    async def _arrival(self) -> bool:
+        """Wait until a chunk is there; False at the end. Raises what the call raised, once, after its chunks."""
         task = self._started()
         while not self._waiting:
             if task.done():
-                if self._told:
-                    raise StopAsyncIteration
-                self._told = True
-                if task.cancelled():
-                    raise self._cancelled()
-                task.result()  # raises what the call raised
-                raise StopAsyncIteration
+                if not self._told:
+                    self._told = True
+                    if task.cancelled():
+                        raise self._cancelled()
+                    task.result()  # raises what the call raised
+                return False
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
+        return True
+
+    def _take(self) -> Chunk:
         chunk = self._waiting.popleft()
         self._room.set()
         if type(chunk) is TextChunk:

@@ -362,6 +362,32 @@ def test_limits_and_timeouts_must_be_positive(wrong: Any) -> None:
         wrong(**{name: 0})
 
 
+async def test_a_model_that_streams_by_its_other_methods_is_counted_once() -> None:
+    class Roundabout(ScriptedChatModel):
+        async def _astream(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            await self._agenerate(messages)  # as some providers do
+            async for chunk in super()._astream(messages, *args, **kwargs):
+                await self._agenerate(messages)
+                yield chunk
+
+    agent = AgentExecutor(create_agent(gated(Roundabout(script=[say("one two")]))), gated=True)
+    async with agent.execute_stream("x") as stream:
+        _ = [t async for t in stream]
+    assert (stream.result.usage.model_calls, stream.result.usage.total_tokens) == (1, 15)
+
+
+async def test_a_model_called_between_the_tokens_of_another_is_counted() -> None:
+    outer, inner = (gated(ScriptedChatModel(script=[say("one two")])) for _ in range(2))
+
+    async def node(state: MessagesState) -> Any:
+        async for _ in outer.astream("x"):
+            answer = await inner.ainvoke("y")
+        return {"messages": [answer]}
+
+    graph = StateGraph(MessagesState).add_node("n", node).set_entry_point("n").compile()
+    assert (await AgentExecutor(graph, gated=True).execute("x")).usage.model_calls == 4
+
+
 async def test_outside_a_run_gated_models_and_tools_are_themselves() -> None:
     model = gated(ScriptedChatModel(script=[say("hello there")]))
     assert (await model.ainvoke("x")).text == "hello there"
