@@ -12,11 +12,13 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
 from agent_runtime.errors import CallError, ConfigurationError, Problem, close_matches
 from agent_runtime.models.resolve import build_model
+from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
 from agent_runtime.template.prompt import placeholders, render_value
 from agent_runtime.template.spec import MiddlewareSpec, ModelSpec, ToolSpec
 from agent_runtime.tools.gated_tool import gated_tool
+from agent_runtime.types import AgentContext
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -76,15 +78,20 @@ def assemble(
     middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
     middleware += [_middleware(m, registry) for m in spec.middleware]
     middleware += _fallbacks(spec.model, registry)
-    agent = create_agent(
-        build_model(spec.model, registry.models),
-        [_tool(tool, registry, inputs, agent_of) for tool in spec.tools],
-        system_prompt=None if per_run_prompt else prompt,
-        middleware=middleware,
-        response_format=_response_format(template),
-        checkpointer=checkpointer,
-        name=template.metadata.name,
-    )
+    model = build_model(spec.model, registry.models)
+    tools = [_tool(tool, registry, inputs, agent_of) for tool in spec.tools]
+    try:
+        agent = create_agent(
+            model,
+            tools,
+            system_prompt=None if per_run_prompt else prompt,
+            middleware=middleware,
+            response_format=_response_format(template),
+            checkpointer=checkpointer,
+            name=template.metadata.name,
+        )
+    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:  # LangChain's own checks
+        raise ConfigurationError(f"template '{template.metadata.name}' cannot be built: {error}") from error
     return Assembled(
         agent,
         gated=not any(m.use in registry.middleware for m in spec.middleware),
@@ -115,7 +122,7 @@ def agent_tool(executor: AgentExecutor, name: str | None = None, description: st
 
     async def ask(request: str) -> str:
         try:
-            return (await executor.execute(request)).output
+            return (await executor.execute(_inner_call(request))).output
         except CallError as error:
             raise ToolException(f"{error.code}: {error}") from error
 
@@ -125,6 +132,13 @@ def agent_tool(executor: AgentExecutor, name: str | None = None, description: st
         description=description or executor.description or f"Ask the agent '{executor.name}'.",
         handle_tool_error=True,
     )
+
+
+def _inner_call(request: str) -> AgentContext:
+    run = current_run.get()
+    if run is None:
+        return AgentContext(request)
+    return AgentContext(request, principal=run.context.principal, deadline=run.context.deadline)
 
 
 def _response_format(template: AgentTemplate) -> Any:

@@ -112,6 +112,8 @@ class AgentCallbackHandler(GraphCallbackHandler):
         self.capture = frozenset(capture)
         self.content, self.on_token, self.bus = content, on_token, bus
         self.recorded = 0
+        self.dropped = 0
+        """Events that made room for newer ones."""
         self._ring: deque[CallbackEvent] = deque(maxlen=max_events)
         self._open: dict[str, tuple[str, str, float, dict[str, Any]]] = {}  # id: name, root id, start, metadata
 
@@ -120,16 +122,12 @@ class AgentCallbackHandler(GraphCallbackHandler):
         """Whether anybody asked for streamed tokens; a producer may skip the call when nobody did."""
         return self.on_token is not None or "token" in self.capture
 
-    @property
-    def dropped(self) -> int:
-        """Events that made room for newer ones."""
-        return self.recorded - len(self._ring)
-
     def record(self, event: CallbackEvent) -> None:
         """Keep `event` and publish it, if its family is captured. Never waits."""
         if _family(event.type) not in self.capture:
             return
         self.recorded += 1
+        self.dropped += len(self._ring) == self._ring.maxlen
         self._ring.append(event)
         if self.bus is not None and self.bus.active:
             self.bus.publish(

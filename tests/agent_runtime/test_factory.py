@@ -279,6 +279,11 @@ async def test_layers_and_langchain_middleware_are_named_where_they_belong(facto
     assert (await bare.create_agent(template("{model: script}")).execute("x")).output == "x!"
 
 
+def test_what_langchain_refuses_to_build_is_a_configuration_error(factory: AgentFactory) -> None:
+    with pytest.raises(ConfigurationError, match="remove duplicate middleware"):
+        factory.create_agent(template("{model: script, middleware: [{use: tool_retry}, {use: tool_retry}]}"))
+
+
 async def test_pii_in_the_answer_is_not_streamed_before_it_is_redacted(factory: AgentFactory) -> None:
     factory.register_model("leaky", ScriptedChatModel(script=[say("write to ada@example.org now")]))
     spec = "{model: leaky, middleware: [{use: pii, pii_type: email, apply_to_output: true}]}"

@@ -12,10 +12,14 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langgraph.errors import GraphBubbleUp
 
 from agent_runtime.errors import ConfigurationError, LimitExceeded
+from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.prices import price_usd
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from agent_runtime.models.run import Run
+    from agent_runtime.types import Usage
 
 CHARS_PER_TOKEN = 4
 """The usual rule of thumb for English; used only where a provider sends no figures, and marked `estimated`."""
@@ -55,12 +59,14 @@ class ModelGate:
 
     def open(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> ModelCall:
         """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent."""
-        run.check_refusal()
-        for each in run.lineage:
-            each.gate._check(each)
-        for each in run.lineage:
-            each.context.usage.model_calls += 1
-        return ModelCall(run, model, provider, messages)
+        with LEDGER:
+            run.check_refusal()
+            for each in run.lineage:
+                each.gate._check(each)
+            for each in run.lineage:
+                each.context.usage.model_calls += 1
+            number = run.context.usage.model_calls
+        return ModelCall(run, model, provider, messages, number)
 
     def _check(self, run: Run) -> None:
         limits, used = self.limits, run.context.usage
@@ -86,11 +92,11 @@ class ModelCall:
         "settled",
     )
 
-    def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> None:
+    def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage], number: int) -> None:
         self.run, self.model, self.provider, self._messages = run, model, provider, messages
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._started_s, self._tokens = time.perf_counter(), run.recorder.wants_tokens
-        self.call_id = f"{run.context.run_id}:{run.context.usage.model_calls}"
+        self.call_id = f"{run.context.run_id}:{number}"
         run.record("llm_start", model, self.call_id, {"messages": messages} if run.recorder.content else {})
 
     def chunk(self, message: BaseMessage) -> None:
@@ -134,16 +140,9 @@ class ModelCall:
         if usage is None or not whole:
             usage, estimated = self._estimate(usage), True
         cost = price_usd(self.provider, self.model, usage)
-        inputs, outputs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-        for run in self.run.lineage:
-            ledger = run.context.usage
-            ledger.input_tokens += usage["input_tokens"]
-            ledger.output_tokens += usage["output_tokens"]
-            ledger.cache_read_tokens += inputs.get("cache_read", 0)
-            ledger.cache_write_tokens += inputs.get("cache_creation", 0)
-            ledger.reasoning_tokens += outputs.get("reasoning", 0)
-            ledger.estimated |= estimated
-            ledger.add_cost(cost)
+        with LEDGER:
+            for run in self.run.lineage:
+                _add(run.context.usage, usage, cost, estimated=estimated)
         counts = {"input_tokens": usage["input_tokens"], "output_tokens": usage["output_tokens"]}
         self._record(kind, {**counts, "estimated": estimated, **data})
 
@@ -155,6 +154,17 @@ class ModelCall:
 
     def _record(self, kind: str, data: dict[str, Any]) -> None:
         self.run.record(kind, self.model, self.call_id, data, self._started_s)
+
+
+def _add(ledger: Usage, usage: UsageMetadata, cost_usd: Decimal | None, *, estimated: bool) -> None:
+    inputs, outputs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
+    ledger.input_tokens += usage["input_tokens"]
+    ledger.output_tokens += usage["output_tokens"]
+    ledger.cache_read_tokens += inputs.get("cache_read", 0)
+    ledger.cache_write_tokens += inputs.get("cache_creation", 0)
+    ledger.reasoning_tokens += outputs.get("reasoning", 0)
+    ledger.estimated |= estimated
+    ledger.add_cost(cost_usd)
 
 
 def _tool_call_chars(message: BaseMessage) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections import Counter
 from contextvars import ContextVar
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 GATED_TAG = "agent_runtime:gated"
 """On models and tools that report to the run by themselves, so that the callback route skips them."""
+
+LEDGER = threading.Lock()
+"""Held while a ledger is checked and changed: sync tools, and the models they call, run in threads."""
 
 current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
 
@@ -112,20 +116,26 @@ class Run:
 
     def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Account for a tool call that is about to start; raises Refused when a limit forbids it."""
-        self.check_refusal()
-        for run in self.lineage:
-            limits, used = run.gate.limits, run.context.usage
-            if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
-                raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls))
-        if (maximum := self.gate.limits.tool_loop) is not None:
-            key = f"{name} {json.dumps(args, sort_keys=True, default=str)}"
-            self.tool_counts[key] += 1
-            if self.tool_counts[key] > maximum:
-                raise self.refuse(ToolLoop("tool_loop", maximum, f"'{name}' with the same arguments"))
-        for run in self.lineage:
-            run.context.usage.tool_calls += 1
-            run.context.progress.tools_started += 1
+        with LEDGER:
+            self.check_refusal()
+            for run in self.lineage:
+                limits, used = run.gate.limits, run.context.usage
+                if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
+                    raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls))
+            self._check_loop(name, args)
+            for run in self.lineage:
+                run.context.usage.tool_calls += 1
+                run.context.progress.tools_started += 1
         return ToolCall(self, name, args, call_id)
+
+    def _check_loop(self, name: str, args: Any) -> None:
+        maximum = self.gate.limits.tool_loop
+        if maximum is None:
+            return
+        key = f"{name} {json.dumps(args, sort_keys=True, default=str)}"
+        self.tool_counts[key] += 1
+        if self.tool_counts[key] > maximum:
+            raise self.refuse(ToolLoop("tool_loop", maximum, f"'{name}' with the same arguments"))
 
 
 class ToolCall:

@@ -24,6 +24,7 @@ from agent_runtime import (
     CallTimeout,
     ConfigurationError,
     LimitExceeded,
+    Principal,
     RunLimits,
     Timeouts,
     ToolLoop,
@@ -139,6 +140,31 @@ async def test_the_same_tool_call_again_and_again_is_a_loop(make_agent: Any) -> 
         await agent.execute("x")
     assert refused.value.code == "tool_loop"
     assert refused.value.usage.tool_calls == 3
+
+
+async def test_tools_that_start_at_once_in_threads_do_not_slip_past_the_limit(make_agent: Any) -> None:
+    ran: list[int] = []
+
+    @tool
+    def work(n: int) -> str:
+        """Work in a thread."""
+        ran.append(n)
+        return "done"
+
+    calls = [("work", {"n": n}) for n in range(60)]
+    agent, _ = make_agent([say("", *calls), say("ok")], [work], limits=RunLimits(tool_calls=25))
+    with pytest.raises(LimitExceeded):
+        await agent.execute("x")
+    assert len(ran) <= 25
+    agent, _ = make_agent([say("", *calls), say("ok")], [work])
+    assert (await agent.execute("x")).usage.tool_calls == 60
+
+
+async def test_an_inner_agent_is_called_by_the_outer_ones_caller(make_agent: Any) -> None:
+    inner, _ = make_agent([say("inside")], name="inner")
+    agent, _ = make_agent([say("", ("inner", {"request": "q"})), say("ok")], [agent_tool(inner)])
+    await agent.with_caller(principal=Principal("ada")).execute("x")
+    assert {e.user_id for e in inner.callback_handler.events()} == {"ada"}
 
 
 async def test_max_steps_is_a_limit_not_a_recursion_error(make_agent: Any) -> None:

@@ -71,6 +71,8 @@ class ProviderServer:
             await self.send(writer, answer.status, json.dumps(error).encode(), headers=answer.headers)
         elif answer.body is not None:
             await self.send(writer, 200, answer.body)
+        elif not request.get("stream") and answer.cut_after is not None:
+            return
         elif not request.get("stream"):
             body = anthropic_message(answer) if anthropic else openai_message(answer)
             await self.send(writer, 200, json.dumps(body).encode())
