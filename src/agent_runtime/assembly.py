@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
-from agent_runtime.errors import CallError, ConfigurationError, Problem, close_matches
+from agent_runtime.errors import CallError, ConfigurationError, InputInvalid, Problem, close_matches
 from agent_runtime.models.resolve import build_model
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.prompt import PromptMiddleware
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
 
 
-def unknown_names(template: AgentTemplate, registry: Registry, layers: Collection[str]) -> list[Problem]:
-    """A problem for each tool, middleware, layer or workflow that the template names and nobody registered."""
+AFTER_HOOKS = ("after_model", "aafter_model", "after_agent", "aafter_agent")
+
+
+def unknown_names(
+    template: AgentTemplate, registry: Registry, layers: Collection[str], templates: Collection[str]
+) -> list[Problem]:
+    """A problem for each name in the template, and in the agents it names by path, that nobody registered."""
     spec, found = template.spec, list[Problem]()
 
     def check(path: str, kind: str, name: str | None, known: Collection[str]) -> None:
@@ -39,12 +45,15 @@ def unknown_names(template: AgentTemplate, registry: Registry, layers: Collectio
     for i, tool in enumerate(spec.tools):
         check(f"spec.tools.{i}.use" if tool.use else "", "tool", tool.use, registry.tools)
         check(f"spec.tools.{i}.ref" if tool.ref else "", "tool", tool.ref, registry.allowed_refs)
+        check(f"spec.tools.{i}.agent" if tool.agent else "", "template", tool.agent, {*template.agents, *templates})
     for i, middleware in enumerate(spec.middleware):
         known = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
         check(f"spec.middleware.{i}.use", "middleware", middleware.use, known)
     for i, name in enumerate(spec.runtime.pipeline or ()):
         check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
     check("spec.workflow", "workflow", spec.workflow, registry.workflows)
+    for inner in template.agents.values():
+        found += unknown_names(inner, registry, layers, templates)
     return found
 
 
@@ -95,7 +104,7 @@ def assemble(
     return Assembled(
         agent,
         gated=not any(m.use in registry.middleware for m in spec.middleware),
-        hold_text=any(m.use in REWRITES_ANSWER and _extra(m).get("apply_to_output") for m in spec.middleware),
+        hold_text=any(_rewrites(m, registry) for m in spec.middleware),
     )
 
 
@@ -123,7 +132,7 @@ def agent_tool(executor: AgentExecutor, name: str | None = None, description: st
     async def ask(request: str) -> str:
         try:
             return (await executor.execute(_inner_call(request))).output
-        except CallError as error:
+        except (CallError, InputInvalid) as error:
             raise ToolException(f"{error.code}: {error}") from error
 
     return StructuredTool.from_function(
@@ -153,6 +162,15 @@ def _extra(spec: MiddlewareSpec) -> dict[str, Any]:
     return dict(spec.model_extra or {})
 
 
+def _rewrites(spec: MiddlewareSpec, registry: Registry) -> bool:
+    """Whether a middleware may change a message after the model has streamed it."""
+    if spec.use not in registry.middleware:
+        return spec.use in REWRITES_ANSWER and bool(_extra(spec).get("apply_to_output"))
+    found = registry.middleware[spec.use]
+    cls = found if inspect.isclass(found) else type(found)
+    return any(getattr(cls, hook) is not getattr(AgentMiddleware, hook) for hook in AFTER_HOOKS)
+
+
 def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
     if not spec.fallbacks:
         return []
@@ -171,8 +189,8 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
     for name in MODEL_ARGUMENTS:
         if isinstance(args.get(name), str):
             args[name] = build_model(ModelSpec(id=args[name]), registry.models)
-    args, rest = _special(spec.use, args, registry)
     try:
+        args, rest = _special(spec.use, args, registry)
         inspect.signature(found).bind(*rest, **args)
         return found(*rest, **args)
     except (TypeError, ValueError) as error:
@@ -182,7 +200,9 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
 def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Any]]:
     """The few arguments that YAML cannot say the way Python does."""
     if name == "model_fallback":
-        return {}, [build_model(ModelSpec(id=m), registry.models) for m in args.get("models", [])]
+        if set(args) != {"models"}:
+            raise ValueError("give its models as a list: models: [...]")
+        return {}, [build_model(ModelSpec(id=m), registry.models) for m in args["models"]]
     if name == "context_editing":
         from langchain.agents.middleware import ClearToolUsesEdit
 

@@ -210,7 +210,8 @@ class AgentCallbackHandler(GraphCallbackHandler):
         call_id = str(run_id)
         if call_id in self._open:
             self._record(kind, call_id, None, data)
-            del self._open[call_id]
+            if self._open.pop(call_id)[1] == call_id:  # the root: what was aborted below it got no end
+                self._open = {k: v for k, v in self._open.items() if v[1] != call_id}
 
     def _record(self, kind: str, call_id: str, parent_id: str | None, data: dict[str, Any]) -> None:
         name, root, started, metadata = self._open[call_id]

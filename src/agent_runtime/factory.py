@@ -69,6 +69,7 @@ class AgentFactory:
         self._pipeline, self._checkpointer, self._max_agents = pipeline, checkpointer, max_agents
         self._templates: dict[str, AgentTemplate | Path] = dict(shipped_templates())
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
+        self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
         self._lock = threading.RLock()
 
     async def __aenter__(self) -> Self:
@@ -91,18 +92,23 @@ class AgentFactory:
         """
         if overrides:
             template = _overridden(template, overrides)
-        values = resolve_inputs(template, inputs) if inputs else None  # None: the defaults, looked at when building
-        key = self._key(template, values)
+        values = self._values(template, inputs)
+        try:
+            key = self._key(template, values)
+        except RecursionError:
+            raise ConfigurationError(
+                f"template '{template.metadata.name}': its agents call each other in a circle"
+            ) from None
         with self._lock:
             built = self._built.get(key)
             if built is None:
-                built = self._build(template, resolve_inputs(template, None) if values is None else values)
-                self._built[key] = built
+                built = self._built[key] = self._build(template, values)
                 while len(self._built) > self._max_agents:
                     self._built.popitem(last=False)
             else:
                 self._built.move_to_end(key)
-        return built.with_prompt(None if values is None else rendered_prompt(template, values))
+        # What is kept has no prompt of its own: one caller's inputs must not reach another.
+        return built.with_prompt(rendered_prompt(template, values) if template.inputs else None)
 
     def create_from_template(
         self,
@@ -158,7 +164,7 @@ class AgentFactory:
     def check_template(self, template: AgentTemplate) -> None:
         """Raise TemplateError for every name in `template` that is not registered here. Builds nothing."""
         layers = {*DEFAULT_ORDER, *self.registry.layers}
-        if problems := unknown_names(template, self.registry, layers):
+        if problems := unknown_names(template, self.registry, layers, self._templates):
             raise TemplateError(problems)
 
     def list_templates(self) -> list[str]:
@@ -196,15 +202,28 @@ class AgentFactory:
 
     # -- building ------------------------------------------------------------------------------------------
 
-    def _key(self, template: AgentTemplate, values: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    def _values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+        if inputs or not template.inputs:
+            return resolve_inputs(template, inputs)
+        if template.identity not in self._defaults:
+            if len(self._defaults) >= self._max_agents:
+                self._defaults.clear()
+            self._defaults[template.identity] = resolve_inputs(template, None)
+        return self._defaults[template.identity]
+
+    def _key(self, template: AgentTemplate, values: Mapping[str, Any]) -> tuple[Any, ...]:
         spec = template.spec
         auto = auto_model()[0] if spec.model is not None and spec.model.id == "auto" else ""
         secret = "" if spec.model is None else secret_version(spec.model.api_key)
         args = ""
-        if values is not None and (used := [t.args for t in spec.tools if uses_inputs(t.args)]):
+        if values and (used := [t.args for t in spec.tools if uses_inputs(t.args)]):
             args = repr(render_value(used, values))
-        inner = tuple([self._key(self._inner(template, t.agent), None) for t in spec.tools if t.agent])
+        inner = tuple([self._inner_key(template, t.agent) for t in spec.tools if t.agent])
         return (template.identity, self.registry.generation, auto, secret, args, inner)
+
+    def _inner_key(self, template: AgentTemplate, name: str) -> tuple[Any, ...]:
+        inner = self._inner(template, name)
+        return self._key(inner, self._values(inner, None))
 
     def _inner(self, template: AgentTemplate, name: str) -> AgentTemplate:
         return template.agents.get(name) or self.get_template(name)
@@ -225,7 +244,6 @@ class AgentFactory:
             callback_handler=self.callback_handler,
             name=template.metadata.name,
             description=template.metadata.description,
-            prompt=rendered_prompt(template, values) if template.inputs else None,
             gated=built.gated,
             hold_text=built.hold_text,
             digest=template.digest,

@@ -1,8 +1,7 @@
-"""What a template may name: tools, models, LangChain middleware, runtime layers, stores and workflows."""
+"""What a template may name: tools, models, LangChain middleware, runtime layers and workflows."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -54,7 +53,6 @@ class Registry:
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
         self.layers: dict[str, Any] = {}
-        self.stores: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
 
     def put(self, table: dict[str, Any], name: str, component: Any) -> None:
@@ -118,13 +116,3 @@ def tool_factory(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function that makes a tool from a template's `args`, to tell it from a function that is one."""
     function._makes_tool = True  # type: ignore[attr-defined]
     return function
-
-
-def code_digest(component: Any) -> str:
-    """A digest of a component's code, so that a changed tool is never served from an old build."""
-    target = getattr(component, "coroutine", None) or getattr(component, "func", None) or component
-    try:
-        source = inspect.getsource(target if inspect.isroutine(target) or inspect.isclass(target) else type(target))
-    except (OSError, TypeError):
-        source = repr(type(component))
-    return hashlib.sha256(source.encode()).hexdigest()

@@ -135,12 +135,13 @@ class Usage:
 class Progress:
     """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
 
-    __slots__ = ("message_open", "resumable", "tools_started")
+    __slots__ = ("message_open", "model_error", "resumable", "tools_started")
 
     def __init__(self) -> None:
         self.tools_started = 0
         self.message_open = False
         """A message has been emitted in part; running its model call again would show its text twice."""
+        self.model_error: BaseException | None = None  # what the last failed model call raised
         self.resumable = False
         """The agent has a checkpoint of this call, so `input=None` continues it and repeats no finished tool."""
 
@@ -260,13 +261,10 @@ class AgentResult:
         return self.usage.cost_usd
 
     def with_text(self, text: str) -> AgentResult:
-        """The same result with another answer text, in `output`, `messages` and `value` alike.
-
-        A layer that changes the answer returns this, and emits the changed text itself.
-        """
+        """The same result with another answer text everywhere; the layer emits the changed text itself."""
         messages = list(self.messages)
         value: Any = text
-        answer = next((i for i in reversed(range(len(messages))) if messages[i].type == "ai"), None)
+        answer = next((i for i in reversed(range(len(messages))) if messages[i].type in ("ai", "tool")), None)
         if answer is not None:
             old = messages[answer]
             messages[answer] = old.model_copy(update={"content": text})
@@ -275,9 +273,10 @@ class AgentResult:
                     **self.value,
                     "messages": [messages[answer] if m is old else m for m in self.value["messages"]],
                 }
+                value.pop("structured_response", None)
             else:
                 value = messages[answer]
-        return dataclasses.replace(self, output=text, value=value, messages=messages)
+        return dataclasses.replace(self, output=text, value=value, messages=messages, structured_response=None)
 
     def to_dict(self) -> dict[str, Any]:
         """The documented JSON form (the CLI's `--json`): no messages, no raw value."""

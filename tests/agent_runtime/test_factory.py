@@ -21,6 +21,7 @@ from agent_runtime import (
     ConfigurationError,
     EventBus,
     Handler,
+    InputInvalid,
     LimitExceeded,
     Middleware,
     MissingExtra,
@@ -108,6 +109,25 @@ async def test_prompt_inputs_do_not_compile_a_graph_and_do_not_mix(factory: Agen
         async with agent.execute_stream("x") as stream:
             _ = [t async for t in stream]
     assert seen == ["Hello you"] * 2 + ["Hello ada"] * 2 + ["Hello bob"] * 2
+
+
+async def test_one_callers_inputs_never_reach_another(factory: AgentFactory) -> None:
+    seen: list[str] = []
+
+    def script(messages: list[Any]) -> Any:
+        seen.append(str(messages[0].text))
+        return say("ok")
+
+    factory.register_model("echo", ScriptedChatModel(script=script))
+    inputs = "inputs: {type: object, properties: {name: {type: string, default: nobody}}}\n"
+    one = template("{model: echo, system_prompt: 'I am {{ inputs.name }}'}", inputs)
+    await factory.create_agent(one, {"name": "alice"}).execute("x")
+    await factory.create_agent(one).execute("x")
+    assert seen == ["I am alice", "I am nobody"]
+    needed = template("{model: echo, system_prompt: 'Me: {{ inputs.name }}'}", inputs.replace(", default: nobody", ""))
+    factory.create_agent(needed, {"name": "bob"})
+    with pytest.raises(InputInvalid, match="name"):
+        factory.create_agent(needed)
 
 
 async def test_tool_inputs_are_part_of_what_is_kept(tmp_path: Path) -> None:
@@ -231,8 +251,14 @@ async def test_an_agent_is_a_tool_of_another(tmp_path: Path, factory: AgentFacto
     factory.register_model("outer", ScriptedChatModel(script=script))
     agent = factory.create_agent(template("{model: outer, tools: [{agent: inner, as: helper}]}"))
     assert (await agent.execute("x")).usage.model_calls == 3
-    with pytest.raises(UnknownComponent, match="nobody"):
-        factory.create_agent(template("{model: outer, tools: [{agent: nobody}]}"))
+    for unknown in (UnknownComponent, TemplateError):
+        with pytest.raises(unknown, match="nobody"):
+            broken = template("{model: outer, tools: [{agent: nobody}]}")
+            factory.create_agent(broken) if unknown is UnknownComponent else factory.check_template(broken)
+    factory.register_template(template("{model: outer, tools: [{agent: b}]}"), "a")
+    factory.register_template(template("{model: outer, tools: [{agent: a}]}"), "b")
+    with pytest.raises(ConfigurationError, match="in a circle"):
+        factory.create_from_template("a")
 
 
 async def test_a_registered_workflow_runs_behind_the_onion(factory: AgentFactory) -> None:
@@ -282,6 +308,19 @@ async def test_layers_and_langchain_middleware_are_named_where_they_belong(facto
 def test_what_langchain_refuses_to_build_is_a_configuration_error(factory: AgentFactory) -> None:
     with pytest.raises(ConfigurationError, match="remove duplicate middleware"):
         factory.create_agent(template("{model: script, middleware: [{use: tool_retry}, {use: tool_retry}]}"))
+
+
+async def test_text_that_a_registered_middleware_may_rewrite_is_held_back(factory: AgentFactory) -> None:
+    class Redact(AgentMiddleware):
+        def after_model(self, state: Any, runtime: Any) -> Any:
+            return {"messages": [state["messages"][-1].model_copy(update={"content": "[redacted]"})]}
+
+    factory.register_middleware("redact", Redact)
+    async with factory.create_agent(template("{model: script, middleware: [{use: redact}]}")).execute_stream(
+        "x"
+    ) as stream:
+        assert [t async for t in stream] == ["[redacted]"]
+    assert stream.text == "[redacted]"
 
 
 async def test_pii_in_the_answer_is_not_streamed_before_it_is_redacted(factory: AgentFactory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -78,4 +79,9 @@ def main(args: list[str] | None = None) -> None:
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
         code = exit_code(error)
+    except Exception as error:
+        if os.environ.get("AGENT_RUNTIME_TRACEBACK"):
+            raise
+        click.echo(f"{click.style('error:', fg='red')} internal: {type(error).__name__}: {error}", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

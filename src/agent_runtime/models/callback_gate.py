@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -63,20 +64,40 @@ class CallbackGate(BaseCallbackHandler):
             return
         inputs = kwargs.get("inputs")
         args = input_str if inputs is None else inputs
+        if _in_thread():
+            for each in run.lineage:
+                each.threads.add(run_id)
         run.open_calls[run_id] = run.open_tool((serialized or {}).get("name", "tool"), args, kwargs.get("tool_call_id"))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._thread_ended(run_id)
         if (call := self._pop(run_id)) is not None:
             call.end(output)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._thread_ended(run_id)
         if (call := self._pop(run_id)) is not None:
             call.abort(error)
+
+    @staticmethod
+    def _thread_ended(run_id: UUID) -> None:
+        run = current_run.get()
+        for each in () if run is None else run.lineage:
+            each.threads.discard(run_id)
 
     @staticmethod
     def _pop(run_id: UUID) -> Any:
         run: Run | None = current_run.get()
         return None if run is None else run.open_calls.pop(run_id, None)
+
+
+def _in_thread() -> bool:
+    """Whether this is a worker thread: there a sync tool runs, and nothing can stop it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 CALLBACK_GATE = CallbackGate()

@@ -80,6 +80,7 @@ class ModelCall:
     """One admitted model call. Exactly one of `end` and `abort` settles it; later ones do nothing."""
 
     __slots__ = (
+        "_began",
         "_chars",
         "_messages",
         "_started_s",
@@ -95,6 +96,7 @@ class ModelCall:
     def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage], number: int) -> None:
         self.run, self.model, self.provider, self._messages = run, model, provider, messages
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
+        self._began = False
         self._started_s, self._tokens = time.perf_counter(), run.recorder.wants_tokens
         self.call_id = f"{run.context.run_id}:{number}"
         run.record("llm_start", model, self.call_id, {"messages": messages} if run.recorder.content else {})
@@ -103,7 +105,10 @@ class ModelCall:
         """Count one streamed chunk, so that an aborted stream can be settled."""
         content = message.content
         text = content if type(content) is str else str(message.text)
+        self._began = True
         self._chars += len(text)
+        if not text:
+            self._chars += _silent_chars(message)
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:
@@ -124,8 +129,9 @@ class ModelCall:
         A provider that answered with an error bills nothing, so a call that streamed nothing and failed by
         itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated.
         """
+        self.run.context.progress.model_error = error
         timed_out = "Timeout" in type(error).__name__  # ours, asyncio's and each SDK's own
-        if not (timed_out or self._chars or self._usage is not None or not isinstance(error, Exception)):
+        if not (timed_out or self._began or not isinstance(error, Exception)):
             if not self.settled and not isinstance(error, GraphBubbleUp):
                 self.settled = True
                 self._record("llm_error", {"error": type(error).__name__})
@@ -165,6 +171,13 @@ def _add(ledger: Usage, usage: UsageMetadata, cost_usd: Decimal | None, *, estim
     ledger.reasoning_tokens += outputs.get("reasoning", 0)
     ledger.estimated |= estimated
     ledger.add_cost(cost_usd)
+
+
+def _silent_chars(message: BaseMessage) -> int:
+    """Characters of a chunk that are billed but are no text: tool-call arguments and reasoning."""
+    calls = sum(len(c["args"] or "") for c in getattr(message, "tool_call_chunks", ()))
+    blocks = message.content if isinstance(message.content, list) else ()
+    return calls + sum(len(str(b.get("reasoning") or b.get("thinking") or "")) for b in blocks if isinstance(b, dict))
 
 
 def _tool_call_chars(message: BaseMessage) -> int:

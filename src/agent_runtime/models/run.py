@@ -64,7 +64,7 @@ class Run:
         self.tool_counts: Counter[str] = Counter()
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
         self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
-        self.threads: set[int] = set()
+        self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id
 
     def record(
         self, kind: str, name: str, call_id: str | None, data: dict[str, Any], started_s: float | None = None

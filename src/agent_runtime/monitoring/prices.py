@@ -19,7 +19,8 @@ def _price_entry(provider: str, model: str) -> tuple[Any, Any] | None:
     from genai_prices import data_snapshot
 
     snapshot = data_snapshot.get_snapshot()
-    for provider_id in (provider, None):  # a gateway's own name may be unknown where the model's is not
+    # Only where nobody said who bills is the model's name enough: a local one has no provider's price.
+    for provider_id in (provider,) if provider != "unknown" else (None,):
         try:
             return snapshot.find_provider_model(model, None, provider_id, None)
         except LookupError:
@@ -54,5 +55,8 @@ def price_usd(provider: str, model: str, usage: UsageMetadata) -> Decimal | None
         cache_write_tokens=cached.get("cache_creation") or None,
     )
     found_provider, found_model = entry
-    total: Decimal = found_model.calc_price(billed, found_provider).total_price
+    try:
+        total: Decimal = found_model.calc_price(billed, found_provider).total_price
+    except (ValueError, LookupError):  # figures that contradict each other: the cost is unknown, the answer is not lost
+        return None
     return total

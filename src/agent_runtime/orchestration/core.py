@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
 from langgraph.errors import GraphRecursionError
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command
+from langgraph.types import Command, GraphOutput
 
-from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, LimitExceeded
+from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, InputInvalid, LimitExceeded
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import Refused, Run, current_run
 from agent_runtime.monitoring.prices import preload_price
@@ -109,7 +109,7 @@ class Core:
         if run.open_calls or run.open_streams:
             await run.close(asyncio.CancelledError())
         if left := len(run.threads):
-            run.context.usage.sync_threads_left = left
+            run.context.usage.sync_threads_left += left
             run.record("tool_thread_left", "", None, {"count": left})
 
     async def _await_agent(self, context: AgentContext) -> AgentResult:
@@ -119,7 +119,8 @@ class Core:
         if context.context is not None:
             options["context"] = context.context
         try:
-            if context.streaming or self._idle_timeout_s is not None:
+            shaped = bool({"stream_mode", "version"} & options.keys())  # asked of a unary call: LangGraph's to shape
+            if context.streaming or (self._idle_timeout_s is not None and not shaped):
                 return await self._stream(agent, value, config, options, context)
             returned = await agent.ainvoke(value, config, **options)
         except Exception:
@@ -190,7 +191,10 @@ class Core:
         given: Any = context.config or {}
         config: dict[str, Any] = dict(given)
         if context.config is None:
-            config["run_id"] = uuid.UUID(context.run_id)
+            try:
+                config["run_id"] = uuid.UUID(context.run_id)
+            except ValueError:
+                raise InputInvalid(f"not a UUID: '{context.run_id}'", "run_id") from None
         if given or context.metadata or context.session_id is not None:
             # For checkpoints and for the handlers of a caller; without either it would only cost 1 % of a turn.
             config["metadata"] = {**given.get("metadata", {}), **context.metadata, "run_id": context.run_id}
@@ -214,12 +218,14 @@ class Core:
         structured = None
         if isinstance(returned, Mapping):
             interrupts = tuple(returned.get("__interrupt__") or ())
-            structured = returned.get("structured_response")
         else:
             interrupts = tuple(getattr(returned, "interrupts", ()))  # GraphOutput, when a caller asked for v2
-        messages = messages_in(getattr(returned, "value", returned) if interrupts else returned)
+        state = returned.value if isinstance(returned, GraphOutput) else returned
+        if isinstance(state, Mapping):
+            structured = state.get("structured_response")
+        messages = messages_in(state)
         return AgentResult(
-            output="" if interrupts else answer_text(returned, messages, structured),
+            output="" if interrupts else answer_text(state, messages, structured),
             value=returned,
             messages=messages,
             structured_response=structured,

@@ -184,9 +184,12 @@ class AgentExecutor(AgentRunnable):
             self._record("run_error", context, started, {"error": "cancelled"})
             raise
         except GraphBubbleUp:  # an interrupt on its way to the graph around us
+            self._record("run_end", context, started, {"status": "stopped"})
             raise
         except Exception as raised:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
-            error = raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised)
+            error = (
+                raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, context.progress.model_error)
+            )
             if isinstance(error, CallError):
                 error.run_id, error.usage = context.run_id, context.usage
             self._record("run_error", context, started, {"error": error.code})

@@ -68,14 +68,18 @@ def failure_class(error: BaseException) -> str | None:
     return None
 
 
-def as_call_error(error: Exception) -> CallError:
-    """The typed error for what an agent raised: itself when it is one, else one whose `__cause__` it becomes."""
+def as_call_error(error: Exception, model_error: BaseException | None) -> CallError:
+    """The typed error for what an agent raised: itself when it is one, else one whose `__cause__` it becomes.
+
+    It is a ProviderError only when a model call raised it (`model_error`): a tool's own connection may fail too.
+    """
     if isinstance(error, CallError):
         return error
     status, kind = status_of(error), failure_class(error)
     summary = f"{type(error).__name__}: {error}"
     failed: CallError
-    if status is not None or kind in ("connection", "timeout"):
+    from_model = model_error is not None and any(e is model_error for e in _chain(error))
+    if from_model and (status is not None or kind in ("connection", "timeout")):
         failed = ProviderError(summary, status=status, retry_after_s=retry_after_s(error))
     else:
         failed = AgentFailed(summary)

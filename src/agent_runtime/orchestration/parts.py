@@ -143,6 +143,10 @@ class PartReader:
                     await self._emit(chunk)
 
 
+_NOT_THE_ANSWERS = ("tools", ".before_agent", ".before_model", ".after_model", ".after_agent")
+"""Nodes of a `create_agent` graph in which a hidden model may speak: its tools and LangChain's middleware."""
+
+
 def _in_tool(ns: tuple[str, ...]) -> bool:
     return any(segment.startswith("tools:") for segment in ns)
 
@@ -152,7 +156,7 @@ def _is_answer(ns: tuple[str, ...], message: Any, metadata: Any) -> bool:
     return (
         isinstance(message, BaseMessage)
         and message.type in ("ai", "AIMessageChunk")
-        and metadata.get("langgraph_node") != "tools"
+        and not str(metadata.get("langgraph_node")).endswith(_NOT_THE_ANSWERS)
         and not metadata.get("lc_source")
         and not (ns and _in_tool(ns))
     )

@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from agent_runtime.errors import CallError
-from agent_runtime.orchestration.shapes import original_error, shaped, stream_part
+from agent_runtime.orchestration.shapes import raise_original, shaped, stream_part
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.types import AgentContext, AgentResult
@@ -60,7 +60,7 @@ class AgentRunnable(Runnable[Any, Any]):
         try:
             await self._acall_with_config(inner, input, config, run_type="chain")
         except CallError as error:
-            raise original_error(error) from error.__cause__
+            raise_original(error)
         return results[0]
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -127,7 +127,7 @@ class AgentRunnable(Runnable[Any, Any]):
                 async for part in parts:
                     yield part if mode is None else shaped(part, mode, version, subgraphs=subgraphs)
             except CallError as error:
-                raise original_error(error) from error.__cause__
+                raise_original(error)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """`astream` for a thread without an event loop."""
@@ -150,7 +150,10 @@ class AgentRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> Iterator[Any]:
         """`atransform` for a thread without an event loop."""
-        yield from LOOP_THREAD.iterate(self.atransform(_async(input), config, **kwargs))
+        final: Any = None
+        for piece in input:  # in the caller's thread: what comes before may be sync calls of the same kind
+            final = _added(final, piece)
+        yield self.invoke(final, config, **kwargs)
 
     def astream_events(  # type: ignore[override]  # one signature for all versions
         self,
@@ -243,23 +246,22 @@ class AgentText(Runnable[Any, str]):
                 async for text in texts:
                     yield text
             except CallError as error:
-                raise original_error(error) from error.__cause__
+                raise_original(error)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
         """`astream` for a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
 
-async def _async(items: Iterator[Any]) -> AsyncIterator[Any]:
-    for item in items:
-        yield item
-
-
 async def _gathered(pieces: AsyncIterator[Any]) -> Any:
     final: Any = None
     async for piece in pieces:
-        try:
-            final = piece if final is None else final + piece
-        except TypeError:  # dicts do not add up: the last one is the whole
-            final = piece
+        final = _added(final, piece)
     return final
+
+
+def _added(final: Any, piece: Any) -> Any:
+    try:
+        return piece if final is None else final + piece
+    except TypeError:  # dicts do not add up: the last one is the whole
+        return piece

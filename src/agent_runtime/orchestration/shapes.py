@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from langchain_core.messages import AIMessageChunk
 
@@ -46,7 +46,13 @@ def shaped(part: Any, mode: str | list[str], version: str, *, subgraphs: bool) -
     return item if len(item) > 1 else item[0]
 
 
-def original_error(error: CallError) -> BaseException:
+def raise_original(error: CallError) -> NoReturn:
+    """Raise what a LangChain caller expects, with its own cause."""
+    original = _original_error(error)
+    raise original from original.__cause__
+
+
+def _original_error(error: CallError) -> BaseException:
     """What a LangChain caller expects: the provider's or tool's own exception, with ours as its note."""
     cause = error.__cause__
     if not isinstance(error, AgentFailed) or cause is None:

@@ -94,7 +94,8 @@ class AgentStream:
         if not task.done():
             task.cancel()
             await _finished(task)
-        if error is None and not self._told and not task.cancelled() and (failure := task.exception()):
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and error is None and not self._told:
             raise failure
 
     def _put(self, chunk: Chunk) -> Awaitable[None]:
@@ -116,10 +117,9 @@ class AgentStream:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    def chunks(self) -> AsyncIterator[Chunk]:
         """Every chunk of the call, in order. Cancelling the wait for the next one loses none."""
-        while await self._arrival():
-            yield self._take()
+        return _Chunks(self)
 
     def __aiter__(self) -> Self:
         self._started()
@@ -143,6 +143,8 @@ class AgentStream:
                         raise self._cancelled()
                     task.result()  # raises what the call raised
                 return False
+            if self._reader is not None and not self._reader.done():
+                raise StreamMisuse("a stream has one reader: another task is waiting for its next chunk")
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         return True
@@ -167,6 +169,21 @@ class AgentStream:
         error = CallCancelled("the runtime cancelled the call")
         error.run_id, error.usage = self.run_id, self.context.usage
         return error
+
+
+class _Chunks:
+    """An iterator without a frame of its own: cancelling a wait does not end it."""
+
+    def __init__(self, stream: AgentStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._stream._waiting or await self._stream._arrival():
+            return self._stream._take()
+        raise StopAsyncIteration
 
 
 async def _finished(task: asyncio.Task[AgentResult]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent_runtime.errors import Problem, TemplateError
-from agent_runtime.template.yaml_reader import Mark, Node, read_yaml, scalar
+from agent_runtime.template.yaml_reader import MAX_DEPTH, Mark, Node, read_yaml, scalar
 
 MAX_CHAIN = 8
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\})")
@@ -38,12 +38,15 @@ class Document:
         """The file `name` beside a template, or None and a problem: nothing outside the root is opened."""
         message = None
         candidate = folder / name
-        if Path(name).is_absolute():
-            message = "an absolute path is not allowed: name a file beside the template"
-        elif not candidate.resolve().is_relative_to(self.root):
-            message = "the path leaves the template's folder"
-        elif not candidate.is_file():
-            message = f"there is no file '{name}' beside the template"
+        try:
+            if Path(name).is_absolute():
+                message = "an absolute path is not allowed: name a file beside the template"
+            elif not candidate.resolve().is_relative_to(self.root):
+                message = "the path leaves the template's folder"
+            elif not candidate.is_file():
+                message = f"there is no file '{name}' beside the template"
+        except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, links in a circle
+            message = f"not a usable path: {error}"
         if message is None:
             return candidate
         self.problems.append(mark.problem(message, path))
@@ -110,7 +113,9 @@ class Document:
         if path.suffix != ".json":
             return replace(read_yaml(path.read_bytes(), path.name), key=mark.key)
         try:
-            return _from_plain(json.loads(path.read_bytes()), mark)
+            value = json.loads(path.read_bytes())
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be written again
+            return _from_plain(value, mark)
         except (ValueError, RecursionError) as error:
             self.problems.append(mark.mark.problem(f"{path.name} is not JSON: {error}", "spec.response_format.schema"))
             return Node("map", {}, mark.mark, mark.key)
@@ -161,13 +166,18 @@ class Document:
         return _VARIABLE.sub(value_of, text)
 
 
-def _from_plain(value: object, at: Node) -> Node:
+def _from_plain(value: object, at: Node, depth: int = 1) -> Node:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
         return Node(
-            "map", {str(k): replace(_from_plain(v, at), key=at.mark) for k, v in value.items()}, at.mark, at.key
+            "map",
+            {str(k): replace(_from_plain(v, at, depth + 1), key=at.mark) for k, v in value.items()},
+            at.mark,
+            at.key,
         )
     if isinstance(value, list):
-        return Node("list", [_from_plain(v, at) for v in value], at.mark, at.key)
+        return Node("list", [_from_plain(v, at, depth + 1) for v in value], at.mark, at.key)
     return Node("scalar", value, at.mark, at.key)
 
 

@@ -104,7 +104,7 @@ _BRANCHES = frozenset({"str", "int", "float", "FileRef", "ToolSpec", "ModelSpec"
 
 
 def _steps(path: str) -> tuple[Any, ...]:
-    return tuple(int(s) if s.isdigit() else s for s in path.split("."))
+    return tuple(int(s) if s.isascii() and s.isdecimal() else s for s in path.split("."))
 
 
 def _at(document: Document | None, path: tuple[Any, ...], *, key: bool = False) -> Mark:

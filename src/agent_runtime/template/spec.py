@@ -15,6 +15,7 @@ from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from agent_runtime.errors import Problem
+from agent_runtime.template.json_schema import has_refs, schema_problems
 from agent_runtime.template.prompt import placeholders, strings_in
 from agent_runtime.template.yaml_reader import Mark
 
@@ -238,7 +239,8 @@ class AgentTemplate(_Strict):
     @property
     def input_names(self) -> set[str]:
         """The declared inputs."""
-        return set(self.inputs.get("properties", {}))
+        properties = self.inputs.get("properties")
+        return set(properties) if isinstance(properties, dict) else set()
 
     def used_inputs(self) -> set[str]:
         """The inputs that the prompt or a tool argument uses."""
@@ -253,7 +255,13 @@ class AgentTemplate(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> AgentTemplate:
-        found = [*_input_problems(self.inputs), *self._text_problems(), *_spec_problems(self.spec)]
+        found = [*self._text_problems(), *_spec_problems(self.spec)]
+        if self.inputs:
+            found += schema_problems(self.inputs, "inputs")
+            if has_refs(self.inputs):  # the validator would go and fetch it
+                found.append(("inputs", "'$ref' is not supported in inputs: write the schema out"))
+        if self.spec.response_format is not None and isinstance(self.spec.response_format.schema_, dict):
+            found += schema_problems(self.spec.response_format.schema_, "spec.response_format.schema")
         if found:
             text = "; ".join(f"{path}: {message}" for path, message in found)
             raise PydanticCustomError("template", "{text}", {"text": text, "found": found})
@@ -268,21 +276,6 @@ class AgentTemplate(_Strict):
                 (path, f"input '{n}' is used but not declared under inputs") for n in sorted(names - self.input_names)
             ]
         return found
-
-
-def _input_problems(inputs: dict[str, Any]) -> list[tuple[str, str]]:
-    if not inputs:
-        return []
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    if inputs.get("type", "object") != "object":
-        return [("inputs", "inputs must be a JSON Schema of type object")]
-    try:
-        Draft202012Validator.check_schema(inputs)
-    except SchemaError as error:
-        return [(".".join(["inputs", *map(str, error.absolute_path)]), f"not a valid JSON Schema: {error.message}")]
-    return []
 
 
 def _spec_problems(spec: Spec) -> list[tuple[str, str]]:

@@ -59,6 +59,8 @@ def scalar(text: str) -> Any:
     """The YAML 1.2 core value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > 400:  # no number that anybody means; Python refuses to read the longest
+        return text
     if _INT.fullmatch(text):
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):

@@ -17,6 +17,8 @@ from langchain_core.tools import ToolException
 
 MAX_BYTES = 64 * 1024 * 1024
 SHOWN_VALUES = 40
+MAX_DIGITS = 30
+"""A number with more digits is taken as text: calculating with 1e30000000 would never end."""
 
 _NUMBER = re.compile(r"[-+]?[$€£]?\s?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[$€£]?\s?\d*\.?\d+(?:[eE][-+]?\d+)?%?")
 _DATE = re.compile(r"\d{4}-\d{2}(?:-\d{2})?(?:[ T]\d{2}:\d{2}.*)?")
@@ -30,7 +32,8 @@ def number(text: str) -> Decimal | None:
     text = text.strip()
     if not _NUMBER.fullmatch(text):
         return None
-    return Decimal(re.sub(r"[$€£,%\s]", "", text))
+    value = Decimal(re.sub(r"[$€£,%\s]", "", text))
+    return value if abs(value.adjusted()) <= MAX_DIGITS else None
 
 
 def missing(text: str) -> bool:
@@ -160,6 +163,8 @@ def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
     except (ValueError, csv.Error) as error:
         raise ToolException(f"{name} cannot be read as CSV: {error}") from None
     columns = tuple(h.strip() or f"column_{i + 1}" for i, h in enumerate(header))
+    if len(set(columns)) < len(columns):
+        raise ToolException(f"{name} has the same column name twice: {', '.join(columns)}")
     rows = tuple(
         dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False))
         for line in lines

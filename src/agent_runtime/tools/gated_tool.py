@@ -85,10 +85,12 @@ def _thread_method(cls: type[BaseTool]) -> Any:
             return inner(self, *args, **kwargs)
         # A cancel returns at once, this thread goes on: the run counts the ones it leaves behind.
         thread = threading.get_ident()
-        run.threads.add(thread)
+        for each in run.lineage:
+            each.threads.add(thread)
         try:
             return inner(self, *args, **kwargs)
         finally:
-            run.threads.discard(thread)
+            for each in run.lineage:
+                each.threads.discard(thread)
 
     return _run

@@ -13,6 +13,10 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware, ToolErrorMiddleware
 from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
@@ -31,6 +35,7 @@ from agent_runtime import (
     gated,
 )
 from agent_runtime.assembly import agent_tool
+from agent_runtime.monitoring import price_usd
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.tools.gated_tool import gated_tool
 
@@ -363,7 +368,8 @@ async def test_a_model_call_timeout_needs_gated_models() -> None:
         AgentExecutor(graph, timeouts=Timeouts(model_call_s=1))
 
 
-async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_reported(make_agent: Any) -> None:
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_reported(foreign: bool) -> None:
     release = threading.Event()
 
     @tool
@@ -372,7 +378,9 @@ async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_repor
         release.wait(10)
         return "late"
 
-    agent, _ = make_agent([say("", ("block", {})), say("x")], [block], timeouts=Timeouts(run_s=0.1), pipeline=[])
+    model = ScriptedChatModel(script=[say("", ("block", {})), say("x")])
+    graph = create_agent(model if foreign else gated(model), [block if foreign else gated_tool(block)])
+    agent = AgentExecutor(graph, gated=not foreign, timeouts=Timeouts(run_s=0.1), pipeline=[])
     with pytest.raises(CallTimeout) as timeout:
         await agent.execute("x")
     release.set()
@@ -412,6 +420,57 @@ async def test_a_model_called_between_the_tokens_of_another_is_counted() -> None
 
     graph = StateGraph(MessagesState).add_node("n", node).set_entry_point("n").compile()
     assert (await AgentExecutor(graph, gated=True).execute("x")).usage.model_calls == 4
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_a_cut_while_tool_arguments_stream_is_not_free(foreign: bool) -> None:
+    class Cut(ScriptedChatModel):
+        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            for i in range(20):
+                call = tool_call_chunk(name="add" if i == 0 else None, args='{"a": 1', id="c", index=0)
+                yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[call]))
+            raise ConnectionResetError
+
+    model = Cut(script=[say("x")])
+    agent = AgentExecutor(create_agent(model if foreign else gated(model)), gated=not foreign, pipeline=[])
+    with pytest.raises(AgentFailed) as failed:
+        async with agent.execute_stream("a question") as stream:
+            _ = [t async for t in stream]
+    assert failed.value.usage.estimated is True
+    assert failed.value.usage.output_tokens >= 30
+
+
+async def test_an_inner_agents_unusable_input_is_the_tools_error(make_agent: Any) -> None:
+    inner, _ = make_agent([say("inside")], name="inner")
+    agent, _ = make_agent([say("", ("inner", {"request": " "})), say("ok")], [agent_tool(inner)])
+    assert "input is empty" in str((await agent.execute("x")).messages[2].content)
+
+
+async def test_threads_of_an_inner_agents_tool_are_reported_by_the_outer_run(make_agent: Any) -> None:
+    release = threading.Event()
+
+    @tool
+    def block() -> str:
+        """Block a thread."""
+        release.wait(10)
+        return "late"
+
+    inner, _ = make_agent([say("", ("block", {})), say("x")], [block], name="inner")
+    script = [say("", ("inner", {"request": "q"})), say("x")]
+    agent, _ = make_agent(script, [agent_tool(inner)], timeouts=Timeouts(run_s=0.2), pipeline=[])
+    with pytest.raises(CallTimeout) as timeout:
+        await agent.execute("x")
+    release.set()
+    assert timeout.value.usage.sync_threads_left == 1
+
+
+def test_contradicting_usage_makes_the_cost_unknown_and_loses_nothing() -> None:
+    details: Any = {"cache_read": 100}
+    usage = UsageMetadata(input_tokens=5, output_tokens=1, total_tokens=6, input_token_details=details)
+    assert price_usd("openai", "gpt-4o", usage) is None
+    plain = UsageMetadata(input_tokens=5, output_tokens=1, total_tokens=6)
+    assert price_usd("ollama", "deepseek-r1", plain) is None
+    assert price_usd("openai", "gpt-4o", plain)
 
 
 async def test_outside_a_run_gated_models_and_tools_are_themselves() -> None:

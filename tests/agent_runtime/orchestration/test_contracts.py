@@ -363,6 +363,37 @@ async def test_stream_misuse_says_what_to_do(make_agent: Any) -> None:
             pass
 
 
+async def test_a_cancelled_wait_for_a_chunk_loses_none_and_a_second_reader_is_refused(make_agent: Any) -> None:
+    agent, _ = make_agent([say("one two three")], delay_s=0.05)
+    async with agent.execute_stream("x") as stream:
+        chunks, texts = stream.chunks(), []
+        while True:
+            try:
+                texts.append((await asyncio.wait_for(anext(chunks), 0.01)).text)
+            except TimeoutError:  # as a keep-alive does
+                continue
+            except StopAsyncIteration:
+                break
+    assert texts == ["one ", "two ", "three"]
+    async with agent.execute_stream("x") as stream:
+        waiting = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        with pytest.raises(StreamMisuse, match="one reader"):
+            await anext(stream)
+        assert await waiting == "one "
+
+
+async def test_a_rewritten_answer_leaves_nothing_of_the_old_one(make_agent: Any) -> None:
+    @tool(return_direct=True)
+    def direct() -> str:
+        """Answer directly."""
+        return "secret"
+
+    agent, _ = make_agent([say("", ("direct", {}))], [direct])
+    result = (await agent.execute("x")).with_text("redacted")
+    assert "secret" not in repr((result.output, [m.content for m in result.messages], result.to_dict()))
+
+
 async def test_no_context_variable_leaks_out_of_a_call(make_agent: Any) -> None:
     marker: ContextVar[str] = ContextVar("marker", default="outside")
     seen: list[Any] = []

@@ -113,6 +113,18 @@ async def test_no_resume_when_a_reader_has_seen_part_of_the_failed_message(make_
     assert model.calls == 2
 
 
+async def test_a_tools_own_failed_connection_is_not_the_providers(make_agent: Any) -> None:
+    @tool
+    def look_up() -> str:
+        """Look up in a database."""
+        raise ConnectionRefusedError("database down")
+
+    agent, _ = make_agent([say("", ("look_up", {}))], [look_up])
+    with pytest.raises(AgentFailed, match="database down") as failed:
+        await agent.execute("x")
+    assert failed.value.code == "agent_failed"
+
+
 async def test_a_failure_that_would_come_again_is_not_tried_again(make_agent: Any) -> None:
     agent, model = make_agent([say(fail=ValueError("bad request"))], pipeline=[fast(attempts=5)])
     with pytest.raises(AgentFailed, match="bad request"):

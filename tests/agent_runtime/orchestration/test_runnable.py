@@ -33,6 +33,7 @@ from agent_runtime import (
     Principal,
     RunLimits,
     TextChunk,
+    Timeouts,
 )
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.testing import ScriptedChatModel, say
@@ -231,6 +232,14 @@ async def test_the_runnable_face_raises_the_original_error_with_a_note(make_agen
         with pytest.raises(KeyError, match="provider's own") as failed:
             await call
         assert any("agent_runtime: run" in note for note in failed.value.__notes__)
+        assert failed.value.__cause__ is None
+    inner = OSError("socket")
+    outer = KeyError("outer")
+    outer.__cause__ = inner
+    agent, _ = make_agent([say(fail=outer)])
+    with pytest.raises(KeyError) as caused:
+        await agent.ainvoke({"messages": "x"})
+    assert caused.value.__cause__ is inner
     with pytest.raises(KeyError):
         await asyncio.to_thread(agent.invoke, {"messages": "x"})
     agent, _ = make_agent(two_steps, [add], limits=RunLimits(model_calls=1))
@@ -364,6 +373,21 @@ def test_sync_calls_share_one_loop_thread(make_agent: Any) -> None:
     assert list(chain.stream({"messages": "1+2"})) == ["it is three"]
     names = [t.name for t in threading.enumerate() if t.name == "agent_runtime sync calls"]
     assert names == ["agent_runtime sync calls"]
+
+
+def test_a_sync_chain_of_two_executors_streams(make_agent: Any) -> None:
+    first, _ = make_agent([say("one")])
+    second, _ = make_agent([say("two")])
+    assert [s["messages"][-1].text for s in (first | second).stream({"messages": "x"})] == ["two"]
+
+
+async def test_v2_output_and_idle_keep_langgraphs_shapes(make_agent: Any) -> None:
+    agent, _ = make_agent([say("hi")], timeouts=Timeouts(idle_s=5))
+    assert (await agent.ainvoke({"messages": "x"}, version="v2")).value["messages"][-1].text == "hi"
+    assert list((await agent.ainvoke({"messages": "x"}, stream_mode="updates"))[0]) == ["model"]
+    assert await agent.text.ainvoke({"messages": "x"}) == "hi"
+    with pytest.raises(InputInvalid, match="UUID"):
+        await agent.execute(AgentContext("x", run_id="my-run-1"))
 
 
 def test_a_sync_stream_closed_early_cancels_the_call(make_agent: Any) -> None:

@@ -129,6 +129,22 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
         None,
     ),
     ("inputs not an object", whole(top="inputs: {type: string}\n"), "type object", "{type: string"),
+    ("5,000 digits", params("seed: " + "9" * 5000), "valid integer", "999"),
+    ("null byte", whole(top='extends: ["a\\0b"]\n'), "not a usable path", '"a'),
+    (
+        "odd property name",
+        whole(top="inputs: {type: object, properties: {\u00b2: {type: 5}}}\n"),
+        "not a valid JSON Schema",
+        None,
+    ),
+    ("boolean property", whole(top="inputs: {type: object, properties: {a: true}}\n"), "each property is a map", None),
+    (
+        "remote $ref",
+        whole(top="inputs: {properties: {a: {$ref: 'http://127.0.0.1:9/'}}}\n"),
+        "'$ref' is not",
+        None,
+    ),
+    ("bad response schema", whole(rest="  response_format: {schema: {type: banana}}\n"), "of type object", None),
     ("wrong api version", whole().replace("/v1", "/v9"), "agent-runtime/v1", "agent-runtime/v9"),
     ("version not a string", whole(name="t, version: 1.0"), "valid string", "1.0"),
 ]

@@ -115,6 +115,13 @@ def test_nothing_outside_the_folder_can_be_read(data: Path) -> None:
         CsvFolder(str(data / "missing"))
 
 
+def test_numbers_that_nobody_means_and_columns_that_stand_twice(tmp_path: Path) -> None:
+    assert number("1e30000000") is None
+    (tmp_path / "a.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(Exception, match="twice"):
+        CsvFolder(str(tmp_path)).tables()
+
+
 def test_odd_files(tmp_path: Path) -> None:
     empty = CsvFolder(str(tmp_path))
     with pytest.raises(Exception, match="no CSV files"):
