@@ -150,13 +150,17 @@ class Core:
         # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what they asked for.
         subgraphs = bool(options.pop("subgraphs", not (asked or self._gated)))
         wanted = asked or OWN_MODES
+        # A unary call streams only to notice silence: it emits, like any unary call, when it has succeeded.
+        hold = self._hold_text or not context.streaming
         # Held-back text must not leave as tokens, whoever asks for them.
         modes = list(dict.fromkeys([*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]))
-        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=self._hold_text)
+        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold)
         parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
         async with aclosing(parts):
             async for part in self._within_idle(parts):
                 ns, mode, data = part if subgraphs else ((), *part)
+                if mode == "messages" and not context.streaming:
+                    continue
                 if mode == "messages" and (chunk := reader.text_chunk(ns, data)) is not None:
                     await context.emit(chunk)
                 else:

@@ -9,9 +9,17 @@ import pytest
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from agent_runtime import AgentContext, AgentFailed, CallTimeout, ConfigurationError, ProviderError, RetryMiddleware
+from agent_runtime import (
+    AgentContext,
+    AgentFailed,
+    CallTimeout,
+    ConfigurationError,
+    ProviderError,
+    RetryMiddleware,
+    Timeouts,
+)
 from agent_runtime.orchestration.failures import failure_class, retry_after_s, status_of
-from agent_runtime.testing import Say, say
+from agent_runtime.testing import RecordingSink, Say, say
 
 EFFECTS: list[int] = []
 
@@ -111,6 +119,13 @@ async def test_no_resume_when_a_reader_has_seen_part_of_the_failed_message(make_
         async with agent.execute_stream(AgentContext("x", session_id="s1")) as stream:
             _ = [c async for c in stream.chunks()]
     assert model.calls == 2
+
+
+async def test_a_retried_unary_call_that_watches_for_silence_emits_its_text_once(make_agent: Any) -> None:
+    sink = RecordingSink()
+    agent, _ = make_agent([flaky(fail_after=2), say("hello world")], pipeline=[fast()], timeouts=Timeouts(idle_s=5))
+    result = await agent.execute(AgentContext("x", emit=sink))
+    assert sink.texts == {result.messages[-1].id: "hello world"}
 
 
 async def test_a_tools_own_failed_connection_is_not_the_providers(make_agent: Any) -> None:
