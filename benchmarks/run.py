@@ -35,8 +35,8 @@ from agent_runtime import (
     gated,
     parse_template,
 )
+from agent_runtime.chunks import TextChunk
 from agent_runtime.orchestration.middleware import compose
-from agent_runtime.types import TextChunk
 from benchmarks.common import InstantModel, Row, paired
 
 QUESTION: Any = {"messages": [("human", "hello")]}

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent, ExecutionSummary
+    from agent_runtime.chunks import (
+        Chunk,
+        CustomChunk,
+        Emit,
+        InterruptChunk,
+        PartChunk,
+        ReasoningChunk,
+        TextChunk,
+        ToolCallChunk,
+        ToolResultChunk,
+    )
     from agent_runtime.errors import (
         AgentFailed,
         AgentRuntimeError,
@@ -33,26 +44,15 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.stream import AgentStream
     from agent_runtime.registry import Registry, tool_factory
     from agent_runtime.template import AgentTemplate, load_template, parse_template
-    from agent_runtime.types import (
-        AgentContext,
-        AgentResult,
-        Chunk,
-        CustomChunk,
-        Emit,
-        Handler,
-        InterruptChunk,
-        PartChunk,
-        Principal,
-        ReasoningChunk,
-        TextChunk,
-        ToolCallChunk,
-        ToolResultChunk,
-        Usage,
-    )
+    from agent_runtime.types import AgentContext, AgentResult, Handler, Principal, Usage
 
 # Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help` without LangChain.
 _MODULES = {
     "callback_handler": ("AgentCallbackHandler", "CallbackEvent", "ExecutionSummary"),
+    "chunks": (
+        *("Chunk", "CustomChunk", "Emit", "InterruptChunk", "PartChunk", "ReasoningChunk", "TextChunk"),
+        *("ToolCallChunk", "ToolResultChunk"),
+    ),
     "errors": (
         *("AgentFailed", "AgentRuntimeError", "CallCancelled", "CallError", "CallTimeout", "ConfigurationError"),
         *("InputInvalid", "LimitExceeded", "MissingExtra", "Problem", "ProviderError", "StreamMisuse"),
@@ -67,10 +67,7 @@ _MODULES = {
     "orchestration.stream": ("AgentStream",),
     "registry": ("Registry", "tool_factory"),
     "template": ("AgentTemplate", "load_template", "parse_template"),
-    "types": (
-        *("AgentContext", "AgentResult", "Chunk", "CustomChunk", "Emit", "Handler", "InterruptChunk", "PartChunk"),
-        *("Principal", "ReasoningChunk", "TextChunk", "ToolCallChunk", "ToolResultChunk", "Usage"),
-    ),
+    "types": ("AgentContext", "AgentResult", "Handler", "Principal", "Usage"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

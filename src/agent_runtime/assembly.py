@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
 
 
-AFTER_HOOKS = ("after_model", "aafter_model", "after_agent", "aafter_agent")
+REWRITING_HOOKS = (
+    *("after_model", "aafter_model", "after_agent", "aafter_agent"),
+    *("wrap_model_call", "awrap_model_call"),
+)
 
 
 def unknown_names(
@@ -166,9 +169,11 @@ def _rewrites(spec: MiddlewareSpec, registry: Registry) -> bool:
     """Whether a middleware may change a message after the model has streamed it."""
     if spec.use not in registry.middleware:
         return spec.use in REWRITES_ANSWER and bool(_extra(spec).get("apply_to_output"))
+    if spec.use in registry.keeps_answer:
+        return False
     found = registry.middleware[spec.use]
     cls = found if inspect.isclass(found) else type(found)
-    return any(getattr(cls, hook) is not getattr(AgentMiddleware, hook) for hook in AFTER_HOOKS)
+    return any(getattr(cls, hook) is not getattr(AgentMiddleware, hook) for hook in REWRITING_HOOKS)
 
 
 def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
@@ -207,6 +212,8 @@ def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[
         from langchain.agents.middleware import ClearToolUsesEdit
 
         return {"edits": [ClearToolUsesEdit(**args)]}, []
+    if name == "tool_emulator" and "model" not in args:
+        raise ValueError("give the model that plays the tools: model: provider:name")
     if name == "tool_error":
         return {"on_error": lambda error, _request: f"{type(error).__name__}: {error}", **args}, []
     if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)

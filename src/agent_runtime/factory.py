@@ -180,11 +180,13 @@ class AgentFactory:
         ready = gated(factory) if isinstance(factory, BaseChatModel) else None
         self.registry.put(self.registry.models, name, factory if ready is None else lambda **_: ready)
 
-    def register_middleware(self, name: str, middleware: Any) -> None:
+    def register_middleware(self, name: str, middleware: Any, *, keeps_answer: bool = False) -> None:
         """Register a runtime layer (for `runtime.pipeline`) or a LangChain middleware (for `spec.middleware`).
 
         Takes an instance or a class of either `agent_runtime.Middleware` or LangChain's `AgentMiddleware`;
         which of the two decides where templates can name it. Raises ConfigurationError for anything else.
+        An agent with a LangChain middleware that wraps model calls or acts after them streams its messages whole,
+        because such a hook may change them; `keeps_answer` says that this one does not, so tokens stream.
         """
         from langchain.agents.middleware import AgentMiddleware
 
@@ -192,6 +194,7 @@ class AgentFactory:
         if issubclass(cls, Middleware):
             self.registry.put(self.registry.layers, name, middleware)
         elif issubclass(cls, AgentMiddleware):
+            (self.registry.keeps_answer.add if keeps_answer else self.registry.keeps_answer.discard)(name)
             self.registry.put(self.registry.middleware, name, middleware)
         else:
             raise ConfigurationError(f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware")

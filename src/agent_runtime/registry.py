@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
     "context_editing": "ContextEditingMiddleware",
     "file_search": "FilesystemFileSearchMiddleware",
+    "human_in_the_loop": "HumanInTheLoopMiddleware",
     "llm_tool_selector": "LLMToolSelectorMiddleware",
     "model_call_limit": "ModelCallLimitMiddleware",
     "model_fallback": "ModelFallbackMiddleware",
     "model_retry": "ModelRetryMiddleware",
     "pii": "PIIMiddleware",
+    "provider_tool_search": "ProviderToolSearchMiddleware",
     "summarization": "SummarizationMiddleware",
     "todo_list": "TodoListMiddleware",
     "tool_call_limit": "ToolCallLimitMiddleware",
+    "tool_emulator": "LLMToolEmulator",
     "tool_error": "ToolErrorMiddleware",
     "tool_retry": "ToolRetryMiddleware",
 }
-"""LangChain's own middleware by short name, in `langchain.agents.middleware`."""
+"""LangChain's own middleware by short name, in `langchain.agents.middleware`.
+
+Not its shell tool: a template that could name it would run commands. An application registers that one itself.
+"""
 
 MODEL_ARGUMENTS = ("model", "first_model")
 """Arguments of those that name a model: built as the template's own model is, so that the gate sees its calls."""
@@ -52,6 +58,8 @@ class Registry:
         """Tools without arguments, converted and gated once: a function's schema is most of what an agent costs."""
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
+        self.keeps_answer: set[str] = set()
+        """Registered LangChain middleware of which the application says that it never changes an answer's text."""
         self.layers: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
 

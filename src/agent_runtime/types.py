@@ -9,81 +9,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from agent_runtime.chunks import Emit, discard
+
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.runnables import RunnableConfig
 
 Status: TypeAlias = Literal["completed", "interrupted"]
-
-
-@dataclass(slots=True)
-class TextChunk:
-    """A piece of the text of message `message_id`; the pieces of a message join to its whole text."""
-
-    message_id: str
-    text: str
-    part: Any = field(default=None, repr=False, compare=False)
-    """What a Runnable caller gets for it: LangGraph's namespace, message and metadata, or the piece of a chain."""
-
-
-@dataclass(slots=True)
-class ReasoningChunk:
-    """A piece of the model's reasoning for message `message_id`; never part of the answer's text."""
-
-    message_id: str
-    text: str
-
-
-@dataclass(slots=True)
-class ToolCallChunk:
-    """A complete tool call that the model asked for: `args` are parsed, not a JSON fragment."""
-
-    id: str
-    name: str
-    args: dict[str, Any]
-
-
-@dataclass(slots=True)
-class ToolResultChunk:
-    """What the tool answered to call `id`; `content` is the text or the content blocks of its message."""
-
-    id: str
-    name: str
-    content: Any
-
-
-@dataclass(slots=True)
-class CustomChunk:
-    """Whatever a node or tool wrote to LangGraph's stream writer."""
-
-    data: Any
-
-
-@dataclass(slots=True)
-class InterruptChunk:
-    """The run has stopped and waits for a person; `interrupts` are LangGraph `Interrupt` objects."""
-
-    interrupts: tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class PartChunk:
-    """A part of a LangGraph stream mode that a Runnable caller asked for: mode, namespace, data."""
-
-    mode: str
-    ns: tuple[str, ...]
-    data: Any
-
-
-Chunk: TypeAlias = (
-    TextChunk | ReasoningChunk | ToolCallChunk | ToolResultChunk | CustomChunk | InterruptChunk | PartChunk
-)
-Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
-"""Hands one chunk outwards; returns when there is room for the next one."""
-
-
-async def discard(chunk: Chunk) -> None:
-    """The `emit` of a unary call: nobody reads chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +67,10 @@ class Usage:
 class Progress:
     """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
 
-    __slots__ = ("message_open", "model_error", "resumable", "tools_started")
+    __slots__ = ("message_open", "model_error", "resumable", "started", "tools_started")
 
     def __init__(self) -> None:
+        self.started = False
         self.tools_started = 0
         self.message_open = False
         """A message has been emitted in part; running its model call again would show its text twice."""
@@ -147,7 +80,7 @@ class Progress:
 
 
 class AgentContext:
-    """One call, as every layer sees it.
+    """One call, as every layer sees it. A second call needs a context of its own: usage and progress are the call's.
 
     Args:
         input: a str, a message or list of messages, a PromptValue, the agent's input dict, a LangGraph
@@ -213,6 +146,15 @@ class AgentContext:
         """A sibling whose chunks go to `emit` first."""
         sibling = self._sibling()
         sibling.emit = emit
+        return sibling
+
+    def with_caller(self, principal: Principal | None, credentials: Any) -> AgentContext:
+        """A sibling in which a caller that is not named yet is this one."""
+        sibling = self._sibling()
+        if sibling.principal is None:
+            sibling.principal = principal
+        if sibling.credentials is None:
+            sibling.credentials = credentials
         return sibling
 
     def with_input(self, input: Any) -> AgentContext:

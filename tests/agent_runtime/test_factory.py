@@ -323,6 +323,30 @@ async def test_text_that_a_registered_middleware_may_rewrite_is_held_back(factor
     assert stream.text == "[redacted]"
 
 
+async def test_a_rewriting_wrap_model_call_is_held_back_unless_the_application_vouches_for_it(
+    factory: AgentFactory,
+) -> None:
+    class Shout(AgentMiddleware):
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            response = await handler(request)
+            response.result[0].content = response.result[0].content.upper()
+            return response
+
+    class Quiet(AgentMiddleware):
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            return await handler(request)
+
+    factory.register_model("words", ScriptedChatModel(script=[say("two words")]))
+    factory.register_middleware("shout", Shout)
+    factory.register_middleware("quiet", Quiet, keeps_answer=True)
+    expected = {"shout": ["TWO WORDS"], "quiet": ["two ", "words"]}
+    for name, texts in expected.items():
+        agent = factory.create_agent(template(f"{{model: words, middleware: [{{use: {name}}}]}}"))
+        async with agent.execute_stream("x") as stream:
+            assert [t async for t in stream] == texts
+        assert stream.text == "".join(texts)
+
+
 async def test_pii_in_the_answer_is_not_streamed_before_it_is_redacted(factory: AgentFactory) -> None:
     factory.register_model("leaky", ScriptedChatModel(script=[say("write to ada@example.org now")]))
     spec = "{model: leaky, middleware: [{use: pii, pii_type: email, apply_to_output: true}]}"
@@ -348,10 +372,20 @@ async def test_langchains_own_middleware_by_name(factory: AgentFactory) -> None:
         "{use: model_fallback, models: [script]}",
         "{use: llm_tool_selector, model: script}",
         "{use: file_search, root_path: /tmp}",
+        "{use: human_in_the_loop, interrupt_on: {pay: true}}",
+        "{use: tool_emulator, model: script}",
+        "{use: provider_tool_search}",
     ]
     for use in uses:
         spec = f"{{model: script, middleware: [{use}]}}"
         assert (await factory.create_agent(template(spec)).execute("x")).output == "scripted", use
+
+
+def test_middleware_that_would_pick_a_model_or_a_shell_by_itself_is_refused(factory: AgentFactory) -> None:
+    with pytest.raises(ConfigurationError, match="give the model that plays the tools"):
+        factory.create_agent(template("{model: script, middleware: [{use: tool_emulator}]}"))
+    with pytest.raises(TemplateError, match="unknown middleware 'shell'"):
+        factory.create_agent(template("{model: script, middleware: [{use: shell}]}"))
 
 
 async def test_a_fallback_model_answers_when_the_first_fails(factory: AgentFactory) -> None:

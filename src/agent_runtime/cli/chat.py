@@ -6,23 +6,23 @@ import sys
 
 import click
 
-from agent_runtime.cli.options import agent_options, build_agent
+from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.run import print_answer
 
 
 @click.command()
 @agent_options
-def chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | None, *, quiet: bool) -> None:
+def chat(options: AgentOptions) -> None:
     """Talk to AGENT: one line a turn, the conversation is remembered until the end of input or /exit.
 
     From a pipe every line is a turn. A turn that fails says so and the conversation goes on.
     """
     import asyncio  # not at the top: `--help` pays for every import
 
-    asyncio.run(_chat(agent, model, inputs, timeout, quiet=quiet))
+    asyncio.run(_chat(options))
 
 
-async def _chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | None, *, quiet: bool) -> None:
+async def _chat(options: AgentOptions) -> None:
     import asyncio
     import uuid
 
@@ -34,7 +34,7 @@ async def _chat(agent: str, model: str | None, inputs: tuple[str, ...], timeout:
 
     session_id = str(uuid.uuid4())
     async with AgentFactory(checkpointer=InMemorySaver()) as factory:
-        executor = build_agent(factory, agent, model, inputs, timeout, quiet=quiet)
+        executor = build_agent(factory, options)
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:
                 continue

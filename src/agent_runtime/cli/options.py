@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,11 +13,27 @@ if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
     from agent_runtime.orchestration.executor import AgentExecutor
 
-F = TypeVar("F", bound=Callable[..., Any])
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What the command line says about the agent to build."""
+
+    agent: str
+    model: str | None
+    inputs: tuple[str, ...]
+    timeout: str | None
+    quiet: bool
 
 
-def agent_options(command: F) -> F:
-    """`AGENT` and what says how it is built."""
+def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`AGENT` and what says how it is built; the command gets them as one `AgentOptions`, first."""
+
+    @wraps(command)
+    def with_options(**given: Any) -> Any:
+        options = AgentOptions(**{field.name: given.pop(field.name) for field in fields(AgentOptions)})
+        return command(options, **given)
+
+    decorated: Callable[..., Any] = with_options
     decorators = (
         click.argument("agent", shell_complete=_complete_agent),
         click.option("--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."),
@@ -24,8 +42,8 @@ def agent_options(command: F) -> F:
         click.option("-q", "--quiet", is_flag=True, help="No notes on stderr."),
     )
     for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
+        decorated = decorate(decorated)
+    return decorated
 
 
 def _complete_agent(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
@@ -37,19 +55,18 @@ def _complete_agent(context: click.Context, parameter: click.Parameter, incomple
     return [*names, CompletionItem(incomplete, type="file")]
 
 
-def build_agent(
-    factory: AgentFactory, agent: str, model: str | None, inputs: tuple[str, ...], timeout: str | None, *, quiet: bool
-) -> AgentExecutor:
+def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
     """The executor that the options describe; raises what the factory raises."""
     overrides: dict[str, Any] = {}
-    if model is not None:
-        overrides["model"] = model
-    if timeout is not None:
-        overrides["runtime"] = {"timeout": {"run": _seconds(timeout)}}
-    template = factory.get_template(agent)
-    if not quiet:
-        _note_model(model or (template.spec.model.id if template.spec.model else ""))
-    return factory.create_from_template(template, _values(template.inputs.get("properties", {}), inputs), **overrides)
+    if options.model is not None:
+        overrides["model"] = options.model
+    if options.timeout is not None:
+        overrides["runtime"] = {"timeout": {"run": _seconds(options.timeout)}}
+    template = factory.get_template(options.agent)
+    if not options.quiet:
+        _note_model(options.model or (template.spec.model.id if template.spec.model else ""))
+    inputs = _values(template.inputs.get("properties", {}), options.inputs)
+    return factory.create_from_template(template, inputs, **overrides)
 
 
 def _seconds(text: str) -> float:

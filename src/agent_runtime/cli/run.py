@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import agent_options, build_agent
+from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 
 if TYPE_CHECKING:
+    from agent_runtime.chunks import Chunk
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.orchestration.stream import AgentStream
-    from agent_runtime.types import AgentResult, Chunk
+from agent_runtime.types import AgentResult
 
 EXIT_INTERRUPTED = 7
 
@@ -28,17 +29,7 @@ EXIT_INTERRUPTED = 7
 @click.option(
     "--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object per event as it comes; the last is the result."
 )
-def run(
-    agent: str,
-    prompt: str | None,
-    model: str | None,
-    inputs: tuple[str, ...],
-    timeout: str | None,
-    *,
-    quiet: bool,
-    as_json: bool,
-    as_jsonl: bool,
-) -> int:
+def run(options: AgentOptions, prompt: str | None, *, as_json: bool, as_jsonl: bool) -> int:
     """Run AGENT (a template file or a registered name) once on PROMPT, or on stdin when it is left out or `-`.
 
     The answer goes to stdout, and is streamed when that is a terminal; notes go to stderr.
@@ -47,8 +38,7 @@ def run(
         raise click.UsageError("--json and --jsonl exclude each other")
     import asyncio  # not at the top: `--help` pays for every import
 
-    text = _prompt(prompt)
-    return asyncio.run(_run(agent, text, model, inputs, timeout, quiet=quiet, as_json=as_json, as_jsonl=as_jsonl))
+    return asyncio.run(_run(options, _prompt(prompt), as_json=as_json, as_jsonl=as_jsonl))
 
 
 def _prompt(prompt: str | None) -> str:
@@ -59,22 +49,12 @@ def _prompt(prompt: str | None) -> str:
     return sys.stdin.read().strip()
 
 
-async def _run(
-    agent: str,
-    prompt: str,
-    model: str | None,
-    inputs: tuple[str, ...],
-    timeout: str | None,
-    *,
-    quiet: bool,
-    as_json: bool,
-    as_jsonl: bool,
-) -> int:
+async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: bool) -> int:
     from agent_runtime.errors import CallError
     from agent_runtime.factory import AgentFactory
 
     async with AgentFactory() as factory:
-        executor = build_agent(factory, agent, model, inputs, timeout, quiet=quiet)
+        executor = build_agent(factory, options)
         try:
             result = await _call(executor, prompt, as_json=as_json, as_jsonl=as_jsonl)
         except CallError as error:
@@ -83,7 +63,7 @@ async def _run(
             raise
     if as_json:
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
-    elif not quiet and sys.stderr.isatty():
+    elif not options.quiet and sys.stderr.isatty():
         click.echo(click.style(summary(result), dim=True), err=True)
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 

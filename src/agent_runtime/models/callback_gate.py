@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 from uuid import UUID
 
@@ -99,6 +100,14 @@ def _in_thread() -> bool:
         return True
     return False
 
+
+def _no_refusal(record: logging.LogRecord) -> bool:
+    # LangChain logs what a handler raises as a handler's mistake; a refusal is none, and its own error tells of it.
+    args = record.args
+    return not (isinstance(args, tuple) and args[:1] == (CallbackGate.__name__,) and "Refused(" in str(args[-1]))
+
+
+logging.getLogger("langchain_core.callbacks.manager").addFilter(_no_refusal)
 
 CALLBACK_GATE = CallbackGate()
 """One for the process: it keeps nothing, the current run does."""

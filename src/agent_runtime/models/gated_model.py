@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -19,6 +23,7 @@ from agent_runtime.models.run import GATED_TAG, current_run
 from agent_runtime.monitoring.prices import preload_price
 
 M = TypeVar("M", bound=BaseChatModel)
+T = TypeVar("T")
 
 # Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only the outer one counts.
 # An async stream needs no such mark for each token: whether one of its steps is running can be seen on it.
@@ -75,7 +80,7 @@ def _generate(cls: type[BaseChatModel]) -> Any:
             return inner(self, messages, *args, **kwargs)
         token = _inside.set(True)
         try:
-            result = inner(self, messages, *args, **kwargs)
+            result = _blocking(lambda: inner(self, messages, *args, **kwargs), call, _timeout_s(call))
         except BaseException as error:
             call.abort(error)
             raise
@@ -85,6 +90,37 @@ def _generate(cls: type[BaseChatModel]) -> Any:
         return result
 
     return _generate
+
+
+def _blocking(step: Callable[[], T], call: ModelCall, left_s: float | None) -> T:
+    """Run one blocking step of a model call, for at most `left_s` seconds; raises CallTimeout.
+
+    A thread cannot be stopped: the provider's client goes on in one that the run counts as left behind.
+    """
+    if left_s is None:
+        return step()
+    answer: Future[T] = Future()
+    context, lineage = contextvars.copy_context(), call.run.lineage
+
+    def work() -> None:
+        try:
+            answer.set_result(context.run(step))
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+            answer.set_exception(error)
+        for run in lineage:
+            run.threads.discard(answer)
+
+    threading.Thread(target=work, daemon=True, name="agent_runtime model call").start()
+    try:
+        return answer.result(max(left_s, 0))
+    except TimeoutError as error:
+        for run in lineage:
+            run.threads.add(answer)
+        if answer.done():  # the provider's own client timed out, or it was a tie
+            for run in lineage:
+                run.threads.discard(answer)
+            return answer.result()
+        raise CallTimeout("model_call", call.run.gate.model_call_timeout_s or left_s) from error
 
 
 def _agenerate(cls: type[BaseChatModel]) -> Any:
@@ -128,13 +164,19 @@ def _stream(cls: type[BaseChatModel]) -> Any:
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         call = _open(self, messages, kwargs)
-        with closing(inner(self, messages, *args, **kwargs)) as chunks:  # type: ignore[type-var]
+        left_s = _timeout_s(call)
+        with _closing(inner(self, messages, *args, **kwargs)) as chunks:
             if call is None:
                 yield from chunks
                 return
             call.run.open_streams[call] = (None, None)  # in a thread: it can be settled from outside, not closed
             try:
-                while (chunk := _next(chunks)) is not None:
+                while True:
+                    started = time.monotonic()
+                    chunk = _next(chunks, call, left_s)
+                    if chunk is None:
+                        break
+                    left_s = None if left_s is None else left_s - (time.monotonic() - started)
                     call.chunk(chunk.message)
                     yield chunk
             except BaseException as error:
@@ -147,10 +189,19 @@ def _stream(cls: type[BaseChatModel]) -> Any:
     return _stream
 
 
-def _next(chunks: Iterator[ChatGenerationChunk]) -> ChatGenerationChunk | None:
+@contextmanager
+def _closing(chunks: Any) -> Iterator[Iterator[ChatGenerationChunk]]:
+    try:
+        yield chunks
+    finally:
+        with suppress(ValueError):  # a step that timed out still runs in its thread: it cannot be closed
+            chunks.close()
+
+
+def _next(chunks: Iterator[ChatGenerationChunk], call: ModelCall, left_s: float | None) -> ChatGenerationChunk | None:
     token = _inside.set(True)
     try:
-        return next(chunks, None)
+        return _blocking(lambda: next(chunks, None), call, left_s)
     finally:
         _inside.reset(token)
 

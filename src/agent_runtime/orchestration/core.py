@@ -14,13 +14,14 @@ from langgraph.errors import GraphRecursionError
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, GraphOutput
 
+from agent_runtime.chunks import InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, InputInvalid, LimitExceeded
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import Refused, Run, current_run
 from agent_runtime.monitoring.prices import preload_price
 from agent_runtime.orchestration.messages import agent_input, answer_text, messages_in, new_messages, whole_message
 from agent_runtime.orchestration.parts import PartReader
-from agent_runtime.types import AgentContext, AgentResult, InterruptChunk, TextChunk, discard
+from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -40,7 +41,6 @@ class Core:
         gate: admits and settles the model calls of a run.
         recorder: hears what happens in it.
         idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside to notice.
-        prompt: the system prompt for this executor's template inputs, or None when the graph's own is meant.
         gated: whether every model of the agent is gated; if not, model and tool calls are taken from callbacks.
         hold_text: emit messages only at the end, because a middleware may still change their text.
         digest: the template's.
@@ -53,13 +53,13 @@ class Core:
         recorder: AgentCallbackHandler,
         *,
         idle_timeout_s: float | None = None,
-        prompt: str | None = None,
         gated: bool = False,
         hold_text: bool = False,
         digest: str | None = None,
     ) -> None:
         self.agent, self._gate, self._recorder = agent, gate, recorder
-        self._idle_timeout_s, self.prompt, self._gated, self._digest = idle_timeout_s, prompt, gated, digest
+        self._idle_timeout_s, self._gated, self._digest = idle_timeout_s, gated, digest
+        self._prompt: str | None = None
         self._is_graph = isinstance(agent, PregelProtocol)
         self._hold_text = hold_text
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
@@ -74,14 +74,14 @@ class Core:
             )
 
     def with_prompt(self, prompt: str) -> Core:
-        """A core for the same agent with another system prompt."""
+        """A core for the same agent with a system prompt of its own: the one rendered from a template's inputs."""
         new = copy.copy(self)
-        new.prompt = prompt
+        new._prompt = prompt
         return new
 
     async def __call__(self, context: AgentContext) -> AgentResult:
         """Run the agent; raises what it raised, or LimitExceeded or CallTimeout. Cancellation stops it."""
-        run = Run(context, self._gate, self._recorder, self.prompt)
+        run = Run(context, self._gate, self._recorder, self._prompt)
         token = current_run.set(run)
         try:
             result = await self._await_agent(context)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.errors import GraphBubbleUp
 
 from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
-from agent_runtime.errors import AgentRuntimeError, CallError, CallTimeout, ConfigurationError
+from agent_runtime.errors import AgentRuntimeError, CallError, CallTimeout, ConfigurationError, InputInvalid
 from agent_runtime.models.gate import ModelGate, RunLimits
 from agent_runtime.orchestration.core import Core
 from agent_runtime.orchestration.failures import as_call_error
@@ -61,7 +61,6 @@ class AgentExecutor(AgentRunnable):
         timeouts: time limits of one call.
         callback_handler: hears the events of every run; a new one with a ring of 1,000 by default.
         name, description: for traces, events and agents that use this one as a tool.
-        prompt: the rendered system prompt of a template that has inputs.
         gated: the factory's word that every model of the agent reports to the gate by itself.
         hold_text: emit messages whole, when nothing inside can change them any more.
         digest: the template's.
@@ -79,7 +78,6 @@ class AgentExecutor(AgentRunnable):
         callback_handler: AgentCallbackHandler | None = None,
         name: str = "agent_runtime.executor",
         description: str = "",
-        prompt: str | None = None,
         gated: bool = False,
         hold_text: bool = False,
         digest: str | None = None,
@@ -94,7 +92,6 @@ class AgentExecutor(AgentRunnable):
             gate,
             self.callback_handler,
             idle_timeout_s=timeouts.idle_s,
-            prompt=prompt,
             gated=gated,
             hold_text=hold_text,
             digest=digest,
@@ -167,15 +164,15 @@ class AgentExecutor(AgentRunnable):
         return await self._call(context)
 
     def _context(self, call: Any) -> AgentContext:
-        context = call if isinstance(call, AgentContext) else AgentContext(call)
-        if context.principal is None:
-            context.principal = self._principal
-        if context.credentials is None:
-            context.credentials = self._credentials
-        return context
+        if isinstance(call, AgentContext):
+            return call.with_caller(self._principal, self._credentials)  # the caller's own object stays as it is
+        return AgentContext(call, principal=self._principal, credentials=self._credentials)
 
     async def _call(self, context: AgentContext) -> AgentResult:
         """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
+        if context.progress.started:
+            raise InputInvalid("this AgentContext has been used: one context is one call, make a new one for the next")
+        context.progress.started = True
         started = time.perf_counter()
         self._record("run_start", context, None, {})
         try:

@@ -13,8 +13,8 @@ from langchain_core.prompt_values import PromptValue
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command
 
+from agent_runtime.chunks import Chunk, ReasoningChunk, TextChunk, ToolCallChunk, ToolResultChunk
 from agent_runtime.errors import InputInvalid
-from agent_runtime.types import Chunk, ReasoningChunk, TextChunk, ToolCallChunk, ToolResultChunk
 
 
 def agent_input(value: Any, agent: Any) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
+from agent_runtime.chunks import CustomChunk, Emit, InterruptChunk, PartChunk, ReasoningChunk, TextChunk
 from agent_runtime.orchestration.messages import is_plain, messages_in, new_messages, reasoning_of, whole_message
-from agent_runtime.types import CustomChunk, Emit, InterruptChunk, PartChunk, Progress, ReasoningChunk, TextChunk
+from agent_runtime.types import Progress
 
 
 class PartReader:

@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 from langchain_core.messages import AIMessageChunk
 
+from agent_runtime.chunks import Chunk, PartChunk, TextChunk
 from agent_runtime.errors import AgentFailed, CallError
-from agent_runtime.types import Chunk, PartChunk, TextChunk
 
 
 def stream_part(chunk: Chunk, mode: str | list[str] | None, *, subgraphs: bool) -> Any:

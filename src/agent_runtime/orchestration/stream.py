@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Self, cast
 
+from agent_runtime.chunks import Chunk, TextChunk
 from agent_runtime.errors import CallCancelled, StreamMisuse
-from agent_runtime.types import AgentContext, AgentResult, Chunk, TextChunk
+from agent_runtime.types import AgentContext, AgentResult
 
 BUFFER = 16
 """Chunks that may wait for the reader; 16 costs 0.7 us a chunk where 1 costs 12.5, and holds back soon enough."""

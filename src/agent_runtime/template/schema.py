@@ -7,20 +7,43 @@ from typing import Any
 
 from agent_runtime.template.spec import AgentTemplate
 
+PATCH = "Patch"
+"""Suffix of the definitions that a template with parents is checked against."""
 SCHEMA_FILE = "agent-template.v1.schema.json"
 
 
 def template_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a template file, from the same models that check it."""
     schema = AgentTemplate.model_json_schema(by_alias=True)
+    definitions: dict[str, Any] = {**schema.pop("$defs"), "AgentTemplate": schema}
     # What the loader understands before the models see it.
     schema["patternProperties"] = {"^x-": {}}
+    patches = {f"{name}{PATCH}": _patch(found) for name, found in definitions.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "agent-template.v1.schema.json",
+        "$id": SCHEMA_FILE,
         "title": "agent_runtime AgentTemplate v1",
-        **{k: v for k, v in schema.items() if k != "title"},
+        "type": "object",
+        "if": {"anyOf": [{"required": ["extends"]}, {"required": ["include"]}]},
+        "then": {"$ref": f"#/$defs/AgentTemplate{PATCH}"},
+        "else": {"$ref": "#/$defs/AgentTemplate"},
+        "$defs": {**definitions, **patches},
     }
+
+
+def _patch(schema: Any) -> Any:
+    """The schema of a part that may come from a parent too: no key is required, a list may be a change of one."""
+    if isinstance(schema, list):
+        return [_patch(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    patch = {k: _patch(v) for k, v in schema.items() if k != "required"}
+    if isinstance(name := schema.get("$ref"), str):
+        patch["$ref"] = name + PATCH
+    if schema.get("type") != "array":
+        return patch
+    change = {"$append": patch, "$remove": {"type": "array"}}
+    return {"anyOf": [patch, {"type": "object", "properties": change, "additionalProperties": False}]}
 
 
 def template_schema_text() -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from agent_runtime.chunks import Chunk, TextChunk
 from agent_runtime.orchestration.middleware import Middleware, compose
-from agent_runtime.types import AgentContext, AgentResult, Chunk, Handler, TextChunk
+from agent_runtime.types import AgentContext, AgentResult, Handler
 
 
 class RecordingSink:

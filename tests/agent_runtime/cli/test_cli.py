@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from agent_runtime.cli import cli
 from agent_runtime.cli.main import exit_code, main
+from agent_runtime.cli.options import AgentOptions
 from agent_runtime.errors import (
     AgentFailed,
     CallTimeout,
@@ -203,7 +204,7 @@ async def test_chat_turns_share_a_session(monkeypatch: pytest.MonkeyPatch, capsy
         self.register_model("count", ScriptedChatModel(script=lambda m: say(str(sum(x.type == "human" for x in m)))))
 
     monkeypatch.setattr(AgentFactory, "__init__", init)
-    await module._chat("searcher", "count", (), None, quiet=True)
+    await module._chat(AgentOptions("searcher", "count", (), None, quiet=True))
     assert capsys.readouterr().out.split() == ["1", "2"]
 
 
@@ -212,7 +213,7 @@ async def test_a_failed_turn_does_not_end_the_chat(monkeypatch: pytest.MonkeyPat
 
     lines = iter(["warranty", "warranty of lamps", None])
     monkeypatch.setattr(module, "_line", lambda: next(lines))
-    await module._chat("searcher", None, (), "1ms", quiet=True)
+    await module._chat(AgentOptions("searcher", None, (), "1ms", quiet=True))
     assert capsys.readouterr().err.count("error:") == 2
 
 

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import inspect
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
+from tests.agent_runtime.calls import run_call
 
 from agent_runtime import (
     AgentContext,
@@ -178,7 +178,7 @@ async def test_max_steps_is_a_limit_not_a_recursion_error(make_agent: Any) -> No
         await agent.execute("x")
 
 
-async def test_nothing_inside_the_agent_can_cure_a_refusal(make_agent: Any) -> None:
+async def test_nothing_inside_the_agent_can_cure_a_refusal(make_agent: Any, caplog: pytest.LogCaptureFixture) -> None:
     @tool
     async def swallow() -> str:
         """Swallow whatever a hidden model raises."""
@@ -195,6 +195,7 @@ async def test_nothing_inside_the_agent_can_cure_a_refusal(make_agent: Any) -> N
     with pytest.raises(LimitExceeded):
         await agent.execute("x")
     assert (model.calls, hidden.calls) == (1, 0)
+    assert not [r for r in caplog.records if r.name.startswith("langchain")]  # no word of a handler's mistake
 
 
 async def test_an_agent_used_as_a_tool_counts_towards_the_run_around_it(make_agent: Any) -> None:
@@ -309,11 +310,7 @@ async def test_a_slow_model_call_times_out_and_is_settled(
     if not streaming:
         agent, _ = make_agent([say("x")], delay_s=5, timeouts=Timeouts(model_call_s=0.05), pipeline=[])
     with pytest.raises(CallTimeout) as timeout:
-        if streaming:
-            async with agent.execute_stream("x") as stream:
-                _ = [t async for t in stream]
-        else:
-            await agent.execute("x")
+        await run_call(agent, "x", streaming=streaming)
     assert timeout.value.scope == "model_call"
     assert timeout.value.usage.estimated is True
 
@@ -340,24 +337,16 @@ async def test_an_agent_that_says_nothing_for_too_long_is_idle(
 
     agent, _ = make_agent([say("wait", ("hang", {})), say("x")], [hang], timeouts=Timeouts(idle_s=0.1), pipeline=[])
     with pytest.raises(CallTimeout) as timeout:
-        if streaming:
-            async with agent.execute_stream("x") as stream:
-                _ = [t async for t in stream]
-        else:
-            await agent.execute("x")
+        await run_call(agent, "x", streaming=streaming)
     assert timeout.value.scope == "idle"
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_the_run_timeout_covers_everything(make_agent: Any, streaming: bool, no_tasks_left: None) -> None:
-    agent, _ = make_agent([say("x y z " * 100)], delay_s=0.02, timeouts=Timeouts(run_s=0.1))
+    script, delay_s = ("x y z " * 100, 0.02) if streaming else ("x", 5)
+    agent, _ = make_agent([say(script)], delay_s=delay_s, timeouts=Timeouts(run_s=0.1))
     with pytest.raises(CallTimeout) as timeout:
-        if streaming:
-            async with agent.execute_stream("x") as stream:
-                _ = [t async for t in stream]
-        else:
-            agent, _ = make_agent([say("x")], delay_s=5, timeouts=Timeouts(run_s=0.1))
-            await agent.execute("x")
+        await run_call(agent, "x", streaming=streaming)
     assert timeout.value.scope == "run"
     assert timeout.value.usage.estimated is True
 
@@ -386,7 +375,39 @@ async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_repor
     release.set()
     assert timeout.value.usage.sync_threads_left == 1
     assert [e.data["count"] for e in agent.callback_handler.events("tool_thread_left")] == [1]
-    time.sleep(0.05)  # noqa: ASYNC251 - let the thread end before the loop does
+    await asyncio.get_running_loop().shutdown_default_executor()  # let the thread end before the loop does
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_blocking_model_call_in_a_sync_tool_times_out_and_its_thread_is_counted(
+    make_agent: Any, streaming: bool
+) -> None:
+    release = threading.Event()
+
+    class Blocking(ScriptedChatModel):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            release.wait(10)
+            return super()._generate(*args, **kwargs)
+
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            for index, piece in enumerate(super()._stream(*args, **kwargs)):
+                if index == 1:
+                    release.wait(10)
+                yield piece
+
+    hidden = gated(Blocking(script=[say("too late")]))
+
+    @tool
+    def ask() -> str:
+        """Ask, blocking the tool's thread."""
+        return "".join(str(c.text) for c in hidden.stream("q")) if streaming else str(hidden.invoke("q").text)
+
+    agent, _ = make_agent([say("", ("ask", {})), say("ok")], [ask], timeouts=Timeouts(model_call_s=0.1), pipeline=[])
+    with pytest.raises(CallTimeout) as timeout:
+        await agent.execute("x")
+    release.set()
+    assert timeout.value.scope == "model_call"
+    assert (timeout.value.usage.estimated, timeout.value.usage.sync_threads_left) == (True, 1)
 
 
 @pytest.mark.parametrize("wrong", [RunLimits, Timeouts])

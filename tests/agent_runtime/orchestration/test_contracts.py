@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
+from tests.agent_runtime.calls import run_call
 
 from agent_runtime import (
     AgentContext,
@@ -23,6 +24,7 @@ from agent_runtime import (
     InputInvalid,
     LoggingMiddleware,
     Middleware,
+    Principal,
     StreamMisuse,
     TextChunk,
     ToolCallChunk,
@@ -60,13 +62,22 @@ async def test_first_layer_is_outermost_and_layers_wrap_unary_and_stream_alike(m
     for streaming in (False, True):
         log: list[str] = []
         agent, _ = make_agent([say("hi there")], pipeline=[Trace("a", log), Trace("b", log)])
-        if streaming:
-            async with agent.execute_stream("x") as stream:
-                assert [t async for t in stream] == ["hi ", "there"]
-        else:
-            assert (await agent.execute("x")).output == "hi there"
+        assert (await run_call(agent, "x", streaming=streaming)).output == "hi there"
         logs.append(log)
     assert logs[0] == logs[1] == ["a in", "b in", "b out", "a out"]
+
+
+async def test_a_context_is_one_call_and_is_not_given_a_caller(make_agent: Any) -> None:
+    agent, model = make_agent([say("hi")])
+    call = AgentContext("x")
+    await agent.with_caller(principal=Principal("ada")).execute(call)
+    assert call.principal is None
+    assert call.usage.model_calls == 1  # the caller's object shows what was spent
+    with pytest.raises(InputInvalid, match="one context is one call"):
+        await agent.execute(call)
+    with pytest.raises(InputInvalid, match="one context is one call"):
+        await run_call(agent, call, streaming=True)
+    assert model.calls == 1
 
 
 async def test_unary_and_streamed_results_are_the_same(make_agent: Any) -> None:
@@ -103,12 +114,7 @@ async def test_text_chunks_of_each_message_join_to_its_text_on_every_layer(make_
             return result
 
     agent, _ = make_agent(TWO_STEPS, [add], pipeline=[Tap(sinks[0]), Tap(sinks[1])])
-    if streaming:
-        async with agent.execute_stream("1+2") as stream:
-            _ = [c async for c in stream.chunks()]
-        result = stream.result
-    else:
-        result = await agent.execute("1+2")
+    result = await run_call(agent, "1+2", streaming=streaming)
     texts = {m.id: str(m.text) for m in result.messages if m.type == "ai"}
     assert len(texts) == 2
     for sink in sinks:

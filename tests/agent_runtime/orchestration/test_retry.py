@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from tests.agent_runtime.calls import run_call
 
 from agent_runtime import (
     AgentContext,
@@ -47,12 +48,7 @@ def fast(**settings: Any) -> RetryMiddleware:
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_a_failure_before_anything_is_tried_again(make_agent: Any, streaming: bool) -> None:
     agent, model = make_agent([flaky(), say("ok")], pipeline=[fast()])
-    if streaming:
-        async with agent.execute_stream("x") as stream:
-            assert [t async for t in stream] == ["ok"]
-        result = stream.result
-    else:
-        result = await agent.execute("x")
+    result = await run_call(agent, "x", streaming=streaming)
     assert result.output == "ok"
     assert model.calls == 2
     assert result.usage.model_calls == 2
@@ -79,11 +75,7 @@ async def test_no_retry_after_the_first_tool_start_without_a_checkpoint(make_age
     script = [say("", ("act", {"n": 1})), flaky(), say("ok")]
     agent, model = make_agent(script, [act], pipeline=[fast(attempts=3)])
     with pytest.raises(ProviderError):
-        if streaming:
-            async with agent.execute_stream("x") as stream:
-                _ = [c async for c in stream.chunks()]
-        else:
-            await agent.execute("x")
+        await run_call(agent, "x", streaming=streaming)
     assert EFFECTS == [1]
     assert model.calls == 2
 

@@ -230,6 +230,19 @@ def test_the_published_schema_is_in_sync_and_accepts_the_shipped_templates() -> 
         jsonschema.validate({"apiVersion": "agent-runtime/v1", "modle": 1}, template_schema())
 
 
+def test_the_published_schema_lets_a_child_leave_out_and_change_what_its_parent_has() -> None:
+    child = {
+        "extends": ["base.yaml"],
+        "metadata": {"version": "2.0.0"},
+        "spec": {"model": {"params": {"temperature": 0}}, "tools": {"$append": ["csv_group"], "$remove": ["csv_top"]}},
+    }
+    jsonschema.validate(child, template_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({k: v for k, v in child.items() if k != "extends"}, template_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**child, "spec": {"tools": {"$apend": []}}}, template_schema())
+
+
 def test_a_template_can_be_made_in_python() -> None:
     template = AgentTemplate.model_validate(
         {

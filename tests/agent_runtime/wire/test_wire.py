@@ -18,6 +18,7 @@ from agent_runtime import (
     ToolCallChunk,
     parse_template,
 )
+from tests.agent_runtime.calls import run_call
 from tests.agent_runtime.wire.provider_server import Answer, ProviderServer, serve
 
 MODELS = {"openai": "openai:gpt-5-mini", "anthropic": "anthropic:claude-haiku-4-5"}
@@ -99,11 +100,7 @@ async def test_a_500_is_tried_again_then_raised_with_its_status(provider: str, s
     async with serve(Answer(status=500)) as server:
         agent = make(provider, server, FAST_RETRY)
         with pytest.raises(ProviderError) as failed:
-            if streaming:
-                async with agent.execute_stream("hi") as stream:
-                    _ = [t async for t in stream]
-            else:
-                await agent.execute("hi")
+            await run_call(agent, "hi", streaming=streaming)
     assert failed.value.status == 500
     assert len(server.requests) == 3
     assert failed.value.usage.total_tokens == 0
@@ -122,11 +119,7 @@ async def test_a_stall_is_a_model_call_timeout(provider: str, streaming: bool, n
     async with serve(Answer(stall_s=30)) as server:
         agent = make(provider, server, "{timeout: {model_call: 300ms}, retry: {attempts: 1}}")
         with pytest.raises(CallTimeout) as failed:
-            if streaming:
-                async with agent.execute_stream("hi") as stream:
-                    _ = [t async for t in stream]
-            else:
-                await agent.execute("hi")
+            await run_call(agent, "hi", streaming=streaming)
     assert failed.value.scope == "model_call"
     assert failed.value.usage.estimated is True
 

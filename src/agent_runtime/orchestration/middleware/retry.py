@@ -6,10 +6,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Collection
 
+from agent_runtime.chunks import Chunk, Emit
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class, retry_after_s
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
-from agent_runtime.types import AgentContext, AgentResult, Chunk, Emit, Handler
+from agent_runtime.types import AgentContext, AgentResult, Handler
 
 
 class RetryMiddleware(Middleware):

@@ -1,0 +1,77 @@
+"""What a call emits while it runs, and the callable that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+
+@dataclass(slots=True)
+class TextChunk:
+    """A piece of the text of message `message_id`; the pieces of a message join to its whole text."""
+
+    message_id: str
+    text: str
+    part: Any = field(default=None, repr=False, compare=False)
+    """What a Runnable caller gets for it: LangGraph's namespace, message and metadata, or the piece of a chain."""
+
+
+@dataclass(slots=True)
+class ReasoningChunk:
+    """A piece of the model's reasoning for message `message_id`; never part of the answer's text."""
+
+    message_id: str
+    text: str
+
+
+@dataclass(slots=True)
+class ToolCallChunk:
+    """A complete tool call that the model asked for: `args` are parsed, not a JSON fragment."""
+
+    id: str
+    name: str
+    args: dict[str, Any]
+
+
+@dataclass(slots=True)
+class ToolResultChunk:
+    """What the tool answered to call `id`; `content` is the text or the content blocks of its message."""
+
+    id: str
+    name: str
+    content: Any
+
+
+@dataclass(slots=True)
+class CustomChunk:
+    """Whatever a node or tool wrote to LangGraph's stream writer."""
+
+    data: Any
+
+
+@dataclass(slots=True)
+class InterruptChunk:
+    """The run has stopped and waits for a person; `interrupts` are LangGraph `Interrupt` objects."""
+
+    interrupts: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class PartChunk:
+    """A part of a LangGraph stream mode that a Runnable caller asked for: mode, namespace, data."""
+
+    mode: str
+    ns: tuple[str, ...]
+    data: Any
+
+
+Chunk: TypeAlias = (
+    TextChunk | ReasoningChunk | ToolCallChunk | ToolResultChunk | CustomChunk | InterruptChunk | PartChunk
+)
+Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
+"""Hands one chunk outwards; returns when there is room for the next one."""
+
+
+async def discard(chunk: Chunk) -> None:
+    """The `emit` of a unary call: nobody reads chunks."""
