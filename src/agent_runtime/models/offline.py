@@ -28,11 +28,11 @@ _MEANS = {  # words of a question -> the words of column names that they point a
     "earn": "salary wage income", "paid": "salary wage", "revenue": "sale amount turnover", "sale": "revenue amount",
     "sell": "unit quantity sale sold amount", "sold": "quantity unit sale", "cost": "price amount", "older": "age",
     "employee": "name", "person": "name", "who": "name employee student player", "people": "name", "long": "duration",
-    "from": "origin source", "to": "destination"}
+    "from": "origin source", "to": "destination", "priced": "price"}
 _ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
 _NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _MONTHS = "january february march april may june july august september october november december".split()
-_STOP = set("a an and at by do doe for from how in is it me my of on or the to what when where which who".split())
+_STOP = set("a an and are at by do doe for from had has how in is it me my of on or the to wa what when which who".split())
 _COMPARE = (
     (r"at least|no less than|>=", ">="),
     (r"at most|no more than|up to|<=", "<="),
@@ -113,8 +113,9 @@ class _Asked:
 
     def _mention(self, f: _Field) -> None:
         name = _words(f.name) or [f.name]
+        telling = {*name} & {"date", "day", "time"} if f.type == "date" else {*name} - _STOP - {"id", "name"}
         for i, word in enumerate(self.words):
-            strength = 10.0 / len(name) * bool({word, word.removeprefix("un")} & {*name} - {"id", "name", "of"})
+            strength = 10.0 / len(name) * bool({word, word.removeprefix("un")} & telling)
             strength = max(strength, 4.0 * bool(set(_MEANS.get(word, "").split()) & set(name)))
             if self.words[i : i + len(name)] == name:
                 strength = 10.0 * len(name) + 5
@@ -275,9 +276,8 @@ def _line(item: Any) -> str:
         return f"- {item}"
     if {"file", "line", "quote"} <= set(item):
         return f'- "{item["quote"]}" ({item["file"]}:{item["line"]})'
-    names = [
-        str(i["name"]) for v in item.values() if isinstance(v, list) for i in v if isinstance(i, dict) and "name" in i
-    ]
+    nested = (i for v in item.values() if isinstance(v, list) for i in v)
+    names = [str(i["name"]) for i in nested if isinstance(i, dict) and "name" in i]
     return "- " + ", ".join([f"{k}: {v}" for k, v in item.items() if not isinstance(v, list)] + names)
 
 
