@@ -32,7 +32,7 @@ _MEANS = {  # words of a question -> the words of column names that they point a
 _ADDITIVE = set("sale revenue amount quantity unit sold total profit order spend visitor hour point goal stock".split())
 _NUMBERS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 _MONTHS = "january february march april may june july august september october november december".split()
-_STOP = set("a an and are at by do doe for from had has how in is it me my of on or the to wa what when which who".split())
+_STOP = set("a an and are at by doe for from had has how in is it me my of on or the to wa what when which who".split())
 _COMPARE = (
     (r"at least|no less than|>=", ">="),
     (r"at most|no more than|up to|<=", "<="),
