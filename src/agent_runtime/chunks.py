@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 
 @dataclass(slots=True)
@@ -71,6 +71,19 @@ Chunk: TypeAlias = (
 )
 Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
 """Hands one chunk outwards; returns when there is room for the next one."""
+
+
+class _HasRoom:
+    """An awaitable that is done already."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return cast("Generator[None, None, None]", iter(()))
+
+
+HAS_ROOM = _HasRoom()
+"""What an `Emit` may return when there is room at once: whoever emits token by token need not await it."""
 
 
 async def discard(chunk: Chunk) -> None:

@@ -106,9 +106,7 @@ class ModelCall:
         content = message.content
         text = content if type(content) is str else str(message.text)
         self._began = True
-        self._chars += len(text)
-        if not text:
-            self._chars += _silent_chars(message)
+        self._chars += len(text) or _silent_chars(message)
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:

@@ -14,7 +14,7 @@ from langgraph.errors import GraphRecursionError
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, GraphOutput
 
-from agent_runtime.chunks import InterruptChunk, TextChunk, discard
+from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, InputInvalid, LimitExceeded
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import Refused, Run, current_run
@@ -157,19 +157,30 @@ class Core:
         reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold)
         parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
         async with aclosing(parts):
-            async for part in self._within_idle(parts):
-                ns, mode, data = part if subgraphs else ((), *part)
-                if mode == "messages" and not context.streaming:
-                    continue
-                if mode == "messages" and (chunk := reader.text_chunk(ns, data)) is not None:
-                    await context.emit(chunk)
-                else:
-                    await reader.read(ns, mode, data)
+            await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
         await reader.finish()
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
             state = {**state, "__interrupt__": reader.interrupts}
         return self._result(state, context)
+
+    @staticmethod
+    async def _read_parts(
+        parts: AsyncIterator[Any], reader: PartReader, context: AgentContext, *, subgraphs: bool
+    ) -> None:
+        ns, streaming = (), context.streaming
+        async for part in parts:  # the way of every token
+            if subgraphs:
+                ns, mode, data = part
+            else:
+                mode, data = part
+            if mode != "messages":
+                await reader.read(ns, mode, data)
+            elif streaming:
+                if (chunk := reader.text_chunk(ns, data)) is None:
+                    await reader.read(ns, mode, data)
+                elif (emitted := context.emit(chunk)) is not HAS_ROOM:  # awaiting what is done costs too
+                    await emitted
 
     async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
         returned: Any = None

@@ -176,7 +176,10 @@ class AgentExecutor(AgentRunnable):
         started = time.perf_counter()
         self._record("run_start", context, None, {})
         try:
-            result = await self._within_deadline(context)
+            if self._run_timeout_s is None and context.deadline is None:
+                result = await self._handler(context)
+            else:
+                result = await self._within_deadline(context)
         except asyncio.CancelledError:
             self._record("run_error", context, started, {"error": "cancelled"})
             raise
@@ -198,8 +201,6 @@ class AgentExecutor(AgentRunnable):
         return result
 
     async def _within_deadline(self, context: AgentContext) -> AgentResult:
-        if self._run_timeout_s is None and context.deadline is None:
-            return await self._handler(context)
         now = asyncio.get_running_loop().time()
         limit = float("inf") if self._run_timeout_s is None else now + self._run_timeout_s
         context.deadline = min(limit, context.deadline or limit)

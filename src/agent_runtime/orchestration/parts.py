@@ -11,6 +11,8 @@ from agent_runtime.chunks import CustomChunk, Emit, InterruptChunk, PartChunk, R
 from agent_runtime.orchestration.messages import is_plain, messages_in, new_messages, reasoning_of, whole_message
 from agent_runtime.types import Progress
 
+_NONE_OPEN: tuple[Any, str | None] = (object(), None)
+
 
 class PartReader:
     """Reads the parts of one streamed call and emits chunks, so that each message's text is emitted exactly once.
@@ -33,6 +35,7 @@ class PartReader:
         "_emit",
         "_hold",
         "_known",
+        "_open",
         "_progress",
         "_streamed",
         "_subgraphs",
@@ -60,6 +63,7 @@ class PartReader:
         # under which id, is decided once. The first id counts: Anthropic sends the message's id once and LangChain
         # fills the other chunks with an id of its own. None: not the answer's.
         self._calls: dict[int, tuple[Any, str | None]] = {}
+        self._open: tuple[Any, str | None] = _NONE_OPEN  # the one of them whose text came last
 
     def text_chunk(self, ns: tuple[str, ...], data: Any) -> TextChunk | None:
         """The chunk of a `messages` part that is a piece of the answer's plain text; None: give the part to `read`.
@@ -69,15 +73,19 @@ class PartReader:
         message, metadata = data
         if not isinstance(message, AIMessageChunk):
             return None
-        call = self._calls.get(id(metadata)) or self._new_call(ns, message, metadata)
+        message_id = self._open[1]
+        if metadata is not self._open[0]:
+            message_id = (self._calls.get(id(metadata)) or self._new_call(ns, message, metadata))[1]
         content = message.content
-        if call[1] is None or type(content) is not str or not content:
+        if message_id is None or type(content) is not str or not content:
             return None
         if message.additional_kwargs and not is_plain(message):
             return None
-        self._progress.message_open = True
-        self._streamed.add(call[1])
-        return TextChunk(call[1], content, (ns, message, metadata) if self._wants_messages else None)
+        if metadata is not self._open[0]:
+            self._open = (metadata, message_id)
+            self._progress.message_open = True
+            self._streamed.add(message_id)
+        return TextChunk(message_id, content, (ns, message, metadata) if self._wants_messages else None)
 
     async def read(self, ns: tuple[str, ...], mode: str, data: Any) -> None:
         """Emit what any other part says; waits for the reader."""
@@ -117,7 +125,7 @@ class PartReader:
     async def _values(self, ns: tuple[str, ...], data: Any) -> None:
         if not ns:
             self.state = data
-            self._progress.message_open = False
+            self._progress.message_open, self._open = False, _NONE_OPEN
             if isinstance(data, dict) and (found := data.get("__interrupt__")):
                 self.interrupts = tuple(found)
                 await self._emit(InterruptChunk(self.interrupts))

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self
 
-from agent_runtime.chunks import Chunk, TextChunk
+from agent_runtime.chunks import HAS_ROOM, Chunk, TextChunk
 from agent_runtime.errors import CallCancelled, StreamMisuse
 from agent_runtime.types import AgentContext, AgentResult
 
 BUFFER = 16
 """Chunks that may wait for the reader; 16 costs 0.7 us a chunk where 1 costs 12.5, and holds back soon enough."""
-
-
-class _HasRoom:
-    """An awaitable that is done already."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, None]:
-        return cast("Generator[None, None, None]", iter(()))
-
-
-_HAS_ROOM = _HasRoom()
 
 
 class AgentStream:
@@ -39,13 +27,17 @@ class AgentStream:
     """
 
     def __init__(
-        self, call: Callable[[AgentContext], Awaitable[AgentResult]], context: AgentContext, *, buffer: int = BUFFER
+        self,
+        call: Callable[[AgentContext], Coroutine[Any, Any, AgentResult]],
+        context: AgentContext,
+        *,
+        buffer: int = BUFFER,
     ) -> None:
         self._call, self._buffer = call, buffer
         self.context = context.with_emit(self._put)
         self.context.streaming = True
         self._waiting: deque[Chunk] = deque()
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None  # what a producer with a full buffer waits for
         self._reader: asyncio.Future[None] | None = None
         self._task: asyncio.Task[AgentResult] | None = None
         self._told = False  # the failure has been raised to the reader
@@ -79,11 +71,7 @@ class AgentStream:
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise StreamMisuse("a stream is one call and can be entered once")
-
-        async def run() -> AgentResult:
-            return await self._call(self.context)
-
-        self._task = asyncio.create_task(run(), name=f"agent call {self.run_id}")
+        self._task = asyncio.create_task(self._call(self.context), name=f"agent call {self.run_id}")
         self._task.add_done_callback(lambda _: self._wake())
         return self
 
@@ -104,19 +92,21 @@ class AgentStream:
         if len(self._waiting) >= self._buffer:
             return self._put_when_room(chunk)
         self._waiting.append(chunk)
-        self._wake()
-        return _HAS_ROOM
+        if self._reader is not None:
+            self._wake()
+        return HAS_ROOM
 
     async def _put_when_room(self, chunk: Chunk) -> None:
         while len(self._waiting) >= self._buffer:
-            self._room.clear()
+            self._room = self._room or asyncio.Event()
             await self._room.wait()
         self._waiting.append(chunk)
         self._wake()
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
     def chunks(self) -> AsyncIterator[Chunk]:
         """Every chunk of the call, in order. Cancelling the wait for the next one loses none."""
@@ -135,7 +125,7 @@ class AgentStream:
 
     async def _arrival(self) -> bool:
         """Wait until a chunk is there; False at the end. Raises what the call raised, once, after its chunks."""
-        task = self._started()
+        task = self._task or self._started()
         while not self._waiting:
             if task.done():
                 if not self._told:
@@ -152,7 +142,9 @@ class AgentStream:
 
     def _take(self) -> Chunk:
         chunk = self._waiting.popleft()
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
+            self._room = None
         if type(chunk) is TextChunk:
             if chunk.message_id != self._message_id:
                 self._message_id, self._pieces = chunk.message_id, []

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Collection
 
-from agent_runtime.chunks import Chunk, Emit
+from agent_runtime.chunks import Chunk
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class, retry_after_s
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
@@ -52,9 +52,9 @@ class RetryMiddleware(Middleware):
         attempts = context.attempts or self._attempts
         for attempt in range(1, attempts):
             # Of a unary call no chunk reaches anybody: nothing to watch, and nothing to pay for.
-            emit = _Opened(context.emit) if context.streaming else None
+            emit = _Opened(context) if context.streaming else None
             try:
-                return await next_call(context if emit is None else context.with_emit(emit))
+                return await next_call(context if emit is None else emit.watched)
             except CONTROL_FLOW:
                 raise
             except Exception as error:
@@ -92,11 +92,13 @@ class RetryMiddleware(Middleware):
 class _Opened:
     """An `emit` that remembers whether a chunk has gone out."""
 
-    __slots__ = ("_emit", "opened")
+    __slots__ = ("_emit", "opened", "watched")
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit, self.opened = emit, False
+    def __init__(self, context: AgentContext) -> None:
+        self._emit, self.opened = context.emit, False
+        self.watched = context.with_emit(self)
 
     def __call__(self, chunk: Chunk) -> Awaitable[None]:  # no coroutine of its own: this is paid for each token
         self.opened = True
+        self.watched.emit = self._emit  # one chunk is all there is to see: the next ones need not pass here
         return self._emit(chunk)
