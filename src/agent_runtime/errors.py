@@ -6,6 +6,18 @@ AgentRuntimeError
 │   ├── UnknownComponent          unknown_component       a name that nothing is registered under
 │   └── MissingExtra              missing_extra           an optional package is not installed
 ├── InputInvalid                  input_invalid           a call's input cannot be given to the agent
+│   ├── SessionIdInvalid          session_id_invalid      no id that a session may have
+│   └── ReservedKey               reserved_key            a key that callers may not set
+├── SessionError                  session_error           a session cannot be used
+│   ├── SessionNotFound           session_not_found       there is none, or it is another tenant's: the same answer
+│   ├── SessionGone               session_gone            it was deleted, or has expired
+│   ├── CheckpointCorrupt         checkpoint_corrupt      stored bytes do not verify; they are kept
+│   ├── CheckpointVersion         checkpoint_version      stored by another version of the format
+│   └── StateNotSerializable      state_not_serializable  a value of the state may not be stored
+├── StoreError                    store_error             the store behind sessions failed
+│   ├── StoreUnavailable          store_unavailable       it cannot be reached
+│   ├── StoreTimeout              store_timeout           it did not answer in time
+│   └── StoreFull                 store_full              it takes no more
 ├── StreamMisuse                  stream_misuse           a stream used outside `async with`
 └── CallError                     a call failed; carries run_id, usage and cost_usd
     ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
@@ -13,7 +25,10 @@ AgentRuntimeError
     ├── CallTimeout               timeout                 run, idle or model_call took too long
     ├── LimitExceeded             limit_exceeded          a limit of the run was reached
     │   └── ToolLoop              tool_loop               the same tool call again and again
-    └── CallCancelled             cancelled               the runtime, not the caller, cancelled the call
+    ├── CallCancelled             cancelled               the runtime, not the caller, cancelled the call
+    ├── CallDrained               drained                 stopped at a checkpoint by a shutdown; resume it
+    ├── SessionBusy               session_busy            another turn of the session is running or too many wait
+    └── StaleWriter               stale_writer            this turn lost its session to another writer
 """
 
 from __future__ import annotations
@@ -22,10 +37,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-if TYPE_CHECKING:
-    pass
+from typing import ClassVar, Literal
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
@@ -105,6 +117,93 @@ class InputInvalid(AgentRuntimeError):
         super().__init__(f"{path}: {message}" if path else message)
 
 
+class SessionIdInvalid(InputInvalid):
+    """Not an id that a session (or a tenant) may have: 1 to 128 ASCII letters, digits, `_` and `-`."""
+
+    code = "session_id_invalid"
+
+
+class ReservedKey(InputInvalid):
+    """A key of `configurable` that callers may not set; `path` names it."""
+
+    code = "reserved_key"
+
+
+class SessionError(AgentRuntimeError):
+    """A session cannot be used."""
+
+    code = "session_error"
+
+
+class SessionNotFound(SessionError):
+    """There is no such session for this caller. Whether another caller has one is not said."""
+
+    code = "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"there is no session '{session_id}'")
+
+
+class SessionGone(SessionError):
+    """The session was deleted or has expired; its id is not used again."""
+
+    code = "session_gone"
+
+    def __init__(self, session_id: str, why: Literal["deleted", "expired"]) -> None:
+        self.session_id, self.why = session_id, why
+        super().__init__(f"the session '{session_id}' was {why}" if why == "deleted" else f"'{session_id}' has expired")
+
+
+class CheckpointCorrupt(SessionError):
+    """Stored bytes do not verify. They are kept as they are, a copy is quarantined, and the session takes no writes."""
+
+    code = "checkpoint_corrupt"
+
+    def __init__(self, place: str, why: str) -> None:
+        self.place = place
+        super().__init__(f"stored data cannot be trusted ({place.replace(chr(31), '/')}): {why}")
+
+
+class CheckpointVersion(SessionError):
+    """Stored by another version of the format; the bytes are left as they are."""
+
+    code = "checkpoint_version"
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"stored with format version {found}; this release reads version {known}")
+
+
+class StateNotSerializable(SessionError):
+    """A value of the agent's state may not be stored; the message says which type and what to do."""
+
+    code = "state_not_serializable"
+
+
+class StoreError(AgentRuntimeError):
+    """The store behind sessions failed; nothing was half written."""
+
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached, or refuses to serve."""
+
+    code = "store_unavailable"
+
+
+class StoreTimeout(StoreError):
+    """The store did not answer in time; whether the last write arrived is not known."""
+
+    code = "store_timeout"
+
+
+class StoreFull(StoreError):
+    """The store takes no more data."""
+
+    code = "store_full"
+
+
 class StreamMisuse(AgentRuntimeError):
     """A stream was used before or without `async with`, or twice."""
 
@@ -180,3 +279,21 @@ class CallCancelled(CallError):
     """The runtime cancelled the call while its reader was still reading."""
 
     code = "cancelled"
+
+
+class CallDrained(CallError):
+    """A shutdown stopped the call at a checkpoint: calling the session again with input None goes on from there."""
+
+    code = "drained"
+
+
+class SessionBusy(CallError):
+    """Another turn of the session is running (`reject`), or too many wait for theirs (`enqueue`)."""
+
+    code = "session_busy"
+
+
+class StaleWriter(CallError):
+    """The turn lost its session: its lease ran out and another writer came, or the head of the session moved."""
+
+    code = "stale_writer"

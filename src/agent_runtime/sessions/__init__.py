@@ -1,0 +1,1 @@
+"""Conversations that survive: checkpoints, sessions, and the stores behind them."""

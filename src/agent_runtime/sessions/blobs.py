@@ -1,0 +1,50 @@
+"""Values as sealed bytes, and what of a run's metadata may be stored."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointMetadata, get_checkpoint_metadata
+
+from agent_runtime.errors import CheckpointCorrupt
+from agent_runtime.sessions.codec import Codec, UnreadableBytes
+from agent_runtime.sessions.records import SEPARATOR
+from agent_runtime.sessions.seal import Seal
+
+_CREDENTIAL = re.compile(
+    r"(?i)(^|[_-])((api|access|private|secret|auth)[_-]?keys?|token|secrets?|password|passwd|credentials?|"
+    r"authorization|auth|cookies?|principal)$"
+)
+
+
+class Blobs:
+    """`close` makes a sealed blob of a value, `open` the value of a blob; the place says which blob it is."""
+
+    __slots__ = ("codec", "seal")
+
+    def __init__(self, codec: Codec, seal: Seal) -> None:
+        self.codec, self.seal = codec, seal
+
+    def close(self, value: Any, *place: str) -> bytes:
+        """Sealed bytes; raises StateNotSerializable."""
+        return self.seal.close(self.codec.encode(value), SEPARATOR.join(place))
+
+    def open(self, data: bytes, *place: str) -> Any:
+        """The value; raises CheckpointCorrupt or CheckpointVersion, and runs nothing that the bytes could name."""
+        where = SEPARATOR.join(place)
+        payload = self.seal.open(data, where)
+        try:
+            return self.codec.decode(payload)
+        except UnreadableBytes as error:
+            raise CheckpointCorrupt(where, str(error)) from error
+
+
+def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """What LangGraph would persist, without anything whose name says that it is a credential.
+
+    LangGraph copies every scalar of `configurable` and of the config's metadata into each checkpoint.
+    """
+    merged = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
+    return {name: value for name, value in merged.items() if not _CREDENTIAL.search(name)}

@@ -1,0 +1,285 @@
+"""How checkpoints are stored and read, without I/O: append-only, verified, the same on every backend."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMetadata, CheckpointTuple, writes_sort_key
+
+from agent_runtime.errors import CheckpointCorrupt
+from agent_runtime.sessions.blobs import Blobs, storable_metadata
+from agent_runtime.sessions.chunk_refs import Refs, format_refs, parse_refs
+from agent_runtime.sessions.codec import Codec
+from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, Records, Row, Write
+from agent_runtime.sessions.seal import Seal
+from agent_runtime.sessions.stored_list import StoredList
+from agent_runtime.sessions.thread_ids import config_of, place_of
+
+GUARD_KEY = "__agent_runtime_guard"
+"""Under `configurable`: what the session layer holds. LangGraph passes it on and does not persist it."""
+HOT_THREADS = 256
+
+R = TypeVar("R")
+Steps: TypeAlias = Generator[tuple[Any, ...], Any, R]
+"""An operation without its I/O: yields `(operation, *args)` for Records and is sent the answers."""
+
+
+@dataclass(slots=True)
+class _Hot:
+    """What is known of a checkpoint without reading it: its references, its stored lists, and other values' bytes."""
+
+    checkpoint_id: str
+    versions: dict[str, Any]
+    refs: Refs = field(default_factory=dict)
+    lists: dict[str, StoredList] = field(default_factory=dict)
+    others: dict[str, bytes] = field(default_factory=dict)
+
+
+class CheckpointSteps:
+    """The logic of a saver without its I/O; `Checkpointer` is its public form."""
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        allowed_types: Iterable[type | tuple[str, ...]] = (),
+        mac_key: bytes | None = None,
+        ttl_s: float | None = None,
+    ) -> None:
+        self.records, self.ttl_s = records, ttl_s
+        self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
+        self._hot: OrderedDict[tuple[str, str], _Hot] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # -- driving -------------------------------------------------------------------------------------------
+
+    def run(self, steps: Steps[R]) -> R:
+        """Carry out an operation for a sync caller."""
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    answer = self.records.call(*request)
+                except Exception as error:  # noqa: BLE001 - the operation decides what to do about it
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(answer)
+        except StopIteration as stop:
+            return cast("R", stop.value)
+
+    async def arun(self, steps: Steps[R]) -> R:
+        """Carry out an operation for an async caller."""
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    answer = await self.records.acall(*request)
+                except Exception as error:  # noqa: BLE001 - the operation decides what to do about it
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(answer)
+        except StopIteration as stop:
+            return cast("R", stop.value)
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def put_steps(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> Steps[RunnableConfig]:
+        """Store a checkpoint after the one that `config` names."""
+        thread, namespace, parent_id = place_of(config)
+        guard: Guard | None = config.get("configurable", {}).get(GUARD_KEY)
+        before = yield from self._known(thread, namespace, parent_id)
+        kept = storable_metadata(config, metadata)
+        numbers: dict[str, int] = {}
+        while True:
+            hot, chunks = self._planned(thread, namespace, checkpoint, before, numbers)
+            refs = format_refs(hot.refs)
+            place = (thread, namespace, checkpoint["id"], parent_id or "")
+            bare = {k: v for k, v in checkpoint.items() if k != "channel_values"}
+            data = self.blobs.close([bare, kept, refs, sorted(hot.lists)], "row", *place)
+            row = Row(namespace, checkpoint["id"], parent_id, refs, data)
+            try:
+                yield "save", thread, row, chunks, guard, self.ttl_s, kept.get("run_id")
+                break
+            except ChunkTaken:  # a fork, or another writer without a lease: take numbers behind its
+                for chunk in chunks:
+                    numbers[chunk.channel] = yield "next_number", thread, namespace, chunk.channel
+        self._remember(thread, namespace, hot)
+        return config_of(thread, namespace, checkpoint["id"])
+
+    def _planned(
+        self, thread: str, namespace: str, checkpoint: Checkpoint, before: _Hot, numbers: dict[str, int]
+    ) -> tuple[_Hot, list[Chunk]]:
+        values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+        hot, chunks = _Hot(checkpoint["id"], dict(versions)), list[Chunk]()
+        for channel in versions:
+            old = before.refs.get(channel)
+            if old is not None and before.versions.get(channel) == versions[channel]:
+                hot.refs[channel] = old
+                if channel in before.lists:
+                    hot.lists[channel] = before.lists[channel]
+                elif channel in before.others:
+                    hot.others[channel] = before.others[channel]
+                continue
+            if channel not in values:
+                continue
+            number, value = numbers.get(channel, max(old or (-1,)) + 1), values[channel]
+            if type(value) is list:
+                stored = before.lists.get(channel) or StoredList(self.blobs.codec, [], [], [])
+                hot.lists[channel], added = stored.extended(value, number)
+                hot.refs[channel] = hot.lists[channel].numbers
+            else:
+                hot.refs[channel], added = [number], value
+                hot.others[channel] = self.blobs.codec.encode(value)
+            if added is not None or type(value) is not list:
+                data = self.blobs.close(added, "chunk", thread, namespace, channel, str(number))
+                chunks.append(Chunk(channel, number, data))
+        return hot, chunks
+
+    def _known(self, thread: str, namespace: str, checkpoint_id: str | None) -> Steps[_Hot]:
+        """What is stored of the checkpoint to be continued; read when this process does not know it."""
+        if checkpoint_id is None:
+            return _Hot("", {})
+        with self._lock:
+            hot = self._hot.get((thread, namespace))
+        if hot is None or hot.checkpoint_id != checkpoint_id:
+            loaded = yield "load", thread, namespace, checkpoint_id, None
+            if loaded is None:
+                return _Hot("", {})
+            _, hot = yield from self.opened(thread, loaded)
+        return hot
+
+    def put_writes_steps(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str) -> Steps[None]:
+        """Store what a task wrote."""
+        thread, namespace, checkpoint_id = place_of(config)
+        guard: Guard | None = config.get("configurable", {}).get(GUARD_KEY)
+        sealed = []
+        for position, (channel, value) in enumerate(writes):
+            index = WRITES_IDX_MAP.get(channel, position)
+            place = (thread, namespace, checkpoint_id or "", task_id, str(index), task_path)
+            sealed.append(Write(task_id, index, task_path, self.blobs.close([channel, value], "write", *place)))
+        yield "save_writes", thread, namespace, checkpoint_id or "", sealed, guard, self.ttl_s
+
+    def _remember(self, thread: str, namespace: str, hot: _Hot) -> None:
+        with self._lock:
+            self._hot[thread, namespace] = hot
+            self._hot.move_to_end((thread, namespace))
+            while len(self._hot) > HOT_THREADS:
+                self._hot.popitem(last=False)
+
+    def forget(self, thread: str) -> None:
+        """Drop what this process remembers of a thread."""
+        with self._lock:
+            for key in [k for k in self._hot if k[0] == thread]:
+                del self._hot[key]
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def get_tuple_steps(self, config: RunnableConfig) -> Steps[CheckpointTuple | None]:
+        """Read a checkpoint, from memory where this process wrote or read it last."""
+        thread, namespace, checkpoint_id = place_of(config)
+        with self._lock:
+            hot = self._hot.get((thread, namespace))
+        known = hot.checkpoint_id if hot is not None else None
+        loaded: Loaded | None = yield "load", thread, namespace, checkpoint_id, known
+        if loaded is None:
+            return None
+        return (yield from self.tuple_of(thread, loaded, hot if loaded.row.checkpoint_id == known else None))
+
+    def tuple_of(self, thread: str, loaded: Loaded, hot: _Hot | None) -> Steps[CheckpointTuple]:
+        """What LangGraph gets for a loaded row."""
+        values, row = None, loaded.row
+        content = yield from self.row_content(thread, row)
+        if hot is not None:
+            values = self._hot_values(hot)
+            if values is None:  # a list that is not of messages has to be read
+                loaded = yield "load", thread, row.namespace, row.checkpoint_id, None
+        if values is None:
+            values, hot = yield from self.opened(thread, loaded, content)
+            self._remember_latest(thread, row.namespace, hot)
+        writes = yield from self.writes_of(thread, row, loaded.writes)
+        checkpoint = cast("Checkpoint", {**content[0], "channel_values": values})
+        parent = config_of(thread, row.namespace, row.parent_id) if row.parent_id else None
+        config = config_of(thread, row.namespace, row.checkpoint_id)
+        return CheckpointTuple(config, checkpoint, content[1], parent, writes)
+
+    def _remember_latest(self, thread: str, namespace: str, hot: _Hot) -> None:
+        # Reading an old checkpoint must not push out what the next step of the conversation needs.
+        with self._lock:
+            kept = self._hot.get((thread, namespace))
+        if kept is None or kept.checkpoint_id <= hot.checkpoint_id:
+            self._remember(thread, namespace, hot)
+
+    def _hot_values(self, hot: _Hot) -> dict[str, Any] | None:
+        values: dict[str, Any] = {}
+        for channel in hot.refs:
+            if channel in hot.lists:
+                items = hot.lists[channel].hand_out()
+                if items is None:
+                    return None
+                values[channel] = items
+            else:
+                values[channel] = self.blobs.codec.decode(hot.others[channel])
+        return values
+
+    def row_content(self, thread: str, row: Row) -> Steps[list[Any]]:
+        """The verified content of a row: checkpoint, metadata, references, list channels."""
+        place = ("row", thread, row.namespace, row.checkpoint_id, row.parent_id or "")
+        content = yield from self.opened_blob(thread, row.data, *place)
+        if content[2] != row.chunks:
+            yield from self.refused(thread, row.data, CheckpointCorrupt("/".join(place), "its references were changed"))
+        return cast("list[Any]", content)
+
+    def opened(
+        self, thread: str, loaded: Loaded, content: list[Any] | None = None
+    ) -> Steps[tuple[dict[str, Any], _Hot]]:
+        """The values of a checkpoint, verified, and what to remember of it."""
+        row = loaded.row
+        content = content or (yield from self.row_content(thread, row))
+        hot, values = _Hot(row.checkpoint_id, dict(content[0]["channel_versions"])), dict[str, Any]()
+        for channel, numbers in parse_refs(content[2]).items():
+            pieces = []
+            for number in numbers:
+                place = ("chunk", thread, row.namespace, channel, str(number))
+                data = loaded.chunks.get((channel, number))
+                if data is None:
+                    error = CheckpointCorrupt("/".join(place), "it is missing")
+                    yield from self.refused(thread, b"", error)
+                pieces.append((yield from self.opened_blob(thread, data, *place)))
+            hot.refs[channel] = numbers
+            if channel in content[3]:
+                items = [item for piece in pieces for item in piece]
+                hot.lists[channel] = StoredList(self.blobs.codec, numbers, [len(p) for p in pieces], items)
+                values[channel] = list(items)
+            else:
+                values[channel] = pieces[0]
+                hot.others[channel] = self.blobs.codec.encode(pieces[0])
+        return values, hot
+
+    def writes_of(self, thread: str, row: Row, writes: list[Write]) -> Steps[list[tuple[str, str, Any]]]:
+        """Verified writes, in the order in which LangGraph applies them."""
+        found = []
+        for write in sorted(writes, key=lambda w: writes_sort_key(w.path, w.task_id, w.index)):
+            place = (thread, row.namespace, row.checkpoint_id, write.task_id, str(write.index), write.path)
+            channel, value = yield from self.opened_blob(thread, write.data, "write", *place)
+            found.append((write.task_id, channel, value))
+        return found
+
+    def opened_blob(self, thread: str, data: bytes | None, *place: str) -> Steps[Any]:
+        """The value in a blob; one that does not verify is quarantined and raises CheckpointCorrupt."""
+        try:
+            return self.blobs.open(data or b"", *place)
+        except CheckpointCorrupt as error:
+            yield from self.refused(thread, data or b"", error)
+
+    @staticmethod
+    def refused(thread: str, data: bytes, error: CheckpointCorrupt) -> Steps[None]:
+        """Keep a copy of what does not verify, and raise."""
+        yield "quarantine", thread, error.place, data
+        raise error

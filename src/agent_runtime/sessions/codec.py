@@ -1,0 +1,207 @@
+"""State values as bytes, by an allow-list: what is not on it is refused when it is written and when it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import importlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import ormsgpack
+from langchain_core.documents import Document
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    HumanMessageChunk,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+    ToolMessageChunk,
+)
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.types import Interrupt, Overwrite, Send
+from pydantic import BaseModel, SecretStr
+
+from agent_runtime.errors import StateNotSerializable
+
+_OPTIONS = (
+    ormsgpack.OPT_NON_STR_KEYS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_BIG_INT
+)
+_READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
+
+MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE = 1, 2, 3, 4, 5
+"""The extension types of the format; their numbers are part of it."""
+
+# Stored by their place in this list: new ones are added at the end, none is ever removed.
+_MESSAGES: list[type[BaseMessage]] = [
+    HumanMessage, AIMessage, ToolMessage, SystemMessage, RemoveMessage, AIMessageChunk, FunctionMessage, ChatMessage,
+    HumanMessageChunk, ToolMessageChunk,
+]  # fmt: skip
+_MESSAGE_NUMBER = {cls: number for number, cls in enumerate(_MESSAGES)}
+_IMPLIED: dict[type[BaseMessage], dict[str, Any]] = {
+    cls: {"type": cls.model_fields["type"].default} for cls in _MESSAGES
+}
+
+# Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
+_PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
+    ("set", set, list, set),
+    ("frozenset", frozenset, list, frozenset),
+    ("deque", deque, list, deque),
+    ("int", int, str, int),
+    ("datetime", dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
+    ("date", dt.date, dt.date.isoformat, dt.date.fromisoformat),
+    ("time", dt.time, dt.time.isoformat, dt.time.fromisoformat),
+    ("timedelta", dt.timedelta, lambda v: (v.days, v.seconds, v.microseconds), lambda v: dt.timedelta(*v)),
+    ("Decimal", Decimal, str, Decimal),
+    ("UUID", UUID, lambda v: v.bytes, lambda v: UUID(bytes=v)),
+    ("Send", Send, lambda v: (v.node, v.arg), lambda v: Send(v[0], v[1])),
+    ("Interrupt", Interrupt, lambda v: (v.value, v.id), lambda v: Interrupt(v[0], v[1])),
+    ("Overwrite", Overwrite, lambda v: v.value, Overwrite),
+    ("DeltaSnapshot", _DeltaSnapshot, lambda v: v.value, _DeltaSnapshot),
+    ("Document", Document, lambda v: (v.page_content, v.metadata, v.id),
+     lambda v: Document(page_content=v[0], metadata=v[1], id=v[2])),
+]  # fmt: skip
+_WRITE = {cls: (name, write) for name, cls, write, _ in _PLAIN}
+_READ = {name: read for name, _, _, read in _PLAIN}
+
+
+class UnreadableBytes(ValueError):
+    """Bytes that this codec did not write, or that name a type nobody allowed."""
+
+
+class Codec:
+    """Encodes and decodes state values.
+
+    Plain data, dates, decimals, LangChain's messages and documents and LangGraph's own values are known. Other types
+    (pydantic models, dataclasses, enums of the application) are allowed one by one in `allowed_types`, as classes or as
+    `(module, name)`. An unknown type raises StateNotSerializable on the way in and UnreadableBytes on the way out.
+    """
+
+    def __init__(self, allowed_types: Iterable[type | tuple[str, ...]] = ()) -> None:
+        self._allowed: dict[str, type | None] = {}
+        for entry in allowed_types:
+            if isinstance(entry, type):
+                self._allowed[_key(entry)] = entry
+            elif len(entry) == 2:
+                self._allowed[":".join(entry)] = None
+
+    def allowing(self, more: Iterable[type | tuple[str, ...]]) -> Codec:
+        """A codec that also knows `more` types."""
+        new = Codec(more)
+        new._allowed = {**self._allowed, **new._allowed}
+        return new
+
+    def encode(self, value: Any) -> bytes:
+        """The bytes of `value`; raises StateNotSerializable and stores nothing half."""
+        try:
+            return ormsgpack.packb(value, default=self._default, option=_OPTIONS)
+        except (TypeError, ValueError, RecursionError) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, StateNotSerializable) else None
+            raise cause or StateNotSerializable(str(error)) from error
+
+    def decode(self, data: bytes) -> Any:
+        """The value again; raises UnreadableBytes for anything this codec would not have written."""
+        try:
+            return ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
+        except UnreadableBytes:
+            raise
+        except Exception as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
+            raise UnreadableBytes(f"{type(error).__name__}: {error}") from error
+
+    def _pack(self, number: int, content: Any) -> ormsgpack.Ext:
+        return ormsgpack.Ext(number, ormsgpack.packb(content, default=self._default, option=_OPTIONS))
+
+    def _default(self, value: Any) -> Any:
+        cls = type(value)
+        number = _MESSAGE_NUMBER.get(cls)
+        if number is not None:
+            return self._pack(MESSAGE, _message_content(number, value))
+        if cls is tuple:
+            return self._pack(TUPLE, list(value))
+        if (found := _WRITE.get(cls)) is not None:
+            return self._pack(PLAIN, [found[0], found[1](value)])
+        if (key := _key(cls)) in self._allowed:
+            return self._pack(OWN_TYPE, [key, _own_content(value)])
+        if isinstance(value, BaseMessage):  # a subclass of the application's: kept as the message that it is
+            base = next(c for c in cls.__mro__ if c in _MESSAGE_NUMBER)
+            return self._pack(MESSAGE, _message_content(_MESSAGE_NUMBER[base], value))
+        if isinstance(value, BaseException):
+            return self._pack(FAILURE, [cls.__name__, str(value)])
+        if isinstance(value, SecretStr):
+            raise StateNotSerializable("a secret is not stored: pass it in the runtime context")
+        raise StateNotSerializable(
+            f"a value of type {cls.__module__}.{cls.__qualname__} is not on the allow-list: "
+            "add the class to allowed_types, or keep plain data in the state"
+        )
+
+    def _hook(self, number: int, data: bytes) -> Any:
+        content = ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
+        if number == MESSAGE:
+            return _MESSAGES[content[0]](content=content[1], **content[2])
+        if number == TUPLE:
+            return tuple(content)
+        if number == PLAIN:
+            return _READ[content[0]](content[1])
+        if number == FAILURE:
+            return f"{content[0]}({content[1]!r})"
+        if number == OWN_TYPE:
+            return self._own(content[0], content[1])
+        raise UnreadableBytes(f"unknown extension type {number}")
+
+    def _own(self, key: str, content: Any) -> Any:
+        if key not in self._allowed:
+            raise UnreadableBytes(f"the type {key} is not on the allow-list")
+        cls: Any = self._allowed[key]
+        if cls is None:
+            module, _, name = key.partition(":")
+            cls = self._allowed[key] = getattr(importlib.import_module(module), name)
+        if issubclass(cls, BaseModel):
+            return cls.model_validate(content)
+        make: Any = cls
+        return make(**content) if dataclasses.is_dataclass(cls) else make(content)
+
+
+def _key(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _message_content(number: int, message: BaseMessage) -> list[Any]:
+    fields = message.__dict__
+    implied = _IMPLIED[_MESSAGES[number]]
+    kept = {
+        name: value
+        for name, value in fields.items()
+        if (value or value is False or value == 0) and name != "content" and implied.get(name) != value
+    }
+    if message.__pydantic_extra__:
+        kept.update(message.__pydantic_extra__)
+    return [number, fields["content"], kept]
+
+
+def _own_content(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, PurePath):
+        return str(value)
+    raise StateNotSerializable(f"{type(value).__name__} is allowed, but is no pydantic model, dataclass, enum or path")

@@ -1,0 +1,130 @@
+"""What a backend stores, and the operations that every backend offers: one of each, for sync and async callers.
+
+A thread's data are *rows* (a checkpoint without its values), *chunks* (the values; written once, never changed) and
+*writes* (what tasks wrote before the next checkpoint). Backends see sealed bytes only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+SEPARATOR = "\x1f"
+"""Between the parts of a key; no id, namespace or channel may contain it."""
+
+
+class Chunk(NamedTuple):
+    """One piece of a channel's value: the `number`-th of this channel. `data` is sealed."""
+
+    channel: str
+    number: int
+    data: bytes
+
+
+class Write(NamedTuple):
+    """One write of a task: `index` below 0 is a special one and replaces what was there."""
+
+    task_id: str
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a turn holds: the fencing `token` of its lease. `fork`: the turn goes on from an older checkpoint."""
+
+    token: int
+    fork: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checkpoint: sealed `data`, and `chunks` that say which chunks hold its values (see `ChunkRefs`)."""
+
+    namespace: str
+    checkpoint_id: str
+    parent_id: str | None
+    chunks: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A row with its writes, and its chunks by (channel, number) unless the caller said that it has them."""
+
+    row: Row
+    writes: list[Write]
+    chunks: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a thread until `ttl_s` from its last renewal. `token` grows with every lease."""
+
+    thread: str
+    owner: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session's record: `data` is sealed, the rest is for finding it. Times are seconds since the epoch."""
+
+    key: str
+    tenant: str
+    user: str
+    created_at: float
+    expires_at: float | None
+    data: bytes
+    gone: str = ""
+
+
+class ChunkTaken(Exception):
+    """A chunk of this number exists already: two writers continue one checkpoint. Take the next free numbers."""
+
+
+class Records(ABC):
+    """The storage operations. All are atomic, safe under concurrency and across processes (but for memory).
+
+    `call` runs one for a sync caller, `acall` for an async one, which it does not block. Raises StoreError subclasses
+    when the store fails, StaleWriter when a guard does not hold (or a lease is held and none is given), ChunkTaken.
+    """
+
+    @abstractmethod
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name and return its result."""
+
+    @abstractmethod
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """`call` for async callers."""
+
+    async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
+        """Close what was opened here."""
+
+
+OPERATIONS: dict[str, str] = {
+    "save": "(thread, row, chunks, guard, ttl_s, run_id) -> None; with a guard the row's parent is the head",
+    "save_writes": "(thread, namespace, checkpoint_id, writes, guard, ttl_s) -> None",
+    "load": "(thread, namespace, checkpoint_id or None for the latest, known checkpoint_id) -> Loaded or None",
+    "list": "(thread, namespace or None for all, before id or None, limit or None) -> [(namespace, id)], newest first",
+    "threads": "(after, limit) -> thread names in order, from the one after `after`",
+    "threads_of_run": "(run_id) -> thread names that the run wrote to",
+    "next_number": "(thread, namespace, channel) -> the first chunk number that is free",
+    "drop": "(thread, [(namespace, id)], {(namespace, channel): {numbers}}) -> None; rows, their writes, and chunks",
+    "delete_thread": "(thread) -> None",
+    "quarantine": "(thread, place, data) -> None; keeps a copy, and refuses writes to the thread from now on",
+    "quarantined": "(thread) -> [(place, data)]",
+    "acquire": "(thread, owner, ttl_s) -> Lease, or None while another one holds it",
+    "renew": "(lease, ttl_s) -> bool",
+    "release": "(lease) -> None",
+    "tool_start": "(thread, key, guard) -> None when it is new, else what was recorded: empty bytes, or its result",
+    "tool_end": "(thread, key, result) -> None",
+    "tool_forget": "(thread) -> None",
+    "put_session": "(SessionRow, only_if_new) -> bool",
+    "get_session": "(key) -> SessionRow or None",
+    "page_sessions": "(tenant, user or None, before (created_at, key) or None, limit) -> [SessionRow], newest first",
+    "expired_sessions": "(now, limit) -> [SessionRow]",
+}
+"""The operations by name, with their arguments; each backend has a method of this name, after an underscore."""

@@ -1,0 +1,263 @@
+"""Records on Redis or Valkey, with plain commands and scripts: no modules, and one slot for each thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, unquote
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio as aioredis
+
+from agent_runtime.errors import CheckpointCorrupt, StaleWriter
+from agent_runtime.sessions import redis_scripts as scripts
+from agent_runtime.sessions.records import SEPARATOR, Chunk, ChunkTaken, Guard, Lease, Loaded, Records, Row, Write
+from agent_runtime.sessions.redis_server import check_server, connect_settings, store_error
+from agent_runtime.sessions.redis_sessions import RedisSessions
+
+_PART = b"\x1e"
+_PARTS_OF_A_KEY = "tricwvqx"
+
+
+class RedisRecords(RedisSessions, Records):
+    """Every operation is one round trip. Sync and async callers have clients of their own, async ones one a loop.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        prefix: of every key.
+        durable: refuse a server that would lose acknowledged writes when it is killed (append-only file off).
+            With False such a loss is reported as StoreUnavailable when it is noticed, once.
+        timeout_s: for connecting and for each answer.
+        max_connections: of each client; a caller waits `timeout_s` for a free one.
+
+    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not durable.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "agent_runtime",
+        durable: bool = True,
+        timeout_s: float = 3.0,
+        max_connections: int = 64,
+    ) -> None:
+        self.prefix, self._durable = prefix, durable
+        self._settings = connect_settings(url, timeout_s, max_connections)
+        self._url, self._epoch = url, b""
+        self._sync: Any = None
+        self._async: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._noted: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; blocks for the round trip."""
+        try:
+            if self._sync is None:
+                client = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(self._url, **self._settings))
+                self._checked({n: client.info(n) for n in ("memory", "persistence")}, client.get(self._epoch_key))
+                client.set(self._epoch_key, self._epoch)
+                self._sync = client
+            steps = getattr(self, f"_{operation}")(*args)
+            return _driven(steps, self._sync)
+        except redis.RedisError as error:
+            self._forget(error)
+            raise store_error(error) from error
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name. A cancelled one may or may not have arrived; none is half done."""
+        loop = asyncio.get_running_loop()
+        try:
+            client = self._async.get(loop)
+            if client is None:
+                pool = aioredis.BlockingConnectionPool.from_url(self._url, **self._settings)
+                client = aioredis.Redis(connection_pool=pool)
+                info = {n: await client.info(n) for n in ("memory", "persistence")}
+                self._checked(info, await client.get(self._epoch_key))
+                await client.set(self._epoch_key, self._epoch)
+                self._async[loop] = client
+            return await _adriven(getattr(self, f"_{operation}")(*args), client)
+        except redis.RedisError as error:
+            self._forget(error)
+            raise store_error(error) from error
+
+    async def aclose(self) -> None:
+        """Close this loop's connections and the sync ones."""
+        client = self._async.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+            await client.connection_pool.disconnect()
+        if self._sync is not None:
+            self._sync.connection_pool.disconnect()
+            self._sync = None
+
+    @property
+    def _epoch_key(self) -> str:
+        return f"{self.prefix}:epoch"
+
+    def _checked(self, info: dict[str, dict[str, Any]], epoch: bytes | None) -> None:
+        self._epoch = check_server(info, epoch, self._epoch, durable=self._durable)
+
+    def _forget(self, error: redis.RedisError) -> None:
+        # After a lost connection the server is checked again: it may be another one, or have come back empty.
+        if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+            self._sync = None
+            self._async.clear()
+
+    def _keys(self, thread: str) -> list[str]:
+        base = f"{self.prefix}:{{{quote(thread, safe=':')}}}"
+        return [f"{base}:{part}" for part in _PARTS_OF_A_KEY]
+
+    # -- checkpoints: each yields one request, a script or a command ---------------------------------------
+
+    def _save(
+        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: float | None, run_id: str | None
+    ) -> Any:
+        if run_id is not None and (thread, run_id) not in self._noted:
+            yield "sadd", f"{self.prefix}:run:{run_id}", thread
+            yield "zadd", f"{self.prefix}:threads", {thread: 0}
+            self._noted[thread, run_id] = None
+            while len(self._noted) > 1000:
+                self._noted.popitem(last=False)
+        value = _PART.join(((row.parent_id or "").encode(), row.chunks.encode(), row.data))
+        head = (_token(guard), "fork" if guard and guard.fork else "", row.namespace, row.checkpoint_id)
+        pieces: list[Any] = [part for c in chunks for part in (quote(c.channel, safe=""), c.number, c.data)]
+        args = [*head, row.parent_id or "", value, _ms(ttl_s), *pieces]
+        answer = yield scripts.SAVE, self._keys(thread), args
+        _raise_for(answer)
+
+    def _save_writes(
+        self, thread: str, namespace: str, checkpoint_id: str, writes: list[Write], guard: Guard | None, ttl_s: Any
+    ) -> Any:
+        pieces: list[Any] = []
+        for write in writes:
+            pieces += [write.task_id, write.index, write.path.encode() + _PART + write.data]
+        args = [_token(guard), _ms(ttl_s), f"{namespace}{SEPARATOR}{checkpoint_id}", *pieces]
+        _raise_for((yield scripts.SAVE_WRITES, self._keys(thread), args))
+
+    def _load(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Any:
+        answer = yield scripts.LOAD, self._keys(thread), [namespace, checkpoint_id or "", known or ""]
+        if answer is None:
+            return None
+        found, value, names, values, wanted, chunks = answer
+        parent, refs, data = value.split(_PART, 2)
+        row = Row(namespace, found.decode(), parent.decode() or None, refs.decode(), data)
+        loaded = Loaded(row, [_write(name, each) for name, each in zip(names, values, strict=True) if each is not None])
+        for name, chunk in zip(wanted, chunks, strict=False):
+            _, channel, number = name.decode().rsplit(SEPARATOR, 2)
+            if chunk is not None:
+                loaded.chunks[unquote(channel), int(number)] = chunk
+        return loaded
+
+    def _list(self, thread: str, namespace: str | None, before: str | None, limit: int | None) -> Any:
+        fields = yield "zrevrange", self._keys(thread)[2], 0, -1
+        every = [tuple(field.decode().split(SEPARATOR)) for field in fields]
+        kept = [(ns, i) for ns, i in every if namespace in (None, ns) and (before is None or i < before)]
+        return sorted(kept, key=lambda key: key[1], reverse=True)[:limit]
+
+    def _threads(self, after: str, limit: int) -> Any:
+        low = f"({after}" if after else "-"
+        found = yield "zrangebylex", f"{self.prefix}:threads", low, "+", 0, limit
+        return [thread.decode() for thread in found]
+
+    def _threads_of_run(self, run_id: str) -> Any:
+        return [t.decode() for t in (yield "smembers", f"{self.prefix}:run:{run_id}")]
+
+    def _next_number(self, thread: str, namespace: str, channel: str) -> Any:
+        name = SEPARATOR.join(("last", namespace, quote(channel, safe="")))
+        last = yield "hget", self._keys(thread)[0], name
+        return 0 if last is None else int(last) + 1
+
+    def _drop(self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]) -> Any:
+        fields = [SEPARATOR.join(key) for key in rows]
+        pieces = [
+            SEPARATOR.join((ns, quote(channel, safe=""), str(number)))
+            for (ns, channel), numbers in chunks.items()
+            for number in numbers
+        ]
+        yield scripts.DROP, self._keys(thread), [len(fields), *fields, *pieces]
+
+    def _delete_thread(self, thread: str) -> Any:
+        yield "delete", *self._keys(thread)[1:]  # the first has the fencing token: its count goes on
+        yield "zrem", f"{self.prefix}:threads", thread
+
+    def _quarantine(self, thread: str, place: str, data: bytes) -> Any:
+        yield "rpush", self._keys(thread)[6], place.encode() + _PART + data
+
+    def _quarantined(self, thread: str) -> Any:
+        found = yield "lrange", self._keys(thread)[6], 0, -1
+        return [(place.decode(), data) for place, data in (each.split(_PART, 1) for each in found)]
+
+    # -- turns and tools -----------------------------------------------------------------------------------
+
+    def _acquire(self, thread: str, owner: str, ttl_s: float) -> Any:
+        token = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]
+        return None if token is None else Lease(thread, owner, token)
+
+    def _renew(self, lease: Lease, ttl_s: float) -> Any:
+        done = yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, _ms(ttl_s)]
+        return done == 1
+
+    def _release(self, lease: Lease) -> Any:
+        yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, 0]
+
+    def _tool_start(self, thread: str, key: str, guard: Guard | None) -> Any:
+        answer = yield scripts.TOOL_START, self._keys(thread), [_token(guard), key]
+        _raise_for(answer)
+        return None if answer[0] == b"new" else answer[1]
+
+    def _tool_end(self, thread: str, key: str, result: bytes) -> Any:
+        yield "hset", self._keys(thread)[7], key, result
+
+    def _tool_forget(self, thread: str) -> Any:
+        yield "delete", self._keys(thread)[7]
+
+
+def _driven(steps: Any, client: Any) -> Any:
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(_sent(client, request))
+    except StopIteration as stop:
+        return stop.value
+
+
+async def _adriven(steps: Any, client: Any) -> Any:
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(await _sent(client, request))
+    except StopIteration as stop:
+        return stop.value
+
+
+def _sent(client: Any, request: tuple[Any, ...]) -> Any:
+    if len(request) == 3 and isinstance(request[1], list):
+        return client.register_script(request[0])(keys=request[1], args=request[2])
+    return getattr(client, request[0])(*request[1:])
+
+
+def _token(guard: Guard | None) -> str:
+    return "" if guard is None else str(guard.token)
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else str(max(1, round(seconds * 1000)))
+
+
+def _write(name: bytes, value: bytes) -> Write:
+    _, _, task_id, index = name.decode().split(SEPARATOR)
+    path, data = value.split(_PART, 1)
+    return Write(task_id, int(index), path.decode(), data)
+
+
+def _raise_for(answer: Iterable[Any]) -> None:
+    status, *detail = [part.decode() if isinstance(part, bytes) and n < 2 else part for n, part in enumerate(answer)]
+    if status == "stale":
+        raise StaleWriter(detail[0])
+    if status == "quarantined":
+        raise CheckpointCorrupt(detail[0], "the session is quarantined and takes no writes")
+    if status == "taken":
+        raise ChunkTaken

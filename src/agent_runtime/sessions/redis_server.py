@@ -1,0 +1,57 @@
+"""What is asked of a Redis server before anything is kept on it, and what its failures mean."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
+
+
+def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[str, Any]:
+    """Keyword arguments of a connection pool. Nothing is retried behind our back: a reply lost is not a write lost."""
+    settings: dict[str, Any] = {
+        "max_connections": max_connections,
+        "timeout": timeout_s,
+        "socket_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 30,
+    }
+    if not url.startswith("unix:"):
+        settings["socket_connect_timeout"] = timeout_s
+    return settings
+
+
+def check_server(info: dict[str, dict[str, Any]], epoch: bytes | None, known_epoch: bytes, *, durable: bool) -> bytes:
+    """The store's epoch; raises StoreUnavailable for a server that would lose, or has lost, what is kept on it."""
+    policy = info["memory"].get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise StoreUnavailable(
+            f"the server evicts keys when it is full (maxmemory-policy {policy}), which would lose sessions: "
+            "set maxmemory-policy noeviction"
+        )
+    persistence = info["persistence"]
+    if persistence.get("loading"):
+        raise StoreUnavailable("the server is still loading its data")
+    if durable and not persistence.get("aof_enabled"):
+        raise StoreUnavailable(
+            "the server keeps no append-only file, so a crash would lose acknowledged turns: "
+            "set appendonly yes, or say durable=False to accept that"
+        )
+    if known_epoch and epoch != known_epoch:
+        raise StoreUnavailable("the server has lost its data since it was last used (epoch changed)")
+    return epoch or uuid.uuid4().hex.encode()
+
+
+def store_error(error: redis.RedisError) -> StoreError:
+    """The typed error for what the client raised."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, redis.TimeoutError):
+        return StoreTimeout(f"the session store did not answer in time ({text})")
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in text:
+        return StoreFull(f"the session store is full ({text})")
+    return StoreUnavailable(f"the session store cannot be used ({text})")

@@ -1,0 +1,79 @@
+"""Session records on Redis: a hash for each tenant, and sorted sets for their order."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import ormsgpack
+
+from agent_runtime.sessions.records import SessionRow
+
+_PUT = """
+local records, ofTenant, ofUser, due = unpack(KEYS)
+local key, value, created, expires, gone, onlyNew = unpack(ARGV)
+if onlyNew == '1' and redis.call('HEXISTS', records, key) == 1 then return 0 end
+redis.call('HSET', records, key, value)
+if gone == '' then
+  redis.call('ZADD', ofTenant, created, key)
+  redis.call('ZADD', ofUser, created, key)
+else
+  redis.call('ZREM', ofTenant, key)
+  redis.call('ZREM', ofUser, key)
+end
+if gone == '' and expires ~= '' then redis.call('ZADD', due, expires, key) else redis.call('ZREM', due, key) end
+return 1
+"""
+
+
+class RedisSessions:
+    """The part of RedisRecords about session records; the keys of a tenant share a slot."""
+
+    prefix: str
+
+    def _tenant_keys(self, tenant: str, user: str = "") -> list[str]:
+        base = f"{self.prefix}:s:{{{quote(tenant, safe='')}}}"
+        return [f"{base}:records", f"{base}:all", f"{base}:user:{quote(user, safe='')}", f"{base}:due"]
+
+    def _put_session(self, row: SessionRow, only_if_new: bool) -> Any:
+        packed = ormsgpack.packb([row.user, row.created_at, row.expires_at, row.data, row.gone])
+        expires = "" if row.expires_at is None else repr(row.expires_at)
+        args = [row.key, packed, repr(row.created_at), expires, row.gone, int(only_if_new)]
+        yield "sadd", f"{self.prefix}:tenants", row.tenant
+        done = yield _PUT, self._tenant_keys(row.tenant, row.user), args
+        return done == 1
+
+    def _get_session(self, key: str) -> Any:
+        tenant = key.partition(":")[0]
+        found = yield "hget", self._tenant_keys(tenant)[0], key
+        return None if found is None else _session(key, tenant, found)
+
+    def _page_sessions(self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int) -> Any:
+        keys = self._tenant_keys(tenant, user or "")
+        order = keys[1] if user is None else keys[2]
+        start = 0
+        if before is not None:
+            rank = yield "zrevrank", order, before[1]
+            above = None if rank is not None else (yield "zcount", order, f"({before[0]!r}", "+inf")
+            start = rank + 1 if rank is not None else above or 0
+        names = yield "zrevrange", order, start, start + limit - 1
+        if not names:
+            return []
+        values = yield "hmget", keys[0], names
+        return [_session(n.decode(), tenant, v) for n, v in zip(names, values, strict=True) if v is not None]
+
+    def _expired_sessions(self, now: float, limit: int) -> Any:
+        found: list[SessionRow] = []
+        for tenant in sorted(t.decode() for t in (yield "smembers", f"{self.prefix}:tenants")):
+            keys = self._tenant_keys(tenant)
+            names = yield "zrangebyscore", keys[3], "-inf", repr(now), 0, limit - len(found)
+            values = (yield "hmget", keys[0], names) if names else []
+            found += [_session(n.decode(), tenant, v) for n, v in zip(names, values, strict=True) if v is not None]
+            if len(found) >= limit:
+                break
+        return found
+
+
+def _session(key: str, tenant: str, value: bytes) -> SessionRow:
+    user, created_at, expires_at, data, gone = ormsgpack.unpackb(value)
+    return SessionRow(key, tenant, user, created_at, expires_at, data, gone)

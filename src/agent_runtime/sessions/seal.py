@@ -1,0 +1,58 @@
+"""What makes stored bytes trustworthy: a version, and a digest or a MAC over the bytes and over where they belong."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import blake2b
+
+from agent_runtime.errors import CheckpointCorrupt, CheckpointVersion, ConfigurationError
+
+VERSION = 1
+_PLAIN, _KEYED = 0, 1
+_DIGEST = 16
+MIN_KEY_BYTES = 32
+
+
+class Seal:
+    """Wraps bytes for storage and checks them before anything reads them.
+
+    Without a key the digest finds damage and misplacement; with one (at least 32 bytes) it is a MAC (keyed BLAKE2b,
+    128 bit), so that nobody without the key can make or move a blob. With a key unkeyed blobs are refused.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        if key is not None and not MIN_KEY_BYTES <= len(key) <= 64:
+            raise ConfigurationError(f"a MAC key has {MIN_KEY_BYTES} to 64 bytes, this one {len(key)}")
+        self._key = key or b""
+        self._head = bytes((VERSION, _KEYED if key else _PLAIN))
+
+    def close(self, payload: bytes, place: str) -> bytes:
+        """`payload`, sealed for `place` (tenant, session and all that says which blob it is)."""
+        return self._head + self._digest(payload, place) + payload
+
+    def open(self, blob: bytes, place: str) -> bytes:
+        """The payload again.
+
+        Raises CheckpointVersion for a format of another version, CheckpointCorrupt for anything that was not
+        sealed for exactly this place.
+        """
+        if len(blob) >= 2 + _DIGEST and blob[0] != VERSION and self._was_sealed(blob, place):
+            raise CheckpointVersion(blob[0], VERSION)
+        if blob[:2] != self._head or len(blob) < 2 + _DIGEST:
+            raise CheckpointCorrupt(place, "not a sealed blob of this configuration")
+        payload = blob[2 + _DIGEST :]
+        if not hmac.compare_digest(blob[2 : 2 + _DIGEST], self._digest(payload, place)):
+            raise CheckpointCorrupt(place, "the digest does not match")
+        return payload
+
+    def _was_sealed(self, blob: bytes, place: str) -> bool:
+        # Another version's blob carries a digest over its own head: so damage of the version byte is not taken for one.
+        digest = self._digest(blob[2 + _DIGEST :], place, blob[:2])
+        return hmac.compare_digest(blob[2 : 2 + _DIGEST], digest)
+
+    def _digest(self, payload: bytes, place: str, head: bytes | None = None) -> bytes:
+        mac = blake2b(self._head if head is None else head, digest_size=_DIGEST, key=self._key)
+        mac.update(place.encode())
+        mac.update(b"\x00")
+        mac.update(payload)
+        return mac.digest()

@@ -1,0 +1,244 @@
+"""Records in one SQLite file (WAL): durable, for any number of processes on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from agent_runtime.errors import CheckpointCorrupt, StaleWriter, StoreFull, StoreTimeout, StoreUnavailable
+from agent_runtime.sessions.chunk_refs import parse_refs
+from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, Records, Row, Write
+from agent_runtime.sessions.sqlite_sessions import SESSION_TABLES, SqliteSessions
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS threads (thread TEXT PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', token INTEGER NOT NULL
+    DEFAULT 0, until REAL NOT NULL DEFAULT 0, expires_at REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (thread TEXT, namespace TEXT, id TEXT, parent TEXT, chunks TEXT NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (thread, namespace, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunks (thread TEXT, namespace TEXT, channel TEXT, number INTEGER, data BLOB NOT NULL,
+    PRIMARY KEY (thread, namespace, channel, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS writes (thread TEXT, namespace TEXT, id TEXT, task TEXT, position INTEGER,
+    path TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (thread, namespace, id, task, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (run TEXT, thread TEXT, PRIMARY KEY (run, thread)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
+    PRIMARY KEY (thread, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL);
+CREATE INDEX IF NOT EXISTS quarantine_thread ON quarantine (thread);
+"""
+_CHUNKS_BETWEEN = (
+    "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number BETWEEN ? AND ?"
+)
+_OF_A_THREAD = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
+
+
+class SqliteRecords(SqliteSessions, Records):
+    """Every operation is one transaction on one connection; async callers wait for a thread of its own.
+
+    Args:
+        path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
+        busy_timeout_s: how long to wait for another process's transaction before StoreTimeout.
+        synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
+    """
+
+    def __init__(
+        self, path: str | Path, *, busy_timeout_s: float = 5.0, synchronous: Literal["full", "normal"] = "full"
+    ) -> None:
+        self.path = str(path)
+        if self.path != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._db = sqlite3.connect(
+                self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={synchronous}")
+            self._db.executescript(_TABLES + SESSION_TABLES)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"'{self.path}' cannot be used as a session store: {error}") from error
+        self._lock = threading.RLock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
+        self._swept_at = 0.0
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; blocks while another thread or process writes."""
+        with self._lock:
+            try:
+                return getattr(self, f"_{operation}")(*args)
+            except sqlite3.Error as error:
+                raise _store_error(error, self.path) from error
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: self.call(operation, *args))
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        self._worker.shutdown(wait=True)
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite may have rolled back by itself: a full disk
+                self._db.execute("ROLLBACK")
+            raise
+
+    # -- checkpoints ---------------------------------------------------------------------------------------
+
+    def _save(
+        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: float | None, run_id: str | None
+    ) -> None:
+        with self._transaction() as db:
+            self._check_writable(thread, guard, ttl_s)
+            if guard and not guard.fork and row.namespace == "":
+                head = db.execute("SELECT max(id) FROM rows WHERE thread=? AND namespace=''", (thread,)).fetchone()[0]
+                if head != row.parent_id:
+                    raise StaleWriter("the head of the session is another than this turn continues")
+            try:
+                db.executemany(
+                    "INSERT INTO chunks VALUES (?,?,?,?,?)",
+                    [(thread, row.namespace, c.channel, c.number, c.data) for c in chunks],
+                )
+            except sqlite3.IntegrityError as error:
+                raise ChunkTaken from error
+            place = (thread, row.namespace, row.checkpoint_id)
+            db.execute(
+                "INSERT OR REPLACE INTO rows VALUES (?,?,?,?,?,?)", (*place, row.parent_id, row.chunks, row.data)
+            )
+            if run_id is not None:
+                db.execute("INSERT OR IGNORE INTO runs VALUES (?,?)", (run_id, thread))
+
+    def _save_writes(
+        self, thread: str, namespace: str, checkpoint_id: str, writes: list[Write], guard: Guard | None, ttl_s: Any
+    ) -> None:
+        with self._transaction() as db:
+            self._check_writable(thread, guard, ttl_s)
+            for write in writes:
+                how = "REPLACE" if write.index < 0 else "IGNORE"
+                values = (thread, namespace, checkpoint_id, write.task_id, write.index, write.path, write.data)
+                db.execute(f"INSERT OR {how} INTO writes VALUES (?,?,?,?,?,?,?)", values)  # noqa: S608 - two constants
+
+    def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
+        self._sweep()
+        found = self._db.execute("SELECT token, until, expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
+        token, until, expires_at = found or (0, 0.0, None)
+        if guard is not None and guard.token != token:
+            raise StaleWriter("another writer has the session")
+        if guard is None and until > time.time():
+            raise StaleWriter("a turn of the session is running")
+        bad = self._db.execute("SELECT place FROM quarantine WHERE thread=? LIMIT 1", (thread,)).fetchone()
+        if bad is not None:
+            raise CheckpointCorrupt(bad[0], "the session is quarantined and takes no writes")
+        expires = None if ttl_s is None else time.time() + ttl_s
+        if found is None or (expires is not None or expires_at is not None):
+            self._db.execute(
+                "INSERT INTO threads (thread, expires_at) VALUES (?,?) "
+                "ON CONFLICT (thread) DO UPDATE SET expires_at=excluded.expires_at",
+                (thread, expires),
+            )
+
+    def _load(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
+        query = "SELECT id, parent, chunks, data FROM rows WHERE thread=? AND namespace=?"
+        if checkpoint_id is None:
+            found = self._db.execute(f"{query} ORDER BY id DESC LIMIT 1", (thread, namespace)).fetchone()
+        else:
+            found = self._db.execute(f"{query} AND id=?", (thread, namespace, checkpoint_id)).fetchone()
+        if found is None or self._expired(thread):
+            return None
+        row = Row(namespace, *found)
+        writes = self._db.execute(
+            "SELECT task, position, path, data FROM writes WHERE thread=? AND namespace=? AND id=?",
+            (thread, namespace, row.checkpoint_id),
+        ).fetchall()
+        loaded = Loaded(row, [Write(*w) for w in writes])
+        if row.checkpoint_id == known:
+            return loaded
+        for channel, numbers in parse_refs(row.chunks).items():
+            wanted = set(numbers)
+            between = (thread, namespace, channel, min(numbers, default=0), max(numbers, default=-1))
+            for number, data in self._db.execute(_CHUNKS_BETWEEN, between):
+                if number in wanted:
+                    loaded.chunks[channel, number] = data
+        return loaded
+
+    def _expired(self, thread: str) -> bool:
+        found = self._db.execute("SELECT expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
+        return found is not None and found[0] is not None and found[0] <= time.time()
+
+    def _sweep(self) -> None:
+        # Forget what has expired, now and then; it is invisible already.
+        if time.monotonic() - self._swept_at < 60:
+            return
+        self._swept_at = time.monotonic()
+        due = self._db.execute("SELECT thread FROM threads WHERE expires_at <= ? LIMIT 100", (time.time(),)).fetchall()
+        for (thread,) in due:
+            self._erase(thread)
+
+    def _erase(self, thread: str) -> None:
+        for table in _OF_A_THREAD:
+            self._db.execute(f"DELETE FROM {table} WHERE thread=?", (thread,))  # noqa: S608 - a constant
+        # The row stays for its token: a writer from before must not find the count started anew.
+        self._db.execute("UPDATE threads SET expires_at=NULL WHERE thread=?", (thread,))
+
+    def _list(self, thread: str, namespace: str | None, before: str | None, limit: int | None) -> Iterable[Any]:
+        if self._expired(thread):
+            return []
+        return self._db.execute(
+            "SELECT namespace, id FROM rows WHERE thread=?1 AND (?2 IS NULL OR namespace=?2) AND (?3 IS NULL OR id<?3) "
+            "ORDER BY id DESC LIMIT ?4",
+            (thread, namespace, before, -1 if limit is None else limit),
+        ).fetchall()
+
+    def _threads(self, after: str, limit: int) -> Iterable[str]:
+        found = self._db.execute(
+            "SELECT DISTINCT thread FROM rows WHERE thread>? ORDER BY thread LIMIT ?", (after, limit)
+        ).fetchall()
+        return [thread for (thread,) in found]
+
+    def _threads_of_run(self, run_id: str) -> Iterable[str]:
+        return [thread for (thread,) in self._db.execute("SELECT thread FROM runs WHERE run=?", (run_id,))]
+
+    def _next_number(self, thread: str, namespace: str, channel: str) -> int:
+        query = "SELECT max(number) FROM chunks WHERE thread=? AND namespace=? AND channel=?"
+        found = self._db.execute(query, (thread, namespace, channel)).fetchone()[0]
+        return 0 if found is None else int(found) + 1
+
+    def _drop(self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]) -> None:
+        with self._transaction() as db:
+            keys = [(thread, *key) for key in rows]
+            db.executemany("DELETE FROM rows WHERE thread=? AND namespace=? AND id=?", keys)
+            db.executemany("DELETE FROM writes WHERE thread=? AND namespace=? AND id=?", keys)
+            pieces = [(thread, *key, number) for key, numbers in chunks.items() for number in numbers]
+            db.executemany("DELETE FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number=?", pieces)
+
+    def _delete_thread(self, thread: str) -> None:
+        with self._transaction():
+            self._erase(thread)
+
+    def _quarantine(self, thread: str, place: str, data: bytes) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT INTO quarantine VALUES (?,?,?,?)", (thread, place, data, time.time()))
+
+    def _quarantined(self, thread: str) -> Iterable[Any]:
+        return self._db.execute("SELECT place, data FROM quarantine WHERE thread=?", (thread,)).fetchall()
+
+
+def _store_error(error: sqlite3.Error, path: str) -> Exception:
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return StoreTimeout(f"another process holds '{path}': {text}")
+    if "full" in text or "too big" in text:
+        return StoreFull(f"'{path}': {text}")
+    return StoreUnavailable(f"'{path}': {text}")

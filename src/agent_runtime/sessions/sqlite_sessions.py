@@ -1,0 +1,95 @@
+"""Turns, tool effects and session records in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from agent_runtime.sessions.records import Guard, Lease, SessionRow
+
+SESSION_TABLES = """
+CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL,
+    created_at REAL NOT NULL, expires_at REAL, data BLOB NOT NULL, gone TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sessions_tenant ON sessions (tenant, created_at, key) WHERE gone='';
+CREATE INDEX IF NOT EXISTS sessions_user ON sessions (tenant, user, created_at, key) WHERE gone='';
+CREATE INDEX IF NOT EXISTS sessions_expiry ON sessions (expires_at) WHERE gone='' AND expires_at IS NOT NULL;
+"""
+_COLUMNS = "key, tenant, user, created_at, expires_at, data, gone"
+
+
+class SqliteSessions:
+    """The part of SqliteRecords that is not about checkpoints."""
+
+    _db: sqlite3.Connection
+
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        raise NotImplementedError
+
+    def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
+        raise NotImplementedError
+
+    def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
+        now = time.time()
+        with self._transaction() as db:
+            found = db.execute("SELECT token, until FROM threads WHERE thread=?", (thread,)).fetchone()
+            if found is not None and found[1] > now:
+                return None
+            token = (found[0] if found else 0) + 1
+            db.execute(
+                "INSERT INTO threads (thread, owner, token, until) VALUES (?,?,?,?) ON CONFLICT (thread) DO UPDATE "
+                "SET owner=excluded.owner, token=excluded.token, until=excluded.until",
+                (thread, owner, token, now + ttl_s),
+            )
+        return Lease(thread, owner, token)
+
+    def _renew(self, lease: Lease, ttl_s: float) -> bool:
+        query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
+        return self._db.execute(query, (time.time() + ttl_s, lease.thread, lease.owner, lease.token)).rowcount == 1
+
+    def _release(self, lease: Lease) -> None:
+        query = "UPDATE threads SET until=0, owner='' WHERE thread=? AND owner=? AND token=?"
+        self._db.execute(query, (lease.thread, lease.owner, lease.token))
+
+    def _tool_start(self, thread: str, key: str, guard: Guard | None) -> bytes | None:
+        with self._transaction() as db:
+            self._check_writable(thread, guard)
+            found = db.execute("SELECT result FROM tools WHERE thread=? AND name=?", (thread, key)).fetchone()
+            if found is not None:
+                return bytes(found[0])
+            db.execute("INSERT INTO tools VALUES (?,?,x'')", (thread, key))
+        return None
+
+    def _tool_end(self, thread: str, key: str, result: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO tools VALUES (?,?,?)", (thread, key, result))
+
+    def _tool_forget(self, thread: str) -> None:
+        self._db.execute("DELETE FROM tools WHERE thread=?", (thread,))
+
+    def _put_session(self, row: SessionRow, only_if_new: bool) -> bool:
+        how = "IGNORE" if only_if_new else "REPLACE"
+        values = (row.key, row.tenant, row.user, row.created_at, row.expires_at, row.data, row.gone)
+        query = f"INSERT OR {how} INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - two constants
+        return self._db.execute(query, values).rowcount == 1
+
+    def _get_session(self, key: str) -> SessionRow | None:
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE key=?", (key,)).fetchone()  # noqa: S608
+        return None if found is None else SessionRow(*found)
+
+    def _page_sessions(
+        self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int
+    ) -> Iterable[SessionRow]:
+        of_user = "" if user is None else "AND user=:user"
+        query = (
+            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND tenant=:tenant {of_user} "  # noqa: S608 - constants
+            "AND (created_at, key) < (:at, :key) ORDER BY created_at DESC, key DESC LIMIT :limit"
+        )
+        at, key = before or (float("inf"), "")
+        given: dict[str, Any] = {"tenant": tenant, "user": user, "at": at, "key": key, "limit": limit}
+        return [SessionRow(*found) for found in self._db.execute(query, given)]
+
+    def _expired_sessions(self, now: float, limit: int) -> Iterable[SessionRow]:
+        query = f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT ?"  # noqa: S608 - a constant
+        return [SessionRow(*found) for found in self._db.execute(query, (now, limit))]
