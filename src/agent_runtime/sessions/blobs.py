@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -31,12 +32,16 @@ class Blobs:
         """Sealed bytes; raises StateNotSerializable."""
         return self.seal.close(self.codec.encode(value), SEPARATOR.join(place))
 
-    def open(self, data: bytes, *place: str) -> Any:
-        """The value; raises CheckpointCorrupt or CheckpointVersion, and runs nothing that the bytes could name."""
+    def close_payload(self, payload: bytes, *place: str) -> bytes:
+        """Sealed bytes of what has been encoded already."""
+        return self.seal.close(payload, SEPARATOR.join(place))
+
+    def open(self, data: bytes, *place: str) -> tuple[Any, bytes]:
+        """The value and its payload; raises CheckpointCorrupt or CheckpointVersion. Runs nothing that bytes name."""
         where = SEPARATOR.join(place)
         payload = self.seal.open(data, where)
         try:
-            return self.codec.decode(payload)
+            return self.codec.decode(payload), payload
         except UnreadableBytes as error:
             raise CheckpointCorrupt(where, str(error)) from error
 
@@ -47,4 +52,9 @@ def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> d
     LangGraph copies every scalar of `configurable` and of the config's metadata into each checkpoint.
     """
     merged = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
-    return {name: value for name, value in merged.items() if not _CREDENTIAL.search(name)}
+    return {name: value for name, value in merged.items() if not _is_credential(name)}
+
+
+@lru_cache(maxsize=1024)
+def _is_credential(name: str) -> bool:
+    return bool(_CREDENTIAL.search(name))

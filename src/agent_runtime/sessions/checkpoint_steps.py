@@ -13,7 +13,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMeta
 
 from agent_runtime.errors import CheckpointCorrupt
 from agent_runtime.sessions.blobs import Blobs, storable_metadata
-from agent_runtime.sessions.chunk_refs import Refs, format_refs, parse_refs
+from agent_runtime.sessions.chunk_refs import Refs, format_refs, next_number, numbers_in, parse_refs
 from agent_runtime.sessions.codec import Codec
 from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, Records, Row, Write
 from agent_runtime.sessions.seal import Seal
@@ -129,16 +129,16 @@ class CheckpointSteps:
                 continue
             if channel not in values:
                 continue
-            number, value = numbers.get(channel, max(old or (-1,)) + 1), values[channel]
+            number, value = numbers.get(channel, next_number(old or ())), values[channel]
             if type(value) is list:
-                stored = before.lists.get(channel) or StoredList(self.blobs.codec, [], [], [])
-                hot.lists[channel], added = stored.extended(value, number)
-                hot.refs[channel] = hot.lists[channel].numbers
+                stored = before.lists.get(channel) or StoredList(self.blobs.codec, (), [], [])
+                hot.lists[channel], payload = stored.extended(value, number)
+                hot.refs[channel] = hot.lists[channel].ranges
             else:
-                hot.refs[channel], added = [number], value
-                hot.others[channel] = self.blobs.codec.encode(value)
-            if added is not None or type(value) is not list:
-                data = self.blobs.close(added, "chunk", thread, namespace, channel, str(number))
+                payload = hot.others[channel] = self.blobs.codec.encode(value)
+                hot.refs[channel] = ((number, number),)
+            if payload is not None:
+                data = self.blobs.close_payload(payload, "chunk", thread, namespace, channel, str(number))
                 chunks.append(Chunk(channel, number, data))
         return hot, chunks
 
@@ -243,23 +243,26 @@ class CheckpointSteps:
         row = loaded.row
         content = content or (yield from self.row_content(thread, row))
         hot, values = _Hot(row.checkpoint_id, dict(content[0]["channel_versions"])), dict[str, Any]()
-        for channel, numbers in parse_refs(content[2]).items():
-            pieces = []
-            for number in numbers:
+        for channel, ranges in parse_refs(content[2]).items():
+            pieces, payloads = list[Any](), list[bytes]()
+            for number in numbers_in(ranges):
                 place = ("chunk", thread, row.namespace, channel, str(number))
                 data = loaded.chunks.get((channel, number))
                 if data is None:
                     error = CheckpointCorrupt("/".join(place), "it is missing")
                     yield from self.refused(thread, b"", error)
-                pieces.append((yield from self.opened_blob(thread, data, *place)))
-            hot.refs[channel] = numbers
+                try:
+                    piece, payload = self.blobs.open(data or b"", *place)
+                except CheckpointCorrupt as error:
+                    yield from self.refused(thread, data or b"", error)
+                pieces.append(piece)
+                payloads.append(payload)
+            hot.refs[channel] = ranges
             if channel in content[3]:
-                items = [item for piece in pieces for item in piece]
-                hot.lists[channel] = StoredList(self.blobs.codec, numbers, [len(p) for p in pieces], items)
-                values[channel] = list(items)
+                hot.lists[channel] = StoredList(self.blobs.codec, ranges, payloads, pieces)
+                values[channel] = [item for piece in pieces for item in piece]
             else:
-                values[channel] = pieces[0]
-                hot.others[channel] = self.blobs.codec.encode(pieces[0])
+                values[channel], hot.others[channel] = pieces[0], payloads[0]
         return values, hot
 
     def writes_of(self, thread: str, row: Row, writes: list[Write]) -> Steps[list[tuple[str, str, Any]]]:
@@ -274,7 +277,7 @@ class CheckpointSteps:
     def opened_blob(self, thread: str, data: bytes | None, *place: str) -> Steps[Any]:
         """The value in a blob; one that does not verify is quarantined and raises CheckpointCorrupt."""
         try:
-            return self.blobs.open(data or b"", *place)
+            return self.blobs.open(data or b"", *place)[0]
         except CheckpointCorrupt as error:
             yield from self.refused(thread, data or b"", error)
 

@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import TypeAlias
 from urllib.parse import quote, unquote
 
-Refs = dict[str, list[int]]
-"""Chunk numbers by channel, in the order in which their contents join."""
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+"""Chunk numbers in the order in which their contents join, as (first, last): short however long a conversation is."""
+Refs: TypeAlias = dict[str, Ranges]
+"""Chunk numbers by channel."""
+
+
+def with_number(ranges: Ranges, number: int) -> Ranges:
+    """`ranges` with one number more at the end."""
+    if ranges and ranges[-1][1] == number - 1:
+        return (*ranges[:-1], (ranges[-1][0], number))
+    return (*ranges, (number, number))
+
+
+def first_numbers(ranges: Ranges, count: int) -> Ranges:
+    """The ranges of the first `count` numbers."""
+    kept: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if count <= 0:
+            break
+        kept.append((first, min(last, first + count - 1)))
+        count -= last - first + 1
+    return tuple(kept)
+
+
+def numbers_in(ranges: Ranges) -> Iterator[int]:
+    """Every number, in order."""
+    for first, last in ranges:
+        yield from range(first, last + 1)
+
+
+def next_number(ranges: Ranges) -> int:
+    """A number above all of `ranges`."""
+    return max((last + 1 for _, last in ranges), default=0)
 
 
 def format_refs(refs: Refs) -> str:
-    """The string of `refs`; consecutive numbers become ranges, so that it does not grow with a conversation."""
-    return ";".join(f"{quote(channel, safe='')}={_ranges(numbers)}" for channel, numbers in refs.items())
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+    """The string of `refs`."""
+    return ";".join(
+        f"{quote(channel, safe='')}={','.join(str(a) if a == b else f'{a}-{b}' for a, b in ranges)}"
+        for channel, ranges in refs.items()
+    )
 
 
 def parse_refs(text: str) -> Refs:
-    """The numbers by channel; raises ValueError for a string that `format_refs` does not make."""
+    """The ranges by channel; raises ValueError for a string that `format_refs` does not make."""
     refs: Refs = {}
     for part in text.split(";") if text else ():
-        channel, equals, ranges = part.partition("=")
+        channel, equals, listed = part.partition("=")
         if not equals:
             raise ValueError(f"not chunk references: {part!r}")
-        numbers: list[int] = []
-        for each in ranges.split(",") if ranges else ():
-            first, _, last = each.partition("-")
-            numbers.extend(range(int(first), int(last or first) + 1))
-        refs[unquote(channel)] = numbers
+        ranges = [each.partition("-") for each in listed.split(",")] if listed else []
+        refs[unquote(channel)] = tuple((int(first), int(last or first)) for first, _, last in ranges)
     return refs

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
-from agent_runtime.sessions.chunk_refs import parse_refs
+from agent_runtime.sessions.chunk_refs import numbers_in, parse_refs
 from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Lease, Loaded, Records, Row, SessionRow, Write
 
 
@@ -88,7 +88,7 @@ class MemoryRecords(Records):
         if known == row.checkpoint_id:
             return Loaded(row, writes)
         refs = parse_refs(row.chunks)
-        kept = {(c, n): found.chunks.get((namespace, c, n)) for c, numbers in refs.items() for n in numbers}
+        kept = {(c, n): found.chunks.get((namespace, c, n)) for c, ranges in refs.items() for n in numbers_in(ranges)}
         return Loaded(row, writes, {key: data for key, data in kept.items() if data is not None})
 
     def _list(self, thread: str, namespace: str | None, before: str | None, limit: int | None) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 import redis
 import redis.asyncio as aioredis
 
-from agent_runtime.errors import CheckpointCorrupt, StaleWriter
+from agent_runtime.errors import CheckpointCorrupt, StaleWriter, StoreUnavailable
 from agent_runtime.sessions import redis_scripts as scripts
 from agent_runtime.sessions.records import SEPARATOR, Chunk, ChunkTaken, Guard, Lease, Loaded, Records, Row, Write
 from agent_runtime.sessions.redis_server import check_server, connect_settings, store_error
@@ -57,8 +58,9 @@ class RedisRecords(RedisSessions, Records):
         try:
             if self._sync is None:
                 client = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(self._url, **self._settings))
-                self._checked({n: client.info(n) for n in ("memory", "persistence")}, client.get(self._epoch_key))
-                client.set(self._epoch_key, self._epoch)
+                check_server({n: client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
+                client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+                self._check_epoch(client.get(self._epoch_key))
                 self._sync = client
             steps = getattr(self, f"_{operation}")(*args)
             return _driven(steps, self._sync)
@@ -74,9 +76,9 @@ class RedisRecords(RedisSessions, Records):
             if client is None:
                 pool = aioredis.BlockingConnectionPool.from_url(self._url, **self._settings)
                 client = aioredis.Redis(connection_pool=pool)
-                info = {n: await client.info(n) for n in ("memory", "persistence")}
-                self._checked(info, await client.get(self._epoch_key))
-                await client.set(self._epoch_key, self._epoch)
+                check_server({n: await client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
+                await client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+                self._check_epoch(await client.get(self._epoch_key))
                 self._async[loop] = client
             return await _adriven(getattr(self, f"_{operation}")(*args), client)
         except redis.RedisError as error:
@@ -97,8 +99,11 @@ class RedisRecords(RedisSessions, Records):
     def _epoch_key(self) -> str:
         return f"{self.prefix}:epoch"
 
-    def _checked(self, info: dict[str, dict[str, Any]], epoch: bytes | None) -> None:
-        self._epoch = check_server(info, epoch, self._epoch, durable=self._durable)
+    def _check_epoch(self, epoch: Any) -> None:
+        known, self._epoch = self._epoch, epoch
+        if known not in (b"", epoch):
+            self._noted.clear()
+            raise StoreUnavailable("the server has lost its data since it was last used (its epoch changed)")
 
     def _forget(self, error: redis.RedisError) -> None:
         # After a lost connection the server is checked again: it may be another one, or have come back empty.
@@ -235,8 +240,17 @@ async def _adriven(steps: Any, client: Any) -> Any:
 
 def _sent(client: Any, request: tuple[Any, ...]) -> Any:
     if len(request) == 3 and isinstance(request[1], list):
-        return client.register_script(request[0])(keys=request[1], args=request[2])
+        source, keys, args = request
+        return _script(client, source)(keys=keys, args=args)
     return getattr(client, request[0])(*request[1:])
+
+
+def _script(client: Any, source: str) -> Any:
+    # Kept on the client: making one hashes its whole text.
+    known: dict[str, Any] = client.__dict__.setdefault("_agent_runtime_scripts", {})
+    if source not in known:
+        known[source] = client.register_script(source)
+    return known[source]
 
 
 def _token(guard: Guard | None) -> str:

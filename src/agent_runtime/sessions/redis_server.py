@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import redis
@@ -26,8 +25,8 @@ def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[s
     return settings
 
 
-def check_server(info: dict[str, dict[str, Any]], epoch: bytes | None, known_epoch: bytes, *, durable: bool) -> bytes:
-    """The store's epoch; raises StoreUnavailable for a server that would lose, or has lost, what is kept on it."""
+def check_server(info: dict[str, dict[str, Any]], *, durable: bool) -> None:
+    """Raise StoreUnavailable for a server that would lose what is kept on it."""
     policy = info["memory"].get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreUnavailable(
@@ -42,9 +41,6 @@ def check_server(info: dict[str, dict[str, Any]], epoch: bytes | None, known_epo
             "the server keeps no append-only file, so a crash would lose acknowledged turns: "
             "set appendonly yes, or say durable=False to accept that"
         )
-    if known_epoch and epoch != known_epoch:
-        raise StoreUnavailable("the server has lost its data since it was last used (epoch changed)")
-    return epoch or uuid.uuid4().hex.encode()
 
 
 def store_error(error: redis.RedisError) -> StoreError:

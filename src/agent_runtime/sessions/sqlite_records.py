@@ -165,11 +165,9 @@ class SqliteRecords(SqliteSessions, Records):
         loaded = Loaded(row, [Write(*w) for w in writes])
         if row.checkpoint_id == known:
             return loaded
-        for channel, numbers in parse_refs(row.chunks).items():
-            wanted = set(numbers)
-            between = (thread, namespace, channel, min(numbers, default=0), max(numbers, default=-1))
-            for number, data in self._db.execute(_CHUNKS_BETWEEN, between):
-                if number in wanted:
+        for channel, ranges in parse_refs(row.chunks).items():
+            for first, last in ranges:
+                for number, data in self._db.execute(_CHUNKS_BETWEEN, (thread, namespace, channel, first, last)):
                     loaded.chunks[channel, number] = data
         return loaded
 

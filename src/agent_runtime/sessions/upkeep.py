@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_runtime.errors import InputInvalid
 from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps
-from agent_runtime.sessions.chunk_refs import parse_refs
+from agent_runtime.sessions.chunk_refs import numbers_in, parse_refs
 from agent_runtime.sessions.records import Chunk, Loaded, Row
 
 Rows = list[tuple[str, str]]
@@ -148,8 +148,8 @@ def _drop(saver: CheckpointSteps, thread: str, doomed: list[Row], kept: list[Row
 def _chunks_of(rows: list[Row]) -> dict[tuple[str, str], set[int]]:
     found: dict[tuple[str, str], set[int]] = {}
     for row in rows:
-        for channel, numbers in parse_refs(row.chunks).items():
-            found.setdefault((row.namespace, channel), set()).update(numbers)
+        for channel, ranges in parse_refs(row.chunks).items():
+            found.setdefault((row.namespace, channel), set()).update(numbers_in(ranges))
     return found
 
 
