@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langgraph.pregel import Pregel
 
 from agent_runtime.errors import CallError, ConfigurationError, InputInvalid, Problem, close_matches
 from agent_runtime.models.resolve import build_model
@@ -17,7 +18,8 @@ from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
 from agent_runtime.template.prompt import placeholders, render_value
-from agent_runtime.template.spec import MiddlewareSpec, ModelSpec, ToolSpec
+from agent_runtime.template.spec import InterruptSpec, MiddlewareSpec, ModelSpec, ToolSpec
+from agent_runtime.tools.effects import idempotent
 from agent_runtime.tools.gated_tool import gated_tool
 from agent_runtime.types import AgentContext
 
@@ -54,6 +56,7 @@ def unknown_names(
         check(f"spec.middleware.{i}.use", "middleware", middleware.use, known)
     for i, name in enumerate(spec.runtime.pipeline or ()):
         check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
+    check("spec.memory", "memory", spec.memory, registry.memories)
     check("spec.workflow", "workflow", spec.workflow, registry.workflows)
     for inner in template.agents.values():
         found += unknown_names(inner, registry, layers, templates)
@@ -62,11 +65,12 @@ def unknown_names(
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A built agent. `gated`: every model in it reports to the gate by itself; `hold_text`: see Core."""
+    """A built agent. `gated`: every model reports to the gate by itself; `hold_text`, `needs_session`: see Core."""
 
     agent: Runnable[Any, Any]
     gated: bool
     hold_text: bool
+    needs_session: bool = False
 
 
 def assemble(
@@ -83,13 +87,14 @@ def assemble(
     """
     spec = template.spec
     if spec.workflow is not None:
-        return Assembled(registry.workflows[spec.workflow], gated=False, hold_text=False)
+        return Assembled(_kept_by(checkpointer, registry.workflows[spec.workflow]), gated=False, hold_text=False)
     assert spec.model is not None  # noqa: S101 - the template's own check
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
     per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
     middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
     middleware += [_middleware(m, registry) for m in spec.middleware]
     middleware += _fallbacks(spec.model, registry)
+    middleware += _approvals(spec.interrupt_on)
     model = build_model(spec.model, registry.models)
     tools = [_tool(tool, registry, inputs, agent_of) for tool in spec.tools]
     try:
@@ -100,6 +105,7 @@ def assemble(
             middleware=middleware,
             response_format=_response_format(template),
             checkpointer=checkpointer,
+            store=registry.memories.get(spec.memory or ""),
             name=template.metadata.name,
         )
     except (AssertionError, ValueError, TypeError, NotImplementedError) as error:  # LangChain's own checks
@@ -108,22 +114,42 @@ def assemble(
         agent,
         gated=not any(m.use in registry.middleware for m in spec.middleware),
         hold_text=any(_rewrites(m, registry) for m in spec.middleware),
+        needs_session=bool(spec.interrupt_on) or any(m.use == "human_in_the_loop" for m in spec.middleware),
     )
+
+
+def _kept_by(checkpointer: Any, workflow: Any) -> Any:
+    # The session manager's saver, whatever the graph was compiled with: it alone knows turns and tenants.
+    graph = checkpointer is not None and isinstance(workflow, Pregel)
+    return workflow.copy({"checkpointer": checkpointer}) if graph else workflow
+
+
+def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec]) -> list[Any]:
+    if not interrupt_on:
+        return []
+    from langchain.agents.middleware import HumanInTheLoopMiddleware
+
+    wanted: dict[str, Any] = {}
+    for name, spec in interrupt_on.items():
+        wanted[name] = spec if isinstance(spec, bool) else spec.model_dump(exclude_none=True)
+    return [HumanInTheLoopMiddleware(interrupt_on=wanted)]
 
 
 def _tool(
     spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
 ) -> BaseTool:
-    if spec.use is not None and not spec.args:
+    if spec.use is not None and not spec.args and not spec.idempotent:
         if spec.use not in registry.ready_tools:
             registry.ready_tools[spec.use] = gated_tool(registry.tool(spec.use, {}))
         return registry.ready_tools[spec.use]
     args = render_value(spec.args, inputs)
     if spec.use is not None:
-        return gated_tool(registry.tool(spec.use, args))
-    if spec.ref is not None:
-        return gated_tool(registry.ref(spec.ref, args))
-    return gated_tool(agent_tool(agent_of(spec.agent or ""), spec.as_))
+        made = registry.tool(spec.use, args)
+    elif spec.ref is not None:
+        made = registry.ref(spec.ref, args)
+    else:
+        made = agent_tool(agent_of(spec.agent or ""), spec.as_)
+    return gated_tool(idempotent(made) if spec.idempotent else made)
 
 
 def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
+from agent_runtime.components import Components, is_path
 from agent_runtime.errors import ConfigurationError, TemplateError, UnknownComponent
 from agent_runtime.event_bus import EventBus
 from agent_runtime.models.gate import RunLimits
-from agent_runtime.models.gated_model import gated
 from agent_runtime.models.resolve import auto_model, secret_version
 from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
-from agent_runtime.orchestration.middleware import DEFAULT_ORDER, LoggingMiddleware, Middleware, RetryMiddleware
+from agent_runtime.orchestration.middleware import (
+    DEFAULT_ORDER,
+    LoggingMiddleware,
+    Middleware,
+    RetryMiddleware,
+    SessionMiddleware,
+)
 from agent_runtime.registry import Registry
-from agent_runtime.template import AgentTemplate, load_template, rendered_prompt, resolve_inputs, shipped_templates
+from agent_runtime.template import AgentTemplate, rendered_prompt, resolve_inputs
 from agent_runtime.template.loader import template_problems
 from agent_runtime.template.prompt import render_value, uses_inputs
 from agent_runtime.tools import register_shipped_tools
@@ -29,8 +34,11 @@ from agent_runtime.tools import register_shipped_tools
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
+    from agent_runtime.sessions.manager import SessionManager
+    from agent_runtime.sessions.session import Session
 
-class AgentFactory:
+
+class AgentFactory(Components):
     """Makes executors from templates, and keeps what they share.
 
     A compiled agent is kept under the digest of its template, the registry's generation, its tools' inputs and
@@ -41,7 +49,9 @@ class AgentFactory:
         event_bus: where events go; a new one by default.
         callback_handler: keeps the events of every run; by default the last 1,000, published on the bus.
         pipeline: layers for every template that does not say its own: names, or `Middleware` instances.
-        checkpointer: a LangGraph saver, so that a call with a `session_id` remembers the conversation.
+        session_manager: keeps conversations: a call with a `session_id` goes on with that session.
+        checkpointer: a LangGraph saver of your own instead. A `session_id` is then its thread id, and nothing
+            takes turns, checks tenants or repairs: for graphs that are managed elsewhere.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With `registry` given,
             say it there.
         max_agents: how many compiled agents are kept, least recently used first out.
@@ -56,27 +66,39 @@ class AgentFactory:
         event_bus: EventBus | None = None,
         callback_handler: AgentCallbackHandler | None = None,
         pipeline: Sequence[str | Middleware] | None = None,
+        session_manager: SessionManager | None = None,
         checkpointer: BaseCheckpointSaver[Any] | None = None,
         allowed_refs: Collection[str] = (),
         max_agents: int = 256,
     ) -> None:
         if registry is not None and allowed_refs:
             raise ConfigurationError("give allowed_refs to the Registry, or to the factory without a registry")
-        self.registry = registry or Registry(frozenset(allowed_refs))
+        if session_manager is not None and checkpointer is not None:
+            raise ConfigurationError("give a session_manager or a checkpointer: the manager has its own")
+        super().__init__(registry or Registry(frozenset(allowed_refs)))
         register_shipped_tools(self.registry)
         self.event_bus = event_bus or EventBus()
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
         self._pipeline, self._checkpointer, self._max_agents = pipeline, checkpointer, max_agents
-        self._templates: dict[str, AgentTemplate | Path] = dict(shipped_templates())
+        self.session_manager = session_manager
+        if session_manager is not None:
+            session_manager.agent_of = self._agent_of
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
         self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
-        self._lock = threading.RLock()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self.event_bus.close()
+        if self.session_manager is not None:
+            await self.session_manager.aclose()
+
+    async def drain(self, grace_s: float = 30.0) -> int:
+        """`AgentExecutor.drain` for every agent made here, at once; returns how many calls had to be cancelled."""
+        with self._lock:
+            built = list(self._built.values())
+        return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in built)))
 
     # -- agents --------------------------------------------------------------------------------------------
 
@@ -90,6 +112,16 @@ class AgentFactory:
         TemplateError for overrides that do not fit, and ConfigurationError (UnknownComponent, MissingExtra)
         for what cannot be built.
         """
+        return self._create(template, inputs, overrides, template.metadata.name)
+
+    def _create(
+        self,
+        template: AgentTemplate,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+        source: str,
+    ) -> AgentExecutor:
+        ref = {"template": source, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
         if overrides:
             template = _overridden(template, overrides)
         values = self._values(template, inputs)
@@ -108,7 +140,14 @@ class AgentFactory:
             else:
                 self._built.move_to_end(key)
         # What is kept has no prompt of its own: one caller's inputs must not reach another.
-        return built.with_prompt(rendered_prompt(template, values) if template.inputs else None)
+        return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
+
+    def _agent_of(self, session: Session) -> AgentExecutor:
+        """The agent of a session's record."""
+        if "template" not in session.agent:
+            raise ConfigurationError(f"the session '{session.id}' does not say which agent it is of: give `agent`")
+        ref = session.agent
+        return self.create_from_template(ref["template"], ref.get("inputs") or None, **ref.get("overrides", {}))
 
     def create_from_template(
         self,
@@ -121,8 +160,10 @@ class AgentFactory:
         A name with a `/` or a `.yaml` ending is a file, read anew each time. Raises UnknownComponent for a
         name that is not registered, TemplateError for an invalid file, FileNotFoundError for a missing one.
         """
-        template = name_or_path if isinstance(name_or_path, AgentTemplate) else self.get_template(name_or_path)
-        return self.create_agent(template, inputs, **overrides)
+        if isinstance(name_or_path, AgentTemplate):
+            return self.create_agent(name_or_path, inputs, **overrides)
+        source = str(Path(name_or_path).resolve()) if is_path(name_or_path) else str(name_or_path)
+        return self._create(self.get_template(name_or_path), inputs, overrides, source)
 
     def create_batch(
         self, templates: Sequence[str | Path | AgentTemplate], inputs: Mapping[str, Any] | None = None, **overrides: Any
@@ -130,78 +171,11 @@ class AgentFactory:
         """`create_from_template` for each of `templates`, in order; raises for the first that fails."""
         return [self.create_from_template(template, inputs, **overrides) for template in templates]
 
-    # -- templates and components --------------------------------------------------------------------------
-
-    def register_template(self, template: AgentTemplate | str | Path, name: str | None = None) -> str:
-        """Make a template (or the one in a file) known by `name`, by default its own; returns the name."""
-        loaded = template if isinstance(template, AgentTemplate) else load_template(template)
-        name = name or loaded.metadata.name
-        with self._lock:
-            self._templates[name] = loaded
-            self.registry.generation += 1
-        return name
-
-    def unregister_template(self, name: str) -> None:
-        """Forget a name; executors already made go on. Raises UnknownComponent."""
-        with self._lock:
-            if self._templates.pop(name, None) is None:
-                raise UnknownComponent("template", name, self._templates)
-            self.registry.generation += 1
-
-    def get_template(self, name_or_path: str | Path) -> AgentTemplate:
-        """The template of a registered name, or in a file. Raises as `create_from_template`."""
-        name = str(name_or_path)
-        if isinstance(name_or_path, Path) or "/" in name or name.endswith((".yaml", ".yml")):
-            return load_template(name_or_path)
-        with self._lock:
-            found = self._templates.get(name)
-            if found is None:
-                raise UnknownComponent("template", name, self._templates)
-            if isinstance(found, Path):  # a shipped one, read at its first use
-                found = self._templates[name] = load_template(found)
-            return found
-
     def check_template(self, template: AgentTemplate) -> None:
         """Raise TemplateError for every name in `template` that is not registered here. Builds nothing."""
         layers = {*DEFAULT_ORDER, *self.registry.layers}
         if problems := unknown_names(template, self.registry, layers, self._templates):
             raise TemplateError(problems)
-
-    def list_templates(self) -> list[str]:
-        """The registered names, sorted."""
-        return sorted(self._templates)
-
-    def register_tool(self, name: str, tool: Any) -> None:
-        """Register a LangChain tool, a function, a tool class, or a function marked by `tool_factory`."""
-        self.registry.put(self.registry.tools, name, tool)
-
-    def register_model(self, name: str, factory: Any) -> None:
-        """Register a chat model, or a function that makes one from `spec.model.params`."""
-        ready = gated(factory) if isinstance(factory, BaseChatModel) else None
-        self.registry.put(self.registry.models, name, factory if ready is None else lambda **_: ready)
-
-    def register_middleware(self, name: str, middleware: Any, *, keeps_answer: bool = False) -> None:
-        """Register a runtime layer (for `runtime.pipeline`) or a LangChain middleware (for `spec.middleware`).
-
-        Takes an instance or a class of either `agent_runtime.Middleware` or LangChain's `AgentMiddleware`;
-        which of the two decides where templates can name it. Raises ConfigurationError for anything else.
-        An agent with a LangChain middleware that wraps model calls or acts after them streams its messages whole,
-        because such a hook may change them; `keeps_answer` says that this one does not, so tokens stream.
-        """
-        from langchain.agents.middleware import AgentMiddleware
-
-        cls = middleware if isinstance(middleware, type) else type(middleware)
-        if issubclass(cls, Middleware):
-            self.registry.put(self.registry.layers, name, middleware)
-        elif issubclass(cls, AgentMiddleware):
-            (self.registry.keeps_answer.add if keeps_answer else self.registry.keeps_answer.discard)(name)
-            self.registry.put(self.registry.middleware, name, middleware)
-        else:
-            raise ConfigurationError(f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware")
-
-    def register_workflow(self, name: str, workflow: Any) -> None:
-        """Register any Runnable or compiled graph, for `spec.workflow`."""
-        self.registry.put(self.registry.workflows, name, workflow)
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -236,12 +210,16 @@ class AgentFactory:
             return self.create_agent(self._inner(template, name))
 
         self.check_template(template)
-        built = assemble(template, self.registry, values, agent_of, self._checkpointer)
+        layers = self._layers(template)
+        # Without the session layer nothing would take turns: such an agent keeps no sessions.
+        sessions = self.session_manager if any(isinstance(layer, SessionMiddleware) for layer in layers) else None
+        saver = self._checkpointer if sessions is None else sessions.checkpointer
+        built = assemble(template, self.registry, values, agent_of, saver)
         runtime = template.spec.runtime
         limits, timeout = runtime.limits, runtime.timeout
         return AgentExecutor(
             built.agent,
-            pipeline=self._layers(template),
+            pipeline=layers,
             limits=RunLimits(**dict(limits)) if limits.model_fields_set else None,
             timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call) if timeout.model_fields_set else None,
             callback_handler=self.callback_handler,
@@ -249,6 +227,8 @@ class AgentFactory:
             description=template.metadata.description,
             gated=built.gated,
             hold_text=built.hold_text,
+            needs_session=built.needs_session,
+            durability=runtime.durability,
             digest=template.digest,
         )
 
@@ -258,7 +238,13 @@ class AgentFactory:
             "logging": LoggingMiddleware(),
             "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay),
         }
-        names: Sequence[str | Middleware] = template.spec.runtime.pipeline or self._pipeline or DEFAULT_ORDER
+        if self.session_manager is not None:
+            sessions = template.spec.sessions
+            configured["session"] = SessionMiddleware(
+                self.session_manager, sessions.multitask_strategy, ttl_s=sessions.ttl
+            )
+        default = [name for name in DEFAULT_ORDER if name in configured]  # an order: a layer is there when configured
+        names: Sequence[str | Middleware] = template.spec.runtime.pipeline or self._pipeline or default
         layers: list[Middleware] = []
         for name in names:
             layer = name if isinstance(name, Middleware) else configured.get(name) or self.registry.layers.get(name)

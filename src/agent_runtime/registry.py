@@ -12,6 +12,7 @@ from agent_runtime.errors import ConfigurationError, UnknownComponent
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
+    from langgraph.store.base import BaseStore
 
 LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
     "context_editing": "ContextEditingMiddleware",
@@ -62,6 +63,7 @@ class Registry:
         """Registered LangChain middleware of which the application says that it never changes an answer's text."""
         self.layers: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
+        self.memories: dict[str, BaseStore] = {}
 
     def put(self, table: dict[str, Any], name: str, component: Any) -> None:
         """Register under `name`, replacing what was there; agents built from now on use the new one."""

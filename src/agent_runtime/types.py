@@ -94,6 +94,8 @@ class AgentContext:
         context: LangChain's runtime context for the agent (`context_schema`); never persisted.
         options: further keyword arguments for the agent's `ainvoke`/`astream`.
         metadata: the caller's labels; they reach traces and events.
+        agent_ref: how to make the agent again, for a session's record; set by the executor.
+        turn: what the session layer holds for the call, or None; set by that layer.
         deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
         attempts: how often the retry layer may try this call, or None for the layer's own setting.
         emit: where chunks go; set by the edge.
@@ -104,8 +106,8 @@ class AgentContext:
     """
 
     __slots__ = (
-        "attempts", "config", "context", "credentials", "deadline", "emit", "input", "metadata", "options",
-        "principal", "progress", "run_id", "session_id", "streaming", "usage",
+        "agent_ref", "attempts", "config", "context", "credentials", "deadline", "emit", "input", "metadata", "options",
+        "principal", "progress", "run_id", "session_id", "streaming", "turn", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +138,8 @@ class AgentContext:
         self.context = context
         self.options = {} if options is None else options
         self.metadata = {} if metadata is None else metadata
+        self.turn: Any = None
+        self.agent_ref: Mapping[str, Any] | None = None
         self.deadline = deadline
         self.attempts = attempts
         self.emit = emit
@@ -157,6 +161,12 @@ class AgentContext:
             sibling.credentials = credentials
         return sibling
 
+    def with_turn(self, turn: Any) -> AgentContext:
+        """A sibling that holds a turn of its session."""
+        sibling = self._sibling()
+        sibling.turn = turn
+        return sibling
+
     def with_input(self, input: Any) -> AgentContext:
         """A sibling with another input; None continues the call from its checkpoint."""
         sibling = self._sibling()
@@ -169,8 +179,9 @@ class AgentContext:
         new.input, new.run_id, new.session_id = self.input, self.run_id, self.session_id
         new.credentials, new.principal, new.streaming = self.credentials, self.principal, self.streaming
         new.config, new.context, new.options = self.config, self.context, self.options
+        new.agent_ref = self.agent_ref
         new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
-        new.emit, new.usage, new.progress = self.emit, self.usage, self.progress
+        new.emit, new.usage, new.progress, new.turn = self.emit, self.usage, self.progress, self.turn
         return new
 
     def __repr__(self) -> str:

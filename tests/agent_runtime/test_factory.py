@@ -372,7 +372,6 @@ async def test_langchains_own_middleware_by_name(factory: AgentFactory) -> None:
         "{use: model_fallback, models: [script]}",
         "{use: llm_tool_selector, model: script}",
         "{use: file_search, root_path: /tmp}",
-        "{use: human_in_the_loop, interrupt_on: {pay: true}}",
         "{use: tool_emulator, model: script}",
         "{use: provider_tool_search}",
     ]

@@ -70,7 +70,7 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
 
 
 def _seconds(text: str) -> float:
-    from agent_runtime.template.spec import parse_duration_s
+    from agent_runtime.template.duration import parse_duration_s
 
     try:
         return parse_duration_s(f"{text}s" if text.replace(".", "", 1).isdigit() else text)

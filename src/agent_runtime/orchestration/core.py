@@ -15,12 +15,21 @@ from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, GraphOutput
 
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
-from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError, InputInvalid, LimitExceeded
+from agent_runtime.errors import (
+    AgentFailed,
+    AgentRuntimeError,
+    ConfigurationError,
+    InputInvalid,
+    LimitExceeded,
+)
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import Refused, Run, current_run
 from agent_runtime.monitoring.prices import preload_price
+from agent_runtime.orchestration.conversation import Resume, repair, resume_command
+from agent_runtime.orchestration.drain import Running
 from agent_runtime.orchestration.messages import agent_input, answer_text, messages_in, new_messages, whole_message
-from agent_runtime.orchestration.parts import PartReader
+from agent_runtime.orchestration.parts import PartReader, within_idle
+from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
 from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
@@ -43,6 +52,8 @@ class Core:
         idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside to notice.
         gated: whether every model of the agent is gated; if not, model and tool calls are taken from callbacks.
         hold_text: emit messages only at the end, because a middleware may still change their text.
+        needs_session: the agent interrupts, which makes no sense without a session.
+        durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
         digest: the template's.
     """
 
@@ -55,6 +66,8 @@ class Core:
         idle_timeout_s: float | None = None,
         gated: bool = False,
         hold_text: bool = False,
+        needs_session: bool = False,
+        durability: str = "sync",
         digest: str | None = None,
     ) -> None:
         self.agent, self._gate, self._recorder = agent, gate, recorder
@@ -62,6 +75,7 @@ class Core:
         self._prompt: str | None = None
         self._is_graph = isinstance(agent, PregelProtocol)
         self._hold_text = hold_text
+        self._needs_session, self._durability, self.running = needs_session, durability, Running()
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
         # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
         self._stateless = cast("Any", agent).copy({"checkpointer": None}) if self._has_checkpointer else agent
@@ -100,6 +114,7 @@ class Core:
             raise AgentFailed("the agent raised CancelledError, but nobody cancelled the call") from error
         finally:
             current_run.reset(token)
+            self.running.ended(context)
             await self._close(run)
         if run.refusal is not None:  # something inside the agent swallowed it
             raise run.refusal
@@ -114,8 +129,11 @@ class Core:
 
     async def _await_agent(self, context: AgentContext) -> AgentResult:
         agent = self.agent if self._has_session(context) else self._stateless
-        value, config = agent_input(context.input, agent), self._config(context)
-        options = dict(context.options)
+        config, options = self._config(context), dict(context.options)
+        value = await self._input(agent, config, context)
+        if self._has_session(context):
+            options.setdefault("durability", self._durability)
+            options.setdefault("control", self.running.control(context))
         if context.context is not None:
             options["context"] = context.context
         try:
@@ -136,6 +154,20 @@ class Core:
             if not result.messages and result.output:
                 await context.emit(TextChunk(context.run_id, result.output))
         return result
+
+    async def _input(self, agent: Any, config: RunnableConfig, context: AgentContext) -> Any:
+        """The agent's input; first, what the session's last turn left open is put in order."""
+        value, turn = context.input, context.turn
+        if self._needs_session and not self._has_session(context):
+            raise InputInvalid("this agent may stop to ask a person, so its calls need a session_id", "session_id")
+        if isinstance(value, Resume):
+            if not self._has_session(context):
+                raise InputInvalid("only a session can be resumed", "session_id")
+            snapshot = await agent.aget_state(config)
+            return resume_command(value.decision, snapshot.interrupts)
+        if turn is not None and turn.unfinished and not (value is None or isinstance(value, Command)):
+            await repair(agent, config, turn)
+        return agent_input(value, agent)
 
     async def _stream(
         self, agent: Any, value: Any, config: RunnableConfig, options: dict[str, Any], context: AgentContext
@@ -197,7 +229,7 @@ class Core:
         return message_chunk_to_message(returned) if isinstance(returned, BaseMessageChunk) else returned
 
     def _within_idle(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        return parts if self._idle_timeout_s is None else _idle(parts, self._idle_timeout_s)
+        return parts if self._idle_timeout_s is None else within_idle(parts, self._idle_timeout_s)
 
     def _has_session(self, context: AgentContext) -> bool:
         return self._has_checkpointer and context.session_id is not None
@@ -215,7 +247,10 @@ class Core:
             config["metadata"] = {**given.get("metadata", {}), **context.metadata, "run_id": context.run_id}
         if (max_steps := self._gate.limits.max_steps) is not None:
             config["recursion_limit"] = max_steps
-        if context.session_id is not None:
+        if context.turn is not None:
+            own = {"thread_id": context.turn.thread, GUARD_KEY: context.turn.guard}
+            config["configurable"] = {**given.get("configurable", {}), **own}
+        elif context.session_id is not None:
             config["configurable"] = {**given.get("configurable", {}), "thread_id": context.session_id}
         if not self._gated:
             config["callbacks"] = with_callback_gate(given.get("callbacks"))
@@ -224,7 +259,10 @@ class Core:
     async def _note_resumable(self, agent: Any, config: RunnableConfig, context: AgentContext) -> None:
         if not self._has_session(context):
             return
-        snapshot = await agent.aget_state({"configurable": config["configurable"]})
+        try:
+            snapshot = await agent.aget_state({"configurable": config["configurable"]})
+        except AgentRuntimeError:  # the store failed; what the call itself raised says more
+            return
         saved_run = (snapshot.metadata or {}).get("run_id")
         context.progress.resumable = bool(snapshot.next) and saved_run == context.run_id
 
@@ -251,20 +289,6 @@ class Core:
             interrupts=interrupts,
             template_digest=self._digest,
         )
-
-
-async def _idle(parts: AsyncIterator[Any], timeout_s: float) -> AsyncIterator[Any]:
-    while True:
-        try:
-            async with asyncio.timeout(timeout_s) as scope:
-                part = await anext(parts)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise CallTimeout("idle", timeout_s) from error
-        yield part
 
 
 def _ids(value: Any) -> set[str | None]:

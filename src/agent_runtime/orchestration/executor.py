@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, GraphDrained
+from langgraph.types import Durability
 
 from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
-from agent_runtime.errors import AgentRuntimeError, CallError, CallTimeout, ConfigurationError, InputInvalid
+from agent_runtime.errors import (
+    AgentRuntimeError,
+    CallDrained,
+    CallError,
+    CallTimeout,
+    ConfigurationError,
+    InputInvalid,
+)
 from agent_runtime.models.gate import ModelGate, RunLimits
+from agent_runtime.orchestration.conversation import Resume
 from agent_runtime.orchestration.core import Core
 from agent_runtime.orchestration.failures import as_call_error
 from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, compose
+from agent_runtime.orchestration.reserved import refuse_reserved_keys
 from agent_runtime.orchestration.runnable import AgentRunnable
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.sync import LOOP_THREAD
@@ -63,6 +73,9 @@ class AgentExecutor(AgentRunnable):
         name, description: for traces, events and agents that use this one as a tool.
         gated: the factory's word that every model of the agent reports to the gate by itself.
         hold_text: emit messages whole, when nothing inside can change them any more.
+        needs_session: the agent interrupts to ask a person, so a call without a session is refused.
+        durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
+        ref: how to make this agent again, kept in the records of its sessions.
         digest: the template's.
 
     Raises ConfigurationError for a layer, limit or timeout that cannot work.
@@ -80,7 +93,10 @@ class AgentExecutor(AgentRunnable):
         description: str = "",
         gated: bool = False,
         hold_text: bool = False,
+        needs_session: bool = False,
+        durability: Durability = "sync",
         digest: str | None = None,
+        ref: Mapping[str, Any] | None = None,
     ) -> None:
         timeouts = timeouts or NO_TIMEOUTS
         self.name, self.description = name, description
@@ -94,9 +110,11 @@ class AgentExecutor(AgentRunnable):
             idle_timeout_s=timeouts.idle_s,
             gated=gated,
             hold_text=hold_text,
+            needs_session=needs_session,
+            durability=durability,
             digest=digest,
         )
-        self.agent, self.template_digest = agent, digest
+        self.agent, self.template_digest, self.ref = agent, digest, ref
         self._run_timeout_s = timeouts.run_s
         self._handler: Handler = compose(self.pipeline, self._core)
         self._principal: Principal | None = None
@@ -111,9 +129,10 @@ class AgentExecutor(AgentRunnable):
         bound._principal, bound._credentials = principal, credentials
         return bound
 
-    def with_prompt(self, prompt: str | None) -> AgentExecutor:
+    def with_prompt(self, prompt: str | None, ref: Mapping[str, Any] | None = None) -> AgentExecutor:
         """The same graph with another rendered system prompt (a template's inputs do not compile a graph)."""
         bound = self._copy()
+        bound.ref = ref or self.ref
         if prompt is not None:
             bound._core = self._core.with_prompt(prompt)
             bound._handler = compose(self.pipeline, bound._core)
@@ -163,10 +182,23 @@ class AgentExecutor(AgentRunnable):
         context.attempts = max_retries + 1
         return await self._call(context)
 
+    async def resume(self, session_id: str, decision: Any) -> AgentResult:
+        """Answer what an interrupted session waits for; `decision` as in `Resume`. Raises as `execute`."""
+        return await self.execute(AgentContext(Resume(decision), session_id=session_id))
+
+    async def drain(self, grace_s: float = 30.0) -> int:
+        """Stop without losing anything: no new calls, runs with a session stop at their next checkpoint.
+
+        They raise CallDrained; a later call of the session with input None goes on from there, in any process.
+        Calls without a session may finish. Returns how many had to be cancelled after `grace_s` seconds.
+        """
+        return await self._core.running.drain(grace_s)
+
     def _context(self, call: Any) -> AgentContext:
-        if isinstance(call, AgentContext):
-            return call.with_caller(self._principal, self._credentials)  # the caller's own object stays as it is
-        return AgentContext(call, principal=self._principal, credentials=self._credentials)
+        own = AgentContext(call) if not isinstance(call, AgentContext) else call
+        context = own.with_caller(self._principal, self._credentials)  # a caller's own object stays as it is
+        context.agent_ref = self.ref
+        return context
 
     async def _call(self, context: AgentContext) -> AgentResult:
         """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
@@ -176,13 +208,18 @@ class AgentExecutor(AgentRunnable):
         started = time.perf_counter()
         self._record("run_start", context, None, {})
         try:
-            if self._run_timeout_s is None and context.deadline is None:
-                result = await self._handler(context)
-            else:
-                result = await self._within_deadline(context)
+            refuse_reserved_keys(context)
+            with self._core.running.call():
+                if self._run_timeout_s is None and context.deadline is None:
+                    result = await self._handler(context)
+                else:
+                    result = await self._within_deadline(context)
         except asyncio.CancelledError:
             self._record("run_error", context, started, {"error": "cancelled"})
             raise
+        except GraphDrained as drained:
+            self._record("run_end", context, started, {"status": "drained"})
+            raise self._with_usage(CallDrained("a shutdown stopped the call at a checkpoint"), context) from drained
         except GraphBubbleUp:  # an interrupt on its way to the graph around us
             self._record("run_end", context, started, {"status": "stopped"})
             raise
@@ -190,15 +227,19 @@ class AgentExecutor(AgentRunnable):
             error = (
                 raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, context.progress.model_error)
             )
-            if isinstance(error, CallError):
-                error.run_id, error.usage = context.run_id, context.usage
             self._record("run_error", context, started, {"error": error.code})
-            raise error from error.__cause__
+            raise self._with_usage(error, context) from error.__cause__
         result.duration_s = time.perf_counter() - started
         if result.interrupts:
             self._record("interrupt", context, started, {"count": len(result.interrupts)})
         self._record("run_end", context, started, {"status": result.status})
         return result
+
+    @staticmethod
+    def _with_usage(error: AgentRuntimeError, context: AgentContext) -> AgentRuntimeError:
+        if isinstance(error, CallError):
+            error.run_id, error.usage = context.run_id, context.usage
+        return error
 
     async def _within_deadline(self, context: AgentContext) -> AgentResult:
         now = asyncio.get_running_loop().time()

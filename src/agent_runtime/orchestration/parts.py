@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
 from agent_runtime.chunks import CustomChunk, Emit, InterruptChunk, PartChunk, ReasoningChunk, TextChunk
+from agent_runtime.errors import CallTimeout
 from agent_runtime.orchestration.messages import is_plain, messages_in, new_messages, reasoning_of, whole_message
 from agent_runtime.types import Progress
 
@@ -169,3 +171,18 @@ def _is_answer(ns: tuple[str, ...], message: Any, metadata: Any) -> bool:
         and not metadata.get("lc_source")
         and not (ns and _in_tool(ns))
     )
+
+
+async def within_idle(parts: AsyncIterator[Any], timeout_s: float) -> AsyncIterator[Any]:
+    """`parts`, as long as none takes longer than `timeout_s` to come; raises CallTimeout."""
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s) as scope:
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise CallTimeout("idle", timeout_s) from error
+        yield part

@@ -10,6 +10,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from agent_runtime.errors import CallError
+from agent_runtime.orchestration.reserved import inside_a_graph
 from agent_runtime.orchestration.shapes import raise_original, shaped, stream_part
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.sync import LOOP_THREAD
@@ -75,7 +76,9 @@ class AgentRunnable(Runnable[Any, Any]):
         options: dict[str, Any],
     ) -> AgentContext:
         child = patch_config(config, callbacks=run_manager.get_child())
-        thread_id = config.get("configurable", {}).get("thread_id")
+        given = config.get("configurable", {})
+        # As a node of another graph the thread is that graph's, and so is the checkpointer.
+        thread_id = None if inside_a_graph(given) else given.get("thread_id")
         options = dict(options)
         runtime_context = options.pop("context", None)
         return self._context(

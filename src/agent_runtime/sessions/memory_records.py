@@ -156,11 +156,11 @@ class MemoryRecords(Records):
     # -- turns and tools -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
-        _, token, until = self._leases.get(thread, ("", 0, 0.0))
+        before, token, until = self._leases.get(thread, ("", 0, 0.0))
         if until > time.monotonic():
             return None
         self._leases[thread] = (owner, token + 1, time.monotonic() + ttl_s)
-        return Lease(thread, owner, token + 1)
+        return Lease(thread, owner, token + 1, clean=before == "")
 
     def _renew(self, lease: Lease, ttl_s: float) -> bool:
         owner, token, _ = self._leases.get(lease.thread, ("", 0, 0.0))
@@ -182,6 +182,14 @@ class MemoryRecords(Records):
 
     def _tool_end(self, thread: str, key: str, result: bytes) -> None:
         self._by_name.setdefault(thread, _Thread()).tools[key] = result
+
+    def _tool_clear(self, thread: str, key: str) -> None:
+        if (found := self._by_name.get(thread)) is not None:
+            found.tools.pop(key, None)
+
+    def _tool_list(self, thread: str) -> dict[str, bytes]:
+        found = self._by_name.get(thread)
+        return {} if found is None else dict(found.tools)
 
     def _tool_forget(self, thread: str) -> None:
         if (found := self._by_name.get(thread)) is not None:

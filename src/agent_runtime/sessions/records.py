@@ -61,11 +61,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write to a thread until `ttl_s` from its last renewal. `token` grows with every lease."""
+    """The right to write to a thread until `ttl_s` from its last renewal. `token` grows with every lease.
+
+    `clean`: the one before was given back; if not, its holder died in the middle of a turn.
+    """
 
     thread: str
     owner: str
     token: int
+    clean: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ OPERATIONS: dict[str, str] = {
     "release": "(lease) -> None",
     "tool_start": "(thread, key, guard) -> None when it is new, else what was recorded: empty bytes, or its result",
     "tool_end": "(thread, key, result) -> None",
+    "tool_clear": "(thread, key) -> None",
+    "tool_list": "(thread) -> {key: result, or empty bytes}",
     "tool_forget": "(thread) -> None",
     "put_session": "(SessionRow, only_if_new) -> bool",
     "get_session": "(key) -> SessionRow or None",

@@ -7,7 +7,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 import redis
@@ -16,10 +16,11 @@ import redis.asyncio as aioredis
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter, StoreUnavailable
 from agent_runtime.sessions import redis_scripts as scripts
 from agent_runtime.sessions.records import SEPARATOR, Chunk, ChunkTaken, Guard, Lease, Loaded, Records, Row, Write
-from agent_runtime.sessions.redis_server import check_server, connect_settings, store_error
+from agent_runtime.sessions.redis_server import adriven, check_server, connect_settings, driven, store_error
 from agent_runtime.sessions.redis_sessions import RedisSessions
 
 _PART = b"\x1e"
+_LOST = (redis.ConnectionError, redis.TimeoutError)
 _PARTS_OF_A_KEY = "tricwvqx"
 
 
@@ -51,7 +52,18 @@ class RedisRecords(RedisSessions, Records):
         self._url, self._epoch = url, b""
         self._sync: Any = None
         self._async: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
         self._noted: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    @classmethod
+    def from_url(cls, url: str) -> RedisRecords:
+        """Records on the server at `url`, whose query may have `prefix` and `durable` (yes, no)."""
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        own: dict[str, Any] = {"durable": query.pop("durable", "yes") == "yes"}
+        if "prefix" in query:
+            own["prefix"] = query.pop("prefix")
+        return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name; blocks for the round trip."""
@@ -62,34 +74,45 @@ class RedisRecords(RedisSessions, Records):
                 client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
                 self._check_epoch(client.get(self._epoch_key))
                 self._sync = client
-            steps = getattr(self, f"_{operation}")(*args)
-            return _driven(steps, self._sync)
+            return driven(getattr(self, f"_{operation}")(*args), self._sync)
         except redis.RedisError as error:
-            self._forget(error)
+            if self._sync is not None and isinstance(error, _LOST):
+                self._sync.connection_pool.disconnect()
+                self._sync = None
             raise store_error(error) from error
 
     async def acall(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name. A cancelled one may or may not have arrived; none is half done."""
         loop = asyncio.get_running_loop()
+        client: Any = self._async.get(loop)
         try:
-            client = self._async.get(loop)
             if client is None:
-                pool = aioredis.BlockingConnectionPool.from_url(self._url, **self._settings)
-                client = aioredis.Redis(connection_pool=pool)
-                check_server({n: await client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
-                await client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
-                self._check_epoch(await client.get(self._epoch_key))
-                self._async[loop] = client
-            return await _adriven(getattr(self, f"_{operation}")(*args), client)
+                async with self._opening.setdefault(loop, asyncio.Lock()):
+                    client = self._async.get(loop) or await self._opened(loop)
+            return await adriven(getattr(self, f"_{operation}")(*args), client)
         except redis.RedisError as error:
-            self._forget(error)
+            if client is not None and isinstance(error, _LOST) and self._async.get(loop) is client:
+                del self._async[loop]  # the next call checks the server anew: it may have come back empty
+                await client.connection_pool.disconnect()
             raise store_error(error) from error
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
+        pool = aioredis.BlockingConnectionPool.from_url(self._url, **self._settings)
+        client = aioredis.Redis(connection_pool=pool)
+        try:
+            check_server({n: await client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
+            await client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+            self._check_epoch(await client.get(self._epoch_key))
+        except BaseException:
+            await pool.disconnect()
+            raise
+        self._async[loop] = client
+        return client
 
     async def aclose(self) -> None:
         """Close this loop's connections and the sync ones."""
         client = self._async.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            await client.aclose()
             await client.connection_pool.disconnect()
         if self._sync is not None:
             self._sync.connection_pool.disconnect()
@@ -104,12 +127,6 @@ class RedisRecords(RedisSessions, Records):
         if known not in (b"", epoch):
             self._noted.clear()
             raise StoreUnavailable("the server has lost its data since it was last used (its epoch changed)")
-
-    def _forget(self, error: redis.RedisError) -> None:
-        # After a lost connection the server is checked again: it may be another one, or have come back empty.
-        if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-            self._sync = None
-            self._async.clear()
 
     def _keys(self, thread: str) -> list[str]:
         base = f"{self.prefix}:{{{quote(thread, safe=':')}}}"
@@ -198,8 +215,8 @@ class RedisRecords(RedisSessions, Records):
     # -- turns and tools -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Any:
-        token = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]
-        return None if token is None else Lease(thread, owner, token)
+        answer = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]
+        return None if answer is None else Lease(thread, owner, answer[0], clean=answer[1] == 1)
 
     def _renew(self, lease: Lease, ttl_s: float) -> Any:
         done = yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, _ms(ttl_s)]
@@ -216,41 +233,15 @@ class RedisRecords(RedisSessions, Records):
     def _tool_end(self, thread: str, key: str, result: bytes) -> Any:
         yield "hset", self._keys(thread)[7], key, result
 
+    def _tool_clear(self, thread: str, key: str) -> Any:
+        yield "hdel", self._keys(thread)[7], key
+
+    def _tool_list(self, thread: str) -> Any:
+        found = yield "hgetall", self._keys(thread)[7]
+        return {key.decode(): data for key, data in found.items()}
+
     def _tool_forget(self, thread: str) -> Any:
         yield "delete", self._keys(thread)[7]
-
-
-def _driven(steps: Any, client: Any) -> Any:
-    try:
-        request = next(steps)
-        while True:
-            request = steps.send(_sent(client, request))
-    except StopIteration as stop:
-        return stop.value
-
-
-async def _adriven(steps: Any, client: Any) -> Any:
-    try:
-        request = next(steps)
-        while True:
-            request = steps.send(await _sent(client, request))
-    except StopIteration as stop:
-        return stop.value
-
-
-def _sent(client: Any, request: tuple[Any, ...]) -> Any:
-    if len(request) == 3 and isinstance(request[1], list):
-        source, keys, args = request
-        return _script(client, source)(keys=keys, args=args)
-    return getattr(client, request[0])(*request[1:])
-
-
-def _script(client: Any, source: str) -> Any:
-    # Kept on the client: making one hashes its whole text.
-    known: dict[str, Any] = client.__dict__.setdefault("_agent_runtime_scripts", {})
-    if source not in known:
-        known[source] = client.register_script(source)
-    return known[source]
 
 
 def _token(guard: Guard | None) -> str:

@@ -130,9 +130,9 @@ ACQUIRE = (
 local owner, ttl = unpack(ARGV)
 local held = redis.call('HMGET', t, 'owner', 'until', 'token')
 if held[1] ~= owner and tonumber(held[2] or '0') > now then return nil end
-if held[1] == owner and tonumber(held[2] or '0') > now then return tonumber(held[3]) end
+if held[1] == owner and tonumber(held[2] or '0') > now then return {tonumber(held[3]), 1} end
 redis.call('HSET', t, 'owner', owner, 'until', string.format('%d', now + tonumber(ttl)))
-return redis.call('HINCRBY', t, 'token', 1)
+return {redis.call('HINCRBY', t, 'token', 1), (held[1] or '') == '' and 1 or 0}
 """
 )
 

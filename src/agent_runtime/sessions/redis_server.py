@@ -1,4 +1,4 @@
-"""What is asked of a Redis server before anything is kept on it, and what its failures mean."""
+"""Talking to a Redis server: what is asked of it first, how operations are sent, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -51,3 +51,38 @@ def store_error(error: redis.RedisError) -> StoreError:
     if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in text:
         return StoreFull(f"the session store is full ({text})")
     return StoreUnavailable(f"the session store cannot be used ({text})")
+
+
+def driven(steps: Any, client: Any) -> Any:
+    """The result of an operation that yields requests: `(script, keys, args)`, or a command with its arguments."""
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(_sent(client, request))
+    except StopIteration as stop:
+        return stop.value
+
+
+async def adriven(steps: Any, client: Any) -> Any:
+    """`driven` on an async client."""
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(await _sent(client, request))
+    except StopIteration as stop:
+        return stop.value
+
+
+def _sent(client: Any, request: tuple[Any, ...]) -> Any:
+    if len(request) == 3 and isinstance(request[1], list):
+        source, keys, args = request
+        return _script(client, source)(keys=keys, args=args)
+    return getattr(client, request[0])(*request[1:])
+
+
+def _script(client: Any, source: str) -> Any:
+    # Kept on the client: making one hashes its whole text.
+    known: dict[str, Any] = client.__dict__.setdefault("_agent_runtime_scripts", {})
+    if source not in known:
+        known[source] = client.register_script(source)
+    return known[source]

@@ -34,16 +34,17 @@ class SqliteSessions:
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
         now = time.time()
         with self._transaction() as db:
-            found = db.execute("SELECT token, until FROM threads WHERE thread=?", (thread,)).fetchone()
-            if found is not None and found[1] > now:
+            query = "SELECT token, until, owner FROM threads WHERE thread=?"
+            found = db.execute(query, (thread,)).fetchone() or (0, 0.0, "")
+            if found[1] > now:
                 return None
-            token = (found[0] if found else 0) + 1
+            token = found[0] + 1
             db.execute(
                 "INSERT INTO threads (thread, owner, token, until) VALUES (?,?,?,?) ON CONFLICT (thread) DO UPDATE "
                 "SET owner=excluded.owner, token=excluded.token, until=excluded.until",
                 (thread, owner, token, now + ttl_s),
             )
-        return Lease(thread, owner, token)
+        return Lease(thread, owner, token, clean=found[2] == "")
 
     def _renew(self, lease: Lease, ttl_s: float) -> bool:
         query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
@@ -64,6 +65,12 @@ class SqliteSessions:
 
     def _tool_end(self, thread: str, key: str, result: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO tools VALUES (?,?,?)", (thread, key, result))
+
+    def _tool_clear(self, thread: str, key: str) -> None:
+        self._db.execute("DELETE FROM tools WHERE thread=? AND name=?", (thread, key))
+
+    def _tool_list(self, thread: str) -> dict[str, bytes]:
+        return dict(self._db.execute("SELECT name, result FROM tools WHERE thread=?", (thread,)).fetchall())
 
     def _tool_forget(self, thread: str) -> None:
         self._db.execute("DELETE FROM tools WHERE thread=?", (thread,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import uuid
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from agent_runtime.errors import InputInvalid, SessionIdInvalid
-from agent_runtime.sessions.records import SEPARATOR
+from agent_runtime.sessions.records import SEPARATOR, SessionRow
 
 MAX_THREAD_ID = 512
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -47,3 +49,19 @@ def place_of(config: RunnableConfig) -> tuple[str, str, str | None]:
 def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
     """The config that names a checkpoint."""
     return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+
+
+def cursor_of(row: SessionRow) -> str:
+    """The cursor of the page after this row."""
+    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.key.partition(":")[2]]).encode()).decode()
+
+
+def opened_cursor(cursor: str | None, tenant: str) -> tuple[float, str] | None:
+    """The place that a cursor names, always in the caller's own tenant; raises InputInvalid."""
+    if cursor is None:
+        return None
+    try:
+        created_at, session_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return float(created_at), thread_of(tenant, session_id)
+    except (ValueError, TypeError, InputInvalid):
+        raise InputInvalid("not a cursor of this listing", "cursor") from None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
-from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from agent_runtime.errors import Problem
+from agent_runtime.template.duration import Duration
 from agent_runtime.template.json_schema import has_refs, schema_problems
 from agent_runtime.template.prompt import placeholders, strings_in
 from agent_runtime.template.yaml_reader import Mark
@@ -23,25 +22,6 @@ API_VERSION = "agent-runtime/v1"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
 REF_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration_s(value: Any) -> float:
-    """Seconds of a duration such as `500ms`, `20s`, `10m`, `1.5h` or `30d`; raises ValueError for others."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or float(match[1]) <= 0:
-        raise ValueError(
-            f"a duration is a number above 0 with a unit, such as 500ms, 20s, 10m, 2h or 30d, not {value!r}"
-        )
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(lambda v: v if isinstance(v, float) else parse_duration_s(v)),
-    WithJsonSchema({"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["20s", "10m"]}),
-]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -108,6 +88,7 @@ class ToolSpec(_Strict):
     ref: Annotated[str | None, Field(pattern=REF_PATTERN)] = None
     agent: str | None = None
     as_: Annotated[str | None, Field(alias="as", pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = None
+    idempotent: Annotated[bool, Field(description="Running it twice is harmless: after a crash it just is.")] = False
     args: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -117,6 +98,13 @@ class ToolSpec(_Strict):
         if self.as_ is not None and self.agent is None:
             raise ValueError("'as' names an agent tool; use it with 'agent'")
         return self
+
+
+class InterruptSpec(_Strict):
+    """What a person may answer when a tool call waits for approval, and what they are shown."""
+
+    allowed_decisions: Annotated[list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)]
+    description: str | None = None
 
 
 class MiddlewareSpec(BaseModel):
@@ -159,6 +147,13 @@ class RetrySpec(_Strict):
     max_delay: Duration = 30.0
 
 
+class SessionsSpec(_Strict):
+    """The conversations of this agent; they are kept where the application's session manager keeps them."""
+
+    ttl: Annotated[Duration | None, Field(description="Forgotten so long after the last use.")] = None
+    multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
+
+
 class RuntimeSpec(_Strict):
     """The onion around the whole call."""
 
@@ -166,6 +161,9 @@ class RuntimeSpec(_Strict):
     timeout: TimeoutSpec = TimeoutSpec()
     limits: LimitsSpec = LimitsSpec()
     retry: RetrySpec = RetrySpec()
+    durability: Annotated[
+        Literal["sync", "async", "exit"], Field(description="When a session's checkpoints are written.")
+    ] = "sync"
 
 
 def _tool(value: Any) -> Any:
@@ -184,6 +182,11 @@ class Spec(_Strict):
     tools: list[Annotated[ToolSpec, BeforeValidator(_tool, json_schema_input_type=str | ToolSpec)]] = []
     response_format: ResponseFormat | None = None
     middleware: list[MiddlewareSpec] = []
+    interrupt_on: Annotated[
+        dict[str, bool | InterruptSpec], Field(description="Tools whose calls wait for a person's decision.")
+    ] = {}
+    memory: Annotated[str | None, Field(description="A registered store for long-term memory.")] = None
+    sessions: SessionsSpec = SessionsSpec()
     workflow: str | None = None
     runtime: RuntimeSpec = RuntimeSpec()
 
@@ -282,5 +285,5 @@ def _spec_problems(spec: Spec) -> list[tuple[str, str]]:
     if spec.workflow is None:
         return [] if spec.model is not None else [("spec", "give a model, or a workflow")]
     clash = [n for n in ("model", "system_prompt", "response_format") if getattr(spec, n) is not None]
-    clash += [n for n in ("tools", "middleware") if getattr(spec, n)]
+    clash += [n for n in ("tools", "middleware", "interrupt_on", "memory") if getattr(spec, n)]
     return [(f"spec.{n}", f"'{n}' has no meaning beside 'workflow', which is a whole agent") for n in clash]

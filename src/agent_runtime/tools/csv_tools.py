@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.csv_data import CsvFolder, Row, Table, missing, plain
+from agent_runtime.tools.effects import IDEMPOTENT
 
 MAX_ROWS = 100
 
@@ -62,6 +63,7 @@ def _calculate(table: Table, rows: Sequence[Row], function: str, column: str) ->
 def _tool(name: str, description: str, function: Callable[..., Any]) -> BaseTool:
     return StructuredTool.from_function(
         lambda **kwargs: json.dumps(function(**kwargs), ensure_ascii=False),
+        metadata={IDEMPOTENT: True},  # it only reads
         name=name,
         description=description,
         args_schema=StructuredTool.from_function(function, name=name, description=description).args_schema,

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
+from agent_runtime.tools.effects import IDEMPOTENT
 
 SUFFIXES = frozenset({".md", ".txt", ".rst"})
 MAX_BYTES = 4 * 1024 * 1024
@@ -95,6 +96,7 @@ def document_search(docs: str) -> BaseTool:
 
     return StructuredTool.from_function(
         search_documents,
+        metadata={IDEMPOTENT: True},  # it only reads
         name="search_documents",
         description="Search the documents; returns quotes with file and line, best first.",
         handle_tool_error=True,

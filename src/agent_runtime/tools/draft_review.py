@@ -12,6 +12,7 @@ from pydantic import Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
+from agent_runtime.tools.effects import IDEMPOTENT
 
 LONG_SENTENCE_WORDS = 25
 FILLERS = frozenset({"very", "really", "just", "quite", "basically", "actually", "simply", "literally"})
@@ -46,6 +47,7 @@ def draft_review(max_words: int = 120) -> BaseTool:
 
     return StructuredTool.from_function(
         review_draft,
+        metadata={IDEMPOTENT: True},  # it only reads
         name="review_draft",
         description="Review a draft: word count, long sentences, filler and repeated words. Revise, then answer.",
         handle_validation_error=wrong_arguments,

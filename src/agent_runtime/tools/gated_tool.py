@@ -10,6 +10,7 @@ from langchain_core.tools import BaseTool
 
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import GATED_TAG, ToolCall, current_run
+from agent_runtime.tools.effects import once
 
 
 def gated_tool(tool: BaseTool) -> BaseTool:
@@ -65,7 +66,7 @@ def _arun_method(cls: type[BaseTool]) -> Any:
         if (call := _open(self, tool_input, kwargs)) is None:
             return await inner(self, tool_input, *args, **kwargs)
         try:
-            output = await inner(self, tool_input, *args, **kwargs)
+            output = await once(self, tool_input, kwargs, lambda: inner(self, tool_input, *args, **kwargs))
         except BaseException as error:
             call.abort(error)
             raise

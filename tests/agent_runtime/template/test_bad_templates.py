@@ -119,7 +119,7 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     ("unknown middleware", whole(rest="  middleware: [{use: pi}]\n"), "unknown middleware 'pi'", "pi}"),
     ("unknown layer", whole(rest="  runtime: {pipeline: [auth]}\n"), "unknown layer 'auth'", "auth]"),
     ("unknown workflow", HEAD + "metadata: {name: t}\nspec: {workflow: w}\n", "unknown workflow 'w'", "w}"),
-    ("future key", whole(rest="  sessions: {}\n"), "unknown key 'sessions'", "sessions"),
+    ("future key", whole(rest="  budget: {}\n"), "unknown key 'budget'", "budget"),
     ("literal api key", whole(model="{id: 'openai:x', api_key: plain}"), "api_key", "plain}"),
     ("two secret sources", whole(model="{id: 'openai:x', api_key: {}}"), "exactly one of from_env", "{}}"),
     (

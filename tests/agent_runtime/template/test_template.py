@@ -23,8 +23,8 @@ from agent_runtime.template import (
     template_schema_text,
 )
 from agent_runtime.template.document import plain
+from agent_runtime.template.duration import parse_duration_s
 from agent_runtime.template.prompt import placeholders, render, render_value
-from agent_runtime.template.spec import parse_duration_s
 from agent_runtime.template.yaml_reader import read_yaml, scalar
 
 BASE = """\

@@ -3,10 +3,20 @@
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware, compose
 from agent_runtime.orchestration.middleware.logging import LoggingMiddleware
 from agent_runtime.orchestration.middleware.retry import RetryMiddleware
+from agent_runtime.orchestration.middleware.session import SessionMiddleware
 
 DEFAULT_ORDER: tuple[str, ...] = (
     "logging",  # outermost: a call that another layer refuses is logged too
+    "session",  # waiting for a session's turn holds nothing that the layers inside it take
     "retry",  # innermost: every attempt runs inside whatever the other layers hold for the call
 )
 
-__all__ = ["CONTROL_FLOW", "DEFAULT_ORDER", "LoggingMiddleware", "Middleware", "RetryMiddleware", "compose"]
+__all__ = [
+    "CONTROL_FLOW",
+    "DEFAULT_ORDER",
+    "LoggingMiddleware",
+    "Middleware",
+    "RetryMiddleware",
+    "SessionMiddleware",
+    "compose",
+]

@@ -1,0 +1,114 @@
+"""What a turn of a session finds: decisions that are awaited, and tool calls that a turn before it left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, Interrupt, StateSnapshot
+
+from agent_runtime.errors import InputInvalid
+from agent_runtime.orchestration.messages import messages_in
+from agent_runtime.sessions.turn import Turn
+
+STOPPED = "This tool call was stopped before it answered; it did not run."
+UNKNOWN = "This tool call was stopped while it ran: whether it took effect is not known. Check before trying again."
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The input that answers what an interrupted session waits for.
+
+    `decision` is `"approve"`, `"reject"`, or LangChain's form (`{"type": "approve"}`, `{"type": "reject", "message":
+    ...}`, `{"type": "edit", "edited_action": {"name": ..., "args": {...}}}`), or a list with one for each pending
+    action. One decision goes to all of them; an edit fits one action only. For an interrupt of another kind it is
+    the value that `interrupt()` returns.
+    """
+
+    decision: Any
+
+
+def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[Any]:
+    """LangGraph's command for a decision; raises InputInvalid when nothing is awaited or it does not fit."""
+    if not interrupts:
+        raise InputInvalid("nothing waits for a decision in this session", "decision")
+    given = list(decision) if isinstance(decision, list) else None
+    answers: dict[str, Any] = {}
+    for interrupt in interrupts:
+        requests = _action_requests(interrupt)
+        if requests is None:
+            answers[interrupt.id] = decision
+            continue
+        if given is None:
+            if len(requests) > 1 and _typed(decision)["type"] == "edit":
+                raise InputInvalid(f"{len(requests)} actions wait: give a list with a decision for each", "decision")
+            mine = [decision] * len(requests)
+        else:
+            mine, given = given[: len(requests)], given[len(requests) :]
+            if len(mine) < len(requests):
+                raise InputInvalid("there are fewer decisions than pending actions", "decision")
+        answers[interrupt.id] = {"decisions": [_typed(each) for each in mine]}
+    return Command(resume=answers)
+
+
+def _action_requests(interrupt: Interrupt) -> list[Any] | None:
+    requests = interrupt.value.get("action_requests") if isinstance(interrupt.value, Mapping) else None
+    return requests if isinstance(requests, list) else None
+
+
+def _typed(decision: Any) -> dict[str, Any]:
+    if isinstance(decision, str):
+        decision = {"type": decision}
+    if not isinstance(decision, Mapping) or decision.get("type") not in ("approve", "edit", "reject", "respond"):
+        raise InputInvalid("a decision is approve, reject, or a map with a type", "decision")
+    return dict(decision)
+
+
+async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
+    """Answer the tool calls that an unfinished turn left open, so that the conversation is one again.
+
+    Results that were saved, or that the ledger has, are used; for the others a message says what is known. Providers
+    refuse a conversation in which a tool call has no answer.
+    """
+    # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a retry, and drops it.
+    config = {"configurable": config["configurable"]}
+    snapshot: StateSnapshot = await agent.aget_state(config)
+    calls = _open_calls(messages_in(snapshot.values))
+    if not calls:
+        return
+    answers = {m.tool_call_id: m for m in _saved_answers(snapshot) if m.tool_call_id in calls}
+    effects = await turn.tool_results()
+    for call_id, call in calls.items():
+        if call_id in answers:
+            continue
+        known = effects.get(call_id)
+        if isinstance(known, ToolMessage):
+            answers[call_id] = known
+            continue
+        text = UNKNOWN if call_id in effects else STOPPED
+        answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
+    as_node = snapshot.next[0] if snapshot.next else None
+    await agent.aupdate_state(config, {"messages": [answers[call_id] for call_id in calls]}, as_node=as_node)
+    await turn.settled()
+
+
+def _open_calls(messages: list[BaseMessage]) -> dict[str, Any]:
+    answered: set[str] = set()
+    for message in reversed(messages):
+        if isinstance(message, ToolMessage):
+            answered.add(message.tool_call_id)
+        elif isinstance(message, AIMessage):
+            return {c["id"]: c for c in message.tool_calls if c["id"] and c["id"] not in answered}
+        else:
+            return {}
+    return {}
+
+
+def _saved_answers(snapshot: StateSnapshot) -> list[ToolMessage]:
+    found: list[ToolMessage] = []
+    for task in snapshot.tasks:
+        found += [m for m in messages_in(task.result) if isinstance(m, ToolMessage)]
+    return found

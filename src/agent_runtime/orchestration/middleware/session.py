@@ -1,0 +1,73 @@
+"""One turn of a session at a time, and the record of how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from langgraph.errors import GraphDrained
+
+from agent_runtime.errors import CallError, SessionError, StoreError
+from agent_runtime.orchestration.middleware.base import Middleware
+from agent_runtime.types import AgentContext, AgentResult, Handler
+
+if TYPE_CHECKING:
+    from agent_runtime.sessions.manager import SessionManager
+    from agent_runtime.sessions.session import SessionStatus
+    from agent_runtime.sessions.turn import Turn
+    from agent_runtime.sessions.turns import MultitaskStrategy
+
+TITLE_CHARACTERS = 60
+
+
+class SessionMiddleware(Middleware):
+    """Gives a call with a `session_id` its conversation; a call without one passes through.
+
+    The session is made at its first use. Its turns run one after another, across processes: a call waits for its
+    turn (`enqueue`, in order within a process, bounded) or raises SessionBusy (`reject`), with the meanings of the
+    LangGraph Server's `multitask_strategy`. `ttl_s` is for sessions that are made here. Place it before layers that
+    hold money or slots.
+    """
+
+    def __init__(
+        self, manager: SessionManager, strategy: MultitaskStrategy = "enqueue", *, ttl_s: float | None = None
+    ) -> None:
+        self.manager, self._strategy, self._ttl_s = manager, strategy, ttl_s
+
+    async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
+        """Await the call within its turn; raises SessionError, SessionBusy, StaleWriter, StoreError."""
+        if context.session_id is None:
+            return await next_call(context)
+        async with self.manager.turn(
+            context.session_id,
+            agent=context.agent_ref,
+            strategy=self._strategy,
+            ttl_s=self._ttl_s,
+            principal=context.principal,
+        ) as turn:
+            try:
+                result = await next_call(context.with_turn(turn))
+            except GraphDrained:
+                await self._ended(turn, "drained", context)
+                raise
+            except (asyncio.CancelledError, CallError):
+                await self._ended(turn, "failed", context)
+                raise
+            except (SessionError, StoreError):  # nothing more can be said to this store
+                raise
+            except Exception:
+                await self._ended(turn, "failed", context)
+                raise
+            if result.status == "completed":
+                await turn.settled()
+            await self._ended(turn, "interrupted" if result.status == "interrupted" else "idle", context)
+        return result
+
+    async def _ended(self, turn: Turn, status: SessionStatus, context: AgentContext) -> None:
+        text = context.input if isinstance(context.input, str) else ""
+        ending = asyncio.ensure_future(self.manager.end_turn(turn.session, status, text.strip()[:TITLE_CHARACTERS]))
+        try:
+            await asyncio.shield(ending)  # also when the call is being cancelled
+        except asyncio.CancelledError:
+            await ending
+            raise

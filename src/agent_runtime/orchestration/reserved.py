@@ -1,0 +1,30 @@
+"""Keys of `configurable` that belong to the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent_runtime.errors import ReservedKey
+from agent_runtime.types import AgentContext
+
+RESERVED = frozenset({"checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id", "tenant", "user", "user_id"})
+_FROM_LANGGRAPH = ("__pregel_read", "__pregel_send", "__pregel_checkpointer")
+
+
+def inside_a_graph(configurable: Mapping[str, Any]) -> bool:
+    """Whether LangGraph itself made this config: the call is a node of another graph."""
+    return any(key in configurable for key in _FROM_LANGGRAPH)
+
+
+def refuse_reserved_keys(context: AgentContext) -> None:
+    """Raise ReservedKey for a key that would choose another caller's or another moment's state.
+
+    LangGraph would obey them (and keeps scalars of `configurable` in every checkpoint); they are refused, not ignored.
+    """
+    given = (context.config or {}).get("configurable") or {}
+    if not given or inside_a_graph(given):
+        return
+    for key in given:
+        if key in RESERVED or key.startswith("__"):
+            raise ReservedKey(f"'{key}' may not be set by a caller", f"configurable.{key}")

@@ -1,0 +1,143 @@
+"""The part of SessionManager about saved states: reading, writing and forking them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
+
+from agent_runtime.sessions import upkeep
+from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
+from agent_runtime.sessions.records import Guard
+from agent_runtime.sessions.session import Session, SessionCheckpoint, SessionStatus
+from agent_runtime.sessions.thread_ids import config_of, thread_of
+from agent_runtime.types import Principal
+
+if TYPE_CHECKING:
+    from agent_runtime.sessions.checkpointer import Checkpointer
+    from agent_runtime.sessions.turns import Turns
+
+DEFAULT_TENANT = "default"
+
+
+class SessionHistory:
+    """What can be done with the checkpoints of a session that the caller may use."""
+
+    checkpointer: Checkpointer
+    turns: Turns
+
+    async def get_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> Session:
+        """See SessionManager."""
+        raise NotImplementedError
+
+    async def create_session(self, user_id: str | None = None, **given: Any) -> Session:
+        """See SessionManager."""
+        raise NotImplementedError
+
+    async def _touched(self, session: Session, status: SessionStatus) -> Session:
+        raise NotImplementedError
+
+    async def get_checkpoint(
+        self,
+        session_id: str,
+        checkpoint_id: str | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> SessionCheckpoint | None:
+        """The latest saved state, or the one of that id; None when there is none. Raises as `get_session`."""
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        found = await self.checkpointer.aget_tuple(self._config(session, checkpoint_id))
+        return None if found is None else _checkpoint(found)
+
+    async def history(
+        self,
+        session_id: str,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> list[SessionCheckpoint]:
+        """Saved states, newest first, from the one before the checkpoint `before`. Raises as `get_session`."""
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        older = None if before is None else self._config(session, before)
+        listing = self.checkpointer.alist(self._config(session), before=older, limit=limit)
+        return [_checkpoint(found) async for found in listing]
+
+    async def save_checkpoint(
+        self,
+        session_id: str,
+        values: Mapping[str, Any],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> str:
+        """Save `values` (channel values, such as `messages`) as the state that the next turn starts from.
+
+        Channels that are not named keep theirs. Waits for a running turn. Returns the checkpoint's id.
+        """
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        thread = thread_of(session.tenant, session.id)
+        async with self.turns.hold(thread) as lease:
+            found = await self.checkpointer.aget_tuple(self._config(session))
+            checkpoint = empty_checkpoint() if found is None else found.checkpoint
+            versions = dict(checkpoint["channel_versions"])
+            for channel in values:
+                versions[channel] = self.checkpointer.get_next_version(versions.get(channel), None)
+            merged = {**checkpoint["channel_values"], **values}
+            new_id = str(uuid6())
+            checkpoint = {**checkpoint, "id": new_id, "channel_values": merged, "channel_versions": versions}
+            config = self._config(session, None if found is None else found.config["configurable"]["checkpoint_id"])
+            config["configurable"][GUARD_KEY] = Guard(lease.token)
+            step = -1 if found is None else found.metadata.get("step", -1)
+            await self.checkpointer.aput(config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {})
+        await self._touched(session, session.status)
+        return new_id
+
+    async def fork_session(
+        self,
+        session_id: str,
+        checkpoint_id: str | None = None,
+        *,
+        title: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> Session:
+        """A new session with the history of this one, up to a checkpoint or whole. Raises as `get_session`."""
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        new = await self.create_session(
+            session.user_id,
+            agent=session.agent,
+            title=session.title if title is None else title,
+            metadata={**session.metadata, "forked_from": session.id},
+            ttl_s=session.ttl_s,
+            tenant=session.tenant,
+        )
+        source, target = thread_of(session.tenant, session.id), thread_of(new.tenant, new.id)
+        await self.checkpointer.arun(upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id))
+        return await self._touched(new, session.status if checkpoint_id is None else "failed")
+
+    @staticmethod
+    def _config(session: Session, checkpoint_id: str | None = None) -> RunnableConfig:
+        thread = thread_of(session.tenant, session.id)
+        if checkpoint_id is not None:
+            return config_of(thread, "", checkpoint_id)
+        return {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+
+
+def _checkpoint(found: CheckpointTuple) -> SessionCheckpoint:
+    parent = found.parent_config["configurable"]["checkpoint_id"] if found.parent_config else None
+    metadata: Any = found.metadata
+    return SessionCheckpoint(
+        id=found.checkpoint["id"],
+        parent_id=parent,
+        created_at=found.checkpoint["ts"],
+        step=metadata.get("step", -1),
+        source=metadata.get("source", ""),
+        run_id=metadata.get("run_id"),
+        values={k: v for k, v in found.checkpoint["channel_values"].items() if not k.startswith(("__", "branch:"))},
+    )

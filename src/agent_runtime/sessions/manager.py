@@ -1,0 +1,290 @@
+"""SessionManager: conversations by id, owned by a tenant and a user, over any of the stores."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, Self
+
+from agent_runtime.errors import ConfigurationError, InputInvalid, SessionGone, SessionNotFound
+from agent_runtime.sessions import upkeep
+from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
+from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
+from agent_runtime.sessions.records import SessionRow
+from agent_runtime.sessions.session import Session, SessionPage, SessionStatus
+from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
+from agent_runtime.sessions.turn import Turn
+from agent_runtime.sessions.turns import MultitaskStrategy, Turns
+from agent_runtime.types import AgentResult, Principal
+
+ALL_SESSIONS = "sessions:all"
+"""The scope of a principal who may use every session of the own tenant."""
+
+
+class ResumableAgent(Protocol):
+    """What `resume_session` needs of an agent."""
+
+    async def resume(self, session_id: str, decision: Any) -> AgentResult:
+        """Answer what the session waits for."""
+        ...
+
+    def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> Self:
+        """The same agent, called by `principal`."""
+        ...
+
+
+class SessionManager(SessionHistory):
+    """Creates, finds, continues and forgets sessions. One per store, shared by any number of agents and tasks.
+
+    Every method takes the `principal` who asks. A session of another tenant, or of another user of the same one
+    (without the scope `sessions:all`), is answered exactly as one that does not exist: SessionNotFound. None is the
+    application's own code: it may use every session of `tenant`, by default "default".
+
+    Args:
+        checkpointer: where everything is kept; in memory by default.
+        default_ttl_s: for sessions that do not say; counted from the last use. None keeps them.
+        lease_s, max_waiting: of turns; see `Turns`.
+    """
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer | None = None,
+        *,
+        default_ttl_s: float | None = None,
+        lease_s: float = 30.0,
+        max_waiting: int = 100,
+    ) -> None:
+        self.checkpointer = checkpointer or MemoryCheckpointer()
+        self._records = self.checkpointer.records
+        self._default_ttl_s = default_ttl_s
+        self.turns = Turns(self._records, lease_s=lease_s, max_waiting=max_waiting)
+        self.agent_of: Callable[[Session], ResumableAgent] | None = None
+        """Makes a session's agent again; the factory sets it."""
+
+    @classmethod
+    def from_url(cls, url: str, *, mac_key: bytes | None = None, allowed_types: Any = (), **settings: Any) -> Self:
+        """A manager on `memory:`, `redis://...`, `sqlite:FILE` or a file name.
+
+        A Redis address may say `?prefix=NAME` (of all keys) and `&durable=no`. Raises StoreUnavailable when the store
+        cannot be used (Redis: at the first use).
+        """
+        given = {"mac_key": mac_key, "allowed_types": allowed_types}
+        if url == "memory:":
+            return cls(MemoryCheckpointer(**given), **settings)
+        if url.startswith(("redis://", "rediss://", "unix://")):
+            from agent_runtime.sessions.redis_records import RedisRecords
+
+            return cls(Checkpointer(RedisRecords.from_url(url), **given), **settings)
+        from agent_runtime.sessions.sqlite_records import SqliteRecords
+
+        return cls(Checkpointer(SqliteRecords(url.removeprefix("sqlite:")), **given), **settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the store's connections."""
+        await self._records.aclose()
+
+    # -- sessions ------------------------------------------------------------------------------------------
+
+    async def create_session(  # type: ignore[override]  # the general one names no keywords
+        self,
+        user_id: str | None = None,
+        *,
+        session_id: str | None = None,
+        agent: Mapping[str, Any] | None = None,
+        title: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        ttl_s: float | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> Session:
+        """A new session; its id is random (128 bit) unless one is given.
+
+        Raises SessionIdInvalid, InputInvalid when the id is taken or `user_id` is not the principal's own.
+        """
+        owner = principal.id if principal is not None else user_id or ""
+        if principal is not None and user_id not in (None, owner) and ALL_SESSIONS not in principal.scopes:
+            raise InputInvalid("a session is made for the one who asks", "user_id")
+        owner = user_id or owner
+        if ttl_s is not None and not ttl_s > 0:
+            raise InputInvalid(f"a time to live is above 0 seconds, not {ttl_s}", "ttl_s")
+        now, ttl_s = time.time(), self._default_ttl_s if ttl_s is None else ttl_s
+        session = Session(
+            id=uuid.uuid4().hex if session_id is None else checked_name(session_id),
+            tenant=checked_name(_tenant(principal, tenant), "tenant"),
+            user_id=owner,
+            agent=dict(agent or {}),
+            title=title,
+            metadata=dict(metadata or {}),
+            created_at=now,
+            updated_at=now,
+            expires_at=None if ttl_s is None else now + ttl_s,
+            ttl_s=ttl_s,
+        )
+        if not await self._records.acall("put_session", self._row(session), True):
+            # Also for one that was deleted: an id is not used again.
+            raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
+        return session
+
+    async def get_session(
+        self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
+    ) -> Session:
+        """The session; raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired."""
+        key = thread_of(_tenant(principal, tenant), session_id)
+        row: SessionRow | None = await self._records.acall("get_session", key)
+        if row is None or not _may_use(principal, row.user):
+            raise SessionNotFound(session_id)
+        if row.gone:
+            raise SessionGone(session_id, "deleted" if row.gone == "deleted" else "expired")
+        if row.expires_at is not None and row.expires_at <= time.time():
+            raise SessionGone(session_id, "expired")
+        return self._session(row)
+
+    async def list_sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> SessionPage:
+        """A page of sessions, newest first: of `user_id`, or of everybody whose sessions the caller may use."""
+        if principal is not None and ALL_SESSIONS not in principal.scopes:
+            user_id = principal.id if user_id in (None, principal.id) else "\x00nobody"
+        if not 1 <= limit <= 1000:
+            raise InputInvalid("a page has 1 to 1000 sessions", "limit")
+        place = _tenant(principal, tenant)
+        rows = await self._records.acall("page_sessions", place, user_id, opened_cursor(cursor, place), limit + 1)
+        alive = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
+        last = rows[limit - 1] if len(rows) > limit else None
+        return SessionPage([self._session(r) for r in alive], None if last is None else cursor_of(last))
+
+    async def update_session(
+        self,
+        session_id: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> Session:
+        """Change the title or replace the metadata. Raises as `get_session`."""
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        changed = dataclasses.replace(
+            session,
+            title=session.title if title is None else title,
+            metadata=session.metadata if metadata is None else dict(metadata),
+        )
+        return await self._touched(changed, session.status)
+
+    async def delete_session(
+        self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
+    ) -> None:
+        """Delete the session with everything that was kept of it; its id stays taken. Raises as `get_session`."""
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        await self._bury(self._row(session), "deleted")
+
+    async def cleanup_expired(self, limit: int = 1000) -> int:
+        """Delete what has expired, at most `limit` sessions; returns how many."""
+        rows = await self._records.acall("expired_sessions", time.time(), limit)
+        for row in rows:
+            await self._bury(row, "expired")
+        return len(rows)
+
+    async def _bury(self, row: SessionRow, why: str) -> None:
+        await self._records.acall("put_session", dataclasses.replace(row, data=b"", expires_at=None, gone=why), False)
+        await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
+
+    # -- turns ---------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def turn(
+        self,
+        session_id: str,
+        *,
+        agent: Mapping[str, Any] | None = None,
+        strategy: MultitaskStrategy = "enqueue",
+        ttl_s: float | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> AsyncIterator[Turn]:
+        """Hold a session's turn; a session that does not exist yet is made, for the one who asks.
+
+        Raises as `get_session`, and as `Turns.hold`.
+        """
+        try:
+            session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        except SessionNotFound:
+            given: dict[str, Any] = {"session_id": session_id, "agent": agent, "ttl_s": ttl_s}
+            session = await self._made(given, tenant, principal)
+        async with self.turns.hold(thread_of(session.tenant, session.id), strategy) as lease:
+            # Read again: the turns that this one waited for have changed it, or deleted it.
+            session = await self.get_session(session_id, tenant=tenant, principal=principal)
+            yield Turn(session, lease, self._records, self.checkpointer.blobs)
+
+    async def _made(self, given: dict[str, Any], tenant: str, principal: Principal | None) -> Session:
+        try:
+            return await self.create_session(**given, tenant=tenant, principal=principal)
+        except InputInvalid:  # somebody else made it just now; or it is another user's, who is not told apart
+            return await self.get_session(given["session_id"], tenant=tenant, principal=principal)
+
+    async def end_turn(self, session: Session, status: SessionStatus, title: str = "") -> Session:
+        """Record how a turn ended, and refresh the session's time to live."""
+        return await self._touched(dataclasses.replace(session, title=session.title or title), status)
+
+    async def resume_session(
+        self,
+        session_id: str,
+        decision: Any,
+        *,
+        agent: ResumableAgent | None = None,
+        tenant: str = DEFAULT_TENANT,
+        principal: Principal | None = None,
+    ) -> AgentResult:
+        """Go on with an interrupted session, in whatever process this is: see `Resume` for decisions.
+
+        The session's agent is made again by the factory, unless `agent` is given. Raises as `get_session`,
+        InputInvalid when nothing waits for a decision, and as the call itself.
+        """
+        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        if agent is None:
+            if self.agent_of is None:
+                raise ConfigurationError("resume_session needs the agent, or a manager that a factory holds")
+            agent = self.agent_of(session)
+        if principal is not None:
+            agent = agent.with_caller(principal=principal)
+        return await agent.resume(session_id, decision)
+
+    async def _touched(self, session: Session, status: SessionStatus) -> Session:
+        now = time.time()
+        expires_at = None if session.ttl_s is None else now + session.ttl_s
+        new = dataclasses.replace(session, status=status, updated_at=now, expires_at=expires_at)
+        await self._records.acall("put_session", self._row(new), False)
+        return new
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    def _row(self, session: Session) -> SessionRow:
+        key = thread_of(session.tenant, session.id)
+        data = self.checkpointer.blobs.close(session.to_dict(), "session", key)
+        return SessionRow(key, session.tenant, session.user_id, session.created_at, session.expires_at, data)
+
+    def _session(self, row: SessionRow) -> Session:
+        return Session(**self.checkpointer.blobs.open(row.data, "session", row.key)[0])
+
+
+def _tenant(principal: Principal | None, tenant: str) -> str:
+    return tenant if principal is None else principal.tenant
+
+
+def _may_use(principal: Principal | None, owner: str) -> bool:
+    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes

@@ -1,0 +1,63 @@
+"""What a session is, as callers see it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.messages import BaseMessage
+
+SessionStatus: TypeAlias = Literal["idle", "interrupted", "failed", "drained"]
+"""`interrupted`: a person is awaited. `failed` and `drained`: the last turn did not reach its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One conversation. Times are seconds since the epoch; `expires_at` moves on with every use, None is never.
+
+    `agent` says how to make its agent again: `template` (a registered name or a file), `inputs`, `overrides`.
+    """
+
+    id: str
+    tenant: str
+    user_id: str
+    agent: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    status: SessionStatus = "idle"
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    expires_at: float | None = None
+    ttl_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Sessions, newest first, and the cursor of the next page (None: this is the last)."""
+
+    sessions: list[Session]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCheckpoint:
+    """A saved state of a session: what its channels held, and where it stands in the history."""
+
+    id: str
+    parent_id: str | None
+    created_at: str
+    step: int
+    source: str
+    run_id: str | None
+    values: dict[str, Any]
+
+    @property
+    def messages(self) -> list[BaseMessage]:
+        """The conversation up to here."""
+        found = self.values.get("messages")
+        return [m for m in found if isinstance(m, BaseMessage)] if isinstance(found, list) else []

