@@ -82,7 +82,7 @@ class AgentFactory(Components):
         self._pipeline, self._checkpointer, self._max_agents = pipeline, checkpointer, max_agents
         self.session_manager = session_manager
         if session_manager is not None:
-            session_manager.agent_of = self._agent_of
+            session_manager.agent_of = self.agent_of
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
         self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
 
@@ -142,8 +142,8 @@ class AgentFactory(Components):
         # What is kept has no prompt of its own: one caller's inputs must not reach another.
         return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
 
-    def _agent_of(self, session: Session) -> AgentExecutor:
-        """The agent of a session's record."""
+    def agent_of(self, session: Session) -> AgentExecutor:
+        """The agent of a session's record, made again; raises ConfigurationError when the record does not say it."""
         if "template" not in session.agent:
             raise ConfigurationError(f"the session '{session.id}' does not say which agent it is of: give `agent`")
         ref = session.agent

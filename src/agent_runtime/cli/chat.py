@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.run import print_answer
+from agent_runtime.cli.sessions import show_pending
+from agent_runtime.cli.state import open_sessions
+
+if TYPE_CHECKING:
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.types import AgentResult
+
+_DECISIONS = {"y": "approve", "yes": "approve", "approve": "approve", "n": "reject", "no": "reject", "reject": "reject"}
 
 
 @click.command()
 @agent_options
 def chat(options: AgentOptions) -> None:
-    """Talk to AGENT: one line a turn, the conversation is remembered until the end of input or /exit.
+    """Talk to AGENT: one line a turn, until the end of input or /exit.
 
-    From a pipe every line is a turn. A turn that fails says so and the conversation goes on.
+    With --session the conversation is kept and can be taken up again; without, it is forgotten. From a pipe every line
+    is a turn. A turn that fails says so and the conversation goes on. When the agent asks for approval, `yes` and `no`
+    decide; any other line is a new message instead.
     """
     import asyncio  # not at the top: `--help` pays for every import
 
@@ -26,23 +37,39 @@ async def _chat(options: AgentOptions) -> None:
     import asyncio
     import uuid
 
-    from langgraph.checkpoint.memory import InMemorySaver
-
-    from agent_runtime.errors import CallError
+    from agent_runtime.errors import AgentRuntimeError, CallError, SessionError
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.types import AgentContext
 
-    session_id = str(uuid.uuid4())
-    async with AgentFactory(checkpointer=InMemorySaver()) as factory:
-        executor = build_agent(factory, options)
+    session_id = options.session if options.session is not None else str(uuid.uuid4())
+    store = options.store if options.session is not None else "memory:"
+    async with AgentFactory(session_manager=open_sessions(store)) as factory:
+        executor, waits = build_agent(factory, options), False
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:
                 continue
             try:
-                async with executor.execute_stream(AgentContext(line, session_id=session_id)) as stream:
-                    await print_answer(stream)
-            except CallError as error:
+                result = await _turn(executor, session_id, _input(line, waits=waits))
+                waits = result.status == "interrupted"
+            except (SessionError, CallError) as error:
                 click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
+                if isinstance(error, SessionError):  # there is nothing to go on with
+                    raise AgentRuntimeError("the session cannot be used") from None
+
+
+def _input(line: str, *, waits: bool) -> Any:
+    from agent_runtime.orchestration.conversation import Resume
+
+    decision = _DECISIONS.get(line.lower()) if waits else None
+    return line if decision is None else Resume(decision)
+
+
+async def _turn(executor: AgentExecutor, session_id: str, value: Any) -> AgentResult:
+    from agent_runtime.types import AgentContext
+
+    async with executor.execute_stream(AgentContext(value, session_id=session_id)) as stream:
+        await print_answer(stream)
+    show_pending(stream.result)
+    return stream.result
 
 
 def _line() -> str | None:

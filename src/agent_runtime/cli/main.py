@@ -10,6 +10,7 @@ import click
 
 from agent_runtime.cli.chat import chat
 from agent_runtime.cli.run import run
+from agent_runtime.cli.sessions import sessions
 from agent_runtime.cli.templates import init, schema, templates, validate
 from agent_runtime.errors import (
     AgentRuntimeError,
@@ -17,6 +18,8 @@ from agent_runtime.errors import (
     ConfigurationError,
     InputInvalid,
     LimitExceeded,
+    SessionGone,
+    SessionNotFound,
     UnknownComponent,
 )
 
@@ -27,9 +30,10 @@ def exit_code(error: BaseException) -> int:
     """The documented exit code of a failure."""
     if isinstance(error, UnknownComponent) and error.kind == "template":
         return 4
-    table: tuple[tuple[type[BaseException], int], ...] = (
+    table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
         (InputInvalid, 2),
         (ConfigurationError, 3),
+        ((SessionNotFound, SessionGone), 4),
         (FileNotFoundError, 4),
         (CallTimeout, 5),
         (LimitExceeded, 6),
@@ -61,7 +65,7 @@ def completion(shell: str) -> None:
     click.echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
 
 
-for command in (run, chat, validate, templates, schema, init):
+for command in (run, chat, sessions, validate, templates, schema, init):
     cli.add_command(command)
 
 

@@ -23,6 +23,8 @@ class AgentOptions:
     inputs: tuple[str, ...]
     timeout: str | None
     quiet: bool
+    session: str | None = None
+    store: str | None = None
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +41,8 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."),
         click.option("--input", "inputs", metavar="NAME=VALUE", multiple=True, help="A template input; repeatable."),
         click.option("--timeout", metavar="DURATION", help="Time limit of a call: 30s, 5m, or seconds."),
+        click.option("--session", metavar="ID", help="Go on with this conversation; it is made when it is new."),
+        click.option("--store", metavar="URL", help="Where sessions are kept: sqlite:FILE, redis://..., memory:."),
         click.option("-q", "--quiet", is_flag=True, help="No notes on stderr."),
     )
     for decorate in reversed(decorators):
@@ -66,7 +70,7 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
     if not options.quiet:
         _note_model(options.model or (template.spec.model.id if template.spec.model else ""))
     inputs = _values(template.inputs.get("properties", {}), options.inputs)
-    return factory.create_from_template(template, inputs, **overrides)
+    return factory.create_from_template(options.agent, inputs, **overrides)
 
 
 def _seconds(text: str) -> float:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
+from agent_runtime.cli.sessions import EXIT_INTERRUPTED, show_pending
+from agent_runtime.cli.state import open_sessions
 
 if TYPE_CHECKING:
     from agent_runtime.chunks import Chunk
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.orchestration.stream import AgentStream
-from agent_runtime.types import AgentResult
-
-EXIT_INTERRUPTED = 7
+    from agent_runtime.types import AgentContext, AgentResult
 
 
 @click.command()
@@ -50,13 +50,20 @@ def _prompt(prompt: str | None) -> str:
 
 
 async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: bool) -> int:
+    import uuid
+
     from agent_runtime.errors import CallError
     from agent_runtime.factory import AgentFactory
+    from agent_runtime.types import AgentContext
 
-    async with AgentFactory() as factory:
+    asks = bool(AgentFactory().get_template(options.agent).spec.interrupt_on)
+    session = options.session if options.session is not None or not asks else uuid.uuid4().hex
+    # Without a session nothing is opened, and nothing is left behind.
+    async with AgentFactory(session_manager=None if session is None else open_sessions(options.store)) as factory:
         executor = build_agent(factory, options)
         try:
-            result = await _call(executor, prompt, as_json=as_json, as_jsonl=as_jsonl)
+            call = AgentContext(prompt, session_id=session)
+            result = await _call(executor, call, as_json=as_json, as_jsonl=as_jsonl)
         except CallError as error:
             if as_json or as_jsonl:
                 click.echo(json.dumps(error_dict(error)))
@@ -65,13 +72,14 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
     elif not options.quiet and sys.stderr.isatty():
         click.echo(click.style(summary(result), dim=True), err=True)
+    show_pending(result)
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
 
-async def _call(executor: AgentExecutor, prompt: str, *, as_json: bool, as_jsonl: bool) -> AgentResult:
+async def _call(executor: AgentExecutor, call: AgentContext, *, as_json: bool, as_jsonl: bool) -> AgentResult:
     if as_json:
-        return await executor.execute(prompt)
-    async with executor.execute_stream(prompt) as stream:
+        return await executor.execute(call)
+    async with executor.execute_stream(call) as stream:
         if as_jsonl:
             async for chunk in stream.chunks():
                 click.echo(json.dumps(chunk_dict(chunk), ensure_ascii=False, default=str))

@@ -76,39 +76,41 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a retry, and drops it.
     config = {"configurable": config["configurable"]}
     snapshot: StateSnapshot = await agent.aget_state(config)
-    calls = _open_calls(messages_in(snapshot.values))
+    calls, told = _last_calls(messages_in(snapshot.values))
     if not calls:
         return
-    answers = {m.tool_call_id: m for m in _saved_answers(snapshot) if m.tool_call_id in calls}
+    # The snapshot shows what finished tasks wrote as if it were saved. It is not: a new input discards it.
+    saved = await agent.checkpointer.aget_tuple(config)
+    _, kept = _last_calls(messages_in(saved.checkpoint["channel_values"]) if saved is not None else [])
+    if calls.keys() <= kept.keys():
+        return
     effects = await turn.tool_results()
+    answers = {**_results(snapshot), **told}
     for call_id, call in calls.items():
-        if call_id in answers:
-            continue
         known = effects.get(call_id)
-        if isinstance(known, ToolMessage):
+        if call_id not in answers and isinstance(known, ToolMessage):
             answers[call_id] = known
-            continue
-        text = UNKNOWN if call_id in effects else STOPPED
-        answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
+        elif call_id not in answers:
+            text = UNKNOWN if call_id in effects else STOPPED
+            answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
     as_node = snapshot.next[0] if snapshot.next else None
     await agent.aupdate_state(config, {"messages": [answers[call_id] for call_id in calls]}, as_node=as_node)
     await turn.settled()
 
 
-def _open_calls(messages: list[BaseMessage]) -> dict[str, Any]:
-    answered: set[str] = set()
+def _last_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:
+    """The tool calls that the conversation ends with, and the answers that they have."""
+    answers: dict[str, ToolMessage] = {}
     for message in reversed(messages):
         if isinstance(message, ToolMessage):
-            answered.add(message.tool_call_id)
+            answers[message.tool_call_id] = message
         elif isinstance(message, AIMessage):
-            return {c["id"]: c for c in message.tool_calls if c["id"] and c["id"] not in answered}
+            return {c["id"]: c for c in message.tool_calls if c["id"]}, answers
         else:
-            return {}
-    return {}
+            break
+    return {}, {}
 
 
-def _saved_answers(snapshot: StateSnapshot) -> list[ToolMessage]:
-    found: list[ToolMessage] = []
-    for task in snapshot.tasks:
-        found += [m for m in messages_in(task.result) if isinstance(m, ToolMessage)]
-    return found
+def _results(snapshot: StateSnapshot) -> dict[str, ToolMessage]:
+    found = [m for task in snapshot.tasks for m in messages_in(task.result)]
+    return {m.tool_call_id: m for m in found if isinstance(m, ToolMessage)}

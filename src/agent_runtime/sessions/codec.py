@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import importlib
@@ -46,8 +47,8 @@ _OPTIONS = (
 )
 _READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 
-MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE = 1, 2, 3, 4, 5
-"""The extension types of the format; their numbers are part of it."""
+MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE = 64, 65, 66, 67, 68
+"""The extension types of the format; their numbers are part of it, and none of LangGraph's own serialiser's."""
 
 # Stored by their place in this list: new ones are added at the end, none is ever removed.
 _MESSAGES: list[type[BaseMessage]] = [
@@ -55,9 +56,11 @@ _MESSAGES: list[type[BaseMessage]] = [
     HumanMessageChunk, ToolMessageChunk,
 ]  # fmt: skip
 _MESSAGE_NUMBER = {cls: number for number, cls in enumerate(_MESSAGES)}
-_IMPLIED: dict[type[BaseMessage], dict[str, Any]] = {
-    cls: {"type": cls.model_fields["type"].default} for cls in _MESSAGES
+_DEFAULTS: dict[type[BaseMessage], dict[str, Any]] = {
+    cls: {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items() if not f.is_required()}
+    for cls in _MESSAGES
 }
+_REQUIRED = object()
 
 # Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
 _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
@@ -120,10 +123,24 @@ class Codec:
         """The value again; raises UnreadableBytes for anything this codec would not have written."""
         try:
             return ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
-        except UnreadableBytes:
-            raise
         except Exception as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
-            raise UnreadableBytes(f"{type(error).__name__}: {error}") from error
+            raise UnreadableBytes(self._reason(data) or f"{type(error).__name__}: {error}") from error
+
+    def _reason(self, data: bytes) -> str:
+        """What went wrong inside an extension type: ormsgpack does not pass it on."""
+        reasons: list[str] = []
+
+        def hook(number: int, content: bytes) -> Any:
+            try:
+                ormsgpack.unpackb(content, ext_hook=hook, option=_READ_OPTIONS)
+                return self._hook(number, content)
+            except Exception as error:
+                reasons.append(f"{type(error).__name__}: {error}")
+                raise
+
+        with contextlib.suppress(Exception):
+            ormsgpack.unpackb(data, ext_hook=hook, option=_READ_OPTIONS)
+        return reasons[0] if reasons else ""
 
     def _pack(self, number: int, content: Any) -> ormsgpack.Ext:
         return ormsgpack.Ext(number, ormsgpack.packb(content, default=self._default, option=_OPTIONS))
@@ -184,12 +201,8 @@ def _key(cls: type) -> str:
 
 def _message_content(number: int, message: BaseMessage) -> list[Any]:
     fields = message.__dict__
-    implied = _IMPLIED[_MESSAGES[number]]
-    kept = {
-        name: value
-        for name, value in fields.items()
-        if (value or value is False or value == 0) and name != "content" and implied.get(name) != value
-    }
+    defaults = _DEFAULTS[_MESSAGES[number]]
+    kept = {n: v for n, v in fields.items() if defaults.get(n, _REQUIRED) != v and n != "content"}
     if message.__pydantic_extra__:
         kept.update(message.__pydantic_extra__)
     return [number, fields["content"], kept]

@@ -125,7 +125,9 @@ class MemoryRecords(Records):
         self._by_name.pop(thread, None)
 
     def _quarantine(self, thread: str, place: str, data: bytes) -> None:
-        self._by_name.setdefault(thread, _Thread()).quarantine.append((place, data))
+        kept = self._by_name.setdefault(thread, _Thread()).quarantine
+        if all(known != place for known, _ in kept):
+            kept.append((place, data))
 
     def _quarantined(self, thread: str) -> Any:
         found = self._alive(thread)

@@ -51,7 +51,7 @@ class RedisRecords(RedisSessions, Records):
         self._settings = connect_settings(url, timeout_s, max_connections)
         self._url, self._epoch = url, b""
         self._sync: Any = None
-        self._async: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
         self._noted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
@@ -84,17 +84,24 @@ class RedisRecords(RedisSessions, Records):
     async def acall(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name. A cancelled one may or may not have arrived; none is half done."""
         loop = asyncio.get_running_loop()
-        client: Any = self._async.get(loop)
+        client = self._async.get(loop)
         try:
             if client is None:
                 async with self._opening.setdefault(loop, asyncio.Lock()):
                     client = self._async.get(loop) or await self._opened(loop)
             return await adriven(getattr(self, f"_{operation}")(*args), client)
         except redis.RedisError as error:
-            if client is not None and isinstance(error, _LOST) and self._async.get(loop) is client:
-                del self._async[loop]  # the next call checks the server anew: it may have come back empty
-                await client.connection_pool.disconnect()
+            if isinstance(error, _LOST):
+                await self._dropped(loop, client)
             raise store_error(error) from error
+
+    async def _dropped(self, loop: asyncio.AbstractEventLoop, client: Any) -> None:
+        # The next call checks the server anew: it may have come back empty.
+        known: Any = self._async.pop(loop, None)
+        if known is not None and known is not client:
+            self._async[loop] = known
+        if client is not None:
+            await client.connection_pool.disconnect()
 
     async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
         pool = aioredis.BlockingConnectionPool.from_url(self._url, **self._settings)
@@ -114,9 +121,9 @@ class RedisRecords(RedisSessions, Records):
         client = self._async.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.connection_pool.disconnect()
-        if self._sync is not None:
-            self._sync.connection_pool.disconnect()
-            self._sync = None
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.connection_pool.disconnect()
 
     @property
     def _epoch_key(self) -> str:
@@ -206,11 +213,11 @@ class RedisRecords(RedisSessions, Records):
         yield "zrem", f"{self.prefix}:threads", thread
 
     def _quarantine(self, thread: str, place: str, data: bytes) -> Any:
-        yield "rpush", self._keys(thread)[6], place.encode() + _PART + data
+        yield "hsetnx", self._keys(thread)[6], place, data
 
     def _quarantined(self, thread: str) -> Any:
-        found = yield "lrange", self._keys(thread)[6], 0, -1
-        return [(place.decode(), data) for place, data in (each.split(_PART, 1) for each in found)]
+        found = yield "hgetall", self._keys(thread)[6]
+        return [(place.decode(), data) for place, data in found.items()]
 
     # -- turns and tools -----------------------------------------------------------------------------------
 

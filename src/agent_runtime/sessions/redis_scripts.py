@@ -1,7 +1,7 @@
 """The Lua scripts of RedisRecords: each is one atomic operation on the keys of one thread (one cluster slot).
 
 Keys: `t` lease and counters (hash), `r` rows (hash), `i` their ids in order (sorted set), `c` chunks (hash), `w` writes
-(hash), `v` their names in order (sorted set), `q` quarantine (list), `x` tool effects (hash). US (0x1f) parts fields.
+(hash), `v` their names in order (sorted set), `q` quarantine (hash), `x` tool effects (hash). US (0x1f) parts fields.
 Every script gets all eight, in this order. Only commands of Redis 6.2 and Valkey are used.
 """
 
@@ -30,7 +30,7 @@ SAVE = (
 local token, fork, ns, id, parent, value, ttl = unpack(ARGV)
 local stale = writable(token)
 if stale then return {'stale', stale} end
-if redis.call('EXISTS', q) == 1 then return {'quarantined', string.match(redis.call('LINDEX', q, 0), '^(.-)\\30')} end
+if redis.call('EXISTS', q) == 1 then return {'quarantined', redis.call('HKEYS', q)[1]} end
 local field = ns .. '\\31' .. id
 if redis.call('HGET', r, field) == value then return {'ok'} end
 if token ~= '' and fork == '' and ns == '' then
@@ -61,7 +61,7 @@ SAVE_WRITES = (
 local token, ttl, place = unpack(ARGV)
 local stale = writable(token)
 if stale then return {'stale', stale} end
-if redis.call('EXISTS', q) == 1 then return {'quarantined', string.match(redis.call('LINDEX', q, 0), '^(.-)\\30')} end
+if redis.call('EXISTS', q) == 1 then return {'quarantined', redis.call('HKEYS', q)[1]} end
 for n = 4, #ARGV, 3 do
   local field = place .. '\\31' .. ARGV[n] .. '\\31' .. ARGV[n + 1]
   if tonumber(ARGV[n + 1]) < 0 then redis.call('HSET', w, field, ARGV[n + 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -29,8 +30,7 @@ CREATE TABLE IF NOT EXISTS writes (thread TEXT, namespace TEXT, id TEXT, task TE
 CREATE TABLE IF NOT EXISTS runs (run TEXT, thread TEXT, PRIMARY KEY (run, thread)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
     PRIMARY KEY (thread, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL);
-CREATE INDEX IF NOT EXISTS quarantine_thread ON quarantine (thread);
+CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL, PRIMARY KEY (thread, place));
 """
 _CHUNKS_BETWEEN = (
     "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number BETWEEN ? AND ?"
@@ -54,13 +54,15 @@ class SqliteRecords(SqliteSessions, Records):
         if self.path != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            if self.path != ":memory:":
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # conversations are their owner's
             self._db = sqlite3.connect(
                 self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={synchronous}")
             self._db.executescript(_TABLES + SESSION_TABLES)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"'{self.path}' cannot be used as a session store: {error}") from error
         self._lock = threading.RLock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
@@ -227,7 +229,7 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _quarantine(self, thread: str, place: str, data: bytes) -> None:
         with self._transaction() as db:
-            db.execute("INSERT INTO quarantine VALUES (?,?,?,?)", (thread, place, data, time.time()))
+            db.execute("INSERT OR IGNORE INTO quarantine VALUES (?,?,?,?)", (thread, place, data, time.time()))
 
     def _quarantined(self, thread: str) -> Iterable[Any]:
         return self._db.execute("SELECT place, data FROM quarantine WHERE thread=?", (thread,)).fetchall()

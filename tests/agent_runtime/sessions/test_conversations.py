@@ -141,7 +141,8 @@ async def _decided(manager: SessionManager, name: str, decision: Any, effects: l
 async def test_a_decision_can_be_streamed_and_must_fit(manager: SessionManager) -> None:
     agent = make(manager, pays_first, pay, interrupt_on={"pay": True})
     await agent.execute(in_session("go"))
-    for wrong in ("perhaps", {"type": "later"}, []):
+    decisions: list[Any] = ["perhaps", {"type": "later"}, []]
+    for wrong in decisions:
         with pytest.raises(InputInvalid):
             await agent.resume("s1", wrong)
     async with agent.execute_stream(in_session(Resume("approve"))) as stream:
@@ -174,6 +175,8 @@ async def test_a_cancelled_tool_leaves_no_open_call(manager: SessionManager) -> 
     agent = make(manager, script, pay, hang)
     call = asyncio.create_task(agent.execute(in_session("go")))
     await started.wait()
+    while not any((await manager.checkpointer.records.acall("tool_list", "default:s1")).values()):
+        await asyncio.sleep(0.01)  # until the payment's result is recorded
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -1,0 +1,205 @@
+"""`agent-runtime sessions`: conversations that were kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.state import open_sessions
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from agent_runtime.sessions import Session, SessionManager
+    from agent_runtime.types import AgentResult
+
+EXIT_INTERRUPTED = 7
+
+
+@click.group()
+@click.option("--store", metavar="URL", help="memory:, sqlite:FILE or redis://...; default: the state directory.")
+@click.pass_context
+def sessions(context: click.Context, store: str | None) -> None:
+    """List, show, resume, fork, delete and export sessions."""
+    context.obj = store
+
+
+def _with_manager(store: str | None, action: Callable[[SessionManager], Awaitable[Any]]) -> Any:
+    import asyncio
+
+    async def run() -> Any:
+        async with open_sessions(store) as manager:
+            return await action(manager)
+
+    return asyncio.run(run())
+
+
+@sessions.command("list")
+@click.option("--user", help="Only this user's.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--cursor", help="Where the page before ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def list_sessions(store: str | None, user: str | None, limit: int, cursor: str | None, *, as_json: bool) -> None:
+    """List sessions, newest first."""
+    page = _with_manager(store, lambda m: m.list_sessions(user_id=user, limit=limit, cursor=cursor))
+    if as_json:
+        listed = {"sessions": [s.to_dict() for s in page.sessions], "cursor": page.cursor}
+        click.echo(json.dumps(listed, ensure_ascii=False, default=str))
+        return
+    for session in page.sessions:
+        click.echo(f"{session.id:32} {session.status:11} {_when(session.updated_at)}  {session.title}")
+    if page.cursor:
+        click.echo(f"more: --cursor {page.cursor}", err=True)
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def show(store: str | None, session_id: str, *, as_json: bool) -> None:
+    """Show the conversation SESSION_ID."""
+    session, checkpoint = _with_manager(store, lambda m: _read(m, session_id))
+    messages = [] if checkpoint is None else checkpoint.messages
+    if as_json:
+        click.echo(json.dumps(_document(session, messages), ensure_ascii=False, default=str))
+        return
+    click.echo(f"{session.id}  {session.status}  {_when(session.updated_at)}  {session.title}")
+    for message in messages:
+        click.echo(f"{click.style(message.type, bold=True)}: {_shown(message)}")
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option("--approve", "decision", flag_value="approve", help="Run the pending actions as they are.")
+@click.option("--reject", "reason", metavar="REASON", help="Do not run them; the model is told REASON.")
+@click.option("--edit", "edited", metavar="JSON", help="Run the one pending action with these arguments instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def resume(
+    store: str | None, session_id: str, decision: str | None, reason: str | None, edited: str | None, *, as_json: bool
+) -> int:
+    """Decide what SESSION_ID waits for, and go on with it."""
+    if sum(given is not None for given in (decision, reason, edited)) != 1:
+        raise click.UsageError("say one of --approve, --reject and --edit")
+    result = _with_manager(store, lambda m: _resume(m, session_id, decision, reason, edited))
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
+    else:
+        click.echo(result.output)
+        show_pending(result)
+    return EXIT_INTERRUPTED if result.status == "interrupted" else 0
+
+
+async def _resume(
+    manager: SessionManager, session_id: str, decision: str | None, reason: str | None, edited: str | None
+) -> AgentResult:
+    from agent_runtime.factory import AgentFactory
+
+    factory = AgentFactory(session_manager=manager)
+    session = await manager.get_session(session_id)
+    answer: Any = decision
+    if reason is not None:
+        answer = {"type": "reject", "message": reason}
+    if edited is not None:
+        name = await _pending_action(manager, session_id)
+        answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
+    return await factory.agent_of(session).resume(session_id, answer)
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--edit") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter("give the arguments as a JSON object", param_hint="--edit")
+    return found
+
+
+async def _pending_action(manager: SessionManager, session_id: str) -> str:
+    checkpoint = await manager.get_checkpoint(session_id)
+    messages = [] if checkpoint is None else checkpoint.messages
+    calls = getattr(messages[-1], "tool_calls", []) if messages else []
+    if len(calls) != 1:
+        raise click.UsageError(f"--edit fits one pending action; this session has {len(calls)}")
+    return str(calls[0]["name"])
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.option("--checkpoint", help="Only up to this checkpoint (see `export`).")
+@click.option("--title")
+@click.pass_obj
+def fork(store: str | None, session_id: str, checkpoint: str | None, title: str | None) -> None:
+    """Copy SESSION_ID into a new session, and print its id."""
+    click.echo(_with_manager(store, lambda m: m.fork_session(session_id, checkpoint, title=title)).id)
+
+
+@sessions.command()
+@click.argument("session_ids", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(store: str | None, session_ids: tuple[str, ...], *, yes: bool) -> None:
+    """Delete sessions with everything that was kept of them."""
+    if not yes:
+        click.confirm(f"Delete {', '.join(session_ids)}?", abort=True, err=True)
+
+    async def act(manager: SessionManager) -> None:
+        for session_id in session_ids:
+            await manager.delete_session(session_id)
+
+    _with_manager(store, act)
+
+
+@sessions.command()
+@click.argument("session_id")
+@click.pass_obj
+def export(store: str | None, session_id: str) -> None:
+    """Print SESSION_ID with its messages and checkpoints as one JSON object."""
+
+    async def act(manager: SessionManager) -> dict[str, Any]:
+        session, checkpoint = await _read(manager, session_id)
+        history = await manager.history(session_id, limit=1000)
+        fields = ("id", "parent_id", "created_at", "step", "source", "run_id")
+        checkpoints = [{name: getattr(c, name) for name in fields} for c in history]
+        return {**_document(session, checkpoint.messages if checkpoint else []), "checkpoints": checkpoints}
+
+    click.echo(json.dumps(_with_manager(store, act), ensure_ascii=False, default=str))
+
+
+async def _read(manager: SessionManager, session_id: str) -> Any:
+    return await manager.get_session(session_id), await manager.get_checkpoint(session_id)
+
+
+def _document(session: Session, messages: list[BaseMessage]) -> dict[str, Any]:
+    from langchain_core.messages import messages_to_dict
+
+    return {"session": session.to_dict(), "messages": messages_to_dict(messages)}
+
+
+def _shown(message: BaseMessage) -> str:
+    calls = [f"{c['name']}({json.dumps(c['args'], ensure_ascii=False)})" for c in getattr(message, "tool_calls", ())]
+    return " ".join([text for text in (str(message.text),) if text] + calls)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def show_pending(result: AgentResult) -> None:
+    """Say on stderr what a call waits for, and how to decide."""
+    if result.status != "interrupted":
+        return
+    for interrupt in result.interrupts:
+        value = getattr(interrupt, "value", interrupt)
+        requests = value.get("action_requests") if isinstance(value, dict) else None
+        for request in requests or [{"name": "question", "args": value}]:
+            args = json.dumps(request.get("args"), ensure_ascii=False, default=str)
+            click.echo(f"{click.style('waits:', fg='yellow')} {request.get('name')} {args}", err=True)
+    if result.session_id:
+        click.echo(f"decide: agent-runtime sessions resume {result.session_id} --approve | --reject REASON", err=True)
