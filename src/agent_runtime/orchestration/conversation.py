@@ -75,17 +75,17 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     """
     # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a retry, and drops it.
     config = {"configurable": config["configurable"]}
-    snapshot: StateSnapshot = await agent.aget_state(config)
-    calls, told = _last_calls(messages_in(snapshot.values))
-    if not calls:
-        return
-    # The snapshot shows what finished tasks wrote as if it were saved. It is not: a new input discards it.
-    saved = await agent.checkpointer.aget_tuple(config)
-    _, kept = _last_calls(messages_in(saved.checkpoint["channel_values"]) if saved is not None else [])
-    if calls.keys() <= kept.keys():
+    snapshot = await _saved_state(agent, config)
+    written = [m for task in snapshot.tasks for m in messages_in(task.result)] if snapshot is not None else []
+    if snapshot is not None and (spoken := [m for m in written if not isinstance(m, ToolMessage)]):
+        # The model had answered, and only its task's own record says so: a new input would discard that.
+        await agent.aupdate_state(config, {"messages": spoken}, as_node=snapshot.next[0])
+        snapshot = await _saved_state(agent, config)
+    calls, told = _last_calls(messages_in(snapshot.values) if snapshot is not None else [])
+    if snapshot is None or calls.keys() <= told.keys():
         return
     effects = await turn.tool_results()
-    answers = {**_results(snapshot), **told}
+    answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
     for call_id, call in calls.items():
         known = effects.get(call_id)
         if call_id not in answers and isinstance(known, ToolMessage):
@@ -96,6 +96,16 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     as_node = snapshot.next[0] if snapshot.next else None
     await agent.aupdate_state(config, {"messages": [answers[call_id] for call_id in calls]}, as_node=as_node)
     await turn.settled()
+
+
+async def _saved_state(agent: Any, config: RunnableConfig) -> StateSnapshot | None:
+    """The latest checkpoint itself. Asked for the thread, LangGraph shows finished tasks' writes as if applied."""
+    saved = await agent.checkpointer.aget_tuple(config)
+    if saved is None:
+        return None
+    configurable = {**config["configurable"], "checkpoint_id": saved.checkpoint["id"]}
+    snapshot: StateSnapshot = await agent.aget_state({"configurable": configurable})
+    return snapshot
 
 
 def _last_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:
@@ -109,8 +119,3 @@ def _last_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, 
         else:
             break
     return {}, {}
-
-
-def _results(snapshot: StateSnapshot) -> dict[str, ToolMessage]:
-    found = [m for task in snapshot.tasks for m in messages_in(task.result)]
-    return {m.tool_call_id: m for m in found if isinstance(m, ToolMessage)}

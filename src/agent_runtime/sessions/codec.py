@@ -116,8 +116,7 @@ class Codec:
         try:
             return ormsgpack.packb(value, default=self._default, option=_OPTIONS)
         except (TypeError, ValueError, RecursionError) as error:
-            cause = error.__cause__ if isinstance(error.__cause__, StateNotSerializable) else None
-            raise cause or StateNotSerializable(str(error)) from error
+            raise StateNotSerializable(self._refusal(value) or str(error)) from error
 
     def decode(self, data: bytes) -> Any:
         """The value again; raises UnreadableBytes for anything this codec would not have written."""
@@ -125,6 +124,21 @@ class Codec:
             return ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
         except Exception as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
             raise UnreadableBytes(self._reason(data) or f"{type(error).__name__}: {error}") from error
+
+    def _refusal(self, value: Any) -> str:
+        """Why `value` was refused: ormsgpack does not pass on what its callback raised."""
+        refusals: list[str] = []
+
+        def default(inner: Any) -> Any:
+            try:
+                return self._default(inner)
+            except StateNotSerializable as error:
+                refusals.append(str(error))
+                raise
+
+        with contextlib.suppress(Exception):
+            ormsgpack.packb(value, default=default, option=_OPTIONS)
+        return refusals[0] if refusals else ""
 
     def _reason(self, data: bytes) -> str:
         """What went wrong inside an extension type: ormsgpack does not pass it on."""

@@ -68,8 +68,8 @@ class SessionManager(SessionHistory):
     def from_url(cls, url: str, *, mac_key: bytes | None = None, allowed_types: Any = (), **settings: Any) -> Self:
         """A manager on `memory:`, `redis://...`, `sqlite:FILE` or a file name.
 
-        A Redis address may say `?prefix=NAME` (of all keys) and `&durable=no`. Raises StoreUnavailable when the store
-        cannot be used (Redis: at the first use).
+        A Redis address may say `?prefix=NAME` (of all keys), `durable=no` and `timeout_s=3`. Raises StoreUnavailable
+        when the store cannot be used (Redis: at the first use).
         """
         given = {"mac_key": mac_key, "allowed_types": allowed_types}
         if url == "memory:":

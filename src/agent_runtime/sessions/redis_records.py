@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
@@ -57,12 +56,14 @@ class RedisRecords(RedisSessions, Records):
 
     @classmethod
     def from_url(cls, url: str) -> RedisRecords:
-        """Records on the server at `url`, whose query may have `prefix` and `durable` (yes, no)."""
+        """Records on the server at `url`, whose query may have `prefix`, `durable` (yes, no) and `timeout_s`."""
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         own: dict[str, Any] = {"durable": query.pop("durable", "yes") == "yes"}
         if "prefix" in query:
             own["prefix"] = query.pop("prefix")
+        if "timeout_s" in query:
+            own["timeout_s"] = float(query.pop("timeout_s"))
         return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
 
     def call(self, operation: str, *args: Any) -> Any:
@@ -265,11 +266,10 @@ def _write(name: bytes, value: bytes) -> Write:
     return Write(task_id, int(index), path.decode(), data)
 
 
-def _raise_for(answer: Iterable[Any]) -> None:
-    status, *detail = [part.decode() if isinstance(part, bytes) and n < 2 else part for n, part in enumerate(answer)]
-    if status == "stale":
-        raise StaleWriter(detail[0])
-    if status == "quarantined":
-        raise CheckpointCorrupt(detail[0], "the session is quarantined and takes no writes")
-    if status == "taken":
+def _raise_for(answer: list[bytes]) -> None:
+    if answer[0] == b"stale":
+        raise StaleWriter(answer[1].decode())
+    if answer[0] == b"quarantined":
+        raise CheckpointCorrupt(answer[1].decode(), "the session is quarantined and takes no writes")
+    if answer[0] == b"taken":
         raise ChunkTaken

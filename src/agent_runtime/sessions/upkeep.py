@@ -45,7 +45,8 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
         moved = Row(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
         yield "save", target, moved, chunks, None, saver.ttl_s, content[1].get("run_id")
         writes = []
-        for write in loaded.writes:
+        # What tasks wrote after the checkpoint that was asked for belongs to what came after it.
+        for write in loaded.writes if checkpoint_id != until else ():
             where = (*place, write.task_id, str(write.index), write.path)
             value = yield from saver.opened_blob(source, write.data, "write", source, *where)
             writes.append(write._replace(data=saver.blobs.close(value, "write", target, *where)))

@@ -1,0 +1,146 @@
+"""Several processes on one session, and processes that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.agent_runtime.sessions.conftest import open_manager
+
+from agent_runtime import SessionBusy, StaleWriter
+from agent_runtime.sessions.records import Guard
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that processes share."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'sessions.db'}"
+    return f"{request.getfixturevalue('redis_url')}?prefix={uuid.uuid4().hex}"
+
+
+async def turns_from_processes(url: str, locked: str, count: int) -> list[str]:
+    command = [sys.executable, str(HERE / "turns_worker.py"), url, locked, str(count)]
+    workers = [await asyncio.create_subprocess_exec(*command, name, env=ENV) for name in "abcd"]
+    async with asyncio.timeout(90):
+        assert [await w.wait() for w in workers] == [0, 0, 0, 0]
+    async with open_manager(url) as manager:
+        found = await manager.checkpointer.aget_tuple({"configurable": {"thread_id": "default:shared"}})
+        assert found is not None
+        return [str(m.text) for m in found.checkpoint["channel_values"]["messages"]]
+
+
+async def test_a_hundred_turns_from_four_processes_are_all_there_in_one_order(shared_url: str) -> None:
+    texts = await turns_from_processes(shared_url, "yes", 25)
+    questions, answers = texts[::2], texts[1::2]
+    assert sorted(questions) == sorted(f"{name}-{n}" for name in "abcd" for n in range(25))
+    assert answers == [f"answer to {q}" for q in questions]
+
+
+async def test_without_the_session_layer_turns_are_lost(redis_url: str) -> None:
+    texts = await turns_from_processes(f"{redis_url}?prefix={uuid.uuid4().hex}", "no", 25)
+    assert len(texts) < 200
+
+
+@pytest.mark.parametrize("mode", ["message", "continue"])
+def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(shared_url: str, mode: str, tmp_path: Path) -> None:
+    # Every fourth boundary here; `make soak` takes each.
+    check_crashes(shared_url, mode, tmp_path, stride=4)
+
+
+def check_crashes(url: str, mode: str, folder: Path, *, stride: int) -> int:
+    """Kill, restart and check at every `stride`-th boundary of a turn; returns how many that were."""
+    command = [sys.executable, str(HERE / "crash.py"), url, mode, str(folder), str(stride)]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) * stride > 40
+    for each in found:
+        where = f"killed at {each['at']}: {each}"
+        texts = [text for _, text in each["texts"]]
+        assert each["effects"] <= 1, where
+        assert "hi" in each["acknowledged"], where
+        assert texts[:2] == ["hi", "hello"] or (mode == "continue" and not texts), where
+        if "pay" in each["acknowledged"]:
+            assert texts[2:6] == ["pay", "", "paid", "done"] or mode == "continue", where
+        if each["status"] == "interrupted":  # it asks, because the tool had begun and nobody knows more
+            assert mode == "continue", where
+        else:
+            assert each["open"] == [], where
+            assert not (mode == "message" and "paid" in texts and each["effects"] == 0), where
+    return len(found)
+
+
+async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(shared_url: str) -> None:
+    async with open_manager(shared_url, lease_s=0.2) as slow, open_manager(shared_url, lease_s=5) as quick:
+        lease = await slow.checkpointer.records.acall("acquire", "default:s", "slow", 0.2)
+        with pytest.raises(SessionBusy):
+            async with quick.turn("s", strategy="reject"):
+                pass
+        await asyncio.sleep(0.3)
+        async with quick.turn("s") as turn:
+            assert turn.unfinished  # the one before was not given back
+            assert turn.guard.token > lease.token
+            for guard in (Guard(lease.token), None):
+                with pytest.raises(StaleWriter):
+                    await slow.checkpointer.records.acall("save_writes", "default:s", "", "1", [], guard, None)
+            assert not await slow.checkpointer.records.acall("renew", lease, 1.0)
+
+
+async def test_a_turn_whose_lease_is_lost_is_stopped(shared_url: str) -> None:
+    async with open_manager(shared_url, lease_s=0.15) as manager:
+
+        async def hold() -> None:
+            async with manager.turn("s") as turn:
+                await manager.checkpointer.records.acall("release", turn.lease)
+                await manager.checkpointer.records.acall("acquire", turn.thread, "thief", 5)
+                await asyncio.sleep(30)
+
+        with pytest.raises(StaleWriter, match="lost"):
+            await asyncio.wait_for(hold(), 5)
+
+
+async def test_cancelling_a_wait_leaves_no_lease_behind(shared_url: str) -> None:
+    async with open_manager(shared_url) as manager:
+        for delay_s in (0.0, 0.001, 0.002, 0.004, 0.008):
+
+            async def enter() -> None:
+                async with manager.turn("s"):
+                    await asyncio.sleep(0.001)
+
+            task = asyncio.create_task(enter())
+            await asyncio.sleep(delay_s)
+            task.cancel()
+            await asyncio.wait([task])
+        async with asyncio.timeout(2), manager.turn("s") as turn:
+            assert turn.lease.token
+
+
+async def test_a_fork_from_an_older_head_is_refused_to_a_stale_turn(shared_url: str) -> None:
+    from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint
+
+    from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
+
+    async with open_manager(shared_url) as manager, manager.turn("s") as turn:
+        config: Any = {"configurable": {"thread_id": turn.thread, "checkpoint_ns": "", GUARD_KEY: turn.guard}}
+        first = await manager.checkpointer.aput(config, checkpoint(["a"]), METADATA, {})
+        first["configurable"][GUARD_KEY] = turn.guard
+        await manager.checkpointer.aput(first, checkpoint(["a", "b"], 2), METADATA, {})
+        with pytest.raises(StaleWriter, match="head"):
+            await manager.checkpointer.aput(first, checkpoint(["a", "c"], 2), METADATA, {})
+
+
+def test_the_session_store_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    open_manager(f"sqlite:{folder / 's.db'}")
+    assert (folder.stat().st_mode & 0o777, (folder / "s.db").stat().st_mode & 0o777) == (0o700, 0o600)
