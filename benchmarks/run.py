@@ -38,6 +38,7 @@ from agent_runtime import (
 from agent_runtime.chunks import TextChunk
 from agent_runtime.orchestration.middleware import compose
 from benchmarks.common import InstantModel, Row, paired
+from benchmarks.sessions import session_rows
 
 QUESTION: Any = {"messages": [("human", "hello")]}
 
@@ -247,6 +248,7 @@ async def main() -> int:
         await new_template_row(factory),
         *await concurrency_rows(),
         help_row(),
+        *await session_rows(),
     ]
     for row in rows:
         print(row.line())

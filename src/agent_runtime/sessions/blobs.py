@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -36,12 +37,23 @@ class Blobs:
         """Sealed bytes of what has been encoded already."""
         return self.seal.close(payload, SEPARATOR.join(place))
 
+    def payload(self, data: bytes, *place: str) -> bytes:
+        """The verified bytes, not decoded; raises CheckpointCorrupt or CheckpointVersion."""
+        return self.seal.open(data, SEPARATOR.join(place))
+
+    def open_list(self, data: bytes, *place: str) -> tuple[list[Any], bytes]:
+        """`open` for what `Codec.encode_list` made."""
+        return self._opened(data, self.codec.decode_list, place)
+
     def open(self, data: bytes, *place: str) -> tuple[Any, bytes]:
         """The value and its payload; raises CheckpointCorrupt or CheckpointVersion. Runs nothing that bytes name."""
+        return self._opened(data, self.codec.decode, place)
+
+    def _opened(self, data: bytes, decode: Callable[[bytes], Any], place: tuple[str, ...]) -> tuple[Any, bytes]:
         where = SEPARATOR.join(place)
         payload = self.seal.open(data, where)
         try:
-            return self.codec.decode(payload), payload
+            return decode(payload), payload
         except UnreadableBytes as error:
             raise CheckpointCorrupt(where, str(error)) from error
 

@@ -56,10 +56,10 @@ _MESSAGES: list[type[BaseMessage]] = [
     HumanMessageChunk, ToolMessageChunk,
 ]  # fmt: skip
 _MESSAGE_NUMBER = {cls: number for number, cls in enumerate(_MESSAGES)}
-_DEFAULTS: dict[type[BaseMessage], dict[str, Any]] = {
-    cls: {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items() if not f.is_required()}
+_DEFAULTS: list[dict[str, Any]] = [
+    {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items() if not f.is_required()}
     for cls in _MESSAGES
-}
+]
 _REQUIRED = object()
 
 # Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
@@ -83,6 +83,10 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
 ]  # fmt: skip
 _WRITE = {cls: (name, write) for name, cls, write, _ in _PLAIN}
 _READ = {name: read for name, _, _, read in _PLAIN}
+
+
+_ROWS, _ANY = b"r", b"a"
+"""How a list is stored: messages as rows, or any values."""
 
 
 class UnreadableBytes(ValueError):
@@ -117,6 +121,28 @@ class Codec:
             return ormsgpack.packb(value, default=self._default, option=_OPTIONS)
         except (TypeError, ValueError, RecursionError) as error:
             raise StateNotSerializable(self._refusal(value) or str(error)) from error
+
+    def encode_list(self, items: list[Any]) -> bytes:
+        """The bytes of a list; one of messages alone is stored without a wrapper round each."""
+        rows = []
+        for item in items:
+            number = _MESSAGE_NUMBER.get(item.__class__)
+            if number is None:
+                return _ANY + self.encode(items)
+            rows.append(_message_content(number, item))
+        return _ROWS + self.encode(rows)
+
+    def decode_list(self, data: bytes) -> list[Any]:
+        """The list again; raises UnreadableBytes."""
+        found = self.decode(data[1:])
+        try:
+            if data[:1] == _ROWS:
+                return [_MESSAGES[number](content=content, **kept) for number, content, kept in found]
+            if data[:1] == _ANY and isinstance(found, list):
+                return found
+        except Exception as error:  # pydantic's, for a message that cannot be
+            raise UnreadableBytes(f"{type(error).__name__}: {error}") from error
+        raise UnreadableBytes("not a list")
 
     def decode(self, data: bytes) -> Any:
         """The value again; raises UnreadableBytes for anything this codec would not have written."""
@@ -215,8 +241,8 @@ def _key(cls: type) -> str:
 
 def _message_content(number: int, message: BaseMessage) -> list[Any]:
     fields = message.__dict__
-    defaults = _DEFAULTS[_MESSAGES[number]]
-    kept = {n: v for n, v in fields.items() if defaults.get(n, _REQUIRED) != v and n != "content"}
+    defaults = _DEFAULTS[number]
+    kept = {n: v for n, v in fields.items() if n != "content" and v != defaults.get(n, _REQUIRED)}
     if message.__pydantic_extra__:
         kept.update(message.__pydantic_extra__)
     return [number, fields["content"], kept]

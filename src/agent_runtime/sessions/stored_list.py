@@ -40,30 +40,32 @@ class StoredList:
 
     def hand_out(self) -> list[Any] | None:
         """The items again, as copies that a reader may change; None when they are no messages: then read them anew."""
-        for payload in self._unread:
-            self._private += self._codec.decode(payload)
-        self._unread = []
         copies: list[Any] = []
-        for item in self._private:
+        for item in self._read():
             if not isinstance(item, BaseMessage):
                 return None
             copies.append(_copy(item))
         self._bases.append(copies)
         return copies[:]
 
+    def _read(self) -> list[Any]:
+        for payload in self._unread:
+            self._private += self._codec.decode_list(payload)
+        self._unread = []
+        return self._private
+
     def extended(self, items: list[Any], number: int) -> tuple[StoredList, bytes | None]:
         """What is stored when `items` are, and the bytes of the new chunk `number` (None: nothing is to be added)."""
         same = self._common(items)
         kept = bisect_right(self._ends, same)  # whole chunks only: a chunk is never changed
         start = self._ends[kept - 1] if kept else 0
-        payload = self._codec.encode(items[start:]) if start < len(items) else None
+        payload = self._codec.encode_list(items[start:]) if start < len(items) else None
         new = StoredList.__new__(StoredList)
         new._codec, new._bases = self._codec, deque([list(items)], maxlen=_READERS)
         new.ranges, new._ends = self.ranges, self._ends[:kept]
         if kept < len(self._ends):
-            self.hand_out()
             new.ranges = first_numbers(self.ranges, kept)
-            new._private, new._unread = self._private[:start], []
+            new._private, new._unread = self._read()[:start], []
         else:
             new._private, new._unread = self._private[:], self._unread[:]
         if payload is not None:

@@ -36,8 +36,8 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
             if (namespace, channel, number) in done:
                 continue
             done.add((namespace, channel, number))
-            value = yield from saver.opened_blob(source, data, "chunk", source, namespace, channel, str(number))
-            sealed = saver.blobs.close(value, "chunk", target, namespace, channel, str(number))
+            payload = yield from saver.opened_payload(source, data, "chunk", source, namespace, channel, str(number))
+            sealed = saver.blobs.close_payload(payload, "chunk", target, namespace, channel, str(number))
             chunks.append(Chunk(channel, number, sealed))
         row, place = loaded.row, (namespace, checkpoint_id)
         content[1] = {**content[1], **({"thread_id": target} if "thread_id" in content[1] else {})}
