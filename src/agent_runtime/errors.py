@@ -156,12 +156,12 @@ class SessionGone(SessionError):
 
 
 class CheckpointCorrupt(SessionError):
-    """Stored bytes do not verify. They are kept as they are, a copy is quarantined, and the session takes no writes."""
+    """Stored bytes do not verify (then quarantined), or are not of this configuration (`damaged` False). Both stay."""
 
     code = "checkpoint_corrupt"
 
-    def __init__(self, place: str, why: str) -> None:
-        self.place = place
+    def __init__(self, place: str, why: str, *, damaged: bool = True) -> None:
+        self.place, self.damaged = place, damaged
         super().__init__(f"stored data cannot be trusted ({place.replace(chr(31), '/')}): {why}")
 
 

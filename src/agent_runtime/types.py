@@ -67,10 +67,12 @@ class Usage:
 class Progress:
     """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
 
-    __slots__ = ("message_open", "model_error", "resumable", "started", "tools_started")
+    __slots__ = ("ended", "message_open", "model_error", "resumable", "started", "tools_started")
 
     def __init__(self) -> None:
         self.started = False
+        self.ended = False
+        """The agent came to its own end: nothing of the run is left to be continued."""
         self.tools_started = 0
         self.message_open = False
         """A message has been emitted in part; running its model call again would show its text twice."""

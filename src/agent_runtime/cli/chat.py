@@ -13,6 +13,7 @@ from agent_runtime.cli.sessions import show_pending
 from agent_runtime.cli.state import open_sessions
 
 if TYPE_CHECKING:
+    from agent_runtime.factory import AgentFactory
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.types import AgentResult
 
@@ -43,7 +44,7 @@ async def _chat(options: AgentOptions) -> None:
     session_id = options.session if options.session is not None else str(uuid.uuid4())
     store = options.store if options.session is not None else "memory:"
     async with AgentFactory(session_manager=open_sessions(store)) as factory:
-        executor, waits = build_agent(factory, options), False
+        executor, waits = build_agent(factory, options), await _waits(factory, session_id)
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:
                 continue
@@ -54,6 +55,16 @@ async def _chat(options: AgentOptions) -> None:
                 click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
                 if isinstance(error, SessionError):  # there is nothing to go on with
                     raise AgentRuntimeError("the session cannot be used") from None
+
+
+async def _waits(factory: AgentFactory, session_id: str) -> bool:
+    from agent_runtime.errors import SessionNotFound
+
+    assert factory.session_manager is not None  # noqa: S101
+    try:
+        return (await factory.session_manager.get_session(session_id)).status == "interrupted"
+    except SessionNotFound:
+        return False
 
 
 def _input(line: str, *, waits: bool) -> Any:

@@ -11,8 +11,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 from agent_runtime.errors import InputInvalid
-from agent_runtime.orchestration.messages import messages_in
+from agent_runtime.orchestration.messages import agent_input, messages_in
 from agent_runtime.sessions.turn import Turn
+from agent_runtime.types import AgentContext
 
 STOPPED = "This tool call was stopped before it answered; it did not run."
 UNKNOWN = "This tool call was stopped while it ran: whether it took effect is not known. Check before trying again."
@@ -67,6 +68,29 @@ def _typed(decision: Any) -> dict[str, Any]:
     return dict(decision)
 
 
+async def session_input(
+    agent: Any, config: RunnableConfig, context: AgentContext, *, kept: bool, needs_session: bool
+) -> Any:
+    """The agent's input; first, what the session's last turn left open is put in order.
+
+    `kept` says whether the call has a session. Raises InputInvalid before anything is changed.
+    """
+    value, turn = context.input, context.turn
+    if needs_session and not kept:
+        raise InputInvalid("this agent may stop to ask a person, so its calls need a session_id", "session_id")
+    if isinstance(value, Resume):
+        if not kept:
+            raise InputInvalid("only a session can be resumed", "session_id")
+        ready: Any = resume_command(value.decision, (await agent.aget_state(config)).interrupts)
+    else:
+        ready = agent_input(value, agent)
+    if turn is not None:
+        if turn.unfinished and not (ready is None or isinstance(ready, Command)):
+            await repair(agent, config, turn)
+        turn.begins()
+    return ready
+
+
 async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     """Answer the tool calls that an unfinished turn left open, so that the conversation is one again.
 
@@ -83,19 +107,39 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
         snapshot = await _saved_state(agent, config)
     calls, told = _last_calls(messages_in(snapshot.values) if snapshot is not None else [])
     if snapshot is None or calls.keys() <= told.keys():
+        await turn.settled()
         return
-    effects = await turn.tool_results()
+    effects = await _effects(turn, snapshot)
     answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
     for call_id, call in calls.items():
-        known = effects.get(call_id)
-        if call_id not in answers and isinstance(known, ToolMessage):
-            answers[call_id] = known
+        known = [m for m in _tool_messages(effects.get(call_id)) if m.tool_call_id == call_id]
+        if call_id not in answers and known:
+            answers[call_id] = known[-1]
         elif call_id not in answers:
             text = UNKNOWN if call_id in effects else STOPPED
             answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
     as_node = snapshot.next[0] if snapshot.next else None
     await agent.aupdate_state(config, {"messages": [answers[call_id] for call_id in calls]}, as_node=as_node)
     await turn.settled()
+
+
+async def _effects(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
+    """The ledger's entries of the step that was left, by call: another step may have had calls of the same ids."""
+    tasks = {task.id for task in snapshot.tasks}
+    found: dict[str, Any] = {}
+    for key, result in (await turn.tool_results()).items():
+        step, _, rest = key.partition("/")
+        if step.rpartition(":")[2] in tasks:
+            found[rest.partition("/")[0]] = result
+    return found
+
+
+def _tool_messages(result: Any) -> list[ToolMessage]:
+    if isinstance(result, Command):
+        update = result.update if isinstance(result.update, Mapping) else {}
+        result = update.get("messages", [])
+    found = result if isinstance(result, list) else [result]
+    return [m for m in found if isinstance(m, ToolMessage)]
 
 
 async def _saved_state(agent: Any, config: RunnableConfig) -> StateSnapshot | None:

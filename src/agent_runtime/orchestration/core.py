@@ -18,6 +18,7 @@ from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import (
     AgentFailed,
     AgentRuntimeError,
+    CallDrained,
     ConfigurationError,
     InputInvalid,
     LimitExceeded,
@@ -25,9 +26,9 @@ from agent_runtime.errors import (
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import Refused, Run, current_run
 from agent_runtime.monitoring.prices import preload_price
-from agent_runtime.orchestration.conversation import Resume, repair, resume_command
+from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
-from agent_runtime.orchestration.messages import agent_input, answer_text, messages_in, new_messages, whole_message
+from agent_runtime.orchestration.messages import answer_text, messages_in, new_messages, whole_message
 from agent_runtime.orchestration.parts import PartReader, within_idle
 from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
 from agent_runtime.types import AgentContext, AgentResult
@@ -128,9 +129,13 @@ class Core:
             run.record("tool_thread_left", "", None, {"count": left})
 
     async def _await_agent(self, context: AgentContext) -> AgentResult:
+        if self.running.draining and context.turn is not None:  # it waited for its turn while the shutdown began
+            raise CallDrained("the agent is shutting down and takes no new calls")
         agent = self.agent if self._has_session(context) else self._stateless
         config, options = self._config(context), dict(context.options)
-        value = await self._input(agent, config, context)
+        value = await session_input(
+            agent, config, context, kept=self._has_session(context), needs_session=self._needs_session
+        )
         if self._has_session(context):
             options.setdefault("durability", self._durability)
             options.setdefault("control", self.running.control(context))
@@ -141,6 +146,7 @@ class Core:
             if context.streaming or (self._idle_timeout_s is not None and not shaped):
                 return await self._stream(agent, value, config, options, context)
             returned = await agent.ainvoke(value, config, **options)
+            context.progress.ended = not shaped and self._runs_through(agent, options)
         except Exception:
             await self._note_resumable(agent, config, context)
             raise
@@ -154,20 +160,6 @@ class Core:
             if not result.messages and result.output:
                 await context.emit(TextChunk(context.run_id, result.output))
         return result
-
-    async def _input(self, agent: Any, config: RunnableConfig, context: AgentContext) -> Any:
-        """The agent's input; first, what the session's last turn left open is put in order."""
-        value, turn = context.input, context.turn
-        if self._needs_session and not self._has_session(context):
-            raise InputInvalid("this agent may stop to ask a person, so its calls need a session_id", "session_id")
-        if isinstance(value, Resume):
-            if not self._has_session(context):
-                raise InputInvalid("only a session can be resumed", "session_id")
-            snapshot = await agent.aget_state(config)
-            return resume_command(value.decision, snapshot.interrupts)
-        if turn is not None and turn.unfinished and not (value is None or isinstance(value, Command)):
-            await repair(agent, config, turn)
-        return agent_input(value, agent)
 
     async def _stream(
         self, agent: Any, value: Any, config: RunnableConfig, options: dict[str, Any], context: AgentContext
@@ -191,6 +183,7 @@ class Core:
         async with aclosing(parts):
             await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
         await reader.finish()
+        context.progress.ended = self._runs_through(agent, options)
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
             state = {**state, "__interrupt__": reader.interrupts}
@@ -213,6 +206,12 @@ class Core:
                     await reader.read(ns, mode, data)
                 elif (emitted := context.emit(chunk)) is not HAS_ROOM:  # awaiting what is done costs too
                     await emitted
+
+    @staticmethod
+    def _runs_through(agent: Any, options: dict[str, Any]) -> bool:
+        """Whether a run without interrupts is one at its end: it may have been told to stop before or after a node."""
+        stops = ("interrupt_before", "interrupt_after")
+        return not any(options.get(s) or getattr(agent, f"{s}_nodes", None) for s in stops)
 
     async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
         returned: Any = None

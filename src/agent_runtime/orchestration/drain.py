@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from langgraph.runtime import RunControl
 
 from agent_runtime.errors import CallDrained
+from agent_runtime.models.run import current_run
 from agent_runtime.types import AgentContext
 
 
@@ -18,22 +19,22 @@ class Running:
     def __init__(self) -> None:
         self.draining = False
         self._controls: dict[str, RunControl] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: dict[asyncio.Task[object], asyncio.AbstractEventLoop] = {}
 
     @contextmanager
     def call(self) -> Iterator[None]:
         """Count the current task's call; raises CallDrained when no new ones are taken."""
-        if self.draining:
+        if self.draining and current_run.get() is None:  # an agent that another one calls belongs to that call
             raise CallDrained("the agent is shutting down and takes no new calls")
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         added = task not in self._tasks
-        self._tasks.add(task)
+        self._tasks[task] = asyncio.get_running_loop()
         try:
             yield
         finally:
             if added:
-                self._tasks.discard(task)
+                self._tasks.pop(task, None)
 
     def control(self, context: AgentContext) -> RunControl:
         """LangGraph's handle on a run that has a checkpoint: it can be stopped after a step and resumed."""
@@ -52,12 +53,20 @@ class Running:
         self.draining = True
         for control in list(self._controls.values()):
             control.request_drain("shutdown")
-        tasks = {t for t in self._tasks if t is not asyncio.current_task()}
-        if not tasks:
+        mine = asyncio.current_task()
+        if await self._wait(mine, grace_s):
             return 0
-        _, left = await asyncio.wait(tasks, timeout=grace_s)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
+        left = {task: loop for task, loop in list(self._tasks.items()) if task is not mine}
+        for task, loop in left.items():
+            loop.call_soon_threadsafe(task.cancel)
+        await self._wait(mine, grace_s)
         return len(left)
+
+    async def _wait(self, mine: asyncio.Task[object] | None, limit_s: float) -> bool:
+        # Sync calls run on a loop of their own, so it is asked, not awaited, whether a call is over.
+        until = asyncio.get_running_loop().time() + limit_s
+        while any(task is not mine for task in list(self._tasks)):
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(0.01)
+        return True

@@ -9,12 +9,12 @@ from agent_runtime.errors import ReservedKey
 from agent_runtime.types import AgentContext
 
 RESERVED = frozenset({"checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id", "tenant", "user", "user_id"})
-_FROM_LANGGRAPH = ("__pregel_read", "__pregel_send", "__pregel_checkpointer")
+_FROM_LANGGRAPH = ("__pregel_read", "__pregel_send")
 
 
 def inside_a_graph(configurable: Mapping[str, Any]) -> bool:
     """Whether LangGraph itself made this config: the call is a node of another graph."""
-    return any(key in configurable for key in _FROM_LANGGRAPH)
+    return any(callable(configurable.get(key)) for key in _FROM_LANGGRAPH)
 
 
 def refuse_reserved_keys(context: AgentContext) -> None:

@@ -55,7 +55,8 @@ class Blobs:
         try:
             return decode(payload), payload
         except UnreadableBytes as error:
-            raise CheckpointCorrupt(where, str(error)) from error
+            why = f"its bytes are whole, but cannot be read here: {error}"
+            raise CheckpointCorrupt(where, why, damaged=False) from error
 
 
 def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:

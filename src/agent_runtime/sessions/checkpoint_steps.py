@@ -15,7 +15,7 @@ from agent_runtime.errors import CheckpointCorrupt
 from agent_runtime.sessions.blobs import Blobs, storable_metadata
 from agent_runtime.sessions.chunk_refs import Refs, format_refs, next_number, numbers_in, parse_refs
 from agent_runtime.sessions.codec import Codec
-from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, Records, Row, Write
+from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
 from agent_runtime.sessions.seal import Seal
 from agent_runtime.sessions.stored_list import StoredList
 from agent_runtime.sessions.thread_ids import config_of, place_of
@@ -104,9 +104,15 @@ class CheckpointSteps:
             bare = {k: v for k, v in checkpoint.items() if k != "channel_values"}
             data = self.blobs.close([bare, kept, refs, sorted(hot.lists)], "row", *place)
             row = Row(namespace, checkpoint["id"], parent_id, refs, data)
+            shared = len(chunks) < sum(last - first + 1 for ranges in hot.refs.values() for first, last in ranges)
             try:
-                yield "save", thread, row, chunks, guard, self.ttl_s, kept.get("run_id")
+                yield "save", thread, row, chunks, guard, self.ttl_s, kept.get("run_id"), shared
                 break
+            except ParentGone:  # somebody deleted the thread: what this process knows of it is of another life
+                before = _Hot("", {})
+                self.forget(thread)
+                for channel in hot.refs:
+                    numbers[channel] = yield "next_number", thread, namespace, channel
             except ChunkTaken:  # a fork, or another writer without a lease: take numbers behind its
                 for chunk in chunks:
                     numbers[chunk.channel] = yield "next_number", thread, namespace, chunk.channel
@@ -260,7 +266,7 @@ class CheckpointSteps:
                 payloads.append(payload)
             hot.refs[channel] = ranges
             if channel in content[3]:
-                hot.lists[channel] = StoredList(self.blobs.codec, ranges, payloads, pieces)
+                hot.lists[channel] = StoredList(self.blobs.codec, ranges, payloads, [len(p) for p in pieces])
                 values[channel] = [item for piece in pieces for item in piece]
             else:
                 values[channel], hot.others[channel] = pieces[0], payloads[0]
@@ -282,16 +288,9 @@ class CheckpointSteps:
         except CheckpointCorrupt as error:
             yield from self.refused(thread, data or b"", error)
 
-    def opened_payload(self, thread: str, data: bytes, *place: str) -> Steps[bytes]:
-        """The verified bytes in a blob, whatever they say; else as `opened_blob`."""
-        try:
-            return self.blobs.payload(data, *place)
-        except CheckpointCorrupt as error:
-            yield from self.refused(thread, data, error)
-            raise
-
     @staticmethod
     def refused(thread: str, data: bytes, error: CheckpointCorrupt) -> Steps[None]:
-        """Keep a copy of what does not verify, and raise."""
-        yield "quarantine", thread, error.place, data
+        """Keep a copy of what was damaged, and raise. What is whole but of another configuration is left alone."""
+        if error.damaged:
+            yield "quarantine", thread, error.place, data
         raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -58,6 +59,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A copy that also knows these types; it shares the storage."""
         clone = copy.copy(self)
+        clone._hot = OrderedDict()  # what was read with the other allow-list stays there
         clone.blobs = Blobs(self.blobs.codec.allowing(extra_allowlist), self.blobs.seal)
         return clone
 

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import importlib
-from collections import deque
-from collections.abc import Callable, Iterable
-from decimal import Decimal
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
-from uuid import UUID
+from typing import Any, cast
 
 import ormsgpack
-from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
     ChatMessage,
+    ChatMessageChunk,
     FunctionMessage,
+    FunctionMessageChunk,
     HumanMessage,
     HumanMessageChunk,
     RemoveMessage,
     SystemMessage,
+    SystemMessageChunk,
     ToolMessage,
     ToolMessageChunk,
 )
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
-from langgraph.types import Interrupt, Overwrite, Send
 from pydantic import BaseModel, SecretStr
 
 from agent_runtime.errors import StateNotSerializable
+from agent_runtime.sessions.plain_types import READ, WRITE
 
 _OPTIONS = (
-    ormsgpack.OPT_NON_STR_KEYS
-    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_DATETIME
     | ormsgpack.OPT_PASSTHROUGH_DATACLASS
     | ormsgpack.OPT_PASSTHROUGH_ENUM
@@ -47,13 +43,13 @@ _OPTIONS = (
 )
 _READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 
-MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE = 64, 65, 66, 67, 68
+MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE, PAIRS = 64, 65, 66, 67, 68, 69
 """The extension types of the format; their numbers are part of it, and none of LangGraph's own serialiser's."""
 
 # Stored by their place in this list: new ones are added at the end, none is ever removed.
 _MESSAGES: list[type[BaseMessage]] = [
     HumanMessage, AIMessage, ToolMessage, SystemMessage, RemoveMessage, AIMessageChunk, FunctionMessage, ChatMessage,
-    HumanMessageChunk, ToolMessageChunk,
+    HumanMessageChunk, ToolMessageChunk, SystemMessageChunk, ChatMessageChunk, FunctionMessageChunk,
 ]  # fmt: skip
 _MESSAGE_NUMBER = {cls: number for number, cls in enumerate(_MESSAGES)}
 _DEFAULTS: list[dict[str, Any]] = [
@@ -61,29 +57,6 @@ _DEFAULTS: list[dict[str, Any]] = [
     for cls in _MESSAGES
 ]
 _REQUIRED = object()
-
-# Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
-_PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
-    ("set", set, list, set),
-    ("frozenset", frozenset, list, frozenset),
-    ("deque", deque, list, deque),
-    ("int", int, str, int),
-    ("datetime", dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
-    ("date", dt.date, dt.date.isoformat, dt.date.fromisoformat),
-    ("time", dt.time, dt.time.isoformat, dt.time.fromisoformat),
-    ("timedelta", dt.timedelta, lambda v: (v.days, v.seconds, v.microseconds), lambda v: dt.timedelta(*v)),
-    ("Decimal", Decimal, str, Decimal),
-    ("UUID", UUID, lambda v: v.bytes, lambda v: UUID(bytes=v)),
-    ("Send", Send, lambda v: (v.node, v.arg), lambda v: Send(v[0], v[1])),
-    ("Interrupt", Interrupt, lambda v: (v.value, v.id), lambda v: Interrupt(v[0], v[1])),
-    ("Overwrite", Overwrite, lambda v: v.value, Overwrite),
-    ("DeltaSnapshot", _DeltaSnapshot, lambda v: v.value, _DeltaSnapshot),
-    ("Document", Document, lambda v: (v.page_content, v.metadata, v.id),
-     lambda v: Document(page_content=v[0], metadata=v[1], id=v[2])),
-]  # fmt: skip
-_WRITE = {cls: (name, write) for name, cls, write, _ in _PLAIN}
-_READ = {name: read for name, _, _, read in _PLAIN}
-
 
 _ROWS, _ANY = b"r", b"a"
 """How a list is stored: messages as rows, or any values."""
@@ -118,7 +91,7 @@ class Codec:
     def encode(self, value: Any) -> bytes:
         """The bytes of `value`; raises StateNotSerializable and stores nothing half."""
         try:
-            return ormsgpack.packb(value, default=self._default, option=_OPTIONS)
+            return self._packed(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise StateNotSerializable(self._refusal(value) or str(error)) from error
 
@@ -137,7 +110,7 @@ class Codec:
         found = self.decode(data[1:])
         try:
             if data[:1] == _ROWS:
-                return [_MESSAGES[number](content=content, **kept) for number, content, kept in found]
+                return [_message(number, content, kept) for number, content, kept in found]
             if data[:1] == _ANY and isinstance(found, list):
                 return found
         except Exception as error:  # pydantic's, for a message that cannot be
@@ -183,7 +156,15 @@ class Codec:
         return reasons[0] if reasons else ""
 
     def _pack(self, number: int, content: Any) -> ormsgpack.Ext:
-        return ormsgpack.Ext(number, ormsgpack.packb(content, default=self._default, option=_OPTIONS))
+        return ormsgpack.Ext(number, self._packed(content))
+
+    def _packed(self, content: Any) -> bytes:
+        try:
+            return ormsgpack.packb(content, default=self._default, option=_OPTIONS)
+        except TypeError as error:
+            if "key must be str" not in str(error):
+                raise
+            return ormsgpack.packb(_with_pairs(content), default=self._default, option=_OPTIONS)
 
     def _default(self, value: Any) -> Any:
         cls = type(value)
@@ -192,13 +173,18 @@ class Codec:
             return self._pack(MESSAGE, _message_content(number, value))
         if cls is tuple:
             return self._pack(TUPLE, list(value))
-        if (found := _WRITE.get(cls)) is not None:
+        if cls is _Pairs:
+            return self._pack(PAIRS, value.pairs)
+        if (found := WRITE.get(cls)) is not None:
             return self._pack(PLAIN, [found[0], found[1](value)])
         if (key := _key(cls)) in self._allowed:
             return self._pack(OWN_TYPE, [key, _own_content(value)])
         if isinstance(value, BaseMessage):  # a subclass of the application's: kept as the message that it is
             base = next(c for c in cls.__mro__ if c in _MESSAGE_NUMBER)
-            return self._pack(MESSAGE, _message_content(_MESSAGE_NUMBER[base], value))
+            number, said, kept = _message_content(_MESSAGE_NUMBER[base], value)
+            return self._pack(
+                MESSAGE, [number, said, {n: v for n, v in kept.items() if n in base.model_fields and n != "type"}]
+            )
         if isinstance(value, BaseException):
             return self._pack(FAILURE, [cls.__name__, str(value)])
         if isinstance(value, SecretStr):
@@ -211,11 +197,13 @@ class Codec:
     def _hook(self, number: int, data: bytes) -> Any:
         content = ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
         if number == MESSAGE:
-            return _MESSAGES[content[0]](content=content[1], **content[2])
+            return _message(content[0], content[1], content[2])
         if number == TUPLE:
             return tuple(content)
+        if number == PAIRS:
+            return {_hashable(key): value for key, value in content}
         if number == PLAIN:
-            return _READ[content[0]](content[1])
+            return READ[content[0]](content[1])
         if number == FAILURE:
             return f"{content[0]}({content[1]!r})"
         if number == OWN_TYPE:
@@ -229,10 +217,36 @@ class Codec:
         if cls is None:
             module, _, name = key.partition(":")
             cls = self._allowed[key] = getattr(importlib.import_module(module), name)
+        # As it was, not made anew: a validator or a __post_init__ that runs twice may change it.
         if issubclass(cls, BaseModel):
-            return cls.model_validate(content)
-        make: Any = cls
-        return make(**content) if dataclasses.is_dataclass(cls) else make(content)
+            return cls.model_construct(_fields_set=set(content[1]), **content[0])
+        if dataclasses.is_dataclass(cls):
+            made: Any = object.__new__(cast("type", cls))
+            for name, value in content.items():
+                object.__setattr__(made, name, value)
+            return made
+        return cls(content)
+
+
+class _Pairs:
+    """A dict whose keys are not all text: msgpack would store them as something else."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[list[Any]]) -> None:
+        self.pairs = pairs
+
+
+def _with_pairs(value: Any) -> Any:
+    if type(value) is dict:
+        if all(type(key) is str for key in value):
+            return {key: _with_pairs(each) for key, each in value.items()}
+        return _Pairs([[key, each] for key, each in value.items()])
+    return [_with_pairs(each) for each in value] if type(value) is list else value
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(key) if isinstance(key, list) else key
 
 
 def _key(cls: type) -> str:
@@ -248,9 +262,18 @@ def _message_content(number: int, message: BaseMessage) -> list[Any]:
     return [number, fields["content"], kept]
 
 
+def _message(number: int, content: Any, kept: dict[str, Any]) -> BaseMessage:
+    # Not validated again: LangChain would read tool calls into a message that was stored without them.
+    cls = _MESSAGES[number]
+    if not isinstance(content, (str, list)) or not isinstance(kept, dict):
+        raise UnreadableBytes("no message")
+    return cls.model_construct(_fields_set={"content", *kept}, content=content, **kept)
+
+
 def _own_content(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return {name: getattr(value, name) for name in type(value).model_fields}
+        fields = {**value.__dict__, **(value.__pydantic_extra__ or {})}
+        return [fields, sorted(value.__pydantic_fields_set__)]
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value):

@@ -37,7 +37,11 @@ class SessionHistory:
         """See SessionManager."""
         raise NotImplementedError
 
-    async def _touched(self, session: Session, status: SessionStatus) -> Session:
+    async def delete_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> None:
+        """See SessionManager."""
+        raise NotImplementedError
+
+    async def _touched(self, session: Session, status: SessionStatus, **changes: Any) -> Session:
         raise NotImplementedError
 
     async def get_checkpoint(
@@ -82,7 +86,7 @@ class SessionHistory:
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         thread = thread_of(session.tenant, session.id)
-        async with self.turns.hold(thread) as lease:
+        async with self.turns.hold(thread) as held:
             found = await self.checkpointer.aget_tuple(self._config(session))
             checkpoint = empty_checkpoint() if found is None else found.checkpoint
             versions = dict(checkpoint["channel_versions"])
@@ -92,7 +96,7 @@ class SessionHistory:
             new_id = str(uuid6())
             checkpoint = {**checkpoint, "id": new_id, "channel_values": merged, "channel_versions": versions}
             config = self._config(session, None if found is None else found.config["configurable"]["checkpoint_id"])
-            config["configurable"][GUARD_KEY] = Guard(lease.token)
+            config["configurable"][GUARD_KEY] = Guard(held.lease.token)
             step = -1 if found is None else found.metadata.get("step", -1)
             await self.checkpointer.aput(config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {})
         await self._touched(session, session.status)
@@ -118,7 +122,14 @@ class SessionHistory:
             tenant=session.tenant,
         )
         source, target = thread_of(session.tenant, session.id), thread_of(new.tenant, new.id)
-        await self.checkpointer.arun(upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id))
+        try:
+            async with self.turns.hold(source):  # not a turn that is half done
+                await self.checkpointer.arun(upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id))
+        except BaseException:
+            await self.delete_session(new.id, tenant=new.tenant, principal=None)
+            raise
+        async with self.turns.hold(target) as held:
+            held.clean = False  # its first turn looks whether a call was left open
         return await self._touched(new, session.status if checkpoint_id is None else "failed")
 
     @staticmethod

@@ -7,14 +7,22 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from agent_runtime.errors import ConfigurationError, InputInvalid, SessionGone, SessionNotFound
+from agent_runtime.errors import (
+    CheckpointCorrupt,
+    CheckpointVersion,
+    ConfigurationError,
+    InputInvalid,
+    SessionGone,
+    SessionNotFound,
+)
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
 from agent_runtime.sessions.records import SessionRow
-from agent_runtime.sessions.session import Session, SessionPage, SessionStatus
+from agent_runtime.sessions.session import ResumableAgent, Session, SessionPage, SessionStatus
+from agent_runtime.sessions.stores import open_checkpointer
 from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.sessions.turns import MultitaskStrategy, Turns
@@ -22,18 +30,6 @@ from agent_runtime.types import AgentResult, Principal
 
 ALL_SESSIONS = "sessions:all"
 """The scope of a principal who may use every session of the own tenant."""
-
-
-class ResumableAgent(Protocol):
-    """What `resume_session` needs of an agent."""
-
-    async def resume(self, session_id: str, decision: Any) -> AgentResult:
-        """Answer what the session waits for."""
-        ...
-
-    def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> Self:
-        """The same agent, called by `principal`."""
-        ...
 
 
 class SessionManager(SessionHistory):
@@ -71,16 +67,7 @@ class SessionManager(SessionHistory):
         A Redis address may say `?prefix=NAME` (of all keys), `durable=no` and `timeout_s=3`. Raises StoreUnavailable
         when the store cannot be used (Redis: at the first use).
         """
-        given = {"mac_key": mac_key, "allowed_types": allowed_types}
-        if url == "memory:":
-            return cls(MemoryCheckpointer(**given), **settings)
-        if url.startswith(("redis://", "rediss://", "unix://")):
-            from agent_runtime.sessions.redis_records import RedisRecords
-
-            return cls(Checkpointer(RedisRecords.from_url(url), **given), **settings)
-        from agent_runtime.sessions.sqlite_records import SqliteRecords
-
-        return cls(Checkpointer(SqliteRecords(url.removeprefix("sqlite:")), **given), **settings)
+        return cls(open_checkpointer(url, mac_key=mac_key, allowed_types=allowed_types), **settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,7 +116,7 @@ class SessionManager(SessionHistory):
             expires_at=None if ttl_s is None else now + ttl_s,
             ttl_s=ttl_s,
         )
-        if not await self._records.acall("put_session", self._row(session), True):
+        if not await self._records.acall("put_session", self._row(session), "new"):
             # Also for one that was deleted: an id is not used again.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
         return session
@@ -139,6 +126,9 @@ class SessionManager(SessionHistory):
     ) -> Session:
         """The session; raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired."""
         key = thread_of(_tenant(principal, tenant), session_id)
+        return self._session(await self._row_of(key, session_id, principal))
+
+    async def _row_of(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
         row: SessionRow | None = await self._records.acall("get_session", key)
         if row is None or not _may_use(principal, row.user):
             raise SessionNotFound(session_id)
@@ -146,7 +136,7 @@ class SessionManager(SessionHistory):
             raise SessionGone(session_id, "deleted" if row.gone == "deleted" else "expired")
         if row.expires_at is not None and row.expires_at <= time.time():
             raise SessionGone(session_id, "expired")
-        return self._session(row)
+        return row
 
     async def list_sessions(
         self,
@@ -166,7 +156,7 @@ class SessionManager(SessionHistory):
         rows = await self._records.acall("page_sessions", place, user_id, opened_cursor(cursor, place), limit + 1)
         alive = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
         last = rows[limit - 1] if len(rows) > limit else None
-        return SessionPage([self._session(r) for r in alive], None if last is None else cursor_of(last))
+        return SessionPage([s for r in alive if (s := self._listed(r))], None if last is None else cursor_of(last))
 
     async def update_session(
         self,
@@ -179,19 +169,16 @@ class SessionManager(SessionHistory):
     ) -> Session:
         """Change the title or replace the metadata. Raises as `get_session`."""
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        changed = dataclasses.replace(
-            session,
-            title=session.title if title is None else title,
-            metadata=session.metadata if metadata is None else dict(metadata),
-        )
-        return await self._touched(changed, session.status)
+        changes: dict[str, Any] = {} if title is None else {"title": title}
+        changes |= {} if metadata is None else {"metadata": dict(metadata)}
+        return await self._touched(session, session.status, **changes)
 
     async def delete_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> None:
         """Delete the session with everything that was kept of it; its id stays taken. Raises as `get_session`."""
-        session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        await self._bury(self._row(session), "deleted")
+        key = thread_of(_tenant(principal, tenant), session_id)
+        await self._bury(await self._row_of(key, session_id, principal), "deleted")
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
         """Delete what has expired, at most `limit` sessions; returns how many."""
@@ -201,7 +188,8 @@ class SessionManager(SessionHistory):
         return len(rows)
 
     async def _bury(self, row: SessionRow, why: str) -> None:
-        await self._records.acall("put_session", dataclasses.replace(row, data=b"", expires_at=None, gone=why), False)
+        await self._records.acall("put_session", dataclasses.replace(row, data=b"", expires_at=None, gone=why), "any")
+        await self._records.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
 
     # -- turns ---------------------------------------------------------------------------------------------
@@ -212,24 +200,27 @@ class SessionManager(SessionHistory):
         session_id: str,
         *,
         agent: Mapping[str, Any] | None = None,
+        create: bool = True,
         strategy: MultitaskStrategy = "enqueue",
         ttl_s: float | None = None,
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> AsyncIterator[Turn]:
-        """Hold a session's turn; a session that does not exist yet is made, for the one who asks.
+        """Hold a session's turn; with `create` a session that does not exist yet is made, for the one who asks.
 
         Raises as `get_session`, and as `Turns.hold`.
         """
         try:
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
         except SessionNotFound:
+            if not create:
+                raise
             given: dict[str, Any] = {"session_id": session_id, "agent": agent, "ttl_s": ttl_s}
             session = await self._made(given, tenant, principal)
-        async with self.turns.hold(thread_of(session.tenant, session.id), strategy) as lease:
+        async with self.turns.hold(thread_of(session.tenant, session.id), strategy) as held:
             # Read again: the turns that this one waited for have changed it, or deleted it.
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
-            yield Turn(session, lease, self._records, self.checkpointer.blobs)
+            yield Turn(session, held, self._records, self.checkpointer.blobs)
 
     async def _made(self, given: dict[str, Any], tenant: str, principal: Principal | None) -> Session:
         try:
@@ -238,8 +229,13 @@ class SessionManager(SessionHistory):
             return await self.get_session(given["session_id"], tenant=tenant, principal=principal)
 
     async def end_turn(self, session: Session, status: SessionStatus, title: str = "") -> Session:
-        """Record how a turn ended, and refresh the session's time to live."""
-        return await self._touched(dataclasses.replace(session, title=session.title or title), status)
+        """Record how a turn ended, and refresh the session's time to live; what was changed meanwhile stays."""
+        key = thread_of(session.tenant, session.id)
+        row: SessionRow | None = await self._records.acall("get_session", key)
+        if row is None or row.gone:
+            return session
+        now = self._session(row)
+        return await self._touched(now, status, title=now.title or title)
 
     async def resume_session(
         self,
@@ -260,15 +256,17 @@ class SessionManager(SessionHistory):
             if self.agent_of is None:
                 raise ConfigurationError("resume_session needs the agent, or a manager that a factory holds")
             agent = self.agent_of(session)
+        if principal is None and tenant != DEFAULT_TENANT:
+            principal = Principal(session.user_id, tenant, frozenset({ALL_SESSIONS}))
         if principal is not None:
             agent = agent.with_caller(principal=principal)
         return await agent.resume(session_id, decision)
 
-    async def _touched(self, session: Session, status: SessionStatus) -> Session:
+    async def _touched(self, session: Session, status: SessionStatus, **changes: Any) -> Session:
         now = time.time()
         expires_at = None if session.ttl_s is None else now + session.ttl_s
-        new = dataclasses.replace(session, status=status, updated_at=now, expires_at=expires_at)
-        await self._records.acall("put_session", self._row(new), False)
+        new = dataclasses.replace(session, status=status, updated_at=now, expires_at=expires_at, **changes)
+        await self._records.acall("put_session", self._row(new), "alive")  # one that was deleted stays so
         return new
 
     # -- records -------------------------------------------------------------------------------------------
@@ -279,7 +277,16 @@ class SessionManager(SessionHistory):
         return SessionRow(key, session.tenant, session.user_id, session.created_at, session.expires_at, data)
 
     def _session(self, row: SessionRow) -> Session:
-        return Session(**self.checkpointer.blobs.open(row.data, "session", row.key)[0])
+        session = Session(**self.checkpointer.blobs.open(row.data, "session", row.key)[0])
+        if (session.tenant, session.user_id) != (row.tenant, row.user):
+            raise CheckpointCorrupt(row.key, "the record and its index name different owners", damaged=False)
+        return session
+
+    def _listed(self, row: SessionRow) -> Session | None:
+        try:
+            return self._session(row)
+        except (CheckpointCorrupt, CheckpointVersion):  # asked for by its id it says what is wrong
+            return None
 
 
 def _tenant(principal: Principal | None, tenant: str) -> str:

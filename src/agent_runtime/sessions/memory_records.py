@@ -11,7 +11,18 @@ from typing import Any
 
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.sessions.chunk_refs import numbers_in, parse_refs
-from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Lease, Loaded, Records, Row, SessionRow, Write
+from agent_runtime.sessions.records import (
+    Chunk,
+    ChunkTaken,
+    Guard,
+    Lease,
+    Loaded,
+    ParentGone,
+    Records,
+    Row,
+    SessionRow,
+    Write,
+)
 
 
 @dataclass
@@ -48,12 +59,14 @@ class MemoryRecords(Records):
     # -- checkpoints ---------------------------------------------------------------------------------------
 
     def _save(
-        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: float | None, run_id: str | None
+        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
     ) -> None:
         found = self._writable(thread, guard)
         ids = found.ids.setdefault(row.namespace, [])
-        if guard and not guard.fork and row.namespace == "" and (ids[-1] if ids else None) != row.parent_id:
+        if guard and row.namespace == "" and (ids[-1] if ids else None) != row.parent_id:
             raise StaleWriter("the head of the session is another than this turn continues")
+        if shared and row.parent_id and (row.namespace, row.parent_id) not in found.rows:
+            raise ParentGone
         if any((row.namespace, c.channel, c.number) in found.chunks for c in chunks):
             raise ChunkTaken
         for chunk in chunks:
@@ -171,9 +184,13 @@ class MemoryRecords(Records):
         self._leases[lease.thread] = (owner, token, time.monotonic() + ttl_s)
         return True
 
-    def _release(self, lease: Lease) -> None:
+    def _release(self, lease: Lease, clean: bool) -> None:
         if self._leases.get(lease.thread, ("", 0, 0.0))[1] == lease.token:
-            self._leases[lease.thread] = ("", lease.token, 0.0)
+            self._leases[lease.thread] = ("" if clean else lease.owner, lease.token, 0.0)
+
+    def _seize(self, thread: str) -> None:
+        _, token, _ = self._leases.get(thread, ("", 0, 0.0))
+        self._leases[thread] = ("", token + 1, 0.0)
 
     def _tool_start(self, thread: str, key: str, guard: Guard | None) -> bytes | None:
         tools = self._writable(thread, guard).tools
@@ -199,9 +216,9 @@ class MemoryRecords(Records):
 
     # -- session records -----------------------------------------------------------------------------------
 
-    def _put_session(self, row: SessionRow, only_if_new: bool) -> bool:
+    def _put_session(self, row: SessionRow, only_if: str) -> bool:
         old = self._records.get(row.key)
-        if old is not None and only_if_new:
+        if (only_if == "new" and old is not None) or (only_if == "alive" and (old is None or old.gone)):
             return False
         self._records[row.key] = row
         for owner in ((row.tenant, None), (row.tenant, row.user)):

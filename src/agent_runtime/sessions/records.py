@@ -33,10 +33,9 @@ class Write(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a turn holds: the fencing `token` of its lease. `fork`: the turn goes on from an older checkpoint."""
+    """What a turn holds: the fencing `token` of its lease."""
 
     token: int
-    fork: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,10 @@ class ChunkTaken(Exception):
     """A chunk of this number exists already: two writers continue one checkpoint. Take the next free numbers."""
 
 
+class ParentGone(Exception):
+    """The checkpoint whose chunks a new one shares is not there any more."""
+
+
 class Records(ABC):
     """The storage operations. All are atomic, safe under concurrency and across processes (but for memory).
 
@@ -109,7 +112,7 @@ class Records(ABC):
 
 
 OPERATIONS: dict[str, str] = {
-    "save": "(thread, row, chunks, guard, ttl_s, run_id) -> None; with a guard the row's parent is the head",
+    "save": "(thread, row, chunks, guard, ttl_s, run_id, shared) -> None; with a guard the parent is the head",
     "save_writes": "(thread, namespace, checkpoint_id, writes, guard, ttl_s) -> None",
     "load": "(thread, namespace, checkpoint_id or None for the latest, known checkpoint_id) -> Loaded or None",
     "list": "(thread, namespace or None for all, before id or None, limit or None) -> [(namespace, id)], newest first",
@@ -122,13 +125,14 @@ OPERATIONS: dict[str, str] = {
     "quarantined": "(thread) -> [(place, data)]",
     "acquire": "(thread, owner, ttl_s) -> Lease, or None while another one holds it",
     "renew": "(lease, ttl_s) -> bool",
-    "release": "(lease) -> None",
+    "release": "(lease, clean) -> None; not clean: the next lease says so",
+    "seize": "(thread) -> None; ends whatever lease there is: its holder may write no more",
     "tool_start": "(thread, key, guard) -> None when it is new, else what was recorded: empty bytes, or its result",
     "tool_end": "(thread, key, result) -> None",
     "tool_clear": "(thread, key) -> None",
     "tool_list": "(thread) -> {key: result, or empty bytes}",
     "tool_forget": "(thread) -> None",
-    "put_session": "(SessionRow, only_if_new) -> bool",
+    "put_session": "(SessionRow, only_if: new, alive or any) -> bool",
     "get_session": "(key) -> SessionRow or None",
     "page_sessions": "(tenant, user or None, before (created_at, key) or None, limit) -> [SessionRow], newest first",
     "expired_sessions": "(now, limit) -> [SessionRow]",

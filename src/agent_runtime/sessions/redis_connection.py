@@ -12,10 +12,11 @@ from weakref import WeakKeyDictionary
 import redis
 import redis.asyncio as aioredis
 
-from agent_runtime.errors import StoreUnavailable
+from agent_runtime.errors import ConfigurationError, StoreUnavailable
 from agent_runtime.sessions.redis_server import adriven, check_server, connect_settings, driven, store_error
 
 Steps: TypeAlias = Generator[Any, Any, Any]
+_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _LOST = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -56,7 +57,10 @@ class RedisConnection:
         """A connection to the server at `url`, whose query may have `prefix`, `durable` (yes, no) and `timeout_s`."""
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
-        own: dict[str, Any] = {"durable": query.pop("durable", "yes") == "yes"}
+        durable = query.pop("durable", "yes")
+        if durable not in _YES_NO:
+            raise ConfigurationError(f"durable is yes or no, not '{durable}'")
+        own: dict[str, Any] = {"durable": _YES_NO[durable]}
         if "prefix" in query:
             own["prefix"] = query.pop("prefix")
         if "timeout_s" in query:

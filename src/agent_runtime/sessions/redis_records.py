@@ -8,12 +8,23 @@ from urllib.parse import quote, unquote
 
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.sessions import redis_scripts as scripts
-from agent_runtime.sessions.records import SEPARATOR, Chunk, ChunkTaken, Guard, Lease, Loaded, Records, Row, Write
+from agent_runtime.sessions.records import (
+    SEPARATOR,
+    Chunk,
+    ChunkTaken,
+    Guard,
+    Lease,
+    Loaded,
+    ParentGone,
+    Records,
+    Row,
+    Write,
+)
 from agent_runtime.sessions.redis_connection import RedisConnection
 from agent_runtime.sessions.redis_sessions import RedisSessions
 
 _PART = b"\x1e"
-_PARTS_OF_A_KEY = "tricwvqx"
+_PARTS_OF_A_KEY = "tricwvqxu"
 
 
 class RedisRecords(RedisSessions, RedisConnection, Records):
@@ -21,7 +32,7 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
 
     def __init__(self, url: str, **settings: Any) -> None:
         super().__init__(url, **settings)
-        self._noted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._noted: OrderedDict[tuple[str, str | None], None] = OrderedDict()
 
     def _lost(self) -> None:
         self._noted.clear()
@@ -33,16 +44,18 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
     # -- checkpoints: each yields one request, a script or a command ---------------------------------------
 
     def _save(
-        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: float | None, run_id: str | None
+        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
     ) -> Any:
-        if run_id is not None and (thread, run_id) not in self._noted:
-            yield "sadd", f"{self.prefix}:run:{run_id}", thread
+        if (thread, run_id) not in self._noted:
             yield "zadd", f"{self.prefix}:threads", {thread: 0}
+            if run_id is not None:
+                yield "sadd", f"{self.prefix}:run:{run_id}", thread
+                yield "sadd", self._keys(thread)[8], run_id
             self._noted[thread, run_id] = None
             while len(self._noted) > 1000:
                 self._noted.popitem(last=False)
         value = _PART.join(((row.parent_id or "").encode(), row.chunks.encode(), row.data))
-        head = (_token(guard), "fork" if guard and guard.fork else "", row.namespace, row.checkpoint_id)
+        head = (_token(guard), "1" if shared else "", row.namespace, row.checkpoint_id)
         pieces: list[Any] = [part for c in chunks for part in (quote(c.channel, safe=""), c.number, c.data)]
         args = [*head, row.parent_id or "", value, _ms(ttl_s), *pieces]
         answer = yield scripts.SAVE, self._keys(thread), args
@@ -100,6 +113,9 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         yield scripts.DROP, self._keys(thread), [len(fields), *fields, *pieces]
 
     def _delete_thread(self, thread: str) -> Any:
+        for run_id in (yield "smembers", self._keys(thread)[8]):
+            yield "srem", f"{self.prefix}:run:{run_id.decode()}", thread
+        self._noted.clear()
         yield "delete", *self._keys(thread)[1:]  # the first has the fencing token: its count goes on
         yield "zrem", f"{self.prefix}:threads", thread
 
@@ -117,11 +133,15 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         return None if answer is None else Lease(thread, owner, answer[0], clean=answer[1] == 1)
 
     def _renew(self, lease: Lease, ttl_s: float) -> Any:
-        done = yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, _ms(ttl_s)]
+        done = yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, _ms(ttl_s), 0]
         return done == 1
 
-    def _release(self, lease: Lease) -> Any:
-        yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, 0]
+    def _release(self, lease: Lease, clean: bool) -> Any:
+        yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, 0, int(clean)]
+
+    def _seize(self, thread: str) -> Any:
+        yield "hincrby", self._keys(thread)[0], "token", 1
+        yield "hset", self._keys(thread)[0], "until", "0"
 
     def _tool_start(self, thread: str, key: str, guard: Guard | None) -> Any:
         answer = yield scripts.TOOL_START, self._keys(thread), [_token(guard), key]
@@ -163,3 +183,5 @@ def _raise_for(answer: list[bytes]) -> None:
         raise CheckpointCorrupt(answer[1].decode(), "the session is quarantined and takes no writes")
     if answer[0] == b"taken":
         raise ChunkTaken
+    if answer[0] == b"gone":
+        raise ParentGone

@@ -1,14 +1,14 @@
 """The Lua scripts of RedisRecords: each is one atomic operation on the keys of one thread (one cluster slot).
 
 Keys: `t` lease and counters (hash), `r` rows (hash), `i` their ids in order (sorted set), `c` chunks (hash), `w` writes
-(hash), `v` their names in order (sorted set), `q` quarantine (hash), `x` tool effects (hash). US (0x1f) parts fields.
-Every script gets all eight, in this order. Only commands of Redis 6.2 and Valkey are used.
+(hash), `v` their names in order (sorted set), `q` quarantine (hash), `x` tool effects (hash), `u` its runs (set). US
+(0x1f) parts fields. Every script gets all of them, in this order. Only commands of Redis 6.2 and Valkey are used.
 """
 
 from __future__ import annotations
 
 _HEAD = """
-local t, r, i, c, w, v, q, x = unpack(KEYS)
+local t, r, i, c, w, v, q, x, u = unpack(KEYS)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function writable(token)
@@ -18,7 +18,7 @@ local function writable(token)
   return nil
 end
 local function touch(ttl)
-  for n = 2, 8 do
+  for n = 2, 9 do
     if ttl == '' then redis.call('PERSIST', KEYS[n]) else redis.call('PEXPIRE', KEYS[n], ttl) end
   end
 end
@@ -27,18 +27,19 @@ end
 SAVE = (
     _HEAD
     + """
-local token, fork, ns, id, parent, value, ttl = unpack(ARGV)
+local token, shared, ns, id, parent, value, ttl = unpack(ARGV)
 local stale = writable(token)
 if stale then return {'stale', stale} end
 if redis.call('EXISTS', q) == 1 then return {'quarantined', redis.call('HKEYS', q)[1]} end
 local field = ns .. '\\31' .. id
 if redis.call('HGET', r, field) == value then return {'ok'} end
-if token ~= '' and fork == '' and ns == '' then
+if token ~= '' and ns == '' then
   local head = redis.call('ZREVRANGEBYLEX', i, '(\\31\\255', '[\\31', 'LIMIT', 0, 1)[1]
   if (head and string.sub(head, 2) or '') ~= parent then
     return {'stale', 'the head of the session is another than this turn continues'}
   end
 end
+if shared == '1' and parent ~= '' and redis.call('HEXISTS', r, ns .. '\\31' .. parent) == 0 then return {'gone'} end
 for n = 8, #ARGV, 3 do
   if redis.call('HEXISTS', c, ns .. '\\31' .. ARGV[n] .. '\\31' .. ARGV[n + 1]) == 1 then return {'taken'} end
 end
@@ -87,7 +88,10 @@ local value = redis.call('HGET', r, field)
 if not value then return nil end
 local names = redis.call('ZRANGEBYLEX', v, '[' .. field .. '\\31', '(' .. field .. '\\31\\255')
 local writes = {}
-if #names > 0 then writes = redis.call('HMGET', w, unpack(names)) end
+for start = 1, #names, 1000 do
+  local part = redis.call('HMGET', w, unpack(names, start, math.min(start + 999, #names)))
+  for n = 1, #part do writes[start + n - 1] = part[n] end
+end
 local wanted, chunks = {}, {}
 if id ~= known then
   local refs = string.match(value, '^[^\\30]*\\30([^\\30]*)\\30')
@@ -129,8 +133,7 @@ ACQUIRE = (
     + """
 local owner, ttl = unpack(ARGV)
 local held = redis.call('HMGET', t, 'owner', 'until', 'token')
-if held[1] ~= owner and tonumber(held[2] or '0') > now then return nil end
-if held[1] == owner and tonumber(held[2] or '0') > now then return {tonumber(held[3]), 1} end
+if tonumber(held[2] or '0') > now then return nil end
 redis.call('HSET', t, 'owner', owner, 'until', string.format('%d', now + tonumber(ttl)))
 return {redis.call('HINCRBY', t, 'token', 1), (held[1] or '') == '' and 1 or 0}
 """
@@ -139,11 +142,11 @@ return {redis.call('HINCRBY', t, 'token', 1), (held[1] or '') == '' and 1 or 0}
 RENEW = (
     _HEAD
     + """
-local owner, token, ttl = unpack(ARGV)
+local owner, token, ttl, clean = unpack(ARGV)
 local held = redis.call('HMGET', t, 'owner', 'token')
 if held[1] ~= owner or held[2] ~= token then return 0 end
 redis.call('HSET', t, 'until', ttl == '0' and '0' or string.format('%d', now + tonumber(ttl)))
-if ttl == '0' then redis.call('HSET', t, 'owner', '') end
+if ttl == '0' and clean == '1' then redis.call('HSET', t, 'owner', '') end
 return 1
 """
 )

@@ -11,8 +11,9 @@ from agent_runtime.sessions.records import SessionRow
 
 _PUT = """
 local records, ofTenant, ofUser, due = unpack(KEYS)
-local key, value, created, expires, gone, onlyNew = unpack(ARGV)
-if onlyNew == '1' and redis.call('HEXISTS', records, key) == 1 then return 0 end
+local key, value, created, expires, gone, onlyIf = unpack(ARGV)
+if onlyIf == 'new' and redis.call('HEXISTS', records, key) == 1 then return 0 end
+if onlyIf == 'alive' and not redis.call('ZSCORE', ofTenant, key) then return 0 end
 redis.call('HSET', records, key, value)
 if gone == '' then
   redis.call('ZADD', ofTenant, created, key)
@@ -35,10 +36,10 @@ class RedisSessions:
         base = f"{self.prefix}:s:{{{quote(tenant, safe='')}}}"
         return [f"{base}:records", f"{base}:all", f"{base}:user:{quote(user, safe='')}", f"{base}:due"]
 
-    def _put_session(self, row: SessionRow, only_if_new: bool) -> Any:
+    def _put_session(self, row: SessionRow, only_if: str) -> Any:
         packed = ormsgpack.packb([row.user, row.created_at, row.expires_at, row.data, row.gone])
         expires = "" if row.expires_at is None else repr(row.expires_at)
-        args = [row.key, packed, repr(row.created_at), expires, row.gone, int(only_if_new)]
+        args = [row.key, packed, repr(row.created_at), expires, row.gone, only_if]
         yield "sadd", f"{self.prefix}:tenants", row.tenant
         done = yield _PUT, self._tenant_keys(row.tenant, row.user), args
         return done == 1

@@ -9,7 +9,8 @@ from agent_runtime.errors import CheckpointCorrupt, CheckpointVersion, Configura
 
 VERSION = 1
 _PLAIN, _KEYED = 0, 1
-_DIGEST = 16
+_DIGEST, _HEAD = 16, 6
+_START = _HEAD + _DIGEST
 MIN_KEY_BYTES = 32
 
 
@@ -24,7 +25,7 @@ class Seal:
         if key is not None and not MIN_KEY_BYTES <= len(key) <= 64:
             raise ConfigurationError(f"a MAC key has {MIN_KEY_BYTES} to 64 bytes, this one {len(key)}")
         self._key = key or b""
-        self._head = bytes((VERSION, _KEYED if key else _PLAIN))
+        self._head = bytes((VERSION, _KEYED if key else _PLAIN)) + _key_id(self._key)
 
     def close(self, payload: bytes, place: str) -> bytes:
         """`payload`, sealed for `place` (tenant, session and all that says which blob it is)."""
@@ -36,19 +37,20 @@ class Seal:
         Raises CheckpointVersion for a format of another version, CheckpointCorrupt for anything that was not
         sealed for exactly this place.
         """
-        if len(blob) >= 2 + _DIGEST and blob[0] != VERSION and self._was_sealed(blob, place):
+        if len(blob) >= _START and blob[0] != VERSION and self._was_sealed(blob, place):
             raise CheckpointVersion(blob[0], VERSION)
-        if blob[:2] != self._head or len(blob) < 2 + _DIGEST:
-            raise CheckpointCorrupt(place, "not a sealed blob of this configuration")
-        payload = blob[2 + _DIGEST :]
-        if not hmac.compare_digest(blob[2 : 2 + _DIGEST], self._digest(payload, place)):
+        if blob[:_HEAD] != self._head or len(blob) < _START:
+            whole = len(blob) >= _START and blob[0] == VERSION
+            why = "it was sealed with another key, or without one" if whole else "it is no sealed blob"
+            raise CheckpointCorrupt(place, why, damaged=not whole)
+        payload = blob[_START:]
+        if not hmac.compare_digest(blob[_HEAD:_START], self._digest(payload, place)):
             raise CheckpointCorrupt(place, "the digest does not match")
         return payload
 
     def _was_sealed(self, blob: bytes, place: str) -> bool:
         # Another version's blob carries a digest over its own head: so damage of the version byte is not taken for one.
-        digest = self._digest(blob[2 + _DIGEST :], place, blob[:2])
-        return hmac.compare_digest(blob[2 : 2 + _DIGEST], digest)
+        return hmac.compare_digest(blob[_HEAD:_START], self._digest(blob[_START:], place, blob[:_HEAD]))
 
     def _digest(self, payload: bytes, place: str, head: bytes | None = None) -> bytes:
         mac = blake2b(self._head if head is None else head, digest_size=_DIGEST, key=self._key)
@@ -56,3 +58,8 @@ class Seal:
         mac.update(b"\x00")
         mac.update(payload)
         return mac.digest()
+
+
+def _key_id(key: bytes) -> bytes:
+    """Four bytes that tell keys apart, and nothing of them: so that a wrong key is not taken for damage."""
+    return blake2b(b"key id", digest_size=4, key=key).digest() if key else bytes(4)

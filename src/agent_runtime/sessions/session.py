@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from langchain_core.messages import BaseMessage
+
+from agent_runtime.types import AgentResult, Principal
 
 SessionStatus: TypeAlias = Literal["idle", "interrupted", "failed", "drained"]
 """`interrupted`: a person is awaited. `failed` and `drained`: the last turn did not reach its end."""
@@ -61,3 +63,15 @@ class SessionCheckpoint:
         """The conversation up to here."""
         found = self.values.get("messages")
         return [m for m in found if isinstance(m, BaseMessage)] if isinstance(found, list) else []
+
+
+class ResumableAgent(Protocol):
+    """What `resume_session` needs of an agent."""
+
+    async def resume(self, session_id: str, decision: Any) -> AgentResult:
+        """Answer what the session waits for."""
+        ...
+
+    def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> Self:
+        """The same agent, called by `principal`."""
+        ...

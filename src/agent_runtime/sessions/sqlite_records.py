@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter, StoreFull, StoreTimeout, StoreUnavailable
 from agent_runtime.sessions.chunk_refs import parse_refs
-from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, Records, Row, Write
+from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
 from agent_runtime.sessions.sqlite_sessions import SESSION_TABLES, SqliteSessions
 
 _TABLES = """
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
     PRIMARY KEY (thread, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL, PRIMARY KEY (thread, place));
 """
+_HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
 _CHUNKS_BETWEEN = (
     "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number BETWEEN ? AND ?"
 )
@@ -78,7 +79,11 @@ class SqliteRecords(SqliteSessions, Records):
 
     async def acall(self, operation: str, *args: Any) -> Any:
         """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: self.call(operation, *args))
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._worker, lambda: self.call(operation, *args))
+        except RuntimeError as error:
+            raise StoreUnavailable(f"'{self.path}' has been closed") from error
+        return await asked
 
     async def aclose(self) -> None:
         """Close the file."""
@@ -100,14 +105,17 @@ class SqliteRecords(SqliteSessions, Records):
     # -- checkpoints ---------------------------------------------------------------------------------------
 
     def _save(
-        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: float | None, run_id: str | None
+        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
     ) -> None:
         with self._transaction() as db:
             self._check_writable(thread, guard, ttl_s)
-            if guard and not guard.fork and row.namespace == "":
+            if guard and row.namespace == "":
                 head = db.execute("SELECT max(id) FROM rows WHERE thread=? AND namespace=''", (thread,)).fetchone()[0]
                 if head != row.parent_id:
                     raise StaleWriter("the head of the session is another than this turn continues")
+            parent = (thread, row.namespace, row.parent_id)
+            if shared and row.parent_id and not db.execute(_HAS_ROW, parent).fetchone():
+                raise ParentGone
             try:
                 db.executemany(
                     "INSERT INTO chunks VALUES (?,?,?,?,?)",
@@ -143,6 +151,8 @@ class SqliteRecords(SqliteSessions, Records):
         bad = self._db.execute("SELECT place FROM quarantine WHERE thread=? LIMIT 1", (thread,)).fetchone()
         if bad is not None:
             raise CheckpointCorrupt(bad[0], "the session is quarantined and takes no writes")
+        if expires_at is not None and expires_at <= time.time():
+            self._erase(thread)  # what comes now is a new life of the thread
         expires = None if ttl_s is None else time.time() + ttl_s
         if found is None or (expires is not None or expires_at is not None):
             self._db.execute(
@@ -152,6 +162,13 @@ class SqliteRecords(SqliteSessions, Records):
             )
 
     def _load(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
+        self._db.execute("BEGIN")  # one moment: a prune between two of these reads would look like damage
+        try:
+            return self._loaded(thread, namespace, checkpoint_id, known)
+        finally:
+            self._db.execute("COMMIT")
+
+    def _loaded(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
         query = "SELECT id, parent, chunks, data FROM rows WHERE thread=? AND namespace=?"
         if checkpoint_id is None:
             found = self._db.execute(f"{query} ORDER BY id DESC LIMIT 1", (thread, namespace)).fetchone()

@@ -50,9 +50,12 @@ class SqliteSessions:
         query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
         return self._db.execute(query, (time.time() + ttl_s, lease.thread, lease.owner, lease.token)).rowcount == 1
 
-    def _release(self, lease: Lease) -> None:
-        query = "UPDATE threads SET until=0, owner='' WHERE thread=? AND owner=? AND token=?"
-        self._db.execute(query, (lease.thread, lease.owner, lease.token))
+    def _release(self, lease: Lease, clean: bool) -> None:
+        query = "UPDATE threads SET until=0, owner=? WHERE thread=? AND owner=? AND token=?"
+        self._db.execute(query, ("" if clean else lease.owner, lease.thread, lease.owner, lease.token))
+
+    def _seize(self, thread: str) -> None:
+        self._db.execute("UPDATE threads SET until=0, owner='', token=token+1 WHERE thread=?", (thread,))
 
     def _tool_start(self, thread: str, key: str, guard: Guard | None) -> bytes | None:
         with self._transaction() as db:
@@ -75,9 +78,12 @@ class SqliteSessions:
     def _tool_forget(self, thread: str) -> None:
         self._db.execute("DELETE FROM tools WHERE thread=?", (thread,))
 
-    def _put_session(self, row: SessionRow, only_if_new: bool) -> bool:
-        how = "IGNORE" if only_if_new else "REPLACE"
+    def _put_session(self, row: SessionRow, only_if: str) -> bool:
         values = (row.key, row.tenant, row.user, row.created_at, row.expires_at, row.data, row.gone)
+        if only_if == "alive":
+            changed = "UPDATE sessions SET expires_at=?, data=? WHERE key=? AND gone=''"
+            return self._db.execute(changed, (row.expires_at, row.data, row.key)).rowcount == 1
+        how = "IGNORE" if only_if == "new" else "REPLACE"
         query = f"INSERT OR {how} INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - two constants
         return self._db.execute(query, values).rowcount == 1
 

@@ -63,5 +63,5 @@ def opened_cursor(cursor: str | None, tenant: str) -> tuple[float, str] | None:
     try:
         created_at, session_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         return float(created_at), thread_of(tenant, session_id)
-    except (ValueError, TypeError, InputInvalid):
+    except (ValueError, TypeError, RecursionError, InputInvalid):
         raise InputInvalid("not a cursor of this listing", "cursor") from None

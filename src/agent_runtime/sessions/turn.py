@@ -6,22 +6,28 @@ from typing import Any
 
 from agent_runtime.errors import StateNotSerializable
 from agent_runtime.sessions.blobs import Blobs
-from agent_runtime.sessions.records import Guard, Lease, Records
+from agent_runtime.sessions.records import Guard, Records
 from agent_runtime.sessions.session import Session
+from agent_runtime.sessions.turns import Held
 
 
 class Turn:
     """Who holds the session, under which thread LangGraph knows it, and the ledger of its tools' effects.
 
-    `unfinished`: the turn before this one did not reach its end, so the conversation may have to be repaired first.
+    `unfinished`: a turn before this one did not reach its end, and nobody has put the conversation in order since.
     """
 
-    __slots__ = ("_blobs", "_records", "guard", "lease", "session", "thread", "unfinished")
+    __slots__ = ("_blobs", "_held", "_own", "_records", "guard", "lease", "session", "thread", "unfinished")
 
-    def __init__(self, session: Session, lease: Lease, records: Records, blobs: Blobs) -> None:
-        self.session, self.lease, self.thread = session, lease, lease.thread
-        self.guard, self._records, self._blobs = Guard(lease.token), records, blobs
-        self.unfinished = session.status != "idle" or not lease.clean
+    def __init__(self, session: Session, held: Held, records: Records, blobs: Blobs) -> None:
+        self.session, self.lease, self.thread = session, held.lease, held.lease.thread
+        self.guard, self._records, self._blobs = Guard(held.lease.token), records, blobs
+        self._held, self.unfinished = held, not held.lease.clean
+        self._own: set[str] = set()
+
+    def begins(self) -> None:
+        """The run starts: until it has ended in order, whoever comes next is told that it has not."""
+        self._held.clean = False
 
     async def tool_started(self, key: str) -> tuple[str, Any]:
         """Record that a tool call is about to have its effect.
@@ -29,7 +35,8 @@ class Turn:
         Returns `new`, or what an earlier attempt left: `ended` with its result, or `unknown` when it never ended.
         """
         found: bytes | None = await self._records.acall("tool_start", self.thread, key, self.guard)
-        if found is None:
+        if found is None or key in self._own:
+            self._own.add(key)  # the same turn may call again: middleware that retries does
             return "new", None
         return ("unknown", None) if found == b"" else ("ended", self._blobs.open(found, "tool", self.thread, key)[0])
 
@@ -46,13 +53,13 @@ class Turn:
         await self._records.acall("tool_clear", self.thread, key)
 
     async def tool_results(self) -> dict[str, Any]:
-        """What tools of unfinished turns answered, by the id of their call; None for those that never ended."""
+        """What tools of unfinished turns answered, by the key of their call; None for those that never ended."""
         found: dict[str, bytes] = await self._records.acall("tool_list", self.thread)
         return {
-            key.rpartition("/")[2]: self._blobs.open(data, "tool", self.thread, key)[0] if data else None
-            for key, data in found.items()
+            key: self._blobs.open(data, "tool", self.thread, key)[0] if data else None for key, data in found.items()
         }
 
     async def settled(self) -> None:
-        """The turn is over and saved: its ledger is no longer needed."""
+        """Everything is saved and in order: the ledger is no longer needed."""
         await self._records.acall("tool_forget", self.thread)
+        self._held.clean = True

@@ -8,6 +8,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -32,12 +33,14 @@ class Turns:
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Queue]] = WeakKeyDictionary()
 
     @asynccontextmanager
-    async def hold(self, thread: str, strategy: MultitaskStrategy = "enqueue") -> AsyncIterator[Lease]:
+    async def hold(self, thread: str, strategy: MultitaskStrategy = "enqueue") -> AsyncIterator[Held]:
         """Hold the turn of `thread`: waits for it, or raises SessionBusy (`reject`, or too many waiting).
 
         When the lease is lost (this process stood still for longer than `lease_s`) the body is cancelled and
         StaleWriter raised: another turn may be running by then. Cancelling the wait leaves nothing behind.
         """
+        if thread in _HELD.get():
+            raise SessionBusy("this very turn holds the session: use what the turn has, or another session")
         queues = self._queues.setdefault(asyncio.get_running_loop(), {})
         queue = queues.setdefault(thread, _Queue())
         if queue.users and strategy == "reject":
@@ -48,11 +51,14 @@ class Turns:
         try:
             async with queue.lock:
                 lease = await self._acquired(thread, strategy)
+                held = Held(lease)
+                token = _HELD.set(_HELD.get() | {thread})
                 try:
                     async with self._renewed(lease):
-                        yield lease
+                        yield held
                 finally:
-                    await self._released(lease)
+                    _HELD.reset(token)
+                    await self._released(lease, clean=held.clean)
         finally:
             queue.users -= 1
             if not queue.users:
@@ -77,7 +83,7 @@ class Turns:
 
     def _give_back(self, asking: asyncio.Future[Any]) -> None:
         if not asking.cancelled() and asking.exception() is None and (lease := asking.result()) is not None:
-            task = asyncio.ensure_future(self._released(lease))
+            task = asyncio.ensure_future(self._released(lease, clean=lease.clean))
             _KEPT.add(task)
             task.add_done_callback(_KEPT.discard)
 
@@ -108,11 +114,10 @@ class Turns:
             raise
         finally:
             renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await asyncio.wait({renewing})
 
-    async def _released(self, lease: Lease) -> None:
-        releasing = asyncio.ensure_future(self._records.acall("release", lease))
+    async def _released(self, lease: Lease, *, clean: bool) -> None:
+        releasing = asyncio.ensure_future(self._records.acall("release", lease, clean))
         _KEPT.add(releasing)
         releasing.add_done_callback(_KEPT.discard)
         with contextlib.suppress(StoreError):  # the lease ends by itself
@@ -121,6 +126,19 @@ class Turns:
 
 _KEPT: set[asyncio.Future[Any]] = set()
 """Releases under way: the loop itself keeps only weak references to tasks."""
+
+
+_HELD: ContextVar[frozenset[str]] = ContextVar("agent_runtime_held_threads", default=frozenset())
+"""The threads whose turns the current task holds: waiting for one of them would be waiting for itself."""
+
+
+class Held:
+    """A lease that is held. `clean` is what the next one will be told: whether this turn left everything in order."""
+
+    __slots__ = ("clean", "lease")
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease, self.clean = lease, lease.clean
 
 
 class _Queue:

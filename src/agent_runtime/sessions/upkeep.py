@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agent_runtime.errors import InputInvalid
+from agent_runtime.errors import CheckpointCorrupt, InputInvalid
 from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps
 from agent_runtime.sessions.chunk_refs import numbers_in, parse_refs
 from agent_runtime.sessions.records import Chunk, Loaded, Row
@@ -36,14 +36,18 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
             if (namespace, channel, number) in done:
                 continue
             done.add((namespace, channel, number))
-            payload = yield from saver.opened_payload(source, data, "chunk", source, namespace, channel, str(number))
+            try:
+                payload = saver.blobs.payload(data, "chunk", source, namespace, channel, str(number))
+            except CheckpointCorrupt as error:
+                yield from saver.refused(source, data, error)
+                raise
             sealed = saver.blobs.close_payload(payload, "chunk", target, namespace, channel, str(number))
             chunks.append(Chunk(channel, number, sealed))
         row, place = loaded.row, (namespace, checkpoint_id)
         content[1] = {**content[1], **({"thread_id": target} if "thread_id" in content[1] else {})}
         sealed = saver.blobs.close(content, "row", target, *place, row.parent_id or "")
         moved = Row(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
-        yield "save", target, moved, chunks, None, saver.ttl_s, content[1].get("run_id")
+        yield "save", target, moved, chunks, None, saver.ttl_s, content[1].get("run_id"), False
         writes = []
         # What tasks wrote after the checkpoint that was asked for belongs to what came after it.
         for write in loaded.writes if checkpoint_id != until else ():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import ToolMessage
@@ -39,7 +41,8 @@ async def once(tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Call
         return await run()
     # LangGraph names a step's task after the checkpoint, so the same step has the same name when it is run again.
     namespace = ((given.get("config") or {}).get("configurable") or {}).get("checkpoint_ns", "")
-    key = f"{namespace}/{call_id}"
+    asked = json.dumps(tool_input, sort_keys=True, default=str)
+    key = f"{namespace}/{call_id}/{blake2b(asked.encode(), digest_size=8).hexdigest()}"
     state, result = await turn.tool_started(key)
     if state == "ended":
         return result

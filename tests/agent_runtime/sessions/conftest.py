@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,25 @@ async def manager(store_url: str) -> AsyncIterator[SessionManager]:
     """A manager on each of the stores in turn."""
     async with open_manager(store_url) as opened:
         yield opened
+
+
+@asynccontextmanager
+async def held_elsewhere(manager: SessionManager, session_id: str) -> AsyncIterator[None]:
+    """Somebody else's turn: what a task starts inside a turn of its own belongs to that turn."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with manager.turn(session_id):
+            begun.set()
+            await over.wait()
+
+    holder = asyncio.create_task(hold())
+    await begun.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        await holder
 
 
 def open_manager(url: str, **settings: Any) -> SessionManager:

@@ -155,7 +155,7 @@ def test_another_version_says_so_and_damage_is_not_taken_for_one() -> None:
     class Newer(Seal):
         def __init__(self) -> None:
             super().__init__(KEY)
-            self._head = bytes((VERSION + 1, 1))
+            self._head = bytes((VERSION + 1,)) + self._head[1:]
 
     with pytest.raises(CheckpointVersion, match=f"version {VERSION + 1}"):
         Seal(KEY).open(Newer().close(b"x", "p"), "p")

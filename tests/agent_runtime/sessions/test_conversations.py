@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from tests.agent_runtime.calls import run_call
-from tests.agent_runtime.sessions.conftest import open_manager
+from tests.agent_runtime.sessions.conftest import held_elsewhere, open_manager
 
 from agent_runtime import (
     AgentContext,
@@ -203,7 +203,7 @@ async def test_turns_wait_for_each_other_or_are_refused(manager: SessionManager)
     results = await asyncio.gather(*(agent.execute(in_session("hi")) for _ in range(20)))
     assert sorted(int(r.output) for r in results) == list(range(1, 21))
     slow = make(manager, [say("x")], sessions={"multitask_strategy": "reject"})
-    async with manager.turn("s1"):
+    async with held_elsewhere(manager, "s1"):
         with pytest.raises(SessionBusy):
             await slow.execute(in_session("hi"))
     assert (await slow.execute(in_session("hi"))).output == "x"
@@ -212,7 +212,7 @@ async def test_turns_wait_for_each_other_or_are_refused(manager: SessionManager)
 async def test_a_wait_is_bounded_and_ends_with_its_deadline(store_url: str) -> None:
     async with open_manager(store_url, max_waiting=1) as manager:
         agent = make(manager, count_humans, runtime={"timeout": {"run": "200ms"}})
-        async with manager.turn("s1"):
+        async with held_elsewhere(manager, "s1"):
             waiting = asyncio.create_task(agent.execute(in_session("hi")))
             await asyncio.sleep(0.05)
             with pytest.raises(SessionBusy, match="wait"):

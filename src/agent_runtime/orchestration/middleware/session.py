@@ -6,8 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from langgraph.errors import GraphDrained
+from langgraph.types import Command
 
-from agent_runtime.errors import CallError, SessionError, StoreError
+from agent_runtime.errors import InputInvalid, SessionError, StaleWriter, StoreError
+from agent_runtime.orchestration.conversation import Resume
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
@@ -38,27 +40,26 @@ class SessionMiddleware(Middleware):
         """Await the call within its turn; raises SessionError, SessionBusy, StaleWriter, StoreError."""
         if context.session_id is None:
             return await next_call(context)
+        begins_anew = not (context.input is None or isinstance(context.input, (Command, Resume)))
         async with self.manager.turn(
             context.session_id,
             agent=context.agent_ref,
+            create=begins_anew,
             strategy=self._strategy,
             ttl_s=self._ttl_s,
             principal=context.principal,
         ) as turn:
             try:
                 result = await next_call(context.with_turn(turn))
+            except (InputInvalid, StaleWriter):  # nothing has happened; or the session is another's now
+                raise
             except GraphDrained:
                 await self._ended(turn, "drained", context)
                 raise
-            except (asyncio.CancelledError, CallError):
+            except (asyncio.CancelledError, Exception):
                 await self._ended(turn, "failed", context)
                 raise
-            except (SessionError, StoreError):  # nothing more can be said to this store
-                raise
-            except Exception:
-                await self._ended(turn, "failed", context)
-                raise
-            if result.status == "completed":
+            if result.status == "completed" and context.progress.ended:
                 await turn.settled()
             await self._ended(turn, "interrupted" if result.status == "interrupted" else "idle", context)
         return result
@@ -71,3 +72,6 @@ class SessionMiddleware(Middleware):
         except asyncio.CancelledError:
             await ending
             raise
+        except (SessionError, StoreError):
+            if status != "failed":  # of a failed turn its own error says more; the lease remembers that it failed
+                raise
