@@ -56,6 +56,7 @@ _DEFAULTS: list[dict[str, Any]] = [
     {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items() if not f.is_required()}
     for cls in _MESSAGES
 ]
+_FIELDS = [frozenset(cls.model_fields) for cls in _MESSAGES]
 _REQUIRED = object()
 
 _ROWS, _ANY = b"r", b"a"
@@ -263,11 +264,26 @@ def _message_content(number: int, message: BaseMessage) -> list[Any]:
 
 
 def _message(number: int, content: Any, kept: dict[str, Any]) -> BaseMessage:
-    # Not validated again: LangChain would read tool calls into a message that was stored without them.
-    cls = _MESSAGES[number]
+    # Put together, not validated again: LangChain would read tool calls into a message that was stored without them.
+    # (pydantic's own model_construct takes sixty times as long for an AIMessage.)
+    cls, defaults, known = _MESSAGES[number], _DEFAULTS[number], _FIELDS[number]
     if not isinstance(content, (str, list)) or not isinstance(kept, dict):
         raise UnreadableBytes("no message")
-    return cls.model_construct(_fields_set={"content", *kept}, content=content, **kept)
+    fields: dict[str, Any] = {"content": content}
+    for name, value in defaults.items():
+        fields[name] = value.copy() if value.__class__ is dict or value.__class__ is list else value
+    extra = {}
+    for name, value in kept.items():
+        if name in known:
+            fields[name] = value
+        else:
+            extra[name] = value
+    made = cls.__new__(cls)
+    object.__setattr__(made, "__dict__", fields)
+    object.__setattr__(made, "__pydantic_fields_set__", {"content", *kept})
+    object.__setattr__(made, "__pydantic_extra__", extra)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
 
 
 def _own_content(value: Any) -> Any:

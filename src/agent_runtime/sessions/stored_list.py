@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from operator import attrgetter, eq
+from operator import attrgetter
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -11,8 +11,8 @@ from langchain_core.messages import BaseMessage
 from agent_runtime.sessions.chunk_refs import Ranges, first_numbers, with_number
 from agent_runtime.sessions.codec import Codec
 
+_LOOKS = (type, attrgetter("__dict__"), attrgetter("__pydantic_extra__"))
 _PLAIN = (str, int, float, bool, type(None), bytes)
-_fields, _extra = attrgetter("__dict__"), attrgetter("__pydantic_extra__")
 
 
 class StoredList:
@@ -61,14 +61,14 @@ class StoredList:
         """How many chunks at the start hold what `items` have there."""
         start = 0
         for index, end in enumerate(self._ends):
-            known, part = self._items[index], items[start:end]
             if end > len(items):
                 return index
-            if known is None or not all(isinstance(item, BaseMessage) for item in part):
+            known, part = self._items[index], items[start:end]
+            if known is None:
                 if self._codec.encode_list(part) != self._payloads[index]:
                     return index
                 self._read(index)  # from now on compared by its items, which takes a tenth of the time
-            elif not (all(map(eq, map(_fields, part), map(_fields, known))) and _same_rest(part, known)):
+            elif not _same(part, known, self._codec):
                 return index
             start = end
         return len(self._ends)
@@ -95,8 +95,11 @@ class StoredList:
         return new
 
 
-def _same_rest(part: list[Any], known: list[Any]) -> bool:
-    return all(map(eq, map(_extra, part), map(_extra, known))) and all(map(eq, map(type, part), map(type, known)))
+def _same(part: list[Any], known: list[Any], codec: Codec) -> bool:
+    try:  # whole lists at once: for a thousand messages a third of what a loop takes
+        return all(list(map(look, part)) == list(map(look, known)) for look in _LOOKS)
+    except AttributeError:  # no messages
+        return codec.encode_list(part) == codec.encode_list(known)
 
 
 def _fresh(value: Any) -> Any:
