@@ -147,6 +147,10 @@ def test_a_key_makes_forging_and_downgrading_impossible() -> None:
         Seal(KEY).open(Seal(None).close(b"x", "p"), "p")
     with pytest.raises(CheckpointCorrupt):
         Seal(KEY).open(Seal(b"other" * 8).close(b"x", "p"), "p")
+    forger = Seal(None)
+    forger._head = Seal(KEY)._head  # knows what a sealed blob looks like, but not the key
+    with pytest.raises(CheckpointCorrupt, match="digest"):
+        Seal(KEY).open(forger.close(b"x", "p"), "p")
     with pytest.raises(ConfigurationError, match="32"):
         Seal(b"short")
 

@@ -105,6 +105,9 @@ async def test_what_an_application_does_to_a_result_does_not_reach_the_conversat
     result = await agent.execute(in_session("b"))
     assert [m.text for m in result.messages] == ["a", "one", "b", "two"]
     assert result.messages[0].additional_kwargs == {}
+    result.messages[0].content = "changed again"
+    result = await agent.execute(in_session("c"))
+    assert [m.text for m in result.messages] == ["a", "one", "b", "two", "c", "three"]
 
 
 async def test_a_person_decides_in_another_process(store_url: str) -> None:
