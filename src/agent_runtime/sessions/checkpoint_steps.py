@@ -47,9 +47,9 @@ class CheckpointSteps:
         self,
         records: Records,
         *,
-        allowed_types: Iterable[type | tuple[str, ...]] = (),
-        mac_key: bytes | None = None,
-        ttl_s: float | None = None,
+        allowed_types: Iterable[type | tuple[str, ...]],
+        mac_key: bytes | None,
+        ttl_s: float | None,
     ) -> None:
         self.records, self.ttl_s = records, ttl_s
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))

@@ -6,7 +6,8 @@ import bisect
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
@@ -243,4 +244,4 @@ class MemoryRecords(Records):
 
     def _expired_sessions(self, now: float, limit: int) -> Iterable[SessionRow]:
         due = (r for r in self._records.values() if not r.gone and r.expires_at is not None and r.expires_at <= now)
-        return [replace(row) for row, _ in zip(due, range(limit), strict=False)]
+        return list(islice(due, limit))

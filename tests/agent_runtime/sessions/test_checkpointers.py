@@ -178,15 +178,8 @@ async def test_pruning_and_deleting_runs_free_the_values_that_nobody_shares(open
         assert len((await stored(saver, "t"))["messages"]) == 8
         await saver.adelete_for_runs(["run-3"])
         assert await saver.aget_tuple(config_of("t")) is None
-        for channel in ("messages", "branch:to:model"):
-            loaded = saver.run(_next_number(saver, channel))
-            assert loaded >= 0
         await saver.adelete_thread("t")
         assert [c async for c in saver.alist(config_of("t"))] == []
-
-
-def _next_number(saver: Any, channel: str) -> Any:
-    return (yield "next_number", "t", "", channel)
 
 
 async def test_a_thread_expires_after_its_last_use(opened: Any) -> None:
