@@ -11,25 +11,11 @@ from pathlib import PurePath
 from typing import Any, cast
 
 import ormsgpack
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    ChatMessage,
-    ChatMessageChunk,
-    FunctionMessage,
-    FunctionMessageChunk,
-    HumanMessage,
-    HumanMessageChunk,
-    RemoveMessage,
-    SystemMessage,
-    SystemMessageChunk,
-    ToolMessage,
-    ToolMessageChunk,
-)
+from langchain_core.messages import BaseMessage
 from pydantic import BaseModel, SecretStr
 
 from agent_runtime.errors import StateNotSerializable
+from agent_runtime.sessions.message_rows import NUMBERS, message_of, row_of
 from agent_runtime.sessions.plain_types import READ, WRITE
 
 _OPTIONS = (
@@ -46,21 +32,13 @@ _READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE, PAIRS = 64, 65, 66, 67, 68, 69
 """The extension types of the format; their numbers are part of it, and none of LangGraph's own serialiser's."""
 
-# Stored by their place in this list: new ones are added at the end, none is ever removed.
-_MESSAGES: list[type[BaseMessage]] = [
-    HumanMessage, AIMessage, ToolMessage, SystemMessage, RemoveMessage, AIMessageChunk, FunctionMessage, ChatMessage,
-    HumanMessageChunk, ToolMessageChunk, SystemMessageChunk, ChatMessageChunk, FunctionMessageChunk,
-]  # fmt: skip
-_MESSAGE_NUMBER = {cls: number for number, cls in enumerate(_MESSAGES)}
-_DEFAULTS: list[dict[str, Any]] = [
-    {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items() if not f.is_required()}
-    for cls in _MESSAGES
-]
-_FIELDS = [frozenset(cls.model_fields) for cls in _MESSAGES]
-_REQUIRED = object()
-
 _ROWS, _ANY = b"r", b"a"
 """How a list is stored: messages as rows, or any values."""
+
+
+def is_of_messages(data: bytes) -> bool:
+    """Whether `Codec.encode_list` stored a list of LangChain's own messages and nothing else."""
+    return data[:1] == _ROWS
 
 
 class UnreadableBytes(ValueError):
@@ -100,18 +78,18 @@ class Codec:
         """The bytes of a list; one of messages alone is stored without a wrapper round each."""
         rows = []
         for item in items:
-            number = _MESSAGE_NUMBER.get(item.__class__)
+            number = NUMBERS.get(item.__class__)
             if number is None:
                 return _ANY + self.encode(items)
-            rows.append(_message_content(number, item))
+            rows.append(row_of(number, item))
         return _ROWS + self.encode(rows)
 
     def decode_list(self, data: bytes) -> list[Any]:
         """The list again; raises UnreadableBytes."""
         found = self.decode(data[1:])
         try:
-            if data[:1] == _ROWS:
-                return [_message(number, content, kept) for number, content, kept in found]
+            if is_of_messages(data):
+                return [message_of(number, content, kept) for number, content, kept in found]
             if data[:1] == _ANY and isinstance(found, list):
                 return found
         except Exception as error:  # pydantic's, for a message that cannot be
@@ -169,9 +147,9 @@ class Codec:
 
     def _default(self, value: Any) -> Any:
         cls = type(value)
-        number = _MESSAGE_NUMBER.get(cls)
+        number = NUMBERS.get(cls)
         if number is not None:
-            return self._pack(MESSAGE, _message_content(number, value))
+            return self._pack(MESSAGE, row_of(number, value))
         if cls is tuple:
             return self._pack(TUPLE, list(value))
         if cls is _Pairs:
@@ -181,8 +159,8 @@ class Codec:
         if (key := _key(cls)) in self._allowed:
             return self._pack(OWN_TYPE, [key, _own_content(value)])
         if isinstance(value, BaseMessage):  # a subclass of the application's: kept as the message that it is
-            base = next(c for c in cls.__mro__ if c in _MESSAGE_NUMBER)
-            number, said, kept = _message_content(_MESSAGE_NUMBER[base], value)
+            base = next(c for c in cls.__mro__ if c in NUMBERS)
+            number, said, kept = row_of(NUMBERS[base], value)
             return self._pack(
                 MESSAGE, [number, said, {n: v for n, v in kept.items() if n in base.model_fields and n != "type"}]
             )
@@ -198,7 +176,7 @@ class Codec:
     def _hook(self, number: int, data: bytes) -> Any:
         content = ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
         if number == MESSAGE:
-            return _message(content[0], content[1], content[2])
+            return message_of(content[0], content[1], content[2])
         if number == TUPLE:
             return tuple(content)
         if number == PAIRS:
@@ -252,38 +230,6 @@ def _hashable(key: Any) -> Any:
 
 def _key(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _message_content(number: int, message: BaseMessage) -> list[Any]:
-    fields = message.__dict__
-    defaults = _DEFAULTS[number]
-    kept = {n: v for n, v in fields.items() if n != "content" and v != defaults.get(n, _REQUIRED)}
-    if message.__pydantic_extra__:
-        kept.update(message.__pydantic_extra__)
-    return [number, fields["content"], kept]
-
-
-def _message(number: int, content: Any, kept: dict[str, Any]) -> BaseMessage:
-    # Put together, not validated again: LangChain would read tool calls into a message that was stored without them.
-    # (pydantic's own model_construct takes sixty times as long for an AIMessage.)
-    cls, defaults, known = _MESSAGES[number], _DEFAULTS[number], _FIELDS[number]
-    if not isinstance(content, (str, list)) or not isinstance(kept, dict):
-        raise UnreadableBytes("no message")
-    fields: dict[str, Any] = {"content": content}
-    for name, value in defaults.items():
-        fields[name] = value.copy() if value.__class__ is dict or value.__class__ is list else value
-    extra = {}
-    for name, value in kept.items():
-        if name in known:
-            fields[name] = value
-        else:
-            extra[name] = value
-    made = cls.__new__(cls)
-    object.__setattr__(made, "__dict__", fields)
-    object.__setattr__(made, "__pydantic_fields_set__", {"content", *kept})
-    object.__setattr__(made, "__pydantic_extra__", extra)
-    object.__setattr__(made, "__pydantic_private__", None)
-    return made
 
 
 def _own_content(value: Any) -> Any:

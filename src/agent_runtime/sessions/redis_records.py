@@ -46,19 +46,21 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
     def _save(
         self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
     ) -> Any:
-        if (thread, run_id) not in self._noted:
-            yield "zadd", f"{self.prefix}:threads", {thread: 0}
-            if run_id is not None:
-                yield "sadd", f"{self.prefix}:run:{run_id}", thread
-                yield "sadd", self._keys(thread)[8], run_id
-            self._noted[thread, run_id] = None
-            while len(self._noted) > 1000:
-                self._noted.popitem(last=False)
         value = _PART.join(((row.parent_id or "").encode(), row.chunks.encode(), row.data))
         head = (_token(guard), "1" if shared else "", row.namespace, row.checkpoint_id)
         pieces: list[Any] = [part for c in chunks for part in (quote(c.channel, safe=""), c.number, c.data)]
         args = [*head, row.parent_id or "", value, _ms(ttl_s), *pieces]
-        answer = yield scripts.SAVE, self._keys(thread), args
+        keys = self._keys(thread)
+        if (thread, run_id) in self._noted:
+            _raise_for((yield scripts.SAVE, keys, args))
+            return
+        notes: list[tuple[Any, ...]] = [("zadd", f"{self.prefix}:threads", {thread: 0})]
+        if run_id is not None:
+            notes += [("sadd", f"{self.prefix}:run:{run_id}", thread), ("sadd", keys[8], run_id)]
+        *_, answer = yield [*notes, (scripts.SAVE, keys, args)]
+        self._noted[thread, run_id] = None
+        while len(self._noted) > 1000:
+            self._noted.popitem(last=False)
         _raise_for(answer)
 
     def _save_writes(

@@ -15,7 +15,6 @@ def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[s
     """Keyword arguments of a connection pool. Nothing is retried behind our back: a reply lost is not a write lost."""
     settings: dict[str, Any] = {
         "max_connections": max_connections,
-        "timeout": timeout_s,
         "socket_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 30,
@@ -54,7 +53,10 @@ def store_error(error: redis.RedisError) -> StoreError:
 
 
 def driven(steps: Any, client: Any) -> Any:
-    """The result of an operation that yields requests: `(script, keys, args)`, or a command with its arguments."""
+    """The result of an operation that yields requests.
+
+    One is `(script, keys, args)`, or a command with its arguments; a list of them goes out at once and runs in order.
+    """
     try:
         request = next(steps)
         while True:
@@ -73,11 +75,23 @@ async def adriven(steps: Any, client: Any) -> Any:
         return stop.value
 
 
-def _sent(client: Any, request: tuple[Any, ...]) -> Any:
-    if len(request) == 3 and isinstance(request[1], list):
+def _sent(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
+    if isinstance(request, list):
+        pipeline = client.pipeline(transaction=False)
+        for each in request:
+            if _is_script(each):  # the whole script: what a pipeline refers to may be unknown to the server
+                pipeline.eval(each[0], len(each[1]), *each[1], *each[2])
+            else:
+                _sent(pipeline, each)
+        return pipeline.execute()
+    if _is_script(request):
         source, keys, args = request
         return _script(client, source)(keys=keys, args=args)
     return getattr(client, request[0])(*request[1:])
+
+
+def _is_script(request: tuple[Any, ...]) -> bool:
+    return len(request) == 3 and isinstance(request[1], list)
 
 
 def _script(client: Any, source: str) -> Any:

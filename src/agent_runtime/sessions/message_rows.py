@@ -1,0 +1,70 @@
+"""LangChain's messages as rows of plain data, and back: by far the most of what a state holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    ChatMessageChunk,
+    FunctionMessage,
+    FunctionMessageChunk,
+    HumanMessage,
+    HumanMessageChunk,
+    RemoveMessage,
+    SystemMessage,
+    SystemMessageChunk,
+    ToolMessage,
+    ToolMessageChunk,
+)
+
+# Stored by their place in this list: new ones are added at the end, none is ever removed.
+_MESSAGES: list[type[BaseMessage]] = [
+    HumanMessage, AIMessage, ToolMessage, SystemMessage, RemoveMessage, AIMessageChunk, FunctionMessage, ChatMessage,
+    HumanMessageChunk, ToolMessageChunk, SystemMessageChunk, ChatMessageChunk, FunctionMessageChunk,
+]  # fmt: skip
+NUMBERS = {cls: number for number, cls in enumerate(_MESSAGES)}
+_DEFAULTS: list[dict[str, Any]] = [
+    {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items() if not f.is_required()}
+    for cls in _MESSAGES
+]
+_FIELDS = [frozenset(cls.model_fields) for cls in _MESSAGES]
+_FRESH = [[(n, v) for n, v in defaults.items() if type(v) in (dict, list)] for defaults in _DEFAULTS]
+_REQUIRED = object()
+
+
+def row_of(number: int, message: BaseMessage) -> list[Any]:
+    """What is stored of a message of the class of this number: the number, its content, and what is no default."""
+    fields = message.__dict__
+    defaults = _DEFAULTS[number]
+    kept = {n: v for n, v in fields.items() if n != "content" and v != defaults.get(n, _REQUIRED)}
+    if message.__pydantic_extra__:
+        kept.update(message.__pydantic_extra__)
+    return [number, fields["content"], kept]
+
+
+def message_of(number: int, content: Any, kept: dict[str, Any]) -> BaseMessage:
+    """The message of a row again; raises ValueError for what is none."""
+    # Put together, not validated again: LangChain would read tool calls into a message that was stored without them.
+    # (pydantic's own model_construct takes sixty times as long for an AIMessage.)
+    cls, defaults, known = _MESSAGES[number], _DEFAULTS[number], _FIELDS[number]
+    if not isinstance(content, (str, list)) or not isinstance(kept, dict):
+        raise ValueError("no message")
+    fields: dict[str, Any] = {"content": content, **defaults}
+    for name, value in _FRESH[number]:
+        fields[name] = value.copy()
+    extra: dict[str, Any] = {}
+    if known.issuperset(kept):
+        fields.update(kept)
+    else:
+        for name, value in kept.items():
+            (fields if name in known else extra)[name] = value
+    made = cls.__new__(cls)
+    object.__setattr__(made, "__dict__", fields)
+    object.__setattr__(made, "__pydantic_fields_set__", {"content", *kept})
+    object.__setattr__(made, "__pydantic_extra__", extra)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
