@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import InvalidUpdateError
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 from agent_runtime.errors import InputInvalid
@@ -99,28 +100,64 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     """
     # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a retry, and drops it.
     config = {"configurable": config["configurable"]}
-    snapshot = await _saved_state(agent, config)
-    written = [m for task in snapshot.tasks for m in messages_in(task.result)] if snapshot is not None else []
-    if snapshot is not None and (spoken := [m for m in written if not isinstance(m, ToolMessage)]):
+    left = await _left(agent, config)
+    if left is not None and any(not isinstance(m, ToolMessage) for m in left.messages):
         # The model had answered, and only its task's own record says so: a new input would discard that.
-        await agent.aupdate_state(config, {"messages": spoken}, as_node=snapshot.next[0])
-        snapshot = await _saved_state(agent, config)
-    calls, told = _last_calls(messages_in(snapshot.values) if snapshot is not None else [])
-    if snapshot is None or calls.keys() <= told.keys():
+        await _update(agent, config, left, [m for m in left.messages if not isinstance(m, ToolMessage)], left.others)
+        left = await _left(agent, config)
+    calls, told = _last_calls(messages_in(left.snapshot.values) if left is not None else [])
+    if left is None or calls.keys() <= told.keys():
         await turn.settled()
         return
-    effects = await _effects(turn, snapshot)
-    answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
+    effects, others = await _effects(turn, left.snapshot), left.others.copy()
+    answers = {m.tool_call_id: m for m in left.messages if isinstance(m, ToolMessage)} | told
     for call_id, call in calls.items():
-        known = [m for m in _tool_messages(effects.get(call_id)) if m.tool_call_id == call_id]
+        messages, other = _parts(effects.get(call_id))
+        known = [m for m in messages if m.tool_call_id == call_id]
         if call_id not in answers and known:
             answers[call_id] = known[-1]
+            others += other
         elif call_id not in answers:
             text = UNKNOWN if call_id in effects else STOPPED
             answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
-    as_node = snapshot.next[0] if snapshot.next else None
-    await agent.aupdate_state(config, {"messages": [answers[call_id] for call_id in calls]}, as_node=as_node)
+    await _update(agent, config, left, [answers[call_id] for call_id in calls], others)
     await turn.settled()
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """Where an unfinished turn stands: its last checkpoint, and what the tasks that had finished then wrote."""
+
+    snapshot: StateSnapshot
+    messages: list[BaseMessage]
+    others: list[tuple[str, Any]]
+
+
+async def _left(agent: Any, config: RunnableConfig) -> _Left | None:
+    # The checkpoint itself: asked for the thread, LangGraph shows finished tasks' writes as if they were applied.
+    saved = await agent.checkpointer.aget_tuple(config)
+    if saved is None:
+        return None
+    configurable = {**config["configurable"], "checkpoint_id": saved.checkpoint["id"]}
+    written = [w[1:] for w in saved.pending_writes or () if w[1] in agent.stream_channels_list]
+    return _Left(
+        await agent.aget_state({"configurable": configurable}),
+        [m for name, value in written if name == "messages" for m in messages_in({name: value})],
+        [(name, value) for name, value in written if name != "messages"],
+    )
+
+
+async def _update(
+    agent: Any, config: RunnableConfig, left: _Left, messages: list[Any], others: list[tuple[str, Any]]
+) -> None:
+    as_node = left.snapshot.next[0] if left.snapshot.next else None
+    update: Command[Any] = Command(update={"messages": messages})
+    try:
+        # A command each: several tasks may have written to one channel.
+        written: list[Command[Any]] = [Command(update={name: value}) for name, value in others]
+        await agent.aupdate_state(config, [update, *written], as_node=as_node)
+    except InvalidUpdateError:  # what they wrote does not go together; that is why the turn had no end
+        await agent.aupdate_state(config, update, as_node=as_node)
 
 
 async def _effects(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
@@ -134,22 +171,14 @@ async def _effects(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
     return found
 
 
-def _tool_messages(result: Any) -> list[ToolMessage]:
+def _parts(result: Any) -> tuple[list[ToolMessage], list[tuple[str, Any]]]:
+    """The messages in what a tool returned, and what else it wrote to the state."""
+    update: Mapping[str, Any] = {}
     if isinstance(result, Command):
         update = result.update if isinstance(result.update, Mapping) else {}
         result = update.get("messages", [])
     found = result if isinstance(result, list) else [result]
-    return [m for m in found if isinstance(m, ToolMessage)]
-
-
-async def _saved_state(agent: Any, config: RunnableConfig) -> StateSnapshot | None:
-    """The latest checkpoint itself. Asked for the thread, LangGraph shows finished tasks' writes as if applied."""
-    saved = await agent.checkpointer.aget_tuple(config)
-    if saved is None:
-        return None
-    configurable = {**config["configurable"], "checkpoint_id": saved.checkpoint["id"]}
-    snapshot: StateSnapshot = await agent.aget_state({"configurable": configurable})
-    return snapshot
+    return [m for m in found if isinstance(m, ToolMessage)], [i for i in update.items() if i[0] != "messages"]
 
 
 def _last_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from langchain.agents import AgentState, create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.tools import InjectedToolCallId, tool
+from langgraph.types import Command
 from tests.agent_runtime.calls import run_call
 from tests.agent_runtime.sessions.conftest import held_elsewhere, open_manager
 
 from agent_runtime import (
     AgentContext,
+    AgentExecutor,
     AgentFactory,
     AgentTemplate,
     CallDrained,
@@ -25,10 +29,13 @@ from agent_runtime import (
     SessionBusy,
     SessionGone,
     SessionManager,
+    SessionMiddleware,
     SessionNotFound,
+    gated,
 )
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.tools.effects import SIDE_EFFECT_UNKNOWN
+from agent_runtime.tools.gated_tool import gated_tool
 
 EFFECTS: list[str] = []
 
@@ -38,6 +45,13 @@ async def pay(amount: int) -> str:
     """Pay an amount."""
     EFFECTS.append(f"pay {amount}")
     return f"paid {amount}"
+
+
+@tool
+async def hang() -> str:
+    """Hang."""
+    await asyncio.sleep(30)
+    return "never"
 
 
 def count_humans(messages: list[Any]) -> Any:
@@ -165,19 +179,9 @@ async def test_a_new_message_instead_of_a_decision_drops_the_pending_action(mana
 
 
 async def test_a_cancelled_tool_leaves_no_open_call(manager: SessionManager) -> None:
-    started = asyncio.Event()
-
-    @tool
-    async def hang() -> str:
-        """Hang."""
-        started.set()
-        await asyncio.sleep(30)
-        return "never"
-
     script = lambda m: say(f"{len(m)}") if m[-1].text != "go" else say("", ("pay", {"amount": 1}), ("hang", {}))  # noqa: E731
     agent = make(manager, script, pay, hang)
     call = asyncio.create_task(agent.execute(in_session("go")))
-    await started.wait()
     while not any((await manager.checkpointer.records.acall("tool_list", "default:s1")).values()):
         await asyncio.sleep(0.01)  # until the payment's result is recorded
     call.cancel()
@@ -190,6 +194,43 @@ async def test_a_cancelled_tool_leaves_no_open_call(manager: SessionManager) -> 
     assert paid.text == "paid 1"  # what was done is told as done
     assert "not known" in hung.text
     assert EFFECTS == ["pay 1"]
+
+
+class Notes(AgentState[Any]):
+    """A state in which tools keep notes, and one thing of which there is one."""
+
+    notes: Annotated[list[str], operator.add]
+    place: str
+
+
+@tool
+async def note(text: str, tool_call_id: Annotated[str, InjectedToolCallId], place: str = "") -> Command[Any]:
+    """Keep a note."""
+    placed = {"place": place} if place else {}
+    return Command(update={"notes": [text], **placed, "messages": [ToolMessage("noted", tool_call_id=tool_call_id)]})
+
+
+@pytest.mark.parametrize("places", [("", ""), ("here", "there")])
+async def test_what_finished_tools_wrote_is_kept_when_another_was_stopped(
+    manager: SessionManager, places: tuple[str, str]
+) -> None:
+    calls = [("note", {"text": str(number), "place": place}) for number, place in enumerate(places)]
+    script = lambda m: say("", *calls, ("hang", {})) if m[-1].text == "go" else say("ok")  # noqa: E731
+    tools = [gated_tool(note), gated_tool(hang)]
+    model = gated(ScriptedChatModel(script=script))
+    graph = create_agent(model, tools, state_schema=Notes, checkpointer=manager.checkpointer)
+    agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
+    call = asyncio.create_task(agent.execute(in_session("go")))
+    while sum(map(bool, (await manager.checkpointer.records.acall("tool_list", "default:s1")).values())) < 2:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.wait([call])
+    result = await agent.execute(in_session("and now?"))
+    assert [m.type for m in result.messages] == ["human", "ai", "tool", "tool", "tool", "human", "ai"]
+    assert [m.text for m in result.messages[2:4]] == ["noted", "noted"]
+    state = (await graph.aget_state({"configurable": {"thread_id": "default:s1"}})).values
+    # Two tools cannot both say what there is one of: LangGraph refuses that, and the conversation goes on without.
+    assert sorted(state.get("notes", [])) == ([] if all(places) else ["0", "1"])
 
 
 async def test_a_failed_turn_is_continued_without_repeating_an_effect(manager: SessionManager) -> None:
