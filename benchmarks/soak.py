@@ -168,7 +168,7 @@ def crashes() -> dict[str, Any]:
                 where.mkdir()
                 address = f"redis://127.0.0.1:{server.port}?prefix={mode}"
                 url = f"sqlite:{where / 's.db'}" if store == "sqlite" else address
-                counts[where.name] = check_crashes(url, mode, where, stride=1)
+                counts[where.name] = check_crashes(url, mode, where, stride=1, timeout_s=600)
     return counts
 
 

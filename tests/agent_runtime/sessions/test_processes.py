@@ -58,10 +58,10 @@ def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(shared_url: 
     check_crashes(shared_url, mode, tmp_path, stride=4)
 
 
-def check_crashes(url: str, mode: str, folder: Path, *, stride: int) -> int:
+def check_crashes(url: str, mode: str, folder: Path, *, stride: int, timeout_s: float = 110) -> int:
     """Kill, restart and check at every `stride`-th boundary of a turn; returns how many that were."""
     command = [sys.executable, str(HERE / "crash.py"), url, mode, str(folder), str(stride)]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=timeout_s)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) * stride > 40
