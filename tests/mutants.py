@@ -91,8 +91,8 @@ MUTANTS = [
     Mutant("reserved keys are let through", f"{O}/reserved.py", "if key in RESERVED or", "if False or", f"{CONVERSATIONS} -k may_not_set"),
     Mutant("secrets are stored", f"{SESSIONS}/blobs.py", "if not _is_credential(name)", "if True", f"{CONVERSATIONS} -k credentials"),
     Mutant("a drain cuts what runs", f"{O}/drain.py", '            control.request_drain("shutdown")\n', "            pass\n", f"{CONVERSATIONS} -k deploy"),
-    Mutant("an evicting server is accepted", f"{SESSIONS}/redis_server.py", 'if policy != "noeviction":', "if False:", "sessions/test_redis_faults.py -k evict"),
-    Mutant("a server without a log is accepted", f"{SESSIONS}/redis_server.py", 'if durable and not persistence.get("aof_enabled"):', "if False:", "sessions/test_redis_faults.py -k append_only"),
+    Mutant("an evicting server is accepted", "stores/redis_server.py", 'if policy != "noeviction":', "if False:", "sessions/test_redis_faults.py -k evict"),
+    Mutant("a server without a log is accepted", "stores/redis_server.py", 'if durable and not persistence.get("aof_enabled"):', "if False:", "sessions/test_redis_faults.py -k append_only"),
     Mutant("bus grows without bound", "event_bus/bus.py", "deque(maxlen=buffer)", "deque()", "event_bus/test_bus.py -k drops_the_oldest"),
 ]  # fmt: skip
 

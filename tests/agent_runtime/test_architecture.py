@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(p for p in SRC.rglob("*.py"))
 
 LEVELS = {
-    "chunks": 0, "types": 0, "errors": 1, "event_bus": 2,
+    "chunks": 0, "types": 0, "errors": 1, "event_bus": 2, "stores": 2,
     "template": 3, "registry": 3, "tools": 3, "models": 3, "callback_handler": 3, "monitoring": 3,
     "sessions": 3,
     "orchestration": 4, "assembly": 5, "components": 5, "factory": 5, "testing": 6, "cli": 7,

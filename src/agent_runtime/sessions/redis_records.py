@@ -20,8 +20,8 @@ from agent_runtime.sessions.records import (
     Row,
     Write,
 )
-from agent_runtime.sessions.redis_connection import RedisConnection
 from agent_runtime.sessions.redis_sessions import RedisSessions
+from agent_runtime.stores.redis_connection import RedisConnection
 
 _PART = b"\x1e"
 _PARTS_OF_A_KEY = "tricwvqxu"

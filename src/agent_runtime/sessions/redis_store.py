@@ -24,8 +24,8 @@ from langgraph.store.base import (
 from agent_runtime.sessions.blobs import Blobs
 from agent_runtime.sessions.codec import Codec
 from agent_runtime.sessions.records import SEPARATOR
-from agent_runtime.sessions.redis_connection import RedisConnection
 from agent_runtime.sessions.seal import Seal
+from agent_runtime.stores.redis_connection import RedisConnection
 
 _KEY = "\x1e"
 _PAGE = 500

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from agent_runtime.errors import CheckpointCorrupt, StaleWriter, StoreFull, StoreTimeout, StoreUnavailable
+from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.sessions.chunk_refs import parse_refs
 from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
 from agent_runtime.sessions.sqlite_sessions import SESSION_TABLES, SqliteSessions
@@ -40,67 +35,13 @@ _OF_A_THREAD = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
 
 
 class SqliteRecords(SqliteSessions, Records):
-    """Every operation is one transaction on one connection; async callers wait for a thread of its own.
+    """Every operation is one transaction. See SqliteFile for the arguments."""
 
-    Args:
-        path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
-        busy_timeout_s: how long to wait for another process's transaction before StoreTimeout.
-        synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
-    """
+    TABLES = _TABLES + SESSION_TABLES
 
-    def __init__(
-        self, path: str | Path, *, busy_timeout_s: float = 5.0, synchronous: Literal["full", "normal"] = "full"
-    ) -> None:
-        self.path = str(path)
-        if self.path != ":memory:":
-            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            if self.path != ":memory:":
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # conversations are their owner's
-            self._db = sqlite3.connect(
-                self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(f"PRAGMA synchronous={synchronous}")
-            self._db.executescript(_TABLES + SESSION_TABLES)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"'{self.path}' cannot be used as a session store: {error}") from error
-        self._lock = threading.RLock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
+    def __init__(self, path: str | Path, **settings: Any) -> None:
+        super().__init__(path, **settings)
         self._swept_at = 0.0
-
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name; blocks while another thread or process writes."""
-        with self._lock:
-            try:
-                return getattr(self, f"_{operation}")(*args)
-            except sqlite3.Error as error:
-                raise _store_error(error, self.path) from error
-
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
-        try:
-            asked = asyncio.get_running_loop().run_in_executor(self._worker, lambda: self.call(operation, *args))
-        except RuntimeError as error:
-            raise StoreUnavailable(f"'{self.path}' has been closed") from error
-        return await asked
-
-    async def aclose(self) -> None:
-        """Close the file."""
-        self._worker.shutdown(wait=True)
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._db
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # SQLite may have rolled back by itself: a full disk
-                self._db.execute("ROLLBACK")
-            raise
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 
@@ -250,12 +191,3 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _quarantined(self, thread: str) -> Iterable[Any]:
         return self._db.execute("SELECT place, data FROM quarantine WHERE thread=?", (thread,)).fetchall()
-
-
-def _store_error(error: sqlite3.Error, path: str) -> Exception:
-    text = str(error)
-    if "locked" in text or "busy" in text:
-        return StoreTimeout(f"another process holds '{path}': {text}")
-    if "full" in text or "too big" in text:
-        return StoreFull(f"'{path}': {text}")
-    return StoreUnavailable(f"'{path}': {text}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from agent_runtime.sessions.records import Guard, Lease, SessionRow
+from agent_runtime.stores.sqlite_file import SqliteFile
 
 SESSION_TABLES = """
 CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL,
@@ -20,13 +19,8 @@ CREATE INDEX IF NOT EXISTS sessions_expiry ON sessions (expires_at) WHERE gone='
 _COLUMNS = "key, tenant, user, created_at, expires_at, data, gone"
 
 
-class SqliteSessions:
+class SqliteSessions(SqliteFile):
     """The part of SqliteRecords that is not about checkpoints."""
-
-    _db: sqlite3.Connection
-
-    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
-        raise NotImplementedError
 
     def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
         raise NotImplementedError

@@ -19,7 +19,7 @@ from langgraph.store.sqlite.aio import AsyncSqliteStore
 
 from agent_runtime import AgentFactory, AgentTemplate, CheckpointCorrupt, ConfigurationError, TemplateError
 from agent_runtime.sessions import RedisStore
-from agent_runtime.sessions.redis_connection import RedisConnection
+from agent_runtime.stores.redis_connection import RedisConnection
 from agent_runtime.testing import ScriptedChatModel, say
 
 

@@ -13,7 +13,7 @@ import redis
 import redis.asyncio as aioredis
 
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable
-from agent_runtime.sessions.redis_server import adriven, check_server, connect_settings, driven, store_error
+from agent_runtime.stores.redis_server import adriven, check_server, connect_settings, driven, store_error
 
 Steps: TypeAlias = Generator[Any, Any, Any]
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}

@@ -1,0 +1,6 @@
+"""Where what outlives a call is kept: one connection to Redis, one to a SQLite file, for everything that stores."""
+
+from agent_runtime.stores.redis_connection import RedisConnection
+from agent_runtime.stores.sqlite_file import SqliteFile
+
+__all__ = ["RedisConnection", "SqliteFile"]

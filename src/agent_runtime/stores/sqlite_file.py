@@ -1,0 +1,91 @@
+"""One SQLite file (WAL): durable, for any number of processes on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
+
+
+class SqliteFile:
+    """Runs operations (methods named after them, with an underscore) on one connection.
+
+    Async callers wait for a thread of its own. A subclass says its `TABLES`.
+
+    Args:
+        path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
+        busy_timeout_s: how long to wait for another process's transaction before StoreTimeout.
+        synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
+
+    Raises StoreUnavailable when the file cannot be used.
+    """
+
+    TABLES: ClassVar[str]
+
+    def __init__(
+        self, path: str | Path, *, busy_timeout_s: float = 5.0, synchronous: Literal["full", "normal"] = "full"
+    ) -> None:
+        self.path = str(path)
+        try:
+            if self.path != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # what is in it is its owner's
+            self._db = sqlite3.connect(
+                self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={synchronous}")
+            self._db.executescript(self.TABLES)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"'{self.path}' cannot be used as a store: {error}") from error
+        self._lock = threading.RLock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; blocks while another thread or process writes. Raises StoreError."""
+        with self._lock:
+            try:
+                return getattr(self, f"_{operation}")(*args)
+            except sqlite3.Error as error:
+                raise self._store_error(error) from error
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._worker, lambda: self.call(operation, *args))
+        except RuntimeError as error:
+            raise StoreUnavailable(f"'{self.path}' has been closed") from error
+        return await asked
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        self._worker.shutdown(wait=True)
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite may have rolled back by itself: a full disk
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _store_error(self, error: sqlite3.Error) -> StoreError:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            return StoreTimeout(f"another process holds '{self.path}': {text}")
+        if "full" in text or "too big" in text:
+            return StoreFull(f"'{self.path}': {text}")
+        return StoreUnavailable(f"'{self.path}': {text}")
