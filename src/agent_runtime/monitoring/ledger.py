@@ -1,0 +1,154 @@
+"""What the money ledger keeps and answers: accounts, holds, endings. Amounts are whole micro-USD and tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+MICRO = 1_000_000
+"""Micro-USD in a USD."""
+KEPT_S = 24 * 3600.0
+"""How long an operation is remembered after its end: the same one again changes nothing that long."""
+ACCOUNT_KEPT_S = 40 * 24 * 3600.0
+"""How long an account is kept after its period."""
+SPEND_KEPT_S = 400 * 24 * 3600.0
+"""How long spending stands in reports."""
+
+
+class Amount(NamedTuple):
+    """Money and tokens."""
+
+    micro_usd: int = 0
+    tokens: int = 0
+
+
+NOTHING = Amount()
+
+
+class Account(NamedTuple):
+    """A budget of one scope in one period: `tenant=acme/day=2026-11-21`.
+
+    `ends_at` is when the period is over, in seconds since the epoch; None when it never is.
+    """
+
+    key: str
+    limit_micro_usd: int | None
+    limit_tokens: int | None
+    ends_at: float | None = None
+
+
+class SpendLabels(NamedTuple):
+    """Whose spending it is, in reports."""
+
+    tenant: str
+    user: str
+    template: str
+    model: str
+
+
+class Spend(NamedTuple):
+    """One model call in reports; `estimated` and `unknown` count calls whose cost is no exact one."""
+
+    labels: SpendLabels
+    calls: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    micro_usd: int = 0
+    estimated: int = 0
+    unknown: int = 0
+
+
+class Ending(NamedTuple):
+    """The end of an operation: what it cost in the end, and what is to be seen of it in reports."""
+
+    operation_id: str
+    amount: Amount
+    spends: tuple[Spend, ...] = ()
+
+
+class Reservation(NamedTuple):
+    """What is asked for: at least `least`, at best `wanted`, on every account at once, for `ttl_s` seconds."""
+
+    operation_id: str
+    accounts: tuple[Account, ...]
+    least: Amount
+    wanted: Amount
+    ttl_s: float
+
+
+class Charge(NamedTuple):
+    """What an ending changed on an account: `spent` is the sum after it, `amount` what it added."""
+
+    key: str
+    spent: Amount
+    amount: Amount
+
+
+class Refusal(NamedTuple):
+    """The account that had too little left."""
+
+    key: str
+    spent: Amount
+    held: Amount
+
+
+class Answer(NamedTuple):
+    """`granted` is None when the reservation was refused, or when nothing was asked for."""
+
+    granted: Amount | None
+    refusal: Refusal | None
+    charges: tuple[Charge, ...]
+
+
+@dataclass(slots=True)
+class Balance:
+    """An account as it stands; the limits are those of the last reservation."""
+
+    spent_micro_usd: int = 0
+    held_micro_usd: int = 0
+    spent_tokens: int = 0
+    held_tokens: int = 0
+    limit_micro_usd: int | None = None
+    limit_tokens: int | None = None
+    ends_at: float | None = None
+
+    def left(self, account: Account) -> tuple[int | None, int | None]:
+        """What a reservation may still take, of each kind; None is no limit."""
+        usd, tokens = account.limit_micro_usd, account.limit_tokens
+        return (
+            None if usd is None else usd - self.spent_micro_usd - self.held_micro_usd,
+            None if tokens is None else tokens - self.spent_tokens - self.held_tokens,
+        )
+
+
+class Ledger(ABC):
+    """Accounts, and the holds on them. Every operation is atomic and, by its operation ids, safe to repeat.
+
+    `call` runs one for a sync caller, `acall` for an async one. Raises StoreError when the store fails; whether an
+    operation that failed so took effect is not known: repeat it with the same ids.
+    """
+
+    @abstractmethod
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name and return its result."""
+
+    @abstractmethod
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """`call` for async callers."""
+
+    async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
+        """Close what was opened here."""
+
+
+OPERATIONS: dict[str, str] = {
+    "transact": "([Ending], Reservation or None) -> Answer: first the endings, then the reservation, in one step",
+    "balances": "() -> {key: Balance}",
+    "report": "(since_s, until_s) -> [(hour_s, Spend)], whole hours since the epoch",
+    "sweep": "() -> how many abandoned holds were charged at their estimate",
+}
+"""The operations by name; each backend has a method of this name, after an underscore."""

@@ -1,0 +1,217 @@
+"""The ledger: nothing is spent twice, nothing above a budget, on memory, SQLite and Redis alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent_runtime.monitoring.ledger import (
+    KEPT_S,
+    Account,
+    Amount,
+    Answer,
+    Balance,
+    Ending,
+    Ledger,
+    Reservation,
+    Spend,
+    SpendLabels,
+)
+from agent_runtime.monitoring.memory_ledger import MemoryLedger
+from agent_runtime.monitoring.redis_ledger import RedisLedger
+from agent_runtime.monitoring.sqlite_ledger import SqliteLedger
+
+TENANT, GLOBAL = Account("tenant=acme/day=2026-11-21", 1000, None), Account("global/total", None, 500)
+LABELS = SpendLabels("acme", "bob", "analyst", "gpt-5")
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
+    """An empty ledger on each of the stores in turn."""
+    async for made in opened(request.param, tmp_path, request):
+        yield made
+
+
+async def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> AsyncIterator[Ledger]:
+    made: Any
+    if kind == "memory":
+        made = MemoryLedger()
+    elif kind == "sqlite":
+        made = SqliteLedger(folder / "ledger.db")
+    else:
+        made = RedisLedger(request.getfixturevalue("redis_url"), prefix=uuid.uuid4().hex)
+    yield made
+    await made.aclose()
+
+
+def asked(
+    operation_id: str,
+    wanted: tuple[int, int],
+    least: tuple[int, int] | None = None,
+    *accounts: Account,
+    ttl_s: float = 60,
+) -> Reservation:
+    return Reservation(name, accounts or (TENANT, GLOBAL), Amount(*(least or wanted)), Amount(*wanted), ttl_s)
+
+
+async def transact(ledger: Ledger, endings: list[Ending], reservation: Reservation | None = None) -> Answer:
+    answer: Answer = await ledger.acall("transact", endings, reservation)
+    return answer
+
+
+async def test_a_reservation_holds_on_every_account_or_on_none(ledger: Ledger) -> None:
+    assert (await transact(ledger, [], asked("a", (600, 100)))).granted == (600, 100)
+    refused = await transact(ledger, [], asked("b", (600, 100)))
+    assert refused.granted is None
+    assert refused.refusal == ("tenant=acme/day=2026-11-21", (0, 0), (600, 100))
+    refused = await transact(ledger, [], asked("c", (100, 450)))
+    assert refused.refusal is not None
+    assert refused.refusal.key == "global/total"
+    balances = await ledger.acall("balances")
+    assert balances["global/total"] == Balance(0, 600, 0, 100, None, 500, None)
+    assert balances[TENANT.key].held_micro_usd == 600
+
+
+async def test_what_is_left_is_granted_when_it_is_enough(ledger: Ledger) -> None:
+    await transact(ledger, [], asked("a", (700, 100)))
+    assert (await transact(ledger, [], asked("b", (600, 600), (300, 400)))).granted == (300, 400)
+    assert (await transact(ledger, [], asked("c", (600, 600), (1, 0)))).granted is None
+
+
+async def test_settling_replaces_the_estimate_and_says_what_changed(ledger: Ledger) -> None:
+    await transact(ledger, [], asked("a", (600, 100)))
+    answer = await transact(ledger, [Ending("a", Amount(250, 40))], asked("b", (750, 100)))
+    assert answer.granted == (750, 100)
+    assert answer.charges == (
+        (TENANT.key, (250, 40), (250, 40)),
+        (GLOBAL.key, (250, 40), (250, 40)),
+    )
+    balance = (await ledger.acall("balances"))[TENANT.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd, balance.limit_micro_usd) == (250, 750, 1000)
+
+
+async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
+    for _ in range(3):
+        assert (await transact(ledger, [], asked("a", (600, 100)))).granted == (600, 100)
+    spend = Spend(LABELS, input_tokens=30, output_tokens=10, micro_usd=250)
+    for _ in range(3):
+        await transact(ledger, [Ending("a", Amount(250, 40), (spend,))])
+    balance = (await ledger.acall("balances"))[TENANT.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (250, 0)
+    now = time.time()
+    ((hour, found),) = await ledger.acall("report", now - 3600, now + 3600)
+    assert found == spend
+    assert 0 <= now - hour < 3601
+
+
+async def test_an_abandoned_hold_is_charged_and_a_late_end_corrects_it(ledger: Ledger) -> None:
+    await transact(ledger, [], asked("a", (600, 100), ttl_s=0.05))
+    await transact(ledger, [], asked("kept", (100, 10)))
+    await asyncio.sleep(0.1)
+    assert await ledger.acall("sweep") == 1
+    balance = (await ledger.acall("balances"))[TENANT.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (600, 100)
+    answer = await transact(ledger, [Ending("a", Amount(200, 20))])
+    assert answer.charges[0] == (TENANT.key, (200, 20), (-400, -80))
+    balance = (await ledger.acall("balances"))[TENANT.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 100)
+
+
+async def test_spending_without_a_hold_is_reported_once(ledger: Ledger) -> None:
+    spends = (Spend(LABELS, micro_usd=5), Spend(LABELS._replace(model="other model", user=""), unknown=1))
+    for _ in range(2):
+        assert (await transact(ledger, [Ending("x", Amount(), spends)])).charges == ()
+    await transact(ledger, [Ending("y", Amount(), spends[:1])])
+    found = [spend for _, spend in await ledger.acall("report", 0, time.time() + 1)]
+    assert sorted(found) == sorted([Spend(LABELS, calls=2, micro_usd=10), spends[1]])
+    assert await ledger.acall("report", 0, 3600) == []
+
+
+async def test_a_thousand_at_once_stay_within_the_budget(ledger: Ledger) -> None:
+    only = (Account("tenant=a b/=c", 10_000, None),)
+
+    async def one(number: int) -> int:
+        while True:
+            answer = await transact(ledger, [], Reservation(str(number), only, Amount(30), Amount(30), 60))
+            if answer.granted is not None:
+                break
+            assert answer.refusal is not None
+            if answer.refusal.held.micro_usd == 0:  # nobody will give anything back
+                return 0
+            await asyncio.sleep(0)
+        await transact(ledger, [Ending(str(number), Amount(25))])
+        return 25
+
+    spent = sum(await asyncio.gather(*(one(number) for number in range(1000))))
+    balance = (await ledger.acall("balances"))[only[0].key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (spent, 0)
+    assert 10_000 - 30 < spent <= 10_000
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_operations_and_old_accounts_are_forgotten(kind: str, tmp_path: Path) -> None:
+    now = [1000.0]
+    clock = lambda: now[0]  # noqa: E731
+    ledger: Any = MemoryLedger(clock=clock) if kind == "memory" else SqliteLedger(tmp_path / "l.db", clock=clock)
+    day = Account("tenant=a/day=1970-01-01", 100, None, ends_at=86_400.0)
+    ledger.call("transact", [], asked("a", (50, 0), None, day))
+    ledger.call("transact", [Ending("a", Amount(50), (Spend(LABELS, micro_usd=50),))], None)
+    now[0] += KEPT_S + 1
+    ledger.call("sweep")
+    assert "tenant=a/day=1970-01-01" in ledger.call("balances")
+    now[0] += 500 * 86_400
+    ledger.call("sweep")
+    assert ledger.call("balances") == {}
+    assert ledger.call("report", 0, now[0]) == []
+    assert ledger._book._pages.operation("a") is None
+    await ledger.aclose()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "end"]),
+        st.integers(0, 5),  # which operation
+        st.integers(0, 700),
+        st.integers(0, 300),
+        st.integers(0, 2),  # which accounts
+    ),
+    max_size=12,
+)
+SETS = [(TENANT, GLOBAL), (GLOBAL,), (TENANT,)]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_the_stores_agree_with_the_book(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if kind == "redis":
+        request.getfixturevalue("redis_url")  # not inside the event loop of an example
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(steps=STEPS)
+    def agree(steps: list[tuple[str, int, int, int, int]]) -> None:
+        model, folder = MemoryLedger(), tmp_path / uuid.uuid4().hex
+        real: Any = (
+            SqliteLedger(folder / "l.db", synchronous="normal")
+            if kind == "sqlite"
+            else RedisLedger(request.getfixturevalue("redis_url"), prefix=uuid.uuid4().hex)
+        )
+        for kind_of_step, number, usd, tokens, accounts in steps:
+            args: tuple[Any, ...]
+            if kind_of_step == "end":
+                args = ([Ending(str(number), Amount(usd, tokens), (Spend(LABELS, micro_usd=usd),))], None)
+            else:
+                least = (usd // 2, tokens // 2)
+                args = ([], asked(str(number), (usd, tokens), least, *SETS[accounts]))
+            assert real.call("transact", *args) == model.call("transact", *args)
+        assert real.call("balances") == dict(sorted(model.call("balances").items()))
+        assert [s for _, s in real.call("report", 0, 2e10)] == [s for _, s in model.call("report", 0, 2e10)]
+        asyncio.run(real.aclose())
+
+    await asyncio.to_thread(agree)
