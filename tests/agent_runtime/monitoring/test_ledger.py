@@ -59,7 +59,7 @@ def asked(
     *accounts: Account,
     ttl_s: float = 60,
 ) -> Reservation:
-    return Reservation(name, accounts or (TENANT, GLOBAL), Amount(*(least or wanted)), Amount(*wanted), ttl_s)
+    return Reservation(operation_id, accounts or (TENANT, GLOBAL), Amount(*(least or wanted)), Amount(*wanted), ttl_s)
 
 
 async def transact(ledger: Ledger, endings: list[Ending], reservation: Reservation | None = None) -> Answer:
