@@ -13,7 +13,7 @@ from langgraph.errors import GraphBubbleUp
 
 from agent_runtime.errors import ConfigurationError, LimitExceeded
 from agent_runtime.models.run import LEDGER
-from agent_runtime.monitoring.prices import price_usd
+from agent_runtime.monitoring.prices import PRICES
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -143,7 +143,8 @@ class ModelCall:
         usage, estimated = self._usage, False
         if usage is None or not whole:
             usage, estimated = self._estimate(usage), True
-        cost = price_usd(self.provider, self.model, usage)
+        price = PRICES.price(self.provider, self.model)
+        cost = None if price is None else price.cost_usd(usage)
         with LEDGER:
             for run in self.run.lineage:
                 _add(run.context.usage, usage, cost, estimated=estimated)

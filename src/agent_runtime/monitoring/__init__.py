@@ -1,5 +1,5 @@
 """What is counted about calls."""
 
-from agent_runtime.monitoring.prices import price_usd
+from agent_runtime.monitoring.prices import PriceTable
 
-__all__ = ["price_usd"]
+__all__ = ["PriceTable"]

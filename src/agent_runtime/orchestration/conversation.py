@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Command, Interrupt, StateSnapshot
@@ -14,6 +14,7 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from agent_runtime.errors import InputInvalid
 from agent_runtime.orchestration.messages import agent_input, messages_in
 from agent_runtime.sessions.turn import Turn
+from agent_runtime.tools.effects import place_of_effect
 from agent_runtime.types import AgentContext
 
 STOPPED = "This tool call was stopped before it answered; it did not run."
@@ -101,26 +102,30 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a retry, and drops it.
     config = {"configurable": config["configurable"]}
     left = await _left(agent, config)
-    if left is not None and any(not isinstance(m, ToolMessage) for m in left.messages):
+    if left is not None and any(isinstance(m, AIMessage) for m in left.messages):
         # The model had answered, and only its task's own record says so: a new input would discard that.
-        await _update(agent, config, left, [m for m in left.messages if not isinstance(m, ToolMessage)], left.others)
+        await _update(agent, config, left, left.messages, left.others)
         left = await _left(agent, config)
     calls, told = _last_calls(messages_in(left.snapshot.values) if left is not None else [])
     if left is None or calls.keys() <= told.keys():
         await turn.settled()
         return
-    effects, others = await _effects(turn, left.snapshot), left.others.copy()
-    answers = {m.tool_call_id: m for m in left.messages if isinstance(m, ToolMessage)} | told
+    written, others = left.messages.copy(), left.others.copy()
+    effects = await _effects(turn, left.snapshot)
+    answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
     for call_id, call in calls.items():
         messages, other = _parts(effects.get(call_id))
-        known = [m for m in messages if m.tool_call_id == call_id]
+        known = [m for m in messages if isinstance(m, ToolMessage) and m.tool_call_id == call_id]
         if call_id not in answers and known:
             answers[call_id] = known[-1]
+            written += messages
             others += other
         elif call_id not in answers:
             text = UNKNOWN if call_id in effects else STOPPED
             answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
-    await _update(agent, config, left, [answers[call_id] for call_id in calls], others)
+    # The answers come right after the calls, whatever else a tool said.
+    said = [m for m in written if not (isinstance(m, ToolMessage) and m.tool_call_id in calls)]
+    await _update(agent, config, left, [*(answers[call_id] for call_id in calls), *said], others)
     await turn.settled()
 
 
@@ -142,9 +147,14 @@ async def _left(agent: Any, config: RunnableConfig) -> _Left | None:
     written = [w[1:] for w in saved.pending_writes or () if w[1] in agent.stream_channels_list]
     return _Left(
         await agent.aget_state({"configurable": configurable}),
-        [m for name, value in written if name == "messages" for m in messages_in({name: value})],
+        [m for name, value in written if name == "messages" for m in _as_messages(value)],
         [(name, value) for name, value in written if name != "messages"],
     )
+
+
+def _as_messages(value: Any) -> list[BaseMessage]:
+    """What a node may return as messages: one, or several, as LangChain's classes or their plain forms."""
+    return convert_to_messages(value if isinstance(value, list) else [value])
 
 
 async def _update(
@@ -165,20 +175,21 @@ async def _effects(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
     tasks = {task.id for task in snapshot.tasks}
     found: dict[str, Any] = {}
     for key, result in (await turn.tool_results()).items():
-        step, _, rest = key.partition("/")
-        if step.rpartition(":")[2] in tasks:
-            found[rest.partition("/")[0]] = result
+        task, call_id = place_of_effect(key)
+        if task in tasks:
+            found[call_id] = result
     return found
 
 
-def _parts(result: Any) -> tuple[list[ToolMessage], list[tuple[str, Any]]]:
+def _parts(result: Any) -> tuple[list[BaseMessage], list[tuple[str, Any]]]:
     """The messages in what a tool returned, and what else it wrote to the state."""
-    update: Mapping[str, Any] = {}
-    if isinstance(result, Command):
-        update = result.update if isinstance(result.update, Mapping) else {}
-        result = update.get("messages", [])
-    found = result if isinstance(result, list) else [result]
-    return [m for m in found if isinstance(m, ToolMessage)], [i for i in update.items() if i[0] != "messages"]
+    if result is None:
+        return [], []
+    if not isinstance(result, Command):
+        return [m for m in (result if isinstance(result, list) else [result]) if isinstance(m, ToolMessage)], []
+    update = result.update if isinstance(result.update, Mapping) else {}
+    others = [(name, value) for name, value in update.items() if name != "messages"]
+    return _as_messages(update.get("messages", [])), others
 
 
 def _last_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:

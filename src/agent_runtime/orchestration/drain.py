@@ -39,6 +39,8 @@ class Running:
     def control(self, context: AgentContext) -> RunControl:
         """LangGraph's handle on a run that has a checkpoint: it can be stopped after a step and resumed."""
         control = self._controls[context.run_id] = RunControl()
+        if self.draining:  # the shutdown began while this run was getting ready
+            control.request_drain("shutdown")
         return control
 
     def ended(self, context: AgentContext) -> None:

@@ -200,13 +200,11 @@ class CheckpointSteps:
 
     def tuple_of(self, thread: str, loaded: Loaded, hot: _Hot | None) -> Steps[CheckpointTuple]:
         """What LangGraph gets for a loaded row."""
-        values, row = None, loaded.row
+        row = loaded.row
         content = yield from self.row_content(thread, row)
         if hot is not None:
             values = self._hot_values(hot)
-            if values is None:  # a list that is not of messages has to be read
-                loaded = yield "load", thread, row.namespace, row.checkpoint_id, None
-        if values is None:
+        else:
             values, hot = yield from self.opened(thread, loaded, content)
             self._remember_latest(thread, row.namespace, hot)
         writes = yield from self.writes_of(thread, row, loaded.writes)
@@ -222,17 +220,9 @@ class CheckpointSteps:
         if kept is None or kept.checkpoint_id <= hot.checkpoint_id:
             self._remember(thread, namespace, hot)
 
-    def _hot_values(self, hot: _Hot) -> dict[str, Any] | None:
-        values: dict[str, Any] = {}
-        for channel in hot.refs:
-            if channel in hot.lists:
-                items = hot.lists[channel].hand_out()
-                if items is None:
-                    return None
-                values[channel] = items
-            else:
-                values[channel] = self.blobs.codec.decode(hot.others[channel])
-        return values
+    def _hot_values(self, hot: _Hot) -> dict[str, Any]:
+        decode = self.blobs.codec.decode
+        return {c: hot.lists[c].hand_out() if c in hot.lists else decode(hot.others[c]) for c in hot.refs}
 
     def row_content(self, thread: str, row: Row) -> Steps[list[Any]]:
         """The verified content of a row: checkpoint, metadata, references, list channels."""

@@ -18,7 +18,7 @@ from agent_runtime.errors import StateNotSerializable
 from agent_runtime.sessions.message_rows import NUMBERS, message_of, row_of
 from agent_runtime.sessions.plain_types import READ, WRITE
 
-_OPTIONS = (
+ENCODE_OPTIONS = (
     ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_DATETIME
     | ormsgpack.OPT_PASSTHROUGH_DATACLASS
@@ -115,7 +115,7 @@ class Codec:
                 raise
 
         with contextlib.suppress(Exception):
-            ormsgpack.packb(value, default=default, option=_OPTIONS)
+            ormsgpack.packb(value, default=default, option=ENCODE_OPTIONS)
         return refusals[0] if refusals else ""
 
     def _reason(self, data: bytes) -> str:
@@ -139,11 +139,11 @@ class Codec:
 
     def _packed(self, content: Any) -> bytes:
         try:
-            return ormsgpack.packb(content, default=self._default, option=_OPTIONS)
+            return ormsgpack.packb(content, default=self._default, option=ENCODE_OPTIONS)
         except TypeError as error:
             if "key must be str" not in str(error):
                 raise
-            return ormsgpack.packb(_with_pairs(content), default=self._default, option=_OPTIONS)
+            return ormsgpack.packb(_with_pairs(content), default=self._default, option=ENCODE_OPTIONS)
 
     def _default(self, value: Any) -> Any:
         cls = type(value)

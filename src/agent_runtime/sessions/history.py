@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,7 +12,7 @@ from langgraph.checkpoint.base.id import uuid6
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
 from agent_runtime.sessions.records import Guard
-from agent_runtime.sessions.session import Session, SessionCheckpoint, SessionStatus
+from agent_runtime.sessions.session import Session, SessionCheckpoint
 from agent_runtime.sessions.thread_ids import config_of, thread_of
 from agent_runtime.types import Principal
 
@@ -41,7 +41,7 @@ class SessionHistory:
         """See SessionManager."""
         raise NotImplementedError
 
-    async def _touched(self, session: Session, status: SessionStatus, **changes: Any) -> Session:
+    async def _touched(self, session: Session, changes: Callable[[Session], Mapping[str, Any]]) -> Session:
         raise NotImplementedError
 
     async def get_checkpoint(
@@ -99,7 +99,7 @@ class SessionHistory:
             config["configurable"][GUARD_KEY] = Guard(held.lease.token)
             step = -1 if found is None else found.metadata.get("step", -1)
             await self.checkpointer.aput(config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {})
-        await self._touched(session, session.status)
+        await self._touched(session, lambda _: {})
         return new_id
 
     async def fork_session(
@@ -130,7 +130,8 @@ class SessionHistory:
             raise
         async with self.turns.hold(target) as held:
             held.clean = False  # its first turn looks whether a call was left open
-        return await self._touched(new, session.status if checkpoint_id is None else "failed")
+        status = session.status if checkpoint_id is None else "failed"
+        return await self._touched(new, lambda _: {"status": status})
 
     @staticmethod
     def _config(session: Session, checkpoint_id: str | None = None) -> RunnableConfig:

@@ -20,7 +20,7 @@ from agent_runtime.errors import (
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
-from agent_runtime.sessions.records import SessionRow
+from agent_runtime.sessions.records import Lease, SessionRow
 from agent_runtime.sessions.session import ResumableAgent, Session, SessionPage, SessionStatus
 from agent_runtime.sessions.stores import open_checkpointer
 from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
@@ -116,7 +116,7 @@ class SessionManager(SessionHistory):
             expires_at=None if ttl_s is None else now + ttl_s,
             ttl_s=ttl_s,
         )
-        if not await self._records.acall("put_session", self._row(session), "new"):
+        if not await self._records.acall("put_session", self._row(session), None):
             # Also for one that was deleted: an id is not used again.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
         return session
@@ -171,26 +171,35 @@ class SessionManager(SessionHistory):
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         changes: dict[str, Any] = {} if title is None else {"title": title}
         changes |= {} if metadata is None else {"metadata": dict(metadata)}
-        return await self._touched(session, session.status, **changes)
+        return await self._touched(session, lambda _: changes)
 
     async def delete_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> None:
         """Delete the session with everything that was kept of it; its id stays taken. Raises as `get_session`."""
         key = thread_of(_tenant(principal, tenant), session_id)
-        await self._bury(await self._row_of(key, session_id, principal), "deleted")
+        while not await self._bury(await self._row_of(key, session_id, principal), "deleted"):
+            pass  # it was changed in between: read it again
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
-        """Delete what has expired, at most `limit` sessions; returns how many."""
-        rows = await self._records.acall("expired_sessions", time.time(), limit)
-        for row in rows:
-            await self._bury(row, "expired")
-        return len(rows)
+        """Delete what has expired, at most `limit` sessions; returns how many. One whose turn is running is left."""
+        buried = 0
+        for row in await self._records.acall("expired_sessions", time.time(), limit):
+            lease: Lease | None = await self._records.acall("acquire", row.key, "cleanup", self.turns.lease_s)
+            if lease is not None:
+                done = await self._bury(row, "expired")
+                buried += done
+                if not done:  # it was used after we had read of it
+                    await self._records.acall("release", lease, lease.clean)
+        return buried
 
-    async def _bury(self, row: SessionRow, why: str) -> None:
-        await self._records.acall("put_session", dataclasses.replace(row, data=b"", expires_at=None, gone=why), "any")
+    async def _bury(self, row: SessionRow, why: str) -> bool:
+        gone = dataclasses.replace(row, data=b"", expires_at=None, gone=why)
+        if not await self._records.acall("put_session", gone, row):
+            return False
         await self._records.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
+        return True
 
     # -- turns ---------------------------------------------------------------------------------------------
 
@@ -230,12 +239,7 @@ class SessionManager(SessionHistory):
 
     async def end_turn(self, session: Session, status: SessionStatus, title: str = "") -> Session:
         """Record how a turn ended, and refresh the session's time to live; what was changed meanwhile stays."""
-        key = thread_of(session.tenant, session.id)
-        row: SessionRow | None = await self._records.acall("get_session", key)
-        if row is None or row.gone:
-            return session
-        now = self._session(row)
-        return await self._touched(now, status, title=now.title or title)
+        return await self._touched(session, lambda now: {"status": status, "title": now.title or title})
 
     async def resume_session(
         self,
@@ -262,12 +266,18 @@ class SessionManager(SessionHistory):
             agent = agent.with_caller(principal=principal)
         return await agent.resume(session_id, decision)
 
-    async def _touched(self, session: Session, status: SessionStatus, **changes: Any) -> Session:
-        now = time.time()
-        expires_at = None if session.ttl_s is None else now + session.ttl_s
-        new = dataclasses.replace(session, status=status, updated_at=now, expires_at=expires_at, **changes)
-        await self._records.acall("put_session", self._row(new), "alive")  # one that was deleted stays so
-        return new
+    async def _touched(self, session: Session, changes: Callable[[Session], Mapping[str, Any]]) -> Session:
+        """Use the session: its record as it is now, with `changes`, and a refreshed time to live."""
+        key = thread_of(session.tenant, session.id)
+        while True:
+            row: SessionRow | None = await self._records.acall("get_session", key)
+            if row is None or row.gone:  # one that was deleted stays so
+                return session
+            found, now = self._session(row), time.time()
+            expires_at = None if found.ttl_s is None else now + found.ttl_s
+            new = dataclasses.replace(found, updated_at=now, expires_at=expires_at, **changes(found))
+            if await self._records.acall("put_session", self._row(new), row):
+                return new
 
     # -- records -------------------------------------------------------------------------------------------
 

@@ -200,26 +200,24 @@ class MemoryRecords(Records):
         tools[key] = b""
         return None
 
-    def _tool_end(self, thread: str, key: str, result: bytes) -> None:
-        self._by_name.setdefault(thread, _Thread()).tools[key] = result
-
-    def _tool_clear(self, thread: str, key: str) -> None:
-        if (found := self._by_name.get(thread)) is not None:
-            found.tools.pop(key, None)
+    def _tool_put(self, thread: str, key: str, result: bytes | None, guard: Guard | None) -> None:
+        tools = self._writable(thread, guard).tools
+        if result is None:
+            tools.pop(key, None)
+        else:
+            tools[key] = result
 
     def _tool_list(self, thread: str) -> dict[str, bytes]:
         found = self._by_name.get(thread)
         return {} if found is None else dict(found.tools)
 
-    def _tool_forget(self, thread: str) -> None:
-        if (found := self._by_name.get(thread)) is not None:
-            found.tools.clear()
+    def _tool_forget(self, thread: str, guard: Guard | None) -> None:
+        self._writable(thread, guard).tools.clear()
 
     # -- session records -----------------------------------------------------------------------------------
 
-    def _put_session(self, row: SessionRow, only_if: str) -> bool:
-        old = self._records.get(row.key)
-        if (only_if == "new" and old is not None) or (only_if == "alive" and (old is None or old.gone)):
+    def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
+        if self._records.get(row.key) != old:
             return False
         self._records[row.key] = row
         for owner in ((row.tenant, None), (row.tenant, row.user)):

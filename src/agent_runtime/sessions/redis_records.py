@@ -150,18 +150,16 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         _raise_for(answer)
         return None if answer[0] == b"new" else answer[1]
 
-    def _tool_end(self, thread: str, key: str, result: bytes) -> Any:
-        yield "hset", self._keys(thread)[7], key, result
-
-    def _tool_clear(self, thread: str, key: str) -> Any:
-        yield "hdel", self._keys(thread)[7], key
+    def _tool_put(self, thread: str, key: str, result: bytes | None, guard: Guard | None) -> Any:
+        how = ["clear", key] if result is None else ["put", key, result]
+        _raise_for((yield scripts.TOOL_PUT, self._keys(thread), [_token(guard), *how]))
 
     def _tool_list(self, thread: str) -> Any:
         found = yield "hgetall", self._keys(thread)[7]
         return {key.decode(): data for key, data in found.items()}
 
-    def _tool_forget(self, thread: str) -> Any:
-        yield "delete", self._keys(thread)[7]
+    def _tool_forget(self, thread: str, guard: Guard | None) -> Any:
+        _raise_for((yield scripts.TOOL_PUT, self._keys(thread), [_token(guard), "forget"]))
 
 
 def _token(guard: Guard | None) -> str:

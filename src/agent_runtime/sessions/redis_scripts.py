@@ -27,7 +27,7 @@ end
 SAVE = (
     _HEAD
     + """
-local token, shared, ns, id, parent, value, ttl = unpack(ARGV)
+local token, shared, ns, id, parent, value, ttl = unpack(ARGV, 1, 7)
 local stale = writable(token)
 if stale then return {'stale', stale} end
 if redis.call('EXISTS', q) == 1 then return {'quarantined', redis.call('HKEYS', q)[1]} end
@@ -59,7 +59,7 @@ return {'ok'}
 SAVE_WRITES = (
     _HEAD
     + """
-local token, ttl, place = unpack(ARGV)
+local token, ttl, place = unpack(ARGV, 1, 3)
 local stale = writable(token)
 if stale then return {'stale', stale} end
 if redis.call('EXISTS', q) == 1 then return {'quarantined', redis.call('HKEYS', q)[1]} end
@@ -159,5 +159,18 @@ local stale = writable(token)
 if stale then return {'stale', stale} end
 if redis.call('HSETNX', x, name, '') == 1 then return {'new'} end
 return {'old', redis.call('HGET', x, name)}
+"""
+)
+
+TOOL_PUT = (
+    _HEAD
+    + """
+local token, how, name, value = unpack(ARGV)
+local stale = writable(token)
+if stale then return {'stale', stale} end
+if how == 'put' then redis.call('HSET', x, name, value) end
+if how == 'clear' then redis.call('HDEL', x, name) end
+if how == 'forget' then redis.call('DEL', x) end
+return {'ok'}
 """
 )

@@ -11,9 +11,8 @@ from agent_runtime.sessions.records import SessionRow
 
 _PUT = """
 local records, ofTenant, ofUser, due = unpack(KEYS)
-local key, value, created, expires, gone, onlyIf = unpack(ARGV)
-if onlyIf == 'new' and redis.call('HEXISTS', records, key) == 1 then return 0 end
-if onlyIf == 'alive' and not redis.call('ZSCORE', ofTenant, key) then return 0 end
+local key, value, created, expires, gone, old = unpack(ARGV)
+if (redis.call('HGET', records, key) or '') ~= old then return 0 end
 redis.call('HSET', records, key, value)
 if gone == '' then
   redis.call('ZADD', ofTenant, created, key)
@@ -36,10 +35,9 @@ class RedisSessions:
         base = f"{self.prefix}:s:{{{quote(tenant, safe='')}}}"
         return [f"{base}:records", f"{base}:all", f"{base}:user:{quote(user, safe='')}", f"{base}:due"]
 
-    def _put_session(self, row: SessionRow, only_if: str) -> Any:
-        packed = ormsgpack.packb([row.user, row.created_at, row.expires_at, row.data, row.gone])
+    def _put_session(self, row: SessionRow, old: SessionRow | None) -> Any:
         expires = "" if row.expires_at is None else repr(row.expires_at)
-        args = [row.key, packed, repr(row.created_at), expires, row.gone, only_if]
+        args = [row.key, _packed(row), repr(row.created_at), expires, row.gone, b"" if old is None else _packed(old)]
         yield "sadd", f"{self.prefix}:tenants", row.tenant
         done = yield _PUT, self._tenant_keys(row.tenant, row.user), args
         return done == 1
@@ -73,6 +71,10 @@ class RedisSessions:
             if len(found) >= limit:
                 break
         return found
+
+
+def _packed(row: SessionRow) -> bytes:
+    return ormsgpack.packb([row.user, row.created_at, row.expires_at, row.data, row.gone])
 
 
 def _session(key: str, tenant: str, value: bytes) -> SessionRow:

@@ -60,26 +60,29 @@ class SqliteSessions(SqliteFile):
             db.execute("INSERT INTO tools VALUES (?,?,x'')", (thread, key))
         return None
 
-    def _tool_end(self, thread: str, key: str, result: bytes) -> None:
-        self._db.execute("INSERT OR REPLACE INTO tools VALUES (?,?,?)", (thread, key, result))
-
-    def _tool_clear(self, thread: str, key: str) -> None:
-        self._db.execute("DELETE FROM tools WHERE thread=? AND name=?", (thread, key))
+    def _tool_put(self, thread: str, key: str, result: bytes | None, guard: Guard | None) -> None:
+        with self._transaction() as db:
+            self._check_writable(thread, guard)
+            if result is None:
+                db.execute("DELETE FROM tools WHERE thread=? AND name=?", (thread, key))
+            else:
+                db.execute("INSERT OR REPLACE INTO tools VALUES (?,?,?)", (thread, key, result))
 
     def _tool_list(self, thread: str) -> dict[str, bytes]:
         return dict(self._db.execute("SELECT name, result FROM tools WHERE thread=?", (thread,)).fetchall())
 
-    def _tool_forget(self, thread: str) -> None:
-        self._db.execute("DELETE FROM tools WHERE thread=?", (thread,))
+    def _tool_forget(self, thread: str, guard: Guard | None) -> None:
+        with self._transaction() as db:
+            self._check_writable(thread, guard)
+            db.execute("DELETE FROM tools WHERE thread=?", (thread,))
 
-    def _put_session(self, row: SessionRow, only_if: str) -> bool:
-        values = (row.key, row.tenant, row.user, row.created_at, row.expires_at, row.data, row.gone)
-        if only_if == "alive":
-            changed = "UPDATE sessions SET expires_at=?, data=? WHERE key=? AND gone=''"
-            return self._db.execute(changed, (row.expires_at, row.data, row.key)).rowcount == 1
-        how = "IGNORE" if only_if == "new" else "REPLACE"
-        query = f"INSERT OR {how} INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - two constants
-        return self._db.execute(query, values).rowcount == 1
+    def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
+        if old is None:
+            values = (row.key, row.tenant, row.user, row.created_at, row.expires_at, row.data, row.gone)
+            query = f"INSERT OR IGNORE INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - a constant
+            return self._db.execute(query, values).rowcount == 1
+        query = "UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?"
+        return self._db.execute(query, (row.expires_at, row.data, row.gone, row.key, old.data, old.gone)).rowcount == 1
 
     def _get_session(self, key: str) -> SessionRow | None:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE key=?", (key,)).fetchone()  # noqa: S608

@@ -6,10 +6,11 @@ from itertools import accumulate, chain
 from operator import attrgetter
 from typing import Any
 
+import ormsgpack
 from langchain_core.messages import BaseMessage
 
 from agent_runtime.sessions.chunk_refs import Ranges, first_numbers, with_number
-from agent_runtime.sessions.codec import Codec, is_of_messages
+from agent_runtime.sessions.codec import ENCODE_OPTIONS, Codec, is_of_messages
 
 _fields_of, _extra_of = attrgetter("__dict__"), attrgetter("__pydantic_extra__")
 _PLAIN = (str, int, float, bool, type(None), bytes)
@@ -30,10 +31,12 @@ class StoredList:
         self._ends = list(accumulate(sizes))
         self._known: _Messages | None = None  # of the first chunks, as far as they have been needed
 
-    def hand_out(self) -> list[Any] | None:
-        """The items again, as copies that a reader may change; None when they are no messages: then read them anew."""
+    def hand_out(self) -> list[Any]:
+        """The items again, as copies that a reader may change."""
         known = self._messages()
-        return None if known is None else known.copies(self._codec)
+        if known is not None:
+            return known.copies(self._codec)
+        return list(chain.from_iterable(map(self._codec.decode_list, self._payloads)))
 
     def extended(self, items: list[Any], number: int) -> tuple[StoredList, bytes | None]:
         """What is stored when `items` are, and the bytes of the new chunk `number` (None: nothing is to be added)."""
@@ -82,13 +85,16 @@ class StoredList:
 class _Messages:
     """Messages that nobody else has, laid out so that a thousand are compared at once: a tenth of what a loop takes."""
 
-    __slots__ = ("_classes", "_extras", "_fields", "_set", "chunks")
+    __slots__ = ("_bytes", "_classes", "_extras", "_fields", "_set", "chunks")
 
     def __init__(self, own: list[BaseMessage], chunks: int, before: _Messages | None) -> None:
         self.chunks = chunks
         self._classes: list[type[BaseMessage]] = [*(before._classes if before else ()), *map(type, own)]
         self._fields: list[dict[str, Any]] = [*(before._fields if before else ()), *map(_fields_of, own)]
         self._extras: list[Any] = [*(before._extras if before else ()), *map(_extra_of, own)]
+        self._bytes: bytes | None = _packed(own) if before is None or before._bytes is not None else None
+        if before is not None and before._bytes is not None and self._bytes is not None:
+            self._bytes = before._bytes + self._bytes
         self._set: list[set[str]] = [*(before._set if before else ()), *(m.__pydantic_fields_set__ for m in own)]
 
     def start(self, items: list[Any]) -> bool:
@@ -97,14 +103,13 @@ class _Messages:
         if len(items) < count:
             return False
         part = items if len(items) == count else items[:count]
-        try:
-            return (
-                list(map(type, part)) == self._classes
-                and list(map(_fields_of, part)) == self._fields
-                and list(map(_extra_of, part)) == self._extras
-            )
-        except AttributeError:  # no messages
-            return False
+        # Their bytes, not the objects: 1, 1.0 and True are equal. Packing is faster than comparing, too.
+        return (
+            self._bytes is not None
+            and list(map(type, part)) == self._classes
+            and _packed(part) == self._bytes
+            and list(map(_extra_of, part)) == self._extras
+        )
 
     def copies(self, codec: Codec) -> list[BaseMessage]:
         """New messages with these contents."""
@@ -129,6 +134,16 @@ class _Messages:
         object.__setattr__(new, "__pydantic_extra__", extra)
         object.__setattr__(new, "__pydantic_private__", None)
         return new
+
+
+def _packed(messages: list[Any]) -> bytes | None:
+    """The messages' fields as bytes that can be joined; None when there are values that only the codec can write."""
+    try:
+        data = ormsgpack.packb(list(map(_fields_of, messages)), option=ENCODE_OPTIONS)
+    except (TypeError, ValueError):
+        return None
+    count = len(messages)
+    return data[1 if count < 16 else 3 if count < 1 << 16 else 5 :]  # without msgpack's own count
 
 
 def _fresh(value: Any) -> Any:

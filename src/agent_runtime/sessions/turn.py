@@ -28,6 +28,7 @@ class Turn:
     def begins(self) -> None:
         """The run starts: until it has ended in order, whoever comes next is told that it has not."""
         self._held.clean = False
+        self._own.clear()
 
     async def tool_started(self, key: str) -> tuple[str, Any]:
         """Record that a tool call is about to have its effect.
@@ -36,7 +37,7 @@ class Turn:
         """
         found: bytes | None = await self._records.acall("tool_start", self.thread, key, self.guard)
         if found is None or key in self._own:
-            self._own.add(key)  # the same turn may call again: middleware that retries does
+            self._own.add(key)  # the same attempt may call again: middleware that retries does
             return "new", None
         return ("unknown", None) if found == b"" else ("ended", self._blobs.open(found, "tool", self.thread, key)[0])
 
@@ -46,11 +47,11 @@ class Turn:
             data = self._blobs.close(result, "tool", self.thread, key)
         except StateNotSerializable:
             return  # the checkpoint will refuse it too; until then its effect is unknown
-        await self._records.acall("tool_end", self.thread, key, data)
+        await self._records.acall("tool_put", self.thread, key, data, self.guard)
 
     async def tool_failed(self, key: str) -> None:
         """The tool said that it failed: it may be tried again."""
-        await self._records.acall("tool_clear", self.thread, key)
+        await self._records.acall("tool_put", self.thread, key, None, self.guard)
 
     async def tool_results(self) -> dict[str, Any]:
         """What tools of unfinished turns answered, by the key of their call; None for those that never ended."""
@@ -61,5 +62,5 @@ class Turn:
 
     async def settled(self) -> None:
         """Everything is saved and in order: the ledger is no longer needed."""
-        await self._records.acall("tool_forget", self.thread)
+        await self._records.acall("tool_forget", self.thread, self.guard)
         self._held.clean = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Generator
 from typing import Any, Self, TypeAlias
@@ -50,6 +51,7 @@ class RedisConnection:
         self._timeout_s, self._max_connections = timeout_s, max_connections
         self._url, self._epoch = url, b""
         self._sync: Any = None
+        self._sync_lock, self._sync_slots = threading.Lock(), threading.Semaphore(max_connections)
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
@@ -79,27 +81,35 @@ class RedisConnection:
 
     def run(self, steps: Steps) -> Any:
         """The result of `steps`, which yield requests; raises StoreError."""
+        if not self._sync_slots.acquire(timeout=self._timeout_s):
+            raise self._no_connection()
+        client = None
         try:
-            if self._sync is None:
-                pool = redis.BlockingConnectionPool.from_url(self._url, timeout=self._timeout_s, **self._settings)
-                client = redis.Redis(connection_pool=pool)
-                check_server({n: client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
-                client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
-                self._check_epoch(client.get(self._epoch_key))
-                self._sync = client
-            return driven(steps, self._sync)
+            with self._sync_lock:
+                client = self._sync = self._sync or self._opened_sync()
+            return driven(steps, client)
         except redis.RedisError as error:
-            if self._sync is not None and isinstance(error, _LOST):
-                self._sync.connection_pool.disconnect()
-                self._sync = None
+            if client is not None and isinstance(error, _LOST):
+                with self._sync_lock:
+                    self._sync = None if self._sync is client else self._sync
+                client.connection_pool.disconnect(inuse_connections=False)  # what others wait for may still come
             raise store_error(error) from error
+        finally:
+            self._sync_slots.release()
+
+    def _opened_sync(self) -> Any:
+        client = redis.Redis(connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings))
+        check_server({n: client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
+        client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+        self._check_epoch(client.get(self._epoch_key))
+        return client
 
     async def arun(self, steps: Steps) -> Any:
         """`run` for async callers."""
         loop = asyncio.get_running_loop()
-        client = self._async.get(loop)
         slots = self._slots.get(loop) or self._slots.setdefault(loop, asyncio.Semaphore(self._max_connections))
         await self._wait_for(slots)
+        client = self._async.get(loop)
         try:
             if client is None:
                 async with self._opening.setdefault(loop, asyncio.Lock()):
@@ -121,17 +131,21 @@ class RedisConnection:
             async with asyncio.timeout(self._timeout_s):
                 await slots.acquire()
         except TimeoutError:
-            raise StoreTimeout(f"no connection to the store was free for {self._timeout_s} s") from None
+            raise self._no_connection() from None
+
+    def _no_connection(self) -> StoreTimeout:
+        return StoreTimeout(f"no connection to the store was free for {self._timeout_s} s")
 
     async def _dropped(self, loop: asyncio.AbstractEventLoop, client: Any) -> None:
-        # The next call checks the server anew: it may have come back empty.
-        known: Any = self._async.pop(loop, None)
-        if known is not None and known is not client:
-            self._async[loop] = known
+        # The next call checks the server anew: it may have come back empty. What others wait for may still come.
+        if self._async.get(loop) is client:
+            self._async.pop(loop, None)
         if client is not None:
-            await client.connection_pool.disconnect()
+            await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
+        for other in [each for each in list(self._async) if each.is_closed()]:
+            del self._async[other]  # its client would keep it for ever
         pool = aioredis.ConnectionPool.from_url(self._url, **self._settings)
         client = aioredis.Redis(connection_pool=pool)
         try:

@@ -22,6 +22,20 @@ IDEMPOTENT = "idempotent"
 SIDE_EFFECT_UNKNOWN = "side_effect_unknown"
 
 
+_PART = "\x1f"
+
+
+def effect_key(namespace: str, call_id: str, digest: str) -> str:
+    """The name of a call in a session's ledger."""
+    return _PART.join((namespace, call_id, digest))
+
+
+def place_of_effect(key: str) -> tuple[str, str]:
+    """The LangGraph task and the call that a name is of."""
+    namespace, _, rest = key.partition(_PART)
+    return namespace.rpartition(":")[2], rest.rpartition(_PART)[0]
+
+
 def idempotent(tool: BaseTool) -> BaseTool:
     """A copy of `tool`, marked: after a crash it is simply run again."""
     return tool.model_copy(update={"metadata": {**(tool.metadata or {}), IDEMPOTENT: True}})
@@ -42,7 +56,7 @@ async def once(tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Call
     # LangGraph names a step's task after the checkpoint, so the same step has the same name when it is run again.
     namespace = ((given.get("config") or {}).get("configurable") or {}).get("checkpoint_ns", "")
     asked = json.dumps(tool_input, sort_keys=True, default=str)
-    key = f"{namespace}/{call_id}/{blake2b(asked.encode(), digest_size=8).hexdigest()}"
+    key = effect_key(namespace, call_id, blake2b(asked.encode(), digest_size=8).hexdigest())
     state, result = await turn.tool_started(key)
     if state == "ended":
         return result

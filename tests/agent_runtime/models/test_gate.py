@@ -35,7 +35,7 @@ from agent_runtime import (
     gated,
 )
 from agent_runtime.assembly import agent_tool
-from agent_runtime.monitoring import price_usd
+from agent_runtime.monitoring.prices import PRICES
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.tools.gated_tool import gated_tool
 
@@ -488,10 +488,12 @@ async def test_threads_of_an_inner_agents_tool_are_reported_by_the_outer_run(mak
 def test_contradicting_usage_makes_the_cost_unknown_and_loses_nothing() -> None:
     details: Any = {"cache_read": 100}
     usage = UsageMetadata(input_tokens=5, output_tokens=1, total_tokens=6, input_token_details=details)
-    assert price_usd("openai", "gpt-4o", usage) is None
+    price = PRICES.price("openai", "gpt-4o")
+    assert price is not None
+    assert price.cost_usd(usage) is None
     plain = UsageMetadata(input_tokens=5, output_tokens=1, total_tokens=6)
-    assert price_usd("ollama", "deepseek-r1", plain) is None
-    assert price_usd("openai", "gpt-4o", plain)
+    assert PRICES.price("ollama", "deepseek-r1") is None
+    assert price.cost_usd(plain)
 
 
 async def test_outside_a_run_gated_models_and_tools_are_themselves() -> None:

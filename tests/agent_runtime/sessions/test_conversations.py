@@ -318,7 +318,7 @@ async def _die_in_the_tool(manager: SessionManager, agent: Any, name: str) -> No
     acall = records.acall
 
     async def dying(operation: str, *args: Any) -> Any:
-        if operation == "tool_end":
+        if operation == "tool_put":
             gone.set()
             await asyncio.sleep(30)
         return await acall(operation, *args)
