@@ -30,6 +30,7 @@ class Mutant(NamedTuple):
 O, M = "orchestration", "models"
 CONTRACTS, RETRY, GATE = f"{O}/test_contracts.py", f"{O}/test_retry.py", f"{M}/test_gate.py"
 SESSIONS, CONVERSATIONS, PROCESSES = "sessions", "sessions/test_conversations.py", "sessions/test_processes.py"
+MISHAPS = "sessions/test_mishaps.py"
 BYTES, SAVERS = "sessions/test_bytes.py", "sessions/test_checkpointers.py"
 RUNNABLE, BAD = f"{O}/test_runnable.py", "template/test_bad_templates.py"
 
@@ -86,6 +87,11 @@ MUTANTS = [
     Mutant("repair takes the snapshot for what is saved", f"{O}/conversation.py", "agent.aget_state({\"configurable\": configurable})", "agent.aget_state(config)", f"{PROCESSES} -k 'killed_anywhere and sqlite-message'"),
     Mutant("what finished tools wrote beside messages is lost", f"{O}/conversation.py", "        [(name, value) for name, value in written if name != \"messages\"],", "        [],", f"{CONVERSATIONS} -k finished_tools"),
     Mutant("effects are not recorded", "tools/effects.py", "    if turn is None or call_id is None or", "    if True or", f"{CONVERSATIONS} -k whose_end_is_not_known"),
+    Mutant("a retry repeats an effect", f"{SESSIONS}/turn.py", "        self._own.clear()\n", "        pass\n", f"{MISHAPS} -k idle_timeout"),
+    Mutant("a running session is cleaned up", f"{SESSIONS}/manager.py", "            if lease is not None:", "            if True:", f"{MISHAPS} -k cleaning_up"),
+    Mutant("one lost connection ends all", "stores/redis_connection.py", "await client.connection_pool.disconnect(inuse_connections=False)", "await client.connection_pool.disconnect()", f"{MISHAPS} -k one_lost"),
+    Mutant("a stale turn writes effects", f"{SESSIONS}/memory_records.py", "        tools = self._writable(thread, guard).tools\n        if result is None", "        tools = self._by_name[thread].tools\n        if result is None", f"{MISHAPS} -k stale_guard"),
+    Mutant("records are not compared before they change", f"{SESSIONS}/sqlite_sessions.py", "WHERE key=? AND data=? AND gone=?", "WHERE key=? OR data=? AND gone=?", f"{MISHAPS} -k 'same_time and sqlite'"),
     Mutant("users of a tenant are not told apart", f"{SESSIONS}/manager.py", "return principal is None or principal.id == owner or", "return True or", f"{CONVERSATIONS} -k as_good_as_none"),
     Mutant("tenants share their threads", f"{SESSIONS}/thread_ids.py", """return f"{checked_name(tenant, 'tenant')}:{checked_name(session_id)}\"""", """return f"all:{checked_name(session_id)}\"""", "sessions/test_tenancy.py"),
     Mutant("reserved keys are let through", f"{O}/reserved.py", "if key in RESERVED or", "if False or", f"{CONVERSATIONS} -k may_not_set"),

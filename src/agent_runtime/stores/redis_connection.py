@@ -89,12 +89,14 @@ class RedisConnection:
                 client = self._sync = self._sync or self._opened_sync()
             return driven(steps, client)
         except redis.RedisError as error:
-            if client is not None and isinstance(error, _LOST):
+            if isinstance(error, _LOST):
+                # The next call checks the server anew: it may have come back empty.
                 with self._sync_lock:
                     self._sync = None if self._sync is client else self._sync
-                client.connection_pool.disconnect(inuse_connections=False)  # what others wait for may still come
             raise store_error(error) from error
         finally:
+            if client is not None and client is not self._sync:  # what others wait for may still come
+                client.connection_pool.disconnect(inuse_connections=False)
             self._sync_slots.release()
 
     def _opened_sync(self) -> Any:
@@ -116,11 +118,13 @@ class RedisConnection:
                     client = self._async.get(loop) or await self._opened(loop)
             return await adriven(steps, client)
         except redis.RedisError as error:
-            if isinstance(error, _LOST):
-                await self._dropped(loop, client)
+            if isinstance(error, _LOST) and client is not None and self._async.get(loop) is client:
+                del self._async[loop]
             raise store_error(error) from error
         finally:
             slots.release()
+            if client is not None and client is not self._async.get(loop):
+                await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _wait_for(self, slots: asyncio.Semaphore) -> None:
         # Not redis-py's BlockingConnectionPool: its lock and timer cost each command a fifth of its round trip.
@@ -135,13 +139,6 @@ class RedisConnection:
 
     def _no_connection(self) -> StoreTimeout:
         return StoreTimeout(f"no connection to the store was free for {self._timeout_s} s")
-
-    async def _dropped(self, loop: asyncio.AbstractEventLoop, client: Any) -> None:
-        # The next call checks the server anew: it may have come back empty. What others wait for may still come.
-        if self._async.get(loop) is client:
-            self._async.pop(loop, None)
-        if client is not None:
-            await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
         for other in [each for each in list(self._async) if each.is_closed()]:
