@@ -12,9 +12,9 @@ if TYPE_CHECKING:
         RedisCheckpointer,
         SqliteCheckpointer,
     )
-    from agent_runtime.sessions.manager import ALL_SESSIONS, SessionManager
+    from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.redis_store import RedisStore
-    from agent_runtime.sessions.session import Session, SessionCheckpoint, SessionPage, SessionStatus
+    from agent_runtime.sessions.session import ALL_SESSIONS, Session, SessionCheckpoint, SessionPage, SessionStatus
 
 # Loaded at first use: a program without Redis does not pay for its client.
 _HOME = {
@@ -22,7 +22,7 @@ _HOME = {
     "MemoryCheckpointer": "checkpointer",
     "RedisCheckpointer": "checkpointer",
     "SqliteCheckpointer": "checkpointer",
-    "ALL_SESSIONS": "manager",
+    "ALL_SESSIONS": "session",
     "SessionManager": "manager",
     "RedisStore": "redis_store",
     "Session": "session",

@@ -21,15 +21,20 @@ from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
 from agent_runtime.sessions.records import Lease, SessionRow
-from agent_runtime.sessions.session import ResumableAgent, Session, SessionPage, SessionStatus
+from agent_runtime.sessions.session import (
+    ALL_SESSIONS,
+    ResumableAgent,
+    Session,
+    SessionPage,
+    SessionStatus,
+    may_use,
+    tenant_of,
+)
 from agent_runtime.sessions.stores import open_checkpointer
 from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.sessions.turns import MultitaskStrategy, Turns
 from agent_runtime.types import AgentResult, Principal
-
-ALL_SESSIONS = "sessions:all"
-"""The scope of a principal who may use every session of the own tenant."""
 
 
 class SessionManager(SessionHistory):
@@ -79,8 +84,6 @@ class SessionManager(SessionHistory):
         """Close the store's connections."""
         await self._records.aclose()
 
-    # -- sessions ------------------------------------------------------------------------------------------
-
     async def create_session(  # type: ignore[override]  # the general one names no keywords
         self,
         user_id: str | None = None,
@@ -106,7 +109,7 @@ class SessionManager(SessionHistory):
         now, ttl_s = time.time(), self._default_ttl_s if ttl_s is None else ttl_s
         session = Session(
             id=uuid.uuid4().hex if session_id is None else checked_name(session_id),
-            tenant=checked_name(_tenant(principal, tenant), "tenant"),
+            tenant=checked_name(tenant_of(principal, tenant), "tenant"),
             user_id=owner,
             agent=dict(agent or {}),
             title=title,
@@ -125,12 +128,12 @@ class SessionManager(SessionHistory):
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> Session:
         """The session; raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired."""
-        key = thread_of(_tenant(principal, tenant), session_id)
+        key = thread_of(tenant_of(principal, tenant), session_id)
         return self._session(await self._row_of(key, session_id, principal))
 
     async def _row_of(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
         row: SessionRow | None = await self._records.acall("get_session", key)
-        if row is None or not _may_use(principal, row.user):
+        if row is None or not may_use(principal, row.user):
             raise SessionNotFound(session_id)
         if row.gone:
             raise SessionGone(session_id, "deleted" if row.gone == "deleted" else "expired")
@@ -152,7 +155,7 @@ class SessionManager(SessionHistory):
             user_id = principal.id if user_id in (None, principal.id) else "\x00nobody"
         if not 1 <= limit <= 1000:
             raise InputInvalid("a page has 1 to 1000 sessions", "limit")
-        place = _tenant(principal, tenant)
+        place = tenant_of(principal, tenant)
         rows = await self._records.acall("page_sessions", place, user_id, opened_cursor(cursor, place), limit + 1)
         alive = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
         last = rows[limit - 1] if len(rows) > limit else None
@@ -177,7 +180,7 @@ class SessionManager(SessionHistory):
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> None:
         """Delete the session with everything that was kept of it; its id stays taken. Raises as `get_session`."""
-        key = thread_of(_tenant(principal, tenant), session_id)
+        key = thread_of(tenant_of(principal, tenant), session_id)
         while not await self._bury(await self._row_of(key, session_id, principal), "deleted"):
             pass  # it was changed in between: read it again
 
@@ -200,8 +203,6 @@ class SessionManager(SessionHistory):
         await self._records.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
         return True
-
-    # -- turns ---------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def turn(
@@ -279,8 +280,6 @@ class SessionManager(SessionHistory):
             if await self._records.acall("put_session", self._row(new), row):
                 return new
 
-    # -- records -------------------------------------------------------------------------------------------
-
     def _row(self, session: Session) -> SessionRow:
         key = thread_of(session.tenant, session.id)
         data = self.checkpointer.blobs.close(session.to_dict(), "session", key)
@@ -297,11 +296,3 @@ class SessionManager(SessionHistory):
             return self._session(row)
         except (CheckpointCorrupt, CheckpointVersion):  # asked for by its id it says what is wrong
             return None
-
-
-def _tenant(principal: Principal | None, tenant: str) -> str:
-    return tenant if principal is None else principal.tenant
-
-
-def _may_use(principal: Principal | None, owner: str) -> bool:
-    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes

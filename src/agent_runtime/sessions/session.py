@@ -75,3 +75,17 @@ class ResumableAgent(Protocol):
     def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> Self:
         """The same agent, called by `principal`."""
         ...
+
+
+ALL_SESSIONS = "sessions:all"
+"""The scope of a principal who may use every session of the own tenant."""
+
+
+def tenant_of(principal: Principal | None, tenant: str) -> str:
+    """The tenant that a request is about: a principal's own, whatever was asked for."""
+    return tenant if principal is None else principal.tenant
+
+
+def may_use(principal: Principal | None, owner: str) -> bool:
+    """Whether the caller may use a session of `owner`; without a principal it is the application itself."""
+    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes

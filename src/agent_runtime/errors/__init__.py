@@ -1,0 +1,122 @@
+"""Every error that agent_runtime raises, each with a stable `code`.
+
+AgentRuntimeError
+├── ConfigurationError            configuration_invalid   a wrong setting; raised before any call
+│   ├── TemplateError             template_invalid        all problems of a template, with file:line:column
+│   ├── UnknownComponent          unknown_component       a name that nothing is registered under
+│   └── MissingExtra              missing_extra           an optional package is not installed
+├── InputInvalid                  input_invalid           a call's input cannot be given to the agent
+│   ├── SessionIdInvalid          session_id_invalid      no id that a session may have
+│   └── ReservedKey               reserved_key            a key that callers may not set
+├── SessionError                  session_error           a session cannot be used
+│   ├── SessionNotFound           session_not_found       there is none, or it is another tenant's: the same answer
+│   ├── SessionGone               session_gone            it was deleted, or has expired
+│   ├── CheckpointCorrupt         checkpoint_corrupt      stored bytes do not verify; they are kept
+│   ├── CheckpointVersion         checkpoint_version      stored by another version of the format
+│   └── StateNotSerializable      state_not_serializable  a value of the state may not be stored
+├── StoreError                    store_error             the store behind sessions failed
+│   ├── StoreUnavailable          store_unavailable       it cannot be reached
+│   ├── StoreTimeout              store_timeout           it did not answer in time
+│   └── StoreFull                 store_full              it takes no more
+├── StreamMisuse                  stream_misuse           a stream used outside `async with`
+└── CallError                     a call failed; carries run_id, usage and cost_usd
+    ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
+    │   └── ProviderError         provider_error          a model provider answered with an error
+    ├── CallTimeout               timeout                 run, idle or model_call took too long
+    ├── LimitExceeded             limit_exceeded          a limit of the run was reached
+    │   └── ToolLoop              tool_loop               the same tool call again and again
+    ├── CallCancelled             cancelled               the runtime, not the caller, cancelled the call
+    ├── CallDrained               drained                 stopped at a checkpoint by a shutdown; resume it
+    ├── SessionBusy               session_busy            another turn of the session is running or too many wait
+    ├── StaleWriter               stale_writer            this turn lost its session to another writer
+    ├── BudgetExceeded            budget_exceeded         a budget has too little left for another model call
+    ├── BudgetUnavailable         budget_unavailable      the ledger cannot be asked; nothing was sent
+    ├── PriceUnknown              price_unknown           a budget in USD, and a model without a known price
+    ├── Unauthenticated           unauthenticated         nobody was recognised
+    ├── Forbidden                 forbidden               the caller may not do this
+    └── RateLimited               rate_limited            too many calls, or too many at once
+"""
+
+from agent_runtime.errors.base import (
+    AgentRuntimeError,
+    ConfigurationError,
+    InputInvalid,
+    MissingExtra,
+    Problem,
+    ReservedKey,
+    SessionIdInvalid,
+    StreamMisuse,
+    TemplateError,
+    UnknownComponent,
+    close_matches,
+)
+from agent_runtime.errors.calls import (
+    AgentFailed,
+    BudgetExceeded,
+    BudgetUnavailable,
+    CallCancelled,
+    CallDrained,
+    CallError,
+    CallTimeout,
+    Forbidden,
+    LimitExceeded,
+    PriceUnknown,
+    ProviderError,
+    RateLimited,
+    SessionBusy,
+    StaleWriter,
+    ToolLoop,
+    Unauthenticated,
+)
+from agent_runtime.errors.sessions import (
+    CheckpointCorrupt,
+    CheckpointVersion,
+    SessionError,
+    SessionGone,
+    SessionNotFound,
+    StateNotSerializable,
+    StoreError,
+    StoreFull,
+    StoreTimeout,
+    StoreUnavailable,
+)
+
+__all__ = [
+    "AgentFailed",
+    "AgentRuntimeError",
+    "BudgetExceeded",
+    "BudgetUnavailable",
+    "CallCancelled",
+    "CallDrained",
+    "CallError",
+    "CallTimeout",
+    "CheckpointCorrupt",
+    "CheckpointVersion",
+    "ConfigurationError",
+    "Forbidden",
+    "InputInvalid",
+    "LimitExceeded",
+    "MissingExtra",
+    "PriceUnknown",
+    "Problem",
+    "ProviderError",
+    "RateLimited",
+    "ReservedKey",
+    "SessionBusy",
+    "SessionError",
+    "SessionGone",
+    "SessionIdInvalid",
+    "SessionNotFound",
+    "StaleWriter",
+    "StateNotSerializable",
+    "StoreError",
+    "StoreFull",
+    "StoreTimeout",
+    "StoreUnavailable",
+    "StreamMisuse",
+    "TemplateError",
+    "ToolLoop",
+    "Unauthenticated",
+    "UnknownComponent",
+    "close_matches",
+]

@@ -1,0 +1,103 @@
+"""The root of the tree, and what is wrong before a call runs: configuration, templates, inputs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+def close_matches(name: str, known: Iterable[str]) -> str:
+    """A ready sentence for an error about an unknown name: the nearest known ones, or all of a few."""
+    known = sorted(known)
+    if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
+        return "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
+    if not known:
+        return "nothing is registered"
+    return "known: " + ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+
+
+class AgentRuntimeError(Exception):
+    """The root of the tree; `code` is stable and meant for machines."""
+
+    code: ClassVar[str] = "internal"
+
+
+class ConfigurationError(AgentRuntimeError):
+    """A setting is wrong; raised when an object is built, never during a call."""
+
+    code = "configuration_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a template. `path` is the field (`spec.model.params.temperature`); lines count from 1."""
+
+    message: str
+    path: str = ""
+    file: str = "<template>"
+    line: int = 1
+    column: int = 1
+    code: str = "template_invalid"
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}"
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class TemplateError(ConfigurationError):
+    """A template is invalid; `problems` lists everything that is wrong with it, not just the first."""
+
+    code = "template_invalid"
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class UnknownComponent(ConfigurationError):
+    """Nothing is registered under this name. `kind` is tool, model, middleware, layer, template, workflow."""
+
+    code = "unknown_component"
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name = kind, name
+        super().__init__(f"unknown {kind} '{name}': {close_matches(name, known)}")
+
+
+class MissingExtra(ConfigurationError):
+    """A feature needs an optional package; the message has the command that installs it."""
+
+    code = "missing_extra"
+
+    def __init__(self, feature: str, install: str) -> None:
+        super().__init__(f"{feature} needs a package that is not installed: pip install '{install}'")
+
+
+class InputInvalid(AgentRuntimeError):
+    """The input of a call, or the `inputs` of a template, cannot be used; `path` names the field."""
+
+    code = "input_invalid"
+
+    def __init__(self, message: str, path: str = "") -> None:
+        self.path = path
+        super().__init__(f"{path}: {message}" if path else message)
+
+
+class SessionIdInvalid(InputInvalid):
+    """Not an id that a session (or a tenant) may have: 1 to 128 ASCII letters, digits, `_` and `-`."""
+
+    code = "session_id_invalid"
+
+
+class ReservedKey(InputInvalid):
+    """A key of `configurable` that callers may not set; `path` names it."""
+
+    code = "reserved_key"
+
+
+class StreamMisuse(AgentRuntimeError):
+    """A stream was used before or without `async with`, or twice."""
+
+    code = "stream_misuse"

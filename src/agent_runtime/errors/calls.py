@@ -1,0 +1,179 @@
+"""How a call can fail."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+from agent_runtime.errors.base import AgentRuntimeError
+
+
+class CallError(AgentRuntimeError):
+    """A call failed. The edge fills in `run_id`, `usage` (what was spent until then) and so `cost_usd`."""
+
+    code = "call_failed"
+
+    def __init__(self, message: str) -> None:
+        from agent_runtime.types import Usage
+
+        super().__init__(message)
+        self.run_id, self.usage = "", Usage()
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What the failed call cost in USD, or None when unknown."""
+        return self.usage.cost_usd
+
+
+class AgentFailed(CallError):
+    """The agent raised; the original exception is `__cause__`."""
+
+    code = "agent_failed"
+
+
+class ProviderError(AgentFailed):
+    """A model provider failed. `status` is its HTTP status, or None when no answer came.
+
+    `retry_after_s` is what the provider asked to wait, in seconds, or None.
+    """
+
+    code = "provider_error"
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        self.status, self.retry_after_s = status, retry_after_s
+        super().__init__(message)
+
+
+class CallTimeout(CallError):
+    """A time limit passed: `scope` says which one, `timeout_s` how long it was, in seconds."""
+
+    code = "timeout"
+
+    def __init__(self, scope: Literal["run", "idle", "model_call"], timeout_s: float) -> None:
+        self.scope, self.timeout_s = scope, timeout_s
+        super().__init__(f"the {scope} timeout of {timeout_s:g} s passed")
+
+
+class LimitExceeded(CallError):
+    """A limit of the run refused the next step, before it was taken: `limit` is its name, `maximum` its value.
+
+    With a session the run can be continued from its checkpoint.
+    """
+
+    code = "limit_exceeded"
+
+    def __init__(self, limit: str, maximum: int, detail: str = "") -> None:
+        self.limit, self.maximum = limit, maximum
+        super().__init__(f"the run reached its limit of {maximum} {limit}{': ' + detail if detail else ''}")
+
+
+class ToolLoop(LimitExceeded):
+    """The model asked for the same tool call with the same arguments more often than allowed."""
+
+    code = "tool_loop"
+
+
+class CallCancelled(CallError):
+    """The runtime cancelled the call while its reader was still reading."""
+
+    code = "cancelled"
+
+
+class CallDrained(CallError):
+    """A shutdown stopped the call at a checkpoint: calling the session again with input None goes on from there."""
+
+    code = "drained"
+
+
+class SessionBusy(CallError):
+    """Another turn of the session is running (`reject`), or too many wait for theirs (`enqueue`)."""
+
+    code = "session_busy"
+
+
+class StaleWriter(CallError):
+    """The turn lost its session: its lease ran out and another writer came, or the head of the session moved."""
+
+    code = "stale_writer"
+
+
+class BudgetExceeded(CallError):
+    """A budget has too little left for the next model call, which was not sent.
+
+    `account` is the budget (`tenant=acme/day=2026-11-21`, or `run`), `spent_usd`, `held_usd` and `limit_usd` are USD,
+    `spent_tokens` and `limit_tokens` tokens; a limit is None where there is none of that kind. `pauses`: with a
+    session the call ends as interrupted instead, and goes on when it is resumed after the budget was raised.
+    """
+
+    code = "budget_exceeded"
+
+    def __init__(
+        self,
+        account: str,
+        spent_usd: Decimal,
+        held_usd: Decimal,
+        limit_usd: Decimal | None,
+        spent_tokens: int,
+        limit_tokens: int | None,
+        *,
+        pauses: bool = False,
+    ) -> None:
+        self.account, self.spent_usd, self.held_usd, self.limit_usd = account, spent_usd, held_usd, limit_usd
+        self.spent_tokens, self.limit_tokens, self.pauses = spent_tokens, limit_tokens, pauses
+        of_usd = "" if limit_usd is None else f" of {limit_usd:f}"
+        of_tokens = "" if limit_tokens is None else f" of {limit_tokens}"
+        super().__init__(
+            f"the budget '{account}' has too little left for another model call: {spent_usd:f}{of_usd} USD and "
+            f"{spent_tokens}{of_tokens} tokens are spent, {held_usd:f} USD is held by calls under way"
+        )
+
+
+class BudgetUnavailable(CallError):
+    """The ledger could not be asked, so nothing was sent; `__cause__` is the store's error."""
+
+    code = "budget_unavailable"
+
+
+class PriceUnknown(CallError):
+    """A call with a budget in USD asked for a model whose price nobody knows; nothing was sent."""
+
+    code = "price_unknown"
+
+    def __init__(self, provider: str, model: str) -> None:
+        self.provider, self.model = provider, model
+        super().__init__(
+            f"the price of '{provider}:{model}' is not known, and the call has a budget in USD: add it to the prices, "
+            "or allow models without a price (unknown_price: allow)"
+        )
+
+
+class Unauthenticated(CallError):
+    """Nobody was recognised. It does not say why: the log does."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("a valid credential is needed")
+
+
+class Forbidden(CallError):
+    """The caller is known, and may not do this; `scope` is what they would need."""
+
+    code = "forbidden"
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__(f"this needs the scope '{scope}'")
+
+
+class RateLimited(CallError):
+    """A rate limit, or a limit of calls at once, refused the call before anything was done for it.
+
+    `limit` is the limit as it was given, `retry_after_s` after how many seconds another try makes sense.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, limit: str, retry_after_s: float) -> None:
+        self.limit, self.retry_after_s = limit, retry_after_s
+        super().__init__(f"the limit '{limit}' is reached; try again in {retry_after_s:.3g} s")

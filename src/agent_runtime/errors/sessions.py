@@ -1,0 +1,82 @@
+"""What can be wrong with sessions and with the stores behind them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent_runtime.errors.base import AgentRuntimeError
+
+
+class SessionError(AgentRuntimeError):
+    """A session cannot be used."""
+
+    code = "session_error"
+
+
+class SessionNotFound(SessionError):
+    """There is no such session for this caller. Whether another caller has one is not said."""
+
+    code = "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"there is no session '{session_id}'")
+
+
+class SessionGone(SessionError):
+    """The session was deleted or has expired; its id is not used again."""
+
+    code = "session_gone"
+
+    def __init__(self, session_id: str, why: Literal["deleted", "expired"]) -> None:
+        self.session_id, self.why = session_id, why
+        super().__init__(f"the session '{session_id}' was {why}" if why == "deleted" else f"'{session_id}' has expired")
+
+
+class CheckpointCorrupt(SessionError):
+    """Stored bytes do not verify (then quarantined), or are not of this configuration (`damaged` False). Both stay."""
+
+    code = "checkpoint_corrupt"
+
+    def __init__(self, place: str, why: str, *, damaged: bool = True) -> None:
+        self.place, self.damaged = place, damaged
+        super().__init__(f"stored data cannot be trusted ({place.replace(chr(31), '/')}): {why}")
+
+
+class CheckpointVersion(SessionError):
+    """Stored by another version of the format; the bytes are left as they are."""
+
+    code = "checkpoint_version"
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"stored with format version {found}; this release reads version {known}")
+
+
+class StateNotSerializable(SessionError):
+    """A value of the agent's state may not be stored; the message says which type and what to do."""
+
+    code = "state_not_serializable"
+
+
+class StoreError(AgentRuntimeError):
+    """The store behind sessions failed; nothing was half written."""
+
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached, or refuses to serve."""
+
+    code = "store_unavailable"
+
+
+class StoreTimeout(StoreError):
+    """The store did not answer in time; whether the last write arrived is not known."""
+
+    code = "store_timeout"
+
+
+class StoreFull(StoreError):
+    """The store takes no more data."""
+
+    code = "store_full"
