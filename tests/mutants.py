@@ -53,7 +53,7 @@ MUTANTS = [
     Mutant("a swallowed refusal is forgotten", f"{M}/run.py", "            self.refusal = error\n", "            pass\n", f"{GATE} -k cure"),
     Mutant("nested agents do not count", f"{M}/run.py", "(self,) if parent is None else (self, *parent.lineage)", "(self,)", f"{GATE} -k agent_used_as_a_tool"),
     Mutant("calls counted twice", f"{M}/callback_gate.py", "GATED_TAG in", "None in", f"{GATE} -k counted_once"),
-    Mutant("cancelled calls are free", f"{M}/gate.py", "not isinstance(error, Exception)):", "False):", f"{CONTRACTS} -k cancelling_a_unary"),
+    Mutant("cancelled calls are free", f"{M}/model_call.py", "not isinstance(error, Exception)):", "False):", f"{CONTRACTS} -k cancelling_a_unary"),
     Mutant("no model call timeout", f"{M}/gated_model.py", "return None if run is None or call is None else run.gate.model_call_timeout_s", "return None", f"{GATE} -k times_out"),
     Mutant("a blocking model call is not timed", f"{M}/gated_model.py", "    if left_s is None:\n        return step()", "    if True:\n        return step()", f"{GATE} -k blocking_model_call"),
     Mutant("a context serves two calls", f"{O}/executor.py", "        if context.progress.started:", "        if False:", f"{CONTRACTS} -k one_call"),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agent_runtime.errors import (
         AgentFailed,
         AgentRuntimeError,
+        BudgetExceeded,
+        BudgetUnavailable,
         CallCancelled,
         CallDrained,
         CallError,
@@ -28,11 +30,14 @@ if TYPE_CHECKING:
         CheckpointCorrupt,
         CheckpointVersion,
         ConfigurationError,
+        Forbidden,
         InputInvalid,
         LimitExceeded,
         MissingExtra,
+        PriceUnknown,
         Problem,
         ProviderError,
+        RateLimited,
         ReservedKey,
         SessionBusy,
         SessionError,
@@ -48,15 +53,32 @@ if TYPE_CHECKING:
         StreamMisuse,
         TemplateError,
         ToolLoop,
+        Unauthenticated,
         UnknownComponent,
     )
     from agent_runtime.event_bus import Event, EventBus, Subscription
     from agent_runtime.factory import AgentFactory
     from agent_runtime.models.gate import ModelGate, RunLimits
     from agent_runtime.models.gated_model import gated
+    from agent_runtime.monitoring import (
+        Budget,
+        Ledger,
+        MemoryLedger,
+        PriceTable,
+        RedisLedger,
+        SqliteLedger,
+        open_ledger,
+    )
     from agent_runtime.orchestration.conversation import Resume
     from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
-    from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, SessionMiddleware
+    from agent_runtime.orchestration.middleware import (
+        CostTrackingMiddleware,
+        LoggingMiddleware,
+        Middleware,
+        RetryMiddleware,
+        SessionMiddleware,
+        Spending,
+    )
     from agent_runtime.orchestration.stream import AgentStream
     from agent_runtime.registry import Registry, tool_factory
     from agent_runtime.sessions import Session, SessionManager
@@ -65,6 +87,7 @@ if TYPE_CHECKING:
 
 # Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help` without LangChain.
 _MODULES = {
+    "monitoring": ("Budget", "Ledger", "MemoryLedger", "SqliteLedger", "RedisLedger", "PriceTable", "open_ledger"),
     "callback_handler": ("AgentCallbackHandler", "CallbackEvent", "ExecutionSummary"),
     "chunks": (
         *("Chunk", "CustomChunk", "Emit", "InterruptChunk", "PartChunk", "ReasoningChunk", "TextChunk"),
@@ -76,6 +99,12 @@ _MODULES = {
         *("MissingExtra", "Problem", "ProviderError", "ReservedKey", "SessionBusy", "SessionError", "SessionGone"),
         *("SessionIdInvalid", "SessionNotFound", "StaleWriter", "StateNotSerializable", "StoreError", "StoreFull"),
         *("StoreTimeout", "StoreUnavailable", "StreamMisuse", "TemplateError", "ToolLoop", "UnknownComponent"),
+        "BudgetExceeded",
+        "BudgetUnavailable",
+        "PriceUnknown",
+        "Unauthenticated",
+        "Forbidden",
+        "RateLimited",
     ),
     "event_bus": ("Event", "EventBus", "Subscription"),
     "factory": ("AgentFactory",),
@@ -83,7 +112,14 @@ _MODULES = {
     "models.gated_model": ("gated",),
     "orchestration.conversation": ("Resume",),
     "orchestration.executor": ("AgentExecutor", "Timeouts"),
-    "orchestration.middleware": ("LoggingMiddleware", "Middleware", "RetryMiddleware", "SessionMiddleware"),
+    "orchestration.middleware": (
+        "LoggingMiddleware",
+        "Middleware",
+        "RetryMiddleware",
+        "SessionMiddleware",
+        "CostTrackingMiddleware",
+        "Spending",
+    ),
     "orchestration.stream": ("AgentStream",),
     "sessions": ("Session", "SessionManager"),
     "registry": ("Registry", "tool_factory"),
@@ -102,6 +138,9 @@ __all__ = [
     "AgentRuntimeError",
     "AgentStream",
     "AgentTemplate",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetUnavailable",
     "CallCancelled",
     "CallDrained",
     "CallError",
@@ -111,24 +150,32 @@ __all__ = [
     "CheckpointVersion",
     "Chunk",
     "ConfigurationError",
+    "CostTrackingMiddleware",
     "CustomChunk",
     "Emit",
     "Event",
     "EventBus",
     "ExecutionSummary",
+    "Forbidden",
     "Handler",
     "InputInvalid",
     "InterruptChunk",
+    "Ledger",
     "LimitExceeded",
     "LoggingMiddleware",
+    "MemoryLedger",
     "Middleware",
     "MissingExtra",
     "ModelGate",
     "PartChunk",
+    "PriceTable",
+    "PriceUnknown",
     "Principal",
     "Problem",
     "ProviderError",
+    "RateLimited",
     "ReasoningChunk",
+    "RedisLedger",
     "Registry",
     "ReservedKey",
     "Resume",
@@ -142,6 +189,8 @@ __all__ = [
     "SessionManager",
     "SessionMiddleware",
     "SessionNotFound",
+    "Spending",
+    "SqliteLedger",
     "StaleWriter",
     "StateNotSerializable",
     "StoreError",
@@ -156,10 +205,12 @@ __all__ = [
     "ToolCallChunk",
     "ToolLoop",
     "ToolResultChunk",
+    "Unauthenticated",
     "UnknownComponent",
     "Usage",
     "gated",
     "load_template",
+    "open_ledger",
     "parse_template",
     "tool_factory",
 ]

@@ -13,18 +13,14 @@ from pydantic import ValidationError
 from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.components import Components, is_path
-from agent_runtime.errors import ConfigurationError, TemplateError, UnknownComponent
+from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import EventBus
 from agent_runtime.models.gate import RunLimits
 from agent_runtime.models.resolve import auto_model, secret_version
+from agent_runtime.monitoring.prices import PRICES
 from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
-from agent_runtime.orchestration.middleware import (
-    DEFAULT_ORDER,
-    LoggingMiddleware,
-    Middleware,
-    RetryMiddleware,
-    SessionMiddleware,
-)
+from agent_runtime.orchestration.middleware import DEFAULT_ORDER, Middleware, SessionMiddleware
+from agent_runtime.pipeline import Seats, build_layers
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, rendered_prompt, resolve_inputs
 from agent_runtime.template.loader import template_problems
@@ -34,6 +30,9 @@ from agent_runtime.tools import register_shipped_tools
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
+    from agent_runtime.monitoring.budgets import Budget
+    from agent_runtime.monitoring.ledger import Ledger
+    from agent_runtime.monitoring.prices import PriceTable
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.session import Session
 
@@ -52,6 +51,10 @@ class AgentFactory(Components):
         session_manager: keeps conversations: a call with a `session_id` goes on with that session.
         checkpointer: a LangGraph saver of your own instead. A `session_id` is then its thread id, and nothing
             takes turns, checks tenants or repairs: for graphs that are managed elsewhere.
+        ledger: where spending is recorded and budgets are held; without one only templates with budgets have an
+            account, in memory.
+        budgets: of every call of every agent made here, beside those of its template.
+        prices: what models cost; the public table by default.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With `registry` given,
             say it there.
         max_agents: how many compiled agents are kept, least recently used first out.
@@ -68,6 +71,9 @@ class AgentFactory(Components):
         pipeline: Sequence[str | Middleware] | None = None,
         session_manager: SessionManager | None = None,
         checkpointer: BaseCheckpointSaver[Any] | None = None,
+        ledger: Ledger | None = None,
+        budgets: Sequence[Budget] = (),
+        prices: PriceTable = PRICES,
         allowed_refs: Collection[str] = (),
         max_agents: int = 256,
     ) -> None:
@@ -79,8 +85,9 @@ class AgentFactory(Components):
         register_shipped_tools(self.registry)
         self.event_bus = event_bus or EventBus()
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
-        self._pipeline, self._checkpointer, self._max_agents = pipeline, checkpointer, max_agents
-        self.session_manager = session_manager
+        self._checkpointer, self._max_agents = checkpointer, max_agents
+        self.session_manager, self.ledger, self._prices = session_manager, ledger, prices
+        self._seats = Seats(self.event_bus, session_manager, ledger, tuple(budgets), pipeline)
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
@@ -93,6 +100,8 @@ class AgentFactory(Components):
         self.event_bus.close()
         if self.session_manager is not None:
             await self.session_manager.aclose()
+        if self.ledger is not None:
+            await self.ledger.aclose()
 
     async def drain(self, grace_s: float = 30.0) -> int:
         """`AgentExecutor.drain` for every agent made here, at once; returns how many calls had to be cancelled."""
@@ -210,7 +219,7 @@ class AgentFactory(Components):
             return self.create_agent(self._inner(template, name))
 
         self.check_template(template)
-        layers = self._layers(template)
+        layers = build_layers(template, self._seats, self.registry.layers)
         # Without the session layer nothing would take turns: such an agent keeps no sessions.
         sessions = self.session_manager if any(isinstance(layer, SessionMiddleware) for layer in layers) else None
         saver = self._checkpointer if sessions is None else sessions.checkpointer
@@ -220,6 +229,7 @@ class AgentFactory(Components):
         return AgentExecutor(
             built.agent,
             pipeline=layers,
+            prices=self._prices,
             limits=RunLimits(**dict(limits)) if limits.model_fields_set else None,
             timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call) if timeout.model_fields_set else None,
             callback_handler=self.callback_handler,
@@ -231,27 +241,6 @@ class AgentFactory(Components):
             durability=runtime.durability,
             digest=template.digest,
         )
-
-    def _layers(self, template: AgentTemplate) -> list[Middleware]:
-        retry = template.spec.runtime.retry
-        configured: dict[str, Middleware] = {
-            "logging": LoggingMiddleware(),
-            "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay),
-        }
-        if self.session_manager is not None:
-            sessions = template.spec.sessions
-            configured["session"] = SessionMiddleware(
-                self.session_manager, sessions.multitask_strategy, ttl_s=sessions.ttl
-            )
-        default = [name for name in DEFAULT_ORDER if name in configured]  # an order: a layer is there when configured
-        names: Sequence[str | Middleware] = template.spec.runtime.pipeline or self._pipeline or default
-        layers: list[Middleware] = []
-        for name in names:
-            layer = name if isinstance(name, Middleware) else configured.get(name) or self.registry.layers.get(name)
-            if layer is None:
-                raise UnknownComponent("layer", str(name), [*configured, *self.registry.layers])
-            layers.append(layer() if isinstance(layer, type) else layer)
-        return layers
 
 
 def _overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:

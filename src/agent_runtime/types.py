@@ -41,12 +41,20 @@ class Usage:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    audio_tokens: int = 0
     model_calls: int = 0
     tool_calls: int = 0
     estimated: bool = False
     cost_usd: Decimal | None = Decimal(0)
     sync_threads_left: int = 0
     """Threads of sync tools that were still running when the call ended: they cannot be stopped."""
+    price_table: str = ""
+    """Which prices the cost was made with."""
+
+    @property
+    def cost_kind(self) -> Literal["exact", "estimated", "unknown"]:
+        """`exact`: the provider's figures and a known price; `estimated`: our count; `unknown`: no price."""
+        return "unknown" if self.cost_usd is None else "estimated" if self.estimated else "exact"
 
     @property
     def total_tokens(self) -> int:
@@ -61,7 +69,7 @@ class Usage:
         """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
         plain = {name: getattr(self, name) for name in self.__slots__}  # asdict takes ten times as long
         plain["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
-        return {"total_tokens": self.total_tokens, **plain}
+        return {"total_tokens": self.total_tokens, "cost_kind": self.cost_kind, **plain}
 
 
 class Progress:
@@ -96,8 +104,10 @@ class AgentContext:
         context: LangChain's runtime context for the agent (`context_schema`); never persisted.
         options: further keyword arguments for the agent's `ainvoke`/`astream`.
         metadata: the caller's labels; they reach traces and events.
+        agent_name: the agent's own name; set by the executor.
         agent_ref: how to make the agent again, for a session's record; set by the executor.
         turn: what the session layer holds for the call, or None; set by that layer.
+        purse: what the call may spend, or None; set by the cost layer.
         deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
         attempts: how often the retry layer may try this call, or None for the layer's own setting.
         emit: where chunks go; set by the edge.
@@ -108,8 +118,8 @@ class AgentContext:
     """
 
     __slots__ = (
-        "agent_ref", "attempts", "config", "context", "credentials", "deadline", "emit", "input", "metadata", "options",
-        "principal", "progress", "run_id", "session_id", "streaming", "turn", "usage",
+        "agent_name", "agent_ref", "attempts", "config", "context", "credentials", "deadline", "emit", "input",
+        "metadata", "options", "principal", "progress", "purse", "run_id", "session_id", "streaming", "turn", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -141,6 +151,8 @@ class AgentContext:
         self.options = {} if options is None else options
         self.metadata = {} if metadata is None else metadata
         self.turn: Any = None
+        self.purse: Any = None
+        self.agent_name = ""
         self.agent_ref: Mapping[str, Any] | None = None
         self.deadline = deadline
         self.attempts = attempts
@@ -169,6 +181,12 @@ class AgentContext:
         sibling.turn = turn
         return sibling
 
+    def with_purse(self, purse: Any) -> AgentContext:
+        """A sibling that spends from a purse."""
+        sibling = self._sibling()
+        sibling.purse = purse
+        return sibling
+
     def with_input(self, input: Any) -> AgentContext:
         """A sibling with another input; None continues the call from its checkpoint."""
         sibling = self._sibling()
@@ -181,9 +199,10 @@ class AgentContext:
         new.input, new.run_id, new.session_id = self.input, self.run_id, self.session_id
         new.credentials, new.principal, new.streaming = self.credentials, self.principal, self.streaming
         new.config, new.context, new.options = self.config, self.context, self.options
-        new.agent_ref = self.agent_ref
+        new.agent_ref, new.agent_name = self.agent_ref, self.agent_name
         new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
         new.emit, new.usage, new.progress, new.turn = self.emit, self.usage, self.progress, self.turn
+        new.purse = self.purse
         return new
 
     def __repr__(self) -> str:

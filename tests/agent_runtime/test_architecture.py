@@ -25,7 +25,7 @@ LEVELS = {
     "chunks": 0, "types": 0, "errors": 1, "event_bus": 2, "stores": 2,
     "template": 3, "registry": 3, "tools": 3, "models": 3, "callback_handler": 3, "monitoring": 3,
     "sessions": 3,
-    "orchestration": 4, "assembly": 5, "components": 5, "factory": 5, "testing": 6, "cli": 7,
+    "orchestration": 4, "assembly": 5, "pipeline": 5, "components": 5, "factory": 5, "testing": 6, "cli": 7,
 }  # fmt: skip
 ROOT_FILES = {"__init__", "__main__"}
 

@@ -12,7 +12,8 @@ from langchain_core.outputs import LLMResult
 from langchain_core.runnables.config import merge_configs
 
 from agent_runtime.callback_handler import message_of
-from agent_runtime.models.gate import ModelCall
+from agent_runtime.models.model_call import ModelCall
+from agent_runtime.models.request import ModelRequest
 from agent_runtime.models.run import GATED_TAG, Run, current_run
 
 
@@ -35,7 +36,9 @@ class CallbackGate(BaseCallbackHandler):
         metadata = kwargs.get("metadata") or {}
         model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
         provider = str(metadata.get("ls_provider") or "unknown")
-        run.open_calls[run_id] = run.gate.open(run, model, provider, messages[0] if messages else [])
+        # LangChain waits for no handler of this kind, so a ledger elsewhere is asked blocking; nothing can be capped.
+        request = ModelRequest(run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {}))
+        run.open_calls[run_id] = run.gate.open(request)
 
     def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         from langchain_core.messages import HumanMessage

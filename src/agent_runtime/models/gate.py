@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
-from langchain_core.messages.utils import count_tokens_approximately
-from langgraph.errors import GraphBubbleUp
-
-from agent_runtime.errors import ConfigurationError, LimitExceeded
+from agent_runtime.errors import CallError, ConfigurationError, LimitExceeded, PriceUnknown
+from agent_runtime.models.model_call import ModelCall
+from agent_runtime.models.request import CAPS, ModelRequest, Quote, input_bound, quote
 from agent_runtime.models.run import LEDGER
-from agent_runtime.monitoring.prices import PRICES
+from agent_runtime.monitoring.ledger import NOTHING
+from agent_runtime.monitoring.prices import PRICES, PriceTable
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from agent_runtime.models.run import Run
-    from agent_runtime.types import Usage
-
-CHARS_PER_TOKEN = 4
-"""The usual rule of thumb for English; used only where a provider sends no figures, and marked `estimated`."""
+    from agent_runtime.monitoring.holds import Draw
+    from agent_runtime.monitoring.purse import Purse
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +44,78 @@ NO_LIMITS = RunLimits()
 
 
 class ModelGate:
-    """Admits model calls and settles what they used. One per executor; it keeps no state of a call."""
+    """Admits model calls and settles what they used. One per executor; it keeps no state of a call.
 
-    def __init__(self, limits: RunLimits | None = None, *, model_call_timeout_s: float | None = None) -> None:
-        self.limits = limits or NO_LIMITS
+    Args:
+        limits: of one run.
+        model_call_timeout_s: of one model call.
+        prices: what models cost.
+    """
+
+    def __init__(
+        self,
+        limits: RunLimits | None = None,
+        *,
+        model_call_timeout_s: float | None = None,
+        prices: PriceTable = PRICES,
+    ) -> None:
+        self.limits, self.prices = limits or NO_LIMITS, prices
         self.model_call_timeout_s = model_call_timeout_s
 
-    def open(self, run: Run, model: str, provider: str, messages: list[BaseMessage]) -> ModelCall:
-        """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent."""
+    def open(self, request: ModelRequest) -> ModelCall:
+        """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent.
+
+        Blocks for the ledger when the call has a budget.
+        """
+        self._check_all(request.run)
+        if (purse := request.run.purse) is None or not purse.limited:
+            return self._admitted(request, None)
+        worst = self._quote(request, purse)
+        try:
+            draw = purse.draw(worst.amount(worst.least_output), worst.amount(worst.most_output))
+        except CallError as error:
+            raise request.run.owner_of(error).refuse(error) from error.__cause__
+        return self._capped(request, worst, draw)
+
+    async def aopen(self, request: ModelRequest) -> ModelCall:
+        """`open` for async callers."""
+        self._check_all(request.run)
+        if (purse := request.run.purse) is None or not purse.limited:
+            return self._admitted(request, None)
+        worst = self._quote(request, purse)
+        try:
+            draw = await purse.adraw(worst.amount(worst.least_output), worst.amount(worst.most_output))
+        except CallError as error:
+            raise request.run.owner_of(error).refuse(error) from error.__cause__
+        return self._capped(request, worst, draw)
+
+    def _quote(self, request: ModelRequest, purse: Purse) -> Quote:
+        price = self.prices.price(request.provider, request.model)
+        if price is None and purse.limits_usd and not purse.allow_unknown_price:
+            raise request.run.refuse(PriceUnknown(request.provider, request.model))
+        return quote(request, price, purse.input_bound or input_bound, purse.max_output, purse.min_output)
+
+    def _capped(self, request: ModelRequest, worst: Quote, draw: Draw) -> ModelCall:
+        if request.cap is not None:
+            for name in (*CAPS, "max_completion_tokens"):
+                request.kwargs.pop(name, None)
+            request.kwargs[request.cap] = worst.affordable_output(draw.granted)
+        try:
+            return self._admitted(request, draw)
+        except BaseException:
+            assert request.run.purse is not None  # noqa: S101 - it has just drawn
+            request.run.purse.end(draw, NOTHING, None)
+            raise
+
+    @staticmethod
+    def _check_all(run: Run) -> None:
+        with LEDGER:
+            run.check_refusal()
+            for each in run.lineage:
+                each.gate._check(each)
+
+    def _admitted(self, request: ModelRequest, draw: Draw | None) -> ModelCall:
+        run = request.run
         with LEDGER:
             run.check_refusal()
             for each in run.lineage:
@@ -66,7 +123,7 @@ class ModelGate:
             for each in run.lineage:
                 each.context.usage.model_calls += 1
             number = run.context.usage.model_calls
-        return ModelCall(run, model, provider, messages, number)
+        return ModelCall(request, number, self.prices, draw)
 
     def _check(self, run: Run) -> None:
         limits, used = self.limits, run.context.usage
@@ -74,110 +131,3 @@ class ModelGate:
             raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
         if limits.tokens is not None and used.total_tokens >= limits.tokens:
             raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
-
-
-class ModelCall:
-    """One admitted model call. Exactly one of `end` and `abort` settles it; later ones do nothing."""
-
-    __slots__ = (
-        "_began",
-        "_chars",
-        "_messages",
-        "_started_s",
-        "_tokens",
-        "_usage",
-        "call_id",
-        "model",
-        "provider",
-        "run",
-        "settled",
-    )
-
-    def __init__(self, run: Run, model: str, provider: str, messages: list[BaseMessage], number: int) -> None:
-        self.run, self.model, self.provider, self._messages = run, model, provider, messages
-        self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
-        self._began = False
-        self._started_s, self._tokens = time.perf_counter(), run.recorder.wants_tokens
-        self.call_id = f"{run.context.run_id}:{number}"
-        run.record("llm_start", model, self.call_id, {"messages": messages} if run.recorder.content else {})
-
-    def chunk(self, message: BaseMessage) -> None:
-        """Count one streamed chunk, so that an aborted stream can be settled."""
-        content = message.content
-        text = content if type(content) is str else str(message.text)
-        self._began = True
-        self._chars += len(text) or _silent_chars(message)
-        if self._tokens and text:
-            self.run.recorder.token(text, self.run.context.run_id, self.call_id)
-        if (usage := getattr(message, "usage_metadata", None)) is not None:
-            self._usage = add_usage(self._usage, usage)
-
-    def end(self, message: BaseMessage | None = None) -> None:
-        """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""
-        if message is not None:
-            self._usage = getattr(message, "usage_metadata", None)
-            self._chars = len(str(message.text)) + _tool_call_chars(message)
-            name = message.response_metadata.get("model_name")
-            self.model = name if isinstance(name, str) and name else self.model
-        self._settle("llm_end", {"message": message} if self.run.recorder.content and message is not None else {})
-
-    def abort(self, error: BaseException) -> None:
-        """Settle a call that failed or was cut.
-
-        A provider that answered with an error bills nothing, so a call that streamed nothing and failed by
-        itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated.
-        """
-        self.run.context.progress.model_error = error
-        timed_out = "Timeout" in type(error).__name__  # ours, asyncio's and each SDK's own
-        if not (timed_out or self._began or not isinstance(error, Exception)):
-            if not self.settled and not isinstance(error, GraphBubbleUp):
-                self.settled = True
-                self._record("llm_error", {"error": type(error).__name__})
-            return
-        self._settle("llm_error", {"error": type(error).__name__}, whole=False)
-
-    def _settle(self, kind: str, data: dict[str, Any], *, whole: bool = True) -> None:
-        if self.settled:
-            return
-        self.settled = True
-        usage, estimated = self._usage, False
-        if usage is None or not whole:
-            usage, estimated = self._estimate(usage), True
-        price = PRICES.price(self.provider, self.model)
-        cost = None if price is None else price.cost_usd(usage)
-        with LEDGER:
-            for run in self.run.lineage:
-                _add(run.context.usage, usage, cost, estimated=estimated)
-        counts = {"input_tokens": usage["input_tokens"], "output_tokens": usage["output_tokens"]}
-        self._record(kind, {**counts, "estimated": estimated, **data})
-
-    def _estimate(self, seen: UsageMetadata | None) -> UsageMetadata:
-        # A stream's first chunk may already carry the input's count (Anthropic): never go below what was seen.
-        inputs = max(count_tokens_approximately(self._messages), seen["input_tokens"] if seen else 0)
-        outputs = max(-(-self._chars // CHARS_PER_TOKEN), seen["output_tokens"] if seen else 0)
-        return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
-
-    def _record(self, kind: str, data: dict[str, Any]) -> None:
-        self.run.record(kind, self.model, self.call_id, data, self._started_s)
-
-
-def _add(ledger: Usage, usage: UsageMetadata, cost_usd: Decimal | None, *, estimated: bool) -> None:
-    inputs, outputs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-    ledger.input_tokens += usage["input_tokens"]
-    ledger.output_tokens += usage["output_tokens"]
-    ledger.cache_read_tokens += inputs.get("cache_read", 0)
-    ledger.cache_write_tokens += inputs.get("cache_creation", 0)
-    ledger.reasoning_tokens += outputs.get("reasoning", 0)
-    ledger.estimated |= estimated
-    ledger.add_cost(cost_usd)
-
-
-def _silent_chars(message: BaseMessage) -> int:
-    """Characters of a chunk that are billed but are no text: tool-call arguments and reasoning."""
-    calls = sum(len(c["args"] or "") for c in getattr(message, "tool_call_chunks", ()))
-    blocks = message.content if isinstance(message.content, list) else ()
-    return calls + sum(len(str(b.get("reasoning") or b.get("thinking") or "")) for b in blocks if isinstance(b, dict))
-
-
-def _tool_call_chars(message: BaseMessage) -> int:
-    return sum(len(str(c["args"])) for c in message.tool_calls) if isinstance(message, AIMessage) else 0

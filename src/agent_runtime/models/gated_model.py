@@ -18,7 +18,8 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from agent_runtime.errors import CallTimeout
-from agent_runtime.models.gate import ModelCall
+from agent_runtime.models.model_call import ModelCall
+from agent_runtime.models.request import ModelRequest
 from agent_runtime.models.run import GATED_TAG, current_run
 from agent_runtime.monitoring.prices import preload_price
 
@@ -58,13 +59,14 @@ def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     return type(cls.__name__, (cls,), {**methods, **names})
 
 
-def _open(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelCall | None:
+def _request(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest | None:
     run = current_run.get()
     if run is None or _inside.get() or run.in_stream_step():
         return None
-    params = model._get_ls_params(**kwargs)
-    name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
-    return run.gate.open(run, name, str(params.get("ls_provider") or "unknown"), messages)
+    request = ModelRequest.of(run, model, messages, kwargs)
+    if run.purse is not None and run.purse.limited:
+        request.find_cap(model)
+    return request
 
 
 def _timeout_s(call: ModelCall | None) -> float | None:
@@ -76,8 +78,9 @@ def _generate(cls: type[BaseChatModel]) -> Any:
     inner = cls._generate
 
     def _generate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        if (call := _open(self, messages, kwargs)) is None:
+        if (request := _request(self, messages, kwargs)) is None:
             return inner(self, messages, *args, **kwargs)
+        call = request.run.gate.open(request)
         token = _inside.set(True)
         try:
             result = _blocking(lambda: inner(self, messages, *args, **kwargs), call, _timeout_s(call))
@@ -127,8 +130,9 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
     inner = cls._agenerate
 
     async def _agenerate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        if (call := _open(self, messages, kwargs)) is None:
+        if (request := _request(self, messages, kwargs)) is None:
             return await inner(self, messages, *args, **kwargs)
+        call = await request.run.gate.aopen(request)
         timeout_s = _timeout_s(call)
         token = _inside.set(True)
         try:
@@ -163,7 +167,8 @@ def _stream(cls: type[BaseChatModel]) -> Any:
     def _stream(
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        call = _open(self, messages, kwargs)
+        request = _request(self, messages, kwargs)
+        call = None if request is None else request.run.gate.open(request)
         left_s = _timeout_s(call)
         with _closing(inner(self, messages, *args, **kwargs)) as chunks:
             if call is None:
@@ -212,7 +217,8 @@ def _astream(cls: type[BaseChatModel]) -> Any:
     async def _astream(
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        call = _open(self, messages, kwargs)
+        request = _request(self, messages, kwargs)
+        call = None if request is None else await request.run.gate.aopen(request)
         timeout_s = _timeout_s(call)
         async with aclosing(inner(self, messages, *args, **kwargs)) as chunks:  # type: ignore[type-var]
             if call is None:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from langgraph.errors import GraphBubbleUp
 
 from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
-from agent_runtime.errors import CallError, LimitExceeded, ToolLoop
+from agent_runtime.errors import BudgetExceeded, CallError, LimitExceeded, ToolLoop
 
 if TYPE_CHECKING:
-    from agent_runtime.models.gate import ModelCall, ModelGate
+    from agent_runtime.models.gate import ModelGate
+    from agent_runtime.models.model_call import ModelCall
+    from agent_runtime.monitoring.purse import Purse
     from agent_runtime.types import AgentContext
 
 GATED_TAG = "agent_runtime:gated"
@@ -49,7 +51,7 @@ class Run:
     """
 
     __slots__ = (
-        "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "recorder", "refusal",
+        "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
         "threads", "tool_counts", "user_id",
     )  # fmt: skip
 
@@ -59,6 +61,7 @@ class Run:
         parent = current_run.get()
         self.context, self.gate, self.recorder, self.prompt = context, gate, recorder, prompt
         self.lineage: tuple[Run, ...] = (self,) if parent is None else (self, *parent.lineage)
+        self.purse: Purse | None = next((r.context.purse for r in self.lineage if r.context.purse is not None), None)
         self.user_id = None if context.principal is None else context.principal.id
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
@@ -81,6 +84,16 @@ class Run:
         if self.refusal is None:
             self.refusal = error
         return Refused(self, self.refusal)
+
+    def owner_of(self, error: CallError) -> Run:
+        """The run whose budget refused: an outer one stops as a whole, an inner one is its caller's to judge."""
+        if not isinstance(error, BudgetExceeded):
+            return self
+        for run in self.lineage:
+            purse = run.context.purse
+            if purse is not None and purse.owns(error.account):
+                return run
+        return self
 
     def check_refusal(self) -> None:
         """Raise Refused when this run, or one around it, has already been told to stop."""

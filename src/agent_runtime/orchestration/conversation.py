@@ -83,7 +83,7 @@ async def session_input(
     if isinstance(value, Resume):
         if not kept:
             raise InputInvalid("only a session can be resumed", "session_id")
-        ready: Any = resume_command(value.decision, (await agent.aget_state(config)).interrupts)
+        ready: Any = await _resumed(agent, config, value.decision, turn)
     else:
         ready = agent_input(value, agent)
     if turn is not None:
@@ -91,6 +91,17 @@ async def session_input(
             await repair(agent, config, turn)
         turn.begins()
     return ready
+
+
+async def _resumed(agent: Any, config: RunnableConfig, decision: Any, turn: Turn | None) -> Any:
+    snapshot: StateSnapshot = await agent.aget_state(config)
+    waits = turn is not None and turn.session.status == "interrupted" and turn.unfinished
+    if not snapshot.interrupts and snapshot.next and waits:
+        # A budget was exhausted: nothing but the run itself waits, and it goes on where it stopped.
+        if _typed(decision)["type"] != "approve":
+            raise InputInvalid("a call that waits for a budget is resumed with approve, or given up by a new message")
+        return None
+    return resume_command(decision, snapshot.interrupts)
 
 
 async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
 from langgraph.errors import GraphRecursionError
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command, GraphOutput
+from langgraph.types import Command
 
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import (
     AgentFailed,
     AgentRuntimeError,
+    BudgetExceeded,
     CallDrained,
     ConfigurationError,
     InputInvalid,
@@ -28,8 +29,9 @@ from agent_runtime.models.run import Refused, Run, current_run
 from agent_runtime.monitoring.prices import preload_price
 from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
-from agent_runtime.orchestration.messages import answer_text, messages_in, new_messages, whole_message
+from agent_runtime.orchestration.messages import messages_in, new_messages, whole_message
 from agent_runtime.orchestration.parts import PartReader, within_idle
+from agent_runtime.orchestration.results import paused, result_of
 from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -98,12 +100,13 @@ class Core:
         """Run the agent; raises what it raised, or LimitExceeded or CallTimeout. Cancellation stops it."""
         run = Run(context, self._gate, self._recorder, self._prompt)
         token = current_run.set(run)
+        result: AgentResult | None
         try:
             result = await self._await_agent(context)
         except Refused as refused:
             if refused.run is not run:  # a run around this one must stop
                 raise
-            raise refused.error from None
+            result = None
         except GraphRecursionError as error:
             if self._gate.limits.max_steps is None:
                 raise
@@ -117,8 +120,18 @@ class Core:
             current_run.reset(token)
             self.running.ended(context)
             await self._close(run)
-        if run.refusal is not None:  # something inside the agent swallowed it
-            raise run.refusal
+        if run.refusal is None:
+            assert result is not None  # noqa: S101 - only a refusal leaves none
+            return result
+        if isinstance(run.refusal, BudgetExceeded) and run.refusal.pauses and self._has_session(context):
+            return await self._paused(run.refusal, context)
+        raise run.refusal  # also one that something inside the agent swallowed
+
+    async def _paused(self, refusal: BudgetExceeded, context: AgentContext) -> AgentResult:
+        snapshot = await cast("Any", self.agent).aget_state({"configurable": self._config(context)["configurable"]})
+        result = paused(refusal, snapshot.values, context, self._digest)
+        if context.emit is not discard:
+            await context.emit(InterruptChunk(result.interrupts))
         return result
 
     async def _close(self, run: Run) -> None:
@@ -150,7 +163,7 @@ class Core:
         except Exception:
             await self._note_resumable(agent, config, context)
             raise
-        result = self._result(returned, context)
+        result = result_of(returned, context, self._digest)
         if context.emit is not discard:
             for message in new_messages(result.messages, _ids(value)):
                 for chunk in whole_message(message):
@@ -167,7 +180,7 @@ class Core:
         if not self._is_graph:
             async with aclosing(agent.astream(value, config, **options)) as pieces:
                 returned = await self._read_pieces(self._within_idle(pieces), context)
-            return self._result(returned, context)
+            return result_of(returned, context, self._digest)
         asked = options.pop("stream_mode", None) if context.streaming else None
         asked = [asked] if isinstance(asked, str) else list(asked or ())
         options.pop("version", None)
@@ -187,7 +200,7 @@ class Core:
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
             state = {**state, "__interrupt__": reader.interrupts}
-        return self._result(state, context)
+        return result_of(state, context, self._digest)
 
     @staticmethod
     async def _read_parts(
@@ -264,30 +277,6 @@ class Core:
             return
         saved_run = (snapshot.metadata or {}).get("run_id")
         context.progress.resumable = bool(snapshot.next) and saved_run == context.run_id
-
-    def _result(self, returned: Any, context: AgentContext) -> AgentResult:
-        interrupts: tuple[Any, ...] = ()
-        structured = None
-        if isinstance(returned, Mapping):
-            interrupts = tuple(returned.get("__interrupt__") or ())
-        else:
-            interrupts = tuple(getattr(returned, "interrupts", ()))  # GraphOutput, when a caller asked for v2
-        state = returned.value if isinstance(returned, GraphOutput) else returned
-        if isinstance(state, Mapping):
-            structured = state.get("structured_response")
-        messages = messages_in(state)
-        return AgentResult(
-            output="" if interrupts else answer_text(state, messages, structured),
-            value=returned,
-            messages=messages,
-            structured_response=structured,
-            usage=context.usage,
-            run_id=context.run_id,
-            session_id=context.session_id,
-            status="interrupted" if interrupts else "completed",
-            interrupts=interrupts,
-            template_digest=self._digest,
-        )
 
 
 def _ids(value: Any) -> set[str | None]:

@@ -21,6 +21,7 @@ from agent_runtime.errors import (
     InputInvalid,
 )
 from agent_runtime.models.gate import ModelGate, RunLimits
+from agent_runtime.monitoring.prices import PRICES, PriceTable
 from agent_runtime.orchestration.conversation import Resume
 from agent_runtime.orchestration.core import Core
 from agent_runtime.orchestration.failures import as_call_error
@@ -68,6 +69,7 @@ class AgentExecutor(AgentRunnable):
         agent: any Runnable: a `create_agent` graph, a hand-written graph, a chain.
         pipeline: the layers, first is outermost; by default logging and retry.
         limits: hard limits of one run.
+        prices: what models cost.
         timeouts: time limits of one call.
         callback_handler: hears the events of every run; a new one with a ring of 1,000 by default.
         name, description: for traces, events and agents that use this one as a tool.
@@ -87,6 +89,7 @@ class AgentExecutor(AgentRunnable):
         *,
         pipeline: Sequence[Middleware] | None = None,
         limits: RunLimits | None = None,
+        prices: PriceTable = PRICES,
         timeouts: Timeouts | None = None,
         callback_handler: AgentCallbackHandler | None = None,
         name: str = "agent_runtime.executor",
@@ -102,7 +105,7 @@ class AgentExecutor(AgentRunnable):
         self.name, self.description = name, description
         self.callback_handler = callback_handler or AgentCallbackHandler()
         self.pipeline = (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)
-        gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s)
+        gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s, prices=prices)
         self._core = Core(
             agent,
             gate,
@@ -197,7 +200,7 @@ class AgentExecutor(AgentRunnable):
     def _context(self, call: Any) -> AgentContext:
         own = AgentContext(call) if not isinstance(call, AgentContext) else call
         context = own.with_caller(self._principal, self._credentials)  # a caller's own object stays as it is
-        context.agent_ref = self.ref
+        context.agent_ref, context.agent_name = self.ref, self.name or ""
         return context
 
     async def _call(self, context: AgentContext) -> AgentResult:

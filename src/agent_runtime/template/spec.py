@@ -16,20 +16,15 @@ from agent_runtime.errors import Problem
 from agent_runtime.template.duration import Duration
 from agent_runtime.template.json_schema import has_refs, schema_problems
 from agent_runtime.template.prompt import placeholders, strings_in
+from agent_runtime.template.runtime_spec import Count, RuntimeSpec, Strict
 from agent_runtime.template.yaml_reader import Mark
 
 API_VERSION = "agent-runtime/v1"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
 REF_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
-Count = Annotated[int, Field(ge=1)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
-
-
-class Metadata(_Strict):
+class Metadata(Strict):
     """Who the template is."""
 
     name: Annotated[
@@ -41,7 +36,7 @@ class Metadata(_Strict):
     owner: str = ""
 
 
-class SecretRef(_Strict):
+class SecretRef(Strict):
     """Where a secret is; the value itself never stands in a template."""
 
     from_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
@@ -54,7 +49,7 @@ class SecretRef(_Strict):
         return self
 
 
-class ModelParams(_Strict):
+class ModelParams(Strict):
     """What most providers understand; a provider's own settings go under `extra`."""
 
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
@@ -65,7 +60,7 @@ class ModelParams(_Strict):
     extra: dict[str, Any] = {}
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """Which chat model: `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name."""
 
     id: Annotated[str, Field(min_length=1)]
@@ -75,13 +70,13 @@ class ModelSpec(_Strict):
     fallbacks: list[str] = []
 
 
-class FileRef(_Strict):
+class FileRef(Strict):
     """A text file beside the template."""
 
     file: str
 
 
-class ToolSpec(_Strict):
+class ToolSpec(Strict):
     """A registered tool (`use`), a Python object that the application allows (`ref`), or another agent (`agent`)."""
 
     use: str | None = None
@@ -100,7 +95,7 @@ class ToolSpec(_Strict):
         return self
 
 
-class InterruptSpec(_Strict):
+class InterruptSpec(Strict):
     """What a person may answer when a tool call waits for approval, and what they are shown."""
 
     allowed_decisions: Annotated[list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)]
@@ -114,56 +109,17 @@ class MiddlewareSpec(BaseModel):
     use: str
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(Strict):
     """The answer's JSON Schema: inline, or a `.json` or `.yaml` file beside the template."""
 
     schema_: Annotated[dict[str, Any] | str, Field(alias="schema")]
 
 
-class TimeoutSpec(_Strict):
-    """Time limits: the whole call, silence of the agent, one model call."""
-
-    run: Duration | None = None
-    idle: Duration | None = None
-    model_call: Duration | None = None
-
-
-class LimitsSpec(_Strict):
-    """Hard limits of one run; reaching one stops it before the next step."""
-
-    max_steps: Count | None = None
-    model_calls: Count | None = None
-    tool_calls: Count | None = None
-    tokens: Count | None = None
-    tool_loop: Count | None = None
-
-
-class RetrySpec(_Strict):
-    """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
-
-    attempts: Annotated[int, Field(ge=1, le=20)] = 2
-    retry_on: list[Literal["transient", "rate_limit", "server_error", "connection", "timeout"]] = ["transient"]
-    initial_delay: Duration = 0.5
-    max_delay: Duration = 30.0
-
-
-class SessionsSpec(_Strict):
+class SessionsSpec(Strict):
     """The conversations of this agent; they are kept where the application's session manager keeps them."""
 
     ttl: Annotated[Duration | None, Field(description="Forgotten so long after the last use.")] = None
     multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
-
-
-class RuntimeSpec(_Strict):
-    """The onion around the whole call."""
-
-    pipeline: Annotated[list[str] | None, Field(description="Layers by name, outermost first.")] = None
-    timeout: TimeoutSpec = TimeoutSpec()
-    limits: LimitsSpec = LimitsSpec()
-    retry: RetrySpec = RetrySpec()
-    durability: Annotated[
-        Literal["sync", "async", "exit"], Field(description="When a session's checkpoints are written.")
-    ] = "sync"
 
 
 def _tool(value: Any) -> Any:
@@ -174,7 +130,7 @@ def _model(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
 
-class Spec(_Strict):
+class Spec(Strict):
     """The agent: either a model with its tools and prompt, or a registered `workflow`."""
 
     model: Annotated[ModelSpec | None, BeforeValidator(_model, json_schema_input_type=str | ModelSpec)] = None
@@ -191,7 +147,7 @@ class Spec(_Strict):
     runtime: RuntimeSpec = RuntimeSpec()
 
 
-class AgentTemplate(_Strict):
+class AgentTemplate(Strict):
     """An agent, declared. Made by `load_template`, or directly from Python data.
 
     `digest` identifies the resolved content: prompts, schemas and nested agents included, secrets by reference.

@@ -1,0 +1,127 @@
+"""A model call that is about to be made: what it may cost at most, and how its output is capped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from agent_runtime.monitoring.ledger import MICRO, Amount
+
+if TYPE_CHECKING:
+    from agent_runtime.models.run import Run
+    from agent_runtime.monitoring.prices import Price
+
+BYTES_PER_TOKEN = 3
+"""Ordinary text has more bytes to a token with every tokenizer in use: English more than four."""
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_IMAGE = 2_000
+"""More than any provider bills for one image at its usual size; other media are not bounded by it."""
+CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
+"""What models call the limit of their output."""
+
+InputBound: TypeAlias = Callable[[list[BaseMessage], Mapping[str, Any]], int]
+
+
+@dataclass(slots=True)
+class ModelRequest:
+    """A call of `model` at `provider`, LangChain's names; `kwargs` are what goes to the provider.
+
+    `cap` is the name under which the output is limited, None when the model has no such setting; `max_output` what
+    the model's owner asked for.
+    """
+
+    run: Run
+    model: str
+    provider: str
+    messages: list[BaseMessage]
+    kwargs: dict[str, Any]
+    cap: str | None = None
+    max_output: int | None = None
+
+    @classmethod
+    def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
+        """The request that a model's own method was called with."""
+        params = model._get_ls_params(**kwargs)
+        name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
+        return cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs)
+
+    def find_cap(self, model: BaseChatModel) -> None:
+        """Look up how the model's output is limited; only for calls with a budget."""
+        self.cap = next((name for name in CAPS if name in type(model).model_fields), None)
+        asked = [self.kwargs.get(n) for n in (*CAPS, "max_completion_tokens")]
+        own = getattr(model, self.cap, None) if self.cap else None
+        given = [n for n in (*asked, own) if isinstance(n, int) and n > 0]
+        self.max_output = given[0] if given else None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a request costs at most: for its input, and for each token of output; and how much output is wanted."""
+
+    input_tokens: int
+    input_micro_usd: Decimal
+    output_micro_usd: Decimal
+    least_output: int
+    most_output: int
+
+    def amount(self, output: int) -> Amount:
+        """The worst case with so much output."""
+        usd = self.input_micro_usd + self.output_micro_usd * output
+        return Amount(int(usd.to_integral_value(ROUND_CEILING)), self.input_tokens + output)
+
+    def affordable_output(self, granted: Amount) -> int:
+        """How many tokens of output what was granted pays for."""
+        output = min(self.most_output, granted.tokens - self.input_tokens)
+        if self.output_micro_usd:
+            output = min(output, int((granted.micro_usd - self.input_micro_usd) / self.output_micro_usd))
+        return output
+
+
+def quote(request: ModelRequest, price: Price | None, bound: InputBound, max_output: int, min_output: int) -> Quote:
+    """The worst case of a request; `max_output` is for requests that do not say theirs."""
+    most = max_output if request.max_output is None else request.max_output
+    tokens = bound(request.messages, request.kwargs)
+    if price is None:
+        return Quote(tokens, Decimal(0), Decimal(0), min(min_output, most), most)
+    usd = price.highest_input() * tokens * MICRO
+    return Quote(tokens, usd, price.highest_output() * MICRO, min(min_output, most), most)
+
+
+def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:
+    """At most how many tokens the input has: a third of its bytes, and a fixed number for each message and image."""
+    size, images = 0, 0
+    for message in messages:
+        content = message.content
+        if isinstance(content, str):
+            size += len(content.encode(errors="replace"))
+        else:
+            for block in content:
+                media = isinstance(block, dict) and block.get("type") in ("image", "image_url", "input_image")
+                images += media
+                size += 0 if media else len(json.dumps(block, ensure_ascii=False, default=str).encode(errors="replace"))
+        if isinstance(message, AIMessage) and message.tool_calls:
+            size += len(json.dumps(message.tool_calls, ensure_ascii=False, default=str).encode(errors="replace"))
+    for name in ("tools", "functions", "response_format"):
+        if (given := kwargs.get(name)) is not None:
+            size += _size_of(given)
+    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_IMAGE * images
+
+
+def _size_of(given: Any) -> int:
+    found = given if isinstance(given, list) else [given]
+    plain = [each if isinstance(each, dict) else _as_tool(each) for each in found]
+    return len(json.dumps(plain, ensure_ascii=False, default=str).encode(errors="replace"))
+
+
+def _as_tool(given: Any) -> Any:
+    try:
+        return convert_to_openai_tool(given)
+    except (TypeError, ValueError):
+        return str(given)

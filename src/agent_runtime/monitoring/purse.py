@@ -1,0 +1,279 @@
+"""What one call may spend: holds on the accounts that it draws on, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Generator
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from agent_runtime.errors import BudgetExceeded, BudgetUnavailable, StoreError
+from agent_runtime.monitoring.holds import Draw, Hold, RunBudget, minus, plus
+from agent_runtime.monitoring.ledger import (
+    MICRO,
+    NOTHING,
+    Account,
+    Amount,
+    Answer,
+    Charge,
+    Ending,
+    Ledger,
+    Refusal,
+    Reservation,
+    Spend,
+    SpendLabels,
+)
+
+LOG = logging.getLogger("agent_runtime.budgets")
+LOG.addHandler(logging.NullHandler())
+
+Steps: TypeAlias = Generator[tuple[list[Ending], Reservation | None], Answer, Any]
+
+
+class Purse:
+    """The money of one call. Nested agents' purses draw on the one around them as well.
+
+    Args:
+        ledger: where the accounts are; `accounts` those that the call draws on.
+        labels: of the spending in reports; the model's name is put in.
+        run_limits: micro-USD and tokens that the run itself may spend, None for no limit.
+        parent: the purse of the run around this one.
+        ttl_s: after how many seconds a hold that nobody ended is charged at its estimate.
+        slab_calls: how many calls' worth to reserve at once: fewer trips, and more that is held.
+        pauses: what is refused is to be asked of a person.
+        allow_unknown_price: send calls to models without a price; they count in tokens, not in USD.
+        max_output: tokens of output to reserve for, and to cap a call at, that does not say its own maximum.
+        min_output: with less than so many affordable tokens of output a call is refused.
+        input_bound: the most tokens that messages and a request's other arguments can have.
+        on_charge: hears what endings changed on the accounts.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        accounts: tuple[Account, ...],
+        labels: SpendLabels,
+        operation_id: str,
+        *,
+        run_limits: tuple[int | None, int | None] = (None, None),
+        parent: Purse | None = None,
+        ttl_s: float = 900.0,
+        slab_calls: int = 1,
+        pauses: bool = False,
+        allow_unknown_price: bool = False,
+        max_output: int = 8192,
+        min_output: int = 64,
+        input_bound: Callable[[list[Any], Any], int] | None = None,
+        on_charge: Callable[[tuple[Charge, ...]], None] | None = None,
+    ) -> None:
+        self.labels, self.pauses, self.allow_unknown_price = labels, pauses, allow_unknown_price
+        self.max_output, self.min_output, self.input_bound = max_output, min_output, input_bound
+        self.own_accounts = frozenset(a.key for a in accounts)
+        around = () if parent is None else parent.accounts
+        self.accounts: tuple[Account, ...] = (*accounts, *(a for a in around if a.key not in self.own_accounts))
+        own = () if run_limits == (None, None) else (RunBudget(*run_limits),)
+        self.own_run_budgets = own
+        self.run_budgets: tuple[RunBudget, ...] = (*own, *(() if parent is None else parent.run_budgets))
+        self.ledger, self._operation_id, self._ttl_s = ledger, operation_id, ttl_s
+        self._slab_calls, self._on_charge = slab_calls, on_charge
+        self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
+        self._holds: dict[str, Hold] = {}
+        self._number = 0
+        self._to_end: list[Ending] = []  # not known to have arrived yet
+        self._unheld: list[Spend] = []
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything limits the spending."""
+        return bool(self.accounts or self.run_budgets)
+
+    @property
+    def limits_usd(self) -> bool:
+        """Whether there is a limit in USD."""
+        accounts = any(a.limit_micro_usd is not None for a in self.accounts)
+        return accounts or any(b.limit_micro_usd is not None for b in self.run_budgets)
+
+    def owns(self, account: str) -> bool:
+        """Whether a refusal's account is this purse's own, and not one of those around it."""
+        return account in self.own_accounts or (account == "run" and bool(self.own_run_budgets))
+
+    # -- drawing -------------------------------------------------------------------------------------------
+
+    def draw(self, least: Amount, wanted: Amount) -> Draw:
+        """Reserve for one model call; blocks for the ledger. Raises BudgetExceeded, BudgetUnavailable."""
+        steps = self._draw(least, wanted)
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(self.ledger.call("transact", *request))
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except StoreError as error:
+            raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
+        finally:
+            steps.close()
+
+    async def adraw(self, least: Amount, wanted: Amount) -> Draw:
+        """`draw` for async callers. Cancelled while it waits it holds nothing for longer than until the call's end."""
+        steps = self._draw(least, wanted)
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(await self.ledger.acall("transact", *request))
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except StoreError as error:
+            raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
+        finally:
+            steps.close()  # cancelled: gives back what the run's own budget held
+
+    def _draw(self, least: Amount, wanted: Amount) -> Steps:
+        granted = self._from_run_budgets(least, wanted)
+        hold: Hold | None = None
+        done = False
+        try:
+            if self.accounts:
+                hold = self._with_room(granted)
+                if hold is None:
+                    hold = yield from self._reserved(least, granted)
+                    granted = self._within(hold, granted)
+            done = True
+        finally:
+            if not done:
+                self._release(granted)
+        return Draw(granted, hold)
+
+    def _from_run_budgets(self, least: Amount, wanted: Amount) -> Amount:
+        with self._lock:
+            granted = wanted
+            for budget in self.run_budgets:
+                found = budget.grant(least, granted)
+                if found is None:
+                    raise self._exceeded_run(budget)
+                granted = found
+            for budget in self.run_budgets:
+                budget.held = plus(budget.held, granted)
+        return granted
+
+    def _with_room(self, wanted: Amount) -> Hold | None:
+        with self._lock:
+            for hold in self._holds.values():
+                if hold.has(wanted):
+                    hold.calls += 1
+                    hold.drawn = plus(hold.drawn, wanted)
+                    return hold
+        return None
+
+    def _reserved(self, least: Amount, wanted: Amount) -> Generator[Any, Answer, Hold]:
+        with self._lock:
+            self._number += 1
+            operation_id = f"{self._operation_id}:{self._number}"
+            for idle in [h for h in self._holds.values() if not h.calls]:
+                self._retire(idle)
+            endings = self._to_end.copy()
+            # Should the answer not come, what it may hold is given back with the next trip.
+            doubtful = Ending(operation_id, NOTHING)
+            self._to_end.append(doubtful)
+        slab = Amount(wanted.micro_usd * self._slab_calls, wanted.tokens * self._slab_calls)
+        answer = yield endings, Reservation(operation_id, self.accounts, least, slab, self._ttl_s)
+        with self._lock:
+            self._to_end.remove(doubtful)
+            self._to_end = [e for e in self._to_end if e not in endings]
+        self._charged(answer.charges)
+        if answer.granted is None:
+            assert answer.refusal is not None  # noqa: S101 - the ledger's contract
+            raise self._exceeded(answer.refusal)
+        hold = Hold(operation_id, answer.granted, calls=1)
+        with self._lock:
+            self._holds[operation_id] = hold
+        return hold
+
+    def _within(self, hold: Hold, wanted: Amount) -> Amount:
+        granted = Amount(min(wanted.micro_usd, hold.granted.micro_usd), min(wanted.tokens, hold.granted.tokens))
+        with self._lock:
+            hold.drawn = granted
+            for budget in self.run_budgets:
+                budget.held = plus(minus(budget.held, wanted), granted)
+        return granted
+
+    # -- ending --------------------------------------------------------------------------------------------
+
+    def end(self, draw: Draw | None, actual: Amount, spend: Spend | None) -> None:
+        """Say what a model call cost in the end; it is written with the next trip, or when the purse is closed."""
+        with self._lock:
+            if spend is not None and (draw is None or draw.hold is None):
+                self._unheld.append(spend)
+            if draw is None or draw.ended:
+                return
+            draw.ended = True
+            for budget in self.run_budgets:
+                budget.held, budget.spent = minus(budget.held, draw.granted), plus(budget.spent, actual)
+            if (hold := draw.hold) is not None:
+                hold.calls -= 1
+                hold.drawn, hold.used = minus(hold.drawn, draw.granted), plus(hold.used, actual)
+                hold.spends += [] if spend is None else [spend]
+
+    def _release(self, granted: Amount) -> None:
+        with self._lock:
+            for budget in self.run_budgets:
+                budget.held = minus(budget.held, granted)
+
+    def _retire(self, hold: Hold) -> None:
+        del self._holds[hold.operation_id]
+        self._to_end.append(Ending(hold.operation_id, hold.used, tuple(hold.spends)))
+
+    async def close(self) -> None:
+        """Write what has not been written; shielded, so that a cancelled call settles too.
+
+        A store that fails leaves the holds to their leases: they are then charged at their estimate.
+        """
+        with self._lock:
+            for idle in [h for h in self._holds.values() if not h.calls]:
+                self._retire(idle)
+            if self._unheld:
+                self._to_end.append(Ending(f"{self._operation_id}:spent", NOTHING, tuple(self._unheld)))
+                self._unheld = []
+            endings = self._to_end
+            self._to_end = []
+        if not endings:
+            return
+        writing = asyncio.ensure_future(self.ledger.acall("transact", endings, None))
+        try:
+            answer: Answer = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            self._charged((await writing).charges)
+            raise
+        except StoreError as error:
+            LOG.error("the spending of %s could not be written, its holds lapse: %s", self._operation_id, error)
+            return
+        self._charged(answer.charges)
+
+    def _charged(self, charges: tuple[Charge, ...]) -> None:
+        if charges and self._on_charge is not None:
+            self._on_charge(charges)
+
+    # -- refusing ------------------------------------------------------------------------------------------
+
+    def _exceeded(self, refusal: Refusal) -> BudgetExceeded:
+        account = next(a for a in self.accounts if a.key == refusal.key)
+        return self._error(refusal.key, refusal.spent, refusal.held, account.limit_micro_usd, account.limit_tokens)
+
+    def _exceeded_run(self, budget: RunBudget) -> BudgetExceeded:
+        return self._error("run", budget.spent, budget.held, budget.limit_micro_usd, budget.limit_tokens)
+
+    def _error(self, key: str, spent: Amount, held: Amount, usd: int | None, tokens: int | None) -> BudgetExceeded:
+        return BudgetExceeded(
+            key,
+            _usd(spent.micro_usd),
+            _usd(held.micro_usd),
+            None if usd is None else _usd(usd),
+            spent.tokens,
+            tokens,
+            pauses=self.pauses,
+        )
+
+
+def _usd(micro_usd: int) -> Decimal:
+    return Decimal(micro_usd) / MICRO

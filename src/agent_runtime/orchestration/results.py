@@ -1,0 +1,51 @@
+"""From what an agent returned, or why it stopped, to the result of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from langgraph.types import GraphOutput, Interrupt
+
+from agent_runtime.orchestration.messages import answer_text, messages_in
+from agent_runtime.types import AgentContext, AgentResult
+
+if TYPE_CHECKING:
+    from agent_runtime.errors import BudgetExceeded
+
+
+def result_of(returned: Any, context: AgentContext, digest: str | None) -> AgentResult:
+    """The result of a call whose agent returned this."""
+    interrupts: tuple[Any, ...] = ()
+    structured = None
+    if isinstance(returned, Mapping):
+        interrupts = tuple(returned.get("__interrupt__") or ())
+    else:
+        interrupts = tuple(getattr(returned, "interrupts", ()))  # GraphOutput, when a caller asked for v2
+    state = returned.value if isinstance(returned, GraphOutput) else returned
+    if isinstance(state, Mapping):
+        structured = state.get("structured_response")
+    messages = messages_in(state)
+    return AgentResult(
+        output="" if interrupts else answer_text(state, messages, structured),
+        value=returned,
+        messages=messages,
+        structured_response=structured,
+        usage=context.usage,
+        run_id=context.run_id,
+        session_id=context.session_id,
+        status="interrupted" if interrupts else "completed",
+        interrupts=interrupts,
+        template_digest=digest,
+    )
+
+
+def paused(refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None) -> AgentResult:
+    """An interrupted call: its next model call waits for a larger budget. It goes on when it is resumed."""
+    question = {
+        "code": refusal.code,
+        "description": str(refusal),
+        "account": refusal.account,
+        "limit_usd": None if refusal.limit_usd is None else format(refusal.limit_usd, "f"),
+    }
+    return result_of({**state, "__interrupt__": (Interrupt(value=question, id=context.run_id),)}, context, digest)

@@ -1,0 +1,90 @@
+"""The part of the template that is about the onion around a call: limits, retries, money."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agent_runtime.template.duration import Duration
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """What every part of a template is: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class TimeoutSpec(Strict):
+    """Time limits: the whole call, silence of the agent, one model call."""
+
+    run: Duration | None = None
+    idle: Duration | None = None
+    model_call: Duration | None = None
+
+
+class LimitsSpec(Strict):
+    """Hard limits of one run; reaching one stops it before the next step."""
+
+    max_steps: Count | None = None
+    model_calls: Count | None = None
+    tool_calls: Count | None = None
+    tokens: Count | None = None
+    tool_loop: Count | None = None
+
+
+class RetrySpec(Strict):
+    """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 2
+    retry_on: list[Literal["transient", "rate_limit", "server_error", "connection", "timeout"]] = ["transient"]
+    initial_delay: Duration = 0.5
+    max_delay: Duration = 30.0
+
+
+class BudgetSpec(Strict):
+    """What one scope may spend in one period (UTC); each user, tenant, ... has an account of its own."""
+
+    scope: Literal["run", "session", "user", "tenant", "template", "global"]
+    usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
+    tokens: Count | None = None
+    per: Literal["hour", "day", "month", "total"] = "total"
+    only: str | None = None
+    warn_at: list[Annotated[float, Field(gt=0, le=1)]] = [0.8]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> BudgetSpec:
+        if self.usd is None and self.tokens is None:
+            raise ValueError("give usd, tokens or both")
+        if self.scope == "run" and (self.per != "total" or self.only is not None):
+            raise ValueError("the budget of a run has no period, and is for every run")
+        return self
+
+
+class CostSpec(Strict):
+    """Budgets of this agent, and how it spends."""
+
+    budgets: list[BudgetSpec] = []
+    on_exhausted: Annotated[
+        Literal["stop", "pause"], Field(description="'pause' ends a call that has a session as interrupted.")
+    ] = "stop"
+    unknown_price: Literal["refuse", "allow"] = "refuse"
+    max_output_tokens: Annotated[Count, Field(description="For model calls that do not say their own.")] = 8192
+    min_output_tokens: Count = 64
+    slab_calls: Annotated[int, Field(ge=1, le=100, description="Model calls reserved for in one trip.")] = 1
+    hold_ttl: Duration = 900.0
+
+
+class RuntimeSpec(Strict):
+    """The onion around the whole call."""
+
+    pipeline: Annotated[list[str] | None, Field(description="Layers by name, outermost first.")] = None
+    timeout: TimeoutSpec = TimeoutSpec()
+    limits: LimitsSpec = LimitsSpec()
+    retry: RetrySpec = RetrySpec()
+    cost: CostSpec = CostSpec()
+    durability: Annotated[
+        Literal["sync", "async", "exit"], Field(description="When a session's checkpoints are written.")
+    ] = "sync"
