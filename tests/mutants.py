@@ -31,6 +31,7 @@ O, M = "orchestration", "models"
 CONTRACTS, RETRY, GATE = f"{O}/test_contracts.py", f"{O}/test_retry.py", f"{M}/test_gate.py"
 SESSIONS, CONVERSATIONS, PROCESSES = "sessions", "sessions/test_conversations.py", "sessions/test_processes.py"
 MISHAPS = "sessions/test_mishaps.py"
+MONEY, LEDGERS, COST = "monitoring", "monitoring/test_ledger.py", f"{O}/test_cost.py"
 BYTES, SAVERS = "sessions/test_bytes.py", "sessions/test_checkpointers.py"
 RUNNABLE, BAD = f"{O}/test_runnable.py", "template/test_bad_templates.py"
 
@@ -99,6 +100,15 @@ MUTANTS = [
     Mutant("a drain cuts what runs", f"{O}/drain.py", '            control.request_drain("shutdown")\n', "            pass\n", f"{CONVERSATIONS} -k deploy"),
     Mutant("an evicting server is accepted", "stores/redis_server.py", 'if policy != "noeviction":', "if False:", "sessions/test_redis_faults.py -k evict"),
     Mutant("a server without a log is accepted", "stores/redis_server.py", 'if durable and not persistence.get("aof_enabled"):', "if False:", "sessions/test_redis_faults.py -k append_only"),
+    Mutant("a budget ignores what is held", f"{MONEY}/ledger.py", "None if usd is None else usd - self.spent_micro_usd - self.held_micro_usd,", "None if usd is None else usd - self.spent_micro_usd,", f"{LEDGERS} -k 'holds_on_every and memory'"),
+    Mutant("a budget on Redis ignores what is held", f"{MONEY}/redis_ledger.py", "tonumber(limit) - b[1] - b[2])", "tonumber(limit) - b[1])", f"{LEDGERS} -k 'agree and redis'"),
+    Mutant("settling twice charges twice", f"{MONEY}/ledger_book.py", 'known.state == "settled":\n            return', 'known.state == "settled" and False:\n            return', f"{LEDGERS} -k 'repeated and memory'"),
+    Mutant("an abandoned hold is free", f"{MONEY}/ledger_book.py", "self._charge(held, held.amount, held.amount, [])", "self._charge(held, NOTHING, held.amount, [])", f"{LEDGERS} -k 'abandoned and memory'"),
+    Mutant("a lost reservation stays held", f"{MONEY}/purse.py", "doubtful = Ending(operation_id, NOTHING)", "doubtful = Ending('x' + operation_id, NOTHING)", f"{COST} -k lost_answer"),
+    Mutant("the output is not capped", f"{M}/gate.py", "request.kwargs[request.cap] = worst", "_ = worst", f"{COST} -k capped"),
+    Mutant("a provider's lies are believed", f"{M}/model_call.py", "or not believable(usage, bool(self._messages), self._chars)", "", f"{COST} -k lies"),
+    Mutant("inner agents do not draw on the outer budget", f"{MONEY}/purse.py", "around = () if parent is None else parent.accounts", "around: tuple[Account, ...] = ()", f"{COST} -k used_as_a_tool"),
+    Mutant("a cancelled call does not settle", f"{O}/middleware/cost.py", "            await purse.close()", "            pass", f"{COST} -k cancelled"),
     Mutant("bus grows without bound", "event_bus/bus.py", "deque(maxlen=buffer)", "deque()", "event_bus/test_bus.py -k drops_the_oldest"),
 ]  # fmt: skip
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -29,7 +31,10 @@ from agent_runtime.monitoring.ledger import (
 LOG = logging.getLogger("agent_runtime.budgets")
 LOG.addHandler(logging.NullHandler())
 
-Steps: TypeAlias = Generator[tuple[list[Ending], Reservation | None], Answer, Any]
+Request: TypeAlias = tuple[list[Ending], Reservation | None]
+Steps: TypeAlias = Generator[Request, Answer, Any]
+RETRIES_S = (0.02, 0.1, 0.4)
+"""How long to wait before asking a ledger again that failed."""
 
 
 class Purse:
@@ -107,7 +112,7 @@ class Purse:
         try:
             request = next(steps)
             while True:
-                request = steps.send(self.ledger.call("transact", *request))
+                request = steps.send(self._asked(request))
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except StoreError as error:
@@ -121,13 +126,29 @@ class Purse:
         try:
             request = next(steps)
             while True:
-                request = steps.send(await self.ledger.acall("transact", *request))
+                request = steps.send(await self._aasked(request))
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except StoreError as error:
             raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
         finally:
             steps.close()  # cancelled: gives back what the run's own budget held
+
+    def _asked(self, request: Request) -> Answer:
+        for wait_s in RETRIES_S:
+            try:
+                return self.ledger.call("transact", *request)  # type: ignore[no-any-return]
+            except StoreError:  # by its ids the same again is harmless
+                time.sleep(wait_s)
+        return self.ledger.call("transact", *request)  # type: ignore[no-any-return]
+
+    async def _aasked(self, request: Request) -> Answer:
+        for wait_s in RETRIES_S:
+            try:
+                return await self.ledger.acall("transact", *request)  # type: ignore[no-any-return]
+            except StoreError:
+                await asyncio.sleep(wait_s)
+        return await self.ledger.acall("transact", *request)  # type: ignore[no-any-return]
 
     def _draw(self, least: Amount, wanted: Amount) -> Steps:
         granted = self._from_run_budgets(least, wanted)
@@ -239,11 +260,12 @@ class Purse:
             self._to_end = []
         if not endings:
             return
-        writing = asyncio.ensure_future(self.ledger.acall("transact", endings, None))
+        writing = asyncio.ensure_future(self._aasked((endings, None)))
         try:
             answer: Answer = await asyncio.shield(writing)
         except asyncio.CancelledError:
-            self._charged((await writing).charges)
+            with suppress(StoreError):
+                self._charged((await writing).charges)
             raise
         except StoreError as error:
             LOG.error("the spending of %s could not be written, its holds lapse: %s", self._operation_id, error)

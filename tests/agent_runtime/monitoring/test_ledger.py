@@ -177,12 +177,13 @@ async def test_operations_and_old_accounts_are_forgotten(kind: str, tmp_path: Pa
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "end"]),
+        st.sampled_from(["reserve", "reserve", "end"]),
         st.integers(0, 5),  # which operation
-        st.integers(0, 700),
-        st.integers(0, 300),
+        st.integers(100, 700),
+        st.integers(50, 300),
         st.integers(0, 2),  # which accounts
     ),
+    min_size=3,
     max_size=12,
 )
 SETS = [(TENANT, GLOBAL), (GLOBAL,), (TENANT,)]
