@@ -1,0 +1,63 @@
+"""Processes that are killed, replies that are lost: what the provider bills never exceeds the budget."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.agent_runtime.proxy import losing_proxy
+
+from agent_runtime import RedisLedger
+
+HERE = Path(__file__).parent
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[2]), *sys.path])}
+HOLD_S = 1.0
+
+
+def spend_rounds(
+    redis_url: str, folder: Path, *, processes: int, at_once: int, calls: int, rounds: int, budget: str, kill: bool
+) -> tuple[int, int, int]:
+    """Micro-USD that the provider billed, that the ledger has, and that the budget is."""
+    truth, prefix = folder / "truth", uuid.uuid4().hex
+    truth.touch()
+    dice = random.Random(5)  # noqa: S311
+    with losing_proxy(urlsplit(redis_url).port or 0, 0.03 if kill else 0.0) as port:
+        for _ in range(rounds):
+            url = f"redis://127.0.0.1:{port}?prefix={prefix}"
+            args = [str(HERE / "money_worker.py"), url, str(truth), str(at_once), str(calls), budget, str(HOLD_S)]
+            running = [subprocess.Popen([sys.executable, *args], env=ENV) for _ in range(processes)]
+            if kill:
+                time.sleep(2.0 + dice.random())
+                running[0].kill()
+            codes = [process.wait(timeout=100) for process in running]
+            assert set(codes[1:]) == {0}, codes
+    time.sleep(HOLD_S + 0.1)
+    ledger = RedisLedger(redis_url, prefix=prefix)
+    ledger.call("sweep")
+    (balance,) = ledger.call("balances").values()
+    assert balance.held_micro_usd == 0
+    billed = sum(map(int, truth.read_text().split()))
+    return billed, balance.spent_micro_usd, int(Decimal(budget) * 1_000_000)
+
+
+def test_no_kill_and_no_lost_reply_overspends(redis_url: str, tmp_path: Path) -> None:
+    billed, spent, budget = spend_rounds(
+        redis_url, tmp_path, processes=3, at_once=40, calls=150, rounds=2, budget="1.5", kill=True
+    )
+    assert billed <= spent <= budget
+    assert billed > budget / 2
+
+
+def test_without_kills_the_ledger_is_the_provider_s_truth(redis_url: str, tmp_path: Path) -> None:
+    billed, spent, budget = spend_rounds(
+        redis_url, tmp_path, processes=2, at_once=40, calls=600, rounds=1, budget="0.8", kill=False
+    )
+    assert billed == spent
+    assert budget * 0.9 < spent <= budget
