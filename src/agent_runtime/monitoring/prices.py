@@ -204,6 +204,11 @@ def _rates(table: Any, *, constant: bool) -> Price | None:
     highest = {kind: max(value, many[kind] or value) for kind, value in few.items() if value is not None}
     if "input" not in highest or "output" not in highest:
         return None
+    # The output's price may depend on how long the input is.
+    long_input, both = {"input_tokens": 10 * MILLION, "output_tokens": 0}, {"output_tokens": 10 * MILLION}
+    of_input, of_both = table(long_input), table({**long_input, **both})
+    if of_input is not None and of_both is not None:
+        highest["output"] = max(highest["output"], (of_both - of_input) / (10 * MILLION))
     for kind in kinds:
         highest.setdefault(kind, highest["output" if kind in ("reasoning", "output_audio") else "input"])
     return Price(**highest, table=None if constant and few == many else table)
