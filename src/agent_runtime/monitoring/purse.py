@@ -219,8 +219,6 @@ class Purse:
                 budget.held = plus(minus(budget.held, wanted), granted)
         return granted
 
-    # -- ending --------------------------------------------------------------------------------------------
-
     def end(self, draw: Draw | None, actual: Amount, spend: Spend | None) -> None:
         """Say what a model call cost in the end; it is written with the next trip, or when the purse is closed."""
         with self._lock:
@@ -275,8 +273,6 @@ class Purse:
     def _charged(self, charges: tuple[Charge, ...]) -> None:
         if charges and self._on_charge is not None:
             self._on_charge(charges)
-
-    # -- refusing ------------------------------------------------------------------------------------------
 
     def _exceeded(self, refusal: Refusal) -> BudgetExceeded:
         account = next(a for a in self.accounts if a.key == refusal.key)
