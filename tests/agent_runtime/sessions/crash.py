@@ -9,6 +9,7 @@ one JSON line for each boundary.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import signal
@@ -95,6 +96,7 @@ def forked(work: Any) -> int:
     pid = os.fork()
     if pid == 0:
         code = 1
+        faulthandler.dump_traceback_later(40, exit=True)  # a child that hangs says where
         try:
             work()
             code = 0

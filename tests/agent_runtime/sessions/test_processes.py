@@ -52,6 +52,7 @@ async def test_without_the_session_layer_turns_are_lost(redis_url: str) -> None:
     assert len(texts) < 200
 
 
+@pytest.mark.timeout(150)  # some forty processes, one after another
 @pytest.mark.parametrize("mode", ["message", "continue"])
 def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(shared_url: str, mode: str, tmp_path: Path) -> None:
     # Every fourth boundary here; `make soak` takes each.
