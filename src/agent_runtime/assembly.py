@@ -176,7 +176,7 @@ def _inner_call(request: str) -> AgentContext:
     run = current_run.get()
     if run is None:
         return AgentContext(request)
-    return AgentContext(request, principal=run.context.principal, deadline=run.context.deadline)
+    return AgentContext(request, deadline=run.context.deadline)
 
 
 def _response_format(template: AgentTemplate) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,11 +15,15 @@ from langgraph.callbacks import GraphCallbackHandler
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.redaction import SECRETS
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.messages.ai import UsageMetadata
     from langchain_core.outputs import LLMResult
+
+LOG = logging.getLogger("agent_runtime.events")
+LOG.addHandler(logging.NullHandler())
 
 Family = Literal["run", "llm", "token", "tool", "chain", "interrupt"]
 FAMILIES: tuple[Family, ...] = ("run", "llm", "token", "tool", "chain", "interrupt")
@@ -32,6 +37,7 @@ class CallbackEvent:
     `type` is `run_start/_end/_error`, `llm_start/_end/_error`, `llm_new_token`, `tool_start/_end/_error`,
     `tool_thread_left`, `chain_start/_end/_error`, `interrupt` or `resume`. `call_id` ties start and end
     together. `time_s` is Unix wall-clock seconds, `duration_s` comes from a monotonic clock and is set on ends.
+    `template` names the agent whose run it is.
     """
 
     type: str
@@ -44,10 +50,13 @@ class CallbackEvent:
     duration_s: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
     time_s: float = field(default_factory=time.time)
+    tenant: str | None = None
+    template: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields that are set, JSON-ready as long as `data` is."""
-        return {k: v for k in self.__slots__ if (v := getattr(self, k)) not in (None, "", {})}
+        """All fields that are set, as plain data without secrets."""
+        shown = {k: v for k in self.__slots__ if (v := getattr(self, k)) not in (None, "", {})}
+        return {k: SECRETS.value(v) for k, v in shown.items()}
 
 
 @dataclass(slots=True)
@@ -89,6 +98,8 @@ class AgentCallbackHandler(GraphCallbackHandler):
         content: whether prompts, answers, tool arguments and results are kept too. Off: they may be private.
         on_token: called with each streamed piece of model text, in the thread of the run.
         bus: where every kept event is published as `Event(type="llm.start", data=CallbackEvent(...))`.
+        listeners: called with each event in the thread of the run, also of families that are not kept: metrics, traces.
+            One that raises is logged, and harms nobody.
 
     Raises ConfigurationError for an unknown family or a ring below 1. All methods may be called from any thread.
     """
@@ -103,8 +114,10 @@ class AgentCallbackHandler(GraphCallbackHandler):
         content: bool = False,
         on_token: Callable[[str], None] | None = None,
         bus: EventBus | None = None,
+        listeners: Sequence[Callable[[CallbackEvent], None]] = (),
     ) -> None:
         super().__init__()
+        self.listeners = list(listeners)
         if unknown := set(capture) - set(FAMILIES):
             raise ConfigurationError(f"unknown event family {sorted(unknown)}; known: {', '.join(FAMILIES)}")
         if max_events < 1:
@@ -123,7 +136,12 @@ class AgentCallbackHandler(GraphCallbackHandler):
         return self.on_token is not None or "token" in self.capture
 
     def record(self, event: CallbackEvent) -> None:
-        """Keep `event` and publish it, if its family is captured. Never waits."""
+        """Keep `event` and publish it, if its family is captured; tell every listener. Never waits."""
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except Exception:
+                LOG.exception("a listener failed on %s", event.type)
         if _family(event.type) not in self.capture:
             return
         self.recorded += 1

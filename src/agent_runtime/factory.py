@@ -17,7 +17,9 @@ from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import EventBus
 from agent_runtime.models.gate import RunLimits
 from agent_runtime.models.resolve import auto_model, secret_version
+from agent_runtime.monitoring.limit_store import LimitStore
 from agent_runtime.monitoring.prices import PRICES
+from agent_runtime.monitoring.rate_limits import RateLimit
 from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
 from agent_runtime.orchestration.middleware import DEFAULT_ORDER, Middleware, SessionMiddleware
 from agent_runtime.pipeline import Seats, build_layers
@@ -30,9 +32,12 @@ from agent_runtime.tools import register_shipped_tools
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
+    from agent_runtime.auth.authenticator import Authenticator
     from agent_runtime.monitoring.budgets import Budget
     from agent_runtime.monitoring.ledger import Ledger
+    from agent_runtime.monitoring.metrics import RuntimeMetrics
     from agent_runtime.monitoring.prices import PriceTable
+    from agent_runtime.monitoring.slots import ConcurrencyLimit
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.session import Session
 
@@ -55,6 +60,11 @@ class AgentFactory(Components):
             account, in memory.
         budgets: of every call of every agent made here, beside those of its template.
         prices: what models cost; the public table by default.
+        authenticators: recognise callers by their credentials; with any, a call without a principal is refused.
+        rate_limits: of every agent made here: RateLimit, or text such as `60/minute per user`.
+        concurrency: how many calls run at once, of every agent made here.
+        limits: where both are counted; in this process by default. See `open_limits`.
+        metrics: counts all runs, and their layers.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With `registry` given,
             say it there.
         max_agents: how many compiled agents are kept, least recently used first out.
@@ -74,6 +84,11 @@ class AgentFactory(Components):
         ledger: Ledger | None = None,
         budgets: Sequence[Budget] = (),
         prices: PriceTable = PRICES,
+        authenticators: Sequence[Authenticator] = (),
+        rate_limits: Sequence[RateLimit | str] = (),
+        concurrency: Sequence[ConcurrencyLimit] = (),
+        limits: LimitStore | None = None,
+        metrics: RuntimeMetrics | None = None,
         allowed_refs: Collection[str] = (),
         max_agents: int = 256,
     ) -> None:
@@ -87,7 +102,22 @@ class AgentFactory(Components):
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
         self._checkpointer, self._max_agents = checkpointer, max_agents
         self.session_manager, self.ledger, self._prices = session_manager, ledger, prices
-        self._seats = Seats(self.event_bus, session_manager, ledger, tuple(budgets), pipeline)
+        self._seats = Seats(
+            self.event_bus,
+            session_manager,
+            ledger,
+            tuple(budgets),
+            tuple(authenticators),
+            tuple(RateLimit.parse_many(rate_limits)),
+            tuple(concurrency),
+            limits or LimitStore(),
+            metrics,
+            pipeline,
+        )
+        if metrics is not None:
+            self.callback_handler.listeners.append(metrics.on_event)
+            metrics.watch_drops("bus", lambda: self.event_bus.dropped)
+            metrics.watch_drops("events", lambda: self.callback_handler.dropped)
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
@@ -101,7 +131,11 @@ class AgentFactory(Components):
         if self.session_manager is not None:
             await self.session_manager.aclose()
         if self.ledger is not None:
-            await self.ledger.aclose()
+            try:
+                await self.ledger.flush()
+            finally:
+                await self.ledger.aclose()
+        await self._seats.limits.aclose()
 
     async def drain(self, grace_s: float = 30.0) -> int:
         """`AgentExecutor.drain` for every agent made here, at once; returns how many calls had to be cancelled."""
@@ -240,6 +274,7 @@ class AgentFactory(Components):
             needs_session=built.needs_session,
             durability=runtime.durability,
             digest=template.digest,
+            on_layer=self._seats.metrics,
         )
 
 

@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING
 from agent_runtime.errors import UnknownComponent
 from agent_runtime.monitoring.budgets import Budget
 from agent_runtime.monitoring.ledger import Ledger
+from agent_runtime.monitoring.limit_store import LimitStore
 from agent_runtime.monitoring.memory_ledger import MemoryLedger
+from agent_runtime.monitoring.rate_limits import RateLimit
+from agent_runtime.monitoring.slots import ConcurrencyLimit
 from agent_runtime.orchestration.middleware import (
     DEFAULT_ORDER,
+    AuthMiddleware,
+    ConcurrencyMiddleware,
     CostTrackingMiddleware,
     LoggingMiddleware,
     Middleware,
+    RateLimitMiddleware,
     RetryMiddleware,
     SessionMiddleware,
     Spending,
 )
 
 if TYPE_CHECKING:
+    from agent_runtime.auth.authenticator import Authenticator
     from agent_runtime.event_bus import EventBus
+    from agent_runtime.monitoring.metrics import RuntimeMetrics
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.template import AgentTemplate
 
@@ -34,6 +42,11 @@ class Seats:
     session_manager: SessionManager | None = None
     ledger: Ledger | None = None
     budgets: tuple[Budget, ...] = ()
+    authenticators: tuple[Authenticator, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+    concurrency: tuple[ConcurrencyLimit, ...] = ()
+    limits: LimitStore = field(default_factory=LimitStore)
+    metrics: RuntimeMetrics | None = None
     pipeline: Sequence[str | Middleware] | None = None
     own_ledger: Ledger = field(default_factory=MemoryLedger)
     """For templates with budgets in an application that names no ledger."""
@@ -56,16 +69,24 @@ def build_layers(
 
 
 def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
-    runtime = template.spec.runtime
-    retry = runtime.retry
+    runtime, bus, limits = template.spec.runtime, seats.event_bus, seats.limits
+    retry, at_once = runtime.retry, runtime.concurrency
     configured: dict[str, Middleware] = {
-        "logging": LoggingMiddleware(),
+        "logging": LoggingMiddleware(content=runtime.logging.content),
         "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay),
     }
+    if seats.authenticators or runtime.auth.require:
+        configured["auth"] = AuthMiddleware(*seats.authenticators, require=runtime.auth.require)
+    if rates := [*seats.rate_limits, *(RateLimit.parse(text) for text in runtime.rate_limits)]:
+        configured["rate_limit"] = RateLimitMiddleware(rates, limits.windows, processes=limits.processes, bus=bus)
     if seats.session_manager is not None:
         sessions = template.spec.sessions
         strategy, ttl_s = sessions.multitask_strategy, sessions.ttl
         configured["session"] = SessionMiddleware(seats.session_manager, strategy, ttl_s=ttl_s)
+    if places := [*seats.concurrency, *(ConcurrencyLimit(each.calls, tuple(each.per)) for each in at_once.limits)]:
+        configured["concurrency"] = ConcurrencyMiddleware(
+            places, limits.slots, wait_s=at_once.wait or 0.0, processes=limits.processes, bus=bus
+        )
     if seats.ledger is not None or seats.budgets or runtime.cost.budgets:
         configured["cost"] = _cost(template, seats)
     return configured
@@ -83,4 +104,5 @@ def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
         cost.hold_ttl,
     )
     ledger = seats.ledger or seats.own_ledger
-    return CostTrackingMiddleware(ledger, [*seats.budgets, *own], spending, bus=seats.event_bus)
+    on_charge = None if seats.metrics is None else seats.metrics.on_charge
+    return CostTrackingMiddleware(ledger, [*seats.budgets, *own], spending, bus=seats.event_bus, on_charge=on_charge)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from agent_runtime.chunks import Emit, discard
+from agent_runtime.usage import Usage as Usage  # noqa: PLC0414 - a part of the protocol, looked for here
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -20,64 +21,35 @@ Status: TypeAlias = Literal["completed", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls. `id` and `tenant` are opaque names; `scopes` say what the caller may do."""
+    """Who calls. `id` and `tenant` are opaque names; `scopes` say what the caller may do.
+
+    A scope is `action:template` (`run:analyst`, `resume:*`), `*` for all, or a name of the application's own.
+    `key` names the credential that was shown (a key's or a token's id), never the credential itself.
+    """
 
     id: str
     tenant: str = "default"
     scopes: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True)
-class Usage:
-    """The ledger of one call: tokens and counts, of every model call made for it, nested agents included.
-
-    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones, as in LangChain's `UsageMetadata`.
-    `estimated`: a model call ended without the provider's figures (aborted, or none sent); its tokens are our count.
-    `cost_usd` is None as soon as one billed call has no known price.
-    """
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    audio_tokens: int = 0
-    model_calls: int = 0
-    tool_calls: int = 0
-    estimated: bool = False
-    cost_usd: Decimal | None = Decimal(0)
-    sync_threads_left: int = 0
-    """Threads of sync tools that were still running when the call ended: they cannot be stopped."""
-    price_table: str = ""
-    """Which prices the cost was made with."""
-
-    @property
-    def cost_kind(self) -> Literal["exact", "estimated", "unknown"]:
-        """`exact`: the provider's figures and a known price; `estimated`: our count; `unknown`: no price."""
-        return "unknown" if self.cost_usd is None else "estimated" if self.estimated else "exact"
-
-    @property
-    def total_tokens(self) -> int:
-        """Input plus output tokens."""
-        return self.input_tokens + self.output_tokens
-
-    def add_cost(self, cost_usd: Decimal | None) -> None:
-        """Add one model call's cost in USD; None (no known price) makes the sum unknown for good."""
-        self.cost_usd = None if cost_usd is None or self.cost_usd is None else self.cost_usd + cost_usd
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
-        plain = {name: getattr(self, name) for name in self.__slots__}  # asdict takes ten times as long
-        plain["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
-        return {"total_tokens": self.total_tokens, "cost_kind": self.cost_kind, **plain}
+    key: str = ""
 
 
 class Progress:
     """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
 
-    __slots__ = ("ended", "message_open", "model_error", "resumable", "started", "tools_started")
+    __slots__ = (
+        "counted",
+        "ended",
+        "message_open",
+        "model_error",
+        "principal",
+        "resumable",
+        "started",
+        "tools_started",
+    )
 
     def __init__(self) -> None:
+        self.counted: frozenset[str] = frozenset()
+        """The limits that this call is counted in: agents inside it are not counted there again."""
         self.started = False
         self.ended = False
         """The agent came to its own end: nothing of the run is left to be continued."""
@@ -98,13 +70,14 @@ class AgentContext:
         run_id: a UUID string; a new one by default.
         session_id: the conversation (LangGraph's thread id), or None: then the call leaves nothing behind.
         credentials: what the caller showed to prove who they are. Secret: never in a repr, never stored.
-        principal: who calls, once known.
+        principal: who calls, once known; all layers of the call see the same.
         streaming: whether somebody reads chunks while the call runs; only `core` asks.
         config: the caller's RunnableConfig, or None.
         context: LangChain's runtime context for the agent (`context_schema`); never persisted.
         options: further keyword arguments for the agent's `ainvoke`/`astream`.
         metadata: the caller's labels; they reach traces and events.
         agent_name: the agent's own name; set by the executor.
+        template_digest: the template's; set by the executor.
         agent_ref: how to make the agent again, for a session's record; set by the executor.
         turn: what the session layer holds for the call, or None; set by that layer.
         purse: what the call may spend, or None; set by the cost layer.
@@ -118,8 +91,9 @@ class AgentContext:
     """
 
     __slots__ = (
-        "agent_name", "agent_ref", "attempts", "config", "context", "credentials", "deadline", "emit", "input",
-        "metadata", "options", "principal", "progress", "purse", "run_id", "session_id", "streaming", "turn", "usage",
+        "_caller", "agent_name", "agent_ref", "attempts", "config", "context", "credentials", "deadline", "emit",
+        "input", "metadata", "options", "progress", "purse", "run_id", "session_id", "streaming", "template_digest",
+        "turn", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -144,7 +118,6 @@ class AgentContext:
         self.run_id = str(uuid.uuid4()) if run_id is None else run_id
         self.session_id = session_id
         self.credentials = credentials
-        self.principal = principal
         self.streaming = streaming
         self.config = config
         self.context = context
@@ -153,12 +126,19 @@ class AgentContext:
         self.turn: Any = None
         self.purse: Any = None
         self.agent_name = ""
+        self.template_digest: str | None = None
         self.agent_ref: Mapping[str, Any] | None = None
         self.deadline = deadline
         self.attempts = attempts
         self.emit = emit
         self.usage = Usage() if usage is None else usage
         self.progress = Progress()
+        self._caller = [principal]
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who calls, once known."""
+        return self._caller[0]
 
     def with_emit(self, emit: Emit) -> AgentContext:
         """A sibling whose chunks go to `emit` first."""
@@ -169,10 +149,16 @@ class AgentContext:
     def with_caller(self, principal: Principal | None, credentials: Any) -> AgentContext:
         """A sibling in which a caller that is not named yet is this one."""
         sibling = self._sibling()
-        if sibling.principal is None:
-            sibling.principal = principal
+        sibling._caller = [principal if self.principal is None else self.principal]
         if sibling.credentials is None:
             sibling.credentials = credentials
+        return sibling
+
+    def with_principal(self, principal: Principal) -> AgentContext:
+        """A sibling of a call whose caller is recognised; it does not carry what proved it."""
+        self._caller[0] = principal  # the layers around this one want to know too
+        sibling = self._sibling()
+        sibling.credentials = None
         return sibling
 
     def with_turn(self, turn: Any) -> AgentContext:
@@ -197,12 +183,12 @@ class AgentContext:
         # Written out: a loop over __slots__ or dataclasses.replace costs five times as much, on every layer.
         new = AgentContext.__new__(AgentContext)
         new.input, new.run_id, new.session_id = self.input, self.run_id, self.session_id
-        new.credentials, new.principal, new.streaming = self.credentials, self.principal, self.streaming
+        new.credentials, new._caller, new.streaming = self.credentials, self._caller, self.streaming
         new.config, new.context, new.options = self.config, self.context, self.options
         new.agent_ref, new.agent_name = self.agent_ref, self.agent_name
         new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
         new.emit, new.usage, new.progress, new.turn = self.emit, self.usage, self.progress, self.turn
-        new.purse = self.purse
+        new.purse, new.template_digest = self.purse, self.template_digest
         return new
 
     def __repr__(self) -> str:

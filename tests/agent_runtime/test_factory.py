@@ -204,11 +204,11 @@ async def test_limits_and_timeouts_of_the_template_hold(factory: AgentFactory) -
 
 
 def test_names_that_nobody_registered_are_all_listed(factory: AgentFactory) -> None:
-    spec = "{model: script, tools: [csv_tob, {ref: 'a:b'}], middleware: [{use: pi}], runtime: {pipeline: [auth]}}"
+    spec = "{model: script, tools: [csv_tob, {ref: 'a:b'}], middleware: [{use: pi}], runtime: {pipeline: [guard]}}"
     with pytest.raises(TemplateError) as failed:
         factory.create_agent(template(spec))
     messages = str(failed.value)
-    for part in ("did you mean 'csv_top'", "unknown tool 'a:b'", "unknown middleware 'pi'", "unknown layer 'auth'"):
+    for part in ("did you mean 'csv_top'", "unknown tool 'a:b'", "unknown middleware 'pi'", "unknown layer 'guard'"):
         assert part in messages
     assert [p.code for p in failed.value.problems][:2] == ["unknown_tool", "unknown_tool"]
 
@@ -485,6 +485,7 @@ def test_a_secret_file_loses_its_last_newline(tmp_path: Path) -> None:
     from agent_runtime.template.spec import SecretRef
 
     (tmp_path / "key").write_text("dummy-key\n")
+    (tmp_path / "key").chmod(0o600)
     assert secret_value(SecretRef(from_file=str(tmp_path / "key"))) == "dummy-key"
 
 

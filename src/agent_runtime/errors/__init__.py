@@ -7,7 +7,10 @@ AgentRuntimeError
 │   └── MissingExtra              missing_extra           an optional package is not installed
 ├── InputInvalid                  input_invalid           a call's input cannot be given to the agent
 │   ├── SessionIdInvalid          session_id_invalid      no id that a session may have
-│   └── ReservedKey               reserved_key            a key that callers may not set
+│   ├── ReservedKey               reserved_key            a key that callers may not set
+│   ├── KeyInUrl                  key_in_url              a credential in a URL
+│   └── CredentialTooLarge        credential_too_large    a credential longer than any can be
+├── KeyNotFound                   key_not_found           no API key has this id
 ├── SessionError                  session_error           a session cannot be used
 │   ├── SessionNotFound           session_not_found       there is none, or it is another tenant's: the same answer
 │   ├── SessionGone               session_gone            it was deleted, or has expired
@@ -37,6 +40,7 @@ AgentRuntimeError
     └── RateLimited               rate_limited            too many calls, or too many at once
 """
 
+from agent_runtime.errors.auth import CredentialTooLarge, Forbidden, KeyInUrl, KeyNotFound, Unauthenticated
 from agent_runtime.errors.base import (
     AgentRuntimeError,
     ConfigurationError,
@@ -58,7 +62,6 @@ from agent_runtime.errors.calls import (
     CallDrained,
     CallError,
     CallTimeout,
-    Forbidden,
     LimitExceeded,
     PriceUnknown,
     ProviderError,
@@ -66,7 +69,6 @@ from agent_runtime.errors.calls import (
     SessionBusy,
     StaleWriter,
     ToolLoop,
-    Unauthenticated,
 )
 from agent_runtime.errors.sessions import (
     CheckpointCorrupt,
@@ -93,8 +95,11 @@ __all__ = [
     "CheckpointCorrupt",
     "CheckpointVersion",
     "ConfigurationError",
+    "CredentialTooLarge",
     "Forbidden",
     "InputInvalid",
+    "KeyInUrl",
+    "KeyNotFound",
     "LimitExceeded",
     "MissingExtra",
     "PriceUnknown",

@@ -147,25 +147,6 @@ class PriceUnknown(CallError):
         )
 
 
-class Unauthenticated(CallError):
-    """Nobody was recognised. It does not say why: the log does."""
-
-    code = "unauthenticated"
-
-    def __init__(self) -> None:
-        super().__init__("a valid credential is needed")
-
-
-class Forbidden(CallError):
-    """The caller is known, and may not do this; `scope` is what they would need."""
-
-    code = "forbidden"
-
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
-        super().__init__(f"this needs the scope '{scope}'")
-
-
 class RateLimited(CallError):
     """A rate limit, or a limit of calls at once, refused the call before anything was done for it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,33 +69,31 @@ class ModelGate:
 
         Blocks for the ledger when the call has a budget.
         """
-        self._check_all(request.run)
-        if (purse := request.run.purse) is None or not purse.limited:
+        if (worst := self._worst(request)) is None:
             return self._admitted(request, None)
-        worst = self._quote(request, purse)
-        try:
+        with _refusing(request.run) as purse:
             draw = purse.draw(worst.amount(worst.least_output), worst.amount(worst.most_output))
-        except CallError as error:
-            raise request.run.owner_of(error).refuse(error) from error.__cause__
         return self._capped(request, worst, draw)
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
         """`open` for async callers."""
-        self._check_all(request.run)
-        if (purse := request.run.purse) is None or not purse.limited:
+        if (worst := self._worst(request)) is None:
             return self._admitted(request, None)
-        worst = self._quote(request, purse)
-        try:
+        with _refusing(request.run) as purse:
             draw = await purse.adraw(worst.amount(worst.least_output), worst.amount(worst.most_output))
-        except CallError as error:
-            raise request.run.owner_of(error).refuse(error) from error.__cause__
         return self._capped(request, worst, draw)
 
-    def _quote(self, request: ModelRequest, purse: Purse) -> Quote:
-        price = self.prices.price(request.provider, request.model)
-        if price is None and purse.limits_usd and not purse.allow_unknown_price:
-            raise request.run.refuse(PriceUnknown(request.provider, request.model))
-        return quote(request, price, purse.input_bound or input_bound, purse.max_output, purse.min_output)
+    def _worst(self, request: ModelRequest) -> Quote | None:
+        """What the call may cost at most, or None when nothing limits that."""
+        run = request.run
+        if (purse := run.purse) is None or not purse.limited:
+            return None
+        self._check_all(run)  # before money is reserved for a call that is refused anyway
+        spending, price = purse.spending, self.prices.price(request.provider, request.model)
+        if price is None and purse.limits_usd and spending.unknown_price == "refuse":
+            raise run.refuse(PriceUnknown(request.provider, request.model))
+        bound = spending.input_bound or input_bound
+        return quote(request, price, bound, spending.max_output_tokens, spending.min_output_tokens)
 
     def _capped(self, request: ModelRequest, worst: Quote, draw: Draw) -> ModelCall:
         if request.cap is not None:
@@ -131,3 +131,13 @@ class ModelGate:
             raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
         if limits.tokens is not None and used.total_tokens >= limits.tokens:
             raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
+
+
+@contextmanager
+def _refusing(run: Run) -> Iterator[Purse]:
+    """The run's purse, whose refusals stop the run whose budget it is."""
+    assert run.purse is not None  # noqa: S101 - what the call costs was asked because there is one
+    try:
+        yield run.purse
+    except CallError as error:
+        raise run.owner_of(error).refuse(error) from error.__cause__

@@ -14,6 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend
 from agent_runtime.types import Usage
+from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
     from agent_runtime.models.request import ModelRequest
@@ -34,6 +35,7 @@ class ModelCall:
         "_began",
         "_chars",
         "_draw",
+        "_first_token_s",
         "_messages",
         "_prices",
         "_requested",
@@ -52,7 +54,7 @@ class ModelCall:
         self._messages, self._requested = request.messages, request.model
         self._prices, self._draw = prices, draw
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
-        self._began = False
+        self._began, self._first_token_s = False, cast("float | None", None)
         self._started_s, self._tokens = time.perf_counter(), self.run.recorder.wants_tokens
         self.call_id = f"{self.run.context.run_id}:{number}"
         data = {"messages": self._messages} if self.run.recorder.content else {}
@@ -62,7 +64,8 @@ class ModelCall:
         """Count one streamed chunk, so that an aborted stream can be settled."""
         content = message.content
         text = content if type(content) is str else str(message.text)
-        self._began = True
+        if not self._began:
+            self._began, self._first_token_s = True, time.perf_counter() - self._started_s
         self._chars += len(text) or _silent_chars(message)
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
@@ -105,34 +108,26 @@ class ModelCall:
         with LEDGER:
             for run in self.run.lineage:
                 _add(run.context.usage, usage, cost, self._prices.version, estimated=estimated)
+        ours = Usage()
+        _add(ours, usage, cost, self._prices.version, estimated=estimated)
         if (purse := self.run.purse) is not None:
-            purse.end(self._draw, *self._spent(purse, usage, cost, estimated=estimated))
-        counts = {"input_tokens": usage["input_tokens"], "output_tokens": usage["output_tokens"]}
-        data = {**counts, "estimated": estimated, "cost_usd": None if cost is None else format(cost, "f"), **data}
-        self._record(kind, data)
+            purse.end(self._draw, *self._spent(purse, ours))
+        self._record(kind, {**_shown(ours), "provider": self.provider, "first_token_s": self._first_token_s, **data})
 
     def _cost_usd(self, usage: UsageMetadata) -> Decimal | None:
         price = self._prices.price(self.provider, self.model) or self._prices.price(self.provider, self._requested)
         return None if price is None else price.cost_usd(usage)
 
-    def _spent(
-        self, purse: Purse, usage: UsageMetadata, cost: Decimal | None, *, estimated: bool
-    ) -> tuple[Amount, Spend]:
+    def _spent(self, purse: Purse, ours: Usage) -> tuple[Amount, Spend]:
         """What the ledger is told: unknown costs are charged as they were held, which is the worst case."""
         held = 0 if self._draw is None else self._draw.granted.micro_usd
+        cost = ours.cost_usd
         micro_usd = held if cost is None else int((cost * MICRO).to_integral_value(ROUND_CEILING))
-        ours = Usage(cost_usd=None)
-        _add(ours, usage, cost, "", estimated=estimated)
         spend = Spend(
             purse.labels._replace(model=f"{self.provider}:{self._requested}"),
-            input_tokens=ours.input_tokens,
-            output_tokens=ours.output_tokens,
-            cache_read_tokens=ours.cache_read_tokens,
-            cache_write_tokens=ours.cache_write_tokens,
-            reasoning_tokens=ours.reasoning_tokens,
-            audio_tokens=ours.audio_tokens,
+            **{name: getattr(ours, name) for name in TOKEN_COUNTS},
             micro_usd=0 if cost is None else micro_usd,
-            estimated=int(estimated),
+            estimated=int(ours.estimated),
             unknown=int(cost is None),
         )
         return Amount(micro_usd, ours.total_tokens), spend
@@ -150,6 +145,14 @@ class ModelCall:
 
     def _record(self, kind: str, data: dict[str, Any]) -> None:
         self.run.record(kind, self.model, self.call_id, data, self._started_s)
+
+
+def _shown(ours: Usage) -> dict[str, Any]:
+    """A model call's usage as its event has it: both totals, and what else there was."""
+    counts = {name: count for name in TOKEN_COUNTS[2:] if (count := getattr(ours, name))}
+    cost = None if ours.cost_usd is None else format(ours.cost_usd, "f")
+    shown = {"input_tokens": ours.input_tokens, "output_tokens": ours.output_tokens, **counts}
+    return {**shown, "estimated": ours.estimated, "cost_usd": cost}
 
 
 def plausible(usage: UsageMetadata) -> bool:

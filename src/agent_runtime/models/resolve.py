@@ -6,11 +6,12 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError, MissingExtra, UnknownComponent
 from agent_runtime.models.gated_model import gated
+from agent_runtime.redaction import SECRETS
+from agent_runtime.secret_files import read_secret_file
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -57,12 +58,9 @@ def secret_value(ref: SecretRef) -> str:
             raise ConfigurationError(
                 f"environment variable {ref.from_env} is not set; the template takes a secret from it"
             )
+        SECRETS.add(value)
         return value
-    path = Path(ref.from_file or "").expanduser()
-    try:
-        return path.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the secret file {path}: {type(error).__name__}") from None
+    return read_secret_file(ref.from_file or "")
 
 
 def secret_version(ref: SecretRef | None) -> str:

@@ -31,6 +31,14 @@ LEDGER = threading.Lock()
 current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
 
 
+def counted_around() -> frozenset[str]:
+    """The limits that the calls around this one are counted in."""
+    around = current_run.get()
+    if around is None:
+        return frozenset()
+    return frozenset().union(*(run.context.progress.counted for run in around.lineage))
+
+
 class Refused(GraphBubbleUp):
     """Carries a refusal out of the agent loop.
 
@@ -52,7 +60,7 @@ class Run:
 
     __slots__ = (
         "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
-        "threads", "tool_counts", "user_id",
+        "tenant", "threads", "tool_counts", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +71,7 @@ class Run:
         self.lineage: tuple[Run, ...] = (self,) if parent is None else (self, *parent.lineage)
         self.purse: Purse | None = next((r.context.purse for r in self.lineage if r.context.purse is not None), None)
         self.user_id = None if context.principal is None else context.principal.id
+        self.tenant = None if context.principal is None else context.principal.tenant
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
@@ -76,7 +85,19 @@ class Run:
         elapsed = None if started_s is None else time.perf_counter() - started_s
         context = self.context
         self.recorder.record(
-            CallbackEvent(kind, context.run_id, name, call_id, None, context.session_id, self.user_id, elapsed, data)
+            CallbackEvent(
+                kind,
+                context.run_id,
+                name,
+                call_id,
+                None,
+                context.session_id,
+                self.user_id,
+                elapsed,
+                data,
+                tenant=self.tenant,
+                template=context.agent_name,
+            )
         )
 
     def refuse(self, error: CallError) -> Refused:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from agent_runtime.errors import StoreError
 
 MICRO = 1_000_000
 """Micro-USD in a USD."""
@@ -12,6 +15,7 @@ KEPT_S = 24 * 3600.0
 """How long an operation is remembered after its end: the same one again changes nothing that long."""
 ACCOUNT_KEPT_S = 40 * 24 * 3600.0
 """How long an account is kept after its period."""
+MAX_KEPT, WRITTEN_AT_ONCE = 10_000, 100
 SPEND_KEPT_S = 400 * 24 * 3600.0
 """How long spending stands in reports."""
 
@@ -143,6 +147,31 @@ class Ledger(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
         """Close what was opened here."""
+
+    def keep(self, endings: list[Ending]) -> None:
+        """Remember what could not be written: it goes with the next operation. The newest 10,000 are kept."""
+        self._kept().extend(endings)
+
+    def unwritten(self) -> list[Ending]:
+        """Take what is kept."""
+        kept: deque[Ending] = self._kept()
+        found: list[Ending] = []
+        while kept and len(found) < WRITTEN_AT_ONCE:
+            found.append(kept.popleft())
+        return found
+
+    async def flush(self) -> None:
+        """Write what is kept; raises StoreError, and keeps it then."""
+        while endings := self.unwritten():
+            try:
+                await self.acall("transact", endings, None)
+            except StoreError:
+                self.keep(endings)
+                raise
+
+    def _kept(self) -> deque[Ending]:
+        kept: deque[Ending] = self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT))
+        return kept
 
 
 OPERATIONS: dict[str, str] = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
 
 from agent_runtime.errors import BudgetExceeded, BudgetUnavailable, StoreError
 from agent_runtime.monitoring.holds import Draw, Hold, RunBudget, minus, plus
@@ -27,14 +26,11 @@ from agent_runtime.monitoring.ledger import (
     Spend,
     SpendLabels,
 )
+from agent_runtime.monitoring.ledger_trips import Steps, aasked, asked, asking
+from agent_runtime.monitoring.spending import Spending
 
 LOG = logging.getLogger("agent_runtime.budgets")
 LOG.addHandler(logging.NullHandler())
-
-Request: TypeAlias = tuple[list[Ending], Reservation | None]
-Steps: TypeAlias = Generator[Request, Answer, Any]
-RETRIES_S = (0.02, 0.1, 0.4)
-"""How long to wait before asking a ledger again that failed."""
 
 
 class Purse:
@@ -43,15 +39,9 @@ class Purse:
     Args:
         ledger: where the accounts are; `accounts` those that the call draws on.
         labels: of the spending in reports; the model's name is put in.
+        spending: how to spend.
         run_limits: micro-USD and tokens that the run itself may spend, None for no limit.
         parent: the purse of the run around this one.
-        ttl_s: after how many seconds a hold that nobody ended is charged at its estimate.
-        slab_calls: how many calls' worth to reserve at once: fewer trips, and more that is held.
-        pauses: what is refused is to be asked of a person.
-        allow_unknown_price: send calls to models without a price; they count in tokens, not in USD.
-        max_output: tokens of output to reserve for, and to cap a call at, that does not say its own maximum.
-        min_output: with less than so many affordable tokens of output a call is refused.
-        input_bound: the most tokens that messages and a request's other arguments can have.
         on_charge: hears what endings changed on the accounts.
     """
 
@@ -61,32 +51,24 @@ class Purse:
         accounts: tuple[Account, ...],
         labels: SpendLabels,
         operation_id: str,
+        spending: Spending,
         *,
         run_limits: tuple[int | None, int | None] = (None, None),
         parent: Purse | None = None,
-        ttl_s: float = 900.0,
-        slab_calls: int = 1,
-        pauses: bool = False,
-        allow_unknown_price: bool = False,
-        max_output: int = 8192,
-        min_output: int = 64,
-        input_bound: Callable[[list[Any], Any], int] | None = None,
         on_charge: Callable[[tuple[Charge, ...]], None] | None = None,
     ) -> None:
-        self.labels, self.pauses, self.allow_unknown_price = labels, pauses, allow_unknown_price
-        self.max_output, self.min_output, self.input_bound = max_output, min_output, input_bound
+        self.labels, self.spending, self.ledger = labels, spending, ledger
         self.own_accounts = frozenset(a.key for a in accounts)
         around = () if parent is None else parent.accounts
         self.accounts: tuple[Account, ...] = (*accounts, *(a for a in around if a.key not in self.own_accounts))
         own = () if run_limits == (None, None) else (RunBudget(*run_limits),)
         self.own_run_budgets = own
         self.run_budgets: tuple[RunBudget, ...] = (*own, *(() if parent is None else parent.run_budgets))
-        self.ledger, self._operation_id, self._ttl_s = ledger, operation_id, ttl_s
-        self._slab_calls, self._on_charge = slab_calls, on_charge
+        self._operation_id, self._on_charge = operation_id, on_charge
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
         self._holds: dict[str, Hold] = {}
         self._number = 0
-        self._to_end: list[Ending] = []  # not known to have arrived yet
+        self._to_end: list[Ending] = ledger.unwritten()  # not known to have arrived yet
         self._unheld: list[Spend] = []
 
     @property
@@ -108,47 +90,13 @@ class Purse:
 
     def draw(self, least: Amount, wanted: Amount) -> Draw:
         """Reserve for one model call; blocks for the ledger. Raises BudgetExceeded, BudgetUnavailable."""
-        steps = self._draw(least, wanted)
-        try:
-            request = next(steps)
-            while True:
-                request = steps.send(self._asked(request))
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        except StoreError as error:
-            raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
-        finally:
-            steps.close()
+        with _unavailable(), closing(self._draw(least, wanted)) as steps:
+            return asked(self.ledger, steps)  # type: ignore[no-any-return]
 
     async def adraw(self, least: Amount, wanted: Amount) -> Draw:
         """`draw` for async callers. Cancelled while it waits it holds nothing for longer than until the call's end."""
-        steps = self._draw(least, wanted)
-        try:
-            request = next(steps)
-            while True:
-                request = steps.send(await self._aasked(request))
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        except StoreError as error:
-            raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
-        finally:
-            steps.close()  # cancelled: gives back what the run's own budget held
-
-    def _asked(self, request: Request) -> Answer:
-        for wait_s in RETRIES_S:
-            try:
-                return self.ledger.call("transact", *request)  # type: ignore[no-any-return]
-            except StoreError:  # by its ids the same again is harmless
-                time.sleep(wait_s)
-        return self.ledger.call("transact", *request)  # type: ignore[no-any-return]
-
-    async def _aasked(self, request: Request) -> Answer:
-        for wait_s in RETRIES_S:
-            try:
-                return await self.ledger.acall("transact", *request)  # type: ignore[no-any-return]
-            except StoreError:
-                await asyncio.sleep(wait_s)
-        return await self.ledger.acall("transact", *request)  # type: ignore[no-any-return]
+        with _unavailable(), closing(self._draw(least, wanted)) as steps:  # closed: the run's own budget is given back
+            return await aasked(self.ledger, steps)  # type: ignore[no-any-return]
 
     def _draw(self, least: Amount, wanted: Amount) -> Steps:
         granted = self._from_run_budgets(least, wanted)
@@ -197,8 +145,9 @@ class Purse:
             # Should the answer not come, what it may hold is given back with the next trip.
             doubtful = Ending(operation_id, NOTHING)
             self._to_end.append(doubtful)
-        slab = Amount(wanted.micro_usd * self._slab_calls, wanted.tokens * self._slab_calls)
-        answer = yield endings, Reservation(operation_id, self.accounts, least, slab, self._ttl_s)
+        slab = Amount(wanted.micro_usd * self.spending.slab_calls, wanted.tokens * self.spending.slab_calls)
+        ttl_s = self.spending.hold_ttl_s
+        answer = yield from asking(endings, Reservation(operation_id, self.accounts, least, slab, ttl_s))
         with self._lock:
             self._to_end.remove(doubtful)
             self._to_end = [e for e in self._to_end if e not in endings]
@@ -246,7 +195,8 @@ class Purse:
     async def close(self) -> None:
         """Write what has not been written; shielded, so that a cancelled call settles too.
 
-        A store that fails leaves the holds to their leases: they are then charged at their estimate.
+        What a failing store does not take is kept by the ledger for its next call; if none comes before the leases
+        of the holds end, they are charged at their estimate until then.
         """
         with self._lock:
             for idle in [h for h in self._holds.values() if not h.calls]:
@@ -258,15 +208,19 @@ class Purse:
             self._to_end = []
         if not endings:
             return
-        writing = asyncio.ensure_future(self._aasked((endings, None)))
+        writing = asyncio.ensure_future(self._write(endings))
         try:
-            answer: Answer = await asyncio.shield(writing)
+            await asyncio.shield(writing)
         except asyncio.CancelledError:
-            with suppress(StoreError):
-                self._charged((await writing).charges)
+            await writing
             raise
+
+    async def _write(self, endings: list[Ending]) -> None:
+        try:
+            answer: Answer = await aasked(self.ledger, asking(endings, None))
         except StoreError as error:
-            LOG.error("the spending of %s could not be written, its holds lapse: %s", self._operation_id, error)
+            self.ledger.keep(endings)
+            LOG.error("the spending of %s could not be written yet: %s", self._operation_id, error)
             return
         self._charged(answer.charges)
 
@@ -289,8 +243,16 @@ class Purse:
             None if usd is None else _usd(usd),
             spent.tokens,
             tokens,
-            pauses=self.pauses,
+            pauses=self.spending.on_exhausted == "pause",
         )
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
 
 
 def _usd(micro_usd: int) -> Decimal:

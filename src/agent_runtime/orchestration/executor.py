@@ -21,11 +21,13 @@ from agent_runtime.errors import (
     InputInvalid,
 )
 from agent_runtime.models.gate import ModelGate, RunLimits
+from agent_runtime.models.run import current_run
 from agent_runtime.monitoring.prices import PRICES, PriceTable
 from agent_runtime.orchestration.conversation import Resume
 from agent_runtime.orchestration.core import Core
 from agent_runtime.orchestration.failures import as_call_error
 from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, compose
+from agent_runtime.orchestration.middleware.base import LayerObserver
 from agent_runtime.orchestration.reserved import refuse_reserved_keys
 from agent_runtime.orchestration.runnable import AgentRunnable
 from agent_runtime.orchestration.stream import AgentStream
@@ -79,6 +81,7 @@ class AgentExecutor(AgentRunnable):
         durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
         ref: how to make this agent again, kept in the records of its sessions.
         digest: the template's.
+        on_layer: told each layer's name and the seconds that it took itself, for each call.
 
     Raises ConfigurationError for a layer, limit or timeout that cannot work.
     """
@@ -100,6 +103,7 @@ class AgentExecutor(AgentRunnable):
         durability: Durability = "sync",
         digest: str | None = None,
         ref: Mapping[str, Any] | None = None,
+        on_layer: LayerObserver | None = None,
     ) -> None:
         timeouts = timeouts or NO_TIMEOUTS
         self.name, self.description = name, description
@@ -119,7 +123,8 @@ class AgentExecutor(AgentRunnable):
         )
         self.agent, self.template_digest, self.ref = agent, digest, ref
         self._run_timeout_s = timeouts.run_s
-        self._handler: Handler = compose(self.pipeline, self._core)
+        self._on_layer = on_layer
+        self._handler: Handler = compose(self.pipeline, self._core, on_layer)
         self._principal: Principal | None = None
         self._credentials: Any = None
 
@@ -138,7 +143,7 @@ class AgentExecutor(AgentRunnable):
         bound.ref = ref or self.ref
         if prompt is not None:
             bound._core = self._core.with_prompt(prompt)
-            bound._handler = compose(self.pipeline, bound._core)
+            bound._handler = compose(self.pipeline, bound._core, self._on_layer)
         return bound
 
     def _copy(self) -> AgentExecutor:
@@ -199,8 +204,12 @@ class AgentExecutor(AgentRunnable):
 
     def _context(self, call: Any) -> AgentContext:
         own = AgentContext(call) if not isinstance(call, AgentContext) else call
-        context = own.with_caller(self._principal, self._credentials)  # a caller's own object stays as it is
-        context.agent_ref, context.agent_name = self.ref, self.name or ""
+        principal = self._principal
+        if principal is None and self._credentials is None and own.credentials is None:
+            around = current_run.get()  # an agent inside another acts for its caller
+            principal = None if around is None else around.context.principal
+        context = own.with_caller(principal, self._credentials)  # a caller's own object stays as it is
+        context.agent_ref, context.agent_name, context.template_digest = self.ref, self.name or "", self.template_digest
         return context
 
     async def _call(self, context: AgentContext) -> AgentResult:
@@ -257,10 +266,22 @@ class AgentExecutor(AgentRunnable):
             raise CallTimeout("run", context.deadline - now) from error
 
     def _record(self, kind: str, context: AgentContext, started: float | None, data: dict[str, Any]) -> None:
-        user_id = None if context.principal is None else context.principal.id
+        principal, around = context.principal, current_run.get()
         elapsed = None if started is None else time.perf_counter() - started
         if started is not None and kind != "interrupt":
             data = {**data, "usage": context.usage.to_dict()}
         self.callback_handler.record(
-            CallbackEvent(kind, context.run_id, self.name or "", None, None, context.session_id, user_id, elapsed, data)
+            CallbackEvent(
+                kind,
+                context.run_id,
+                self.name or "",
+                None,
+                None if around is None else around.context.run_id,
+                context.session_id,
+                None if principal is None else principal.id,
+                elapsed,
+                data,
+                tenant=None if principal is None else principal.tenant,
+                template=self.name or "",
+            )
         )

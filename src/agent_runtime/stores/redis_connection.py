@@ -14,6 +14,7 @@ import redis
 import redis.asyncio as aioredis
 
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable
+from agent_runtime.redaction import SECRETS
 from agent_runtime.stores.redis_server import adriven, check_server, connect_settings, driven, store_error
 
 Steps: TypeAlias = Generator[Any, Any, Any]
@@ -46,6 +47,7 @@ class RedisConnection:
         timeout_s: float = 3.0,
         max_connections: int = 64,
     ) -> None:
+        SECRETS.add_address(url)
         self.prefix, self._durable = prefix, durable
         self._settings = connect_settings(url, timeout_s, max_connections)
         self._timeout_s, self._max_connections = timeout_s, max_connections
@@ -57,14 +59,14 @@ class RedisConnection:
         self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 
     @classmethod
-    def from_url(cls, url: str) -> Self:
+    def from_url(cls, url: str, *, durable: bool = True) -> Self:
         """A connection to the server at `url`, whose query may have `prefix`, `durable` (yes, no) and `timeout_s`."""
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
-        durable = query.pop("durable", "yes")
-        if durable not in _YES_NO:
-            raise ConfigurationError(f"durable is yes or no, not '{durable}'")
-        own: dict[str, Any] = {"durable": _YES_NO[durable]}
+        said = query.pop("durable", "yes" if durable else "no")
+        if said not in _YES_NO:
+            raise ConfigurationError(f"durable is yes or no, not '{said}'")
+        own: dict[str, Any] = {"durable": _YES_NO[said]}
         if "prefix" in query:
             own["prefix"] = query.pop("prefix")
         if "timeout_s" in query:

@@ -9,6 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from agent_runtime.template.duration import Duration
 
 Count = Annotated[int, Field(ge=1)]
+RateText = Annotated[
+    str,
+    Field(
+        pattern=r"^\s*\d+\s*(/|\s+per\s+)\s*(\d+\s*)?(second|minute|hour|day|month|year)s?"
+        r"(\s+per\s+(user|tenant|key|template|session|global)(\s*(,|and)\s*(user|tenant|key|template|session|global))*)?\s*$"
+    ),
+]
 
 
 class Strict(BaseModel):
@@ -77,6 +84,36 @@ class CostSpec(Strict):
     hold_ttl: Duration = 900.0
 
 
+class AuthSpec(Strict):
+    """What a caller needs beside the scope to run this agent."""
+
+    require: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+
+
+class AtOnceSpec(Strict):
+    """At most so many calls at once for each user, tenant, ..., or combination of them."""
+
+    calls: Count
+    per: Annotated[list[Literal["user", "tenant", "key", "template", "session", "global"]], Field(min_length=1)] = [
+        "global"
+    ]
+
+
+class ConcurrencySpec(Strict):
+    """How many calls run at once, and how long another one waits."""
+
+    limits: list[AtOnceSpec] = []
+    wait: Annotated[Duration | None, Field(description="A call that finds no slot is refused at once without it.")] = (
+        None
+    )
+
+
+class LoggingSpec(Strict):
+    """What the log says of a call beside its outcome."""
+
+    content: Annotated[bool, Field(description="Log question and answer, redacted.")] = False
+
+
 class RuntimeSpec(Strict):
     """The onion around the whole call."""
 
@@ -84,6 +121,10 @@ class RuntimeSpec(Strict):
     timeout: TimeoutSpec = TimeoutSpec()
     limits: LimitsSpec = LimitsSpec()
     retry: RetrySpec = RetrySpec()
+    auth: AuthSpec = AuthSpec()
+    rate_limits: Annotated[list[RateText], Field(description="'60/minute per user', '5 per 10 seconds'")] = []
+    concurrency: ConcurrencySpec = ConcurrencySpec()
+    logging: LoggingSpec = LoggingSpec()
     cost: CostSpec = CostSpec()
     durability: Annotated[
         Literal["sync", "async", "exit"], Field(description="When a session's checkpoints are written.")

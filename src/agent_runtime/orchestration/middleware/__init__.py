@@ -1,14 +1,21 @@
 """The layers of the onion, and the order in which they are built when nothing else is said."""
 
-from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware, compose
-from agent_runtime.orchestration.middleware.cost import CostTrackingMiddleware, Spending
+from agent_runtime.monitoring.spending import Spending
+from agent_runtime.orchestration.middleware.auth import AuthMiddleware
+from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, LayerObserver, Middleware, compose
+from agent_runtime.orchestration.middleware.concurrency import ConcurrencyMiddleware
+from agent_runtime.orchestration.middleware.cost import CostTrackingMiddleware
 from agent_runtime.orchestration.middleware.logging import LoggingMiddleware
+from agent_runtime.orchestration.middleware.rate_limit import RateLimitMiddleware
 from agent_runtime.orchestration.middleware.retry import RetryMiddleware
 from agent_runtime.orchestration.middleware.session import SessionMiddleware
 
 DEFAULT_ORDER: tuple[str, ...] = (
     "logging",  # outermost: a call that another layer refuses is logged too
+    "auth",  # before anything is done for a caller it is known who that is
+    "rate_limit",  # a call too many is refused before it waits for anything
     "session",  # waiting for a session's turn holds nothing that the layers inside it take
+    "concurrency",  # a call that waits for its turn holds no slot
     "cost",  # waiting for a turn or a slot holds no money; all attempts are charged to one call
     "retry",  # innermost: every attempt runs inside whatever the other layers hold for the call
 )
@@ -16,9 +23,13 @@ DEFAULT_ORDER: tuple[str, ...] = (
 __all__ = [
     "CONTROL_FLOW",
     "DEFAULT_ORDER",
+    "AuthMiddleware",
+    "ConcurrencyMiddleware",
     "CostTrackingMiddleware",
+    "LayerObserver",
     "LoggingMiddleware",
     "Middleware",
+    "RateLimitMiddleware",
     "RetryMiddleware",
     "SessionMiddleware",
     "Spending",

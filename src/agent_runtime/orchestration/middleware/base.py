@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 from langgraph.errors import GraphBubbleUp
 
@@ -28,7 +30,20 @@ class Middleware(ABC):
         """Handle one call; raise to refuse it."""
 
 
-def compose(layers: Sequence[Middleware], core: Handler) -> Handler:
+class LayerObserver(Protocol):
+    """Hears of a call's way through the layers."""
+
+    def entered(self, layer: str) -> None:
+        """A call is in this layer, and not yet further in."""
+
+    def left(self, layer: str) -> None:
+        """It has gone further in, or out again."""
+
+    def took(self, layer: str, seconds: float) -> None:
+        """What the layer itself took of a call, before and after what is inside it."""
+
+
+def compose(layers: Sequence[Middleware], core: Handler, observer: LayerObserver | None = None) -> Handler:
     """Wrap `core` in `layers`; the first is the outermost. Done once, when the executor is built.
 
     Raises ConfigurationError for anything that is not a `Middleware`: a layer is never skipped with a warning.
@@ -37,10 +52,46 @@ def compose(layers: Sequence[Middleware], core: Handler) -> Handler:
     for layer in reversed(layers):
         if not isinstance(layer, Middleware):
             raise ConfigurationError(f"a layer must be an instance of agent_runtime.Middleware, not {layer!r}")
-        handler = _bind(layer, handler)
+        handler = _bind(layer, handler) if observer is None else _observed(layer, handler, observer)
     return handler
+
+
+def layer_name(layer: Middleware) -> str:
+    """The name of a layer's class in the spelling of templates: `rate_limit`."""
+    name = type(layer).__name__.removesuffix("Middleware")
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 def _bind(layer: Middleware, inner: Handler) -> Handler:
     process = layer.process
     return lambda context: process(context, inner)  # by position: a layer may name its parameters as it likes
+
+
+def _observed(layer: Middleware, inner: Handler, observer: LayerObserver) -> Handler:
+    process, name, now = layer.process, layer_name(layer), time.perf_counter
+    entered, left, took = observer.entered, observer.left, observer.took
+
+    async def handle(context: AgentContext) -> AgentResult:
+        inside_s, waits = 0.0, True
+
+        async def next_call(context: AgentContext) -> AgentResult:
+            nonlocal inside_s, waits
+            if waits:  # a retrying layer goes in again; it has not been waiting since
+                waits = False
+                left(name)
+            began = now()
+            try:
+                return await inner(context)
+            finally:
+                inside_s += now() - began
+
+        started = now()
+        entered(name)
+        try:
+            return await process(context, next_call)
+        finally:
+            if waits:
+                left(name)
+            took(name, now() - started - inside_s)
+
+    return handle

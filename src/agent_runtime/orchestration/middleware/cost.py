@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
@@ -15,45 +14,13 @@ from agent_runtime.monitoring.budgets import Budget, Caller, accounts_of, run_li
 from agent_runtime.monitoring.ledger import MICRO, Account, Charge, Ledger, SpendLabels
 from agent_runtime.monitoring.memory_ledger import MemoryLedger
 from agent_runtime.monitoring.purse import Purse
+from agent_runtime.monitoring.spending import Spending
 from agent_runtime.orchestration.middleware.base import Middleware
 
 if TYPE_CHECKING:
     from agent_runtime.types import AgentContext, AgentResult, Handler
 
 LOG = logging.getLogger("agent_runtime.budgets")
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """How a call with budgets spends.
-
-    Args:
-        on_exhausted: `stop` raises BudgetExceeded; `pause` ends a call that has a session as interrupted: it goes on
-            when it is resumed after the budget was raised.
-        unknown_price: `refuse` a model whose price nobody knows when the call has a budget in USD, or `allow` it.
-        max_output_tokens: reserved for, and sent as the limit of, a model call that does not say its own.
-        min_output_tokens: a model call that cannot afford so much output is refused.
-        slab_calls: how many model calls' worth is reserved in one trip.
-        hold_ttl_s: after how long a hold that nobody ended is charged at its estimate: longer than a model call takes.
-        input_bound: the most tokens that a request's messages and arguments can have; by default a third of its bytes.
-
-    Raises ConfigurationError for a value that cannot be one.
-    """
-
-    on_exhausted: Literal["stop", "pause"] = "stop"
-    unknown_price: Literal["refuse", "allow"] = "refuse"
-    max_output_tokens: int = 8192
-    min_output_tokens: int = 64
-    slab_calls: int = 1
-    hold_ttl_s: float = 900.0
-    input_bound: Callable[[list[Any], Any], int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.on_exhausted not in ("stop", "pause") or self.unknown_price not in ("refuse", "allow"):
-            raise ConfigurationError("on_exhausted is stop or pause, unknown_price is refuse or allow")
-        for name in ("max_output_tokens", "min_output_tokens", "slab_calls", "hold_ttl_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigurationError(f"{name} is above 0, not {getattr(self, name)}")
 
 
 class CostTrackingMiddleware(Middleware):
@@ -67,6 +34,7 @@ class CostTrackingMiddleware(Middleware):
         budgets: of all calls through this layer.
         spending: how to spend; see Spending.
         bus: where `budget.warning` events go.
+        on_charge: told what was charged to an account of the call: `RuntimeMetrics.on_charge`.
 
     Its `process` raises BudgetExceeded, BudgetUnavailable and PriceUnknown, each before a model call is sent; what was
     spent is written also when the call fails or is cancelled.
@@ -79,9 +47,10 @@ class CostTrackingMiddleware(Middleware):
         spending: Spending | None = None,
         *,
         bus: EventBus | None = None,
+        on_charge: Callable[[Account, Charge], None] | None = None,
     ) -> None:
         self.ledger, self.budgets = ledger or MemoryLedger(), tuple(budgets)
-        self.spending, self._bus = spending or Spending(), bus
+        self.spending, self._bus, self._on_charge = spending or Spending(), bus, on_charge
         self._run_limits = run_limits(self.budgets)
         self._needs_accounts = any(budget.scope != "run" for budget in self.budgets)
         self._warn_at: dict[tuple[str, str], tuple[float, ...]] = {(b.scope, b.per): b.warn_at for b in self.budgets}
@@ -97,7 +66,7 @@ class CostTrackingMiddleware(Middleware):
             await purse.close()
 
     def _purse(self, context: AgentContext, caller: Caller, accounts: tuple[Account, ...]) -> Purse:
-        around, spending = current_run.get(), self.spending
+        around = current_run.get()
         parent = None if around is None else around.purse
         if parent is not None and parent.ledger is not self.ledger and parent.accounts:
             raise ConfigurationError("an agent and the agents that it calls keep their budgets in one ledger")
@@ -106,23 +75,19 @@ class CostTrackingMiddleware(Middleware):
             accounts,
             SpendLabels(caller.tenant, caller.user, caller.template, ""),
             context.run_id,
+            self.spending,
             run_limits=self._run_limits,
             parent=parent,
-            ttl_s=spending.hold_ttl_s,
-            slab_calls=spending.slab_calls,
-            pauses=spending.on_exhausted == "pause",
-            allow_unknown_price=spending.unknown_price == "allow",
-            max_output=spending.max_output_tokens,
-            min_output=spending.min_output_tokens,
-            input_bound=spending.input_bound,
-            on_charge=lambda charges: self._warn(accounts, charges),
+            on_charge=lambda charges: self._charged(accounts, charges),
         )
 
-    def _warn(self, accounts: tuple[Account, ...], charges: tuple[Charge, ...]) -> None:
+    def _charged(self, accounts: tuple[Account, ...], charges: tuple[Charge, ...]) -> None:
         limits = {account.key: account for account in accounts}
         for charge in charges:
             if (account := limits.get(charge.key)) is None:
                 continue
+            if self._on_charge is not None:
+                self._on_charge(account, charge)
             for share in self._warn_at.get(_kind(charge.key), ()):
                 pairs = (
                     (account.limit_micro_usd, charge.spent.micro_usd, charge.amount.micro_usd),

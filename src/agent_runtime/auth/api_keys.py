@@ -1,0 +1,178 @@
+"""API keys: made, checked, listed, revoked, rotated."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from agent_runtime.auth.authenticator import refused, token_bytes
+from agent_runtime.auth.key_format import key_id_of, new_key
+from agent_runtime.auth.scopes import checked_scopes
+from agent_runtime.errors import ConfigurationError, KeyNotFound
+from agent_runtime.redaction import SECRETS
+from agent_runtime.types import Principal
+
+MIN_PEPPER_BYTES = 32
+MAX_CACHED = 10_000
+REVOKED_WITHIN_S = 5.0
+"""A revocation is seen by every process within so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key, never the key: `digest` is its HMAC under the pepper. Times are Unix seconds."""
+
+    id: str
+    digest: str
+    user: str
+    tenant: str = "default"
+    scopes: tuple[str, ...] = ()
+    note: str = ""
+    created_at: float = 0.0
+    not_before: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    replaced_by: str = ""
+
+    def state(self, now: float) -> str:
+        """`active`, `revoked`, `expired` or `pending`."""
+        if self.revoked_at is not None and self.revoked_at <= now:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "pending" if self.not_before > now else "active"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What may be shown: everything but the digest."""
+        shown = asdict(self)
+        del shown["digest"]
+        return {**shown, "scopes": list(self.scopes)}
+
+
+class ApiKeys:
+    """The keys in a store, as an Authenticator and as their administration.
+
+    Args:
+        store: where they are kept: `MemoryKeyStore`, `SqliteKeyStore`, `RedisKeyStore`.
+        pepper: at least 32 bytes that are not in the store: who reads the store alone cannot check a guess.
+        clock: seconds since the epoch.
+
+    Methods of the administration block for the store; `authenticate` looks at it at most every five seconds for
+    each key. Raises ConfigurationError for a short pepper, StoreError when the store fails.
+    """
+
+    def __init__(self, store: Any, pepper: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        if len(pepper) < MIN_PEPPER_BYTES:
+            raise ConfigurationError(f"the pepper of API keys has at least {MIN_PEPPER_BYTES} bytes, not {len(pepper)}")
+        self.store, self._pepper, self._clock = store, pepper, clock
+        SECRETS.add(pepper.decode("latin-1"))
+        self._known: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = OrderedDict()
+        self._nobody = self._digest(b"nobody's key")
+
+    def _digest(self, key: bytes) -> bytes:
+        return hmac.digest(self._pepper, key, "sha256")
+
+    async def authenticate(self, credentials: Any) -> Principal:
+        """Whose key this is; raises Unauthenticated, StoreError."""
+        key = token_bytes(credentials)
+        key_id = key_id_of(key)
+        if key_id is None:
+            raise refused("not an API key")
+        now = self._clock()
+        known = self._known.get(key_id)
+        if known is None or known[3] <= now:
+            known = self._remember(key_id, await self.store.acall("get", key_id), now)
+        record, digest, principal, _ = known
+        # An unknown id takes the same way: nothing is to be learnt from how long the answer takes.
+        same = hmac.compare_digest(self._digest(key), digest)
+        if record is None or principal is None or not same:
+            raise refused("unknown key")
+        if (state := record.state(now)) != "active":
+            raise refused(f"{state} key")
+        return principal
+
+    def _remember(
+        self, key_id: str, record: ApiKey | None, now: float
+    ) -> tuple[ApiKey | None, bytes, Principal | None, float]:
+        digest = self._nobody if record is None else bytes.fromhex(record.digest)
+        principal = None if record is None else Principal(record.user, record.tenant, frozenset(record.scopes), key_id)
+        known = self._known[key_id] = (record, digest, principal, now + REVOKED_WITHIN_S)
+        self._known.move_to_end(key_id)
+        while len(self._known) > MAX_CACHED:
+            self._known.popitem(last=False)
+        return known
+
+    # -- administration ------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        user: str,
+        *,
+        tenant: str = "default",
+        scopes: Iterable[str] = ("run:*", "resume:*"),
+        note: str = "",
+        not_before: float = 0.0,
+        expires_at: float | None = None,
+    ) -> tuple[str, ApiKey]:
+        """A new key and its record. The key is shown this once: it is not kept. Raises ConfigurationError."""
+        for name, value in (("user", user), ("tenant", tenant)):
+            if not value or len(value) > 128 or not value.isprintable():
+                raise ConfigurationError(f"the {name} of a key has 1 to 128 printable characters")
+        now = self._clock()
+        if expires_at is not None and expires_at <= max(now, not_before):
+            raise ConfigurationError("a key expires after now and after it becomes valid")
+        key_id, key = new_key()
+        chosen = tuple(sorted(checked_scopes(scopes)))
+        digest = self._digest(key.encode()).hex()
+        record = ApiKey(key_id, digest, user, tenant, chosen, note, now, not_before, expires_at)
+        self.store.call("put", record)
+        return key, record
+
+    def list(self, tenant: str | None = None) -> list[ApiKey]:
+        """The records, oldest first; of one tenant, or of all."""
+        found: list[ApiKey] = self.store.call("all")
+        return sorted((k for k in found if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id))
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """End a key; every process refuses it within five seconds. Raises KeyNotFound."""
+        record = self._found(key_id)
+        if record.revoked_at is None:
+            record = replace(record, revoked_at=self._clock())
+            self.store.call("put", record)
+        self._known.pop(key_id, None)
+        return record
+
+    def rotate(self, key_id: str, overlap_s: float = 24 * 3600.0) -> tuple[str, ApiKey]:
+        """A new key with the old one's rights; the old one works for `overlap_s` more seconds.
+
+        Raises KeyNotFound, and ConfigurationError for a key that does not work any more.
+        """
+        old, now = self._found(key_id), self._clock()
+        if overlap_s < 0:
+            raise ConfigurationError(f"the overlap is not negative, not {overlap_s}")
+        if (state := old.state(now)) in ("revoked", "expired") or old.replaced_by:
+            raise ConfigurationError(
+                f"the key '{key_id}' is {'replaced' if old.replaced_by else state}: make a new one"
+            )
+        key, new = self.create(
+            old.user,
+            tenant=old.tenant,
+            scopes=old.scopes,
+            note=old.note,
+            not_before=old.not_before,
+            expires_at=old.expires_at,
+        )
+        ends = now + overlap_s if old.expires_at is None else min(old.expires_at, now + overlap_s)
+        self.store.call("put", replace(old, expires_at=ends, replaced_by=new.id))
+        self._known.pop(key_id, None)
+        return key, new
+
+    def _found(self, key_id: str) -> ApiKey:
+        record: ApiKey | None = self.store.call("get", key_id)
+        if record is None:
+            raise KeyNotFound(key_id)
+        return record

@@ -1,0 +1,188 @@
+"""JSON web tokens, strictly: signed by a known key with that key's one algorithm, and every claim of its type."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_runtime.auth.authenticator import refused, token_bytes
+from agent_runtime.errors import ConfigurationError, MissingExtra
+from agent_runtime.types import Principal
+
+LEEWAY_S = 60
+"""How far clocks may be apart."""
+MAX_AGE_S = 24 * 3600
+MAX_NAME = 256
+CHECKED_EVERY_S = 5.0
+"""How often the file of keys and each token's revocation are looked at."""
+ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+                        "ES384", "ES512", "EdDSA"})  # fmt: skip
+MIN_HMAC_BYTES, MIN_RSA_BITS = 32, 2048
+_TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+class JwtAuthenticator:
+    """Recognises callers by signed tokens. Needs the extra `jwt`.
+
+    Args:
+        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read again when it changes. Each
+            key has `kid` and `alg`: a token names its key, and no other algorithm is tried on it.
+        issuer, audience: what `iss` and `aud` must be, exactly; a list of audiences is refused.
+        max_age_s: of a token, from `iat` (or now, when it has none) to `exp`.
+        required: claims that must be there, beside `exp`, `iss`, `aud` and `sub`.
+        tenant_claim, scope_claim: where tenant and scopes (a list, or words in a text) stand.
+        revocations: a key store that knows revoked token ids; `jti` is then required.
+        clock: seconds since the epoch.
+
+    Raises ConfigurationError for weak or incomplete keys, MissingExtra.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, Any] | str | Path,
+        *,
+        issuer: str,
+        audience: str,
+        max_age_s: float = MAX_AGE_S,
+        required: Sequence[str] = (),
+        tenant_claim: str = "tenant",
+        scope_claim: str = "scope",
+        revocations: Any = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer, self._audience, self._max_age_s, self._clock = issuer, audience, max_age_s, clock
+        self._tenant_claim, self._scope_claim, self._revocations = tenant_claim, scope_claim, revocations
+        needed = {"exp", "iss", "aud", "sub", *required} | ({"jti"} if revocations is not None else set())
+        self._required = sorted(needed)
+        self._path = None if isinstance(keys, Mapping) else Path(keys)
+        self._keys: dict[str, tuple[str, Any]] = {}
+        self._read_at, self._mtime = 0.0, -1.0
+        self._not_revoked: dict[str, float] = {}
+        if isinstance(keys, Mapping):
+            self._keys = _keys_of(keys)
+        else:
+            self._reload(clock())
+
+    def _reload(self, now: float) -> None:
+        assert self._path is not None  # noqa: S101 - only then is there something to read
+        self._read_at = now
+        try:
+            mtime = self._path.stat().st_mtime
+            if mtime != self._mtime:
+                self._keys, self._mtime = _keys_of(json.loads(self._path.read_bytes())), mtime
+        except (OSError, ValueError, ConfigurationError) as error:
+            if self._mtime < 0:
+                raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
+            # A file that is being replaced: what was read last goes on to be true.
+
+    async def authenticate(self, credentials: Any) -> Principal:
+        """Who the token is for; raises Unauthenticated, StoreError."""
+        token = token_bytes(credentials)
+        if _TOKEN.fullmatch(token) is None:
+            raise refused("not a signed token")
+        now = self._clock()
+        if self._path is not None and now - self._read_at >= CHECKED_EVERY_S:
+            self._reload(now)
+        claims = self._verified(token)
+        principal = self._principal(claims, now)
+        if self._revocations is not None:
+            await self._check_revoked(claims["jti"], now)
+        return principal
+
+    def _verified(self, token: bytes) -> dict[str, Any]:
+        import jwt
+
+        try:
+            header = jwt.get_unverified_header(token)
+            algorithm, key = self._keys[header["kid"]]
+            if header.get("alg") != algorithm:
+                raise refused("a token with another algorithm than its key's")
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                # Times are checked below: against our own clock, and with their types.
+                options={
+                    "require": self._required,
+                    "strict_aud": True,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+            # From None: a library's message may quote what it was given.
+            raise refused(f"a token that does not verify ({type(error).__name__})") from None
+        return claims
+
+    def _principal(self, claims: dict[str, Any], now: float) -> Principal:
+        times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
+        if not all(type(t) in (int, float) and math.isfinite(t) for t in times.values()):
+            raise refused("a time that is none")
+        if times["exp"] <= now - LEEWAY_S:
+            raise refused("an expired token")
+        if max(times.get("nbf", 0), times.get("iat", 0)) > now + LEEWAY_S:
+            raise refused("a token from the future")
+        if times["exp"] - times.get("iat", now) > self._max_age_s + LEEWAY_S:
+            raise refused("a token that lives too long")
+        names = {name: claims.get(name, "") for name in ("sub", "jti")}
+        names["tenant"] = claims.get(self._tenant_claim, "default")
+        if not all(isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()):
+            raise refused("a name that is none")
+        if not names["sub"] or not names["tenant"] or (self._revocations is not None and not names["jti"]):
+            raise refused("an empty name")
+        return Principal(names["sub"], names["tenant"], self._scopes(claims), names["jti"])
+
+    def _scopes(self, claims: dict[str, Any]) -> frozenset[str]:
+        given = claims.get(self._scope_claim, "")
+        found = given.split() if isinstance(given, str) else given
+        if not isinstance(found, list) or not all(isinstance(scope, str) for scope in found):
+            raise refused("scopes that are none")
+        return frozenset(found)
+
+    async def _check_revoked(self, token_id: str, now: float) -> None:
+        if self._not_revoked.get(token_id, 0.0) > now:
+            return
+        if await self._revocations.acall("token_revoked", token_id):
+            raise refused("a revoked token")
+        if len(self._not_revoked) >= 10_000:
+            self._not_revoked.clear()
+        self._not_revoked[token_id] = now + CHECKED_EVERY_S
+
+
+def _keys_of(jwks: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Key ids with algorithm and key; raises ConfigurationError that names no part of a key."""
+    try:
+        import jwt
+    except ImportError as error:
+        raise MissingExtra("JWT", "langchain-agent-runtime[jwt]") from error
+    found: dict[str, tuple[str, Any]] = {}
+    entries = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError("a JWKS is an object with a list `keys`")
+    for number, entry in enumerate(entries):
+        kid, algorithm = (entry.get("kid"), entry.get("alg")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS or kid in found:
+            raise ConfigurationError(f"keys[{number}] needs a `kid` of its own and an `alg` of {sorted(ALGORITHMS)}")
+        try:
+            key = jwt.PyJWK.from_dict(entry, algorithm).key
+        except Exception:  # noqa: BLE001 - whatever the library finds, its message may quote the key
+            raise ConfigurationError(f"keys[{number}] ('{kid}') is not a valid key for {algorithm}") from None
+        _check_strength(kid, key)
+        found[kid] = (algorithm, key)
+    return found
+
+
+def _check_strength(kid: str, key: Any) -> None:
+    if isinstance(key, bytes) and len(key) < MIN_HMAC_BYTES:
+        raise ConfigurationError(f"the HMAC key '{kid}' has at least {MIN_HMAC_BYTES} bytes, not {len(key)}")
+    # An elliptic key's size is its curve's; RSA's is free, and small ones are broken.
+    if (size := getattr(key, "key_size", MIN_RSA_BITS)) < MIN_RSA_BITS and "RSA" in type(key).__name__:
+        raise ConfigurationError(f"the RSA key '{kid}' has at least {MIN_RSA_BITS} bits, not {size}")

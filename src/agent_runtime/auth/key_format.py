@@ -1,0 +1,47 @@
+"""What an API key looks like: `art_<id>_<secret><checksum>`, so that scanners find it and typing errors show."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+import zlib
+
+ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 12, 43, 6
+"""43 digits to the base 62 hold 256 bits."""
+PATTERN = f"art_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
+_KEY = re.compile(PATTERN.encode())
+_CHECKED = 4 + ID_LENGTH + 1 + SECRET_LENGTH
+
+
+def new_key() -> tuple[str, str]:
+    """An id and a key with 256 random bits."""
+    key_id = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
+    body = f"art_{key_id}_{_digits(secrets.randbits(256), SECRET_LENGTH)}"
+    return key_id, body + _digits(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
+
+
+def key_id_of(key: bytes) -> str | None:
+    """The id in a well-formed key whose checksum is right, else None."""
+    if _KEY.fullmatch(key) is None or _value(key[_CHECKED:]) != zlib.crc32(key[:_CHECKED]):
+        return None
+    return key[4 : 4 + ID_LENGTH].decode()
+
+
+def _digits(number: int, length: int) -> str:
+    found = ""
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        found = ALPHABET[digit] + found
+    return found
+
+
+_VALUES = {ord(digit): value for value, digit in enumerate(ALPHABET)}
+
+
+def _value(digits: bytes) -> int:
+    number = 0
+    for digit in digits:
+        number = number * 62 + _VALUES[digit]
+    return number

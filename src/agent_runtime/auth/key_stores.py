@@ -1,0 +1,114 @@
+"""Where API keys and revoked tokens are kept: memory, SQLite, Redis."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.auth.api_keys import ApiKey, ApiKeys
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.stores import RedisConnection, SqliteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class MemoryKeyStore:
+    """Keys of one process. Operations: `put`, `get`, `all`, `revoke_token`, `token_revoked`."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, ApiKey] = {}
+        self._revoked: dict[str, float] = {}
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name."""
+        return getattr(self, f"_{operation}")(*args)
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """`call` for async callers."""
+        return self.call(operation, *args)
+
+    def _put(self, key: ApiKey) -> None:
+        self._keys[key.id] = key
+
+    def _get(self, key_id: str) -> ApiKey | None:
+        return self._keys.get(key_id)
+
+    def _all(self) -> list[ApiKey]:
+        return list(self._keys.values())
+
+    def _revoke_token(self, token_id: str, until: float) -> None:
+        self._revoked = {each: end for each, end in self._revoked.items() if end > time.time()} | {token_id: until}
+
+    def _token_revoked(self, token_id: str) -> bool:
+        return token_id in self._revoked
+
+
+class SqliteKeyStore(SqliteFile):
+    """Keys in one SQLite file. See SqliteFile for the arguments."""
+
+    TABLES = """
+CREATE TABLE IF NOT EXISTS api_keys (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+"""
+
+    def _put(self, key: ApiKey) -> None:
+        self._db.execute("INSERT OR REPLACE INTO api_keys VALUES (?,?)", (key.id, _text(key)))
+
+    def _get(self, key_id: str) -> ApiKey | None:
+        found = self._db.execute("SELECT record FROM api_keys WHERE id=?", (key_id,)).fetchone()
+        return None if found is None else _key(found[0])
+
+    def _all(self) -> list[ApiKey]:
+        return [_key(text) for (text,) in self._db.execute("SELECT record FROM api_keys")]
+
+    def _revoke_token(self, token_id: str, until: float) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM revoked_tokens WHERE until<?", (time.time(),))
+            db.execute("INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)", (token_id, until))
+
+    def _token_revoked(self, token_id: str) -> bool:
+        return self._db.execute("SELECT 1 FROM revoked_tokens WHERE id=?", (token_id,)).fetchone() is not None
+
+
+class RedisKeyStore(RedisConnection):
+    """Keys on a Redis server. See RedisConnection for the arguments."""
+
+    def _put(self, key: ApiKey) -> Iterator[Any]:
+        yield "hset", f"{self.prefix}:api_keys", key.id, _text(key)
+
+    def _get(self, key_id: str) -> Any:
+        found = yield "hget", f"{self.prefix}:api_keys", key_id
+        return None if found is None else _key(found)
+
+    def _all(self) -> Any:
+        found = yield "hvals", f"{self.prefix}:api_keys"
+        return [_key(text) for text in found]
+
+    def _revoke_token(self, token_id: str, until: float) -> Iterator[Any]:
+        yield "setex", f"{self.prefix}:revoked:{token_id}", max(1, round(until - time.time())), "1"
+
+    def _token_revoked(self, token_id: str) -> Any:
+        return bool((yield "exists", f"{self.prefix}:revoked:{token_id}"))
+
+
+def open_keys(url: str, pepper: bytes) -> ApiKeys:
+    """The keys at `memory:`, `redis://...`, `sqlite:FILE` or a file name; raises ConfigurationError, StoreError."""
+    if url == "memory:":
+        return ApiKeys(MemoryKeyStore(), pepper)
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        return ApiKeys(RedisKeyStore.from_url(url), pepper)
+    if "://" in url:
+        raise ConfigurationError("unknown key store: memory:, sqlite:FILE, redis://, rediss:// or unix://")
+    return ApiKeys(SqliteKeyStore(url.removeprefix("sqlite:")), pepper)
+
+
+def _text(key: ApiKey) -> str:
+    return json.dumps(asdict(key))
+
+
+def _key(text: str | bytes) -> ApiKey:
+    found = json.loads(text)
+    return ApiKey(**{**found, "scopes": tuple(found["scopes"])})

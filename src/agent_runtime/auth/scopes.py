@@ -1,0 +1,27 @@
+"""What a caller may do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from agent_runtime.errors import ConfigurationError
+
+_SCOPE = re.compile(r"\*|[A-Za-z0-9_.-]{1,64}(:(\*|[A-Za-z0-9_./-]{1,128}))?|\*:[A-Za-z0-9_./-]{1,128}")
+
+
+def checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
+    """The scopes, if each is one; raises ConfigurationError."""
+    found = frozenset(scopes)
+    for scope in found:
+        if not isinstance(scope, str) or _SCOPE.fullmatch(scope) is None:
+            raise ConfigurationError(f"a scope is `action:template`, `action:*`, `*` or a name, not {scope!r}")
+    return found
+
+
+def allows(scopes: Collection[str], needed: str) -> bool:
+    """Whether `scopes` contain `needed`: itself, for its action on anything (`run:*`), for anything on it, or `*`."""
+    if needed in scopes or "*" in scopes:
+        return True
+    action, colon, thing = needed.partition(":")
+    return bool(colon) and (f"{action}:*" in scopes or f"*:{thing}" in scopes)

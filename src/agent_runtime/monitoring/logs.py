@@ -1,0 +1,165 @@
+"""Structured logs: one line for each record, without secrets, to a sink that never stalls the caller."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from typing import Any, Literal, TextIO
+
+from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.redaction import SECRETS, Redactor
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object: time, level, logger, message, the fields that it was given, and its exception."""
+
+    def __init__(self, redactor: Redactor = SECRETS) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; every text in it is redacted before it is encoded."""
+        made = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields_of(record),
+        }
+        if record.exc_info or record.exc_text:
+            made["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+        if record.stack_info:
+            made["stack"] = record.stack_info
+        return json.dumps(self._redactor.value(made), ensure_ascii=False, default=str)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """A record as a line for people: time, level, message, and the fields behind it."""
+
+    def __init__(self, redactor: Redactor = SECRETS) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, redacted."""
+        first, newline, rest = super().format(record).partition("\n")
+        fields = "".join(f" {name}={value}" for name, value in _fields_of(record).items() if value not in (None, ""))
+        return self._redactor.text(first + ("  " + fields.strip() if fields else "") + newline + rest)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Another formatter's text, redacted: for handlers of the application's own. See `redact`."""
+
+    def __init__(self, inner: logging.Formatter | None, redactor: Redactor = SECRETS) -> None:
+        super().__init__()
+        self._inner, self._redactor = inner or logging.Formatter(), redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; tracebacks are part of it."""
+        return self._redactor.text(self._inner.format(record))
+
+
+def redact(handler: logging.Handler, redactor: Redactor = SECRETS) -> None:
+    """Make a handler of the application write no secret. Its formatter is where everything passes."""
+    handler.setFormatter(RedactingFormatter(handler.formatter, redactor))
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+
+
+class LogSink(logging.Handler):
+    """Writes lines from a thread of its own. When the stream hangs, lines are dropped and counted, nobody waits.
+
+    Args:
+        stream: where lines go; stderr by default.
+        formatter: makes them.
+        max_lines: how many wait at most.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, formatter: logging.Formatter | None = None, *, max_lines: int = 10_000
+    ) -> None:
+        super().__init__()
+        self.stream, self.dropped = stream or sys.stderr, 0
+        self.setFormatter(formatter or JsonFormatter())
+        self._lines: queue.Queue[str | threading.Event] = queue.Queue(max_lines)
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Format the record and leave it to the thread."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self.dropped += 1
+        except Exception:  # noqa: BLE001 - logging's contract: a bad record never harms the caller
+            self.handleError(record)
+        if self._thread is None:
+            with self._start:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._write, name="agent_runtime log", daemon=True)
+                    self._thread.start()
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
+            try:
+                self.stream.write(line + "\n")
+                if self._lines.empty():
+                    self.stream.flush()
+            except (OSError, ValueError):  # a closed pipe, a closed stream
+                self.dropped += 1
+
+    def drain(self, timeout_s: float = 2.0) -> bool:
+        """Wait until what was logged is written; False when it was not within `timeout_s` seconds."""
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        try:
+            self._lines.put(done, timeout=timeout_s)
+        except queue.Full:
+            return False
+        return done.wait(timeout_s)
+
+    def close(self) -> None:
+        """Write what waits, for at most two seconds."""
+        self.drain()
+        super().close()
+
+
+def configure_logging(
+    level: str = "INFO",
+    format: Literal["json", "console"] = "json",  # noqa: A002 - what users of logging call it
+    *,
+    stream: TextIO | None = None,
+    logger: str = "agent_runtime",
+    redactor: Redactor = SECRETS,
+) -> LogSink:
+    """Write the records of `logger` and its children as lines; returns the sink, to be drained at the end.
+
+    Replaces a sink that was configured before; other handlers stay. Raises ConfigurationError.
+    """
+    if str(level).upper() not in LEVELS:
+        raise ConfigurationError(f"unknown log level '{level}': {close_matches(str(level).upper(), LEVELS)}")
+    if format not in ("json", "console"):
+        raise ConfigurationError(f"unknown log format '{format}': json or console")
+    redactor.add_environment()
+    made = JsonFormatter(redactor) if format == "json" else ConsoleFormatter(redactor)
+    sink, target = LogSink(stream, made), logging.getLogger(logger)
+    for old in [each for each in target.handlers if isinstance(each, LogSink)]:
+        target.removeHandler(old)
+        old.close()
+    target.addHandler(sink)
+    target.setLevel(str(level).upper())
+    return sink

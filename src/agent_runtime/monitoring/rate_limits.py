@@ -1,0 +1,114 @@
+"""Rate limits: how many calls in a window, for whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.types import AgentContext
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+PARTS = ("user", "tenant", "key", "template", "session", "global")
+MAX_IN_WINDOW = 100_000
+"""A moving window remembers each call in it."""
+_RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:\d{1,6}\s*)?(?:second|minute|hour|day|month|year)s?"
+_LIMIT = re.compile(rf"\s*(?P<rate>{_RATE})(?:\s+per\s+(?P<parts>[a-z]+(?:\s*(?:,|\band\b)\s*[a-z]+)*))?\s*")
+
+
+class Window(NamedTuple):
+    """At most `amount` admissions in any `window_s` seconds, counted under `key`; `limit` is its text."""
+
+    key: str
+    amount: int
+    window_s: int
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most so many calls in any window, for each user, tenant, key, template, session, or combination of them.
+
+    `rate` is in the notation of the `limits` library: `60/minute`, `5 per 10 seconds`. `per` names the parts; `global`
+    is one window for all. Made from a text by `RateLimit.parse("60/minute per user")`. A user is one of a tenant: the
+    tenant is part of the user's name. Raises ConfigurationError for a limit that cannot be one.
+    """
+
+    rate: str
+    per: tuple[str, ...] = ("global",)
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(_RATE, self.rate) is None:
+            raise ConfigurationError(f"'{self.rate}' is no rate: 60/minute, or 5 per 10 seconds")
+        if not 1 <= self.item.amount <= MAX_IN_WINDOW or self.item.get_expiry() < 1:
+            raise ConfigurationError(f"a rate limit allows 1 to {MAX_IN_WINDOW} calls, not '{self.rate}'")
+        if not self.per or (unknown := set(self.per) - set(PARTS)):
+            raise ConfigurationError(f"a rate limit is per one of {', '.join(PARTS)}, not {sorted(unknown)}")
+
+    @property
+    def item(self) -> RateLimitItem:
+        """The limit as the `limits` library has it."""
+        return _item(self.rate)
+
+    @classmethod
+    def parse(cls, text: str) -> RateLimit:
+        """`60/minute per user`, `1000/hour per tenant and template`, or `10/second` for all together."""
+        match = _LIMIT.fullmatch(text)
+        if match is None:
+            raise ConfigurationError(f"'{text}' is no rate limit: 60/minute per user, or 5 per 10 seconds")
+        parts = match["parts"]
+        return cls(match["rate"], ("global",) if parts is None else tuple(re.split(r"\s*(?:,|\band\b)\s*", parts)))
+
+    @classmethod
+    def parse_many(cls, given: str | Iterable[RateLimit | str]) -> list[RateLimit]:
+        """Limits of any form; in a text there may be several, with `;` between them."""
+        if isinstance(given, str):
+            return [cls.parse(each) for each in given.split(";") if each.strip()]
+        return [each for one in given for each in ([one] if isinstance(one, RateLimit) else cls.parse_many(one))]
+
+    def __str__(self) -> str:
+        return self.rate if self.per == ("global",) else f"{self.rate} per {' and '.join(self.per)}"
+
+
+@lru_cache(maxsize=1024)
+def _item(rate: str) -> RateLimitItem:
+    from limits import parse  # a tenth of a second, for agents with limits only
+
+    return parse(rate)
+
+
+def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
+    """The windows that a call counts in; one that needs what the call does not have (a session) is left out."""
+    names = names_of(context)
+    found = []
+    for limit in limits:
+        if (key := key_of(limit.per, names)) is not None:
+            item = limit.item
+            found.append(Window(f"{key}/{item.amount}:{item.get_expiry()}", item.amount, item.get_expiry(), str(limit)))
+    return found
+
+
+def key_of(per: tuple[str, ...], names: dict[str, str | None]) -> str | None:
+    """What a call is counted under by a limit, or None when it lacks a part of that."""
+    parts = [names[part] for part in per]
+    return None if None in parts else "/".join(f"{name}={part}" for name, part in zip(per, parts, strict=True))
+
+
+def names_of(context: AgentContext) -> dict[str, str | None]:
+    """The names of a call's parts, quoted so that none can look like another; None where it has none."""
+    principal = context.principal
+    tenant = quote("default" if principal is None else principal.tenant, safe="")
+    return {
+        "user": f"{tenant}:{quote('' if principal is None else principal.id, safe='')}",
+        "tenant": tenant,
+        "key": None if principal is None or not principal.key else quote(principal.key, safe=""),
+        "template": quote(context.agent_name, safe=""),
+        "session": None if context.session_id is None else f"{tenant}:{quote(context.session_id, safe='')}",
+        "global": "",
+    }

@@ -1,0 +1,166 @@
+"""Slots: how many calls run at once, in memory or on Redis."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.monitoring.rate_limits import PARTS, key_of, names_of
+from agent_runtime.stores import RedisConnection
+from agent_runtime.types import AgentContext
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimit:
+    """At most `calls` at once for each user, tenant, key, template, or combination of them; `global` is all together.
+
+    Raises ConfigurationError for a limit that cannot be one.
+    """
+
+    calls: int
+    per: tuple[str, ...] = ("global",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.calls, bool) or self.calls < 1:
+            raise ConfigurationError(f"at least 1 call runs at once, not {self.calls}")
+        if not self.per or (unknown := set(self.per) - set(PARTS)):
+            raise ConfigurationError(f"a limit is per one of {', '.join(PARTS)}, not {sorted(unknown)}")
+
+    def __str__(self) -> str:
+        return f"{self.calls} at once" + ("" if self.per == ("global",) else f" per {' and '.join(self.per)}")
+
+
+class Slot(NamedTuple):
+    """One of `amount` places under `key`; `limit` is its text."""
+
+    key: str
+    amount: int
+    limit: str
+
+
+def slots_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> list[Slot]:
+    """The slots that a call needs."""
+    names = names_of(context)
+    keys = ((limit, key_of(limit.per, names)) for limit in limits)
+    return [Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit)) for limit, key in keys if key is not None]
+
+
+class Slots(Protocol):
+    """Where slots are counted. A holder has one in all of `slots` or, if one is full, in none.
+
+    `lease_s` is for how long they are held without `renew`; None when that is not needed.
+    """
+
+    lease_s: float | None
+
+    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+        """Take them; returns the first that is full. Raises StoreError."""
+
+    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+        """Give them back; raises StoreError."""
+
+    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+        """Hold them for another `lease_s`; raises StoreError."""
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+
+
+class MemorySlots:
+    """Slots of one process."""
+
+    lease_s: float | None = None
+
+    def __init__(self) -> None:
+        self._lock, self._held = threading.Lock(), Counter[str]()
+
+    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+        """Take them; returns the first that is full."""
+        with self._lock:
+            for slot in slots:
+                if self._held[slot.key] >= slot.amount:
+                    return slot
+            self._held.update(slot.key for slot in slots)
+        return None
+
+    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+        """Give them back."""
+        with self._lock:
+            for slot in slots:
+                self._held[slot.key] -= 1
+                if self._held[slot.key] <= 0:
+                    del self._held[slot.key]
+
+    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+        """Nothing: they are held until they are given back."""
+
+    @property
+    def held(self) -> dict[str, int]:
+        """How many are taken, by key."""
+        return dict(self._held)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+_ACQUIRE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local holder, lease, only = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+for n, key in ipairs(KEYS) do
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+  if only == '' and not redis.call('ZSCORE', key, holder)
+    and redis.call('ZCARD', key) >= tonumber(ARGV[3 + n]) then return n end
+end
+for _, key in ipairs(KEYS) do
+  redis.call('ZADD', key, string.format('%.0f', now + lease), holder)
+  redis.call('PEXPIRE', key, string.format('%.0f', lease * 2))
+end
+return 0
+"""
+"""A holder that asks again has its slot already: the answer may have been lost. ARGV[3] 'renew': do not count."""
+
+
+class RedisSlots(RedisConnection):
+    """Slots that processes share. A process that dies gives its slots back when their lease ends.
+
+    See RedisConnection for the arguments.
+    """
+
+    lease_s: float | None = 30.0
+
+    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+        """Take them; returns the first that is full. Raises StoreError."""
+        number = await self.acall("hold", slots, holder, "")
+        return slots[number - 1] if number else None
+
+    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+        """Hold them for another lease; raises StoreError."""
+        await self.acall("hold", slots, holder, "renew")
+
+    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+        """Give them back; raises StoreError."""
+        await self.acall("give_back", slots, holder)
+
+    def _hold(self, slots: Sequence[Slot], holder: str, renew: str) -> Any:
+        args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in slots)]
+        return (yield _ACQUIRE, [self._key(slot) for slot in slots], args)
+
+    def _give_back(self, slots: Sequence[Slot], holder: str) -> Any:
+        yield [("zrem", self._key(slot), holder) for slot in slots]
+
+    def _key(self, slot: Slot) -> str:
+        return f"{self.prefix}:{{limits}}:{slot.key}"
+
+
+def open_slots(url: str) -> Slots:
+    """The slots at `memory:` or `redis://...`; raises ConfigurationError."""
+    if url == "memory:":
+        return MemorySlots()
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        return RedisSlots.from_url(url, durable=False)
+    raise ConfigurationError("slots are kept at memory:, redis://, rediss:// or unix://")

@@ -1,0 +1,70 @@
+"""Who calls, and whether they may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from langgraph.types import Command
+
+from agent_runtime.auth.authenticator import Authenticator, refused
+from agent_runtime.auth.scopes import allows, checked_scopes
+from agent_runtime.errors import ConfigurationError, Forbidden, Unauthenticated
+from agent_runtime.models.run import current_run
+from agent_runtime.orchestration.conversation import Resume
+from agent_runtime.orchestration.middleware.base import Middleware
+
+if TYPE_CHECKING:
+    from agent_runtime.types import AgentContext, AgentResult, Handler, Principal
+
+
+class AuthMiddleware(Middleware):
+    """Lets a call pass only for a principal that may make it.
+
+    A principal that the application itself put on the call counts; otherwise one of `authenticators` must recognise
+    its credentials, in their order. A call needs the scope `run:<template>`, or `resume:<template>` when it answers an
+    interrupt, and those in `require`. An agent that another one calls acts for the outer call's principal, whose scopes
+    were checked there; only `require` is checked again.
+
+    Raises ConfigurationError for a scope or an authenticator that is none. Its `process` raises Unauthenticated
+    (always the same), Forbidden, and StoreError when it cannot be known who calls: nothing passes then.
+    """
+
+    def __init__(self, *authenticators: Authenticator, require: Iterable[str] = ()) -> None:
+        for each in authenticators:
+            if not isinstance(each, Authenticator):
+                raise ConfigurationError(f"an authenticator has `async authenticate(credentials)`, unlike {each!r}")
+        self._authenticators, self._require = authenticators, checked_scopes(require)
+
+    async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
+        """Await the call for a caller who is known and may make it."""
+        principal = context.principal
+        if principal is None:
+            principal = await self._recognised(context)
+        around = current_run.get()
+        if around is None or around.context.principal != principal:
+            resumes = isinstance(context.input, (Command, Resume))
+            self._check(principal, f"{'resume' if resumes else 'run'}:{context.agent_name}")
+        for scope in self._require:
+            self._check(principal, scope)
+        return await next_call(context.with_principal(principal))
+
+    async def _recognised(self, context: AgentContext) -> Principal:
+        credentials = context.credentials
+        if credentials is None:
+            raise refused("none was shown")
+        if hasattr(credentials, "get_secret_value"):
+            credentials = credentials.get_secret_value()
+        for authenticator in self._authenticators[:-1]:
+            try:
+                return await authenticator.authenticate(credentials)
+            except Unauthenticated:
+                continue
+        if not self._authenticators:
+            raise refused("nobody here can check one")
+        return await self._authenticators[-1].authenticate(credentials)
+
+    @staticmethod
+    def _check(principal: Principal, scope: str) -> None:
+        if not allows(principal.scopes, scope):
+            raise Forbidden(scope)

@@ -1,0 +1,67 @@
+"""How often a call may be made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agent_runtime.errors import RateLimited
+from agent_runtime.models.run import counted_around
+from agent_runtime.monitoring.rate_limits import RateLimit, Window, windows_of
+from agent_runtime.monitoring.windows import MemoryWindows, Windows
+from agent_runtime.orchestration.middleware.base import Middleware
+from agent_runtime.orchestration.middleware.fallback import Fallback
+
+if TYPE_CHECKING:
+    from agent_runtime.event_bus import EventBus
+    from agent_runtime.types import AgentContext, AgentResult, Handler
+
+LOG = logging.getLogger("agent_runtime.limits")
+
+
+class RateLimitMiddleware(Middleware):
+    """Refuses a call that would be one too many in a moving window.
+
+    A call counts in all its windows or, refused, in none. An agent that another one calls is not counted again in a
+    window that the outer call was counted in. When the store is out, a limiter of this process takes over, with its
+    share of each limit; a `limits.fallback` event, a warning and `degraded` say so, `limits.restored` ends it.
+
+    Args:
+        limits: any number; as RateLimit or as text, `60/minute per user; 1000/hour per tenant`.
+        windows: where admissions are remembered; in memory by default.
+        processes: how many processes share the limits: the share of each when the store is out.
+        bus: where the events go.
+
+    Its `process` raises RateLimited.
+    """
+
+    def __init__(
+        self,
+        limits: str | Sequence[RateLimit | str],
+        windows: Windows | None = None,
+        *,
+        processes: int = 1,
+        bus: EventBus | None = None,
+    ) -> None:
+        self.limits = tuple(RateLimit.parse_many(limits))
+        self._fallback = Fallback(windows or MemoryWindows(), MemoryWindows(), processes, bus, "rate_limit")
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the store is out, and the local limiter decides."""
+        return self._fallback.degraded
+
+    async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
+        """Await the call if it is not one too many."""
+        around = counted_around()
+        if windows := [w for w in windows_of(self.limits, context) if w.key not in around]:
+            admission = await self._fallback.asked(lambda store, share: store.acquire(_shares(windows, share)))
+            if admission.refused is not None:
+                raise RateLimited(admission.refused.limit, max(admission.retry_after_s, 0.001))
+            context.progress.counted |= {w.key for w in windows}
+        return await next_call(context)
+
+
+def _shares(windows: Sequence[Window], share: int) -> Sequence[Window]:
+    return windows if share == 1 else [w._replace(amount=max(1, w.amount // share)) for w in windows]

@@ -1,0 +1,126 @@
+"""Secrets out of everything that is written: by their values, and by the usual forms of keys."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import threading
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+MIN_SECRET_LENGTH = 6
+"""Shorter values stand in ordinary text too often to be taken out of it."""
+MAX_TEXT = 64 * 1024
+"""Characters of one log record; what is longer is cut."""
+MASK = "[redacted]"
+
+# Linear patterns only: no nested repetition, nothing that can be tried again from many places.
+_FORMS = re.compile(
+    r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic and those that copy them
+    r"|\bart_[0-9A-Za-z]{12}_[0-9A-Za-z]{20,}"
+    r"|\b(?:ghp|gho|ghs|ghu|github_pat|glpat|xox[abps]|hf|lsv2|npm|pypi)[_-][A-Za-z0-9_-]{16,}"
+    r"|\bAIza[A-Za-z0-9_-]{30,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|(?i:\b(?:bearer|basic))[ ]+[A-Za-z0-9+/=._~-]{8,}"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\\]{0,8000}"
+)
+_SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|pepper|credentials?)$")
+_IN_ADDRESS = re.compile(r"(?<=://)([^\s/@:]{0,256}):([^\s/@]{1,256})@")
+_NAMED = re.compile(
+    r"(?i)((?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper))"
+    r"([\"']?\s{0,3}[=:]\s{0,3}[\"']?)([^\s\"'&,;})\]]{6,512})"
+)
+
+
+class Redactor:
+    """Masks registered secrets, in the forms in which they travel, and what looks like a key.
+
+    A secret is found as it is, URL-encoded, base64-encoded (at each of the three alignments) and in hexadecimal.
+    Thread-safe; registering is rare, masking is one pass of one expression.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forms: set[str] = set()
+        self._known: re.Pattern[str] | None = None
+
+    def add(self, secret: str | None) -> None:
+        """Mask this value from now on; one under six characters is not registered, it would mask ordinary words."""
+        if secret is None or len(secret.strip()) < MIN_SECRET_LENGTH:
+            return
+        with self._lock:
+            found = self._forms | _forms_of(secret.strip())
+            if found != self._forms:
+                self._forms = found
+                longest_first = sorted(found, key=len, reverse=True)
+                self._known = re.compile("|".join(re.escape(each) for each in longest_first))
+
+    def add_environment(self) -> None:
+        """Register what environment variables with a secret's name hold, and passwords in addresses there."""
+        for name, value in os.environ.items():
+            if _SECRET_NAME.search(name):
+                self.add(value)
+            elif "://" in value:
+                self.add_address(value)
+
+    def add_address(self, url: str) -> None:
+        """Register the password in a URL, as it stands there and decoded."""
+        try:
+            password = urlsplit(url).password
+        except ValueError:
+            return
+        self.add(password)
+        self.add(None if password is None else unquote(password))
+
+    def text(self, text: str) -> str:
+        """`text` without secrets, and cut to 64 KiB."""
+        if len(text) > MAX_TEXT:
+            # Masked with some of what is cut off: half a secret is not recognised.
+            return self._masked(text[: MAX_TEXT + 4096])[:MAX_TEXT] + " [cut]"
+        return self._masked(text)
+
+    def _masked(self, text: str) -> str:
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        text = _FORMS.sub(MASK, text)
+        text = _IN_ADDRESS.sub(rf"\1:{MASK}@", text)
+        return _NAMED.sub(rf"\1\2{MASK}", text)
+
+    def value(self, value: Any, depth: int = 6) -> Any:
+        """The same for every text in plain nested data; other objects become their masked repr."""
+        if isinstance(value, str):
+            return self.text(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if depth and isinstance(value, dict):
+            return {self.text(str(k)): self.value(v, depth - 1) for k, v in value.items()}
+        if depth and isinstance(value, (list, tuple, set, frozenset)):
+            return [self.value(v, depth - 1) for v in value]
+        return self.text(repr(value))
+
+
+def _forms_of(secret: str) -> set[str]:
+    raw = secret.encode("utf-8", "surrogatepass")
+    found = {
+        secret,
+        quote(secret, safe=""),
+        quote_plus(secret),
+        repr(secret)[1:-1],
+        json.dumps(secret)[1:-1],
+        binascii.hexlify(raw).decode(),
+    }
+    for shift in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # What stands before it moves it by one or two bytes; the characters at its edges depend on neighbours.
+            coded = encode(b"\0" * shift + raw).decode().rstrip("=")
+            core = coded[-(-shift * 8 // 6) : len(coded) - 1]
+            found |= {core} if len(core) >= MIN_SECRET_LENGTH + 2 else set()
+    return found
+
+
+SECRETS = Redactor()
+"""The registry of this process: model keys, peppers, store passwords register themselves; applications add theirs."""

@@ -1,0 +1,62 @@
+"""The ledger of one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+TOKEN_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "audio_tokens",
+)
+"""What is counted of a model call, in usage, events and reports."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """The ledger of one call: tokens and counts, of every model call made for it, nested agents included.
+
+    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones, as in LangChain's `UsageMetadata`.
+    `estimated`: a model call ended without the provider's figures (aborted, or none sent); its tokens are our count.
+    `cost_usd` is None as soon as one billed call has no known price.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    estimated: bool = False
+    cost_usd: Decimal | None = Decimal(0)
+    sync_threads_left: int = 0
+    """Threads of sync tools that were still running when the call ended: they cannot be stopped."""
+    price_table: str = ""
+    """Which prices the cost was made with."""
+
+    @property
+    def cost_kind(self) -> Literal["exact", "estimated", "unknown"]:
+        """`exact`: the provider's figures and a known price; `estimated`: our count; `unknown`: no price."""
+        return "unknown" if self.cost_usd is None else "estimated" if self.estimated else "exact"
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output tokens."""
+        return self.input_tokens + self.output_tokens
+
+    def add_cost(self, cost_usd: Decimal | None) -> None:
+        """Add one model call's cost in USD; None (no known price) makes the sum unknown for good."""
+        self.cost_usd = None if cost_usd is None or self.cost_usd is None else self.cost_usd + cost_usd
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
+        plain = {name: getattr(self, name) for name in self.__slots__}  # asdict takes ten times as long
+        plain["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
+        return {"total_tokens": self.total_tokens, "cost_kind": self.cost_kind, **plain}
