@@ -106,6 +106,10 @@ class ApiKeys:
             self._known.popitem(last=False)
         return known
 
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self.store.aclose()
+
     # -- administration ------------------------------------------------------------------------------------
 
     def create(

@@ -30,6 +30,9 @@ class MemoryKeyStore:
         """`call` for async callers."""
         return self.call(operation, *args)
 
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
     def _put(self, key: ApiKey) -> None:
         self._keys[key.id] = key
 
@@ -88,7 +91,7 @@ class RedisKeyStore(RedisConnection):
         return [_key(text) for text in found]
 
     def _revoke_token(self, token_id: str, until: float) -> Iterator[Any]:
-        yield "setex", f"{self.prefix}:revoked:{token_id}", max(1, round(until - time.time())), "1"
+        yield "set", f"{self.prefix}:revoked:{token_id}", "1", max(1, round(until - time.time()))
 
     def _token_revoked(self, token_id: str) -> Any:
         return bool((yield "exists", f"{self.prefix}:revoked:{token_id}"))

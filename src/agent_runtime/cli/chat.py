@@ -43,7 +43,7 @@ async def _chat(options: AgentOptions) -> None:
 
     session_id = options.session if options.session is not None else str(uuid.uuid4())
     store = options.store if options.session is not None else "memory:"
-    async with AgentFactory(session_manager=open_sessions(store)) as factory:
+    async with AgentFactory(session_manager=open_sessions(store), **options.seats()) as factory:
         executor, waits = build_agent(factory, options), await _waits(factory, session_id)
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:

@@ -9,19 +9,31 @@ from typing import Any
 import click
 
 from agent_runtime.cli.chat import chat
+from agent_runtime.cli.cost import cost
+from agent_runtime.cli.doctor import doctor
+from agent_runtime.cli.keys import keys
 from agent_runtime.cli.run import run
 from agent_runtime.cli.sessions import sessions
+from agent_runtime.cli.state import settings
 from agent_runtime.cli.templates import init, schema, templates, validate
 from agent_runtime.errors import (
     AgentRuntimeError,
+    BudgetExceeded,
+    BudgetUnavailable,
     CallTimeout,
     ConfigurationError,
+    Forbidden,
     InputInvalid,
+    KeyNotFound,
     LimitExceeded,
+    PriceUnknown,
+    RateLimited,
     SessionGone,
     SessionNotFound,
+    Unauthenticated,
     UnknownComponent,
 )
+from agent_runtime.redaction import SECRETS
 
 COMPLETE_VAR = "_AGENT_RUNTIME_COMPLETE"
 
@@ -33,10 +45,11 @@ def exit_code(error: BaseException) -> int:
     table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
         (InputInvalid, 2),
         (ConfigurationError, 3),
-        ((SessionNotFound, SessionGone), 4),
+        ((SessionNotFound, SessionGone, KeyNotFound), 4),
         (FileNotFoundError, 4),
         (CallTimeout, 5),
-        (LimitExceeded, 6),
+        ((LimitExceeded, BudgetExceeded, BudgetUnavailable, PriceUnknown, RateLimited), 6),
+        ((Unauthenticated, Forbidden), 6),
         (KeyboardInterrupt, 130),
     )
     return next((code for kind, code in table if isinstance(error, kind)), 1)
@@ -49,8 +62,10 @@ def cli() -> None:
 
     \b
     Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,
-    5 timeout, 6 refused by a limit, 7 interrupted (a person is awaited), 130 Ctrl-C.
+    5 timeout, 6 refused by a limit or a budget, 7 interrupted (a person is awaited), 130 Ctrl-C.
     """
+    SECRETS.add_environment()
+    settings()  # a wrong one ends every command before it does anything
 
 
 @cli.command()
@@ -65,7 +80,7 @@ def completion(shell: str) -> None:
     click.echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
 
 
-for command in (run, chat, sessions, validate, templates, schema, init):
+for command in (run, chat, sessions, keys, cost, doctor, validate, templates, schema, init):
     cli.add_command(command)
 
 
@@ -80,12 +95,14 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except (AgentRuntimeError, OSError, KeyboardInterrupt) as error:
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else SECRETS.text(str(error))
         click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
         code = exit_code(error)
     except Exception as error:
         if os.environ.get("AGENT_RUNTIME_TRACEBACK"):
             raise
-        click.echo(f"{click.style('error:', fg='red')} internal: {type(error).__name__}: {error}", err=True)
+        click.echo(
+            f"{click.style('error:', fg='red')} internal: {type(error).__name__}: {SECRETS.text(str(error))}", err=True
+        )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -25,6 +25,17 @@ class AgentOptions:
     quiet: bool
     session: str | None = None
     store: str | None = None
+    ledger: str | None = None
+    budget: float | None = None
+
+    def seats(self) -> dict[str, Any]:
+        """What every agent of the command line is made with, whatever its template says."""
+        from agent_runtime.cli.state import open_ledger, settings
+        from agent_runtime.monitoring import Budget, configure_logging
+
+        configure_logging(settings().log_level, settings().log_format)
+        usd = self.budget or settings().budget
+        return {"ledger": open_ledger(self.ledger), "budgets": [] if usd is None else [Budget("run", usd=usd)]}
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,6 +54,8 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--timeout", metavar="DURATION", help="Time limit of a call: 30s, 5m, or seconds."),
         click.option("--session", metavar="ID", help="Go on with this conversation; it is made when it is new."),
         click.option("--store", metavar="URL", help="Where sessions are kept: sqlite:FILE, redis://..., memory:."),
+        click.option("--ledger", metavar="URL", help="Where spending is recorded; default: the state directory."),
+        click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What a call may spend."),
         click.option("-q", "--quiet", is_flag=True, help="No notes on stderr."),
     )
     for decorate in reversed(decorators):
@@ -65,7 +78,7 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
     if options.model is not None:
         overrides["model"] = options.model
     if options.timeout is not None:
-        overrides["runtime"] = {"timeout": {"run": _seconds(options.timeout)}}
+        overrides["runtime"] = {"timeout": {"run": seconds(options.timeout, "--timeout")}}
     template = factory.get_template(options.agent)
     if not options.quiet:
         _note_model(options.model or (template.spec.model.id if template.spec.model else ""))
@@ -73,13 +86,14 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
     return factory.create_from_template(options.agent, inputs, **overrides)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str, option: str) -> float:
+    """Seconds of a duration on the command line: `30s`, `5m`, or a number of seconds."""
     from agent_runtime.template.duration import parse_duration_s
 
     try:
         return parse_duration_s(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--timeout") from None
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def _values(properties: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any]:

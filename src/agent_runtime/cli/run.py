@@ -58,8 +58,9 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
 
     asks = bool(AgentFactory().get_template(options.agent).spec.interrupt_on)
     session = options.session if options.session is not None or not asks else uuid.uuid4().hex
-    # Without a session nothing is opened, and nothing is left behind.
-    async with AgentFactory(session_manager=None if session is None else open_sessions(options.store)) as factory:
+    # Without a session nothing of the conversation is left behind.
+    sessions = None if session is None else open_sessions(options.store)
+    async with AgentFactory(session_manager=sessions, **options.seats()) as factory:
         executor = build_agent(factory, options)
         try:
             call = AgentContext(prompt, session_id=session)

@@ -1,20 +1,30 @@
-"""What commands share on disk: where sessions are kept."""
+"""What commands share on disk: sessions, spending, keys."""
 
 from __future__ import annotations
 
 import os
+import secrets
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent_runtime.settings import Settings, read_settings
+
 if TYPE_CHECKING:
+    from agent_runtime.auth import ApiKeys
+    from agent_runtime.monitoring import Ledger
     from agent_runtime.sessions import SessionManager
 
-HOME_VAR, STORE_VAR, KEY_VAR = "AGENT_RUNTIME_HOME", "AGENT_RUNTIME_SESSIONS", "AGENT_RUNTIME_SESSION_KEY"
+
+@cache
+def settings() -> Settings:
+    """The settings of this process; raises ConfigurationError."""
+    return read_settings()
 
 
 def state_folder() -> Path:
     """The state directory: `AGENT_RUNTIME_HOME`, or the platform's own place for a user's state."""
-    if given := os.environ.get(HOME_VAR):
+    if given := settings().home:
         return Path(given)
     import platformdirs
 
@@ -28,6 +38,42 @@ def open_sessions(store: str | None = None) -> SessionManager:
     """
     from agent_runtime.sessions import SessionManager
 
-    url = store or os.environ.get(STORE_VAR) or f"sqlite:{state_folder() / 'sessions.db'}"
-    key = os.environ.get(KEY_VAR)
+    url = store or settings().sessions or f"sqlite:{state_folder() / 'sessions.db'}"
+    key = settings().session_key or settings().session_key_file
     return SessionManager.from_url(url, mac_key=key.encode() if key else None)
+
+
+def open_ledger(url: str | None = None) -> Ledger:
+    """Where spending is recorded: `url`, or `AGENT_RUNTIME_LEDGER`, or SQLite in the state directory."""
+    from agent_runtime.monitoring import open_ledger as open_at
+
+    return open_at(url or settings().ledger or f"sqlite:{state_folder() / 'ledger.db'}")
+
+
+def open_keys(url: str | None = None) -> ApiKeys:
+    """The API keys: `url`, or `AGENT_RUNTIME_KEYS`, or SQLite in the state directory.
+
+    Their pepper is `AGENT_RUNTIME_KEY_PEPPER` or the file `AGENT_RUNTIME_KEY_PEPPER_FILE`; without both it is made
+    once, in the state directory, readable by its owner alone.
+    """
+    from agent_runtime.auth import open_keys as open_at
+
+    pepper = settings().key_pepper or settings().key_pepper_file or _own_pepper(state_folder() / "key_pepper")
+    return open_at(url or settings().keys or f"sqlite:{state_folder() / 'keys.db'}", pepper.encode())
+
+
+def _own_pepper(path: Path) -> str:
+    from agent_runtime.secret_files import read_secret_file
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Whole or not at all, and never over one that another process has just made.
+    made = path.with_name(f"{path.name}.{os.getpid()}")
+    made.touch(mode=0o600)
+    made.write_text(secrets.token_urlsafe(48))
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink()
+    return read_secret_file(path, min_bytes=32)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PARTS = ("user", "tenant", "key", "template", "session", "global")
 MAX_IN_WINDOW = 100_000
 """A moving window remembers each call in it."""
-_RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:\d{1,6}\s*)?(?:second|minute|hour|day|month|year)s?"
+_RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:[1-9]\d{0,5}\s*)?(?:second|minute|hour|day|month|year)s?"
 _LIMIT = re.compile(rf"\s*(?P<rate>{_RATE})(?:\s+per\s+(?P<parts>[a-z]+(?:\s*(?:,|\band\b)\s*[a-z]+)*))?\s*")
 
 
@@ -48,8 +48,7 @@ class RateLimit:
             raise ConfigurationError(f"'{self.rate}' is no rate: 60/minute, or 5 per 10 seconds")
         if not 1 <= self.item.amount <= MAX_IN_WINDOW or self.item.get_expiry() < 1:
             raise ConfigurationError(f"a rate limit allows 1 to {MAX_IN_WINDOW} calls, not '{self.rate}'")
-        if not self.per or (unknown := set(self.per) - set(PARTS)):
-            raise ConfigurationError(f"a rate limit is per one of {', '.join(PARTS)}, not {sorted(unknown)}")
+        check_parts(self.per)
 
     @property
     def item(self) -> RateLimitItem:
@@ -92,6 +91,13 @@ def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Win
             item = limit.item
             found.append(Window(f"{key}/{item.amount}:{item.get_expiry()}", item.amount, item.get_expiry(), str(limit)))
     return found
+
+
+def check_parts(per: Iterable[str]) -> None:
+    """Raise ConfigurationError for parts that a limit cannot be per."""
+    given = list(per)
+    if not given or not set(given) <= set(PARTS):
+        raise ConfigurationError(f"a limit is per one of {', '.join(PARTS)}, or several, not {given}")
 
 
 def key_of(per: tuple[str, ...], names: dict[str, str | None]) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.monitoring.rate_limits import PARTS, key_of, names_of
+from agent_runtime.monitoring.rate_limits import check_parts, key_of, names_of
 from agent_runtime.stores import RedisConnection
 from agent_runtime.types import AgentContext
 
@@ -27,8 +27,7 @@ class ConcurrencyLimit:
     def __post_init__(self) -> None:
         if isinstance(self.calls, bool) or self.calls < 1:
             raise ConfigurationError(f"at least 1 call runs at once, not {self.calls}")
-        if not self.per or (unknown := set(self.per) - set(PARTS)):
-            raise ConfigurationError(f"a limit is per one of {', '.join(PARTS)}, not {sorted(unknown)}")
+        check_parts(self.per)
 
     def __str__(self) -> str:
         return f"{self.calls} at once" + ("" if self.per == ("global",) else f" per {' and '.join(self.per)}")

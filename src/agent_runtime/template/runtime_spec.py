@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 RateText = Annotated[
     str,
     Field(
-        pattern=r"^\s*\d+\s*(/|\s+per\s+)\s*(\d+\s*)?(second|minute|hour|day|month|year)s?"
+        pattern=r"^\s*\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day|month|year)s?"
         r"(\s+per\s+(user|tenant|key|template|session|global)(\s*(,|and)\s*(user|tenant|key|template|session|global))*)?\s*$"
     ),
 ]

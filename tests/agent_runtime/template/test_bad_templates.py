@@ -185,8 +185,9 @@ def problems(path: Path) -> tuple[Problem, ...]:
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Import what loading needs before anything is watched."""
     path = tmp_path_factory.mktemp("warm") / "warm.yaml"
-    path.write_text(prompt("{{ inputs.a }}") + "  modle: x\n")
-    problems(path)
+    for text in (prompt("{{ inputs.a }}") + "  modle: x\n", prompt("{{ 0 }}"), prompt("{{ inputs.user.x }}")):
+        path.write_text(text)
+        problems(path)
 
 
 @pytest.mark.parametrize(("row", "content", "message", "place"), ROWS, ids=[r[0] for r in ROWS])

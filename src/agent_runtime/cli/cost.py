@@ -1,0 +1,148 @@
+"""`agent-runtime cost`: what was spent, and what is left."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.options import seconds
+from agent_runtime.cli.state import open_ledger
+
+if TYPE_CHECKING:
+    from agent_runtime.monitoring import Balance
+
+BY = ("tenant", "user", "template", "model", "day")
+COLUMNS = (
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "estimated",
+    "unknown",
+)
+
+
+@click.group()
+@click.option("--ledger", metavar="URL", help="sqlite:FILE or redis://...; default: the state directory.")
+@click.pass_context
+def cost(context: click.Context, ledger: str | None) -> None:
+    """Report what was spent, and how budgets stand."""
+    context.obj = ledger
+
+
+def _asked(url: str | None, operation: str, *args: Any) -> Any:
+    import asyncio
+
+    ledger = open_ledger(url)
+    try:
+        return ledger.call(operation, *args)
+    finally:
+        asyncio.run(ledger.aclose())
+
+
+def _output(command: Any) -> Any:
+    return click.option(
+        "--format", "style", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+    )(command)
+
+
+@cost.command()
+@click.option("--by", type=click.Choice(BY), multiple=True, help="Group by this; repeatable. Default: tenant.")
+@click.option("--since", metavar="WHEN", default="30d", show_default=True, help="2026-11-01, 2026-11-01T12, or 7d ago.")
+@click.option("--until", metavar="WHEN", help="As --since; default: now.")
+@_output
+@click.pass_obj
+def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, style: str) -> None:
+    """Show what was spent in whole hours (UTC). `estimated` and `unknown` count model calls without an exact cost."""
+    begin, end = _moment(since, "--since"), time.time() if until is None else _moment(until, "--until")
+    rows = grouped(_asked(url, "report", begin, end), by or ("tenant",))
+    _show(rows, (*(by or ("tenant",)), *COLUMNS), style)
+
+
+@cost.command()
+@_output
+@click.pass_obj
+def budgets(url: str | None, style: str) -> None:
+    """Show every account with what is spent, held by calls under way, and left."""
+    rows = [_account(key, balance) for key, balance in _asked(url, "balances").items()]
+    names = "account spent_usd held_usd limit_usd left_usd spent_tokens held_tokens limit_tokens".split()
+    _show(rows, names, style)
+
+
+def grouped(spends: Iterable[tuple[int, Any]], by: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Sums of a ledger's report by label or day, dearest first."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    for hour, spend in spends:
+        labels = {**spend.labels._asdict(), "day": f"{datetime.fromtimestamp(hour, UTC):%Y-%m-%d}"}
+        sums = found.setdefault(tuple(labels[name] for name in by), dict.fromkeys((*COLUMNS, "micro_usd"), 0))
+        for name in (*COLUMNS, "micro_usd"):
+            sums[name] += getattr(spend, name, 0)
+    rows = []
+    for place, sums in sorted(found.items(), key=lambda item: (-item[1]["micro_usd"], item[0])):
+        rows.append({**dict(zip(by, place, strict=True)), **sums, "cost_usd": _usd(sums.pop("micro_usd"))})
+    for row in rows:
+        row.pop("micro_usd", None)
+    return rows
+
+
+def _account(key: str, balance: Balance) -> dict[str, Any]:
+    limit = balance.limit_micro_usd
+    left = None if limit is None else limit - balance.spent_micro_usd - balance.held_micro_usd
+    return {
+        "account": key,
+        "spent_usd": _usd(balance.spent_micro_usd),
+        "held_usd": _usd(balance.held_micro_usd),
+        "limit_usd": "" if limit is None else _usd(limit),
+        "left_usd": "" if left is None else _usd(left),
+        "spent_tokens": balance.spent_tokens,
+        "held_tokens": balance.held_tokens,
+        "limit_tokens": "" if balance.limit_tokens is None else balance.limit_tokens,
+    }
+
+
+def _usd(micro_usd: int) -> str:
+    sign, whole = "-" if micro_usd < 0 else "", abs(micro_usd)
+    return f"{sign}{whole // 1_000_000}.{whole % 1_000_000:06d}"
+
+
+def _moment(text: str, option: str) -> float:
+    if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d)?)?", text):
+        form = {10: "%Y-%m-%d", 13: "%Y-%m-%dT%H", 16: "%Y-%m-%dT%H:%M"}[len(text)]
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            raise click.BadParameter(f"'{text}' is no day", param_hint=option) from None
+    return time.time() - seconds(text, option)
+
+
+def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> None:
+    names = list(columns)
+    if style == "json":
+        click.echo(json.dumps([{name: row[name] for name in names} for row in rows], ensure_ascii=False))
+    elif style == "csv":
+        made = io.StringIO()
+        writer = csv.DictWriter(made, names, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({n: _cell(row[n]) for n in names} for row in rows)
+        click.echo(made.getvalue(), nl=False)
+    else:
+        texts = [names, *([str(row[name]) for name in names] for row in rows)]
+        widths = [max(len(line[n]) for line in texts) for n in range(len(names))]
+        for line in texts:
+            click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> Any:
+    """A name that a spreadsheet would take for a formula is text there."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -1,0 +1,69 @@
+"""`agent-runtime doctor`: whether everything that is configured works."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import click
+
+from agent_runtime.cli.state import open_keys, open_ledger, open_sessions, settings
+from agent_runtime.errors import AgentRuntimeError
+from agent_runtime.redaction import SECRETS
+
+PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(*, as_json: bool) -> int:
+    """Check Python, settings, provider keys and stores. Exits 1 when something does not work; shows no secret."""
+    shown = settings().shown()
+    checks: list[dict[str, Any]] = [
+        {"check": name, "ok": ok, "detail": SECRETS.text(detail)} for name, ok, detail in _checks()
+    ]
+    if as_json:
+        click.echo(json.dumps({"settings": shown, "checks": checks}))
+    else:
+        for name, row in shown.items():
+            click.echo(f"{name:18} {row['value'] or '-':32} {row['source']}")
+        for row in checks:
+            click.echo(f"{'ok  ' if row['ok'] else 'FAIL'} {row['check']:18} {row['detail']}")
+    return 0 if all(row["ok"] for row in checks) else 1
+
+
+def _checks() -> Iterator[tuple[str, bool, str]]:
+    yield "python", True, platform.python_version()
+    present = [name for name in PROVIDER_KEYS if os.environ.get(name)]
+    yield "provider keys", True, ", ".join(present) or "none: the offline stand-in answers"
+    yield _store("sessions", open_sessions, lambda manager: manager.list_sessions(limit=1))
+    yield _store("ledger", open_ledger, lambda ledger: ledger.acall("balances"))
+    yield _store("keys", open_keys, lambda keys: keys.store.acall("all"))
+    if (url := settings().limits) is not None:
+        yield _store("limits", lambda: _limits(url), lambda limits: limits.windows.acquire([]))
+
+
+def _store(name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable[Any]]) -> tuple[str, bool, str]:
+    import asyncio
+
+    async def check() -> None:
+        store = open_it()
+        try:
+            await ask(store)
+        finally:
+            await store.aclose()
+
+    try:
+        asyncio.run(check())
+    except (AgentRuntimeError, OSError) as error:
+        return name, False, str(error)
+    return name, True, "answers"
+
+
+def _limits(url: str) -> Any:
+    from agent_runtime.monitoring import open_limits
+
+    return open_limits(url)

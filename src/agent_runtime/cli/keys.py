@@ -1,0 +1,90 @@
+"""`agent-runtime keys`: who may call."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.options import seconds
+from agent_runtime.cli.state import open_keys
+
+if TYPE_CHECKING:
+    from agent_runtime.auth import ApiKey
+
+
+@click.group()
+@click.option("--store", metavar="URL", help="sqlite:FILE or redis://...; default: the state directory.")
+@click.pass_context
+def keys(context: click.Context, store: str | None) -> None:
+    """Create, list, revoke and rotate API keys."""
+    context.obj = store
+
+
+@keys.command()
+@click.argument("user")
+@click.option("--tenant", default="default", show_default=True)
+@click.option(
+    "--scope", "scopes", multiple=True, help="run:TEMPLATE, resume:*, *; repeatable. Default: run:*, resume:*"
+)
+@click.option("--expires-in", metavar="DURATION", help="30d, 12h; default: never.")
+@click.option("--note", default="", help="What the key is for.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def create(
+    store: str | None,
+    user: str,
+    tenant: str,
+    scopes: tuple[str, ...],
+    expires_in: str | None,
+    note: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Make a key for USER. It is printed this once; only its HMAC is kept."""
+    expires_at = None if expires_in is None else time.time() + seconds(expires_in, "--expires-in")
+    chosen = scopes or ("run:*", "resume:*")
+    key, record = open_keys(store).create(user, tenant=tenant, scopes=chosen, note=note, expires_at=expires_at)
+    _show_new(key, record, as_json=as_json)
+
+
+@keys.command("list")
+@click.option("--tenant", help="Only this tenant's.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_obj
+def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
+    """List keys, oldest first."""
+    found, now = open_keys(store).list(tenant), time.time()
+    if as_json:
+        click.echo(json.dumps([{**k.to_dict(), "state": k.state(now)} for k in found], ensure_ascii=False))
+        return
+    for k in found:
+        click.echo(f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  {k.note}".rstrip())
+
+
+@keys.command()
+@click.argument("key_id")
+@click.pass_obj
+def revoke(store: str | None, key_id: str) -> None:
+    """End the key KEY_ID: every process refuses it within five seconds."""
+    click.echo(f"revoked {open_keys(store).revoke(key_id).id}")
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--overlap", metavar="DURATION", default="24h", show_default=True, help="How long the old key works.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def rotate(store: str | None, key_id: str, overlap: str, *, as_json: bool) -> None:
+    """Make a new key with the rights of KEY_ID, which goes on to work for a while."""
+    key, record = open_keys(store).rotate(key_id, seconds(overlap, "--overlap"))
+    _show_new(key, record, as_json=as_json)
+
+
+def _show_new(key: str, record: ApiKey, *, as_json: bool) -> None:
+    shown: dict[str, Any] = {"key": key, **record.to_dict()}
+    click.echo(json.dumps(shown, ensure_ascii=False) if as_json else key)
+    if not as_json:
+        click.echo(f"key {record.id} of {record.user} ({record.tenant}): keep it, it is not shown again", err=True)

@@ -1,0 +1,180 @@
+"""Settings of a process: from the environment and a file, checked all at once."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Literal
+
+from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.redaction import SECRETS
+from agent_runtime.secret_files import read_secret_file
+
+PREFIX = "AGENT_RUNTIME_"
+FILE_VAR = f"{PREFIX}CONFIG"
+MIN_SECRET_BYTES = 32
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+OTHER_VARIABLES = frozenset({FILE_VAR, f"{PREFIX}TRACEBACK"})
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"unknown '{text}': {close_matches(text, names)}")
+        return text
+
+    return parse
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 6 else 0
+    if not 1 <= number <= 65535:
+        raise ValueError("a port is a number from 1 to 65535")
+    return number
+
+
+def _usd(text: str) -> Decimal:
+    try:
+        usd = Decimal(text)
+    except InvalidOperation:
+        usd = Decimal("nan")
+    if not usd.is_finite() or usd <= 0:
+        raise ValueError("an amount in USD is a finite number above 0")
+    return usd
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= 100_000:
+        raise ValueError("a number of processes is 1 to 100000")
+    return int(text)
+
+
+def _secret(text: str) -> str:
+    if len(text.encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"a secret has at least {MIN_SECRET_BYTES} bytes")
+    SECRETS.add(text)
+    return text
+
+
+def _secret_file(text: str) -> str:
+    return read_secret_file(text, min_bytes=MIN_SECRET_BYTES)
+
+
+def _address(text: str) -> str:
+    SECRETS.add_address(text)
+    return text
+
+
+def _setting(parse: Callable[[str], Any], default: Any = None) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Settings:
+    """What a process is told from outside.
+
+    Each field is `AGENT_RUNTIME_<FIELD>` in the environment, and `<field>` in the TOML file that
+    `AGENT_RUNTIME_CONFIG` names. What the command line says goes first, then the environment, then the file.
+    `sources` says where each that was given comes from. Secrets are never shown.
+    """
+
+    home: str | None = _setting(str)
+    sessions: str | None = _setting(_address)
+    session_key: str | None = _setting(_secret)
+    session_key_file: str | None = _setting(_secret_file)
+    ledger: str | None = _setting(_address)
+    keys: str | None = _setting(_address)
+    key_pepper: str | None = _setting(_secret)
+    key_pepper_file: str | None = _setting(_secret_file)
+    limits: str | None = _setting(_address)
+    processes: int = _setting(_count, 1)
+    budget: Decimal | None = _setting(_usd)
+    log_level: str = _setting(_one_of(*LEVELS), "WARNING")
+    log_format: Literal["json", "console"] = _setting(_one_of("json", "console"), "console")
+    preset: str = _setting(_one_of("dev", "prod"), "dev")
+    auth: str = _setting(_one_of("on", "off"), "on")
+    host: str = _setting(str, "127.0.0.1")
+    port: int = _setting(_port, 8000)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, dict[str, str]]:
+        """Every setting with its value, secrets masked, and its source."""
+        made = {}
+        for each in fields(self)[:-1]:
+            value = getattr(self, each.name)
+            hidden = value is not None and each.name.partition("_file")[0] in ("session_key", "key_pepper")
+            text = "[redacted]" if hidden else "" if value is None else SECRETS.text(str(value))
+            made[each.name] = {"value": text, "source": self.sources.get(each.name, "default")}
+        return made
+
+    def __repr__(self) -> str:
+        given = {name: row["value"] for name, row in self.shown().items() if row["source"] != "default"}
+        return f"Settings({given})"
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises ConfigurationError, which lists everything that is wrong, without values."""
+    environ = os.environ if environ is None else environ
+    known = {each.name: each.metadata["parse"] for each in fields(Settings)[:-1]}
+    problems: list[str] = []
+    given = _from_file(environ.get(FILE_VAR), problems) | _from_environment(environ)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, (text, source) in given.items():
+        if name not in known:
+            names = [_variable(each) for each in known] if source == "environment" else known
+            shown = _variable(name) if source == "environment" else name
+            problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")
+            continue
+        try:
+            values[name], sources[name] = known[name](text), source
+        except (ValueError, ConfigurationError) as error:
+            problems.append(f"{_variable(name)} ({source}): {error}")
+    problems += _unsafe(values)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return Settings(**values, sources=sources)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    found = {}
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value != "":
+            field_name = name.removeprefix(PREFIX)
+            found[field_name.lower() if field_name.isupper() else field_name] = (value, "environment")
+    return found
+
+
+def _from_file(path: str | None, problems: list[str]) -> dict[str, tuple[str, str]]:
+    if not path:
+        return {}
+    try:
+        content = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{FILE_VAR}: '{path}' cannot be read: {type(error).__name__}")
+        return {}
+    if "session_key" in content or "key_pepper" in content:
+        problems.append(f"{path}: a secret stands in a file of its own: say session_key_file, key_pepper_file")
+    return {name: (str(value), path) for name, value in content.items()}
+
+
+def _unsafe(values: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"{_variable(name)} and {_variable(name)}_FILE: give one of them"
+        for name in ("session_key", "key_pepper")
+        if name in values and f"{name}_file" in values
+    ]
+    if values.get("preset") == "prod":
+        if values.get("auth") == "off":
+            found.append("the preset prod does not run without authentication: AGENT_RUNTIME_AUTH=off is refused")
+        if values.get("host") in ("0.0.0.0", "::", ""):  # noqa: S104 - what is refused
+            found.append("the preset prod does not listen on every interface: name one in AGENT_RUNTIME_HOST")
+    return found

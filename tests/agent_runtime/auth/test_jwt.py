@@ -1,0 +1,200 @@
+"""JSON web tokens: every row of what must not pass."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from agent_runtime import ConfigurationError, StoreUnavailable, Unauthenticated
+from agent_runtime.auth import JwtAuthenticator
+from agent_runtime.auth.key_stores import MemoryKeyStore, RedisKeyStore
+
+SECRET = b"a dummy key of at least 32 bytes........"
+NOW = 1_800_000_000.0
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def jwks(secret: bytes = SECRET, **fields: Any) -> dict[str, Any]:
+    return {"keys": [{"kty": "oct", "kid": "k1", "alg": "HS256", "k": b64(secret), **fields}]}
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    made = {"iss": "us", "aud": "runtime", "sub": "ada", "iat": NOW, "exp": NOW + 600, "jti": "t1", "tenant": "acme"}
+    made |= {"scope": "run:analyst resume:*", **changes}
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def raw(payload: str, header: dict[str, Any] | None = None) -> str:
+    """A token with a right signature over any payload, JSON or not."""
+    import hashlib
+    import hmac
+
+    head = b64(json.dumps(header or {"alg": "HS256", "kid": "k1", "typ": "JWT"}).encode())
+    body = f"{head}.{b64(payload.encode())}"
+    return f"{body}.{b64(hmac.digest(SECRET, body.encode(), hashlib.sha256))}"
+
+
+def token(header: dict[str, Any] | None = None, **changes: Any) -> str:
+    return raw(json.dumps(claims(**changes)), header)
+
+
+def made(**settings: Any) -> JwtAuthenticator:
+    given = {"keys": jwks(), "issuer": "us", "audience": "runtime", "clock": lambda: NOW, **settings}
+    return JwtAuthenticator(given.pop("keys"), **given)
+
+
+async def test_a_good_token_gives_its_principal() -> None:
+    principal = await made().authenticate(token())
+    assert (principal.id, principal.tenant, principal.key) == ("ada", "acme", "t1")
+    assert principal.scopes == frozenset({"run:analyst", "resume:*"})
+    assert (await made().authenticate(token(tenant=None, scope=["run:x"], iat=None))).tenant == "default"
+
+
+ROWS: list[tuple[str, Callable[[], str]]] = [
+    ("K-15 alg none", lambda: token({"alg": "none", "kid": "k1"}).rpartition(".")[0] + "."),
+    ("K-15 alg none signed", lambda: token({"alg": "none", "kid": "k1"})),
+    ("K-16 unknown crit", lambda: token({"alg": "HS256", "kid": "k1", "crit": ["x"], "x": 1})),
+    ("K-17 no exp", lambda: token(exp=None)),
+    ("K-18 exp a string", lambda: token(exp=str(int(NOW + 600)))),
+    ("K-19 exp 1e400", lambda: raw(json.dumps(claims()).replace(str(NOW + 600), "1e400"))),
+    ("exp NaN", lambda: token(exp=float("nan"))),
+    ("exp true", lambda: token(exp=True)),
+    ("K-20 exp in the year 9999", lambda: token(exp=253_402_300_000, iat=None)),
+    ("lives too long", lambda: token(exp=NOW + 90_000)),
+    ("K-21 wrong aud", lambda: token(aud="other")),
+    ("K-22 wrong iss", lambda: token(iss="them")),
+    ("no iss", lambda: token(iss=None)),
+    ("K-23 several auds", lambda: token(aud=["runtime", "other"])),
+    ("K-24 sub an integer", lambda: token(sub=7)),
+    ("K-25 sub of 4 KiB", lambda: token(sub="x" * 4096)),
+    ("sub empty", lambda: token(sub="")),
+    ("K-26 unknown kid", lambda: token({"alg": "HS256", "kid": "k2"})),
+    ("no kid", lambda: token({"alg": "HS256"})),
+    ("kid a list", lambda: token({"alg": "HS256", "kid": ["k1"]})),
+    ("K-27 five parts", lambda: "a.b.c.d.e"),
+    ("K-28 two parts", lambda: ".".join(token().split(".")[:2])),
+    ("K-29 bad base64", lambda: token().replace(".", ".!", 1)),
+    ("K-30 padding", lambda: token().replace(".", "=.", 1)),
+    ("K-31 1 MB", lambda: token(sub="x" * 1_000_000)),
+    ("K-33 61 s ago", lambda: token(exp=NOW - 61)),
+    ("from the future", lambda: token(iat=NOW + 61)),
+    ("not before", lambda: token(nbf=NOW + 61)),
+    ("other algorithm", lambda: token({"alg": "HS512", "kid": "k1"})),
+    ("tenant a list", lambda: token(tenant=["acme"])),
+    ("tenant empty", lambda: token(tenant="")),
+    ("scope a number", lambda: token(scope=7)),
+    ("scope of numbers", lambda: token(scope=[7])),
+    ("payload a list", lambda: raw("[]")),
+    ("payload no JSON", lambda: raw("{")),
+    ("payload deep", lambda: raw("[" * 2000)),
+    ("empty", lambda: ""),
+    ("changed payload", lambda: ".".join([token().split(".")[0], b64(b'{"sub":"eve"}'), token().split(".")[2]])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "bad"), ROWS, ids=[r[0] for r in ROWS])
+async def test_a_bad_token_is_refused(row: str, bad: Callable[[], str]) -> None:
+    with pytest.raises(Unauthenticated) as failed:
+        await made().authenticate(bad())
+    assert str(failed.value) == "a valid credential is needed"
+    assert failed.value.__cause__ is None
+
+
+async def test_clocks_may_be_a_minute_apart() -> None:
+    assert (await made().authenticate(token(exp=NOW - 59))).id == "ada"
+    assert (await made().authenticate(token(iat=NOW + 59, nbf=NOW + 59))).id == "ada"
+
+
+async def test_a_public_key_is_no_hmac_secret() -> None:
+    private = rsa.generate_private_key(65537, 2048)
+    entry = json.loads(RSAAlgorithm.to_jwk(private.public_key())) | {"kid": "k1", "alg": "RS256"}
+    good = jwt.encode(claims(), private, "RS256", headers={"kid": "k1"})
+    one = made(keys={"keys": [entry]})
+    assert (await one.authenticate(good)).id == "ada"
+    with pytest.raises(Unauthenticated):
+        await one.authenticate(token())  # HS256 with whatever is public as the secret
+    curve = ec.generate_private_key(ec.SECP256R1())
+    entry = json.loads(ECAlgorithm.to_jwk(curve.public_key())) | {"kid": "k1", "alg": "ES256"}
+    good = jwt.encode(claims(), curve, "ES256", headers={"kid": "k1"})
+    assert (await made(keys={"keys": [entry]}).authenticate(good)).id == "ada"
+
+
+async def test_a_revoked_token_is_refused_within_five_seconds(redis_url: str) -> None:
+    now = [time.time()]
+    redis = RedisKeyStore(redis_url, prefix="revoked-test")
+    for store in (MemoryKeyStore(), redis):
+        one = made(revocations=store, clock=lambda: now[0])
+        good = token(iat=now[0], exp=now[0] + 600, jti=f"j-{type(store).__name__}-{now[0]}")
+        assert (await one.authenticate(good)).id == "ada"
+        await store.acall("revoke_token", f"j-{type(store).__name__}-{now[0]}", now[0] + 600)
+        now[0] += 5
+        with pytest.raises(Unauthenticated):
+            await one.authenticate(good)
+        with pytest.raises(Unauthenticated):
+            await one.authenticate(token(jti=None, iat=now[0], exp=now[0] + 600))
+    await redis.aclose()
+
+
+async def test_a_store_of_revocations_that_is_out_refuses() -> None:
+    one = made(revocations=RedisKeyStore("redis://127.0.0.1:1"))
+    with pytest.raises(StoreUnavailable):
+        await one.authenticate(token())
+
+
+async def test_keys_in_a_file_are_read_again_when_it_changes(tmp_path: Path) -> None:
+    import os
+
+    now, path = [NOW], tmp_path / "jwks.json"
+    path.write_text(json.dumps(jwks()))
+    one = made(keys=path, clock=lambda: now[0])
+    assert (await one.authenticate(token())).id == "ada"
+    path.write_text("{")  # being written
+    os.utime(path, (1, 1))
+    now[0] += 5
+    assert (await one.authenticate(token())).id == "ada"
+    path.write_text(json.dumps(jwks(b"another dummy key, of 32 bytes or more")))
+    os.utime(path, (2, 2))
+    now[0] += 5
+    with pytest.raises(Unauthenticated):
+        await one.authenticate(token())
+    with pytest.raises(ConfigurationError):
+        made(keys=tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"keys": []}, {"keys": ["k"]}, jwks(kid=None), jwks(alg=None), jwks(alg="none"), jwks(kty="x"),
+     jwks(k="secret-that-is-not-echoed"), jwks(b"x" * 31), {"keys": jwks()["keys"] * 2}],
+)  # fmt: skip
+def test_bad_keys_are_refused_and_not_echoed(keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as failed:
+        made(keys=keys)
+    assert "secret-that" not in str(failed.value)
+
+
+def test_a_small_rsa_key_is_refused() -> None:
+    small = rsa.generate_private_key(65537, 1024).public_key()  # noqa: S505 - that is the point
+    entry = json.loads(RSAAlgorithm.to_jwk(small)) | {"kid": "k", "alg": "RS256"}
+    with pytest.raises(ConfigurationError, match="2048"):
+        made(keys={"keys": [entry]})
+
+
+@given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: f"{b64(b)}.{b64(b)}.{b64(b)}"))
+def test_any_text_is_refused(bad: str) -> None:
+    with pytest.raises(Unauthenticated):
+        asyncio.run(made().authenticate(bad))

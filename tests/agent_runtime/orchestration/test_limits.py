@@ -1,0 +1,313 @@
+"""Rate limits and slots: exact, shared, all or nothing, and visible when their store is out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    AgentFactory,
+    AgentResult,
+    ConcurrencyLimit,
+    ConcurrencyMiddleware,
+    ConfigurationError,
+    EventBus,
+    LimitStore,
+    Principal,
+    RateLimit,
+    RateLimited,
+    RateLimitMiddleware,
+    open_limits,
+    parse_template,
+)
+from agent_runtime.monitoring.rate_limits import Window
+from agent_runtime.monitoring.slots import MemorySlots, RedisSlots, Slot
+from agent_runtime.monitoring.windows import MemoryWindows, RedisWindows
+from agent_runtime.orchestration.middleware import fallback
+from agent_runtime.testing import ScriptedChatModel, say
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[LimitStore]:
+    """Both stores."""
+    url = "memory:"
+    if request.param == "redis":
+        url = f"{request.getfixturevalue('redis_url')}?prefix={uuid.uuid4().hex}"
+    made = open_limits(url)
+    yield made
+    await made.aclose()
+
+
+async def core(context: AgentContext) -> AgentResult:
+    return AgentResult("ok", "ok")
+
+
+def call(user: str = "ada", tenant: str = "acme", agent: str = "a", **more: Any) -> AgentContext:
+    context = AgentContext("x", principal=Principal(user, tenant, key=f"k-{user}"), **more)
+    context.agent_name = agent
+    return context
+
+
+async def passed(layer: Any, context: AgentContext) -> bool:
+    try:
+        await layer.process(context, core)
+    except RateLimited:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("60/minute per user", None), ("1000/hour per tenant and template", None), ("10/second", None),
+     ("5 per 10 seconds per key", None), ("5 / 2 minutes per user, tenant", "5 / 2 minutes per user and tenant")],
+)  # fmt: skip
+def test_limits_are_read_as_they_are_written(text: str, shown: str | None) -> None:
+    assert str(RateLimit.parse(text)) == (shown or text)
+    assert [str(each) for each in RateLimit.parse_many(f"{text}; 1/day")] == [shown or text, "1/day"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "x", "0/minute", "-1/minute", "1/2minute/3", "1e3/minute", "5/minute per nobody", "5/fortnight", "1000000/day",
+     "5/minute per", "5/0 minutes"],
+)  # fmt: skip
+def test_what_is_no_limit(bad: str) -> None:
+    with pytest.raises(ConfigurationError):
+        RateLimit.parse(bad)
+
+
+@pytest.mark.parametrize("bad", [(0,), (-1,), (1, ()), (1, ("nobody",)), (True,)])
+def test_what_is_no_number_of_calls(bad: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        ConcurrencyLimit(*bad)
+
+
+async def test_each_of_many_limits_counts_and_a_refused_call_counts_in_none(store: LimitStore) -> None:
+    layer = RateLimitMiddleware("2/minute per user; 3/minute per tenant; 100/minute", store.windows)
+    assert [await passed(layer, call("ada")) for _ in range(3)] == [True, True, False]
+    assert [await passed(layer, call("bob")) for _ in range(2)] == [True, False]  # the tenant's third was still free
+    assert await passed(layer, call("ada", "other"))  # a user is one of a tenant
+    with pytest.raises(RateLimited) as failed:
+        await layer.process(call("ada"), core)
+    assert failed.value.limit == "2/minute per user"
+    assert 50 < failed.value.retry_after_s <= 60
+
+
+async def test_names_cannot_be_made_to_look_like_others(store: LimitStore) -> None:
+    layer = RateLimitMiddleware("1/minute per tenant and user", store.windows)
+    names = ["a/user=b", "a", "a:b", "b", "%2F", "/", "ä", ""]
+    assert all([await passed(layer, call(user, tenant)) for user in names for tenant in names if tenant])
+
+
+async def test_a_limit_of_a_part_that_a_call_lacks_does_not_count_it(store: LimitStore) -> None:
+    layer = RateLimitMiddleware("1/minute per session; 1/minute per key", store.windows)
+    assert all([await passed(layer, AgentContext("x")) for _ in range(3)])
+    assert [await passed(layer, call(session_id="s")) for _ in range(2)] == [True, False]
+
+
+async def test_a_hundred_of_six_hundred_at_once(store: LimitStore) -> None:
+    layer = RateLimitMiddleware("100/minute", store.windows)
+    assert sum(await asyncio.gather(*(passed(layer, call()) for _ in range(600)))) == 100
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.integers(1, 6))
+@settings(deadline=None)
+def test_no_window_has_more_than_its_amount_and_none_is_refused_that_fits(waits: list[float], amount: int) -> None:
+    now = [0.0]
+    windows, window = MemoryWindows(lambda: now[0]), Window("k", amount, 5, "")
+
+    async def run() -> list[float]:
+        admitted = []
+        for wait in waits:
+            now[0] += wait
+            answer = await windows.acquire([window])
+            if answer.refused is None:
+                admitted.append(now[0])
+            else:
+                recent = [t for t in admitted if t > now[0] - 5]
+                assert len(recent) == amount
+                assert answer.retry_after_s == pytest.approx(recent[0] + 5 - now[0])
+        return admitted
+
+    admitted = asyncio.run(run())
+    assert max((sum(t <= u < t + 5 for u in admitted) for t in admitted), default=0) <= amount
+
+
+def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    import random
+    import time
+
+    rng, now = random.Random(7), [1_000_000.0]  # noqa: S311
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    theirs, item = MovingWindowRateLimiter(MemoryStorage()), parse("7/10 seconds")
+    windows, window = MemoryWindows(lambda: now[0]), Window("k", 7, 10, "")
+
+    async def run() -> None:
+        for _ in range(2000):
+            now[0] += rng.choice([0.1, 0.5, 3.0])
+            assert theirs.hit(item, "k") is ((await windows.acquire([window])).refused is None)
+
+    asyncio.run(run())
+
+
+async def test_memory_forgets_callers_that_are_gone() -> None:
+    now = [0.0]
+    windows = MemoryWindows(lambda: now[0])
+    for n in range(10_000):
+        await windows.acquire([Window(f"user={n}", 5, 60, "")])
+    now[0] = 61.0
+    for n in range(5_001):
+        await windows.acquire([Window(f"new={n}", 5, 60, "")])
+    assert windows.keys <= 5_010
+
+
+async def test_slots_are_held_while_a_call_runs_and_given_back(store: LimitStore) -> None:
+    layer = ConcurrencyMiddleware([ConcurrencyLimit(2, ("tenant",)), ConcurrencyLimit(1, ("user",))], store.slots)
+    go = asyncio.Event()
+
+    async def slow(context: AgentContext) -> AgentResult:
+        await go.wait()
+        return await core(context)
+
+    first = asyncio.create_task(layer.process(call("ada"), slow))
+    await asyncio.sleep(0.05)
+    assert not await passed(layer, call("ada"))
+    assert await passed(layer, call("bob"))
+    second = asyncio.create_task(layer.process(call("bob"), slow))
+    await asyncio.sleep(0.05)
+    with pytest.raises(RateLimited, match="2 at once per tenant"):
+        await layer.process(call("eve"), core)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert await passed(layer, call("eve"))
+    go.set()
+    await first
+    assert await passed(layer, call("ada"))
+    if isinstance(store.slots, MemorySlots):
+        assert store.slots.held == {}
+
+
+async def test_a_call_waits_for_a_slot_as_long_as_it_may(store: LimitStore, no_tasks_left: None) -> None:
+    layer = ConcurrencyMiddleware([ConcurrencyLimit(1)], store.slots, wait_s=20)
+    running, most = 0, 0
+
+    async def inside(context: AgentContext) -> AgentResult:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.002)
+        running -= 1
+        return await core(context)
+
+    await asyncio.gather(*(layer.process(call(), inside) for _ in range(20)))
+    assert most == 1
+    hurried = ConcurrencyMiddleware([ConcurrencyLimit(1)], store.slots, wait_s=0.05)
+    with pytest.raises(RateLimited):
+        await layer.process(call(), lambda context: hurried.process(call("other"), core))
+
+
+async def test_a_cancelled_wait_takes_nothing(store: LimitStore) -> None:
+    layer = ConcurrencyMiddleware([ConcurrencyLimit(1)], store.slots, wait_s=20)
+    hold = asyncio.Event()
+
+    async def held(context: AgentContext) -> AgentResult:
+        await hold.wait()
+        return await core(context)
+
+    running = asyncio.create_task(layer.process(call(), held))
+    await asyncio.sleep(0.03)
+    waiting = asyncio.create_task(layer.process(call(), core))
+    await asyncio.sleep(0.03)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    hold.set()
+    await running
+    assert await passed(layer, call())
+
+
+async def test_a_process_that_dies_gives_its_slots_back(redis_url: str) -> None:
+    slots, slot = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False), [Slot("k", 1, "")]
+    slots.lease_s = 0.15
+    assert await slots.acquire(slot, "dead") is None
+    assert await slots.acquire(slot, "dead") is None  # asked again, because the answer was lost
+    assert await slots.acquire(slot, "next") is not None
+    await asyncio.sleep(0.2)
+    assert await slots.acquire(slot, "next") is None
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        await slots.renew(slot, "next")
+    assert await slots.acquire(slot, "third") is not None
+    await slots.aclose()
+
+
+async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
+    redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fallback, "ASK_AGAIN_S", 0.05)
+    bus, windows = EventBus(), RedisWindows("redis://127.0.0.1:1", durable=False)
+    layer = RateLimitMiddleware("8/minute per user", windows, processes=4, bus=bus)
+    async with bus.subscribe("limits.*") as events:
+        with caplog.at_level(logging.WARNING):
+            assert [await passed(layer, call()) for _ in range(3)] == [True, True, False]
+        assert layer.degraded
+        assert "rate_limit is out" in caplog.text
+        event = await anext(events)
+        assert (event.type, event.data) == ("limits.fallback", {"layer": "rate_limit", "processes": 4})
+        layer._fallback.store = RedisWindows(redis_url, prefix=uuid.uuid4().hex, durable=False)
+        await asyncio.sleep(0.06)
+        assert await passed(layer, call())
+        assert vars(layer._fallback)["degraded"] is False
+        assert (await anext(events)).type == "limits.restored"
+        await layer._fallback.store.aclose()
+
+
+async def test_slots_whose_store_is_out_are_counted_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = ConcurrencyMiddleware([ConcurrencyLimit(4)], RedisSlots("redis://127.0.0.1:1", durable=False), processes=2)
+
+    async def three_deep(context: AgentContext) -> AgentResult:
+        return await layer.process(call("b"), lambda _: layer.process(call("c"), core))
+
+    with pytest.raises(RateLimited):  # our share is two
+        await layer.process(call("a"), three_deep)
+    assert layer.degraded
+    assert await passed(layer, call())
+
+
+async def test_templates_say_their_limits_and_inner_agents_are_not_counted_twice() -> None:
+    factory = AgentFactory(rate_limits=["2/minute per user"], concurrency=[ConcurrencyLimit(1, ("user",))])
+    factory.register_model(
+        "outer", ScriptedChatModel(script=lambda m: say("done") if len(m) > 2 else say("", ("inner", {"request": "q"})))
+    )
+    factory.register_model("inner", ScriptedChatModel(script=lambda m: say("inner answer")))
+    head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"
+    runtime = "runtime: {rate_limits: [1/minute per template], concurrency: {limits: [{calls: 3, per: [template]}]}}"
+    factory.register_template(parse_template(f"{head}metadata: {{name: inner}}\nspec: {{model: inner}}\n"))
+    outer: AgentExecutor = factory.create_agent(
+        parse_template(
+            f"{head}metadata: {{name: outer}}\nspec: {{model: outer, tools: [{{agent: inner}}], {runtime}}}\n"
+        )
+    )
+    ada = outer.with_caller(principal=Principal("ada"))
+    result = await ada.execute("x")
+    assert result.output == "done"
+    assert any("inner answer" in str(m.text) for m in result.messages)
+    with pytest.raises(RateLimited, match="1/minute per template"):
+        await ada.execute("x")
+    direct = factory.create_from_template("inner").with_caller(principal=Principal("ada"))
+    await direct.execute("x")  # her second call; the one inside the first was not hers
+    with pytest.raises(RateLimited, match="2/minute per user"):
+        await direct.execute("x")
