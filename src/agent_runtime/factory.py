@@ -17,6 +17,7 @@ from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import EventBus
 from agent_runtime.models.gate import RunLimits
 from agent_runtime.models.resolve import auto_model, secret_version
+from agent_runtime.monitoring.ledger_trips import flush
 from agent_runtime.monitoring.limit_store import LimitStore
 from agent_runtime.monitoring.prices import PRICES
 from agent_runtime.monitoring.rate_limits import RateLimit
@@ -132,7 +133,7 @@ class AgentFactory(Components):
             await self.session_manager.aclose()
         if self.ledger is not None:
             try:
-                await self.ledger.flush()
+                await flush(self.ledger)
             finally:
                 await self.ledger.aclose()
         await self._seats.limits.aclose()

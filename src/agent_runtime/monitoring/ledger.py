@@ -7,8 +7,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from agent_runtime.errors import StoreError
-
 MICRO = 1_000_000
 """Micro-USD in a USD."""
 KEPT_S = 24 * 3600.0
@@ -159,15 +157,6 @@ class Ledger(ABC):
         while kept and len(found) < WRITTEN_AT_ONCE:
             found.append(kept.popleft())
         return found
-
-    async def flush(self) -> None:
-        """Write what is kept; raises StoreError, and keeps it then."""
-        while endings := self.unwritten():
-            try:
-                await self.acall("transact", endings, None)
-            except StoreError:
-                self.keep(endings)
-                raise
 
     def _kept(self) -> deque[Ending]:
         kept: deque[Ending] = self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT))

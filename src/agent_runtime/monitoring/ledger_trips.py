@@ -64,3 +64,13 @@ def asking(endings: list[Ending], reservation: Reservation | None) -> Generator[
         if not isinstance(answer, StoreError):
             return answer  # type: ignore[no-any-return]
     raise answer
+
+
+async def flush(ledger: Ledger) -> None:
+    """Write what could not be written before; raises StoreError, and the ledger keeps it then."""
+    while endings := ledger.unwritten():
+        try:
+            await aasked(ledger, asking(endings, None))
+        except BaseException:
+            ledger.keep(endings)
+            raise

@@ -17,7 +17,7 @@ from agent_runtime.models.local_model import LocalChatModel
 
 @dataclass
 class Say:
-    """One answer of the script: its text, tool calls as `(name, args)`, usage as `(input, output)` tokens.
+    """One answer of the script: its text, tool calls as `(name, args)`, usage as `(input, output)` tokens or whole.
 
     `fail` is raised before anything is said, or after `fail_after` streamed pieces; `usage=None` says nothing about
     usage, as some providers do.
@@ -25,7 +25,7 @@ class Say:
 
     text: str = ""
     tool_calls: Sequence[tuple[str, dict[str, Any]]] = ()
-    usage: tuple[int, int] | None = (10, 5)
+    usage: tuple[int, int] | UsageMetadata | None = (10, 5)
     fail: Exception | None = None
     fail_after: int = 0
     pieces: Sequence[str] | None = field(default=None)
@@ -73,9 +73,9 @@ class ScriptedChatModel(LocalChatModel):
         calls: list[Any] = [
             {"id": f"call_{number}_{i}", "name": n, "args": a} for i, (n, a) in enumerate(step.tool_calls)
         ]
-        usage = None
-        if step.usage is not None:
-            inputs, outputs = step.usage
+        usage: Any = step.usage
+        if isinstance(usage, tuple):
+            inputs, outputs = usage
             usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
         message = AIMessage(step.text, tool_calls=calls, usage_metadata=usage)
         self._current[id(message)] = step

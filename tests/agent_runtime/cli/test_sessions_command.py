@@ -58,10 +58,11 @@ def test_a_conversation_over_several_commands(run: Any) -> None:
     assert run("sessions", "show", "a:b").returncode == 2
 
 
-def test_without_a_session_nothing_is_written(run: Any, tmp_path: Path) -> None:
+def test_without_a_session_only_the_spending_is_written(run: Any, tmp_path: Path) -> None:
     assert run("run", "searcher", "opening hours", "-q").returncode == 0
     assert run("chat", "searcher", "-q", stdin="opening hours\n").returncode == 0
-    assert not (tmp_path / "home").exists()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["ledger.db"]
+    assert b"opening" not in (tmp_path / "home" / "ledger.db").read_bytes()
 
 
 def test_decisions_on_the_command_line(run: Any) -> None:

@@ -24,8 +24,10 @@ from agent_runtime import (
     PriceTable,
     RedisLedger,
     Spending,
+    StoreError,
     gated,
 )
+from agent_runtime.monitoring.ledger_trips import flush
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 100}})
@@ -80,6 +82,12 @@ async def main(url: str, truth: str, at_once: int, calls: int, budget: str, hold
                 break
 
     await asyncio.gather(*(worker() for _ in range(at_once)))
+    while True:  # a call of each could not be written: an application closes its factory again, too
+        try:
+            await flush(ledger)
+            break
+        except StoreError:
+            await asyncio.sleep(0.05)
     await ledger.aclose()
 
 

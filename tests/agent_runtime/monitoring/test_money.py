@@ -22,13 +22,22 @@ HOLD_S = 1.0
 
 
 def spend_rounds(
-    redis_url: str, folder: Path, *, processes: int, at_once: int, calls: int, rounds: int, budget: str, kill: bool
+    redis_url: str,
+    folder: Path,
+    *,
+    processes: int,
+    at_once: int,
+    calls: int,
+    rounds: int,
+    budget: str,
+    kill: bool,
+    lost: float = 0.03,
 ) -> tuple[int, int, int]:
     """Micro-USD that the provider billed, that the ledger has, and that the budget is."""
     truth, prefix = folder / "truth", uuid.uuid4().hex
     truth.touch()
     dice = random.Random(5)  # noqa: S311
-    with losing_proxy(urlsplit(redis_url).port or 0, 0.03 if kill else 0.0) as port:
+    with losing_proxy(urlsplit(redis_url).port or 0, lost) as port:
         for _ in range(rounds):
             url = f"redis://127.0.0.1:{port}?prefix={prefix}"
             args = [str(HERE / "money_worker.py"), url, str(truth), str(at_once), str(calls), budget, str(HOLD_S)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from langgraph.errors import GraphBubbleUp
 
@@ -24,6 +24,9 @@ class Middleware(ABC):
     one that refuses raises. Cancellation arrives as `CancelledError` at the `await`: use `try/finally` and
     never swallow it. One instance serves many calls at once: keep per-call state in local variables.
     """
+
+    name: ClassVar[str] = ""
+    """What the layer is called in metrics; by default its class's name, in the spelling of templates."""
 
     @abstractmethod
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
@@ -57,9 +60,9 @@ def compose(layers: Sequence[Middleware], core: Handler, observer: LayerObserver
 
 
 def layer_name(layer: Middleware) -> str:
-    """The name of a layer's class in the spelling of templates: `rate_limit`."""
+    """What a layer is called in metrics."""
     name = type(layer).__name__.removesuffix("Middleware")
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return layer.name or "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 def _bind(layer: Middleware, inner: Handler) -> Handler:

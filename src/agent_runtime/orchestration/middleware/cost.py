@@ -40,6 +40,8 @@ class CostTrackingMiddleware(Middleware):
     spent is written also when the call fails or is cancelled.
     """
 
+    name = "cost"
+
     def __init__(
         self,
         ledger: Ledger | None = None,

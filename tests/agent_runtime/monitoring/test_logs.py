@@ -1,0 +1,133 @@
+"""Structured logs."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    ConfigurationError,
+    LoggingMiddleware,
+    Principal,
+    configure_logging,
+    gated,
+)
+from agent_runtime.monitoring import JsonFormatter, LogSink, redact
+from agent_runtime.redaction import Redactor
+from agent_runtime.testing import ScriptedChatModel, say
+
+LOG = logging.getLogger("agent_runtime.test")
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    target = logging.getLogger("agent_runtime")
+    before, level = list(target.handlers), target.level
+    yield
+    for handler in list(target.handlers):
+        if handler not in before:
+            target.removeHandler(handler)
+            handler.close()
+    target.setLevel(level)
+
+
+async def test_a_call_is_one_json_line_with_everything_but_its_content() -> None:
+    stream = io.StringIO()
+    sink = configure_logging("INFO", stream=stream)
+    agent = AgentExecutor(
+        create_agent(gated(ScriptedChatModel(script=[say("the answer")])), []),
+        gated=True, pipeline=[LoggingMiddleware()], name="analyst", digest="abc",
+    )  # fmt: skip
+    await agent.with_caller(principal=Principal("ada", "acme")).execute(AgentContext("the question"))
+    assert sink.drain()
+    (line,) = stream.getvalue().splitlines()
+    record = json.loads(line)
+    assert record["level"] == "INFO"
+    assert record["logger"] == "agent_runtime.calls"
+    names = ("tenant", "user", "template", "template_digest", "outcome", "cost_kind")
+    assert [record[n] for n in names] == ["acme", "ada", "analyst", "abc", "completed", "exact"]
+    assert record["model_calls"] == 1
+    assert record["duration_s"] > 0
+    assert "the answer" not in line
+    assert "the question" not in line
+
+
+async def test_content_is_logged_when_it_is_asked_for_and_redacted() -> None:
+    stream = io.StringIO()
+    sink = configure_logging("INFO", "console", stream=stream)
+    agent = AgentExecutor(
+        create_agent(gated(ScriptedChatModel(script=[say("your key is sk-dummydummydummy1234")])), []),
+        gated=True, pipeline=[LoggingMiddleware(content=True)],
+    )  # fmt: skip
+    await agent.execute("the question")
+    assert sink.drain()
+    assert "the question" in stream.getvalue()
+    assert "your key is [redacted]" in stream.getvalue()
+
+
+def test_tracebacks_and_arguments_are_redacted() -> None:
+    stream, secret = io.StringIO(), "dummy-canary-4711"
+    redactor = Redactor()
+    redactor.add(secret)
+    configure_logging("DEBUG", stream=stream, redactor=redactor)
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        LOG.exception("failed with %s", secret, extra={"field": {"nested": [secret]}}, stack_info=True)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    redact(handler, redactor)
+    LOG.addHandler(handler)
+    LOG.error("again %s", secret, exc_info=ValueError(secret))
+    LOG.removeHandler(handler)
+    sink = next(h for h in logging.getLogger("agent_runtime").handlers if isinstance(h, LogSink))
+    assert sink.drain()
+    assert "Traceback" in stream.getvalue()
+    assert "nested" in stream.getvalue()
+    assert secret not in stream.getvalue()
+
+
+class Hanging(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.go.wait(20)
+        return super().write(text)
+
+
+def test_a_sink_that_hangs_drops_and_counts_and_stalls_nobody() -> None:
+    stream = Hanging()
+    sink = LogSink(stream, JsonFormatter(), max_lines=10)
+    for n in range(100):
+        sink.handle(logging.makeLogRecord({"msg": f"line {n}", "levelname": "INFO"}))
+    assert 85 <= sink.dropped <= 90  # ten wait, one or none is being written
+    assert not sink.drain(0.05)
+    stream.go.set()
+    assert sink.drain()
+    assert len(stream.getvalue().splitlines()) == 100 - sink.dropped
+
+
+def test_a_closed_stream_is_no_failure() -> None:
+    stream = io.StringIO()
+    stream.close()
+    sink = LogSink(stream)
+    sink.handle(logging.makeLogRecord({"msg": "x"}))
+    assert sink.drain()
+    assert sink.dropped == 1
+
+
+@pytest.mark.parametrize(("level", "form"), [("verbose", "json"), ("INFO", "xml"), ("", "json")])
+def test_wrong_settings_are_refused(level: str, form: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        configure_logging(level, form)

@@ -1,0 +1,122 @@
+"""Secrets are found in every form in which they travel, quickly."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_runtime.redaction import MASK, MAX_TEXT, Redactor
+
+SECRET = 'dummy/sécret+with "odd" characters'
+
+
+@pytest.fixture
+def redactor() -> Redactor:
+    """One that knows SECRET."""
+    made = Redactor()
+    made.add(SECRET)
+    return made
+
+
+def forms(secret: str) -> list[str]:
+    raw = secret.encode()
+    return [
+        secret,
+        quote(secret, safe=""),
+        repr(secret),
+        json.dumps(secret),
+        raw.hex(),
+        *(base64.b64encode(b"x" * n + raw + b"y").decode() for n in range(3)),
+        base64.urlsafe_b64encode(raw).decode(),
+    ]
+
+
+@pytest.mark.parametrize("form", forms(SECRET))
+def test_every_form_of_a_registered_secret_is_masked(redactor: Redactor, form: str) -> None:
+    assert MASK in redactor.text(f"before {form} after")
+    assert form[4:-4] not in redactor.text(f"before {form} after")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-proj-abcdefghijklmnop1234",
+        "Authorization: Bearer abcdefgh12345678",
+        "redis://user:dummypassword@host:6379/0",
+        "postgresql://:dummypassword@host/db",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl",
+        "AKIAABCDEFGHIJKLMNOP",
+        "ghp_abcdefghijklmnopqrstuvwxyz012345",
+        "api_key=dummyvalue123",
+        '"password": "dummyvalue123"',
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEdummy\n",
+    ],
+)
+def test_the_usual_forms_of_keys_are_masked(text: str) -> None:
+    masked = Redactor().text(text)
+    assert MASK in masked
+    for part in ("dummy", "abcdefgh", "ABCDEFGH", "eyJzdWI", "MIIE"):
+        assert part not in masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input_tokens=451 output_tokens=51",
+        "max_tokens: 8192",
+        "the key: ingredients",
+        "https://example.com/a@b",
+        "a" * 99,
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    assert Redactor().text(text) == text
+
+
+def test_short_values_are_no_secrets() -> None:
+    redactor = Redactor()
+    for value in ("", "  ", "abc", None):
+        redactor.add(value)
+    assert redactor.text("abc def") == "abc def"
+
+
+def test_long_text_is_cut_and_no_half_secret_stays(redactor: Redactor) -> None:
+    text = "x" * (MAX_TEXT - 5) + SECRET + "y" * 100_000
+    masked = redactor.text(text)
+    assert len(masked) <= MAX_TEXT + 10
+    assert SECRET[:5] not in masked
+
+
+def test_nested_values_are_masked(redactor: Redactor) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            return f"Odd({SECRET})"
+
+    masked = repr(redactor.value({"a": [SECRET, {SECRET: 1}], "b": Odd(), "c": (None, 1.5, True)}))
+    assert SECRET not in masked
+    assert "1.5, True" in masked
+
+
+@given(
+    st.text(max_size=200), st.text(min_size=6, max_size=40).filter(lambda s: len(s.strip()) >= 6), st.text(max_size=200)
+)
+def test_a_secret_never_comes_through(before: str, secret: str, after: str) -> None:
+    redactor = Redactor()
+    redactor.add(secret)
+    assert secret.strip() not in redactor.text(before + secret + after).replace(MASK, "\0")
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "sk-", "://a:", "key=", "eyJ", ".", "Bearer ", "-----BEGIN ", "token ", "\\", "= "]
+)
+def test_no_text_takes_long(redactor: Redactor, unit: str) -> None:
+    text = (unit * MAX_TEXT)[:MAX_TEXT]
+    started = time.process_time()
+    redactor.text(text)
+    assert time.process_time() - started < 0.5  # a bound against blow-ups: 64 KiB take a few ms
