@@ -126,8 +126,9 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     sources: dict[str, str] = {}
     for name, (text, source) in given.items():
         if name not in known:
-            names = [_variable(each) for each in known] if source == "environment" else known
-            shown = _variable(name) if source == "environment" else name
+            in_environment = source == "environment"
+            names = [_variable(each) for each in known] if in_environment else known
+            shown = _variable(name) if in_environment and name.islower() else name
             problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")
             continue
         try:
@@ -148,8 +149,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     found = {}
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value != "":
-            field_name = name.removeprefix(PREFIX)
-            found[field_name.lower() if field_name.isupper() else field_name] = (value, "environment")
+            # In other letters it is another variable, and none of ours.
+            found[name.removeprefix(PREFIX).lower() if name.isupper() else name] = (value, "environment")
     return found
 
 

@@ -49,14 +49,15 @@ class RuntimeTracing:
         family, _, moment = event.type.partition("_")
         if family not in _OPERATIONS:
             return
-        key = f"{family}:{event.run_id if family == 'run' else event.call_id}"
+        # Providers number their calls: two runs may have tool calls of one id.
+        key = f"{family}:{event.run_id}:{'' if family == 'run' else event.call_id}"
         if moment == "start":
             self._begin(family, key, event)
         elif moment in ("end", "error") and (span := self._open.pop(key, None)) is not None:
             self._end(span, event)
 
     def _begin(self, family: str, key: str, event: CallbackEvent) -> None:
-        around = self._open.get(f"run:{event.parent_id if family == 'run' else event.run_id}")
+        around = self._open.get(f"run:{event.parent_id if family == 'run' else event.run_id}:")
         inside = None if around is None else self._trace.set_span_in_context(around)
         operation, name = _OPERATIONS[family], SECRETS.text(event.name)
         attributes: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from langgraph.errors import GraphBubbleUp
 
@@ -25,7 +25,7 @@ class Middleware(ABC):
     never swallow it. One instance serves many calls at once: keep per-call state in local variables.
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
     """What the layer is called in metrics; by default its class's name, in the spelling of templates."""
 
     @abstractmethod

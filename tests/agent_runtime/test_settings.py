@@ -1,0 +1,106 @@
+"""Settings: every wrong one is refused, all at once, without showing a value."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from agent_runtime import ConfigurationError
+from agent_runtime.settings import read_settings
+
+SECRET = "dummy-secret-of-at-least-32-bytes-...."
+
+
+def secret_file(folder: Path, text: str, mode: int = 0o600) -> str:
+    path = folder / f"secret-{mode:o}"
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("AGENT_RUNTIME_LEGER", "x", "did you mean 'AGENT_RUNTIME_LEDGER'"),
+        ("AGENT_RUNTIME_home", "x", "unknown setting"),
+        ("AGENT_RUNTIME_PORT", "70000", "1 to 65535"),
+        ("AGENT_RUNTIME_PORT", "http", "1 to 65535"),
+        ("AGENT_RUNTIME_PORT", "0", "1 to 65535"),
+        ("AGENT_RUNTIME_PORT", "-1", "1 to 65535"),
+        ("AGENT_RUNTIME_BUDGET", "inf", "finite"),
+        ("AGENT_RUNTIME_BUDGET", "nan", "finite"),
+        ("AGENT_RUNTIME_BUDGET", "0", "above 0"),
+        ("AGENT_RUNTIME_BUDGET", "$5", "finite"),
+        ("AGENT_RUNTIME_LOG_LEVEL", "verbose", "DEBUG"),
+        ("AGENT_RUNTIME_LOG_FORMAT", "xml", "json"),
+        ("AGENT_RUNTIME_PRESET", "production", "did you mean 'prod'"),
+        ("AGENT_RUNTIME_AUTH", "maybe", "on"),
+        ("AGENT_RUNTIME_PROCESSES", "0", "1 to 100000"),
+        ("AGENT_RUNTIME_SESSION_KEY", "short", "32 bytes"),
+        ("AGENT_RUNTIME_KEY_PEPPER", "short", "32 bytes"),
+        ("AGENT_RUNTIME_KEY_PEPPER_FILE", "/nowhere/at/all", "cannot read"),
+        ("AGENT_RUNTIME_CONFIG", "/nowhere/at/all", "cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_refused(variable: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        read_settings({variable: value})
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError) as failed:
+        read_settings({"AGENT_RUNTIME_PORT": "x", "AGENT_RUNTIME_BUDGET": "x", "AGENT_RUNTIME_NOTHING": "x"})
+    assert len(str(failed.value).splitlines()) == 3
+
+
+def test_what_is_unsafe_in_production_is_refused_there() -> None:
+    unsafe = {"AGENT_RUNTIME_AUTH": "off", "AGENT_RUNTIME_HOST": "0.0.0.0"}  # noqa: S104
+    assert read_settings(unsafe).auth == "off"
+    with pytest.raises(ConfigurationError) as failed:
+        read_settings({**unsafe, "AGENT_RUNTIME_PRESET": "prod"})
+    assert "AGENT_RUNTIME_AUTH" in str(failed.value)
+    assert "AGENT_RUNTIME_HOST" in str(failed.value)
+    assert read_settings({"AGENT_RUNTIME_PRESET": "prod"}).preset == "prod"
+
+
+def test_secret_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = secret_file(tmp_path, f"{SECRET}\n")
+    assert read_settings({"AGENT_RUNTIME_KEY_PEPPER_FILE": good}).key_pepper_file == SECRET
+    assert "newline" in caplog.text
+    for path in (secret_file(tmp_path, SECRET, 0o644), secret_file(tmp_path, "short", 0o400)):
+        with pytest.raises(ConfigurationError) as failed:
+            read_settings({"AGENT_RUNTIME_KEY_PEPPER_FILE": path})
+        assert SECRET not in str(failed.value)
+    with pytest.raises(ConfigurationError, match="give one"):
+        read_settings({"AGENT_RUNTIME_KEY_PEPPER_FILE": good, "AGENT_RUNTIME_KEY_PEPPER": SECRET})
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('port = 9000\nbudget = "2.5"\n')
+    found = read_settings({"AGENT_RUNTIME_CONFIG": str(path), "AGENT_RUNTIME_PORT": "9001"})
+    assert (found.port, found.budget) == (9001, Decimal("2.5"))
+    shown = found.shown()
+    assert shown["port"] == {"value": "9001", "source": "environment"}
+    assert shown["budget"] == {"value": "2.5", "source": str(path)}
+    assert shown["host"] == {"value": "127.0.0.1", "source": "default"}
+    path.write_text('prot = 1\nsession_key = "x"\n')
+    with pytest.raises(ConfigurationError) as failed:
+        read_settings({"AGENT_RUNTIME_CONFIG": str(path)})
+    assert "did you mean 'port'" in str(failed.value)
+    assert "session_key_file" in str(failed.value)
+    path.write_text("port = ")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_settings({"AGENT_RUNTIME_CONFIG": str(path)})
+
+
+def test_nothing_that_is_shown_has_a_secret_in_it() -> None:
+    found = read_settings(
+        {"AGENT_RUNTIME_LEDGER": "redis://user:dummypassword@host/0", "AGENT_RUNTIME_SESSION_KEY": SECRET}
+    )
+    for text in (repr(found), str(found.shown())):
+        assert "dummypassword" not in text
+        assert SECRET not in text
+        assert "redis://user:" in text
