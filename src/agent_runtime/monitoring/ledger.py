@@ -132,8 +132,11 @@ class Ledger(ABC):
     """Accounts, and the holds on them. Every operation is atomic and, by its operation ids, safe to repeat.
 
     `call` runs one for a sync caller, `acall` for an async one. Raises StoreError when the store fails; whether an
-    operation that failed so took effect is not known: repeat it with the same ids.
+    operation that failed so took effect is not known: repeat it with the same ids. `instant`: `call` waits for nothing,
+    so that async callers may use it too.
     """
+
+    instant = False
 
     @abstractmethod
     def call(self, operation: str, *args: Any) -> Any:

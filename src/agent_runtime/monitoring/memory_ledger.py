@@ -26,6 +26,8 @@ from agent_runtime.monitoring.ledger_book import Book, Operation
 class MemoryLedger(Ledger):
     """One lock, and nothing waits for anything, so async callers run an operation as it is."""
 
+    instant = True
+
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._lock, self._clock = threading.Lock(), clock
         self._pages = _Pages()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -140,8 +140,11 @@ def _own_price(name: str, given: Any) -> Price:
         raise ConfigurationError(f"the price of '{name}' is 'free', or a map with input and output, of {sorted(kinds)}")
     rates: dict[str, Decimal] = {}
     for kind, value in given.items():
-        usd = Decimal(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-        if usd is None or not usd.is_finite() or not 0 < usd <= MAX_USD_PER_MILLION:
+        try:
+            usd = Decimal("nan" if isinstance(value, bool) else str(value))
+        except InvalidOperation:
+            usd = Decimal("nan")
+        if not usd.is_finite() or not 0 < usd <= MAX_USD_PER_MILLION:
             raise ConfigurationError(
                 f"the {kind} price of '{name}' is USD for a million tokens, above 0 and up to {MAX_USD_PER_MILLION}: "
                 f"not {value!r}"

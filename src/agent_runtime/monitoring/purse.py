@@ -95,6 +95,8 @@ class Purse:
 
     async def adraw(self, least: Amount, wanted: Amount) -> Draw:
         """`draw` for async callers. Cancelled while it waits it holds nothing for longer than until the call's end."""
+        if self.ledger.instant:
+            return self.draw(least, wanted)
         with _unavailable(), closing(self._draw(least, wanted)) as steps:  # closed: the run's own budget is given back
             return await aasked(self.ledger, steps)  # type: ignore[no-any-return]
 
@@ -207,6 +209,9 @@ class Purse:
             endings = self._to_end
             self._to_end = []
         if not endings:
+            return
+        if self.ledger.instant:
+            self._charged(self.ledger.call("transact", endings, None).charges)
             return
         writing = asyncio.ensure_future(self._write(endings))
         try:

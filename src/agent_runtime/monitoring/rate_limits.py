@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from agent_runtime.errors import ConfigurationError
@@ -29,6 +29,15 @@ class Window(NamedTuple):
     amount: int
     window_s: int
     limit: str
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Counted = TypeVar("Counted", bound=_Keyed)
+MAX_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,30 @@ def key_of(per: tuple[str, ...], names: dict[str, str | None]) -> str | None:
     """What a call is counted under by a limit, or None when it lacks a part of that."""
     parts = [names[part] for part in per]
     return None if None in parts else "/".join(f"{name}={part}" for name, part in zip(per, parts, strict=True))
+
+
+class KeysOf(Generic[Counted]):
+    """What calls are counted under by some limits; remembered for each caller, because names are quoted slowly.
+
+    `make` gives a call's keys: `windows_of`, `slots_of`.
+    """
+
+    def __init__(self, limits: tuple[Any, ...], make: Callable[[tuple[Any, ...], AgentContext], list[Counted]]) -> None:
+        self._limits, self._make = limits, make
+        self._by_session = any("session" in limit.per for limit in limits)
+        self._known: dict[tuple[Any, ...], list[Counted]] = {}
+
+    def of(self, context: AgentContext, around: frozenset[str]) -> list[Counted]:
+        """A call's keys, without those that the calls around it are counted under."""
+        principal, session = context.principal, context.session_id if self._by_session else None
+        who = () if principal is None else (principal.tenant, principal.id, principal.key)
+        place = (who, context.agent_name, session)
+        found = self._known.get(place)
+        if found is None:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            found = self._known[place] = self._make(self._limits, context)
+        return [each for each in found if each.key not in around] if around else found
 
 
 def names_of(context: AgentContext) -> dict[str, str | None]:

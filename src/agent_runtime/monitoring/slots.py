@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors import ConfigurationError, StoreError
 from agent_runtime.monitoring.rate_limits import check_parts, key_of, names_of
 from agent_runtime.stores import RedisConnection
 from agent_runtime.types import AgentContext
@@ -60,7 +62,7 @@ class Slots(Protocol):
         """Take them; returns the first that is full. Raises StoreError."""
 
     async def release(self, slots: Sequence[Slot], holder: str) -> None:
-        """Give them back; raises StoreError."""
+        """Give them back, or begin to; does not fail."""
 
     async def renew(self, slots: Sequence[Slot], holder: str) -> None:
         """Hold them for another `lease_s`; raises StoreError."""
@@ -132,8 +134,13 @@ class RedisSlots(RedisConnection):
 
     lease_s: float | None = 30.0
 
+    def __init__(self, url: str, **settings: Any) -> None:
+        super().__init__(url, **settings)
+        self._giving: set[asyncio.Task[None]] = set()
+
     async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
         """Take them; returns the first that is full. Raises StoreError."""
+        await self._given()
         number = await self.acall("hold", slots, holder, "")
         return slots[number - 1] if number else None
 
@@ -142,8 +149,24 @@ class RedisSlots(RedisConnection):
         await self.acall("hold", slots, holder, "renew")
 
     async def release(self, slots: Sequence[Slot], holder: str) -> None:
-        """Give them back; raises StoreError."""
-        await self.acall("give_back", slots, holder)
+        """Begin to give them back: no caller waits for it, but the next one who asks here does."""
+        giving = asyncio.create_task(self._give_back_now(slots, holder))
+        self._giving.add(giving)
+        giving.add_done_callback(self._giving.discard)
+
+    async def aclose(self) -> None:
+        """Give back what is being given back, and close."""
+        await self._given()
+        await super().aclose()
+
+    async def _given(self) -> None:
+        loop = asyncio.get_running_loop()
+        if mine := [task for task in self._giving if task.get_loop() is loop]:
+            await asyncio.wait(mine)
+
+    async def _give_back_now(self, slots: Sequence[Slot], holder: str) -> None:
+        with suppress(StoreError):  # the lease ends by itself
+            await self.acall("give_back", slots, holder)
 
     def _hold(self, slots: Sequence[Slot], holder: str, renew: str) -> Any:
         args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in slots)]

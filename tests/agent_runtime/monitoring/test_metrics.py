@@ -20,6 +20,7 @@ from agent_runtime import (
     AgentFailed,
     Budget,
     CallbackEvent,
+    ConcurrencyLimit,
     ConfigurationError,
     MemoryLedger,
     PriceTable,
@@ -38,6 +39,7 @@ def factory(**seats: Any) -> AgentFactory:
         ledger=MemoryLedger(),
         budgets=[Budget("tenant", usd=100, per="day")],
         prices=PriceTable({"scripted:*": {"input": 1000, "output": 1000}}),
+        concurrency=[ConcurrencyLimit(5)],
         **seats,
     )
 
@@ -88,7 +90,7 @@ async def test_a_run_is_counted_in_every_metric() -> None:
     assert found[("budget_used_ratio", "tenant=acme/day")] == pytest.approx(0.0006)
     for layer in ("logging", "cost", "retry"):
         assert found[("layer_seconds_count", layer)] == 1
-        assert found[("waiting", layer)] == 0
+    assert found[("waiting", "concurrency")] == 0
     assert found[("dropped", "bus")] == 0
 
 

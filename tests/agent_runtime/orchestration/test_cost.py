@@ -233,6 +233,8 @@ async def test_a_model_without_a_price_is_refused_or_counted_in_tokens() -> None
 
 async def test_a_ledger_that_cannot_be_asked_refuses() -> None:
     class Out(MemoryLedger):
+        instant = False
+
         async def acall(self, operation: str, *args: Any) -> Any:
             raise StoreTimeout("no answer")
 
@@ -243,6 +245,8 @@ async def test_a_ledger_that_cannot_be_asked_refuses() -> None:
 
 async def test_a_lost_answer_is_given_back_with_the_next_trip() -> None:
     class Losing(MemoryLedger):
+        instant = False
+
         lose = 4  # the first answer, and those of every time it is asked again
 
         async def acall(self, operation: str, *args: Any) -> Any:
@@ -303,6 +307,8 @@ async def test_an_agent_used_as_a_tool_draws_on_the_budget_around_it() -> None:
 
 async def test_slabs_save_trips() -> None:
     class Counting(MemoryLedger):
+        instant = False
+
         trips = 0
 
         async def acall(self, operation: str, *args: Any) -> Any:

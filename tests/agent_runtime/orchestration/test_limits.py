@@ -29,13 +29,14 @@ from agent_runtime import (
     RateLimit,
     RateLimited,
     RateLimitMiddleware,
+    RuntimeMetrics,
     open_limits,
     parse_template,
 )
 from agent_runtime.monitoring.rate_limits import Window
 from agent_runtime.monitoring.slots import MemorySlots, RedisSlots, Slot
 from agent_runtime.monitoring.windows import MemoryWindows, RedisWindows
-from agent_runtime.orchestration.middleware import fallback
+from agent_runtime.orchestration.middleware import compose, fallback
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -217,6 +218,7 @@ async def test_a_call_waits_for_a_slot_as_long_as_it_may(store: LimitStore, no_t
     hurried = ConcurrencyMiddleware([ConcurrencyLimit(1)], store.slots, wait_s=0.05)
     with pytest.raises(RateLimited):
         await layer.process(call(), lambda context: hurried.process(call("other"), core))
+    await store.slots.aclose()  # what is being given back has been
 
 
 async def test_a_cancelled_wait_takes_nothing(store: LimitStore) -> None:
@@ -311,3 +313,21 @@ async def test_templates_say_their_limits_and_inner_agents_are_not_counted_twice
     await direct.execute("x")  # her second call; the one inside the first was not hers
     with pytest.raises(RateLimited, match="2/minute per user"):
         await direct.execute("x")
+
+
+async def test_what_waits_in_a_layer_is_its_queue() -> None:
+    metrics, go = RuntimeMetrics(), asyncio.Event()
+    layer = ConcurrencyMiddleware([ConcurrencyLimit(1)], wait_s=20)
+
+    async def slow(context: AgentContext) -> AgentResult:
+        await go.wait()
+        return await core(context)
+
+    handle = compose([layer], slow, metrics)
+    running: list[Any] = [asyncio.ensure_future(handle(call())) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    assert b'agent_runtime_waiting{layer="concurrency"} 4.0' in metrics.render()
+    go.set()
+    await asyncio.gather(*running)
+    assert b'agent_runtime_waiting{layer="concurrency"} 0.0' in metrics.render()
+    assert b'agent_runtime_layer_seconds_count{layer="concurrency"} 5.0' in metrics.render()

@@ -28,6 +28,9 @@ class Middleware(ABC):
     name: str = ""
     """What the layer is called in metrics; by default its class's name, in the spelling of templates."""
 
+    waits: bool = False
+    """Whether calls may wait in the layer: their number is then a metric, its queue."""
+
     @abstractmethod
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Handle one call; raise to refuse it."""
@@ -72,10 +75,10 @@ def _bind(layer: Middleware, inner: Handler) -> Handler:
 
 def _observed(layer: Middleware, inner: Handler, observer: LayerObserver) -> Handler:
     process, name, now = layer.process, layer_name(layer), time.perf_counter
-    entered, left, took = observer.entered, observer.left, observer.took
+    entered, left, took, queues = observer.entered, observer.left, observer.took, layer.waits
 
     async def handle(context: AgentContext) -> AgentResult:
-        inside_s, waits = 0.0, True
+        inside_s, waits = 0.0, queues
 
         async def next_call(context: AgentContext) -> AgentResult:
             nonlocal inside_s, waits
@@ -89,7 +92,8 @@ def _observed(layer: Middleware, inner: Handler, observer: LayerObserver) -> Han
                 inside_s += now() - began
 
         started = now()
-        entered(name)
+        if queues:
+            entered(name)
         try:
             return await process(context, next_call)
         finally:

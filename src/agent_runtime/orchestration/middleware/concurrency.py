@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent_runtime.errors import ConfigurationError, RateLimited, StoreError
 from agent_runtime.models.run import counted_around
+from agent_runtime.monitoring.rate_limits import KeysOf
 from agent_runtime.monitoring.slots import ConcurrencyLimit, MemorySlots, Slot, Slots, slots_of
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.orchestration.middleware.fallback import Fallback
@@ -38,6 +39,8 @@ class ConcurrencyMiddleware(Middleware):
     Its `process` raises RateLimited. Cancelling a waiting call takes nothing; a running one gives its slots back.
     """
 
+    waits = True
+
     def __init__(
         self,
         limits: Sequence[ConcurrencyLimit],
@@ -50,6 +53,7 @@ class ConcurrencyMiddleware(Middleware):
         if not 0 <= wait_s < float("inf"):
             raise ConfigurationError(f"wait_s is at least 0, not {wait_s}")
         self.limits, self._wait_s = tuple(limits), wait_s
+        self._keys = KeysOf(self.limits, slots_of)
         store: Slots = slots or MemorySlots()
         self._fallback: Fallback[Slots] = Fallback(store, MemorySlots(), processes, bus, "concurrency")
         self._waiting: set[asyncio.Future[None]] = set()
@@ -61,46 +65,30 @@ class ConcurrencyMiddleware(Middleware):
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call in its slots."""
-        around = counted_around()
-        slots = [slot for slot in slots_of(self.limits, context) if slot.key not in around]
+        slots, holder = self._keys.of(context, counted_around()), context.run_id
         if not slots:
             return await next_call(context)
-        async with self._held(slots, context.run_id):
-            context.progress.counted |= {slot.key for slot in slots}
-            return await next_call(context)
-
-    @asynccontextmanager
-    async def _held(self, slots: Sequence[Slot], holder: str) -> AsyncIterator[None]:
         try:
-            store, slots = await self._acquired(slots, holder)
+            store, taken = await self._acquired(slots, holder)
         except asyncio.CancelledError:
             if self._fallback.store.lease_s is not None:  # it may have taken them before it could say so
                 await self._give_back(self._fallback.store, slots, holder)
             raise
+        context.progress.counted = context.progress.counted.union([slot.key for slot in taken])
         renewing: asyncio.Task[None] | None = None
         if store.lease_s is not None:
-            renewing = asyncio.create_task(_renew(store, slots, holder, store.lease_s))
+            renewing = asyncio.create_task(_renew(store, taken, holder, store.lease_s))
         try:
-            yield
+            return await next_call(context)
         finally:
             if renewing is not None:
                 renewing.cancel()
-            await self._give_back(store, slots, holder)
+            await self._give_back(store, taken, holder)
 
     async def _give_back(self, store: Slots, slots: Sequence[Slot], holder: str) -> None:
-        giving = asyncio.ensure_future(store.release(slots, holder))
-        try:
-            await asyncio.shield(giving)
-        except asyncio.CancelledError:
-            with suppress(StoreError):
-                await giving
-            raise
-        except StoreError:
-            pass  # the lease ends by itself
-        finally:
-            for waiter in list(self._waiting):
-                if not waiter.done():
-                    waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+        await store.release(slots, holder)
+        for waiter in list(self._waiting):
+            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     async def _acquired(self, slots: Sequence[Slot], holder: str) -> tuple[Slots, Sequence[Slot]]:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agent_runtime.types import AgentContext, AgentResult, Handler
 
 LOG = logging.getLogger("agent_runtime.budgets")
+MAX_REMEMBERED = 10_000
 
 
 class CostTrackingMiddleware(Middleware):
@@ -55,17 +56,30 @@ class CostTrackingMiddleware(Middleware):
         self.spending, self._bus, self._on_charge = spending or Spending(), bus, on_charge
         self._run_limits = run_limits(self.budgets)
         self._needs_accounts = any(budget.scope != "run" for budget in self.budgets)
+        self._by_session = any(budget.scope == "session" for budget in self.budgets)
+        self._known: dict[Caller, tuple[tuple[Account, ...], float]] = {}
         self._warn_at: dict[tuple[str, str], tuple[float, ...]] = {(b.scope, b.per): b.warn_at for b in self.budgets}
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call with a purse of its own."""
         caller = caller_of(context)
-        accounts = accounts_of(self.budgets, caller, time.time()) if self._needs_accounts else ()
+        accounts = self._accounts_of(caller) if self._needs_accounts else ()
         purse = self._purse(context, caller, accounts)
         try:
             return await next_call(context.with_purse(purse))
         finally:
             await purse.close()
+
+    def _accounts_of(self, caller: Caller) -> tuple[Account, ...]:
+        now, caller = time.time(), caller if self._by_session else caller._replace(session=None)
+        known = self._known.get(caller)
+        if known is None or known[1] <= now:  # a period has ended
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            accounts = accounts_of(self.budgets, caller, now)
+            until = min((a.ends_at for a in accounts if a.ends_at is not None), default=float("inf"))
+            known = self._known[caller] = (accounts, until)
+        return known[0]
 
     def _purse(self, context: AgentContext, caller: Caller, accounts: tuple[Account, ...]) -> Purse:
         around = current_run.get()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent_runtime.errors import RateLimited
 from agent_runtime.models.run import counted_around
-from agent_runtime.monitoring.rate_limits import RateLimit, Window, windows_of
+from agent_runtime.monitoring.rate_limits import KeysOf, RateLimit, Window, windows_of
 from agent_runtime.monitoring.windows import MemoryWindows, Windows
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.orchestration.middleware.fallback import Fallback
@@ -45,6 +45,7 @@ class RateLimitMiddleware(Middleware):
         bus: EventBus | None = None,
     ) -> None:
         self.limits = tuple(RateLimit.parse_many(limits))
+        self._keys = KeysOf(self.limits, windows_of)
         self._fallback = Fallback(windows or MemoryWindows(), MemoryWindows(), processes, bus, "rate_limit")
 
     @property
@@ -54,12 +55,11 @@ class RateLimitMiddleware(Middleware):
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call if it is not one too many."""
-        around = counted_around()
-        if windows := [w for w in windows_of(self.limits, context) if w.key not in around]:
+        if windows := self._keys.of(context, counted_around()):
             admission = await self._fallback.asked(lambda store, share: store.acquire(_shares(windows, share)))
             if admission.refused is not None:
                 raise RateLimited(admission.refused.limit, max(admission.retry_after_s, 0.001))
-            context.progress.counted |= {w.key for w in windows}
+            context.progress.counted = context.progress.counted.union([w.key for w in windows])
         return await next_call(context)
 
 

@@ -31,6 +31,8 @@ class SessionMiddleware(Middleware):
     hold money or slots.
     """
 
+    waits = True
+
     def __init__(
         self, manager: SessionManager, strategy: MultitaskStrategy = "enqueue", *, ttl_s: float | None = None
     ) -> None:
