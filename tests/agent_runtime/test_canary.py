@@ -40,8 +40,8 @@ from agent_runtime.monitoring import redact
 from agent_runtime.redaction import SECRETS, Redactor
 from agent_runtime.settings import read_settings
 from agent_runtime.testing import ScriptedChatModel, say
+from tests.agent_runtime.canary import CANARY
 
-CANARY = "dummy-canary-8f3a1c-not-a-real-secret"
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
 
 
@@ -61,8 +61,6 @@ def out(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     assert sink.drain()
     root.removeHandler(handler)
     root.setLevel(level)
-    logging.getLogger("agent_runtime").removeHandler(sink)
-    logging.getLogger("agent_runtime").setLevel(logging.NOTSET)
     assert CANARY not in stream.getvalue()
     assert stream.getvalue()
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, write_to_textfile
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.redaction import SECRETS
+from agent_runtime.monitoring.series import Series, SeriesCollector
 from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
@@ -20,33 +18,9 @@ if TYPE_CHECKING:
     from agent_runtime.monitoring.ledger import Account, Charge
 
 MAX_SERIES = 10_000
-OTHER = "other"
-MAX_LABEL = 128
-"""Characters of a label's value."""
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 LAYER_SECONDS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 NAMESPACE = "agent_runtime"
-
-
-class _Family:
-    """One metric with its label sets; when its share of the series is used up, new ones count as `other`."""
-
-    def __init__(self, metric: MetricWrapperBase, labels: int, max_children: int) -> None:
-        self._metric, self._max, self._lock = metric, max_children, threading.Lock()
-        self._children: dict[tuple[Any, ...], Any] = {}
-        self._other = (OTHER,) * labels
-
-    def of(self, *values: Any) -> Any:
-        """The child with these label values."""
-        child = self._children.get(values)
-        return child if child is not None else self._new(values)
-
-    def _new(self, values: tuple[Any, ...]) -> Any:
-        with self._lock:
-            if len(self._children) >= self._max:  # `other` itself has the last place
-                return self._children.setdefault(self._other, self._metric.labels(*self._other))
-            shown = [SECRETS.text(str(value))[:MAX_LABEL] for value in values]
-            return self._children.setdefault(values, self._metric.labels(*shown))
 
 
 class RuntimeMetrics:
@@ -66,39 +40,35 @@ class RuntimeMetrics:
         if max_series < 500:
             raise ConfigurationError(f"max_series is at least 500, not {max_series}")
         self.registry = registry or CollectorRegistry()
-        self._max_series = max_series
-        self._runs = self._counter(15, "runs", "Calls that ended.", "template", "tenant", "outcome")
-        self._run_s = self._histogram(14, "run_duration_seconds", "How long calls took.", SECONDS, "template")
-        self._running = self._gauge(2, "runs_active", "Calls under way.", "template")
-        self._models = self._counter(8, "model_calls", "Model calls that ended.", "template", "model", "outcome")
-        self._model_s = self._histogram(10, "model_call_duration_seconds", "How long they took.", SECONDS, "model")
-        self._first_s = self._histogram(
-            10, "time_to_first_token_seconds", "Until a stream's first token.", SECONDS, "model"
-        )
-        self._tokens = self._counter(10, "tokens", "Tokens; input has the cached ones.", "template", "model", "kind")
-        self._cost = self._counter(14, "cost_usd", "Cost in USD.", "tenant", "template", "model", "kind")
-        self._unpriced = self._counter(2, "unpriced_model_calls", "Model calls without a known price.", "model")
-        self._tools = self._counter(8, "tool_calls", "Tool calls that ended.", "template", "tool", "outcome")
-        self._layer_s = self._histogram(2, "layer_seconds", "What layers took themselves.", LAYER_SECONDS, "layer")
-        self._waiting = self._gauge(1, "waiting", "Calls that are in a layer and not further in: its queue.", "layer")
-        self._budgets = self._gauge(3, "budget_used_ratio", "Share of a budget that is spent.", "account")
-        self._dropped = self._gauge(1, "dropped", "What was dropped and counted, by where.", "where")
+        self._lock, self._max_series = threading.Lock(), max_series
+        self._collector = SeriesCollector(self._lock, self._read_drops)
+        self._dropped: dict[str, Callable[[], float]] = {}
+        add = self._add
+        self._runs = add(15, "counter", "runs", "Calls that ended.", "template", "tenant", "outcome")
+        self._run_s = add(14, "histogram", "run_duration_seconds", "How long calls took.", "template")
+        self._running = add(2, "gauge", "runs_active", "Calls under way.", "template")
+        self._models = add(8, "counter", "model_calls", "Model calls that ended.", "template", "model", "outcome")
+        self._model_s = add(10, "histogram", "model_call_duration_seconds", "How long they took.", "model")
+        self._first_s = add(10, "histogram", "time_to_first_token_seconds", "Until a stream's first token.", "model")
+        self._tokens = add(10, "counter", "tokens", "Tokens; input has the cached ones.", "template", "model", "kind")
+        self._cost = add(14, "counter", "cost_usd", "Cost in USD.", "tenant", "template", "model", "kind")
+        self._unpriced = add(2, "counter", "unpriced_model_calls", "Model calls without a known price.", "model")
+        self._tools = add(8, "counter", "tool_calls", "Tool calls that ended.", "template", "tool", "outcome")
+        self._layer_s = add(2, "histogram", "layer_seconds", "What layers took themselves.", "layer")
+        self._waiting = add(1, "gauge", "waiting", "Calls that wait in a layer: its queue.", "layer")
+        self._budgets = add(3, "gauge", "budget_used_ratio", "Share of a budget that is spent.", "account")
+        self._drops = add(1, "gauge", "dropped", "What was dropped and counted, by where.", "where")
+        self.registry.register(self._collector)
 
-    def _counter(self, percent: int, name: str, text: str, *labels: str) -> _Family:
-        return self._family(percent, Counter, name, text, labels, 2)  # the client adds a `_created` series
-
-    def _gauge(self, percent: int, name: str, text: str, *labels: str) -> _Family:
-        return self._family(percent, Gauge, name, text, labels, 1)
-
-    def _histogram(self, percent: int, name: str, text: str, buckets: Sequence[float], *labels: str) -> _Family:
-        return self._family(percent, Histogram, name, text, labels, len(buckets) + 4, buckets=buckets)
-
-    def _family(
-        self, percent: int, kind: Any, name: str, text: str, labels: Sequence[str], series: int, **kw: Any
-    ) -> _Family:
-        """A metric that has this share of all series; `series` is what one set of labels takes."""
-        metric = kind(f"{NAMESPACE}_{name}", text, labels, registry=self.registry, **kw)
-        return _Family(metric, len(labels), max(1, self._max_series * percent // 100 // series - 1))
+    def _add(
+        self, percent: int, kind: Literal["counter", "gauge", "histogram"], name: str, text: str, *labels: str
+    ) -> Series:
+        """A metric that has this share of all series."""
+        bounds = () if kind != "histogram" else LAYER_SECONDS if name == "layer_seconds" else SECONDS
+        share = self._max_series * percent // 100
+        series = Series(kind, f"{NAMESPACE}_{name}", text, labels, share, bounds)
+        self._collector.series.append(series)
+        return series
 
     # -- what is counted -----------------------------------------------------------------------------------
 
@@ -106,36 +76,37 @@ class RuntimeMetrics:
         """Count one event of a run."""
         handle = self._ON.get(event.type)
         if handle is not None:
-            handle(self, event)
+            with self._lock:
+                handle(self, event)
 
     def _run_start(self, event: CallbackEvent) -> None:
-        self._running.of(event.template).inc()
+        self._running.cell(event.template)[0] += 1
 
     def _run_end(self, event: CallbackEvent) -> None:
         outcome = event.data.get("error") or event.data.get("status") or "unknown"
-        self._running.of(event.template).dec()
-        self._runs.of(event.template, event.tenant or "default", outcome).inc()
-        self._run_s.of(event.template).observe(event.duration_s or 0.0)
+        self._running.cell(event.template)[0] -= 1
+        self._runs.cell(event.template, event.tenant or "default", outcome)[0] += 1
+        self._run_s.observe(event.duration_s or 0.0, event.template)
 
     def _llm_end(self, event: CallbackEvent) -> None:
         data, template, model = event.data, event.template, event.name
-        self._models.of(template, model, data.get("error", "ok")).inc()
-        self._model_s.of(model).observe(event.duration_s or 0.0)
+        self._models.cell(template, model, data.get("error", "ok"))[0] += 1
+        self._model_s.observe(event.duration_s or 0.0, model)
         if (first_s := data.get("first_token_s")) is not None:
-            self._first_s.of(model).observe(first_s)
+            self._first_s.observe(first_s, model)
         if "input_tokens" not in data:  # it failed before anything was billed
             return
         for name in TOKEN_COUNTS:
             if count := data.get(name):
-                self._tokens.of(template, model, name).inc(count)
+                self._tokens.cell(template, model, name)[0] += count
         if (cost := data.get("cost_usd")) is None:
-            self._unpriced.of(model).inc()
+            self._unpriced.cell(model)[0] += 1
         elif cost != "0":
             kind = "estimated" if data["estimated"] else "exact"
-            self._cost.of(event.tenant or "default", template, model, kind).inc(float(Decimal(cost)))
+            self._cost.cell(event.tenant or "default", template, model, kind)[0] += float(cost)
 
     def _tool_end(self, event: CallbackEvent) -> None:
-        self._tools.of(event.template, event.name, event.data.get("error", "ok")).inc()
+        self._tools.cell(event.template, event.name, event.data.get("error", "ok"))[0] += 1
 
     _ON: dict[str, Callable[[RuntimeMetrics, CallbackEvent], None]] = {  # noqa: RUF012 - never changed
         "run_start": _run_start,
@@ -149,15 +120,18 @@ class RuntimeMetrics:
 
     def entered(self, layer: str) -> None:
         """A call is in this layer, and not yet further in."""
-        self._waiting.of(layer).inc()
+        with self._lock:
+            self._waiting.cell(layer)[0] += 1
 
     def left(self, layer: str) -> None:
         """It has gone further in, or out again."""
-        self._waiting.of(layer).dec()
+        with self._lock:
+            self._waiting.cell(layer)[0] -= 1
 
     def took(self, layer: str, seconds: float) -> None:
         """What a layer itself took of a call."""
-        self._layer_s.of(layer).observe(seconds)
+        with self._lock:
+            self._layer_s.observe(seconds, layer)
 
     def on_charge(self, account: Account, charge: Charge) -> None:
         """Keep how far a budget is used; of its period only the kind is in the label."""
@@ -167,11 +141,16 @@ class RuntimeMetrics:
             (account.limit_tokens, charge.spent.tokens),
         )
         used = max((spent / limit for limit, spent in pairs if limit), default=0.0)
-        self._budgets.of(f"{scope}/{period.partition('=')[0]}").set(used)
+        with self._lock:
+            self._budgets.cell(f"{scope}/{period.partition('=')[0]}")[0] = used
 
     def watch_drops(self, where: str, dropped: Callable[[], float]) -> None:
         """Show what `dropped()` says at each scrape: `bus`, `events`, `log`."""
-        self._dropped.of(where).set_function(dropped)
+        self._dropped[where] = dropped
+
+    def _read_drops(self) -> None:
+        for where, dropped in self._dropped.items():
+            self._drops.cell(where)[0] = dropped()
 
     # -- how it is seen ------------------------------------------------------------------------------------
 

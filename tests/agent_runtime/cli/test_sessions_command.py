@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.timeout(180)  # each command is a process that imports LangChain
 CAREFUL = f"""\
 apiVersion: agent-runtime/v1
 kind: AgentTemplate

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,18 +25,6 @@ from agent_runtime.redaction import Redactor
 from agent_runtime.testing import ScriptedChatModel, say
 
 LOG = logging.getLogger("agent_runtime.test")
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    target = logging.getLogger("agent_runtime")
-    before, level = list(target.handlers), target.level
-    yield
-    for handler in list(target.handlers):
-        if handler not in before:
-            target.removeHandler(handler)
-            handler.close()
-    target.setLevel(level)
 
 
 async def test_a_call_is_one_json_line_with_everything_but_its_content() -> None:
