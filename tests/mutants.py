@@ -31,6 +31,8 @@ O, M = "orchestration", "models"
 CONTRACTS, RETRY, GATE = f"{O}/test_contracts.py", f"{O}/test_retry.py", f"{M}/test_gate.py"
 SESSIONS, CONVERSATIONS, PROCESSES = "sessions", "sessions/test_conversations.py", "sessions/test_processes.py"
 MISHAPS = "sessions/test_mishaps.py"
+AUTH, KEYS, JWT, LIMITS = f"{O}/test_auth_layer.py", "auth/test_keys.py", "auth/test_jwt.py", f"{O}/test_limits.py"
+REDACTION, CANARY, METRICS = "test_redaction.py", "test_canary.py", "monitoring/test_metrics.py"
 MONEY, LEDGERS, COST = "monitoring", "monitoring/test_ledger.py", f"{O}/test_cost.py"
 BYTES, SAVERS = "sessions/test_bytes.py", "sessions/test_checkpointers.py"
 RUNNABLE, BAD = f"{O}/test_runnable.py", "template/test_bad_templates.py"
@@ -109,6 +111,37 @@ MUTANTS = [
     Mutant("a provider's lies are believed", f"{M}/model_call.py", "or not believable(usage, bool(self._messages), self._chars)", "", f"{COST} -k lies"),
     Mutant("inner agents do not draw on the outer budget", f"{MONEY}/purse.py", "around = () if parent is None else parent.accounts", "around: tuple[Account, ...] = ()", f"{COST} -k used_as_a_tool"),
     Mutant("a cancelled call does not settle", f"{O}/middleware/cost.py", "            await purse.close()", "            pass", f"{COST} -k cancelled"),
+    Mutant("money: holds are ignored under kills and losses", f"{MONEY}/redis_ledger.py", "tonumber(limit) - b[1] - b[2])", "tonumber(limit) - b[1])", "monitoring/test_money.py -k no_kill"),
+    Mutant("what could not be written is lost", f"{MONEY}/purse.py", "            self.ledger.keep(endings)\n", "            pass\n", f"{COST} -k could_not_be_written"),
+    Mutant("scopes are not asked for", f"{O}/middleware/auth.py", "            raise Forbidden(scope)", "            pass", f"{AUTH} -k scopes"),
+    Mutant("credentials go on inside", "types.py", "        sibling.credentials = None\n", "", f"{AUTH} -k goes_no_further"),
+    Mutant("what a template requires is ignored", "pipeline.py", "if seats.authenticators or runtime.auth.require:", "if seats.authenticators:", f"{AUTH} -k may_need_more"),
+    Mutant("a wrong secret passes", "auth/api_keys.py", "or principal is None or not same:", "or principal is None:", f"{KEYS} -k 'stored_is_no_key and memory'"),
+    Mutant("a revoked key works", "auth/api_keys.py", 'if (state := record.state(now)) != "active":', "if False:", f"{KEYS} -k 'revoked_key and memory'"),
+    Mutant("a revocation is never noticed", "auth/api_keys.py", "known is None or known[3] <= now", "known is None", f"{KEYS} -k 'revoked_key and memory'"),
+    Mutant("keys have no checksum", "auth/key_format.py", " or _value(key[_CHECKED:]) != zlib.crc32(key[:_CHECKED])", "", f"{KEYS} -k checksum"),
+    Mutant("expired tokens work", "auth/jwt.py", 'if times["exp"] <= now - LEEWAY_S:', "if False:", f"{JWT} -k K-33"),
+    Mutant("a time may be a text", "auth/jwt.py", "if not all(type(t) in (int, float) and math.isfinite(t) for t in times.values()):", "if False:", f"{JWT} -k 'exp'"),
+    Mutant("tokens live for ever", "auth/jwt.py", "> self._max_age_s + LEEWAY_S:", "> 1e20:", f"{JWT} -k 9999"),
+    Mutant("several audiences are fine", "auth/jwt.py", '"strict_aud": True', '"strict_aud": False', f"{JWT} -k K-23"),
+    Mutant("short HMAC keys", "auth/jwt.py", "len(key) < MIN_HMAC_BYTES", "False", f"{JWT} -k bad_keys"),
+    Mutant("revoked tokens work", "auth/jwt.py", 'if await self._revocations.acall("token_revoked", token_id):', "if False:", f"{JWT} -k revoked_token"),
+    Mutant("a window has one too many", f"{MONEY}/windows.py", "if len(times) >= window.amount:", "if len(times) > window.amount:", f"{LIMITS} -k 'hundred_of and memory'"),
+    Mutant("a window on Redis forgets too soon", f"{MONEY}/windows.py", "ARGV[2 * n] * 1000000 or 0", "ARGV[2 * n] * 500000 or 0", "monitoring/test_windows.py"),
+    Mutant("a refused call is counted", f"{MONEY}/windows.py", "  if free > now then return {n, int(free - now), int(now)} end\nend\nfor n, key in ipairs(KEYS) do\n", "  if free > now then return {n, int(free - now), int(now)} end\n", f"{LIMITS} -k 'counts_in_none and redis'"),
+    Mutant("empty windows are kept", f"{MONEY}/windows.py", "            kept.popitem(last=False)\n", "            break\n", f"{LIMITS} -k forgets"),
+    Mutant("slots are not given back", f"{O}/middleware/concurrency.py", "            await self._give_back(store, taken, holder)\n", "            pass\n", f"{LIMITS} -k 'given_back and memory'"),
+    Mutant("slots are held by the dead", f"{MONEY}/slots.py", "  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))\n", "", f"{LIMITS} -k process_that_dies"),
+    Mutant("inner agents are counted again", f"{M}/run.py", "    return frozenset().union(*(run.context.progress.counted for run in around.lineage))", "    return frozenset()", f"{LIMITS} -k counted_twice"),
+    Mutant("a local limiter allows everything", f"{O}/middleware/rate_limit.py", "max(1, w.amount // share)", "w.amount", f"{LIMITS} -k local_limiter"),
+    Mutant("registered secrets are not masked", "redaction.py", "            text = self._known.sub(MASK, text)\n", "            pass\n", f"{CANARY} -k traceback"),
+    Mutant("encoded secrets are not masked", "redaction.py", "    for shift in range(3):", "    for shift in range(0):", f"{REDACTION} -k every_form"),
+    Mutant("extra fields are not masked", f"{MONEY}/logs.py", "json.dumps(self._redactor.value(made)", "json.dumps(made", "monitoring/test_logs.py -k redacted"),
+    Mutant("a hanging sink stalls its caller", f"{MONEY}/logs.py", "self._lines.put_nowait(self.format(record))", "self._lines.put(self.format(record), timeout=1)", "monitoring/test_logs.py -k hangs"),
+    Mutant("metrics grow without bound", f"{MONEY}/series.py", "if len(self._cells) >= self._max - 1 and shown not in self._cells:", "if False:", f"{METRICS} -k fifty_thousand"),
+    Mutant("secrets in labels", f"{MONEY}/series.py", "SECRETS.text(str(value))[:MAX_LABEL]", "str(value)[:MAX_LABEL]", f"{METRICS} -k labels"),
+    Mutant("a misspelt setting is ignored", "settings.py", '            problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")\n', "", "test_settings.py -k at_once"),
+    Mutant("a secret everybody may read", "secret_files.py", "if mode & stat.S_IROTH:", "if False:", "test_settings.py -k secret_files"),
     Mutant("bus grows without bound", "event_bus/bus.py", "deque(maxlen=buffer)", "deque()", "event_bus/test_bus.py -k drops_the_oldest"),
 ]  # fmt: skip
 

@@ -33,6 +33,7 @@ from agent_runtime import (
 )
 from agent_runtime.models.model_call import believable
 from agent_runtime.models.request import input_bound
+from agent_runtime.monitoring.ledger_trips import flush
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 1000}})  # 0.0001 and 0.001 USD a token
@@ -262,6 +263,33 @@ async def test_a_lost_answer_is_given_back_with_the_next_trip() -> None:
     assert balances(agent) == {"tenant=acme": (0, 0)}
     await agent.execute(call())
     assert balances(agent) == {"tenant=acme": (6000, 0)}
+
+
+@pytest.mark.parametrize("budgets", [(), (Budget("tenant", usd=1),)])
+async def test_spending_that_could_not_be_written_goes_with_the_next_call(budgets: tuple[Budget, ...]) -> None:
+    class Out(MemoryLedger):
+        instant, out = False, False
+
+        async def acall(self, operation: str, *args: Any) -> Any:
+            if self.out and args[1] is None:  # what ends a call
+                raise StoreTimeout("no answer")
+            return self.call(operation, *args)
+
+    ledger = Out()
+    agent = make([say("one")], *budgets, ledger=ledger)
+    ledger.out = True
+    await agent.execute(call())
+    assert report(agent) == []
+    ledger.out = False
+    await agent.execute(call())
+    assert sum(spend.calls for spend in report(agent)) == 2
+    if budgets:
+        assert balances(agent) == {"tenant=acme": (12000, 0)}
+    ledger.out = True
+    await agent.execute(call())
+    ledger.out = False
+    await flush(ledger)
+    assert sum(spend.micro_usd for spend in report(agent)) == 18000
 
 
 async def test_a_run_has_a_budget_of_its_own() -> None:
