@@ -38,6 +38,7 @@ from agent_runtime import (
 from agent_runtime.chunks import TextChunk
 from agent_runtime.orchestration.middleware import compose
 from benchmarks.common import InstantModel, Row, paired
+from benchmarks.governance import governance_rows
 from benchmarks.sessions import session_rows
 
 QUESTION: Any = {"messages": [("human", "hello")]}
@@ -249,6 +250,7 @@ async def main() -> int:
         *await concurrency_rows(),
         help_row(),
         *await session_rows(),
+        *await governance_rows(),
     ]
     for row in rows:
         print(row.line())

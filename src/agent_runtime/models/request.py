@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agent_runtime.monitoring.ledger import MICRO, Amount
+from agent_runtime.monitoring.prices import PICO
 
 if TYPE_CHECKING:
     from agent_runtime.models.run import Run
@@ -54,11 +55,16 @@ class ModelRequest:
 
     def find_cap(self, model: BaseChatModel) -> None:
         """Look up how the model's output is limited; only for calls with a budget."""
-        self.cap = next((name for name in CAPS if name in type(model).model_fields), None)
+        self.cap = _cap_of(type(model))
         asked = [self.kwargs.get(n) for n in (*CAPS, "max_completion_tokens")]
         own = getattr(model, self.cap, None) if self.cap else None
         given = [n for n in (*asked, own) if isinstance(n, int) and n > 0]
         self.max_output = given[0] if given else None
+
+
+@lru_cache(maxsize=256)
+def _cap_of(kind: type[BaseChatModel]) -> str | None:
+    return next((name for name in CAPS if name in kind.model_fields), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +72,22 @@ class Quote:
     """What a request costs at most: for its input, and for each token of output; and how much output is wanted."""
 
     input_tokens: int
-    input_micro_usd: Decimal
-    output_micro_usd: Decimal
+    input_pico_usd: int
+    output_pico_usd: int
     least_output: int
     most_output: int
 
     def amount(self, output: int) -> Amount:
         """The worst case with so much output."""
-        usd = self.input_micro_usd + self.output_micro_usd * output
-        return Amount(int(usd.to_integral_value(ROUND_CEILING)), self.input_tokens + output)
+        pico_usd = self.input_pico_usd + self.output_pico_usd * output
+        return Amount(-(-pico_usd * MICRO // PICO), self.input_tokens + output)
 
     def affordable_output(self, granted: Amount) -> int:
         """How many tokens of output what was granted pays for."""
         output = min(self.most_output, granted.tokens - self.input_tokens)
-        if self.output_micro_usd:
-            output = min(output, int((granted.micro_usd - self.input_micro_usd) / self.output_micro_usd))
+        if self.output_pico_usd:
+            left = granted.micro_usd * (PICO // MICRO) - self.input_pico_usd
+            output = min(output, left // self.output_pico_usd)
         return output
 
 
@@ -88,10 +95,8 @@ def quote(request: ModelRequest, price: Price | None, bound: InputBound, max_out
     """The worst case of a request; `max_output` is for requests that do not say theirs."""
     most = max_output if request.max_output is None else request.max_output
     tokens = bound(request.messages, request.kwargs)
-    if price is None:
-        return Quote(tokens, Decimal(0), Decimal(0), min(min_output, most), most)
-    usd = price.highest_input() * tokens * MICRO
-    return Quote(tokens, usd, price.highest_output() * MICRO, min(min_output, most), most)
+    highest_input, highest_output = (0, 0) if price is None else price.highest_pico_usd
+    return Quote(tokens, highest_input * tokens, highest_output, min(min_output, most), most)
 
 
 def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FREE_PROVIDERS = frozenset({"offline", "scripted"})
 """Providers that run in this process and bill nobody."""
 MILLION = 1_000_000
+PICO = 10**12
+"""Pico-USD in a USD: a worst case is computed before each call, and decimals are slow."""
 MAX_USD_PER_MILLION = 10_000
 """No price is higher: a figure above it was meant for another unit."""
 
@@ -37,6 +39,8 @@ class Price:
     reasoning: Decimal
     table: Any = None
     """Prices that depend on how much or when: asked for each call. The rates above are then the highest."""
+    highest_pico_usd: tuple[int, int] = field(init=False, default=(0, 0))
+    """The most that a token of input, and one of output, can cost, in whole pico-USD, rounded up."""
 
     def cost_usd(self, usage: UsageMetadata) -> Decimal | None:
         """The price of one model call in USD; None when its figures contradict each other."""
@@ -60,13 +64,11 @@ class Price:
             + parts_out[1] * self.reasoning
         )
 
-    def highest_input(self) -> Decimal:
-        """The most that a token of input can cost."""
-        return max(self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio)
-
-    def highest_output(self) -> Decimal:
-        """The most that a token of output can cost."""
-        return max(self.output, self.output_audio, self.reasoning)
+    def __post_init__(self) -> None:
+        highest_input = max(self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio)
+        highest_output = max(self.output, self.output_audio, self.reasoning)
+        rates = tuple(int((rate * PICO).to_integral_value(ROUND_CEILING)) for rate in (highest_input, highest_output))
+        object.__setattr__(self, "highest_pico_usd", rates)
 
 
 FREE = Price(*[Decimal(0)] * 8)
@@ -135,7 +137,7 @@ def preload_price(provider: str, model: str) -> None:
 def _own_price(name: str, given: Any) -> Price:
     if given == "free":
         return FREE
-    kinds = set(Price.__slots__) - {"table"}
+    kinds = set(Price.__slots__) - {"table", "highest_pico_usd"}
     if not isinstance(given, Mapping) or not {"input", "output"} <= set(given) <= kinds:
         raise ConfigurationError(f"the price of '{name}' is 'free', or a map with input and output, of {sorted(kinds)}")
     rates: dict[str, Decimal] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from agent_runtime import ConfigurationError, StoreUnavailable, Unauthenticated
+from agent_runtime import ConfigurationError, MissingExtra, RuntimeTracing, StoreUnavailable, Unauthenticated
 from agent_runtime.auth import JwtAuthenticator
 from agent_runtime.auth.key_stores import MemoryKeyStore, RedisKeyStore
 
@@ -192,6 +193,15 @@ def test_a_small_rsa_key_is_refused() -> None:
     entry = json.loads(RSAAlgorithm.to_jwk(small)) | {"kid": "k", "alg": "RS256"}
     with pytest.raises(ConfigurationError, match="2048"):
         made(keys={"keys": [entry]})
+
+
+def test_without_the_extras_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    with pytest.raises(MissingExtra, match=r"langchain-agent-runtime\[jwt\]"):
+        made()
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(MissingExtra, match=r"langchain-agent-runtime\[otel\]"):
+        RuntimeTracing()
 
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: f"{b64(b)}.{b64(b)}.{b64(b)}"))

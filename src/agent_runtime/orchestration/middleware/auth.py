@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from langgraph.types import Command
+from pydantic import SecretStr
 
 from agent_runtime.auth.authenticator import Authenticator, refused
 from agent_runtime.auth.scopes import allows, checked_scopes
@@ -43,8 +44,8 @@ class AuthMiddleware(Middleware):
             principal = await self._recognised(context)
         around = current_run.get()
         if around is None or around.context.principal != principal:
-            resumes = isinstance(context.input, (Command, Resume))
-            self._check(principal, f"{'resume' if resumes else 'run'}:{context.agent_name}")
+            kind = type(context.input)
+            self._check(principal, f"{'resume' if kind is Command or kind is Resume else 'run'}:{context.agent_name}")
         for scope in self._require:
             self._check(principal, scope)
         return await next_call(context.with_principal(principal))
@@ -53,7 +54,7 @@ class AuthMiddleware(Middleware):
         credentials = context.credentials
         if credentials is None:
             raise refused("none was shown")
-        if hasattr(credentials, "get_secret_value"):
+        if isinstance(credentials, SecretStr):
             credentials = credentials.get_secret_value()
         for authenticator in self._authenticators[:-1]:
             try:
