@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
 
 
+ENFORCED = ("auth", "rate_limit", "concurrency", "cost")
+"""A pipeline that leaves one of these out has it all the same, at its place, where it is configured."""
+
+
 @dataclass(slots=True)
 class Seats:
     """What the layers of all agents of one factory share; None and empty are not configured."""
@@ -59,6 +63,7 @@ def build_layers(
     configured = _configured(template, seats)
     default = [name for name in DEFAULT_ORDER if name in configured]  # an order: a layer is there when configured
     names: Sequence[str | Middleware] = template.spec.runtime.pipeline or seats.pipeline or default
+    names = _with_enforced(list(names), configured)
     layers: list[Middleware] = []
     for name in names:
         layer = name if isinstance(name, Middleware) else configured.get(name) or registered.get(name)
@@ -66,6 +71,16 @@ def build_layers(
             raise UnknownComponent("layer", str(name), [*configured, *registered])
         layers.append(layer() if isinstance(layer, type) else layer)
     return layers
+
+
+def _with_enforced(names: list[str | Middleware], configured: Mapping[str, Middleware]) -> list[str | Middleware]:
+    """An order says where layers stand; it does not switch off those that hold callers to their limits."""
+    for name in [each for each in ENFORCED if each in configured]:
+        if not any(each == name or isinstance(each, type(configured[name])) for each in names):
+            inside = DEFAULT_ORDER[DEFAULT_ORDER.index(name) + 1 :]
+            place = next((n for n, each in enumerate(names) if each in inside), len(names))
+            names.insert(place, name)
+    return names
 
 
 def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:

@@ -15,6 +15,8 @@ MIN_SECRET_LENGTH = 6
 """Shorter values stand in ordinary text too often to be taken out of it."""
 MAX_TEXT = 64 * 1024
 """Characters of one log record; what is longer is cut."""
+MARGIN = 16 * 1024
+"""Longer than any secret."""
 MASK = "[redacted]"
 
 # Linear patterns only: no nested repetition, nothing that can be tried again from many places.
@@ -48,7 +50,7 @@ class Redactor:
         self._forms: set[str] = set()
         self._known: re.Pattern[str] | None = None
 
-    def add(self, secret: str | None) -> None:
+    def add(self, secret: str | bytes | None) -> None:
         """Mask this value from now on; one under six characters is not registered, it would mask ordinary words."""
         if secret is None or len(secret.strip()) < MIN_SECRET_LENGTH:
             return
@@ -79,8 +81,9 @@ class Redactor:
     def text(self, text: str) -> str:
         """`text` without secrets, and cut to 64 KiB."""
         if len(text) > MAX_TEXT:
-            # Masked with some of what is cut off: half a secret is not recognised.
-            return self._masked(text[: MAX_TEXT + 4096])[:MAX_TEXT] + " [cut]"
+            # Half a secret is not recognised: what stands near the cut is not shown, however short masking made it.
+            masked = self._masked(text[: MAX_TEXT + MARGIN])
+            return masked[: max(0, min(MAX_TEXT, len(masked) - MARGIN))] + " [cut]"
         return self._masked(text)
 
     def _masked(self, text: str) -> str:
@@ -103,16 +106,12 @@ class Redactor:
         return self.text(repr(value))
 
 
-def _forms_of(secret: str) -> set[str]:
-    raw = secret.encode("utf-8", "surrogatepass")
-    found = {
-        secret,
-        quote(secret, safe=""),
-        quote_plus(secret),
-        repr(secret)[1:-1],
-        json.dumps(secret)[1:-1],
-        binascii.hexlify(raw).decode(),
-    }
+def _forms_of(secret: str | bytes) -> set[str]:
+    raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
+    hexadecimal = binascii.hexlify(raw).decode()
+    found = {hexadecimal, hexadecimal.upper(), repr(raw)[2:-1], quote(raw, safe="")}
+    if isinstance(secret, str):
+        found |= {secret, quote_plus(raw), repr(secret)[1:-1], json.dumps(secret)[1:-1]}
     for shift in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             # What stands before it moves it by one or two bytes; the characters at its edges depend on neighbours.

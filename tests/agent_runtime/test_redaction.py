@@ -93,6 +93,22 @@ def test_long_text_is_cut_and_no_half_secret_stays(redactor: Redactor) -> None:
     assert SECRET[:5] not in masked
 
 
+@pytest.mark.parametrize("shift", range(40))
+def test_no_part_of_a_secret_stands_at_the_cut(shift: int) -> None:
+    redactor = Redactor()
+    redactor.add("S3cr3tValue-0123456789abcdefghijklmno")
+    masked = redactor.text("x" * shift + "S3cr3tValue-0123456789abcdefghijklmno" * 4000)
+    assert "S3cr3t" not in masked
+    assert "abcdef" not in masked
+
+
+def test_binary_secrets_are_masked_as_they_are_shown() -> None:
+    raw, redactor = bytes(range(200, 240)), Redactor()
+    redactor.add(raw)
+    for text in (raw.hex(), raw.hex().upper(), repr(raw), base64.b64encode(raw).decode()):
+        assert MASK in redactor.text(text)
+
+
 def test_nested_values_are_masked(redactor: Redactor) -> None:
     class Odd:
         def __repr__(self) -> str:

@@ -40,7 +40,7 @@ class ApiKey:
 
     def state(self, now: float) -> str:
         """`active`, `revoked`, `expired` or `pending`."""
-        if self.revoked_at is not None and self.revoked_at <= now:
+        if self.revoked_at is not None:  # whatever the clocks say
             return "revoked"
         if self.expires_at is not None and self.expires_at <= now:
             return "expired"
@@ -69,7 +69,7 @@ class ApiKeys:
         if len(pepper) < MIN_PEPPER_BYTES:
             raise ConfigurationError(f"the pepper of API keys has at least {MIN_PEPPER_BYTES} bytes, not {len(pepper)}")
         self.store, self._pepper, self._clock = store, pepper, clock
-        SECRETS.add(pepper.decode("latin-1"))
+        SECRETS.add(pepper)
         self._known: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = OrderedDict()
         self._nobody = self._digest(b"nobody's key")
 
@@ -143,10 +143,11 @@ class ApiKeys:
 
     def revoke(self, key_id: str) -> ApiKey:
         """End a key; every process refuses it within five seconds. Raises KeyNotFound."""
-        record = self._found(key_id)
-        if record.revoked_at is None:
-            record = replace(record, revoked_at=self._clock())
-            self.store.call("put", record)
+        while (record := self._found(key_id)).revoked_at is None:
+            revoked = replace(record, revoked_at=self._clock())
+            if self.store.call("change", record, revoked):  # else it has been changed meanwhile
+                record = revoked
+                break
         self._known.pop(key_id, None)
         return record
 
@@ -171,7 +172,9 @@ class ApiKeys:
             expires_at=old.expires_at,
         )
         ends = now + overlap_s if old.expires_at is None else min(old.expires_at, now + overlap_s)
-        self.store.call("put", replace(old, expires_at=ends, replaced_by=new.id))
+        if not self.store.call("change", old, replace(old, expires_at=ends, replaced_by=new.id)):
+            self.revoke(new.id)
+            raise ConfigurationError(f"the key '{key_id}' was revoked or replaced meanwhile")
         self._known.pop(key_id, None)
         return key, new
 

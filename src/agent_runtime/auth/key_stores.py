@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+KEPT_LONGER_S = 120.0
+"""A token is accepted for the leeway of clocks after its end, so its revocation is kept longer."""
+_CHANGE = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+
+
 class MemoryKeyStore:
-    """Keys of one process. Operations: `put`, `get`, `all`, `revoke_token`, `token_revoked`."""
+    """Keys of one process.
+
+    Operations: `put`, `get`, `all`, `change(old, new)` (only if it still is `old`; says whether), `token_revoked(id)`,
+    `revoke_token(id, until)` with the end of the token.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._keys: dict[str, ApiKey] = {}
         self._revoked: dict[str, float] = {}
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name."""
-        return getattr(self, f"_{operation}")(*args)
+        with self._lock:
+            return getattr(self, f"_{operation}")(*args)
 
     async def acall(self, operation: str, *args: Any) -> Any:
         """`call` for async callers."""
@@ -36,6 +52,12 @@ class MemoryKeyStore:
     def _put(self, key: ApiKey) -> None:
         self._keys[key.id] = key
 
+    def _change(self, old: ApiKey, new: ApiKey) -> bool:
+        same = self._keys.get(old.id) == old
+        if same:
+            self._keys[new.id] = new
+        return same
+
     def _get(self, key_id: str) -> ApiKey | None:
         return self._keys.get(key_id)
 
@@ -43,7 +65,9 @@ class MemoryKeyStore:
         return list(self._keys.values())
 
     def _revoke_token(self, token_id: str, until: float) -> None:
-        self._revoked = {each: end for each, end in self._revoked.items() if end > time.time()} | {token_id: until}
+        self._revoked = {each: end for each, end in self._revoked.items() if end > time.time()} | {
+            token_id: until + KEPT_LONGER_S
+        }
 
     def _token_revoked(self, token_id: str) -> bool:
         return token_id in self._revoked
@@ -60,6 +84,12 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
     def _put(self, key: ApiKey) -> None:
         self._db.execute("INSERT OR REPLACE INTO api_keys VALUES (?,?)", (key.id, _text(key)))
 
+    def _change(self, old: ApiKey, new: ApiKey) -> bool:
+        changed = self._db.execute(
+            "UPDATE api_keys SET record=? WHERE id=? AND record=?", (_text(new), old.id, _text(old))
+        )
+        return changed.rowcount == 1
+
     def _get(self, key_id: str) -> ApiKey | None:
         found = self._db.execute("SELECT record FROM api_keys WHERE id=?", (key_id,)).fetchone()
         return None if found is None else _key(found[0])
@@ -70,7 +100,7 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
     def _revoke_token(self, token_id: str, until: float) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM revoked_tokens WHERE until<?", (time.time(),))
-            db.execute("INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)", (token_id, until))
+            db.execute("INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)", (token_id, until + KEPT_LONGER_S))
 
     def _token_revoked(self, token_id: str) -> bool:
         return self._db.execute("SELECT 1 FROM revoked_tokens WHERE id=?", (token_id,)).fetchone() is not None
@@ -82,6 +112,9 @@ class RedisKeyStore(RedisConnection):
     def _put(self, key: ApiKey) -> Iterator[Any]:
         yield "hset", f"{self.prefix}:api_keys", key.id, _text(key)
 
+    def _change(self, old: ApiKey, new: ApiKey) -> Any:
+        return bool((yield _CHANGE, [f"{self.prefix}:api_keys"], [old.id, _text(old), _text(new)]))
+
     def _get(self, key_id: str) -> Any:
         found = yield "hget", f"{self.prefix}:api_keys", key_id
         return None if found is None else _key(found)
@@ -91,7 +124,7 @@ class RedisKeyStore(RedisConnection):
         return [_key(text) for text in found]
 
     def _revoke_token(self, token_id: str, until: float) -> Iterator[Any]:
-        yield "set", f"{self.prefix}:revoked:{token_id}", "1", max(1, round(until - time.time()))
+        yield "set", f"{self.prefix}:revoked:{token_id}", "1", max(1, round(until + KEPT_LONGER_S - time.time()))
 
     def _token_revoked(self, token_id: str) -> Any:
         return bool((yield "exists", f"{self.prefix}:revoked:{token_id}"))

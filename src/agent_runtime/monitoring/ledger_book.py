@@ -92,7 +92,9 @@ class Book:
 
     def _reserve(self, asked: Reservation, now: float) -> tuple[Amount | None, Refusal | None]:
         if (known := self._pages.operation(asked.operation_id)) is not None:
-            return known.amount, None  # the answer was lost: the same again
+            if known.state == "held":
+                return known.amount, None  # the answer was lost: the same again
+            return None, self._refusal(asked.accounts[0].key)  # it came too late: nothing is held for it any more
         usd, tokens = asked.wanted
         balances: list[tuple[str, Balance]] = []
         for account in asked.accounts:
@@ -101,8 +103,7 @@ class Book:
             usd = usd if left_usd is None else min(usd, left_usd)
             tokens = tokens if left_tokens is None else min(tokens, left_tokens)
             if usd < asked.least.micro_usd or tokens < asked.least.tokens:
-                spent = Amount(balance.spent_micro_usd, balance.spent_tokens)
-                return None, Refusal(account.key, spent, Amount(balance.held_micro_usd, balance.held_tokens))
+                return None, self._refusal(account.key)
             balance.limit_micro_usd, balance.limit_tokens = account.limit_micro_usd, account.limit_tokens
             balance.ends_at = account.ends_at
             balances.append((account.key, balance))
@@ -114,6 +115,10 @@ class Book:
         held = Operation("held", granted, tuple(key for key, _ in balances))
         self._pages.put_operation(asked.operation_id, held, now + asked.ttl_s)
         return granted, None
+
+    def _refusal(self, key: str) -> Refusal:
+        b = self._pages.balance(key) or Balance()
+        return Refusal(key, Amount(b.spent_micro_usd, b.spent_tokens), Amount(b.held_micro_usd, b.held_tokens))
 
     def _end(self, ending: Ending, now: float, charges: list[Charge]) -> None:
         known = self._pages.operation(ending.operation_id)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import sys
 import threading
 import time
 from typing import Any, Literal, TextIO
+from weakref import WeakSet
 
 from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.redaction import SECRETS, Redactor
@@ -47,11 +49,18 @@ class ConsoleFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
         self._redactor = redactor
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The first line, without what a traceback adds; nothing in it looks like another line."""
+        record.message = record.message.encode("unicode_escape").decode() if _broken(record.message) else record.message
+        shown = {name: value for name, value in _fields_of(record).items() if value not in (None, "")}
+        fields = " ".join(
+            f"{name}={value!r}" if _broken(str(value)) else f"{name}={value}" for name, value in shown.items()
+        )
+        return super().formatMessage(record) + (f"  {fields}" if fields else "")
+
     def format(self, record: logging.LogRecord) -> str:
         """The line, redacted."""
-        first, newline, rest = super().format(record).partition("\n")
-        fields = "".join(f" {name}={value}" for name, value in _fields_of(record).items() if value not in (None, ""))
-        return self._redactor.text(first + ("  " + fields.strip() if fields else "") + newline + rest)
+        return self._redactor.text(super().format(record))
 
 
 class RedactingFormatter(logging.Formatter):
@@ -71,8 +80,15 @@ def redact(handler: logging.Handler, redactor: Redactor = SECRETS) -> None:
     handler.setFormatter(RedactingFormatter(handler.formatter, redactor))
 
 
+def _broken(text: str) -> bool:
+    return not text.isprintable()
+
+
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+
+
+_SINKS: WeakSet[LogSink] = WeakSet()
 
 
 class LogSink(logging.Handler):
@@ -93,6 +109,12 @@ class LogSink(logging.Handler):
         self._lines: queue.Queue[str | threading.Event] = queue.Queue(max_lines)
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
+        _SINKS.add(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: the parent's thread is not there, and what waits is the parent's to write."""
+        self._lines = queue.Queue(self._lines.maxsize)
+        self._thread, self._start = None, threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format the record and leave it to the thread."""
@@ -111,15 +133,19 @@ class LogSink(logging.Handler):
     def _write(self) -> None:
         while True:
             line = self._lines.get()
-            if isinstance(line, threading.Event):
-                line.set()
-                continue
             try:
-                self.stream.write(line + "\n")
+                if isinstance(line, threading.Event):
+                    self.stream.flush()
+                    continue
+                # A lone surrogate, as a caller may send one, is no reason to lose the line.
+                self.stream.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
                 if self._lines.empty():
                     self.stream.flush()
             except (OSError, ValueError):  # a closed pipe, a closed stream
-                self.dropped += 1
+                self.dropped += isinstance(line, str)
+            finally:
+                if isinstance(line, threading.Event):
+                    line.set()
 
     def drain(self, timeout_s: float = 2.0) -> bool:
         """Wait until what was logged is written; False when it was not within `timeout_s` seconds."""
@@ -136,6 +162,15 @@ class LogSink(logging.Handler):
         """Write what waits, for at most two seconds."""
         self.drain()
         super().close()
+
+
+def _after_fork() -> None:
+    for sink in list(_SINKS):
+        sink.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def configure_logging(

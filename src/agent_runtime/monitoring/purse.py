@@ -144,14 +144,15 @@ class Purse:
             for idle in [h for h in self._holds.values() if not h.calls]:
                 self._retire(idle)
             endings = self._to_end.copy()
-            # Should the answer not come, what it may hold is given back with the next trip.
-            doubtful = Ending(operation_id, NOTHING)
-            self._to_end.append(doubtful)
         slab = Amount(wanted.micro_usd * self.spending.slab_calls, wanted.tokens * self.spending.slab_calls)
         ttl_s = self.spending.hold_ttl_s
-        answer = yield from asking(endings, Reservation(operation_id, self.accounts, least, slab, ttl_s))
+        try:
+            answer = yield from asking(endings, Reservation(operation_id, self.accounts, least, slab, ttl_s))
+        except BaseException:
+            with self._lock:  # the answer did not come: what it may hold is given back with the next trip
+                self._to_end.append(Ending(operation_id, NOTHING))
+            raise
         with self._lock:
-            self._to_end.remove(doubtful)
             self._to_end = [e for e in self._to_end if e not in endings]
         self._charged(answer.charges)
         if answer.granted is None:
@@ -227,6 +228,9 @@ class Purse:
             self.ledger.keep(endings)
             LOG.error("the spending of %s could not be written yet: %s", self._operation_id, error)
             return
+        except BaseException:  # cancelled once more while it was written
+            self.ledger.keep(endings)
+            raise
         self._charged(answer.charges)
 
     def _charged(self, charges: tuple[Charge, ...]) -> None:

@@ -114,15 +114,19 @@ if id == '' then return {'', #swept, charges} end
 local ttl, leastUsd, leastTokens = nextArg(), tonumber(nextArg()), tonumber(nextArg())
 local usd, tokens, count = tonumber(nextArg()), tonumber(nextArg()), tonumber(nextArg())
 local state, knownUsd, knownTokens = operation(id)
-if state then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens), charges} end
+if state == 'h' then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens), charges} end
 local names, rows = {}, {}
+local function refused(key, b)
+  return {'refused', key .. ' ' .. table.concat({int(b[1]), int(b[3]), int(b[2]), int(b[4])}, ' '), charges}
+end
 for n = 1, count do
   local key, limit, limitTokens, ending = nextArg(), nextArg(), nextArg(), nextArg()
   local b = balance(key)
+  if state then return refused(key, b) end -- it came too late: nothing is held for it any more
   if limit ~= '-' then usd = math.min(usd, tonumber(limit) - b[1] - b[2]) end
   if limitTokens ~= '-' then tokens = math.min(tokens, tonumber(limitTokens) - b[3] - b[4]) end
   if usd < leastUsd or tokens < leastTokens then
-    return {'refused', key .. ' ' .. table.concat({int(b[1]), int(b[3]), int(b[2]), int(b[4])}, ' '), charges}
+    return refused(key, b)
   end
   b[5], b[6], b[7] = limit, limitTokens, ending
   names[n], rows[n] = key, b

@@ -65,7 +65,8 @@ class MemoryWindows:
         kept = self._times.setdefault(window.window_s, OrderedDict())
         gone = now - window.window_s
         for _ in range(2):  # two for each that may come: all empty ones go in time
-            if not kept or next(iter(kept.values()))[-1] > gone:
+            oldest = next(iter(kept.values()), None)
+            if oldest is None or (oldest and oldest[-1] > gone):  # one may be empty: its last call was refused
                 break
             kept.popitem(last=False)
         times = kept.get(window.key) or deque()

@@ -29,7 +29,7 @@ def check_server(info: dict[str, dict[str, Any]], *, durable: bool) -> None:
     policy = info["memory"].get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreUnavailable(
-            f"the server evicts keys when it is full (maxmemory-policy {policy}), which would lose sessions: "
+            f"the server evicts keys when it is full (maxmemory-policy {policy}), which would lose what is kept on it: "
             "set maxmemory-policy noeviction"
         )
     persistence = info["persistence"]
@@ -37,7 +37,7 @@ def check_server(info: dict[str, dict[str, Any]], *, durable: bool) -> None:
         raise StoreUnavailable("the server is still loading its data")
     if durable and not persistence.get("aof_enabled"):
         raise StoreUnavailable(
-            "the server keeps no append-only file, so a crash would lose acknowledged turns: "
+            "the server keeps no append-only file, so a crash would lose acknowledged writes: "
             "set appendonly yes, or say durable=False to accept that"
         )
 
@@ -46,10 +46,10 @@ def store_error(error: redis.RedisError) -> StoreError:
     """The typed error for what the client raised."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, redis.TimeoutError):
-        return StoreTimeout(f"the session store did not answer in time ({text})")
+        return StoreTimeout(f"the store did not answer in time ({text})")
     if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in text:
-        return StoreFull(f"the session store is full ({text})")
-    return StoreUnavailable(f"the session store cannot be used ({text})")
+        return StoreFull(f"the store is full ({text})")
+    return StoreUnavailable(f"the store cannot be used ({text})")
 
 
 def driven(steps: Any, client: Any) -> Any:

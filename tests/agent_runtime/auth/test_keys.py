@@ -99,6 +99,28 @@ async def test_a_rotated_key_works_until_its_overlap_ends(keys: ApiKeys) -> None
     assert keys.store.call("get", record.id).replaced_by == fresh.id
 
 
+async def test_a_rotation_does_not_undo_a_revocation(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, record = keys.create("ada")
+    create = keys.create
+
+    def revoked_meanwhile(*args: Any, **settings: Any) -> Any:
+        keys.revoke(record.id)
+        return create(*args, **settings)
+
+    monkeypatch.setattr(keys, "create", revoked_meanwhile)
+    with pytest.raises(ConfigurationError, match="meanwhile"):
+        keys.rotate(record.id)
+    await refused(keys, key)
+    assert {k.state(keys._clock()) for k in keys.list()} == {"revoked"}
+
+
+async def test_a_revoked_key_is_refused_by_a_clock_that_is_behind(keys: ApiKeys) -> None:
+    key, record = keys.create("ada")
+    behind = ApiKeys(keys.store, PEPPER, clock=lambda: keys._clock() - 600)
+    keys.revoke(record.id)
+    await refused(behind, key)
+
+
 async def test_a_key_works_from_its_beginning_to_its_end(keys: ApiKeys) -> None:
     now = keys._clock()
     key, _ = keys.create("ada", not_before=now + 10, expires_at=now + 20)

@@ -98,6 +98,17 @@ async def test_settling_replaces_the_estimate_and_says_what_changed(ledger: Ledg
     assert (balance.spent_micro_usd, balance.held_micro_usd, balance.limit_micro_usd) == (250, 750, 1000)
 
 
+async def test_a_reservation_that_comes_after_its_end_is_refused(ledger: Ledger) -> None:
+    account = Account("tenant=acme/total", 1000, None)
+    await transact(ledger, [Ending("late", Amount(0, 0))])
+    answer = await transact(ledger, [], Reservation("late", (account,), Amount(1, 1), Amount(10, 10), 60.0))
+    assert answer.granted is None
+    assert answer.refusal is not None
+    assert answer.refusal.key == account.key
+    balance = (await ledger.acall("balances")).get(account.key)
+    assert balance is None or balance.held_micro_usd == 0
+
+
 async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
     for _ in range(3):
         assert (await transact(ledger, [], asked("a", (600, 100)))).granted == (600, 100)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from agent_runtime import (
     gated,
 )
 from agent_runtime.monitoring import JsonFormatter, LogSink, redact
+from agent_runtime.monitoring.logs import ConsoleFormatter
 from agent_runtime.redaction import Redactor
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -103,6 +107,37 @@ def test_a_sink_that_hangs_drops_and_counts_and_stalls_nobody() -> None:
     stream.go.set()
     assert sink.drain()
     assert len(stream.getvalue().splitlines()) == 100 - sink.dropped
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), ConsoleFormatter()])
+def test_what_a_caller_sends_neither_loses_nor_forges_a_line(formatter: logging.Formatter) -> None:
+    stream = io.StringIO()
+    sink = LogSink(stream, formatter)
+    for fields in ({"msg": "\ud800", "session_id": "a\n12:00:00 INFO forged\ud800"}, {"msg": "message\nforged"}):
+        sink.handle(logging.makeLogRecord({"levelname": "INFO", **fields}))
+    assert sink.drain()
+    assert sink.dropped == 0
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+FORKING = """
+import logging, os, sys
+from agent_runtime import configure_logging
+sink = configure_logging("INFO", stream=open(sys.argv[1], "a"))
+log = logging.getLogger("agent_runtime.x")
+log.info("parent")
+assert sink.drain()
+pid = os.fork()
+log.info("child" if pid == 0 else "parent again")
+assert sink.drain()
+os._exit(0) if pid == 0 else os.wait()
+"""
+
+
+def test_a_forked_child_writes_its_lines(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path / "log")], check=True, timeout=50)
+    lines = [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(lines) == ["child", "parent", "parent again"]
 
 
 def test_a_closed_stream_is_no_failure() -> None:

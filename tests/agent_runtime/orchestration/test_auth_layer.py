@@ -15,9 +15,12 @@ from agent_runtime import (
     AgentFactory,
     ApiKeys,
     AuthMiddleware,
+    Budget,
+    ConcurrencyLimit,
     ConfigurationError,
     Forbidden,
     LoggingMiddleware,
+    MemoryLedger,
     Principal,
     Resume,
     StoreError,
@@ -28,7 +31,7 @@ from agent_runtime import (
 )
 from agent_runtime.auth import allows
 from agent_runtime.auth.key_stores import MemoryKeyStore
-from agent_runtime.orchestration.middleware.base import Middleware
+from agent_runtime.orchestration.middleware.base import Middleware, layer_name
 from agent_runtime.testing import ScriptedChatModel, say
 
 PEPPER = b"a-dummy-pepper-of-32-bytes-......"
@@ -144,6 +147,28 @@ async def test_a_template_may_need_more() -> None:
         await one.with_caller(principal=Principal("ada", scopes=frozenset({"run:*"}))).execute("x")
     allowed = one.with_caller(principal=Principal("ada", scopes=frozenset({"run:*", "finance"})))
     assert (await allowed.execute("x")).status == "completed"
+
+
+async def test_a_template_that_orders_its_layers_leaves_no_guard_out() -> None:
+    factory = AgentFactory(
+        authenticators=[keys()],
+        rate_limits=["1/hour"],
+        concurrency=[ConcurrencyLimit(1)],
+        ledger=MemoryLedger(),
+        budgets=[Budget("global", usd=1)],
+    )
+    head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
+    for order, found in (
+        ("[logging]", "logging auth rate_limit concurrency cost"),
+        ("[retry, cost, logging]", "auth rate_limit concurrency retry cost logging"),
+        ("[cost, auth]", "rate_limit concurrency cost auth"),
+    ):
+        one = factory.create_agent(
+            parse_template(f"{head}spec: {{model: 'offline:', runtime: {{pipeline: {order}}}}}\n")
+        )
+        assert [layer_name(layer) for layer in one.pipeline] == found.split()
+        with pytest.raises(Unauthenticated):
+            await one.execute("x")
 
 
 async def test_an_inner_agent_acts_for_the_outer_callers_principal() -> None:

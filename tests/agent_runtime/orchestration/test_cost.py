@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +30,15 @@ from agent_runtime import (
     Principal,
     Resume,
     SessionManager,
+    Spending,
+    SqliteLedger,
     StoreTimeout,
 )
 from agent_runtime.models.model_call import believable
 from agent_runtime.models.request import input_bound
+from agent_runtime.monitoring.ledger import Account, Amount, SpendLabels
 from agent_runtime.monitoring.ledger_trips import flush
+from agent_runtime.monitoring.purse import Purse
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 1000}})  # 0.0001 and 0.001 USD a token
@@ -242,6 +247,49 @@ async def test_a_ledger_that_cannot_be_asked_refuses() -> None:
     agent = make([say("one")], Budget("tenant", usd=1), ledger=Out())
     with pytest.raises(BudgetUnavailable, match="no answer"):
         await agent.execute(call())
+
+
+async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(tmp_path: Path) -> None:
+    ledger, account = SqliteLedger(tmp_path / "ledger.db"), Account("tenant=acme/total", 1_000_000, None)
+    purse = Purse(ledger, (account,), SpendLabels("acme", "", "t", "m"), "run", Spending())
+    amount = Amount(400_000, 10)
+
+    async def one() -> int:
+        try:
+            draw = await purse.adraw(amount, amount)
+        except BudgetExceeded:
+            return 0
+        await asyncio.sleep(0.01)
+        purse.end(draw, draw.granted, None)
+        return draw.granted.micro_usd
+
+    spent = sum(await asyncio.gather(*(one() for _ in range(10))))
+    await purse.close()
+    balance = ledger.call("balances")[account.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (spent, 0)
+    assert 0 < spent <= 1_000_000
+    await ledger.aclose()
+
+
+async def test_spending_is_kept_when_its_writing_is_cancelled_again() -> None:
+    class Slow(MemoryLedger):
+        instant = False
+
+        async def acall(self, operation: str, *args: Any) -> Any:
+            await asyncio.sleep(0.2)
+            return self.call(operation, *args)
+
+    ledger = Slow()
+    agent = make([say("one")], ledger=ledger)
+    running = asyncio.create_task(agent.execute(call()))
+    await asyncio.sleep(0.1)
+    for _ in range(3):
+        running.cancel()
+        await asyncio.sleep(0.02)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await flush(ledger)
+    assert [spend.calls for spend in report(agent)] == [1]
 
 
 async def test_a_lost_answer_is_given_back_with_the_next_trip() -> None:

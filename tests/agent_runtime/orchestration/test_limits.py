@@ -34,7 +34,7 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.monitoring.rate_limits import Window
-from agent_runtime.monitoring.slots import MemorySlots, RedisSlots, Slot
+from agent_runtime.monitoring.slots import MemorySlots, RedisSlots, Slot, slots_of
 from agent_runtime.monitoring.windows import MemoryWindows, RedisWindows
 from agent_runtime.orchestration.middleware import compose, fallback
 from agent_runtime.testing import ScriptedChatModel, say
@@ -104,6 +104,9 @@ async def test_each_of_many_limits_counts_and_a_refused_call_counts_in_none(stor
         await layer.process(call("ada"), core)
     assert failed.value.limit == "2/minute per user"
     assert 50 < failed.value.retry_after_s <= 60
+    layer = RateLimitMiddleware("3/minute per template; 1/minute per user", store.windows)
+    assert [await passed(layer, call("ada", agent="b")) for _ in range(5)] == [True, *[False] * 4]
+    assert [await passed(layer, call(user, agent="b")) for user in ("bob", "eve", "zoe")] == [True, True, False]
 
 
 async def test_names_cannot_be_made_to_look_like_others(store: LimitStore) -> None:
@@ -161,6 +164,36 @@ def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.Monk
             assert theirs.hit(item, "k") is ((await windows.acquire([window])).refused is None)
 
     asyncio.run(run())
+
+
+async def test_a_caller_whose_window_is_empty_and_who_is_refused_harms_nobody() -> None:
+    now = [0.0]
+    layer = RateLimitMiddleware("5 per 10 seconds per user; 6/hour per tenant", MemoryWindows(lambda: now[0]))
+    for user in "abcdef":
+        assert await passed(layer, call(user))
+    now[0] = 20.0
+    assert not await passed(layer, call("f"))
+    for moment in (20.0, 40.0, 1e6):
+        now[0] = moment
+        assert await passed(layer, call("z", "zoo"))
+
+
+async def test_slots_that_a_slow_store_took_are_given_back(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "ANSWER_WITHIN_S", 0.1)
+    slots = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False)
+    acquire = slots.acquire
+
+    async def late(wanted: Any, holder: str) -> Any:
+        answer = await acquire(wanted, holder)
+        await asyncio.sleep(0.3)
+        return answer
+
+    layer = ConcurrencyMiddleware([ConcurrencyLimit(1)], slots)
+    monkeypatch.setattr(slots, "acquire", late)
+    await layer.process(call(), core)
+    assert layer.degraded
+    assert await acquire(slots_of(layer.limits, call()), "another") is None
+    await slots.aclose()
 
 
 async def test_memory_forgets_callers_that_are_gone() -> None:

@@ -94,7 +94,9 @@ class ConcurrencyMiddleware(Middleware):
         loop = asyncio.get_running_loop()
         until, look_s = loop.time() + self._wait_s, FIRST_LOOK_S
         while True:
-            store, taken, full = await self._fallback.asked(lambda store, share: _take(store, slots, holder, share))
+            store, taken, full = await self._fallback.asked(
+                lambda store, share: _take(store, slots, holder, share), lambda store: store.release(slots, holder)
+            )
             if full is None:
                 return store, taken
             left_s = until - loop.time()

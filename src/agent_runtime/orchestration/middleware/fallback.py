@@ -36,8 +36,13 @@ class Fallback(Generic[Store]):
         self.degraded, self._ask_at = False, 0.0
         self._in_process = type(store) is type(local)  # nothing to fall back from
 
-    async def asked(self, ask: Callable[[Any, int], Awaitable[Any]]) -> Any:
-        """The answer of the store, or of the local one when it is out. `ask(store, share)`: one in `share` is ours."""
+    async def asked(
+        self, ask: Callable[[Any, int], Awaitable[Any]], undo: Callable[[Any], Awaitable[Any]] | None = None
+    ) -> Any:
+        """The answer of the store, or of the local one when it is out. `ask(store, share)`: one in `share` is ours.
+
+        `undo(store)` takes back what a store that did not answer in time may have done.
+        """
         if self._in_process:
             return await ask(self.store, 1)
         if self.degraded and time.monotonic() < self._ask_at:
@@ -48,6 +53,8 @@ class Fallback(Generic[Store]):
                 answer = await ask(self.store, 1)
         except (StoreError, TimeoutError) as error:
             self._turned(True, f"{type(error).__name__}: {error}")
+            if undo is not None:
+                await undo(self.store)
             return await ask(self.local, self._processes)
         self._turned(False, "")
         return answer
