@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,6 +79,8 @@ def budgets(url: str | None, style: str) -> None:
 
 def grouped(spends: Iterable[tuple[int, Any]], by: tuple[str, ...]) -> list[dict[str, Any]]:
     """Sums of a ledger's report by label or day, dearest first."""
+    from datetime import UTC, datetime
+
     found: dict[tuple[str, ...], dict[str, int]] = {}
     for hour, spend in spends:
         labels = {**spend.labels._asdict(), "day": f"{datetime.fromtimestamp(hour, UTC):%Y-%m-%d}"}
@@ -117,6 +116,8 @@ def _usd(micro_usd: int) -> str:
 
 
 def _moment(text: str, option: str) -> float:
+    from datetime import UTC, datetime
+
     if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d)?)?", text):
         form = {10: "%Y-%m-%d", 13: "%Y-%m-%dT%H", 16: "%Y-%m-%dT%H:%M"}[len(text)]
         try:
@@ -131,6 +132,9 @@ def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> Non
     if style == "json":
         click.echo(json.dumps([{name: row[name] for name in names} for row in rows], ensure_ascii=False))
     elif style == "csv":
+        import csv
+        import io
+
         made = io.StringIO()
         writer = csv.DictWriter(made, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()

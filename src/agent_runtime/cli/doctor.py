@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,6 @@ import click
 
 from agent_runtime.cli.state import open_keys, open_ledger, open_sessions, settings
 from agent_runtime.errors import AgentRuntimeError
-from agent_runtime.redaction import SECRETS
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
 
@@ -21,6 +19,8 @@ PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTR
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(*, as_json: bool) -> int:
     """Check Python, settings, provider keys and stores. Exits 1 when something does not work; shows no secret."""
+    from agent_runtime.redaction import SECRETS
+
     shown = settings().shown()
     checks: list[dict[str, Any]] = [
         {"check": name, "ok": ok, "detail": SECRETS.text(detail)} for name, ok, detail in _checks()
@@ -36,6 +36,8 @@ def doctor(*, as_json: bool) -> int:
 
 
 def _checks() -> Iterator[tuple[str, bool, str]]:
+    import platform
+
     yield "python", True, platform.python_version()
     present = [name for name in PROVIDER_KEYS if os.environ.get(name)]
     yield "provider keys", True, ", ".join(present) or "none: the offline stand-in answers"

@@ -33,7 +33,6 @@ from agent_runtime.errors import (
     Unauthenticated,
     UnknownComponent,
 )
-from agent_runtime.redaction import SECRETS
 
 COMPLETE_VAR = "_AGENT_RUNTIME_COMPLETE"
 
@@ -64,6 +63,8 @@ def cli() -> None:
     Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,
     5 timeout, 6 refused by a limit or a budget, 7 interrupted (a person is awaited), 130 Ctrl-C.
     """
+    from agent_runtime.redaction import SECRETS
+
     SECRETS.add_environment()
     settings()  # a wrong one ends every command before it does anything
 
@@ -84,6 +85,12 @@ for command in (run, chat, sessions, keys, cost, doctor, validate, templates, sc
     cli.add_command(command)
 
 
+def _redacted(error: BaseException) -> str:
+    from agent_runtime.redaction import SECRETS
+
+    return SECRETS.text(str(error))
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line; ends the process with the documented exit code."""
     try:
@@ -95,14 +102,12 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except (AgentRuntimeError, OSError, KeyboardInterrupt) as error:
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else SECRETS.text(str(error))
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else _redacted(error)
         click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
         code = exit_code(error)
     except Exception as error:
         if os.environ.get("AGENT_RUNTIME_TRACEBACK"):
             raise
-        click.echo(
-            f"{click.style('error:', fg='red')} internal: {type(error).__name__}: {SECRETS.text(str(error))}", err=True
-        )
+        click.echo(f"{click.style('error:', fg='red')} internal: {type(error).__name__}: {_redacted(error)}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import secrets
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from agent_runtime.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
     from agent_runtime.monitoring import Ledger
     from agent_runtime.sessions import SessionManager
+    from agent_runtime.settings import Settings
 
 
 @cache
 def settings() -> Settings:
     """The settings of this process; raises ConfigurationError."""
+    from agent_runtime.settings import read_settings
+
     return read_settings()
 
 
@@ -63,6 +63,8 @@ def open_keys(url: str | None = None) -> ApiKeys:
 
 
 def _own_pepper(path: Path) -> str:
+    import secrets
+
     from agent_runtime.secret_files import read_secret_file
 
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

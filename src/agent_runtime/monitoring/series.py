@@ -52,7 +52,9 @@ class Series:
 
     def observe(self, seconds: float, *values: object) -> None:
         """Count one observation of a histogram."""
-        cell = self.cell(*values)
+        cell = self._known.get(values)
+        if cell is None:
+            cell = self._new(values)
         cell[0] += seconds
         cell[bisect_left(self.bounds, seconds) + 1] += 1
 
