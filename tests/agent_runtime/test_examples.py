@@ -33,6 +33,7 @@ def load(name: str) -> Any:
 EXPECTED = {
     "chain": "4 messages.*16:00",
     "embed": "North.*per.*tokens, 0 USD|North.*tokens, 0 USD",
+    "governed": r"tokens.*unauthenticated: .*rate_limited: .*tenant=acme/day=.*of 100000 tokens.*runs_total",
     "graph_node": "is 24|The count",
     "own_graph": "Draft 3 about: the new opening hours.*run_start.*run_end",
     "stopwatch": r"[0-9a-f-]{36} \d+\.\d{3} s.*two years",
