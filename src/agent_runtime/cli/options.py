@@ -31,11 +31,15 @@ class AgentOptions:
     def seats(self) -> dict[str, Any]:
         """What every agent of the command line is made with, whatever its template says."""
         from agent_runtime.cli.state import open_ledger, settings
-        from agent_runtime.monitoring import Budget, configure_logging
+        from agent_runtime.monitoring import Budget, configure_logging, open_limits
 
         configure_logging(settings().log_level, settings().log_format)
-        usd = self.budget or settings().budget
-        return {"ledger": open_ledger(self.ledger), "budgets": [] if usd is None else [Budget("run", usd=usd)]}
+        usd, shared = self.budget or settings().budget, settings().limits or "memory:"
+        return {
+            "ledger": open_ledger(self.ledger),
+            "budgets": [] if usd is None else [Budget("run", usd=usd)],
+            "limits": open_limits(shared, processes=settings().processes),
+        }
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +87,17 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
     if not options.quiet:
         _note_model(options.model or (template.spec.model.id if template.spec.model else ""))
     inputs = _values(template.inputs.get("properties", {}), options.inputs)
-    return factory.create_from_template(options.agent, inputs, **overrides)
+    executor = factory.create_from_template(options.agent, inputs, **overrides)
+    return _as_operator(executor) if template.spec.runtime.auth.require else executor
+
+
+def _as_operator(executor: AgentExecutor) -> AgentExecutor:
+    """Who runs commands here owns the state directory, and could make a key for anything."""
+    import getpass
+
+    from agent_runtime.types import Principal
+
+    return executor.with_caller(principal=Principal(getpass.getuser(), scopes=frozenset({"*"})))
 
 
 def seconds(text: str, option: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,20 @@ def test_a_run_is_recorded_and_a_budget_stops_it(home: Path, monkeypatch: pytest
     assert row["calls"] >= 1
     run("run", "searcher", "opening hours", "-q", "--budget", "0.01")  # the stand-in is free
     run("run", "searcher", "x", "--budget", "-1", code=1)
+
+
+def test_limits_are_shared_by_commands_and_a_right_is_the_operators(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str
+) -> None:
+    template = tmp_path / "t.yaml"
+    template.write_text(
+        "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
+        "spec: {model: 'offline:', runtime: {auth: {require: [finance]}, rate_limits: [1/hour]}}\n"
+    )
+    monkeypatch.setenv("AGENT_RUNTIME_LIMITS", f"{redis_url}?prefix={uuid.uuid4().hex}")
+    settings.cache_clear()
+    run("run", str(template), "hi", "-q")
+    assert "1/hour" in run("run", str(template), "hi", "-q", code=6)
 
 
 def test_the_doctor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
