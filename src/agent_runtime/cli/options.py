@@ -93,11 +93,9 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
 
 def _as_operator(executor: AgentExecutor) -> AgentExecutor:
     """Who runs commands here owns the state directory, and could make a key for anything."""
-    import getpass
-
     from agent_runtime.types import Principal
 
-    return executor.with_caller(principal=Principal(getpass.getuser(), scopes=frozenset({"*"})))
+    return executor.with_caller(principal=Principal("operator", scopes=frozenset({"*"})))
 
 
 def seconds(text: str, option: str) -> float:
