@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,6 @@ from agent_runtime.monitoring.prices import PRICES, PriceTable
 if TYPE_CHECKING:
     from agent_runtime.models.run import Run
     from agent_runtime.monitoring.holds import Draw
-    from agent_runtime.monitoring.purse import Purse
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +68,20 @@ class ModelGate:
         """
         if (worst := self._worst(request)) is None:
             return self._admitted(request, None)
-        with _refusing(request.run) as purse:
-            draw = purse.draw(worst.amount(worst.least_output), worst.amount(worst.most_output))
+        try:
+            draw = request.run.purse.draw(*worst.range())  # type: ignore[union-attr]  # there is one: it has limits
+        except CallError as error:
+            raise request.run.owner_of(error).refuse(error) from error.__cause__
         return self._capped(request, worst, draw)
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
         """`open` for async callers."""
         if (worst := self._worst(request)) is None:
             return self._admitted(request, None)
-        with _refusing(request.run) as purse:
-            draw = await purse.adraw(worst.amount(worst.least_output), worst.amount(worst.most_output))
+        try:
+            draw = await request.run.purse.adraw(*worst.range())  # type: ignore[union-attr]
+        except CallError as error:
+            raise request.run.owner_of(error).refuse(error) from error.__cause__
         return self._capped(request, worst, draw)
 
     def _worst(self, request: ModelRequest) -> Quote | None:
@@ -131,13 +132,3 @@ class ModelGate:
             raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
         if limits.tokens is not None and used.total_tokens >= limits.tokens:
             raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
-
-
-@contextmanager
-def _refusing(run: Run) -> Iterator[Purse]:
-    """The run's purse, whose refusals stop the run whose budget it is."""
-    assert run.purse is not None  # noqa: S101 - what the call costs was asked because there is one
-    try:
-        yield run.purse
-    except CallError as error:
-        raise run.owner_of(error).refuse(error) from error.__cause__

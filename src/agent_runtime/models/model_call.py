@@ -12,7 +12,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langgraph.errors import GraphBubbleUp
 
 from agent_runtime.models.run import LEDGER
-from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend
+from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend, SpendLabels
 from agent_runtime.types import Usage
 from agent_runtime.usage import TOKEN_COUNTS
 
@@ -123,12 +123,19 @@ class ModelCall:
         held = 0 if self._draw is None else self._draw.granted.micro_usd
         cost = ours.cost_usd
         micro_usd = held if cost is None else int((cost * MICRO).to_integral_value(ROUND_CEILING))
+        tenant, user, template, _ = purse.labels
         spend = Spend(
-            purse.labels._replace(model=f"{self.provider}:{self._requested}"),
-            **{name: getattr(ours, name) for name in TOKEN_COUNTS},
-            micro_usd=0 if cost is None else micro_usd,
-            estimated=int(ours.estimated),
-            unknown=int(cost is None),
+            SpendLabels(tenant, user, template, f"{self.provider}:{self._requested}"),
+            1,
+            ours.input_tokens,
+            ours.output_tokens,
+            ours.cache_read_tokens,
+            ours.cache_write_tokens,
+            ours.reasoning_tokens,
+            ours.audio_tokens,
+            0 if cost is None else micro_usd,
+            int(ours.estimated),
+            int(cost is None),
         )
         return Amount(micro_usd, ours.total_tokens), spend
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -67,8 +67,7 @@ def _cap_of(kind: type[BaseChatModel]) -> str | None:
     return next((name for name in CAPS if name in kind.model_fields), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """What a request costs at most: for its input, and for each token of output; and how much output is wanted."""
 
     input_tokens: int
@@ -81,6 +80,10 @@ class Quote:
         """The worst case with so much output."""
         pico_usd = self.input_pico_usd + self.output_pico_usd * output
         return Amount(-(-pico_usd * MICRO // PICO), self.input_tokens + output)
+
+    def range(self) -> tuple[Amount, Amount]:
+        """What has to be granted at least, and what is wanted."""
+        return self.amount(self.least_output), self.amount(self.most_output)
 
     def affordable_output(self, granted: Amount) -> int:
         """How many tokens of output what was granted pays for."""

@@ -155,15 +155,16 @@ class Ledger(ABC):
 
     def unwritten(self) -> list[Ending]:
         """Take what is kept."""
-        kept: deque[Ending] = self._kept()
         found: list[Ending] = []
+        if not (kept := self._kept()):
+            return found
         while kept and len(found) < WRITTEN_AT_ONCE:
             found.append(kept.popleft())
         return found
 
     def _kept(self) -> deque[Ending]:
-        kept: deque[Ending] = self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT))
-        return kept
+        kept: deque[Ending] | None = self.__dict__.get("_endings_kept")
+        return self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT)) if kept is None else kept
 
 
 OPERATIONS: dict[str, str] = {

@@ -53,16 +53,17 @@ class Price:
         long_writes = counts["cache_write_1h_tokens"]
         if min(*counts.values(), plain_in, plain_out, parts_in[1] - long_writes) < 0:
             return None
-        return (
-            plain_in * self.input
-            + parts_in[0] * self.cache_read
-            + (parts_in[1] - long_writes) * self.cache_write
-            + long_writes * self.cache_write_1h
-            + parts_in[2] * self.input_audio
-            + plain_out * self.output
-            + parts_out[0] * self.output_audio
-            + parts_out[1] * self.reasoning
+        charged = (
+            (plain_in, self.input),
+            (parts_in[0], self.cache_read),
+            (parts_in[1] - long_writes, self.cache_write),
+            (long_writes, self.cache_write_1h),
+            (parts_in[2], self.input_audio),
+            (plain_out, self.output),
+            (parts_out[0], self.output_audio),
+            (parts_out[1], self.reasoning),
         )
+        return sum((count * rate for count, rate in charged if count), Decimal(0))
 
     def __post_init__(self) -> None:
         highest_input = max(self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio)

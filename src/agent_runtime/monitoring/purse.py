@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
 from agent_runtime.errors import BudgetExceeded, BudgetUnavailable, StoreError
 from agent_runtime.monitoring.holds import Draw, Hold, RunBudget, minus, plus
@@ -26,11 +26,18 @@ from agent_runtime.monitoring.ledger import (
     Spend,
     SpendLabels,
 )
-from agent_runtime.monitoring.ledger_trips import Steps, aasked, asked, asking
+from agent_runtime.monitoring.ledger_trips import aasked, asked
 from agent_runtime.monitoring.spending import Spending
 
 LOG = logging.getLogger("agent_runtime.budgets")
 LOG.addHandler(logging.NullHandler())
+
+
+class Trip(NamedTuple):
+    """What the ledger is asked."""
+
+    endings: list[Ending]
+    reservation: Reservation | None
 
 
 class Purse:
@@ -58,12 +65,13 @@ class Purse:
         on_charge: Callable[[tuple[Charge, ...]], None] | None = None,
     ) -> None:
         self.labels, self.spending, self.ledger = labels, spending, ledger
-        self.own_accounts = frozenset(a.key for a in accounts)
-        around = () if parent is None else parent.accounts
-        self.accounts: tuple[Account, ...] = (*accounts, *(a for a in around if a.key not in self.own_accounts))
-        own = () if run_limits == (None, None) else (RunBudget(*run_limits),)
-        self.own_run_budgets = own
-        self.run_budgets: tuple[RunBudget, ...] = (*own, *(() if parent is None else parent.run_budgets))
+        self.own_accounts = self.accounts = accounts
+        self.own_run_budgets = () if run_limits == (None, None) else (RunBudget(*run_limits),)
+        self.run_budgets: tuple[RunBudget, ...] = self.own_run_budgets
+        if parent is not None:
+            own = {a.key for a in accounts}
+            self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))
+            self.run_budgets = (*self.own_run_budgets, *parent.run_budgets)
         self._operation_id, self._on_charge = operation_id, on_charge
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
         self._holds: dict[str, Hold] = {}
@@ -84,84 +92,89 @@ class Purse:
 
     def owns(self, account: str) -> bool:
         """Whether a refusal's account is this purse's own, and not one of those around it."""
-        return account in self.own_accounts or (account == "run" and bool(self.own_run_budgets))
+        return any(a.key == account for a in self.own_accounts) or (account == "run" and bool(self.own_run_budgets))
 
     # -- drawing -------------------------------------------------------------------------------------------
 
     def draw(self, least: Amount, wanted: Amount) -> Draw:
         """Reserve for one model call; blocks for the ledger. Raises BudgetExceeded, BudgetUnavailable."""
-        with _unavailable(), closing(self._draw(least, wanted)) as steps:
-            return asked(self.ledger, steps)  # type: ignore[no-any-return]
+        granted, hold, trip = self._planned(least, wanted)
+        if trip is None:
+            return Draw(granted, hold)
+        with self._undone_if_lost(trip, granted):
+            answer = asked(self.ledger, *trip)
+        return self._drawn(trip, granted, answer)
 
     async def adraw(self, least: Amount, wanted: Amount) -> Draw:
         """`draw` for async callers. Cancelled while it waits it holds nothing for longer than until the call's end."""
         if self.ledger.instant:
             return self.draw(least, wanted)
-        with _unavailable(), closing(self._draw(least, wanted)) as steps:  # closed: the run's own budget is given back
-            return await aasked(self.ledger, steps)  # type: ignore[no-any-return]
+        granted, hold, trip = self._planned(least, wanted)
+        if trip is None:
+            return Draw(granted, hold)
+        with self._undone_if_lost(trip, granted):
+            answer = await aasked(self.ledger, *trip)
+        return self._drawn(trip, granted, answer)
 
-    def _draw(self, least: Amount, wanted: Amount) -> Steps:
-        granted = self._from_run_budgets(least, wanted)
-        hold: Hold | None = None
-        done = False
-        try:
-            if self.accounts:
-                hold = self._with_room(granted)
-                if hold is None:
-                    hold = yield from self._reserved(least, granted)
-                    granted = self._within(hold, granted)
-            done = True
-        finally:
-            if not done:
-                self._release(granted)
-        return Draw(granted, hold)
-
-    def _from_run_budgets(self, least: Amount, wanted: Amount) -> Amount:
+    def _planned(self, least: Amount, wanted: Amount) -> tuple[Amount, Hold | None, Trip | None]:
+        """What the run's own budgets grant, and a hold with room for it, or what the ledger has to be asked."""
         with self._lock:
-            granted = wanted
-            for budget in self.run_budgets:
-                found = budget.grant(least, granted)
-                if found is None:
-                    raise self._exceeded_run(budget)
-                granted = found
-            for budget in self.run_budgets:
-                budget.held = plus(budget.held, granted)
-        return granted
-
-    def _with_room(self, wanted: Amount) -> Hold | None:
-        with self._lock:
+            granted = self._from_run_budgets(least, wanted) if self.run_budgets else wanted
+            if not self.accounts:
+                return granted, None, None
             for hold in self._holds.values():
-                if hold.has(wanted):
+                if hold.has(granted):
                     hold.calls += 1
-                    hold.drawn = plus(hold.drawn, wanted)
-                    return hold
-        return None
-
-    def _reserved(self, least: Amount, wanted: Amount) -> Generator[Any, Answer, Hold]:
-        with self._lock:
+                    hold.drawn = plus(hold.drawn, granted)
+                    return granted, hold, None
             self._number += 1
-            operation_id = f"{self._operation_id}:{self._number}"
             for idle in [h for h in self._holds.values() if not h.calls]:
                 self._retire(idle)
-            endings = self._to_end.copy()
-        slab = Amount(wanted.micro_usd * self.spending.slab_calls, wanted.tokens * self.spending.slab_calls)
-        ttl_s = self.spending.hold_ttl_s
+            calls = self.spending.slab_calls
+            slab = Amount(granted.micro_usd * calls, granted.tokens * calls)
+            operation_id = f"{self._operation_id}:{self._number}"
+            reservation = Reservation(operation_id, self.accounts, least, slab, self.spending.hold_ttl_s)
+            return granted, None, Trip(self._to_end.copy(), reservation)
+
+    def _from_run_budgets(self, least: Amount, wanted: Amount) -> Amount:
+        granted = wanted
+        for budget in self.run_budgets:
+            found = budget.grant(least, granted)
+            if found is None:
+                raise self._exceeded_run(budget)
+            granted = found
+        for budget in self.run_budgets:
+            budget.held = plus(budget.held, granted)
+        return granted
+
+    @contextmanager
+    def _undone_if_lost(self, trip: Trip, granted: Amount) -> Iterator[None]:
+        """When the answer does not come, what it may hold is given back with the next trip."""
         try:
-            answer = yield from asking(endings, Reservation(operation_id, self.accounts, least, slab, ttl_s))
-        except BaseException:
-            with self._lock:  # the answer did not come: what it may hold is given back with the next trip
-                self._to_end.append(Ending(operation_id, NOTHING))
+            yield
+        except BaseException as error:
+            assert trip.reservation is not None  # noqa: S101 - only those are asked here
+            with self._lock:
+                self._to_end.append(Ending(trip.reservation.operation_id, NOTHING))
+            self._release(granted)
+            if isinstance(error, StoreError):
+                raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
             raise
-        with self._lock:
-            self._to_end = [e for e in self._to_end if e not in endings]
+
+    def _drawn(self, trip: Trip, granted: Amount, answer: Answer) -> Draw:
+        if trip.endings:
+            with self._lock:
+                self._to_end = [e for e in self._to_end if e not in trip.endings]
         self._charged(answer.charges)
         if answer.granted is None:
+            self._release(granted)
             assert answer.refusal is not None  # noqa: S101 - the ledger's contract
             raise self._exceeded(answer.refusal)
-        hold = Hold(operation_id, answer.granted, calls=1)
+        assert trip.reservation is not None  # noqa: S101 - it was asked for
+        hold = Hold(trip.reservation.operation_id, answer.granted, calls=1)
         with self._lock:
-            self._holds[operation_id] = hold
-        return hold
+            self._holds[hold.operation_id] = hold
+        return Draw(self._within(hold, granted), hold)
 
     def _within(self, hold: Hold, wanted: Amount) -> Amount:
         granted = Amount(min(wanted.micro_usd, hold.granted.micro_usd), min(wanted.tokens, hold.granted.tokens))
@@ -223,7 +236,7 @@ class Purse:
 
     async def _write(self, endings: list[Ending]) -> None:
         try:
-            answer: Answer = await aasked(self.ledger, asking(endings, None))
+            answer: Answer = await aasked(self.ledger, endings, None)
         except StoreError as error:
             self.ledger.keep(endings)
             LOG.error("the spending of %s could not be written yet: %s", self._operation_id, error)
@@ -254,14 +267,6 @@ class Purse:
             tokens,
             pauses=self.spending.on_exhausted == "pause",
         )
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
 
 
 def _usd(micro_usd: int) -> Decimal:

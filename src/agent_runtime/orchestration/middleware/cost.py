@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("agent_runtime.budgets")
 MAX_REMEMBERED = 10_000
+
+
+Watched: TypeAlias = tuple[Account, tuple[float, ...]]
+
+
+class _Known(NamedTuple):
+    """The accounts of a caller, until when they are those, and the shares of each at which to warn."""
+
+    accounts: tuple[Account, ...]
+    until: float
+    watched: Mapping[str, Watched]
+
+
+NO_ACCOUNTS = _Known((), float("inf"), {})
 
 
 class CostTrackingMiddleware(Middleware):
@@ -57,54 +72,54 @@ class CostTrackingMiddleware(Middleware):
         self._run_limits = run_limits(self.budgets)
         self._needs_accounts = any(budget.scope != "run" for budget in self.budgets)
         self._by_session = any(budget.scope == "session" for budget in self.budgets)
-        self._known: dict[Caller, tuple[tuple[Account, ...], float]] = {}
+        self._known: dict[Caller, _Known] = {}
         self._warn_at: dict[tuple[str, str], tuple[float, ...]] = {(b.scope, b.per): b.warn_at for b in self.budgets}
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call with a purse of its own."""
         caller = caller_of(context)
-        accounts = self._accounts_of(caller) if self._needs_accounts else ()
-        purse = self._purse(context, caller, accounts)
+        purse = self._purse(context, caller, self._accounts_of(caller) if self._needs_accounts else NO_ACCOUNTS)
         try:
             return await next_call(context.with_purse(purse))
         finally:
             await purse.close()
 
-    def _accounts_of(self, caller: Caller) -> tuple[Account, ...]:
+    def _accounts_of(self, caller: Caller) -> _Known:
         now, caller = time.time(), caller if self._by_session else caller._replace(session=None)
         known = self._known.get(caller)
-        if known is None or known[1] <= now:  # a period has ended
+        if known is None or known.until <= now:  # a period has ended
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             accounts = accounts_of(self.budgets, caller, now)
             until = min((a.ends_at for a in accounts if a.ends_at is not None), default=float("inf"))
-            known = self._known[caller] = (accounts, until)
-        return known[0]
+            watched = {a.key: (a, self._warn_at.get(_kind(a.key), ())) for a in accounts}
+            known = self._known[caller] = _Known(accounts, until, watched)
+        return known
 
-    def _purse(self, context: AgentContext, caller: Caller, accounts: tuple[Account, ...]) -> Purse:
+    def _purse(self, context: AgentContext, caller: Caller, known: _Known) -> Purse:
         around = current_run.get()
         parent = None if around is None else around.purse
         if parent is not None and parent.ledger is not self.ledger and parent.accounts:
             raise ConfigurationError("an agent and the agents that it calls keep their budgets in one ledger")
         return Purse(
             self.ledger,
-            accounts,
+            known.accounts,
             SpendLabels(caller.tenant, caller.user, caller.template, ""),
             context.run_id,
             self.spending,
             run_limits=self._run_limits,
             parent=parent,
-            on_charge=lambda charges: self._charged(accounts, charges),
+            on_charge=partial(self._charged, known.watched),
         )
 
-    def _charged(self, accounts: tuple[Account, ...], charges: tuple[Charge, ...]) -> None:
-        limits = {account.key: account for account in accounts}
+    def _charged(self, watched: Mapping[str, Watched], charges: tuple[Charge, ...]) -> None:
         for charge in charges:
-            if (account := limits.get(charge.key)) is None:
+            if charge.key not in watched:
                 continue
+            account, shares = watched[charge.key]
             if self._on_charge is not None:
                 self._on_charge(account, charge)
-            for share in self._warn_at.get(_kind(charge.key), ()):
+            for share in shares:
                 pairs = (
                     (account.limit_micro_usd, charge.spent.micro_usd, charge.amount.micro_usd),
                     (account.limit_tokens, charge.spent.tokens, charge.amount.tokens),
