@@ -137,7 +137,7 @@ MUTANTS = [
     Mutant("registered secrets are not masked", "redaction.py", "            text = self._known.sub(MASK, text)\n", "            pass\n", f"{CANARY} -k traceback"),
     Mutant("encoded secrets are not masked", "redaction.py", "    for shift in range(3):", "    for shift in range(0):", f"{REDACTION} -k every_form"),
     Mutant("extra fields are not masked", f"{MONEY}/logs.py", "json.dumps(self._redactor.value(made)", "json.dumps(made", "monitoring/test_logs.py -k redacted"),
-    Mutant("a hanging sink stalls its caller", f"{MONEY}/logs.py", "self._lines.put_nowait(self.format(record))", "self._lines.put(self.format(record), timeout=1)", "monitoring/test_logs.py -k hangs"),
+    Mutant("a hanging sink stalls its caller", f"{MONEY}/logs.py", "self._lines.put_nowait(line)", "self._lines.put(line, timeout=1)", "monitoring/test_logs.py -k hangs"),
     Mutant("metrics grow without bound", f"{MONEY}/series.py", "if len(self._cells) >= self._max - 1 and shown not in self._cells:", "if False:", f"{METRICS} -k fifty_thousand"),
     Mutant("secrets in labels", f"{MONEY}/series.py", "SECRETS.text(str(value))[:MAX_LABEL]", "str(value)[:MAX_LABEL]", f"{METRICS} -k labels"),
     Mutant("a misspelt setting is ignored", "settings.py", '            problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")\n', "", "test_settings.py -k at_once"),

@@ -72,12 +72,19 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; tracebacks are part of it."""
-        return self._redactor.text(self._inner.format(record))
+        try:
+            return self._redactor.text(self._inner.format(record))
+        except Exception as error:  # noqa: BLE001 - logging would print the record's arguments as they are
+            return _unformatted(record, error)
 
 
 def redact(handler: logging.Handler, redactor: Redactor = SECRETS) -> None:
     """Make a handler of the application write no secret. Its formatter is where everything passes."""
     handler.setFormatter(RedactingFormatter(handler.formatter, redactor))
+
+
+def _unformatted(record: logging.LogRecord, error: Exception) -> str:
+    return f"a log record could not be formatted ({type(error).__name__}): {record.pathname}:{record.lineno}"
 
 
 def _broken(text: str) -> bool:
@@ -119,11 +126,13 @@ class LogSink(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Format the record and leave it to the thread."""
         try:
-            self._lines.put_nowait(self.format(record))
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - logging would print the record's arguments as they are
+            line = self.format(logging.makeLogRecord({"name": record.name, "msg": _unformatted(record, error)}))
+        try:
+            self._lines.put_nowait(line)
         except queue.Full:
             self.dropped += 1
-        except Exception:  # noqa: BLE001 - logging's contract: a bad record never harms the caller
-            self.handleError(record)
         if self._thread is None:
             with self._start:
                 if self._thread is None:

@@ -87,6 +87,17 @@ def test_tracebacks_and_arguments_are_redacted() -> None:
     assert secret not in stream.getvalue()
 
 
+def test_a_record_that_cannot_be_formatted_shows_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    sink, handler = LogSink(stream), logging.StreamHandler(stream)
+    redact(handler)
+    for each in (sink, handler):
+        each.handle(logging.makeLogRecord({"msg": "%d", "args": ("dummy-canary-4711",), "pathname": "here.py"}))
+    assert sink.drain()
+    assert stream.getvalue().count("could not be formatted (TypeError): here.py") == 2
+    assert "canary" not in stream.getvalue() + "".join(capsys.readouterr())
+
+
 class Hanging(io.StringIO):
     def __init__(self) -> None:
         super().__init__()
