@@ -143,6 +143,7 @@ MUTANTS = [
     Mutant("a misspelt setting is ignored", "settings.py", '            problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")\n', "", "test_settings.py -k at_once"),
     Mutant("a secret everybody may read", "secret_files.py", "if mode & stat.S_IROTH:", "if False:", "test_settings.py -k secret_files"),
     Mutant("holds of parallel calls are freed by each other", f"{MONEY}/purse.py", "            return granted, None, Trip(self._to_end.copy(), reservation)\n", "            self._to_end.append(Ending(operation_id, NOTHING))\n            return granted, None, Trip(self._to_end[:-1], reservation)\n", f"{COST} -k parallel_model_calls"),
+    Mutant("a lapsed reservation is charged and held", f"{MONEY}/ledger_book.py", "            self._charge(known, Amount(-known.amount.micro_usd, -known.amount.tokens), NOTHING, [])\n", "", f"{LEDGERS} -k 'after_its_lease and sqlite'"),
     Mutant("a reservation after its end is granted", f"{MONEY}/ledger_book.py", 'if known.state == "held":', "if True:", f"{LEDGERS} -k 'after_its_end and sqlite'"),
     Mutant("a rotation undoes a revocation", "auth/key_stores.py", "        same = self._keys.get(old.id) == old\n", "        same = True\n", f"{KEYS} -k 'undo and memory'"),
     Mutant("an order switches a guard off", "pipeline.py", "    names = _with_enforced(list(names), configured)\n", "", f"{AUTH} -k guard"),

@@ -94,7 +94,10 @@ class Book:
         if (known := self._pages.operation(asked.operation_id)) is not None:
             if known.state == "held":
                 return known.amount, None  # the answer was lost: the same again
-            return None, self._refusal(asked.accounts[0].key)  # it came too late: nothing is held for it any more
+            if known.state == "settled":  # it came after its own end: nothing is held for it any more
+                return None, self._refusal(asked.accounts[0].key)
+            # Its lease ended before it was asked for again, so nothing was sent for what it was charged.
+            self._charge(known, Amount(-known.amount.micro_usd, -known.amount.tokens), NOTHING, [])
         usd, tokens = asked.wanted
         balances: list[tuple[str, Balance]] = []
         for account in asked.accounts:

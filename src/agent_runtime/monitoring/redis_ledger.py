@@ -113,8 +113,13 @@ local id = nextArg()
 if id == '' then return {'', #swept, charges} end
 local ttl, leastUsd, leastTokens = nextArg(), tonumber(nextArg()), tonumber(nextArg())
 local usd, tokens, count = tonumber(nextArg()), tonumber(nextArg()), tonumber(nextArg())
-local state, knownUsd, knownTokens = operation(id)
+local state, knownUsd, knownTokens, knownKeys = operation(id)
 if state == 'h' then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens), charges} end
+if state == 'x' then -- its lease ended before it was asked for again: nothing was sent for what it was charged
+  charge(knownKeys, 0 - knownUsd, 0 - knownTokens, 0, 0, false)
+  redis.call('HDEL', operations, id)
+  redis.call('ZREM', done, id)
+end
 local names, rows = {}, {}
 local function refused(key, b)
   return {'refused', key .. ' ' .. table.concat({int(b[1]), int(b[3]), int(b[2]), int(b[4])}, ' '), charges}
@@ -122,7 +127,7 @@ end
 for n = 1, count do
   local key, limit, limitTokens, ending = nextArg(), nextArg(), nextArg(), nextArg()
   local b = balance(key)
-  if state then return refused(key, b) end -- it came too late: nothing is held for it any more
+  if state == 's' then return refused(key, b) end -- it came after its own end: nothing is held for it any more
   if limit ~= '-' then usd = math.min(usd, tonumber(limit) - b[1] - b[2]) end
   if limitTokens ~= '-' then tokens = math.min(tokens, tonumber(limitTokens) - b[3] - b[4]) end
   if usd < leastUsd or tokens < leastTokens then

@@ -109,6 +109,21 @@ async def test_a_reservation_that_comes_after_its_end_is_refused(ledger: Ledger)
     assert balance is None or balance.held_micro_usd == 0
 
 
+async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(ledger: Ledger) -> None:
+    account = Account("tenant=acme/total", 1000, None)
+    late = Reservation("late", (account,), Amount(1, 1), Amount(600, 10), 0.05)
+    assert (await transact(ledger, [], late)).granted == Amount(600, 10)
+    await asyncio.sleep(0.1)
+    await ledger.acall("sweep")
+    assert (await ledger.acall("balances"))[account.key].spent_micro_usd == 600
+    assert (await transact(ledger, [], late._replace(ttl_s=60.0))).granted == Amount(600, 10)
+    balance = (await ledger.acall("balances"))[account.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (0, 600)
+    await transact(ledger, [Ending("late", Amount(200, 5))])
+    balance = (await ledger.acall("balances"))[account.key]
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 0)
+
+
 async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
     for _ in range(3):
         assert (await transact(ledger, [], asked("a", (600, 100)))).granted == (600, 100)
