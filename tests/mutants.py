@@ -148,6 +148,7 @@ MUTANTS = [
     Mutant("a rotation undoes a revocation", "auth/key_stores.py", "        same = self._keys.get(old.id) == old\n", "        same = True\n", f"{KEYS} -k 'undo and memory'"),
     Mutant("an order switches a guard off", "pipeline.py", "    names = _with_enforced(list(names), configured)\n", "", f"{AUTH} -k guard"),
     Mutant("a secret stands at the cut", "redaction.py", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT", f"{REDACTION} -k cut"),
+    Mutant("a lost cancellation stays lost", "stores/redis_connection.py", "if task is not None and task.cancelling() > cancelled:", "if False:", f"{PROCESSES} -k client_loses"),
     Mutant("bus grows without bound", "event_bus/bus.py", "deque(maxlen=buffer)", "deque()", "event_bus/test_bus.py -k drops_the_oldest"),
 ]  # fmt: skip
 

@@ -89,12 +89,12 @@ class Turns:
 
     @asynccontextmanager
     async def _renewed(self, lease: Lease) -> AsyncIterator[None]:
-        holder, lost = asyncio.current_task(), asyncio.Event()
+        holder, lost, over = asyncio.current_task(), asyncio.Event(), asyncio.Event()
         assert holder is not None  # noqa: S101
 
         async def renew() -> None:
             loop, until = asyncio.get_running_loop(), asyncio.get_running_loop().time() + self.lease_s
-            while loop.time() < until:
+            while loop.time() < until and not over.is_set():
                 await asyncio.sleep(self.lease_s / 3)
                 try:
                     if not await self._records.acall("renew", lease, self.lease_s):
@@ -102,8 +102,9 @@ class Turns:
                 except StoreError:
                     continue  # until the lease has run out for certain
                 until = loop.time() + self.lease_s
-            lost.set()
-            holder.cancel()
+            if not over.is_set():
+                lost.set()
+                holder.cancel()
 
         renewing = asyncio.create_task(renew(), name=f"lease of {lease.thread}")
         try:
@@ -113,6 +114,7 @@ class Turns:
                 raise StaleWriter("the lease of the session was lost: this turn stood still for too long") from None
             raise
         finally:
+            over.set()  # whatever the cancellation meets inside a store: the turn must not wait for its lease for ever
             renewing.cancel()
             await asyncio.wait({renewing})
 

@@ -110,6 +110,16 @@ class RedisConnection:
 
     async def arun(self, steps: Steps) -> Any:
         """`run` for async callers."""
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
+        try:
+            return await self._arun(steps)
+        finally:
+            # redis-py sends by `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as it ends.
+            if task is not None and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+
+    async def _arun(self, steps: Steps) -> Any:
         loop = asyncio.get_running_loop()
         slots = self._slots.get(loop) or self._slots.setdefault(loop, asyncio.Semaphore(self._max_connections))
         await self._wait_for(slots)

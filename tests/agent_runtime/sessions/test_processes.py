@@ -16,6 +16,7 @@ from tests.agent_runtime.sessions.conftest import open_manager
 
 from agent_runtime import SessionBusy, StaleWriter
 from agent_runtime.sessions.records import Guard
+from agent_runtime.stores import RedisConnection, redis_connection
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
@@ -96,6 +97,44 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(sh
                 with pytest.raises(StaleWriter):
                     await slow.checkpointer.records.acall("save_writes", "default:s", "", "1", [], guard, None)
             assert not await slow.checkpointer.records.acall("renew", lease, 1.0)
+
+
+async def test_a_cancellation_that_a_client_loses_is_not_lost(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = RedisConnection(redis_url)
+
+    async def losing(steps: Any, client: Any) -> Any:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            return b"sent"  # as `asyncio.wait_for` does on Python 3.11 when it is cancelled just as it ends
+
+    monkeypatch.setattr(redis_connection, "adriven", losing)
+    asking = asyncio.create_task(connection.arun(iter(())))  # type: ignore[arg-type]
+    await asyncio.sleep(0.2)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await connection.arun(iter(()))  # type: ignore[arg-type]
+    await connection.aclose()
+
+
+async def test_cancelled_redis_calls_end(redis_url: str) -> None:
+    async with open_manager(f"{redis_url}?prefix={uuid.uuid4().hex}") as manager:
+        records = manager.checkpointer.records
+        lease = await records.acall("acquire", "default:s", "me", 60)
+
+        async def renew() -> None:
+            while True:
+                await records.acall("renew", lease, 60)
+
+        for number in range(300):
+            renewing = asyncio.create_task(renew())
+            await asyncio.sleep(0.0005 + number % 7 * 0.0001)
+            renewing.cancel()
+            done, _ = await asyncio.wait({renewing}, timeout=5)
+            assert done, f"cancelled in vain at {number}"
 
 
 async def test_a_turn_whose_lease_is_lost_is_stopped(shared_url: str) -> None:
