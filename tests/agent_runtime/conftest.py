@@ -27,6 +27,9 @@ def _no_secret_in_any_output(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     os.environ[VARIABLE] = CANARY  # for child processes too
     SECRETS.add_environment()
     folder = tmp_path_factory.getbasetemp()
+    os.environ["AGENT_RUNTIME_HOME"] = str(
+        folder / "home"
+    )  # commands record here, not in the home of who runs the suite
     root, handler = logging.getLogger(), logging.FileHandler(folder / "suite.log")
     redact(handler)
     root.addHandler(handler)
