@@ -30,6 +30,7 @@ from agent_runtime import (
     RateLimited,
     RateLimitMiddleware,
     RuntimeMetrics,
+    SessionManager,
     open_limits,
     parse_template,
 )
@@ -364,3 +365,15 @@ async def test_what_waits_in_a_layer_is_its_queue() -> None:
     await asyncio.gather(*running)
     assert b'agent_runtime_waiting{layer="concurrency"} 0.0' in metrics.render()
     assert b'agent_runtime_layer_seconds_count{layer="concurrency"} 5.0' in metrics.render()
+
+
+async def test_a_call_that_waits_for_its_sessions_turn_holds_no_slot() -> None:
+    factory = AgentFactory(session_manager=SessionManager(), concurrency=[ConcurrencyLimit(2)])
+    model = ScriptedChatModel(script=lambda m: say("ok"), delay_s=0.2)
+    factory.register_model("slow", model)
+    head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"
+    agent = factory.create_agent(parse_template(f"{head}metadata: {{name: t}}\nspec: {{model: slow}}\n"))
+    sessions = ("one", "one", "one", "two")  # two of them wait for the first; the last finds the second slot
+    results = await asyncio.gather(*(agent.execute(AgentContext("x", session_id=name)) for name in sessions))
+    assert [result.output for result in results] == ["ok"] * 4
+    await factory.__aexit__()
