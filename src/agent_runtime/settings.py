@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.monitoring.logs import LEVELS
 from agent_runtime.redaction import SECRETS
 from agent_runtime.secret_files import read_secret_file
 
 PREFIX = "AGENT_RUNTIME_"
 FILE_VAR = f"{PREFIX}CONFIG"
 MIN_SECRET_BYTES = 32
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 OTHER_VARIABLES = frozenset({FILE_VAR, f"{PREFIX}TRACEBACK"})
 
 

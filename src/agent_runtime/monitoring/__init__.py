@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from agent_runtime.lazy import imported_late
 
 if TYPE_CHECKING:
     from agent_runtime.monitoring.budgets import Budget
@@ -73,9 +74,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'agent_runtime.monitoring' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"agent_runtime.monitoring.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_late(__name__, _HOME)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,6 @@ from agent_runtime.orchestration.middleware.fallback import Fallback
 if TYPE_CHECKING:
     from agent_runtime.event_bus import EventBus
     from agent_runtime.types import AgentContext, AgentResult, Handler
-
-LOG = logging.getLogger("agent_runtime.limits")
 
 
 class RateLimitMiddleware(Middleware):
