@@ -58,16 +58,21 @@ class Row:
     unit: str = "x"
     goal: float | None = None
     note: str = ""
+    at_least: bool = False
+    """The bar is a floor: more is better."""
 
     @property
     def missed(self) -> bool:
-        return self.bar is not None and self.value > self.bar
+        return self.bar is not None and not self._meets(self.bar)
+
+    def _meets(self, bar: float) -> bool:
+        return self.value >= bar if self.at_least else self.value <= bar
 
     def line(self) -> str:
         verdict = "stated" if self.bar is None else "MISSED" if self.missed else "ok"
         if self.goal is not None and not self.missed:
-            verdict = "ok, goal met" if self.value <= self.goal else "ok, goal missed"
-        bar = "" if self.bar is None else f"<= {self.bar:g}"
+            verdict = "ok, goal met" if self._meets(self.goal) else "ok, goal missed"
+        bar = "" if self.bar is None else f"{'>=' if self.at_least else '<='} {self.bar:g}"
         goal = "" if self.goal is None else f" (goal {self.goal:g})"
         return f"{self.what:<66} {self.value:>9.3f} {self.unit:<6} {bar + goal:<22} {verdict}  {self.note}".rstrip()
 

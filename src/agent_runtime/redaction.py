@@ -86,6 +86,19 @@ class Redactor:
             return masked[: max(0, min(MAX_TEXT, len(masked) - MARGIN))] + " [cut]"
         return self._masked(text)
 
+    def suspects(self, text: str) -> bool:
+        """Whether something in `text` may have to be masked: one look at a large one before `whole` walks through it."""
+        known = self._known is not None and self._known.search(text)
+        return bool(known or _FORMS.search(text) or _IN_ADDRESS.search(text) or _NAMED.search(text))
+
+    def whole(self, value: Any) -> Any:
+        """JSON data with every text masked, none cut: for what must be read again by a program."""
+        if isinstance(value, str):
+            return self._masked(value)
+        if isinstance(value, dict):
+            return {self._masked(key): self.whole(each) for key, each in value.items()}
+        return [self.whole(each) for each in value] if isinstance(value, list) else value
+
     def _masked(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(MASK, text)

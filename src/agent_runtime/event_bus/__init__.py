@@ -1,5 +1,8 @@
-"""One place that hears everything: publish never waits, every subscriber has a bounded buffer of its own."""
+"""One ordered log of what happens, and those who listen to it."""
 
-from agent_runtime.event_bus.bus import Event, EventBus, Subscription
+from agent_runtime.event_bus.bus import EventBus
+from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_types import EVENT_TYPES, EventType
+from agent_runtime.event_bus.subscription import Filter, Subscription
 
-__all__ = ["Event", "EventBus", "Subscription"]
+__all__ = ["EVENT_TYPES", "Event", "EventBus", "EventType", "Filter", "Subscription"]

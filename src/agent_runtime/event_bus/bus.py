@@ -1,145 +1,279 @@
-"""The in-memory event bus."""
+"""EventBus: the in-memory log of what happens, and everybody who listens to it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
+import uuid
 from collections import deque
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import Self
 
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.event_bus.event import Event, current_cause, set_cause, set_depth, set_seq, set_source
+from agent_runtime.event_bus.event_types import check_type
+from agent_runtime.event_bus.subscription import POLICIES, EventHandler, Filter, Group, Policy, Subscription
+
+MAX_STREAMS = 100_000
+"""Streams whose counters are kept; one that was not used while as many others were begins at 1 again."""
 
 
-@dataclass(slots=True)
-class Event:
-    """An envelope: `type` is dotted (`model.end`), `data` what happened, `time_s` Unix wall-clock seconds."""
+class EventBus:
+    """One ordered log in one process. `publish` is a plain call from any thread: it never waits.
 
-    type: str
-    data: Any = None
-    run_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    time_s: float = field(default_factory=time.time)
-
-
-class Subscription:
-    """One subscriber's view: `async with bus.subscribe("model.*") as events: async for event in events: ...`.
-
-    When the buffer is full the oldest event makes room and `dropped` counts it: a slow subscriber loses
-    its own events and never slows the publisher. Iteration ends when the bus or the subscription closes and
-    the buffer is empty. Cancelling a waiting `async for` loses no event.
+    Args:
+        retain: how many of the last events are kept for those who come later, or come back.
+        source: this bus's name in the events; a random one by default. With `seq` it names an event for ever.
     """
 
-    def __init__(self, bus: EventBus, pattern: str, buffer: int) -> None:
-        self.pattern, self.dropped = pattern, 0
-        self._bus = bus
-        self._events: deque[Event] = deque(maxlen=buffer)
-        self._matches: dict[str, bool] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready = asyncio.Event()
-        self._thread = 0
+    def __init__(self, *, retain: int = 4096, source: str | None = None) -> None:
+        if retain < 0:
+            raise ConfigurationError(f"retain is a number of events, not {retain}")
+        self.source = source or f"bus-{uuid.uuid4().hex[:12]}"
+        self.lock = threading.Lock()
+        self.published = 0
+        self._log: deque[Event] = deque(maxlen=retain)
+        self._groups: dict[Filter, Group] = {}
+        self._routes: dict[str, tuple[Group, ...]] = {}  # by type, of the groups that want it whosever it is
+        self._keyed: dict[str, tuple[Group, ...]] = {}  # by the session, run or tenant that a group wants
+        self._seqs: dict[str, int] = {}
+        self._older_seqs: dict[str, int] = {}
+        self._dropped_by_closed = 0
+        self._tasks: dict[asyncio.Task[None], Subscription] = {}
         self._closed = False
 
-    def push(self, event: Event) -> None:
-        """Take `event` if its type matches the pattern. Any thread; never waits."""
-        matches = self._matches.get(event.type)
-        if matches is None:
-            matches = self._matches[event.type] = fnmatchcase(event.type, self.pattern)
-        if not matches:
+    # -- publishing ----------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether an event goes anywhere; a publisher may skip making one when nobody listens and nothing is kept."""
+        return bool(self._groups or self._log.maxlen) and not self._closed
+
+    @property
+    def dropped(self) -> int:
+        """Events lost to full buffers, over all subscribers, closed ones included."""
+        subscriptions = [each for group in list(self._groups.values()) for each in list(group.members)]
+        return self._dropped_by_closed + sum(each.dropped for each in subscriptions)
+
+    def publish(self, event: Event) -> Event:
+        """Stamp `event` with its source and place, keep it, and hand it to every matching subscriber.
+
+        Any thread; never waits, never raises for a subscriber's sake. Returns the event. One that has a `seq` (it comes
+        from elsewhere) keeps it. After `close` it goes nowhere. Raises ConfigurationError for an unknown type.
+        """
+        lock = self.lock
+        lock.acquire()  # `with` takes twice as long, and this is the way of every token
+        try:
+            if not event.seq:
+                self._stamp(event)
+            route = self._routes.get(event.type)
+            if route is None:
+                route = self._route(event.type)
+            self.published += 1
+            self._log.append(event)
+            for group in route:
+                group.push(event)
+            if self._keyed:
+                self._push_keyed(event)
+        finally:
+            lock.release()
+        return event
+
+    async def apublish(self, event: Event) -> Event:
+        """`publish`, once every subscriber with the policy `block` has room for it; the one way in that may wait."""
+        while True:
+            blocking = [each for group in list(self._groups.values()) for each in group.checked]
+            full = [s for s in blocking if s.policy == "block" and s.full and s.group.filter.matches(event)]
+            if not full:
+                return self.publish(event)
+            await full[0].room()
+
+    def stamp(self, event: Event) -> Event:
+        """Give `event` its place in its stream without handing it to anybody."""
+        with self.lock:
+            self._stamp(event)
+        return event
+
+    def _stamp(self, event: Event) -> None:
+        stream = event.stream if event.tenant is not None else event.session_id or event.run_id or ""
+        seq = self._seqs.get(stream)
+        if seq is None:
+            seq = self._older_seqs.pop(stream, 0)
+            if len(self._seqs) >= MAX_STREAMS // 2:
+                self._older_seqs, self._seqs = self._seqs, {}
+        self._seqs[stream] = seq = seq + 1
+        set_seq(event, seq)
+        set_source(event, self.source)
+        cause = current_cause.get()
+        if cause is not None and event.cause is None:
+            set_cause(event, cause.event_id)
+            set_depth(event, cause.depth)
+
+    def _route(self, event_type: str) -> tuple[Group, ...]:
+        check_type(event_type)
+        wanted = [g for f, g in self._groups.items() if f.key is None and f.wants(event_type)]
+        route = self._routes[event_type] = tuple(wanted)
+        return route
+
+    def _push_keyed(self, event: Event) -> None:
+        for key in {event.session_id, event.run_id, event.tenant}:
+            for group in () if key is None else self._keyed.get(key, ()):
+                if group.filter.concerns(event) and group.wants(event.type):
+                    group.push(event)
+
+    # -- listening -----------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        *patterns: str,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        tenant: str | None = None,
+        after: int | None = None,
+        buffer: int = 1000,
+        policy: Policy = "drop_oldest",
+        handler: EventHandler | None = None,
+        name: str = "",
+    ) -> Subscription:
+        """Listen to the types that match one of `patterns` (`fnmatch`: `llm.*`; all by default), from now on.
+
+        Args:
+            patterns: of types.
+            session_id: only events of this session.
+            run_id: only events of this run.
+            tenant: only events of this tenant.
+            after: begin with the retained events of the session or run whose `seq` is above this, without loss or
+                repetition before the ones that follow; a `bus.gap` first when some are not retained any more.
+            buffer: how many events wait for this subscriber at most.
+            policy: for an event without room: `drop_oldest` makes room, `drop_newest` loses it, `block` lets `apublish`
+                wait (and loses it where a plain `publish` cannot).
+            handler: called with every event: an async function on this loop, a plain one in a thread of its own.
+            name: of the handler, in logs.
+
+        Raises ConfigurationError for values that cannot work, and RuntimeError for an async handler without a loop.
+        """
+        if buffer < 1:
+            raise ConfigurationError(f"buffer must be at least 1, not {buffer}")
+        if policy not in POLICIES:
+            raise ConfigurationError(f"policy is one of {', '.join(POLICIES)}, not '{policy}'")
+        if after is not None and session_id is None and run_id is None:
+            raise ConfigurationError("after counts within a session or run: say which")
+        wanted = Filter(patterns or ("*",), session_id, run_id, tenant)
+        with self.lock:
+            backlog = [] if after is None else self._after(wanted, after)
+            subscription = self._join(wanted, buffer, policy, backlog)
+        if handler is not None:
+            subscription.handle_with(handler, name or getattr(handler, "__qualname__", type(handler).__name__))
+        return subscription
+
+    def _join(self, wanted: Filter, buffer: int, policy: Policy, backlog: list[Event]) -> Subscription:
+        group = self._groups.get(wanted)
+        if group is None:
+            group = Group(wanted)
+            if not self._closed:
+                self._groups[wanted] = group
+                self._index(wanted, group)
+        subscription = Subscription(self, group, buffer, policy, backlog)
+        subscription.closed = self._closed
+        group.members.append(subscription)
+        if policy == "drop_oldest":
+            group.appends.append(subscription.buffer.append)
+        else:
+            group.checked.append(subscription)
+        return subscription
+
+    def _index(self, wanted: Filter, group: Group) -> None:
+        key = wanted.key
+        if key is None:
+            self._routes.clear()
+        else:
+            self._keyed[key] = (*self._keyed.get(key, ()), group)
+
+    def remove(self, group: Group, subscription: Subscription) -> None:
+        """Forget a subscription; called by `Subscription.close`. Removing twice does nothing."""
+        with self.lock:
+            if subscription not in group.members:
+                return
+            group.members.remove(subscription)
+            if subscription in group.checked:
+                group.checked.remove(subscription)
+            else:
+                group.appends[:] = [s.buffer.append for s in group.members if s.policy == "drop_oldest"]
+            subscription.end = group.pushed
+            if subscription in group.sleeping:
+                group.sleeping.remove(subscription)
+            if not group.members:
+                self._forget(group)
+        self._dropped_by_closed += subscription.dropped
+
+    def _forget(self, group: Group) -> None:
+        if self._groups.get(group.filter) is not group:
             return
-        if len(self._events) == self._events.maxlen:
-            self.dropped += 1
-        self._events.append(event)
-        self._wake()
+        del self._groups[group.filter]
+        key = group.filter.key
+        if key is None:
+            self._routes.clear()
+        elif left := tuple(g for g in self._keyed[key] if g is not group):
+            self._keyed[key] = left
+        else:
+            del self._keyed[key]
+
+    # -- what was --------------------------------------------------------------------------------------------
+
+    def retained(self, *patterns: str, **of: str | None) -> list[Event]:
+        """The retained events that match, oldest first; `of`: session_id, run_id, tenant as in `subscribe`."""
+        wanted = Filter(patterns or ("*",), **of)
+        with self.lock:
+            return [event for event in self._log if wanted.matches(event)]
+
+    def _after(self, wanted: Filter, after: int) -> list[Event]:
+        own = [event for event in self._log if wanted.concerns(event)]
+        found = [event for event in own if event.seq > after and wanted.wants(event.type)]
+        if missed := self._missed(wanted, own, after):
+            data = {"missed": missed, "policy": "retention"}
+            gap = Event("bus.gap", data, wanted.run_id, wanted.session_id, tenant=wanted.tenant, source=self.source)
+            return [gap, *found]
+        return found
+
+    def _missed(self, wanted: Filter, own: list[Event], after: int) -> int:
+        if own:  # retained are the last ones, without holes
+            # A run inside a session does not begin at 1: what came before it is not its own.
+            whole = wanted.session_id is None and own[0].type == "run.start"
+            return 0 if whole else max(0, own[0].seq - after - 1)
+        name = wanted.session_id or wanted.run_id or ""
+        stream = name if wanted.tenant is None else f"{wanted.tenant}/{name}"
+        return max(0, self._seqs.get(stream, self._older_seqs.get(stream, 0)) - after)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def keep(self, task: asyncio.Task[None], subscription: Subscription) -> None:
+        """Hold a handler's task: the loop itself does not."""
+        self._tasks[task] = subscription
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     def close(self) -> None:
-        """Stop receiving; events already buffered can still be read."""
-        self._bus.remove(self)
-        self._closed = True
-        self._wake()
+        """End every subscription once what waits has been read. Later events go nowhere."""
+        with self.lock:
+            self._closed = True
+            self._routes.clear()
+        for group in list(self._groups.values()):
+            for subscription in list(group.members):
+                subscription.close()
 
-    def _wake(self) -> None:
-        if self._loop is None:  # nobody is iterating yet
-            return
-        if threading.get_ident() == self._thread:
-            self._ready.set()
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ready.set)
+    async def aclose(self, grace_s: float = 5.0) -> int:
+        """`close`, and let handlers finish what waits for `grace_s` seconds; returns how many events were left."""
+        tasks = {t: s for t, s in self._tasks.items() if t.get_loop() is asyncio.get_running_loop()}
+        self.close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+        undone = [task for task in tasks if not task.done()]
+        for task in undone:
+            task.cancel()
+        if undone:
+            await asyncio.wait(undone)
+        return sum(tasks[task].waiting for task in undone)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        while not self._events:
-            if self._closed:
-                raise StopAsyncIteration
-            self._ready.clear()
-            # A publisher in another thread may have appended between the check and the clear.
-            if not self._events and not self._closed:
-                await self._ready.wait()
-        return self._events.popleft()
-
-
-class EventBus:
-    """Publishes events to any number of subscribers, in memory, in one process.
-
-    `publish` is a plain call from any thread: it never waits and never raises for a subscriber's sake.
-    Each subscriber sees the events in the order in which they were published from one thread.
-    """
-
-    def __init__(self) -> None:
-        self._subscriptions: tuple[Subscription, ...] = ()  # replaced, not changed: publish reads it unlocked
-        self._lock = threading.Lock()
-        self.published = 0
-        self._dropped_by_closed = 0
-
-    @property
-    def active(self) -> bool:
-        """Whether anybody listens; a publisher may skip building an event when nobody does."""
-        return bool(self._subscriptions)
-
-    @property
-    def dropped(self) -> int:
-        """Events lost to full buffers, over all subscribers, closed ones included."""
-        return self._dropped_by_closed + sum(s.dropped for s in self._subscriptions)
-
-    def subscribe(self, pattern: str = "*", *, buffer: int = 1000) -> Subscription:
-        """Listen to event types that match `pattern` (`fnmatch`: `model.*`), from now on.
-
-        `buffer` is how many events wait for this subscriber at most. Raises ConfigurationError when it is
-        below 1.
-        """
-        if buffer < 1:
-            raise ConfigurationError(f"buffer must be at least 1, not {buffer}")
-        subscription = Subscription(self, pattern, buffer)
-        with self._lock:
-            self._subscriptions = (*self._subscriptions, subscription)
-        return subscription
-
-    def remove(self, subscription: Subscription) -> None:
-        """Forget a subscription; called by `Subscription.close`. Removing twice does nothing."""
-        with self._lock:
-            if subscription in self._subscriptions:
-                self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
-                self._dropped_by_closed += subscription.dropped
-
-    def publish(self, event: Event) -> None:
-        """Hand `event` to every matching subscriber's buffer. Any thread; never waits."""
-        self.published += 1
-        for subscription in self._subscriptions:
-            subscription.push(event)
-
-    def close(self) -> None:
-        """End every subscription once its buffer has been read."""
-        for subscription in self._subscriptions:
-            subscription.close()
+        await self.aclose()

@@ -28,7 +28,7 @@ async def test_a_full_buffer_drops_the_oldest_and_counts() -> None:
     bus = EventBus()
     async with bus.subscribe(buffer=3) as slow:
         for i in range(10):
-            bus.publish(Event("x", i))
+            bus.publish(Event("custom.x", i))
         assert (slow.dropped, bus.dropped) == (7, 7)
         assert [(await anext(slow)).data for _ in range(3)] == [7, 8, 9]
     assert bus.dropped == 7
@@ -40,13 +40,13 @@ async def test_a_waiting_subscriber_is_woken_also_from_another_thread() -> None:
     async with bus.subscribe() as events:
         waiting = asyncio.create_task(anext(events))
         await asyncio.sleep(0.01)
-        thread = threading.Thread(target=lambda: bus.publish(Event("x", 1)))
+        thread = threading.Thread(target=lambda: bus.publish(Event("custom.x", 1)))
         thread.start()
         assert (await asyncio.wait_for(waiting, 5)).data == 1
         thread.join()
         waiting = asyncio.create_task(anext(events))
         await asyncio.sleep(0)
-        bus.publish(Event("x", 2))
+        bus.publish(Event("custom.x", 2))
         assert (await asyncio.wait_for(waiting, 5)).data == 2
 
 
@@ -57,15 +57,15 @@ async def test_cancelling_a_wait_loses_no_event() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
-        bus.publish(Event("x", 1))
+        bus.publish(Event("custom.x", 1))
         assert (await anext(events)).data == 1
 
 
 async def test_leaving_a_subscription_ends_it_and_closing_twice_is_fine() -> None:
     bus = EventBus()
     async with bus.subscribe() as events:
-        bus.publish(Event("x", 1))
-    bus.publish(Event("x", 2))
+        bus.publish(Event("custom.x", 1))
+    bus.publish(Event("custom.x", 2))
     events.close()
     assert [e.data async for e in events] == [1]
 
@@ -81,7 +81,7 @@ def test_what_is_kept_is_always_the_newest_and_the_rest_is_counted(items: list[i
         bus = EventBus()
         events = bus.subscribe(buffer=size)
         for item in items:
-            bus.publish(Event("x", item))
+            bus.publish(Event("custom.x", item))
         bus.close()
         assert [e.data async for e in events] == items[-size:]
         assert events.dropped == max(0, len(items) - size)

@@ -1,0 +1,8 @@
+"""Where events last: one interface over memory, SQLite, Redis Streams, NATS JetStream and Kafka."""
+
+from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Stored
+from agent_runtime.event_bus.brokers.memory import MemoryBroker
+from agent_runtime.event_bus.brokers.opening import open_broker
+from agent_runtime.event_bus.brokers.sqlite import EventQuery, SqliteBroker
+
+__all__ = ["Broker", "Delivery", "EventQuery", "MemoryBroker", "SqliteBroker", "Stored", "open_broker"]

@@ -1,0 +1,88 @@
+"""What every broker is: a durable, ordered log of events with named groups of consumers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from agent_runtime.event_bus.event import Event
+
+Start: TypeAlias = Literal["earliest", "latest"]
+MAX_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An event in a broker's log; `position` is where it stands, an opaque text that `read(after=...)` takes."""
+
+    position: str
+    event: Event
+
+
+class Delivery:
+    """An event that was handed to a group, and stays the group's duty until `ack`.
+
+    `position` is as in `Stored`. `ack` says that it is handled; after a crash what was not acknowledged comes again.
+    """
+
+    __slots__ = ("_ack", "event", "position")
+
+    def __init__(self, event: Event, position: str, ack: Callable[[Delivery], Awaitable[None]]) -> None:
+        self.event, self.position, self._ack = event, position, ack
+
+    async def ack(self) -> None:
+        """Say that the event is handled. Raises StoreError; then it may come again. Again: does nothing."""
+        await self._ack(self)
+
+
+Deliveries: TypeAlias = AsyncIterator[Delivery]
+
+
+@runtime_checkable
+class Broker(Protocol):
+    """The seat for a broker. `agent_runtime.testing.broker_conformance` has the tests that each one passes.
+
+    - What `publish` has returned for is in the log, once it is there in the order in which it was given.
+    - Every group sees every event from its start on, each at least once. Within a stream the first deliveries are in
+      order; after a failure older ones may come again, and then all that follow them.
+    - At any time one consumer of a group has a stream: others of its name stand by, and take over when it is gone.
+    - `trim` removes nothing that a group has not acknowledged.
+    """
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Append stamped events, all or, when it raises, perhaps some: publishing the same again is safe.
+
+        Raises StoreError (StoreUnavailable, StoreTimeout, StoreFull), InputInvalid for an event that cannot be sent.
+        """
+
+    def consume(
+        self, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
+    ) -> AbstractAsyncContextManager[Deliveries]:
+        """Be a consumer of `group`: `async with broker.consume("audit") as deliveries: async for d in deliveries`.
+
+        `start` is where a new group begins; `prefetch` how many events may be unacknowledged at once. The iterator
+        waits for more and never ends; connections that are lost are made again. Leaving hands over to who stands by.
+        """
+
+    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+        """At most `limit` events behind the position `after` (None: from the oldest), without any group.
+
+        Waits up to `wait_s` for the first. Raises InputInvalid for a position that is none, StoreError.
+        """
+
+    async def lag(self, group: str) -> int:
+        """How many events the group has not acknowledged; of a group that is not there, all."""
+
+    async def trim(self, keep: int) -> int:
+        """Remove the oldest events beyond the last `keep`, up to what the slowest group has acknowledged.
+
+        Returns how many went. A broker whose server has a retention of its own (Kafka) removes nothing.
+        """
+
+    async def delete_group(self, group: str) -> None:
+        """Forget a group, so that it holds back no trim."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""

@@ -1,0 +1,174 @@
+"""One consumer of a group, for brokers whose groups are a lease, a place in the log, and acknowledgements."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol
+
+from agent_runtime.errors import StoreError
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, Start, Stored
+from agent_runtime.event_bus.brokers.positions import checked_group
+
+LOG = logging.getLogger("agent_runtime.events")
+MAX_PAUSE_S = 2.0
+
+
+class GroupLog(Protocol):
+    """What `GroupReader` asks of a broker. `owner` is a reader; a call of one that is not the group's does nothing."""
+
+    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+        """Become the group's reader, or stay it, for `lease_s` seconds; False when another one is."""
+
+    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
+        """Events behind `after`; with None, from the first that the group has not acknowledged. Waits for the first."""
+
+    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+        """Keep that `done` are acknowledged, and with them everything up to `floor`; False when another one reads."""
+
+    async def release(self, group: str, owner: str) -> None:
+        """Let another one read at once."""
+
+
+class LeasedGroups:
+    """What a broker with leased groups offers its consumers. `lease_s`: how long a silent consumer keeps a group."""
+
+    lease_s: float
+
+    def consume(
+        self: Any, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
+    ) -> AbstractAsyncContextManager[Deliveries]:
+        """See `Broker.consume`."""
+        return GroupReader(self, checked_group(group), start, prefetch, self.lease_s).deliveries()
+
+
+class GroupReader:
+    """Claims the group, fetches in order, and settles what was acknowledged.
+
+    When the lease is lost or the store fails, it begins again with what was not acknowledged: the same deliveries come
+    again, and the acknowledgement of an older one changes nothing.
+    """
+
+    def __init__(self, log: GroupLog, group: str, start: Start, prefetch: int, lease_s: float) -> None:
+        self._log, self._group, self._start, self._lease_s = log, group, start, lease_s
+        self._prefetch = prefetch
+        self._owner = uuid.uuid4().hex
+        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._open: dict[str, bool] = {}  # by position, in order: whether it is acknowledged
+        self._acked: list[str] = []
+        self._changed = asyncio.Event()
+        self._settling = asyncio.Lock()
+        self._after: str | None = None
+        self._claimed_s = 0.0
+        self._reading = False
+        self._round = 0  # one more each time that it begins again
+
+    @asynccontextmanager
+    async def deliveries(self) -> AsyncIterator[Deliveries]:
+        """The deliveries of this reader, for as long as the context lasts."""
+        task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
+        try:
+            yield self._iterate()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            with suppress(StoreError):
+                await self._settle()
+                await self._log.release(self._group, self._owner)
+
+    async def _iterate(self) -> AsyncIterator[Delivery]:
+        while True:
+            yield await self._ready.get()
+
+    async def _run(self) -> None:
+        pause_s = 0.02
+        while True:
+            try:
+                if await self._claim():
+                    await self._fetch()
+                    pause_s = 0.02
+                    continue
+            except StoreError as error:
+                LOG.warning("the group %s cannot be read, tried again in %.2f s: %s", self._group, pause_s, error)
+                self._begin_again()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_PAUSE_S, self._lease_s / 3)
+
+    async def _claim(self) -> bool:
+        now = time.monotonic()
+        if self._reading and now - self._claimed_s < self._lease_s / 3:
+            return True
+        mine = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
+        # A reader that slept longer than its lease may have been replaced, and be the reader again by now.
+        if not mine or (self._reading and now - self._claimed_s > self._lease_s):
+            self._begin_again()
+        self._reading, self._claimed_s = mine, now
+        return mine
+
+    def _begin_again(self) -> None:
+        self._reading, self._after = False, None
+        self._round += 1
+        self._open.clear()
+        self._acked.clear()
+        while not self._ready.empty():
+            self._ready.get_nowait()
+
+    async def _fetch(self) -> None:
+        room = self._prefetch - len(self._open)
+        if room <= 0:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s / 3):
+                    await self._changed.wait()
+            return
+        for stored in await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)):
+            self._after = stored.position
+            self._open[stored.position] = False
+            self._ready.put_nowait(Delivery(stored.event, stored.position, self._ack))
+
+    async def _ack(self, delivery: Delivery) -> None:
+        if self._open.get(delivery.position) is not False:
+            return  # of an earlier reading: it comes again, or has been acknowledged
+        self._open[delivery.position] = True
+        self._acked.append(delivery.position)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Send what is acknowledged. Who comes while a request is under way is served by the next one."""
+        while self._acked:
+            async with self._settling:
+                if not self._acked:
+                    return
+                done, self._acked = self._acked, []
+                floor, settled_round = self._floor(), self._round
+                try:
+                    mine = await self._log.settle(self._group, self._owner, done, floor)
+                except BaseException:
+                    if self._round == settled_round:
+                        self._acked = done + self._acked
+                    raise
+                if self._round == settled_round:
+                    if mine:
+                        self._forget(floor)
+                    else:
+                        self._begin_again()
+
+    def _floor(self) -> str | None:
+        floor = None
+        for position, acked in self._open.items():
+            if not acked:
+                break
+            floor = position
+        return floor
+
+    def _forget(self, floor: str | None) -> None:
+        while floor is not None and self._open:
+            position = next(iter(self._open))
+            del self._open[position]
+            if position == floor:
+                break
+        self._changed.set()

@@ -1,0 +1,272 @@
+"""A broker on NATS JetStream, through FastStream's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from faststream.nats import NatsBroker as FastStreamNats
+from nats import errors as nats_errors
+from nats.js import errors as js_errors
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+
+from agent_runtime.errors import ConfigurationError, InputInvalid, StoreTimeout, StoreUnavailable
+from agent_runtime.event_bus.brokers.broker import Start, Stored
+from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
+from agent_runtime.event_bus.brokers.positions import checked_group, number_of, stamped
+from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.event import Event
+from agent_runtime.redaction import SECRETS
+
+DUPLICATES_S = 600
+"""How long JetStream knows an event's id, and takes it only once."""
+
+
+class _Group:
+    """What this process knows of a group's entry in the bucket."""
+
+    __slots__ = ("lock", "revision", "seen_s", "value")
+
+    def __init__(self) -> None:
+        self.revision, self.seen_s, self.value = 0, 0.0, dict[str, Any]()
+        self.lock = asyncio.Lock()
+
+
+class NatsBroker(LeasedGroups):
+    """A `Broker` on one JetStream stream, with a key-value bucket for its groups. For one event loop.
+
+    FastStream connects. Events are sent and fetched by the client that it holds: its own subscribers start a task for
+    each message, which keeps no order.
+
+    Args:
+        url: `nats://HOST:PORT`, several separated by commas.
+        name: of the log: the stream is `agent_runtime_{name}`.
+        lease_s: how long a group stays with a consumer that says nothing.
+        timeout_s: for connecting and for each answer.
+    """
+
+    def __init__(self, url: str, *, name: str = "main", lease_s: float = 10.0, timeout_s: float = 5.0) -> None:
+        SECRETS.add_address(url)
+        self.lease_s, self._timeout_s = lease_s, timeout_s
+        self._stream = f"agent_runtime_{checked_group(name)}"
+        self._subject = f"{self._stream}.events"
+        self._broker = FastStreamNats(
+            [each.strip() for each in url.split(",")],
+            connect_timeout=int(timeout_s) or 1,
+            max_reconnect_attempts=2,
+            reconnect_time_wait=0,
+            logger=None,
+        )
+        self._js: Any = None
+        self._bucket: Any = None
+        self._opening = asyncio.Lock()
+        self._groups: dict[str, _Group] = {}
+        self._pulls: dict[str, tuple[Any, int]] = {}  # a reader's subscription, and the place it has come to
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """See `Broker.publish`. All are sent before the first acknowledgement is waited for."""
+        payload = [(event.id, encoded(event)) for event in stamped(events)]
+        async with self._client() as js:
+            limit = js._nc.max_payload
+            if large := [len(data) for _, data in payload if len(data) + 1024 > limit]:
+                raise InputInvalid(f"an event of {large[0]} bytes; this server takes {limit}", "data")
+            sent = [
+                await js.publish_async(self._subject, data, stream=self._stream, headers={"Nats-Msg-Id": _header(name)})
+                for name, data in payload
+            ]
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*sent)
+
+    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+        """See `Broker.read`."""
+        behind = 0 if after is None else number_of(after)
+        async with self._client() as js:
+            subscription = await self._pull(js, behind)
+            try:
+                return await self._fetched(js, subscription, limit, wait_s)
+            finally:
+                await _dropped(js, self._stream, subscription)
+
+    async def lag(self, group: str) -> int:
+        """See `Broker.lag`."""
+        async with self._client() as js:
+            state = (await js.stream_info(self._stream)).state
+            floor = (await self._entry(group)).value.get("floor", 0)
+            return int(state.last_seq) - max(int(floor), int(state.first_seq) - 1)
+
+    async def trim(self, keep: int) -> int:
+        """See `Broker.trim`."""
+        async with self._client() as js:
+            floors = [(await self._entry(name)).value.get("floor", 0) for name in await self._names()]
+            state = (await js.stream_info(self._stream)).state
+            up_to = min([int(state.last_seq) - max(keep, 0), *floors])
+            if up_to < state.first_seq:
+                return 0
+            await js.purge_stream(self._stream, seq=up_to + 1)
+            return int(state.messages) - int((await js.stream_info(self._stream)).state.messages)
+
+    async def delete_group(self, group: str) -> None:
+        """See `Broker.delete_group`."""
+        async with self._client():
+            with suppress(js_errors.NotFoundError):
+                await self._bucket.purge(group)
+            self._groups.pop(group, None)
+
+    async def aclose(self) -> None:
+        """See `Broker.aclose`."""
+        self._js = None
+        connection, self._broker._connection = self._broker._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                await connection.close()
+
+    # -- GroupLog ------------------------------------------------------------------------------------------
+
+    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+        """See `GroupLog.claim`. An entry that did not change for as long as the lease has lost its owner."""
+        known = self._groups.setdefault(group, _Group())
+        async with self._client() as js, known.lock:
+            await self._entry(group)
+            if not known.revision:
+                state = (await js.stream_info(self._stream)).state
+                floor = int(state.last_seq) if start == "latest" else max(0, int(state.first_seq) - 1)
+                return await self._change(group, known, {"owner": owner, "floor": floor})
+            if known.value["owner"] not in ("", owner) and time.monotonic() - known.seen_s < lease_s:
+                return False
+            return await self._change(group, known, {**known.value, "owner": owner})
+
+    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
+        """See `GroupLog.fetch`."""
+        async with self._client() as js:
+            behind = (await self._entry(group)).value.get("floor", 0) if after is None else number_of(after)
+            subscription, at = self._pulls.get(owner, (None, -1))
+            if subscription is None or at != behind:
+                subscription = await self._pull(js, behind)
+            self._pulls.pop(owner, None)  # what fails in between begins anew
+            found = await self._fetched(js, subscription, limit, wait_s)
+            self._pulls[owner] = (subscription, int(found[-1].position) if found else behind)
+            return found
+
+    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+        """See `GroupLog.settle`."""
+        known = self._groups.setdefault(group, _Group())
+        async with self._client(), known.lock:
+            if known.value.get("owner") != owner:
+                return False
+            if floor is None or int(floor) <= known.value["floor"]:
+                return True
+            return await self._change(group, known, {"owner": owner, "floor": int(floor)})
+
+    async def release(self, group: str, owner: str) -> None:
+        """See `GroupLog.release`."""
+        self._pulls.pop(owner, None)
+        known = self._groups.setdefault(group, _Group())
+        async with self._client(), known.lock:
+            if known.value.get("owner") == owner:
+                await self._change(group, known, {**known.value, "owner": ""})
+
+    # -- the server ----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        try:
+            async with asyncio.timeout(self._timeout_s * 4):
+                if self._js is None:
+                    async with self._opening:
+                        if self._js is None:
+                            await self._open()
+                yield self._js
+        except (TimeoutError, nats_errors.TimeoutError) as error:
+            await self._lost()
+            raise StoreTimeout(f"NATS did not answer in time ({error})") from error
+        except (nats_errors.Error, js_errors.Error, OSError) as error:
+            await self._lost()
+            raise StoreUnavailable(f"NATS cannot be used ({type(error).__name__}: {error})") from error
+
+    async def _lost(self) -> None:
+        self._pulls.clear()
+        await self.aclose()
+
+    async def _open(self) -> None:
+        await self._broker.connect()
+        js = self._broker.connection.jetstream(timeout=self._timeout_s)
+        wanted = StreamConfig(
+            name=self._stream, subjects=[self._subject], storage=StorageType.FILE, duplicate_window=DUPLICATES_S
+        )
+        try:
+            await js.add_stream(wanted)
+        except js_errors.BadRequestError as error:
+            if error.err_code != 10058:  # it is there, with settings of its operator's: those hold
+                raise ConfigurationError(f"the stream '{self._stream}' cannot be made: {error.description}") from error
+        self._bucket = await self._broker.key_value(f"{self._stream}_groups")
+        self._js = js
+
+    async def _pull(self, js: Any, behind: int) -> Any:
+        return await js.pull_subscribe(
+            self._subject,
+            stream=self._stream,
+            config=ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=behind + 1,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=30.0,
+                mem_storage=True,
+            ),
+        )
+
+    async def _fetched(self, js: Any, subscription: Any, limit: int, wait_s: float) -> list[Stored]:
+        try:
+            messages = await subscription.fetch(limit, timeout=max(wait_s, 0.25))
+        except (TimeoutError, nats_errors.TimeoutError):
+            if not js._nc.is_connected:
+                raise
+            return []
+        return [Stored(str(m.metadata.sequence.stream), from_cloud_event(m.data)) for m in messages]
+
+    async def _names(self) -> list[str]:
+        try:
+            names: list[str] = await self._bucket.keys()
+        except js_errors.NoKeysError:
+            return []
+        return names
+
+    async def _entry(self, group: str) -> _Group:
+        """What stands in the bucket, with the moment since which it has stood there."""
+        known = self._groups.setdefault(group, _Group())
+        try:
+            entry = await self._bucket.get(group)
+        except js_errors.KeyNotFoundError:
+            known.revision, known.value = 0, {}
+            return known
+        if entry.revision != known.revision:
+            known.revision, known.seen_s, known.value = entry.revision, time.monotonic(), json.loads(entry.value)
+        return known
+
+    async def _change(self, group: str, known: _Group, value: dict[str, Any]) -> bool:
+        """Write an entry if nobody else has meanwhile."""
+        content = json.dumps({**value, "at": time.time_ns()}).encode()
+        try:
+            if known.revision:
+                revision = await self._bucket.update(group, content, last=known.revision)
+            else:
+                revision = await self._bucket.create(group, content)
+        except js_errors.KeyWrongLastSequenceError:
+            await self._entry(group)
+            return False
+        known.revision, known.seen_s, known.value = revision, time.monotonic(), value
+        return True
+
+
+def _header(name: str) -> str:
+    """An id as a header can have it: in ASCII, on one line."""
+    return name if name.isascii() and name.isprintable() else name.encode("utf-8", "replace").hex()
+
+
+async def _dropped(js: Any, stream: str, subscription: Any) -> None:
+    with suppress(nats_errors.Error, js_errors.Error, TimeoutError):
+        await subscription.unsubscribe()
+        await js.delete_consumer(stream, subscription._consumer)

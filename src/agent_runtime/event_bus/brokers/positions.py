@@ -1,0 +1,35 @@
+"""Checks that every broker makes of what it is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from agent_runtime.errors import ConfigurationError, InputInvalid
+from agent_runtime.event_bus.event import Event
+
+_GROUP = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def checked_group(group: str) -> str:
+    """The name, if every broker can take it; raises ConfigurationError."""
+    if not _GROUP.fullmatch(group):
+        raise ConfigurationError(f"a group's name is 1 to 128 ASCII letters, digits, '_' and '-', not {group[:140]!r}")
+    return group
+
+
+def number_of(position: str) -> int:
+    """The number of a position; raises InputInvalid."""
+    if not position.isdecimal() or len(position) > 18:
+        raise InputInvalid(f"not a position of this log: {position[:40]!r}", "after")
+    return int(position)
+
+
+def stamped(events: Sequence[Event]) -> Sequence[Event]:
+    """The events, if each has been published by a bus, or has an id of its own; raises InputInvalid."""
+    for event in events:
+        if not event.seq and not event.own_id:
+            raise InputInvalid(
+                f"the event '{event.type}' has no place yet: publish it on an EventBus, or stamp it", "seq"
+            )
+    return events

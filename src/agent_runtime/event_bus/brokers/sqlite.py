@@ -1,0 +1,232 @@
+"""The event log in one SQLite file: the audit log, and a broker for the processes of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent_runtime.event_bus.brokers.broker import Start, Stored
+from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
+from agent_runtime.event_bus.brokers.positions import number_of, stamped
+from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.event import Event
+from agent_runtime.stores import SqliteFile
+
+POLL_S = 0.05
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS events (
+  position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, time_s REAL NOT NULL,
+  run_id TEXT, session_id TEXT, tenant TEXT, user_id TEXT, agent TEXT, event BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS events_run ON events (run_id, position) WHERE run_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_session ON events (session_id, position) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_type ON events (type, position);
+CREATE INDEX IF NOT EXISTS events_time ON events (time_s);
+CREATE TABLE IF NOT EXISTS event_groups (
+  name TEXT PRIMARY KEY, floor INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', until_s REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS trimmed (up_to INTEGER NOT NULL);
+CREATE TRIGGER IF NOT EXISTS events_unchanged BEFORE UPDATE ON events
+  BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
+  WHEN OLD.position > coalesce((SELECT max(up_to) FROM trimmed), 0)
+  BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
+"""
+_INSERT = (
+    "INSERT OR IGNORE INTO events (id, type, time_s, run_id, session_id, tenant, user_id, agent, event) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """What to look for in the log; everything that is given must hold.
+
+    `types` are patterns with `*` and `?`; `since_s` and `until_s` Unix seconds, both inclusive.
+    """
+
+    types: tuple[str, ...] = ()
+    run_id: str | None = None
+    session_id: str | None = None
+    tenant: str | None = None
+    user_id: str | None = None
+    agent: str | None = None
+    since_s: float | None = None
+    until_s: float | None = None
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The SQL condition and its values."""
+        parts, values = ["1"], list[Any]()
+        for name in ("run_id", "session_id", "tenant", "user_id", "agent"):
+            if (value := getattr(self, name)) is not None:
+                parts.append(f"{name} = ?")
+                values.append(value)
+        for sign, moment in ((">=", self.since_s), ("<=", self.until_s)):
+            if moment is not None:
+                parts.append(f"time_s {sign} ?")
+                values.append(moment)
+        if self.types:
+            parts.append("(" + " OR ".join(["type GLOB ?"] * len(self.types)) + ")")
+            values += self.types
+        return " AND ".join(parts), values
+
+
+class SqliteBroker(LeasedGroups, SqliteFile):
+    """A `Broker` in a SQLite file, and the audit log: appended to, queried, never changed.
+
+    Args:
+        path: the file.
+        lease_s: how long a group stays with a consumer that says nothing.
+        file: further settings of `SqliteFile`.
+    """
+
+    TABLES = _TABLES
+
+    def __init__(self, path: str, *, lease_s: float = 10.0, **file: Any) -> None:
+        super().__init__(path, **file)
+        self.lease_s = lease_s
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """See `Broker.publish`; the whole batch or nothing."""
+        await self.acall("append", [_row(event) for event in stamped(events)])
+
+    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+        """See `Broker.read`."""
+        return await self.query(EventQuery(), after=after, limit=limit, wait_s=wait_s)
+
+    async def query(
+        self,
+        wanted: EventQuery,
+        *,
+        after: str | None = None,
+        limit: int = 1000,
+        wait_s: float = 0.0,
+        last: bool = False,
+    ) -> list[Stored]:
+        """At most `limit` events that match, oldest first, behind `after`; with `last` the newest ones of them."""
+        behind, ends_s = 0 if after is None else number_of(after), time.monotonic() + wait_s
+        while True:
+            rows = await self.acall("select", wanted, behind, limit, last)
+            if rows or time.monotonic() >= ends_s:
+                return [Stored(str(position), from_cloud_event(event)) for position, event in rows]
+            await asyncio.sleep(POLL_S)  # another process may be the one that writes
+
+    async def count(self, wanted: EventQuery) -> int:
+        """How many events match."""
+        counted: int = await self.acall("count", wanted)
+        return counted
+
+    async def lag(self, group: str) -> int:
+        """See `Broker.lag`."""
+        behind: int = await self.acall("lag", group)
+        return behind
+
+    async def trim(self, keep: int) -> int:
+        """See `Broker.trim`."""
+        removed: int = await self.acall("trim", keep)
+        return removed
+
+    async def delete_group(self, group: str) -> None:
+        """See `Broker.delete_group`."""
+        await self.acall("delete_group", group)
+
+    # -- GroupLog ------------------------------------------------------------------------------------------
+
+    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+        """See `GroupLog.claim`."""
+        claimed: bool = await self.acall("claim", group, owner, start, lease_s)
+        return claimed
+
+    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
+        """See `GroupLog.fetch`."""
+        behind = after if after is not None else await self.acall("floor", group, owner)
+        return [] if behind is None else await self.read(behind, limit=limit, wait_s=wait_s)
+
+    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+        """See `GroupLog.settle`."""
+        mine: bool = await self.acall("settle", group, owner, int(floor or 0))
+        return mine
+
+    async def release(self, group: str, owner: str) -> None:
+        """See `GroupLog.release`."""
+        await self.acall("release", group, owner)
+
+    # -- on the connection ---------------------------------------------------------------------------------
+
+    def _append(self, rows: list[tuple[Any, ...]]) -> None:
+        with self._transaction() as db:
+            db.executemany(_INSERT, rows)
+
+    def _select(self, wanted: EventQuery, behind: int, limit: int, last: bool) -> list[Any]:
+        where, values = wanted.where()
+        order = "DESC" if last else "ASC"
+        sql = f"SELECT position, event FROM events WHERE position > ? AND {where} ORDER BY position {order} LIMIT ?"  # noqa: S608
+        rows = self._db.execute(sql, [behind, *values, limit]).fetchall()
+        return rows[::-1] if last else rows
+
+    def _count(self, wanted: EventQuery) -> int:
+        where, values = wanted.where()
+        found: int = self._db.execute(f"SELECT count(*) FROM events WHERE {where}", values).fetchone()[0]  # noqa: S608
+        return found
+
+    def _lag(self, group: str) -> int:
+        floor = self._db.execute("SELECT floor FROM event_groups WHERE name = ?", [group]).fetchone()
+        sql = "SELECT count(*) FROM events WHERE position > ?"
+        behind: int = self._db.execute(sql, [floor[0] if floor else 0]).fetchone()[0]
+        return behind
+
+    def _trim(self, keep: int) -> int:
+        with self._transaction() as db:
+            border = db.execute(
+                "SELECT position FROM events ORDER BY position DESC LIMIT 1 OFFSET ?", [max(keep, 0)]
+            ).fetchone()
+            slowest = db.execute("SELECT min(floor) FROM event_groups").fetchone()[0]
+            if border is None:
+                return 0
+            up_to = border[0] if slowest is None else min(border[0], slowest)
+            db.execute("DELETE FROM trimmed")
+            db.execute("INSERT INTO trimmed VALUES (?)", [up_to])
+            return db.execute("DELETE FROM events WHERE position <= ?", [up_to]).rowcount
+
+    def _delete_group(self, group: str) -> None:
+        self._db.execute("DELETE FROM event_groups WHERE name = ?", [group])
+
+    def _claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+        now = time.time()
+        with self._transaction() as db:
+            first = 0
+            if start == "latest":
+                first = db.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+            db.execute("INSERT OR IGNORE INTO event_groups (name, floor) VALUES (?, ?)", [group, first])
+            claimed = db.execute(
+                "UPDATE event_groups SET owner = ?, until_s = ? WHERE name = ? AND (owner IN ('', ?) OR until_s < ?)",
+                [owner, now + lease_s, group, owner, now],
+            )
+            return claimed.rowcount == 1
+
+    def _floor(self, group: str, owner: str) -> str | None:
+        sql = "SELECT floor FROM event_groups WHERE name = ? AND owner = ?"
+        found = self._db.execute(sql, [group, owner]).fetchone()
+        return None if found is None else str(found[0])
+
+    def _settle(self, group: str, owner: str, floor: int) -> bool:
+        sql = "UPDATE event_groups SET floor = max(floor, ?) WHERE name = ? AND owner = ?"
+        return self._db.execute(sql, [floor, group, owner]).rowcount == 1
+
+    def _release(self, group: str, owner: str) -> None:
+        self._db.execute("UPDATE event_groups SET owner = '' WHERE name = ? AND owner = ?", [group, owner])
+
+
+def _row(event: Event) -> tuple[Any, ...]:
+    return (
+        event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant, event.user_id,
+        event.agent or None, encoded(event),
+    )  # fmt: skip
+
+
+def as_json_line(stored: Stored) -> str:
+    """One line of an export: the CloudEvent as it was stored."""
+    return json.dumps(json.loads(encoded(stored.event)), ensure_ascii=False)

@@ -1,0 +1,157 @@
+"""Events on the wire: CloudEvents 1.0 in its JSON form, without secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from agent_runtime.errors import InputInvalid
+from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_types import OWN_PREFIX, dataschema_of
+from agent_runtime.redaction import SECRETS
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+"""A larger one is refused: brokers take a few megabytes at most, and it is no event but a file."""
+
+EXTENSIONS = {
+    "runid": "run_id",
+    "sessionid": "session_id",
+    "userid": "user_id",
+    "tenant": "tenant",
+    "agent": "agent",
+    "causationid": "cause",
+}
+"""Our attributes beside the standard's, by their names on the wire (`sequence`, `partitionkey` are the standard's)."""
+
+
+def to_cloud_event(event: Event) -> dict[str, Any]:
+    """`event` as a CloudEvent: plain JSON data, with secrets masked."""
+    masked: dict[str, Any] = SECRETS.whole(_as_cloud_event(event))
+    return masked
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _as_cloud_event(event: Event) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source or "agent-runtime",
+        "type": event.type,
+        "time": datetime.fromtimestamp(event.time_s, UTC).isoformat().replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+    }
+    if not event.type.startswith(OWN_PREFIX):
+        made["dataschema"] = dataschema_of(event.type)
+    if stream := event.stream:
+        made["subject"] = made["partitionkey"] = stream
+    if event.seq:
+        made["sequence"] = str(event.seq)
+    if event.depth:
+        made["causationdepth"] = event.depth
+    for name, field in EXTENSIONS.items():
+        if value := getattr(event, field):
+            made[name] = value
+    made["data"] = plain(event.data)
+    return made
+
+
+def encoded(event: Event) -> bytes:
+    """The CloudEvent as JSON bytes; raises InputInvalid for one above `MAX_EVENT_BYTES`."""
+    made = _as_cloud_event(event)
+    text = _json(made)
+    if SECRETS.suspects(text):
+        text = _json(SECRETS.whole(made))
+    # A lone surrogate, which a provider's broken stream may hold, has no UTF-8.
+    data = text.encode("utf-8", "replace")
+    if len(data) > MAX_EVENT_BYTES:
+        raise InputInvalid(f"an event of {len(data)} bytes; at most {MAX_EVENT_BYTES} can be sent", "data")
+    return data
+
+
+def from_cloud_event(given: Any) -> Event:
+    """The event of a CloudEvent (bytes, text or a mapping); raises InputInvalid that says what is wrong."""
+    content = _parsed(given)
+    for name in ("id", "source", "type"):
+        if not isinstance(content.get(name), str) or not content[name]:
+            raise InputInvalid("a CloudEvent has this attribute, a non-empty text", name)
+    if content.get("specversion") != "1.0":
+        raise InputInvalid(
+            f"only CloudEvents 1.0 are read, not {str(content.get('specversion'))[:20]!r}", "specversion"
+        )
+    fields: dict[str, Any] = {}
+    for name, field in EXTENSIONS.items():
+        value = content.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InputInvalid("is a text", name)
+        if value is not None:
+            fields[field] = value
+    return Event(
+        content["type"],
+        content.get("data"),
+        time_s=_time_s(content.get("time")),
+        source=content["source"],
+        seq=_count(content, "sequence"),
+        depth=_count(content, "causationdepth"),
+        own_id=content["id"],
+        **fields,
+    )
+
+
+def _parsed(given: Any) -> Mapping[str, Any]:
+    if isinstance(given, bytes | bytearray | str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            raise InputInvalid("not a CloudEvent: no JSON") from None
+    if not isinstance(given, Mapping):
+        raise InputInvalid("not a CloudEvent: no JSON object")
+    return given
+
+
+def _time_s(text: Any) -> float:
+    if text is None:
+        return datetime.now(UTC).timestamp()
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        raise InputInvalid("is an RFC 3339 time", "time") from None
+
+
+def _count(content: Mapping[str, Any], name: str) -> int:
+    value = content.get(name, 0)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | str)
+        or not str(value).isdecimal()
+        or len(str(value)) > 18
+    ):
+        raise InputInvalid("is a whole number, not negative", name)
+    return int(value)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can say it: messages and models by their fields, anything unknown as its text."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else str(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    if hasattr(value, "to_event_data"):
+        return plain(value.to_event_data())
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each) for each in value]
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return str(value)

@@ -1,0 +1,308 @@
+"""One subscriber's buffer, read as an async iterator or by a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from agent_runtime.event_bus.event import Event
+
+if TYPE_CHECKING:
+    from agent_runtime.event_bus.bus import EventBus
+
+LOG = logging.getLogger("agent_runtime.events")
+
+Policy: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
+POLICIES: tuple[Policy, ...] = ("drop_oldest", "drop_newest", "block")
+EventHandler: TypeAlias = Callable[[Event], Any]
+"""An async function, awaited on the loop of the subscriber; or a plain one, called in a thread of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a subscriber wants: types by `fnmatch` patterns, and the rest exactly, where given."""
+
+    patterns: tuple[str, ...] = ("*",)
+    session_id: str | None = None
+    run_id: str | None = None
+    tenant: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """What its events are found by, or None when they may be anybody's."""
+        return self.session_id or self.run_id or self.tenant
+
+    def wants(self, event_type: str) -> bool:
+        """Whether one of the patterns matches."""
+        return any(fnmatchcase(event_type, pattern) for pattern in self.patterns)
+
+    def concerns(self, event: Event) -> bool:
+        """Whether it is an event of the session, run and tenant asked for."""
+        return (
+            (self.session_id is None or event.session_id == self.session_id)
+            and (self.run_id is None or event.run_id == self.run_id)
+            and (self.tenant is None or event.tenant == self.tenant)
+        )
+
+    def matches(self, event: Event) -> bool:
+        """Whether the subscriber gets this event."""
+        return self.concerns(event) and self.wants(event.type)
+
+
+class Group:
+    """The subscribers with the same filter: matched, counted and woken together."""
+
+    __slots__ = ("_known", "appends", "checked", "filter", "members", "pushed", "sleeping")
+
+    def __init__(self, wanted: Filter) -> None:
+        self.filter, self.pushed = wanted, 0
+        self._known: dict[str, bool] = {}
+        self.members: list[Subscription] = []
+        self.appends: list[Callable[[Event], None]] = []
+        """Of the buffers that make room by themselves: a bounded deque drops its oldest."""
+        self.checked: list[Subscription] = []
+        self.sleeping: list[Subscription] = []
+
+    def wants(self, event_type: str) -> bool:
+        """`Filter.wants`, remembered."""
+        known = self._known.get(event_type)
+        if known is None:
+            known = self._known[event_type] = self.filter.wants(event_type)
+        return known
+
+    def push(self, event: Event) -> None:
+        """Append `event` to every buffer, and wake who waits for one. The bus's lock is held."""
+        for append in self.appends:
+            append(event)
+        if self.checked:
+            for subscription in self.checked:
+                if not subscription.full:
+                    subscription.buffer.append(event)
+        self.pushed += 1  # last: what a reader finds missing without the lock is never too much
+        if self.sleeping:
+            sleeping, self.sleeping = self.sleeping, []
+            for subscription in sleeping:
+                subscription.wake()
+
+
+class Subscription:
+    """`async with bus.subscribe("llm.*") as events: async for event in events: ...`; or a handler's.
+
+    At most `buffer` events wait, and as many have been taken and are being read. What is lost beyond that is told by a
+    `bus.gap` event at its place in the order, and counted in `dropped`. Iteration ends when the bus or the
+    subscription is closed and what waits has been read. Cancelling a waiting `async for` loses no event.
+
+    `failed` counts what a handler raised; it is logged, and the next event is handled.
+    """
+
+    def __init__(self, bus: EventBus, group: Group, buffer: int, policy: Policy, backlog: list[Event]) -> None:
+        self.policy, self.size, self.failed = policy, buffer, 0
+        self._bus, self.group, self._seen = bus, group, group.pushed  # `_seen`: how far into the group it has come
+        self.end: int | None = None  # how far the group had come when this one left it
+        self.buffer: deque[Event] = deque(maxlen=buffer if policy == "drop_oldest" else None)
+        self._ready: deque[Event] = deque(backlog)
+        self._lost = 0
+        self._waiter: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._room: asyncio.Future[None] | None = None
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the next event has no room."""
+        return len(self.buffer) >= self.size
+
+    @property
+    def dropped(self) -> int:
+        """Events that had no room."""
+        with self._bus.lock:
+            return self._missing() + self._lost
+
+    @property
+    def waiting(self) -> int:
+        """Events that have come and were not read yet."""
+        return len(self.buffer) + len(self._ready)
+
+    def _missing(self) -> int:
+        pushed = self.group.pushed if self.end is None else self.end
+        return pushed - self._seen - len(self.buffer)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while True:
+            if self._ready:
+                return self._ready.popleft()
+            if not self._take():
+                waiter = self._sleeper()
+                if waiter is not None:
+                    await waiter
+                elif self.closed and not self.buffer:
+                    raise StopAsyncIteration
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """Everything that waits, as a list, each time something does: the fastest way to read."""
+        while True:
+            if self._ready or self._take():
+                batch = list(self._ready)
+                self._ready.clear()
+                yield batch
+                continue
+            waiter = self._sleeper()
+            if waiter is not None:
+                await waiter
+            elif self.closed and not self.buffer:
+                return
+
+    def _take(self) -> bool:
+        """Move what waits to where it is read, with a gap event where something was lost; False when nothing waits."""
+        buffer = self.buffer
+        missing, count = self._missing(), len(buffer)
+        if not (missing or count):
+            return False
+        with self._bus.lock:
+            missing, count = self._missing(), len(buffer)
+            self._ready.extend(buffer)
+            buffer.clear()
+            self._seen += count + missing
+            self._lost += missing
+        if missing:
+            self._tell_gap(missing)
+        if self._room is not None:
+            room, self._room = self._room, None
+            if not room.done():
+                room.set_result(None)
+        return bool(self._ready)
+
+    def _tell_gap(self, missing: int) -> None:
+        wanted = self.group.filter
+        gap = Event(
+            "bus.gap",
+            {"missed": missing, "policy": self.policy},
+            wanted.run_id,
+            wanted.session_id,
+            tenant=wanted.tenant,
+            source=self._bus.source,
+        )
+        if self.policy == "drop_oldest":
+            self._ready.appendleft(gap)
+        else:
+            self._ready.append(gap)
+
+    def _sleeper(self) -> asyncio.Future[None] | None:
+        """What to wait for until something comes; None when something came meanwhile, or nothing will."""
+        loop = self._loop
+        if loop is None or self._thread != threading.get_ident():
+            loop = self._loop = asyncio.get_running_loop()
+            self._thread = threading.get_ident()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiter = waiter
+        self.group.sleeping.append(self)
+        # Another thread may have published between the look and the registration.
+        return None if self.buffer or self.closed else waiter
+
+    def wake(self) -> None:
+        """Something is there to be read, or will never be. Any thread."""
+        waiter = self._waiter
+        if waiter is None:
+            return
+        self._waiter = None
+        if self._loop is None:
+            waiter.set()
+        elif threading.get_ident() == self._thread:
+            if not waiter.done():
+                waiter.set_result(None)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_resolve, waiter)
+
+    async def room(self) -> None:
+        """Wait until the next event has room, or none is wanted any more."""
+        if not self.full or self.closed:
+            return
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._room)
+
+    def close(self) -> None:
+        """Receive nothing more; what waits can still be read. Closing twice does nothing."""
+        self._bus.remove(self.group, self)
+        self.closed = True
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self.wake()
+
+    # -- handling ------------------------------------------------------------------------------------------
+
+    def handle_with(self, handler: EventHandler, name: str) -> None:
+        """Have `handler` called with every event, from now on."""
+        called: Any = handler if inspect.isfunction(handler) or inspect.ismethod(handler) else type(handler).__call__
+        if inspect.iscoroutinefunction(called):
+            self._bus.keep(asyncio.get_running_loop().create_task(self._handle(handler, name), name=name), self)
+            return
+        threading.Thread(target=self._handle_in_thread, args=(handler, name), daemon=True, name=name).start()
+
+    async def _handle(self, handler: EventHandler, name: str) -> None:
+        ready, buffer, group = self._ready, self.buffer, self.group
+        while True:
+            if ready:
+                event = ready.popleft()
+            elif len(buffer) == 1 and group.pushed == self._seen + 1 and self._room is None:
+                event = buffer.popleft()  # one that came alone: nothing to sort out
+                self._seen += 1
+            elif self._take():
+                continue
+            else:
+                waiter = self._sleeper()
+                if waiter is not None:
+                    await waiter
+                elif self.closed and not buffer:
+                    return
+                continue
+            try:
+                await handler(event)
+            except Exception:
+                self._failure(name, event)
+
+    def _handle_in_thread(self, handler: EventHandler, name: str) -> None:
+        while True:
+            while self._ready:
+                event = self._ready.popleft()
+                try:
+                    handler(event)
+                except Exception:
+                    self._failure(name, event)
+            if self._take():
+                continue
+            waiter = self._waiter = threading.Event()
+            self.group.sleeping.append(self)
+            if self.buffer:
+                continue
+            if self.closed:
+                return
+            waiter.wait()
+
+    def _failure(self, name: str, event: Event) -> None:
+        self.failed += 1
+        LOG.exception("the handler %s failed on %s", name, event.type)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

