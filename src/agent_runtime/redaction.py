@@ -87,7 +87,7 @@ class Redactor:
         return self._masked(text)
 
     def suspects(self, text: str) -> bool:
-        """Whether something in `text` may have to be masked: one look at a large one before `whole` walks through it."""
+        """Whether something in `text` may have to be masked: one look before `whole` walks through it."""
         known = self._known is not None and self._known.search(text)
         return bool(known or _FORMS.search(text) or _IN_ADDRESS.search(text) or _NAMED.search(text))
 

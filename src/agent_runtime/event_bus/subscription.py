@@ -277,7 +277,7 @@ class Subscription:
                 continue
             try:
                 await handler(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever a handler raises is its own affair
                 self._failure(name, event)
 
     def _handle_in_thread(self, handler: EventHandler, name: str) -> None:
@@ -286,7 +286,7 @@ class Subscription:
                 event = self._ready.popleft()
                 try:
                     handler(event)
-                except Exception:
+                except Exception:  # noqa: BLE001 - the same
                     self._failure(name, event)
             if self._take():
                 continue

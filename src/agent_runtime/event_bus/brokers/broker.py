@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from agent_runtime.event_bus.event import Event
 
@@ -38,6 +39,30 @@ class Delivery:
 
 
 Deliveries: TypeAlias = AsyncIterator[Delivery]
+
+
+class DeliveryQueue:
+    """Deliveries that have been fetched. No generator: cancelling a wait for the next one must not end it."""
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    def put(self, delivery: Delivery) -> None:
+        """Append one."""
+        self._ready.put_nowait(delivery)
+
+    def drop(self, unwanted: Callable[[Delivery], bool] = lambda delivery: True) -> None:
+        """Forget those that nobody has taken yet, and that are `unwanted`."""
+        for _ in range(self._ready.qsize()):
+            delivery = self._ready.get_nowait()
+            if not unwanted(delivery):
+                self._ready.put_nowait(delivery)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        return await self._ready.get()
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, Protocol
 
 from agent_runtime.errors import StoreError
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, Start, Stored
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, DeliveryQueue, Start, Stored
 from agent_runtime.event_bus.brokers.positions import checked_group
 
 LOG = logging.getLogger("agent_runtime.events")
@@ -57,7 +57,7 @@ class GroupReader:
         self._log, self._group, self._start, self._lease_s = log, group, start, lease_s
         self._prefetch = prefetch
         self._owner = uuid.uuid4().hex
-        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._ready = DeliveryQueue()
         self._open: dict[str, bool] = {}  # by position, in order: whether it is acknowledged
         self._acked: list[str] = []
         self._changed = asyncio.Event()
@@ -72,17 +72,13 @@ class GroupReader:
         """The deliveries of this reader, for as long as the context lasts."""
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
         try:
-            yield self._iterate()
+            yield self._ready
         finally:
             task.cancel()
             await asyncio.wait({task})
             with suppress(StoreError):
                 await self._settle()
                 await self._log.release(self._group, self._owner)
-
-    async def _iterate(self) -> AsyncIterator[Delivery]:
-        while True:
-            yield await self._ready.get()
 
     async def _run(self) -> None:
         pause_s = 0.02
@@ -114,8 +110,7 @@ class GroupReader:
         self._round += 1
         self._open.clear()
         self._acked.clear()
-        while not self._ready.empty():
-            self._ready.get_nowait()
+        self._ready.drop()
 
     async def _fetch(self) -> None:
         room = self._prefetch - len(self._open)
@@ -128,7 +123,7 @@ class GroupReader:
         for stored in await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)):
             self._after = stored.position
             self._open[stored.position] = False
-            self._ready.put_nowait(Delivery(stored.event, stored.position, self._ack))
+            self._ready.put(Delivery(stored.event, stored.position, self._ack))
 
     async def _ack(self, delivery: Delivery) -> None:
         if self._open.get(delivery.position) is not False:

@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from faststream import AckPolicy
+from faststream._internal.constants import EMPTY
 from faststream.kafka import KafkaBroker as FastStreamKafka
 from faststream.kafka import TopicPartition as Assigned
 from faststream.kafka.schemas.topic import Topic
@@ -27,8 +29,8 @@ from agent_runtime.redaction import SECRETS
 class KafkaBroker:
     """A `Broker` on one topic; a stream's events have one key, and so one partition. For one event loop.
 
-    Groups are Kafka's own: a group's consumers share the partitions. FastStream connects, sends, hands messages over; offsets
-    are committed by the consumer that it holds, because its own acknowledgement commits all that was fetched,
+    Groups are Kafka's own: a group's consumers share the partitions. FastStream connects, sends and hands messages over;
+    offsets are committed by the consumer that it holds, because its own acknowledgement commits all that was fetched,
     handled or not. The server keeps events for as long as it is told to, so `trim` removes nothing.
 
     Args:
@@ -51,7 +53,7 @@ class KafkaBroker:
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`. All are handed to the producer, in order, before the first answer is waited for."""
         payload = [(event.stream.encode(), encoded(event)) for event in stamped(events)]
-        async with self.client() as broker:
+        async with self.client() as broker, asyncio.timeout(self.timeout_s):
             try:
                 sent = [
                     await broker.publish(data, self.topic.name, key=key or None, no_confirm=True)
@@ -71,32 +73,34 @@ class KafkaBroker:
         """See `Broker.read`. Partitions have no common order: their events come as they are fetched."""
         offsets = _offsets(after)
         async with self.assigned() as (consumer, partitions):
-            ends = await consumer.end_offsets(partitions)
             begins = await consumer.beginning_offsets(partitions)
             at = {p.partition: max(offsets.get(p.partition, 0), begins[p]) for p in partitions}
             for each in partitions:
                 consumer.seek(each, at[each.partition])
             found: list[Stored] = []
             until_s = time.monotonic() + wait_s
-            while len(found) < limit:
-                open_ends = any(at[p.partition] < ends[p] for p in partitions)
-                left_s = until_s - time.monotonic()
-                if not open_ends and (found or left_s <= 0):
-                    break
-                wait_ms = 1000 if open_ends else max(1, int(left_s * 1000))
-                for records in (await consumer.getmany(timeout_ms=wait_ms, max_records=limit - len(found))).values():
+            while len(found) < limit and not (self._at_the_end(consumer, at, until_s) and (found or until_s < _now())):
+                for records in (await consumer.getmany(timeout_ms=100, max_records=limit - len(found))).values():
                     for record in records:
                         at[record.partition] = record.offset + 1
                         found.append(Stored(_position(at), from_cloud_event(record.value)))
             return found
 
+    def _at_the_end(self, consumer: Any, at: dict[int, int], until_s: float) -> bool:
+        # By the watermark that comes with each fetch: not every server that speaks the protocol counts the records of
+        # a batch when it is asked for its offsets.
+        if _now() > until_s + self.timeout_s:
+            raise TimeoutError
+        ends = {number: consumer.highwater(TopicPartition(self.topic.name, number)) for number in at}
+        return all(ends[number] is not None and at[number] >= ends[number] for number in at)
+
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
         async with self.assigned(group) as (consumer, partitions):
-            ends = await consumer.end_offsets(partitions)
             begins = await consumer.beginning_offsets(partitions)
-            done = {p: await consumer.committed(p) for p in partitions}
-            return sum(ends[p] - max(done[p] or 0, begins[p]) for p in partitions)
+            done = {p: max(await consumer.committed(p) or 0, begins[p]) for p in partitions}
+            ends = await self._ends(consumer, done)
+            return sum(ends[p] - done[p] for p in partitions)
 
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`: the server's own retention does that."""
@@ -104,16 +108,28 @@ class KafkaBroker:
 
     async def delete_group(self, group: str) -> None:
         """See `Broker.delete_group`: it begins anew; the server forgets its name by itself."""
-        async with self.assigned(group) as (consumer, partitions):
-            await consumer.commit(await consumer.beginning_offsets(partitions))
+        await KafkaGroup(self, checked_group(group), "earliest", 1).rewind()
 
     async def begin_at_the_end(self, group: str) -> None:
         """Make a group that is new begin with what comes next."""
         async with self.assigned(group) as (consumer, partitions):
-            ends = await consumer.end_offsets(partitions)
-            new = {p: ends[p] for p in partitions if await consumer.committed(p) is None}
+            new = {p: 0 for p in partitions if await consumer.committed(p) is None}
             if new:
-                await consumer.commit(new)
+                await consumer.commit(await self._ends(consumer, new))
+
+    async def _ends(self, consumer: Any, at: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        for partition, offset in at.items():
+            consumer.seek(partition, offset)
+        began_s = _now()
+        while any(consumer.highwater(partition) is None for partition in at):
+            if _now() > began_s + self.timeout_s:
+                raise TimeoutError
+            await consumer.getmany(timeout_ms=100, max_records=1)
+        return {partition: consumer.highwater(partition) for partition in at}
+
+    def group_id(self, group: str) -> str:
+        """The group's name on the server, where it is one for all topics."""
+        return f"{self.topic.name}.{group}"
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
@@ -127,12 +143,11 @@ class KafkaBroker:
     async def client(self) -> AsyncIterator[Any]:
         """FastStream's broker, connected, with the topic there; its failures as StoreError."""
         try:
-            async with asyncio.timeout(self.timeout_s):
-                if self._connected is None:
-                    async with self._opening:
-                        if self._connected is None:
-                            await self._open()
-                yield self._connected
+            if self._connected is None:
+                async with asyncio.timeout(self.timeout_s), self._opening:
+                    if self._connected is None:
+                        await self._open()
+            yield self._connected
         except TimeoutError as error:
             raise StoreTimeout(f"Kafka did not answer within {self.timeout_s} s") from error
         except (KafkaError, OSError) as error:
@@ -165,15 +180,21 @@ class KafkaBroker:
             numbers = sorted(await broker.config.producer._producer.producer.partitions_for(self.topic.name))
             subscriber = broker.subscriber(
                 partitions=[Assigned(self.topic.name, number, declare=False) for number in numbers],
-                group_id=group,
+                group_id=self.group_id(group) if group else None,
+                ack_policy=AckPolicy.MANUAL if group else EMPTY,  # else it would commit what it looked at
                 auto_offset_reset="earliest",
+                fetch_max_wait_ms=100,
                 persistent=False,
             )
-            await subscriber.start()
             try:
+                await subscriber.start()
                 yield subscriber.consumer, [TopicPartition(self.topic.name, number) for number in numbers]
             finally:
                 await subscriber.stop()
+
+
+def _now() -> float:
+    return time.monotonic()
 
 
 def _position(at: dict[int, int]) -> str:

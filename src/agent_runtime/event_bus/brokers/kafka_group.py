@@ -13,7 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
 
 from agent_runtime.errors import StoreError, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import Deliveries, Delivery, Start
+from agent_runtime.event_bus.brokers.broker import Deliveries, Delivery, DeliveryQueue, Start
 from agent_runtime.event_bus.cloud_event import from_cloud_event
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
+SESSION_MS = 6000
+"""After how long a consumer that says nothing has lost its partitions: the least that a server allows by default."""
 
 
 class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -31,7 +33,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(self, broker: KafkaBroker, group: str, start: Start, prefetch: int) -> None:
         self._broker, self._group, self._start, self._prefetch = broker, group, start, prefetch
-        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._ready = DeliveryQueue()
         self._open: dict[TopicPartition, dict[int, bool]] = {}
         self._floors: dict[TopicPartition, int] = {}
         self._changed, self._committing = asyncio.Event(), asyncio.Lock()
@@ -42,14 +44,10 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         """The deliveries of this consumer, for as long as the context lasts."""
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
         try:
-            yield self._iterate()
+            yield self._ready
         finally:
             task.cancel()
             await asyncio.wait({task})
-
-    async def _iterate(self) -> AsyncIterator[Delivery]:
-        while True:
-            yield await self._ready.get()
 
     async def _run(self) -> None:
         pause_s = 0.1
@@ -65,30 +63,47 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _consume(self) -> None:
         if self._start == "latest":
             await self._broker.begin_at_the_end(self._group)
+        async with self._joined() as subscriber:
+            self._consumer = subscriber.consumer
+            try:
+                async for message in subscriber:
+                    await self._deliver(message.raw_message)
+            finally:
+                self._consumer = None
+
+    @asynccontextmanager
+    async def _joined(self) -> AsyncIterator[Any]:
         async with self._broker.client() as connected:
             subscriber = connected.subscriber(
                 self._broker.topic,
-                group_id=self._group,
+                group_id=self._broker.group_id(self._group),
                 ack_policy=AckPolicy.MANUAL,
                 auto_offset_reset="earliest",
-                heartbeat_interval_ms=1000,
+                session_timeout_ms=SESSION_MS,
+                heartbeat_interval_ms=SESSION_MS // 6,
                 listener=self,
                 persistent=False,
             )
-            await subscriber.start()
-        try:
-            self._consumer = subscriber.consumer
-            async for message in subscriber:
-                await self._deliver(message.raw_message)
-        finally:
-            self._consumer = None
-            await subscriber.stop()
+            try:
+                await subscriber.start()
+                yield subscriber
+            finally:
+                await subscriber.stop()
+
+    async def rewind(self) -> None:
+        """Make the group begin with the oldest event again; raises StoreTimeout when another one has it all."""
+        async with self._joined() as subscriber:
+            consumer = subscriber.consumer
+            async with asyncio.timeout(self._broker.timeout_s):
+                while not consumer.assignment():
+                    await asyncio.sleep(0.05)
+                await consumer.commit(await consumer.beginning_offsets(list(consumer.assignment())))
 
     async def _deliver(self, record: Any) -> None:
         partition = TopicPartition(record.topic, record.partition)
         self._open.setdefault(partition, {})[record.offset] = False
         position = f"{record.partition}:{record.offset}"
-        self._ready.put_nowait(Delivery(from_cloud_event(record.value), position, self._ack))
+        self._ready.put(Delivery(from_cloud_event(record.value), position, self._ack))
         while sum(len(offsets) for offsets in self._open.values()) >= self._prefetch:
             self._changed.clear()
             await self._changed.wait()
@@ -139,11 +154,5 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for each in list(partitions):
             self._open.pop(each, None)
             self._floors.pop(each, None)
-        kept = []
-        while not self._ready.empty():
-            delivery = self._ready.get_nowait()
-            if int(delivery.position.partition(":")[0]) not in numbers:
-                kept.append(delivery)
-        for delivery in kept:
-            self._ready.put_nowait(delivery)
+        self._ready.drop(lambda delivery: int(delivery.position.partition(":")[0]) in numbers)
         self._changed.set()
