@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import statistics
 import sys
 import time
-import tracemalloc
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -148,23 +146,22 @@ async def delivery_rows() -> list[Row]:
     rows = []
     for subscribers in (1, 10, 100):
         events = max(1000, 20_000 // subscribers)
-        rounds: list[tuple[float, ...]] = []
-        for _ in range(9):
-            rounds.append(
-                (
-                    await with_the_bus(subscribers, events, "batches"),
-                    await with_queues(subscribers, events),
-                    await with_the_bus(subscribers, events, "iterators"),
-                    await with_the_bus(subscribers, events, "handlers"),
-                    await with_deques(subscribers, events),
-                    await with_a_ring(subscribers, events),
-                )
+        rounds = [
+            (
+                await with_the_bus(subscribers, events, "batches"),
+                await with_queues(subscribers, events),
+                await with_the_bus(subscribers, events, "iterators"),
+                await with_the_bus(subscribers, events, "handlers"),
+                await with_deques(subscribers, events),
+                await with_a_ring(subscribers, events),
             )
+            for _ in range(9)
+        ]
         ours, queues, iterated, handled, deques, ring = (statistics.median(each) for each in zip(*rounds, strict=True))
         ratio = statistics.median(r[0] / r[1] for r in rounds)
         note = (
-            f"{ours / 1e6:.1f} M/s; queues {queues / 1e6:.1f}, one by one {iterated / 1e6:.1f}, handlers {handled / 1e6:.1f}, "
-            f"deques {deques / 1e6:.1f}, ring {ring / 1e6:.1f}"
+            f"{ours / 1e6:.1f} M/s; queues {queues / 1e6:.1f}, one by one {iterated / 1e6:.1f}, "
+            f"handlers {handled / 1e6:.1f}, deques {deques / 1e6:.1f}, ring {ring / 1e6:.1f}"
         )
         bar = 4 if subscribers == 100 else None
         what = f"deliveries/s to {subscribers} readers of batches, against asyncio.Queue"
@@ -212,8 +209,8 @@ async def latency_row() -> Row:
         ratios.append(statistics.median(taken) / statistics.median(futures))
     task.cancel()
     await bus.aclose()
-    p99 = statistics.quantiles(taken, n=100)[98] / 1000
-    note = f"p50 {statistics.median(taken) / 1000:.1f} us, p99 {p99:.1f} us; future {statistics.median(futures) / 1000:.1f} us"
+    p50, p99 = statistics.median(taken) / 1000, statistics.quantiles(taken, n=100)[98] / 1000
+    note = f"p50 {p50:.1f} us, p99 {p99:.1f} us; future {statistics.median(futures) / 1000:.1f} us"
     return Row("publish to handler, p50, against a bare future", statistics.median(ratios), 1.3, note=note)
 
 

@@ -104,6 +104,15 @@ def from_cloud_event(given: Any) -> Event:
     )
 
 
+def read_event(content: Any, position: str) -> Event:
+    """The event at a place of a log; what is none becomes a `bus.unreadable`, so that nobody is stuck at it."""
+    try:
+        return from_cloud_event(content)
+    except InputInvalid as error:
+        data = {"position": position, "reason": str(error)}
+        return Event("bus.unreadable", data, source="log", own_id=f"unreadable:{position}")
+
+
 def _parsed(given: Any) -> Mapping[str, Any]:
     if isinstance(given, bytes | bytearray | str):
         try:

@@ -108,6 +108,12 @@ _TYPES = (
         ("missed", "policy"),
     ),
     EventType(
+        "bus.unreadable",
+        "What stands at this place of a broker's log is no event.",
+        {"position": _TEXT, "reason": _TEXT},
+        ("position", "reason"),
+    ),
+    EventType(
         "dead_letter.added",
         "Something could not be handled and was put aside.",
         {"letter_id": _TEXT, "queue": _TEXT, "attempts": _COUNT, **_ERROR},

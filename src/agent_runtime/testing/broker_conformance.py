@@ -141,9 +141,9 @@ async def one_consumer_of_a_group_reads_and_another_takes_over(connect: Connect)
     async with opened(connect) as one, opened(connect) as two:
         await one.publish(events[:10])
         async with asyncio.timeout(WITHIN_S), one.consume("g") as deliveries:
-            await take_some(deliveries, 5, seen, found)
+            await take_some(deliveries, 5, seen, found, within_s=WITHIN_S)
             standing_by = asyncio.create_task(second(two))
-            await take_some(deliveries, 5, seen, found)
+            await take_some(deliveries, 5, seen, found, within_s=3.0)
         await one.publish(events[10:])
         async with asyncio.timeout(WITHIN_S):
             while len({e.id for e in found}) < 20:
@@ -154,11 +154,11 @@ async def one_consumer_of_a_group_reads_and_another_takes_over(connect: Connect)
     assert_complete(found, events)
 
 
-async def take_some(deliveries: Any, count: int, seen: list[str], found: list[Event]) -> None:
+async def take_some(deliveries: Any, count: int, seen: list[str], found: list[Event], within_s: float) -> None:
     """Handle `count` deliveries."""
     for _ in range(count):
         try:
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(within_s):
                 delivery: Delivery = await anext(deliveries)
         except TimeoutError:  # where a new consumer makes the group share its streams anew, the other may have them
             return

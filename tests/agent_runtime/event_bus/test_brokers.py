@@ -48,7 +48,10 @@ async def test_every_broker_conforms(check: str, connect: Callable[[], Broker], 
 async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
     """All checks at once, each on a topic of its own: joining a group takes this server seconds, in which nothing runs."""
     outcomes = await asyncio.gather(
-        *(run_broker_check(check, lambda name=check: open_broker(f"{kafka_url}&name={name}")) for check in BROKER_CHECKS),
+        *(
+            run_broker_check(check, lambda name=check: open_broker(f"{kafka_url}&name={name}"))
+            for check in BROKER_CHECKS
+        ),
         return_exceptions=True,
     )
     failed = {check: repr(found) for check, found in zip(BROKER_CHECKS, outcomes, strict=True) if found is not None}

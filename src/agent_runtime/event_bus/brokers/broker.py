@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -45,24 +46,37 @@ class DeliveryQueue:
     """Deliveries that have been fetched. No generator: cancelling a wait for the next one must not end it."""
 
     def __init__(self) -> None:
-        self._ready: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._ready: deque[Delivery] = deque()
+        self._more = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    def read_by(self, reader: asyncio.Task[None]) -> None:
+        """Who fetches them: what that task fails with is raised to whoever waits, instead of leaving them waiting."""
+        reader.add_done_callback(self._ended)
+
+    def _ended(self, reader: asyncio.Task[None]) -> None:
+        self._failure = None if reader.cancelled() else reader.exception()
+        self._more.set()
 
     def put(self, delivery: Delivery) -> None:
         """Append one."""
-        self._ready.put_nowait(delivery)
+        self._ready.append(delivery)
+        self._more.set()
 
     def drop(self, unwanted: Callable[[Delivery], bool] = lambda delivery: True) -> None:
         """Forget those that nobody has taken yet, and that are `unwanted`."""
-        for _ in range(self._ready.qsize()):
-            delivery = self._ready.get_nowait()
-            if not unwanted(delivery):
-                self._ready.put_nowait(delivery)
+        self._ready = deque(each for each in self._ready if not unwanted(each))
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Delivery:
-        return await self._ready.get()
+        while not self._ready:
+            if self._failure is not None:
+                raise self._failure
+            self._more.clear()
+            await self._more.wait()
+        return self._ready.popleft()
 
 
 @runtime_checkable

@@ -71,6 +71,7 @@ class GroupReader:
     async def deliveries(self) -> AsyncIterator[Deliveries]:
         """The deliveries of this reader, for as long as the context lasts."""
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
+        self._ready.read_by(task)
         try:
             yield self._ready
         finally:

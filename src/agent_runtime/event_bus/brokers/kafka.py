@@ -21,7 +21,7 @@ from agent_runtime.errors import InputInvalid, StoreTimeout, StoreUnavailable
 from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Start, Stored
 from agent_runtime.event_bus.brokers.kafka_group import KafkaGroup
 from agent_runtime.event_bus.brokers.positions import checked_group, stamped
-from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encoded, from_cloud_event
+from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.redaction import SECRETS
 
@@ -29,7 +29,7 @@ from agent_runtime.redaction import SECRETS
 class KafkaBroker:
     """A `Broker` on one topic; a stream's events have one key, and so one partition. For one event loop.
 
-    Groups are Kafka's own: a group's consumers share the partitions. FastStream connects, sends and hands messages over;
+    Groups are Kafka's own: its consumers share the partitions. FastStream connects, sends and hands messages over;
     offsets are committed by the consumer that it holds, because its own acknowledgement commits all that was fetched,
     handled or not. The server keeps events for as long as it is told to, so `trim` removes nothing.
 
@@ -83,7 +83,7 @@ class KafkaBroker:
                 for records in (await consumer.getmany(timeout_ms=100, max_records=limit - len(found))).values():
                     for record in records:
                         at[record.partition] = record.offset + 1
-                        found.append(Stored(_position(at), from_cloud_event(record.value)))
+                        found.append(Stored(_position(at), read_event(record.value, _position(at))))
             return found
 
     def _at_the_end(self, consumer: Any, at: dict[int, int], until_s: float) -> bool:

@@ -14,7 +14,7 @@ from faststream import AckPolicy
 
 from agent_runtime.errors import StoreError, StoreUnavailable
 from agent_runtime.event_bus.brokers.broker import Deliveries, Delivery, DeliveryQueue, Start
-from agent_runtime.event_bus.cloud_event import from_cloud_event
+from agent_runtime.event_bus.cloud_event import read_event
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.brokers.kafka import KafkaBroker
@@ -43,6 +43,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     async def deliveries(self) -> AsyncIterator[Deliveries]:
         """The deliveries of this consumer, for as long as the context lasts."""
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
+        self._ready.read_by(task)
         try:
             yield self._ready
         finally:
@@ -95,7 +96,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._joined() as subscriber:
             consumer = subscriber.consumer
             async with asyncio.timeout(self._broker.timeout_s):
-                while not consumer.assignment():
+                while not consumer.assignment():  # noqa: ASYNC110 - the client tells nobody
                     await asyncio.sleep(0.05)
                 await consumer.commit(await consumer.beginning_offsets(list(consumer.assignment())))
 
@@ -103,7 +104,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         partition = TopicPartition(record.topic, record.partition)
         self._open.setdefault(partition, {})[record.offset] = False
         position = f"{record.partition}:{record.offset}"
-        self._ready.put(Delivery(from_cloud_event(record.value), position, self._ack))
+        self._ready.put(Delivery(read_event(record.value, position), position, self._ack))
         while sum(len(offsets) for offsets in self._open.values()) >= self._prefetch:
             self._changed.clear()
             await self._changed.wait()

@@ -18,7 +18,7 @@ from agent_runtime.errors import ConfigurationError, InputInvalid, StoreTimeout,
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import checked_group, number_of, stamped
-from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.redaction import SECRETS
 
@@ -54,13 +54,8 @@ class NatsBroker(LeasedGroups):
         self.lease_s, self._timeout_s = lease_s, timeout_s
         self._stream = f"agent_runtime_{checked_group(name)}"
         self._subject = f"{self._stream}.events"
-        self._broker = FastStreamNats(
-            [each.strip() for each in url.split(",")],
-            connect_timeout=int(timeout_s) or 1,
-            max_reconnect_attempts=2,
-            reconnect_time_wait=0,
-            logger=None,
-        )
+        self._servers = [each.strip() for each in url.split(",")]
+        self._broker: FastStreamNats | None = None
         self._js: Any = None
         self._bucket: Any = None
         self._opening = asyncio.Lock()
@@ -118,11 +113,9 @@ class NatsBroker(LeasedGroups):
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        self._js = None
-        connection, self._broker._connection = self._broker._connection, None
-        if connection is not None:
-            with suppress(Exception):
-                await connection.close()
+        self._js, broker, self._broker = None, self._broker, None
+        if broker is not None and broker.config.connection_state:
+            await broker.connection.close()  # FastStream's own way waits for what will not come any more
 
     # -- GroupLog ------------------------------------------------------------------------------------------
 
@@ -192,8 +185,12 @@ class NatsBroker(LeasedGroups):
         await self.aclose()
 
     async def _open(self) -> None:
-        await self._broker.connect()
-        js = self._broker.connection.jetstream(timeout=self._timeout_s)
+        # We reconnect: what was asked of a connection that is lost is lost with it.
+        self._broker = broker = FastStreamNats(
+            self._servers, connect_timeout=max(1, int(self._timeout_s)), allow_reconnect=False, logger=None
+        )
+        await broker.connect()
+        js = broker.connection.jetstream(timeout=self._timeout_s)
         wanted = StreamConfig(
             name=self._stream, subjects=[self._subject], storage=StorageType.FILE, duplicate_window=DUPLICATES_S
         )
@@ -202,7 +199,7 @@ class NatsBroker(LeasedGroups):
         except js_errors.BadRequestError as error:
             if error.err_code != 10058:  # it is there, with settings of its operator's: those hold
                 raise ConfigurationError(f"the stream '{self._stream}' cannot be made: {error.description}") from error
-        self._bucket = await self._broker.key_value(f"{self._stream}_groups")
+        self._bucket = await broker.key_value(f"{self._stream}_groups")
         self._js = js
 
     async def _pull(self, js: Any, behind: int) -> Any:
@@ -225,7 +222,8 @@ class NatsBroker(LeasedGroups):
             if not js._nc.is_connected:
                 raise
             return []
-        return [Stored(str(m.metadata.sequence.stream), from_cloud_event(m.data)) for m in messages]
+        placed = [(str(m.metadata.sequence.stream), m.data) for m in messages]
+        return [Stored(position, read_event(data, position)) for position, data in placed]
 
     async def _names(self) -> list[str]:
         try:

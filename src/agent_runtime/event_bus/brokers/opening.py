@@ -14,17 +14,18 @@ FORMS = "memory:, sqlite:FILE, redis://..., nats://... or kafka://..."
 EXTRAS = {"nats": "nats", "kafka": "aiokafka"}
 
 
-def open_broker(url: str) -> Broker:
+def open_broker(url: str, *, lease_s: float = 10.0) -> Broker:
     """The broker at `memory:`, `sqlite:FILE`, `redis://`, `nats://HOST:PORT` or `kafka://HOST:PORT,HOST:PORT`.
 
+    `lease_s`: how long a group stays with a consumer that says nothing (Kafka's own groups: 6 s).
     `?name=NAME` chooses a log of its own there; a Redis address may say `prefix`, `durable=no` and `timeout_s` too.
     Raises ConfigurationError for another address, MissingExtra when its client is not installed, StoreUnavailable for a
     file that cannot be used; a server is reached at the first use.
     """
     if url == "memory:":
-        return MemoryBroker()
+        return MemoryBroker(lease_s=lease_s)
     if url.startswith("sqlite:"):
-        return SqliteBroker(url.removeprefix("sqlite:"))
+        return SqliteBroker(url.removeprefix("sqlite:"), lease_s=lease_s)
     scheme = urlsplit(url).scheme
     address, name = _named(url)
     if scheme in ("redis", "rediss", "unix"):
@@ -32,6 +33,7 @@ def open_broker(url: str) -> Broker:
 
         made = RedisBroker.from_url(address)
         made.use_log(name)
+        made.lease_s = lease_s
         return made
     if scheme in EXTRAS:
         if importlib.util.find_spec("faststream") is None or importlib.util.find_spec(EXTRAS[scheme]) is None:
@@ -39,7 +41,7 @@ def open_broker(url: str) -> Broker:
         if scheme == "nats":
             from agent_runtime.event_bus.brokers.nats import NatsBroker
 
-            return NatsBroker(address, name=name)
+            return NatsBroker(address, name=name, lease_s=lease_s)
         from agent_runtime.event_bus.brokers.kafka import KafkaBroker
 
         return KafkaBroker(address, name=name)

@@ -11,7 +11,7 @@ from agent_runtime.errors import InputInvalid
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import stamped
-from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.stores import RedisConnection
 
@@ -217,5 +217,6 @@ def _stored(entries: list[Any]) -> list[Stored]:
         if fields is None:  # acknowledged by nobody, and removed by hand
             continue
         content = fields[b"e"] if isinstance(fields, dict) else fields[1]
-        found.append(Stored(entry_id.decode(), from_cloud_event(content)))
+        position = entry_id.decode()
+        found.append(Stored(position, read_event(content, position)))
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import number_of, stamped
-from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.stores import SqliteFile
 
@@ -111,7 +111,7 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         while True:
             rows = await self.acall("select", wanted, behind, limit, last)
             if rows or time.monotonic() >= ends_s:
-                return [Stored(str(position), from_cloud_event(event)) for position, event in rows]
+                return [Stored(str(position), read_event(event, str(position))) for position, event in rows]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
     async def count(self, wanted: EventQuery) -> int:

@@ -1,0 +1,172 @@
+"""Dead letters: what could not be handled, put aside to be looked at, tried again or thrown away.
+
+Events, and whatever else is worked off from a queue: a letter is a queue's name and JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.event_bus.cloud_event import plain
+from agent_runtime.redaction import SECRETS
+from agent_runtime.stores import SqliteFile
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One thing that could not be handled.
+
+    `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the last failure's class
+    and `message` its text, without secrets; `attempts` how often it was tried, `added_s` Unix seconds.
+    """
+
+    queue: str
+    payload: Any
+    error: str
+    message: str = ""
+    attempts: int = 1
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    added_s: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(cls, queue: str, payload: Any, error: BaseException, attempts: int) -> DeadLetter:
+        """The letter of a failure; secrets are masked."""
+        content = SECRETS.whole(plain(payload))
+        return cls(queue, content, type(error).__name__, SECRETS.text(str(error)), attempts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return asdict(self)
+
+
+@runtime_checkable
+class DeadLetters(Protocol):
+    """Where dead letters are kept. Methods raise StoreError when the store fails."""
+
+    async def add(self, letter: DeadLetter) -> None:
+        """Keep a letter. Adding one with a known id changes nothing."""
+
+    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The oldest letters first, of one queue or of all."""
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """The letter, or None."""
+
+    async def remove(self, letter_id: str) -> bool:
+        """Throw it away; False when it is not there."""
+
+    async def count(self, queue: str | None = None) -> int:
+        """How many there are."""
+
+    async def aclose(self) -> None:
+        """Close the store."""
+
+
+class MemoryDeadLetters:
+    """In this process. Beyond `max_letters` the oldest go, counted in `dropped`."""
+
+    def __init__(self, *, max_letters: int = 10_000) -> None:
+        self._letters: dict[str, DeadLetter] = {}
+        self._max_letters, self.dropped = max_letters, 0
+
+    async def add(self, letter: DeadLetter) -> None:
+        """See `DeadLetters.add`."""
+        self._letters.setdefault(letter.id, letter)
+        if len(self._letters) > self._max_letters:
+            del self._letters[next(iter(self._letters))]
+            self.dropped += 1
+
+    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """See `DeadLetters.list`."""
+        return [each for each in self._letters.values() if queue in (None, each.queue)][:limit]
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """See `DeadLetters.get`."""
+        return self._letters.get(letter_id)
+
+    async def remove(self, letter_id: str) -> bool:
+        """See `DeadLetters.remove`."""
+        return self._letters.pop(letter_id, None) is not None
+
+    async def count(self, queue: str | None = None) -> int:
+        """See `DeadLetters.count`."""
+        return len(await self.list(queue, limit=len(self._letters)))
+
+    async def aclose(self) -> None:
+        """See `DeadLetters.aclose`."""
+
+
+class SqliteDeadLetters(SqliteFile):
+    """In a SQLite file, for the processes of one machine; it may be the event log's own."""
+
+    TABLES = """
+    CREATE TABLE IF NOT EXISTS dead_letters (
+      number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, letter TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS dead_letters_queue ON dead_letters (queue, number);
+    """
+
+    async def add(self, letter: DeadLetter) -> None:
+        """See `DeadLetters.add`."""
+        text = json.dumps(letter.to_dict(), ensure_ascii=True)
+        await self.acall("insert", letter.id, letter.queue, text)
+
+    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """See `DeadLetters.list`."""
+        rows = await self.acall("select", queue, limit)
+        return [DeadLetter(**json.loads(text)) for (text,) in rows]
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """See `DeadLetters.get`."""
+        found = await self.acall("find", letter_id)
+        return None if found is None else DeadLetter(**json.loads(found[0]))
+
+    async def remove(self, letter_id: str) -> bool:
+        """See `DeadLetters.remove`."""
+        removed: bool = await self.acall("delete", letter_id)
+        return removed
+
+    async def count(self, queue: str | None = None) -> int:
+        """See `DeadLetters.count`."""
+        counted: int = await self.acall("count", queue)
+        return counted
+
+    def _insert(self, letter_id: str, queue: str, text: str) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO dead_letters (id, queue, letter) VALUES (?, ?, ?)", [letter_id, queue, text]
+        )
+
+    def _select(self, queue: str | None, limit: int) -> Any:
+        sql = "SELECT letter FROM dead_letters WHERE ?1 IS NULL OR queue = ?1 ORDER BY number LIMIT ?2"
+        return self._db.execute(sql, [queue, limit]).fetchall()
+
+    def _find(self, letter_id: str) -> Any:
+        return self._db.execute("SELECT letter FROM dead_letters WHERE id = ?", [letter_id]).fetchone()
+
+    def _delete(self, letter_id: str) -> bool:
+        return self._db.execute("DELETE FROM dead_letters WHERE id = ?", [letter_id]).rowcount == 1
+
+    def _count(self, queue: str | None) -> int:
+        sql = "SELECT count(*) FROM dead_letters WHERE ?1 IS NULL OR queue = ?1"
+        found: int = self._db.execute(sql, [queue]).fetchone()[0]
+        return found
+
+
+def open_dead_letters(url: str) -> DeadLetters:
+    """The store at `memory:` or `sqlite:FILE`; raises ConfigurationError, StoreUnavailable."""
+    if url == "memory:":
+        return MemoryDeadLetters()
+    if url.startswith("sqlite:"):
+        return SqliteDeadLetters(url.removeprefix("sqlite:"))
+    raise ConfigurationError(f"dead letters are kept in memory: or sqlite:FILE, not in '{url[:40]}'")
+
+
+async def put_aside(letters: DeadLetters, letter: DeadLetter) -> None:
+    """Add a letter, whether or not whoever asks is being cancelled: it is the last trace of what failed."""
+    await asyncio.shield(letters.add(letter))

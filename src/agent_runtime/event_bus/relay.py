@@ -1,0 +1,138 @@
+"""Relay: what an EventBus publishes, into a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self
+
+from agent_runtime.errors import InputInvalid, StoreError, StoreTimeout
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Broker
+from agent_runtime.event_bus.bus import EventBus
+from agent_runtime.event_bus.event import Event
+
+LOG = logging.getLogger("agent_runtime.events")
+MAX_PAUSE_S = 5.0
+TRIM_EVERY = 200  # batches
+
+
+class Relay:
+    """Hands every event of a bus to a broker, in order, in batches, again until it is acknowledged.
+
+    `async with Relay(bus, broker): ...`; at the end what waits is sent. When the broker is out for longer than the buffer
+    lasts, the oldest events are lost, and a `bus.gap` in the log says how many. An event that the broker cannot take (it
+    is too large) is logged, counted in `refused`, and left out.
+
+    Args:
+        bus: whose events.
+        broker: where they go; it stays open.
+        patterns: of types; all by default.
+        buffer: how many events wait for the broker at most.
+        keep: how many events the broker's log keeps beyond what its groups need, or None for all.
+    """
+
+    def __init__(
+        self,
+        bus: EventBus,
+        broker: Broker,
+        patterns: Sequence[str] = ("*",),
+        *,
+        buffer: int = 100_000,
+        keep: int | None = None,
+    ) -> None:
+        self._bus, self._broker, self._keep = bus, broker, keep
+        self._subscription = bus.subscribe(*patterns, buffer=buffer)
+        self.sent = self.refused = 0
+        self._taken = 0  # since the relay began: what was read from the subscription, and what of it is done with
+        self._done = 0
+        self._progress = asyncio.Event()
+        self._batches = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Events that were lost because the broker was out for too long."""
+        return self._subscription.dropped
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def start(self) -> None:
+        """Begin, in a task of its own. Again: does nothing."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="agent_runtime event relay")
+
+    async def flush(self, timeout_s: float = 10.0) -> None:
+        """Wait until everything published before is in the broker's log; raises StoreTimeout when it takes longer."""
+        wanted = self._taken + self._subscription.waiting
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._done < wanted and self._task is not None and not self._task.done():
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            raise StoreTimeout(f"the broker did not take all events within {timeout_s} s") from None
+
+    async def aclose(self, timeout_s: float = 10.0) -> None:
+        """Send what waits, for at most `timeout_s` seconds, and end; what is left then is lost, and logged."""
+        task, self._task = self._task, None
+        self._subscription.close()
+        if task is None:
+            return
+        await asyncio.wait({task}, timeout=timeout_s)
+        if not task.done():
+            LOG.error(
+                "%d events could not be sent before the end", self._taken - self._done + self._subscription.waiting
+            )
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _run(self) -> None:
+        async for waiting in self._subscription.batches():
+            self._taken += len(waiting)
+            for at in range(0, len(waiting), MAX_BATCH):
+                batch = waiting[at : at + MAX_BATCH]
+                await self._send([self._placed(event) for event in batch])
+                self._done += len(batch)
+                self._progress.set()
+            await self._trim()
+
+    def _placed(self, event: Event) -> Event:
+        return event if event.seq or event.own_id else self._bus.stamp(event)  # a gap of ours has no place yet
+
+    async def _send(self, batch: list[Event]) -> None:
+        pause_s = 0.05
+        while True:
+            try:
+                await self._broker.publish(batch)
+            except InputInvalid as error:
+                await self._send_one_by_one(batch, error)
+                return
+            except StoreError as error:
+                LOG.warning("%d events wait for the broker, tried again in %.2f s: %s", len(batch), pause_s, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, MAX_PAUSE_S)
+            else:
+                self.sent += len(batch)
+                return
+
+    async def _send_one_by_one(self, batch: list[Event], error: InputInvalid) -> None:
+        if len(batch) == 1:
+            self.refused += 1
+            LOG.error("the event %s cannot be sent: %s", batch[0].id, error)
+            return
+        for event in batch:
+            await self._send([event])
+
+    async def _trim(self) -> None:
+        self._batches += 1
+        if self._keep is not None and self._batches % TRIM_EVERY == 0:
+            with suppress(StoreError):
+                await self._broker.trim(self._keep)

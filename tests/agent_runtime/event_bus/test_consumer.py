@@ -1,0 +1,345 @@
+"""The consumer: at least once, in order of each stream, retried, put aside, once by id, a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
+from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker
+from agent_runtime.event_bus.consumer import EventConsumer
+from agent_runtime.event_bus.dead_letters import (
+    DeadLetter,
+    DeadLetters,
+    MemoryDeadLetters,
+    SqliteDeadLetters,
+    open_dead_letters,
+)
+from agent_runtime.event_bus.relay import Relay
+from agent_runtime.event_bus.seen_ids import MemorySeenIds, SqliteSeenIds
+from agent_runtime.testing.broker_conformance import made, streams_of
+
+FAST: dict[str, Any] = {"backoff_s": 0.001}
+
+
+async def until(condition: Any, within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_each_stream_comes_in_order_and_streams_go_on_beside_each_other() -> None:
+    broker, events = MemoryBroker(), made(60, streams=6)
+    await broker.publish(events)
+    seen: list[Event] = []
+    at_once = most = 0
+
+    async def handle(event: Event) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.001)
+        at_once -= 1
+        seen.append(event)
+
+    async with EventConsumer(broker, "c", handle, concurrency=4) as consumer:
+        await until(lambda: len(seen) == 60)
+        await until(lambda: consumer.handled == 60)
+    assert streams_of(seen) == streams_of(events)
+    assert most == 4
+    assert await broker.lag("c") == 0
+
+
+async def test_a_failing_handler_is_tried_again_and_its_stream_waits() -> None:
+    broker, events = MemoryBroker(), made(6, streams=2)
+    await broker.publish(events)
+    seen: list[tuple[str | None, int]] = []
+    failures = 3
+
+    async def handle(event: Event) -> None:
+        nonlocal failures
+        if event.session_id == "s0" and event.seq == 2 and failures:
+            failures -= 1
+            raise ValueError("not yet")
+        seen.append((event.session_id, event.seq))
+
+    async with EventConsumer(broker, "c", handle, **FAST) as consumer:
+        await until(lambda: len(seen) == 6)
+    assert [n for s, n in seen if s == "s0"] == [1, 2, 3]
+    assert (consumer.retried, consumer.failed) == (3, 0)
+
+
+async def test_what_cannot_be_handled_is_put_aside_and_the_stream_goes_on() -> None:
+    broker, letters, bus = MemoryBroker(), MemoryDeadLetters(), EventBus()
+    await broker.publish(made(3))
+    handled: list[int] = []
+
+    async def handle(event: Event) -> None:
+        if event.seq == 2:
+            raise ValueError("password=hunter2hunter2")
+        handled.append(event.seq)
+
+    told = bus.subscribe("dead_letter.*")
+    async with EventConsumer(broker, "c", handle, retries=2, dead_letters=letters, bus=bus, **FAST) as consumer:
+        await until(lambda: handled == [1, 3])
+    (letter,) = await letters.list("c")
+    assert (letter.attempts, letter.error, letter.payload["data"]) == (3, "ValueError", {"n": 1})
+    assert "hunter2hunter2" not in str(letter)
+    assert consumer.failed == 1
+    assert (await anext(told)).data["letter_id"] == letter.id
+    assert await broker.lag("c") == 0
+
+
+async def test_an_event_is_acknowledged_after_it_was_handled_not_before(tmp_path: Path) -> None:
+    broker = SqliteBroker(str(tmp_path / "events.db"))
+    await broker.publish(made(3))
+    began = asyncio.Event()
+
+    async def stuck(event: Event) -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    consumer = EventConsumer(broker, "c", stuck)
+    consumer.start()
+    await began.wait()
+    assert await consumer.stop(grace_s=0.01) == 1
+    assert await broker.lag("c") == 3
+    again: list[int] = []
+
+    async def handle(event: Event) -> None:
+        again.append(event.seq)
+
+    async with EventConsumer(broker, "c", handle):
+        await until(lambda: again == [1, 2, 3])
+    await broker.aclose()
+
+
+async def test_stopping_lets_what_is_under_way_end_and_takes_nothing_new(no_tasks_left: None) -> None:
+    broker = MemoryBroker()
+    await broker.publish(made(50, streams=50))
+    done: list[int] = []
+    began = asyncio.Event()
+
+    async def handle(event: Event) -> None:
+        began.set()
+        await asyncio.sleep(0.05)
+        done.append(event.seq)
+
+    consumer = EventConsumer(broker, "c", handle, concurrency=4)
+    consumer.start()
+    await began.wait()
+    assert await consumer.stop() == 0
+    assert len(done) == 4
+    assert await broker.lag("c") >= 46
+
+
+class Twice:
+    """A broker that delivers everything twice, as one does after a lost acknowledgement."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events, self.acks = events, 0
+
+    def consume(self, *args: Any, **kwargs: Any) -> Any:
+        from contextlib import asynccontextmanager
+
+        @asynccontextmanager
+        async def consuming() -> AsyncIterator[AsyncIterator[Delivery]]:
+            yield self._deliveries()
+
+        return consuming()
+
+    async def _deliveries(self) -> AsyncIterator[Delivery]:
+        for event in [*self._events, *self._events]:
+            yield Delivery(event, str(event.seq), self._ack)
+        await asyncio.sleep(60)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        self.acks += 1
+        if self.acks == 1:
+            raise StoreUnavailable("not now")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_an_id_that_was_handled_is_not_handled_again(kind: str, tmp_path: Path) -> None:
+    broker: Any = Twice(made(4))
+    seen_ids = MemorySeenIds() if kind == "memory" else SqliteSeenIds(str(tmp_path / "seen.db"))
+    handled: list[int] = []
+
+    async def handle(event: Event) -> None:
+        handled.append(event.seq)
+
+    async with EventConsumer(broker, "c", handle, seen_ids=seen_ids) as consumer:
+        await until(lambda: broker.acks == 8)
+    assert handled == [1, 2, 3, 4]
+    assert consumer.repeated == 4
+    await seen_ids.aclose()
+
+
+async def test_a_try_that_takes_too_long_is_cancelled() -> None:
+    broker = MemoryBroker()
+    await broker.publish(made(1))
+
+    async def handle(event: Event) -> None:
+        await asyncio.sleep(60)
+
+    async with EventConsumer(broker, "c", handle, timeout_s=0.01, retries=1, **FAST) as consumer:
+        await until(lambda: consumer.failed == 1)
+    assert [letter.error for letter in await consumer.dead_letters.list()] == ["TimeoutError"]
+
+
+async def test_types_that_are_not_wanted_are_passed_over() -> None:
+    broker, bus = MemoryBroker(), EventBus()
+    await broker.publish([bus.stamp(Event(kind)) for kind in ("custom.a", "custom.b", "custom.a")])
+    seen: list[str] = []
+
+    async def handle(event: Event) -> None:
+        seen.append(event.type)
+
+    async with EventConsumer(broker, "c", handle, patterns=("*.b",)):
+        await until(lambda: seen == ["custom.b"])
+        await asyncio.sleep(0.05)
+    assert await broker.lag("c") == 0
+
+
+async def test_what_a_handler_publishes_names_its_cause() -> None:
+    broker, bus = MemoryBroker(), EventBus()
+    first = bus.stamp(Event("custom.a", session_id="s"))
+    await broker.publish([first])
+    made_by_it = bus.subscribe("custom.b")
+
+    async def handle(event: Event) -> None:
+        bus.publish(Event("custom.b"))
+
+    async with EventConsumer(broker, "c", handle), asyncio.timeout(5):
+        event = await anext(made_by_it)
+    assert (event.cause, event.depth) == (first.id, 1)
+
+
+@pytest.mark.parametrize("bad", [{"concurrency": 0}, {"retries": -1}, {"backoff_s": 0}, {"timeout_s": 0}])
+def test_settings_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
+    async def handle(event: Event) -> None: ...
+
+    with pytest.raises(ConfigurationError):
+        EventConsumer(MemoryBroker(), "c", handle, **bad)
+
+
+async def test_a_log_entry_that_is_no_event_stops_nobody(tmp_path: Path) -> None:
+    broker = SqliteBroker(str(tmp_path / "events.db"))
+    await broker.publish(made(1))
+    broker._db.execute("INSERT INTO events (id, type, time_s, event) VALUES ('x', 'x', 0, ?)", [b"\xff{"])
+    await broker.publish(made(1))
+    seen: list[str] = []
+
+    async def handle(event: Event) -> None:
+        seen.append(event.type)
+
+    async with EventConsumer(broker, "c", handle):
+        await until(lambda: len(seen) == 3)
+    assert seen == ["custom.check", "bus.unreadable", "custom.check"]
+    await broker.aclose()
+
+
+# -- dead letters ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def letters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DeadLetters]:
+    made_there = open_dead_letters("memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'dead.db'}")
+    yield made_there
+    await made_there.aclose()
+
+
+async def test_letters_are_kept_found_and_thrown_away(letters: DeadLetters) -> None:
+    first = DeadLetter.of("a", {"n": 1}, ValueError("x"), 3)
+    second = DeadLetter.of("b", {"n": 2}, KeyError("y"), 1)
+    for each in (first, second, first):
+        await letters.add(each)
+    assert list(await letters.list()) == [first, second]
+    assert list(await letters.list("b")) == [second]
+    assert (await letters.count(), await letters.count("a")) == (2, 1)
+    assert await letters.get(first.id) == first
+    assert (await letters.remove(first.id), await letters.remove(first.id)) == (True, False)
+    assert await letters.get(first.id) is None
+
+
+async def test_letters_in_memory_are_bounded_and_in_sqlite_outlive_the_process(tmp_path: Path) -> None:
+    small = MemoryDeadLetters(max_letters=2)
+    for n in range(5):
+        await small.add(DeadLetter("q", n, "E"))
+    assert ([each.payload for each in await small.list()], small.dropped) == ([3, 4], 3)
+    path = str(tmp_path / "dead.db")
+    store = SqliteDeadLetters(path)
+    await store.add(DeadLetter("q", "\ud800 x", "E"))
+    await store.aclose()
+    store = SqliteDeadLetters(path)
+    assert await store.count("q") == 1
+    await store.aclose()
+    with pytest.raises(ConfigurationError):
+        open_dead_letters("redis://x")
+
+
+# -- the relay ---------------------------------------------------------------------------------------------
+
+
+class Flaky(MemoryBroker):
+    """Out for the first publishes."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    async def publish(self, events: Any) -> None:
+        if self.failures:
+            self.failures -= 1
+            await super().publish(events[: len(events) // 2])  # half of it arrived, and the answer was lost
+            raise StoreUnavailable("not now")
+        await super().publish(events)
+
+
+async def test_a_relay_hands_over_everything_in_order_also_when_the_broker_is_out() -> None:
+    bus, broker = EventBus(), Flaky(3)
+    async with Relay(bus, broker) as relay:
+        for n in range(1200):
+            bus.publish(Event("custom.x", n, session_id=f"s{n % 3}"))
+        await relay.flush()
+        stored = [each.event for each in await broker.read(limit=5000)]
+        assert streams_of(stored) == {(bus.source, f"s{n}"): list(range(1, 401)) for n in range(3)}
+        bus.publish(Event("custom.x", "last", session_id="s0"))
+    assert (await broker.read(limit=5000))[-1].event.data == "last"
+    assert relay.dropped == 0
+
+
+async def test_a_relay_that_loses_events_writes_down_how_many() -> None:
+    bus, broker = EventBus(), Flaky(2)
+    async with Relay(bus, broker, buffer=10) as relay:
+        bus.publish(Event("custom.x", 0))
+        await asyncio.sleep(0.01)
+        for n in range(30):
+            bus.publish(Event("custom.x", n + 1))
+        await relay.flush()
+    stored = [each.event for each in await broker.read()]
+    assert [e.data for e in stored if e.type == "bus.gap"] == [{"missed": 20, "policy": "drop_oldest"}]
+    assert relay.dropped == 20
+
+
+async def test_an_event_that_cannot_be_sent_does_not_hold_up_the_rest(tmp_path: Path) -> None:
+    bus, broker = EventBus(), SqliteBroker(str(tmp_path / "events.db"))
+    async with Relay(bus, broker) as relay:
+        for data in ("a", "x" * 9_000_000, "b"):
+            bus.publish(Event("custom.x", data))
+        await relay.flush()
+        assert [each.event.data for each in await broker.read()] == ["a", "b"]
+    assert relay.refused == 1
+    await broker.aclose()
+
+
+async def test_a_relay_ends_even_when_the_broker_does_not_come_back(no_tasks_left: None) -> None:
+    bus = EventBus()
+    relay = Relay(bus, Flaky(10**6))
+    relay.start()
+    bus.publish(Event("custom.x"))
+    await relay.aclose(timeout_s=0.05)
