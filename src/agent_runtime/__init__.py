@@ -8,7 +8,8 @@ from agent_runtime.lazy import imported_late
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys, Authenticator, JwtAuthenticator, open_keys
-    from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent, ExecutionSummary
+    from agent_runtime.callback_event import CallbackEvent, ExecutionSummary
+    from agent_runtime.callback_handler import AgentCallbackHandler
     from agent_runtime.chunks import (
         Chunk,
         CustomChunk,
@@ -119,7 +120,8 @@ _MODULES = {
         "open_limits",
         "LimitStore",
     ),
-    "callback_handler": ("AgentCallbackHandler", "CallbackEvent", "ExecutionSummary"),
+    "callback_event": ("CallbackEvent", "ExecutionSummary"),
+    "callback_handler": ("AgentCallbackHandler",),
     "chunks": (
         *("Chunk", "CustomChunk", "Emit", "InterruptChunk", "PartChunk", "ReasoningChunk", "TextChunk"),
         *("ToolCallChunk", "ToolResultChunk"),

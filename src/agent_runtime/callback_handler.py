@@ -6,16 +6,15 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from langgraph.callbacks import GraphCallbackHandler
 
+from agent_runtime.callback_event import DEFAULT_CAPTURE, FAMILIES, CallbackEvent, ExecutionSummary, Family, family_of
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
-from agent_runtime.redaction import SECRETS
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -24,59 +23,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("agent_runtime.events")
 LOG.addHandler(logging.NullHandler())
-
-Family = Literal["run", "llm", "token", "tool", "chain", "interrupt"]
-FAMILIES: tuple[Family, ...] = ("run", "llm", "token", "tool", "chain", "interrupt")
-DEFAULT_CAPTURE: tuple[Family, ...] = ("run", "llm", "tool", "interrupt")
-
-
-@dataclass(slots=True)
-class CallbackEvent:
-    """One thing that happened in a run.
-
-    `type` is `run_start/_end/_error`, `llm_start/_end/_error`, `llm_new_token`, `tool_start/_end/_error`,
-    `tool_thread_left`, `chain_start/_end/_error`, `interrupt` or `resume`. `call_id` ties start and end
-    together. `time_s` is Unix wall-clock seconds, `duration_s` comes from a monotonic clock and is set on ends.
-    `template` names the agent whose run it is.
-    """
-
-    type: str
-    run_id: str | None
-    name: str = ""
-    call_id: str | None = None
-    parent_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    duration_s: float | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    time_s: float = field(default_factory=time.time)
-    tenant: str | None = None
-    template: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields that are set, as plain data without secrets."""
-        shown = {k: v for k in self.__slots__ if (v := getattr(self, k)) not in (None, "", {})}
-        return {k: SECRETS.value(v) for k, v in shown.items()}
-
-
-@dataclass(slots=True)
-class ExecutionSummary:
-    """Counts over the events asked for; `duration_s` is from the first to the last of them."""
-
-    runs: int = 0
-    llm_calls: int = 0
-    tool_calls: int = 0
-    errors: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    duration_s: float = 0.0
-    tools: dict[str, int] = field(default_factory=dict)
-
-
-def _family(event_type: str) -> str:
-    return "token" if event_type == "llm_new_token" else "interrupt" if event_type == "resume" else (
-        event_type.partition("_")[0]
-    )  # fmt: skip
 
 
 def message_of(response: LLMResult) -> BaseMessage | None:
@@ -142,7 +88,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
                 listener(event)
             except Exception:
                 LOG.exception("a listener failed on %s", event.type)
-        if _family(event.type) not in self.capture:
+        if family_of(event.type) not in self.capture:
             return
         self.recorded += 1
         self.dropped += len(self._ring) == self._ring.maxlen
@@ -150,7 +96,14 @@ class AgentCallbackHandler(GraphCallbackHandler):
         if self.bus is not None and self.bus.active:
             self.bus.publish(
                 Event(
-                    event.type.replace("_", ".", 1), event, event.run_id, event.session_id, event.user_id, event.time_s
+                    event.type.replace("_", ".", 1),
+                    event,
+                    event.run_id,
+                    event.session_id,
+                    event.user_id,
+                    event.time_s,
+                    event.tenant,
+                    event.template,
                 )
             )
 

@@ -83,7 +83,7 @@ class EventConsumer:
         self._working: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(concurrency)
         self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._stopping, self._joined = asyncio.Event(), asyncio.Event()
 
     async def lag(self) -> int:
         """How many events are not acknowledged yet: the metric to alert on. Raises StoreError."""
@@ -93,6 +93,10 @@ class EventConsumer:
 
     async def __aenter__(self) -> Self:
         self.start()
+        joined = asyncio.ensure_future(self._joined.wait())
+        assert self._task is not None  # noqa: S101 - it has just been made
+        await asyncio.wait({joined, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        joined.cancel()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -131,6 +135,7 @@ class EventConsumer:
 
     async def _run(self, consuming: Any) -> None:
         async with consuming as deliveries:
+            self._joined.set()
             async for delivery in deliveries:
                 if self._stopping.is_set():
                     return

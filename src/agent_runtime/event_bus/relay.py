@@ -21,9 +21,9 @@ TRIM_EVERY = 200  # batches
 class Relay:
     """Hands every event of a bus to a broker, in order, in batches, again until it is acknowledged.
 
-    `async with Relay(bus, broker): ...`; at the end what waits is sent. When the broker is out for longer than the buffer
-    lasts, the oldest events are lost, and a `bus.gap` in the log says how many. An event that the broker cannot take (it
-    is too large) is logged, counted in `refused`, and left out.
+    `async with Relay(bus, broker): ...`; at the end what waits is sent. When the broker is out for longer than the
+    buffer lasts, the oldest events are lost, and a `bus.gap` in the log says how many. An event that the broker cannot
+    take (it is too large) is logged, counted in `refused`, and left out.
 
     Args:
         bus: whose events.

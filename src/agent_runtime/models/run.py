@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.errors import GraphBubbleUp
 
-from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
+from agent_runtime.callback_event import CallbackEvent
+from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import BudgetExceeded, CallError, LimitExceeded, ToolLoop
 
 if TYPE_CHECKING:

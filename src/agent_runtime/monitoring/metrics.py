@@ -14,7 +14,7 @@ from agent_runtime.monitoring.series import Series, SeriesCollector
 from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
-    from agent_runtime.callback_handler import CallbackEvent
+    from agent_runtime.callback_event import CallbackEvent
     from agent_runtime.monitoring.ledger import Account, Charge
 
 MAX_SERIES = 10_000

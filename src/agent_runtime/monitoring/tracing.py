@@ -9,7 +9,7 @@ from agent_runtime.errors import MissingExtra
 from agent_runtime.redaction import SECRETS
 
 if TYPE_CHECKING:
-    from agent_runtime.callback_handler import CallbackEvent
+    from agent_runtime.callback_event import CallbackEvent
 
 MAX_OPEN = 100_000
 """Spans that nobody ends (a process that forgets its runs) must not fill the memory."""

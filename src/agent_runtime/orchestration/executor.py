@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from langgraph.errors import GraphBubbleUp, GraphDrained
 from langgraph.types import Durability
 
-from agent_runtime.callback_handler import AgentCallbackHandler, CallbackEvent
+from agent_runtime.callback_event import CallbackEvent
+from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import (
     AgentRuntimeError,
     CallDrained,

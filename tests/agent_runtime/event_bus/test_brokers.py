@@ -46,7 +46,7 @@ async def test_every_broker_conforms(check: str, connect: Callable[[], Broker], 
 
 @pytest.mark.timeout(150)
 async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
-    """All checks at once, each on a topic of its own: joining a group takes this server seconds, in which nothing runs."""
+    """All checks at once, each on a topic of its own: joining a group takes this server seconds."""
     outcomes = await asyncio.gather(
         *(
             run_broker_check(check, lambda name=check: open_broker(f"{kafka_url}&name={name}"))

@@ -70,6 +70,8 @@ class GroupReader:
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
         """The deliveries of this reader, for as long as the context lasts."""
+        with suppress(StoreError):
+            await self._claim()  # the group is there from now on: `latest` means after this
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
         self._ready.read_by(task)
         try:

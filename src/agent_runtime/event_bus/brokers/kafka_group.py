@@ -42,6 +42,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
         """The deliveries of this consumer, for as long as the context lasts."""
+        if self._start == "latest":
+            await self._broker.begin_at_the_end(self._group)
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
         self._ready.read_by(task)
         try:
@@ -62,8 +64,6 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
 
     async def _consume(self) -> None:
-        if self._start == "latest":
-            await self._broker.begin_at_the_end(self._group)
         async with self._joined() as subscriber:
             self._consumer = subscriber.consumer
             try:

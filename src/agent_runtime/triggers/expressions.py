@@ -1,0 +1,79 @@
+"""Conditions and placeholders on an event: JMESPath, which can neither call, assign nor loop."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import Any
+
+from agent_runtime.errors import ConfigurationError, MissingExtra
+from agent_runtime.event_bus import Event
+from agent_runtime.event_bus.cloud_event import plain
+
+MAX_EXPRESSION = 1000
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+def facts_of(event: Event) -> dict[str, Any]:
+    """What an expression sees: the event's fields, and its `data` as JSON has it."""
+    return {
+        "id": event.id,
+        "type": event.type,
+        "source": event.source,
+        "seq": event.seq,
+        "depth": event.depth,
+        "time_s": event.time_s,
+        "run_id": event.run_id,
+        "session_id": event.session_id,
+        "user_id": event.user_id,
+        "tenant": event.tenant,
+        "agent": event.agent,
+        "data": plain(event.data),
+    }
+
+
+@lru_cache(maxsize=1024)
+def compiled(expression: str) -> Any:
+    """The expression, parsed; raises ConfigurationError that shows where it is wrong, MissingExtra."""
+    try:
+        import jmespath
+        from jmespath.exceptions import JMESPathError
+    except ImportError as error:
+        raise MissingExtra("a trigger", "langchain-agent-runtime[triggers]") from error
+    if len(expression) > MAX_EXPRESSION:
+        raise ConfigurationError(f"an expression of {len(expression)} characters; {MAX_EXPRESSION} are allowed")
+    try:
+        return jmespath.compile(expression)
+    except (JMESPathError, RecursionError) as error:
+        raise ConfigurationError(f"'{expression[:60]}' is no JMESPath: {' '.join(str(error).split())[:200]}") from None
+
+
+def evaluated(expression: str, facts: dict[str, Any]) -> Any:
+    """What the expression comes to; raises ConfigurationError for one that does not fit these facts."""
+    from jmespath.exceptions import JMESPathError
+
+    try:
+        return compiled(expression).search(facts)
+    except (JMESPathError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"'{expression[:60]}': {' '.join(str(error).split())[:200]}") from None
+
+
+def holds(condition: str | None, facts: dict[str, Any]) -> bool:
+    """Whether the condition is true; what is missing, empty or null is not."""
+    return condition is None or evaluated(condition, facts) is True
+
+
+def expressions_in(text: str) -> list[str]:
+    """What stands between `{{` and `}}`."""
+    return [each.strip() for each in _PLACEHOLDER.findall(text)]
+
+
+def filled(text: str, facts: dict[str, Any]) -> str:
+    """`text` with each `{{ expression }}` replaced; what a value contains is never read as one again."""
+
+    def shown(match: re.Match[str]) -> str:
+        value = evaluated(match[1].strip(), facts)
+        return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+    return _PLACEHOLDER.sub(shown, text)

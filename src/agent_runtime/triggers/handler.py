@@ -1,0 +1,174 @@
+"""TriggerHandler: starts agents when events match, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, ConfigurationError, RateLimited
+from agent_runtime.event_bus import Event
+from agent_runtime.event_bus.brokers import Broker, MemoryBroker
+from agent_runtime.event_bus.consumer import EventConsumer
+from agent_runtime.event_bus.event import Cause, current_cause
+from agent_runtime.event_bus.relay import Relay
+from agent_runtime.event_bus.subscription import Filter
+from agent_runtime.triggers.expressions import facts_of, filled, holds
+from agent_runtime.triggers.rules import TriggerRule
+from agent_runtime.triggers.schedule import Schedules
+from agent_runtime.triggers.webhook import WebhookApp
+from agent_runtime.types import AgentContext, Principal
+
+if TYPE_CHECKING:
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.orchestration.executor import AgentExecutor
+
+LOG = logging.getLogger("agent_runtime.triggers")
+
+
+class TriggerHandler:
+    """Starts the agents that rules name, when events of the factory's bus or of a broker match.
+
+    `async with TriggerHandler(factory, load_triggers("triggers.yaml")): ...`
+
+    A rule runs its agent as the principal `trigger:NAME` of the event's tenant, through the agent's own onion; its rate
+    and budget are layers of that onion, for each tenant. What it starts carries the event as its cause, one deeper; an
+    event at a rule's `max_depth` starts nothing, and `trigger.stopped` says so. An event is acknowledged when its runs
+    have ended: after a crash they are started again. A failed run is a `trigger.failed` and a dead letter, and is not
+    started again.
+
+    Args:
+        factory: makes the agents; schedules and webhooks are published on its bus.
+        rules: from `load_triggers`.
+        broker: whose events start agents; those of this process's bus when it is left out.
+        name: of the consumer group: handlers of one name share the work.
+        relay: hand the bus's events to `broker`; False when the application has a `Relay` to it already.
+        consumer: further settings of the `EventConsumer` (`dead_letters`, `seen_ids`).
+
+    Raises ConfigurationError for an agent that cannot be made.
+    """
+
+    def __init__(
+        self,
+        factory: AgentFactory,
+        rules: Sequence[TriggerRule],
+        *,
+        broker: Broker | None = None,
+        name: str = "triggers",
+        relay: bool = True,
+        **consumer: Any,
+    ) -> None:
+        self.rules = [rule for rule in rules if rule.enabled]
+        self._factory, self._bus, self._name = factory, factory.event_bus, name
+        self._own = broker is None
+        self._broker, self._relay = broker or MemoryBroker(), relay or self._own
+        self._consumer_settings = consumer
+        self._agents = {rule.name: self._agent(rule) for rule in self.rules}
+        self._slots = {rule.name: asyncio.Semaphore(rule.concurrency) for rule in self.rules}
+        self.consumer: EventConsumer | None = None
+        self.webhooks = WebhookApp(self._bus, self.rules)
+        """An ASGI application for the rules with a webhook."""
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        patterns = tuple(dict.fromkeys(pattern for rule in self.rules for pattern in rule.types))
+        if self._relay:
+            await self._open.enter_async_context(Relay(self._bus, self._broker, patterns))
+        start = "earliest" if self._own else "latest"  # what a log of others has from before starts nothing
+        settings = {"retries": 0, "start": start, **self._consumer_settings}
+        self.consumer = EventConsumer(
+            self._broker, self._name, self.handle, patterns=patterns, bus=self._bus, **settings
+        )
+        await self._open.enter_async_context(self.consumer)
+        await self._open.enter_async_context(Schedules(self._bus, self.rules))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._open.aclose()
+
+    async def handle(self, event: Event) -> None:
+        """Start what the event starts, and wait for it. Raises the first failure, when all have ended."""
+        matching = [rule for rule in self.rules if self._matches(rule, event)]
+        outcomes = await asyncio.gather(*(self._start(rule, event) for rule in matching), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _matches(self, rule: TriggerRule, event: Event) -> bool:
+        if event.type.startswith("trigger.") or not Filter(rule.types).wants(event.type):
+            return False
+        data = event.data if isinstance(event.data, dict) else {}
+        hook = None if rule.webhook is None else rule.webhook.path
+        wanted = (
+            (None if rule.schedule is None else rule.name, data.get("schedule")),
+            (hook, data.get("hook")),
+            (rule.agent, event.agent),
+            (rule.source, event.source),
+            (rule.tenant, event.tenant),
+        )
+        if any(one is not None and one != other for one, other in wanted):
+            return False
+        try:
+            return holds(rule.when, facts_of(event))
+        except ConfigurationError as error:
+            self._tell("trigger.failed", rule, event, error="condition", message=str(error))
+            return False
+
+    async def _start(self, rule: TriggerRule, event: Event) -> None:
+        if event.depth >= rule.max_depth:
+            self._tell("trigger.stopped", rule, event, reason="depth", max_depth=rule.max_depth)
+            LOG.warning("the trigger %s stops at depth %d: its events lead to themselves", rule.name, event.depth)
+            return
+        token = current_cause.set(Cause(event.id, event.depth + 1))
+        try:
+            async with self._slots[rule.name]:
+                self._tell("trigger.fired", rule, event, agent=rule.start)
+                await self._run(rule, event)
+        except RateLimited:
+            self._tell("trigger.stopped", rule, event, reason="rate")
+        except BudgetExceeded:
+            self._tell("trigger.stopped", rule, event, reason="budget")
+        except AgentRuntimeError as error:
+            self._tell("trigger.failed", rule, event, error=error.code)
+            raise
+        finally:
+            current_cause.reset(token)
+
+    async def _run(self, rule: TriggerRule, event: Event) -> None:
+        facts, agent = facts_of(event), self._agents[rule.name]
+        scopes = frozenset({f"run:{agent.name}", *rule.scopes})
+        caller = Principal(f"trigger:{rule.name}", event.tenant or "default", scopes)
+        session = None if rule.session is None else filled(rule.session, facts)
+        call = AgentContext(
+            filled(rule.input, facts), session_id=session, principal=caller, metadata={"trigger": rule.name}
+        )
+        await agent.execute(call)
+
+    def _tell(self, kind: str, rule: TriggerRule, event: Event, **data: Any) -> None:
+        told = {"rule": rule.name, "event_id": event.id, "depth": event.depth, **data}
+        self._bus.publish(
+            Event(
+                kind,
+                told,
+                session_id=event.session_id,
+                run_id=event.run_id,
+                tenant=event.tenant,
+                cause=event.id,
+                depth=event.depth,
+            )
+        )
+
+    def _agent(self, rule: TriggerRule) -> AgentExecutor:
+        """The rule's agent with the rule's own limits in its onion, after the ones that its template has."""
+        runtime = self._factory.get_template(rule.start).spec.runtime
+        overrides: dict[str, Any] = {}
+        if rule.rate is not None:
+            overrides["rate_limits"] = [*runtime.rate_limits, f"{rule.rate} per user"]
+        if rule.budget is not None:
+            own = {"scope": "user", "only": None, **rule.budget.model_dump(exclude_none=True)}
+            kept = [each.model_dump(exclude_unset=True) for each in runtime.cost.budgets]
+            overrides["cost"] = {"budgets": [*kept, own]}
+        settings = {"runtime": overrides} if overrides else {}
+        return self._factory.create_from_template(rule.start, rule.inputs or None, **settings)

@@ -1,0 +1,173 @@
+"""Trigger rules in YAML: which event, schedule or webhook starts which agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, TemplateError
+from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
+from agent_runtime.event_bus.subscription import Filter
+from agent_runtime.models.resolve import secret_value
+from agent_runtime.template.document import place, plain
+from agent_runtime.template.runtime_spec import Count
+from agent_runtime.template.spec import SecretRef
+from agent_runtime.template.yaml_reader import read_yaml
+from agent_runtime.triggers.expressions import compiled, expressions_in
+
+_RATE = r"^\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?$"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class TriggerBudget(_Strict):
+    """What a rule may spend in one period (UTC), for each tenant."""
+
+    usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
+    tokens: Count | None = None
+    per: Literal["hour", "day", "month", "total"] = "day"
+
+    @model_validator(mode="after")
+    def _says_something(self) -> TriggerBudget:
+        if self.usd is None and self.tokens is None:
+            raise ValueError("give usd, tokens or both")
+        return self
+
+
+class WebhookSpec(_Strict):
+    """Requests that start a rule: `POST /{path}`, signed as GitHub does or by standardwebhooks.com."""
+
+    path: Name
+    secret: SecretRef
+    signature: Literal["github", "standard"] = "standard"
+    tenant: Name | None = None
+
+    def key(self) -> bytes:
+        """The secret's bytes; raises ConfigurationError naming the variable or file."""
+        return secret_value(self.secret).encode()
+
+
+class TriggerRule(_Strict):
+    """One rule. Exactly one of `on`, `schedule` and `webhook` says when; `start` what."""
+
+    name: Name
+    on: str | list[str] | None = None
+    schedule: str | None = None
+    timezone: str = "UTC"
+    webhook: WebhookSpec | None = None
+    agent: str | None = None
+    source: str | None = None
+    tenant: str | None = None
+    when: str | None = None
+    start: Annotated[str, Field(min_length=1)]
+    input: str = "{{ data }}"
+    inputs: dict[str, Any] = {}
+    session: str | None = None
+    scopes: list[str] = []
+    rate: Annotated[str | None, Field(pattern=r"^\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?$")] = (
+        None
+    )
+    budget: TriggerBudget | None = None
+    max_depth: Annotated[int, Field(ge=1, le=100)] = 3
+    concurrency: Count = 8
+    enabled: bool = True
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The patterns of types that may start it."""
+        if self.on is None:
+            return ("schedule.due",) if self.schedule else ("webhook.received",)
+        return (self.on,) if isinstance(self.on, str) else tuple(self.on)
+
+    @field_validator("when", "input", "session")
+    @classmethod
+    def _can_be_read(cls, text: str | None, info: Any) -> str | None:
+        for expression in () if text is None else [text] if info.field_name == "when" else expressions_in(text):
+            try:
+                compiled(expression)
+            except MissingExtra:
+                raise
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+        return text
+
+    @field_validator("on")
+    @classmethod
+    def _matches_something(cls, on: str | list[str] | None) -> str | list[str] | None:
+        for pattern in [] if on is None else [on] if isinstance(on, str) else on:
+            if not pattern.startswith(OWN_PREFIX) and not any(Filter((pattern,)).wants(name) for name in EVENT_TYPES):
+                raise ValueError(
+                    f"no event has a type like '{pattern}'; an application's own begins with '{OWN_PREFIX}'"
+                )
+            if pattern.startswith("trigger."):
+                raise ValueError("what triggers say of themselves starts none")
+        return on
+
+    @model_validator(mode="after")
+    def _has_one_reason(self) -> TriggerRule:
+        if [self.on, self.schedule, self.webhook].count(None) != 2:
+            raise ValueError("give exactly one of on, schedule and webhook")
+        if self.schedule is not None:
+            _check_schedule(self.schedule, self.timezone)
+        return self
+
+
+def _check_schedule(schedule: str, timezone: str) -> None:
+    try:
+        from cronsim import CronSim, CronSimError
+    except ImportError as error:
+        raise MissingExtra("a schedule", "langchain-agent-runtime[triggers]") from error
+    from datetime import UTC, datetime
+
+    try:
+        next(CronSim(schedule, datetime.now(UTC)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(f"'{schedule}' is no cron expression with a moment to come: {error}") from None
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"'{timezone}' is no time zone: Europe/Berlin, UTC") from None
+
+
+class _TriggerFile(_Strict):
+    apiVersion: Literal["agent-runtime/v1"]  # noqa: N815 - the file's own word
+    kind: Literal["Triggers"]
+    triggers: Annotated[list[TriggerRule], Field(min_length=1)]
+
+
+def load_triggers(path: str | Path) -> list[TriggerRule]:
+    """The rules of a file; raises TemplateError with every problem and its line, OSError, MissingExtra."""
+    return parse_triggers(Path(path).read_bytes(), str(path))
+
+
+def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerRule]:
+    """`load_triggers` for text at hand."""
+    node = read_yaml(data.encode() if isinstance(data, str) else data, file)
+    try:
+        found = _TriggerFile.model_validate(plain(node)).triggers
+    except ValidationError as error:
+        raise TemplateError([_problem(node, details) for details in error.errors(include_input=False)]) from None
+    names = [rule.name for rule in found]
+    hooks = [rule.webhook.path for rule in found if rule.webhook is not None]
+    for kind, given in (("rule", names), ("webhook", hooks)):
+        if twice := {each for each in given if given.count(each) > 1}:
+            raise TemplateError(
+                [Problem(f"two of the name '{sorted(twice)[0]}': a {kind}'s is its own", "triggers", file)]
+            )
+    return found
+
+
+def _problem(node: Any, details: Any) -> Problem:
+    steps = tuple(s for s in details["loc"] if s not in ("str", "list[str]"))
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if details["type"] == "extra_forbidden":
+        message = f"unknown key '{steps[-1]}'"
+    elif details["type"] == "missing":
+        message = f"key '{steps[-1]}' is required"
+    return place(node, steps).problem(message[:1].lower() + message[1:], ".".join(map(str, steps)))

@@ -1,0 +1,113 @@
+"""Webhooks: signed requests become events."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.triggers.rules import TriggerRule, WebhookSpec
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_AGE_S = 300
+"""How far a signed time may be from ours: https://www.standardwebhooks.com, "Verifying webhook authenticity"."""
+
+
+class WebhookApp:
+    """An ASGI application: `POST /{path}` of a rule's webhook publishes `webhook.received`.
+
+    A request must be signed with the hook's secret: `X-Hub-Signature-256` as GitHub sends it, or `webhook-id`,
+    `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). The event's id is that of the delivery, so one
+    that is sent again starts nothing twice. Answers: 202 with the event's id; 401 for a signature that does not hold,
+    404, 405, 413 above 1 MiB, 400 for a body that is not JSON.
+    """
+
+    def __init__(self, bus: EventBus, rules: Sequence[TriggerRule]) -> None:
+        self._bus = bus
+        hooks = [rule.webhook for rule in rules if rule.webhook is not None]
+        self._hooks = {hook.path: (hook, hook.key()) for hook in hooks}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request, or the server's start and end."""
+        if scope["type"] == "lifespan":
+            while (await receive())["type"] != "lifespan.shutdown":
+                await send({"type": "lifespan.startup.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        if scope["type"] != "http":
+            return
+        status, answer = await self._answer(scope, receive)
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+    async def _answer(self, scope: Any, receive: Any) -> tuple[int, dict[str, str]]:
+        found = self._hooks.get(scope["path"].removeprefix(scope.get("root_path", "")).strip("/"))
+        if found is None:
+            return 404, {"error": "no such webhook"}
+        if scope["method"] != "POST":
+            return 405, {"error": "send it by POST"}
+        body = await _body(receive)
+        if body is None:
+            return 413, {"error": f"a body has at most {MAX_BODY_BYTES} bytes"}
+        hook, key = found
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if not signed(hook, key, headers, body):
+            return 401, {"error": "the signature does not hold"}
+        try:
+            payload = json.loads(body)
+        except (ValueError, RecursionError):
+            return 400, {"error": "the body is not JSON"}
+        data = {"hook": hook.path, "payload": payload, "event": headers.get("x-github-event", "")}
+        event = self._bus.publish(Event("webhook.received", data, tenant=hook.tenant, own_id=_delivery(hook, headers)))
+        return 202, {"id": event.id}
+
+
+async def _body(receive: Any) -> bytes | None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return body
+
+
+def _delivery(hook: WebhookSpec, headers: dict[str, str]) -> str:
+    given = headers.get("x-github-delivery" if hook.signature == "github" else "webhook-id", "")
+    return f"webhook:{hook.path}:{given[:128]}" if given else ""
+
+
+def signed(hook: WebhookSpec, key: bytes, headers: dict[str, str], body: bytes) -> bool:
+    """Whether the body was signed with the hook's secret, and not long ago where the scheme has a time."""
+    if hook.signature == "github":
+        given = headers.get("x-hub-signature-256", "")
+        return _same(given, "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest())
+    delivery, moment = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not delivery or not moment.isdecimal() or len(moment) > 12 or abs(time.time() - int(moment)) > MAX_AGE_S:
+        return False
+    content = f"{delivery}.{moment}.".encode("latin-1") + body
+    wanted = "v1," + base64.b64encode(hmac.new(_raw(key), content, hashlib.sha256).digest()).decode()
+    return any(_same(each, wanted) for each in headers.get("webhook-signature", "")[:4096].split(" "))
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("latin-1", "replace"), wanted.encode())
+
+
+def _raw(key: bytes) -> bytes:
+    """The bytes of a secret in the standard's own form, `whsec_` and base64; any other is taken as it is."""
+    if not key.startswith(b"whsec_"):
+        return key
+    try:
+        return base64.b64decode(key[6:], validate=True)
+    except ValueError:
+        return key
