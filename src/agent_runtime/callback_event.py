@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from agent_runtime.event_bus import Event
 from agent_runtime.redaction import SECRETS
+
+if TYPE_CHECKING:
+    from agent_runtime.types import AgentContext
 
 Family = Literal["run", "llm", "token", "tool", "chain", "interrupt"]
 FAMILIES: tuple[Family, ...] = ("run", "llm", "token", "tool", "chain", "interrupt")
@@ -66,3 +70,10 @@ def family_of(event_type: str) -> str:
     return "token" if event_type == "llm_new_token" else "interrupt" if event_type == "resume" else (
         event_type.partition("_")[0]
     )  # fmt: skip
+
+
+def call_event(kind: str, context: AgentContext, data: dict[str, Any]) -> Event:
+    """What a layer says of a call, for the bus."""
+    who = context.principal
+    user, tenant = (None, None) if who is None else (who.id, who.tenant)
+    return Event(kind, data, context.run_id, context.session_id, user, tenant=tenant, agent=context.agent_name)

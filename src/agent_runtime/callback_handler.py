@@ -12,7 +12,15 @@ from uuid import UUID
 
 from langgraph.callbacks import GraphCallbackHandler
 
-from agent_runtime.callback_event import DEFAULT_CAPTURE, FAMILIES, CallbackEvent, ExecutionSummary, Family, family_of
+from agent_runtime.callback_event import (
+    DEFAULT_CAPTURE,
+    FAMILIES,
+    CallbackEvent,
+    ExecutionSummary,
+    Family,
+    call_event,
+    family_of,
+)
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
 
@@ -20,6 +28,8 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.messages.ai import UsageMetadata
     from langchain_core.outputs import LLMResult
+
+    from agent_runtime.types import AgentContext
 
 LOG = logging.getLogger("agent_runtime.events")
 LOG.addHandler(logging.NullHandler())
@@ -106,6 +116,11 @@ class AgentCallbackHandler(GraphCallbackHandler):
                     event.template,
                 )
             )
+
+    def tell(self, kind: str, context: AgentContext, data: dict[str, Any]) -> None:
+        """Publish what a layer says of a call; it is not kept in the ring."""
+        if self.bus is not None:
+            self.bus.publish(call_event(kind, context, data))
 
     def token(self, text: str, run_id: str | None, call_id: str | None) -> None:
         """Report one streamed piece of model text."""

@@ -121,6 +121,7 @@ class AgentFactory(Components):
             metrics.watch_drops("events", lambda: self.callback_handler.dropped)
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
+            session_manager.bus = session_manager.bus or self.event_bus
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
         self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
 

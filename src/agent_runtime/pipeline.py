@@ -88,7 +88,7 @@ def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
     retry, at_once = runtime.retry, runtime.concurrency
     configured: dict[str, Middleware] = {
         "logging": LoggingMiddleware(content=runtime.logging.content),
-        "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay),
+        "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay, bus=bus),
     }
     if seats.authenticators or runtime.auth.require:
         configured["auth"] = AuthMiddleware(*seats.authenticators, require=runtime.auth.require)

@@ -10,6 +10,7 @@ class Unauthenticated(CallError):
     """Nobody was recognised. It does not say why: the log does."""
 
     code = "unauthenticated"
+    layer = "auth"
 
     def __init__(self) -> None:
         super().__init__("a valid credential is needed")
@@ -46,6 +47,7 @@ class Forbidden(CallError):
     """The caller is known, and may not do this; `scope` is what they would need."""
 
     code = "forbidden"
+    layer = "auth"
 
     def __init__(self, scope: str) -> None:
         self.scope = scope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal
+from typing import ClassVar, Literal
 
 from agent_runtime.errors.base import AgentRuntimeError
 
@@ -12,6 +12,8 @@ class CallError(AgentRuntimeError):
     """A call failed. The edge fills in `run_id`, `usage` (what was spent until then) and so `cost_usd`."""
 
     code = "call_failed"
+    layer: ClassVar[str] = ""
+    """Which layer refuses a call with this error, if one does."""
 
     def __init__(self, message: str) -> None:
         from agent_runtime.types import Usage
@@ -89,6 +91,7 @@ class SessionBusy(CallError):
     """Another turn of the session is running (`reject`), or too many wait for theirs (`enqueue`)."""
 
     code = "session_busy"
+    layer = "session"
 
 
 class StaleWriter(CallError):
@@ -106,6 +109,7 @@ class BudgetExceeded(CallError):
     """
 
     code = "budget_exceeded"
+    layer = "cost"
 
     def __init__(
         self,
@@ -132,12 +136,14 @@ class BudgetUnavailable(CallError):
     """The ledger could not be asked, so nothing was sent; `__cause__` is the store's error."""
 
     code = "budget_unavailable"
+    layer = "cost"
 
 
 class PriceUnknown(CallError):
     """A call with a budget in USD asked for a model whose price nobody knows; nothing was sent."""
 
     code = "price_unknown"
+    layer = "cost"
 
     def __init__(self, provider: str, model: str) -> None:
         self.provider, self.model = provider, model
@@ -154,6 +160,7 @@ class RateLimited(CallError):
     """
 
     code = "rate_limited"
+    layer = "rate_limit"
 
     def __init__(self, limit: str, retry_after_s: float) -> None:
         self.limit, self.retry_after_s = limit, retry_after_s

@@ -11,7 +11,8 @@ from typing import Self
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.event import Event, current_cause, set_cause, set_depth, set_seq, set_source
 from agent_runtime.event_bus.event_types import check_type
-from agent_runtime.event_bus.subscription import POLICIES, EventHandler, Filter, Group, Policy, Subscription
+from agent_runtime.event_bus.group import Filter, Group
+from agent_runtime.event_bus.subscription import POLICIES, EventHandler, Policy, Subscription
 
 MAX_STREAMS = 100_000
 """Streams whose counters are kept; one that was not used while as many others were begins at 1 again."""

@@ -14,8 +14,8 @@ from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, put_aside
 from agent_runtime.event_bus.event import Cause, Event, current_cause
+from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.seen_ids import MemorySeenIds, SeenIds
-from agent_runtime.event_bus.subscription import Filter
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.bus import EventBus

@@ -7,6 +7,9 @@ from contextvars import ContextVar
 from dataclasses import FrozenInstanceError, dataclass, field
 from typing import Any, NoReturn
 
+DEFAULT_TENANT = "default"
+"""Whose everything is that names no tenant."""
+
 
 @dataclass(slots=True)
 class _Fields:
@@ -67,7 +70,7 @@ class Event(_Fields):
     def stream(self) -> str:
         """Within what `seq` counts: the tenant's session, else the run, else "" for what concerns no run."""
         name = self.session_id or self.run_id or ""
-        return name if self.tenant is None or not name else f"{self.tenant}/{name}"
+        return name if self.tenant in (None, DEFAULT_TENANT) or not name else f"{self.tenant}/{name}"
 
     @property
     def id(self) -> str:

@@ -6,7 +6,7 @@ import time
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.utils import count_tokens_approximately
 from langgraph.errors import GraphBubbleUp
@@ -32,6 +32,7 @@ class ModelCall:
     """One admitted model call. Exactly one of `end` and `abort` settles it; later ones do nothing."""
 
     __slots__ = (
+        "_answer",
         "_began",
         "_chars",
         "_draw",
@@ -55,6 +56,7 @@ class ModelCall:
         self._prices, self._draw = prices, draw
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
+        self._answer: Any = None  # a stream's chunks so far, where content is recorded
         self._started_s, self._tokens = time.perf_counter(), self.run.recorder.wants_tokens
         self.call_id = f"{self.run.context.run_id}:{number}"
         data = {"messages": self._messages} if self.run.recorder.content else {}
@@ -71,6 +73,8 @@ class ModelCall:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:
             self._usage = add_usage(self._usage, usage)
+        if self.run.recorder.content:
+            self._answer = message if self._answer is None else self._answer + message
 
     def end(self, message: BaseMessage | None = None) -> None:
         """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""
@@ -79,7 +83,8 @@ class ModelCall:
             self._chars = len(str(message.text)) + _tool_call_chars(message)
             name = message.response_metadata.get("model_name")
             self.model = name if isinstance(name, str) and name else self.model
-        self._settle("llm_end", {"message": message} if self.run.recorder.content and message is not None else {})
+        answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)
+        self._settle("llm_end", {"message": answer} if self.run.recorder.content and answer is not None else {})
 
     def abort(self, error: BaseException) -> None:
         """Settle a call that failed or was cut.

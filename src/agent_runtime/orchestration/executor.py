@@ -219,7 +219,7 @@ class AgentExecutor(AgentRunnable):
             raise InputInvalid("this AgentContext has been used: one context is one call, make a new one for the next")
         context.progress.started = True
         started = time.perf_counter()
-        self._record("run_start", context, None, {})
+        self._record("run_start", context, None, self._said(context))
         try:
             refuse_reserved_keys(context)
             with self._core.running.call():
@@ -241,12 +241,21 @@ class AgentExecutor(AgentRunnable):
                 raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, context.progress.model_error)
             )
             self._record("run_error", context, started, {"error": error.code})
+            if isinstance(error, CallError) and error.layer:
+                told = {"code": error.code, "message": str(error)}
+                self.callback_handler.tell(f"{error.layer}.refused", context, told)
             raise self._with_usage(error, context) from error.__cause__
         result.duration_s = time.perf_counter() - started
         if result.interrupts:
             self._record("interrupt", context, started, {"count": len(result.interrupts)})
-        self._record("run_end", context, started, {"status": result.status})
+        said = {"output": result.output} if self.callback_handler.content else {}
+        self._record("run_end", context, started, {"status": result.status, **said})
         return result
+
+    def _said(self, context: AgentContext) -> dict[str, Any]:
+        if not self.callback_handler.content:
+            return {}
+        return {"input": context.input, "agent": dict(self.ref or {}), "digest": self.template_digest}
 
     @staticmethod
     def _with_usage(error: AgentRuntimeError, context: AgentContext) -> AgentRuntimeError:

@@ -9,6 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 
+from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
 from agent_runtime.sessions.records import Guard
@@ -28,6 +29,8 @@ class SessionHistory:
 
     checkpointer: Checkpointer
     turns: Turns
+    bus: EventBus | None = None
+    """Where it says what happens to sessions; the factory sets it."""
 
     async def get_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> Session:
         """See SessionManager."""
@@ -40,6 +43,12 @@ class SessionHistory:
     async def delete_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> None:
         """See SessionManager."""
         raise NotImplementedError
+
+    def tell(self, kind: str, session: Session, data: Mapping[str, Any], run_id: str | None = None) -> None:
+        """Publish what happened to a session."""
+        if self.bus is not None:
+            owner = session.user_id or None
+            self.bus.publish(Event(f"session.{kind}", data, run_id, session.id, owner, tenant=session.tenant))
 
     async def _touched(self, session: Session, changes: Callable[[Session], Mapping[str, Any]]) -> Session:
         raise NotImplementedError
@@ -131,6 +140,7 @@ class SessionHistory:
         async with self.turns.hold(target) as held:
             held.clean = False  # its first turn looks whether a call was left open
         status = session.status if checkpoint_id is None else "failed"
+        self.tell("forked", new, {"from": session.id})
         return await self._touched(new, lambda _: {"status": status})
 
     @staticmethod

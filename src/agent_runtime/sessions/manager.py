@@ -122,6 +122,7 @@ class SessionManager(SessionHistory):
         if not await self._records.acall("put_session", self._row(session), None):
             # Also for one that was deleted: an id is not used again.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
+        self.tell("created", session, {"agent": session.agent, "title": title})
         return session
 
     async def get_session(
@@ -202,6 +203,7 @@ class SessionManager(SessionHistory):
             return False
         await self._records.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
+        self.tell("deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"why": why})
         return True
 
     @asynccontextmanager

@@ -13,8 +13,8 @@ from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker
 from agent_runtime.event_bus.consumer import EventConsumer
 from agent_runtime.event_bus.event import Cause, current_cause
+from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.relay import Relay
-from agent_runtime.event_bus.subscription import Filter
 from agent_runtime.triggers.expressions import facts_of, filled, holds
 from agent_runtime.triggers.rules import TriggerRule
 from agent_runtime.triggers.schedule import Schedules

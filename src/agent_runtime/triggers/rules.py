@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, TemplateError
 from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
-from agent_runtime.event_bus.subscription import Filter
+from agent_runtime.event_bus.group import Filter
 from agent_runtime.models.resolve import secret_value
 from agent_runtime.template.document import place, plain
 from agent_runtime.template.runtime_spec import Count

@@ -21,7 +21,7 @@ from agent_runtime.event_bus.dead_letters import (
 )
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.event_bus.seen_ids import MemorySeenIds, SqliteSeenIds
-from agent_runtime.testing.broker_conformance import made, streams_of
+from agent_runtime.testing.broker_events import made, streams_of
 
 FAST: dict[str, Any] = {"backoff_s": 0.001}
 

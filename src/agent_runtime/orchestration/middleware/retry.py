@@ -6,8 +6,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Collection
 
+from agent_runtime.callback_event import call_event
 from agent_runtime.chunks import Chunk
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.event_bus import EventBus
 from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class, retry_after_s
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
 from agent_runtime.types import AgentContext, AgentResult, Handler
@@ -37,6 +39,8 @@ class RetryMiddleware(Middleware):
         retry_on: Collection[str] = ("transient",),
         backoff_s: float = 0.5,
         max_backoff_s: float = 30.0,
+        *,
+        bus: EventBus | None = None,
     ) -> None:
         if attempts < 1:
             raise ConfigurationError(f"retry attempts must be at least 1, not {attempts}")
@@ -45,6 +49,7 @@ class RetryMiddleware(Middleware):
                 f"unknown retry_on {sorted(unknown)}; known: transient, {', '.join(RETRY_CLASSES)}"
             )
         self._attempts, self._backoff_s, self._max_backoff_s = attempts, backoff_s, max_backoff_s
+        self._bus = bus
         self._classes = frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
@@ -63,8 +68,13 @@ class RetryMiddleware(Middleware):
                 if wait_s is None or again is None or self._too_late(context, wait_s):
                     raise
                 context = again
+                self._tell(context, attempt + 1, error)
             await asyncio.sleep(wait_s)
         return await next_call(context)
+
+    def _tell(self, context: AgentContext, attempt: int, error: Exception) -> None:
+        if self._bus is not None:
+            self._bus.publish(call_event("retry.again", context, {"attempt": attempt, "error": type(error).__name__}))
 
     def _wait_s(self, error: Exception, attempt: int) -> float | None:
         if failure_class(error) not in self._classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from langgraph.errors import GraphDrained
@@ -42,6 +43,7 @@ class SessionMiddleware(Middleware):
         """Await the call within its turn; raises SessionError, SessionBusy, StaleWriter, StoreError."""
         if context.session_id is None:
             return await next_call(context)
+        began_s = time.monotonic()
         begins_anew = not (context.input is None or isinstance(context.input, (Command, Resume)))
         async with self.manager.turn(
             context.session_id,
@@ -51,6 +53,7 @@ class SessionMiddleware(Middleware):
             ttl_s=self._ttl_s,
             principal=context.principal,
         ) as turn:
+            self.manager.tell("turn_start", turn.session, {"waited_s": time.monotonic() - began_s}, context.run_id)
             try:
                 result = await next_call(context.with_turn(turn))
             except (InputInvalid, StaleWriter):  # nothing has happened; or the session is another's now
@@ -67,6 +70,7 @@ class SessionMiddleware(Middleware):
         return result
 
     async def _ended(self, turn: Turn, status: SessionStatus, context: AgentContext) -> None:
+        self.manager.tell("turn_end", turn.session, {"status": status}, context.run_id)
         text = context.input if isinstance(context.input, str) else ""
         ending = asyncio.ensure_future(self.manager.end_turn(turn.session, status, text.strip()[:TITLE_CHARACTERS]))
         try:

@@ -1,0 +1,80 @@
+"""What subscribers want, and those who want the same: matched, counted and woken together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from agent_runtime.event_bus.event import Event
+
+if TYPE_CHECKING:
+    from agent_runtime.event_bus.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a subscriber wants: types by `fnmatch` patterns, and the rest exactly, where given."""
+
+    patterns: tuple[str, ...] = ("*",)
+    session_id: str | None = None
+    run_id: str | None = None
+    tenant: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """What its events are found by, or None when they may be anybody's."""
+        return self.session_id or self.run_id or self.tenant
+
+    def wants(self, event_type: str) -> bool:
+        """Whether one of the patterns matches."""
+        return any(fnmatchcase(event_type, pattern) for pattern in self.patterns)
+
+    def concerns(self, event: Event) -> bool:
+        """Whether it is an event of the session, run and tenant asked for."""
+        return (
+            (self.session_id is None or event.session_id == self.session_id)
+            and (self.run_id is None or event.run_id == self.run_id)
+            and (self.tenant is None or event.tenant == self.tenant)
+        )
+
+    def matches(self, event: Event) -> bool:
+        """Whether the subscriber gets this event."""
+        return self.concerns(event) and self.wants(event.type)
+
+
+class Group:
+    """The subscribers with the same filter: matched, counted and woken together."""
+
+    __slots__ = ("_known", "appends", "checked", "filter", "members", "pushed", "sleeping")
+
+    def __init__(self, wanted: Filter) -> None:
+        self.filter, self.pushed = wanted, 0
+        self._known: dict[str, bool] = {}
+        self.members: list[Subscription] = []
+        self.appends: list[Callable[[Event], None]] = []
+        """Of the buffers that make room by themselves: a bounded deque drops its oldest."""
+        self.checked: list[Subscription] = []
+        self.sleeping: list[Subscription] = []
+
+    def wants(self, event_type: str) -> bool:
+        """`Filter.wants`, remembered."""
+        known = self._known.get(event_type)
+        if known is None:
+            known = self._known[event_type] = self.filter.wants(event_type)
+        return known
+
+    def push(self, event: Event) -> None:
+        """Append `event` to every buffer, and wake who waits for one. The bus's lock is held."""
+        for append in self.appends:
+            append(event)
+        if self.checked:
+            for subscription in self.checked:
+                if not subscription.full:
+                    subscription.buffer.append(event)
+        self.pushed += 1  # last: what a reader finds missing without the lock is never too much
+        if self.sleeping:
+            sleeping, self.sleeping = self.sleeping, []
+            for subscription in sleeping:
+                subscription.wake()
