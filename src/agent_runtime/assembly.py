@@ -13,7 +13,6 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.pregel import Pregel
 
 from agent_runtime.errors import CallError, ConfigurationError, InputInvalid, Problem, close_matches
-from agent_runtime.models.resolve import build_model
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
@@ -95,7 +94,7 @@ def assemble(
     middleware += [_middleware(m, registry) for m in spec.middleware]
     middleware += _fallbacks(spec.model, registry)
     middleware += _approvals(spec.interrupt_on)
-    model = build_model(spec.model, registry.models)
+    model = registry.model(spec.model)
     tools = [_tool(tool, registry, inputs, agent_of) for tool in spec.tools]
     try:
         agent = create_agent(
@@ -207,7 +206,7 @@ def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
         return []
     from langchain.agents.middleware import ModelFallbackMiddleware
 
-    first, *rest = [build_model(ModelSpec(id=name, params=spec.params), registry.models) for name in spec.fallbacks]
+    first, *rest = [registry.model(ModelSpec(id=name, params=spec.params)) for name in spec.fallbacks]
     return [ModelFallbackMiddleware(first, *rest)]
 
 
@@ -219,7 +218,7 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
         return found
     for name in MODEL_ARGUMENTS:
         if isinstance(args.get(name), str):
-            args[name] = build_model(ModelSpec(id=args[name]), registry.models)
+            args[name] = registry.model(ModelSpec(id=args[name]))
     try:
         args, rest = _special(spec.use, args, registry)
         inspect.signature(found).bind(*rest, **args)
@@ -233,7 +232,7 @@ def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[
     if name == "model_fallback":
         if set(args) != {"models"}:
             raise ValueError("give its models as a list: models: [...]")
-        return {}, [build_model(ModelSpec(id=m), registry.models) for m in args["models"]]
+        return {}, [registry.model(ModelSpec(id=m)) for m in args["models"]]
     if name == "context_editing":
         from langchain.agents.middleware import ClearToolUsesEdit
 

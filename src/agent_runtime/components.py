@@ -53,6 +53,12 @@ class Components:
                 found = self._templates[name] = load_template(found)
             return found
 
+    def take_templates(self, other: Components) -> None:
+        """Know every template that `other` knows."""
+        with self._lock, other._lock:
+            self._templates.update(other._templates)
+            self.registry.generation += 1
+
     def list_templates(self) -> list[str]:
         """The registered names, sorted."""
         return sorted(self._templates)

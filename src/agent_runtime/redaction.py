@@ -34,7 +34,7 @@ _SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|pepper|credent
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/@:]{0,256}):([^\s/@]{1,256})@")
 _NAMED = re.compile(
     r"(?i)((?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper))"
-    r"([\"']?\s{0,3}[=:]\s{0,3}[\"']?)([^\s\"'&,;})\]]{6,512})"
+    r"([\"']?\s{0,3}[=:]\s{0,3}[\"']?)(?!\[redacted\])([^\s\"'&,;})\]]{6,512})"
 )
 
 

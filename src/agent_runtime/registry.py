@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
     from langgraph.store.base import BaseStore
 
+    from agent_runtime.template.spec import ModelSpec
+
 LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
     "context_editing": "ContextEditingMiddleware",
     "file_search": "FilesystemFileSearchMiddleware",
@@ -70,6 +72,12 @@ class Registry:
         table[name] = component
         self.ready_tools.pop(name, None)
         self.generation += 1
+
+    def model(self, spec: ModelSpec) -> BaseChatModel:
+        """The gated chat model that a template asks for. Raises as `build_model`."""
+        from agent_runtime.models.resolve import build_model
+
+        return build_model(spec, self.models)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool registered as `name`; raises UnknownComponent, or ConfigurationError when `args` do not fit it."""

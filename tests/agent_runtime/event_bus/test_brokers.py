@@ -47,12 +47,11 @@ async def test_every_broker_conforms(check: str, connect: Callable[[], Broker], 
 @pytest.mark.timeout(150)
 async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
     """All checks at once, each on a topic of its own: joining a group takes this server seconds."""
-    outcomes = await asyncio.gather(
-        *(
-            run_broker_check(check, lambda name=check: open_broker(f"{kafka_url}&name={name}"))
-            for check in BROKER_CHECKS
-        ),
-        return_exceptions=True,
-    )
+
+    def connects(check: str) -> Callable[[], Broker]:
+        return lambda: open_broker(f"{kafka_url}&name={check}")
+
+    checks = [run_broker_check(check, connects(check)) for check in BROKER_CHECKS]
+    outcomes = await asyncio.gather(*checks, return_exceptions=True)
     failed = {check: repr(found) for check, found in zip(BROKER_CHECKS, outcomes, strict=True) if found is not None}
     assert failed == {}

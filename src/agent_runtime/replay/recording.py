@@ -1,0 +1,140 @@
+"""What the event log knows of a run: its input, its model and tool calls in order, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from langchain_core.messages import messages_from_dict
+from langgraph.types import Command
+
+from agent_runtime.errors import AgentRuntimeError
+from agent_runtime.event_bus import Event
+from agent_runtime.event_bus.brokers import EventQuery, SqliteBroker
+
+MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
+MAX_EVENTS = 100_000
+_STEPS = ("llm.*", "tool.*", "run.*")
+
+
+class NotRecorded(AgentRuntimeError):
+    """The event log does not have what a replay needs."""
+
+    code = "not_recorded"
+
+
+@dataclass(slots=True)
+class Step:
+    """A model or tool call of a recorded run, `number` from 1 in the order in which they began.
+
+    `request` is a model's messages or a tool's arguments, `answer` what came back, as JSON data; `error` is the class
+    of what it failed with.
+    """
+
+    number: int
+    kind: Literal["llm", "tool"]
+    name: str
+    run_id: str
+    request: Any
+    answer: Any = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class Recording:
+    """A run with everything inside it. `input`, `output` are JSON data; `status` is that of its end, or `failed`."""
+
+    run_id: str
+    agent: Mapping[str, Any]
+    digest: str | None
+    input: Any
+    session_id: str | None = None
+    tenant: str | None = None
+    status: str = ""
+    output: Any = None
+    error: str | None = None
+    steps: list[Step] = field(default_factory=list)
+
+
+async def read_recording(log: SqliteBroker, run_id: str) -> Recording:
+    """The recording of a run; raises NotRecorded when the log does not have it whole, with its contents."""
+    own = [stored.event for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)]
+    start = next((event for event in own if event.type == "run.start"), None)
+    if start is None:
+        raise NotRecorded(f"the log has no start of the run '{run_id}'")
+    if "input" not in start.data:
+        raise NotRecorded(
+            f"the run '{run_id}' was recorded without its contents: record with AgentCallbackHandler(content=True), "
+            "or `agent-runtime run --record`"
+        )
+    ends = [event for event in own if event.type in ("run.end", "run.error")]
+    if not ends:
+        raise NotRecorded(f"the run '{run_id}' has no end in the log: it is still running, or was killed")
+    found = Recording(run_id, start.data.get("agent") or {}, start.data.get("digest"), start.data["input"])
+    found.session_id, found.tenant = start.session_id, start.tenant
+    end = ends[-1]
+    found.status, found.output = end.data.get("status", "failed"), end.data.get("output")
+    found.error = end.data.get("error") if end.type == "run.error" else None
+    events = sorted([*own, *await _inside(log, start, end)], key=lambda event: event.time_s)
+    found.steps = _steps(events)
+    if found.session_id is not None:
+        found.input = _conversation(found)
+    return found
+
+
+async def _inside(log: SqliteBroker, start: Event, end: Event) -> list[Event]:
+    """The events of the runs that the run started: agents used as tools."""
+    window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
+    parents, found = {start.run_id}, list[Event]()
+    for stored in await log.query(window, limit=MAX_EVENTS):
+        event = stored.event
+        if event.data.get("parent_id") in parents and event.run_id not in parents:
+            parents.add(event.run_id)
+            inner = await log.query(EventQuery(_STEPS, run_id=event.run_id), limit=MAX_EVENTS)
+            found += [each.event for each in inner]
+    return found
+
+
+def _steps(events: list[Event]) -> list[Step]:
+    steps: list[Step] = []
+    open_calls: dict[tuple[Any, ...], Step] = {}
+    for event in events:
+        family, _, what = event.type.partition(".")
+        if family not in ("llm", "tool") or what not in ("start", "end", "error"):
+            continue
+        key = (family, event.run_id, event.data.get("call_id"))
+        if what == "start":
+            request = event.data.get("messages" if family == "llm" else "args")
+            step = Step(len(steps) + 1, family, event.data.get("name", ""), event.run_id or "", request)  # type: ignore[arg-type]
+            steps.append(step)
+            open_calls[key] = step
+        elif (begun := open_calls.pop(key, None)) is not None:
+            begun.answer = event.data.get("message" if family == "llm" else "output")
+            begun.error = event.data.get("error")
+    return steps
+
+
+def _conversation(found: Recording) -> Any:
+    """A session's run began with what was said before: the first model call has it."""
+    first = next((step for step in found.steps if step.kind == "llm" and step.run_id == found.run_id), None)
+    if first is None or not isinstance(first.request, list):
+        return found.input
+    return [message for message in first.request if message.get("type") != "system"]
+
+
+def revived(value: Any) -> Any:
+    """Recorded JSON data with its messages and commands made again."""
+    if isinstance(value, list):
+        return [revived(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    if value.get("type") in MESSAGE_TYPES and "content" in value:
+        return messages_from_dict([{"type": value["type"], "data": dict(value)}])[0]
+    if set(value) == {"graph", "update", "resume", "goto"}:
+        return Command(graph=value["graph"], update=revived(value["update"]), goto=value["goto"])
+    return {key: revived(each) for key, each in value.items()}
