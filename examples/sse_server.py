@@ -1,10 +1,17 @@
-"""An agent streamed over server-sent events; it stops when the client goes away.
+"""Runs that go on when a reader goes away, and readers who come back where they were.
 
-Run it with `uv run uvicorn examples.sse_server:app` and read it with
-`curl -N '127.0.0.1:8000/ask?q=Which+region+sells+most'`.
+Run it with `uv run uvicorn examples.sse_server:app`. Start a run and read its events, as often as you like:
+
+    curl -X POST '127.0.0.1:8000/runs?q=Which+region+sells+most'            {"run_id": "..."}
+    curl -N '127.0.0.1:8000/runs/RUN_ID/events'                             from the start
+    curl -N '127.0.0.1:8000/runs/RUN_ID/events' -H 'Last-Event-ID: 7'       what follows event 7
+    curl -X DELETE '127.0.0.1:8000/runs/RUN_ID'                             stop it
 """
 
+import asyncio
+import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
@@ -12,36 +19,80 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent_runtime import AgentExecutor, AgentFactory, CallError, InputInvalid, TextChunk
+from agent_runtime import AgentCallbackHandler, AgentContext, AgentFactory, CallError, EventBus
+from agent_runtime.event_bus.cloud_event import to_cloud_event
+
+SEEN = ("run.*", "llm.new_token", "tool.*", "interrupt", "bus.gap")
 
 
-async def events(agent: AgentExecutor, question: str) -> AsyncIterator[str]:
-    """Server-sent events of one call. Closing this generator leaves the stream, and that cancels the call."""
-    try:
-        async with agent.execute_stream(question) as stream:
-            async for chunk in stream.chunks():
-                if isinstance(chunk, TextChunk):
-                    yield f"event: text\ndata: {json.dumps(chunk.text)}\n\n"
-            yield f"event: end\ndata: {json.dumps(stream.result.to_dict())}\n\n"
-    except (CallError, InputInvalid) as error:
-        yield f"event: error\ndata: {json.dumps({'code': error.code, 'message': str(error)})}\n\n"
+async def events(bus: EventBus, run_id: str, after: int) -> AsyncIterator[str]:
+    """The run's events behind `after` as server-sent events, until its end; a bounded buffer for a slow reader."""
+    async with bus.subscribe(*SEEN, run_id=run_id, after=after, buffer=1000) as subscription:
+        async for event in subscription:
+            mark = f"id: {event.seq}\n" if event.seq else ""  # a gap has no place of its own
+            yield f"{mark}event: {event.type}\ndata: {json.dumps(to_cloud_event(event)['data'])}\n\n"
+            if event.type in ("run.end", "run.error"):
+                return
 
 
-async def ask(request: Request) -> Response:
-    """`GET /ask?q=...`: the answer as a stream of events."""
-    question = request.query_params.get("q", "")
+async def start(request: Request) -> Response:
+    """`POST /runs?q=...`: begin a run, whoever stays to read it."""
+    question, state = request.query_params.get("q", ""), request.app.state
     if not question:
         return JSONResponse({"error": "give a question as ?q="}, status_code=400)
+    call = AgentContext(question, run_id=str(uuid.uuid4()))
+
+    async def run() -> None:
+        with contextlib.suppress(CallError):  # its `run.error` is one of the events
+            async with state.agent.execute_stream(call) as stream:
+                async for _ in stream:
+                    pass
+
+    task = asyncio.create_task(run())
+    state.running[call.run_id] = task
+    task.add_done_callback(lambda _: state.running.pop(call.run_id, None))
+    return JSONResponse({"run_id": call.run_id}, status_code=202)
+
+
+async def read(request: Request) -> Response:
+    """`GET /runs/{run_id}/events`: the run's events; `Last-Event-ID` says which the reader has seen."""
+    given = request.headers.get("last-event-id", "0")
+    if not given.isdecimal() or len(given) > 18:
+        return JSONResponse({"error": "Last-Event-ID is a number"}, status_code=400)
+    run_id, bus = request.path_params["run_id"], request.app.state.bus
+    if not bus.retained(run_id=run_id):
+        return JSONResponse({"error": "no such run, or its events are not kept any more"}, status_code=404)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    stream = events(request.app.state.agent, question)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(events(bus, run_id, int(given)), media_type="text/event-stream", headers=headers)
 
 
-def make_app(agent: AgentExecutor) -> Starlette:
-    """The app around one agent."""
-    made = Starlette(routes=[Route("/ask", ask)])
-    made.state.agent = agent
+async def stop(request: Request) -> Response:
+    """`DELETE /runs/{run_id}`: cancel the run; its readers see a `run.error`."""
+    task = request.app.state.running.get(request.path_params["run_id"])
+    if task is None:
+        return JSONResponse({"error": "no such run"}, status_code=404)
+    task.cancel()
+    return Response(status_code=202)
+
+
+def make_app(factory: AgentFactory, template: str = "analyst") -> Starlette:
+    """The app around one agent of a factory whose handler captures tokens."""
+    routes = [
+        Route("/runs", start, methods=["POST"]),
+        Route("/runs/{run_id}", stop, methods=["DELETE"]),
+        Route("/runs/{run_id}/events", read),
+    ]
+    made = Starlette(routes=routes)
+    made.state.bus, made.state.agent = factory.event_bus, factory.create_from_template(template)
+    made.state.running = {}
     return made
 
 
-app = make_app(AgentFactory().create_from_template("analyst"))
+def make_factory() -> AgentFactory:
+    """A factory whose bus keeps the last 20,000 events, tokens among them."""
+    bus = EventBus(retain=20_000)
+    handler = AgentCallbackHandler(bus=bus, capture=["run", "llm", "token", "tool", "interrupt"])
+    return AgentFactory(event_bus=bus, callback_handler=handler)
+
+
+app = make_app(make_factory())

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         KeyNotFound,
         LimitExceeded,
         MissingExtra,
+        NotRecorded,
         PriceUnknown,
         Problem,
         ProviderError,
@@ -62,7 +63,11 @@ if TYPE_CHECKING:
         Unauthenticated,
         UnknownComponent,
     )
-    from agent_runtime.event_bus import Event, EventBus, Subscription
+    from agent_runtime.event_bus import EVENT_TYPES, Event, EventBus, Subscription
+    from agent_runtime.event_bus.brokers import Broker, Delivery, EventQuery, MemoryBroker, SqliteBroker, open_broker
+    from agent_runtime.event_bus.consumer import EventConsumer
+    from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, open_dead_letters
+    from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
     from agent_runtime.models.gate import ModelGate, RunLimits
     from agent_runtime.models.gated_model import gated
@@ -97,12 +102,20 @@ if TYPE_CHECKING:
     )
     from agent_runtime.orchestration.stream import AgentStream
     from agent_runtime.registry import Registry, tool_factory
+    from agent_runtime.replay import Replay, replay_run
     from agent_runtime.sessions import Session, SessionManager
     from agent_runtime.template import AgentTemplate, load_template, parse_template
+    from agent_runtime.triggers import TriggerHandler, load_triggers
     from agent_runtime.types import AgentContext, AgentResult, Handler, Principal, Usage
 
 # Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help` without LangChain.
 _MODULES = {
+    "replay": ("Replay", "replay_run"),
+    "triggers": ("TriggerHandler", "load_triggers"),
+    "event_bus.dead_letters": ("DeadLetter", "DeadLetters", "open_dead_letters"),
+    "event_bus.brokers": ("Broker", "Delivery", "EventQuery", "MemoryBroker", "SqliteBroker", "open_broker"),
+    "event_bus.relay": ("Relay",),
+    "event_bus.consumer": ("EventConsumer",),
     "auth": ("ApiKeys", "Authenticator", "JwtAuthenticator", "open_keys"),
     "monitoring": (
         "Budget",
@@ -132,17 +145,10 @@ _MODULES = {
         *("MissingExtra", "Problem", "ProviderError", "ReservedKey", "SessionBusy", "SessionError", "SessionGone"),
         *("SessionIdInvalid", "SessionNotFound", "StaleWriter", "StateNotSerializable", "StoreError", "StoreFull"),
         *("StoreTimeout", "StoreUnavailable", "StreamMisuse", "TemplateError", "ToolLoop", "UnknownComponent"),
-        "BudgetExceeded",
-        "BudgetUnavailable",
-        "PriceUnknown",
-        "Unauthenticated",
-        "Forbidden",
-        "RateLimited",
-        "CredentialTooLarge",
-        "KeyInUrl",
-        "KeyNotFound",
+        *("BudgetExceeded", "BudgetUnavailable", "PriceUnknown", "Unauthenticated", "Forbidden", "RateLimited"),
+        *("CredentialTooLarge", "KeyInUrl", "KeyNotFound", "NotRecorded"),
     ),
-    "event_bus": ("Event", "EventBus", "Subscription"),
+    "event_bus": ("Event", "EventBus", "Subscription", "EVENT_TYPES"),
     "factory": ("AgentFactory",),
     "models.gate": ("ModelGate", "RunLimits"),
     "models.gated_model": ("gated",),
@@ -168,6 +174,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "EVENT_TYPES",
     "AgentCallbackHandler",
     "AgentContext",
     "AgentExecutor",
@@ -180,6 +187,7 @@ __all__ = [
     "ApiKeys",
     "AuthMiddleware",
     "Authenticator",
+    "Broker",
     "Budget",
     "BudgetExceeded",
     "BudgetUnavailable",
@@ -197,9 +205,14 @@ __all__ = [
     "CostTrackingMiddleware",
     "CredentialTooLarge",
     "CustomChunk",
+    "DeadLetter",
+    "DeadLetters",
+    "Delivery",
     "Emit",
     "Event",
     "EventBus",
+    "EventConsumer",
+    "EventQuery",
     "ExecutionSummary",
     "Forbidden",
     "Handler",
@@ -212,10 +225,12 @@ __all__ = [
     "LimitExceeded",
     "LimitStore",
     "LoggingMiddleware",
+    "MemoryBroker",
     "MemoryLedger",
     "Middleware",
     "MissingExtra",
     "ModelGate",
+    "NotRecorded",
     "PartChunk",
     "PriceTable",
     "PriceUnknown",
@@ -228,6 +243,8 @@ __all__ = [
     "ReasoningChunk",
     "RedisLedger",
     "Registry",
+    "Relay",
+    "Replay",
     "ReservedKey",
     "Resume",
     "RetryMiddleware",
@@ -243,6 +260,7 @@ __all__ = [
     "SessionMiddleware",
     "SessionNotFound",
     "Spending",
+    "SqliteBroker",
     "SqliteLedger",
     "StaleWriter",
     "StateNotSerializable",
@@ -258,16 +276,21 @@ __all__ = [
     "ToolCallChunk",
     "ToolLoop",
     "ToolResultChunk",
+    "TriggerHandler",
     "Unauthenticated",
     "UnknownComponent",
     "Usage",
     "configure_logging",
     "gated",
     "load_template",
+    "load_triggers",
+    "open_broker",
+    "open_dead_letters",
     "open_keys",
     "open_ledger",
     "open_limits",
     "parse_template",
+    "replay_run",
     "tool_factory",
 ]
 

@@ -88,6 +88,7 @@ class Settings:
     session_key_file: str | None = _setting(_secret_file)
     ledger: str | None = _setting(_address)
     keys: str | None = _setting(_address)
+    events: str | None = _setting(_address)
     key_pepper: str | None = _setting(_secret)
     key_pepper_file: str | None = _setting(_secret_file)
     limits: str | None = _setting(_address)

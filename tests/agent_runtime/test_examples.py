@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from agent_runtime.testing import say
+from agent_runtime import parse_template
+from agent_runtime.testing import ScriptedChatModel, say
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(p.stem for p in (ROOT / "examples").glob("*.py") if p.stem != "sse_server")
@@ -77,36 +78,66 @@ async def served(app: Any) -> AsyncIterator[int]:
         await task
 
 
-async def request(port: int, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def request(port: int, path: str, method: str = "GET", **headers: str) -> tuple[Any, Any]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+    lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", "connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
     await writer.drain()
     return reader, writer
 
 
-async def test_sse_streams_text_and_ends_with_the_result(make_agent: Any) -> None:
-    agent, _ = make_agent([say("one two three")])
-    async with served(load("sse_server").make_app(agent)) as port:
-        reader, writer = await request(port, "/ask?q=hi")
-        body = (await reader.read()).decode()
-        writer.close()
-        assert 'event: text\ndata: "one "' in body
-        assert '"output": "one two three"' in body
-        reader, writer = await request(port, "/ask")
-        assert b"400" in await reader.readline()
-        writer.close()
+async def answer(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    reader, writer = await request(port, path, method, **headers)
+    head, _, body = (await asyncio.wait_for(reader.read(), 10)).decode().partition("\r\n\r\n")
+    writer.close()
+    return int(head.split(" ")[1]), body
 
 
-async def test_sse_stops_the_agent_when_the_client_goes_away(make_agent: Any) -> None:
-    agent, _ = make_agent([say("word " * 5000)], delay_s=0.001)
-    async with served(load("sse_server").make_app(agent)) as port:
-        reader, writer = await request(port, "/ask?q=hi")
+def sse_app(text: str, delay_s: float = 0.0) -> Any:
+    module = load("sse_server")
+    factory = module.make_factory()
+    factory.register_model("m", ScriptedChatModel(script=[say(text)], delay_s=delay_s))
+    head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
+    factory.register_template(parse_template(head + "spec: {model: m}\n"))
+    return module.make_app(factory, "t")
+
+
+def ids_and_texts(body: str) -> tuple[list[int], str]:
+    texts = re.findall(r'event: llm.new_token\ndata: .*?"text": "(.*?)"', body)
+    return [int(n) for n in re.findall(r"^id: (\d+)", body, re.MULTILINE)], "".join(texts)
+
+
+async def test_sse_readers_come_back_where_they_were_and_the_run_goes_on() -> None:
+    words = " ".join(f"w{n}" for n in range(300))
+    async with served(sse_app(words, delay_s=0.002)) as port:
+        _, started = await answer(port, "/runs?q=hi", "POST")
+        path = f"/runs/{re.findall(chr(34) + '([0-9a-f-]{36})', started)[0]}/events"
+        reader, writer = await request(port, path)
+        seen = (await reader.readuntil(b"w20")).decode()
+        writer.transport.abort()  # the connection is lost in the middle
+        ids, _ = ids_and_texts(seen)
+        status, rest = await answer(port, path, last_event_id=str(ids[-1]))
+        more, _ = ids_and_texts(rest)
+        assert (status, more[0]) == (200, ids[-1] + 1)
+        assert [*ids, *more] == list(range(1, more[-1] + 1))
+        assert rest.rstrip("\r\n0").rstrip().rpartition("event: ")[2].startswith("run.end")
+        _, whole = await answer(port, path)
+        assert ids_and_texts(whole)[1] == words
+
+
+async def test_sse_a_run_is_stopped_by_whoever_asks_and_bad_requests_are_answered() -> None:
+    async with served(sse_app("word " * 5000, delay_s=0.001)) as port:
+        _, started = await answer(port, "/runs?q=hi", "POST")
+        run = f"/runs/{re.findall(chr(34) + '([0-9a-f-]{36})', started)[0]}"
+        reader, writer = await request(port, f"{run}/events")
         await reader.readuntil(b"word")
-        writer.transport.abort()
-        for _ in range(200):
-            if agent.callback_handler.events("run_error"):
-                break
-            await asyncio.sleep(0.01)
-    ended = agent.callback_handler.events("run_error")
-    assert [e.data["error"] for e in ended] == ["cancelled"]
-    assert ended[0].data["usage"]["estimated"] is True
+        assert (await answer(port, run, "DELETE"))[0] == 202
+        end = (await asyncio.wait_for(reader.read(), 10)).decode()
+        assert '"error": "cancelled"' in end
+        writer.close()
+        assert (await answer(port, run, "DELETE"))[0] == 404
+        assert (await answer(port, "/runs", "POST"))[0] == 400
+        assert (await answer(port, "/runs/other/events"))[0] == 404
+        for wrong in ("x", "-1", "1.5", "9" * 40):
+            assert (await answer(port, f"{run}/events", last_event_id=wrong))[0] == 400

@@ -10,7 +10,7 @@ import click
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.run import print_answer
 from agent_runtime.cli.sessions import show_pending
-from agent_runtime.cli.state import open_sessions
+from agent_runtime.cli.state import event_recording, open_sessions
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
@@ -43,7 +43,10 @@ async def _chat(options: AgentOptions) -> None:
 
     session_id = options.session if options.session is not None else str(uuid.uuid4())
     store = options.store if options.session is not None else "memory:"
-    async with AgentFactory(session_manager=open_sessions(store), **options.seats()) as factory:
+    async with (
+        AgentFactory(session_manager=open_sessions(store), **options.seats()) as factory,
+        event_recording(factory),
+    ):
         executor, waits = build_agent(factory, options), await _waits(factory, session_id)
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import seconds
+from agent_runtime.cli.options import moment
 from agent_runtime.cli.state import open_ledger
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _output(command: Any) -> Any:
 @click.pass_obj
 def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, style: str) -> None:
     """Show what was spent in whole hours (UTC). `estimated` and `unknown` count model calls without an exact cost."""
-    begin, end = _moment(since, "--since"), time.time() if until is None else _moment(until, "--until")
+    begin, end = moment(since, "--since"), time.time() if until is None else moment(until, "--until")
     rows = grouped(_asked(url, "report", begin, end), by or ("tenant",))
     _show(rows, (*(by or ("tenant",)), *COLUMNS), style)
 
@@ -113,18 +112,6 @@ def _account(key: str, balance: Balance) -> dict[str, Any]:
 def _usd(micro_usd: int) -> str:
     sign, whole = "-" if micro_usd < 0 else "", abs(micro_usd)
     return f"{sign}{whole // 1_000_000}.{whole % 1_000_000:06d}"
-
-
-def _moment(text: str, option: str) -> float:
-    from datetime import UTC, datetime
-
-    if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d)?)?", text):
-        form = {10: "%Y-%m-%d", 13: "%Y-%m-%dT%H", 16: "%Y-%m-%dT%H:%M"}[len(text)]
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            raise click.BadParameter(f"'{text}' is no day", param_hint=option) from None
-    return time.time() - seconds(text, option)
 
 
 def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from agent_runtime.cli.state import open_keys, open_ledger, open_sessions, settings
+from agent_runtime.cli.state import open_events, open_keys, open_ledger, open_sessions, settings
 from agent_runtime.errors import AgentRuntimeError
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
@@ -38,12 +38,16 @@ def doctor(*, as_json: bool) -> int:
 def _checks() -> Iterator[tuple[str, bool, str]]:
     import platform
 
+    from agent_runtime.event_bus.brokers import EventQuery
+
     yield "python", True, platform.python_version()
     present = [name for name in PROVIDER_KEYS if os.environ.get(name)]
     yield "provider keys", True, ", ".join(present) or "none: the offline stand-in answers"
     yield _store("sessions", open_sessions, lambda manager: manager.list_sessions(limit=1))
     yield _store("ledger", open_ledger, lambda ledger: ledger.acall("balances"))
     yield _store("keys", open_keys, lambda keys: keys.store.acall("all"))
+    if settings().events != "off":
+        yield _store("events", open_events, lambda log: log.query(EventQuery(), limit=1))
     if (url := settings().limits) is not None:
         yield _store("limits", lambda: _limits(url), lambda limits: limits.windows.acquire([]))
 

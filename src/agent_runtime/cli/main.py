@@ -10,12 +10,15 @@ import click
 
 from agent_runtime.cli.chat import chat
 from agent_runtime.cli.cost import cost
+from agent_runtime.cli.dead_letters import dead
 from agent_runtime.cli.doctor import doctor
+from agent_runtime.cli.events import events
 from agent_runtime.cli.keys import keys
 from agent_runtime.cli.run import run
 from agent_runtime.cli.sessions import sessions
 from agent_runtime.cli.state import settings
 from agent_runtime.cli.templates import init, schema, templates, validate
+from agent_runtime.cli.triggers import triggers
 from agent_runtime.errors import (
     AgentRuntimeError,
     BudgetExceeded,
@@ -26,6 +29,7 @@ from agent_runtime.errors import (
     InputInvalid,
     KeyNotFound,
     LimitExceeded,
+    NotRecorded,
     PriceUnknown,
     RateLimited,
     SessionGone,
@@ -44,7 +48,7 @@ def exit_code(error: BaseException) -> int:
     table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
         (InputInvalid, 2),
         (ConfigurationError, 3),
-        ((SessionNotFound, SessionGone, KeyNotFound), 4),
+        ((SessionNotFound, SessionGone, KeyNotFound, NotRecorded), 4),
         (FileNotFoundError, 4),
         (CallTimeout, 5),
         ((LimitExceeded, BudgetExceeded, BudgetUnavailable, PriceUnknown, RateLimited), 6),
@@ -81,7 +85,8 @@ def completion(shell: str) -> None:
     click.echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
 
 
-for command in (run, chat, sessions, keys, cost, doctor, validate, templates, schema, init):
+events.add_command(dead)
+for command in (run, chat, sessions, events, triggers, keys, cost, doctor, validate, templates, schema, init):
     cli.add_command(command)
 
 

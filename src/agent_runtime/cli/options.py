@@ -27,19 +27,29 @@ class AgentOptions:
     store: str | None = None
     ledger: str | None = None
     budget: float | None = None
+    record: bool = False
 
     def seats(self) -> dict[str, Any]:
         """What every agent of the command line is made with, whatever its template says."""
-        from agent_runtime.cli.state import open_ledger, settings
-        from agent_runtime.monitoring import Budget, configure_logging, open_limits
+        return shared_seats(self.ledger, self.budget, record=self.record)
 
-        configure_logging(settings().log_level, settings().log_format)
-        usd, shared = self.budget or settings().budget, settings().limits or "memory:"
-        return {
-            "ledger": open_ledger(self.ledger),
-            "budgets": [] if usd is None else [Budget("run", usd=usd)],
-            "limits": open_limits(shared, processes=settings().processes),
-        }
+
+def shared_seats(ledger: str | None = None, budget: float | None = None, *, record: bool = False) -> dict[str, Any]:
+    """What a command gives its AgentFactory; with `record` the events have their contents."""
+    from agent_runtime.callback_handler import AgentCallbackHandler
+    from agent_runtime.cli.state import open_ledger, settings
+    from agent_runtime.event_bus import EventBus
+    from agent_runtime.monitoring import Budget, configure_logging, open_limits
+
+    configure_logging(settings().log_level, settings().log_format)
+    usd, shared, bus = budget or settings().budget, settings().limits or "memory:", EventBus()
+    return {
+        "event_bus": bus,
+        "callback_handler": AgentCallbackHandler(bus=bus, content=record),
+        "ledger": open_ledger(ledger),
+        "budgets": [] if usd is None else [Budget("run", usd=usd)],
+        "limits": open_limits(shared, processes=settings().processes),
+    }
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +70,7 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--store", metavar="URL", help="Where sessions are kept: sqlite:FILE, redis://..., memory:."),
         click.option("--ledger", metavar="URL", help="Where spending is recorded; default: the state directory."),
         click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What a call may spend."),
+        click.option("--record", is_flag=True, help="Record questions, answers and tool results, to be replayed."),
         click.option("-q", "--quiet", is_flag=True, help="No notes on stderr."),
     )
     for decorate in reversed(decorators):
@@ -106,6 +117,21 @@ def seconds(text: str, option: str) -> float:
         return parse_duration_s(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def moment(text: str, option: str) -> float:
+    """Unix seconds of a moment on the command line: a day, an hour or minute of it (UTC), or how long ago."""
+    import re
+    import time
+    from datetime import UTC, datetime
+
+    if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d)?)?", text):
+        form = {10: "%Y-%m-%d", 13: "%Y-%m-%dT%H", 16: "%Y-%m-%dT%H:%M"}[len(text)]
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            raise click.BadParameter(f"'{text}' is no day", param_hint=option) from None
+    return time.time() - seconds(text, option)
 
 
 def _values(properties: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any]:

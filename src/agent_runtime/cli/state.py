@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
+    from agent_runtime.event_bus.brokers import Broker, EventLog
+    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.factory import AgentFactory
     from agent_runtime.monitoring import Ledger
     from agent_runtime.sessions import SessionManager
     from agent_runtime.settings import Settings
@@ -60,6 +65,48 @@ def open_keys(url: str | None = None) -> ApiKeys:
 
     pepper = settings().key_pepper or settings().key_pepper_file or _own_pepper(state_folder() / "key_pepper")
     return open_at(url or settings().keys or f"sqlite:{state_folder() / 'keys.db'}", pepper.encode())
+
+
+def _events_url(url: str | None) -> str:
+    return url or settings().events or f"sqlite:{state_folder() / 'events.db'}"
+
+
+def open_events(url: str | None = None) -> EventLog:
+    """The event log: `url`, or `AGENT_RUNTIME_EVENTS`, or SQLite in the state directory."""
+    from agent_runtime.event_bus.brokers import open_event_log
+
+    found = _events_url(url)
+    return open_event_log(f"sqlite:{state_folder() / 'events.db'}" if found == "off" else found)
+
+
+def open_event_broker(url: str | None = None) -> Broker:
+    """The broker of the event log."""
+    from agent_runtime.event_bus.brokers import open_broker
+
+    return open_broker(_events_url(url))
+
+
+def open_dead(url: str | None = None) -> DeadLetters:
+    """Dead letters: `url`, or SQLite in the state directory."""
+    from agent_runtime.event_bus.dead_letters import open_dead_letters
+
+    return open_dead_letters(url or f"sqlite:{state_folder() / 'dead_letters.db'}")
+
+
+@asynccontextmanager
+async def event_recording(factory: AgentFactory) -> AsyncIterator[None]:
+    """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`."""
+    if _events_url(None) == "off":
+        yield
+        return
+    from agent_runtime.event_bus.relay import Relay
+
+    broker = open_event_broker()
+    try:
+        async with Relay(factory.event_bus, broker):
+            yield
+    finally:
+        await broker.aclose()
 
 
 def _own_pepper(path: Path) -> str:

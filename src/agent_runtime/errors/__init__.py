@@ -21,6 +21,7 @@ AgentRuntimeError
 │   ├── StoreUnavailable          store_unavailable       it cannot be reached
 │   ├── StoreTimeout              store_timeout           it did not answer in time
 │   └── StoreFull                 store_full              it takes no more
+├── NotRecorded                   not_recorded            the event log does not have what a replay needs
 ├── StreamMisuse                  stream_misuse           a stream used outside `async with`
 └── CallError                     a call failed; carries run_id, usage and cost_usd
     ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
@@ -46,6 +47,7 @@ from agent_runtime.errors.base import (
     ConfigurationError,
     InputInvalid,
     MissingExtra,
+    NotRecorded,
     Problem,
     ReservedKey,
     SessionIdInvalid,
@@ -102,6 +104,7 @@ __all__ = [
     "KeyNotFound",
     "LimitExceeded",
     "MissingExtra",
+    "NotRecorded",
     "PriceUnknown",
     "Problem",
     "ProviderError",

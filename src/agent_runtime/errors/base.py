@@ -101,3 +101,9 @@ class StreamMisuse(AgentRuntimeError):
     """A stream was used before or without `async with`, or twice."""
 
     code = "stream_misuse"
+
+
+class NotRecorded(AgentRuntimeError):
+    """The event log does not have what a replay needs."""
+
+    code = "not_recorded"

@@ -9,19 +9,13 @@ from typing import Any, Literal
 from langchain_core.messages import messages_from_dict
 from langgraph.types import Command
 
-from agent_runtime.errors import AgentRuntimeError
+from agent_runtime.errors import NotRecorded
 from agent_runtime.event_bus import Event
-from agent_runtime.event_bus.brokers import EventQuery, SqliteBroker
+from agent_runtime.event_bus.brokers import EventLog, EventQuery
 
 MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
 MAX_EVENTS = 100_000
 _STEPS = ("llm.*", "tool.*", "run.*")
-
-
-class NotRecorded(AgentRuntimeError):
-    """The event log does not have what a replay needs."""
-
-    code = "not_recorded"
 
 
 @dataclass(slots=True)
@@ -61,7 +55,7 @@ class Recording:
     steps: list[Step] = field(default_factory=list)
 
 
-async def read_recording(log: SqliteBroker, run_id: str) -> Recording:
+async def read_recording(log: EventLog, run_id: str) -> Recording:
     """The recording of a run; raises NotRecorded when the log does not have it whole, with its contents."""
     own = [stored.event for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)]
     start = next((event for event in own if event.type == "run.start"), None)
@@ -87,7 +81,7 @@ async def read_recording(log: SqliteBroker, run_id: str) -> Recording:
     return found
 
 
-async def _inside(log: SqliteBroker, start: Event, end: Event) -> list[Event]:
+async def _inside(log: EventLog, start: Event, end: Event) -> list[Event]:
     """The events of the runs that the run started: agents used as tools."""
     window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
     parents, found = {start.run_id}, list[Event]()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.errors import AgentRuntimeError, CallError, ConfigurationError
-from agent_runtime.event_bus.brokers import SqliteBroker
+from agent_runtime.errors import AgentRuntimeError, CallError, ConfigurationError, NotRecorded
+from agent_runtime.event_bus.brokers import EventLog
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.factory import AgentFactory
 from agent_runtime.replay.player import ReplayRegistry
-from agent_runtime.replay.recording import NotRecorded, Recording, read_recording, revived
+from agent_runtime.replay.recording import Recording, read_recording, revived
 from agent_runtime.replay.tape import Difference, ReplayDiverged, Tape, first_difference
 from agent_runtime.sessions import SessionManager
 from agent_runtime.types import AgentContext, AgentResult, Principal
@@ -65,7 +65,7 @@ class Replay:
 
 
 async def replay_run(
-    log: SqliteBroker,
+    log: EventLog,
     run_id: str,
     *,
     factory: AgentFactory | None = None,

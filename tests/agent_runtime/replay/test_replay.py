@@ -21,11 +21,11 @@ from agent_runtime import (
     SessionManager,
     parse_template,
 )
-from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors import ConfigurationError, NotRecorded
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.models.offline import OfflineChatModel
-from agent_runtime.replay import NotRecorded, Replay, read_recording, replay_run
+from agent_runtime.replay import Replay, read_recording, replay_run
 from agent_runtime.replay.tape import first_difference
 from agent_runtime.testing import ScriptedChatModel, say
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from agent_runtime.event_bus.brokers.broker import Start, Stored
@@ -56,6 +56,16 @@ class EventQuery:
     agent: str | None = None
     since_s: float | None = None
     until_s: float | None = None
+
+    def matches(self, event: Event) -> bool:
+        """Whether the event is looked for."""
+        names = ("run_id", "session_id", "tenant", "user_id", "agent")
+        return (
+            (not self.types or any(fnmatchcase(event.type, pattern) for pattern in self.types))
+            and all(getattr(self, name) in (None, getattr(event, name)) for name in names)
+            and (self.since_s is None or event.time_s >= self.since_s)
+            and (self.until_s is None or event.time_s <= self.until_s)
+        )
 
     def where(self) -> tuple[str, list[Any]]:
         """The SQL condition and its values."""
@@ -225,8 +235,3 @@ def _row(event: Event) -> tuple[Any, ...]:
         event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant, event.user_id,
         event.agent or None, encoded(event),
     )  # fmt: skip
-
-
-def as_json_line(stored: Stored) -> str:
-    """One line of an export: the CloudEvent as it was stored."""
-    return json.dumps(json.loads(encoded(stored.event)), ensure_ascii=False)

@@ -1,0 +1,102 @@
+"""`agent-runtime events dead`: what could not be handled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.state import open_dead
+
+if TYPE_CHECKING:
+    from agent_runtime.event_bus.dead_letters import DeadLetters
+
+NOT_FOUND = 4
+
+
+@click.group("dead")
+@click.option("--letters", metavar="URL", help="sqlite:FILE; default: the state directory.")
+@click.pass_context
+def dead(context: click.Context, letters: str | None) -> None:
+    """List, show, retry and discard dead letters."""
+    context.obj = (context.obj, letters)
+
+
+def _with_letters(url: str | None, action: Callable[[DeadLetters], Awaitable[Any]]) -> Any:
+    import asyncio
+
+    async def run() -> Any:
+        letters = open_dead(url)
+        try:
+            return await action(letters)
+        finally:
+            await letters.aclose()
+
+    return asyncio.run(run())
+
+
+@dead.command("list")
+@click.option("--queue", help="Only this consumer's.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.pass_obj
+def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_json: bool) -> None:
+    """List what could not be handled, oldest first."""
+    for letter in _with_letters(urls[1], lambda letters: letters.list(queue, limit=limit)):
+        if as_json:
+            click.echo(json.dumps(letter.to_dict(), ensure_ascii=False))
+        else:
+            click.echo(
+                f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {letter.error}: {letter.message[:60]}"
+            )
+
+
+@dead.command()
+@click.argument("letter_id")
+@click.pass_obj
+def show(urls: tuple[Any, Any], letter_id: str) -> int:
+    """Print the letter LETTER_ID."""
+    letter = _with_letters(urls[1], lambda letters: letters.get(letter_id))
+    if letter is None:
+        return _missing(letter_id)
+    click.echo(json.dumps(letter.to_dict(), indent=2))
+    return 0
+
+
+@dead.command()
+@click.argument("letter_id")
+@click.pass_obj
+def retry(urls: tuple[Any, Any], letter_id: str) -> int:
+    """Publish the event of LETTER_ID in the log once more, under a new id, and forget the letter."""
+
+    async def action(letters: DeadLetters) -> bool:
+        from agent_runtime.cli.state import open_event_broker
+        from agent_runtime.event_bus.cloud_event import from_cloud_event
+
+        letter = await letters.get(letter_id)
+        if letter is None:
+            return False
+        event, broker = from_cloud_event(letter.payload), open_event_broker(urls[0])
+        try:
+            await broker.publish([dataclasses.replace(event, own_id=f"{event.id}:retry:{letter.id}")])
+        finally:
+            await broker.aclose()
+        return await letters.remove(letter_id)
+
+    return 0 if _with_letters(urls[1], action) else _missing(letter_id)
+
+
+@dead.command()
+@click.argument("letter_id")
+@click.pass_obj
+def discard(urls: tuple[Any, Any], letter_id: str) -> int:
+    """Throw the letter LETTER_ID away."""
+    return 0 if _with_letters(urls[1], lambda letters: letters.remove(letter_id)) else _missing(letter_id)
+
+
+def _missing(letter_id: str) -> int:
+    click.echo(f"{click.style('error:', fg='red')} no dead letter '{letter_id}'", err=True)
+    return NOT_FOUND

@@ -1,0 +1,210 @@
+"""`agent-runtime events`: the log of what happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.options import moment
+from agent_runtime.cli.state import open_events
+
+if TYPE_CHECKING:
+    from agent_runtime.event_bus.brokers import EventLog, EventQuery, Stored
+
+EXIT_DIFFERENT = 1
+SHOWN = ("name", "status", "error", "code", "reason", "rule", "account", "missed")
+"""What of an event's data is shown on its line."""
+
+
+@click.group()
+@click.option(
+    "--log", metavar="URL", help="sqlite:FILE, redis://..., nats://..., kafka://...; default: the state directory."
+)
+@click.pass_context
+def events(context: click.Context, log: str | None) -> None:
+    """Follow, search, replay and export what happened."""
+    context.obj = log
+
+
+def with_log(url: str | None, action: Callable[[EventLog], Awaitable[Any]]) -> Any:
+    """The outcome of `action` on the log, which is closed afterwards."""
+    import asyncio
+
+    async def run() -> Any:
+        log = open_events(url)
+        try:
+            return await action(log)
+        finally:
+            await log.aclose()
+
+    return asyncio.run(run())
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which events; the command gets them as one `EventQuery`, `wanted`."""
+
+    @wraps(command)
+    def with_query(*args: Any, types: Any, since: Any, until: Any, **given: Any) -> Any:
+        from agent_runtime.event_bus.brokers import EventQuery
+
+        names = ("run", "session", "tenant", "user", "agent")
+        of = {"run": "run_id", "session": "session_id", "user": "user_id"}
+        chosen = {of.get(name, name): given.pop(name) for name in names}
+        begin = None if since is None else moment(since, "--since")
+        end = None if until is None else moment(until, "--until")
+        return command(*args, wanted=EventQuery(types, since_s=begin, until_s=end, **chosen), **given)
+
+    decorated: Callable[..., Any] = with_query
+    for decorate in (
+        click.option("--until", metavar="WHEN", help="As --since."),
+        click.option("--since", metavar="WHEN", help="2026-11-01, 2026-11-01T12:30 (UTC), or 2h for two hours ago."),
+        click.option("--agent", help="Only this agent's."),
+        click.option("--user", help="Only this user's."),
+        click.option("--tenant", help="Only this tenant's."),
+        click.option("--session", help="Only this session's."),
+        click.option("--run", help="Only this run's."),
+        click.option(
+            "--type", "types", multiple=True, metavar="PATTERN", help="Only types like this (`llm.*`); repeatable."
+        ),
+    ):
+        decorated = decorate(decorated)
+    return decorated
+
+
+@events.command()
+@_filters
+@click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=20, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
+@click.pass_obj
+def tail(url: str | None, wanted: EventQuery, lines: int, *, follow: bool, as_json: bool) -> None:
+    """Show the last events."""
+
+    async def action(log: EventLog) -> None:
+        found = await log.query(wanted, limit=max(lines, 1), last=True)
+        for stored in found[-lines:] if lines else []:
+            _show(stored, as_json=as_json)
+        position = found[-1].position if found else None
+        while follow:
+            for stored in await log.query(wanted, after=position, wait_s=1.0):
+                _show(stored, as_json=as_json)
+                position = stored.position
+
+    with_log(url, action)
+
+
+@events.command()
+@_filters
+@click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option("--after", metavar="POSITION", help="Only what stands behind this place of the log.")
+@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
+@click.pass_obj
+def query(url: str | None, wanted: EventQuery, limit: int, after: str | None, *, as_json: bool) -> None:
+    """Search the log, oldest first."""
+    found = with_log(url, lambda log: log.query(wanted, after=after, limit=limit))
+    for stored in found:
+        _show(stored, as_json=as_json)
+    if len(found) == limit:
+        click.echo(f"more: --after {found[-1].position}", err=True)
+
+
+@events.command()
+@_filters
+@click.option("-o", "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file; default: stdout.")
+@click.pass_obj
+def export(url: str | None, wanted: EventQuery, output: Any) -> None:
+    """Write all events that match as CloudEvents, one JSON object a line."""
+
+    async def action(log: EventLog) -> int:
+        position, count = None, 0
+        while page := await log.query(wanted, after=position, limit=1000):
+            for stored in page:
+                output.write(_line(stored) + "\n")
+            position, count = page[-1].position, count + len(page)
+        return count
+
+    click.echo(f"{with_log(url, action)} events", err=True)
+
+
+@events.command()
+@click.argument("run_id")
+@click.option("--from", "from_step", type=click.IntRange(1), metavar="STEP", help="Fork: go on live from this step.")
+@click.option("--model", metavar="PROVIDER:NAME", help="The live model of a fork.")
+@click.option("--steps", is_flag=True, help="Only list the recorded steps.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def replay(
+    url: str | None, run_id: str, from_step: int | None, model: str | None, *, steps: bool, as_json: bool
+) -> int:
+    """Run the recorded RUN_ID again without any model call, and report the first difference (exit code 1).
+
+    A run is recorded whole by `agent-runtime run --record`. With --from the run is forked: what came before STEP is
+    played, the rest is live.
+    """
+    from agent_runtime.replay import read_recording, replay_run
+
+    if steps:
+        _list_steps(with_log(url, lambda log: read_recording(log, run_id)).steps, as_json=as_json)
+        return 0
+    found = with_log(url, lambda log: replay_run(log, run_id, from_step=from_step, model=model))
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))
+    elif from_step is not None and found.result is not None:
+        click.echo(found.result.output)
+    if not as_json:
+        if found.template_changed:
+            click.echo("note: the template has changed since the run was recorded", err=True)
+        if found.difference is not None:
+            click.echo(f"differs at {found.difference}", err=True)
+        elif from_step is None:
+            click.echo(f"the same: {len(found.recording.steps)} steps, status {found.recording.status}")
+    return 0 if found.same and (from_step is None or found.result is not None) else EXIT_DIFFERENT
+
+
+@events.command()
+@click.argument("name", required=False)
+def types(name: str | None) -> None:
+    """List the types of events, or print the JSON Schema of NAME's data."""
+    from agent_runtime.event_bus import EVENT_TYPES
+    from agent_runtime.event_bus.event_types import check_type
+
+    if name is None:
+        for each in EVENT_TYPES.values():
+            click.echo(f"{each.name:22} {each.description}")
+        return
+    check_type(name)
+    click.echo(json.dumps(EVENT_TYPES[name].schema, indent=2))
+
+
+def _list_steps(steps: Any, *, as_json: bool) -> None:
+    for step in steps:
+        if as_json:
+            click.echo(json.dumps(step.to_dict(), ensure_ascii=False, default=str))
+        else:
+            asked = json.dumps(step.request[-1] if step.kind == "llm" and step.request else step.request, default=str)
+            click.echo(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}")
+
+
+def _show(stored: Stored, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(_line(stored))
+        return
+    from datetime import UTC, datetime
+
+    event = stored.event
+    data = event.data if isinstance(event.data, dict) else {"data": event.data}
+    when = f"{datetime.fromtimestamp(event.time_s, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    whose = event.session_id or event.run_id or "-"
+    shown = " ".join(f"{key}={data[key]}" for key in SHOWN if key in data)
+    line = f"{when} {event.type:20} {event.agent or '-':16} {whose:36} {shown}".rstrip()
+    click.echo("".join(c if c.isprintable() else "?" for c in line))  # what others wrote must not steer a terminal
+
+
+def _line(stored: Stored) -> str:
+    from agent_runtime.event_bus.cloud_event import encoded
+
+    return encoded(stored.event).decode()

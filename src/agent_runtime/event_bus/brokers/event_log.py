@@ -1,0 +1,66 @@
+"""An event log that can be asked: SQLite by its indexes, any other broker by reading through it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from agent_runtime.event_bus.brokers.broker import Broker, Stored
+from agent_runtime.event_bus.brokers.opening import open_broker
+from agent_runtime.event_bus.brokers.sqlite import EventQuery, SqliteBroker
+
+PAGE = 1000
+
+
+class EventLog(Protocol):
+    """What asks need. Methods raise StoreError, InputInvalid for a position that is none."""
+
+    async def query(
+        self,
+        wanted: EventQuery,
+        *,
+        after: str | None = None,
+        limit: int = 1000,
+        wait_s: float = 0.0,
+        last: bool = False,
+    ) -> list[Stored]:
+        """At most `limit` events that match, oldest first, behind `after`; with `last` the newest ones of them."""
+
+    async def aclose(self) -> None:
+        """Close the log."""
+
+
+class ScannedLog:
+    """A broker without indexes, read from end to end for each question."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    async def query(
+        self,
+        wanted: EventQuery,
+        *,
+        after: str | None = None,
+        limit: int = 1000,
+        wait_s: float = 0.0,
+        last: bool = False,
+    ) -> list[Stored]:
+        """See `EventLog.query`."""
+        found: deque[Stored] = deque(maxlen=limit if last else None)
+        while last or len(found) < limit:
+            page = await self.broker.read(after, limit=PAGE, wait_s=0.0 if found else wait_s)
+            found.extend(stored for stored in page if wanted.matches(stored.event))
+            if not page:
+                break
+            after = page[-1].position
+        return list(found)[:limit]
+
+    async def aclose(self) -> None:
+        """See `EventLog.aclose`."""
+        await self.broker.aclose()
+
+
+def open_event_log(url: str) -> EventLog:
+    """The log at a broker's address. Raises as `open_broker`."""
+    broker = open_broker(url)
+    return broker if isinstance(broker, SqliteBroker) else ScannedLog(broker)
