@@ -22,7 +22,7 @@ from starlette.routing import Route
 from agent_runtime import AgentCallbackHandler, AgentContext, AgentFactory, CallError, EventBus
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 
-SEEN = ("run.*", "llm.new_token", "tool.*", "interrupt", "bus.gap")
+SEEN = ("run.*", "llm.*", "tool.*", "interrupt", "bus.gap")
 
 
 async def events(bus: EventBus, run_id: str, after: int) -> AsyncIterator[str]:

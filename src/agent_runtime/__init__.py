@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         UnknownComponent,
     )
-    from agent_runtime.event_bus import EVENT_TYPES, Event, EventBus, Subscription
+    from agent_runtime.event_bus import Event, EventBus, Subscription
     from agent_runtime.event_bus.brokers import Broker, Delivery, EventQuery, MemoryBroker, SqliteBroker, open_broker
     from agent_runtime.event_bus.consumer import EventConsumer
     from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, open_dead_letters
@@ -148,22 +148,15 @@ _MODULES = {
         *("BudgetExceeded", "BudgetUnavailable", "PriceUnknown", "Unauthenticated", "Forbidden", "RateLimited"),
         *("CredentialTooLarge", "KeyInUrl", "KeyNotFound", "NotRecorded"),
     ),
-    "event_bus": ("Event", "EventBus", "Subscription", "EVENT_TYPES"),
+    "event_bus": ("Event", "EventBus", "Subscription"),
     "factory": ("AgentFactory",),
     "models.gate": ("ModelGate", "RunLimits"),
     "models.gated_model": ("gated",),
     "orchestration.conversation": ("Resume",),
     "orchestration.executor": ("AgentExecutor", "Timeouts"),
     "orchestration.middleware": (
-        "LoggingMiddleware",
-        "Middleware",
-        "RetryMiddleware",
-        "SessionMiddleware",
-        "CostTrackingMiddleware",
-        "Spending",
-        "AuthMiddleware",
-        "RateLimitMiddleware",
-        "ConcurrencyMiddleware",
+        *("AuthMiddleware", "ConcurrencyMiddleware", "CostTrackingMiddleware", "LoggingMiddleware"),
+        *("Middleware", "RateLimitMiddleware", "RetryMiddleware", "SessionMiddleware", "Spending"),
     ),
     "orchestration.stream": ("AgentStream",),
     "sessions": ("Session", "SessionManager"),
@@ -174,7 +167,6 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "EVENT_TYPES",
     "AgentCallbackHandler",
     "AgentContext",
     "AgentExecutor",
