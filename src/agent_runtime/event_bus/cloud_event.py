@@ -17,6 +17,8 @@ from agent_runtime.redaction import SECRETS
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """A larger one is refused: brokers take a few megabytes at most, and it is no event but a file."""
 
+LAST_TIME_S = 253_402_300_800  # the year 10000
+
 EXTENSIONS = {
     "runid": "run_id",
     "sessionid": "session_id",
@@ -128,9 +130,12 @@ def _time_s(text: Any) -> float:
     if text is None:
         return datetime.now(UTC).timestamp()
     try:
-        return datetime.fromisoformat(text).timestamp()
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None and 0 <= moment.timestamp() < LAST_TIME_S:
+            return moment.timestamp()
     except (TypeError, ValueError, OverflowError):
-        raise InputInvalid("is an RFC 3339 time", "time") from None
+        pass
+    raise InputInvalid("is an RFC 3339 time with its zone, from 1970 on", "time")
 
 
 def _count(content: Mapping[str, Any], name: str) -> int:

@@ -214,7 +214,7 @@ async def a_forgotten_group_begins_anew(connect: Connect) -> None:
 async def any_content_survives(connect: Connect) -> None:
     """Unicode, deep and large data, and what has no UTF-8."""
     bus = EventBus()
-    contents = ["\u0000\u2028 😀", {"a": {"b": [None, True, 1.5, "x" * 200_000]}}, ["\ud800"], "", None, 0]
+    contents = ["\u0000\u2028 😀", {"a": {"b": [None, True, 1.5, "word " * 40_000]}}, ["\ud800"], "", None, 0]
     events = [bus.stamp(Event("custom.content", each, session_id="s", tenant="t-1", agent="é")) for each in contents]
     async with opened(connect) as broker:
         await broker.publish(events)

@@ -59,11 +59,12 @@ def test_a_conversation_over_several_commands(run: Any) -> None:
     assert run("sessions", "show", "a:b").returncode == 2
 
 
-def test_without_a_session_only_the_spending_is_written(run: Any, tmp_path: Path) -> None:
+def test_without_a_session_only_spending_and_events_are_written(run: Any, tmp_path: Path) -> None:
     assert run("run", "searcher", "opening hours", "-q").returncode == 0
     assert run("chat", "searcher", "-q", stdin="opening hours\n").returncode == 0
-    assert [path.name for path in (tmp_path / "home").iterdir()] == ["ledger.db"]
-    assert b"opening" not in (tmp_path / "home" / "ledger.db").read_bytes()
+    written = sorted((tmp_path / "home").iterdir())
+    assert [path.name for path in written] == ["events.db", "ledger.db"]
+    assert [path.name for path in written if b"opening" in path.read_bytes()] == []  # nothing of what was said
 
 
 def test_decisions_on_the_command_line(run: Any) -> None:
