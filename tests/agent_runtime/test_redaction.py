@@ -8,9 +8,10 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_runtime import redaction
 from agent_runtime.redaction import MASK, MAX_TEXT, Redactor
 
 SECRET = 'dummy/sécret+with "odd" characters'
@@ -136,3 +137,25 @@ def test_no_text_takes_long(redactor: Redactor, unit: str) -> None:
     started = time.process_time()
     redactor.text(text)
     assert time.process_time() - started < 0.5  # a bound against blow-ups: 64 KiB take a few ms
+
+
+LONG_S, KELVIN, DOTTED = "\u017f", "\u212a", "\u0130"
+FRAGMENTS = st.sampled_from(
+    [
+        *("sk-", "token", "TOKEN", "Api_Key", "apikey", "secret-key", "=", ": ", '": "', "x" * 20, f"{LONG_S}ecret"),
+        *("https://", "a:b@c", "eyJ" + "a" * 9 + ".", "Bearer ", "AKIA" + "A" * 16, "hf_", "art_", "passwd", "\n", " "),
+        *("-----BEGIN PRIVATE KEY-----", f"to{KELVIN}en", DOTTED, "longenough", f"api_{KELVIN}ey"),
+    ]
+)
+
+
+@settings(max_examples=400)
+@given(st.lists(FRAGMENTS | st.text(max_size=3), max_size=8))
+def test_nothing_that_would_be_masked_is_passed_over(parts: list[str]) -> None:
+    text = "".join(parts)
+    redactor = Redactor()
+    redactor.add("Kx" * 5)
+    expressions = (redaction._FORMS, redaction._IN_ADDRESS, redaction._NAMED)
+    if any(each.search(text) for each in expressions) or "Kx" * 5 in text:
+        assert redactor.suspects(text)
+    assert redactor.whole([{text: text}]) == [{redactor._masked(text): redactor._masked(text)}]

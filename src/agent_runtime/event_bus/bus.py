@@ -29,6 +29,7 @@ class EventBus:
     def __init__(self, *, retain: int = 4096, source: str | None = None) -> None:
         if retain < 0:
             raise ConfigurationError(f"retain is a number of events, not {retain}")
+        self.retain = retain
         self.source = source or f"bus-{uuid.uuid4().hex[:12]}"
         self.lock = threading.Lock()
         self.published = 0

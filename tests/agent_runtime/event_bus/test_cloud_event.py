@@ -90,8 +90,9 @@ def test_anything_else_is_refused_by_one_error(given_: Any) -> None:
     "change",
     [
         {"specversion": "0.3"}, {"id": ""}, {"id": 1}, {"type": None}, {"source": []}, {"time": "yesterday"},
-        {"time": 5}, {"sequence": "-1"}, {"sequence": "1e3"}, {"sequence": True}, {"sequence": "9" * 30}, {"causationdepth": 1.5},
-        {"tenant": 7}, {"runid": {}}, {"time": "0001-01-01T00:00:00+23:59"}, {"time": "2026-01-01T00:00:00"},
+        {"time": 5}, {"sequence": "-1"}, {"sequence": "1e3"}, {"sequence": True}, {"sequence": "9" * 30},
+        {"causationdepth": 1.5}, {"tenant": 7}, {"runid": {}}, {"time": "0001-01-01T00:00:00+23:59"}, {"time":
+        "2026-01-01T00:00:00"},
     ],
 )  # fmt: skip
 def test_attributes_that_cannot_be_are_named(change: dict[str, Any]) -> None:
