@@ -35,6 +35,9 @@ AUTH, KEYS, JWT, LIMITS = f"{O}/test_auth_layer.py", "auth/test_keys.py", "auth/
 REDACTION, CANARY, METRICS = "test_redaction.py", "test_canary.py", "monitoring/test_metrics.py"
 MONEY, LEDGERS, COST = "monitoring", "monitoring/test_ledger.py", f"{O}/test_cost.py"
 BYTES, SAVERS = "sessions/test_bytes.py", "sessions/test_checkpointers.py"
+BUS, CONSUMER, BROKERS = "event_bus/test_bus.py", "event_bus/test_consumer.py", "event_bus/test_brokers.py"
+DURABLE, CLOUD = "event_bus/test_durable.py", "event_bus/test_cloud_event.py"
+TRIGGERS, REPLAY = "triggers/test_triggers.py", "replay/test_replay.py"
 RUNNABLE, BAD = f"{O}/test_runnable.py", "template/test_bad_templates.py"
 
 MUTANTS = [
@@ -149,7 +152,40 @@ MUTANTS = [
     Mutant("an order switches a guard off", "pipeline.py", "    names = _with_enforced(list(names), configured)\n", "", f"{AUTH} -k guard"),
     Mutant("a secret stands at the cut", "redaction.py", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT", f"{REDACTION} -k cut"),
     Mutant("a lost cancellation stays lost", "stores/redis_connection.py", "if task is not None and task.cancelling() > cancelled:", "if False:", f"{PROCESSES} -k client_loses"),
-    Mutant("bus grows without bound", "event_bus/bus.py", "deque(maxlen=buffer)", "deque()", "event_bus/test_bus.py -k drops_the_oldest"),
+    Mutant("bus grows without bound", "event_bus/subscription.py", 'deque(maxlen=buffer if policy == "drop_oldest" else None)', "deque()", f"{BUS} -k says_how_many"),
+    Mutant("acknowledged before it was handled", "event_bus/consumer.py", "        event = delivery.event\n        while True:", "        event = delivery.event\n        await self._acknowledge(delivery)\n        while True:", f"{DURABLE} -k sqlite"),
+    Mutant("acknowledged before it was handled, behind a proxy", "event_bus/consumer.py", "        event = delivery.event\n        while True:", "        event = delivery.event\n        await self._acknowledge(delivery)\n        while True:", f"{DURABLE} -k redis"),
+    Mutant("a failed event is acknowledged without a letter", "event_bus/consumer.py", "        await put_aside(self.dead_letters, letter)\n", "        pass\n", f"{CONSUMER} -k put_aside"),
+    Mutant("a stream does not wait for its retries", "event_bus/consumer.py", "if stream in self._waiting:", "if False:", f"{CONSUMER} -k 'tried_again or each_stream'"),
+    Mutant("known ids are handled again", "event_bus/consumer.py", "if await self._seen.seen(self.name, event.id):", "if False:", f"{CONSUMER} -k not_handled_again"),
+    Mutant("no cause is told", "event_bus/consumer.py", "Cause(event.id, event.depth + 1)", "Cause(event.id, event.depth)", f"{CONSUMER} -k names_its_cause"),
+    Mutant("drops are not told", "event_bus/subscription.py", "        if missing:\n            self._tell_gap(missing)\n", "", f"{BUS} -k says_how_many"),
+    Mutant("a gap stands behind what survived it", "event_bus/subscription.py", 'if self.policy == "drop_oldest":\n            self._ready.appendleft', 'if False:\n            self._ready.appendleft', f"{BUS} -k says_how_many"),
+    Mutant("no lock around publishing", "event_bus/bus.py", "        lock.acquire()  #", "        #", f"{BUS} -k many_threads"),
+    Mutant("a wake-up from another thread is lost", "event_bus/subscription.py", "self._loop.call_soon_threadsafe(_resolve, waiter)", "pass", f"{BUS} -k another_thread"),
+    Mutant("a failing handler ends its subscription", "event_bus/subscription.py", "                await handler(event)\n            except Exception:", "                await handler(event)\n            except ZeroDivisionError:", f"{BUS} -k harms_no_other"),
+    Mutant("plain handlers run on the loop", "event_bus/subscription.py", "        threading.Thread(target=self._handle_in_thread, args=(handler, name), daemon=True, name=name).start()", "        asyncio.get_running_loop().call_soon(lambda: self._handle_in_thread(handler, name))", f"{BUS} -k harms_no_other"),
+    Mutant("what was retained is repeated", "event_bus/bus.py", "event.seq > after and", "event.seq >= after and", f"{BUS} -k comes_back"),
+    Mutant("coming back too late is not told", "event_bus/bus.py", "return 0 if whole else max(0, own[0].seq - after - 1)", "return 0", f"{BUS} -k too_late"),
+    Mutant("two tenants share a stream", "event_bus/event.py", 'return name if self.tenant in (None, DEFAULT_TENANT) or not name else f"{self.tenant}/{name}"', "return name", f"{BUS} -k counted_from_one"),
+    Mutant("the slowest group is not asked", "event_bus/brokers/sqlite.py", "border[0] if slowest is None else min(border[0], slowest)", "border[0]", f"{BROKERS} -k 'sqlite and trimming'"),
+    Mutant("Redis trims what nobody has seen", "event_bus/brokers/redis.py", "if slowest and not (before(id, slowest) or (id == slowest and not pending)) then break end", "", f"{BROKERS} -k 'redis and trimming'"),
+    Mutant("two readers of one group", "event_bus/brokers/redis.py", "if owner and owner ~= ARGV[1] then return 0 end", "", f"{BROKERS} -k 'redis and takes_over'"),
+    Mutant("what is pending on Redis is not read first", "event_bus/brokers/redis.py", "        if owner not in self._new_only:", "        if False:", f"{BROKERS} -k 'redis and not_acknowledged'"),
+    Mutant("a later acknowledgement covers an open event", "event_bus/brokers/group_reader.py", "            if not acked:\n                break\n", "            if not acked:\n                continue\n", f"{BROKERS} -k 'sqlite and out_of_order'"),
+    Mutant("NATS forgets ids", "event_bus/brokers/nats.py", 'headers={"Nats-Msg-Id": _header(name)}', "headers={}", f"{BROKERS} -k 'nats and publishing_again'"),
+    Mutant("a relay gives up", "event_bus/relay.py", "                await asyncio.sleep(pause_s)\n                pause_s = min(pause_s * 2, MAX_PAUSE_S)", "                return", f"{CONSUMER} -k relay_hands_over"),
+    Mutant("secrets on the wire", "event_bus/cloud_event.py", "        text = _json(SECRETS.whole(made))\n", "        pass\n", f"{CLOUD} -k secrets"),
+    Mutant("suspects are not looked for among small letters", "redaction.py", "text.casefold()", "text", "test_redaction.py -k passed_over"),
+    Mutant("a circle of triggers runs on", "triggers/handler.py", "if event.depth >= rule.max_depth:", "if False:", f"{TRIGGERS} -k circle"),
+    Mutant("depth is not passed on", "triggers/handler.py", "token = current_cause.set(Cause(event.id, event.depth + 1))", "token = current_cause.set(None)", f"{TRIGGERS} -k circle"),
+    Mutant("any truthy condition holds", "triggers/expressions.py", "evaluated(condition, facts) is True", "bool(evaluated(condition, facts))", f"{TRIGGERS} -k starts_nothing"),
+    Mutant("a rule's rate is nobody's", "triggers/handler.py", "        if rule.rate is not None:\n", "        if False:\n", f"{TRIGGERS} -k rules_rate"),
+    Mutant("webhooks are not signed", "triggers/webhook.py", "if not signed(hook, key, headers, body):", "if False:", f"{TRIGGERS} -k not_good"),
+    Mutant("old signatures are good", "triggers/webhook.py", "abs(time.time() - int(moment)) > MAX_AGE_S", "False", f"{TRIGGERS} -k not_good"),
+    Mutant("a replay runs tools", "replay/player.py", "        return revived(answer) if known else cls.run(self, tool_input, *args, **kwargs)", "        return cls.run(self, tool_input, *args, **kwargs)", f"{REPLAY} -k shipped"),
+    Mutant("a replay takes any answer", "replay/tape.py", "comparable(kind, step.request) == asked", "True", f"{REPLAY} -k first_difference"),
+    Mutant("missing calls are no difference", "replay/runs.py", "if (missing := tape.unplayed()) is not None:", "if (missing := None) is not None:", f"{REPLAY} -k fewer_calls"),
 ]  # fmt: skip
 
 
