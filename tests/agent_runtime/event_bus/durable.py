@@ -27,7 +27,7 @@ async def subscribe(url: str, path: str) -> None:
     out = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
     async def handle(event: Event) -> None:
-        await asyncio.sleep(random.random() * 0.004)  # noqa: S311 - a moment in which it may be killed
+        await asyncio.sleep(random.random() * 0.02)  # noqa: S311 - a moment in which it may be killed
         os.write(out, f"{event.source} {event.stream} {event.seq}\n".encode())
 
     broker = open_broker(url, lease_s=LEASE_S)
@@ -55,7 +55,7 @@ async def prove(
     command = [sys.executable, __file__, subscribe_url, str(path)]
     bus, wanted = EventBus(), dict[tuple[str, str], list[int]]()
     broker = open_broker(publish_url, lease_s=LEASE_S)
-    process = subprocess.Popen(command)
+    process, before = subprocess.Popen(command), 0
     try:
         async with Relay(bus, broker) as relay:
             for round_ in range(kills + 1):
@@ -65,20 +65,37 @@ async def prove(
                     if dice.random() < 0.1:
                         await asyncio.sleep(dice.random() * 0.02)
                 if round_ < kills:
-                    await asyncio.sleep(dice.random() * 1.5)
+                    # While it works: somewhere in the first half of what this round has brought.
+                    await handled(path, before + dice.randrange(1, events // (kills + 1) // 2), within_s)
+                    before = lines_in(path)
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                     process = subprocess.Popen(command)
             await relay.flush(within_s)
         limit_s = time.monotonic() + within_s
-        while sum(map(len, seen_in(path).values())) < events and time.monotonic() < limit_s:
+        while sum(map(len, seen_in(path).values())) < sum(map(len, wanted.values())) and time.monotonic() < limit_s:
             await asyncio.sleep(0.1)
     finally:
         process.kill()
         process.wait()
         await broker.aclose()
     assert seen_in(path) == wanted, f"seed {seed}"
-    return {"deliveries": len(path.read_text().splitlines()), "took_s": time.monotonic() - began_s}
+    return {
+        "events": sum(map(len, wanted.values())),
+        "deliveries": lines_in(path),
+        "took_s": time.monotonic() - began_s,
+    }
+
+
+def lines_in(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+async def handled(path: Path, count: int, within_s: float) -> None:
+    """Wait until so many deliveries were handled."""
+    async with asyncio.timeout(within_s):
+        while lines_in(path) < count:
+            await asyncio.sleep(0.005)
 
 
 if __name__ == "__main__":
