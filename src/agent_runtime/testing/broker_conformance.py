@@ -220,7 +220,7 @@ async def any_content_survives(connect: Connect) -> None:
         await broker.publish(events)
         found = await taken(broker, "g", len(contents))
     assert [e.data for e in found[:2]] == contents[:2]
-    assert found[2].data in (["?"], ["\ud800"])
+    assert found[2].data == ["?"]
     assert [e.data for e in found[3:]] == contents[3:]
     assert {(e.tenant, e.agent, e.session_id) for e in found} == {("t-1", "é", "s")}
 

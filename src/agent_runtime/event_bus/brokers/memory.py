@@ -13,6 +13,7 @@ from itertools import islice
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import number_of, stamped
+from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
 from agent_runtime.event_bus.event import Event
 
 
@@ -46,7 +47,8 @@ class MemoryBroker(LeasedGroups):
             if event.id not in self._ids:
                 self._last += 1
                 self._ids.add(event.id)
-                self._log.append(Stored(str(self._last), event))
+                # As any other broker would hand it over: a handler need not know where its events come from.
+                self._log.append(Stored(str(self._last), from_cloud_event(encoded(event))))
         self._more.set()
         if len(self._log) > self._max_events:
             await self.trim(self._max_events)
