@@ -9,13 +9,20 @@ from collections import deque
 from typing import Self
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.event_bus.event import Event, current_cause, set_cause, set_depth, set_seq, set_source
+from agent_runtime.event_bus.event import Event, current_cause, set_cause, set_depth, set_seq, set_source, stream_of
 from agent_runtime.event_bus.event_types import check_type
 from agent_runtime.event_bus.group import Filter, Group
 from agent_runtime.event_bus.subscription import POLICIES, EventHandler, Policy, Subscription
 
 MAX_STREAMS = 100_000
-"""Streams whose counters are kept; one that was not used while as many others were begins at 1 again."""
+"""Streams whose counters are kept; one that was not used while as many others were begins anew."""
+
+
+class _Counter:
+    __slots__ = ("seq", "source")
+
+    def __init__(self, source: str) -> None:
+        self.seq, self.source = 0, source
 
 
 class EventBus:
@@ -23,7 +30,8 @@ class EventBus:
 
     Args:
         retain: how many of the last events are kept for those who come later, or come back.
-        source: this bus's name in the events; a random one by default. With `seq` it names an event for ever.
+        source: this bus's name in the events; a random one by default. With `seq` it names an event for ever, so no
+            other bus may have had it, one of an earlier process neither.
     """
 
     def __init__(self, *, retain: int = 4096, source: str | None = None) -> None:
@@ -37,8 +45,9 @@ class EventBus:
         self._groups: dict[Filter, Group] = {}
         self._routes: dict[str, tuple[Group, ...]] = {}  # by type, of the groups that want it whosever it is
         self._keyed: dict[str, tuple[Group, ...]] = {}  # by the session, run or tenant that a group wants
-        self._seqs: dict[str, int] = {}
-        self._older_seqs: dict[str, int] = {}
+        self._counters: dict[str, _Counter] = {}
+        self._older_counters: dict[str, _Counter] = {}
+        self._rotations = 0
         self._dropped_by_closed = 0
         self._tasks: dict[asyncio.Task[None], Subscription] = {}
         self._closed = False
@@ -65,11 +74,11 @@ class EventBus:
         lock = self.lock
         lock.acquire()  # `with` takes twice as long, and this is the way of every token
         try:
-            if not event.seq:
-                self._stamp(event)
             route = self._routes.get(event.type)
             if route is None:
                 route = self._route(event.type)
+            if not event.seq:
+                self._stamp(event)
             self.published += 1
             self._log.append(event)
             for group in route:
@@ -97,18 +106,25 @@ class EventBus:
 
     def _stamp(self, event: Event) -> None:
         stream = event.stream if event.tenant is not None else event.session_id or event.run_id or ""
-        seq = self._seqs.get(stream)
-        if seq is None:
-            seq = self._older_seqs.pop(stream, 0)
-            if len(self._seqs) >= MAX_STREAMS // 2:
-                self._older_seqs, self._seqs = self._seqs, {}
-        self._seqs[stream] = seq = seq + 1
-        set_seq(event, seq)
-        set_source(event, self.source)
+        counter = self._counters.get(stream) or self._counter(stream)
+        counter.seq += 1
+        set_seq(event, counter.seq)
+        set_source(event, counter.source)
         cause = current_cause.get()
         if cause is not None and event.cause is None:
             set_cause(event, cause.event_id)
             set_depth(event, cause.depth)
+
+    def _counter(self, stream: str) -> _Counter:
+        counter = self._older_counters.pop(stream, None)
+        if len(self._counters) >= MAX_STREAMS // 2:
+            self._older_counters, self._counters = self._counters, {}
+            self._rotations += 1
+        if counter is None:
+            # A stream that was forgotten begins at 1 again, as of another source: no id is given twice.
+            counter = _Counter(f"{self.source}.{self._rotations}" if self._rotations else self.source)
+        self._counters[stream] = counter
+        return counter
 
     def _route(self, event_type: str) -> tuple[Group, ...]:
         check_type(event_type)
@@ -241,9 +257,9 @@ class EventBus:
             # A run inside a session does not begin at 1: what came before it is not its own.
             whole = wanted.session_id is None and own[0].type == "run.start"
             return 0 if whole else max(0, own[0].seq - after - 1)
-        name = wanted.session_id or wanted.run_id or ""
-        stream = name if wanted.tenant is None else f"{wanted.tenant}/{name}"
-        return max(0, self._seqs.get(stream, self._older_seqs.get(stream, 0)) - after)
+        stream = stream_of(wanted.tenant, wanted.session_id or wanted.run_id)
+        counter = self._counters.get(stream) or self._older_counters.get(stream)
+        return 0 if counter is None else max(0, counter.seq - after)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -66,10 +66,13 @@ def _as_cloud_event(event: Event) -> dict[str, Any]:
 
 def encoded(event: Event) -> bytes:
     """The CloudEvent as JSON bytes; raises InputInvalid for one above `MAX_EVENT_BYTES`."""
-    made = _as_cloud_event(event)
-    text = _json(made)
-    if SECRETS.suspects(text):
-        text = _json(SECRETS.whole(made))
+    try:
+        made = _as_cloud_event(event)
+        text = _json(made)
+        if SECRETS.suspects(text):
+            text = _json(SECRETS.whole(made))
+    except (TypeError, ValueError, OverflowError, RecursionError, OSError, AttributeError) as error:
+        raise InputInvalid(f"an event that JSON cannot say: {type(error).__name__}", "data") from error
     # A lone surrogate, which a provider's broken stream may hold, has no UTF-8.
     data = text.encode("utf-8", "replace")
     if len(data) > MAX_EVENT_BYTES:
@@ -81,7 +84,7 @@ def from_cloud_event(given: Any) -> Event:
     """The event of a CloudEvent (bytes, text or a mapping); raises InputInvalid that says what is wrong."""
     content = _parsed(given)
     for name in ("id", "source", "type"):
-        if not isinstance(content.get(name), str) or not content[name]:
+        if not isinstance(content.get(name), str) or not content[name] or not _is_text(content[name]):
             raise InputInvalid("a CloudEvent has this attribute, a non-empty text", name)
     if content.get("specversion") != "1.0":
         raise InputInvalid(
@@ -90,7 +93,7 @@ def from_cloud_event(given: Any) -> Event:
     fields: dict[str, Any] = {}
     for name, field in EXTENSIONS.items():
         value = content.get(name)
-        if value is not None and not isinstance(value, str):
+        if value is not None and not (isinstance(value, str) and _is_text(value)):
             raise InputInvalid("is a text", name)
         if value is not None:
             fields[field] = value
@@ -104,6 +107,14 @@ def from_cloud_event(given: Any) -> Event:
         own_id=content["id"],
         **fields,
     )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a character: nothing that stores it would take it
+        return False
+    return True
 
 
 def read_event(content: Any, position: str) -> Event:
@@ -158,6 +169,8 @@ def plain(value: Any) -> Any:
         return value if value - value == 0 else str(value)
     if isinstance(value, Decimal):
         return str(value)
+    if isinstance(value, type):
+        return value.__qualname__
     if hasattr(value, "to_event_data"):
         return plain(value.to_event_data())
     if isinstance(value, Mapping):
@@ -166,6 +179,6 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     if hasattr(value, "model_dump"):
         return plain(value.model_dump())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return str(value)

@@ -7,10 +7,12 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from agent_runtime.errors import ConfigurationError, StoreError
-from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start, ended
+from agent_runtime.event_bus.brokers.positions import checked_group
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, put_aside
 from agent_runtime.event_bus.event import Cause, Event, current_cause
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
     from agent_runtime.event_bus.bus import EventBus
 
 LOG = logging.getLogger("agent_runtime.events")
+REJOIN_S = 2.0
 Handle: TypeAlias = Callable[[Event], Awaitable[Any]]
+
+
+class _ToldToStop(Exception):
+    pass
 
 
 class EventConsumer:
@@ -70,7 +77,7 @@ class EventConsumer:
     ) -> None:
         if concurrency < 1 or retries < 0 or backoff_s <= 0 or (timeout_s is not None and timeout_s <= 0):
             raise ConfigurationError("concurrency is 1 or more, retries 0 or more, pauses and timeouts above 0 seconds")
-        self.name, self._broker, self._handler = name, broker, handler
+        self.name, self._broker, self._handler = checked_group(name), broker, handler
         self._filter, self._start = Filter(patterns), start
         self._concurrency, self._retries, self._timeout_s = concurrency, retries, timeout_s
         self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
@@ -93,10 +100,15 @@ class EventConsumer:
 
     async def __aenter__(self) -> Self:
         self.start()
-        joined = asyncio.ensure_future(self._joined.wait())
         assert self._task is not None  # noqa: S101 - it has just been made
-        await asyncio.wait({joined, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        joined.cancel()
+        joined = asyncio.ensure_future(self._joined.wait())
+        try:
+            await asyncio.wait({joined, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await self.stop(0)
+            raise
+        finally:
+            joined.cancel()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -106,51 +118,60 @@ class EventConsumer:
         """Begin to consume, in a task of its own. Again: does nothing."""
         if self._task is None:
             self._stopping.clear()
-            deliveries = self._broker.consume(
-                self.name, start=self._start
-            )  # what is wrong with the name is raised here
-            self._task = asyncio.create_task(self._run(deliveries), name=f"agent_runtime consumer {self.name}")
+            self._joined.clear()
+            self._task = asyncio.create_task(self._run(), name=f"agent_runtime consumer {self.name}")
 
     async def stop(self, grace_s: float = 30.0) -> int:
         """Take nothing new, and let what is being handled end for `grace_s` seconds.
 
-        Returns how many handlers had to be cancelled; their events come again.
+        Returns how many handlers had to be cancelled; their events come again. Cancelled itself, it cancels them at
+        once.
         """
-        task, self._task = self._task, None
-        if task is None:
+        if self._task is None:
             return 0
         self._stopping.set()
         for waiting in self._waiting.values():
             waiting.clear()
-        if self._working:
-            await asyncio.wait(self._working, timeout=grace_s)
-        left = [each for each in self._working if not each.done()]
-        for each in [*left, task]:
-            each.cancel()
-        await asyncio.wait({*left, task})
-        self._waiting.clear()
+        left: list[asyncio.Task[None]] = []
+        try:
+            if self._working:
+                await asyncio.wait(self._working, timeout=grace_s)
+        finally:
+            left = [each for each in self._working if not each.done()]
+            await ended(*left, self._task)
+            self._task = None
+            self._waiting.clear()
         return len(left)
 
     # -- the work ------------------------------------------------------------------------------------------
 
-    async def _run(self, consuming: Any) -> None:
-        async with consuming as deliveries:
-            self._joined.set()
-            async for delivery in deliveries:
-                if self._stopping.is_set():
-                    return
-                if not self._filter.wants(delivery.event.type):
-                    await self._acknowledge(delivery)
-                    continue
-                stream = delivery.event.stream or delivery.position  # what belongs to no run waits for nothing
-                if stream in self._waiting:
-                    self._waiting[stream].append(delivery)
-                    continue
-                await self._slots.acquire()
-                self._waiting[stream] = deque([delivery])
-                work = asyncio.create_task(self._work_off(stream))
-                self._working.add(work)
-                work.add_done_callback(self._working.discard)
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                async with self._broker.consume(self.name, start=self._start) as deliveries:
+                    self._joined.set()
+                    async for delivery in deliveries:
+                        if self._stopping.is_set():
+                            return
+                        await self._take(delivery)
+            except Exception:
+                LOG.exception("the consumer %s lost its broker, and joins again", self.name)
+                with suppress(_ToldToStop):
+                    await self._pause(REJOIN_S)
+
+    async def _take(self, delivery: Delivery) -> None:
+        if not self._filter.wants(delivery.event.type):
+            await self._acknowledge(delivery)
+            return
+        stream = delivery.event.stream or delivery.position  # what belongs to no run waits for nothing
+        if stream in self._waiting:
+            self._waiting[stream].append(delivery)
+            return
+        await self._slots.acquire()
+        self._waiting[stream] = deque([delivery])
+        work = asyncio.create_task(self._work_off(stream))
+        self._working.add(work)
+        work.add_done_callback(self._working.discard)
 
     async def _work_off(self, stream: str) -> None:
         waiting = self._waiting[stream]
@@ -164,63 +185,78 @@ class EventConsumer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         event = delivery.event
-        while True:
-            try:
-                if await self._seen.seen(self.name, event.id):
-                    self.repeated += 1
-                elif not await self._handle(event):
-                    return  # told to stop between two tries: it comes again
-                else:
-                    await self._seen.add(self.name, event.id)
-                break
-            except StoreError as error:
-                LOG.warning("the consumer %s cannot record %s: %s", self.name, event.id, error)
-                await self._pause(self._max_backoff_s)
-                if self._stopping.is_set():
-                    return
+        try:
+            if await self._insist(lambda: self._seen.seen(self.name, event.id)):
+                self.repeated += 1
+            else:
+                if (letter := await self._handle(event)) is not None:
+                    await self._insist(lambda: put_aside(self.dead_letters, letter))
+                    self._tell(event, letter)
+                await self._insist(lambda: self._seen.add(self.name, event.id))
+        except _ToldToStop:
+            return  # not acknowledged: it comes again
         await self._acknowledge(delivery)
 
-    async def _handle(self, event: Event) -> bool:
-        """Whether it is done with: handled, or a dead letter."""
-        for attempt in range(1, self._retries + 2):
-            token = current_cause.set(Cause(event.id, event.depth + 1))
+    async def _insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer of a store, however often it has to be asked."""
+        pause_s = self._backoff_s
+        while True:
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._handler(event)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises
-                self.retried += 1
-                if attempt > self._retries:
-                    await self._give_up(event, error, attempt)
-                    return True
-                LOG.warning("the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, error)
-            else:
+                return await ask()
+            except Exception as error:  # noqa: BLE001 - a store of the application's may fail as it likes
+                LOG.warning("the consumer %s cannot use its store: %s: %s", self.name, type(error).__name__, error)
+            await self._pause(pause_s)
+            pause_s = min(pause_s * 2, self._max_backoff_s)
+
+    async def _handle(self, event: Event) -> DeadLetter | None:
+        """None when the event was handled, or the letter of one that cannot be."""
+        attempt = 0
+        while True:
+            attempt += 1
+            failure = await self._failure(event)
+            if failure is None:
                 self.handled += 1
-                return True
-            finally:
-                current_cause.reset(token)
+                return None
+            self.retried += 1
+            if attempt > self._retries:
+                self.failed += 1
+                LOG.error("the consumer %s gives up %s after %d tries", self.name, event.id, attempt, exc_info=failure)
+                return DeadLetter.of(self.name, to_cloud_event(event), failure, attempt)
+            LOG.warning("the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, failure)
             await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))
-            if self._stopping.is_set():
-                return False
-        raise AssertionError("the last try returns")
+
+    async def _failure(self, event: Event) -> BaseException | None:
+        """What one try ended in. A handler's own CancelledError is a failure; only the consumer's end cancels it."""
+        token = current_cause.set(Cause(event.id, event.depth + 1))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._handler(event)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises
+            return error
+        finally:
+            current_cause.reset(token)
+        return None
 
     async def _pause(self, pause_s: float) -> None:
-        try:
-            async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311 - so that many do not come at once
+        """Wait; raises _ToldToStop when the consumer is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311 - not all at once
                 await self._stopping.wait()
-        except TimeoutError:
-            pass
+        if self._stopping.is_set():
+            raise _ToldToStop
 
-    async def _give_up(self, event: Event, error: Exception, attempts: int) -> None:
-        self.failed += 1
-        LOG.error("the consumer %s gives up %s after %d tries", self.name, event.id, attempts, exc_info=error)
-        letter = DeadLetter.of(self.name, to_cloud_event(event), error, attempts)
-        await put_aside(self.dead_letters, letter)
+    def _tell(self, event: Event, letter: DeadLetter) -> None:
         if self._bus is not None:
-            data = {"letter_id": letter.id, "queue": self.name, "attempts": attempts, "error": letter.error}
+            data = {"letter_id": letter.id, "queue": self.name, "attempts": letter.attempts, "error": letter.error}
             self._bus.publish(Event("dead_letter.added", data, event.run_id, event.session_id, tenant=event.tenant))
 
     async def _acknowledge(self, delivery: Delivery) -> None:
         try:
             await delivery.ack()
-        except StoreError as error:  # it comes again, and is known then
+        except Exception as error:  # noqa: BLE001 - it is sent again, or the event comes again and is known then
             LOG.warning("the consumer %s cannot acknowledge %s: %s", self.name, delivery.event.id, error)

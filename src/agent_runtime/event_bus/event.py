@@ -11,6 +11,11 @@ DEFAULT_TENANT = "default"
 """Whose everything is that names no tenant."""
 
 
+def stream_of(tenant: str | None, name: str | None) -> str:
+    """The stream of a session, or of a run without one, of a tenant."""
+    return name or "" if tenant in (None, DEFAULT_TENANT) or not name else f"{tenant}/{name}"
+
+
 @dataclass(slots=True)
 class _Fields:
     type: str
@@ -69,8 +74,7 @@ class Event(_Fields):
     @property
     def stream(self) -> str:
         """Within what `seq` counts: the tenant's session, else the run, else "" for what concerns no run."""
-        name = self.session_id or self.run_id or ""
-        return name if self.tenant in (None, DEFAULT_TENANT) or not name else f"{self.tenant}/{name}"
+        return stream_of(self.tenant, self.session_id or self.run_id)
 
     @property
     def id(self) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
-from agent_runtime.errors import InputInvalid, StoreError, StoreTimeout
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Broker
+from agent_runtime.errors import StoreError, StoreTimeout, StoreUnavailable
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Broker, ended
 from agent_runtime.event_bus.bus import EventBus
 from agent_runtime.event_bus.event import Event
 
@@ -69,15 +69,20 @@ class Relay:
             self._task = asyncio.create_task(self._run(), name="agent_runtime event relay")
 
     async def flush(self, timeout_s: float = 10.0) -> None:
-        """Wait until everything published before is in the broker's log; raises StoreTimeout when it takes longer."""
+        """Wait until everything published before is in the broker's log.
+
+        Raises StoreTimeout when that takes longer, StoreUnavailable when the relay is not running.
+        """
         wanted = self._taken + self._subscription.waiting
         try:
             async with asyncio.timeout(timeout_s):
-                while self._done < wanted and self._task is not None and not self._task.done():
+                while self._done < wanted and self._task is not None:
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
             raise StoreTimeout(f"the broker did not take all events within {timeout_s} s") from None
+        if self._done < wanted:
+            raise StoreUnavailable("the relay is not running: these events are not in the broker's log")
 
     async def aclose(self, timeout_s: float = 10.0) -> None:
         """Send what waits, for at most `timeout_s` seconds, and end; what is left then is lost, and logged."""
@@ -85,14 +90,14 @@ class Relay:
         self._subscription.close()
         if task is None:
             return
-        await asyncio.wait({task}, timeout=timeout_s)
-        if not task.done():
-            LOG.error(
-                "%d events could not be sent before the end", self._taken - self._done + self._subscription.waiting
-            )
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        try:
+            await asyncio.wait({task}, timeout=timeout_s)
+        finally:
+            if not task.done():
+                left = self._taken - self._done + self._subscription.waiting
+                LOG.error("%d events could not be sent before the end", left)
+            await ended(task)
+            self._progress.set()
 
     async def _run(self) -> None:
         async for waiting in self._subscription.batches():
@@ -112,21 +117,21 @@ class Relay:
         while True:
             try:
                 await self._broker.publish(batch)
-            except InputInvalid as error:
-                await self._send_one_by_one(batch, error)
-                return
             except StoreError as error:
                 LOG.warning("%d events wait for the broker, tried again in %.2f s: %s", len(batch), pause_s, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
+            except Exception as error:  # noqa: BLE001 - one event must not hold up, or end, the log of all others
+                await self._send_one_by_one(batch, error)
+                return
             else:
                 self.sent += len(batch)
                 return
 
-    async def _send_one_by_one(self, batch: list[Event], error: InputInvalid) -> None:
+    async def _send_one_by_one(self, batch: list[Event], error: Exception) -> None:
         if len(batch) == 1:
             self.refused += 1
-            LOG.error("the event %s cannot be sent: %s", batch[0].id, error)
+            LOG.error("the event %r cannot be sent: %s: %s", batch[0].id, type(error).__name__, error)
             return
         for event in batch:
             await self._send([event])

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from agent_runtime.event_bus.event import Event
@@ -44,7 +45,9 @@ class Subscription:
         self._waiter: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self._room: asyncio.Future[None] | None = None
+        self._rooms: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._may_pop = policy == "drop_oldest"  # nobody waits for room: one event may be taken without the lock
+        self.asleep = False
         self.closed = False
 
     @property
@@ -115,12 +118,10 @@ class Subscription:
             buffer.clear()
             self._seen += count + missing
             self._lost += missing
+            rooms, self._rooms = self._rooms, []
         if missing:
             self._tell_gap(missing)
-        if self._room is not None:
-            room, self._room = self._room, None
-            if not room.done():
-                room.set_result(None)
+        _tell_all(rooms)
         return bool(self._ready)
 
     def _tell_gap(self, missing: int) -> None:
@@ -140,18 +141,22 @@ class Subscription:
 
     def _sleeper(self) -> asyncio.Future[None] | None:
         """What to wait for until something comes; None when something came meanwhile, or nothing will."""
-        loop = self._loop
-        if loop is None or self._thread != threading.get_ident():
-            loop = self._loop = asyncio.get_running_loop()
-            self._thread = threading.get_ident()
+        loop = self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiter = waiter
-        self.group.sleeping.append(self)
+        self._lie_down()
         # Another thread may have published between the look and the registration.
         return None if self.buffer or self.closed else waiter
 
+    def _lie_down(self) -> None:
+        if not self.asleep:  # a wait that was cancelled has left it in the list
+            self.asleep = True
+            self.group.sleeping.append(self)
+
     def wake(self) -> None:
         """Something is there to be read, or will never be. Any thread."""
+        self.asleep = False
         waiter = self._waiter
         if waiter is None:
             return
@@ -159,25 +164,31 @@ class Subscription:
         if self._loop is None:
             waiter.set()
         elif threading.get_ident() == self._thread:
-            if not waiter.done():
-                waiter.set_result(None)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, waiter)
+            try:
+                if not waiter.done():
+                    waiter.set_result(None)
+            except RuntimeError:  # its loop is closed: nobody waits there any more
+                pass
+        else:
+            _tell_all([(self._loop, waiter)])
 
     async def room(self) -> None:
         """Wait until the next event has room, or none is wanted any more."""
-        if not self.full or self.closed:
-            return
-        if self._room is None:
-            self._room = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._room)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        with self._bus.lock:
+            if not self.full or self.closed:
+                return
+            self._rooms.append((loop, waiter))
+        await waiter
 
     def close(self) -> None:
         """Receive nothing more; what waits can still be read. Closing twice does nothing."""
         self._bus.remove(self.group, self)
-        self.closed = True
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        with self._bus.lock:
+            self.closed = True
+            rooms, self._rooms = self._rooms, []
+        _tell_all(rooms)
         self.wake()
 
     # -- handling ------------------------------------------------------------------------------------------
@@ -195,7 +206,7 @@ class Subscription:
         while True:
             if ready:
                 event = ready.popleft()
-            elif len(buffer) == 1 and group.pushed == self._seen + 1 and self._room is None:
+            elif self._may_pop and len(buffer) == 1 and group.pushed == self._seen + 1:
                 event = buffer.popleft()  # one that came alone: nothing to sort out
                 self._seen += 1
             elif self._take():
@@ -209,6 +220,10 @@ class Subscription:
                 continue
             try:
                 await handler(event)
+            except asyncio.CancelledError:
+                if _asked_to_end():
+                    raise
+                self._failure(name, event)
             except Exception:  # noqa: BLE001 - whatever a handler raises is its own affair
                 self._failure(name, event)
 
@@ -223,7 +238,7 @@ class Subscription:
             if self._take():
                 continue
             waiter = self._waiter = threading.Event()
-            self.group.sleeping.append(self)
+            self._lie_down()
             if self.buffer:
                 continue
             if self.closed:
@@ -233,6 +248,18 @@ class Subscription:
     def _failure(self, name: str, event: Event) -> None:
         self.failed += 1
         LOG.exception("the handler %s failed on %s", name, event.type)
+
+
+def _asked_to_end() -> bool:
+    """Whether this task is being cancelled; a handler may raise CancelledError for reasons of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _tell_all(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
+    for loop, waiter in waiters:
+        with suppress(RuntimeError):  # a loop that is closed: nobody waits there any more
+            loop.call_soon_threadsafe(_resolve, waiter)
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from agent_runtime import Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker, open_broker
+from agent_runtime.event_bus.brokers.redis import RedisBroker
 from agent_runtime.testing.broker_conformance import BROKER_CHECKS, run_broker_check
+from agent_runtime.testing.broker_events import made, opened, taken
 
 BROKERS = ("memory", "sqlite", "redis", "nats")
 
@@ -44,6 +47,26 @@ async def test_every_broker_conforms(check: str, connect: Callable[[], Broker], 
     await run_broker_check(check, connect)
 
 
+async def kafka_headers_that_are_no_text(connect: Callable[[], Broker]) -> None:
+    """Others may put anything into a record's headers."""
+    from aiokafka import AIOKafkaProducer
+
+    from agent_runtime.event_bus.brokers.kafka import KafkaBroker
+    from agent_runtime.event_bus.cloud_event import encoded
+
+    async with opened(connect) as broker:
+        assert isinstance(broker, KafkaBroker)
+        events = made(2)
+        await broker.publish(events[:1])
+        producer = AIOKafkaProducer(bootstrap_servers=broker._servers)
+        await producer.start()
+        await producer.send_and_wait(
+            broker.topic.name, encoded(events[1]), key=events[1].stream.encode(), headers=[("trace", b"\xff\xfe")]
+        )
+        await producer.stop()
+        assert [event.seq for event in await taken(broker, "g", 2)] == [1, 2]
+
+
 @pytest.mark.timeout(150)
 async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
     """All checks at once, each on a topic of its own: joining a group takes this server seconds."""
@@ -52,6 +75,72 @@ async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
         return lambda: open_broker(f"{kafka_url}&name={check}")
 
     checks = [run_broker_check(check, connects(check)) for check in BROKER_CHECKS]
+    checks.append(kafka_headers_that_are_no_text(connects("headers")))
     outcomes = await asyncio.gather(*checks, return_exceptions=True)
-    failed = {check: repr(found) for check, found in zip(BROKER_CHECKS, outcomes, strict=True) if found is not None}
+    failed = {
+        check: repr(found)
+        for check, found in zip([*BROKER_CHECKS, "headers"], outcomes, strict=True)
+        if found is not None
+    }
     assert failed == {}
+
+
+# -- what only one of them can do --------------------------------------------------------------------------
+
+
+async def test_redis_goes_on_behind_an_entry_that_was_removed(redis_url: str) -> None:
+    broker = RedisBroker(redis_url, name=uuid.uuid4().hex)
+    events = made(4)
+    async with opened(lambda: broker):
+        await broker.publish(events)
+        await taken(broker, "g", 3, ack=lambda n: False)
+        (first, *_) = await broker.read()
+        await broker._asked("xdel", broker._log, first.position)
+        found = await taken(broker, "g", 4)
+    assert [event.type for event in found] == ["bus.unreadable", *["custom.check"] * 3]
+    assert [event.seq for event in found[1:]] == [2, 3, 4]
+
+
+async def test_redis_knows_a_batch_only_when_it_is_there(redis_url: str) -> None:
+    broker, events = RedisBroker(redis_url, name=uuid.uuid4().hex), made(3)
+    async with opened(lambda: broker):
+        await broker._asked("set", broker._log, "not a stream")
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await broker.publish(events)
+        await broker._asked("delete", broker._log)
+        await broker.publish(events)
+        await broker._asked("xadd", broker._log, {"foreign": "entry"})
+        assert [stored.event.type for stored in await broker.read()] == [*["custom.check"] * 3, "bus.unreadable"]
+
+
+async def test_redis_does_not_spin_beside_an_open_event(redis_url: str) -> None:
+    broker = RedisBroker(redis_url, name=uuid.uuid4().hex, lease_s=3.0)
+    async with opened(lambda: broker):
+        await broker.publish(made(4))
+        await taken(broker, "g", 4, ack=lambda n: n == 3)
+        async with broker.consume("g") as deliveries:
+            for _ in range(3):
+                await anext(deliveries)
+            before = (await broker._asked("info", "commandstats"))["cmdstat_xreadgroup"]["calls"]
+            await asyncio.sleep(1.0)
+            after = (await broker._asked("info", "commandstats"))["cmdstat_xreadgroup"]["calls"]
+    assert after - before < 20
+
+
+async def test_a_nats_consumer_stops_also_under_traffic(nats_url: str, no_tasks_left: None) -> None:
+    name = uuid.uuid4().hex
+    async with opened(lambda: open_broker(f"{nats_url}?name={name}")) as broker:
+        bus = EventBus()
+        stop = asyncio.Event()
+
+        async def publish() -> None:
+            while not stop.is_set():
+                await broker.publish([bus.stamp(Event("custom.x"))])
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(12):
+            async with asyncio.timeout(8), broker.consume("g") as deliveries:
+                await (await anext(deliveries)).ack()
+        stop.set()
+        await publishing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import pickle
 import sys
@@ -66,8 +67,9 @@ def test_counting_forgets_only_streams_that_were_long_not_used(monkeypatch: pyte
     for n in range(50):
         assert bus.publish(x(session_id="kept")).seq == n + 1
         bus.publish(x(session_id=f"other-{n}"))
-    assert len(bus._seqs) + len(bus._older_seqs) <= 12
-    assert bus.publish(x(session_id="other-1")).seq == 1
+    assert len(bus._counters) + len(bus._older_counters) <= 12
+    again = bus.publish(x(session_id="other-1"))
+    assert (again.seq, again.source != bus.source) == (1, True)
 
 
 def test_an_unknown_type_is_refused_and_the_applications_own_are_not() -> None:
@@ -321,6 +323,76 @@ async def test_at_the_end_handlers_finish_what_waits(no_tasks_left: None) -> Non
         bus.publish(x(n))
     assert await bus.aclose() == 0
     assert seen == list(range(20))
+
+
+async def test_apublish_goes_on_when_a_thread_has_made_room() -> None:
+    bus, seen = EventBus(), list[Any]()
+
+    def handle(event: Event) -> None:
+        time.sleep(0.01)
+        seen.append(event.data)
+
+    bus.subscribe(handler=handle, buffer=1, policy="block")
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(bus.apublish(x(n)) for n in range(5)))
+        while len(seen) < 5:
+            await asyncio.sleep(0.01)
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    bus.close()
+
+
+def test_a_subscriber_whose_loop_is_gone_harms_no_other() -> None:
+    bus = EventBus()
+
+    async def wait() -> Any:
+        gone = bus.subscribe()
+        task = asyncio.ensure_future(anext(gone))
+        await asyncio.sleep(0)
+        task.cancel()
+        return gone
+
+    async def hang() -> Any:
+        gone = bus.subscribe("custom.*")
+        gone._sleeper()
+        return gone
+
+    first = asyncio.run(wait())
+    asyncio.run(hang())
+    other = bus.subscribe(run_id="r")
+    bus.publish(x(run_id="r"))
+    assert other.waiting == 1
+
+    async def read_again() -> Any:
+        return await anext(first)
+
+    assert asyncio.run(read_again()).run_id == "r"  # also on another loop of the same thread
+
+
+async def test_polling_leaves_nothing_behind() -> None:
+    bus = EventBus()
+    events = bus.subscribe()
+    for _ in range(50):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await anext(events)
+    assert len(events.group.sleeping) == 1
+
+
+def test_a_refused_type_takes_no_place() -> None:
+    bus = EventBus()
+    with pytest.raises(ConfigurationError):
+        bus.publish(Event("nothing", session_id="s"))
+    assert bus.publish(x(session_id="s")).seq == 1
+
+
+@pytest.mark.parametrize("tenant", [None, "default", "acme"])
+async def test_what_is_gone_is_told_to_every_tenant(tenant: str | None) -> None:
+    bus = EventBus(retain=1)
+    for _ in range(4):
+        bus.publish(x(session_id="s", tenant=tenant))
+    bus.publish(x())
+    (gap,) = await read(bus.subscribe(session_id="s", tenant=tenant, after=0), 1)
+    assert gap.data["missed"] == 4
 
 
 # -- coming back -------------------------------------------------------------------------------------------

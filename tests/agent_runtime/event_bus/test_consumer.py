@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker
+from agent_runtime.event_bus.brokers.group_reader import GroupReader
 from agent_runtime.event_bus.consumer import EventConsumer
 from agent_runtime.event_bus.dead_letters import (
     DeadLetter,
@@ -343,3 +346,224 @@ async def test_a_relay_ends_even_when_the_broker_does_not_come_back(no_tasks_lef
     relay.start()
     bus.publish(Event("custom.x"))
     await relay.aclose(timeout_s=0.05)
+
+
+# -- mishaps -----------------------------------------------------------------------------------------------
+
+
+class Model(BaseModel):
+    x: int = 1
+
+
+def cyclic() -> Any:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Event("custom.x", cyclic()), Event("custom.x", run_id="\ud800"), Event("custom.x", time_s=float("nan")),
+        Event("custom.x", 10**5000), Event("custom.x", user_id="\udfff"),
+    ],
+)  # fmt: skip
+async def test_an_event_that_cannot_be_said_is_refused_and_the_others_are_sent(bad: Event, tmp_path: Path) -> None:
+    bus, broker = EventBus(), SqliteBroker(str(tmp_path / "events.db"))
+    async with Relay(bus, broker) as relay:
+        bus.publish(bad)
+        bus.publish(Event("custom.x", Model))  # a class says its name
+        await relay.flush()
+        assert relay.refused == 1
+        assert [each.event.data for each in await broker.read()] == ["Model"]
+    await broker.aclose()
+
+
+async def test_a_flush_does_not_succeed_where_nothing_runs() -> None:
+    bus = EventBus()
+    relay = Relay(bus, MemoryBroker())
+    bus.publish(Event("custom.x"))
+    with pytest.raises(StoreUnavailable, match="not running"):
+        await relay.flush()
+
+
+async def test_a_handler_that_ends_in_a_cancellation_of_its_own_has_failed() -> None:
+    broker = MemoryBroker()
+    await broker.publish(made(6))
+    handled: list[int] = []
+
+    async def handle(event: Event) -> None:
+        if event.seq == 2 and not handled[1:]:
+            inner = asyncio.ensure_future(asyncio.sleep(60))
+            inner.cancel()
+            await inner
+        handled.append(event.seq)
+
+    async with EventConsumer(broker, "c", handle, retries=1, **FAST) as consumer:
+        await until(lambda: len(handled) == 5)
+    assert handled == [1, 3, 4, 5, 6]
+    assert consumer.failed == 1
+
+
+async def test_others_go_on_beside_a_stream_that_waits_for_long() -> None:
+    broker = MemoryBroker()
+    await broker.publish(made(3000, streams=3))
+    handled: list[str] = []
+
+    async def handle(event: Event) -> None:
+        if event.session_id == "s0":
+            await asyncio.sleep(60)
+        handled.append(event.id)
+
+    consumer = EventConsumer(broker, "c", handle)
+    consumer.start()
+    await until(lambda: len(handled) >= 990)  # 500 of the stuck stream wait, and as many of each other one were handled
+    await consumer.stop(0)
+
+
+class Stumbling(MemoryBroker):
+    """Its first acknowledgement fails."""
+
+    failures = 1
+
+    async def settle(self, *args: Any) -> bool:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("not now")
+        return await super().settle(*args)
+
+
+async def test_an_acknowledgement_that_failed_is_sent_again() -> None:
+    broker = Stumbling()
+    await broker.publish(made(2))
+    seen: list[int] = []
+    async with broker.consume("g", prefetch=1) as deliveries, asyncio.timeout(10):
+        async for delivery in deliveries:
+            seen.append(delivery.event.seq)
+            with contextlib.suppress(StoreUnavailable):
+                await delivery.ack()
+            if len(seen) == 2:
+                break
+    assert seen == [1, 2]
+    assert await broker.lag("g") == 0
+
+
+class Out:
+    """A store of handled ids, or of letters, that fails a few times."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.asked = failures, 0
+        self.ids, self.letters = MemorySeenIds(), MemoryDeadLetters()
+
+    async def seen(self, *args: Any) -> bool:
+        return await self.ids.seen(*args)
+
+    async def add(self, *args: Any) -> None:
+        self.asked += 1
+        if self.failures:
+            self.failures -= 1
+            raise OSError("not now")
+        await (self.letters if len(args) == 1 else self.ids).add(*args)
+
+    async def aclose(self) -> None: ...
+
+
+async def test_a_record_that_fails_does_not_call_the_handler_again() -> None:
+    broker, calls = MemoryBroker(), list[int]()
+    await broker.publish(made(1))
+
+    async def handle(event: Event) -> None:
+        calls.append(event.seq)
+
+    async with EventConsumer(broker, "c", handle, seen_ids=Out(3), **FAST):
+        await until_async(lambda: broker.lag("c"), 0)
+    assert calls == [1]
+
+
+async def test_a_letter_that_cannot_be_kept_is_not_tried_anew() -> None:
+    broker, calls, letters = MemoryBroker(), list[int](), Out(3)
+    await broker.publish(made(1))
+
+    async def handle(event: Event) -> None:
+        calls.append(event.seq)
+        raise ValueError("no")
+
+    store: Any = letters
+    async with EventConsumer(broker, "c", handle, retries=1, dead_letters=store, **FAST) as consumer:
+        await until_async(lambda: broker.lag("c"), 0)
+    assert (calls, consumer.failed, letters.asked) == ([1, 1], 1, 4)
+
+
+async def until_async(ask: Any, wanted: Any) -> None:
+    async with asyncio.timeout(10):
+        while await ask() != wanted:
+            await asyncio.sleep(0.005)
+
+
+class Broken(MemoryBroker):
+    """Raises what no broker should, the first time."""
+
+    failures = 1
+
+    async def fetch(self, *args: Any) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise ValueError("a driver's own")
+        return await super().fetch(*args)
+
+
+async def test_a_consumer_outlives_a_broker_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_runtime.event_bus.consumer.REJOIN_S", 0.01)
+    broker, seen = Broken(), list[int]()
+    await broker.publish(made(2))
+
+    async def handle(event: Event) -> None:
+        seen.append(event.seq)
+
+    async with EventConsumer(broker, "c", handle):
+        await until(lambda: seen == [1, 2])
+
+
+async def test_a_stop_that_is_cancelled_leaves_nothing_running(no_tasks_left: None) -> None:
+    broker, began = MemoryBroker(), asyncio.Event()
+    await broker.publish(made(1))
+
+    async def handle(event: Event) -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    consumer = EventConsumer(broker, "c", handle)
+    consumer.start()
+    await began.wait()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(consumer.stop(), 0.05)
+    assert await consumer.stop() == 0
+
+
+async def test_what_was_fetched_before_the_lease_was_lost_is_fetched_again() -> None:
+    broker = MemoryBroker(lease_s=0.3)
+    seen: list[int] = []
+    fetched = broker.fetch
+    stolen = False
+
+    async def fetch(group: str, owner: str, *args: Any) -> Any:
+        nonlocal stolen
+        found = await fetched(group, owner, *args)
+        if found and not stolen:
+            stolen = True
+            broker._groups["g"].owner = "another"  # the lease is lost while the answer is on its way
+            assert not await broker.settle("g", owner, [], None)
+            reader._begin_again()
+            broker._groups["g"].owner = ""
+        return found
+
+    broker.fetch = fetch  # type: ignore[method-assign,assignment]
+    reader = GroupReader(broker, "g", "earliest", 10, 0.3)
+    await broker.publish(made(3))
+    async with reader.deliveries() as deliveries, asyncio.timeout(10):
+        async for delivery in deliveries:
+            seen.append(delivery.event.seq)
+            await delivery.ack()
+            if len(seen) == 3:
+                break
+    assert seen == [1, 2, 3]

@@ -9,10 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
+from agent_runtime.errors import StoreUnavailable
 from agent_runtime.event_bus.event import Event
 
 Start: TypeAlias = Literal["earliest", "latest"]
 MAX_BATCH = 500
+LOST_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class DeliveryQueue:
         reader.add_done_callback(self._ended)
 
     def _ended(self, reader: asyncio.Task[None]) -> None:
-        self._failure = None if reader.cancelled() else reader.exception()
+        failure = None if reader.cancelled() else reader.exception()
+        self._failure = failure or StoreUnavailable("this consumer has left its group")
         self._more.set()
 
     def put(self, delivery: Delivery) -> None:
@@ -77,6 +80,15 @@ class DeliveryQueue:
             self._more.clear()
             await self._more.wait()
         return self._ready.popleft()
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel `tasks` and wait for their end; again where one loses its cancellation, as clients do on Python 3.11."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=LOST_AFTER_S)
 
 
 @runtime_checkable

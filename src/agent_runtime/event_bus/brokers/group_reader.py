@@ -11,11 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, Protocol
 
 from agent_runtime.errors import StoreError
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, DeliveryQueue, Start, Stored
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, DeliveryQueue, Start, Stored, ended
 from agent_runtime.event_bus.brokers.positions import checked_group
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
+MAX_BEHIND = 20_000
+"""How far a reader goes on past an event that is not acknowledged yet: others go on beside a slow one."""
 
 
 class GroupLog(Protocol):
@@ -58,7 +60,8 @@ class GroupReader:
         self._prefetch = prefetch
         self._owner = uuid.uuid4().hex
         self._ready = DeliveryQueue()
-        self._open: dict[str, bool] = {}  # by position, in order: whether it is acknowledged
+        self._open: dict[str, bool] = {}  # by position, in order, from the first open one: whether it is acknowledged
+        self._unacked = 0
         self._acked: list[str] = []
         self._changed = asyncio.Event()
         self._settling = asyncio.Lock()
@@ -77,8 +80,7 @@ class GroupReader:
         try:
             yield self._ready
         finally:
-            task.cancel()
-            await asyncio.wait({task})
+            await ended(task)
             with suppress(StoreError):
                 await self._settle()
                 await self._log.release(self._group, self._owner)
@@ -88,6 +90,7 @@ class GroupReader:
         while True:
             try:
                 if await self._claim():
+                    await self._settle()  # what could not be sent when it was acknowledged
                     await self._fetch()
                     pause_s = 0.02
                     continue
@@ -103,7 +106,7 @@ class GroupReader:
             return True
         mine = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
         # A reader that slept longer than its lease may have been replaced, and be the reader again by now.
-        if not mine or (self._reading and now - self._claimed_s > self._lease_s):
+        if not (mine and self._reading) or now - self._claimed_s > self._lease_s:
             self._begin_again()
         self._reading, self._claimed_s = mine, now
         return mine
@@ -111,27 +114,35 @@ class GroupReader:
     def _begin_again(self) -> None:
         self._reading, self._after = False, None
         self._round += 1
+        self._unacked = 0
         self._open.clear()
         self._acked.clear()
         self._ready.drop()
 
     async def _fetch(self) -> None:
-        room = self._prefetch - len(self._open)
+        room = min(self._prefetch - self._unacked, MAX_BEHIND - len(self._open))
         if room <= 0:
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_s / 3):
                     await self._changed.wait()
             return
-        for stored in await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)):
+        fetching = self._round
+        found = await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3))
+        if self._round != fetching:
+            return  # it has begun again meanwhile: these come once more
+        for stored in found:
             self._after = stored.position
             self._open[stored.position] = False
+            self._unacked += 1
             self._ready.put(Delivery(stored.event, stored.position, self._ack))
 
     async def _ack(self, delivery: Delivery) -> None:
         if self._open.get(delivery.position) is not False:
             return  # of an earlier reading: it comes again, or has been acknowledged
         self._open[delivery.position] = True
+        self._unacked -= 1
+        self._changed.set()
         self._acked.append(delivery.position)
         await self._settle()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -13,7 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
 
 from agent_runtime.errors import StoreError, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import Deliveries, Delivery, DeliveryQueue, Start
+from agent_runtime.event_bus.brokers.broker import Deliveries, Delivery, DeliveryQueue, Start, ended
 from agent_runtime.event_bus.cloud_event import read_event
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._floors: dict[TopicPartition, int] = {}
         self._changed, self._committing = asyncio.Event(), asyncio.Lock()
         self._consumer: Any = None
+        self._begun = False
 
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
         """The deliveries of this consumer, for as long as the context lasts."""
-        if self._start == "latest":
-            await self._broker.begin_at_the_end(self._group)
+        with suppress(StoreError):
+            await self._begin()
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
         self._ready.read_by(task)
         try:
             yield self._ready
         finally:
-            task.cancel()
-            await asyncio.wait({task})
+            await ended(task)
 
     async def _run(self) -> None:
         pause_s = 0.1
@@ -63,12 +63,18 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
 
+    async def _begin(self) -> None:
+        if self._start == "latest" and not self._begun:
+            await self._broker.begin_at_the_end(self._group)
+        self._begun = True
+
     async def _consume(self) -> None:
+        await self._begin()
         async with self._joined() as subscriber:
             self._consumer = subscriber.consumer
             try:
-                async for message in subscriber:
-                    await self._deliver(message.raw_message)
+                async for record in subscriber.consumer:  # FastStream's own iterator fails on headers that are no text
+                    await self._deliver(record)
             finally:
                 self._consumer = None
 
@@ -105,7 +111,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._open.setdefault(partition, {})[record.offset] = False
         position = f"{record.partition}:{record.offset}"
         self._ready.put(Delivery(read_event(record.value, position), position, self._ack))
-        while sum(len(offsets) for offsets in self._open.values()) >= self._prefetch:
+        while sum(not acked for offsets in self._open.values() for acked in offsets.values()) >= self._prefetch:
             self._changed.clear()
             await self._changed.wait()
 
@@ -116,6 +122,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         if offsets.get(int(offset)) is not False:
             return
         offsets[int(offset)] = True
+        self._changed.set()
         for each in list(offsets):
             if not offsets[each]:
                 break

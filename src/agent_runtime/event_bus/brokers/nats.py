@@ -79,7 +79,7 @@ class NatsBroker(LeasedGroups):
     async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
         """See `Broker.read`."""
         behind = 0 if after is None else number_of(after)
-        async with self._client() as js:
+        async with self._client(wait_s) as js:
             subscription = await self._pull(js, behind)
             try:
                 return await self._fetched(js, subscription, limit, wait_s)
@@ -137,9 +137,11 @@ class NatsBroker(LeasedGroups):
         async with self._client() as js:
             behind = (await self._entry(group)).value.get("floor", 0) if after is None else number_of(after)
             subscription, at = self._pulls.get(owner, (None, -1))
+            self._pulls.pop(owner, None)  # what fails in between begins anew
+            if subscription is not None and at != behind:
+                await _dropped(js, self._stream, subscription)
             if subscription is None or at != behind:
                 subscription = await self._pull(js, behind)
-            self._pulls.pop(owner, None)  # what fails in between begins anew
             found = await self._fetched(js, subscription, limit, wait_s)
             self._pulls[owner] = (subscription, int(found[-1].position) if found else behind)
             return found
@@ -156,18 +158,32 @@ class NatsBroker(LeasedGroups):
 
     async def release(self, group: str, owner: str) -> None:
         """See `GroupLog.release`."""
-        self._pulls.pop(owner, None)
+        subscription, _ = self._pulls.pop(owner, (None, 0))
         known = self._groups.setdefault(group, _Group())
-        async with self._client(), known.lock:
+        async with self._client() as js, known.lock:
+            if subscription is not None:
+                await _dropped(js, self._stream, subscription)
             if known.value.get("owner") == owner:
                 await self._change(group, known, {**known.value, "owner": ""})
 
     # -- the server ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Any]:
+    async def _client(self, wait_s: float = 0.0) -> AsyncIterator[Any]:
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
         try:
-            async with asyncio.timeout(self._timeout_s * 4):
+            async with self._connected(wait_s) as js:
+                yield js
+        finally:
+            # The client waits by `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as it ends.
+            if task is not None and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+
+    @asynccontextmanager
+    async def _connected(self, wait_s: float) -> AsyncIterator[Any]:
+        try:
+            async with asyncio.timeout(self._timeout_s * 4 + wait_s):
                 if self._js is None:
                     async with self._opening:
                         if self._js is None:

@@ -26,10 +26,13 @@ def number_of(position: str) -> int:
 
 
 def stamped(events: Sequence[Event]) -> Sequence[Event]:
-    """The events, if each has been published by a bus, or has an id of its own; raises InputInvalid."""
+    """The events, if each has a place or an id of its own, and names that can be stored; raises InputInvalid."""
     for event in events:
         if not event.seq and not event.own_id:
-            raise InputInvalid(
-                f"the event '{event.type}' has no place yet: publish it on an EventBus, or stamp it", "seq"
-            )
+            said = f"the event '{event.type}' has no place yet: publish it on an EventBus, or stamp it"
+            raise InputInvalid(said, "seq")
+        try:
+            f"{event.id}{event.stream}{event.run_id}{event.user_id}{event.agent}{event.type}".encode()
+        except UnicodeEncodeError:
+            raise InputInvalid("the names of an event are text, whole characters", "id") from None
     return events

@@ -21,8 +21,9 @@ READER = "reader"
 """The one consumer of a group as Redis knows it: what is pending belongs to whoever has the lease."""
 
 _PUBLISH = f"""
-if redis.call('SET', KEYS[2], '1', 'NX', 'EX', {BATCH_KEPT_S}) then
+if redis.call('EXISTS', KEYS[2]) == 0 then
   for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
+  redis.call('SET', KEYS[2], '1', 'EX', {BATCH_KEPT_S})  -- last: a script that fails takes nothing back
 end
 return redis.call('XLEN', KEYS[1])
 """
@@ -159,8 +160,8 @@ class RedisBroker(LeasedGroups, RedisConnection):
                 return _stored(entries)
             self._new_only.add(owner)
         entries = await self._fetched(group, owner, limit, ">")
-        if not entries:
-            await self._wait(after or "$", wait_s)
+        if not entries and (known := await self._group(group)) is not None:
+            await self._wait(known["last-delivered-id"].decode(), wait_s)
         return _stored(entries)
 
     async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
@@ -214,9 +215,8 @@ def _checked(position: str) -> str:
 def _stored(entries: list[Any]) -> list[Stored]:
     found = []
     for entry_id, fields in entries:
-        if fields is None:  # acknowledged by nobody, and removed by hand
-            continue
-        content = fields[b"e"] if isinstance(fields, dict) else fields[1]
+        given = fields if isinstance(fields, dict) else dict(zip(*[iter(fields or ())] * 2, strict=False))
+        content = given.get(b"e")  # None: no entry of ours, or one that was removed by hand before it was acknowledged
         position = entry_id.decode()
         found.append(Stored(position, read_event(content, position)))
     return found
