@@ -62,6 +62,8 @@ async def read(request: Request) -> Response:
     run_id, bus = request.path_params["run_id"], request.app.state.bus
     if not bus.retained(run_id=run_id):
         return JSONResponse({"error": "no such run, or its events are not kept any more"}, status_code=404)
+    if any(event.seq <= int(given) for event in bus.retained("run.end", "run.error", run_id=run_id)):
+        return Response(status_code=204)  # the end was seen: an EventSource that comes back stops at this
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(events(bus, run_id, int(given)), media_type="text/event-stream", headers=headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def assemble(
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
     per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
     middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
-    middleware += [_middleware(m, registry) for m in spec.middleware]
+    middleware += [_with_gated_tools(_middleware(m, registry), registry) for m in spec.middleware]
     middleware += _fallbacks(spec.model, registry)
     middleware += _approvals(spec.interrupt_on)
     model = registry.model(spec.model)
@@ -225,6 +226,16 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
         return found(*rest, **args)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
+
+
+def _with_gated_tools(middleware: Any, registry: Registry) -> Any:
+    """What a middleware brings is counted, limited and recorded as the template's own tools are."""
+    tools = [each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)]
+    if not tools:
+        return middleware
+    made = copy.copy(middleware)  # a ready-made one may serve several agents
+    made.tools = [gated_tool(registry.adopted(each)) for each in tools]
+    return made
 
 
 def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Any]]:

@@ -168,7 +168,7 @@ class AgentFactory(Components):
     ) -> AgentExecutor:
         ref = {"template": source, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
         if overrides:
-            template = _overridden(template, overrides)
+            template = overridden(template, overrides)
         values = self._values(template, inputs)
         try:
             key = self._key(template, values)
@@ -280,7 +280,8 @@ class AgentFactory(Components):
         )
 
 
-def _overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
+def overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
+    """The template with keys of its spec replaced or deepened; raises TemplateError for what does not fit."""
     content = template.model_dump(by_alias=True, exclude_unset=True)
     content["spec"] = _deepened(content["spec"], overrides)
     try:

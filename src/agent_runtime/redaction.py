@@ -45,6 +45,7 @@ _FORM_HINTS = (
 """What every text has that `_FORMS` matches, in small letters."""
 _NAMES = ("token", "secret", "password", "passwd", "pepper", "key")
 _KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
+_NAMES_A_SECRET = re.compile(r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$")
 _AFTER_NAME = re.compile(r"[\"']?\s{0,3}[=:]")
 
 
@@ -56,7 +57,7 @@ def _named_in(text: str, lowered: str, word: str) -> bool:
             lowered
         ):  # not every letter keeps its length when it is made small: the places do not agree
             return True
-        if _AFTER_NAME.match(text, at + len(word)):
+        if at + len(word) == len(text) or text[at + len(word)] == "\n" or _AFTER_NAME.match(text, at + len(word)):
             before = lowered[max(0, at - 8) : at]
             if word != "key" or (before[:-1] if before[-1:] in ("_", "-") else before).endswith(_KINDS_OF_KEY):
                 return True
@@ -128,8 +129,12 @@ class Redactor:
         if isinstance(value, str):
             return self._masked(value)
         if isinstance(value, dict):
-            return {self._masked(key): self.whole(each) for key, each in value.items()}
+            return {self._masked(key): self._under(key, each) for key, each in value.items()}
         return [self.whole(each) for each in value] if isinstance(value, list) else value
+
+    def _under(self, key: str, value: Any) -> Any:
+        named = isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH and _NAMES_A_SECRET.search(key)
+        return MASK if named else self.whole(value)
 
     def _masked(self, text: str) -> str:
         if not self.suspects(text):

@@ -96,6 +96,10 @@ class Registry:
             raise ConfigurationError(f"cannot load the tool '{ref}': {error}") from error
         return as_tool(found, ref, args)
 
+    def adopted(self, tool: BaseTool) -> BaseTool:
+        """A tool that a LangChain middleware brings, as agents made here have it."""
+        return tool
+
     def langchain_middleware(self, name: str) -> Any:
         """The LangChain middleware class or instance called `name`; raises UnknownComponent."""
         if name in self.middleware:

@@ -122,6 +122,7 @@ async def test_sse_readers_come_back_where_they_were_and_the_run_goes_on() -> No
         assert (status, more[0]) == (200, ids[-1] + 1)
         assert [*ids, *more] == list(range(1, more[-1] + 1))
         assert rest.rstrip("\r\n0").rstrip().rpartition("event: ")[2].startswith("run.end")
+        assert (await answer(port, path, last_event_id=str(more[-1])))[0] == 204
         _, whole = await answer(port, path)
         assert ids_and_texts(whole)[1] == words
 

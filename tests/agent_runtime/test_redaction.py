@@ -158,4 +158,4 @@ def test_nothing_that_would_be_masked_is_passed_over(parts: list[str]) -> None:
     expressions = (redaction._FORMS, redaction._IN_ADDRESS, redaction._NAMED)
     if any(each.search(text) for each in expressions) or "Kx" * 5 in text:
         assert redactor.suspects(text)
-    assert redactor.whole([{text: text}]) == [{redactor._masked(text): redactor._masked(text)}]
+    assert redactor.whole([{"a": text}]) == [{"a": redactor._masked(text)}]

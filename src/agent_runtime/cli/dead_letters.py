@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent_runtime.cli.options import printable
 from agent_runtime.cli.state import open_dead
 
 if TYPE_CHECKING:
@@ -47,11 +48,10 @@ def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_jso
     """List what could not be handled, oldest first."""
     for letter in _with_letters(urls[1], lambda letters: letters.list(queue, limit=limit)):
         if as_json:
-            click.echo(json.dumps(letter.to_dict(), ensure_ascii=False))
+            click.echo(json.dumps(letter.to_dict()))
         else:
-            click.echo(
-                f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {letter.error}: {letter.message[:60]}"
-            )
+            failure = f"{letter.error}: {letter.message[:60]}"
+            click.echo(printable(f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {failure}"))
 
 
 @dead.command()
@@ -70,7 +70,10 @@ def show(urls: tuple[Any, Any], letter_id: str) -> int:
 @click.argument("letter_id")
 @click.pass_obj
 def retry(urls: tuple[Any, Any], letter_id: str) -> int:
-    """Publish the event of LETTER_ID in the log once more, under a new id, and forget the letter."""
+    """Publish the event of LETTER_ID in the log once more, under a new id, and forget the letter.
+
+    Whoever consumes the log gets it again: every rule that matches it, not only the one that failed.
+    """
 
     async def action(letters: DeadLetters) -> bool:
         from agent_runtime.cli.state import open_event_broker

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import moment
+from agent_runtime.cli.options import moment, printable
 from agent_runtime.cli.state import open_events
 
 if TYPE_CHECKING:
@@ -183,10 +183,10 @@ def types(name: str | None) -> None:
 def _list_steps(steps: Any, *, as_json: bool) -> None:
     for step in steps:
         if as_json:
-            click.echo(json.dumps(step.to_dict(), ensure_ascii=False, default=str))
+            click.echo(json.dumps(step.to_dict(), default=str))
         else:
             asked = json.dumps(step.request[-1] if step.kind == "llm" and step.request else step.request, default=str)
-            click.echo(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}")
+            click.echo(printable(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}"))
 
 
 def _show(stored: Stored, *, as_json: bool) -> None:
@@ -201,10 +201,11 @@ def _show(stored: Stored, *, as_json: bool) -> None:
     whose = event.session_id or event.run_id or "-"
     shown = " ".join(f"{key}={data[key]}" for key in SHOWN if key in data)
     line = f"{when} {event.type:20} {event.agent or '-':16} {whose:36} {shown}".rstrip()
-    click.echo("".join(c if c.isprintable() else "?" for c in line))  # what others wrote must not steer a terminal
+    click.echo(printable(line))
 
 
 def _line(stored: Stored) -> str:
     from agent_runtime.event_bus.cloud_event import encoded
 
-    return encoded(stored.event).decode()
+    text = encoded(stored.event).decode()
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)  # JSON says nothing else of them

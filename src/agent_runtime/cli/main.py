@@ -14,6 +14,7 @@ from agent_runtime.cli.dead_letters import dead
 from agent_runtime.cli.doctor import doctor
 from agent_runtime.cli.events import events
 from agent_runtime.cli.keys import keys
+from agent_runtime.cli.options import printable
 from agent_runtime.cli.run import run
 from agent_runtime.cli.sessions import sessions
 from agent_runtime.cli.state import settings
@@ -93,7 +94,8 @@ for command in (run, chat, sessions, events, triggers, keys, cost, doctor, valid
 def _redacted(error: BaseException) -> str:
     from agent_runtime.redaction import SECRETS
 
-    return SECRETS.text(str(error))
+    lines = SECRETS.text(str(error)).split("\n")
+    return "\n".join(printable(line) for line in lines)
 
 
 def main(args: list[str] | None = None) -> None:

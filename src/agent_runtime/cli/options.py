@@ -109,6 +109,11 @@ def _as_operator(executor: AgentExecutor) -> AgentExecutor:
     return executor.with_caller(principal=Principal("operator", scopes=frozenset({"*"})))
 
 
+def printable(text: str) -> str:
+    """`text` on one line and without what steers a terminal: others wrote it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def seconds(text: str, option: str) -> float:
     """Seconds of a duration on the command line: `30s`, `5m`, or a number of seconds."""
     from agent_runtime.template.duration import parse_duration_s

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
     from agent_runtime.event_bus.brokers import Broker, EventLog
     from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
     from agent_runtime.monitoring import Ledger
     from agent_runtime.sessions import SessionManager
@@ -94,17 +95,17 @@ def open_dead(url: str | None = None) -> DeadLetters:
 
 
 @asynccontextmanager
-async def event_recording(factory: AgentFactory) -> AsyncIterator[None]:
-    """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`."""
+async def event_recording(factory: AgentFactory) -> AsyncIterator[Relay | None]:
+    """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`; gives the relay."""
     if _events_url(None) == "off":
-        yield
+        yield None
         return
     from agent_runtime.event_bus.relay import Relay
 
     broker = open_event_broker()
     try:
-        async with Relay(factory.event_bus, broker):
-            yield
+        async with Relay(factory.event_bus, broker) as relay:
+            yield relay
     finally:
         await broker.aclose()
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import shared_seats
-from agent_runtime.cli.state import event_recording, open_dead, open_event_broker
+from agent_runtime.cli.state import event_recording, open_dead, open_event_broker, settings
 
 if TYPE_CHECKING:
+    import asyncio
+
     from agent_runtime.triggers import TriggerHandler, TriggerRule
 
 
@@ -24,18 +26,19 @@ def check(files: tuple[str, ...]) -> None:
     """Check FILES: that each rule can work, and that its agent is known."""
     from agent_runtime.factory import AgentFactory
     from agent_runtime.triggers import load_triggers
+    from agent_runtime.triggers.handler import agent_of
 
     factory = AgentFactory()
     for file in files:
         rules = load_triggers(file)
         for rule in rules:
-            factory.get_template(rule.start)
+            agent_of(factory, rule)
         click.echo(f"{file}: {len(rules)} rules, ok")
 
 
 @triggers.command()
 @click.argument("file", type=click.Path())
-@click.option("--broker", metavar="URL", help="Whose events start agents; default: those of this command's own runs.")
+@click.option("--broker", metavar="URL", help="Whose events start agents; default: the event log of this machine.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where webhooks are listened for.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def run(file: str, broker: str | None, host: str, port: int) -> None:
@@ -44,39 +47,64 @@ def run(file: str, broker: str | None, host: str, port: int) -> None:
 
     from agent_runtime.triggers import load_triggers
 
-    rules = load_triggers(file)
-    try:
-        asyncio.run(_run(rules, broker, host, port))
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+    asyncio.run(_run(load_triggers(file), broker, host, port))
 
 
 async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port: int) -> None:
-    import asyncio
-
     from agent_runtime.factory import AgentFactory
     from agent_runtime.triggers import TriggerHandler
 
-    letters = open_dead(None)
-    broker = None if broker_url is None else open_event_broker(broker_url)
+    letters, over = open_dead(None), _told_to_end()
+    broker = None if broker_url is None and settings().events == "off" else open_event_broker(broker_url)
+    sock = _listening(host, port) if any(rule.webhook is not None and rule.enabled for rule in rules) else None
     try:
         async with (
             AgentFactory(**shared_seats()) as factory,
-            event_recording(factory),
-            TriggerHandler(factory, rules, broker=broker, dead_letters=letters) as handler,
+            event_recording(factory) as relay,
+            # Events of this process come to the log by its own recording, unless another broker was named.
+            TriggerHandler(
+                factory, rules, broker=broker, relay=broker_url is not None, dead_letters=letters
+            ) as handler,
         ):
+            handler.webhooks.flush = handler.webhooks.flush or (None if relay is None else relay.flush)
             click.echo(f"{len(handler.rules)} rules", err=True)
-            if any(rule.webhook is not None for rule in handler.rules):
-                await _serve(handler, host, port)
+            if sock is None:
+                await over.wait()
             else:
-                await asyncio.Event().wait()
+                await _serve(handler, sock, over)
+        click.echo("stopped", err=True)
     finally:
         await letters.aclose()
         if broker is not None:
             await broker.aclose()
 
 
-async def _serve(handler: TriggerHandler, host: str, port: int) -> None:
+def _told_to_end() -> asyncio.Event:
+    """Set by Ctrl-C and SIGTERM: then what is under way may end."""
+    import asyncio
+    import signal
+
+    over, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, over.set)
+    return over
+
+
+def _listening(host: str, port: int) -> Any:
+    import socket
+
+    from agent_runtime.errors import ConfigurationError
+
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen for webhooks on {host}:{port}: {error}") from error
+
+
+async def _serve(handler: TriggerHandler, sock: Any, over: asyncio.Event) -> None:
+    import asyncio
+    from contextlib import nullcontext
+
     from agent_runtime.errors import MissingExtra
 
     try:
@@ -84,4 +112,9 @@ async def _serve(handler: TriggerHandler, host: str, port: int) -> None:
     except ImportError as error:
         raise MissingExtra("listening for webhooks", "langchain-agent-runtime[triggers]") from error
     app: Any = handler.webhooks
-    await uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off")).serve()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # the signals are ours
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    await asyncio.wait({serving, asyncio.ensure_future(over.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving

@@ -111,9 +111,10 @@ class EventBus:
         set_seq(event, counter.seq)
         set_source(event, counter.source)
         cause = current_cause.get()
-        if cause is not None and event.cause is None:
-            set_cause(event, cause.event_id)
-            set_depth(event, cause.depth)
+        if cause is not None:
+            if event.cause is None:
+                set_cause(event, cause.event_id)
+            set_depth(event, max(event.depth, cause.depth))  # also of one that names another cause
 
     def _counter(self, stream: str) -> _Counter:
         counter = self._older_counters.pop(stream, None)

@@ -14,7 +14,7 @@ from langchain_core.runnables.config import merge_configs
 from agent_runtime.callback_handler import message_of
 from agent_runtime.models.model_call import ModelCall
 from agent_runtime.models.request import ModelRequest
-from agent_runtime.models.run import GATED_TAG, Run, current_run
+from agent_runtime.models.run import GATED_TAG, PLAYED_TAG, Run, current_run, live_guard
 
 
 class CallbackGate(BaseCallbackHandler):
@@ -33,6 +33,8 @@ class CallbackGate(BaseCallbackHandler):
         run = current_run.get()
         if run is None or GATED_TAG in (kwargs.get("tags") or ()):
             return
+        if (guard := live_guard.get()) is not None and PLAYED_TAG not in (kwargs.get("tags") or ()):
+            guard(str(kwargs.get("name") or "a model"))
         metadata = kwargs.get("metadata") or {}
         model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
         provider = str(metadata.get("ls_provider") or "unknown")

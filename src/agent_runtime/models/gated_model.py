@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from agent_runtime.errors import CallTimeout
 from agent_runtime.models.model_call import ModelCall
 from agent_runtime.models.request import ModelRequest
-from agent_runtime.models.run import GATED_TAG, current_run
+from agent_runtime.models.run import GATED_TAG, PLAYED_TAG, current_run, live_guard
 from agent_runtime.monitoring.prices import preload_price
 
 M = TypeVar("M", bound=BaseChatModel)
@@ -63,6 +63,8 @@ def _request(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str
     run = current_run.get()
     if run is None or _inside.get() or run.in_stream_step():
         return None
+    if (guard := live_guard.get()) is not None and PLAYED_TAG not in (model.tags or ()):
+        guard(type(model).__name__)
     request = ModelRequest.of(run, model, messages, kwargs)
     if run.purse is not None and run.purse.limited:
         request.find_cap(model)

@@ -98,9 +98,13 @@ class ModelCall:
             if not self.settled and not isinstance(error, GraphBubbleUp):
                 self.settled = True
                 self._free()
-                self._record("llm_error", {"error": type(error).__name__})
+                self._record("llm_error", self._failure(error))
             return
-        self._settle("llm_error", {"error": type(error).__name__}, whole=False)
+        self._settle("llm_error", self._failure(error), whole=False)
+
+    def _failure(self, error: BaseException) -> dict[str, Any]:
+        said = {"message": str(error)} if self.run.recorder.content else {}
+        return {"error": type(error).__name__, **said}
 
     def _settle(self, kind: str, data: dict[str, Any], *, whole: bool = True) -> None:
         if self.settled:

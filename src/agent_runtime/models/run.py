@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,15 @@ GATED_TAG = "agent_runtime:gated"
 
 LEDGER = threading.Lock()
 """Held while a ledger is checked and changed: sync tools, and the models they call, run in threads."""
+
+live_guard: ContextVar[Callable[[str], None] | None] = ContextVar("agent_runtime_live_guard", default=None)
+"""Called with the name of a model that is about to be asked; a replay sets one that raises."""
+
+PLAYED_TAG = "agent_runtime:played"
+"""On models that play a recording, so that the guard lets them pass."""
+
+current_tool: ContextVar[str | None] = ContextVar("agent_runtime_current_tool", default=None)
+"""The id of the tool call in whose code this is."""
 
 current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
 
@@ -91,7 +101,7 @@ class Run:
                 context.run_id,
                 name,
                 call_id,
-                None,
+                current_tool.get(),
                 context.session_id,
                 self.user_id,
                 elapsed,
@@ -192,4 +202,6 @@ class ToolCall:
         """Report the tool's failure; control flow (an interrupt) is not one."""
         if not isinstance(error, GraphBubbleUp):
             data = {"error": type(error).__name__}
+            if self._run.recorder.content:
+                data["message"] = str(error)
             self._run.record("tool_error", self._name, self._call_id, data, self._started_s)

@@ -12,10 +12,13 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr
 
+from agent_runtime.errors import ConfigurationError
 from agent_runtime.models.gated_model import gated
+from agent_runtime.models.run import PLAYED_TAG
 from agent_runtime.registry import Registry
 from agent_runtime.replay.recording import revived
-from agent_runtime.replay.tape import Tape
+from agent_runtime.replay.tape import RecordedFailure, Tape
+from agent_runtime.tools.gated_tool import sent_arguments
 
 if TYPE_CHECKING:
     from agent_runtime.template.spec import ModelSpec
@@ -33,12 +36,12 @@ class ReplayChatModel(BaseChatModel):
     model_id: str
     tape: Any
     live: Callable[[], BaseChatModel]
-    bound_with: list[Any] = []
+    llm_type: str = "replay"
     _made: BaseChatModel | None = PrivateAttr(default=None)
 
     @property
     def _llm_type(self) -> str:
-        return "replay"
+        return self.llm_type
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         provider, _, name = self.model_id.partition(":")
@@ -91,10 +94,32 @@ class ReplayRegistry(Registry):
             setattr(self, table, getattr(original, table))
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
-        """A model that plays the tape."""
+        """A model that plays the tape, and looks like the one that it stands for: LangChain builds by its profile."""
         chosen = spec if self._live_model is None else spec.model_copy(update={"id": self._live_model})
-        made = ReplayChatModel(model_id=spec.id, tape=self._tape, live=lambda: self._original.model(chosen))
+        seen = self._looked_at(spec)
+        made = ReplayChatModel(
+            model_id=spec.id,
+            tape=self._tape,
+            live=lambda: self._original.model(chosen),
+            tags=[PLAYED_TAG],
+            llm_type="replay" if seen is None else seen._llm_type,
+            profile=None if seen is None else seen.profile,
+        )
         return gated(made)
+
+    def _looked_at(self, spec: ModelSpec) -> BaseChatModel | None:
+        """The real model, which is made but never asked; None where it cannot be made here."""
+        for key in ({}, {"api_key": "replay-asks-nobody"}):
+            params = spec.params.model_copy(update={"extra": {**spec.params.extra, **key}})
+            try:
+                return self._original.model(spec.model_copy(update={"api_key": None, "params": params}))
+            except ConfigurationError:
+                continue
+        return None
+
+    def adopted(self, tool: BaseTool) -> BaseTool:
+        """A tool that a middleware brings: it plays the tape too."""
+        return taped(tool, self._tape)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool, which plays the tape."""
@@ -116,17 +141,23 @@ def taped(tool: BaseTool, tape: Tape) -> BaseTool:
 @lru_cache(maxsize=256)
 def _taped_class(cls: type[BaseTool]) -> type[BaseTool]:
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        known, answer = _tape_of(self).answer("tool", self.name, tool_input)
+        known, answer = _played(self, tool_input, kwargs)
         return revived(answer) if known else cls.run(self, tool_input, *args, **kwargs)
 
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        known, answer = _tape_of(self).answer("tool", self.name, tool_input)
+        known, answer = _played(self, tool_input, kwargs)
         return revived(answer) if known else await cls.arun(self, tool_input, *args, **kwargs)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     return type(cls.__name__, (cls,), {"run": run, "arun": arun, **names})
 
 
-def _tape_of(tool: BaseTool) -> Tape:
+def _played(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> tuple[bool, Any]:
     tape: Tape = (tool.metadata or {})[_TAPE]
-    return tape
+    call_id = kwargs.get("tool_call_id")
+    try:
+        return tape.answer("tool", tool.name, sent_arguments(tool, tool_input), call_id)
+    except RecordedFailure as failure:
+        if type(failure).__name__ == "ValidationError":
+            tool._parse_input(tool_input, call_id)  # says again what does not fit, as an error that LangChain knows
+        raise

@@ -15,12 +15,14 @@ from agent_runtime.event_bus.brokers import EventLog, EventQuery
 
 MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
 MAX_EVENTS = 100_000
-_STEPS = ("llm.*", "tool.*", "run.*")
+_STEPS = ("llm.*", "tool.start", "tool.end", "tool.error", "run.*")
 
 
 @dataclass(slots=True)
 class Step:
     """A model or tool call of a recorded run, `number` from 1 in the order in which they began.
+
+    `call_id` names the call, `parent` the tool call in whose code it was made, if any.
 
     `request` is a model's messages or a tool's arguments, `answer` what came back, as JSON data; `error` is the class
     of what it failed with.
@@ -33,6 +35,9 @@ class Step:
     request: Any
     answer: Any = None
     error: str | None = None
+    message: str = ""
+    call_id: str | None = None
+    parent: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
@@ -74,7 +79,7 @@ async def read_recording(log: EventLog, run_id: str) -> Recording:
     end = ends[-1]
     found.status, found.output = end.data.get("status", "failed"), end.data.get("output")
     found.error = end.data.get("error") if end.type == "run.error" else None
-    events = sorted([*own, *await _inside(log, start, end)], key=lambda event: event.time_s)
+    events = sorted([*own, *await _inside(log, start, end)], key=lambda event: (event.time_s, event.seq))
     found.steps = _steps(events)
     if found.session_id is not None:
         found.input = _conversation(found)
@@ -105,20 +110,32 @@ def _steps(events: list[Event]) -> list[Step]:
         if what == "start":
             request = event.data.get("messages" if family == "llm" else "args")
             step = Step(len(steps) + 1, family, event.data.get("name", ""), event.run_id or "", request)  # type: ignore[arg-type]
+            step.call_id, step.parent = event.data.get("call_id"), event.data.get("parent_id")
             steps.append(step)
             open_calls[key] = step
         elif (begun := open_calls.pop(key, None)) is not None:
             begun.answer = event.data.get("message" if family == "llm" else "output")
-            begun.error = event.data.get("error")
+            begun.error, begun.message = event.data.get("error"), event.data.get("message", "")
+    if open_calls:
+        open_step = next(iter(open_calls.values()))
+        raise NotRecorded(
+            f"step {open_step.number} ({open_step.kind} {open_step.name}) has no end in the log: it asked a person, or "
+            "events were lost"
+        )
     return steps
 
 
 def _conversation(found: Recording) -> Any:
-    """A session's run began with what was said before: the first model call has it."""
-    first = next((step for step in found.steps if step.kind == "llm" and step.run_id == found.run_id), None)
-    if first is None or not isinstance(first.request, list):
-        return found.input
-    return [message for message in first.request if message.get("type") != "system"]
+    """A session's run began with what was said before: the first model call that has the question has that too.
+
+    A middleware may ask a model before that, about something else.
+    """
+    asked = [step.request for step in found.steps if step.kind == "llm" and step.run_id == found.run_id]
+    for request in asked:
+        said = [message for message in request or () if message.get("type") != "system"]
+        if not isinstance(found.input, str) or (said and said[-1].get("content") == found.input):
+            return said
+    return found.input
 
 
 def revived(value: Any) -> Any:
@@ -127,6 +144,8 @@ def revived(value: Any) -> Any:
         return [revived(each) for each in value]
     if not isinstance(value, Mapping):
         return value
+    if set(value) == {"text", "type"} and str(value["type"]).endswith("PromptValue"):
+        return value["text"]
     if value.get("type") in MESSAGE_TYPES and "content" in value:
         return messages_from_dict([{"type": value["type"], "data": dict(value)}])[0]
     if set(value) == {"graph", "update", "resume", "goto"}:

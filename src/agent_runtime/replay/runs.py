@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.errors import AgentRuntimeError, CallError, ConfigurationError, NotRecorded
+from agent_runtime.errors import AgentRuntimeError, ConfigurationError, NotRecorded
 from agent_runtime.event_bus.brokers import EventLog
 from agent_runtime.event_bus.cloud_event import plain
-from agent_runtime.factory import AgentFactory
+from agent_runtime.factory import AgentFactory, overridden
+from agent_runtime.models.run import live_guard
 from agent_runtime.replay.player import ReplayRegistry
 from agent_runtime.replay.recording import Recording, read_recording, revived
 from agent_runtime.replay.tape import Difference, ReplayDiverged, Tape, first_difference
@@ -97,11 +98,14 @@ async def replay_run(
     playing.take_templates(factory)
     async with playing:
         made = Replay(recording, None, None, template_changed=template.digest != recording.digest)
+        token = live_guard.set(tape.guard)
         try:
             made.result = await _run(playing, template, recording)
-        except (CallError, AgentRuntimeError) as error:
+        except AgentRuntimeError as error:
             made.error = error.code
             made.difference = _diverged(error)
+        finally:
+            live_guard.reset(token)
     made.difference = tape.difference or made.difference
     if made.difference is None and from_step is None:
         made.difference = _difference_at_the_end(recording, made, tape)
@@ -112,15 +116,20 @@ async def replay_run(
 def _template(factory: AgentFactory, recording: Recording) -> AgentTemplate:
     name = recording.agent.get("template")
     if not name:
-        raise NotRecorded(
-            f"the run '{recording.run_id}' is of an agent that no template describes: it cannot be made again"
-        )
+        raise NotRecorded(f"the run '{recording.run_id}' is of no template's agent: it cannot be made again")
     template = factory.get_template(name)
+    _refuse_workflows(factory, template)
+    overrides = recording.agent.get("overrides", {})
+    return overridden(template, overrides) if overrides else template
+
+
+def _refuse_workflows(factory: AgentFactory, template: AgentTemplate) -> None:
     if template.spec.workflow is not None:
-        raise ConfigurationError(
-            f"'{name}' is a workflow with models of its own: they cannot be replaced by a recording"
-        )
-    return template
+        name = template.metadata.name
+        raise ConfigurationError(f"'{name}' is a workflow with models of its own, which no recording can replace")
+    for tool in template.spec.tools:
+        if tool.agent is not None:
+            _refuse_workflows(factory, template.agents.get(tool.agent) or factory.get_template(tool.agent))
 
 
 def _sessions(template: AgentTemplate) -> SessionManager | None:
@@ -130,11 +139,11 @@ def _sessions(template: AgentTemplate) -> SessionManager | None:
 
 
 async def _run(factory: AgentFactory, template: AgentTemplate, recording: Recording) -> AgentResult:
-    given = recording.agent
-    overrides = {**given.get("overrides", {})}
     pipeline = ["session", "logging"] if factory.session_manager is not None else ["logging"]
-    overrides["runtime"] = {**overrides.get("runtime", {}), **_BARE, "pipeline": pipeline}
-    agent = factory.create_agent(template, given.get("inputs") or None, **overrides)
+    overrides: dict[str, Any] = {"runtime": {**_BARE, "pipeline": pipeline}}
+    if template.spec.model is not None and template.spec.model.api_key is not None:
+        overrides["model"] = {"api_key": None}  # nobody is asked
+    agent = factory.create_agent(template, recording.agent.get("inputs") or None, **overrides)
     session = _SESSION if factory.session_manager is not None else None
     caller = Principal("replay", scopes=frozenset({"*"}))
     return await agent.execute(AgentContext(revived(recording.input), session_id=session, principal=caller))

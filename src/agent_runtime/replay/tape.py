@@ -31,7 +31,8 @@ class Difference:
 
     def __str__(self) -> str:
         where = "the end" if self.step is None else f"step {self.step}"
-        return f"{where}: {self.what}\n  recorded: {_short(self.recorded)}\n  replayed: {_short(self.replayed)}"
+        what = "".join(c if c.isprintable() else "?" for c in self.what)
+        return f"{where}: {what}\n  recorded: {_short(self.recorded)}\n  replayed: {_short(self.replayed)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
@@ -48,14 +49,14 @@ class ReplayDiverged(AgentRuntimeError):
         super().__init__(str(difference))
 
 
-class RecordedFailure(AgentRuntimeError):
-    """What a recorded call failed with, by its class; `name` is that."""
+class RecordedFailure(Exception):
+    """What a recorded call failed with: raised as a class of the same name, with the same text."""
 
-    code = "recorded_failure"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"the recorded call failed with {name}")
+    @classmethod
+    def of(cls, step: Step) -> Exception:
+        """The failure of a step."""
+        named: type[Exception] = type(step.error or cls.__name__, (cls,), {})
+        return named(step.message)
 
 
 class Tape:
@@ -75,36 +76,56 @@ class Tape:
         self.difference: Difference | None = None
         self.live_calls = 0
 
-    def answer(self, kind: Kind, name: str, request: Any) -> tuple[bool, Any]:
+    def answer(self, kind: Kind, name: str, request: Any, call_id: str | None = None) -> tuple[bool, Any]:
         """Whether the recording answers the call, and what; otherwise it is for a fork's live agent.
 
-        Raises ReplayDiverged for a call that the recording should have and has not, RecordedFailure for one that
-        failed.
+        Raises ReplayDiverged for a call that the recording should have and has not, and what a recorded one failed
+        with.
         """
         asked = comparable(kind, SECRETS.whole(plain(request)))
         with self._lock:
-            same = [
-                step
-                for step in self._left
-                if step.kind == kind
-                and (kind == "llm" or step.name == name)
-                and comparable(kind, step.request) == asked
-            ]
-            # One that failed and was tried again is answered by the try that did not.
-            step = next((each for each in same if each.error is None), same[0] if same else None)
+            step = self._found(kind, name, asked, call_id)
             if step is None:
-                return self._unknown(kind, asked)
-            for each in [step, *(other for other in same if other.error is not None)]:
-                self._left.remove(each) if each in self._left else None
+                return self._unknown(kind, name, asked)
+            self._drop(step)
         if step.error is not None:
-            raise RecordedFailure(step.error)
+            raise RecordedFailure.of(step)
         return True, step.answer
 
-    def _unknown(self, kind: Kind, asked: Any) -> tuple[bool, Any]:
-        expected = next((step for step in self._left if step.kind == kind), None)
-        if expected is None and self._from_step is not None:
+    def _found(self, kind: Kind, name: str, asked: Any, call_id: str | None) -> Step | None:
+        of_it = [step for step in self._left if step.kind == kind and (kind == "llm" or step.name == name)]
+        same = [step for step in of_it if comparable(kind, step.request) == asked]
+        if kind == "tool":
+            return next((step for step in same if step.call_id == call_id), same[0] if same else None)
+        # A model call that failed and was tried again is answered by the try that did not.
+        found = next((step for step in same if step.error is None), same[0] if same else None)
+        if found is not None:
+            failed = [step for step in same if step.error is not None and step.number < found.number]
+            self._left = [step for step in self._left if step not in failed]
+        return found
+
+    def _drop(self, step: Step) -> None:
+        self._left.remove(step)
+        if step.kind == "tool" and step.call_id is not None:  # what its code did is not done again
+            for inner in [each for each in self._left if each.parent == step.call_id and each.run_id == step.run_id]:
+                if inner in self._left:
+                    self._drop(inner)
+
+    def guard(self, name: str) -> None:
+        """Refuse a model that is not one of the replay's."""
+        if self.difference is None:
+            self.difference = Difference(
+                None, f"the model {name} was asked, which no recording stands in for", None, name
+            )
+        raise ReplayDiverged(self.difference)
+
+    def _unknown(self, kind: Kind, name: str, asked: Any) -> tuple[bool, Any]:
+        if not self._left and self._from_step is not None:
             self.live_calls += 1
             return False, None
+        expected = next(
+            (step for step in self._left if step.kind == kind and (kind == "llm" or step.name == name)), None
+        )
         if self.difference is None:
             if expected is None:
                 self.difference = Difference(None, f"a further {kind} call", None, asked)
@@ -116,7 +137,9 @@ class Tape:
 
     def unplayed(self) -> Step | None:
         """The first recorded model call that the replay did not make."""
-        return next((step for step in self._left if step.kind == "llm" and step.error is None), None)
+        return next(
+            (step for step in self._left if step.kind == "llm" and step.error is None and not step.parent), None
+        )
 
 
 def comparable(kind: Kind, request: Any) -> Any:

@@ -8,11 +8,21 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
+
+
+def _made(path: str) -> None:
+    """Make the file, its owner's alone, if it is not there.
+
+    One that is there is not opened: closing it again would take away the locks of every SQLite connection that this
+    process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would remove its journal.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 class SqliteFile:
@@ -37,7 +47,7 @@ class SqliteFile:
         try:
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # what is in it is its owner's
+                _made(self.path)
             self._db = sqlite3.connect(
                 self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from functools import lru_cache, wraps
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from langchain_core.tools import BaseTool
 
 from agent_runtime.models.callback_gate import with_callback_gate
-from agent_runtime.models.run import GATED_TAG, ToolCall, current_run
+from agent_runtime.models.run import GATED_TAG, ToolCall, current_run, current_tool
 from agent_runtime.tools.effects import once
 
 
@@ -21,9 +22,9 @@ def gated_tool(tool: BaseTool) -> BaseTool:
     """
     if GATED_TAG in (tool.tags or ()):
         return tool
-    copy = tool.model_copy(update={"tags": [*(tool.tags or ()), GATED_TAG]})
-    copy.__class__ = _gated_class(type(tool))
-    return copy
+    made = tool.model_copy(update={"tags": [*(tool.tags or ()), GATED_TAG]})
+    made.__class__ = _gated_class(type(tool))
+    return made
 
 
 @lru_cache(maxsize=256)
@@ -33,11 +34,24 @@ def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
     return type(cls.__name__, (cls,), {**methods, **names})
 
 
+def sent_arguments(tool: BaseTool, tool_input: Any) -> Any:
+    """What the model asked for, without what LangChain injects (the state, the runtime, the call's id)."""
+    if not isinstance(tool_input, dict):
+        return tool_input
+    names = tool.__dict__.get("_agent_runtime_sent")
+    if names is None:
+        schema: Any = tool.tool_call_schema
+        fields = schema.get("properties", {}) if isinstance(schema, dict) else schema.model_fields
+        names = tool.__dict__["_agent_runtime_sent"] = frozenset(fields)
+    return {name: copy.deepcopy(value) for name, value in tool_input.items() if name in names}
+
+
 def _open(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> ToolCall | None:
     run = current_run.get()
     if run is None:
         return None
-    call = run.open_tool(tool.name, tool_input, kwargs.get("tool_call_id"))
+    given = sent_arguments(tool, tool_input) if run.recorder.content else tool_input
+    call = run.open_tool(tool.name, given, kwargs.get("tool_call_id"))
     kwargs["callbacks"] = with_callback_gate(kwargs.get("callbacks"))
     return call
 
@@ -48,11 +62,14 @@ def _run_method(cls: type[BaseTool]) -> Any:
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         if (call := _open(self, tool_input, kwargs)) is None:
             return inner(self, tool_input, *args, **kwargs)
+        token = current_tool.set(kwargs.get("tool_call_id"))
         try:
             output = inner(self, tool_input, *args, **kwargs)
         except BaseException as error:
+            current_tool.reset(token)
             call.abort(error)
             raise
+        current_tool.reset(token)
         call.end(output)
         return output
 
@@ -65,11 +82,14 @@ def _arun_method(cls: type[BaseTool]) -> Any:
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
         if (call := _open(self, tool_input, kwargs)) is None:
             return await inner(self, tool_input, *args, **kwargs)
+        token = current_tool.set(kwargs.get("tool_call_id"))
         try:
             output = await once(self, tool_input, kwargs, lambda: inner(self, tool_input, *args, **kwargs))
         except BaseException as error:
+            current_tool.reset(token)
             call.abort(error)
             raise
+        current_tool.reset(token)
         call.end(output)
         return output
 

@@ -12,6 +12,7 @@ from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.cloud_event import plain
 
 MAX_EXPRESSION = 1000
+MAX_FILLED = 1_000_000
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 
@@ -55,7 +56,7 @@ def evaluated(expression: str, facts: dict[str, Any]) -> Any:
 
     try:
         return compiled(expression).search(facts)
-    except (JMESPathError, TypeError, ValueError, RecursionError) as error:
+    except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError, LookupError) as error:
         raise ConfigurationError(f"'{expression[:60]}': {' '.join(str(error).split())[:200]}") from None
 
 
@@ -76,4 +77,7 @@ def filled(text: str, facts: dict[str, Any]) -> str:
         value = evaluated(match[1].strip(), facts)
         return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
-    return _PLACEHOLDER.sub(shown, text)
+    made = _PLACEHOLDER.sub(shown, text)
+    if len(made) > MAX_FILLED:
+        raise ConfigurationError(f"a text of {len(made)} characters; {MAX_FILLED} are allowed")
+    return made

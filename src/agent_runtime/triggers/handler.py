@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, ConfigurationError, RateLimited
+from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, RateLimited
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH
 from agent_runtime.event_bus.consumer import EventConsumer
 from agent_runtime.event_bus.event import Cause, current_cause
 from agent_runtime.event_bus.group import Filter
@@ -65,7 +66,7 @@ class TriggerHandler:
         self._own = broker is None
         self._broker, self._relay = broker or MemoryBroker(), relay or self._own
         self._consumer_settings = consumer
-        self._agents = {rule.name: self._agent(rule) for rule in self.rules}
+        self._agents = {rule.name: agent_of(factory, rule) for rule in self.rules}
         self._slots = {rule.name: asyncio.Semaphore(rule.concurrency) for rule in self.rules}
         self.consumer: EventConsumer | None = None
         self.webhooks = WebhookApp(self._bus, self.rules)
@@ -75,9 +76,11 @@ class TriggerHandler:
     async def __aenter__(self) -> Self:
         patterns = tuple(dict.fromkeys(pattern for rule in self.rules for pattern in rule.types))
         if self._relay:
-            await self._open.enter_async_context(Relay(self._bus, self._broker, patterns))
+            relay = await self._open.enter_async_context(Relay(self._bus, self._broker, patterns))
+            self.webhooks.flush = relay.flush
         start = "earliest" if self._own else "latest"  # what a log of others has from before starts nothing
-        settings = {"retries": 0, "start": start, **self._consumer_settings}
+        # What runs at once is each rule's to say: one that is slow must not keep the others from theirs.
+        settings = {"retries": 0, "start": start, "concurrency": MAX_BATCH, **self._consumer_settings}
         self.consumer = EventConsumer(
             self._broker, self._name, self.handle, patterns=patterns, bus=self._bus, **settings
         )
@@ -112,7 +115,7 @@ class TriggerHandler:
             return False
         try:
             return holds(rule.when, facts_of(event))
-        except ConfigurationError as error:
+        except Exception as error:  # noqa: BLE001 - a rule that cannot be judged keeps no other from its work
             self._tell("trigger.failed", rule, event, error="condition", message=str(error))
             return False
 
@@ -130,8 +133,9 @@ class TriggerHandler:
             self._tell("trigger.stopped", rule, event, reason="rate")
         except BudgetExceeded:
             self._tell("trigger.stopped", rule, event, reason="budget")
-        except AgentRuntimeError as error:
-            self._tell("trigger.failed", rule, event, error=error.code)
+        except Exception as error:
+            code = error.code if isinstance(error, AgentRuntimeError) else type(error).__name__
+            self._tell("trigger.failed", rule, event, error=code)
             raise
         finally:
             current_cause.reset(token)
@@ -160,15 +164,16 @@ class TriggerHandler:
             )
         )
 
-    def _agent(self, rule: TriggerRule) -> AgentExecutor:
-        """The rule's agent with the rule's own limits in its onion, after the ones that its template has."""
-        runtime = self._factory.get_template(rule.start).spec.runtime
-        overrides: dict[str, Any] = {}
-        if rule.rate is not None:
-            overrides["rate_limits"] = [*runtime.rate_limits, f"{rule.rate} per user"]
-        if rule.budget is not None:
-            own = {"scope": "user", "only": None, **rule.budget.model_dump(exclude_none=True)}
-            kept = [each.model_dump(exclude_unset=True) for each in runtime.cost.budgets]
-            overrides["cost"] = {"budgets": [*kept, own]}
-        settings = {"runtime": overrides} if overrides else {}
-        return self._factory.create_from_template(rule.start, rule.inputs or None, **settings)
+
+def agent_of(factory: AgentFactory, rule: TriggerRule) -> AgentExecutor:
+    """The rule's agent with the rule's own limits in its onion, after the ones that its template has."""
+    runtime = factory.get_template(rule.start).spec.runtime
+    overrides: dict[str, Any] = {}
+    if rule.rate is not None:  # the same limit twice would count each call twice
+        overrides["rate_limits"] = list(dict.fromkeys([*runtime.rate_limits, f"{rule.rate} per user"]))
+    if rule.budget is not None:
+        own = {"scope": "user", "only": None, **rule.budget.model_dump(exclude_none=True)}
+        kept = [each.model_dump(exclude_unset=True) for each in runtime.cost.budgets]
+        overrides["cost"] = {"budgets": [*kept, own]}
+    settings = {"runtime": overrides} if overrides else {}
+    return factory.create_from_template(rule.start, rule.inputs or None, **settings)

@@ -7,13 +7,15 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from agent_runtime.errors import StoreError
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.triggers.rules import TriggerRule, WebhookSpec
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_DEPTH = 64
 MAX_AGE_S = 300
 """How far a signed time may be from ours: https://www.standardwebhooks.com, "Verifying webhook authenticity"."""
 
@@ -30,6 +32,8 @@ class WebhookApp:
     def __init__(self, bus: EventBus, rules: Sequence[TriggerRule]) -> None:
         self._bus = bus
         hooks = [rule.webhook for rule in rules if rule.webhook is not None]
+        self.flush: Callable[[], Awaitable[None]] | None = None
+        """Awaited before a request is answered: what was taken on is in the log then. 503 when it fails."""
         self._hooks = {hook.path: (hook, hook.key()) for hook in hooks}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -63,9 +67,26 @@ class WebhookApp:
             payload = json.loads(body)
         except (ValueError, RecursionError):
             return 400, {"error": "the body is not JSON"}
+        if _deep(payload):
+            return 400, {"error": f"the body is nested deeper than {MAX_DEPTH}"}
         data = {"hook": hook.path, "payload": payload, "event": headers.get("x-github-event", "")}
         event = self._bus.publish(Event("webhook.received", data, tenant=hook.tenant, own_id=_delivery(hook, headers)))
+        if self.flush is not None:
+            try:
+                await self.flush()
+            except StoreError:
+                return 503, {"error": "the event log takes nothing now: send it again"}
         return 202, {"id": event.id}
+
+
+def _deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [each for inner in nested for each in inner]
+        if not level:
+            return False
+    return True
 
 
 async def _body(receive: Any) -> bytes | None:

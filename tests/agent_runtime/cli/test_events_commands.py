@@ -165,14 +165,16 @@ def test_dead_letters_are_listed_retried_and_discarded(home: Path) -> None:
 
     async def add() -> list[str]:
         store = SqliteDeadLetters(str(home / "dead_letters.db"))
-        letters = [DeadLetter.of("billing", to_cloud_event(event), ValueError("no"), 3) for _ in range(2)]
+        failure = ValueError("no \x1b]0;owned\x07\nfake line")
+        letters = [DeadLetter.of("billing", to_cloud_event(event), failure, 3) for _ in range(2)]
         for letter in letters:
             await store.add(letter)
         await store.aclose()
         return [letter.id for letter in letters]
 
     first, second = asyncio.run(add())
-    assert run("events", "dead", "list").count("ValueError: no") == 2
+    listed = run("events", "dead", "list")
+    assert listed.count("ValueError: no ?]0;owned??fake line") == listed.count("\n") == 2
     assert run("events", "dead", "list", "--queue", "other") == ""
     assert json.loads(run("events", "dead", "show", first))["payload"]["data"] == {"n": 1}
     run("events", "dead", "retry", first)
@@ -228,6 +230,8 @@ def test_a_webhook_starts_an_agent_from_the_command_line(tmp_path: Path, home: P
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=10)
     assert "1 rules" in said
+    assert "stopped" in said
+    assert process.returncode == 0
     assert "trigger.fired" in run("events", "tail", "--type", "trigger.*")
 
 
@@ -241,3 +245,14 @@ def _until(condition: Any) -> None:
             pass
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", "dummy-hook-secret")
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = run("triggers", "run", str(file), "--port", str(taken.getsockname()[1]), code=3)
+    assert "cannot listen" in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -144,3 +146,26 @@ async def test_a_nats_consumer_stops_also_under_traffic(nats_url: str, no_tasks_
                 await (await anext(deliveries)).ack()
         stop.set()
         await publishing
+
+
+LOOK = """import asyncio, sys
+from agent_runtime import open_broker
+async def main():
+    broker = open_broker("sqlite:" + sys.argv[1])
+    print(len(await broker.read()))
+    await broker.aclose()
+asyncio.run(main())
+"""
+
+
+async def test_several_connections_to_one_file_lose_nothing_to_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    first = open_broker(f"sqlite:{path}")
+    second = open_broker(f"sqlite:{path}")  # opening it again must not take away the first one's locks
+    async with opened(lambda: first), opened(lambda: second):
+        await first.publish(made(1))
+        for count in (1, 2, 3):
+            done = subprocess.run([sys.executable, "-c", LOOK, str(path)], capture_output=True, text=True, check=True)
+            assert int(done.stdout) == count
+            assert len(await second.read()) == count
+            await first.publish(made(1))

@@ -178,3 +178,29 @@ async def test_what_runs_publish_keeps_to_the_schemas() -> None:
     for event in seen:
         streams.setdefault(event.stream, []).append(event.seq)
     assert all(seqs == list(range(1, len(seqs) + 1)) for seqs in streams.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "first\nsk-proj-0123456789abcdefghij",
+        'say password="hunter2hunter2"',
+        'pw pässw"ord-1234567',
+        "\tBearer abcdefghijkl",
+    ],
+)
+def test_secrets_behind_what_json_escapes_do_not_leave_either(text: str) -> None:
+    from agent_runtime.redaction import SECRETS
+
+    SECRETS.add('pässw"ord-1234567')
+    stored = encoded(EventBus().stamp(Event("custom.x", {"a": [text]}))).decode()
+    assert "redacted" in stored
+    for secret in ("0123456789", "hunter2", "ord-1234567", "abcdefghijkl"):
+        assert secret not in stored
+
+
+def test_what_is_called_a_secret_is_none_of_the_logs() -> None:
+    data = {"api_key": "abcdefgh", "token": "abcdefgh", "input_tokens": 5, "key": "plain"}
+    event = EventBus().stamp(Event("custom.x", data))
+    masked = {"api_key": "[redacted]", "token": "[redacted]", "input_tokens": 5, "key": "plain"}
+    assert to_cloud_event(event)["data"] == json.loads(encoded(event))["data"] == masked

@@ -7,10 +7,14 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from langchain.agents.middleware import AgentMiddleware
+from langchain.tools import InjectedState, InjectedToolCallId, ToolRuntime
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
+from langgraph.types import Command
 
 from agent_runtime import (
     AgentCallbackHandler,
@@ -308,3 +312,184 @@ async def test_secrets_are_not_recorded_and_do_not_make_a_difference(recorder: R
     assert b"correct-horse" not in stored
     assert (await replayed(recorder, run_id)).same
     await asyncio.sleep(0)
+
+
+# -- what agents do every day ------------------------------------------------------------------------------
+
+
+async def same(recorder: Recorder, run_id: str) -> Replay:
+    replay = await replayed(recorder, run_id)
+    assert replay.same, str(replay.difference)
+    return replay
+
+
+async def test_arguments_that_do_not_fit_and_are_corrected_are_played(recorder: Recorder) -> None:
+    use_scripted(recorder, script=[say("", ("lookup", {"wrong": 1})), say("", ("lookup", {"word": "x"})), say("done")])
+    replay = await same(recorder, await recorder.run("t", "what is x?"))
+    assert [step.error for step in replay.recording.steps] == [None, "ValidationError", None, None, None] or all(
+        step.error is None for step in replay.recording.steps
+    )
+
+
+async def test_a_tool_that_failed_and_was_survived_is_played(recorder: Recorder) -> None:
+    answers = iter(["broken", "fine"])
+
+    @tool
+    def lookup(word: str) -> str:
+        """Look a word up."""
+        if (answer := next(answers)) == "broken":
+            raise ValueError("no such word")
+        return answer
+
+    again = ("lookup", {"word": "x"})
+    use_scripted(
+        recorder, script=[say("", again), say("", again), say("done")], more="  middleware: [{use: tool_error}]\n"
+    )
+    recorder.factory.register_tool("lookup", lookup)
+    run_id = await recorder.run("t", "what is x?")
+    replay = await same(recorder, run_id)
+    assert [step.error for step in replay.recording.steps if step.kind == "tool"] == ["ValueError", None]
+
+
+async def test_an_inner_agent_that_failed_is_played(recorder: Recorder) -> None:
+    recorder.factory.register_model("inner", ScriptedChatModel(script=[say(fail=ValueError("inner is broken"))]))
+    recorder.factory.register_template(parse_template(HEAD % "inner" + "  model: inner\n"))
+    recorder.factory.register_model("m", ScriptedChatModel(script=[say("", ("inner", {"request": "x"})), say("done")]))
+    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [{agent: inner}]\n"))
+    await same(recorder, await recorder.run("t", "go"))
+
+
+async def test_tools_with_injected_arguments_and_commands_are_played(recorder: Recorder) -> None:
+    @tool
+    def lookup(
+        word: str, call: Annotated[str, InjectedToolCallId], state: Annotated[dict[str, Any], InjectedState]
+    ) -> Command[Any]:
+        """Look a word up."""
+        count = len(state["messages"])
+        return Command(update={"messages": [ToolMessage(f"{word} after {count}", tool_call_id=call)]})
+
+    @tool
+    def look(word: str, runtime: ToolRuntime) -> str:
+        """Look."""
+        return f"{word} {runtime.tool_call_id is not None}"
+
+    calls = [("lookup", {"word": "x"}), ("look", {"word": "y"})]
+    recorder.factory.register_model("m", ScriptedChatModel(script=[say("", *calls), say("done")]))
+    for name, each in (("lookup", lookup), ("look", look)):
+        recorder.factory.register_tool(name, each)
+    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [lookup, look]\n"))
+    replay = await same(recorder, await recorder.run("t", "go"))
+    assert [step.request for step in replay.recording.steps if step.kind == "tool"] == [{"word": "x"}, {"word": "y"}]
+
+
+async def test_a_model_inside_a_tool_is_not_asked_and_a_fork_goes_on_behind_it(recorder: Recorder) -> None:
+    inner = ScriptedChatModel(script=[say("of the inner model")])
+
+    @tool
+    async def lookup(word: str) -> str:
+        """Look a word up."""
+        return str((await inner.ainvoke(word)).text)
+
+    use_scripted(recorder)
+    recorder.factory.register_tool("lookup", lookup)
+    run_id = await recorder.run("t", "what is x?")
+    asked = inner.calls
+    replay = await same(recorder, run_id)
+    assert [step.kind for step in replay.recording.steps] == ["llm", "tool", "llm", "llm"]
+    recorder.factory.register_model("m", ScriptedChatModel(script=[say("another end")]))
+    fork = await replayed(recorder, run_id, from_step=4)
+    assert fork.result is not None
+    assert (fork.result.output, inner.calls) == ("another end", asked)
+
+
+class Mailing(AgentMiddleware[Any, Any]):
+    """Brings a tool of its own."""
+
+    def __init__(self, sent: list[str]) -> None:
+        super().__init__()
+
+        @tool
+        def send_mail(to: str) -> str:
+            """Send a mail."""
+            sent.append(to)
+            return "sent"
+
+        self.tools = [send_mail]
+
+
+async def test_tools_of_middleware_are_recorded_and_not_run(recorder: Recorder) -> None:
+    sent: list[str] = []
+    recorder.factory.register_middleware("mailing", Mailing(sent))
+    use_scripted(
+        recorder, script=[say("", ("send_mail", {"to": "bob"})), say("done")], more="  middleware: [{use: mailing}]\n"
+    )
+    run_id = await recorder.run("t", "write to bob")
+    assert sent == ["bob"]
+    replay = await same(recorder, run_id)
+    assert sent == ["bob"]
+    assert [step.name for step in replay.recording.steps if step.kind == "tool"] == ["send_mail"]
+
+
+class Asking(AgentMiddleware[Any, Any]):
+    """Asks a model of its own."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def before_model(self, state: Any, runtime: Any) -> None:
+        self.model.invoke("hello")
+
+
+async def test_a_model_that_no_recording_stands_in_for_is_not_asked(recorder: Recorder) -> None:
+    model = ScriptedChatModel(script=[say("hi")])
+    recorder.factory.register_middleware("asking", Asking(model))
+    use_scripted(recorder, script=[say("done")], more="  middleware: [{use: asking}]\n")
+    run_id = await recorder.run("t", "go")
+    asked = model.calls
+    replay = await replayed(recorder, run_id)
+    assert model.calls == asked
+    assert replay.difference is not None
+    assert "no recording stands in for" in replay.difference.what
+
+
+async def test_workflows_inside_are_refused(recorder: Recorder) -> None:
+    recorder.factory.register_workflow("flow", ScriptedChatModel(script=[say("x")]))
+    recorder.factory.register_template(parse_template(HEAD % "flow" + "  workflow: flow\n"))
+    recorder.factory.register_model("m", ScriptedChatModel(script=[say("done")]))
+    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [{agent: flow}]\n"))
+    run_id = await recorder.run("t", "go")
+    with pytest.raises(ConfigurationError, match="workflow"):
+        await replayed(recorder, run_id)
+
+
+async def test_native_structured_output_is_played(recorder: Recorder) -> None:
+    model = ScriptedChatModel(script=[say('{"answer": 4}')], profile={"structured_output": True})
+    recorder.factory.register_model("m", model)
+    schema = "{schema: {title: out, type: object, properties: {answer: {type: integer}}, required: [answer]}}"
+    recorder.factory.register_template(parse_template(HEAD % "t" + f"  model: m\n  response_format: {schema}\n"))
+    await same(recorder, await recorder.run("t", "2 + 2"))
+
+
+async def test_overrides_and_missing_keys_are_no_difference(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.factory.register_model("other", ScriptedChatModel(script=[say("of the other")]))
+    use_scripted(recorder, script=[say("done")])
+    run_id = await recorder.run("t", "go", model="other")
+    assert not (await same(recorder, run_id)).template_changed
+    monkeypatch.setenv("DUMMY_KEY", "a-dummy-key-for-nobody")
+    spec = "  model: {id: m, api_key: {from_env: DUMMY_KEY}}\n"
+    recorder.factory.register_template(parse_template(HEAD % "k" + spec))
+    run_id = await recorder.run("k", "go")
+    monkeypatch.delenv("DUMMY_KEY")
+    await same(recorder, run_id)
+
+
+async def test_a_step_without_an_end_says_so(recorder: Recorder) -> None:
+    use_scripted(recorder)
+    run_id = await recorder.run("t", "what is x?")
+    recorder.log._db.execute("DROP TRIGGER events_kept")
+    recorder.log._db.execute("DELETE FROM events WHERE type = 'tool.end'")
+    with pytest.raises(NotRecorded, match=r"step 2 .*has no end"):
+        await replayed(recorder, run_id)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime import AgentFactory, Event, MemoryLedger, TemplateError
+from agent_runtime import AgentFactory, Event, MemoryLedger, StoreUnavailable, TemplateError
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.testing import ScriptedChatModel, say
@@ -365,3 +365,69 @@ async def test_other_methods_are_answered_and_the_standards_own_secrets_are_read
     app = TriggerHandler(agents.factory, rules(HOOKS)).webhooks
     assert (await ask(app, "/pay", b"", {}, method="GET"))[0] == 405
     assert (await ask(app, "/pay", b"{}", standard(b"{}", key=raw)))[0] == 202
+
+
+# -- mishaps -----------------------------------------------------------------------------------------------
+
+
+async def test_a_circle_stops_also_when_its_events_name_other_causes(agents: Agents) -> None:
+    bus = agents.factory.event_bus
+
+    def publish(messages: list[Any]) -> Any:
+        agents.asked.append("b")
+        bus.publish(Event("custom.x", cause="order-17"))
+        return say("done")
+
+    agents.factory.register_model("b", ScriptedChatModel(script=publish))
+    async with TriggerHandler(agents.factory, rules("- {name: x, on: custom.x, start: b, input: go, max_depth: 3}\n")):
+        bus.publish(Event("custom.x"))
+        await agents.until(lambda: agents.told("trigger.stopped"))
+    assert len(agents.asked) == 3
+
+
+async def test_a_number_that_no_arithmetic_takes_harms_no_other_rule(agents: Agents) -> None:
+    found = rules(
+        "- {name: wrong, on: custom.x, when: 'avg(data.n) > `1`', start: b}\n"
+        "- {name: right, on: custom.x, start: b, input: fine}\n"
+    )
+    async with TriggerHandler(agents.factory, found):
+        agents.factory.event_bus.publish(Event("custom.x", {"n": [10**400]}))
+        await agents.until(lambda: agents.asked == ["b: fine"])
+
+
+async def test_a_slow_rule_keeps_no_other_from_its_work(agents: Agents) -> None:
+    slow = ScriptedChatModel(script=[say("slow")], delay_s=30)
+    agents.factory.register_model("a", slow)
+    found = rules(
+        "- {name: slow, on: custom.slow, start: a, input: x, concurrency: 1}\n"
+        "- {name: quick, on: custom.quick, start: b, input: x}\n"
+    )
+    handler = TriggerHandler(agents.factory, found)
+    await handler.__aenter__()
+    for n in range(20):
+        agents.factory.event_bus.publish(Event("custom.slow", n, run_id=f"r{n}"))
+    agents.factory.event_bus.publish(Event("custom.quick", run_id="q"))
+    await agents.until(lambda: agents.asked == ["b: x"])
+    assert handler.consumer is not None
+    await handler.consumer.stop(0)
+    await handler.__aexit__()
+
+
+async def test_a_body_that_is_too_deep_is_not_taken_on(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", SECRET)
+    app = TriggerHandler(agents.factory, rules(HOOKS)).webhooks
+    body = b"[" * 65 + b"]" * 65
+    assert (await ask(app, "/gh", body, github(body)))[0] == 400
+    body = b"[" * 64 + b"]" * 64
+    assert (await ask(app, "/gh", body, github(body)))[0] == 202
+
+
+async def test_a_request_is_answered_when_it_is_in_the_log(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", SECRET)
+    app = TriggerHandler(agents.factory, rules(HOOKS)).webhooks
+
+    async def flush() -> None:
+        raise StoreUnavailable("not now")
+
+    app.flush = flush
+    assert (await ask(app, "/gh", b"{}", github(b"{}")))[0] == 503
