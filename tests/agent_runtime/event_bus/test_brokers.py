@@ -14,6 +14,7 @@ import pytest
 
 from agent_runtime import Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker, open_broker
+from agent_runtime.event_bus.brokers.nats import NatsBroker
 from agent_runtime.event_bus.brokers.redis import RedisBroker
 from agent_runtime.testing.broker_conformance import BROKER_CHECKS, run_broker_check
 from agent_runtime.testing.broker_events import made, opened, taken
@@ -169,3 +170,59 @@ async def test_several_connections_to_one_file_lose_nothing_to_another_process(t
             assert int(done.stdout) == count
             assert len(await second.read()) == count
             await first.publish(made(1))
+
+
+async def test_a_group_has_one_reader_at_a_time(connect: Callable[[], Broker]) -> None:
+    taken_by: list[str] = []
+    async with opened(connect) as one, opened(connect) as two:
+        bus = EventBus()
+
+        async def read(name: str, broker: Broker) -> None:
+            async with broker.consume("g") as deliveries:
+                async for delivery in deliveries:
+                    taken_by.append(name)
+                    await delivery.ack()
+
+        first = asyncio.create_task(read("first", one))
+        await asyncio.sleep(0.3)
+        second = asyncio.create_task(read("second", two))
+        for _ in range(15):
+            await one.publish([bus.stamp(Event("custom.x", session_id="s"))])
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while len(taken_by) < 15:
+                await asyncio.sleep(0.01)
+        assert set(taken_by) == {"first"}
+        for task in (first, second):
+            task.cancel()
+        await asyncio.wait({first, second})
+
+
+async def test_nats_takes_an_event_once(nats_url: str) -> None:
+    async with opened(lambda: open_broker(f"{nats_url}?name={uuid.uuid4().hex}")) as broker:
+        events = made(5)
+        for _ in range(3):
+            await broker.publish(events)
+        assert len(await broker.read()) == 5
+
+
+async def test_a_cancellation_that_the_nats_client_loses_is_found(nats_url: str) -> None:
+    broker = NatsBroker(nats_url, name=uuid.uuid4().hex)
+    lost = asyncio.Event()
+
+    async def ask() -> str:
+        async with broker._client():
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                lost.set()
+        return "went on"
+
+    async with opened(lambda: broker):
+        await broker.lag("g")
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert lost.is_set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -435,17 +434,12 @@ class Stumbling(MemoryBroker):
 
 async def test_an_acknowledgement_that_failed_is_sent_again() -> None:
     broker = Stumbling()
-    await broker.publish(made(2))
-    seen: list[int] = []
+    await broker.publish(made(1))
     async with broker.consume("g", prefetch=1) as deliveries, asyncio.timeout(10):
-        async for delivery in deliveries:
-            seen.append(delivery.event.seq)
-            with contextlib.suppress(StoreUnavailable):
-                await delivery.ack()
-            if len(seen) == 2:
-                break
-    assert seen == [1, 2]
-    assert await broker.lag("g") == 0
+        with pytest.raises(StoreUnavailable):
+            await (await anext(deliveries)).ack()
+        while await broker.lag("g"):  # without another acknowledgement that would take it along
+            await asyncio.sleep(0.01)
 
 
 class Out:

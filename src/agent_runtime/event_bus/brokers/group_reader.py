@@ -107,7 +107,7 @@ class GroupReader:
         mine = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
         # A reader that slept longer than its lease may have been replaced, and be the reader again by now.
         if not (mine and self._reading) or now - self._claimed_s > self._lease_s:
-            self._begin_again()
+            self._begin_again()  # also when it is the reader once more: what it had fetched may be another one's by now
         self._reading, self._claimed_s = mine, now
         return mine
 
@@ -127,11 +127,7 @@ class GroupReader:
                 async with asyncio.timeout(self._lease_s / 3):
                     await self._changed.wait()
             return
-        fetching = self._round
-        found = await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3))
-        if self._round != fetching:
-            return  # it has begun again meanwhile: these come once more
-        for stored in found:
+        for stored in await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)):
             self._after = stored.position
             self._open[stored.position] = False
             self._unacked += 1
