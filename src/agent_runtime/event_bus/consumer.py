@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("agent_runtime.events")
 REJOIN_S = 2.0
+LAG_EVERY_S = 15.0
 Handle: TypeAlias = Callable[[Event], Awaitable[Any]]
 
 
@@ -34,8 +35,8 @@ class _ToldToStop(Exception):
 class EventConsumer:
     """Calls `handler` with every event of a broker that matches, at least once, and each stream's in order.
 
-    `async with EventConsumer(broker, "billing", handler): ...`, or `start()` and `stop()`. Several consumers of one
-    name, in any number of processes, share the work.
+    `async with EventConsumer(broker, "billing", handler): ...`, or `start()` and `stop()`. Of several consumers of
+    one name, in any number of processes, one reads and the others stand by (on Kafka they share its partitions).
 
     A handler that raises is called again after a pause; its stream waits, others go on. After `retries` further tries
     the event becomes a dead letter and the stream goes on. It is acknowledged after that, never before: whatever is
@@ -86,6 +87,8 @@ class EventConsumer:
         self._bus = bus
         self.handled = self.failed = self.retried = self.repeated = 0
         """Events handled, given up as dead letters, tries that failed, deliveries that were known."""
+        self.last_lag = 0
+        """`lag()` as it was measured last, every `LAG_EVERY_S` seconds: for metrics."""
         self._waiting: dict[str, deque[Delivery]] = {}  # by stream: one at a time is handled
         self._working: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(concurrency)
@@ -120,6 +123,7 @@ class EventConsumer:
             self._stopping.clear()
             self._joined.clear()
             self._task = asyncio.create_task(self._run(), name=f"agent_runtime consumer {self.name}")
+            self._measuring = asyncio.create_task(self._measure(), name=f"agent_runtime lag of {self.name}")
 
     async def stop(self, grace_s: float = 30.0) -> int:
         """Take nothing new, and let what is being handled end for `grace_s` seconds.
@@ -138,7 +142,7 @@ class EventConsumer:
                 await asyncio.wait(self._working, timeout=grace_s)
         finally:
             left = [each for each in self._working if not each.done()]
-            await ended(*left, self._task)
+            await ended(*left, self._task, self._measuring)
             self._task = None
             self._waiting.clear()
         return len(left)
@@ -158,6 +162,12 @@ class EventConsumer:
                 LOG.exception("the consumer %s lost its broker, and joins again", self.name)
                 with suppress(_ToldToStop):
                     await self._pause(REJOIN_S)
+
+    async def _measure(self) -> None:
+        while True:
+            with suppress(Exception):  # a broker that is out says so where it is read
+                self.last_lag = await self.lag()
+            await asyncio.sleep(LAG_EVERY_S)
 
     async def _take(self, delivery: Delivery) -> None:
         if not self._filter.wants(delivery.event.type):

@@ -15,6 +15,7 @@ from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
     from agent_runtime.callback_event import CallbackEvent
+    from agent_runtime.event_bus.consumer import EventConsumer
     from agent_runtime.monitoring.ledger import Account, Charge
 
 MAX_SERIES = 10_000
@@ -41,10 +42,10 @@ class RuntimeMetrics:
             raise ConfigurationError(f"max_series is at least 500, not {max_series}")
         self.registry = registry or CollectorRegistry()
         self._lock, self._max_series = threading.Lock(), max_series
-        self._collector = SeriesCollector(self._lock, self._read_drops)
-        self._dropped: dict[str, Callable[[], float]] = {}
+        self._collector = SeriesCollector(self._lock, self._read_watched)
+        self._watched: dict[tuple[Series, str], Callable[[], float]] = {}
         add = self._add
-        self._runs = add(15, "counter", "runs", "Calls that ended.", "template", "tenant", "outcome")
+        self._runs = add(14, "counter", "runs", "Calls that ended.", "template", "tenant", "outcome")
         self._run_s = add(14, "histogram", "run_duration_seconds", "How long calls took.", "template")
         self._running = add(2, "gauge", "runs_active", "Calls under way.", "template")
         self._models = add(8, "counter", "model_calls", "Model calls that ended.", "template", "model", "outcome")
@@ -58,6 +59,7 @@ class RuntimeMetrics:
         self._waiting = add(1, "gauge", "waiting", "Calls that wait in a layer: its queue.", "layer")
         self._budgets = add(3, "gauge", "budget_used_ratio", "Share of a budget that is spent.", "account")
         self._drops = add(1, "gauge", "dropped", "What was dropped and counted, by where.", "where")
+        self._lags = add(1, "gauge", "consumer_lag", "Events that a consumer has not acknowledged.", "consumer")
         self.registry.register(self._collector)
 
     def _add(
@@ -146,11 +148,15 @@ class RuntimeMetrics:
 
     def watch_drops(self, where: str, dropped: Callable[[], float]) -> None:
         """Show what `dropped()` says at each scrape: `bus`, `events`, `log`."""
-        self._dropped[where] = dropped
+        self._watched[self._drops, where] = dropped
 
-    def _read_drops(self) -> None:
-        for where, dropped in self._dropped.items():
-            self._drops.cell(where)[0] = dropped()
+    def watch_lag(self, consumer: EventConsumer) -> None:
+        """Show how far an event consumer is behind, as it last measured it."""
+        self._watched[self._lags, consumer.name] = lambda: consumer.last_lag
+
+    def _read_watched(self) -> None:
+        for (series, label), read in self._watched.items():
+            series.cell(label)[0] = read()
 
     # -- how it is seen ------------------------------------------------------------------------------------
 

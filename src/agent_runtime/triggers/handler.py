@@ -44,7 +44,7 @@ class TriggerHandler:
         factory: makes the agents; schedules and webhooks are published on its bus.
         rules: from `load_triggers`.
         broker: whose events start agents; those of this process's bus when it is left out.
-        name: of the consumer group: handlers of one name share the work.
+        name: of the consumer group: of the handlers of one name one reads, the others stand by.
         relay: hand the bus's events to `broker`; False when the application has a `Relay` to it already.
         consumer: further settings of the `EventConsumer` (`dead_letters`, `seen_ids`).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from agent_runtime import (
     CallbackEvent,
     ConcurrencyLimit,
     ConfigurationError,
+    Event,
+    EventConsumer,
+    MemoryBroker,
     MemoryLedger,
     PriceTable,
     Principal,
@@ -30,6 +34,7 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.testing import ScriptedChatModel, say
+from agent_runtime.testing.broker_events import made
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: analyst}\n"
 
@@ -216,3 +221,21 @@ async def test_a_failed_run_has_a_failed_span() -> None:
     failed: Any = {s.name: s.attributes for s in exporter.get_finished_spans() if not s.status.is_ok and s.attributes}
     assert failed["execute_tool look"]["error.type"] == "ValueError"
     assert failed["invoke_agent analyst"]["error.type"] == "agent_failed"
+
+
+async def test_how_far_a_consumer_is_behind_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_runtime.event_bus.consumer.LAG_EVERY_S", 0.01)
+    broker, metrics, going = MemoryBroker(), RuntimeMetrics(), asyncio.Event()
+
+    async def handle(event: Event) -> None:
+        await going.wait()
+
+    await broker.publish(made(7))
+    async with EventConsumer(broker, "billing", handle) as consumer:
+        metrics.watch_lag(consumer)
+        await asyncio.sleep(0.05)
+        assert 'agent_runtime_consumer_lag{consumer="billing"} 7.0' in metrics.render().decode()
+        going.set()
+        while consumer.last_lag:
+            await asyncio.sleep(0.01)
+    assert 'agent_runtime_consumer_lag{consumer="billing"} 0.0' in metrics.render().decode()
