@@ -181,7 +181,7 @@ MUTANTS = [
     Mutant("one bad event ends the relay", "event_bus/relay.py", "            except Exception as error:  # noqa: BLE001 - one event", "            except ZeroDivisionError as error:  # one event", f"{CONSUMER} -k cannot_be_sent"),
     Mutant("a handler's own cancellation is its consumer's", "event_bus/consumer.py", "if task is None or task.cancelling():", "if True:", f"{CONSUMER} -k cancellation_of_its_own"),
     Mutant("a failed acknowledgement is forgotten", "event_bus/brokers/group_reader.py", "                    await self._settle()  # what", "                    # what", f"{CONSUMER} -k sent_again"),
-    Mutant("a reader who lost its lease goes on where it was", "event_bus/brokers/group_reader.py", "if not (mine and self._reading) or now - self._claimed_s > self._lease_s:", "if not mine:", f"{CONSUMER} -k lease_was_lost"),
+    Mutant("what was fetched before a new beginning counts", "event_bus/brokers/group_reader.py", "        if self._round != fetching:", "        if False:", f"{CONSUMER} -k lease_was_lost"),
     Mutant("a batch is known before it is there", "event_bus/brokers/redis.py", "if redis.call('EXISTS', KEYS[2]) == 0 then", "if redis.call('SET', KEYS[2], '1', 'NX') then", f"{BROKERS} -k only_when_it_is_there"),
     Mutant("a client's lost cancellation is lost", "event_bus/brokers/nats.py", "            if task is not None and task.cancelling() > cancelled:", "            if False:", f"{BROKERS} -k client_loses"),
     Mutant("a file is opened beside its connections", "stores/sqlite_file.py", "os.O_CREAT | os.O_EXCL | os.O_RDWR", "os.O_CREAT | os.O_RDWR", f"{BROKERS} -k several_connections"),

@@ -106,8 +106,8 @@ class GroupReader:
             return True
         mine = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
         # A reader that slept longer than its lease may have been replaced, and be the reader again by now.
-        if not (mine and self._reading) or now - self._claimed_s > self._lease_s:
-            self._begin_again()  # also when it is the reader once more: what it had fetched may be another one's by now
+        if not mine or (self._reading and now - self._claimed_s > self._lease_s):
+            self._begin_again()
         self._reading, self._claimed_s = mine, now
         return mine
 
@@ -127,7 +127,11 @@ class GroupReader:
                 async with asyncio.timeout(self._lease_s / 3):
                     await self._changed.wait()
             return
-        for stored in await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)):
+        fetching = self._round
+        found = await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3))
+        if self._round != fetching:
+            return  # it has begun again meanwhile: acknowledging these would cover what is open before them
+        for stored in found:
             self._after = stored.position
             self._open[stored.position] = False
             self._unacked += 1
