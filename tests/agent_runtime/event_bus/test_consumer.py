@@ -536,7 +536,7 @@ async def test_a_stop_that_is_cancelled_leaves_nothing_running(no_tasks_left: No
 
 async def test_what_was_open_when_the_lease_was_lost_comes_again() -> None:
     broker = MemoryBroker()
-    fetched, calls = broker.fetch, 0
+    fetched, calls, took = broker.fetch, 0, asyncio.Event()
 
     async def fetch(group: str, owner: str, after: str | None, limit: int, wait_s: float) -> Any:
         nonlocal calls
@@ -545,6 +545,7 @@ async def test_what_was_open_when_the_lease_was_lost_comes_again() -> None:
             return await fetched(group, owner, after, 2, wait_s)
         found = await fetched(group, owner, after, limit, wait_s)
         if calls == 2:
+            await took.wait()
             reader._begin_again()  # an acknowledgement has found that another one reads now
         return found
 
@@ -554,6 +555,7 @@ async def test_what_was_open_when_the_lease_was_lost_comes_again() -> None:
     seen: list[int] = []
     async with reader.deliveries() as deliveries, asyncio.timeout(10):
         first = [(await anext(deliveries)).event.seq for _ in range(2)]
+        took.set()
         while not {1, 2, 3} <= set(seen):
             delivery = await anext(deliveries)
             seen.append(delivery.event.seq)
