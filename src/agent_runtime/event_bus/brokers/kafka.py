@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl, urlsplit
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faststream import AckPolicy
-from faststream._internal.constants import EMPTY
 from faststream.kafka import KafkaBroker as FastStreamKafka
 from faststream.kafka import TopicPartition as Assigned
 from faststream.kafka.schemas.topic import Topic
@@ -178,13 +177,14 @@ class KafkaBroker:
         """A consumer of all partitions that belongs to no group's sharing, and those partitions."""
         async with self.client() as broker:
             numbers = sorted(await broker.config.producer._producer.producer.partitions_for(self.topic.name))
+            by_hand = {"ack_policy": AckPolicy.MANUAL} if group else {}  # else it would commit what it looked at
             subscriber = broker.subscriber(
                 partitions=[Assigned(self.topic.name, number, declare=False) for number in numbers],
                 group_id=self.group_id(group) if group else None,
-                ack_policy=AckPolicy.MANUAL if group else EMPTY,  # else it would commit what it looked at
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=100,
                 persistent=False,
+                **by_hand,
             )
             try:
                 await subscriber.start()

@@ -124,11 +124,6 @@ class SqliteBroker(LeasedGroups, SqliteFile):
                 return [Stored(str(position), read_event(event, str(position))) for position, event in rows]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
-    async def count(self, wanted: EventQuery) -> int:
-        """How many events match."""
-        counted: int = await self.acall("count", wanted)
-        return counted
-
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
         behind: int = await self.acall("lag", group)
@@ -176,11 +171,6 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         sql = f"SELECT position, event FROM events WHERE position > ? AND {where} ORDER BY position {order} LIMIT ?"  # noqa: S608
         rows = self._db.execute(sql, [behind, *values, limit]).fetchall()
         return rows[::-1] if last else rows
-
-    def _count(self, wanted: EventQuery) -> int:
-        where, values = wanted.where()
-        found: int = self._db.execute(f"SELECT count(*) FROM events WHERE {where}", values).fetchone()[0]  # noqa: S608
-        return found
 
     def _lag(self, group: str) -> int:
         floor = self._db.execute("SELECT floor FROM event_groups WHERE name = ?", [group]).fetchone()
