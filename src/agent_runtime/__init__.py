@@ -88,7 +88,7 @@ if TYPE_CHECKING:
         open_limits,
     )
     from agent_runtime.orchestration.conversation import Resume
-    from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
+    from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.orchestration.middleware import (
         AuthMiddleware,
         ConcurrencyMiddleware,
@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         Spending,
     )
     from agent_runtime.orchestration.stream import AgentStream
+    from agent_runtime.orchestration.timeouts import Timeouts
     from agent_runtime.registry import Registry, tool_factory
     from agent_runtime.replay import Replay, replay_run
     from agent_runtime.sessions import Session, SessionManager
@@ -153,7 +154,8 @@ _MODULES = {
     "models.gate": ("ModelGate", "RunLimits"),
     "models.gated_model": ("gated",),
     "orchestration.conversation": ("Resume",),
-    "orchestration.executor": ("AgentExecutor", "Timeouts"),
+    "orchestration.executor": ("AgentExecutor",),
+    "orchestration.timeouts": ("Timeouts",),
     "orchestration.middleware": (
         *("AuthMiddleware", "ConcurrencyMiddleware", "CostTrackingMiddleware", "LoggingMiddleware"),
         *("Middleware", "RateLimitMiddleware", "RetryMiddleware", "SessionMiddleware", "Spending"),

@@ -21,8 +21,9 @@ from agent_runtime.monitoring.ledger_trips import flush
 from agent_runtime.monitoring.limit_store import LimitStore
 from agent_runtime.monitoring.prices import PRICES
 from agent_runtime.monitoring.rate_limits import RateLimit
-from agent_runtime.orchestration.executor import AgentExecutor, Timeouts
+from agent_runtime.orchestration.executor import AgentExecutor
 from agent_runtime.orchestration.middleware import DEFAULT_ORDER, Middleware, SessionMiddleware
+from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.pipeline import Seats, build_layers
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, rendered_prompt, resolve_inputs

@@ -1,94 +1,61 @@
-"""The innermost handler: the only file that awaits an agent."""
+"""The innermost handler: one run of an agent, with its ledger, its limits and its end."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
 from langgraph.errors import GraphRecursionError
-from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command
 
-from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
-from agent_runtime.errors import (
-    AgentFailed,
-    AgentRuntimeError,
-    BudgetExceeded,
-    CallDrained,
-    ConfigurationError,
-    InputInvalid,
-    LimitExceeded,
-)
-from agent_runtime.models.callback_gate import with_callback_gate
+from agent_runtime.callback_handler import AgentCallbackHandler
+from agent_runtime.chunks import InterruptChunk, discard
+from agent_runtime.errors import AgentFailed, BudgetExceeded, LimitExceeded
+from agent_runtime.models.gate import ModelGate
 from agent_runtime.models.run import Refused, Run, current_run
-from agent_runtime.monitoring.prices import preload_price
-from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
-from agent_runtime.orchestration.messages import messages_in, new_messages, whole_message
-from agent_runtime.orchestration.parts import PartReader, within_idle
-from agent_runtime.orchestration.results import paused, result_of
-from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
+from agent_runtime.orchestration.results import paused
 from agent_runtime.types import AgentContext, AgentResult
 
-if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
-    from langchain_core.runnables import Runnable, RunnableConfig
 
-    from agent_runtime.callback_handler import AgentCallbackHandler
-    from agent_runtime.models.gate import ModelGate
+class Agent(Protocol):
+    """What the core awaits: an agent in this process (`BareAgent`) or in another one."""
 
-OWN_MODES = ("messages", "custom", "values")
+    running: Running
+
+    async def run(self, context: AgentContext) -> AgentResult:
+        """One call, to its end; emits on the way. Cancelling stops it."""
+
+    def has_session(self, context: AgentContext) -> bool:
+        """Whether the call's state is kept."""
+
+    async def state(self, context: AgentContext) -> Mapping[str, Any]:
+        """The last saved state of the call's session."""
 
 
 class Core:
-    """Runs `agent` once for each call.
+    """Awaits `agent` once for each call, inside a Run.
 
     Args:
-        agent: any Runnable; a LangGraph graph gives messages, interrupts and checkpoints.
+        agent: the agent.
         gate: admits and settles the model calls of a run.
         recorder: hears what happens in it.
-        idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside to notice.
-        gated: whether every model of the agent is gated; if not, model and tool calls are taken from callbacks.
-        hold_text: emit messages only at the end, because a middleware may still change their text.
-        needs_session: the agent interrupts, which makes no sense without a session.
-        durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
         digest: the template's.
     """
 
     def __init__(
-        self,
-        agent: Runnable[Any, Any],
-        gate: ModelGate,
-        recorder: AgentCallbackHandler,
-        *,
-        idle_timeout_s: float | None = None,
-        gated: bool = False,
-        hold_text: bool = False,
-        needs_session: bool = False,
-        durability: str = "sync",
-        digest: str | None = None,
+        self, agent: Agent, gate: ModelGate, recorder: AgentCallbackHandler, *, digest: str | None = None
     ) -> None:
-        self.agent, self._gate, self._recorder = agent, gate, recorder
-        self._idle_timeout_s, self._gated, self._digest = idle_timeout_s, gated, digest
+        self.agent, self._gate, self._recorder, self._digest = agent, gate, recorder, digest
+        self.running = agent.running
         self._prompt: str | None = None
-        self._is_graph = isinstance(agent, PregelProtocol)
-        self._hold_text = hold_text
-        self._needs_session, self._durability, self.running = needs_session, durability, Running()
-        self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
-        # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
-        self._stateless = cast("Any", agent).copy({"checkpointer": None}) if self._has_checkpointer else agent
-        if not gated:
-            preload_price("unknown", "")
-        if gate.model_call_timeout_s is not None and not gated:
-            raise ConfigurationError(
-                "a model_call timeout needs models that the runtime builds or gates; use the run or idle timeout, "
-                "or build the graph with agent_runtime.models.gated_model.gated(model)"
-            )
+
+    def run_by(self, agent: Agent) -> Core:
+        """A core with the same limits and listeners around another agent."""
+        new = copy.copy(self)
+        new.agent, new.running = agent, agent.running
+        return new
 
     def with_prompt(self, prompt: str) -> Core:
         """A core for the same agent with a system prompt of its own: the one rendered from a template's inputs."""
@@ -102,7 +69,7 @@ class Core:
         token = current_run.set(run)
         result: AgentResult | None
         try:
-            result = await self._await_agent(context)
+            result = await self.agent.run(context)
         except Refused as refused:
             if refused.run is not run:  # a run around this one must stop
                 raise
@@ -123,13 +90,12 @@ class Core:
         if run.refusal is None:
             assert result is not None  # noqa: S101 - only a refusal leaves none
             return result
-        if isinstance(run.refusal, BudgetExceeded) and run.refusal.pauses and self._has_session(context):
+        if isinstance(run.refusal, BudgetExceeded) and run.refusal.pauses and self.agent.has_session(context):
             return await self._paused(run.refusal, context)
         raise run.refusal  # also one that something inside the agent swallowed
 
     async def _paused(self, refusal: BudgetExceeded, context: AgentContext) -> AgentResult:
-        snapshot = await cast("Any", self.agent).aget_state({"configurable": self._config(context)["configurable"]})
-        result = paused(refusal, snapshot.values, context, self._digest)
+        result = paused(refusal, await self.agent.state(context), context, self._digest)
         if context.emit is not discard:
             await context.emit(InterruptChunk(result.interrupts))
         return result
@@ -140,147 +106,3 @@ class Core:
         if left := len(run.threads):
             run.context.usage.sync_threads_left += left
             run.record("tool_thread_left", "", None, {"count": left})
-
-    async def _await_agent(self, context: AgentContext) -> AgentResult:
-        if self.running.draining and context.turn is not None:  # it waited for its turn while the shutdown began
-            raise CallDrained("the agent is shutting down and takes no new calls")
-        agent = self.agent if self._has_session(context) else self._stateless
-        config, options = self._config(context), dict(context.options)
-        value = await session_input(
-            agent, config, context, kept=self._has_session(context), needs_session=self._needs_session
-        )
-        if self._has_session(context):
-            options.setdefault("durability", self._durability)
-            options.setdefault("control", self.running.control(context))
-        if context.context is not None:
-            options["context"] = context.context
-        try:
-            shaped = bool({"stream_mode", "version"} & options.keys())  # asked of a unary call: LangGraph's to shape
-            if context.streaming or (self._idle_timeout_s is not None and not shaped):
-                return await self._stream(agent, value, config, options, context)
-            returned = await agent.ainvoke(value, config, **options)
-            context.progress.ended = not shaped and self._runs_through(agent, options)
-        except Exception:
-            await self._note_resumable(agent, config, context)
-            raise
-        result = result_of(returned, context, self._digest)
-        if context.emit is not discard:
-            for message in new_messages(result.messages, _ids(value)):
-                for chunk in whole_message(message):
-                    await context.emit(chunk)
-            if result.interrupts:
-                await context.emit(InterruptChunk(result.interrupts))
-            if not result.messages and result.output:
-                await context.emit(TextChunk(context.run_id, result.output))
-        return result
-
-    async def _stream(
-        self, agent: Any, value: Any, config: RunnableConfig, options: dict[str, Any], context: AgentContext
-    ) -> AgentResult:
-        if not self._is_graph:
-            async with aclosing(agent.astream(value, config, **options)) as pieces:
-                returned = await self._read_pieces(self._within_idle(pieces), context)
-            return result_of(returned, context, self._digest)
-        asked = options.pop("stream_mode", None) if context.streaming else None
-        asked = [asked] if isinstance(asked, str) else list(asked or ())
-        options.pop("version", None)
-        # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what they asked for.
-        subgraphs = bool(options.pop("subgraphs", not (asked or self._gated)))
-        wanted = asked or OWN_MODES
-        # A unary call streams only to notice silence: it emits, like any unary call, when it has succeeded.
-        hold = self._hold_text or not context.streaming
-        # Held-back text must not leave as tokens, whoever asks for them.
-        modes = list(dict.fromkeys([*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]))
-        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold)
-        parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
-        async with aclosing(parts):
-            await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
-        await reader.finish()
-        context.progress.ended = self._runs_through(agent, options)
-        state = reader.state
-        if reader.interrupts and isinstance(state, Mapping):
-            state = {**state, "__interrupt__": reader.interrupts}
-        return result_of(state, context, self._digest)
-
-    @staticmethod
-    async def _read_parts(
-        parts: AsyncIterator[Any], reader: PartReader, context: AgentContext, *, subgraphs: bool
-    ) -> None:
-        ns, streaming = (), context.streaming
-        async for part in parts:  # the way of every token
-            if subgraphs:
-                ns, mode, data = part
-            else:
-                mode, data = part
-            if mode != "messages":
-                await reader.read(ns, mode, data)
-            elif streaming:
-                if (chunk := reader.text_chunk(ns, data)) is None:
-                    await reader.read(ns, mode, data)
-                elif (emitted := context.emit(chunk)) is not HAS_ROOM:  # awaiting what is done costs too
-                    await emitted
-
-    @staticmethod
-    def _runs_through(agent: Any, options: dict[str, Any]) -> bool:
-        """Whether a run without interrupts is one at its end: it may have been told to stop before or after a node."""
-        stops = ("interrupt_before", "interrupt_after")
-        return not any(options.get(s) or getattr(agent, f"{s}_nodes", None) for s in stops)
-
-    async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
-        returned: Any = None
-        async for piece in pieces:
-            text = piece if isinstance(piece, str) else str(getattr(piece, "text", ""))
-            if text:
-                context.progress.message_open = True
-                await context.emit(TextChunk(getattr(piece, "id", None) or context.run_id, text, piece))
-            try:
-                returned = piece if returned is None else returned + piece
-            except TypeError:  # pieces that do not add up: the last is the whole, as in LangChain's own transforms
-                returned = piece
-        # A stream's chunks add up to a chunk; the result is the message that a unary call returns.
-        return message_chunk_to_message(returned) if isinstance(returned, BaseMessageChunk) else returned
-
-    def _within_idle(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        return parts if self._idle_timeout_s is None else within_idle(parts, self._idle_timeout_s)
-
-    def _has_session(self, context: AgentContext) -> bool:
-        return self._has_checkpointer and context.session_id is not None
-
-    def _config(self, context: AgentContext) -> RunnableConfig:
-        given: Any = context.config or {}
-        config: dict[str, Any] = dict(given)
-        if context.config is None:
-            try:
-                config["run_id"] = uuid.UUID(context.run_id)
-            except ValueError:
-                raise InputInvalid(f"not a UUID: '{context.run_id}'", "run_id") from None
-        if given or context.metadata or context.session_id is not None:
-            # For checkpoints and for the handlers of a caller; without either it would only cost 1 % of a turn.
-            config["metadata"] = {**given.get("metadata", {}), **context.metadata, "run_id": context.run_id}
-        if (max_steps := self._gate.limits.max_steps) is not None:
-            config["recursion_limit"] = max_steps
-        if context.turn is not None:
-            own = {"thread_id": context.turn.thread, GUARD_KEY: context.turn.guard}
-            config["configurable"] = {**given.get("configurable", {}), **own}
-        elif context.session_id is not None:
-            config["configurable"] = {**given.get("configurable", {}), "thread_id": context.session_id}
-        if not self._gated:
-            config["callbacks"] = with_callback_gate(given.get("callbacks"))
-        return cast("RunnableConfig", config)
-
-    async def _note_resumable(self, agent: Any, config: RunnableConfig, context: AgentContext) -> None:
-        if not self._has_session(context):
-            return
-        try:
-            snapshot = await agent.aget_state({"configurable": config["configurable"]})
-        except AgentRuntimeError:  # the store failed; what the call itself raised says more
-            return
-        saved_run = (snapshot.metadata or {}).get("run_id")
-        context.progress.resumable = bool(snapshot.next) and saved_run == context.run_id
-
-
-def _ids(value: Any) -> set[str | None]:
-    if isinstance(value, Command) or value is None:
-        return set()
-    given: list[BaseMessage] = messages_in(value)
-    return {m.id for m in given if m.id is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
@@ -24,8 +23,10 @@ from agent_runtime.errors import (
 from agent_runtime.models.gate import ModelGate, RunLimits
 from agent_runtime.models.run import current_run
 from agent_runtime.monitoring.prices import PRICES, PriceTable
+from agent_runtime.orchestration.bare_agent import BareAgent
 from agent_runtime.orchestration.conversation import Resume
-from agent_runtime.orchestration.core import Core
+from agent_runtime.orchestration.core import Agent, Core
+from agent_runtime.orchestration.drain import Running
 from agent_runtime.orchestration.failures import as_call_error
 from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, compose
 from agent_runtime.orchestration.middleware.base import LayerObserver
@@ -33,32 +34,11 @@ from agent_runtime.orchestration.reserved import refuse_reserved_keys
 from agent_runtime.orchestration.runnable import AgentRunnable
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.sync import LOOP_THREAD
+from agent_runtime.orchestration.timeouts import NO_TIMEOUTS, Timeouts, check_gated
 from agent_runtime.types import AgentContext, AgentResult, Handler, Principal
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Time limits in seconds; None is none.
-
-    `run_s` is the whole call with everything a layer or a slow reader adds; `idle_s` how long the agent may
-    say nothing; `model_call_s` one model call, provider time only. Raises ConfigurationError unless positive.
-    """
-
-    run_s: float | None = None
-    idle_s: float | None = None
-    model_call_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigurationError(f"timeout {name} must be a positive number of seconds, not {value}")
-
-
-NO_TIMEOUTS = Timeouts()
 
 
 class AgentExecutor(AgentRunnable):
@@ -111,10 +91,11 @@ class AgentExecutor(AgentRunnable):
         self.callback_handler = callback_handler or AgentCallbackHandler()
         self.pipeline = (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)
         gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s, prices=prices)
-        self._core = Core(
+        check_gated(gate, gated=gated)
+        bare = BareAgent(
             agent,
-            gate,
-            self.callback_handler,
+            Running(),
+            max_steps=gate.limits.max_steps,
             idle_timeout_s=timeouts.idle_s,
             gated=gated,
             hold_text=hold_text,
@@ -122,6 +103,7 @@ class AgentExecutor(AgentRunnable):
             durability=durability,
             digest=digest,
         )
+        self._core = Core(bare, gate, self.callback_handler, digest=digest)
         self.agent, self.template_digest, self.ref = agent, digest, ref
         self._run_timeout_s = timeouts.run_s
         self._on_layer = on_layer
@@ -145,6 +127,13 @@ class AgentExecutor(AgentRunnable):
         if prompt is not None:
             bound._core = self._core.with_prompt(prompt)
             bound._handler = compose(self.pipeline, bound._core, self._on_layer)
+        return bound
+
+    def run_by(self, agent: Agent) -> AgentExecutor:
+        """The same onion around an agent that runs elsewhere: in a process of its own."""
+        bound = self._copy()
+        bound._core = self._core.run_by(agent)
+        bound._handler = compose(self.pipeline, bound._core, self._on_layer)
         return bound
 
     def _copy(self) -> AgentExecutor:

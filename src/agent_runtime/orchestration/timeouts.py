@@ -1,0 +1,46 @@
+"""How long a call, its silences and its model calls may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.monitoring.prices import preload_price
+
+if TYPE_CHECKING:
+    from agent_runtime.models.gate import ModelGate
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Time limits in seconds; None is none.
+
+    `run_s` is the whole call with everything a layer or a slow reader adds; `idle_s` how long the agent may
+    say nothing; `model_call_s` one model call, provider time only. Raises ConfigurationError unless positive.
+    """
+
+    run_s: float | None = None
+    idle_s: float | None = None
+    model_call_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigurationError(f"timeout {name} must be a positive number of seconds, not {value}")
+
+
+NO_TIMEOUTS = Timeouts()
+
+
+def check_gated(gate: ModelGate, *, gated: bool) -> None:
+    """Raise ConfigurationError for a limit that only models with a gate of their own can keep."""
+    if gated:
+        return
+    preload_price("unknown", "")
+    if gate.model_call_timeout_s is not None:
+        raise ConfigurationError(
+            "a model_call timeout needs models that the runtime builds or gates; use the run or idle timeout, "
+            "or build the graph with agent_runtime.models.gated_model.gated(model)"
+        )
