@@ -17,8 +17,8 @@ from agent_runtime.errors import CallError, ConfigurationError, InputInvalid, Pr
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
+from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, ToolSpec
 from agent_runtime.template.prompt import placeholders, render_value
-from agent_runtime.template.spec import InterruptSpec, MiddlewareSpec, ModelSpec, ToolSpec
 from agent_runtime.tools.effects import idempotent
 from agent_runtime.tools.gated_tool import gated_tool
 from agent_runtime.types import AgentContext

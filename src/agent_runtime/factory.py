@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-from pydantic import ValidationError
 
 from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
@@ -27,7 +26,7 @@ from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.pipeline import Seats, build_layers
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, rendered_prompt, resolve_inputs
-from agent_runtime.template.loader import template_problems
+from agent_runtime.template.overrides import overridden
 from agent_runtime.template.prompt import render_value, uses_inputs
 from agent_runtime.tools import register_shipped_tools
 
@@ -170,13 +169,7 @@ class AgentFactory(Components):
         ref = {"template": source, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
         if overrides:
             template = overridden(template, overrides)
-        values = self._values(template, inputs)
-        try:
-            key = self._key(template, values)
-        except RecursionError:
-            raise ConfigurationError(
-                f"template '{template.metadata.name}': its agents call each other in a circle"
-            ) from None
+        values, key = self._values(template, inputs), self.agent_key(template, inputs)
         with self._lock:
             built = self._built.get(key)
             if built is None:
@@ -251,16 +244,27 @@ class AgentFactory(Components):
     def _inner(self, template: AgentTemplate, name: str) -> AgentTemplate:
         return template.agents.get(name) or self.get_template(name)
 
-    def _build(self, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
-        def agent_of(name: str) -> AgentExecutor:
-            return self.create_agent(self._inner(template, name))
+    def inner_agent(self, template: AgentTemplate, name: str) -> AgentExecutor:
+        """The executor behind an `agent:` tool of a template."""
+        return self.create_agent(self._inner(template, name))
 
+    def agent_key(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """What a built agent depends on: another key is another agent. Raises InputInvalid, ConfigurationError."""
+        values = self._values(template, inputs)
+        try:
+            return self._key(template, values)
+        except RecursionError:
+            raise ConfigurationError(
+                f"template '{template.metadata.name}': its agents call each other in a circle"
+            ) from None
+
+    def _build(self, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
         self.check_template(template)
         layers = build_layers(template, self._seats, self.registry.layers)
         # Without the session layer nothing would take turns: such an agent keeps no sessions.
         sessions = self.session_manager if any(isinstance(layer, SessionMiddleware) for layer in layers) else None
         saver = self._checkpointer if sessions is None else sessions.checkpointer
-        built = assemble(template, self.registry, values, agent_of, saver)
+        built = assemble(template, self.registry, values, partial(self.inner_agent, template), saver)
         runtime = template.spec.runtime
         limits, timeout = runtime.limits, runtime.timeout
         return AgentExecutor(
@@ -279,23 +283,3 @@ class AgentFactory(Components):
             digest=template.digest,
             on_layer=self._seats.metrics,
         )
-
-
-def overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
-    """The template with keys of its spec replaced or deepened; raises TemplateError for what does not fit."""
-    content = template.model_dump(by_alias=True, exclude_unset=True)
-    content["spec"] = _deepened(content["spec"], overrides)
-    try:
-        changed = AgentTemplate.model_validate(content)
-    except ValidationError as error:
-        raise TemplateError(template_problems(error)) from None
-    changed._agents, changed._folder, changed._place = template.agents, template.folder, template._place
-    return changed
-
-
-def _deepened(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _deepened(merged[key], value) if nested else value
-    return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError, UnknownComponent
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
     from langgraph.store.base import BaseStore
 
-    from agent_runtime.template.spec import ModelSpec
+    from agent_runtime.template.parts_spec import McpSpec, ModelSpec
 
 LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
     "context_editing": "ContextEditingMiddleware",
@@ -95,6 +95,10 @@ class Registry:
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(f"cannot load the tool '{ref}': {error}") from error
         return as_tool(found, ref, args)
+
+    def mcp(self, spec: McpSpec) -> Sequence[BaseTool]:
+        """The tools of an MCP server; raises ConfigurationError where nobody holds its session."""
+        raise ConfigurationError("no MCP broker is there: make the agent by an AgentFactory")
 
     def adopted(self, tool: BaseTool) -> BaseTool:
         """A tool that a LangChain middleware brings, as agents made here have it."""

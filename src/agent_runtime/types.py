@@ -81,6 +81,7 @@ class AgentContext:
         agent_ref: how to make the agent again, for a session's record; set by the executor.
         turn: what the session layer holds for the call, or None; set by that layer.
         purse: what the call may spend, or None; set by the cost layer.
+        assignment: which task of a pool the call is, or None; set by the pool.
         deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
         attempts: how often the retry layer may try this call, or None for the layer's own setting.
         emit: where chunks go; set by the edge.
@@ -91,9 +92,9 @@ class AgentContext:
     """
 
     __slots__ = (
-        "_caller", "agent_name", "agent_ref", "attempts", "config", "context", "credentials", "deadline", "emit",
-        "input", "metadata", "options", "progress", "purse", "run_id", "session_id", "streaming", "template_digest",
-        "turn", "usage",
+        "_caller", "agent_name", "agent_ref", "assignment", "attempts", "config", "context", "credentials", "deadline",
+        "emit", "input", "metadata", "options", "progress", "purse", "run_id", "session_id", "streaming",
+        "template_digest", "turn", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +126,7 @@ class AgentContext:
         self.metadata = {} if metadata is None else metadata
         self.turn: Any = None
         self.purse: Any = None
+        self.assignment: Any = None
         self.agent_name = ""
         self.template_digest: str | None = None
         self.agent_ref: Mapping[str, Any] | None = None
@@ -188,7 +190,7 @@ class AgentContext:
         new.agent_ref, new.agent_name = self.agent_ref, self.agent_name
         new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
         new.emit, new.usage, new.progress, new.turn = self.emit, self.usage, self.progress, self.turn
-        new.purse, new.template_digest = self.purse, self.template_digest
+        new.purse, new.template_digest, new.assignment = self.purse, self.template_digest, self.assignment
         return new
 
     def __repr__(self) -> str:

@@ -482,7 +482,7 @@ def test_models_are_resolved_or_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_secret_file_loses_its_last_newline(tmp_path: Path) -> None:
     from agent_runtime.models.resolve import secret_value
-    from agent_runtime.template.spec import SecretRef
+    from agent_runtime.template.parts_spec import SecretRef
 
     (tmp_path / "key").write_text("dummy-key\n")
     (tmp_path / "key").chmod(0o600)

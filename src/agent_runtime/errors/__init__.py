@@ -4,7 +4,8 @@ AgentRuntimeError
 ├── ConfigurationError            configuration_invalid   a wrong setting; raised before any call
 │   ├── TemplateError             template_invalid        all problems of a template, with file:line:column
 │   ├── UnknownComponent          unknown_component       a name that nothing is registered under
-│   └── MissingExtra              missing_extra           an optional package is not installed
+│   ├── MissingExtra              missing_extra           an optional package is not installed
+│   └── NotPortable               not_portable            a component cannot be sent to an agent's process
 ├── InputInvalid                  input_invalid           a call's input cannot be given to the agent
 │   ├── SessionIdInvalid          session_id_invalid      no id that a session may have
 │   ├── ReservedKey               reserved_key            a key that callers may not set
@@ -22,10 +23,17 @@ AgentRuntimeError
 │   ├── StoreTimeout              store_timeout           it did not answer in time
 │   └── StoreFull                 store_full              it takes no more
 ├── NotRecorded                   not_recorded            the event log does not have what a replay needs
+├── InstanceNotFound              instance_not_found      a pool has no instance of this id
 ├── StreamMisuse                  stream_misuse           a stream used outside `async with`
 └── CallError                     a call failed; carries run_id, usage and cost_usd
     ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
-    │   └── ProviderError         provider_error          a model provider answered with an error
+    │   ├── ProviderError         provider_error          a model provider answered with an error
+    │   ├── TransferFailed        transfer_failed         a value cannot go from one process to the other
+    │   └── InstanceFailed        instance_failed         the process that ran the agent is gone
+    │       ├── WorkerDied        worker_died             it ended by itself or by a signal
+    │       ├── WorkerStalled     worker_stalled          it gave no sign of life
+    │       ├── WorkerOutOfMemory worker_oom              it used more memory than it may
+    │       └── OutputOverflow    protocol_overflow       it wrote more than it may
     ├── CallTimeout               timeout                 run, idle or model_call took too long
     ├── LimitExceeded             limit_exceeded          a limit of the run was reached
     │   └── ToolLoop              tool_loop               the same tool call again and again
@@ -36,6 +44,9 @@ AgentRuntimeError
     ├── BudgetExceeded            budget_exceeded         a budget has too little left for another model call
     ├── BudgetUnavailable         budget_unavailable      the ledger cannot be asked; nothing was sent
     ├── PriceUnknown              price_unknown           a budget in USD, and a model without a known price
+    ├── InstanceStartFailed       instance_start_failed   no process for the agent could be started
+    ├── PoolOverloaded            overloaded              all instances are busy and the queue is full
+    ├── TaskPoisoned              task_poisoned           a task that has killed its process too often
     ├── Unauthenticated           unauthenticated         nobody was recognised
     ├── Forbidden                 forbidden               the caller may not do this
     └── RateLimited               rate_limited            too many calls, or too many at once
@@ -72,6 +83,19 @@ from agent_runtime.errors.calls import (
     StaleWriter,
     ToolLoop,
 )
+from agent_runtime.errors.pools import (
+    InstanceFailed,
+    InstanceNotFound,
+    InstanceStartFailed,
+    NotPortable,
+    OutputOverflow,
+    PoolOverloaded,
+    TaskPoisoned,
+    TransferFailed,
+    WorkerDied,
+    WorkerOutOfMemory,
+    WorkerStalled,
+)
 from agent_runtime.errors.sessions import (
     CheckpointCorrupt,
     CheckpointVersion,
@@ -100,11 +124,17 @@ __all__ = [
     "CredentialTooLarge",
     "Forbidden",
     "InputInvalid",
+    "InstanceFailed",
+    "InstanceNotFound",
+    "InstanceStartFailed",
     "KeyInUrl",
     "KeyNotFound",
     "LimitExceeded",
     "MissingExtra",
+    "NotPortable",
     "NotRecorded",
+    "OutputOverflow",
+    "PoolOverloaded",
     "PriceUnknown",
     "Problem",
     "ProviderError",
@@ -122,9 +152,14 @@ __all__ = [
     "StoreTimeout",
     "StoreUnavailable",
     "StreamMisuse",
+    "TaskPoisoned",
     "TemplateError",
     "ToolLoop",
+    "TransferFailed",
     "Unauthenticated",
     "UnknownComponent",
+    "WorkerDied",
+    "WorkerOutOfMemory",
+    "WorkerStalled",
     "close_matches",
 ]

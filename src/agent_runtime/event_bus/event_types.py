@@ -93,6 +93,7 @@ _TYPES = (
     _refused("concurrency"),
     _refused("session"),
     _refused("cost"),
+    _refused("pool"),
     EventType(
         "retry.again", "The retry layer tries a call once more.", {"attempt": _COUNT, **_ERROR}, ("attempt", "error")
     ),
@@ -128,6 +129,37 @@ _TYPES = (
         "A rule was held back: its depth of causation, its rate or its budget.",
         {"rule": _TEXT, "reason": _TEXT, "depth": _COUNT, "max_depth": _COUNT, "event_id": _TEXT},
         ("rule", "reason"),
+    ),
+    EventType(
+        "pool.instance",
+        "An instance of a pool has another status.",
+        {"instance_id": _TEXT, "agent": _TEXT, "status": _TEXT, "before": _TEXT, "pid": _COUNT, "memory_mb": _SECONDS},
+        ("instance_id", "agent", "status"),
+    ),
+    EventType(
+        "pool.context",
+        "A warm agent was built, dropped or could not be built.",
+        {"key": _TEXT, "what": _TEXT, "why": _TEXT, "build_s": _SECONDS},
+        ("key", "what"),
+    ),
+    EventType("template.changed", "A watched template was read anew.", {"template": _TEXT, "digest": _TEXT}),
+    EventType(
+        "template.rejected",
+        "A watched template is broken; the version before it goes on serving.",
+        {"template": _TEXT, "problems": {"type": "array"}},
+        ("template", "problems"),
+    ),
+    EventType(
+        "mcp.server",
+        "An MCP server has another state.",
+        {"server": _TEXT, "state": _TEXT, **_ERROR},
+        ("server", "state"),
+    ),
+    EventType(
+        "provider.limit",
+        "How many calls may be in flight at a provider has changed.",
+        {"provider": _TEXT, "limit": _COUNT, "before": _COUNT, "why": _TEXT},
+        ("provider", "limit", "why"),
     ),
     EventType("webhook.received", "A signed request came in.", {"hook": _TEXT, "payload": {}}, ("hook", "payload")),
     EventType(

@@ -16,7 +16,7 @@ from agent_runtime.secret_files import read_secret_file
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from agent_runtime.template.spec import ModelSpec, SecretRef
+    from agent_runtime.template.parts_spec import ModelSpec, SecretRef
 
 ModelFactory = Callable[..., "BaseChatModel"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from langgraph.runtime import RunControl
 
@@ -13,12 +14,19 @@ from agent_runtime.models.run import current_run
 from agent_runtime.types import AgentContext
 
 
+class Drainable(Protocol):
+    """What can tell a run to stop after its step: LangGraph's RunControl, or an instance of a pool."""
+
+    def request_drain(self, reason: str) -> None:
+        """Tell it."""
+
+
 class Running:
     """The calls of an executor that are under way, and whether new ones are still taken."""
 
     def __init__(self) -> None:
         self.draining = False
-        self._controls: dict[str, RunControl] = {}
+        self._controls: dict[str, Drainable] = {}
         self._tasks: dict[asyncio.Task[object], asyncio.AbstractEventLoop] = {}
 
     @contextmanager
@@ -43,6 +51,17 @@ class Running:
             control.request_drain("shutdown")
         return control
 
+    def control_by(self, context: AgentContext, control: Drainable) -> None:
+        """Have a run that goes on elsewhere told by `control` that it shall stop after its step."""
+        self._controls[context.run_id] = control
+        if self.draining:
+            control.request_drain("shutdown")
+
+    def stop_all(self, reason: str) -> None:
+        """Tell every run that has a checkpoint to stop after its step."""
+        for control in list(self._controls.values()):
+            control.request_drain(reason)
+
     def ended(self, context: AgentContext) -> None:
         """Forget a run."""
         self._controls.pop(context.run_id, None)
@@ -53,8 +72,7 @@ class Running:
         Returns how many had to be cancelled after `grace_s` seconds.
         """
         self.draining = True
-        for control in list(self._controls.values()):
-            control.request_drain("shutdown")
+        self.stop_all("shutdown")
         mine = asyncio.current_task()
         if await self._wait(mine, grace_s):
             return 0

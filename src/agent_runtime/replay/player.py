@@ -21,7 +21,7 @@ from agent_runtime.replay.tape import RecordedFailure, Tape
 from agent_runtime.tools.gated_tool import sent_arguments
 
 if TYPE_CHECKING:
-    from agent_runtime.template.spec import ModelSpec
+    from agent_runtime.template.parts_spec import ModelSpec
 
 _TAPE = "_agent_runtime_tape"
 

@@ -27,6 +27,8 @@ class Document:
     def __init__(self, path: Path, data: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.root = path.resolve().parent
         self.problems: list[Problem] = []
+        self.files: set[Path] = {path.resolve()} if data is None else set()
+        """Every file that was read."""
         self._environ = os.environ if environ is None else environ
         self._shown = str(path)
         node = self._resolved(path, self._shown, data, ())
@@ -34,8 +36,8 @@ class Document:
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def inside(self, name: str, folder: Path, mark: Mark, path: str) -> Path | None:
-        """The file `name` beside a template, or None and a problem: nothing outside the root is opened."""
+    def inside(self, name: str, folder: Path, mark: Mark, path: str, *, kind: str = "file") -> Path | None:
+        """The file (or `folder`) beside a template, or None and a problem: nothing outside the root is opened."""
         message = None
         candidate = folder / name
         try:
@@ -43,11 +45,12 @@ class Document:
                 message = "an absolute path is not allowed: name a file beside the template"
             elif not candidate.resolve().is_relative_to(self.root):
                 message = "the path leaves the template's folder"
-            elif not candidate.is_file():
-                message = f"there is no file '{name}' beside the template"
+            elif not (candidate.is_file() if kind == "file" else candidate.is_dir()):
+                message = f"there is no {kind} '{name}' beside the template"
         except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, links in a circle
             message = f"not a usable path: {error}"
         if message is None:
+            self.files.add(candidate.resolve())
             return candidate
         self.problems.append(mark.problem(message, path))
         return None

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from agent_runtime.errors import Problem, TemplateError, close_matches
 from agent_runtime.template.document import Document, place, plain
+from agent_runtime.template.skills import Skill, read_skills
 from agent_runtime.template.spec import AgentTemplate
 from agent_runtime.template.yaml_reader import Mark
 
@@ -50,10 +51,26 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
     for index, tool in enumerate(template.spec.tools):
         if tool.agent is not None and "/" in tool.agent:
             _load_agent(template, index, document, environ, (*chain, path.resolve()))
+    _load_skills(template, document)
+    template._files = tuple(sorted({*document.files, *(f for a in template.agents.values() for f in a.files)}))
     if document.problems:
         raise TemplateError(document.problems)
     _ = template.identity  # worked out here, once, not when the first agent is made
     return template
+
+
+def _load_skills(template: AgentTemplate, document: Document) -> None:
+    found: dict[str, Skill] = {}
+    for index, name in enumerate(template.spec.skills):
+        mark, where = place(document.node, ("spec", "skills", index)), f"spec.skills.{index}"
+        folder = document.inside(name, document.root, mark, where, kind="folder")
+        if folder is None:
+            continue
+        skills, problems = read_skills(folder)
+        document.problems.extend(mark.problem(problem, where) for problem in problems)
+        document.files.update(skill.folder / "SKILL.md" for skill in skills)
+        found.update({skill.name: skill for skill in skills})  # the last source wins, as in deepagents
+    template._skills = tuple(found.values())
 
 
 def _load_agent(
@@ -100,7 +117,7 @@ def _internal(step: Any) -> bool:
     return isinstance(step, str) and (step in _BRANCHES or step.startswith(("function-", "dict[", "list[")))
 
 
-_BRANCHES = frozenset({"str", "int", "float", "FileRef", "ToolSpec", "ModelSpec", "constrained-str"})
+_BRANCHES = frozenset({"str", "int", "float", "FileRef", "SecretRef", "ToolSpec", "ModelSpec", "constrained-str"})
 
 
 def _steps(path: str) -> tuple[Any, ...]:

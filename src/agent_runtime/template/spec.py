@@ -9,19 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent_runtime.errors import Problem
 from agent_runtime.template.duration import Duration
 from agent_runtime.template.json_schema import has_refs, schema_problems
+from agent_runtime.template.parts_spec import AnyModel, AnyTool, FileRef, InterruptSpec, MiddlewareSpec, SubagentSpec
 from agent_runtime.template.prompt import placeholders, strings_in
-from agent_runtime.template.runtime_spec import Count, RuntimeSpec, Strict
+from agent_runtime.template.runtime_spec import RuntimeSpec, Strict
+from agent_runtime.template.skills import Skill
 from agent_runtime.template.yaml_reader import Mark
 
 API_VERSION = "agent-runtime/v1"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
-REF_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class Metadata(Strict):
@@ -34,79 +35,6 @@ class Metadata(Strict):
     description: str = ""
     labels: dict[str, str] = {}
     owner: str = ""
-
-
-class SecretRef(Strict):
-    """Where a secret is; the value itself never stands in a template."""
-
-    from_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
-    from_file: str | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> SecretRef:
-        if (self.from_env is None) == (self.from_file is None):
-            raise ValueError("give exactly one of from_env and from_file")
-        return self
-
-
-class ModelParams(Strict):
-    """What most providers understand; a provider's own settings go under `extra`."""
-
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    max_tokens: Count | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    extra: dict[str, Any] = {}
-
-
-class ModelSpec(Strict):
-    """Which chat model: `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name."""
-
-    id: Annotated[str, Field(min_length=1)]
-    params: ModelParams = ModelParams()
-    base_url: str | None = None
-    api_key: SecretRef | None = None
-    fallbacks: list[str] = []
-
-
-class FileRef(Strict):
-    """A text file beside the template."""
-
-    file: str
-
-
-class ToolSpec(Strict):
-    """A registered tool (`use`), a Python object that the application allows (`ref`), or another agent (`agent`)."""
-
-    use: str | None = None
-    ref: Annotated[str | None, Field(pattern=REF_PATTERN)] = None
-    agent: str | None = None
-    as_: Annotated[str | None, Field(alias="as", pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = None
-    idempotent: Annotated[bool, Field(description="Running it twice is harmless: after a crash it just is.")] = False
-    args: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> ToolSpec:
-        if sum(v is not None for v in (self.use, self.ref, self.agent)) != 1:
-            raise ValueError("give exactly one of use, ref and agent")
-        if self.as_ is not None and self.agent is None:
-            raise ValueError("'as' names an agent tool; use it with 'agent'")
-        return self
-
-
-class InterruptSpec(Strict):
-    """What a person may answer when a tool call waits for approval, and what they are shown."""
-
-    allowed_decisions: Annotated[list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)]
-    description: str | None = None
-
-
-class MiddlewareSpec(BaseModel):
-    """A registered LangChain middleware; the other keys are its arguments."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, hide_input_in_errors=True)
-    use: str
 
 
 class ResponseFormat(Strict):
@@ -122,20 +50,14 @@ class SessionsSpec(Strict):
     multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
 
 
-def _tool(value: Any) -> Any:
-    return {"use": value} if isinstance(value, str) else value
-
-
-def _model(value: Any) -> Any:
-    return {"id": value} if isinstance(value, str) else value
-
-
 class Spec(Strict):
     """The agent: either a model with its tools and prompt, or a registered `workflow`."""
 
-    model: Annotated[ModelSpec | None, BeforeValidator(_model, json_schema_input_type=str | ModelSpec)] = None
+    model: AnyModel = None
     system_prompt: str | FileRef | None = None
-    tools: list[Annotated[ToolSpec, BeforeValidator(_tool, json_schema_input_type=str | ToolSpec)]] = []
+    tools: list[AnyTool] = []
+    subagents: Annotated[list[SubagentSpec], Field(description="Agents that take whole tasks.")] = []
+    skills: Annotated[list[str], Field(description="Folders of skills (each a folder with a SKILL.md).")] = []
     response_format: ResponseFormat | None = None
     middleware: list[MiddlewareSpec] = []
     interrupt_on: Annotated[
@@ -162,6 +84,8 @@ class AgentTemplate(Strict):
     spec: Spec
 
     _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
+    _skills: tuple[Skill, ...] = PrivateAttr(default=())
+    _files: tuple[Path, ...] = PrivateAttr(default=())
     _folder: Path | None = PrivateAttr(default=None)
     _place: Callable[[str], Mark] | None = PrivateAttr(default=None)
 
@@ -169,6 +93,16 @@ class AgentTemplate(Strict):
     def agents(self) -> dict[str, AgentTemplate]:
         """Templates of the `agent:` tools that are named by path."""
         return self._agents
+
+    @property
+    def skills(self) -> tuple[Skill, ...]:
+        """The skills in the folders that `spec.skills` names."""
+        return self._skills
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file and skill folder that the template was read from."""
+        return self._files
 
     @property
     def folder(self) -> Path | None:
@@ -187,6 +121,8 @@ class AgentTemplate(Strict):
         for tool in content["spec"]["tools"]:
             if tool["agent"] in self._agents:
                 tool["agent"] = self._agents[tool["agent"]].digest
+        if self._skills:
+            content["skills"] = [skill.digest for skill in self._skills]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -239,7 +175,10 @@ class AgentTemplate(Strict):
 
 def _spec_problems(spec: Spec) -> list[tuple[str, str]]:
     if spec.workflow is None:
-        return [] if spec.model is not None else [("spec", "give a model, or a workflow")]
+        found = [] if spec.model is not None else [("spec", "give a model, or a workflow")]
+        names = [each.name for each in spec.subagents]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        return found + [("spec.subagents", f"two sub-agents are called '{name}'") for name in twice]
     clash = [n for n in ("model", "system_prompt", "response_format") if getattr(spec, n) is not None]
-    clash += [n for n in ("tools", "middleware", "interrupt_on", "memory") if getattr(spec, n)]
+    clash += [n for n in ("tools", "middleware", "interrupt_on", "memory", "subagents", "skills") if getattr(spec, n)]
     return [(f"spec.{n}", f"'{n}' has no meaning beside 'workflow', which is a whole agent") for n in clash]

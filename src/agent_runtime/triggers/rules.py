@@ -13,8 +13,8 @@ from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.models.resolve import secret_value
 from agent_runtime.template.document import place, plain
+from agent_runtime.template.parts_spec import SecretRef
 from agent_runtime.template.runtime_spec import Count
-from agent_runtime.template.spec import SecretRef
 from agent_runtime.template.yaml_reader import read_yaml
 from agent_runtime.triggers.expressions import compiled, expressions_in
 

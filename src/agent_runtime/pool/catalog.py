@@ -1,0 +1,89 @@
+"""The agent types of a pool, each in the version that its template, its tools and its secrets make now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.pool.isolation.desk import Desk
+from agent_runtime.pool.isolation.frames import packed
+from agent_runtime.pool.isolation.recipe import recipe_of
+from agent_runtime.pool.template_files import TemplateFiles
+from agent_runtime.template import AgentTemplate, resolve_inputs
+from agent_runtime.template.overrides import overridden
+
+if TYPE_CHECKING:
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.orchestration.core import Agent
+    from agent_runtime.orchestration.executor import AgentExecutor
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An agent type as it is now: its executor, what its workers are made of, and what they may ask for."""
+
+    key: tuple[Any, ...]
+    executor: AgentExecutor
+    recipe: bytes
+    desk: Desk
+
+
+class Catalog:
+    """Agent types by name.
+
+    Args:
+        factory: makes the agents.
+        setup: the function that registers components in a worker, as `module:name`, or None.
+        remote: makes what an executor awaits, from the agent's name and its checkpointer.
+    """
+
+    def __init__(self, factory: AgentFactory, setup: str | None, remote: Callable[[str, Any], Agent]) -> None:
+        self._factory, self._setup, self._remote = factory, setup, remote
+        self._files = TemplateFiles(factory)
+        self._said: dict[str, tuple[Any, Mapping[str, Any] | None, Mapping[str, Any]]] = {}
+        self._versions: dict[str, Version] = {}
+
+    def add(
+        self,
+        agent: str,
+        template: str | Path | AgentTemplate | None,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        """Say what an agent type is made of."""
+        self._said[agent] = (agent if template is None else template, inputs, overrides)
+
+    def current(self, agent: str) -> Version:
+        """The version that is valid now; raises what making it raises."""
+        source, inputs, overrides = self._said.get(agent, (agent, None, {}))
+        template = self._files.get(source)
+        key = (*self._factory.agent_key(template, inputs), repr(overrides))
+        known = self._versions.get(agent)
+        if known is None or known.key != key:
+            known = self._versions[agent] = self._made(agent, template, inputs, overrides, key)
+        return known
+
+    def executors(self) -> list[AgentExecutor]:
+        """Those made so far."""
+        return [version.executor for version in self._versions.values()]
+
+    def _made(
+        self,
+        agent: str,
+        template: AgentTemplate,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+        key: tuple[Any, ...],
+    ) -> Version:
+        factory = self._factory
+        bare = factory.create_from_template(template, inputs, **overrides)
+        if overrides:
+            template = overridden(template, overrides)
+        saver = getattr(bare.agent, "checkpointer", None) or None
+        values = resolve_inputs(template, inputs)
+        recipe = recipe_of(agent, template, values, factory.registry, self._setup, keeps=saver is not None)
+        desk = Desk(template, factory.registry, partial(factory.inner_agent, template), saver)
+        return Version(key, bare.run_by(self._remote(agent, saver)), packed(recipe), desk)

@@ -1,0 +1,99 @@
+"""How large a pool is, and what its instances may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.template.duration import Duration
+from agent_runtime.template.runtime_spec import Count, Strict
+from agent_runtime.template.yaml_reader import read_yaml
+
+Megabytes = Annotated[int, Field(ge=16)]
+
+
+class AgentLimits(Strict):
+    """What is said of one agent type."""
+
+    limit: Annotated[Count | None, Field(description="Instances of this agent at most.")] = None
+    warm: Annotated[int, Field(ge=0, description="Instances that are kept ready.")] = 0
+    memory_mb: Annotated[Megabytes | None, Field(description="In place of the pool's own limit.")] = None
+
+
+class PoolConfig(Strict):
+    """The `pool:` part of a configuration file; durations as text (`30s`, `5m`), memory in MiB."""
+
+    size: Annotated[int, Field(ge=1, le=1000, description="Instances at most.")] = 6
+    agents: dict[str, AgentLimits] = Field(default={})
+    memory_mb: Annotated[Megabytes, Field(description="Resident memory of an instance and all it starts.")] = 1024
+    total_memory_mb: Annotated[
+        Megabytes | None, Field(description="The sum of the limits of all instances; no instance is made beyond it.")
+    ] = None
+    address_space_mb: Annotated[
+        int, Field(ge=0, description="RLIMIT_AS of an instance; 0 is none. It counts virtual memory.")
+    ] = 0
+    output_mb: Annotated[Count, Field(description="What an instance may write to its output in one task.")] = 10
+    task_timeout: Annotated[Duration | None, Field(description="For tasks that do not say their own.")] = 300.0
+    idle_timeout: Annotated[Duration | None, Field(description="An unused instance ends after it.")] = 600.0
+    max_tasks: Annotated[Count, Field(description="After so many an instance is replaced.")] = 1000
+    max_kills: Annotated[Count, Field(description="A task that ended so many instances is put aside.")] = 3
+    queue: Annotated[int, Field(ge=0, description="Calls that wait; one more is refused.")] = 1000
+    start_timeout: Duration = 30.0
+    starting: Annotated[Count, Field(description="Instances that start at the same time.")] = 4
+    stall_timeout: Annotated[Duration, Field(description="Without a sign of life so long, an instance is killed.")] = (
+        30.0
+    )
+    grace: Annotated[Duration, Field(description="From a cancel to the kill.")] = 1.0
+    setup: Annotated[
+        str | None, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A function of a Registry.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> PoolConfig:
+        if sum(each.warm for each in self.agents.values()) > self.size:
+            raise ValueError("more warm instances are asked for than the pool's size allows")
+        for name, each in self.agents.items():
+            if each.limit is not None and each.warm > each.limit:
+                raise ValueError(f"agents.{name}: more warm instances than its limit allows")
+        if self.total_memory_mb is not None and self.total_memory_mb < self.memory_mb:
+            raise ValueError("total_memory_mb is less than one instance may use")
+        return self
+
+    def memory_of(self, agent: str) -> int:
+        """The memory limit of an agent's instances, in MiB."""
+        return self.of(agent).memory_mb or self.memory_mb
+
+    def of(self, agent: str) -> AgentLimits:
+        """What is said of an agent type."""
+        return self.agents.get(agent, NO_LIMITS)
+
+    @classmethod
+    def parse(cls, content: Any) -> PoolConfig:
+        """The configuration in a map; raises ConfigurationError, which lists everything that is wrong."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problems = []
+            for each in error.errors(include_input=False):
+                path = ".".join(str(step) for step in ("pool", *each["loc"]))
+                said = each["msg"].removeprefix("Value error, ")
+                if each["type"] == "extra_forbidden":
+                    said = f"unknown key: {close_matches(str(each['loc'][-1]), cls.model_fields)}"
+                problems.append(f"{path}: {said}")
+            raise ConfigurationError("\n".join(problems)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> PoolConfig:
+        """The `pool:` part of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
+        from agent_runtime.template.document import plain
+
+        content = plain(read_yaml(Path(path).read_bytes(), str(path)))
+        if not isinstance(content, dict) or not isinstance(content.get("pool"), dict):
+            raise ConfigurationError(f"{path}: there is no 'pool:' map in it")
+        return cls.parse(content["pool"])
+
+
+NO_LIMITS = AgentLimits()

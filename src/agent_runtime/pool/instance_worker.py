@@ -1,0 +1,231 @@
+"""An instance and its process: how it starts, what it runs, why it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import (
+    InstanceFailed,
+    OutputOverflow,
+    WorkerDied,
+    WorkerOutOfMemory,
+    WorkerStalled,
+)
+from agent_runtime.models.run import Run, current_run
+from agent_runtime.pool.instance import AgentInstance, InstanceStatus
+from agent_runtime.pool.isolation.failures import received, sent
+from agent_runtime.pool.isolation.frames import MAX_FRAME_BYTES, packed, unpacked
+from agent_runtime.pool.isolation.job_run import JobRun, job_of
+from agent_runtime.pool.isolation.process import WorkerProcess
+
+if TYPE_CHECKING:
+    from agent_runtime.pool.catalog import Version
+    from agent_runtime.pool.config import PoolConfig
+    from agent_runtime.types import AgentContext, AgentResult
+
+BEAT_S = 1.0
+"""How often a worker gives a sign of life, at most; with a short `stall_timeout` more often."""
+_JOBS = itertools.count(1)
+
+
+class InstanceWorker:
+    """Runs one instance. `on_end` is called once, when its process has ended."""
+
+    def __init__(
+        self, instance: AgentInstance, version: Version, config: PoolConfig, on_end: Callable[[InstanceWorker], None]
+    ) -> None:
+        self.instance, self.version, self._config, self._on_end = instance, version, config, on_end
+        self._desk = version.desk
+        self.process: WorkerProcess | None = None
+        self._job: JobRun | None = None
+        self._made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reason: BaseException | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+        self.started: asyncio.Task[None] | None = None
+        self._written = 0
+        self._stop_by_s = float("inf")
+        self.worn = False
+        """What the last task left behind is in the way of the next one."""
+
+    # -- start and end -------------------------------------------------------------------------------------
+
+    async def start(self, context: Any) -> None:
+        """Fork the process and make the agent in it; raises what that raises, InstanceFailed, or TimeoutError."""
+        beat_s = min(BEAT_S, self._config.stall_timeout / 4)
+        try:
+            async with asyncio.timeout(self._config.start_timeout):
+                self.process = await WorkerProcess.start(
+                    context,
+                    self.instance.id,
+                    on_message=self._on_message,
+                    on_broken=self._on_broken,
+                    on_output=self._on_output,
+                    beat_s=beat_s,
+                    address_space_mb=self._config.address_space_mb,
+                )
+                self.instance.pid = self.process.pid
+                self.process.when_ended(self._ended)
+                self.process.link.send("make", self.version.recipe)
+                await self._made
+        except BaseException as error:
+            self.kill(error)
+            raise
+        self.instance.move(InstanceStatus.IDLE)
+
+    def stop(self) -> None:
+        """Ask the process to end by itself; it is idle."""
+        self._stop_by_s = asyncio.get_running_loop().time() + self._config.grace
+        if self.instance.alive:
+            self.instance.move(InstanceStatus.SHUTTING)
+        if self.process is not None:
+            self.process.link.send("stop")
+
+    def kill(self, reason: BaseException) -> None:
+        """End the process and all that it started; a task under way fails with `reason`."""
+        if self.reason is None:
+            self.reason = reason
+        if self.instance.alive:
+            self.instance.last_error = f"{type(reason).__name__}: {reason}"[:500]
+            self.instance.move(InstanceStatus.SHUTTING)
+        if self.process is not None:
+            self.process.kill()
+        elif self.instance.status is not InstanceStatus.TERMINATED:
+            self.instance.move(InstanceStatus.TERMINATED)
+
+    async def ended(self) -> None:
+        """Wait until the process has ended."""
+        if self.process is not None:
+            await asyncio.shield(self.process.exited)
+
+    def _ended(self, code: int | None) -> None:
+        reason = self.reason or WorkerDied(code, instance_id=self.instance.id, tail=self._tail())
+        for task in self._asking:
+            task.cancel()
+        if not self._made.done():
+            self._made.set_exception(reason if isinstance(reason, Exception) else WorkerDied(code))
+            self._made.exception()  # nobody may be waiting any more
+        if self._job is not None:
+            self._job.fail(reason)
+        if self.instance.status is not InstanceStatus.TERMINATED:
+            if not self.instance.last_error and self.instance.status is not InstanceStatus.SHUTTING:
+                self.instance.last_error = str(reason)[:500]
+            self.instance.move(InstanceStatus.TERMINATED)
+        self._on_end(self)
+
+    def _tail(self) -> str:
+        return "" if self.process is None else self.process.tail
+
+    # -- a task --------------------------------------------------------------------------------------------
+
+    async def run(self, call: AgentContext) -> AgentResult:
+        """Run one call; raises what the agent raised, or InstanceFailed. Cancelling stops it, by a kill if need be."""
+        run = current_run.get()
+        assert run is not None  # noqa: S101 - the core has made one
+        assert self.process is not None  # noqa: S101 - it is idle
+        self._written = 0
+        job = self._job = JobRun(next(_JOBS), self.process.link, self._desk, run)
+        error: BaseException = asyncio.CancelledError()
+        try:
+            return await self._answer(job, call, run)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._job = None
+            self.worn = self.worn or job.threads_left > 0
+            await job.close(error)
+
+    async def _answer(self, job: JobRun, call: AgentContext, run: Run) -> AgentResult:
+        try:
+            return await job.run(job_of(call, run))
+        except asyncio.CancelledError:
+            if self.reason is None and not job.answered:
+                await self._stopped(job)
+            raise
+        except InstanceFailed as failed:
+            if failed.tail:
+                failed.add_note(f"the last that it wrote:\n{failed.tail[-2000:]}")
+            raise
+
+    async def _stopped(self, job: JobRun) -> None:
+        try:
+            async with asyncio.timeout(self._config.grace):
+                await job.stop()
+        except TimeoutError:
+            self.kill(WorkerStalled(self._config.grace, instance_id=self.instance.id, tail=self._tail()))
+            await self.ended()
+        except asyncio.CancelledError:
+            self.kill(asyncio.CancelledError("cancelled"))
+            raise
+
+    def request_drain(self, reason: str) -> None:
+        """Stop the task at its next checkpoint."""
+        if self.process is not None:
+            self.process.link.send("drain")
+
+    # -- what comes from the process -----------------------------------------------------------------------
+
+    def _on_message(self, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if self._job is not None:
+            self._job.take(message)
+        elif kind == "call" and not self._made.done():
+            task = asyncio.get_running_loop().create_task(self._describe(message[1], message[2], message[3]))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        elif kind == "made" and not self._made.done():
+            self._made.set_result(None)
+        elif kind == "unmade" and not self._made.done():
+            error = received(unpacked(message[1]), {})
+            self._made.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+    async def _describe(self, number: int, method: str, data: bytes) -> None:
+        assert self.process is not None  # noqa: S101 - it has just asked
+        link = self.process.link
+        try:
+            card = await asyncio.to_thread(self._desk.describe, method, unpacked(data))
+            answer = packed(card)
+        except Exception as error:  # noqa: BLE001 - it is the worker's start that fails with it
+            link.send("reply", number, False, packed(sent(error)))
+        else:
+            link.send("reply", number, True, answer)
+
+    def _on_broken(self, error: Exception) -> None:
+        self.kill(OutputOverflow(MAX_FRAME_BYTES >> 20, instance_id=self.instance.id, tail=self._tail()))
+
+    def _on_output(self, count: int) -> None:
+        self._written += count
+        if self._written > self._config.output_mb << 20:
+            self.kill(OutputOverflow(self._config.output_mb, instance_id=self.instance.id, tail=self._tail()))
+
+    # -- the watch -----------------------------------------------------------------------------------------
+
+    def check_life(self, now_s: float) -> None:
+        """Kill a process that gives no sign of life; `now_s` is the loop's time."""
+        if self.process is not None and now_s > self._stop_by_s:
+            self.process.kill()  # it was asked to end, and did not
+        if self.process is None or not self.instance.alive or self.process.link.paused:
+            return
+        limit_s = self._config.stall_timeout
+        if now_s - self.process.link.last_heard_s > limit_s:
+            self.kill(WorkerStalled(limit_s, instance_id=self.instance.id, tail=self._tail()))
+
+    def forgive(self, now_s: float) -> None:
+        """The application itself was asleep: what the process said meanwhile has not been read yet."""
+        if self.process is not None:
+            self.process.link.last_heard_s = now_s
+
+    def check_memory(self, used_mb: float) -> None:
+        """Kill a process that uses more than it may."""
+        self.instance.memory_mb = used_mb
+        limit_mb = self.instance.memory_limit_mb
+        if used_mb > limit_mb and self.instance.alive:
+            self.kill(WorkerOutOfMemory(int(used_mb), limit_mb, instance_id=self.instance.id, tail=self._tail()))
+
+    def used(self) -> None:
+        """A task has begun or ended."""
+        self.instance.last_used_s = time.time()

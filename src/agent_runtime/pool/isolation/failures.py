@@ -1,0 +1,121 @@
+"""Exceptions between processes.
+
+Many do not survive pickle: those whose `__init__` wants more than `args` (an `openai.RateLimitError`) fail while they
+are loaded. So an exception travels as its class, its arguments and its fields, and is put together again without its
+`__init__`; what of it cannot travel is left out or becomes text.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_CAUSES = 5
+MAX_TRACE_CHARS = 8_000
+_REF = "_agent_runtime_ref"
+
+
+@dataclass(frozen=True, slots=True)
+class SentFailure:
+    """An exception on its way. `ref` names the object itself, when it is the receiver's own that comes back."""
+
+    module: str
+    name: str
+    text: str
+    args: bytes
+    fields: dict[str, bytes]
+    trace: str = ""
+    ref: int | None = None
+    cause: SentFailure | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+class ForeignError(Exception):
+    """Stands for an exception whose class is not known in this process."""
+
+
+def sent(error: BaseException, ref: int | None = None, *, depth: int = MAX_CAUSES) -> SentFailure:
+    """An exception made ready to travel; `ref` is a number under which the sender keeps the object."""
+    kind = type(error)
+    trace = "".join(traceback.format_exception(kind, error, error.__traceback__, chain=False))[-MAX_TRACE_CHARS:]
+    cause = error.__cause__
+    return SentFailure(
+        kind.__module__,
+        kind.__qualname__,
+        _text(error),
+        _dumped(error.args) or _dumped(tuple(str(each) for each in error.args)) or b"",
+        {key: data for key, value in _fields(error).items() if (data := _dumped(value))},
+        trace,
+        ref if ref is not None else getattr(error, _REF, None),
+        sent(cause, depth=depth - 1) if cause is not None and depth > 0 else None,
+        tuple(str(note) for note in getattr(error, "__notes__", ())),
+    )
+
+
+def received(failure: SentFailure, kept: Mapping[int, BaseException]) -> BaseException:
+    """The exception again: the receiver's own object where it is one of `kept`, otherwise a likeness of it."""
+    if failure.ref is not None and failure.ref in kept:
+        return kept[failure.ref]
+    error = _made(failure)
+    if failure.ref is not None:
+        error.__dict__[_REF] = failure.ref
+    for note in failure.notes:
+        error.add_note(note)
+    if failure.trace:
+        error.add_note(f"in the other process:\n{failure.trace}")
+    if failure.cause is not None:
+        error.__cause__ = received(failure.cause, kept)
+    return error
+
+
+def _made(failure: SentFailure) -> BaseException:
+    try:
+        found: Any = importlib.import_module(failure.module)
+        for part in failure.name.split("."):
+            found = getattr(found, part)
+        if not (isinstance(found, type) and issubclass(found, BaseException)):
+            raise TypeError(failure.name)
+        error = found.__new__(found)
+        error.args = _loaded(failure.args, ())
+        error.__dict__.update({key: _loaded(data, None) for key, data in failure.fields.items()})
+        str(error)  # one that needs what did not travel would fail wherever it is shown
+    except Exception:  # noqa: BLE001 - a class that is not there, or that is made in another way
+        return ForeignError(f"{failure.module}.{failure.name}: {failure.text}")
+    return error
+
+
+def _fields(error: BaseException) -> dict[str, Any]:
+    found = dict(error.__dict__)
+    for kind in type(error).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if name != "__dict__" and hasattr(error, name):
+                found.setdefault(name, getattr(error, name))
+    return {key: value for key, value in found.items() if key not in ("__notes__", _REF)}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a class's own method
+        return type(error).__name__
+
+
+def _dumped(value: Any) -> bytes | None:
+    """The value's pickle, if it also loads again."""
+    try:
+        data = pickle.dumps(value, 5)
+        pickle.loads(data)  # noqa: S301 - just made
+    except Exception:  # noqa: BLE001 - a class's own methods
+        return None
+    return data
+
+
+def _loaded(data: bytes, default: Any) -> Any:
+    try:
+        return pickle.loads(data) if data else default  # noqa: S301 - see `unpacked`
+    except Exception:  # noqa: BLE001 - a class that is known there only
+        return default

@@ -1,0 +1,88 @@
+"""Messages on a pipe: four bytes of length, then a tuple of plain values.
+
+What is not plain (messages, states, exceptions) travels as bytes inside such a tuple, so that a value which cannot be
+read fails the task that it belongs to, and nothing else.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from agent_runtime.errors import TransferFailed
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""No message is longer; a longer one is refused by its sender, and ends a process that claims to send it."""
+_HEADER = 4
+
+
+class FrameTooLong(Exception):
+    """The other end announced a message that is longer than any may be."""
+
+
+def frame(message: tuple[Any, ...]) -> bytes:
+    """A message as bytes; raises TransferFailed when it is too long."""
+    data = pickle.dumps(message, 5)
+    if len(data) > MAX_FRAME_BYTES:
+        raise TransferFailed(f"a value of {len(data) >> 20} MiB is too large for the pipe to the agent's process")
+    return len(data).to_bytes(_HEADER, "big") + data
+
+
+def packed(value: Any) -> bytes:
+    """A value as bytes inside a message; raises TransferFailed when it cannot be pickled."""
+    try:
+        return pickle.dumps(value, 5)
+    except Exception as error:
+        kind = type(value).__name__
+        raise TransferFailed(f"a value of type {kind} does not pickle: {type(error).__name__}: {error}") from error
+
+
+def unpacked(data: bytes) -> Any:
+    """The value again; raises TransferFailed when it does not load here."""
+    try:
+        return pickle.loads(data)  # noqa: S301 - from a process of the same user: isolation of faults, not a sandbox
+    except Exception as error:
+        raise TransferFailed(f"a value does not load: {type(error).__name__}: {error}") from error
+
+
+class FrameReader:
+    """Cuts a stream of bytes into messages."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[Any, ...]]:
+        """The messages that are whole now; raises FrameTooLong, and pickle's errors for what is none."""
+        buffer = self._data
+        if buffer:
+            buffer += data
+            data = bytes(buffer) if len(buffer) < 65536 else data
+            if len(buffer) >= 65536:
+                return self._cut_long()
+        found, at, size = [], 0, len(data)
+        while size - at >= _HEADER:
+            length = int.from_bytes(data[at : at + _HEADER], "big")
+            if length > MAX_FRAME_BYTES:
+                raise FrameTooLong(length)
+            end = at + _HEADER + length
+            if end > size:
+                break
+            found.append(pickle.loads(data[at + _HEADER : end]))  # noqa: S301 - as in `unpacked`
+            at = end
+        self._data = bytearray(data[at:])
+        return found
+
+    def _cut_long(self) -> list[tuple[Any, ...]]:
+        # A long message comes in many pieces: the buffer grows in place and is cut when it is whole.
+        buffer, found = self._data, []
+        while len(buffer) >= _HEADER:
+            length = int.from_bytes(buffer[:_HEADER], "big")
+            if length > MAX_FRAME_BYTES:
+                raise FrameTooLong(length)
+            if len(buffer) < _HEADER + length:
+                break
+            found.append(pickle.loads(memoryview(buffer)[_HEADER : _HEADER + length]))  # noqa: S301
+            del buffer[: _HEADER + length]
+        return found

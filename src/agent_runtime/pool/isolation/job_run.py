@@ -1,0 +1,145 @@
+"""One job on one worker, from the sending of the call to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.chunks import HAS_ROOM, TextChunk, discard
+from agent_runtime.errors import AgentFailed
+from agent_runtime.pool.isolation.failures import received
+from agent_runtime.pool.isolation.frames import packed, unpacked
+from agent_runtime.pool.isolation.link import MAX_INBOX
+from agent_runtime.pool.isolation.service import Service
+from agent_runtime.pool.isolation.worker_agent import Job
+
+if TYPE_CHECKING:
+    from agent_runtime.models.run import Run
+    from agent_runtime.pool.isolation.desk import Desk
+    from agent_runtime.pool.isolation.link import Link
+    from agent_runtime.types import AgentContext, AgentResult
+
+
+class JobRun:
+    """Sends a call to a worker, gives its chunks to the call's reader, and answers what the worker asks.
+
+    `threads_left` says how many tools of it still run in the worker after its end.
+    """
+
+    def __init__(self, number: int, link: Link, desk: Desk, run: Run) -> None:
+        self._number, self._link, self._run = number, link, run
+        self._inbox: deque[tuple[Any, ...]] = deque()
+        self._came = asyncio.Event()
+        self._dead: BaseException | None = None
+        self._service = Service(desk, link, run)
+        self.threads_left = 0
+        self.answered = False
+
+    def take(self, message: tuple[Any, ...]) -> None:
+        """A message from the worker."""
+        kind = message[0]
+        if kind == "call":
+            self._service.call(*message[1:])
+            return
+        if kind == "end":
+            self._service.end(message[1])
+            return
+        self._inbox.append(message)
+        self._came.set()
+        if len(self._inbox) > MAX_INBOX:
+            self._link.pause()
+
+    def fail(self, error: BaseException) -> None:
+        """The worker is gone; what it sent before is read first."""
+        self._dead = error
+        self._came.set()
+
+    async def run(self, job: Job) -> AgentResult:
+        """The worker's answer; raises what the agent raised there, or why the worker is gone."""
+        self._link.send("run", self._number, packed(job))
+        return await self._answer(self._run.context)
+
+    async def stop(self) -> None:
+        """Tell the worker to stop the job, and wait until it has; its clean-up may still ask for things."""
+        self._link.send("cancel", self._number)
+        while not self.answered and await self._next() is not None:
+            pass
+
+    async def close(self, error: BaseException) -> None:
+        """Stop what is done here for the job, and settle its open model and tool calls."""
+        await self._service.close(error)
+
+    async def _answer(self, context: AgentContext) -> AgentResult:
+        emit = context.emit
+        while True:
+            message = await self._next()
+            if message is None:
+                assert self._dead is not None  # noqa: S101 - that is what None says
+                raise self._dead
+            kind = message[0]
+            if kind == "text":
+                context.progress.message_open = True
+                if (emitted := emit(TextChunk(message[1], message[2]))) is not HAS_ROOM:
+                    await emitted
+            elif kind == "chunk":
+                await emit(unpacked(message[1]))
+            elif kind == "tell":
+                self._service.tell(message[1], message[2])
+            elif kind in ("ok", "error") and message[1] == self._number:
+                return self._ended(kind, message[2], message[3])
+
+    async def _next(self) -> tuple[Any, ...] | None:
+        """The next message; None when the worker is gone."""
+        while not self._inbox:
+            if self._dead is not None:
+                return None
+            self._came.clear()
+            await self._came.wait()
+        message = self._inbox.popleft()
+        if self._link.paused and len(self._inbox) < MAX_INBOX // 2:
+            self._link.resume()
+        if message[0] in ("ok", "error"):
+            self.answered = True
+            self.threads_left = message[3].get("threads_left", 0)
+        return message
+
+    def _ended(self, kind: str, data: bytes, progress: Mapping[str, Any]) -> AgentResult:
+        context = self._run.context
+        context.progress.ended = progress.get("ended", False)
+        context.progress.resumable = progress.get("resumable", False)
+        context.progress.message_open = progress.get("message_open", False)
+        for number in range(self.threads_left):
+            self._run.threads.add(("worker", number))
+        if kind == "ok":
+            result: AgentResult = unpacked(data)
+            return replace(result, usage=context.usage, run_id=context.run_id, session_id=context.session_id)
+        error = received(unpacked(data), self._service.kept)
+        if isinstance(error, Exception):
+            raise error
+        # SystemExit, KeyboardInterrupt: what ends a program there is a failed call here.
+        raise AgentFailed(f"the agent raised {type(error).__name__}: {error}") from error
+
+
+def job_of(context: AgentContext, run: Run) -> Job:
+    """What of a call travels. Callbacks and a caller's own objects in `config` stay."""
+    turn = context.turn
+    config = context.config
+    kept = None if config is None else {k: v for k, v in config.items() if k in ("tags", "metadata", "recursion_limit")}
+    return Job(
+        input=context.input,
+        run_id=context.run_id,
+        session_id=context.session_id,
+        streaming=context.streaming,
+        silent=context.emit is discard,
+        options=dict(context.options),
+        context=context.context,
+        metadata=context.metadata,
+        config=kept,
+        prompt=run.prompt,
+        turn=None if turn is None else (turn.thread, turn.session.status, turn.unfinished),
+        content=run.recorder.content,
+        limits_loops=any(each.gate.limits.tool_loop is not None for each in run.lineage),
+    )

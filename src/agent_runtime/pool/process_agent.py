@@ -1,0 +1,85 @@
+"""An agent that runs in an instance of a pool: what the core of its executor awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import InstanceFailed
+from agent_runtime.orchestration.drain import Running
+from agent_runtime.pool.task import AgentTask, Assignment
+from agent_runtime.types import AgentContext, AgentResult
+
+if TYPE_CHECKING:
+    from agent_runtime.chunks import Chunk
+    from agent_runtime.pool.instance_pool import AgentInstancePool
+
+
+class ProcessAgent:
+    """Takes an instance for each call, and gives it back.
+
+    Args:
+        pool: whose instances.
+        agent: the agent type.
+        saver: where the sessions of its calls are kept, or None.
+    """
+
+    def __init__(self, pool: AgentInstancePool, agent: str, saver: Any) -> None:
+        self._pool, self._agent, self._saver = pool, agent, saver
+        self.running = Running()
+
+    def has_session(self, context: AgentContext) -> bool:
+        """Whether the call's state is kept."""
+        return self._saver is not None and context.session_id is not None
+
+    async def state(self, context: AgentContext) -> Mapping[str, Any]:
+        """The last saved state of the call's session."""
+        thread = context.session_id if context.turn is None else context.turn.thread
+        found = await self._saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
+        return {} if found is None else dict(found.checkpoint["channel_values"])
+
+    async def run(self, context: AgentContext) -> AgentResult:
+        """One call, on the pool's loop: callers of other loops (sync ones) wait for it there."""
+        home, here = self._pool.loop, asyncio.get_running_loop()
+        if home is here:
+            return await self._run(context)
+
+        async def emit(chunk: Chunk) -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(context, chunk), here))
+
+        call = context.with_emit(emit) if context.streaming else context
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(call), home))
+
+    async def _run(self, context: AgentContext) -> AgentResult:
+        given: Assignment | None = context.assignment
+        if given is None:  # a call of the executor itself
+            given = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
+        self._pool.poison.check(given.task.id)
+        worker = await self._pool.roster.acquire(self._agent, given.task.priority, given.instance_id)
+        worker.instance.current_task = given.task
+        if worker.instance.context:
+            context = _with_context(context, worker.instance.context)
+        if self.has_session(context):
+            self.running.control_by(context, worker)
+        try:
+            result = await worker.run(context)
+        except InstanceFailed as failed:
+            await self._pool.poison.killed(given.task, failed)
+            raise
+        except BaseException as error:
+            self._pool.finished(worker, error)
+            raise
+        self._pool.finished(worker, None)
+        self._pool.poison.forget(given.task.id)
+        return result
+
+
+def _with_context(context: AgentContext, own: Mapping[str, Any]) -> AgentContext:
+    sibling = context.with_input(context.input)
+    sibling.context = {**own, **(context.context or {})}
+    return sibling
+
+
+async def _awaited(context: AgentContext, chunk: Chunk) -> None:
+    await context.emit(chunk)

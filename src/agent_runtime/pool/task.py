@@ -1,0 +1,79 @@
+"""What a pool is given to do."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from agent_runtime.errors import InputInvalid
+from agent_runtime.types import AgentContext, Principal
+
+
+class TaskPriority(IntEnum):
+    """Which of those that wait goes first; of one priority, the oldest."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+
+
+@dataclass(slots=True)
+class AgentTask:
+    """One call of an agent in a pool.
+
+    Args:
+        agent: the agent type: the name of a template that the pool's factory knows, or a template's path.
+        input: as for `AgentExecutor.execute`.
+        id: the task's own name, by which it is known when it is given to the pool again.
+        context: LangChain's runtime context for this call, added to the instance's own.
+        priority: which of those that wait goes first.
+        timeout_s: how long it may take in seconds, with its wait; None for the pool's own limit.
+        session_id, principal, credentials, metadata: as in `AgentContext`.
+    """
+
+    agent: str
+    input: Any
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    priority: TaskPriority = TaskPriority.NORMAL
+    timeout_s: float | None = None
+    session_id: str | None = None
+    principal: Principal | None = None
+    credentials: Any = field(default=None, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    created_s: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
+            raise InputInvalid(f"a task's timeout is a positive number of seconds, not {self.timeout_s}", "timeout_s")
+        try:
+            self.priority = TaskPriority(self.priority)
+        except ValueError:
+            names = ", ".join(f"{each.name} ({each.value})" for each in TaskPriority)
+            raise InputInvalid(f"no priority '{self.priority}': {names}", "priority") from None
+
+    def call(self, instance_id: str | None = None) -> AgentContext:
+        """The call that it is; for one instance, if that is given."""
+        call = AgentContext(
+            self.input,
+            session_id=self.session_id,
+            principal=self.principal,
+            credentials=self.credentials,
+            context=dict(self.context) or None,
+            metadata=dict(self.metadata),
+        )
+        call.assignment = Assignment(self, instance_id)
+        return call
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """How a call came to the pool: as which task, and for which instance, if for one."""
+
+    task: AgentTask
+    instance_id: str | None = None

@@ -1,0 +1,160 @@
+"""What an agent of a template is made of beside its model: tools, MCP servers, sub-agents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from agent_runtime.template.duration import Duration
+from agent_runtime.template.runtime_spec import Count, Strict
+
+REF_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+
+
+class SecretRef(Strict):
+    """Where a secret is; the value itself never stands in a template."""
+
+    from_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
+    from_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretRef:
+        if (self.from_env is None) == (self.from_file is None):
+            raise ValueError("give exactly one of from_env and from_file")
+        return self
+
+
+class ModelParams(Strict):
+    """What most providers understand; a provider's own settings go under `extra`."""
+
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    max_tokens: Count | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    extra: dict[str, Any] = {}
+
+
+class AtOnceLimits(Strict):
+    """How many calls the account behind a model's key allows at once, and how its provider says that it is too many."""
+
+    max_in_flight: Annotated[Count | None, Field(description="Never more at once; fewer after an overload.")] = None
+    overload_codes: Annotated[
+        list[int | str], Field(description="A vendor's own error codes that mean 'too many', such as 1302.")
+    ] = []
+
+
+class ModelSpec(Strict):
+    """Which chat model: `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name."""
+
+    id: Annotated[str, Field(min_length=1)]
+    params: ModelParams = ModelParams()
+    base_url: str | None = None
+    api_key: SecretRef | None = None
+    fallbacks: list[str] = []
+    limits: AtOnceLimits = AtOnceLimits()
+
+
+class FileRef(Strict):
+    """A text file beside the template."""
+
+    file: str
+
+
+class McpSpec(Strict):
+    """An MCP server: a program that is started (`command`), or one that is reached (`url`)."""
+
+    command: Annotated[str | None, Field(min_length=1)] = None
+    args: list[str] = []
+    env: Annotated[
+        dict[str, str | SecretRef], Field(description="Beside a few harmless variables of this process.")
+    ] = {}
+    cwd: Annotated[str | None, Field(description="A folder; a relative one is meant from the template's.")] = None
+    url: Annotated[str | None, Field(pattern=r"^https?://")] = None
+    transport: Annotated[
+        Literal["streamable_http", "sse"] | None, Field(description="Of a `url`; streamable_http by default.")
+    ] = None
+    headers: dict[str, str | SecretRef] = {}
+    timeout: Annotated[Duration, Field(description="For the server's start, and for one call of a tool.")] = 60.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> McpSpec:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("give exactly one of command and url")
+        if self.url is None and (self.headers or self.transport):
+            raise ValueError("'headers' and 'transport' go with a url")
+        if self.command is None and (self.args or self.env or self.cwd):
+            raise ValueError("'args', 'env' and 'cwd' go with a command")
+        return self
+
+
+class ToolSpec(Strict):
+    """A registered tool (`use`), a Python object (`ref`), another agent (`agent`), or an MCP server's tools (`mcp`)."""
+
+    use: str | None = None
+    ref: Annotated[str | None, Field(pattern=REF_PATTERN)] = None
+    agent: str | None = None
+    mcp: McpSpec | None = None
+    include: Annotated[list[str], Field(description="Of an MCP server: names or globs; all when empty.")] = []
+    exclude: Annotated[list[str], Field(description="Of an MCP server: names or globs.")] = []
+    as_: Annotated[str | None, Field(alias="as", pattern=TOOL_NAME)] = None
+    idempotent: Annotated[bool, Field(description="Running it twice is harmless: after a crash it just is.")] = False
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ToolSpec:
+        if sum(v is not None for v in (self.use, self.ref, self.agent, self.mcp)) != 1:
+            raise ValueError("give exactly one of use, ref, agent and mcp")
+        if self.as_ is not None and self.agent is None and self.mcp is None:
+            raise ValueError("'as' names an agent tool, or goes before the names of an MCP server's tools")
+        if self.mcp is None and (self.include or self.exclude):
+            raise ValueError("'include' and 'exclude' choose among the tools of an MCP server: use them with 'mcp'")
+        if self.mcp is not None and self.args:
+            raise ValueError("an MCP server's tools take no 'args' from a template")
+        return self
+
+
+class InterruptSpec(Strict):
+    """What a person may answer when a tool call waits for approval, and what they are shown."""
+
+    allowed_decisions: Annotated[list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)]
+    description: str | None = None
+
+
+class MiddlewareSpec(BaseModel):
+    """A registered LangChain middleware; the other keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, hide_input_in_errors=True)
+    use: str
+
+
+def as_tool(value: Any) -> Any:
+    """The short form of a tool: its registered name."""
+    return {"use": value} if isinstance(value, str) else value
+
+
+def as_model(value: Any) -> Any:
+    """The short form of a model: its id."""
+    return {"id": value} if isinstance(value, str) else value
+
+
+AnyTool = Annotated[ToolSpec, BeforeValidator(as_tool, json_schema_input_type=str | ToolSpec)]
+AnyModel = Annotated[ModelSpec | None, BeforeValidator(as_model, json_schema_input_type=str | ModelSpec)]
+
+
+class SubagentSpec(Strict):
+    """An agent that this one hands tasks to by the tool `task`; names as in deepagents.
+
+    It begins each task with nothing but its text, and answers with its last message. Its model is this agent's
+    unless it names one, and so are its tools.
+    """
+
+    name: Annotated[str, Field(pattern=TOOL_NAME)]
+    description: Annotated[str, Field(min_length=1, description="What it is for: by this it is chosen.")]
+    system_prompt: Annotated[str, Field(min_length=1)]
+    keywords: Annotated[list[str], Field(description="Words that speak for it when no name is given.")] = []
+    tools: list[AnyTool] | None = None
+    model: AnyModel = None
+    middleware: list[MiddlewareSpec] = []

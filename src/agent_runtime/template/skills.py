@@ -1,0 +1,76 @@
+"""Skills: folders with a SKILL.md, in the format of the Agent Skills specification, as deepagents reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_runtime.errors import TemplateError
+from agent_runtime.template.yaml_reader import read_yaml
+
+MAX_FILE_BYTES = 1_000_000
+_FRONT = re.compile(rb"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_CACHE: dict[str, tuple[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """One skill: its `name` and `description` (what the model is shown), its `folder`, the `digest` of its SKILL.md."""
+
+    name: str
+    description: str
+    folder: Path
+    digest: str
+
+
+def read_skills(source: Path) -> tuple[list[Skill], list[str]]:
+    """The skills in a folder of skill folders, and what is wrong with others."""
+    skills, problems = [], []
+    for file in _skill_files(source):
+        try:
+            skills.append(_skill(file))
+        except (OSError, ValueError, TemplateError) as error:
+            problems.append(f"{file.parent.name}/SKILL.md: {error}")
+    if not skills and not problems:
+        problems.append(f"there is no skill in '{source.name}': each is a folder with a SKILL.md")
+    return skills, problems
+
+
+def _skill_files(source: Path) -> Iterator[Path]:
+    for folder in sorted(source.iterdir()):
+        if (file := folder / "SKILL.md").is_file():
+            yield file
+
+
+def _skill(file: Path) -> Skill:
+    data = file.read_bytes()
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+    digest = hashlib.sha256(data).hexdigest()
+    key = f"{file.parent.name}:{digest}"
+    if key not in _CACHE:  # parsed once for each content
+        if len(_CACHE) > 1_000:
+            _CACHE.clear()
+        _CACHE[key] = _front_matter(data, file.parent.name)
+    name, description = _CACHE[key]
+    return Skill(name, description, file.parent.resolve(), digest)
+
+
+def _front_matter(data: bytes, folder: str) -> tuple[str, str]:
+    found = _FRONT.match(data)
+    if found is None:
+        raise ValueError("it begins with '---', name and description, '---'")
+    node = read_yaml(found[1], "SKILL.md")
+    given = {key: each.value for key, each in node.value.items()} if node.kind == "map" else {}
+    name, description = given.get("name"), given.get("description")
+    if not isinstance(name, str) or not _NAME.match(name) or len(name) > 64:
+        raise ValueError("a name has at most 64 lowercase letters, digits and single hyphens")
+    if name != folder:
+        raise ValueError(f"the name '{name}' is not that of its folder")
+    if not isinstance(description, str) or not 0 < len(description.strip()) <= 1024:
+        raise ValueError("a description has 1 to 1024 characters")
+    return name, " ".join(description.split())
