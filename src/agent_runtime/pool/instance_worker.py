@@ -136,7 +136,7 @@ class InstanceWorker:
             raise
         finally:
             self._job = None
-            self.worn = self.worn or job.threads_left > 0
+            self.worn = self.worn or job.worn
             await job.close(error)
 
     async def _answer(self, job: JobRun, call: AgentContext, run: Run) -> AgentResult:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class JobRun:
     """Sends a call to a worker, gives its chunks to the call's reader, and answers what the worker asks.
 
-    `threads_left` says how many tools of it still run in the worker after its end.
+    `worn`: what it left behind (a tool in a thread, an exit under way) is in the way of another job there.
     """
 
     def __init__(self, number: int, link: Link, desk: Desk, run: Run) -> None:
@@ -35,7 +35,7 @@ class JobRun:
         self._came = asyncio.Event()
         self._dead: BaseException | None = None
         self._service = Service(desk, link, run)
-        self.threads_left = 0
+        self.worn = False
         self.answered = False
 
     def take(self, message: tuple[Any, ...]) -> None:
@@ -103,7 +103,7 @@ class JobRun:
             self._link.resume()
         if message[0] in ("ok", "error"):
             self.answered = True
-            self.threads_left = message[3].get("threads_left", 0)
+            self.worn = bool(message[3].get("threads_left") or message[3].get("worn"))
         return message
 
     def _ended(self, kind: str, data: bytes, progress: Mapping[str, Any]) -> AgentResult:
@@ -111,7 +111,7 @@ class JobRun:
         context.progress.ended = progress.get("ended", False)
         context.progress.resumable = progress.get("resumable", False)
         context.progress.message_open = progress.get("message_open", False)
-        for number in range(self.threads_left):
+        for number in range(progress.get("threads_left", 0)):
             self._run.threads.add(("worker", number))
         if kind == "ok":
             result: AgentResult = unpacked(data)

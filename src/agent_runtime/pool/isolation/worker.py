@@ -56,7 +56,7 @@ class Worker:
         self._channel, self._beat_s = channel, beat_s
         self._agent: WorkerAgent | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopped = asyncio.Event()
+        self._stopped, self._told = asyncio.Event(), False
 
     async def main(self) -> None:
         """Serve until told to stop."""
@@ -75,6 +75,7 @@ class Worker:
         if kind == "run":
             self._task = asyncio.get_running_loop().create_task(self._run(message[1], message[2]))
         elif kind == "cancel" and self._task is not None:
+            self._told = True
             self._task.cancel()
         elif kind == "drain" and self._agent is not None:
             self._agent.drain()
@@ -96,13 +97,16 @@ class Worker:
     async def _run(self, number: int, data: bytes) -> None:
         assert self._agent is not None  # noqa: S101 - a job comes after the agent is made
         progress: dict[str, Any] = {}
+        self._told = False
         try:
             result, progress = await self._agent.run(unpacked(data))
             for name in ("usage", "run_id", "session_id", "template_digest"):
                 setattr(result, name, None)  # the application knows these
             message: tuple[Any, ...] = ("ok", number, packed(result), progress)
         except BaseException as error:  # noqa: BLE001 - whatever an agent raises is the answer
-            progress = getattr(self._agent, "progress", progress)
+            # SystemExit, or a cancellation that nobody asked for: this process is about to end.
+            ending = not isinstance(error, Exception) and not self._told
+            progress = {**self._agent.progress, "worn": ending}
             message = ("error", number, packed(sent(error)), progress)
         self._task = None
         try:

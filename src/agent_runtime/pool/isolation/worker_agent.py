@@ -19,7 +19,7 @@ from agent_runtime.pool.isolation.remote_parts import RemoteCheckpointer, Remote
 from agent_runtime.pool.isolation.worker_run import WorkerRun
 from agent_runtime.registry import Registry
 from agent_runtime.tools import register_shipped_tools
-from agent_runtime.types import AgentContext
+from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,9 +105,9 @@ class WorkerAgent:
             durability=recipe.template.spec.runtime.durability,
             digest=recipe.template.digest,
         )
-        self.threads: set[Any] = set()
+        self.progress: dict[str, Any] = {}
 
-    async def run(self, job: Job) -> tuple[Any, dict[str, Any]]:
+    async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
         """The result of a job, without what the application knows itself, and how far the call came."""
         context = job.agent_context(_emit)
         recorder = AgentCallbackHandler(content=job.content)
@@ -118,7 +118,6 @@ class WorkerAgent:
         finally:
             current_run.reset(token)
             self.running.ended(context)
-            self.threads = run.threads
             progress = context.progress
             self.progress = {
                 "ended": progress.ended,
