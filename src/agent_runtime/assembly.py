@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ def assemble(
     middleware += _fallbacks(spec.model, registry)
     middleware += _approvals(spec.interrupt_on)
     model = registry.model(spec.model)
-    tools = [_tool(tool, registry, inputs, agent_of) for tool in spec.tools]
+    tools = _tools(spec.tools, template, registry, inputs, agent_of)
     try:
         agent = create_agent(
             model,
@@ -133,6 +133,29 @@ def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec]) -> list[Any]:
     for name, spec in interrupt_on.items():
         wanted[name] = spec if isinstance(spec, bool) else spec.model_dump(exclude_none=True)
     return [HumanInTheLoopMiddleware(interrupt_on=wanted)]
+
+
+def _tools(
+    specs: Sequence[ToolSpec],
+    template: AgentTemplate,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    agent_of: Callable[[str], AgentExecutor],
+) -> list[BaseTool]:
+    tools: list[BaseTool] = []
+    for spec in specs:
+        if spec.mcp is None:
+            tools.append(_tool(spec, registry, inputs, agent_of))
+        else:
+            found = registry.mcp(spec, template.folder)
+            tools += [gated_tool(idempotent(each) if spec.idempotent else each) for each in found]
+    names = [tool.name for tool in tools]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(
+            f"template '{template.metadata.name}': two tools are called '{twice[0]}'; `as` renames an agent's "
+            "tool, and goes before the names of an MCP server's tools"
+        )
+    return tools
 
 
 def _tool(

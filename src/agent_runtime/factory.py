@@ -13,7 +13,9 @@ from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.components import Components, is_path
 from agent_runtime.errors import ConfigurationError, TemplateError
-from agent_runtime.event_bus import EventBus
+from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.mcp.broker import McpBroker
+from agent_runtime.mcp.server import credential_scope
 from agent_runtime.models.gate import RunLimits
 from agent_runtime.models.resolve import auto_model, secret_version
 from agent_runtime.monitoring.ledger_trips import flush
@@ -66,6 +68,7 @@ class AgentFactory(Components):
         concurrency: how many calls run at once, of every agent made here.
         limits: where both are counted; in this process by default. See `open_limits`.
         metrics: counts all runs, and their layers.
+        mcp_broker: holds the sessions of MCP servers; a new one by default.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With `registry` given,
             say it there.
         max_agents: how many compiled agents are kept, least recently used first out.
@@ -90,6 +93,7 @@ class AgentFactory(Components):
         concurrency: Sequence[ConcurrencyLimit] = (),
         limits: LimitStore | None = None,
         metrics: RuntimeMetrics | None = None,
+        mcp_broker: McpBroker | None = None,
         allowed_refs: Collection[str] = (),
         max_agents: int = 256,
     ) -> None:
@@ -99,6 +103,7 @@ class AgentFactory(Components):
             raise ConfigurationError("give a session_manager or a checkpointer: the manager has its own")
         super().__init__(registry or Registry(frozenset(allowed_refs)))
         register_shipped_tools(self.registry)
+        self.mcp_broker = self.registry.mcp_broker = mcp_broker or McpBroker(on_state=self._tell_server)
         self.event_bus = event_bus or EventBus()
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
         self._checkpointer, self._max_agents = checkpointer, max_agents
@@ -130,6 +135,7 @@ class AgentFactory(Components):
 
     async def __aexit__(self, *exc: object) -> None:
         self.event_bus.close()
+        await self.mcp_broker.aclose()
         if self.session_manager is not None:
             await self.session_manager.aclose()
         if self.ledger is not None:
@@ -138,6 +144,11 @@ class AgentFactory(Components):
             finally:
                 await self.ledger.aclose()
         await self._seats.limits.aclose()
+
+    def _tell_server(self, server: str, state: str, why: str) -> None:
+        self.event_bus.publish(
+            Event("mcp.server", {"server": server, "state": state, **({"error": why} if why else {})})
+        )
 
     async def drain(self, grace_s: float = 30.0) -> int:
         """`AgentExecutor.drain` for every agent made here, at once; returns how many calls had to be cancelled."""
@@ -235,7 +246,8 @@ class AgentFactory(Components):
         if values and (used := [t.args for t in spec.tools if uses_inputs(t.args)]):
             args = repr(render_value(used, values))
         inner = tuple([self._inner_key(template, t.agent) for t in spec.tools if t.agent])
-        return (template.identity, self.registry.generation, auto, secret, args, inner)
+        servers = tuple([self.mcp_broker.key(t.mcp, template.folder) for t in spec.all_tools() if t.mcp])
+        return (template.identity, self.registry.generation, auto, secret, args, inner, servers, credential_scope.get())
 
     def _inner_key(self, template: AgentTemplate, name: str) -> tuple[Any, ...]:
         inner = self._inner(template, name)

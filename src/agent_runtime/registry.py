@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime.errors import ConfigurationError, UnknownComponent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
     from langgraph.store.base import BaseStore
 
-    from agent_runtime.template.parts_spec import McpSpec, ModelSpec
+    from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
 
 LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
     "context_editing": "ContextEditingMiddleware",
@@ -66,6 +68,8 @@ class Registry:
         self.layers: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
         self.memories: dict[str, BaseStore] = {}
+        self.mcp_broker: Any = None
+        """Holds the sessions of MCP servers; the factory's."""
 
     def put(self, table: dict[str, Any], name: str, component: Any) -> None:
         """Register under `name`, replacing what was there; agents built from now on use the new one."""
@@ -96,9 +100,14 @@ class Registry:
             raise ConfigurationError(f"cannot load the tool '{ref}': {error}") from error
         return as_tool(found, ref, args)
 
-    def mcp(self, spec: McpSpec) -> Sequence[BaseTool]:
+    def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
         """The tools of an MCP server; raises ConfigurationError where nobody holds its session."""
-        raise ConfigurationError("no MCP broker is there: make the agent by an AgentFactory")
+        if self.mcp_broker is None or spec.mcp is None:
+            raise ConfigurationError("no MCP broker is there: make the agent by an AgentFactory")
+        found: list[BaseTool] = self.mcp_broker.tools(
+            spec.mcp, folder, include=spec.include, exclude=spec.exclude, prefix=spec.as_
+        )
+        return found
 
     def adopted(self, tool: BaseTool) -> BaseTool:
         """A tool that a LangChain middleware brings, as agents made here have it."""

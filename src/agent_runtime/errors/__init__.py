@@ -28,6 +28,7 @@ AgentRuntimeError
 └── CallError                     a call failed; carries run_id, usage and cost_usd
     ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
     │   ├── ProviderError         provider_error          a model provider answered with an error
+    │   ├── McpServerFailed       mcp_server_failed       an MCP server cannot be opened, or its session ended
     │   ├── TransferFailed        transfer_failed         a value cannot go from one process to the other
     │   └── InstanceFailed        instance_failed         the process that ran the agent is gone
     │       ├── WorkerDied        worker_died             it ended by itself or by a signal
@@ -76,6 +77,7 @@ from agent_runtime.errors.calls import (
     CallError,
     CallTimeout,
     LimitExceeded,
+    McpServerFailed,
     PriceUnknown,
     ProviderError,
     RateLimited,
@@ -130,6 +132,7 @@ __all__ = [
     "KeyInUrl",
     "KeyNotFound",
     "LimitExceeded",
+    "McpServerFailed",
     "MissingExtra",
     "NotPortable",
     "NotRecorded",

@@ -46,6 +46,16 @@ class ProviderError(AgentFailed):
         super().__init__(message)
 
 
+class McpServerFailed(AgentFailed):
+    """An MCP server cannot be opened, or its session ended during a call; `server` names it."""
+
+    code = "mcp_server_failed"
+
+    def __init__(self, server: str, why: str) -> None:
+        self.server = server
+        super().__init__(f"the MCP server '{server}' failed: {why}")
+
+
 class CallTimeout(CallError):
     """A time limit passed: `scope` says which one, `timeout_s` how long it was, in seconds."""
 

@@ -16,7 +16,8 @@ T = TypeVar("T")
 class LoopThread:
     """Runs coroutines for threads that have no event loop; started at the first use, ends with the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "agent_runtime sync calls") -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -49,6 +50,19 @@ class LoopThread:
             raise
         return tasks[0].result()
 
+    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await `coroutine` there, from another loop; cancelling cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._started()))
+
+    def close(self) -> None:
+        """End the thread; a later use starts another one."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None and thread is not threading.current_thread():
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(5)
+            loop.close()
+
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """Iterate an async iterator from a sync caller; closing early closes it too."""
 
@@ -71,9 +85,7 @@ class LoopThread:
         with self._lock:
             if self._loop is None or self._thread is None or not self._thread.is_alive():  # also after a fork
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="agent_runtime sync calls", daemon=True
-                )
+                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
                 self._thread.start()
             return self._loop
 

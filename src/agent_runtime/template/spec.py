@@ -15,7 +15,15 @@ from pydantic_core import PydanticCustomError
 from agent_runtime.errors import Problem
 from agent_runtime.template.duration import Duration
 from agent_runtime.template.json_schema import has_refs, schema_problems
-from agent_runtime.template.parts_spec import AnyModel, AnyTool, FileRef, InterruptSpec, MiddlewareSpec, SubagentSpec
+from agent_runtime.template.parts_spec import (
+    AnyModel,
+    AnyTool,
+    FileRef,
+    InterruptSpec,
+    MiddlewareSpec,
+    SubagentSpec,
+    ToolSpec,
+)
 from agent_runtime.template.prompt import placeholders, strings_in
 from agent_runtime.template.runtime_spec import RuntimeSpec, Strict
 from agent_runtime.template.skills import Skill
@@ -67,6 +75,10 @@ class Spec(Strict):
     sessions: SessionsSpec = SessionsSpec()
     workflow: str | None = None
     runtime: RuntimeSpec = RuntimeSpec()
+
+    def all_tools(self) -> list[ToolSpec]:
+        """The agent's own tools, and those of its sub-agents."""
+        return [*self.tools, *(tool for each in self.subagents for tool in each.tools or ())]
 
 
 class AgentTemplate(Strict):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
 
 from agent_runtime import AgentFactory
 from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel
-from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
 
 
 def template(name: str = "worker", **spec: Any) -> AgentTemplate:

@@ -1,4 +1,4 @@
-"""Everything that a process can do wrong, beside healthy neighbours: its own call fails, in time, and nothing is left."""
+"""Everything that a process can do wrong, beside healthy neighbours: its own call fails in time, nothing is left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.agent_runtime.pool.tools_that_misbehave import Unpicklable
 
 from agent_runtime import AgentFactory
 from agent_runtime.errors import (
@@ -22,7 +23,6 @@ from agent_runtime.errors import (
 from agent_runtime.pool import AgentInstancePool, AgentTask, PoolConfig
 from agent_runtime.pool.isolation.process_tree import families, marked
 from agent_runtime.pool.isolation.worker import MARK
-from tests.agent_runtime.pool.tools_that_misbehave import Unpicklable
 
 CONFIG = {"size": 4, "stall_timeout": 2.0, "grace": 0.3, "memory_mb": 300, "output_mb": 2}
 NEIGHBOURS = 20
@@ -45,7 +45,7 @@ FAULTS: list[tuple[str, type[Exception], float]] = [
 def strays(factory: AgentFactory, pool: AgentInstancePool) -> set[int]:
     """What instances that have ended left behind: in their sessions, below them, or with their mark."""
     told = [event.data for event in factory.event_bus.retained() if event.type == "pool.instance"]
-    living = {id for id, worker in pool.roster.workers.items() if worker.instance.alive}
+    living = {key for key, worker in pool.roster.workers.items() if worker.instance.alive}
     ended = {data["instance_id"]: data["pid"] for data in told if data["instance_id"] not in living and "pid" in data}
     below = families(ended.values())
     return set().union(*below.values()) | marked(MARK, ended)
@@ -66,12 +66,13 @@ async def test_a_fault_hurts_nobody_else(
 ) -> None:
     async with make_factory() as factory, AgentInstancePool(factory, PoolConfig.parse(CONFIG)) as pool:
         _ = [await pool.create_instance("worker") for _ in range(3)]
+
         async def victim() -> tuple[Any, float]:
             began = time.monotonic()
             timeout_s = 2.0 if error is CallTimeout else 30.0
             try:
                 return await pool.run(AgentTask("worker", question, timeout_s=timeout_s)), time.monotonic() - began
-            except Exception as raised:
+            except Exception as raised:  # noqa: BLE001 - what it is, is looked at below
                 return raised, time.monotonic() - began
 
         async def neighbour(n: int) -> str:

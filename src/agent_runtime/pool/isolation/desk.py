@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.registry import Registry
     from agent_runtime.template import AgentTemplate
-    from agent_runtime.template.parts_spec import McpSpec, ModelSpec
+    from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
 
 MAX_BOUND = 32
 
@@ -64,11 +64,11 @@ class Desk:
         self.models.append(model)
         return ModelCard.of(len(self.models) - 1, model)
 
-    def describe_mcp(self, spec: McpSpec) -> list[ToolCard]:
+    def describe_mcp(self, spec: ToolSpec) -> list[ToolCard]:
         """The cards of an MCP server's tools."""
-        if spec not in [tool.mcp for tool in self._template.spec.tools]:
+        if spec not in self._template.spec.all_tools():
             raise ConfigurationError(f"the template '{self._template.metadata.name}' names no such MCP server")
-        found = self._registry.mcp(spec)
+        found = self._registry.mcp(spec, self._template.folder)
         first = len(self.tools)
         self.tools += found
         return [ToolCard.of(first + n, tool) for n, tool in enumerate(found)]

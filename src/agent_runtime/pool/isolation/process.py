@@ -14,8 +14,9 @@ from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.output_tail import OutputTail
 from agent_runtime.pool.isolation.guard import guard_main
-from agent_runtime.pool.isolation.link import Link, OutputReader
+from agent_runtime.pool.isolation.link import Link
 from agent_runtime.pool.isolation.process_tree import kill_family
 from agent_runtime.pool.isolation.worker import MARK, worker_main
 
@@ -84,7 +85,7 @@ class WorkerProcess:
     The end is told by the fork server, which waits for it: a grandchild that holds the pipes open changes nothing.
     """
 
-    def __init__(self, instance_id: str, process: Any, link: Link, output: OutputReader) -> None:
+    def __init__(self, instance_id: str, process: Any, link: Link, output: OutputTail) -> None:
         self.instance_id, self._process, self.link, self._output = instance_id, process, link, output
         self.pid: int = process.pid
         self.exited = asyncio.get_running_loop().create_future()
@@ -117,7 +118,7 @@ class WorkerProcess:
             write.close()
         sock = socket.socket(fileno=os.dup(here.fileno()))
         here.close()
-        output = OutputReader(os.dup(read.fileno()), on_output)
+        output = OutputTail(os.dup(read.fileno()), on_output)
         read.close()
         sock.setblocking(False)
         return cls(instance_id, process, await Link.open(sock, on_message, on_broken), output)

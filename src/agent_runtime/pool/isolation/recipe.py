@@ -100,8 +100,7 @@ def components_of(template: AgentTemplate, registry: Registry) -> dict[str, dict
 
 def _named(template: AgentTemplate) -> Iterator[tuple[str, str]]:
     spec = template.spec
-    tools = [*spec.tools, *(tool for each in spec.subagents for tool in each.tools or ())]
-    yield from (("tools", tool.use) for tool in tools if tool.use)
+    yield from (("tools", tool.use) for tool in spec.all_tools() if tool.use)
     yield from (("middleware", each.use) for each in spec.middleware if each.use not in LANGCHAIN_MIDDLEWARE)
     if spec.workflow:
         yield "workflows", spec.workflow

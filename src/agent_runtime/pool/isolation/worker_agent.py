@@ -23,12 +23,13 @@ from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
 
     from agent_runtime.orchestration.executor import AgentExecutor
-    from agent_runtime.template.parts_spec import McpSpec, ModelSpec
+    from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class WorkerRegistry(Registry):
         made: BaseChatModel = channel().call_blocking("describe_model", spec).model()
         return made
 
-    def mcp(self, spec: McpSpec) -> Sequence[BaseTool]:
+    def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
         """Stand-ins for the tools of an MCP server."""
         return [card.tool() for card in channel().call_blocking("describe_mcp", spec)]
 

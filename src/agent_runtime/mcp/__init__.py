@@ -1,0 +1,14 @@
+"""MCP servers: one process or connection for all agents that may share it, held open while somebody uses it."""
+
+from typing import TYPE_CHECKING
+
+from agent_runtime.lazy import imported_late
+
+if TYPE_CHECKING:
+    from agent_runtime.mcp.broker import McpBroker
+    from agent_runtime.mcp.server import credential_scope
+
+_HOME = {"McpBroker": "broker", "credential_scope": "server"}
+
+__all__ = ["McpBroker", "credential_scope"]
+__getattr__ = imported_late(__name__, _HOME)

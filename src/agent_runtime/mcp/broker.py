@@ -1,0 +1,173 @@
+"""McpBroker: the MCP servers of a process, each held once for all agents that may share it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import fnmatch
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.mcp.connection import Connection
+from agent_runtime.mcp.server import McpServer
+from agent_runtime.orchestration.sync import LoopThread
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    from agent_runtime.template.parts_spec import McpSpec
+
+ROUND_S = 5.0
+"""How often the broker looks after its connections."""
+PING_AFTER_S = 30.0
+
+
+class _Lease:
+    """That an agent has tools of a server: kept by those tools, gone with them."""
+
+
+class McpBroker:
+    """Holds sessions on a loop in a thread of its own, so that agents of any loop, and sync ones, share them.
+
+    Args:
+        idle_s: a connection that no agent has tools of, or that nobody called, is closed after so many seconds.
+        on_state: told a server's name, its new state (`open`, `closed`, `failed`, `tools_changed`), and why.
+
+    Methods may be called from any thread and any loop.
+    """
+
+    def __init__(self, *, idle_s: float = 900.0, on_state: Callable[[str, str, str], None] | None = None) -> None:
+        self._idle_s, self._told = idle_s, on_state
+        self._thread = LoopThread(name="agent_runtime MCP servers")
+        self._connections: dict[str, Connection] = {}
+        self._upkeep: asyncio.Task[None] | None = None
+
+    # -- what agents are made of ---------------------------------------------------------------------------
+
+    def tools(
+        self,
+        spec: McpSpec,
+        folder: Path | None,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        prefix: str | None = None,
+    ) -> list[BaseTool]:
+        """A server's tools, as a template chooses and names them. Blocks while the server is opened.
+
+        Raises McpServerFailed, MissingExtra, ConfigurationError for a choice that leaves none.
+        """
+        connection = self._connection(McpServer.of(spec, folder))
+        found = self._thread.run(connection.tools())
+        chosen = [tool for tool in found if _chosen(tool.name, include, exclude)]
+        if not chosen:
+            raise ConfigurationError(
+                f"the MCP server '{connection.server.name}' has no tool that include and exclude leave; it has "
+                f"{', '.join(sorted(tool.name for tool in found)) or 'none'}"
+            )
+        lease = _Lease()
+        connection.users += 1
+        weakref.finalize(lease, _gone, connection)
+        return [self._held(connection, tool, prefix, lease) for tool in chosen]
+
+    def key(self, spec: McpSpec, folder: Path | None) -> str:
+        """What an agent with this server's tools depends on: who may share it, its secrets, its tool list.
+
+        Blocks while the list is asked for; raises as `tools`.
+        """
+        connection = self._connection(McpServer.of(spec, folder))
+        if not connection.fresh:
+            self._thread.run(connection.tools())
+        return f"{connection.server.key}:{connection.tools_digest}"
+
+    async def prepare(self, spec: McpSpec, folder: Path | None) -> None:
+        """Open the server and ask for its tools, so that `key` and `tools` do not block; raises as `tools`."""
+        connection = self._connection(McpServer.of(spec, folder))
+        if not connection.fresh:
+            await self._thread.arun(connection.tools())
+
+    def known_key(self, spec: McpSpec, folder: Path | None) -> str | None:
+        """`key`, or None when it is not known without asking the server."""
+        connection = self._connections.get(McpServer.of(spec, folder).key)
+        return f"{connection.server.key}:{connection.tools_digest}" if connection and connection.fresh else None
+
+    def _held(self, connection: Connection, tool: BaseTool, prefix: str | None, lease: _Lease) -> BaseTool:
+        name = tool.name
+
+        async def call(**arguments: Any) -> Any:
+            _ = lease  # kept by the tool: that is what it is for
+            return await self._thread.arun(connection.call(name, arguments))
+
+        made = copy.copy(tool)
+        cast("Any", made).coroutine = call
+        made.name = f"{prefix}_{name}" if prefix else name
+        return made
+
+    def _connection(self, server: McpServer) -> Connection:
+        found = self._connections.get(server.key)
+        if found is None:
+            found = self._connections.setdefault(server.key, self._thread.run(self._made(server)))
+        return found
+
+    async def _made(self, server: McpServer) -> Connection:
+        if self._upkeep is None:
+            self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
+        return Connection(server, self._on_state)
+
+    def _on_state(self, server: McpServer, state: str, why: str) -> None:
+        if self._told is not None:
+            self._told(server.name, state, why)
+
+    # -- upkeep --------------------------------------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(min(ROUND_S, self._idle_s / 4))
+            now = time.monotonic()
+            for key, connection in list(self._connections.items()):
+                unused_s = now - connection.last_used_s
+                if connection.busy:
+                    continue
+                if unused_s > self._idle_s:
+                    await connection.close()
+                    if not connection.users:
+                        del self._connections[key]
+                elif connection.users and unused_s > PING_AFTER_S:
+                    await connection.check()
+
+    def status(self) -> list[dict[str, Any]]:
+        """The servers: name, whether a session is open, agents that have tools of it, calls under way, openings."""
+        return [
+            {"server": c.server.name, "open": c.is_open, "users": c.users, "calls": c.calls, "opened": c.opened}
+            for c in list(self._connections.values())
+        ]
+
+    async def restart(self, spec: McpSpec, folder: Path | None = None) -> None:
+        """End a server's session; the next call opens it anew."""
+        await self._thread.arun(self._connection(McpServer.of(spec, folder)).close())
+
+    async def aclose(self) -> None:
+        """Close every session, and end every server that was started."""
+        if self._upkeep is None:
+            return
+        await self._thread.arun(self._close_all())
+        self._thread.close()
+
+    async def _close_all(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+        self._connections.clear()
+
+
+def _chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    wanted = not include or any(fnmatch.fnmatchcase(name, each) for each in include)
+    return wanted and not any(fnmatch.fnmatchcase(name, each) for each in exclude)
+
+
+def _gone(connection: Connection) -> None:
+    connection.users -= 1

@@ -1,0 +1,218 @@
+"""One held session with an MCP server: opened when it is needed, again after it broke, closed when it is not used."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import AgentRuntimeError, McpServerFailed
+from agent_runtime.mcp.server import McpServer, check_folder
+from agent_runtime.output_tail import OutputTail
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+    from mcp import ClientSession
+
+FIRST_WAIT_S = 0.2
+LONGEST_WAIT_S = 30.0
+TOOLS_TTL_S = 300.0
+"""So long a tool list is taken to be right, unless the server says that it has changed."""
+
+
+class Connection:
+    """A server's session, on the broker's loop. `users` counts the agents that have tools of it.
+
+    Args:
+        server: how it is opened.
+        on_state: told `open`, `closed`, `failed` or `tools_changed`, and why.
+    """
+
+    def __init__(self, server: McpServer, on_state: Callable[[McpServer, str, str], None]) -> None:
+        self.server, self._on_state = server, on_state
+        self.users, self.calls, self.opened = 0, 0, 0
+        self.last_used_s = time.monotonic()
+        self.tools_digest, self._listed_s = "", float("-inf")
+        self._tools: dict[str, BaseTool] = {}
+        self._session: ClientSession | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._broken = asyncio.Event()
+        self._failures, self._again_s, self._error = 0, 0.0, ""
+        self._listing = asyncio.Lock()
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._lost: set[asyncio.Future[Any]] = set()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the tool list may be used as it is."""
+        return time.monotonic() - self._listed_s < TOOLS_TTL_S
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a session is held."""
+        return self._session is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being opened, or called."""
+        return bool(self.calls) or (self._ready is not None and not self._ready.done())
+
+    # -- the session ---------------------------------------------------------------------------------------
+
+    async def session(self) -> ClientSession:
+        """The session, opened if need be; raises McpServerFailed, at once while it fails again and again."""
+        self.last_used_s = time.monotonic()
+        while self._session is None:
+            if self._ready is None or self._life is None or self._life.done():
+                if (left_s := self._again_s - time.monotonic()) > 0:
+                    raise McpServerFailed(self.server.name, f"{self._error}; tried again in {left_s:.1f} s")
+                self._ready = asyncio.get_running_loop().create_future()
+                self._life = asyncio.get_running_loop().create_task(self._live(self._ready))
+            await asyncio.shield(self._ready)
+        return self._session
+
+    async def _live(self, ready: asyncio.Future[None]) -> None:
+        self._broken.clear()
+        read_fd, write_fd = os.pipe()
+        tail = OutputTail(read_fd, lambda count: None)
+        errors = os.fdopen(write_fd, "w")
+        try:
+            check_folder(self.server)
+            async with self.server.session(self._heard, self._broken, errors) as session:
+                self._session = session
+                await self._list(session)
+                self._failures, self._again_s, self._error = 0, 0.0, ""
+                self.opened, self.last_used_s = self.opened + 1, time.monotonic()
+                self._on_state(self.server, "open", "")
+                ready.set_result(None)
+                await self._broken.wait()
+        except asyncio.CancelledError:
+            self._on_state(self.server, "closed", "")
+            raise
+        except BaseException as error:  # noqa: BLE001 - the library's groups of whatever happened
+            self._failed(_root(error), tail, ready)
+        else:
+            self._failed(ConnectionError("the server ended"), tail, ready)
+        finally:
+            self._session = None
+            errors.close()
+            tail.close()
+            if not ready.done():
+                ready.cancel()
+            for call in self._under_way:  # the library leaves them waiting when a session ends
+                self._lost.add(call)
+                call.cancel()
+
+    def _failed(self, error: BaseException, output: OutputTail, ready: asyncio.Future[None]) -> None:
+        output.drain()
+        tail = output.tail
+        self._failures += 1
+        if not ready.done() or self._failures > 1:  # one that worked may be opened again at once
+            self._again_s = time.monotonic() + min(FIRST_WAIT_S * 2 ** (self._failures - 1), LONGEST_WAIT_S)
+        said = str(error) or type(error).__name__
+        self._error = f"{said}: {tail.strip()[-500:]}" if tail.strip() else said
+        self._on_state(self.server, "failed", self._error)
+        if not ready.done():
+            failed = error if isinstance(error, AgentRuntimeError) else McpServerFailed(self.server.name, self._error)
+            failed.__cause__ = None if failed is error else error
+            ready.set_exception(failed)
+            ready.exception()  # nobody may be waiting any more
+
+    async def close(self) -> None:
+        """End the session, and the server if it is a program."""
+        life, self._life = self._life, None
+        if life is not None and not life.done():
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+
+    async def check(self) -> None:
+        """Ask an open session whether it is alive; one that is not will be opened again."""
+        if self._session is not None:
+            try:
+                async with asyncio.timeout(min(self.server.timeout_s, 10.0)):
+                    await self._session.send_ping()
+            except Exception:  # noqa: BLE001 - whatever it is, the session does not answer
+                self._broken.set()
+
+    # -- tools ---------------------------------------------------------------------------------------------
+
+    async def tools(self) -> list[BaseTool]:
+        """The server's tools as the adapter makes them; asked for again when the list is no longer fresh."""
+        session = await self.session()
+        async with self._listing:
+            if not self.fresh:
+                await self._list(session)
+        return list(self._tools.values())
+
+    async def _list(self, session: ClientSession) -> None:
+        from langchain_mcp_adapters.tools import load_mcp_tools
+
+        began_s = time.monotonic()
+        async with asyncio.timeout(self.server.timeout_s):
+            found = await load_mcp_tools(session)
+        self._tools = {tool.name: tool for tool in found}
+        content = [[tool.name, tool.description, tool.args_schema] for tool in found]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        if self.tools_digest and digest != self.tools_digest:
+            self._on_state(self.server, "tools_changed", "")
+        self.tools_digest, self._listed_s = digest, began_s
+
+    async def _heard(self, message: Any) -> None:
+        from mcp.types import ServerNotification, ToolListChangedNotification
+
+        if isinstance(message, ServerNotification) and isinstance(message.root, ToolListChangedNotification):
+            self._listed_s = float("-inf")
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call a tool; content and artifact as the adapter makes them. Raises McpServerFailed, ToolException."""
+        await self.session()
+        tool: Any = self._tools.get(name)
+        if tool is None:
+            raise McpServerFailed(self.server.name, f"it has no tool '{name}' any more")
+        self.calls += 1
+        call = asyncio.ensure_future(tool.coroutine(**arguments))
+        self._under_way.add(call)
+        try:
+            async with asyncio.timeout(self.server.timeout_s) as scope:
+                return await call
+        except asyncio.CancelledError as error:
+            if call in self._lost:
+                raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
+            raise
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            message = f"'{name}' did not answer within {self.server.timeout_s:g} s"
+            raise McpServerFailed(self.server.name, message) from error
+        except Exception as error:
+            if _is_lost(error):
+                self._broken.set()
+                raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
+            raise
+        finally:
+            self._under_way.discard(call)
+            self._lost.discard(call)
+            self.calls -= 1
+            self.last_used_s = time.monotonic()
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error says that the session is gone, not that a tool failed."""
+    from anyio import BrokenResourceError, ClosedResourceError
+    from mcp import McpError
+    from mcp.types import CONNECTION_CLOSED
+
+    if isinstance(error, McpError):
+        return error.error.code == CONNECTION_CLOSED
+    return isinstance(error, BrokenResourceError | ClosedResourceError | ConnectionError)
+
+
+def _root(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

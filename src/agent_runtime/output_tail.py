@@ -1,0 +1,64 @@
+"""What a child process writes to its output: counted, and the last of it kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+
+TAIL_BYTES = 8_192
+
+
+class OutputTail:
+    """Reads the end of a pipe on the current loop.
+
+    Args:
+        fd: the descriptor; it is closed at its end, or by `close`.
+        on_bytes: told how many bytes came.
+    """
+
+    def __init__(self, fd: int, on_bytes: Callable[[int], None]) -> None:
+        self._fd, self._on_bytes = fd, on_bytes
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        os.set_blocking(fd, False)
+        asyncio.get_running_loop().add_reader(fd, self._readable)
+
+    @property
+    def tail(self) -> str:
+        """The last of it."""
+        return b"".join(self._kept)[-TAIL_BYTES:].decode(errors="replace")
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fd, 65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._kept.append(data[-TAIL_BYTES:])
+        self._kept_bytes += min(len(data), TAIL_BYTES)
+        while self._kept_bytes - len(self._kept[0]) >= TAIL_BYTES:
+            self._kept_bytes -= len(self._kept.popleft())
+        self._on_bytes(len(data))
+
+    def drain(self) -> None:
+        """Read what is there now."""
+        for _ in range(64):
+            if self._fd < 0:
+                return
+            before = self._kept_bytes
+            self._readable()
+            if self._fd < 0 or self._kept_bytes == before:
+                return
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
