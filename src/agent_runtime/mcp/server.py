@@ -83,10 +83,7 @@ async def _program(
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
-    # Exceptions of the transport come in on the same stream as messages.
-    into, out = anyio.create_memory_object_stream[Any](0)
-
-    async def forward(source: Any) -> None:
+    async def forward(source: Any, into: Any) -> None:
         """The library tells nobody that a server has ended: the end of its messages does."""
         try:
             async with into:
@@ -99,7 +96,8 @@ async def _program(
 
     transport = stdio_client(StdioServerParameters(**connection), errors)
     async with transport as (read, write), anyio.create_task_group() as group:
-        group.start_soon(forward, read)
+        into, out = anyio.create_memory_object_stream[Any](0)
+        group.start_soon(forward, read, into)
         async with out, ClientSession(out, write, message_handler=notice) as session:
             await session.initialize()
             yield session
