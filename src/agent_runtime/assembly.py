@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool
 from langgraph.pregel import Pregel
 
-from agent_runtime.errors import CallError, ConfigurationError, InputInvalid, Problem, close_matches
-from agent_runtime.models.run import current_run
+from agent_runtime.errors import ConfigurationError, Problem, close_matches
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
-from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, ToolSpec
-from agent_runtime.template.prompt import placeholders, render_value
-from agent_runtime.tools.effects import idempotent
+from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
+from agent_runtime.template.prompt import placeholders
+from agent_runtime.template.skills import with_skills
+from agent_runtime.toolbox import toolbox
 from agent_runtime.tools.gated_tool import gated_tool
-from agent_runtime.types import AgentContext
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template import AgentTemplate
+    from agent_runtime.template.spec import Spec
 
 
 REWRITING_HOOKS = (
@@ -47,13 +48,16 @@ def unknown_names(
             code = "unknown_tool" if kind == "tool" else "template_invalid"
             found.append(template.problem(path, f"unknown {kind} '{name}': {close_matches(name, known)}", code))
 
-    for i, tool in enumerate(spec.tools):
-        check(f"spec.tools.{i}.use" if tool.use else "", "tool", tool.use, registry.tools)
-        check(f"spec.tools.{i}.ref" if tool.ref else "", "tool", tool.ref, registry.allowed_refs)
-        check(f"spec.tools.{i}.agent" if tool.agent else "", "template", tool.agent, {*template.agents, *templates})
-    for i, middleware in enumerate(spec.middleware):
-        known = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
-        check(f"spec.middleware.{i}.use", "middleware", middleware.use, known)
+    parts: list[tuple[str, Spec | SubagentSpec]] = [("spec", spec)]
+    parts += [(f"spec.subagents.{n}", each) for n, each in enumerate(spec.subagents)]
+    for at, part in parts:
+        for i, tool in enumerate(part.tools or ()):
+            check(f"{at}.tools.{i}.use", "tool", tool.use, registry.tools)
+            check(f"{at}.tools.{i}.ref", "tool", tool.ref, registry.allowed_refs)
+            check(f"{at}.tools.{i}.agent", "template", tool.agent, {*template.agents, *templates})
+        for i, middleware in enumerate(part.middleware):
+            known = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
+            check(f"{at}.middleware.{i}.use", "middleware", middleware.use, known)
     for i, name in enumerate(spec.runtime.pipeline or ()):
         check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
     check("spec.memory", "memory", spec.memory, registry.memories)
@@ -92,16 +96,17 @@ def assemble(
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
     per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
     middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
-    middleware += [_with_gated_tools(_middleware(m, registry), registry) for m in spec.middleware]
+    middleware_of = partial(_gated_middleware, registry=registry)
+    middleware += [middleware_of(each) for each in spec.middleware]
     middleware += _fallbacks(spec.model, registry)
     middleware += _approvals(spec.interrupt_on)
     model = registry.model(spec.model)
-    tools = _tools(spec.tools, template, registry, inputs, agent_of)
+    tools = toolbox(template, registry, inputs, agent_of, middleware_of)
     try:
         agent = create_agent(
             model,
             tools,
-            system_prompt=None if per_run_prompt else prompt,
+            system_prompt=None if per_run_prompt else with_skills(prompt or "", template.skills) or None,
             middleware=middleware,
             response_format=_response_format(template),
             checkpointer=checkpointer,
@@ -110,9 +115,10 @@ def assemble(
         )
     except (AssertionError, ValueError, TypeError, NotImplementedError) as error:  # LangChain's own checks
         raise ConfigurationError(f"template '{template.metadata.name}' cannot be built: {error}") from error
+    inside = [m for each in spec.subagents for m in each.middleware]
     return Assembled(
         agent,
-        gated=not any(m.use in registry.middleware for m in spec.middleware),
+        gated=not any(m.use in registry.middleware for m in [*spec.middleware, *inside]),
         hold_text=any(_rewrites(m, registry) for m in spec.middleware),
         needs_session=bool(spec.interrupt_on) or any(m.use == "human_in_the_loop" for m in spec.middleware),
     )
@@ -133,73 +139,6 @@ def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec]) -> list[Any]:
     for name, spec in interrupt_on.items():
         wanted[name] = spec if isinstance(spec, bool) else spec.model_dump(exclude_none=True)
     return [HumanInTheLoopMiddleware(interrupt_on=wanted)]
-
-
-def _tools(
-    specs: Sequence[ToolSpec],
-    template: AgentTemplate,
-    registry: Registry,
-    inputs: Mapping[str, Any],
-    agent_of: Callable[[str], AgentExecutor],
-) -> list[BaseTool]:
-    tools: list[BaseTool] = []
-    for spec in specs:
-        if spec.mcp is None:
-            tools.append(_tool(spec, registry, inputs, agent_of))
-        else:
-            found = registry.mcp(spec, template.folder)
-            tools += [gated_tool(idempotent(each) if spec.idempotent else each) for each in found]
-    names = [tool.name for tool in tools]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigurationError(
-            f"template '{template.metadata.name}': two tools are called '{twice[0]}'; `as` renames an agent's "
-            "tool, and goes before the names of an MCP server's tools"
-        )
-    return tools
-
-
-def _tool(
-    spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
-) -> BaseTool:
-    if spec.use is not None and not spec.args and not spec.idempotent:
-        if spec.use not in registry.ready_tools:
-            registry.ready_tools[spec.use] = gated_tool(registry.tool(spec.use, {}))
-        return registry.ready_tools[spec.use]
-    args = render_value(spec.args, inputs)
-    if spec.use is not None:
-        made = registry.tool(spec.use, args)
-    elif spec.ref is not None:
-        made = registry.ref(spec.ref, args)
-    else:
-        made = agent_tool(agent_of(spec.agent or ""), spec.as_)
-    return gated_tool(idempotent(made) if spec.idempotent else made)
-
-
-def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:
-    """An agent as a tool of another: its calls go through its own onion and count towards the run around it.
-
-    What the inner agent raises as a CallError reaches the outer model as an error message of the tool.
-    """
-
-    async def ask(request: str) -> str:
-        try:
-            return (await executor.execute(_inner_call(request))).output
-        except (CallError, InputInvalid) as error:
-            raise ToolException(f"{error.code}: {error}") from error
-
-    return StructuredTool.from_function(
-        coroutine=ask,
-        name=name or executor.name or "agent",
-        description=description or executor.description or f"Ask the agent '{executor.name}'.",
-        handle_tool_error=True,
-    )
-
-
-def _inner_call(request: str) -> AgentContext:
-    run = current_run.get()
-    if run is None:
-        return AgentContext(request)
-    return AgentContext(request, deadline=run.context.deadline)
 
 
 def _response_format(template: AgentTemplate) -> Any:
@@ -251,8 +190,9 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
         raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
 
 
-def _with_gated_tools(middleware: Any, registry: Registry) -> Any:
-    """What a middleware brings is counted, limited and recorded as the template's own tools are."""
+def _gated_middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
+    """A middleware whose own tools are counted, limited and recorded as the template's are."""
+    middleware = _middleware(spec, registry)
     tools = [each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)]
     if not tools:
         return middleware

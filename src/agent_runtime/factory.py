@@ -105,6 +105,7 @@ class AgentFactory(Components):
         register_shipped_tools(self.registry)
         self.mcp_broker = self.registry.mcp_broker = mcp_broker or McpBroker(on_state=self._tell_server)
         self.event_bus = event_bus or EventBus()
+        self.registry.providers.tell(self.event_bus)
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
         self._checkpointer, self._max_agents = checkpointer, max_agents
         self.session_manager, self.ledger, self._prices = session_manager, ledger, prices
@@ -243,9 +244,9 @@ class AgentFactory(Components):
         auto = auto_model()[0] if spec.model is not None and spec.model.id == "auto" else ""
         secret = "" if spec.model is None else secret_version(spec.model.api_key)
         args = ""
-        if values and (used := [t.args for t in spec.tools if uses_inputs(t.args)]):
+        if values and (used := [t.args for t in spec.all_tools() if uses_inputs(t.args)]):
             args = repr(render_value(used, values))
-        inner = tuple([self._inner_key(template, t.agent) for t in spec.tools if t.agent])
+        inner = tuple([self._inner_key(template, t.agent) for t in spec.all_tools() if t.agent])
         servers = tuple([self.mcp_broker.key(t.mcp, template.folder) for t in spec.all_tools() if t.mcp])
         return (template.identity, self.registry.generation, auto, secret, args, inner, servers, credential_scope.get())
 

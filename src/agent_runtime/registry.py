@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError, UnknownComponent
+from agent_runtime.models.provider_limiter import PROVIDERS, ProviderLimiter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,7 @@ class Registry:
         self.layers: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
         self.memories: dict[str, BaseStore] = {}
+        self.providers: ProviderLimiter = PROVIDERS
         self.mcp_broker: Any = None
         """Holds the sessions of MCP servers; the factory's."""
 
@@ -79,9 +81,15 @@ class Registry:
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """The gated chat model that a template asks for. Raises as `build_model`."""
-        from agent_runtime.models.resolve import build_model
+        from agent_runtime.models.request import ACCOUNT
+        from agent_runtime.models.resolve import build_model, secret_version
 
-        return build_model(spec, self.models)
+        model = build_model(spec, self.models)
+        provider = str(model._get_ls_params().get("ls_provider") or "unknown")
+        account = self.providers.account(provider, spec.base_url or "", secret_version(spec.api_key))
+        account.allow(spec.limits.max_in_flight, spec.limits.overload_codes)
+        model.__dict__[ACCOUNT] = account
+        return model
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool registered as `name`; raises UnknownComponent, or ConfigurationError when `args` do not fit it."""

@@ -13,6 +13,7 @@ from agent_runtime.monitoring.ledger import NOTHING
 from agent_runtime.monitoring.prices import PRICES, PriceTable
 
 if TYPE_CHECKING:
+    from agent_runtime.models.provider_limiter import Place
     from agent_runtime.models.run import Run
     from agent_runtime.monitoring.holds import Draw
 
@@ -64,25 +65,37 @@ class ModelGate:
     def open(self, request: ModelRequest) -> ModelCall:
         """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent.
 
-        Blocks for the ledger when the call has a budget.
+        Blocks for a place at the provider, and for the ledger when the call has a budget.
         """
-        if (worst := self._worst(request)) is None:
-            return self._admitted(request, None)
+        place = None if request.account is None else request.account.enter()
         try:
-            draw = request.run.purse.draw(*worst.range())  # type: ignore[union-attr]  # there is one: it has limits
-        except CallError as error:
-            raise request.run.owner_of(error).refuse(error) from error.__cause__
-        return self._capped(request, worst, draw)
+            if (worst := self._worst(request)) is None:
+                return self._admitted(request, None, place)
+            try:
+                draw = request.run.purse.draw(*worst.range())  # type: ignore[union-attr]  # there is one: it has limits
+            except CallError as error:
+                raise request.run.owner_of(error).refuse(error) from error.__cause__
+            return self._capped(request, worst, draw, place)
+        except BaseException:
+            if place is not None:
+                place.leave()
+            raise
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
         """`open` for async callers."""
-        if (worst := self._worst(request)) is None:
-            return self._admitted(request, None)
+        place = None if request.account is None else await request.account.aenter()
         try:
-            draw = await request.run.purse.adraw(*worst.range())  # type: ignore[union-attr]
-        except CallError as error:
-            raise request.run.owner_of(error).refuse(error) from error.__cause__
-        return self._capped(request, worst, draw)
+            if (worst := self._worst(request)) is None:
+                return self._admitted(request, None, place)
+            try:
+                draw = await request.run.purse.adraw(*worst.range())  # type: ignore[union-attr]
+            except CallError as error:
+                raise request.run.owner_of(error).refuse(error) from error.__cause__
+            return self._capped(request, worst, draw, place)
+        except BaseException:
+            if place is not None:
+                place.leave()
+            raise
 
     def _worst(self, request: ModelRequest) -> Quote | None:
         """What the call may cost at most, or None when nothing limits that."""
@@ -96,13 +109,13 @@ class ModelGate:
         bound = spending.input_bound or input_bound
         return quote(request, price, bound, spending.max_output_tokens, spending.min_output_tokens)
 
-    def _capped(self, request: ModelRequest, worst: Quote, draw: Draw) -> ModelCall:
+    def _capped(self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None) -> ModelCall:
         if request.cap is not None:
             for name in (*CAPS, "max_completion_tokens"):
                 request.kwargs.pop(name, None)
             request.kwargs[request.cap] = worst.affordable_output(draw.granted)
         try:
-            return self._admitted(request, draw)
+            return self._admitted(request, draw, place)
         except BaseException:
             assert request.run.purse is not None  # noqa: S101 - it has just drawn
             request.run.purse.end(draw, NOTHING, None)
@@ -115,7 +128,7 @@ class ModelGate:
             for each in run.lineage:
                 each.gate._check(each)
 
-    def _admitted(self, request: ModelRequest, draw: Draw | None) -> ModelCall:
+    def _admitted(self, request: ModelRequest, draw: Draw | None, place: Place | None) -> ModelCall:
         run = request.run
         with LEDGER:
             run.check_refusal()
@@ -124,7 +137,7 @@ class ModelGate:
             for each in run.lineage:
                 each.context.usage.model_calls += 1
             number = run.context.usage.model_calls
-        return ModelCall(request, number, self.prices, draw)
+        return ModelCall(request, number, self.prices, draw, place)
 
     def _check(self, run: Run) -> None:
         limits, used = self.limits, run.context.usage

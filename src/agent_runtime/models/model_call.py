@@ -17,6 +17,7 @@ from agent_runtime.types import Usage
 from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
+    from agent_runtime.models.provider_limiter import Place
     from agent_runtime.models.request import ModelRequest
     from agent_runtime.monitoring.holds import Draw
     from agent_runtime.monitoring.prices import PriceTable
@@ -37,7 +38,9 @@ class ModelCall:
         "_chars",
         "_draw",
         "_first_token_s",
+        "_headers",
         "_messages",
+        "_place",
         "_prices",
         "_requested",
         "_started_s",
@@ -50,10 +53,13 @@ class ModelCall:
         "settled",
     )
 
-    def __init__(self, request: ModelRequest, number: int, prices: PriceTable, draw: Draw | None) -> None:
+    def __init__(
+        self, request: ModelRequest, number: int, prices: PriceTable, draw: Draw | None, place: Place | None = None
+    ) -> None:
         self.run, self.model, self.provider = request.run, request.model, request.provider
         self._messages, self._requested = request.messages, request.model
-        self._prices, self._draw = prices, draw
+        self._prices, self._draw, self._place = prices, draw, place
+        self._headers: dict[str, str] | None = None
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
@@ -68,6 +74,8 @@ class ModelCall:
         text = content if type(content) is str else str(message.text)
         if not self._began:
             self._began, self._first_token_s = True, time.perf_counter() - self._started_s
+        if message.response_metadata:
+            self._take_headers(message)
         self._chars += len(text) or _silent_chars(message)
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
@@ -79,11 +87,14 @@ class ModelCall:
     def end(self, message: BaseMessage | None = None) -> None:
         """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""
         if message is not None:
+            self._take_headers(message)
             self._usage = getattr(message, "usage_metadata", None)
             self._chars = len(str(message.text)) + _tool_call_chars(message)
             name = message.response_metadata.get("model_name")
             self.model = name if isinstance(name, str) and name else self.model
         answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)
+        if self._place is not None:
+            self._place.leave(headers=self._headers)
         self._settle("llm_end", {"message": answer} if self.run.recorder.content and answer is not None else {})
 
     def abort(self, error: BaseException) -> None:
@@ -93,6 +104,8 @@ class ModelCall:
         itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated.
         """
         self.run.context.progress.model_error = error
+        if self._place is not None:
+            self._place.leave(error)
         timed_out = "Timeout" in type(error).__name__  # ours, asyncio's and each SDK's own
         if not (timed_out or self._began or not isinstance(error, Exception)):
             if not self.settled and not isinstance(error, GraphBubbleUp):
@@ -101,6 +114,12 @@ class ModelCall:
                 self._record("llm_error", self._failure(error))
             return
         self._settle("llm_error", self._failure(error), whole=False)
+
+    def _take_headers(self, message: BaseMessage) -> None:
+        """Keep the provider's headers for its limits; they do not belong into a conversation."""
+        headers = message.response_metadata.pop("headers", None)
+        if isinstance(headers, dict):
+            self._headers = headers
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         said = {"message": str(error)} if self.run.recorder.content else {}

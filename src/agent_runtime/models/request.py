@@ -16,6 +16,7 @@ from agent_runtime.monitoring.ledger import MICRO, Amount
 from agent_runtime.monitoring.prices import PICO
 
 if TYPE_CHECKING:
+    from agent_runtime.models.provider_limiter import ProviderAccount
     from agent_runtime.models.run import Run
     from agent_runtime.monitoring.prices import Price
 
@@ -27,6 +28,9 @@ TOKENS_PER_IMAGE = 2_000
 CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """What models call the limit of their output."""
 
+ACCOUNT = "_agent_runtime_account"
+"""Under this name a model made here carries the account that its calls count on."""
+
 InputBound: TypeAlias = Callable[[list[BaseMessage], Mapping[str, Any]], int]
 
 
@@ -35,7 +39,7 @@ class ModelRequest:
     """A call of `model` at `provider`, LangChain's names; `kwargs` are what goes to the provider.
 
     `cap` is the name under which the output is limited, None when the model has no such setting; `max_output` what
-    the model's owner asked for.
+    the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin.
     """
 
     run: Run
@@ -45,13 +49,15 @@ class ModelRequest:
     kwargs: dict[str, Any]
     cap: str | None = None
     max_output: int | None = None
+    account: ProviderAccount | None = None
 
     @classmethod
     def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
         """The request that a model's own method was called with."""
         params = model._get_ls_params(**kwargs)
         name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
-        return cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs)
+        account = model.__dict__.get(ACCOUNT)
+        return cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs, account=account)
 
     def find_cap(self, model: BaseChatModel) -> None:
         """Look up how the model's output is limited; only for calls with a budget."""

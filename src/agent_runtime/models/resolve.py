@@ -98,7 +98,8 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
 
     if provider == "openai":
         # Left alone it asks for no usage in a stream as soon as another base_url is set.
-        params = {"stream_usage": True, **params}
+        # And its headers say how much of the account's limits is left; the gate reads them, and takes them away.
+        params = {"stream_usage": True, "include_response_headers": True, **params}
     try:
         model: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0, **params)
     except ImportError as error:

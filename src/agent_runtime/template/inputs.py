@@ -8,6 +8,7 @@ from typing import Any
 
 from agent_runtime.errors import InputInvalid, close_matches
 from agent_runtime.template.prompt import render
+from agent_runtime.template.skills import with_skills
 from agent_runtime.template.spec import AgentTemplate
 
 
@@ -50,4 +51,4 @@ def _check(template: AgentTemplate, values: dict[str, Any]) -> None:
 def rendered_prompt(template: AgentTemplate, inputs: Mapping[str, Any]) -> str | None:
     """The system prompt with its inputs filled in, or None when the template has none."""
     prompt = template.spec.system_prompt
-    return render(prompt, inputs) if isinstance(prompt, str) else None
+    return with_skills(render(prompt, inputs), template.skills) if isinstance(prompt, str) else None

@@ -18,6 +18,9 @@ RateText = Annotated[
 ]
 
 
+RetryClass = Literal["transient", "rate_limit", "server_error", "connection", "timeout", "worker"]
+
+
 class Strict(BaseModel):
     """What every part of a template is: unknown keys and values of another type are errors."""
 
@@ -46,7 +49,9 @@ class RetrySpec(Strict):
     """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
-    retry_on: list[Literal["transient", "rate_limit", "server_error", "connection", "timeout"]] = ["transient"]
+    retry_on: list[Literal["transient", "rate_limit", "server_error", "connection", "timeout", "worker"]] = [
+        "transient"
+    ]
     initial_delay: Duration = 0.5
     max_delay: Duration = 30.0
 

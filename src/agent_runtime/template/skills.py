@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,29 @@ def read_skills(source: Path) -> tuple[list[Skill], list[str]]:
     if not skills and not problems:
         problems.append(f"there is no skill in '{source.name}': each is a folder with a SKILL.md")
     return skills, problems
+
+
+def skills_section(skills: Sequence[Skill]) -> str:
+    """What the system prompt says of them: names and descriptions, the rest is read when it is needed."""
+    if not skills:
+        return ""
+    lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
+    return (
+        "\n\n## Skills\n\nThese are instructions for special kinds of work. When a task is of such a kind, read the "
+        f"skill with `read_skill` first, and follow it.\n\n{lines}"
+    )
+
+
+def with_skills(prompt: str, skills: Sequence[Skill]) -> str:
+    """The system prompt with the names and descriptions of the skills; the rest is read when it is needed."""
+    if not skills:
+        return prompt
+    lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
+    section = (
+        "## Skills\n\nThese are instructions for special kinds of work. When a task is of such a kind, read the "
+        f"skill with `read_skill` first, and follow it.\n\n{lines}"
+    )
+    return f"{prompt}\n\n{section}" if prompt else section
 
 
 def _skill_files(source: Path) -> Iterator[Path]:

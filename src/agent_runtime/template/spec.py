@@ -158,6 +158,9 @@ class AgentTemplate(Strict):
         texts = [("spec.system_prompt", prompt)] if isinstance(prompt, str) else []
         for index, tool in enumerate(self.spec.tools):
             texts += [(f"spec.tools.{index}.args", text) for text in strings_in(tool.args)]
+        for n, each in enumerate(self.spec.subagents):
+            for index, tool in enumerate(each.tools or ()):
+                texts += [(f"spec.subagents.{n}.tools.{index}.args", text) for text in strings_in(tool.args)]
         return texts
 
     @model_validator(mode="after")
@@ -176,6 +179,9 @@ class AgentTemplate(Strict):
 
     def _text_problems(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
+        for n, each in enumerate(self.spec.subagents):
+            if placeholders(each.system_prompt) != (set(), []):
+                found.append((f"spec.subagents.{n}.system_prompt", "inputs are not filled in here: say it in the task"))
         for path, text in self._texts():
             names, wrong = placeholders(text)
             found += [(path, message) for message in wrong]

@@ -34,9 +34,9 @@ from agent_runtime import (
     ToolLoop,
     gated,
 )
-from agent_runtime.assembly import agent_tool
 from agent_runtime.monitoring.prices import PRICES
 from agent_runtime.testing import ScriptedChatModel, say
+from agent_runtime.toolbox import agent_tool
 from agent_runtime.tools.gated_tool import gated_tool
 
 

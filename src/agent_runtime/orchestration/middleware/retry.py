@@ -10,7 +10,8 @@ from agent_runtime.callback_event import call_event
 from agent_runtime.chunks import Chunk
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import EventBus
-from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class, retry_after_s
+from agent_runtime.models.provider_errors import retry_after_s
+from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
@@ -25,7 +26,7 @@ class RetryMiddleware(Middleware):
     Args:
         attempts: how often a call is tried in all; `context.attempts` overrides it for one call.
         retry_on: failure classes: `rate_limit` (429), `server_error` (5xx and 408/409/425), `connection`,
-            `timeout` (idle and model_call), or `transient` for all of them.
+            `timeout` (idle and model_call), `worker` (the agent's process ended), or `transient` for all of them.
         backoff_s: upper bound of the first wait in seconds; it doubles each time, and the wait is a random
             part of it (full jitter), unless the provider says how long to wait.
         max_backoff_s: no wait is longer than this; a provider that asks for more is not waited for.

@@ -1,0 +1,65 @@
+"""What a provider's own exception says: its HTTP status, its codes, how long to wait, whichever SDK raised it."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+SERVER_ERRORS = frozenset({408, 409, 425, 500, 502, 503, 504, 529})
+OVERLOADED = frozenset({429, 500, 502, 503, 504, 529})
+"""Answers after which fewer calls should be in flight."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what caused it."""
+    # Provider packages wrap their SDK's errors: look down the causes, but not for ever.
+    current: BaseException | None = error
+    for _ in range(5):
+        if current is None:
+            return
+        yield current
+        current = current.__cause__
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that a provider answered with, or None when the failure was not an answer."""
+    for each in causes(error):
+        status = getattr(each, "status_code", None) or getattr(getattr(each, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """Seconds that the provider asked to wait (`Retry-After`, RFC 9110 10.2.3: seconds or a date), or None."""
+    for each in causes(error):
+        headers = getattr(getattr(each, "response", None), "headers", None)
+        value = headers.get("retry-after") if headers is not None else None
+        if value is None:
+            continue
+        with contextlib.suppress(ValueError):
+            return max(0.0, float(value))
+        with contextlib.suppress(ValueError):
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    return None
+
+
+def overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
+    """Whether a provider says that it is too much: by its status, or by a vendor's own code in its answer."""
+    if status_of(error) in OVERLOADED:
+        return True
+    wanted = {str(code) for code in codes}
+    return bool(wanted) and any(str(found) in wanted for each in causes(error) for found in _codes(each))
+
+
+def _codes(error: BaseException) -> Iterator[Any]:
+    body = getattr(error, "body", None)
+    for place in (getattr(error, "code", None), body):
+        if isinstance(place, Mapping):
+            inner = place.get("error")
+            yield from (place.get("code"), inner.get("code") if isinstance(inner, Mapping) else None)
+        elif place is not None:
+            yield place

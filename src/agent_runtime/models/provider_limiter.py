@@ -1,0 +1,266 @@
+"""How many calls may be in flight at a provider: never more than an account allows, fewer after an overload."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.event_bus import Event
+from agent_runtime.models.provider_errors import overloaded, retry_after_s
+
+if TYPE_CHECKING:
+    from agent_runtime.event_bus import EventBus
+
+WINDOW_S = 10.0
+"""So long without an overload, and the limit is raised by one."""
+LONGEST_BLOCK_S = 600.0
+_RESETS = (
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+)
+"""What providers say of themselves: how much is left, and when there is more."""
+
+
+class _Waiter:
+    """One call that waits for a place; `wake` is safe from any thread."""
+
+    __slots__ = ("granted", "wake")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.wake, self.granted = wake, False
+
+
+class ProviderAccount:
+    """One provider's account. Places are handed on in the order in which they were asked for.
+
+    `limit` is how many calls may be in flight now, None without one; `in_flight` how many are.
+    """
+
+    def __init__(self, name: str, told: Callable[[ProviderAccount, int | None, str], None]) -> None:
+        self.name, self._told = name, told
+        self.maximum: int | None = None
+        self.limit: int | None = None
+        self.codes: frozenset[int | str] = frozenset()
+        self.in_flight, self.peak, self.overloads = 0, 0, 0
+        self._blocked_until_s = self._changed_s = 0.0
+        self._lock = threading.Lock()
+        self._waiters: deque[_Waiter] = deque()
+
+    def allow(self, maximum: int | None, codes: Collection[int | str]) -> None:
+        """What a template says of the account; of several the lowest maximum counts, and all codes."""
+        self.codes |= frozenset(codes)
+        if maximum is not None and (self.maximum is None or maximum < self.maximum):
+            self.maximum = maximum
+            self.limit = maximum if self.limit is None else min(self.limit, maximum)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a place."""
+        return len(self._waiters)
+
+    # -- a place -------------------------------------------------------------------------------------------
+
+    async def aenter(self) -> Place:
+        """A place, after a wait if need be. Cancelling gives it up."""
+        with self._lock:
+            if not self._waiters and self._free():
+                return self._place()
+            loop, woken = asyncio.get_running_loop(), asyncio.Event()
+            waiter = _Waiter(lambda: loop.call_soon_threadsafe(woken.set))
+            self._waiters.append(waiter)
+        try:
+            while not waiter.granted:
+                woken.clear()
+                try:
+                    async with asyncio.timeout(self._block_left_s()):
+                        await woken.wait()
+                except TimeoutError:
+                    self._serve()
+        except BaseException:
+            self._give_up(waiter)
+            raise
+        return Place(self)
+
+    def enter(self) -> Place:
+        """`aenter` for sync callers; blocks."""
+        with self._lock:
+            if not self._waiters and self._free():
+                return self._place()
+            woken = threading.Event()
+            waiter = _Waiter(woken.set)
+            self._waiters.append(waiter)
+        try:
+            while not waiter.granted:
+                if not woken.wait(self._block_left_s()):
+                    self._serve()
+        except BaseException:
+            self._give_up(waiter)
+            raise
+        return Place(self)
+
+    def counted(self) -> Place:
+        """A place without a wait, for calls that cannot wait; it counts all the same."""
+        with self._lock:
+            return self._place()
+
+    def _place(self) -> Place:
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        return Place(self)
+
+    def _free(self) -> bool:
+        room = self.limit is None or self.in_flight < self.limit
+        return room and (self._blocked_until_s == 0.0 or time.monotonic() >= self._blocked_until_s)
+
+    def _block_left_s(self) -> float | None:
+        left_s = self._blocked_until_s - time.monotonic()
+        return left_s if left_s > 0 else None
+
+    def _serve(self) -> None:
+        with self._lock:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        while self._waiters and self._free():
+            waiter = self._waiters.popleft()
+            waiter.granted = True
+            self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
+            waiter.wake()
+        if self._waiters:  # the first one watches the clock while the provider asks for a pause
+            self._waiters[0].wake()
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter.granted:
+                self.in_flight -= 1
+            else:
+                self._waiters.remove(waiter)
+            self._hand_on()
+
+    # -- what comes of a call ------------------------------------------------------------------------------
+
+    def left(self, place: Place, error: BaseException | None, headers: Mapping[str, str] | None) -> None:
+        """A call has ended: its place is free, and the limit follows what the provider said."""
+        now, told = time.monotonic(), None
+        with self._lock:
+            self.in_flight -= 1
+            before = self.limit
+            if error is not None and overloaded(error, self.codes):
+                self.overloads += 1
+                if place.began_s >= self._changed_s:  # of calls that were in flight together one counts
+                    busy = self.in_flight + 1
+                    self.limit = max(1, min(busy, self.limit or busy) // 2)
+                    self._changed_s, told = now, "overload"
+                self._block(retry_after_s(error))
+            elif error is None and self.limit is not None and now - self._changed_s >= WINDOW_S:
+                if self.maximum is None or self.limit < self.maximum:
+                    self.limit, told = self.limit + 1, "clean window"
+                self._changed_s = now
+            if headers:
+                self._block(pause_s(headers))
+            self._hand_on()
+        if told is not None and self.limit != before:
+            self._told(self, before, told)
+
+    def _block(self, seconds: float | None) -> None:
+        if seconds:
+            until_s = time.monotonic() + min(seconds, LONGEST_BLOCK_S)
+            self._blocked_until_s = max(self._blocked_until_s, until_s)
+
+    def status(self) -> dict[str, Any]:
+        """The account in numbers."""
+        return {
+            "provider": self.name,
+            "limit": self.limit,
+            "in_flight": self.in_flight,
+            "waiting": len(self._waiters),
+            "overloads": self.overloads,
+            "blocked_s": round(self._block_left_s() or 0.0, 3),
+        }
+
+
+class Place:
+    """One call's place; it is left once."""
+
+    __slots__ = ("_account", "began_s")
+
+    def __init__(self, account: ProviderAccount) -> None:
+        self._account: ProviderAccount | None = account
+        self.began_s = time.monotonic()
+
+    def leave(self, error: BaseException | None = None, headers: Mapping[str, str] | None = None) -> None:
+        """The call has ended, with `error` if it failed; `headers` are the provider's answer's."""
+        account, self._account = self._account, None
+        if account is not None:
+            account.left(self, error, headers)
+
+
+class ProviderLimiter:
+    """The accounts of a process, by provider, address and key. Each change of a limit is told to the buses given."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[str, str, str], ProviderAccount] = {}
+        self._lock = threading.Lock()
+        self._buses: weakref.WeakSet[EventBus] = weakref.WeakSet()
+
+    def account(self, provider: str, base_url: str = "", key: str = "") -> ProviderAccount:
+        """The account behind `key`, which is a digest of the credential; made at its first use."""
+        place = (provider, base_url, key)
+        with self._lock:
+            if place not in self._accounts:
+                name = f"{provider}@{base_url}" if base_url else provider
+                self._accounts[place] = ProviderAccount(f"{name}#{key[:6]}" if key else name, self._changed)
+            return self._accounts[place]
+
+    def tell(self, bus: EventBus) -> None:
+        """Publish changes there."""
+        self._buses.add(bus)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every account."""
+        return [account.status() for account in list(self._accounts.values())]
+
+    def _changed(self, account: ProviderAccount, before: int | None, why: str) -> None:
+        data = {"provider": account.name, "limit": account.limit, "why": why, **({"before": before} if before else {})}
+        for bus in list(self._buses):
+            bus.publish(Event("provider.limit", data))
+
+
+PROVIDERS = ProviderLimiter()
+"""One for the process: an account is the same, whichever factory, pool or batch calls it."""
+
+
+def pause_s(headers: Mapping[str, str]) -> float | None:
+    """How long the provider's headers say to wait because nothing is left, in seconds; None when something is."""
+    pauses = [
+        _reset_s(headers.get(reset))
+        for remaining, reset in _RESETS
+        if (left := headers.get(remaining)) is not None and left.strip() == "0"
+    ]
+    return max((each for each in pauses if each is not None), default=None)
+
+
+def _reset_s(text: str | None) -> float | None:
+    """`6m0s`, `20ms`, `1.5` or a moment (RFC 3339) as seconds from now."""
+    if not text:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    if re.fullmatch(r"(\d+(\.\d+)?(ms|[dhms]))+", text):
+        return sum(float(n) * units[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[dhms])", text))
+    from datetime import datetime
+
+    try:
+        return max(0.0, datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,147 @@
+"""The tools of a template's agent: registered ones, other agents, MCP servers', sub-agents and skills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from langchain.agents import create_agent
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+
+from agent_runtime.errors import CallError, ConfigurationError, InputInvalid
+from agent_runtime.models.run import current_run
+from agent_runtime.orchestration.subagents import task_tool
+from agent_runtime.registry import Registry
+from agent_runtime.template.parts_spec import MiddlewareSpec, SubagentSpec, ToolSpec
+from agent_runtime.template.prompt import render_value
+from agent_runtime.tools.effects import idempotent
+from agent_runtime.tools.gated_tool import gated_tool
+from agent_runtime.tools.skill_reader import skill_reader
+from agent_runtime.types import AgentContext
+
+if TYPE_CHECKING:
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.template import AgentTemplate
+    from agent_runtime.template.spec import Spec
+
+
+def toolbox(
+    template: AgentTemplate,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    agent_of: Callable[[str], AgentExecutor],
+    middleware_of: Callable[[MiddlewareSpec], Any],
+) -> list[BaseTool]:
+    """All tools of a template's agent, gated.
+
+    `inputs` fill their arguments, `agent_of` gives the executor behind an `agent:` tool, `middleware_of` makes what
+    sub-agents name. Raises ConfigurationError for what does not fit, McpServerFailed.
+    """
+    spec = template.spec
+    inner = partial(_tools, template=template, registry=registry, inputs=inputs, agent_of=agent_of)
+    tools = inner(spec.tools)
+    subagents = {each.name: _subagent(each, spec, tools, inner, registry, middleware_of) for each in spec.subagents}
+    if subagents:
+        tools = [*tools, gated_tool(task_tool(spec.subagents, subagents))]
+    if template.skills:
+        tools = [*tools, gated_tool(idempotent(skill_reader(template.skills)))]
+    _check_names(template, tools)
+    return tools
+
+
+def _tools(
+    specs: Sequence[ToolSpec],
+    template: AgentTemplate,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    agent_of: Callable[[str], AgentExecutor],
+) -> list[BaseTool]:
+    tools: list[BaseTool] = []
+    for spec in specs:
+        if spec.mcp is None:
+            tools.append(_tool(spec, registry, inputs, agent_of))
+        else:
+            found = registry.mcp(spec, template.folder)
+            tools += [gated_tool(idempotent(each) if spec.idempotent else each) for each in found]
+    return tools
+
+
+def _check_names(template: AgentTemplate, tools: Sequence[BaseTool]) -> None:
+    names = [tool.name for tool in tools]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(
+            f"template '{template.metadata.name}': two tools are called '{twice[0]}'; `as` renames an agent's tool, "
+            "and goes before the names of an MCP server's tools"
+        )
+
+
+def _subagent(
+    each: SubagentSpec,
+    spec: Spec,
+    tools: Sequence[BaseTool],
+    inner: Callable[[Sequence[ToolSpec]], list[BaseTool]],
+    registry: Registry,
+    middleware_of: Callable[[MiddlewareSpec], Any],
+) -> Any:
+    """The graph of a sub-agent. It is part of this agent's run, and saves nothing of its own."""
+    own = list(tools) if each.tools is None else inner(each.tools)
+    if awaited := sorted({tool.name for tool in own} & {name for name, wanted in spec.interrupt_on.items() if wanted}):
+        raise ConfigurationError(
+            f"the sub-agent '{each.name}' would use '{awaited[0]}', which waits for a person: a sub-agent cannot wait; "
+            "give it `tools` without it"
+        )
+    model = each.model or spec.model
+    assert model is not None  # noqa: S101 - the template's own check
+    return create_agent(
+        registry.model(model),
+        own,
+        system_prompt=each.system_prompt,
+        middleware=[middleware_of(m) for m in each.middleware],
+        checkpointer=False,
+        name=each.name,
+    )
+
+
+def _tool(
+    spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
+) -> BaseTool:
+    if spec.use is not None and not spec.args and not spec.idempotent:
+        if spec.use not in registry.ready_tools:
+            registry.ready_tools[spec.use] = gated_tool(registry.tool(spec.use, {}))
+        return registry.ready_tools[spec.use]
+    args = render_value(spec.args, inputs)
+    if spec.use is not None:
+        made = registry.tool(spec.use, args)
+    elif spec.ref is not None:
+        made = registry.ref(spec.ref, args)
+    else:
+        made = agent_tool(agent_of(spec.agent or ""), spec.as_)
+    return gated_tool(idempotent(made) if spec.idempotent else made)
+
+
+def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:
+    """An agent as a tool of another: its calls go through its own onion and count towards the run around it.
+
+    What the inner agent raises as a CallError reaches the outer model as an error message of the tool.
+    """
+
+    async def ask(request: str) -> str:
+        try:
+            return (await executor.execute(_inner_call(request))).output
+        except (CallError, InputInvalid) as error:
+            raise ToolException(f"{error.code}: {error}") from error
+
+    return StructuredTool.from_function(
+        coroutine=ask,
+        name=name or executor.name or "agent",
+        description=description or executor.description or f"Ask the agent '{executor.name}'.",
+        handle_tool_error=True,
+    )
+
+
+def _inner_call(request: str) -> AgentContext:
+    run = current_run.get()
+    if run is None:
+        return AgentContext(request)
+    return AgentContext(request, deadline=run.context.deadline)

@@ -1,0 +1,41 @@
+"""The tool by which an agent reads its skills: what a skill says in full is read when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+
+from agent_runtime.template.skills import MAX_FILE_BYTES, Skill
+
+
+def skill_reader(skills: Sequence[Skill]) -> BaseTool:
+    """The tool `read_skill` for these skills; it reads nothing outside their folders."""
+    folders = {skill.name: skill.folder for skill in skills}
+
+    def read_skill(
+        name: Annotated[str, "The skill."],
+        path: Annotated[str, "A file of its folder."] = "SKILL.md",
+    ) -> str:
+        if name not in folders:
+            raise ToolException(f"there is no skill '{name}'; there are: {', '.join(folders)}")
+        folder = folders[name].resolve()
+        file = (folder / path).resolve()
+        if not file.is_relative_to(folder) or not file.is_file():
+            there = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
+            raise ToolException(f"the skill '{name}' has no file '{path}'; it has: {', '.join(there[:50])}")
+        data = file.read_bytes()[: MAX_FILE_BYTES + 1]
+        if len(data) > MAX_FILE_BYTES:
+            raise ToolException(f"'{path}' is larger than {MAX_FILE_BYTES} bytes")
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise ToolException(f"'{path}' is no text") from None
+
+    return StructuredTool.from_function(
+        func=read_skill,
+        name="read_skill",
+        description="Read a skill's instructions, or another file of its folder, before doing what it is for.",
+        handle_tool_error=True,
+    )
