@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ class Assembled:
     gated: bool
     hold_text: bool
     needs_session: bool = False
+    tools: Sequence[BaseTool] = ()
 
 
 def assemble(
@@ -121,6 +122,7 @@ def assemble(
         gated=not any(m.use in registry.middleware for m in [*spec.middleware, *inside]),
         hold_text=any(_rewrites(m, registry) for m in spec.middleware),
         needs_session=bool(spec.interrupt_on) or any(m.use == "human_in_the_loop" for m in spec.middleware),
+        tools=tools,
     )
 
 

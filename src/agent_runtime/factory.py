@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from agent_runtime.agent_keys import AgentKeys
 from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.components import Components, is_path
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.mcp.broker import McpBroker
-from agent_runtime.mcp.server import credential_scope
 from agent_runtime.models.gate import RunLimits
-from agent_runtime.models.resolve import auto_model, secret_version
 from agent_runtime.monitoring.ledger_trips import flush
 from agent_runtime.monitoring.limit_store import LimitStore
 from agent_runtime.monitoring.prices import PRICES
@@ -27,9 +26,8 @@ from agent_runtime.orchestration.middleware import DEFAULT_ORDER, Middleware, Se
 from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.pipeline import Seats, build_layers
 from agent_runtime.registry import Registry
-from agent_runtime.template import AgentTemplate, rendered_prompt, resolve_inputs
+from agent_runtime.template import AgentTemplate, rendered_prompt
 from agent_runtime.template.overrides import overridden
-from agent_runtime.template.prompt import render_value, uses_inputs
 from agent_runtime.tools import register_shipped_tools
 
 if TYPE_CHECKING:
@@ -129,7 +127,7 @@ class AgentFactory(Components):
             session_manager.agent_of = self.agent_of
             session_manager.bus = session_manager.bus or self.event_bus
         self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
-        self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
+        self.keys = AgentKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
 
     async def __aenter__(self) -> Self:
         return self
@@ -181,7 +179,7 @@ class AgentFactory(Components):
         ref = {"template": source, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
         if overrides:
             template = overridden(template, overrides)
-        values, key = self._values(template, inputs), self.agent_key(template, inputs)
+        values, key = self.keys.values(template, inputs), self.keys.of(template, inputs)
         with self._lock:
             built = self._built.get(key)
             if built is None:
@@ -230,46 +228,20 @@ class AgentFactory(Components):
 
     # -- building ------------------------------------------------------------------------------------------
 
-    def _values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-        if inputs or not template.inputs:
-            return resolve_inputs(template, inputs)
-        if template.identity not in self._defaults:
-            if len(self._defaults) >= self._max_agents:
-                self._defaults.clear()
-            self._defaults[template.identity] = resolve_inputs(template, None)
-        return self._defaults[template.identity]
-
-    def _key(self, template: AgentTemplate, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        spec = template.spec
-        auto = auto_model()[0] if spec.model is not None and spec.model.id == "auto" else ""
-        secret = "" if spec.model is None else secret_version(spec.model.api_key)
-        args = ""
-        if values and (used := [t.args for t in spec.all_tools() if uses_inputs(t.args)]):
-            args = repr(render_value(used, values))
-        inner = tuple([self._inner_key(template, t.agent) for t in spec.all_tools() if t.agent])
-        servers = tuple([self.mcp_broker.key(t.mcp, template.folder) for t in spec.all_tools() if t.mcp])
-        return (template.identity, self.registry.generation, auto, secret, args, inner, servers, credential_scope.get())
-
-    def _inner_key(self, template: AgentTemplate, name: str) -> tuple[Any, ...]:
-        inner = self._inner(template, name)
-        return self._key(inner, self._values(inner, None))
-
-    def _inner(self, template: AgentTemplate, name: str) -> AgentTemplate:
-        return template.agents.get(name) or self.get_template(name)
-
     def inner_agent(self, template: AgentTemplate, name: str) -> AgentExecutor:
         """The executor behind an `agent:` tool of a template."""
-        return self.create_agent(self._inner(template, name))
+        return self.create_agent(self.keys.inner(template, name))
 
-    def agent_key(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
-        """What a built agent depends on: another key is another agent. Raises InputInvalid, ConfigurationError."""
-        values = self._values(template, inputs)
-        try:
-            return self._key(template, values)
-        except RecursionError:
-            raise ConfigurationError(
-                f"template '{template.metadata.name}': its agents call each other in a circle"
-            ) from None
+    def build_agent(
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, **overrides: Any
+    ) -> AgentExecutor:
+        """`create_agent`, built anew and not kept here: for who keeps agents in another way."""
+        ref = {"template": template.metadata.name, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
+        if overrides:
+            template = overridden(template, overrides)
+        values = self.keys.values(template, inputs)
+        built = self._build(template, values)
+        return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
 
     def _build(self, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
         self.check_template(template)
@@ -292,6 +264,7 @@ class AgentFactory(Components):
             gated=built.gated,
             hold_text=built.hold_text,
             needs_session=built.needs_session,
+            tools=built.tools,
             durability=runtime.durability,
             digest=template.digest,
             on_layer=self._seats.metrics,

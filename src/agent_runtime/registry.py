@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,8 @@ class Registry:
         self.allowed_refs = allowed_refs
         self.generation = 0
         self.tools: dict[str, Any] = {}
-        self.ready_tools: dict[str, BaseTool] = {}
-        """Tools without arguments, converted and gated once: a function's schema is most of what an agent costs."""
+        self.ready_tools: dict[str, tuple[Any, BaseTool]] = {}
+        """Tools without arguments, converted and gated once for their code: a schema is most of what an agent costs."""
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
         self.keeps_answer: set[str] = set()
@@ -107,6 +108,22 @@ class Registry:
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(f"cannot load the tool '{ref}': {error}") from error
         return as_tool(found, ref, args)
+
+    def code_of(self, spec: ToolSpec) -> Any:
+        """What a tool's behaviour is made of: the object itself and its code; two with the same are the same."""
+        if spec.use is not None:
+            found = self.tools.get(spec.use)
+        elif spec.ref is not None and spec.ref in self.allowed_refs:
+            module, _, attribute = spec.ref.partition(":")
+            found = getattr(sys.modules.get(module), attribute, None)
+        else:
+            return None
+        inner = getattr(found, "func", None) or getattr(found, "coroutine", None) or found
+        code = getattr(inner, "__code__", None)
+        if code is None:
+            kind = inner if isinstance(inner, type) else type(inner)
+            code = tuple([each.__code__ for each in vars(kind).values() if inspect.isfunction(each)])
+        return id(found), code
 
     def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
         """The tools of an MCP server; raises ConfigurationError where nobody holds its session."""

@@ -107,9 +107,11 @@ def _tool(
     spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
 ) -> BaseTool:
     if spec.use is not None and not spec.args and not spec.idempotent:
-        if spec.use not in registry.ready_tools:
-            registry.ready_tools[spec.use] = gated_tool(registry.tool(spec.use, {}))
-        return registry.ready_tools[spec.use]
+        code, (known, ready) = registry.code_of(spec), registry.ready_tools.get(spec.use, (None, None))
+        if ready is None or known != code:
+            ready = gated_tool(registry.tool(spec.use, {}))
+            registry.ready_tools[spec.use] = (code, ready)
+        return ready
     args = render_value(spec.args, inputs)
     if spec.use is not None:
         made = registry.tool(spec.use, args)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from agent_runtime.template.parts_spec import McpSpec
 
+McpKey = Callable[["McpSpec", "Path | None"], str]
 ROUND_S = 5.0
 """How often the broker looks after its connections."""
 PING_AFTER_S = 30.0
@@ -90,10 +91,12 @@ class McpBroker:
         if not connection.fresh:
             await self._thread.arun(connection.tools())
 
-    def known_key(self, spec: McpSpec, folder: Path | None) -> str | None:
-        """`key`, or None when it is not known without asking the server."""
+    def known_key(self, spec: McpSpec, folder: Path | None) -> tuple[str | None, bool]:
+        """`key` without asking the server, None when it must be asked; and whether the list it stands for is old."""
         connection = self._connections.get(McpServer.of(spec, folder).key)
-        return f"{connection.server.key}:{connection.tools_digest}" if connection and connection.fresh else None
+        if connection is None or not connection.tools_digest or connection.outdated:
+            return None, False
+        return f"{connection.server.key}:{connection.tools_digest}", not connection.fresh
 
     def _held(self, connection: Connection, tool: BaseTool, prefix: str | None, lease: _Lease) -> BaseTool:
         name = tool.name
@@ -162,6 +165,19 @@ class McpBroker:
             self._upkeep.cancel()
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
         self._connections.clear()
+
+
+class KnownKeys:
+    """Gathers `known_key` of several servers: `unknown` and `aged` say whether one must be asked, or is old."""
+
+    def __init__(self, broker: McpBroker) -> None:
+        self._broker, self.unknown, self.aged = broker, False, False
+
+    def key(self, spec: McpSpec, folder: Path | None) -> str:
+        """A server's key, empty when it is not known."""
+        found, aged = self._broker.known_key(spec, folder)
+        self.unknown, self.aged = self.unknown or found is None, self.aged or aged
+        return found or ""
 
 
 def _chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

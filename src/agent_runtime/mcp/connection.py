@@ -37,6 +37,8 @@ class Connection:
         self.users, self.calls, self.opened = 0, 0, 0
         self.last_used_s = time.monotonic()
         self.tools_digest, self._listed_s = "", float("-inf")
+        self.outdated = False
+        """The server has said that its tools are others now."""
         self._tools: dict[str, BaseTool] = {}
         self._session: ClientSession | None = None
         self._life: asyncio.Task[None] | None = None
@@ -50,7 +52,7 @@ class Connection:
     @property
     def fresh(self) -> bool:
         """Whether the tool list may be used as it is."""
-        return time.monotonic() - self._listed_s < TOOLS_TTL_S
+        return not self.outdated and time.monotonic() - self._listed_s < TOOLS_TTL_S
 
     @property
     def is_open(self) -> bool:
@@ -152,7 +154,7 @@ class Connection:
     async def _list(self, session: ClientSession) -> None:
         from langchain_mcp_adapters.tools import load_mcp_tools
 
-        began_s = time.monotonic()
+        began_s, self.outdated = time.monotonic(), False
         async with asyncio.timeout(self.server.timeout_s):
             found = await load_mcp_tools(session)
         self._tools = {tool.name: tool for tool in found}
@@ -166,7 +168,7 @@ class Connection:
         from mcp.types import ServerNotification, ToolListChangedNotification
 
         if isinstance(message, ServerNotification) and isinstance(message.root, ToolListChangedNotification):
-            self._listed_s = float("-inf")
+            self.outdated = True
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Call a tool; content and artifact as the adapter makes them. Raises McpServerFailed, ToolException."""

@@ -39,6 +39,7 @@ from agent_runtime.types import AgentContext, AgentResult, Handler, Principal
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
+    from langchain_core.tools import BaseTool
 
 
 class AgentExecutor(AgentRunnable):
@@ -59,6 +60,7 @@ class AgentExecutor(AgentRunnable):
         gated: the factory's word that every model of the agent reports to the gate by itself.
         hold_text: emit messages whole, when nothing inside can change them any more.
         needs_session: the agent interrupts to ask a person, so a call without a session is refused.
+        tools: the agent's, for who shows them.
         durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
         ref: how to make this agent again, kept in the records of its sessions.
         digest: the template's.
@@ -81,6 +83,7 @@ class AgentExecutor(AgentRunnable):
         gated: bool = False,
         hold_text: bool = False,
         needs_session: bool = False,
+        tools: Sequence[BaseTool] = (),
         durability: Durability = "sync",
         digest: str | None = None,
         ref: Mapping[str, Any] | None = None,
@@ -104,7 +107,7 @@ class AgentExecutor(AgentRunnable):
             digest=digest,
         )
         self._core = Core(bare, gate, self.callback_handler, digest=digest)
-        self.agent, self.template_digest, self.ref = agent, digest, ref
+        self.agent, self.template_digest, self.ref, self.tools = agent, digest, ref, tuple(tools)
         self._run_timeout_s = timeouts.run_s
         self._on_layer = on_layer
         self._handler: Handler = compose(self.pipeline, self._core, on_layer)

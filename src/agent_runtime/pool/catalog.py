@@ -60,7 +60,7 @@ class Catalog:
         """The version that is valid now; raises what making it raises."""
         source, inputs, overrides = self._said.get(agent, (agent, None, {}))
         template = self._files.get(source)
-        key = (*self._factory.agent_key(template, inputs), repr(overrides))
+        key = (*self._factory.keys.of(template, inputs), repr(overrides))
         known = self._versions.get(agent)
         if known is None or known.key != key:
             known = self._versions[agent] = self._made(agent, template, inputs, overrides, key)

@@ -21,6 +21,7 @@ from agent_runtime.template.parts_spec import (
     FileRef,
     InterruptSpec,
     MiddlewareSpec,
+    ModelSpec,
     SubagentSpec,
     ToolSpec,
 )
@@ -79,6 +80,10 @@ class Spec(Strict):
     def all_tools(self) -> list[ToolSpec]:
         """The agent's own tools, and those of its sub-agents."""
         return [*self.tools, *(tool for each in self.subagents for tool in each.tools or ())]
+
+    def all_models(self) -> list[ModelSpec]:
+        """The agent's own model, and those of its sub-agents."""
+        return [each for each in (self.model, *(each.model for each in self.subagents)) if each is not None]
 
 
 class AgentTemplate(Strict):

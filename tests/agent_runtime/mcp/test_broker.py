@@ -93,7 +93,7 @@ async def test_another_secret_is_another_server(broker: McpBroker, monkeypatch: 
     monkeypatch.setenv("THE_KEY", "dummy-two")
     after = await tools_of(broker, spec)
     assert await called(after, "variable", name="KEY") == "dummy-two"
-    assert broker.known_key(spec, None) is not None
+    assert broker.known_key(spec, None)[0] is not None
 
 
 async def test_a_crash_fails_its_own_call_and_harms_no_other_server(broker: McpBroker) -> None:
@@ -156,12 +156,12 @@ async def test_a_list_that_changed_is_asked_for_again(broker: McpBroker) -> None
     before = broker.known_key(SPEC, None)
     await called(tools, "learn", name="dance")
     for _ in range(50):
-        if broker.known_key(SPEC, None) is None:
+        if broker.known_key(SPEC, None)[0] is None:
             break
         await asyncio.sleep(0.02)
-    assert broker.known_key(SPEC, None) is None  # told: it is not right any more
+    assert broker.known_key(SPEC, None)[0] is None  # told: it is not right any more
     assert await called(await tools_of(broker), "dance") == "I am dance"
-    assert broker.known_key(SPEC, None) not in (before, None)
+    assert broker.known_key(SPEC, None)[0] not in (before[0], None)
 
 
 async def test_include_exclude_and_a_prefix_choose_and_name_tools(broker: McpBroker) -> None:

@@ -78,6 +78,14 @@ async def misbehave(argument: str) -> str:
     return _DEEDS[argument]()
 
 
+async def remember(argument: str) -> str:
+    """Keep something in the long-term memory."""
+    from langgraph.config import get_store
+
+    await get_store().aput(("facts",), "colour", {"is": argument})
+    return "kept"
+
+
 def hog(argument: str) -> str:
     """Busy in a thread for ever."""
     while True:
@@ -134,5 +142,5 @@ _DEEDS = {
 
 TOOLS = {
     "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact, "misbehave": misbehave,
-    "hog": hog,
+    "hog": hog, "remember": remember,
 }  # fmt: skip

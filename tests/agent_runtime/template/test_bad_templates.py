@@ -110,7 +110,7 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     (
         "two kinds of tool",
         whole(rest="  tools: [{use: a, agent: b}]\n"),
-        "exactly one of use, ref and agent",
+        "exactly one of use, ref, agent and mcp",
         "{use: a",
     ),
     ("as without agent", whole(rest="  tools: [{use: csv_top, as: b}]\n"), "'as' names an agent tool", "{use: csv"),

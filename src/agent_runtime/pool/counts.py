@@ -1,0 +1,25 @@
+"""What a warm pool has done, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class PoolCounts:
+    """`hits` and `misses` of its callers, builds, their failures and seconds, and what it dropped and why."""
+
+    hits: int = 0
+    misses: int = 0
+    builds: int = 0
+    failures: int = 0
+    refreshes: int = 0
+    evictions: int = 0
+    expired: int = 0
+    outdated: int = 0
+    build_seconds: float = 0.0
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of callers who found their agent ready; 0 before the first one."""
+        return self.hits / (self.hits + self.misses) if self.hits + self.misses else 0.0

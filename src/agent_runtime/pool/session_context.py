@@ -1,0 +1,127 @@
+"""AgentSessionContext: an agent with everything built, for one key of a pool."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, Self
+
+from agent_runtime.errors import InputInvalid
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.template import AgentTemplate
+
+_SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, CodeType, threading.Thread)
+MAX_OBJECTS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """For whom a context is: `tenant`, `project`, `mode`; its text is `{tenant}:{project}:{mode}`."""
+
+    tenant: str
+    project: str = "default"
+    mode: str = "default"
+
+    def __post_init__(self) -> None:
+        for name in ("tenant", "project", "mode"):
+            value = getattr(self, name)
+            if not value or ":" in value or len(value) > 128 or not value.isprintable():
+                raise InputInvalid(f"a {name} has 1 to 128 printable characters and no ':'", name)
+
+    @classmethod
+    def parse(cls, key: str | SessionKey) -> SessionKey:
+        """The key of its text; raises InputInvalid."""
+        if isinstance(key, SessionKey):
+            return key
+        parts = key.split(":")
+        if len(parts) != 3:
+            raise InputInvalid(f"a key is tenant:project:mode, not '{key[:100]}'", "key")
+        return cls(*parts)
+
+    @property
+    def scope(self) -> str:
+        """Whose credentials its agents use: MCP programs are not shared beyond it."""
+        return f"{self.tenant}:{self.project}"
+
+    def __str__(self) -> str:
+        return f"{self.tenant}:{self.project}:{self.mode}"
+
+
+@dataclass(slots=True, eq=False)
+class AgentSessionContext:
+    """What is warm: `agent` is ready to be called, by any number of callers at once.
+
+    `tools` are its tools with their schemas converted, `fingerprint` what it was built from, `build_s` how long that
+    took in seconds, `size_bytes` about what it keeps in memory. While it is entered (`with context:`) it is not
+    evicted; a context that was evicted or is outdated works on for who has it.
+    """
+
+    key: SessionKey
+    template: AgentTemplate
+    agent: AgentExecutor
+    tools: Sequence[BaseTool]
+    fingerprint: tuple[Any, ...]
+    build_s: float
+    size_bytes: int
+    built_s: float = field(default_factory=time.monotonic)
+    last_used_s: float = field(default_factory=time.monotonic)
+    uses: int = 0
+    pins: int = 0
+
+    @property
+    def subagents(self) -> list[str]:
+        """The agents that it can hand tasks to."""
+        return [each.name for each in self.template.spec.subagents]
+
+    @property
+    def mcp_servers(self) -> list[str]:
+        """The MCP servers whose tools it has: their commands or addresses."""
+        return [
+            str(tool.mcp.command or tool.mcp.url) for tool in self.template.spec.all_tools() if tool.mcp is not None
+        ]
+
+    def __enter__(self) -> Self:
+        self.pins += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.pins -= 1
+        self.last_used_s = time.monotonic()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What can be shown of it, JSON-ready."""
+        now = time.monotonic()
+        return {
+            "key": str(self.key),
+            "template": self.template.metadata.name,
+            "digest": self.template.digest,
+            "uses": self.uses,
+            "pins": self.pins,
+            "age_s": round(now - self.built_s, 3),
+            "idle_s": round(now - self.last_used_s, 3),
+            "build_s": round(self.build_s, 4),
+            "size_bytes": self.size_bytes,
+        }
+
+
+def size_of(root: Any, known: Sequence[Any]) -> int:
+    """About how many bytes an object keeps that nothing in `known` keeps; code and classes are not counted."""
+    seen = {id(each) for each in known}
+    queue, total = [root], 0
+    while queue and len(seen) < MAX_OBJECTS:
+        each = queue.pop()
+        if id(each) in seen or isinstance(each, _SHARED):
+            continue
+        seen.add(id(each))
+        total += sys.getsizeof(each, 0)
+        queue.extend(gc.get_referents(each))
+    return total

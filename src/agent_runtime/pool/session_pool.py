@@ -1,0 +1,296 @@
+"""AgentSessionPool: agents that are built before the call comes, and never served when they are no longer right."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Self
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.event_bus import Event
+from agent_runtime.mcp.server import credential_scope
+from agent_runtime.pool.counts import PoolCounts
+from agent_runtime.pool.session_context import AgentSessionContext, SessionKey, size_of
+from agent_runtime.pool.template_files import TemplateFiles
+
+if TYPE_CHECKING:
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.template import AgentTemplate
+
+ROUND_S = 30.0
+"""How often contexts that nobody used are looked for, at least."""
+
+
+class AgentSessionPool:
+    """Warm agents, by key.
+
+    A context is served only while its fingerprint is what the template, the code of its tools, the tool lists of its
+    MCP servers and its secrets give now. One build serves all who wait for it; a build that fails is raised to them and
+    forgotten. What is merely old is served, and built anew behind.
+
+    Args:
+        factory: makes the agents.
+        ttl_s: a context that nobody used for so many seconds is dropped.
+        max_age_s: one that was built so long ago is built anew, behind the callers' backs; None for never.
+        max_contexts: how many are kept; those used longest ago go first. Contexts in use stay.
+        max_memory_mb: how much they may keep together, about.
+        builders: how many are built at the same time.
+
+    Methods may be used from any loop. `async with` starts the clean-up and ends it.
+    """
+
+    def __init__(
+        self,
+        factory: AgentFactory,
+        *,
+        ttl_s: float = 1800.0,
+        max_age_s: float | None = None,
+        max_contexts: int = 256,
+        max_memory_mb: float = 512.0,
+        builders: int = 4,
+    ) -> None:
+        if ttl_s <= 0 or max_contexts < 1 or max_memory_mb <= 0 or builders < 1:
+            raise ConfigurationError("ttl_s, max_contexts, max_memory_mb and builders must be positive")
+        self.factory, self._ttl_s, self._max_age_s = factory, ttl_s, max_age_s
+        self._max_contexts, self._max_bytes = max_contexts, max_memory_mb * 2**20
+        self._files = TemplateFiles(factory)
+        self._lock = RLock()
+        self._contexts: OrderedDict[SessionKey, AgentSessionContext] = OrderedDict()
+        self._building: dict[tuple[SessionKey, tuple[Any, ...]], Future[AgentSessionContext]] = {}
+        self._builders = ThreadPoolExecutor(builders, thread_name_prefix="agent_runtime build")
+        self._upkeep: asyncio.Task[None] | None = None
+        self.counts = PoolCounts()
+
+    async def __aenter__(self) -> Self:
+        self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._upkeep
+        await asyncio.to_thread(self._builders.shutdown, cancel_futures=True)
+        self.invalidate()
+
+    # -- getting one ---------------------------------------------------------------------------------------
+
+    async def get_or_create(
+        self,
+        key: str | SessionKey,
+        template: str | Path | AgentTemplate,
+        inputs: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> AgentSessionContext:
+        """The context of `key`, built if it is not there or not right any more.
+
+        Raises InputInvalid for a key or inputs, and whatever building raises. Cancelling does not stop a build that
+        others wait for too.
+        """
+        place = SessionKey.parse(key)
+        token = credential_scope.set(place.scope)
+        try:
+            found = self._files.get(template)
+            fingerprint, aged = self._fingerprint(found, inputs, overrides)
+            if fingerprint is not None and (context := self._kept(place, fingerprint)) is not None:
+                self.counts.hits += 1
+                if aged or self._is_old(context):
+                    self._refresh(place, found, inputs, overrides)
+                return context
+            self.counts.misses += 1
+            building = self._begin(place, found, inputs, overrides, fingerprint)
+        finally:
+            credential_scope.reset(token)
+        return await asyncio.shield(asyncio.wrap_future(building))
+
+    @asynccontextmanager
+    async def acquire(
+        self,
+        key: str | SessionKey,
+        template: str | Path | AgentTemplate,
+        inputs: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> AsyncIterator[AgentSessionContext]:
+        """`get_or_create`, and the context is not evicted until the block ends."""
+        with await self.get_or_create(key, template, inputs, **overrides) as context:
+            yield context
+
+    def invalidate(self, key: str | SessionKey | None = None, *, template: str | None = None) -> int:
+        """Drop the context of a key, those of a template's name, or all; returns how many.
+
+        Builds under way are finished for those who wait, and not kept.
+        """
+        place = None if key is None else SessionKey.parse(key)
+        with self._lock:
+            doomed = [
+                context
+                for context in self._contexts.values()
+                if place in (None, context.key) and template in (None, context.template.metadata.name)
+            ]
+            for context in doomed:
+                del self._contexts[context.key]
+            for waiting in [w for w in self._building if place in (None, w[0])]:
+                del self._building[waiting]
+        for context in doomed:
+            self._tell(context.key, "dropped", "invalidated")
+        return len(doomed)
+
+    def _kept(self, place: SessionKey, fingerprint: tuple[Any, ...]) -> AgentSessionContext | None:
+        with self._lock:
+            context = self._contexts.get(place)
+            if context is None:
+                return None
+            now = time.monotonic()
+            if context.fingerprint != fingerprint or (now - context.last_used_s > self._ttl_s and not context.pins):
+                del self._contexts[place]
+                outdated = context.fingerprint != fingerprint
+            else:
+                self._contexts.move_to_end(place)
+                context.last_used_s, context.uses = now, context.uses + 1
+                return context
+        self._count_drop(place, outdated=outdated)
+        return None
+
+    def _count_drop(self, place: SessionKey, *, outdated: bool) -> None:
+        if outdated:
+            self.counts.outdated += 1
+        else:
+            self.counts.expired += 1
+        self._tell(place, "dropped", "outdated" if outdated else "expired")
+
+    def _fingerprint(
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None, overrides: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...] | None, bool]:
+        """What the agent is built from, and whether that is an old answer; None where a server must be asked."""
+        key, aged = self.factory.keys.known(template, inputs)
+        if key is None:
+            return None, False
+        return (key, repr(inputs), repr(overrides)), aged
+
+    def _is_old(self, context: AgentSessionContext) -> bool:
+        return self._max_age_s is not None and time.monotonic() - context.built_s > self._max_age_s
+
+    # -- building ------------------------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        place: SessionKey,
+        template: AgentTemplate,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+        fingerprint: tuple[Any, ...] | None,
+    ) -> Future[AgentSessionContext]:
+        wanted = (place, fingerprint or (template.identity, repr(inputs), repr(overrides)))
+        with self._lock:
+            building = self._building.get(wanted)
+            if building is None:
+                run = contextvars.copy_context().run  # the scope of the credentials goes with it
+                building = self._builders.submit(run, self._build, wanted, template, inputs, overrides)
+                self._building[wanted] = building
+        return building
+
+    def _build(
+        self,
+        wanted: tuple[SessionKey, tuple[Any, ...]],
+        template: AgentTemplate,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+    ) -> AgentSessionContext:
+        place, began = wanted[0], time.perf_counter()
+        try:
+            # Taken before the build: what changes meanwhile makes the context outdated, not wrong.
+            fingerprint = (self.factory.keys.of(template, inputs), repr(inputs), repr(overrides))
+            agent = self.factory.build_agent(template, inputs, **overrides)
+            took_s = time.perf_counter() - began
+            size = size_of(agent.agent, [self.factory, self.factory.registry, template])
+            context = AgentSessionContext(place, template, agent, agent.tools, fingerprint, took_s, size)
+        except BaseException as error:
+            with self._lock:
+                self._building.pop(wanted, None)
+                self.counts.failures += 1
+            self._tell(place, "failed", type(error).__name__)
+            raise
+        with self._lock:
+            self.counts.builds += 1
+            self.counts.build_seconds += took_s
+            if self._building.pop(wanted, None) is not None:  # else it was invalidated meanwhile
+                self._contexts[place] = context
+                self._contexts.move_to_end(place)
+            evicted = self._evict()
+        self._tell(place, "built", "", took_s)
+        for each in evicted:
+            self._tell(each, "dropped", "evicted")
+        return context
+
+    def _refresh(
+        self, place: SessionKey, template: AgentTemplate, inputs: Mapping[str, Any] | None, overrides: Mapping[str, Any]
+    ) -> None:
+        """Build anew what is old; who has the old one keeps it, and callers get it until the new one is there."""
+        with self._lock:
+            if any(waiting[0] == place for waiting in self._building):
+                return
+            self.counts.refreshes += 1
+        self._begin(place, template, inputs, overrides, None)
+
+    def _evict(self) -> list[SessionKey]:
+        evicted: list[SessionKey] = []
+        total = sum(context.size_bytes for context in self._contexts.values())
+        for place, context in list(self._contexts.items())[:-1]:  # the newest stays, however large
+            if len(self._contexts) <= self._max_contexts and total <= self._max_bytes:
+                break
+            if not context.pins:
+                del self._contexts[place]
+                total -= context.size_bytes
+                evicted.append(place)
+        self.counts.evictions += len(evicted)
+        return evicted
+
+    # -- upkeep --------------------------------------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(min(ROUND_S, self._ttl_s / 2))
+            self.expire()
+
+    def expire(self) -> int:
+        """Drop what nobody has used for the time to live; returns how many."""
+        now = time.monotonic()
+        with self._lock:
+            old = [c.key for c in self._contexts.values() if not c.pins and now - c.last_used_s > self._ttl_s]
+            for place in old:
+                del self._contexts[place]
+        for place in old:
+            self._count_drop(place, outdated=False)
+        return len(old)
+
+    def contexts(self) -> list[AgentSessionContext]:
+        """Those that are kept, the one used longest ago first."""
+        with self._lock:
+            return list(self._contexts.values())
+
+    def status(self) -> dict[str, Any]:
+        """The pool in numbers, and its contexts, JSON-ready."""
+        contexts = self.contexts()
+        return {
+            **asdict(self.counts),
+            "hit_rate": round(self.counts.hit_rate, 4),
+            "size": len(contexts),
+            "size_bytes": sum(context.size_bytes for context in contexts),
+            "contexts": [context.to_dict() for context in contexts],
+        }
+
+    def _tell(self, place: SessionKey, what: str, why: str, build_s: float | None = None) -> None:
+        data: dict[str, Any] = {"key": str(place), "what": what}
+        if why:
+            data["why"] = why
+        if build_s is not None:
+            data["build_s"] = build_s
+        self.factory.event_bus.publish(Event("pool.context", data, tenant=place.tenant))
