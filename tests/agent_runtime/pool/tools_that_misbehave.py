@@ -86,6 +86,22 @@ async def remember(argument: str) -> str:
     return "kept"
 
 
+def child(argument: str) -> str:
+    """Start a process that stays, in a session of its own."""
+    program = "import os, time; os.setsid(); time.sleep(600)"
+    return str(subprocess.Popen([sys.executable, "-c", program]).pid)
+
+
+def register(registry: Any) -> None:
+    """What a pool's `setup` names."""
+
+    def local(argument: str) -> str:
+        """Answer."""
+        return f"registered {argument}"
+
+    registry.put(registry.tools, "local", local)
+
+
 def hog(argument: str) -> str:
     """Busy in a thread for ever."""
     while True:
@@ -142,5 +158,5 @@ _DEEDS = {
 
 TOOLS = {
     "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact, "misbehave": misbehave,
-    "hog": hog, "remember": remember,
+    "hog": hog, "child": child, "remember": remember,
 }  # fmt: skip

@@ -115,7 +115,12 @@ class JobRun:
             self._run.threads.add(("worker", number))
         if kind == "ok":
             result: AgentResult = unpacked(data)
-            return replace(result, usage=context.usage, run_id=context.run_id, session_id=context.session_id)
+            own = {
+                "run_id": context.run_id,
+                "session_id": context.session_id,
+                "template_digest": context.template_digest,
+            }
+            return replace(result, usage=context.usage, **own)
         error = received(unpacked(data), self._service.kept)
         if isinstance(error, Exception):
             raise error

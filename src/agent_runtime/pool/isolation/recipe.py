@@ -79,7 +79,7 @@ def recipe_of(
         agent,
         plain,
         values,
-        components_of(template, registry),
+        components_of(template, registry, has_setup=bool(setup)),
         registry.allowed_refs,
         frozenset(registry.keeps_answer),
         Place(module, name) if setup else None,
@@ -89,12 +89,22 @@ def recipe_of(
     )
 
 
-def components_of(template: AgentTemplate, registry: Registry) -> dict[str, dict[str, Place | bytes]]:
-    """The registered components that a template names; raises NotPortable for one that cannot travel."""
+def components_of(
+    template: AgentTemplate, registry: Registry, *, has_setup: bool
+) -> dict[str, dict[str, Place | bytes]]:
+    """The registered components that a template names.
+
+    Raises NotPortable for one that cannot travel, unless there is a setup function that may register it over there.
+    """
     found: dict[str, dict[str, Place | bytes]] = {}
     for table, name in _named(template):
-        if name in getattr(registry, table):
+        if name not in getattr(registry, table):
+            continue
+        try:
             found.setdefault(table, {})[name] = portable(getattr(registry, table)[name], f"{table}: '{name}'")
+        except NotPortable:
+            if not has_setup:
+                raise
     return found
 
 

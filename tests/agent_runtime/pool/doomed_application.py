@@ -1,0 +1,34 @@
+"""An application with a pool, which is killed: prints the processes below it, then waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.agent_runtime.pool.conftest import template
+from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
+
+from agent_runtime import AgentFactory
+from agent_runtime.pool import AgentInstancePool, AgentTask
+from agent_runtime.testing import ScriptedChatModel
+
+
+async def main() -> None:
+    factory = AgentFactory()
+    factory.register_model("scripted", lambda **_: ScriptedChatModel(script=script))
+    for name, tool in TOOLS.items():
+        factory.register_tool(name, tool)
+    factory.register_template(template())
+    async with AgentInstancePool(factory) as pool:
+        made = [await pool.create_instance("worker") for _ in range(4)]
+        child = (await pool.submit_task(made[0], AgentTask("worker", "child x"))).output.rpartition(" ")[2]
+        pids = [pool.get_instance_status(each).pid for each in made]
+        pool.submit_task(made[1], AgentTask("worker", "hog x"))  # busy in a thread
+        pool.submit_task(made[2], AgentTask("worker", "misbehave loop"))  # busy in its event loop
+        pool.submit_task(made[3], AgentTask("worker", "misbehave stop"))  # stopped
+        await asyncio.sleep(0.5)
+        print(*pids, child, flush=True)  # noqa: T201
+        await asyncio.sleep(600)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
