@@ -6,10 +6,11 @@ import asyncio
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from agent_runtime.errors import AgentRuntimeError, MissingExtra, Problem, TemplateError
+from agent_runtime.errors import AgentRuntimeError, Problem, TemplateError
 from agent_runtime.event_bus import Event
+from agent_runtime.pool.template_files import Stamp, stamp_of
 from agent_runtime.template import AgentTemplate, load_template
 
 if TYPE_CHECKING:
@@ -25,43 +26,51 @@ class TemplateWatch:
     then on. A broken one changes nothing: the version before goes on serving, a `template.rejected` event and
     `problems` say what is wrong. A template whose file is gone is no longer registered.
 
-    `async with` loads everything and watches; it raises TemplateError for files that are broken then, MissingExtra.
+    It looks at the files twice a second (at their stamps, see `TemplateFiles`), which works on every file system.
+    `async with` loads everything and watches; it raises TemplateError for files that are broken then.
     """
 
-    def __init__(self, factory: AgentFactory, folder: str | Path) -> None:
-        self._factory, self.folder = factory, Path(folder)
+    def __init__(self, factory: AgentFactory, folder: str | Path, *, interval_s: float = 0.5) -> None:
+        self._factory, self.folder, self._interval_s = factory, Path(folder), interval_s
         self._names: dict[Path, str] = {}
         self._digests: dict[Path, str] = {}
         self.problems: dict[str, list[str]] = {}
         """What is wrong with files that are broken now, by file name."""
         self._task: asyncio.Task[None] | None = None
-        self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        try:
-            import watchfiles
-        except ImportError as error:
-            raise MissingExtra("watching template folders", "langchain-agent-runtime[watch]") from error
+        seen = self._stamp()
         self.reload()
         if self.problems:
             raise TemplateError([Problem(each, file=file) for file, found in self.problems.items() for each in found])
-        changes = watchfiles.awatch(self.folder, stop_event=self._stop, debounce=200, step=20)
-        self._task = asyncio.get_running_loop().create_task(self._watch(changes))
+        self._task = asyncio.get_running_loop().create_task(self._watch(seen))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._stop.set()
         if self._task is not None:
+            self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _watch(self, changes: Any) -> None:
-        async for _ in changes:
-            await asyncio.to_thread(self.reload)
+    async def _watch(self, seen: Stamp) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            now = await asyncio.to_thread(self._stamp)
+            if now != seen:  # looked at before it is read: what is written meanwhile is seen the next time
+                seen = now
+                await asyncio.to_thread(self.reload)
+
+    def _files(self) -> list[Path]:
+        return sorted(each for each in self.folder.iterdir() if each.suffix in (".yaml", ".yml") and each.is_file())
+
+    def _stamp(self) -> Stamp:
+        """How the folder's templates, and the files that they are made of, are now."""
+        read = {file for name in self._names.values() for file in self._factory.get_template(name).files}
+        return stamp_of(tuple(sorted({*self._files(), *read})))
 
     def reload(self) -> None:
         """Load every template of the folder, and take over those that are right and have changed."""
-        files = sorted(each for each in self.folder.iterdir() if each.suffix in (".yaml", ".yml") and each.is_file())
+        files = self._files()
         for gone in [path for path in self._names if path not in files]:
             with suppress(AgentRuntimeError):
                 self._factory.unregister_template(self._names[gone])

@@ -1,0 +1,238 @@
+"""Warm agents: one build for all who wait, never an outdated one, never another tenant's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.agent_runtime.pool.conftest import template
+
+from agent_runtime import AgentFactory
+from agent_runtime.errors import ConfigurationError, InputInvalid, McpServerFailed, TemplateError
+from agent_runtime.pool import AgentSessionPool, SessionKey, TemplateWatch
+from agent_runtime.testing import ScriptedChatModel, say
+
+PROGRAM = str(Path(__file__).parents[1] / "mcp" / "server_program.py")
+KEY = "acme:web:chat"
+
+YAML = """\
+apiVersion: agent-runtime/v1
+kind: AgentTemplate
+metadata: {name: filed}
+spec:
+  model: "offline:"
+  system_prompt: {file: prompt.md}
+"""
+
+
+@pytest.fixture
+def slow_builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every build takes a moment, and is noted; a name in `fails` lets builds of it fail."""
+    built: list[str] = []
+    original = AgentFactory.build_agent
+
+    def build(self: AgentFactory, wanted: Any, *args: Any, **kwargs: Any) -> Any:
+        built.append(wanted.metadata.name)
+        time.sleep(0.05)
+        if "fails" in wanted.metadata.labels:
+            raise ConfigurationError("as told")
+        return original(self, wanted, *args, **kwargs)
+
+    monkeypatch.setattr(AgentFactory, "build_agent", build)
+    return built
+
+
+async def test_a_hundred_first_callers_build_once(make_factory: Callable[..., Any], slow_builds: list[str]) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory) as pool:
+        found = await asyncio.gather(*(pool.get_or_create(KEY, "worker") for _ in range(100)))
+        assert slow_builds == ["worker"]
+        assert len({id(context) for context in found}) == 1
+        assert (pool.counts.builds, pool.counts.misses) == (1, 100)
+        assert (await found[0].agent.execute("say hi")).output == "hi"
+        assert [tool.name for tool in found[0].tools][:2] == ["echo", "pid"]
+
+
+async def test_a_failed_build_fails_those_who_wait_and_nobody_after(
+    make_factory: Callable[..., Any], slow_builds: list[str]
+) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory) as pool:
+        broken = template().model_copy(
+            update={"metadata": template().metadata.model_copy(update={"labels": {"fails": ""}})}
+        )
+        found = await asyncio.gather(*(pool.get_or_create(KEY, broken) for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(each, ConfigurationError) for each in found)
+        assert len(slow_builds) == 1
+        assert (await pool.get_or_create(KEY, "worker")).template.metadata.name == "worker"
+        with pytest.raises(ConfigurationError):
+            await pool.get_or_create(KEY, broken)
+        assert len(slow_builds) == 3  # it was not kept: it is tried again
+        assert pool.counts.failures == 2
+
+
+async def test_a_caller_that_gives_up_does_not_stop_the_build(
+    make_factory: Callable[..., Any], slow_builds: list[str]
+) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory) as pool:
+        first = asyncio.create_task(pool.get_or_create(KEY, "worker"))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(pool.get_or_create(KEY, "worker"))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        assert (await second).agent is not None
+        assert slow_builds == ["worker"]
+
+
+async def test_keys_are_apart_and_checked(make_factory: Callable[..., Any]) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory) as pool:
+        mine = await pool.get_or_create("acme:web:chat", "worker")
+        theirs = await pool.get_or_create("other:web:chat", "worker")
+        assert mine is not theirs
+        assert mine.agent.agent is not theirs.agent.agent
+        assert await pool.get_or_create(SessionKey("acme", "web", "chat"), "worker") is mine
+        for wrong in ("acme", "a:b", "a:b:c:d", ":b:c", "a:b:\n"):
+            with pytest.raises(InputInvalid):
+                await pool.get_or_create(wrong, "worker")
+
+
+async def test_time_to_live_count_memory_and_pins(make_factory: Callable[..., Any]) -> None:
+    async with make_factory() as factory:
+        async with AgentSessionPool(factory, max_contexts=2) as pool:
+            async with pool.acquire("a:p:m", "worker") as pinned:
+                for name in ("b", "c", "d"):
+                    await pool.get_or_create(f"{name}:p:m", "worker")
+                kept = [str(context.key) for context in pool.contexts()]
+                assert kept == ["a:p:m", "d:p:m"]
+                assert pool.counts.evictions == 2
+                assert pinned.pins == 1
+            assert pinned.size_bytes > 10_000
+        async with AgentSessionPool(factory, max_memory_mb=0.001) as pool:
+            for name in "abc":
+                await pool.get_or_create(f"{name}:p:m", "worker")
+            assert len(pool.contexts()) == 1
+        async with AgentSessionPool(factory, ttl_s=0.1) as pool:
+            first = await pool.get_or_create(KEY, "worker")
+            await asyncio.sleep(0.3)
+            assert pool.contexts() == []  # cleaned up behind
+            assert await pool.get_or_create(KEY, "worker") is not first
+            assert pool.counts.expired == 1
+
+
+async def test_what_merely_aged_is_served_and_built_anew_behind(
+    make_factory: Callable[..., Any], slow_builds: list[str]
+) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory, max_age_s=0.1) as pool:
+        first = await pool.get_or_create(KEY, "worker")
+        await asyncio.sleep(0.15)
+        began = time.monotonic()
+        assert await pool.get_or_create(KEY, "worker") is first
+        assert time.monotonic() - began < 0.04
+        for _ in range(50):
+            if pool.contexts()[0] is not first:
+                break
+            await asyncio.sleep(0.02)
+        assert await pool.get_or_create(KEY, "worker") is not first
+        assert pool.counts.refreshes >= 1
+
+
+async def test_a_change_is_never_served_old(make_factory: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "dummy-1")
+    spec = {"model": {"id": "scripted", "api_key": {"from_env": "SOME_KEY"}}}
+    async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
+        first = await pool.get_or_create(KEY, "worker")
+        assert await pool.get_or_create(KEY, "worker") is first
+        monkeypatch.setenv("SOME_KEY", "dummy-2")
+        second = await pool.get_or_create(KEY, "worker")
+        assert second is not first
+        factory.register_template(template(system_prompt="be brief", **spec))
+        third = await pool.get_or_create(KEY, "worker")
+        assert third is not second
+        echo = factory.registry.tools["echo"]
+        before = echo.__code__
+        try:
+            echo.__code__ = (lambda argument: f"changed {argument}").__code__
+            fourth = await pool.get_or_create(KEY, "worker")
+            assert fourth is not third
+            assert (await fourth.agent.execute("echo x")).output == "it said changed x"
+        finally:
+            echo.__code__ = before
+        assert pool.counts.outdated == 3
+        assert await pool.get_or_create(KEY, "worker", runtime={"limits": {"tokens": 5}}) is not fourth
+        assert pool.invalidate(KEY) == 1
+        assert pool.invalidate(template="worker") == 0
+
+
+async def test_a_templates_files_are_watched_by_their_stamps(tmp_path: Path) -> None:
+    file, prompt = tmp_path / "filed.yaml", tmp_path / "prompt.md"
+    file.write_text(YAML)
+    prompt.write_text("one")
+    async with AgentFactory() as factory, AgentSessionPool(factory) as pool:
+        first = await pool.get_or_create(KEY, file)
+        assert await pool.get_or_create(KEY, file) is first
+        stat = prompt.stat()
+        prompt.write_text("two")
+        os.utime(prompt, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if it had not been written
+        second = await pool.get_or_create(KEY, file)
+        assert second.template.spec.system_prompt == "two"
+        file.touch()  # the same content: the same agent
+        assert await pool.get_or_create(KEY, file) is second
+
+
+async def test_mcp_servers_belong_to_a_tenants_project(make_factory: Callable[..., Any]) -> None:
+    spec = {"tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM]}, "as": "mcp"}], "model": "mcp"}
+    async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
+        factory.register_model(
+            "mcp",
+            lambda **_: ScriptedChatModel(
+                script=lambda m: say(str(m[-1].text)) if m[-1].type == "tool" else say("", ("mcp_pid", {}))
+            ),
+        )
+        keys = ("acme:web:chat", "acme:web:batch", "acme:shop:chat", "other:web:chat")
+        found = await asyncio.gather(*(pool.get_or_create(key, "worker") for key in keys))
+        pids = [(await context.agent.execute("go")).output for context in found]
+        assert pids[0] == pids[1]  # one tenant's project has one server
+        assert len(set(pids)) == 3
+        assert found[0].mcp_servers == [sys.executable]
+        bad = {"tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM, "broken"]}}]}
+        with pytest.raises(McpServerFailed):
+            await pool.get_or_create("bad:p:m", template(**bad))
+
+
+async def test_a_folder_is_watched_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
+    file, prompt = tmp_path / "filed.yaml", tmp_path / "prompt.md"
+    file.write_text(YAML)
+    prompt.write_text("one")
+    async with AgentFactory() as factory, TemplateWatch(factory, tmp_path, interval_s=0.05) as watch:
+
+        async def told(kind: str, count: int) -> None:
+            async with asyncio.timeout(10):
+                while len(factory.event_bus.retained(kind)) < count:
+                    await asyncio.sleep(0.02)
+
+        assert factory.get_template("filed").spec.system_prompt == "one"
+        agent = factory.create_from_template("filed")
+        prompt.write_text("two")
+        await told("template.changed", 2)
+        assert factory.get_template("filed").spec.system_prompt == "two"
+        assert factory.create_from_template("filed").template_digest != agent.template_digest
+        file.write_text(YAML.replace("spec:", "spek:"))
+        await told("template.rejected", 1)
+        assert "spek" in str(watch.problems["filed.yaml"])
+        assert factory.get_template("filed").spec.system_prompt == "two"  # the version before it serves
+        file.write_text(YAML.replace("filed", "renamed"))
+        await told("template.changed", 3)
+        assert watch.problems == {}
+        assert "filed" not in factory.list_templates()
+        file.unlink()
+        async with asyncio.timeout(10):
+            while "renamed" in factory.list_templates():
+                await asyncio.sleep(0.02)
+    (tmp_path / "broken.yaml").write_text("spec: {}\n")
+    with pytest.raises(TemplateError):
+        async with AgentFactory() as factory, TemplateWatch(factory, tmp_path):
+            pass
