@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event
 from agent_runtime.mcp.server import credential_scope
-from agent_runtime.pool.counts import PoolCounts
+from agent_runtime.pool.contexts import Contexts
 from agent_runtime.pool.session_context import AgentSessionContext, SessionKey, size_of
 from agent_runtime.pool.template_files import TemplateFiles
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
     from agent_runtime.template import AgentTemplate
 
+MAX_TRIES = 5
 ROUND_S = 30.0
 """How often contexts that nobody used are looked for, at least."""
 
@@ -59,15 +59,14 @@ class AgentSessionPool:
     ) -> None:
         if ttl_s <= 0 or max_contexts < 1 or max_memory_mb <= 0 or builders < 1:
             raise ConfigurationError("ttl_s, max_contexts, max_memory_mb and builders must be positive")
-        self.factory, self._ttl_s, self._max_age_s = factory, ttl_s, max_age_s
-        self._max_contexts, self._max_bytes = max_contexts, max_memory_mb * 2**20
+        self.factory, self._max_age_s = factory, max_age_s
+        self._contexts = Contexts(ttl_s, max_contexts, max_memory_mb * 2**20, self._dropped)
+        self.counts = self._contexts.counts
         self._files = TemplateFiles(factory)
         self._lock = RLock()
-        self._contexts: OrderedDict[SessionKey, AgentSessionContext] = OrderedDict()
         self._building: dict[tuple[SessionKey, tuple[Any, ...]], Future[AgentSessionContext]] = {}
         self._builders = ThreadPoolExecutor(builders, thread_name_prefix="agent_runtime build")
         self._upkeep: asyncio.Task[None] | None = None
-        self.counts = PoolCounts()
 
     async def __aenter__(self) -> Self:
         self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
@@ -98,18 +97,34 @@ class AgentSessionPool:
         place = SessionKey.parse(key)
         token = credential_scope.set(place.scope)
         try:
-            found = self._files.get(template)
-            fingerprint, aged = self._fingerprint(found, inputs, overrides)
-            if fingerprint is not None and (context := self._kept(place, fingerprint)) is not None:
-                self.counts.hits += 1
-                if aged or self._is_old(context):
-                    self._refresh(place, found, inputs, overrides)
-                return context
-            self.counts.misses += 1
-            building = self._begin(place, found, inputs, overrides, fingerprint)
+            for _ in range(MAX_TRIES):
+                found = self._kept_or_building(place, self._files.get(template), inputs, overrides)
+                if isinstance(found, AgentSessionContext):
+                    return found
+                context = await asyncio.shield(asyncio.wrap_future(found))
+                # Who joined a build that had begun earlier may have come after a change that it does not have.
+                now, _ = self._fingerprint(self._files.get(template), inputs, overrides)
+                if now is None or now == context.fingerprint:
+                    return context
+            raise ConfigurationError(f"the agent of '{place}' changes faster than it can be built")
         finally:
             credential_scope.reset(token)
-        return await asyncio.shield(asyncio.wrap_future(building))
+
+    def _kept_or_building(
+        self,
+        place: SessionKey,
+        template: AgentTemplate,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+    ) -> AgentSessionContext | Future[AgentSessionContext]:
+        fingerprint, aged = self._fingerprint(template, inputs, overrides)
+        if fingerprint is not None and (context := self._contexts.get(place, fingerprint)) is not None:
+            self.counts.hits += 1
+            if aged or self._is_old(context):
+                self._refresh(place, template, inputs, overrides)
+            return context
+        self.counts.misses += 1
+        return self._begin(place, template, inputs, overrides, fingerprint)
 
     @asynccontextmanager
     async def acquire(
@@ -130,41 +145,9 @@ class AgentSessionPool:
         """
         place = None if key is None else SessionKey.parse(key)
         with self._lock:
-            doomed = [
-                context
-                for context in self._contexts.values()
-                if place in (None, context.key) and template in (None, context.template.metadata.name)
-            ]
-            for context in doomed:
-                del self._contexts[context.key]
             for waiting in [w for w in self._building if place in (None, w[0])]:
                 del self._building[waiting]
-        for context in doomed:
-            self._tell(context.key, "dropped", "invalidated")
-        return len(doomed)
-
-    def _kept(self, place: SessionKey, fingerprint: tuple[Any, ...]) -> AgentSessionContext | None:
-        with self._lock:
-            context = self._contexts.get(place)
-            if context is None:
-                return None
-            now = time.monotonic()
-            if context.fingerprint != fingerprint or (now - context.last_used_s > self._ttl_s and not context.pins):
-                del self._contexts[place]
-                outdated = context.fingerprint != fingerprint
-            else:
-                self._contexts.move_to_end(place)
-                context.last_used_s, context.uses = now, context.uses + 1
-                return context
-        self._count_drop(place, outdated=outdated)
-        return None
-
-    def _count_drop(self, place: SessionKey, *, outdated: bool) -> None:
-        if outdated:
-            self.counts.outdated += 1
-        else:
-            self.counts.expired += 1
-        self._tell(place, "dropped", "outdated" if outdated else "expired")
+        return self._contexts.remove(place, template)
 
     def _fingerprint(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None, overrides: Mapping[str, Any]
@@ -221,13 +204,10 @@ class AgentSessionPool:
         with self._lock:
             self.counts.builds += 1
             self.counts.build_seconds += took_s
-            if self._building.pop(wanted, None) is not None:  # else it was invalidated meanwhile
-                self._contexts[place] = context
-                self._contexts.move_to_end(place)
-            evicted = self._evict()
+            wanted_still = self._building.pop(wanted, None) is not None  # else it was invalidated meanwhile
+        if wanted_still:
+            self._contexts.put(context)
         self._tell(place, "built", "", took_s)
-        for each in evicted:
-            self._tell(each, "dropped", "evicted")
         return context
 
     def _refresh(
@@ -240,41 +220,20 @@ class AgentSessionPool:
             self.counts.refreshes += 1
         self._begin(place, template, inputs, overrides, None)
 
-    def _evict(self) -> list[SessionKey]:
-        evicted: list[SessionKey] = []
-        total = sum(context.size_bytes for context in self._contexts.values())
-        for place, context in list(self._contexts.items())[:-1]:  # the newest stays, however large
-            if len(self._contexts) <= self._max_contexts and total <= self._max_bytes:
-                break
-            if not context.pins:
-                del self._contexts[place]
-                total -= context.size_bytes
-                evicted.append(place)
-        self.counts.evictions += len(evicted)
-        return evicted
-
     # -- upkeep --------------------------------------------------------------------------------------------
 
     async def _look_after(self) -> None:
         while True:
-            await asyncio.sleep(min(ROUND_S, self._ttl_s / 2))
+            await asyncio.sleep(min(ROUND_S, self._contexts.ttl_s / 2))
             self.expire()
 
     def expire(self) -> int:
         """Drop what nobody has used for the time to live; returns how many."""
-        now = time.monotonic()
-        with self._lock:
-            old = [c.key for c in self._contexts.values() if not c.pins and now - c.last_used_s > self._ttl_s]
-            for place in old:
-                del self._contexts[place]
-        for place in old:
-            self._count_drop(place, outdated=False)
-        return len(old)
+        return self._contexts.expire()
 
     def contexts(self) -> list[AgentSessionContext]:
         """Those that are kept, the one used longest ago first."""
-        with self._lock:
-            return list(self._contexts.values())
+        return self._contexts.all()
 
     def status(self) -> dict[str, Any]:
         """The pool in numbers, and its contexts, JSON-ready."""
@@ -286,6 +245,9 @@ class AgentSessionPool:
             "size_bytes": sum(context.size_bytes for context in contexts),
             "contexts": [context.to_dict() for context in contexts],
         }
+
+    def _dropped(self, place: SessionKey, why: str) -> None:
+        self._tell(place, "dropped", why)
 
     def _tell(self, place: SessionKey, what: str, why: str, build_s: float | None = None) -> None:
         data: dict[str, Any] = {"key": str(place), "what": what}

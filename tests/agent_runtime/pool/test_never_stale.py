@@ -93,9 +93,9 @@ class NeverStale(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        self.pool._ttl_s = -1.0
+        self.pool._contexts.ttl_s = -1.0
         self.pool.expire()
-        self.pool._ttl_s = 1800.0
+        self.pool._contexts.ttl_s = 1800.0
 
     @rule(tenant=TENANTS)
     def cancel(self, tenant: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.chunks import HAS_ROOM, TextChunk, discard
@@ -115,12 +114,9 @@ class JobRun:
             self._run.threads.add(("worker", number))
         if kind == "ok":
             result: AgentResult = unpacked(data)
-            own = {
-                "run_id": context.run_id,
-                "session_id": context.session_id,
-                "template_digest": context.template_digest,
-            }
-            return replace(result, usage=context.usage, **own)
+            result.usage, result.run_id, result.session_id = context.usage, context.run_id, context.session_id
+            result.template_digest = context.template_digest
+            return result
         error = received(unpacked(data), self._service.kept)
         if isinstance(error, Exception):
             raise error
