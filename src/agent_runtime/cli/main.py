@@ -15,6 +15,7 @@ from agent_runtime.cli.doctor import doctor
 from agent_runtime.cli.events import events
 from agent_runtime.cli.keys import keys
 from agent_runtime.cli.options import printable
+from agent_runtime.cli.pool import pool
 from agent_runtime.cli.run import run
 from agent_runtime.cli.sessions import sessions
 from agent_runtime.cli.state import settings
@@ -87,7 +88,7 @@ def completion(shell: str) -> None:
 
 
 events.add_command(dead)
-for command in (run, chat, sessions, events, triggers, keys, cost, doctor, validate, templates, schema, init):
+for command in (run, chat, pool, sessions, events, triggers, keys, cost, doctor, validate, templates, schema, init):
     cli.add_command(command)
 
 

@@ -6,8 +6,10 @@ from agent_runtime.lazy import imported_late
 
 if TYPE_CHECKING:
     from agent_runtime.pool.config import AgentLimits, PoolConfig
+    from agent_runtime.pool.control import ControlSocket
     from agent_runtime.pool.instance import AgentInstance, InstanceStatus
     from agent_runtime.pool.instance_pool import AgentInstancePool
+    from agent_runtime.pool.metrics import watch_pools
     from agent_runtime.pool.session_context import AgentSessionContext, SessionKey
     from agent_runtime.pool.session_pool import AgentSessionPool
     from agent_runtime.pool.task import AgentTask, TaskPriority
@@ -20,11 +22,13 @@ _HOME = {
     "AgentSessionContext": "session_context",
     "AgentSessionPool": "session_pool",
     "AgentTask": "task",
+    "ControlSocket": "control",
     "InstanceStatus": "instance",
     "PoolConfig": "config",
     "SessionKey": "session_context",
     "TaskPriority": "task",
     "TemplateWatch": "template_watch",
+    "watch_pools": "metrics",
 }
 
 __all__ = [
@@ -34,10 +38,12 @@ __all__ = [
     "AgentSessionContext",
     "AgentSessionPool",
     "AgentTask",
+    "ControlSocket",
     "InstanceStatus",
     "PoolConfig",
     "SessionKey",
     "TaskPriority",
     "TemplateWatch",
+    "watch_pools",
 ]
 __getattr__ = imported_late("agent_runtime.pool", _HOME)

@@ -1,0 +1,222 @@
+"""`agent-runtime pool`: agents in processes of their own, started, asked, watched and drained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.options import printable, seconds, shared_seats
+from agent_runtime.cli.pool_table import table
+from agent_runtime.cli.state import event_recording, open_dead, open_sessions, state_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+POOLS = "pools"
+
+
+@click.group()
+def pool() -> None:
+    """Agents in processes of their own, ready before they are asked."""
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio  # not at the top: `--help` pays for every import
+
+    return asyncio.run(coroutine)
+
+
+@pool.command()
+@click.argument("agents", nargs=-1)
+@click.option("--config", type=click.Path(dir_okay=False), help="A YAML file with a 'pool:' map.")
+@click.option("--templates", type=click.Path(file_okay=False), help="A folder of templates, watched for changes.")
+@click.option("--store", metavar="URL", help="Where sessions are kept; default: the state directory.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1.")
+def start(
+    agents: tuple[str, ...], config: str | None, templates: str | None, store: str | None, metrics_port: int | None
+) -> int:
+    """Start a pool and keep one instance of each of AGENTS warm, until Ctrl-C, SIGTERM or `pool drain`."""
+    return int(_run(_start(agents, config, templates, store, metrics_port)))
+
+
+async def _start(
+    agents: tuple[str, ...], config_file: str | None, templates: str | None, store: str | None, port: int | None
+) -> int:
+    import asyncio
+    import os
+    import signal
+    from contextlib import AsyncExitStack
+
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.monitoring import RuntimeMetrics
+    from agent_runtime.pool import AgentInstancePool, ControlSocket, PoolConfig, TemplateWatch, watch_pools
+
+    config = PoolConfig() if config_file is None else PoolConfig.load(config_file)
+    metrics = None if port is None else RuntimeMetrics()
+    async with AsyncExitStack() as stack:
+        seats = shared_seats()
+        factory = AgentFactory(session_manager=open_sessions(store), metrics=metrics, **seats)
+        await stack.enter_async_context(factory)
+        await stack.enter_async_context(event_recording(factory))
+        if templates is not None:
+            await stack.enter_async_context(TemplateWatch(factory, templates))
+        made = await stack.enter_async_context(AgentInstancePool(factory, config, dead_letters=open_dead()))
+        path = state_folder() / POOLS / f"{os.getpid()}.sock"
+        control = await stack.enter_async_context(ControlSocket(made, path))
+        if metrics is not None and port is not None:
+            from prometheus_client import start_http_server
+
+            watch_pools(metrics, factory, instances=made)
+            server, _ = start_http_server(port, "127.0.0.1", metrics.registry)
+            stack.callback(server.shutdown)
+        for agent in agents:
+            await made.create_instance(agent)
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sig, control.drained.set)
+        click.echo(f"pool {os.getpid()} is ready: {config.size} instances at most, control socket {path}")
+        await control.drained.wait()
+        cancelled = 0 if made.draining else await made.drain(30.0)
+        click.echo(f"pool {os.getpid()} has ended, {cancelled} tasks were cancelled")
+    return 0
+
+
+def _sockets() -> list[Path]:
+    return sorted((state_folder() / POOLS).glob("*.sock"))
+
+
+def _chosen(pid: int | None) -> Path:
+    found = [path for path in _sockets() if pid is None or path.stem == str(pid)]
+    if not found:
+        raise click.UsageError("no pool is running: start one with `agent-runtime pool start`")
+    if len(found) > 1:
+        raise click.UsageError(f"several pools are running, say which: --pid {', '.join(p.stem for p in found)}")
+    return found[0]
+
+
+async def _statuses(pid: int | None) -> list[dict[str, Any]]:
+    from contextlib import aclosing
+
+    from agent_runtime.errors import ConfigurationError
+    from agent_runtime.pool.control import ask
+
+    found = []
+    for path in [each for each in _sockets() if pid is None or each.stem == str(pid)]:
+        try:
+            async with aclosing(ask(path, {"do": "status"})) as answers:
+                found += [answer async for answer in answers]
+        except ConfigurationError:
+            path.unlink(missing_ok=True)  # its process was killed
+    return found
+
+
+PID = click.option("--pid", type=int, help="Of which pool; needed when there are several.")
+
+
+@pool.command()
+@PID
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each pool.")
+def status(pid: int | None, *, as_json: bool) -> int:
+    """Show the pools of this user, their instances and their queues; exits 1 when there is none."""
+    found = _run(_statuses(pid))
+    for each in found:
+        click.echo(json.dumps(each) if as_json else table(each))
+    if not found and not as_json:
+        click.echo("no pool is running", err=True)
+    return 0 if found else 1
+
+
+@pool.command()
+@PID
+@click.option("--interval", default="1s", metavar="DURATION", help="How often it is drawn anew.")
+@click.option("--count", type=click.IntRange(1), help="End after so many times.")
+def top(pid: int | None, interval: str, count: int | None) -> int:
+    """Show the pools as they change, until Ctrl-C."""
+    import time
+
+    wait_s, shown = seconds(interval, "--interval"), 0
+    while count is None or shown < count:
+        text = "\n".join(table(each) for each in _run(_statuses(pid))) or "no pool is running"
+        if sys.stdout.isatty():
+            click.clear()
+        click.echo(text)
+        shown += 1
+        if count is None or shown < count:
+            time.sleep(wait_s)
+    return 0
+
+
+@pool.command()
+@PID
+@click.option("--grace", default="30s", metavar="DURATION", help="How long running tasks may take to end.")
+def drain(pid: int | None, grace: str) -> int:
+    """Have a pool take no new tasks, let those that run end, and end itself."""
+    for answer in _run(_asked(_chosen(pid), {"do": "drain", "grace_s": seconds(grace, "--grace")})):
+        _raise_error(answer)
+        click.echo(f"drained; {answer['cancelled']} tasks were cancelled")
+    return 0
+
+
+async def _asked(path: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
+    from agent_runtime.pool.control import ask
+
+    return [answer async for answer in ask(path, request)]
+
+
+def _raise_error(answer: dict[str, Any]) -> None:
+    if answer["type"] == "error":
+        raise click.ClickException(f"{answer['error']['code']}: {printable(answer['error']['message'])}")
+
+
+@pool.command()
+@click.argument("agent")
+@click.argument("prompt", required=False)
+@PID
+@click.option("--session", metavar="ID", help="Go on with this conversation.")
+@click.option("--priority", type=click.Choice(["low", "normal", "high", "critical"]), default="normal")
+@click.option("--timeout", metavar="DURATION", help="Time limit of the call, with its wait.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def run(
+    agent: str,
+    prompt: str | None,
+    pid: int | None,
+    session: str | None,
+    priority: str,
+    timeout: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Run AGENT on PROMPT (or stdin) in an instance of a running pool; the answer is streamed."""
+    from pathlib import Path
+
+    text = prompt if prompt not in (None, "-") else sys.stdin.read().strip()
+    name = str(Path(agent).resolve()) if "/" in agent or agent.endswith((".yaml", ".yml")) else agent
+    request = {"do": "run", "agent": name, "input": text, "session_id": session, "priority": priority}
+    if timeout is not None:
+        request["timeout_s"] = str(seconds(timeout, "--timeout"))
+    return int(_run(_print_answer(_chosen(pid), request, as_json=as_json)))
+
+
+async def _print_answer(path: Path, request: dict[str, Any], *, as_json: bool) -> int:
+    from agent_runtime.cli.sessions import EXIT_INTERRUPTED
+    from agent_runtime.pool.control import ask
+
+    shown = ""
+    async for answer in ask(path, request):
+        _raise_error(answer)
+        if answer["type"] == "text" and not as_json:
+            click.echo(answer["text"], nl=False)
+            shown += answer["text"]
+        elif answer["type"] == "result":
+            if as_json:
+                click.echo(json.dumps(answer, ensure_ascii=False))
+            elif not shown.endswith(answer["output"]):
+                click.echo(("\n" if shown else "") + answer["output"], nl=False)
+            if not as_json:
+                click.echo()
+            return EXIT_INTERRUPTED if answer["status"] == "interrupted" else 0
+    raise click.ClickException("the pool ended before it had answered")

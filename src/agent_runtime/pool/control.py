@@ -1,0 +1,137 @@
+"""The control socket of a pool: what only the live process knows, for other processes of the same user."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from agent_runtime.errors import AgentRuntimeError, ConfigurationError, InputInvalid
+from agent_runtime.pool.task import AgentTask, TaskPriority
+from agent_runtime.redaction import SECRETS
+
+if TYPE_CHECKING:
+    from agent_runtime.pool.instance_pool import AgentInstancePool
+    from agent_runtime.pool.session_pool import AgentSessionPool
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_PATH = 100
+"""A Unix socket's path may have 107 bytes."""
+
+
+class ControlSocket:
+    """Answers requests, one JSON object a line, with one or more of the same kind.
+
+    `{"do": "status"}`, `{"do": "drain", "grace_s": 30}`, and `{"do": "run", "agent": ..., "input": ...}` (further keys:
+    `session_id`, `priority`, `timeout_s`), which is answered with a line for each piece of text and one for the result.
+    Only the owner of the process may connect: the file has the mode 0600.
+
+    Args:
+        pool: the pool.
+        path: where the socket is made; it is removed at the end.
+        sessions: a warm pool to be shown too.
+    """
+
+    def __init__(self, pool: AgentInstancePool, path: str | Path, *, sessions: AgentSessionPool | None = None) -> None:
+        self._pool, self.path, self._sessions = pool, Path(path), sessions
+        self._server: asyncio.Server | None = None
+        self.drained = asyncio.Event()
+        """Set when somebody has had the pool drained."""
+        if len(os.fsencode(self.path)) > MAX_PATH:
+            raise ConfigurationError(f"the control socket's path is longer than {MAX_PATH} bytes: {self.path}")
+
+    async def __aenter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_LINE_BYTES)
+        finally:
+            os.umask(before)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(ConnectionError):
+                async with contextlib.aclosing(self._answers(await reader.readline())) as answers:
+                    async for answer in answers:
+                        writer.write(json.dumps(answer, ensure_ascii=False, default=str).encode() + b"\n")
+                        await writer.drain()
+        finally:
+            writer.close()
+
+    async def _answers(self, line: bytes) -> AsyncGenerator[dict[str, Any]]:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise InputInvalid("a request is a JSON object")
+            if request.get("do") == "run":
+                async with contextlib.aclosing(self._run(request)) as answers:
+                    async for answer in answers:
+                        yield answer
+            elif request.get("do") == "drain":
+                cancelled = await self._pool.drain(float(request.get("grace_s", 30.0)))
+                self.drained.set()
+                yield {"type": "drained", "cancelled": cancelled}
+            elif request.get("do") == "status":
+                yield {"type": "status", **self.status()}
+            else:
+                raise InputInvalid("a request does status, drain or run", "do")
+        except (AgentRuntimeError, ValueError) as error:
+            code = getattr(error, "code", "input_invalid")
+            yield {"type": "error", "error": {"code": code, "message": SECRETS.text(str(error))}}
+
+    async def _run(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        priority = str(request.get("priority", "normal")).upper()
+        if priority not in TaskPriority.__members__:
+            raise InputInvalid(f"no priority '{priority.lower()}'", "priority")
+        timeout_s = request.get("timeout_s")
+        task = AgentTask(
+            str(request.get("agent", "")),
+            request.get("input"),
+            priority=TaskPriority[priority],
+            session_id=request.get("session_id"),
+            timeout_s=None if timeout_s is None else float(timeout_s),
+        )
+        async with self._pool.stream(task) as stream:
+            async for text in stream:
+                yield {"type": "text", "text": text}
+        yield {"type": "result", **stream.result.to_dict()}
+
+    def status(self) -> dict[str, Any]:
+        """What `status` answers."""
+        factory = self._pool.factory
+        return {
+            "pid": os.getpid(),
+            "pool": self._pool.get_pool_status(),
+            "warm": None if self._sessions is None else self._sessions.status(),
+            "providers": factory.registry.providers.status(),
+            "mcp": factory.mcp_broker.status(),
+        }
+
+
+async def ask(path: str | Path, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    """What a control socket answers to a request; raises ConfigurationError when nobody is there.
+
+    Leaving early ends what the request began.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise ConfigurationError(f"no pool answers at {path}") from error
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        await writer.drain()
+        while line := await reader.readline():
+            yield json.loads(line)
+    finally:
+        writer.close()

@@ -1,0 +1,111 @@
+"""Pools, MCP servers and provider accounts as Prometheus metrics, read at each scrape: nothing is paid on a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agent_runtime.monitoring.metrics import NAMESPACE, RuntimeMetrics
+
+if TYPE_CHECKING:
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.pool.instance_pool import AgentInstancePool
+    from agent_runtime.pool.session_pool import AgentSessionPool
+
+MAX_AGENTS = 200
+"""Agent types, servers and accounts that have lines of their own."""
+
+
+def watch_pools(
+    metrics: RuntimeMetrics,
+    factory: AgentFactory,
+    *,
+    instances: AgentInstancePool | None = None,
+    sessions: AgentSessionPool | None = None,
+) -> None:
+    """Show a factory's pools, MCP servers and provider accounts among its metrics."""
+    metrics.registry.register(PoolCollector(factory, instances, sessions))
+
+
+class PoolCollector(Collector):
+    """Reads what pools say of themselves."""
+
+    def __init__(
+        self, factory: AgentFactory, instances: AgentInstancePool | None, sessions: AgentSessionPool | None
+    ) -> None:
+        self._factory, self._instances, self._sessions = factory, instances, sessions
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they stand at one moment."""
+        if self._instances is not None:
+            yield from _instance_metrics(self._instances.get_pool_status())
+        if self._sessions is not None:
+            yield from _session_metrics(self._sessions.status())
+        accounts = self._factory.registry.providers.status()[:MAX_AGENTS]
+        yield _by("gauge", "provider_in_flight", "Model calls in flight.", "provider", accounts, "in_flight")
+        yield _by("gauge", "provider_waiting", "Model calls that wait for a place.", "provider", accounts, "waiting")
+        limited = [each for each in accounts if each["limit"] is not None]
+        yield _by("gauge", "provider_limit", "How many may be in flight now.", "provider", limited, "limit")
+        yield _by(
+            "counter", "provider_overloads", "Answers that said it was too much.", "provider", accounts, "overloads"
+        )
+        servers = self._factory.mcp_broker.status()[:MAX_AGENTS]
+        yield _by("gauge", "mcp_calls", "Calls of MCP tools under way.", "server", servers, "calls")
+        yield _by("counter", "mcp_opened", "Sessions opened with MCP servers.", "server", servers, "opened")
+
+
+def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
+    counted: dict[tuple[str, str], int] = {}
+    memory: dict[str, float] = {}
+    for each in status["instances"][:MAX_AGENTS]:
+        place = (each["agent"], each["status"])
+        counted[place] = counted.get(place, 0) + 1
+        memory[each["agent"]] = memory.get(each["agent"], 0.0) + each["memory_mb"]
+    family = GaugeMetricFamily(f"{NAMESPACE}_pool_instances", "Instances.", labels=["agent", "status"])
+    for place, count in counted.items():
+        family.add_metric(list(place), count)
+    yield family
+    family = GaugeMetricFamily(f"{NAMESPACE}_pool_memory_bytes", "Resident memory of instances.", labels=["agent"])
+    for agent, memory_mb in memory.items():
+        family.add_metric([agent], memory_mb * 2**20)
+    yield family
+    family = GaugeMetricFamily(f"{NAMESPACE}_pool_queue", "Calls that wait for an instance.", labels=["priority"])
+    for priority in ("low", "normal", "high", "critical"):
+        family.add_metric([priority], status["queue"][priority])
+    yield family
+    for name, text in (
+        ("starts", "Instances started."),
+        ("start_failures", "Starts that failed."),
+        ("kills", "Instances that tasks have ended."),
+    ):
+        yield CounterMetricFamily(f"{NAMESPACE}_pool_{name}", text, value=status[name])
+    yield CounterMetricFamily(f"{NAMESPACE}_pool_start_seconds", "What starts took.", value=status["start_seconds"])
+
+
+def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
+    yield GaugeMetricFamily(f"{NAMESPACE}_warm_contexts", "Agents kept warm.", value=status["size"])
+    yield GaugeMetricFamily(f"{NAMESPACE}_warm_bytes", "About what they keep in memory.", value=status["size_bytes"])
+    yield GaugeMetricFamily(f"{NAMESPACE}_warm_hit_ratio", "Callers who found theirs.", value=status["hit_rate"])
+    for name, text in (
+        ("hits", "Callers who found their agent ready."),
+        ("misses", "Callers who waited for a build."),
+        ("builds", "Agents built."),
+        ("failures", "Builds that failed."),
+        ("build_seconds", "What builds took."),
+    ):
+        yield CounterMetricFamily(f"{NAMESPACE}_warm_{name}", text, value=status[name])
+    family = CounterMetricFamily(f"{NAMESPACE}_warm_dropped", "Agents dropped.", labels=["why"])
+    for why in ("evictions", "expired", "outdated"):
+        family.add_metric([why], status[why])
+    yield family
+
+
+def _by(kind: str, name: str, text: str, label: str, rows: list[dict[str, Any]], value: str) -> Metric:
+    made = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    family = made(f"{NAMESPACE}_{name}", text, labels=[label])
+    for row in rows:
+        family.add_metric([str(row[label])[:128]], row[value])
+    return family
