@@ -133,7 +133,7 @@ _TYPES = (
     EventType(
         "pool.instance",
         "An instance of a pool has another status.",
-        {"instance_id": _TEXT, "agent": _TEXT, "status": _TEXT, "before": _TEXT, "pid": _COUNT, "memory_mb": _SECONDS},
+        {"instance_id": _TEXT, "agent": _TEXT, "status": _TEXT, "before": _TEXT, "pid": _COUNT, **_ERROR},
         ("instance_id", "agent", "status"),
     ),
     EventType(

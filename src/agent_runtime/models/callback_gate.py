@@ -120,4 +120,6 @@ CALLBACK_GATE = CallbackGate()
 
 def with_callback_gate(callbacks: Callbacks) -> Callbacks:
     """`callbacks` with the gate added for everything below; the given list or manager is left alone."""
+    if not callbacks:
+        return [CALLBACK_GATE]
     return merge_configs({"callbacks": callbacks}, {"callbacks": [CALLBACK_GATE]})["callbacks"]

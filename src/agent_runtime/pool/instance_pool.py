@@ -217,10 +217,13 @@ class AgentInstancePool:
         self.roster.release(worker)
 
     def _changed(self, instance: AgentInstance, before: InstanceStatus) -> None:
-        data = {key: value for key, value in instance.to_dict().items() if value not in (None, "")}
-        self.factory.event_bus.publish(
-            Event("pool.instance", {**data, "instance_id": data.pop("id"), "before": str(before)}, agent=instance.agent)
-        )
+        data: dict[str, Any] = {"instance_id": instance.id, "agent": instance.agent, "status": instance.status.value}
+        data["before"] = before.value
+        if instance.pid is not None:
+            data["pid"] = instance.pid
+        if instance.last_error:
+            data["error"] = instance.last_error
+        self.factory.event_bus.publish(Event("pool.instance", data, agent=instance.agent))
 
     def _process(self, instance: AgentInstance, began: bool) -> None:
         if self._guard is not None and instance.pid is not None:

@@ -63,7 +63,7 @@ class Roster:
             raise PoolOverloaded("the pool is closing and takes no new tasks")
         self._refresh(agent)
         if instance_id is None:
-            if (idle := self._idle.get(agent)) and not self.waiting.of_agent(agent):
+            if (idle := self._idle.get(agent)) and not self.waiting.count(agent):
                 return self._taken(idle[-1])  # the one used last: its memory is warm
             self.starts.check(agent)
         else:
@@ -93,11 +93,7 @@ class Roster:
         instance.current_task = None
         if not instance.alive:
             return
-        worn = (
-            worker.worn
-            or worker.version is not self._current(instance.agent)
-            or instance.tasks_done >= self._config.max_tasks
-        )
+        worn = worker.worn or instance.tasks_done >= self._config.max_tasks
         if worn or self.closing or instance.memory_mb > 0.8 * instance.memory_limit_mb:
             worker.stop() if not worker.worn else worker.kill(AgentRuntimeError("a task left threads behind"))
             return
@@ -114,9 +110,14 @@ class Roster:
     def _refresh(self, agent: str) -> None:
         """End idle instances whose template, tools or secrets have changed since they were made."""
         if idle := self._idle.get(agent):
-            version = self._current(agent)
-            for worker in [each for each in idle if each.version is not version]:
+            for worker in [each for each in idle if self._is_outdated(each)]:
                 self.retire(worker)
+
+    def _is_outdated(self, worker: InstanceWorker) -> bool:
+        try:
+            return worker.version is not self._current(worker.instance.agent)
+        except AgentRuntimeError:  # what it was made of is broken, or gone
+            return True
 
     def _taken(self, worker: InstanceWorker) -> InstanceWorker:
         self._idle[worker.instance.agent].remove(worker)
@@ -130,7 +131,9 @@ class Roster:
         self._idle.setdefault(agent, []).append(worker)
         mine, other = self.waiting.next_for(agent, worker.instance.id), self.waiting.first(but=agent)
         urgent = other is not None and (mine is None or other.rank[0] < mine.rank[0])
-        if mine is not None and not (urgent and mine.instance_id is None):
+        if (mine or urgent) and self._is_outdated(worker):
+            self.retire(worker)  # its template, tools or secrets have changed: who waits gets a new one
+        elif mine is not None and not (urgent and mine.instance_id is None):
             self.waiting.left(mine)
             mine.given.set_result(self._taken(worker))
             return
@@ -173,7 +176,7 @@ class Roster:
         again_s = self.starts.failed(agent, error)
         if again_s is None or isinstance(error, ConfigurationError):
             self.starts.last_error[agent] = error
-            for waiter in self.waiting.of_agent(agent):
+            for waiter in self.waiting.of_place(agent, None):
                 failed = InstanceStartFailed(agent, f"{type(error).__name__}: {error}", again_s or 0.0)
                 failed.__cause__ = error
                 if not waiter.given.done():
@@ -217,11 +220,7 @@ class Roster:
         if self.closing:
             return
         for agent in self.waiting.agents():
-            creating = sum(
-                w.instance.agent == agent and w.instance.status is InstanceStatus.CREATING
-                for w in self.workers.values()
-            )
-            wanted = len(self.waiting.of_agent(agent)) - creating
+            wanted = self.waiting.count(agent) - self._count(agent, InstanceStatus.CREATING)
             while wanted > 0 and self.starts.ready(agent) and (self._has_room(agent) or self._evict_for(agent)):
                 self._create_for(agent)
                 wanted -= 1
@@ -274,7 +273,7 @@ class Roster:
         if worker in (idle := self._idle.get(instance.agent, [])):
             idle.remove(worker)
         self._on_process(instance, False)
-        for waiter in self.waiting.of_instance(instance.agent, instance.id):
+        for waiter in self.waiting.of_place(instance.agent, instance.id):
             if not waiter.given.done():
                 waiter.given.set_exception(InstanceNotFound(f"the instance '{instance.id}' has ended"))
         self._make_room()

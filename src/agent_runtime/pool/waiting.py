@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from agent_runtime.pool.instance_worker import InstanceWorker
 
 _ORDER = itertools.count()
+Place = tuple[str, str | None]
 
 
 @dataclass(order=True, slots=True)
@@ -24,63 +26,72 @@ class Waiter:
     agent: str = field(compare=False)
     instance_id: str | None = field(compare=False)
     given: asyncio.Future[InstanceWorker] = field(compare=False)
+    there: bool = field(default=True, compare=False)
 
 
 class Waiting:
-    """The queue of a pool."""
+    """The queue of a pool. Who gives up stays in the heap, marked, until it would be served."""
 
     def __init__(self) -> None:
-        self._heaps: dict[tuple[str, str | None], list[Waiter]] = {}
-        self._count = 0
+        self._heaps: dict[Place, list[Waiter]] = {}
+        self._counts: Counter[Place] = Counter()
+        self._depths: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        return self._count
+        return self._counts.total()
 
     def add(self, agent: str, instance_id: str | None, priority: TaskPriority) -> Waiter:
         """Wait, for any instance of `agent` or for one."""
         given: asyncio.Future[InstanceWorker] = asyncio.get_running_loop().create_future()
         waiter = Waiter((-priority, next(_ORDER)), agent, instance_id, given)
-        heapq.heappush(self._heaps.setdefault((agent, instance_id), []), waiter)
-        self._count += 1
+        place = (agent, instance_id)
+        heapq.heappush(self._heaps.setdefault(place, []), waiter)
+        self._counts[place] += 1
+        self._depths[priority] += 1
         return waiter
 
     def left(self, waiter: Waiter) -> None:
         """The waiter is no longer there: it was served, or has given up."""
-        heap = self._heaps.get((waiter.agent, waiter.instance_id), [])
-        if waiter in heap:
-            heap.remove(waiter)
-            heapq.heapify(heap)
-            self._count -= 1
-        if not heap:
-            self._heaps.pop((waiter.agent, waiter.instance_id), None)
+        if not waiter.there:
+            return
+        waiter.there, place = False, (waiter.agent, waiter.instance_id)
+        self._counts[place] -= 1
+        self._depths[-waiter.rank[0]] -= 1
+        if not self._counts[place]:
+            del self._counts[place], self._heaps[place]
+
+    def _top(self, place: Place) -> Waiter | None:
+        heap = self._heaps.get(place)
+        while heap and not heap[0].there:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
 
     def next_for(self, agent: str, instance_id: str) -> Waiter | None:
         """Whom a free instance serves next."""
-        tops = [self._heaps[key][0] for key in ((agent, None), (agent, instance_id)) if self._heaps.get(key)]
+        if not self._counts:
+            return None
+        tops = [top for place in ((agent, None), (agent, instance_id)) if (top := self._top(place)) is not None]
         return min(tops, default=None)
 
     def first(self, *, but: str = "") -> Waiter | None:
         """Who waits for any instance of an agent (other than `but`) and goes first."""
-        tops = [heap[0] for (agent, instance), heap in self._heaps.items() if instance is None and agent != but]
-        return min(tops, default=None)
+        places = [place for place in self._counts if place[1] is None and place[0] != but]
+        return min((top for place in places if (top := self._top(place)) is not None), default=None)
 
-    def of_agent(self, agent: str) -> list[Waiter]:
-        """Those that wait for any instance of an agent."""
-        return list(self._heaps.get((agent, None), ()))
+    def count(self, agent: str) -> int:
+        """How many wait for any instance of an agent."""
+        return self._counts[agent, None]
 
-    def of_instance(self, agent: str, instance_id: str) -> list[Waiter]:
-        """Those that wait for one instance."""
-        return list(self._heaps.get((agent, instance_id), ()))
+    def of_place(self, agent: str, instance_id: str | None) -> list[Waiter]:
+        """Those that wait for any instance of an agent, or for one."""
+        return [waiter for waiter in self._heaps.get((agent, instance_id), ()) if waiter.there]
 
     def agents(self) -> list[str]:
         """The agents that somebody waits for, the most urgent first."""
-        tops = [(heap[0], agent) for (agent, instance), heap in self._heaps.items() if instance is None]
+        places = [place for place in self._counts if place[1] is None]
+        tops = [(top, place[0]) for place in places if (top := self._top(place)) is not None]
         return [agent for _, agent in sorted(tops)]
 
     def depths(self) -> dict[str, int]:
         """How many wait, by priority."""
-        found = dict.fromkeys((each.name.lower() for each in TaskPriority), 0)
-        for heap in self._heaps.values():
-            for waiter in heap:
-                found[TaskPriority(-waiter.rank[0]).name.lower()] += 1
-        return found
+        return {each.name.lower(): self._depths[each] for each in TaskPriority}

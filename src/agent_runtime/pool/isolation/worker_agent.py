@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agent_runtime.assembly import assemble
 from agent_runtime.callback_handler import AgentCallbackHandler
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
     from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A call on its way to a worker: what of an AgentContext may travel, and how the application sees the run."""
 
     input: Any
@@ -106,13 +104,14 @@ class WorkerAgent:
             durability=recipe.template.spec.runtime.durability,
             digest=recipe.template.digest,
         )
+        # They keep nothing: what happens is told to the application, which records it.
+        self._recorders = {content: AgentCallbackHandler(content=content) for content in (False, True)}
         self.progress: dict[str, Any] = {}
 
     async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
         """The result of a job, without what the application knows itself, and how far the call came."""
         context = job.agent_context(_emit)
-        recorder = AgentCallbackHandler(content=job.content)
-        run = WorkerRun(context, recorder, job.prompt, limits_loops=job.limits_loops)
+        run = WorkerRun(context, self._recorders[job.content], job.prompt, limits_loops=job.limits_loops)
         token = current_run.set(run)
         try:
             result = await self._bare.run(context)
