@@ -84,7 +84,7 @@ def _subagent(
     registry: Registry,
     middleware_of: Callable[[MiddlewareSpec], Any],
 ) -> Any:
-    """The graph of a sub-agent. It is part of this agent's run, and saves nothing of its own."""
+    """The graph of a sub-agent. It is part of this agent's run, and its steps are saved as steps of that."""
     own = list(tools) if each.tools is None else inner(each.tools)
     if awaited := sorted({tool.name for tool in own} & {name for name, wanted in spec.interrupt_on.items() if wanted}):
         raise ConfigurationError(
@@ -98,7 +98,6 @@ def _subagent(
         own,
         system_prompt=each.system_prompt,
         middleware=[middleware_of(m) for m in each.middleware],
-        checkpointer=False,
         name=each.name,
     )
 

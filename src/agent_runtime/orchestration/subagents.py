@@ -16,7 +16,7 @@ from agent_runtime.orchestration.messages import answer_text, messages_in
 from agent_runtime.template.parts_spec import SubagentSpec
 
 _WORD = re.compile(r"\w+")
-_ENDINGS = ("ings", "ing", "ies", "es", "ed", "s")
+_ENDINGS = ("ings", "ing", "ed", "s")
 KEYWORD_WEIGHT = 3.0
 """A keyword says more than a word of a description."""
 
@@ -87,4 +87,4 @@ def _words(text: str) -> list[str]:
 
 def _stem(word: str) -> str:
     ending = next((each for each in _ENDINGS if word.endswith(each) and len(word) - len(each) > 2), "")
-    return word.removesuffix(ending)
+    return word.removesuffix(ending).rstrip("e")

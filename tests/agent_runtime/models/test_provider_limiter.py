@@ -1,0 +1,255 @@
+"""How many calls are in flight at a provider: never too many, fewer after an overload, more after a clean window."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_runtime import AgentFactory, BudgetExceeded, ProviderError
+from agent_runtime.models import provider_limiter
+from agent_runtime.models.provider_errors import overloaded, retry_after_s
+from agent_runtime.models.provider_limiter import ProviderAccount, ProviderLimiter, pause_s
+from agent_runtime.template import AgentTemplate
+from agent_runtime.testing import ScriptedChatModel, say
+
+
+class Answered(Exception):
+    """A provider's error as SDKs have them."""
+
+    def __init__(self, status: int, body: Any = None, headers: dict[str, str] | None = None) -> None:
+        self.status_code, self.body = status, body
+        self.response = type("Response", (), {"status_code": status, "headers": headers or {}})()
+        super().__init__(str(status))
+
+
+def account(maximum: int | None = None, codes: Any = ()) -> ProviderAccount:
+    made = ProviderLimiter().account("p")
+    made.allow(maximum, codes)
+    return made
+
+
+async def test_never_more_in_flight_than_allowed() -> None:
+    one, now, most = account(3), 0, 0
+
+    async def call() -> None:
+        nonlocal now, most
+        place = await one.aenter()
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.002)
+        now -= 1
+        place.leave()
+
+    await asyncio.gather(*(call() for _ in range(50)))
+    assert (most, one.in_flight, one.waiting) == (3, 0, 0)
+
+
+def test_sync_callers_and_several_loops_share_the_places() -> None:
+    one, lock, state = account(2), threading.Lock(), {"now": 0, "most": 0}
+
+    def count(step: int) -> None:
+        with lock:
+            state["now"] += step
+            state["most"] = max(state["most"], state["now"])
+
+    def sync() -> None:
+        for _ in range(10):
+            place = one.enter()
+            count(1)
+            time.sleep(0.001)
+            count(-1)
+            place.leave()
+
+    async def several() -> None:
+        async def call() -> None:
+            place = await one.aenter()
+            count(1)
+            await asyncio.sleep(0.001)
+            count(-1)
+            place.leave()
+
+        await asyncio.gather(*(call() for _ in range(10)))
+
+    threads = [threading.Thread(target=sync) for _ in range(2)]
+    threads += [threading.Thread(target=lambda: asyncio.run(several())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (state["most"], one.in_flight, one.waiting) == (2, 0, 0)
+
+
+async def test_who_gives_up_waiting_leaves_no_place_behind() -> None:
+    one = account(1)
+    first = await one.aenter()
+    waiters = [asyncio.create_task(one.aenter()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiters[0].cancel()
+    await asyncio.sleep(0)
+    assert one.waiting == 2
+    first.leave()
+    waiters[1].cancel()  # in the moment in which it is its turn
+    await asyncio.gather(*waiters[:2], return_exceptions=True)
+    (await asyncio.wait_for(waiters[2], 1)).leave()
+    assert (one.in_flight, one.waiting) == (0, 0)
+
+
+async def test_an_overload_halves_once_and_clean_windows_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_limiter, "WINDOW_S", 0.05)
+    one = account(8)
+    places = [await one.aenter() for _ in range(8)]
+    for place in places[:3]:
+        place.leave(Answered(429))
+    assert one.limit == 4  # they were in flight together: it is one overload
+    for place in places[3:]:
+        place.leave()
+    assert one.limit == 4
+    (await one.aenter()).leave(Answered(503))
+    assert one.limit == 1  # half of what was in flight
+    for _ in range(3):
+        await asyncio.sleep(0.06)
+        (await one.aenter()).leave()
+    assert one.limit == 4
+    for _ in range(6):
+        await asyncio.sleep(0.06)
+        (await one.aenter()).leave()
+    assert one.limit == 8  # never above what the account allows
+
+
+async def test_without_a_maximum_there_is_no_limit_until_the_first_overload() -> None:
+    one = account()
+    places = [await one.aenter() for _ in range(20)]
+    assert one.limit is None
+    places[0].leave(Answered(529))
+    assert one.limit == 10
+    for place in places[1:]:
+        place.leave(ValueError("not the provider's"))
+    assert one.limit == 10
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (Answered(429), True),
+        (Answered(500), True),
+        (Answered(400), False),
+        (Answered(400, {"error": {"code": "1302"}}), True),
+        (Answered(200, {"code": 1303}), True),
+        (Answered(400, {"error": {"code": "other"}}), False),
+        (ConnectionError(), False),
+    ],
+)
+def test_what_counts_as_an_overload(error: Exception, counts: bool) -> None:
+    assert overloaded(error, [1302, "1303"]) is counts
+
+
+async def test_retry_after_and_headers_are_obeyed() -> None:
+    one = account(4)
+    (await one.aenter()).leave(Answered(429, headers={"retry-after": "0.2"}))
+    began = time.monotonic()
+    (await one.aenter()).leave(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "200ms"})
+    assert time.monotonic() - began >= 0.19
+    (await one.aenter()).leave()
+    assert time.monotonic() - began >= 0.38
+    assert retry_after_s(Answered(429, headers={"retry-after": "7"})) == 7
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "1s"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": "nonsense"}, None),
+    ],
+)
+def test_headers(headers: dict[str, str], seconds: float | None) -> None:
+    assert pause_s(headers) == seconds
+
+
+@given(st.lists(st.sampled_from(["enter", "ok", "overload", "cancel"]), max_size=60), st.integers(1, 5))
+def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
+    async def check() -> None:
+        one, held, waiting = account(maximum), list[Any](), list[asyncio.Task[Any]]()
+        for step in steps:
+            if step == "enter":
+                waiting.append(asyncio.create_task(one.aenter()))
+            elif step == "cancel" and waiting:
+                waiting.pop().cancel()
+            elif held:
+                held.pop(0).leave(Answered(500) if step == "overload" else None)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            held += [task.result() for task in waiting if task.done() and not task.cancelled()]
+            waiting = [task for task in waiting if not task.done()]
+            assert one.in_flight <= maximum
+        while held or waiting:
+            for place in held:
+                place.leave()
+            held = list(await asyncio.wait_for(asyncio.gather(*waiting[:1]), 1)) if waiting else []
+            waiting = waiting[1:]
+        await asyncio.sleep(0)
+        assert (one.in_flight, one.waiting) == (0, 0)
+
+    asyncio.run(check())
+
+
+def template(limits: dict[str, Any], **spec: Any) -> AgentTemplate:
+    content = {"model": {"id": "scripted", "limits": limits}, "runtime": {"retry": {"attempts": 1}}, **spec}
+    return AgentTemplate.model_validate(
+        {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": "a"}, "spec": content}
+    )
+
+
+def factory_with(script: Any, **seats: Any) -> AgentFactory:
+    factory = AgentFactory(**seats)
+    factory.registry.providers = ProviderLimiter()
+    factory.registry.providers.tell(factory.event_bus)
+    factory.register_model("scripted", lambda **_: ScriptedChatModel(script=script, delay_s=0.005))
+    return factory
+
+
+async def test_calls_of_an_agent_take_places_and_give_them_back() -> None:
+    async with factory_with([say("hello")]) as factory:
+        agent = factory.create_agent(template({"max_in_flight": 2}))
+        await asyncio.gather(*(agent.execute("hi") for _ in range(10)))
+        (status,) = factory.registry.providers.status()
+        one = factory.registry.providers.account("scripted")
+        assert (one.peak, status["in_flight"], status["limit"]) == (2, 0, 2)
+        async with agent.execute_stream("hi") as stream:
+            async for _ in stream:
+                break  # abandoned
+        task = asyncio.create_task(agent.execute("hi"))
+        await asyncio.sleep(0.002)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert one.in_flight == 0
+
+
+async def test_a_vendors_code_halves_the_limit_and_says_so() -> None:
+    failed = Answered(400, {"error": {"code": "1302"}})
+    async with factory_with([say(fail=failed)]) as factory:
+        agent = factory.create_agent(template({"max_in_flight": 6, "overload_codes": [1302]}))
+        with pytest.raises(ProviderError):
+            await agent.execute("hi")
+        one = factory.registry.providers.account("scripted")
+        assert (one.limit, one.in_flight, one.overloads) == (1, 0, 1)
+        (event,) = factory.event_bus.retained("provider.limit")
+        assert event.data == {"provider": "scripted", "limit": 1, "before": 6, "why": "overload"}
+
+
+async def test_a_refused_call_gives_its_place_back() -> None:
+    spec = {"runtime": {"cost": {"budgets": [{"scope": "run", "tokens": 1}]}, "retry": {"attempts": 1}}}
+    async with factory_with([say("hello")]) as factory:
+        agent = factory.create_agent(template({"max_in_flight": 1}, **spec))
+        for _ in range(2):
+            with pytest.raises(BudgetExceeded):
+                await agent.execute("hi")
+        assert factory.registry.providers.account("scripted").in_flight == 0
