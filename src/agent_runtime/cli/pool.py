@@ -74,7 +74,7 @@ async def _start(
             server, _ = start_http_server(port, "127.0.0.1", metrics.registry)
             stack.callback(server.shutdown)
         for agent in agents:
-            await made.create_instance(agent)
+            await made.warm_up(agent)
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sig, control.drained.set)

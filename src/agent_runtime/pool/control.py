@@ -86,7 +86,7 @@ class ControlSocket:
                 yield {"type": "status", **self.status()}
             else:
                 raise InputInvalid("a request does status, drain or run", "do")
-        except (AgentRuntimeError, ValueError) as error:
+        except (AgentRuntimeError, ValueError, TypeError) as error:
             code = getattr(error, "code", "input_invalid")
             yield {"type": "error", "error": {"code": code, "message": SECRETS.text(str(error))}}
 

@@ -162,6 +162,12 @@ class AgentInstancePool:
         worker = await self.roster.create_ready(agent, context)
         return worker.instance.id
 
+    async def warm_up(self, agent: str) -> None:
+        """Wait until there is an instance of an agent, made now if none is; raises as `create_instance`."""
+        self.agent(agent)
+        if not await self.roster.has_one(agent):
+            await self.create_instance(agent)
+
     def get_instance_status(self, instance_id: str) -> AgentInstance:
         """The instance, as it is now; raises InstanceNotFound."""
         return self.roster.worker(instance_id).instance

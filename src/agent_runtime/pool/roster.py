@@ -198,6 +198,12 @@ class Roster:
             raise InstanceStartFailed(agent, f"{type(error).__name__}: {error}") from error
         return worker
 
+    async def has_one(self, agent: str) -> bool:
+        """Whether there is a living instance of an agent, when those that are being made are ready."""
+        mine = [worker for worker in self.workers.values() if worker.instance.agent == agent]
+        await asyncio.gather(*(asyncio.shield(worker.started) for worker in mine if worker.started is not None))
+        return any(worker.instance.alive for worker in mine)
+
     def keep_warm(self) -> None:
         """Make the instances that are wanted ready."""
         self._make_room()
