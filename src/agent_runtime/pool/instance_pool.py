@@ -63,7 +63,7 @@ class AgentInstancePool:
         self.draining = False
 
     async def __aenter__(self) -> Self:
-        context = zygote()
+        context = zygote(self.config.preload)
         self._loop = asyncio.get_running_loop()
         await warm_up(context)
         self._guard = await asyncio.to_thread(Guard, context)

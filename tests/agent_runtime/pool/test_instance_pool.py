@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.agent_runtime.pool.conftest import template
+from tests.agent_runtime.pool.long_run import long_run
 from tests.agent_runtime.pool.tools_that_misbehave import script
 
 from agent_runtime import AgentContext, AgentFactory, CallDrained, SessionManager
@@ -359,3 +360,12 @@ def test_the_queue_serves_the_urgent_and_then_the_old(given: list[tuple[str, Tas
         assert len(waiting) == 0
 
     asyncio.run(check())
+
+
+async def test_many_tasks_leave_nothing_behind() -> None:
+    """The short form of `make soak`: 10,000 tasks over 6 instances."""
+    found = await long_run(300, size=2, kills=3, concurrent=4)
+    assert found["outcomes"] == {"right": 297, "worker_died": 3}
+    assert found["zombies"] == 0
+    assert found["descriptors"][0] == found["descriptors"][1]
+    assert found["asyncio_tasks"][0] == found["asyncio_tasks"][1]

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,11 @@ PRELOAD = "agent_runtime.pool.isolation.preload"
 _ALIVE: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 
-def zygote() -> Any:
-    """The context whose fork server has LangChain loaded; raises ConfigurationError where there can be none."""
+def zygote(preload: Sequence[str] = ()) -> Any:
+    """The context whose fork server has LangChain loaded; raises ConfigurationError where there can be none.
+
+    A program has one fork server: `preload` counts when it is the first to be started.
+    """
     if sys.platform != "linux":
         raise ConfigurationError("agents in processes of their own need Linux: /proc, process groups, a fork server")
     if multiprocessing.parent_process() is not None and multiprocessing.process.current_process().name == "agent":
@@ -37,7 +40,7 @@ def zygote() -> Any:
             "`if __name__ == '__main__':`"
         )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD])
+    context.set_forkserver_preload([PRELOAD, *preload])
     return context
 
 
