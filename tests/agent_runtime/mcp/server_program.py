@@ -8,7 +8,9 @@ import time
 
 from mcp.server.fastmcp import Context, FastMCP
 
-server = FastMCP("test server", port=int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdecimal() else 8000)
+server = FastMCP(
+    "test server", log_level="ERROR", port=int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdecimal() else 8000
+)
 
 
 @server.tool()
