@@ -28,7 +28,8 @@ _ENDS = frozenset({InstanceStatus.SHUTTING, InstanceStatus.TERMINATED})
 NEXT: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
     InstanceStatus.CREATING: frozenset({InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.IDLE: frozenset({InstanceStatus.RUNNING, *_ENDS}),
-    InstanceStatus.RUNNING: frozenset({InstanceStatus.COMPLETED, InstanceStatus.ERROR, *_ENDS}),
+    # To idle at once: it was given to a call that was cancelled in that moment.
+    InstanceStatus.RUNNING: frozenset({InstanceStatus.COMPLETED, InstanceStatus.ERROR, InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.COMPLETED: frozenset({InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.ERROR: frozenset({InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.SHUTTING: frozenset({InstanceStatus.TERMINATED}),

@@ -132,6 +132,19 @@ async def test_a_waiting_call_can_be_cancelled_or_time_out(make_factory: Make) -
         assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
 
 
+async def test_a_call_cancelled_in_the_moment_it_is_served_gives_its_instance_back(make_factory: Make) -> None:
+    async with pool_of(make_factory, {"size": 1}) as pool:
+        await pool.create_instance("worker")
+        held = await pool.roster.acquire("worker", TaskPriority.NORMAL, None)
+        waiting = asyncio.create_task(pool.roster.acquire("worker", TaskPriority.NORMAL, None))
+        await asyncio.sleep(0)
+        pool.finished(held, None)  # it is given to the one that waits
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert held.instance.status is InstanceStatus.IDLE
+        assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
+
+
 async def test_limits_by_agent_and_room_is_made_for_another(make_factory: Make) -> None:
     config = {"size": 2, "agents": {"worker": {"limit": 1}}}
     async with pool_of(make_factory, config) as pool:
@@ -284,8 +297,7 @@ async def test_closing_fails_what_runs_and_leaves_nothing(make_factory: Make) ->
     assert process(pid) is None
 
 
-@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
-async def test_nothing_is_left_when_the_application_is_killed(sig: signal.Signals, tmp_path: Path) -> None:
+async def test_nothing_is_left_when_the_application_is_killed() -> None:
     program = Path(__file__).parent / "doomed_application.py"
     root = Path(__file__).parents[3]
     app = subprocess.Popen(
@@ -296,7 +308,7 @@ async def test_nothing_is_left_when_the_application_is_killed(sig: signal.Signal
         pids = [int(text) for text in (await asyncio.to_thread(app.stdout.readline)).split()]
         assert len(pids) >= 5
         assert all(process(pid) is not None for pid in pids)
-        app.send_signal(sig)
+        app.kill()
         await asyncio.to_thread(app.wait)
     await until(lambda: not [pid for pid in pids if process(pid) is not None], 10)
 
