@@ -82,7 +82,7 @@ class AgentKeys:
 
     def _key(self, template: AgentTemplate, values: Mapping[str, Any], mcp_key: McpKey) -> AgentKey:
         spec = template.spec
-        auto = auto_model()[0] if spec.model is not None and spec.model.id == "auto" else ""
+        auto = auto_model()[0] if any(each.id == "auto" for each in spec.all_models()) else ""
         secrets = tuple([secret_version(each.api_key) for each in spec.all_models()])
         tools = spec.all_tools()
         args = ""

@@ -171,7 +171,9 @@ def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
         return []
     from langchain.agents.middleware import ModelFallbackMiddleware
 
-    first, *rest = [registry.model(ModelSpec(id=name, params=spec.params)) for name in spec.fallbacks]
+    first, *rest = [
+        registry.model(ModelSpec(id=name, params=spec.params, limits=spec.limits)) for name in spec.fallbacks
+    ]
     return [ModelFallbackMiddleware(first, *rest)]
 
 

@@ -14,6 +14,7 @@ from agent_runtime.models.gated_model import gated
 from agent_runtime.orchestration.middleware import Middleware
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, load_template, shipped_templates
+from agent_runtime.template.spec import is_path
 
 
 class Components:
@@ -100,9 +101,3 @@ class Components:
     def register_workflow(self, name: str, workflow: Any) -> None:
         """Register any Runnable or compiled graph, for `spec.workflow`."""
         self.registry.put(self.registry.workflows, name, workflow)
-
-
-def is_path(name_or_path: str | Path) -> bool:
-    """Whether a template is named by its file."""
-    name = str(name_or_path)
-    return isinstance(name_or_path, Path) or "/" in name or name.endswith((".yaml", ".yml"))

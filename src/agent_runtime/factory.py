@@ -7,12 +7,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
 
-from agent_runtime.agent_keys import AgentKeys
+from agent_runtime.agent_keys import AgentKey, AgentKeys
 from agent_runtime.assembly import assemble, unknown_names
 from agent_runtime.callback_handler import AgentCallbackHandler
-from agent_runtime.components import Components, is_path
+from agent_runtime.components import Components
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.mcp.broker import McpBroker
@@ -28,6 +29,7 @@ from agent_runtime.pipeline import Seats, build_layers
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, rendered_prompt
 from agent_runtime.template.overrides import overridden
+from agent_runtime.template.spec import is_path
 from agent_runtime.tools import register_shipped_tools
 
 if TYPE_CHECKING:
@@ -126,7 +128,8 @@ class AgentFactory(Components):
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
             session_manager.bus = session_manager.bus or self.event_bus
-        self._built: OrderedDict[tuple[Any, ...], AgentExecutor] = OrderedDict()
+        self._built: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
+        self._building: dict[AgentKey, RLock] = {}
         self.keys = AgentKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
 
     async def __aenter__(self) -> Self:
@@ -180,16 +183,32 @@ class AgentFactory(Components):
         if overrides:
             template = overridden(template, overrides)
         values, key = self.keys.values(template, inputs), self.keys.of(template, inputs)
-        with self._lock:
-            built = self._built.get(key)
-            if built is None:
-                built = self._built[key] = self._build(template, values)
-                while len(self._built) > self._max_agents:
-                    self._built.popitem(last=False)
-            else:
-                self._built.move_to_end(key)
+        built = self._kept(key) or self._built_once(key, template, values)
         # What is kept has no prompt of its own: one caller's inputs must not reach another.
         return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
+
+    def _kept(self, key: AgentKey) -> AgentExecutor | None:
+        with self._lock:
+            if (built := self._built.get(key)) is not None:
+                self._built.move_to_end(key)
+            return built
+
+    def _built_once(self, key: AgentKey, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
+        """Build, once for all threads that ask for the same; others do not wait for it."""
+        with self._lock:
+            lock = self._building.setdefault(key, RLock())
+        with lock:
+            if (known := self._kept(key)) is not None:
+                return known
+            try:
+                built = self._build(template, values)
+            finally:
+                self._building.pop(key, None)
+            with self._lock:
+                self._built[key] = built
+                while len(self._built) > self._max_agents:
+                    self._built.popitem(last=False)
+            return built
 
     def agent_of(self, session: Session) -> AgentExecutor:
         """The agent of a session's record, made again; raises ConfigurationError when the record does not say it."""
@@ -233,12 +252,13 @@ class AgentFactory(Components):
         return self.create_agent(self.keys.inner(template, name))
 
     def build_agent(
-        self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, **overrides: Any
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, *, ref: Mapping[str, Any] | None = None
     ) -> AgentExecutor:
-        """`create_agent`, built anew and not kept here: for who keeps agents in another way."""
-        ref = {"template": template.metadata.name, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
-        if overrides:
-            template = overridden(template, overrides)
+        """`create_agent`, built anew and not kept here: for who keeps agents in another way.
+
+        `ref` is how it can be made again, for the records of its sessions.
+        """
+        ref = ref or {"template": template.metadata.name, "inputs": dict(inputs or {}), "overrides": {}}
         values = self.keys.values(template, inputs)
         built = self._build(template, values)
         return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +83,18 @@ class Registry:
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """The gated chat model that a template asks for. Raises as `build_model`."""
         from agent_runtime.models.request import ACCOUNT
-        from agent_runtime.models.resolve import build_model, secret_version
+        from agent_runtime.models.resolve import build_model
 
-        model = build_model(spec, self.models)
-        provider = str(model._get_ls_params().get("ls_provider") or "unknown")
-        account = self.providers.account(provider, spec.base_url or "", secret_version(spec.api_key))
+        model = build_model(spec, self.models).model_copy()  # one that is registered ready-made serves several
+        account = self.providers.account_of(model)
         account.allow(spec.limits.max_in_flight, spec.limits.overload_codes)
         model.__dict__[ACCOUNT] = account
         return model
+
+    def makes_tools(self, name: str) -> bool:
+        """Whether what is registered makes a tool anew for each agent: it may keep what belongs to one of them."""
+        found = self.tools.get(name)
+        return inspect.isclass(found) or getattr(found, "_makes_tool", False)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool registered as `name`; raises UnknownComponent, or ConfigurationError when `args` do not fit it."""
@@ -111,11 +115,13 @@ class Registry:
 
     def code_of(self, spec: ToolSpec) -> Any:
         """What a tool's behaviour is made of: the object itself and its code; two with the same are the same."""
+        found: Any = None
         if spec.use is not None:
             found = self.tools.get(spec.use)
         elif spec.ref is not None and spec.ref in self.allowed_refs:
             module, _, attribute = spec.ref.partition(":")
-            found = getattr(sys.modules.get(module), attribute, None)
+            with contextlib.suppress(ImportError):  # whoever makes the tool says what is wrong
+                found = getattr(importlib.import_module(module), attribute, None)
         else:
             return None
         inner = getattr(found, "func", None) or getattr(found, "coroutine", None) or found

@@ -43,7 +43,7 @@ def toolbox(
     tools = inner(spec.tools)
     subagents = {each.name: _subagent(each, spec, tools, inner, registry, middleware_of) for each in spec.subagents}
     if subagents:
-        tools = [*tools, gated_tool(task_tool(spec.subagents, subagents))]
+        tools = [*tools, gated_tool(task_tool(spec.subagents, subagents, spec.runtime.limits.max_steps))]
     if template.skills:
         tools = [*tools, gated_tool(idempotent(skill_reader(template.skills)))]
     _check_names(template, tools)
@@ -105,7 +105,7 @@ def _subagent(
 def _tool(
     spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
 ) -> BaseTool:
-    if spec.use is not None and not spec.args and not spec.idempotent:
+    if spec.use is not None and not spec.args and not spec.idempotent and not registry.makes_tools(spec.use):
         code, (known, ready) = registry.code_of(spec), registry.ready_tools.get(spec.use, (None, None))
         if ready is None or known != code:
             ready = gated_tool(registry.tool(spec.use, {}))

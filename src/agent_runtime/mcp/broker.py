@@ -139,7 +139,7 @@ class McpBroker:
                     await connection.close()
                     if not connection.users:
                         del self._connections[key]
-                elif connection.users and unused_s > PING_AFTER_S:
+                elif connection.users and now - connection.last_answer_s > PING_AFTER_S:
                     await connection.check()
 
     def status(self) -> list[dict[str, Any]]:

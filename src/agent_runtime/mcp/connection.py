@@ -37,8 +37,8 @@ class Connection:
         self.users, self.calls, self.opened = 0, 0, 0
         self.last_used_s = time.monotonic()
         self.tools_digest, self._listed_s = "", float("-inf")
-        self.outdated = False
-        """The server has said that its tools are others now."""
+        self._notices = self._heard_of = 0
+        self.last_answer_s = time.monotonic()
         self._tools: dict[str, BaseTool] = {}
         self._session: ClientSession | None = None
         self._life: asyncio.Task[None] | None = None
@@ -48,6 +48,12 @@ class Connection:
         self._listing = asyncio.Lock()
         self._under_way: set[asyncio.Future[Any]] = set()
         self._lost: set[asyncio.Future[Any]] = set()
+        self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the server has said since the last listing that its tools are others now."""
+        return self._notices != self._heard_of
 
     @property
     def fresh(self) -> bool:
@@ -70,12 +76,15 @@ class Connection:
         """The session, opened if need be; raises McpServerFailed, at once while it fails again and again."""
         self.last_used_s = time.monotonic()
         while self._session is None:
-            if self._ready is None or self._life is None or self._life.done():
+            if self._ready is not None and not self._ready.done():
+                await asyncio.shield(self._ready)
+            elif self._life is not None and not self._life.done():
+                await asyncio.wait([self._life])  # the one before has not ended yet
+            else:
                 if (left_s := self._again_s - time.monotonic()) > 0:
                     raise McpServerFailed(self.server.name, f"{self._error}; tried again in {left_s:.1f} s")
                 self._ready = asyncio.get_running_loop().create_future()
                 self._life = asyncio.get_running_loop().create_task(self._live(self._ready))
-            await asyncio.shield(self._ready)
         return self._session
 
     async def _live(self, ready: asyncio.Future[None]) -> None:
@@ -85,14 +94,13 @@ class Connection:
         errors = os.fdopen(write_fd, "w")
         try:
             check_folder(self.server)
-            async with self.server.session(self._heard, self._broken, errors) as session:
-                self._session = session
-                await self._list(session)
-                self._failures, self._again_s, self._error = 0, 0.0, ""
-                self.opened, self.last_used_s = self.opened + 1, time.monotonic()
-                self._on_state(self.server, "open", "")
-                ready.set_result(None)
-                await self._broken.wait()
+            async with asyncio.timeout(self.server.timeout_s) as opening:
+                async with self.server.session(self._heard, self._broken, errors) as session:
+                    await self._list(session)
+                    opening.reschedule(None)
+                    self._opened(session, ready)
+                    await self._broken.wait()
+                    self._session_over()  # before the server is ended, which may take a while
         except asyncio.CancelledError:
             self._on_state(self.server, "closed", "")
             raise
@@ -101,14 +109,25 @@ class Connection:
         else:
             self._failed(ConnectionError("the server ended"), tail, ready)
         finally:
-            self._session = None
+            self._session_over()
             errors.close()
             tail.close()
-            if not ready.done():
-                ready.cancel()
-            for call in self._under_way:  # the library leaves them waiting when a session ends
-                self._lost.add(call)
-                call.cancel()
+            self._give_up(ready, "it was closed")
+
+    def _opened(self, session: ClientSession, ready: asyncio.Future[None]) -> None:
+        self._session = session
+        self._failures, self._again_s, self._error = 0, 0.0, ""
+        self.opened, self.last_used_s = self.opened + 1, time.monotonic()
+        self.last_answer_s = self.last_used_s
+        self._on_state(self.server, "open", "")
+        if not ready.done():
+            ready.set_result(None)
+
+    def _session_over(self) -> None:
+        self._session = None
+        for call in self._under_way:  # the library leaves them waiting when a session ends
+            self._lost.add(call)
+            call.cancel()
 
     def _failed(self, error: BaseException, output: OutputTail, ready: asyncio.Future[None]) -> None:
         output.drain()
@@ -117,29 +136,43 @@ class Connection:
         if not ready.done() or self._failures > 1:  # one that worked may be opened again at once
             self._again_s = time.monotonic() + min(FIRST_WAIT_S * 2 ** (self._failures - 1), LONGEST_WAIT_S)
         said = str(error) or type(error).__name__
+        if isinstance(error, TimeoutError):
+            said = f"it was not ready within {self.server.timeout_s:g} s"
         self._error = f"{said}: {tail.strip()[-500:]}" if tail.strip() else said
         self._on_state(self.server, "failed", self._error)
+        if isinstance(error, AgentRuntimeError) and not ready.done():
+            ready.set_exception(error)
+            ready.exception()
+        self._give_up(ready, self._error, error)
+
+    def _give_up(self, ready: asyncio.Future[None], why: str, cause: BaseException | None = None) -> None:
         if not ready.done():
-            failed = error if isinstance(error, AgentRuntimeError) else McpServerFailed(self.server.name, self._error)
-            failed.__cause__ = None if failed is error else error
+            failed = McpServerFailed(self.server.name, why)
+            failed.__cause__ = cause
             ready.set_exception(failed)
             ready.exception()  # nobody may be waiting any more
 
     async def close(self) -> None:
-        """End the session, and the server if it is a program."""
-        life, self._life = self._life, None
+        """End the session, and the server if it is a program; who uses it next opens another one."""
+        life = self._life
+        self._session_over()
         if life is not None and not life.done():
             life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
+            await asyncio.wait([life])
 
     async def check(self) -> None:
         """Ask an open session whether it is alive; one that is not will be opened again."""
-        if self._session is not None:
+        if (session := self._session) is not None:
             try:
                 async with asyncio.timeout(min(self.server.timeout_s, 10.0)):
-                    await self._session.send_ping()
+                    await session.send_ping()
+                self.last_answer_s = time.monotonic()
             except Exception:  # noqa: BLE001 - whatever it is, the session does not answer
-                self._broken.set()
+                self._break(session)
+
+    def _break(self, session: ClientSession) -> None:
+        if self._session is session:  # else it is over already, and another one has begun
+            self._broken.set()
 
     # -- tools ---------------------------------------------------------------------------------------------
 
@@ -148,70 +181,85 @@ class Connection:
         session = await self.session()
         async with self._listing:
             if not self.fresh:
-                await self._list(session)
+                try:
+                    async with asyncio.timeout(self.server.timeout_s):
+                        await self._list(session)
+                except Exception as error:
+                    self._break(session)
+                    said = str(error) or type(error).__name__
+                    raise McpServerFailed(self.server.name, f"its tools cannot be listed: {said}") from error
         return list(self._tools.values())
 
     async def _list(self, session: ClientSession) -> None:
         from langchain_mcp_adapters.tools import load_mcp_tools
 
-        began_s, self.outdated = time.monotonic(), False
-        async with asyncio.timeout(self.server.timeout_s):
-            found = await load_mcp_tools(session)
+        began_s, notices = time.monotonic(), self._notices
+        found = await load_mcp_tools(session)
         self._tools = {tool.name: tool for tool in found}
         content = [[tool.name, tool.description, tool.args_schema] for tool in found]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
         if self.tools_digest and digest != self.tools_digest:
             self._on_state(self.server, "tools_changed", "")
-        self.tools_digest, self._listed_s = digest, began_s
+        self.tools_digest, self._listed_s, self._heard_of = digest, began_s, notices
 
     async def _heard(self, message: Any) -> None:
         from mcp.types import ServerNotification, ToolListChangedNotification
 
         if isinstance(message, ServerNotification) and isinstance(message.root, ToolListChangedNotification):
-            self.outdated = True
+            self._notices += 1
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Call a tool; content and artifact as the adapter makes them. Raises McpServerFailed, ToolException."""
-        await self.session()
+        self.calls += 1
+        try:
+            async with asyncio.timeout(self.server.timeout_s) as scope:
+                return await self._call(name, arguments)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            self._checking = asyncio.get_running_loop().create_task(self.check())  # it may hang for good
+            message = f"'{name}' did not answer within {self.server.timeout_s:g} s"
+            raise McpServerFailed(self.server.name, message) from error
+        finally:
+            self.calls -= 1
+            self.last_used_s = time.monotonic()
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        session = await self.session()
         tool: Any = self._tools.get(name)
         if tool is None:
             raise McpServerFailed(self.server.name, f"it has no tool '{name}' any more")
-        self.calls += 1
         call = asyncio.ensure_future(tool.coroutine(**arguments))
         self._under_way.add(call)
         try:
-            async with asyncio.timeout(self.server.timeout_s) as scope:
-                return await call
+            answer = await call
+            self.last_answer_s = time.monotonic()
+            return answer
         except asyncio.CancelledError as error:
             if call in self._lost:
                 raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
             raise
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            message = f"'{name}' did not answer within {self.server.timeout_s:g} s"
-            raise McpServerFailed(self.server.name, message) from error
         except Exception as error:
             if _is_lost(error):
-                self._broken.set()
+                self._break(session)
                 raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
             raise
         finally:
             self._under_way.discard(call)
             self._lost.discard(call)
-            self.calls -= 1
-            self.last_used_s = time.monotonic()
 
 
 def _is_lost(error: Exception) -> bool:
     """Whether an error says that the session is gone, not that a tool failed."""
     from anyio import BrokenResourceError, ClosedResourceError
+    from httpx import HTTPError
     from mcp import McpError
     from mcp.types import CONNECTION_CLOSED
 
     if isinstance(error, McpError):
-        return error.error.code == CONNECTION_CLOSED
-    return isinstance(error, BrokenResourceError | ClosedResourceError | ConnectionError)
+        # The second is the client's own answer to an HTTP 404: the server has been restarted, and knows us no more.
+        return error.error.code == CONNECTION_CLOSED or "session terminated" in str(error).lower()
+    return isinstance(error, BrokenResourceError | ClosedResourceError | ConnectionError | HTTPError)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from agent_runtime.monitoring.ledger import NOTHING
 from agent_runtime.monitoring.prices import PRICES, PriceTable
 
 if TYPE_CHECKING:
-    from agent_runtime.models.provider_limiter import Place
+    from agent_runtime.models.provider_limiter import Place, ProviderAccount
     from agent_runtime.models.run import Run
     from agent_runtime.monitoring.holds import Draw
 
@@ -67,7 +68,7 @@ class ModelGate:
 
         Blocks for a place at the provider, and for the ledger when the call has a budget.
         """
-        place = None if request.account is None else request.account.enter()
+        place = None if request.account is None else _place_for_sync(request.account)
         try:
             if (worst := self._worst(request)) is None:
                 return self._admitted(request, None, place)
@@ -145,3 +146,12 @@ class ModelGate:
             raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
         if limits.tokens is not None and used.total_tokens >= limits.tokens:
             raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
+
+
+def _place_for_sync(account: ProviderAccount) -> Place:
+    """A place for a sync call; on a loop's own thread it cannot wait, because that loop may have to free one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return account.enter()
+    return account.counted()

@@ -86,12 +86,13 @@ def _generate(cls: type[BaseChatModel]) -> Any:
         token = _inside.set(True)
         try:
             result = _blocking(lambda: inner(self, messages, *args, **kwargs), call, _timeout_s(call))
+            message = result.generations[0].message
         except BaseException as error:
             call.abort(error)
             raise
         finally:
             _inside.reset(token)
-        call.end(result.generations[0].message)
+        call.end(message)
         return result
 
     return _generate
@@ -142,12 +143,13 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
                 result = await inner(self, messages, *args, **kwargs)
             else:
                 result = await _within(inner(self, messages, *args, **kwargs), timeout_s, timeout_s)
+            message = result.generations[0].message
         except BaseException as error:
             call.abort(error)
             raise
         finally:
             _inside.reset(token)
-        call.end(result.generations[0].message)
+        call.end(message)
         return result
 
     return _agenerate
@@ -172,7 +174,7 @@ def _stream(cls: type[BaseChatModel]) -> Any:
         request = _request(self, messages, kwargs)
         call = None if request is None else request.run.gate.open(request)
         left_s = _timeout_s(call)
-        with _closing(inner(self, messages, *args, **kwargs)) as chunks:
+        with _closing(_begun(lambda: inner(self, messages, *args, **kwargs), call)) as chunks:
             if call is None:
                 yield from chunks
                 return
@@ -194,6 +196,16 @@ def _stream(cls: type[BaseChatModel]) -> Any:
             call.end()
 
     return _stream
+
+
+def _begun(begin: Callable[[], Any], call: ModelCall | None) -> Any:
+    """A provider's stream; one that fails before it is a stream settles its call too."""
+    try:
+        return begin()
+    except BaseException as error:
+        if call is not None:
+            call.abort(error)
+        raise
 
 
 @contextmanager
@@ -222,7 +234,7 @@ def _astream(cls: type[BaseChatModel]) -> Any:
         request = _request(self, messages, kwargs)
         call = None if request is None else await request.run.gate.aopen(request)
         timeout_s = _timeout_s(call)
-        async with aclosing(inner(self, messages, *args, **kwargs)) as chunks:  # type: ignore[type-var]
+        async with aclosing(_begun(lambda: inner(self, messages, *args, **kwargs), call)) as chunks:
             if call is None:
                 async for chunk in chunks:
                     yield chunk

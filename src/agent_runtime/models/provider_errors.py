@@ -6,7 +6,7 @@ import contextlib
 import email.utils
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 SERVER_ERRORS = frozenset({408, 409, 425, 500, 502, 503, 504, 529})
 OVERLOADED = frozenset({429, 500, 502, 503, 504, 529})
@@ -33,17 +33,30 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def retry_after_s(error: BaseException) -> float | None:
-    """Seconds that the provider asked to wait (`Retry-After`, RFC 9110 10.2.3: seconds or a date), or None."""
+def headers_of(error: BaseException) -> Mapping[str, str]:
+    """The headers of the provider's answer; none when the failure was not an answer."""
     for each in causes(error):
         headers = getattr(getattr(each, "response", None), "headers", None)
-        value = headers.get("retry-after") if headers is not None else None
-        if value is None:
-            continue
-        with contextlib.suppress(ValueError):
-            return max(0.0, float(value))
-        with contextlib.suppress(ValueError):
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        if headers is not None and hasattr(headers, "get"):
+            return cast("Mapping[str, str]", headers)
+    return {}
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """Seconds that the provider asked to wait, or None.
+
+    `Retry-After` (RFC 9110 10.2.3: seconds or a date), or `retry-after-ms`, which OpenAI and Azure send.
+    """
+    headers = headers_of(error)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(value))
+    with contextlib.suppress(ValueError, OverflowError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import re
 import threading
 import time
@@ -12,9 +14,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.event_bus import Event
-from agent_runtime.models.provider_errors import overloaded, retry_after_s
+from agent_runtime.models.provider_errors import headers_of, overloaded, retry_after_s
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
     from agent_runtime.event_bus import EventBus
 
 WINDOW_S = 10.0
@@ -50,7 +54,7 @@ class ProviderAccount:
         self.limit: int | None = None
         self.codes: frozenset[int | str] = frozenset()
         self.in_flight, self.peak, self.overloads = 0, 0, 0
-        self._blocked_until_s = self._changed_s = 0.0
+        self._blocked_until_s = self._lowered_s = self._raised_s = 0.0
         self._lock = threading.Lock()
         self._waiters: deque[_Waiter] = deque()
 
@@ -77,13 +81,11 @@ class ProviderAccount:
             waiter = _Waiter(lambda: loop.call_soon_threadsafe(woken.set))
             self._waiters.append(waiter)
         try:
-            while not waiter.granted:
-                woken.clear()
-                try:
+            while not self._served(waiter):
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._block_left_s()):
                         await woken.wait()
-                except TimeoutError:
-                    self._serve()
+                woken.clear()
         except BaseException:
             self._give_up(waiter)
             raise
@@ -98,9 +100,9 @@ class ProviderAccount:
             waiter = _Waiter(woken.set)
             self._waiters.append(waiter)
         try:
-            while not waiter.granted:
-                if not woken.wait(self._block_left_s()):
-                    self._serve()
+            while not self._served(waiter):
+                woken.wait(self._block_left_s())
+                woken.clear()
         except BaseException:
             self._give_up(waiter)
             raise
@@ -124,50 +126,66 @@ class ProviderAccount:
         left_s = self._blocked_until_s - time.monotonic()
         return left_s if left_s > 0 else None
 
-    def _serve(self) -> None:
+    def _served(self, waiter: _Waiter) -> bool:
+        """Hand on what is free, and say whether that waiter has a place now."""
         with self._lock:
             self._hand_on()
+            return waiter.granted
 
     def _hand_on(self) -> None:
         while self._waiters and self._free():
             waiter = self._waiters.popleft()
+            try:
+                waiter.wake()
+            except RuntimeError:  # its loop is closed: nobody waits there any more
+                continue
             waiter.granted = True
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
-            waiter.wake()
-        if self._waiters:  # the first one watches the clock while the provider asks for a pause
-            self._waiters[0].wake()
+
+    def _wake_first(self) -> None:
+        """The first one watches the clock while the provider asks for a pause: it has to know for how long."""
+        while self._waiters:
+            try:
+                self._waiters[0].wake()
+            except RuntimeError:
+                self._waiters.popleft()
+            else:
+                return
 
     def _give_up(self, waiter: _Waiter) -> None:
         with self._lock:
             if waiter.granted:
                 self.in_flight -= 1
-            else:
+            elif waiter in self._waiters:
                 self._waiters.remove(waiter)
             self._hand_on()
+            self._wake_first()
 
     # -- what comes of a call ------------------------------------------------------------------------------
 
     def left(self, place: Place, error: BaseException | None, headers: Mapping[str, str] | None) -> None:
         """A call has ended: its place is free, and the limit follows what the provider said."""
         now, told = time.monotonic(), None
+        is_overload = error is not None and overloaded(error, self.codes)
+        pause = max(retry_after_s(error) or 0.0, pause_s(headers_of(error)) or 0.0) if error is not None else 0.0
+        pause = max(pause if is_overload else 0.0, pause_s(headers or {}) or 0.0)
         with self._lock:
             self.in_flight -= 1
             before = self.limit
-            if error is not None and overloaded(error, self.codes):
+            if is_overload:
                 self.overloads += 1
-                if place.began_s >= self._changed_s:  # of calls that were in flight together one counts
-                    busy = self.in_flight + 1
-                    self.limit = max(1, min(busy, self.limit or busy) // 2)
-                    self._changed_s, told = now, "overload"
-                self._block(retry_after_s(error))
-            elif error is None and self.limit is not None and now - self._changed_s >= WINDOW_S:
+                if place.began_s >= self._lowered_s:  # of calls that were in flight together one counts
+                    self.limit = max(1, (self.limit or self.peak) // 2)
+                    self._lowered_s = self._raised_s = now
+                    told = "overload"
+            elif error is None and self.limit is not None and now - self._raised_s >= WINDOW_S:
                 if self.maximum is None or self.limit < self.maximum:
                     self.limit, told = self.limit + 1, "clean window"
-                self._changed_s = now
-            if headers:
-                self._block(pause_s(headers))
+                self._raised_s = now
+            self._block(pause)
             self._hand_on()
+            self._wake_first()
         if told is not None and self.limit != before:
             self._told(self, before, told)
 
@@ -220,6 +238,16 @@ class ProviderLimiter:
                 name = f"{provider}@{base_url}" if base_url else provider
                 self._accounts[place] = ProviderAccount(f"{name}#{key[:6]}" if key else name, self._changed)
             return self._accounts[place]
+
+    def account_of(self, model: BaseChatModel) -> ProviderAccount:
+        """The account that a model's calls count on: its provider, its address, and a digest of its key."""
+        provider = str(model._get_ls_params().get("ls_provider") or "unknown")
+        names = ("base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "endpoint")
+        address = next((str(found) for name in names if (found := getattr(model, name, None))), "")
+        secrets: list[Any] = [getattr(model, name, None) for name in sorted(model.lc_secrets)]
+        shown = [each.get_secret_value() if hasattr(each, "get_secret_value") else each for each in secrets]
+        digest = hashlib.sha256(repr(shown).encode()).hexdigest() if any(shown) else ""
+        return self.account(provider, address, digest)
 
     def tell(self, bus: EventBus) -> None:
         """Publish changes there."""

@@ -17,6 +17,10 @@ from agent_runtime.template.parts_spec import SubagentSpec
 
 _WORD = re.compile(r"\w+")
 _ENDINGS = ("ings", "ing", "ed", "s")
+_SMALL_WORDS = frozenset(
+    "the and for with from into that this these those are was were has have had can may will not but all any its "
+    "about when where which what who how then than them they you your our their out over under also".split()
+)
 KEYWORD_WEIGHT = 3.0
 """A keyword says more than a word of a description."""
 
@@ -31,14 +35,14 @@ class SubagentRouter:
         self._weights: dict[str, dict[str, float]] = {}
         for name, description, keywords in entries:
             weights = dict.fromkeys(_words(f"{name.replace('-', ' ').replace('_', ' ')} {description}"), 1.0)
-            weights.update(dict.fromkeys(_words(" ".join(keywords)), KEYWORD_WEIGHT))
+            weights.update(dict.fromkeys(map(_stem, _WORD.findall(" ".join(keywords).lower())), KEYWORD_WEIGHT))
             self._weights[name] = weights
         spoken_for = Counter(word for weights in self._weights.values() for word in weights)
         self._rarity = {word: math.log(1 + len(entries) / count) for word, count in spoken_for.items()}
 
     def route(self, task: str) -> str | None:
         """The name of the best one; None when no word of the task speaks for any."""
-        words = set(_words(task))
+        words = set(map(_stem, _WORD.findall(task.lower())))
         scores = {
             name: sum(weights[word] * self._rarity[word] for word in words if word in weights)
             for name, weights in self._weights.items()
@@ -53,8 +57,9 @@ def router_of(entries: tuple[tuple[str, str, tuple[str, ...]], ...]) -> Subagent
     return SubagentRouter(entries)
 
 
-def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any]) -> BaseTool:
-    """The tool `task`; `agents` are the graphs behind the names."""
+def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any], max_steps: int | None = None) -> BaseTool:
+    """The tool `task`; `agents` are the graphs behind the names, `max_steps` bounds the steps of each task."""
+    config: Any = {} if max_steps is None else {"recursion_limit": max_steps}
     router = router_of(tuple((each.name, each.description, tuple(each.keywords)) for each in specs))
 
     async def task(
@@ -65,7 +70,7 @@ def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any]) -> BaseT
         if chosen is None or chosen not in agents:
             known = ", ".join(agents)
             raise ToolException(f"no sub-agent '{chosen or ''}' fits; give subagent_type, one of: {known}")
-        state = await agents[chosen].ainvoke({"messages": [HumanMessage(description)]})
+        state = await agents[chosen].ainvoke({"messages": [HumanMessage(description)]}, config)
         messages = messages_in(state)
         return answer_text(state, messages, None)
 
@@ -82,7 +87,7 @@ def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any]) -> BaseT
 
 
 def _words(text: str) -> list[str]:
-    return [_stem(word) for word in _WORD.findall(text.lower()) if len(word) > 2]
+    return [_stem(word) for word in _WORD.findall(text.lower()) if len(word) > 2 and word not in _SMALL_WORDS]
 
 
 def _stem(word: str) -> str:

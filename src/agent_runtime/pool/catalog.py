@@ -13,7 +13,6 @@ from agent_runtime.pool.isolation.frames import packed
 from agent_runtime.pool.isolation.recipe import recipe_of
 from agent_runtime.pool.template_files import TemplateFiles
 from agent_runtime.template import AgentTemplate, resolve_inputs
-from agent_runtime.template.overrides import overridden
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
@@ -59,11 +58,11 @@ class Catalog:
     def current(self, agent: str) -> Version:
         """The version that is valid now; raises what making it raises."""
         source, inputs, overrides = self._said.get(agent, (agent, None, {}))
-        template = self._files.get(source)
-        key = (*self._factory.keys.of(template, inputs), repr(overrides))
+        template = self._files.get(source, overrides)
+        key = self._factory.keys.of(template, inputs)
         known = self._versions.get(agent)
         if known is None or known.key != key:
-            known = self._versions[agent] = self._made(agent, template, inputs, overrides, key)
+            known = self._versions[agent] = self._made(agent, template, inputs, key)
         return known
 
     def executors(self) -> list[AgentExecutor]:
@@ -75,13 +74,10 @@ class Catalog:
         agent: str,
         template: AgentTemplate,
         inputs: Mapping[str, Any] | None,
-        overrides: Mapping[str, Any],
         key: tuple[Any, ...],
     ) -> Version:
         factory = self._factory
-        bare = factory.create_from_template(template, inputs, **overrides)
-        if overrides:
-            template = overridden(template, overrides)
+        bare = factory.create_from_template(template, inputs)
         saver = getattr(bare.agent, "checkpointer", None) or None
         values = resolve_inputs(template, inputs)
         recipe = recipe_of(agent, template, values, factory.registry, self._setup, keeps=saver is not None)

@@ -106,6 +106,10 @@ def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
 def _by(kind: str, name: str, text: str, label: str, rows: list[dict[str, Any]], value: str) -> Metric:
     made = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
     family = made(f"{NAMESPACE}_{name}", text, labels=[label])
-    for row in rows:
-        family.add_metric([str(row[label])[:128]], row[value])
+    sums: dict[str, float] = {}
+    for row in rows:  # several scopes have servers of one name
+        shown = str(row[label])[:128]
+        sums[shown] = sums.get(shown, 0) + row[value]
+    for shown, total in sums.items():
+        family.add_metric([shown], total)
     return family

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
@@ -19,14 +19,36 @@ from agent_runtime.mcp.server import credential_scope
 from agent_runtime.pool.contexts import Contexts
 from agent_runtime.pool.session_context import AgentSessionContext, SessionKey, size_of
 from agent_runtime.pool.template_files import TemplateFiles
+from agent_runtime.template import AgentTemplate
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.template import AgentTemplate
 
 MAX_TRIES = 5
 ROUND_S = 30.0
 """How often contexts that nobody used are looked for, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be built; `template` has the overrides in it already."""
+
+    place: SessionKey
+    template: AgentTemplate
+    inputs: Mapping[str, Any] | None
+    overrides: Mapping[str, Any]
+    source: str | Path | AgentTemplate
+
+
+@dataclass(slots=True, eq=False)
+class _Build:
+    """A build under way."""
+
+    wanted: _Wanted
+    future: Future[AgentSessionContext] | None = None
+
+
+_Slot = tuple[SessionKey, tuple[Any, ...]]
 
 
 class AgentSessionPool:
@@ -64,7 +86,7 @@ class AgentSessionPool:
         self.counts = self._contexts.counts
         self._files = TemplateFiles(factory)
         self._lock = RLock()
-        self._building: dict[tuple[SessionKey, tuple[Any, ...]], Future[AgentSessionContext]] = {}
+        self._building: dict[_Slot, _Build] = {}
         self._builders = ThreadPoolExecutor(builders, thread_name_prefix="agent_runtime build")
         self._upkeep: asyncio.Task[None] | None = None
 
@@ -98,13 +120,13 @@ class AgentSessionPool:
         token = credential_scope.set(place.scope)
         try:
             for _ in range(MAX_TRIES):
-                found = self._kept_or_building(place, self._files.get(template), inputs, overrides)
+                found = self._kept_or_building(place, template, inputs, overrides)
                 if isinstance(found, AgentSessionContext):
                     return found
                 context = await asyncio.shield(asyncio.wrap_future(found))
                 # Who joined a build that had begun earlier may have come after a change that it does not have.
-                now, _ = self._fingerprint(self._files.get(template), inputs, overrides)
-                if now is None or now == context.fingerprint:
+                now, _ = self._fingerprint(self._files.get(template, overrides), inputs)
+                if now == context.fingerprint:
                     return context
             raise ConfigurationError(f"the agent of '{place}' changes faster than it can be built")
         finally:
@@ -113,18 +135,20 @@ class AgentSessionPool:
     def _kept_or_building(
         self,
         place: SessionKey,
-        template: AgentTemplate,
+        source: str | Path | AgentTemplate,
         inputs: Mapping[str, Any] | None,
         overrides: Mapping[str, Any],
     ) -> AgentSessionContext | Future[AgentSessionContext]:
-        fingerprint, aged = self._fingerprint(template, inputs, overrides)
+        template = self._files.get(source, overrides)
+        fingerprint, aged = self._fingerprint(template, inputs)
+        wanted = _Wanted(place, template, inputs, overrides, source)
         if fingerprint is not None and (context := self._contexts.get(place, fingerprint)) is not None:
             self.counts.hits += 1
             if aged or self._is_old(context):
-                self._refresh(place, template, inputs, overrides)
+                self._refresh(wanted)
             return context
         self.counts.misses += 1
-        return self._begin(place, template, inputs, overrides, fingerprint)
+        return self._begin(wanted, fingerprint)
 
     @asynccontextmanager
     async def acquire(
@@ -145,80 +169,79 @@ class AgentSessionPool:
         """
         place = None if key is None else SessionKey.parse(key)
         with self._lock:
-            for waiting in [w for w in self._building if place in (None, w[0])]:
-                del self._building[waiting]
+            for slot, build in list(self._building.items()):
+                if place in (None, slot[0]) and template in (None, build.wanted.template.metadata.name):
+                    del self._building[slot]
         return self._contexts.remove(place, template)
 
     def _fingerprint(
-        self, template: AgentTemplate, inputs: Mapping[str, Any] | None, overrides: Mapping[str, Any]
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None
     ) -> tuple[tuple[Any, ...] | None, bool]:
         """What the agent is built from, and whether that is an old answer; None where a server must be asked."""
         key, aged = self.factory.keys.known(template, inputs)
-        if key is None:
-            return None, False
-        return (key, repr(inputs), repr(overrides)), aged
+        return (None if key is None else (key, repr(inputs))), aged
 
     def _is_old(self, context: AgentSessionContext) -> bool:
         return self._max_age_s is not None and time.monotonic() - context.built_s > self._max_age_s
 
     # -- building ------------------------------------------------------------------------------------------
 
-    def _begin(
-        self,
-        place: SessionKey,
-        template: AgentTemplate,
-        inputs: Mapping[str, Any] | None,
-        overrides: Mapping[str, Any],
-        fingerprint: tuple[Any, ...] | None,
-    ) -> Future[AgentSessionContext]:
-        wanted = (place, fingerprint or (template.identity, repr(inputs), repr(overrides)))
+    def _begin(self, wanted: _Wanted, fingerprint: tuple[Any, ...] | None) -> Future[AgentSessionContext]:
+        slot = (wanted.place, fingerprint or (wanted.template.identity, repr(wanted.inputs)))
         with self._lock:
-            building = self._building.get(wanted)
-            if building is None:
+            build = self._building.get(slot)
+            if build is None:
+                build = self._building[slot] = _Build(wanted)
                 run = contextvars.copy_context().run  # the scope of the credentials goes with it
-                building = self._builders.submit(run, self._build, wanted, template, inputs, overrides)
-                self._building[wanted] = building
-        return building
+                build.future = self._builders.submit(run, self._build, slot, build)
+            assert build.future is not None  # noqa: S101 - set under the same lock
+            return build.future
 
-    def _build(
-        self,
-        wanted: tuple[SessionKey, tuple[Any, ...]],
-        template: AgentTemplate,
-        inputs: Mapping[str, Any] | None,
-        overrides: Mapping[str, Any],
-    ) -> AgentSessionContext:
-        place, began = wanted[0], time.perf_counter()
+    def _build(self, slot: _Slot, build: _Build) -> AgentSessionContext:
+        wanted, began = build.wanted, time.perf_counter()
         try:
-            # Taken before the build: what changes meanwhile makes the context outdated, not wrong.
-            fingerprint = (self.factory.keys.of(template, inputs), repr(inputs), repr(overrides))
-            agent = self.factory.build_agent(template, inputs, **overrides)
-            took_s = time.perf_counter() - began
-            size = size_of(agent.agent, [self.factory, self.factory.registry, template])
-            context = AgentSessionContext(place, template, agent, agent.tools, fingerprint, took_s, size)
+            context = self._made(wanted, began)
         except BaseException as error:
             with self._lock:
-                self._building.pop(wanted, None)
+                self._is_wanted(slot, build)
                 self.counts.failures += 1
-            self._tell(place, "failed", type(error).__name__)
+            self._tell(wanted.place, "failed", type(error).__name__)
             raise
         with self._lock:
             self.counts.builds += 1
-            self.counts.build_seconds += took_s
-            wanted_still = self._building.pop(wanted, None) is not None  # else it was invalidated meanwhile
-        if wanted_still:
+            self.counts.build_seconds += context.build_s
+            kept = self._is_wanted(slot, build)
+        if kept:
             self._contexts.put(context)
-        self._tell(place, "built", "", took_s)
+        self._tell(wanted.place, "built", "", context.build_s)
         return context
 
-    def _refresh(
-        self, place: SessionKey, template: AgentTemplate, inputs: Mapping[str, Any] | None, overrides: Mapping[str, Any]
-    ) -> None:
+    def _made(self, wanted: _Wanted, began: float) -> AgentSessionContext:
+        template, inputs = wanted.template, wanted.inputs
+        # Taken before the build: what changes meanwhile makes the context outdated, not wrong.
+        fingerprint = (self.factory.keys.of(template, inputs), repr(inputs))
+        source = wanted.source
+        name = source.metadata.name if isinstance(source, AgentTemplate) else str(source)
+        ref = {"template": name, "inputs": dict(inputs or {}), "overrides": dict(wanted.overrides)}
+        agent = self.factory.build_agent(template, inputs, ref=ref)
+        size = size_of(agent.agent, [self.factory, self.factory.registry, template])
+        took_s = time.perf_counter() - began
+        return AgentSessionContext(wanted.place, template, agent, agent.tools, fingerprint, took_s, size)
+
+    def _is_wanted(self, slot: _Slot, build: _Build) -> bool:
+        """Whether nobody has invalidated the build since it began; its place is free for the next one."""
+        if self._building.get(slot) is not build:
+            return False
+        del self._building[slot]
+        return True
+
+    def _refresh(self, wanted: _Wanted) -> None:
         """Build anew what is old; who has the old one keeps it, and callers get it until the new one is there."""
         with self._lock:
-            if any(waiting[0] == place for waiting in self._building):
+            if any(slot[0] == wanted.place for slot in self._building):
                 return
             self.counts.refreshes += 1
-        self._begin(place, template, inputs, overrides, None)
+        self._begin(wanted, None)
 
     # -- upkeep --------------------------------------------------------------------------------------------
 

@@ -6,16 +6,17 @@ import asyncio
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from agent_runtime.errors import AgentRuntimeError, Problem, TemplateError
+from agent_runtime.errors import AgentRuntimeError, ConfigurationError, Problem, TemplateError
 from agent_runtime.event_bus import Event
-from agent_runtime.pool.template_files import Stamp, stamp_of
+from agent_runtime.pool.template_files import stamp_of, stamp_of_files
 from agent_runtime.template import AgentTemplate, load_template
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
 
+MAX_FILES = 10_000
 _LOG = logging.getLogger("agent_runtime.templates")
 
 
@@ -32,8 +33,8 @@ class TemplateWatch:
 
     def __init__(self, factory: AgentFactory, folder: str | Path, *, interval_s: float = 0.5) -> None:
         self._factory, self.folder, self._interval_s = factory, Path(folder), interval_s
-        self._names: dict[Path, str] = {}
-        self._digests: dict[Path, str] = {}
+        self._templates: dict[str, AgentTemplate] = {}
+        self._paths: dict[str, Path] = {}
         self.problems: dict[str, list[str]] = {}
         """What is wrong with files that are broken now, by file name."""
         self._task: asyncio.Task[None] | None = None
@@ -52,57 +53,63 @@ class TemplateWatch:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _watch(self, seen: Stamp) -> None:
+    async def _watch(self, seen: tuple[Any, ...]) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
-            now = await asyncio.to_thread(self._stamp)
-            if now != seen:  # looked at before it is read: what is written meanwhile is seen the next time
-                seen = now
-                await asyncio.to_thread(self.reload)
+            try:
+                now = await asyncio.to_thread(self._stamp)
+                if now != seen:  # looked at before it is read: what is written meanwhile is seen the next time
+                    await asyncio.to_thread(self.reload)
+                    seen = now
+            except Exception:  # noqa: BLE001 - the watch goes on, and says so
+                _LOG.exception("the templates in %s cannot be read; tried again", self.folder)
 
-    def _files(self) -> list[Path]:
-        return sorted(each for each in self.folder.iterdir() if each.suffix in (".yaml", ".yml") and each.is_file())
-
-    def _stamp(self) -> Stamp:
-        """How the folder's templates, and the files that they are made of, are now."""
-        read = {file for name in self._names.values() for file in self._factory.get_template(name).files}
-        return stamp_of(tuple(sorted({*self._files(), *read})))
+    def _stamp(self) -> tuple[Any, ...]:
+        """How all files below the folder are now, and those outside that its templates are made of."""
+        below = sorted(each for each in self.folder.rglob("*"))[:MAX_FILES]
+        read = {file for template in self._templates.values() for file in template.files}
+        return tuple(map(str, below)), stamp_of_files([*below, *sorted(read)]), *map(stamp_of, self._templates.values())
 
     def reload(self) -> None:
         """Load every template of the folder, and take over those that are right and have changed."""
-        files = self._files()
-        for gone in [path for path in self._names if path not in files]:
-            with suppress(AgentRuntimeError):
-                self._factory.unregister_template(self._names[gone])
-            del self._names[gone], self._digests[gone]
-            self.problems.pop(gone.name, None)
+        files = sorted(each for each in self.folder.iterdir() if each.suffix in (".yaml", ".yml") and each.is_file())
+        found: dict[str, tuple[Path, AgentTemplate]] = {}
+        broken: dict[Path, Exception] = {}
         for path in files:
             try:
                 template = load_template(path)
                 self._factory.check_template(template)
+                if template.metadata.name in found:
+                    other = found[template.metadata.name][0].name
+                    raise ConfigurationError(f"'{other}' has a template of the same name '{template.metadata.name}'")
             except (AgentRuntimeError, OSError) as error:
-                self._reject(path, error)
+                broken[path] = error
             else:
-                self._take(path, template)
+                found[template.metadata.name] = (path, template)
+        self._take(found, broken)
 
-    def _take(self, path: Path, template: AgentTemplate) -> None:
-        self.problems.pop(path.name, None)
-        if self._digests.get(path) == template.digest:
-            return
-        before = self._names.get(path)
-        if before is not None and before != template.metadata.name:
+    def _take(self, found: dict[str, tuple[Path, AgentTemplate]], broken: dict[Path, Exception]) -> None:
+        self.problems = {name: text for name, text in self.problems.items() if self.folder / name in broken}
+        for path, error in broken.items():
+            self._reject(path, error)
+        serving = {name for name, path in self._paths.items() if path in broken}  # the version before goes on
+        for name in [each for each in self._templates if each not in found and each not in serving]:
             with suppress(AgentRuntimeError):
-                self._factory.unregister_template(before)
-        self._names[path] = self._factory.register_template(template)
-        self._digests[path] = template.digest
-        data = {"template": template.metadata.name, "digest": template.digest}
-        self._factory.event_bus.publish(Event("template.changed", data))
+                self._factory.unregister_template(name)
+            del self._templates[name], self._paths[name]
+        for name, (path, template) in found.items():
+            known = self._templates.get(name)
+            self._templates[name], self._paths[name] = template, path
+            if known is None or known.identity != template.identity:
+                self._factory.register_template(template)
+                data = {"template": name, "digest": template.digest}
+                self._factory.event_bus.publish(Event("template.changed", data))
 
     def _reject(self, path: Path, error: Exception) -> None:
         found = [str(each) for each in error.problems] if isinstance(error, TemplateError) else [str(error)]
         if self.problems.get(path.name) == found:
             return
         self.problems[path.name] = found
-        name = self._names.get(path, path.stem)
+        name = next((name for name, known in self._paths.items() if known == path), path.stem)
         _LOG.error("template %s is broken, the version before it goes on serving: %s", path, "; ".join(found))
         self._factory.event_bus.publish(Event("template.rejected", {"template": name, "problems": found}))

@@ -27,8 +27,10 @@ class Document:
     def __init__(self, path: Path, data: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.root = path.resolve().parent
         self.problems: list[Problem] = []
-        self.files: set[Path] = {path.resolve()} if data is None else set()
-        """Every file that was read."""
+        self.files: set[Path] = {path.absolute()} if data is None else set()
+        """Every file that was read, as it was named: a link may lead elsewhere tomorrow."""
+        self.variables: set[str] = set()
+        """Every `${VAR}` that was looked up."""
         self._environ = os.environ if environ is None else environ
         self._shown = str(path)
         node = self._resolved(path, self._shown, data, ())
@@ -50,7 +52,7 @@ class Document:
         except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, links in a circle
             message = f"not a usable path: {error}"
         if message is None:
-            self.files.add(candidate.resolve())
+            self.files.add(candidate.absolute())
             return candidate
         self.problems.append(mark.problem(message, path))
         return None
@@ -157,6 +159,7 @@ class Document:
             name, operator, rest = match[1], match[2], match[3]
             if name is None:
                 return "$"
+            self.variables.add(name)
             value = self._environ.get(name)
             if value or (value is not None and operator is None):
                 return value

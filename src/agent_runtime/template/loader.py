@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from agent_runtime.errors import Problem, TemplateError, close_matches
 from agent_runtime.template.document import Document, place, plain
+from agent_runtime.template.parts_spec import ToolSpec
 from agent_runtime.template.skills import Skill, read_skills
-from agent_runtime.template.spec import AgentTemplate
+from agent_runtime.template.spec import AgentTemplate, is_path
 from agent_runtime.template.yaml_reader import Mark
 
 
@@ -48,15 +49,24 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
         raise TemplateError([*document.problems, *template_problems(error, document)]) from None
     template._folder = path.resolve().parent
     template._place = lambda at: _at(document, _steps(at))
-    for index, tool in enumerate(template.spec.tools):
-        if tool.agent is not None and "/" in tool.agent:
-            _load_agent(template, index, document, environ, (*chain, path.resolve()))
+    for at, tools in _tool_lists(template):
+        for index, tool in enumerate(tools):
+            if tool.agent is not None and is_path(tool.agent):
+                _load_agent(template, (*at, index, "agent"), tool.agent, document, environ, (*chain, path.resolve()))
     _load_skills(template, document)
-    template._files = tuple(sorted({*document.files, *(f for a in template.agents.values() for f in a.files)}))
+    inner = template.agents.values()
+    template._files = tuple(sorted({*document.files, *(file for each in inner for file in each.files)}))
+    template._variables = tuple(sorted({*document.variables, *(name for each in inner for name in each.variables)}))
     if document.problems:
         raise TemplateError(document.problems)
     _ = template.identity  # worked out here, once, not when the first agent is made
     return template
+
+
+def _tool_lists(template: AgentTemplate) -> Iterator[tuple[tuple[str | int, ...], Sequence[ToolSpec]]]:
+    yield ("spec", "tools"), template.spec.tools
+    for n, each in enumerate(template.spec.subagents):
+        yield ("spec", "subagents", n, "tools"), each.tools or ()
 
 
 def _load_skills(template: AgentTemplate, document: Document) -> None:
@@ -66,18 +76,23 @@ def _load_skills(template: AgentTemplate, document: Document) -> None:
         folder = document.inside(name, document.root, mark, where, kind="folder")
         if folder is None:
             continue
-        skills, problems = read_skills(folder)
+        skills, problems = read_skills(folder, document.root)
         document.problems.extend(mark.problem(problem, where) for problem in problems)
-        document.files.update(skill.folder / "SKILL.md" for skill in skills)
+        # A skill that is added, or a link that leads elsewhere, is a change of the template too.
+        document.files.update(each for child in [folder, *folder.iterdir()] for each in (child, child / "SKILL.md"))
         found.update({skill.name: skill for skill in skills})  # the last source wins, as in deepagents
     template._skills = tuple(found.values())
 
 
 def _load_agent(
-    template: AgentTemplate, index: int, document: Document, environ: Mapping[str, str] | None, chain: tuple[Path, ...]
+    template: AgentTemplate,
+    at: tuple[str | int, ...],
+    name: str,
+    document: Document,
+    environ: Mapping[str, str] | None,
+    chain: tuple[Path, ...],
 ) -> None:
-    name = template.spec.tools[index].agent or ""
-    mark, where = place(document.node, ("spec", "tools", index, "agent")), f"spec.tools.{index}.agent"
+    mark, where = place(document.node, at), ".".join(str(step) for step in at)
     file = document.inside(name, document.root, mark, where)
     if file is None:
         return

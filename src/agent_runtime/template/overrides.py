@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from agent_runtime.errors import TemplateError
+from agent_runtime.errors import Problem, TemplateError
 from agent_runtime.template.loader import template_problems
+from agent_runtime.template.skills import Skill, read_skills
 from agent_runtime.template.spec import AgentTemplate
 
 
@@ -21,8 +23,25 @@ def overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTe
     except ValidationError as error:
         raise TemplateError(template_problems(error)) from None
     changed._agents, changed._folder, changed._place = template.agents, template.folder, template._place
-    changed._skills, changed._files = template.skills, template.files
+    changed._files, changed._variables = template.files, template.variables
+    changed._skills = template.skills
+    if changed.spec.skills != template.spec.skills:
+        changed._skills = _skills(changed)
     return changed
+
+
+def _skills(template: AgentTemplate) -> tuple[Skill, ...]:
+    root = (template.folder or Path.cwd()).resolve()
+    found: dict[str, Skill] = {}
+    for index, name in enumerate(template.spec.skills):
+        folder = root / name
+        if not (folder.resolve().is_relative_to(root) and folder.is_dir()):
+            raise TemplateError([Problem(f"there is no folder '{name}' beside the template", f"spec.skills.{index}")])
+        skills, problems = read_skills(folder, root)
+        if problems:
+            raise TemplateError([Problem(problem, f"spec.skills.{index}") for problem in problems])
+        found.update({skill.name: skill for skill in skills})
+    return tuple(found.values())
 
 
 def _deepened(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

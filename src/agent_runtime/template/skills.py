@@ -27,13 +27,15 @@ class Skill:
     digest: str
 
 
-def read_skills(source: Path) -> tuple[list[Skill], list[str]]:
-    """The skills in a folder of skill folders, and what is wrong with others."""
+def read_skills(source: Path, root: Path) -> tuple[list[Skill], list[str]]:
+    """The skills in a folder of skill folders, and what is wrong with others; nothing outside `root` is read."""
     skills, problems = [], []
     for file in _skill_files(source):
         try:
+            if not file.resolve().is_relative_to(root.resolve()):
+                raise ValueError("a link leads out of the template's folder")
             skills.append(_skill(file))
-        except (OSError, ValueError, TemplateError) as error:
+        except (OSError, ValueError, RuntimeError, TemplateError) as error:
             problems.append(f"{file.parent.name}/SKILL.md: {error}")
     if not skills and not problems:
         problems.append(f"there is no skill in '{source.name}': each is a folder with a SKILL.md")

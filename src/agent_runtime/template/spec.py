@@ -34,6 +34,12 @@ API_VERSION = "agent-runtime/v1"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
 
 
+def is_path(name_or_path: str | Path) -> bool:
+    """Whether a template is named by its file."""
+    name = str(name_or_path)
+    return isinstance(name_or_path, Path) or "/" in name or name.endswith((".yaml", ".yml"))
+
+
 class Metadata(Strict):
     """Who the template is."""
 
@@ -103,6 +109,7 @@ class AgentTemplate(Strict):
     _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
     _skills: tuple[Skill, ...] = PrivateAttr(default=())
     _files: tuple[Path, ...] = PrivateAttr(default=())
+    _variables: tuple[str, ...] = PrivateAttr(default=())
     _folder: Path | None = PrivateAttr(default=None)
     _place: Callable[[str], Mark] | None = PrivateAttr(default=None)
 
@@ -120,6 +127,11 @@ class AgentTemplate(Strict):
     def files(self) -> tuple[Path, ...]:
         """Every file and skill folder that the template was read from."""
         return self._files
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment's variables that the template was filled from."""
+        return self._variables
 
     @property
     def folder(self) -> Path | None:

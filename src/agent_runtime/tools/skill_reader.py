@@ -21,11 +21,14 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
         if name not in folders:
             raise ToolException(f"there is no skill '{name}'; there are: {', '.join(folders)}")
         folder = folders[name].resolve()
-        file = (folder / path).resolve()
-        if not file.is_relative_to(folder) or not file.is_file():
+        try:
+            file = (folder / path).resolve()
+            data = file.read_bytes() if file.is_relative_to(folder) and file.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # a null byte, a name too long, links in a circle
+            data = None
+        if data is None:
             there = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
-            raise ToolException(f"the skill '{name}' has no file '{path}'; it has: {', '.join(there[:50])}")
-        data = file.read_bytes()[: MAX_FILE_BYTES + 1]
+            raise ToolException(f"the skill '{name}' has no file '{path[:200]}'; it has: {', '.join(there[:50])}")
         if len(data) > MAX_FILE_BYTES:
             raise ToolException(f"'{path}' is larger than {MAX_FILE_BYTES} bytes")
         try:

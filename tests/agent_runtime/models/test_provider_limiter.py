@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.outputs import ChatResult
 
-from agent_runtime import AgentFactory, BudgetExceeded, ProviderError
+from agent_runtime import AgentFactory, AgentFailed, BudgetExceeded, ProviderError
 from agent_runtime.models import provider_limiter
 from agent_runtime.models.provider_errors import overloaded, retry_after_s
 from agent_runtime.models.provider_limiter import ProviderAccount, ProviderLimiter, pause_s
@@ -111,11 +112,11 @@ async def test_an_overload_halves_once_and_clean_windows_raise(monkeypatch: pyte
         place.leave()
     assert one.limit == 4
     (await one.aenter()).leave(Answered(503))
-    assert one.limit == 1  # half of what was in flight
+    assert one.limit == 2
     for _ in range(3):
         await asyncio.sleep(0.06)
         (await one.aenter()).leave()
-    assert one.limit == 4
+    assert one.limit == 5
     for _ in range(6):
         await asyncio.sleep(0.06)
         (await one.aenter()).leave()
@@ -201,6 +202,114 @@ def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("block_s", [0.02, 0.3])
+async def test_who_waits_is_served_when_the_pause_is_over(block_s: float) -> None:
+    one = account(1)
+    first = await one.aenter()
+    served: list[str] = []
+
+    def sync() -> None:
+        one.enter().leave()
+        served.append("sync")
+
+    async def waiting() -> None:
+        (await one.aenter()).leave()
+        served.append("async")
+
+    task = asyncio.create_task(waiting())
+    await asyncio.sleep(0)
+    thread = threading.Thread(target=sync)
+    thread.start()
+    began_cpu_s = time.process_time()
+    first.leave(Answered(429, headers={"retry-after": str(block_s)}))
+    time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up while a short pause ends
+    await asyncio.wait_for(task, 5)
+    await asyncio.to_thread(thread.join, 5)
+    assert sorted(served) == ["async", "sync"]
+    assert time.process_time() - began_cpu_s < 0.2  # nobody spins
+
+
+async def test_the_place_of_a_closed_loop_goes_to_the_next(recwarn: pytest.WarningsRecorder) -> None:
+    one = account(1)
+    first = await one.aenter()
+
+    def leave_a_waiter_behind() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(one.aenter())
+        loop.call_later(0.05, loop.stop)
+        loop.run_forever()
+        loop.close()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    await asyncio.to_thread(leave_a_waiter_behind)
+    assert one.waiting == 1
+    waiting = asyncio.create_task(one.aenter())
+    await asyncio.sleep(0)
+    first.leave(Answered(429, headers={"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}))
+    (await asyncio.wait_for(waiting, 1)).leave()
+    assert (one.in_flight, one.waiting) == (0, 0)
+
+
+def test_accounts_are_told_apart_by_what_the_model_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langchain_openai import ChatOpenAI
+
+    limiter = ProviderLimiter()
+    monkeypatch.setenv("OPENAI_API_KEY", "dummy-key-one")
+    by_default = limiter.account_of(ChatOpenAI(model="gpt-5-mini"))
+    given = limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key="dummy-key-one"))
+    assert by_default is given
+    assert limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key="dummy-key-two")) is not given
+    assert limiter.account_of(ChatOpenAI(model="x", base_url="http://localhost:1/v1")) is not given
+    assert "dummy" not in str(limiter.status())
+
+
+async def test_a_model_that_fails_before_it_streams_gives_its_place_back() -> None:
+    class Eager(ScriptedChatModel):
+        def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            raise ConnectionError("before the first piece")
+
+    class Empty(ScriptedChatModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+            return ChatResult(generations=[])
+
+    async with factory_with([say("hello")]) as factory:
+        factory.register_model("eager", lambda **_: Eager(script=[say("x")]))
+        factory.register_model("empty", lambda **_: Empty(script=[say("x")]))
+        for name in ("eager", "empty"):
+            spec = {"model": {"id": name, "limits": {"max_in_flight": 1}}}
+            agent = factory.create_agent(template({}, **spec))
+            for _ in range(2):
+                with pytest.raises(AgentFailed):
+                    if name == "eager":
+                        async with agent.execute_stream("hi") as stream:
+                            _ = [text async for text in stream]
+                    else:
+                        await asyncio.wait_for(agent.execute("hi"), 2)
+        assert all(status["in_flight"] == 0 for status in factory.registry.providers.status())
+
+
+async def test_a_sync_model_call_on_the_loops_own_thread_does_not_wait_for_itself() -> None:
+    async with factory_with([say("hello")]) as factory:
+        model = factory.registry.model(template({"max_in_flight": 1}).spec.model)  # type: ignore[arg-type]
+
+        async def nested(text: str) -> str:
+            """Ask a model without awaiting it."""
+            return str(model.invoke(text).text)
+
+        factory.register_tool("nested", nested)
+        factory.register_model(
+            "outer",
+            lambda **_: ScriptedChatModel(
+                provider="another",
+                script=lambda m: say(m[-1].text) if m[-1].type == "tool" else say("", ("nested", {"text": "x"})),
+            ),
+        )
+        place = await factory.registry.providers.account_of(model).aenter()  # it is full
+        agent = factory.create_agent(template({}, model={"id": "outer"}, tools=["nested"]))
+        assert (await asyncio.wait_for(agent.execute("go"), 5)).output == "hello"
+        place.leave()
+
+
 def template(limits: dict[str, Any], **spec: Any) -> AgentTemplate:
     content = {"model": {"id": "scripted", "limits": limits}, "runtime": {"retry": {"attempts": 1}}, **spec}
     return AgentTemplate.model_validate(
@@ -240,9 +349,9 @@ async def test_a_vendors_code_halves_the_limit_and_says_so() -> None:
         with pytest.raises(ProviderError):
             await agent.execute("hi")
         one = factory.registry.providers.account("scripted")
-        assert (one.limit, one.in_flight, one.overloads) == (1, 0, 1)
+        assert (one.limit, one.in_flight, one.overloads) == (3, 0, 1)
         (event,) = factory.event_bus.retained("provider.limit")
-        assert event.data == {"provider": "scripted", "limit": 1, "before": 6, "why": "overload"}
+        assert event.data == {"provider": "scripted", "limit": 3, "before": 6, "why": "overload"}
 
 
 async def test_a_refused_call_gives_its_place_back() -> None:
