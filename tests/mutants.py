@@ -38,6 +38,8 @@ BYTES, SAVERS = "sessions/test_bytes.py", "sessions/test_checkpointers.py"
 BUS, CONSUMER, BROKERS = "event_bus/test_bus.py", "event_bus/test_consumer.py", "event_bus/test_brokers.py"
 DURABLE, CLOUD = "event_bus/test_durable.py", "event_bus/test_cloud_event.py"
 TRIGGERS, REPLAY = "triggers/test_triggers.py", "replay/test_replay.py"
+POOL, WARM, MCP = "pool/test_instance_pool.py", "pool/test_session_pool.py", "mcp/test_broker.py"
+FAULTS, PARITY, PROVIDERS = "pool/test_faults.py", "pool/test_parity.py", "models/test_provider_limiter.py"
 RUNNABLE, BAD = f"{O}/test_runnable.py", "template/test_bad_templates.py"
 
 MUTANTS = [
@@ -194,6 +196,42 @@ MUTANTS = [
     Mutant("a replay runs tools", "replay/player.py", "        return revived(answer) if known else cls.run(self, tool_input, *args, **kwargs)", "        return cls.run(self, tool_input, *args, **kwargs)", f"{REPLAY} -k shipped"),
     Mutant("a replay takes any answer", "replay/tape.py", "comparable(kind, step.request) == asked", "True", f"{REPLAY} -k first_difference"),
     Mutant("missing calls are no difference", "replay/runs.py", "if (missing := tape.unplayed()) is not None:", "if (missing := None) is not None:", f"{REPLAY} -k fewer_calls"),
+    Mutant("what a worker started is left", "pool/isolation/process_tree.py", "    for pid in doomed - {os.getpid()}:", "    for pid in set[int]():", f"{FAULTS} -k daemon"),
+    Mutant("the group of a dead worker is left", "pool/isolation/process.py", "        self.kill()  # what it started, and left\n", "", f"{FAULTS} -k 'fork or daemon'"),
+    Mutant("nobody looks for signs of life", "pool/instance_worker.py", "        if now_s - self.process.link.last_heard_s > limit_s:", "        if False:", f"{FAULTS} -k 'stop or loop'"),
+    Mutant("memory is not watched", "pool/instance_worker.py", "        if used_mb > limit_mb and self.instance.alive:", "        if False:", f"{FAULTS} -k memory"),
+    Mutant("output is not counted", "pool/instance_worker.py", "        if self._written > self._config.output_mb << 20:", "        if False:", f"{FAULTS} -k flood"),
+    Mutant("a cancel does not kill", "pool/instance_worker.py", "            self.kill(WorkerStalled(self._config.grace", "            (lambda _: None)(WorkerStalled(self._config.grace", f"{FAULTS} -k hog"),
+    Mutant("the guard guards nothing", "pool/isolation/guard.py", "            kill_family(pid, MARK, instance_id)", "            pass", f"{POOL} -k application_is_killed"),
+    Mutant("exceptions are pickled whole", "pool/isolation/failures.py", "        error = found.__new__(found)\n        error.args = _loaded(failure.args, ())", "        error = found(*_loaded(failure.args, ()))", f"{FAULTS} -k raise"),
+    Mutant("a provider's error is a likeness", "pool/isolation/failures.py", "    if failure.ref is not None and failure.ref in kept:", "    if False:", f"{PARITY} -k comes_back"),
+    Mutant("any thread's checkpoints are shown", "pool/isolation/service.py", '        if given.get("thread_id") != thread:', "        if False:", f"{PARITY} -k another_sessions"),
+    Mutant("any model may be asked for", "pool/isolation/desk.py", "        if spec.id not in self._model_ids:", "        if False:", f"{PARITY} -k names_no"),
+    Mutant("tool calls of a worker are free", "pool/isolation/service.py", "        self._open_tools[number] = self._run.open_tool(name, args, call_id)", "        pass", f"{PARITY} -k 'outside or again_and_again'"),
+    Mutant("priorities are nothing", "pool/waiting.py", "waiter = Waiter((-priority, next(_ORDER))", "waiter = Waiter((0, next(_ORDER))", f"{POOL} -k urgent"),
+    Mutant("the queue has no bound", "pool/roster.py", "        if len(self.waiting) >= self._config.queue and", "        if False and", f"{POOL} -k bounded"),
+    Mutant("the sum of memory has no bound", "pool/roster.py", "        return total_mb is None or reserved_mb", "        return True or reserved_mb", f"{POOL} -k sum_of_memory"),
+    Mutant("outdated instances serve", "pool/roster.py", "            return worker.version is not self._current(worker.instance.agent)", "            return False", f"{POOL} -k what_changed"),
+    Mutant("a poisoned task runs on", "pool/poison.py", "        if kills < self._max_kills:", "        if True:", f"{POOL} -k put_aside"),
+    Mutant("an instance with a busy thread is used", "pool/isolation/job_run.py", "            self.worn = bool(", "            self.worn = False and bool(", f"{POOL} -k left_in_a_thread"),
+    Mutant("starts fail for ever in a loop", "pool/starts.py", "        return None if times >= MAX_FAILURES else wait_s", "        return wait_s", f"{POOL} -k cannot_be_made"),
+    Mutant("every caller builds", "pool/session_pool.py", "            build = self._building.get(slot)", "            build = None", f"{WARM} -k hundred"),
+    Mutant("fingerprints are not compared", "pool/contexts.py", "            if context.fingerprint == fingerprint and not", "            if not", f"{WARM} -k never_served_old"),
+    Mutant("who joined late is not checked", "pool/session_pool.py", "                if now == context.fingerprint:", "                if True:", f"{WARM} -k joined_late"),
+    Mutant("pins are nothing", "pool/contexts.py", "                if not each.pins:", "                if True:", f"{WARM} -k pins"),
+    Mutant("code is not part of a key", "registry.py", "        return id(found), code", "        return None", f"{WARM} -k never_served_old"),
+    Mutant("secrets are not part of a key", "agent_keys.py", "        secrets = tuple([secret_version(each.api_key) for each in spec.all_models()])", "        secrets = ()", f"{WARM} -k never_served_old"),
+    Mutant("scopes share servers", "mcp/server.py", "        content = json.dumps([connection, scope, spec.timeout], sort_keys=True)", "        content = json.dumps([connection, spec.timeout], sort_keys=True)", f"{MCP} -k never_shared"),
+    Mutant("a notice is not heard", "mcp/connection.py", "            self._notices += 1", "            pass", f"{MCP} -k list_that_changed"),
+    Mutant("a dead session is kept", "mcp/connection.py", "            self._broken.set()", "            pass", f"{MCP} -k 'hangs or restarted'"),
+    Mutant("a server may start for ever", "mcp/connection.py", "            async with asyncio.timeout(self.server.timeout_s) as opening:", "            async with asyncio.timeout(None) as opening:", f"{MCP} -k never_gets_ready"),
+    Mutant("servers are never closed", "mcp/broker.py", "                if unused_s > self._idle_s:", "                if False:", f"{MCP} -k nobody_uses"),
+    Mutant("accounts admit anybody", "models/provider_limiter.py", "        room = self.limit is None or self.in_flight < self.limit", "        room = True", f"{PROVIDERS} -k never_more"),
+    Mutant("an overload changes nothing", "models/provider_limiter.py", "            if is_overload:", "            if False:", f"{PROVIDERS} -k halves"),
+    Mutant("places are not given back", "models/model_call.py", "            self._place.leave(error)", "            pass", f"{PROVIDERS} -k 'take_places or vendors'"),
+    Mutant("retry-after is not obeyed", "models/provider_limiter.py", "            self._blocked_until_s = max(self._blocked_until_s, until_s)", "            pass", f"{PROVIDERS} -k retry_after"),
+    Mutant("skills may lead anywhere", "template/skills.py", "            if not file.resolve().is_relative_to(root.resolve()):", "            if False:", "orchestration/test_subagents.py -k nothing_outside"),
+    Mutant("a skill's reader goes anywhere", "tools/skill_reader.py", "if file.is_relative_to(folder) and file.is_file()", "if file.is_file()", "orchestration/test_subagents.py -k 'needed or outside'"),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -199,9 +200,40 @@ async def test_closing_ends_every_server(broker: McpBroker) -> None:
     assert await ended(pid)
 
 
-@pytest.fixture
-def http_url() -> Iterator[str]:
-    port = free_port()
+async def test_a_server_that_never_gets_ready_is_given_up(broker: McpBroker) -> None:
+    spec = McpSpec(command=sys.executable, args=["-c", "import time; time.sleep(600)"], timeout=0.5)
+    with pytest.raises(McpServerFailed, match="not ready within"):
+        await asyncio.wait_for(broker.prepare(spec, None), 10)
+
+
+async def test_a_restart_while_it_opens_harms_nobody(broker: McpBroker) -> None:
+    first = asyncio.create_task(broker.prepare(SPEC, None))
+    await asyncio.sleep(0.1)
+    await broker.restart(SPEC)
+    with pytest.raises(McpServerFailed, match="it was closed"):
+        await first
+    other = McpSpec(command=sys.executable, args=[PROGRAM, "other"], timeout=20.0)
+    found = await asyncio.wait_for(asyncio.gather(tools_of(broker), tools_of(broker, other)), 15)
+    assert [await called(tools, "echo", text="x") for tools in found] == ["x", "x"]
+
+
+async def test_a_server_that_hangs_is_replaced(broker: McpBroker) -> None:
+    spec = McpSpec(command=sys.executable, args=[PROGRAM, "hangs"], timeout=1.0)
+    tools = await tools_of(broker, spec)
+    pid = int(await called(tools, "pid"))
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(McpServerFailed, match="did not answer within 1 s"):
+        await called(tools, "echo", text="x")
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(McpServerFailed):
+                assert int(await called(tools, "pid")) != pid
+                break
+            await asyncio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, PROGRAM, str(port)], stderr=subprocess.DEVNULL)
     for _ in range(200):
         with socket.socket() as probe:
@@ -211,6 +243,12 @@ def http_url() -> Iterator[str]:
     yield f"http://127.0.0.1:{port}/mcp"
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def http_url() -> Iterator[str]:
+    with serving(free_port()) as url:
+        yield url
 
 
 async def test_a_server_over_http_is_shared_by_those_who_send_the_same(broker: McpBroker, http_url: str) -> None:
@@ -223,6 +261,18 @@ async def test_a_server_over_http_is_shared_by_those_who_send_the_same(broker: M
     await tools_of(broker, spec)
     await tools_of(broker, other)
     assert sorted(row["opened"] for row in broker.status()) == [1, 1]
+
+
+async def test_an_http_server_that_was_restarted_is_opened_again(broker: McpBroker) -> None:
+    port = free_port()
+    spec = McpSpec(url=f"http://127.0.0.1:{port}/mcp", timeout=10.0)
+    with serving(port):
+        tools = await tools_of(broker, spec)
+        assert await called(tools, "echo", text="one") == "one"
+    with serving(port):
+        with pytest.raises(McpServerFailed):
+            await called(tools, "echo", text="two")
+        assert await called(tools, "echo", text="three") == "three"
 
 
 async def test_a_template_names_a_server() -> None:

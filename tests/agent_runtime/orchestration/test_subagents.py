@@ -13,6 +13,7 @@ from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.orchestration.subagents import SubagentRouter
 from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel, say
+from agent_runtime.tools.skill_reader import skill_reader
 
 RESEARCH = {"name": "researcher", "description": "Finds facts in documents.", "system_prompt": "Find."}
 MATHS = {
@@ -200,3 +201,57 @@ def test_broken_skills_are_problems_of_the_template(folder: Path, change: Callab
     with pytest.raises(TemplateError, match=said) as raised:
         load_template(folder / "t.yaml")
     assert (raised.value.problems[0].path, raised.value.problems[0].line) == ("spec.skills.0", 7)
+
+
+async def test_nothing_outside_the_templates_folder_is_read(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "SKILL.md").write_text(SKILL.replace("name: invoices", "name: evil"))
+    (folder / "skills" / "evil").symlink_to(outside)
+    with pytest.raises(TemplateError, match="a link leads out of the template's folder"):
+        load_template(folder / "t.yaml")
+    (folder / "skills" / "evil").unlink()
+    reader = skill_reader(load_template(folder / "t.yaml").skills)
+    for path in ("a\0b", "x" * 5000, "\udc80", "../../t.yaml", "/etc/passwd"):
+        assert "has no file" in await reader.ainvoke({"name": "invoices", "path": path})
+
+
+def test_agents_of_sub_agents_are_files_beside_the_template(folder: Path) -> None:
+    text = (
+        TEMPLATE
+        + """\
+  subagents:
+    - {name: helper, description: Helps., system_prompt: Help., tools: [{agent: inner.yaml}]}
+"""
+    )
+    (folder / "t.yaml").write_text(text)
+    with pytest.raises(TemplateError, match="no file 'inner") as raised:
+        load_template(folder / "t.yaml")
+    assert raised.value.problems[0].path == "spec.subagents.0.tools.0.agent"
+    (folder / "inner.yaml").write_text(TEMPLATE.replace("skilled", "inner"))
+    assert load_template(folder / "t.yaml").agents["inner.yaml"].metadata.name == "inner"
+
+
+async def test_steps_of_a_task_are_bounded_too(factory: AgentFactory) -> None:
+    def endless(messages: Any) -> Any:
+        inside = str(messages[0].text).startswith("Find.")
+        return say(
+            "", ("echo", {"text": "x"}) if inside else ("task", {"description": "x", "subagent_type": "researcher"})
+        )
+
+    model = ScriptedChatModel(script=endless)
+    factory.register_model("scripted", model)
+    with pytest.raises(LimitExceeded, match="max_steps"):
+        await factory.create_agent(made(runtime={"limits": {"max_steps": 6}})).execute("go")
+    assert model.calls < 20
+
+
+def test_overridden_skills_are_read_anew(folder: Path) -> None:
+    factory = AgentFactory()
+    factory.register_model("scripted", lambda **_: ScriptedChatModel(script=[say("x")]))
+    template = load_template(folder / "t.yaml")
+    assert "read_skill" in [tool.name for tool in factory.create_agent(template).tools]
+    assert [tool.name for tool in factory.create_agent(template, skills=[]).tools] == []
+    with pytest.raises(TemplateError, match="no folder 'nowhere'"):
+        factory.create_agent(template, skills=["nowhere"])

@@ -28,9 +28,10 @@ from agent_runtime import (
     TextChunk,
     ToolLoop,
 )
-from agent_runtime.errors import AgentFailed, CallTimeout
+from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError
 from agent_runtime.monitoring import PriceTable
 from agent_runtime.pool import AgentInstancePool, AgentSessionPool, AgentTask, PoolConfig
+from agent_runtime.template.parts_spec import McpSpec, ModelSpec, ToolSpec
 from agent_runtime.testing import ScriptedChatModel, say
 
 QUESTIONS = {
@@ -234,3 +235,32 @@ async def test_long_term_memory_stays_in_the_application(make_factory: Any) -> N
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             assert (await pool.run(AgentTask("worker", "remember blue"))).output == "it said kept"
             assert (await store.aget(("facts",), "colour")).value == {"is": "blue"}  # type: ignore[union-attr]
+
+
+async def test_a_process_cannot_reach_another_sessions_thread(make_factory: Any) -> None:
+    manager = SessionManager.from_url("memory:")
+    async with make_factory(session_manager=manager) as factory:
+        await factory.create_from_template("worker").execute(AgentContext("say secret", session_id="theirs"))
+        (theirs,) = [session.thread async for session in _threads(manager, "theirs")]
+        async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
+            agent = pool.agent("worker")
+            for thread in (theirs, "theirs"):
+                result = await agent.execute(AgentContext(f"peek {thread}", session_id="mine"))
+                assert result.output == "it said SessionNotFound", result.output
+
+
+async def _threads(manager: SessionManager, session_id: str) -> Any:
+    async with manager.turn(session_id) as turn:
+        yield turn
+
+
+async def test_a_process_gets_the_models_and_servers_that_its_template_names_no_others(make_factory: Any) -> None:
+    async with make_factory() as factory, AgentInstancePool(factory, PoolConfig(size=1)) as pool:
+        await pool.create_instance("worker")
+        desk = pool._catalog.current("worker").desk
+        with pytest.raises(ConfigurationError, match="names no model 'offline:'"):
+            desk.describe("describe_model", (ModelSpec(id="offline:"),))
+        with pytest.raises(ConfigurationError, match="names no such MCP server"):
+            desk.describe("describe_mcp", (ToolSpec(mcp=McpSpec(command="x")),))
+        with pytest.raises(ConfigurationError, match="names no memory 'other'"):
+            desk.store("other")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.tools import BaseTool
 from tests.agent_runtime.pool.conftest import template
 
 from agent_runtime import AgentFactory
 from agent_runtime.errors import ConfigurationError, InputInvalid, McpServerFailed, TemplateError
+from agent_runtime.mcp import credential_scope
 from agent_runtime.pool import AgentSessionPool, SessionKey, TemplateWatch
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -236,3 +238,127 @@ async def test_a_folder_is_watched_and_a_broken_file_changes_nothing(tmp_path: P
     with pytest.raises(TemplateError):
         async with AgentFactory() as factory, TemplateWatch(factory, tmp_path):
             pass
+
+
+async def test_changes_of_what_overrides_bring_are_seen_too(
+    make_factory: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory) as pool:
+        monkeypatch.setenv("OTHER_KEY", "dummy-1")
+        over: dict[str, Any] = {"model": {"id": "scripted", "api_key": {"from_env": "OTHER_KEY"}}}
+        first = await pool.get_or_create(KEY, "worker", **over)
+        assert await pool.get_or_create(KEY, "worker", **over) is first
+        monkeypatch.setenv("OTHER_KEY", "dummy-2")
+        assert await pool.get_or_create(KEY, "worker", **over) is not first
+        assert first.agent.ref == {"template": "worker", "inputs": {}, "overrides": over}
+
+
+class Keeper(BaseTool):
+    """A tool that keeps what it found when it was made."""
+
+    name: str = "keeper"
+    description: str = "Say for whom it was made."
+    made_for: str = ""
+
+    def __init__(self) -> None:
+        super().__init__(made_for=credential_scope.get())
+
+    def _run(self, argument: str) -> str:
+        return self.made_for
+
+
+async def test_a_tool_that_is_made_for_each_agent_is_never_shared(make_factory: Callable[..., Any]) -> None:
+    async with make_factory(spec={"tools": ["keeper"]}) as factory, AgentSessionPool(factory) as pool:
+        factory.register_tool("keeper", Keeper)
+        for tenant in ("acme", "other"):
+            context = await pool.get_or_create(f"{tenant}:p:m", "worker")
+            assert (await context.agent.execute("keeper x")).output == f"it said {tenant}:p"
+
+
+async def test_an_invalidated_build_is_not_kept_and_the_next_one_is(
+    make_factory: Callable[..., Any], slow_builds: list[str]
+) -> None:
+    async with make_factory() as factory, AgentSessionPool(factory) as pool:
+        old = asyncio.create_task(pool.get_or_create(KEY, "worker"))
+        await asyncio.sleep(0.02)
+        pool.invalidate(template="another")
+        pool.invalidate(KEY)
+        new = asyncio.create_task(pool.get_or_create(KEY, "worker"))
+        first, second = await old, await new
+        assert first is not second
+        assert await pool.get_or_create(KEY, "worker") is second
+        assert len(slow_builds) == 2
+
+
+async def test_links_new_skills_and_variables_are_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prompt.md").write_text(name)
+    (tmp_path / "now").symlink_to("one")
+    (tmp_path / "skills" / "first").mkdir(parents=True)
+    (tmp_path / "skills" / "first" / "SKILL.md").write_text("---\nname: first\ndescription: It.\n---\n")
+    (tmp_path / "skills" / "second").mkdir()
+    file = tmp_path / "t.yaml"
+    text = YAML.replace("prompt.md", "now/prompt.md") + "  skills: [skills]\n"
+    file.write_text(text.replace("metadata: {name: filed}", "metadata: {name: filed, owner: '${SOME_OWNER:-nobody}'}"))
+    async with AgentFactory() as factory, AgentSessionPool(factory) as pool:
+        seen = [await pool.get_or_create(KEY, file)]
+        (tmp_path / "now").unlink()
+        (tmp_path / "now").symlink_to("two")
+        seen.append(await pool.get_or_create(KEY, file))
+        assert seen[-1].template.spec.system_prompt == "two"
+        (tmp_path / "skills" / "second" / "SKILL.md").write_text("---\nname: second\ndescription: It.\n---\n")
+        seen.append(await pool.get_or_create(KEY, file))
+        assert [skill.name for skill in seen[-1].template.skills] == ["first", "second"]
+        monkeypatch.setenv("SOME_OWNER", "ada")
+        seen.append(await pool.get_or_create(KEY, file))
+        assert seen[-1].template.metadata.owner == "ada"
+        assert len({id(each) for each in seen}) == 4
+        assert await pool.get_or_create(KEY, file) is seen[-1]
+
+
+async def test_a_watch_survives_renames_swaps_and_a_folder_that_is_away(tmp_path: Path) -> None:
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    (folder / "prompt.md").write_text("one")
+    (folder / "a.yaml").write_text(YAML.replace("filed", "first"))
+    (folder / "b.yaml").write_text(YAML.replace("filed", "second"))
+    async with AgentFactory() as factory, TemplateWatch(factory, folder, interval_s=0.02):
+
+        async def until(condition: Callable[[], bool]) -> None:
+            async with asyncio.timeout(10):
+                while not condition():
+                    await asyncio.sleep(0.02)
+
+        (folder / "copy.yaml").write_text(YAML.replace("filed", "first"))
+        (folder / "a.yaml").unlink()
+        (folder / "b.yaml").write_text(YAML.replace("filed", "third"))
+        await until(lambda: "third" in factory.list_templates())
+        assert "first" in factory.list_templates()
+        assert "second" not in factory.list_templates()
+        folder.rename(tmp_path / "away")
+        await asyncio.sleep(0.1)
+        (tmp_path / "away").rename(folder)
+        late = YAML.replace("filed", "late").replace("prompt.md", "late.md")
+        (folder / "late.yaml").write_text(late)
+        await until(lambda: bool(factory.event_bus.retained("template.rejected")))
+        (folder / "late.md").write_text("now")
+        await until(lambda: "late" in factory.list_templates())
+
+
+async def test_who_joined_late_gets_what_holds_now(make_factory: Callable[..., Any], slow_builds: list[str]) -> None:
+    """A build begins, a tool's server is unknown still, a change comes, another caller joins: it gets the change."""
+    spec = {"tools": ["echo", {"mcp": {"command": sys.executable, "args": [PROGRAM]}, "include": ["pid"], "as": "m"}]}
+    async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
+        first = asyncio.create_task(pool.get_or_create(KEY, "worker"))
+        await asyncio.sleep(0.2)  # the server is being opened
+        echo = factory.registry.tools["echo"]
+        before = echo.__code__
+        try:
+            echo.__code__ = (lambda argument: f"changed {argument}").__code__
+            joined = await pool.get_or_create(KEY, "worker")
+            assert (await joined.agent.execute("echo x")).output == "it said changed x"
+            assert joined.fingerprint == pool._fingerprint(joined.template, None)[0] or len(slow_builds) > 1
+            await first
+        finally:
+            echo.__code__ = before

@@ -86,6 +86,17 @@ async def remember(argument: str) -> str:
     return "kept"
 
 
+async def peek(argument: str) -> str:
+    """Try to read another session's checkpoint through this process's own way to them."""
+    from agent_runtime.pool.isolation.remote_parts import RemoteCheckpointer
+
+    try:
+        found = await RemoteCheckpointer().aget_tuple({"configurable": {"thread_id": argument, "checkpoint_ns": ""}})
+    except Exception as error:  # noqa: BLE001 - what it is, is the answer
+        return type(error).__name__
+    return f"read {found}"
+
+
 def child(argument: str) -> str:
     """Start a process that stays, in a session of its own."""
     program = "import os, time; os.setsid(); time.sleep(600)"
@@ -158,5 +169,5 @@ _DEEDS = {
 
 TOOLS = {
     "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact, "misbehave": misbehave,
-    "hog": hog, "child": child, "remember": remember,
+    "hog": hog, "child": child, "peek": peek, "remember": remember,
 }  # fmt: skip
