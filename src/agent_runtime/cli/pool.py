@@ -90,7 +90,8 @@ def _sockets() -> list[Path]:
 
 
 def _chosen(pid: int | None) -> Path:
-    found = [path for path in _sockets() if pid is None or path.stem == str(pid)]
+    alive = {str(each["pid"]) for each in _run(_statuses(pid))}
+    found = [path for path in _sockets() if path.stem in alive]
     if not found:
         raise click.UsageError("no pool is running: start one with `agent-runtime pool start`")
     if len(found) > 1:

@@ -44,6 +44,11 @@ class Running:
             if added:
                 self._tasks.pop(task, None)
 
+    @property
+    def busy(self) -> bool:
+        """Whether calls are under way."""
+        return bool(self._tasks)
+
     def control(self, context: AgentContext) -> RunControl:
         """LangGraph's handle on a run that has a checkpoint: it can be stopped after a step and resumed."""
         control = self._controls[context.run_id] = RunControl()

@@ -187,6 +187,11 @@ class AgentExecutor(AgentRunnable):
         """Answer what an interrupted session waits for; `decision` as in `Resume`. Raises as `execute`."""
         return await self.execute(AgentContext(Resume(decision), session_id=session_id))
 
+    @property
+    def busy(self) -> bool:
+        """Whether calls are under way."""
+        return self._core.running.busy
+
     async def drain(self, grace_s: float = 30.0) -> int:
         """Stop without losing anything: no new calls, runs with a session stop at their next checkpoint.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent_runtime.errors import AgentRuntimeError
 from agent_runtime.pool.isolation.desk import Desk
 from agent_runtime.pool.isolation.frames import packed
 from agent_runtime.pool.isolation.recipe import recipe_of
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 class Version:
     """An agent type as it is now: its executor, what its workers are made of, and what they may ask for."""
 
+    agent: str
     key: tuple[Any, ...]
     executor: AgentExecutor
     recipe: bytes
@@ -44,6 +48,8 @@ class Catalog:
         self._files = TemplateFiles(factory)
         self._said: dict[str, tuple[Any, Mapping[str, Any] | None, Mapping[str, Any]]] = {}
         self._versions: dict[str, Version] = {}
+        self._older: list[Version] = []
+        self._lock = threading.RLock()
 
     def add(
         self,
@@ -55,19 +61,47 @@ class Catalog:
         """Say what an agent type is made of."""
         self._said[agent] = (agent if template is None else template, inputs, overrides)
 
+    async def refresh(self, agent: str) -> None:
+        """See that `current` is what holds now. What takes time (a server to be asked, a build) is done in a thread."""
+        if not self._is_known(agent):
+            await asyncio.to_thread(self.current, agent)
+
     def current(self, agent: str) -> Version:
-        """The version that is valid now; raises what making it raises."""
-        source, inputs, overrides = self._said.get(agent, (agent, None, {}))
-        template = self._files.get(source, overrides)
-        key = self._factory.keys.of(template, inputs)
-        known = self._versions.get(agent)
-        if known is None or known.key != key:
-            known = self._versions[agent] = self._made(agent, template, inputs, key)
-        return known
+        """The version that is valid now; raises what making it raises. May block, see `refresh`."""
+        template, inputs = self._template(agent)
+        with self._lock:
+            key = self._factory.keys.of(template, inputs)
+            known = self._versions.get(agent)
+            if known is None or known.key != key:
+                if known is not None:
+                    self._older = [each for each in [*self._older, known] if each.executor.busy]
+                known = self._versions[agent] = self._made(agent, template, inputs, key)
+            return known
+
+    def is_outdated(self, version: Version) -> bool:
+        """Whether a version does not hold any more, as far as that is known without asking a server."""
+        try:
+            template, inputs = self._template(version.agent)
+            key, _ = self._factory.keys.known(template, inputs)
+        except (AgentRuntimeError, OSError):  # what it was made of is broken, or gone
+            return True
+        return key is not None and key != version.key
 
     def executors(self) -> list[AgentExecutor]:
-        """Those made so far."""
-        return [version.executor for version in self._versions.values()]
+        """Those of the versions that hold, and of older ones that still have calls."""
+        return [version.executor for version in [*self._versions.values(), *self._older]]
+
+    def _template(self, agent: str) -> tuple[AgentTemplate, Mapping[str, Any] | None]:
+        source, inputs, overrides = self._said.get(agent, (agent, None, {}))
+        return self._files.get(source, overrides), inputs
+
+    def _is_known(self, agent: str) -> bool:
+        version = self._versions.get(agent)
+        if version is None:
+            return False
+        template, inputs = self._template(agent)
+        key, aged = self._factory.keys.known(template, inputs)
+        return key == version.key and not aged
 
     def _made(
         self,
@@ -82,4 +116,4 @@ class Catalog:
         values = resolve_inputs(template, inputs)
         recipe = recipe_of(agent, template, values, factory.registry, self._setup, keeps=saver is not None)
         desk = Desk(template, factory.registry, partial(factory.inner_agent, template), saver)
-        return Version(key, bare.run_by(self._remote(agent, saver)), packed(recipe), desk)
+        return Version(agent, key, bare.run_by(self._remote(agent, saver)), packed(recipe), desk)

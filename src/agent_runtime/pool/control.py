@@ -61,13 +61,24 @@ class ControlSocket:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with contextlib.suppress(ConnectionError):
-                async with contextlib.aclosing(self._answers(await reader.readline())) as answers:
-                    async for answer in answers:
-                        writer.write(json.dumps(answer, ensure_ascii=False, default=str).encode() + b"\n")
-                        await writer.drain()
+            line = await reader.readline()
+            answering = asyncio.create_task(self._answer(line, writer))
+            leaving = asyncio.create_task(reader.read())  # nothing more is asked: its end is the client's
+            try:
+                await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (answering, leaving):
+                    task.cancel()
+                await asyncio.gather(answering, leaving, return_exceptions=True)
         finally:
             writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            async with contextlib.aclosing(self._answers(line)) as answers:
+                async for answer in answers:
+                    writer.write(json.dumps(answer, ensure_ascii=False, default=str).encode() + b"\n")
+                    await writer.drain()
 
     async def _answers(self, line: bytes) -> AsyncGenerator[dict[str, Any]]:
         try:
@@ -86,7 +97,7 @@ class ControlSocket:
                 yield {"type": "status", **self.status()}
             else:
                 raise InputInvalid("a request does status, drain or run", "do")
-        except (AgentRuntimeError, ValueError, TypeError) as error:
+        except (AgentRuntimeError, OSError, ValueError, TypeError) as error:
             code = getattr(error, "code", "input_invalid")
             yield {"type": "error", "error": {"code": code, "message": SECRETS.text(str(error))}}
 

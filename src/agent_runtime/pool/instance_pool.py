@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from agent_runtime.errors import ConfigurationError, PoolOverloaded
 from agent_runtime.event_bus import Event
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from agent_runtime.pool.task import AgentTask
     from agent_runtime.template import AgentTemplate
     from agent_runtime.types import AgentContext, AgentResult
+
+T = TypeVar("T")
 
 
 class AgentInstancePool:
@@ -55,7 +57,7 @@ class AgentInstancePool:
         self.factory, self.config = factory, config or PoolConfig()
         self.dead_letters = dead_letters or MemoryDeadLetters()
         self.poison = Poison(self.config.max_kills, self.dead_letters, self._put_aside)
-        self._catalog = Catalog(factory, self.config.setup, lambda name, saver: ProcessAgent(self, name, saver))
+        self.catalog = Catalog(factory, self.config.setup, lambda name, saver: ProcessAgent(self, name, saver))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._roster: Roster | None = None
         self._guard: Guard | None = None
@@ -67,7 +69,7 @@ class AgentInstancePool:
         self._loop = asyncio.get_running_loop()
         await warm_up(context)
         self._guard = await asyncio.to_thread(Guard, context)
-        self._roster = Roster(self.config, context, self._catalog.current, self._changed, self._process)
+        self._roster = Roster(self.config, context, self.catalog, self._changed, self._process)
         self._watch = self._loop.create_task(Watchdog(self._roster, self.config).run())
         self._roster.keep_warm()
         return self
@@ -83,6 +85,11 @@ class AgentInstancePool:
             await asyncio.to_thread(self._guard.close)
         if isinstance(self.dead_letters, MemoryDeadLetters):
             await self.dead_letters.aclose()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the pool is being closed."""
+        return self.roster.closing
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -108,7 +115,7 @@ class AgentInstancePool:
         **overrides: Any,
     ) -> None:
         """Make an agent type of a template with inputs and overrides of its own; the name alone is a template's."""
-        self._catalog.add(agent, template, inputs, overrides)
+        self.catalog.add(agent, template, inputs, overrides)
 
     def agent(self, agent: str) -> AgentExecutor:
         """The executor of an agent type: every way of calling it runs in an instance.
@@ -116,7 +123,7 @@ class AgentInstancePool:
         Raises what the factory raises for a template that cannot be built, and NotPortable for one whose
         components cannot be sent to a process.
         """
-        return self._catalog.current(agent).executor
+        return self.catalog.current(agent).executor
 
     async def run(self, task: AgentTask) -> AgentResult:
         """Run a task on any free instance of its agent, or a new one, or when one is free.
@@ -158,14 +165,21 @@ class AgentInstancePool:
         `context` is added to the runtime context of its tasks. Raises PoolOverloaded when there may be no further
         one, InstanceStartFailed or what making the agent raises.
         """
-        self.agent(agent)
-        worker = await self.roster.create_ready(agent, context)
-        return worker.instance.id
+        return await self._at_home(self._create(agent, context))
+
+    async def _create(self, agent: str, context: Mapping[str, Any] | None) -> str:
+        await self.catalog.refresh(agent)
+        return (await self.roster.create_ready(agent, context)).instance.id
+
+    async def _at_home(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run on the pool's own loop, whichever loop asks."""
+        if asyncio.get_running_loop() is self.loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
 
     async def warm_up(self, agent: str) -> None:
         """Wait until there is an instance of an agent, made now if none is; raises as `create_instance`."""
-        self.agent(agent)
-        if not await self.roster.has_one(agent):
+        if not await self._at_home(self.roster.has_one(agent)):
             await self.create_instance(agent)
 
     def get_instance_status(self, instance_id: str) -> AgentInstance:
@@ -177,7 +191,7 @@ class AgentInstancePool:
 
         Raises InstanceNotFound.
         """
-        await self.roster.shut(self.roster.worker(instance_id), grace_s)
+        await self._at_home(self.roster.shut(self.roster.worker(instance_id), grace_s))
 
     def get_pool_status(self) -> dict[str, Any]:
         """The pool in numbers, and its instances, JSON-ready."""
@@ -207,16 +221,16 @@ class AgentInstancePool:
         Returns how many had to be cancelled after `grace_s` seconds. Every task ends with a result or an error.
         """
         self.draining = True
-        stopped = await asyncio.gather(*(agent.drain(grace_s) for agent in self._catalog.executors()))
+        stopped = await asyncio.gather(*(agent.drain(grace_s) for agent in self.catalog.executors()))
         return sum(stopped)
 
     # -- the pool's parts ----------------------------------------------------------------------------------
 
     def finished(self, worker: InstanceWorker, error: BaseException | None) -> None:
-        """A task has ended on an instance that still lives; it is free again."""
+        """A task has ended; the instance is free again, if it still lives."""
         instance = worker.instance
-        instance.tasks_done += 1
         if instance.alive:
+            instance.tasks_done += 1
             if error is not None:
                 instance.last_error = f"{type(error).__name__}: {error}"[:500]
             instance.move(InstanceStatus.COMPLETED if error is None else InstanceStatus.ERROR)
@@ -232,8 +246,15 @@ class AgentInstancePool:
         self.factory.event_bus.publish(Event("pool.instance", data, agent=instance.agent))
 
     def _process(self, instance: AgentInstance, began: bool) -> None:
-        if self._guard is not None and instance.pid is not None:
+        if self._guard is None or instance.pid is None:
+            return
+        try:
             self._guard.tell(instance.pid, instance.id, alive=began)
+        except OSError:  # somebody has killed it: another one takes its place
+            self._guard = Guard(zygote(self.config.preload))
+            for each in self.roster.workers.values():
+                if each.instance.pid is not None:
+                    self._guard.tell(each.instance.pid, each.instance.id, alive=True)
 
     def _put_aside(self, letter: DeadLetter) -> None:
         data = {"letter_id": letter.id, "queue": letter.queue, "attempts": letter.attempts, "error": letter.error}

@@ -19,7 +19,7 @@ from agent_runtime.models.run import Run, current_run
 from agent_runtime.pool.instance import AgentInstance, InstanceStatus
 from agent_runtime.pool.isolation.failures import received, sent
 from agent_runtime.pool.isolation.frames import MAX_FRAME_BYTES, packed, unpacked
-from agent_runtime.pool.isolation.job_run import JobRun, job_of
+from agent_runtime.pool.isolation.job_run import JobRun, job_of, refuse
 from agent_runtime.pool.isolation.process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -33,13 +33,17 @@ _JOBS = itertools.count(1)
 
 
 class InstanceWorker:
-    """Runs one instance. `on_end` is called once, when its process has ended."""
+    """Runs one instance. `on_begin` is called when its process has begun, `on_end` when it has ended."""
 
     def __init__(
-        self, instance: AgentInstance, version: Version, config: PoolConfig, on_end: Callable[[InstanceWorker], None]
+        self,
+        instance: AgentInstance,
+        config: PoolConfig,
+        on_begin: Callable[[InstanceWorker], None],
+        on_end: Callable[[InstanceWorker], None],
     ) -> None:
-        self.instance, self.version, self._config, self._on_end = instance, version, config, on_end
-        self._desk = version.desk
+        self.instance, self._config, self._on_begin, self._on_end = instance, config, on_begin, on_end
+        self.version: Version | None = None
         self.process: WorkerProcess | None = None
         self._job: JobRun | None = None
         self._made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -53,9 +57,9 @@ class InstanceWorker:
 
     # -- start and end -------------------------------------------------------------------------------------
 
-    async def start(self, context: Any) -> None:
+    async def start(self, context: Any, version: Version) -> None:
         """Fork the process and make the agent in it; raises what that raises, InstanceFailed, or TimeoutError."""
-        beat_s = min(BEAT_S, self._config.stall_timeout / 4)
+        self.version = version
         try:
             async with asyncio.timeout(self._config.start_timeout):
                 self.process = await WorkerProcess.start(
@@ -64,16 +68,18 @@ class InstanceWorker:
                     on_message=self._on_message,
                     on_broken=self._on_broken,
                     on_output=self._on_output,
-                    beat_s=beat_s,
+                    beat_s=min(BEAT_S, self._config.stall_timeout / 4),
                     address_space_mb=self._config.address_space_mb,
                 )
                 self.instance.pid = self.process.pid
+                self._on_begin(self)
                 self.process.when_ended(self._ended)
-                self.process.link.send("make", self.version.recipe)
+                self.process.link.send("make", version.recipe)
                 await self._made
         except BaseException as error:
             self.kill(error)
             raise
+        self.forgive(asyncio.get_running_loop().time())
         self.instance.move(InstanceStatus.IDLE)
 
     def stop(self) -> None:
@@ -102,7 +108,7 @@ class InstanceWorker:
             await asyncio.shield(self.process.exited)
 
     def _ended(self, code: int | None) -> None:
-        reason = self.reason or WorkerDied(code, instance_id=self.instance.id, tail=self._tail())
+        reason = self.reason = self.reason or WorkerDied(code, instance_id=self.instance.id, tail=self._tail())
         for task in self._asking:
             task.cancel()
         if not self._made.done():
@@ -125,9 +131,9 @@ class InstanceWorker:
         """Run one call; raises what the agent raised, or InstanceFailed. Cancelling stops it, by a kill if need be."""
         run = current_run.get()
         assert run is not None  # noqa: S101 - the core has made one
-        assert self.process is not None  # noqa: S101 - it is idle
+        assert self.process is not None and self.version is not None  # noqa: S101, PT018 - it is idle
         self._written = 0
-        job = self._job = JobRun(next(_JOBS), self.process.link, self._desk, run)
+        job = self._job = JobRun(next(_JOBS), self.process.link, self.version.desk, run)
         error: BaseException = asyncio.CancelledError()
         try:
             return await self._answer(job, call, run)
@@ -142,13 +148,11 @@ class InstanceWorker:
     async def _answer(self, job: JobRun, call: AgentContext, run: Run) -> AgentResult:
         try:
             return await job.run(job_of(call, run))
-        except asyncio.CancelledError:
-            if self.reason is None and not job.answered:
-                await self._stopped(job)
-            raise
-        except InstanceFailed as failed:
-            if failed.tail:
-                failed.add_note(f"the last that it wrote:\n{failed.tail[-2000:]}")
+        except BaseException as error:
+            if self.reason is None and self.instance.alive and not job.answered:
+                await self._stopped(job)  # cancelled, or something failed here: over there it still runs
+            if isinstance(error, InstanceFailed) and error is self.reason and error.tail:
+                error.add_note(f"the last that it wrote:\n{error.tail[-2000:]}")
             raise
 
     async def _stopped(self, job: JobRun) -> None:
@@ -174,9 +178,11 @@ class InstanceWorker:
         if self._job is not None:
             self._job.take(message)
         elif kind == "call" and not self._made.done():
-            task = asyncio.get_running_loop().create_task(self._describe(message[1], message[2], message[3]))
+            task = asyncio.get_running_loop().create_task(self._describe(message[2], message[3], message[4]))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
+        elif kind == "call" and self.process is not None:
+            refuse(self.process.link, message[2])
         elif kind == "made" and not self._made.done():
             self._made.set_result(None)
         elif kind == "unmade" and not self._made.done():
@@ -184,10 +190,10 @@ class InstanceWorker:
             self._made.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
     async def _describe(self, number: int, method: str, data: bytes) -> None:
-        assert self.process is not None  # noqa: S101 - it has just asked
+        assert self.process is not None and self.version is not None  # noqa: S101, PT018 - it has just asked
         link = self.process.link
         try:
-            card = await asyncio.to_thread(self._desk.describe, method, unpacked(data))
+            card = await asyncio.to_thread(self.version.desk.describe, method, unpacked(data))
             answer = packed(card)
         except Exception as error:  # noqa: BLE001 - it is the worker's start that fails with it
             link.send("reply", number, False, packed(sent(error)))
@@ -210,6 +216,8 @@ class InstanceWorker:
             self.process.kill()  # it was asked to end, and did not
         if self.process is None or not self.instance.alive or self.process.link.paused:
             return
+        if self.instance.status is InstanceStatus.CREATING:
+            return  # it does not beat while it makes its agent; that has a limit of its own
         limit_s = self._config.stall_timeout
         if now_s - self.process.link.last_heard_s > limit_s:
             self.kill(WorkerStalled(limit_s, instance_id=self.instance.id, tail=self._tail()))

@@ -36,8 +36,11 @@ class Poison:
         """The task has ended in order."""
         self._kills.pop(task_id, None)
 
-    async def killed(self, task: AgentTask, error: InstanceFailed) -> None:
-        """Count; the last time the task is put aside, and TaskPoisoned raised with `error` as its cause."""
+    async def killed(self, task: AgentTask, error: InstanceFailed, *, quietly: bool = False) -> None:
+        """Count; the last time the task is put aside, and TaskPoisoned raised with `error` as its cause.
+
+        `quietly`: the caller has an error of its own already, a timeout or a cancellation.
+        """
         self.kills += 1
         kills = self._kills[task.id] = self._kills.get(task.id, 0) + 1
         while len(self._kills) > MAX_KNOWN:
@@ -51,4 +54,5 @@ class Poison:
         while len(self._aside) > MAX_KNOWN:
             self._aside.popitem(last=False)
         self._on_letter(letter)
-        raise TaskPoisoned(task.id, kills, letter.id) from error
+        if not quietly:
+            raise TaskPoisoned(task.id, kills, letter.id) from error

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.errors import InstanceFailed
+from agent_runtime.errors import CallDrained, InputInvalid, InstanceFailed
 from agent_runtime.orchestration.drain import Running
 from agent_runtime.pool.task import AgentTask, Assignment
 from agent_runtime.types import AgentContext, AgentResult
@@ -14,6 +14,7 @@ from agent_runtime.types import AgentContext, AgentResult
 if TYPE_CHECKING:
     from agent_runtime.chunks import Chunk
     from agent_runtime.pool.instance_pool import AgentInstancePool
+    from agent_runtime.pool.instance_worker import InstanceWorker
 
 
 class ProcessAgent:
@@ -55,27 +56,37 @@ class ProcessAgent:
         given: Assignment | None = context.assignment
         if given is None:  # a call of the executor itself
             given = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
-        self._pool.poison.check(given.task.id)
-        worker = await self._pool.roster.acquire(self._agent, given.task.priority, given.instance_id)
-        worker.instance.current_task = given.task
+        pool, task = self._pool, given.task
+        pool.poison.check(task.id)
+        await pool.catalog.refresh(self._agent)
+        worker = await pool.roster.acquire(self._agent, task.priority, given.instance_id)
+        error: BaseException | None = None
+        try:
+            return await self._run_on(worker, task, context)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            pool.finished(worker, error)
+            if error is None:
+                pool.poison.forget(task.id)
+            elif isinstance(worker.reason, InstanceFailed) and not pool.closing:
+                await pool.poison.killed(task, worker.reason, quietly=error is not worker.reason)
+
+    async def _run_on(self, worker: InstanceWorker, task: AgentTask, context: AgentContext) -> AgentResult:
+        worker.instance.current_task = task
         if worker.instance.context:
             context = _with_context(context, worker.instance.context)
         if self.has_session(context):
+            if self.running.draining:
+                raise CallDrained("the pool is shutting down, and nothing of the call has run")
             self.running.control_by(context, worker)
-        try:
-            result = await worker.run(context)
-        except InstanceFailed as failed:
-            await self._pool.poison.killed(given.task, failed)
-            raise
-        except BaseException as error:
-            self._pool.finished(worker, error)
-            raise
-        self._pool.finished(worker, None)
-        self._pool.poison.forget(given.task.id)
-        return result
+        return await worker.run(context)
 
 
 def _with_context(context: AgentContext, own: Mapping[str, Any]) -> AgentContext:
+    if context.context is not None and not isinstance(context.context, Mapping):
+        raise InputInvalid("an instance with a context of its own takes calls whose context is a map", "context")
     sibling = context.with_input(context.input)
     sibling.context = {**own, **(context.context or {})}
     return sibling

@@ -15,16 +15,14 @@ from agent_runtime.errors import (
 )
 from agent_runtime.pool.instance import AgentInstance, InstanceStatus
 from agent_runtime.pool.instance_worker import InstanceWorker
+from agent_runtime.pool.room import Room
 from agent_runtime.pool.starts import Starts
-from agent_runtime.pool.waiting import Waiting
+from agent_runtime.pool.waiting import Waiter, Waiting
 
 if TYPE_CHECKING:
-    from agent_runtime.pool.catalog import Version
+    from agent_runtime.pool.catalog import Catalog
     from agent_runtime.pool.config import PoolConfig
     from agent_runtime.pool.task import TaskPriority
-
-Current = Callable[[str], "Version"]
-"""The version of an agent type that is valid now."""
 
 
 class Roster:
@@ -33,7 +31,7 @@ class Roster:
     Args:
         config: how many there may be.
         context: `multiprocessing`'s, of the fork server.
-        current: what the workers of an agent are made by; of an older version none is handed out.
+        catalog: the agent types; of an older version no instance is handed out.
         on_change: told each change of an instance's state.
         on_process: told when a process has begun (True) and when it has ended.
     """
@@ -42,13 +40,14 @@ class Roster:
         self,
         config: PoolConfig,
         context: Any,
-        current: Current,
+        catalog: Catalog,
         on_change: Callable[[AgentInstance, InstanceStatus], None],
         on_process: Callable[[AgentInstance, bool], None],
     ) -> None:
-        self._config, self._context, self._current = config, context, current
+        self._config, self._context, self._catalog = config, context, catalog
         self._on_change, self._on_process = on_change, on_process
         self.workers: dict[str, InstanceWorker] = {}
+        self._room = Room(config, self.workers)
         self.waiting = Waiting()
         self.starts = Starts(config.starting)
         self._idle: dict[str, list[InstanceWorker]] = {}
@@ -76,8 +75,8 @@ class Roster:
         if len(self.waiting) >= self._config.queue and not (instance_id is None and self._has_room(agent)):
             raise PoolOverloaded(f"all instances are busy and {len(self.waiting)} calls wait")
         waiter = self.waiting.add(agent, instance_id, priority)
-        self._make_room()
         try:
+            self._make_room()
             return await waiter.given
         except asyncio.CancelledError:
             if waiter.given.done() and not waiter.given.cancelled() and waiter.given.exception() is None:
@@ -109,15 +108,11 @@ class Roster:
 
     def _refresh(self, agent: str) -> None:
         """End idle instances whose template, tools or secrets have changed since they were made."""
-        if idle := self._idle.get(agent):
-            for worker in [each for each in idle if self._is_outdated(each)]:
-                self.retire(worker)
+        for worker in [each for each in self._idle.get(agent, ()) if self._is_outdated(each)]:
+            self.retire(worker)
 
     def _is_outdated(self, worker: InstanceWorker) -> bool:
-        try:
-            return worker.version is not self._current(worker.instance.agent)
-        except AgentRuntimeError:  # what it was made of is broken, or gone
-            return True
+        return worker.version is None or self._catalog.is_outdated(worker.version)
 
     def _taken(self, worker: InstanceWorker) -> InstanceWorker:
         self._idle[worker.instance.agent].remove(worker)
@@ -126,30 +121,39 @@ class Roster:
         return worker
 
     def _offer(self, worker: InstanceWorker) -> None:
-        """Give an idle instance to who waits for it; else it stays idle, or makes room for another agent's."""
-        agent = worker.instance.agent
-        self._idle.setdefault(agent, []).append(worker)
-        mine, other = self.waiting.next_for(agent, worker.instance.id), self.waiting.first(but=agent)
-        urgent = other is not None and (mine is None or other.rank[0] < mine.rank[0])
-        if (mine or urgent) and self._is_outdated(worker):
-            self.retire(worker)  # its template, tools or secrets have changed: who waits gets a new one
-        elif mine is not None and not (urgent and mine.instance_id is None):
-            self.waiting.left(mine)
-            mine.given.set_result(self._taken(worker))
-            return
+        """An instance is idle: it serves who waits, makes room for another agent's, or stays."""
+        self._idle.setdefault(worker.instance.agent, []).append(worker)
+        self._serve(worker)
         self._make_room()
+
+    def _serve(self, worker: InstanceWorker) -> None:
+        agent = worker.instance.agent
+        mine = self.waiting.next_for(agent, worker.instance.id)
+        if mine is None:
+            return
+        if self._is_outdated(worker) or (mine.instance_id is None and self._is_needed_elsewhere(agent, mine)):
+            self.retire(worker)  # who waits gets a new one, or the next one
+            return
+        self.waiting.left(mine)
+        mine.given.set_result(self._taken(worker))
+
+    def _is_needed_elsewhere(self, agent: str, mine: Waiter) -> bool:
+        """Whether a more urgent call of another agent can only be served if this agent has one instance less."""
+        other = self.waiting.first(but=agent)
+        if other is None or other.rank[0] >= mine.rank[0] or self._room.count(other.agent, InstanceStatus.CREATING):
+            return False
+        return self._room.within_limit(other.agent) and not self._room.within_pool(other.agent)
 
     # -- making them ---------------------------------------------------------------------------------------
 
     def create(self, agent: str, context: Mapping[str, Any] | None = None) -> InstanceWorker:
         """Begin to make an instance; raises PoolOverloaded when there may be no more, InstanceStartFailed."""
         self.starts.check(agent)
-        if not self._has_room(agent) and not self._evict_for(agent):
+        if not self._has_room(agent):
             raise PoolOverloaded(f"there may be no further instance of '{agent}' now")
-        version = self._current(agent)
         instance = AgentInstance(agent, dict(context or {}), on_change=self._on_change)
         instance.memory_limit_mb = self._config.memory_of(agent)
-        worker = InstanceWorker(instance, version, self._config, self._process_ended)
+        worker = InstanceWorker(instance, self._config, self._process_begun, self._process_ended)
         self.workers[instance.id] = worker
         self._on_change(instance, InstanceStatus.CREATING)
         task = asyncio.get_running_loop().create_task(self._start(worker))
@@ -162,14 +166,17 @@ class Roster:
         agent = worker.instance.agent
         try:
             async with self.starts.one(agent):
-                await worker.start(self._context)
+                await self._catalog.refresh(agent)
+                await worker.start(self._context, self._catalog.current(agent))
         except Exception as error:  # noqa: BLE001 - a start that fails is the waiting calls' error
+            worker.kill(error)
             self._start_failed(agent, error)
             if worker.process is None:
-                self.workers.pop(worker.instance.id, None)
+                self._process_ended(worker)
             return
-        self._on_process(worker.instance, True)
-        if worker.instance.alive:
+        if worker.worn:
+            worker.stop()  # it was shut down meanwhile
+        elif worker.instance.alive:
             self._offer(worker)
 
     def _start_failed(self, agent: str, error: Exception) -> None:
@@ -222,16 +229,20 @@ class Roster:
             await worker.ended()
 
     def _make_room(self) -> None:
-        """Make instances for those that wait, and keep the warm ones."""
+        """Have idle instances serve those that wait, make instances for the others, and keep the warm ones."""
         if self.closing:
             return
         for agent in self.waiting.agents():
-            wanted = self.waiting.count(agent) - self._count(agent, InstanceStatus.CREATING)
-            while wanted > 0 and self.starts.ready(agent) and (self._has_room(agent) or self._evict_for(agent)):
+            for worker in list(self._idle.get(agent, ())):
+                self._serve(worker)
+            wanted = self.waiting.count(agent) - self._room.count(agent, InstanceStatus.CREATING)
+            while wanted > 0 and self.starts.ready(agent) and self._has_room(agent):
                 self._create_for(agent)
                 wanted -= 1
+            if wanted > 0:
+                self._evict_for(agent)
         for agent, limits in self._config.agents.items():
-            ready = self._count(agent, InstanceStatus.CREATING, InstanceStatus.IDLE)
+            ready = self._room.count(agent, InstanceStatus.CREATING, InstanceStatus.IDLE)
             while ready < limits.warm and self.starts.ready(agent) and self._has_room(agent):
                 self._create_for(agent)
                 ready += 1
@@ -242,36 +253,27 @@ class Roster:
         except AgentRuntimeError as error:
             self._start_failed(agent, error)
 
-    def _count(self, agent: str, *statuses: InstanceStatus) -> int:
-        return sum(w.instance.agent == agent and w.instance.status in statuses for w in self.workers.values())
-
-    def _living(self) -> list[AgentInstance]:
-        return [w.instance for w in self.workers.values() if w.instance.status is not InstanceStatus.TERMINATED]
-
     def _has_room(self, agent: str) -> bool:
-        living = self._living()
-        limit, total_mb = self._config.of(agent).limit, self._config.total_memory_mb
-        if len(living) >= self._config.size or self.closing:
-            return False
-        if limit is not None and sum(each.agent == agent for each in living) >= limit:
-            return False
-        reserved_mb = sum(each.memory_limit_mb for each in living)
-        return total_mb is None or reserved_mb + self._config.memory_of(agent) <= total_mb
+        return not self.closing and self._room.within_limit(agent) and self._room.within_pool(agent)
 
-    def _evict_for(self, agent: str) -> bool:
-        """End the idle instance of another agent that was used longest ago; there is room when it has ended."""
-        if sum(i.status is InstanceStatus.SHUTTING for i in self._living()):
-            return False  # room is being made already
-        idle = [w for kind, workers in self._idle.items() if kind != agent for w in workers]
-        if idle and len(self._living()) >= self._config.size:
-            self.retire(min(idle, key=lambda w: w.instance.last_used_s))
-        return False
+    def _evict_for(self, agent: str) -> None:
+        """End the idle instance of another agent that was used longest ago, where that makes room for this one."""
+        if not self._room.within_limit(agent) or self._room.within_pool(agent):
+            return
+        if any(each.status is InstanceStatus.SHUTTING for each in self._room.living()):
+            return  # room is being made already
+        idle = [worker for kind, workers in self._idle.items() if kind != agent for worker in workers]
+        if idle:
+            self.retire(min(idle, key=lambda worker: worker.instance.last_used_s))
 
     def retire(self, worker: InstanceWorker) -> None:
         """End an idle instance."""
         if worker in (idle := self._idle.get(worker.instance.agent, [])):
             idle.remove(worker)
         worker.stop()
+
+    def _process_begun(self, worker: InstanceWorker) -> None:
+        self._on_process(worker.instance, True)
 
     def _process_ended(self, worker: InstanceWorker) -> None:
         instance = worker.instance
@@ -287,6 +289,8 @@ class Roster:
     async def close(self) -> None:
         """Kill every instance, and wait until all have ended."""
         self.closing = True
+        for waiter in self.waiting.everybody():
+            waiter.given.set_exception(PoolOverloaded("the pool was closed"))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

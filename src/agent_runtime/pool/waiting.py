@@ -62,7 +62,7 @@ class Waiting:
 
     def _top(self, place: Place) -> Waiter | None:
         heap = self._heaps.get(place)
-        while heap and not heap[0].there:
+        while heap and (not heap[0].there or heap[0].given.done()):  # cancelled, but not told yet
             heapq.heappop(heap)
         return heap[0] if heap else None
 
@@ -84,7 +84,11 @@ class Waiting:
 
     def of_place(self, agent: str, instance_id: str | None) -> list[Waiter]:
         """Those that wait for any instance of an agent, or for one."""
-        return [waiter for waiter in self._heaps.get((agent, instance_id), ()) if waiter.there]
+        return [each for each in self._heaps.get((agent, instance_id), ()) if each.there and not each.given.done()]
+
+    def everybody(self) -> list[Waiter]:
+        """All that wait."""
+        return [each for heap in self._heaps.values() for each in heap if each.there and not each.given.done()]
 
     def agents(self) -> list[str]:
         """The agents that somebody waits for, the most urgent first."""

@@ -57,6 +57,11 @@ class ModelSpec(Strict):
     limits: AtOnceLimits = AtOnceLimits()
 
 
+def fallback_specs(model: ModelSpec) -> list[ModelSpec]:
+    """What a model's fallbacks are made from."""
+    return [ModelSpec(id=name, params=model.params, limits=model.limits) for name in model.fallbacks]
+
+
 class FileRef(Strict):
     """A text file beside the template."""
 

@@ -257,7 +257,7 @@ async def _threads(manager: SessionManager, session_id: str) -> Any:
 async def test_a_process_gets_the_models_and_servers_that_its_template_names_no_others(make_factory: Any) -> None:
     async with make_factory() as factory, AgentInstancePool(factory, PoolConfig(size=1)) as pool:
         await pool.create_instance("worker")
-        desk = pool._catalog.current("worker").desk
+        desk = pool.catalog.current("worker").desk
         with pytest.raises(ConfigurationError, match="names no model 'offline:'"):
             desk.describe("describe_model", (ModelSpec(id="offline:"),))
         with pytest.raises(ConfigurationError, match="names no such MCP server"):

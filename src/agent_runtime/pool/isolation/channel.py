@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from agent_runtime.models.run import current_tool
@@ -16,6 +18,9 @@ from agent_runtime.pool.isolation.frames import FrameReader, frame, packed, unpa
 _READ_BYTES = 262_144
 
 _OPEN: list[Channel] = []
+
+current_job: ContextVar[int] = ContextVar("agent_runtime_current_job", default=0)
+"""The job whose code this is, 0 for none: what a job left running is not taken for the next one."""
 
 
 def channel() -> Channel:
@@ -38,6 +43,7 @@ class Channel:
         self._backlog: list[tuple[Any, ...]] = []
         self._thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
+        os.register_at_fork(after_in_child=self._socket.close)  # a copy of this process has no part in it
         self.on_message: Callable[[tuple[Any, ...]], None] = lambda message: None
         self.on_end: Callable[[], None] = lambda: None
 
@@ -52,6 +58,10 @@ class Channel:
         data = frame(message)
         with self._lock:
             self._socket.sendall(data)
+
+    def tell(self, method: str, *args: Any) -> None:
+        """Tell the application something, without waiting."""
+        self.send("tell", current_job.get(), method, packed(args))
 
     # -- calls ---------------------------------------------------------------------------------------------
 
@@ -109,7 +119,7 @@ class Channel:
     def _ask(self, method: str, args: tuple[Any, ...], answer: Callable[[tuple[Any, ...]], None]) -> int:
         data, number = packed(args), next(self._ids)
         self._waiting[number] = answer
-        self.send("call", number, method, data, current_tool.get())
+        self.send("call", current_job.get(), number, method, data, current_tool.get())
         return number
 
     def _give_up(self, number: int) -> None:

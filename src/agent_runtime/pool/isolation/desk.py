@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from agent_runtime.pool.isolation.frames import unpacked
 from agent_runtime.pool.isolation.remote_model import ModelCard
 from agent_runtime.pool.isolation.remote_parts import AgentCard, ToolCard
 from agent_runtime.registry import MODEL_ARGUMENTS
+from agent_runtime.template.parts_spec import ModelSpec, fallback_specs
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.registry import Registry
     from agent_runtime.template import AgentTemplate
-    from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
+    from agent_runtime.template.parts_spec import ToolSpec
 
 MAX_BOUND = 32
 
@@ -42,7 +44,8 @@ class Desk:
         saver: Any,
     ) -> None:
         self._template, self._registry, self._agent_of, self.saver = template, registry, agent_of, saver
-        self._model_ids = _models_named(template)
+        self._model_specs = _models_named(template)
+        self._lock = threading.RLock()
         self.models: list[BaseChatModel] = []
         self.tools: list[BaseTool] = []
         self.agents: list[AgentExecutor] = []
@@ -51,14 +54,17 @@ class Desk:
 
     def describe(self, method: str, args: tuple[Any, ...]) -> Any:
         """Answer a worker that makes its agent; raises what making the part raises."""
+        if method not in ("describe_model", "describe_mcp", "describe_agent"):
+            raise ConfigurationError(f"a worker asks for '{method}' while it makes its agent")
         key = (method, repr(args))
-        if key not in self._known:
-            self._known[key] = getattr(self, method)(*args)
-        return self._known[key]
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = getattr(self, method)(*args)
+            return self._known[key]
 
     def describe_model(self, spec: ModelSpec) -> ModelCard:
         """The card of a model that the template names."""
-        if spec.id not in self._model_ids:
+        if spec not in self._model_specs:
             raise ConfigurationError(f"the template '{self._template.metadata.name}' names no model '{spec.id}'")
         model = self._registry.model(spec)
         self.models.append(model)
@@ -75,6 +81,8 @@ class Desk:
 
     def describe_agent(self, name: str) -> AgentCard:
         """The card of an agent that this one uses as a tool."""
+        if name not in [tool.agent for tool in self._template.spec.all_tools()]:
+            raise ConfigurationError(f"the template '{self._template.metadata.name}' names no agent '{name}'")
         executor = self._agent_of(name)
         self.agents.append(executor)
         return AgentCard(len(self.agents) - 1, executor.name or name, executor.description)
@@ -98,14 +106,16 @@ class Desk:
         return self._bound[named]
 
 
-def _models_named(template: AgentTemplate) -> set[str]:
+def _models_named(template: AgentTemplate) -> list[ModelSpec]:
+    """Every model that the template's agent is made with, as it is asked for."""
     spec = template.spec
-    found = {spec.model.id, *spec.model.fallbacks} if spec.model is not None else set()
-    found |= {each.model.id for each in spec.subagents if each.model is not None}
-    for each in spec.middleware:
+    found = spec.all_models()
+    if spec.model is not None:
+        found += fallback_specs(spec.model)
+    for each in [*spec.middleware, *(middleware for inner in spec.subagents for middleware in inner.middleware)]:
         args = each.model_extra or {}
         named: Sequence[Any] = [args.get(name) for name in MODEL_ARGUMENTS]
         if isinstance(args.get("models"), list):
             named = [*named, *args["models"]]
-        found |= {name for name in named if isinstance(name, str)}
+        found += [ModelSpec(id=name) for name in named if isinstance(name, str)]
     return found

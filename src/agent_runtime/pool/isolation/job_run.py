@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.chunks import HAS_ROOM, TextChunk, discard
-from agent_runtime.errors import AgentFailed
-from agent_runtime.pool.isolation.failures import received
+from agent_runtime.errors import AgentFailed, TransferFailed
+from agent_runtime.pool.isolation.failures import received, sent
 from agent_runtime.pool.isolation.frames import packed, unpacked
-from agent_runtime.pool.isolation.link import MAX_INBOX
+from agent_runtime.pool.isolation.link import MAX_INBOX, MAX_INBOX_BYTES
 from agent_runtime.pool.isolation.service import Service
 from agent_runtime.pool.isolation.worker_agent import Job
 
@@ -31,6 +31,7 @@ class JobRun:
     def __init__(self, number: int, link: Link, desk: Desk, run: Run) -> None:
         self._number, self._link, self._run = number, link, run
         self._inbox: deque[tuple[Any, ...]] = deque()
+        self._bytes = 0
         self._came = asyncio.Event()
         self._dead: BaseException | None = None
         self._service = Service(desk, link, run)
@@ -38,18 +39,21 @@ class JobRun:
         self.answered = False
 
     def take(self, message: tuple[Any, ...]) -> None:
-        """A message from the worker."""
+        """A message from the worker; what another job says is not for this one's reader."""
         kind = message[0]
-        if kind == "call":
-            self._service.call(*message[1:])
-            return
         if kind == "end":
             self._service.end(message[1])
-            return
-        self._inbox.append(message)
-        self._came.set()
-        if len(self._inbox) > MAX_INBOX:
-            self._link.pause()
+        elif message[1] != self._number:
+            if kind == "call":
+                refuse(self._link, message[2])
+        elif kind == "call":
+            self._service.call(*message[2:])
+        else:
+            self._inbox.append(message)
+            self._bytes += sum(len(part) for part in message if isinstance(part, bytes | str))
+            self._came.set()
+            if len(self._inbox) > MAX_INBOX or self._bytes > MAX_INBOX_BYTES:
+                self._link.pause()
 
     def fail(self, error: BaseException) -> None:
         """The worker is gone; what it sent before is read first."""
@@ -81,13 +85,13 @@ class JobRun:
             kind = message[0]
             if kind == "text":
                 context.progress.message_open = True
-                if (emitted := emit(TextChunk(message[1], message[2]))) is not HAS_ROOM:
+                if (emitted := emit(TextChunk(message[2], message[3]))) is not HAS_ROOM:
                     await emitted
             elif kind == "chunk":
-                await emit(unpacked(message[1]))
+                await emit(unpacked(message[2]))
             elif kind == "tell":
-                self._service.tell(message[1], message[2])
-            elif kind in ("ok", "error") and message[1] == self._number:
+                self._service.tell(message[2], message[3])
+            elif kind in ("ok", "error"):
                 return self._ended(kind, message[2], message[3])
 
     async def _next(self) -> tuple[Any, ...] | None:
@@ -98,7 +102,8 @@ class JobRun:
             self._came.clear()
             await self._came.wait()
         message = self._inbox.popleft()
-        if self._link.paused and len(self._inbox) < MAX_INBOX // 2:
+        self._bytes -= sum(len(part) for part in message if isinstance(part, bytes | str))
+        if self._link.paused and len(self._inbox) < MAX_INBOX // 2 and self._bytes <= MAX_INBOX_BYTES // 2:
             self._link.resume()
         if message[0] in ("ok", "error"):
             self.answered = True
@@ -128,7 +133,11 @@ def job_of(context: AgentContext, run: Run) -> Job:
     """What of a call travels. Callbacks and a caller's own objects in `config` stay."""
     turn = context.turn
     config = context.config
-    kept = None if config is None else {k: v for k, v in config.items() if k in ("tags", "metadata", "recursion_limit")}
+    kept: dict[str, Any] | None = None
+    if config is not None:
+        kept = {k: v for k, v in config.items() if k in ("tags", "metadata", "recursion_limit")}
+        given = config.get("configurable", {})
+        kept["configurable"] = {k: v for k, v in given.items() if not k.startswith("__") and _travels(v)}
     return Job(
         input=context.input,
         run_id=context.run_id,
@@ -144,3 +153,17 @@ def job_of(context: AgentContext, run: Run) -> Job:
         content=run.recorder.content,
         limits_loops=any(each.gate.limits.tool_loop is not None for each in run.lineage),
     )
+
+
+def refuse(link: Link, number: int) -> None:
+    """Answer a call of a job that has ended, so that nobody over there waits for ever."""
+    ended = AgentFailed("the task that asked this has ended")
+    link.send("reply", number, False, packed(sent(ended)))
+
+
+def _travels(value: Any) -> bool:
+    try:
+        packed(value)
+    except TransferFailed:
+        return False
+    return True

@@ -11,6 +11,7 @@ from agent_runtime.pool.isolation.frames import FrameReader, frame
 
 MAX_INBOX = 1_000
 """Messages that a job may have waiting before its pipe is read no further."""
+MAX_INBOX_BYTES = 8 * 1024 * 1024
 
 
 class Link(asyncio.Protocol):

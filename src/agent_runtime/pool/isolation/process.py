@@ -112,7 +112,9 @@ class WorkerProcess:
         here, there = multiprocessing.Pipe()
         read, write = multiprocessing.Pipe(duplex=False)
         process = context.Process(
-            target=worker_main, args=(there, write, instance_id, beat_s, address_space_mb), name="agent"
+            target=worker_main,
+            args=(there, write, instance_id, dict(os.environ), beat_s, address_space_mb),
+            name="agent",
         )
         try:
             await asyncio.to_thread(process.start)

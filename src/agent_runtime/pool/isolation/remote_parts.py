@@ -19,7 +19,6 @@ from langgraph.checkpoint.base import (
 from langgraph.store.base import BaseStore, Op, Result
 
 from agent_runtime.pool.isolation.channel import channel
-from agent_runtime.pool.isolation.frames import packed
 
 
 class RemoteCheckpointer(BaseCheckpointSaver[Any]):
@@ -114,7 +113,7 @@ class RemoteTurn:
 
     def begins(self) -> None:
         """See `Turn`."""
-        channel().send("tell", "turn_begins", packed(()))
+        channel().tell("turn_begins")
 
     async def tool_started(self, key: str) -> tuple[str, Any]:
         """See `Turn`."""

@@ -79,13 +79,13 @@ class Service:
                 answer = packed(None)
             else:
                 answer = packed(await made)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - it is the worker's to handle, as if raised there
+            self._link.send("reply", number, True, answer)
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # by us: nobody waits for the answer
             self.kept[number] = error
             self._link.send("reply", number, False, packed(sent(error, ref=number)))
-        else:
-            self._link.send("reply", number, True, answer)
 
     async def _send_parts(self, number: int, parts: AsyncIterator[Any]) -> None:
         async with aclosing(cast("Any", parts)):

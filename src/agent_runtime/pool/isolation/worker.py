@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import TransferFailed
-from agent_runtime.pool.isolation.channel import Channel
+from agent_runtime.pool.isolation.channel import Channel, current_job
 from agent_runtime.pool.isolation.failures import sent
 from agent_runtime.pool.isolation.frames import packed, unpacked
 
@@ -20,13 +20,23 @@ if TYPE_CHECKING:
 
     from agent_runtime.pool.isolation.worker_agent import WorkerAgent
 
+LEFT_S = 0.2
 MARK = "AGENT_RUNTIME_INSTANCE"
 """In the environment of a worker and of all that it starts: by it the stragglers are found."""
 
 
-def worker_main(pipe: Connection, output: Connection, instance_id: str, beat_s: float, address_space_mb: int) -> None:
+def worker_main(
+    pipe: Connection,
+    output: Connection,
+    instance_id: str,
+    environment: dict[str, str],
+    beat_s: float,
+    address_space_mb: int,
+) -> None:
     """Make the agent that the application sends the recipe of, then run its jobs until the pipe ends."""
     os.setsid()  # a group of its own: what it starts is killed with it
+    os.environ.clear()  # the fork server's is as old as that
+    os.environ.update(environment)
     os.environ[MARK] = instance_id
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address_space_mb:
@@ -56,11 +66,12 @@ class Worker:
         self._channel, self._beat_s = channel, beat_s
         self._agent: WorkerAgent | None = None
         self._task: asyncio.Task[None] | None = None
+        self._main: asyncio.Task[None] | None = None
         self._stopped, self._told = asyncio.Event(), False
 
     async def main(self) -> None:
         """Serve until told to stop."""
-        loop = asyncio.get_running_loop()
+        loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self._channel.on_message = self._on_message
         self._channel.attach(loop)
         self._beat()
@@ -84,6 +95,16 @@ class Worker:
         elif kind == "stop":
             self._stopped.set()
 
+    async def _left_running(self) -> bool:
+        """End what the job left running on the loop; True when it does not end."""
+        left = asyncio.all_tasks() - {self._main, self._task}
+        for task in left:
+            task.cancel()
+        if not left:
+            return False
+        _, busy = await asyncio.wait(left, timeout=LEFT_S)
+        return bool(busy)
+
     def _make(self, data: bytes) -> None:
         try:
             from agent_runtime.pool.isolation.worker_agent import WorkerAgent
@@ -97,17 +118,21 @@ class Worker:
     async def _run(self, number: int, data: bytes) -> None:
         assert self._agent is not None  # noqa: S101 - a job comes after the agent is made
         progress: dict[str, Any] = {}
+        message: list[Any]
         self._told = False
+        current_job.set(number)
         try:
             result, progress = await self._agent.run(unpacked(data))
             for name in ("usage", "run_id", "session_id", "template_digest"):
                 setattr(result, name, None)  # the application knows these
-            message: tuple[Any, ...] = ("ok", number, packed(result), progress)
+            message = ["ok", number, packed(result), progress]
         except BaseException as error:  # noqa: BLE001 - whatever an agent raises is the answer
             # SystemExit, or a cancellation that nobody asked for: this process is about to end.
             ending = not isinstance(error, Exception) and not self._told
             progress = {**self._agent.progress, "worn": ending}
-            message = ("error", number, packed(sent(error)), progress)
+            message = ["error", number, packed(sent(error)), progress]
+        if await self._left_running():
+            message[3]["worn"] = True
         self._task = None
         try:
             self._channel.send(*message)

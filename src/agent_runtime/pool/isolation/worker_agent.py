@@ -11,7 +11,7 @@ from agent_runtime.chunks import HAS_ROOM, Chunk, Emit, TextChunk, discard
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.bare_agent import BareAgent
 from agent_runtime.orchestration.drain import Running
-from agent_runtime.pool.isolation.channel import channel
+from agent_runtime.pool.isolation.channel import channel, current_job
 from agent_runtime.pool.isolation.frames import packed
 from agent_runtime.pool.isolation.recipe import Recipe
 from agent_runtime.pool.isolation.remote_parts import RemoteCheckpointer, RemoteStore, RemoteTurn
@@ -110,6 +110,7 @@ class WorkerAgent:
 
     async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
         """The result of a job, without what the application knows itself, and how far the call came."""
+        self.running.draining = False
         context = job.agent_context(_emit)
         run = WorkerRun(context, self._recorders[job.content], job.prompt, limits_loops=job.limits_loops)
         token = current_run.set(run)
@@ -128,15 +129,16 @@ class WorkerAgent:
         return result, self.progress
 
     def drain(self) -> None:
-        """Stop the running job at its next step, if it has a session."""
+        """Stop the running job at its next step, if it has a session; also one that is only getting ready."""
+        self.running.draining = True
         self.running.stop_all("shutdown")
 
 
 def _emit(chunk: Chunk) -> Any:
     if type(chunk) is TextChunk and chunk.part is None:
-        channel().send("text", chunk.message_id, chunk.text)
+        channel().send("text", current_job.get(), chunk.message_id, chunk.text)
     else:
-        channel().send("chunk", packed(chunk))
+        channel().send("chunk", current_job.get(), packed(chunk))
     return HAS_ROOM
 
 

@@ -12,7 +12,6 @@ from agent_runtime.models.gate import ModelGate
 from agent_runtime.models.run import Run
 from agent_runtime.pool.isolation.channel import channel
 from agent_runtime.pool.isolation.failures import sent
-from agent_runtime.pool.isolation.frames import packed
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -84,15 +83,15 @@ class WorkerModelCall:
 
     def chunk(self, message: BaseMessage) -> None:
         """Tell one streamed chunk."""
-        channel().send("tell", "model_chunk", packed((self._number, message)))
+        channel().tell("model_chunk", self._number, message)
 
     def end(self, message: BaseMessage | None = None) -> None:
         """Tell the end."""
-        channel().send("tell", "model_end", packed((self._number, message)))
+        channel().tell("model_end", self._number, message)
 
     def abort(self, error: BaseException) -> None:
         """Tell the failure."""
-        channel().send("tell", "model_abort", packed((self._number, sent(error))))
+        channel().tell("model_abort", self._number, sent(error))
 
 
 class WorkerToolCall:
@@ -105,11 +104,11 @@ class WorkerToolCall:
 
     def end(self, output: Any) -> None:
         """Tell the result."""
-        channel().send("tell", "tool_end", packed((self._number, output if self._content else None)))
+        channel().tell("tool_end", self._number, output if self._content else None)
 
     def abort(self, error: BaseException) -> None:
         """Tell the failure."""
-        channel().send("tell", "tool_abort", packed((self._number, sent(error))))
+        channel().tell("tool_abort", self._number, sent(error))
 
 
 def _plain(kwargs: Any) -> dict[str, Any]:
