@@ -52,8 +52,10 @@ class InstanceWorker:
         self.started: asyncio.Task[None] | None = None
         self._written = 0
         self._stop_by_s = float("inf")
+        self.left = False
+        """The last task left something running: a tool in a thread."""
         self.worn = False
-        """What the last task left behind is in the way of the next one."""
+        """It is not used for another task."""
 
     # -- start and end -------------------------------------------------------------------------------------
 
@@ -142,6 +144,7 @@ class InstanceWorker:
             raise
         finally:
             self._job = None
+            self.left = job.worn
             self.worn = self.worn or job.worn
             await job.close(error)
 
@@ -194,11 +197,9 @@ class InstanceWorker:
         link = self.process.link
         try:
             card = await asyncio.to_thread(self.version.desk.describe, method, unpacked(data))
-            answer = packed(card)
+            link.send("reply", number, True, packed(card))
         except Exception as error:  # noqa: BLE001 - it is the worker's start that fails with it
             link.send("reply", number, False, packed(sent(error)))
-        else:
-            link.send("reply", number, True, answer)
 
     def _on_broken(self, error: Exception) -> None:
         self.kill(OutputOverflow(MAX_FRAME_BYTES >> 20, instance_id=self.instance.id, tail=self._tail()))

@@ -70,8 +70,8 @@ class ProcessAgent:
             pool.finished(worker, error)
             if error is None:
                 pool.poison.forget(task.id)
-            elif isinstance(worker.reason, InstanceFailed) and not pool.closing:
-                await pool.poison.killed(task, worker.reason, quietly=error is not worker.reason)
+            elif not pool.closing and (ended := _ended_by(worker)) is not None:
+                await pool.poison.killed(task, ended, quietly=error is not ended)
 
     async def _run_on(self, worker: InstanceWorker, task: AgentTask, context: AgentContext) -> AgentResult:
         worker.instance.current_task = task
@@ -82,6 +82,15 @@ class ProcessAgent:
                 raise CallDrained("the pool is shutting down, and nothing of the call has run")
             self.running.control_by(context, worker)
         return await worker.run(context)
+
+
+def _ended_by(worker: InstanceWorker) -> InstanceFailed | None:
+    """Why the process is no more, or why it is not used again: what the task has to answer for."""
+    if isinstance(worker.reason, InstanceFailed):
+        return worker.reason
+    if worker.left:
+        return InstanceFailed("the task left something running: its process was ended", instance_id=worker.instance.id)
+    return None
 
 
 def _with_context(context: AgentContext, own: Mapping[str, Any]) -> AgentContext:

@@ -51,7 +51,7 @@ def sleep(seconds: float) -> str:
 
 
 @server.tool()
-async def learn(name: str, context: Context) -> str:
+async def learn(name: str, context: Context) -> str:  # type: ignore[type-arg]
     """Have one more tool from now on, and say so."""
     server.add_tool(lambda: f"I am {name}", name=name, description="Learnt.")
     await context.session.send_tool_list_changed()

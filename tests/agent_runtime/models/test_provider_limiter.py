@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.outputs import ChatResult
+from pydantic import SecretStr
 
 from agent_runtime import AgentFactory, AgentFailed, BudgetExceeded, ProviderError
 from agent_runtime.models import provider_limiter
@@ -126,12 +127,12 @@ async def test_an_overload_halves_once_and_clean_windows_raise(monkeypatch: pyte
 async def test_without_a_maximum_there_is_no_limit_until_the_first_overload() -> None:
     one = account()
     places = [await one.aenter() for _ in range(20)]
-    assert one.limit is None
+    assert one.status()["limit"] is None
     places[0].leave(Answered(529))
-    assert one.limit == 10
+    assert one.status()["limit"] == 10
     for place in places[1:]:
         place.leave(ValueError("not the provider's"))
-    assert one.limit == 10
+    assert one.status()["limit"] == 10
 
 
 @pytest.mark.parametrize(
@@ -256,9 +257,9 @@ def test_accounts_are_told_apart_by_what_the_model_sends(monkeypatch: pytest.Mon
     limiter = ProviderLimiter()
     monkeypatch.setenv("OPENAI_API_KEY", "dummy-key-one")
     by_default = limiter.account_of(ChatOpenAI(model="gpt-5-mini"))
-    given = limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key="dummy-key-one"))
+    given = limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key=SecretStr("dummy-key-one")))
     assert by_default is given
-    assert limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key="dummy-key-two")) is not given
+    assert limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key=SecretStr("dummy-key-two"))) is not given
     assert limiter.account_of(ChatOpenAI(model="x", base_url="http://localhost:1/v1")) is not given
     assert "dummy" not in str(limiter.status())
 

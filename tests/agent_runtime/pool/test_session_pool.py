@@ -144,7 +144,7 @@ async def test_what_merely_aged_is_served_and_built_anew_behind(
 
 async def test_a_change_is_never_served_old(make_factory: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "dummy-1")
-    spec = {"model": {"id": "scripted", "api_key": {"from_env": "SOME_KEY"}}}
+    spec: dict[str, Any] = {"model": {"id": "scripted", "api_key": {"from_env": "SOME_KEY"}}}
     async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
         first = await pool.get_or_create(KEY, "worker")
         assert await pool.get_or_create(KEY, "worker") is first
@@ -200,7 +200,7 @@ async def test_mcp_servers_belong_to_a_tenants_project(make_factory: Callable[..
         assert pids[0] == pids[1]  # one tenant's project has one server
         assert len(set(pids)) == 3
         assert found[0].mcp_servers == [sys.executable]
-        bad = {"tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM, "broken"]}}]}
+        bad: dict[str, Any] = {"tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM, "broken"]}}]}
         with pytest.raises(McpServerFailed):
             await pool.get_or_create("bad:p:m", template(**bad))
 

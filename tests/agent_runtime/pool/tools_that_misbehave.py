@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 
 from agent_runtime.testing import Say, say
@@ -75,7 +77,7 @@ def artifact(argument: str) -> tuple[str, Any]:
 async def misbehave(argument: str) -> str:
     """Do what the argument says."""
     await asyncio.sleep(0)
-    return _DEEDS[argument]()
+    return str(_DEEDS[argument]())
 
 
 async def remember(argument: str) -> str:
@@ -95,6 +97,95 @@ async def peek(argument: str) -> str:
     except Exception as error:  # noqa: BLE001 - what it is, is the answer
         return type(error).__name__
     return f"read {found}"
+
+
+class Opaque:
+    """A value that is written in one process and cannot be read in another."""
+
+    def __reduce__(self) -> Any:
+        return _only_in, (os.getpid(),)
+
+
+def _only_in(pid: int) -> Opaque:
+    if os.getpid() != pid:
+        raise ValueError("not here")
+    return Opaque()
+
+
+async def chatter(argument: str) -> str:
+    """Say something that cannot be read elsewhere, then go on talking."""
+    from langgraph.config import get_stream_writer
+
+    write = get_stream_writer()
+    write(Opaque())
+    for number in range(20):
+        write({"secret of": argument, "n": number})
+        await asyncio.sleep(0.05)
+    return "said"
+
+
+async def flood(argument: str) -> str:
+    """Say a lot."""
+    from langgraph.config import get_stream_writer
+
+    write = get_stream_writer()
+    for _ in range(100):
+        write("x" * (4 << 20))
+        await asyncio.sleep(0)
+    return "said"
+
+
+_LEFT: list[Any] = []
+
+
+async def linger(argument: str) -> str:
+    """Leave something running."""
+
+    async def later() -> None:
+        from agent_runtime.pool.isolation.channel import channel
+
+        await asyncio.sleep(0.3)
+        _LEFT.append(await channel().call("turn", "tool_results"))
+
+    _LEFT.append(asyncio.create_task(later()))
+    return "gone"
+
+
+async def large(argument: str) -> str:
+    """Fetch something large from the long-term memory."""
+    from langgraph.config import get_store
+
+    found = await get_store().aget(("large",), "it")
+    return str(len(found.value["text"])) if found else "nothing"
+
+
+def pretend(argument: str) -> str:
+    """Raise what a pool would."""
+    from agent_runtime.errors import WorkerDied
+
+    raise WorkerDied(1)
+
+
+def variable(argument: str) -> str:
+    """A variable of the environment."""
+    return os.environ.get(argument, "none")
+
+
+def configured(argument: str, config: RunnableConfig) -> str:
+    """What the caller configured."""
+    return str(config["configurable"].get(argument))
+
+
+def twins(argument: str) -> str:
+    """Fork, and return in both."""
+    if os.fork() == 0:
+        time.sleep(1)
+    return "twin"
+
+
+def slow_setup(registry: Any) -> None:
+    """A setup that does not end."""
+    time.sleep(600)
 
 
 def child(argument: str) -> str:
@@ -154,7 +245,7 @@ def _raise() -> str:
     raise Unpicklable("as told", lock=threading.Lock())
 
 
-_DEEDS = {
+_DEEDS: dict[str, Callable[[], Any]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "memory": _memory,
@@ -169,5 +260,7 @@ _DEEDS = {
 
 TOOLS = {
     "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact, "misbehave": misbehave,
-    "hog": hog, "child": child, "peek": peek, "remember": remember,
+    "hog": hog, "child": child, "chatter": chatter, "flood": flood, "linger": linger, "large": large,
+    "pretend": pretend, "variable": variable, "configured": configured, "twins": twins,
+    "peek": peek, "remember": remember,
 }  # fmt: skip
