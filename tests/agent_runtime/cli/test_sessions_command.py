@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from agent_runtime.cli.main import main
+from agent_runtime.cli.state import settings
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(180)  # each command is a process that imports LangChain
@@ -25,24 +30,34 @@ spec:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
-    """Run the command in a state directory of its own."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run the command in a state directory of its own; with `process` as a user does, else here, which is quicker."""
     (tmp_path / "careful.yaml").write_text(CAREFUL)
+    monkeypatch.chdir(tmp_path)
 
-    def run(*args: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*args: str, stdin: str = "", process: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if "API_KEY" not in k}
-        return subprocess.run(
-            [sys.executable, "-m", "agent_runtime", *args],
-            capture_output=True, text=True, input=stdin, cwd=tmp_path, check=False,
-            env={**kept, "AGENT_RUNTIME_HOME": str(tmp_path / "home"), **env},
-        )  # fmt: skip
+        given = {**kept, "AGENT_RUNTIME_HOME": str(tmp_path / "home"), **env}
+        command = [sys.executable, "-m", "agent_runtime", *args]
+        if process:
+            return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, env=given)
+        settings.cache_clear()
+        code: Any = 0
+        with CliRunner().isolation(input=stdin, env=given) as (stdout, stderr, _):
+            try:
+                main(list(args))
+            except SystemExit as ended:
+                code = ended.code
+            shown = stdout.getvalue().decode(), stderr.getvalue().decode()
+        return subprocess.CompletedProcess(command, code or 0, *shown)
 
-    return run
+    yield run
+    settings.cache_clear()
 
 
 def test_a_conversation_over_several_commands(run: Any) -> None:
     for question in ("opening hours", "warranty of chairs"):
-        assert run("run", "searcher", question, "--session", "talk", "-q").returncode == 0
+        assert run("run", "searcher", question, "--session", "talk", "-q", process=True).returncode == 0
     shown = run("sessions", "show", "talk").stdout
     assert shown.count("human:") == 2
     assert "five years" in shown

@@ -110,7 +110,6 @@ class WorkerAgent:
 
     async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
         """The result of a job, without what the application knows itself, and how far the call came."""
-        self.running.draining = False
         context = job.agent_context(_emit)
         run = WorkerRun(context, self._recorders[job.content], job.prompt, limits_loops=job.limits_loops)
         token = current_run.set(run)
@@ -119,6 +118,7 @@ class WorkerAgent:
         finally:
             current_run.reset(token)
             self.running.ended(context)
+            self.running.draining = False
             progress = context.progress
             self.progress = {
                 "ended": progress.ended,
