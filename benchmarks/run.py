@@ -40,6 +40,7 @@ from agent_runtime.orchestration.middleware import compose
 from benchmarks.common import InstantModel, Row, paired
 from benchmarks.events import event_rows
 from benchmarks.governance import governance_rows
+from benchmarks.pools import pool_rows
 from benchmarks.sessions import session_rows
 
 QUESTION: Any = {"messages": [("human", "hello")]}
@@ -253,6 +254,7 @@ async def main() -> int:
         *await session_rows(),
         *await governance_rows(),
         *await event_rows(),
+        *await pool_rows(),
     ]
     for row in rows:
         print(row.line())

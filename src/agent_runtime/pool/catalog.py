@@ -78,6 +78,10 @@ class Catalog:
                 known = self._versions[agent] = self._made(agent, template, inputs, key)
             return known
 
+    def latest(self, agent: str) -> Version | None:
+        """The version made last; what holds, right after `refresh`."""
+        return self._versions.get(agent)
+
     def is_outdated(self, version: Version) -> bool:
         """Whether a version does not hold any more, as far as that is known without asking a server."""
         try:

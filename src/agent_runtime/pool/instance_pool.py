@@ -71,7 +71,7 @@ class AgentInstancePool:
         self._guard = await asyncio.to_thread(Guard, context)
         self._roster = Roster(self.config, context, self.catalog, self._changed, self._process)
         self._watch = self._loop.create_task(Watchdog(self._roster, self.config).run())
-        self._roster.keep_warm()
+        self._roster.make_room()
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -76,7 +76,7 @@ class Roster:
             raise PoolOverloaded(f"all instances are busy and {len(self.waiting)} calls wait")
         waiter = self.waiting.add(agent, instance_id, priority)
         try:
-            self._make_room()
+            self.make_room()
             return await waiter.given
         except asyncio.CancelledError:
             if waiter.given.done() and not waiter.given.cancelled() and waiter.given.exception() is None:
@@ -107,8 +107,9 @@ class Roster:
         return worker
 
     def _refresh(self, agent: str) -> None:
-        """End idle instances whose template, tools or secrets have changed since they were made."""
-        for worker in [each for each in self._idle.get(agent, ()) if self._is_outdated(each)]:
+        """End idle instances of an older version; the caller has seen to it that the latest one holds."""
+        latest = self._catalog.latest(agent)
+        for worker in [each for each in self._idle.get(agent, ()) if each.version is not latest]:
             self.retire(worker)
 
     def _is_outdated(self, worker: InstanceWorker) -> bool:
@@ -124,7 +125,7 @@ class Roster:
         """An instance is idle: it serves who waits, makes room for another agent's, or stays."""
         self._idle.setdefault(worker.instance.agent, []).append(worker)
         self._serve(worker)
-        self._make_room()
+        self.make_room()
 
     def _serve(self, worker: InstanceWorker) -> None:
         agent = worker.instance.agent
@@ -189,7 +190,7 @@ class Roster:
                 if not waiter.given.done():
                     waiter.given.set_exception(failed)
             return
-        asyncio.get_running_loop().call_later(again_s, self._make_room)
+        asyncio.get_running_loop().call_later(again_s, self.make_room)
 
     async def create_ready(self, agent: str, context: Mapping[str, Any] | None) -> InstanceWorker:
         """Make an instance and wait until it is ready; raises as `create`, and what its start raises."""
@@ -211,10 +212,6 @@ class Roster:
         await asyncio.gather(*(asyncio.shield(worker.started) for worker in mine if worker.started is not None))
         return any(worker.instance.alive for worker in mine)
 
-    def keep_warm(self) -> None:
-        """Make the instances that are wanted ready."""
-        self._make_room()
-
     async def shut(self, worker: InstanceWorker, grace_s: float) -> None:
         """End an instance, a busy one after its task or after `grace_s` seconds."""
         if worker.instance.status is InstanceStatus.IDLE:
@@ -228,8 +225,8 @@ class Roster:
             worker.kill(PoolOverloaded(f"the instance was shut down {grace_s:g} s ago and its task has not ended"))
             await worker.ended()
 
-    def _make_room(self) -> None:
-        """Have idle instances serve those that wait, make instances for the others, and keep the warm ones."""
+    def make_room(self) -> None:
+        """Have idle instances serve those that wait, make instances for the others, keep the warm ones."""
         if self.closing:
             return
         for agent in self.waiting.agents():
@@ -284,7 +281,7 @@ class Roster:
         for waiter in self.waiting.of_place(instance.agent, instance.id):
             if not waiter.given.done():
                 waiter.given.set_exception(InstanceNotFound(f"the instance '{instance.id}' has ended"))
-        self._make_room()
+        self.make_room()
 
     async def close(self) -> None:
         """Kill every instance, and wait until all have ended."""

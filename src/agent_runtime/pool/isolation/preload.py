@@ -20,5 +20,24 @@ MODULES = (
 
 for name in MODULES:
     importlib.import_module(name)
+
+
+def build_one() -> None:
+    """Build an agent: what LangChain, LangGraph and pydantic work out at their first use is worked out for all."""
+    from langchain.agents import create_agent
+
+    from agent_runtime.models.gated_model import gated
+    from agent_runtime.models.offline import OfflineChatModel
+    from agent_runtime.registry import Registry
+    from agent_runtime.tools import register_shipped_tools
+    from agent_runtime.tools.gated_tool import gated_tool
+
+    registry = Registry()
+    register_shipped_tools(registry)
+    tools = [gated_tool(registry.tool("csv_aggregate", {"data": "."}))]
+    create_agent(gated(OfflineChatModel()), tools, system_prompt="One.", name="one")
+
+
+build_one()
 gc.collect()
 gc.freeze()  # a collection in a child would write to every page of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -106,14 +107,18 @@ class Worker:
         return bool(busy)
 
     def _make(self, data: bytes) -> None:
+        gc.disable()  # many objects at once, hardly any of them garbage
         try:
             from agent_runtime.pool.isolation.worker_agent import WorkerAgent
 
             self._agent = WorkerAgent(unpacked(data))
+            gc.freeze()
         except BaseException as error:  # noqa: BLE001 - the application decides what a start that failed means
             self._channel.send("unmade", packed(sent(error)))
         else:
             self._channel.send("made")
+        finally:
+            gc.enable()
 
     async def _run(self, number: int, data: bytes) -> None:
         assert self._agent is not None  # noqa: S101 - a job comes after the agent is made
