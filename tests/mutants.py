@@ -201,7 +201,7 @@ MUTANTS = [
     Mutant("nobody looks for signs of life", "pool/instance_worker.py", "        if now_s - self.process.link.last_heard_s > limit_s:", "        if False:", f"{FAULTS} -k 'stop or loop'"),
     Mutant("memory is not watched", "pool/instance_worker.py", "        if used_mb > limit_mb and self.instance.alive:", "        if False:", f"{FAULTS} -k memory"),
     Mutant("output is not counted", "pool/instance_worker.py", "        if self._written > self._config.output_mb << 20:", "        if False:", f"{FAULTS} -k flood"),
-    Mutant("a cancel does not kill", "pool/instance_worker.py", "            self.kill(WorkerStalled(self._config.grace", "            (lambda _: None)(WorkerStalled(self._config.grace", f"{FAULTS} -k hog"),
+    Mutant("a cancel does not kill", "pool/instance_worker.py", "            self.kill(WorkerStalled(self._config.grace", "            (lambda _: None)(WorkerStalled(self._config.grace", "pool/test_mishaps.py -k nobody_hears"),
     Mutant("the guard guards nothing", "pool/isolation/guard.py", "            kill_family(pid, MARK, instance_id)", "            pass", f"{POOL} -k application_is_killed"),
     Mutant("exceptions are pickled whole", "pool/isolation/failures.py", "        error = found.__new__(found)\n        error.args = _loaded(failure.args, ())", "        error = found(*_loaded(failure.args, ()))", f"{FAULTS} -k raise"),
     Mutant("a provider's error is a likeness", "pool/isolation/failures.py", "    if failure.ref is not None and failure.ref in kept:", "    if False:", f"{PARITY} -k comes_back"),

@@ -78,6 +78,12 @@ class AgentSessionContext:
     pins: int = 0
 
     @property
+    def system_prompt(self) -> str:
+        """The template's prompt; with inputs, before they are filled in."""
+        prompt = self.template.spec.system_prompt
+        return prompt if isinstance(prompt, str) else ""
+
+    @property
     def subagents(self) -> list[str]:
         """The agents that it can hand tasks to."""
         return [each.name for each in self.template.spec.subagents]

@@ -47,6 +47,12 @@ async def pool_of(make: Make, config: dict[str, Any] | None = None, **seats: Any
         yield pool
 
 
+def with_tests() -> dict[str, str]:
+    """The environment of a program that imports these tests; what is on the path already goes first."""
+    paths = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[3])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
 async def until(condition: Callable[[], Any], within_s: float = 5.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():
@@ -300,10 +306,7 @@ async def test_closing_fails_what_runs_and_leaves_nothing(make_factory: Make) ->
 
 async def test_nothing_is_left_when_the_application_is_killed() -> None:
     program = Path(__file__).parent / "doomed_application.py"
-    root = Path(__file__).parents[3]
-    app = subprocess.Popen(
-        [sys.executable, str(program)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
-    )
+    app = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, env=with_tests())
     with app:
         assert app.stdout is not None
         pids = [int(text) for text in (await asyncio.to_thread(app.stdout.readline)).split()]

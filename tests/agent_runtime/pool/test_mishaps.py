@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from langgraph.store.memory import InMemoryStore
 from tests.agent_runtime.pool.conftest import template
-from tests.agent_runtime.pool.test_instance_pool import Make, pool_of, until
+from tests.agent_runtime.pool.test_instance_pool import Make, pool_of, until, with_tests
 
 from agent_runtime import AgentContext, AgentFactory, CallDrained, CustomChunk, SessionManager
 from agent_runtime.errors import (
@@ -49,19 +48,18 @@ async def begun(pool: AgentInstancePool, task: AgentTask, count: int = 1) -> asy
 
 
 async def test_cancels_in_the_queue_harm_nobody(make_factory: Make) -> None:
-    dice = random.Random(3)  # noqa: S311
     async with pool_of(make_factory, {"size": 1}) as pool:
-        cancelled: list[asyncio.Task[Any]] = []
+        tasks: list[asyncio.Task[Any]] = []
         told = pool.roster._on_change
 
         def on_change(instance: AgentInstance, before: InstanceStatus) -> None:
             told(instance, before)
-            if instance.status is InstanceStatus.COMPLETED and cancelled:
-                cancelled.pop().cancel()  # in the very moment in which somebody is served
+            pending = [task for task in tasks if not task.done()]
+            if instance.status is InstanceStatus.COMPLETED and len(pending) in (10, 8, 6, 4):
+                pending[1].cancel()  # the next one, in the very moment in which it is to be served
 
         pool.roster._on_change = on_change
-        tasks = [asyncio.create_task(pool.run(AgentTask("worker", "anap 0.01"))) for _ in range(12)]
-        cancelled += dice.sample(tasks, 6)
+        tasks += [asyncio.create_task(pool.run(AgentTask("worker", "anap 0.01"))) for _ in range(12)]
         found: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) or each.output == "it said rested" for each in found)
         await until(lambda: running(pool) == 0)
@@ -73,10 +71,12 @@ async def test_what_one_call_leaves_is_not_the_next_ones(make_factory: Make) -> 
         with pytest.raises(TransferFailed):
             async with pool.stream(AgentTask("worker", "chatter tenant-a")) as stream:
                 _ = [chunk async for chunk in stream.chunks()]
+        assert (await pool.run(AgentTask("worker", "busy x"))).output == "it said nothing"
         async with pool.stream(AgentTask("worker", "anap 0.4")) as stream:
             chunks = [chunk async for chunk in stream.chunks()]
         assert not [chunk for chunk in chunks if isinstance(chunk, CustomChunk)]
         assert (await pool.run(AgentTask("worker", "linger x"))).output == "it said gone"
+        assert (await pool.run(AgentTask("worker", "busy x"))).output == "it said nothing"
         result = await pool.run(AgentTask("worker", "anap 0.5"))
         assert (result.usage.model_calls, result.usage.tool_calls) == (2, 1)
         assert pool.get_pool_status()["kills"] == 0
@@ -212,8 +212,8 @@ async def test_nothing_is_left_of_an_instance_that_was_being_made(tmp_path: Path
         "    asyncio.run(main())\n"
     )
     (tmp_path / "app.py").write_text(program)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    with subprocess.Popen([sys.executable, str(tmp_path / "app.py")], stdout=subprocess.PIPE, env=env) as app:
+    command = [sys.executable, str(tmp_path / "app.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=with_tests()) as app:
         assert app.stdout is not None
         pid = int(await asyncio.to_thread(app.stdout.readline))
         assert process(pid) is not None
@@ -252,6 +252,24 @@ async def test_a_task_whose_deadline_kills_counts_too(make_factory: Make) -> Non
                 await pool.run(task)
         with pytest.raises(TaskPoisoned):
             await pool.run(task)
+
+
+async def test_a_cancel_that_nobody_hears_ends_in_a_kill(make_factory: Make) -> None:
+    async with pool_of(make_factory, {"size": 1, "grace": "200ms"}) as pool:
+        began = time.monotonic()
+        with pytest.raises(CallTimeout):
+            await pool.run(AgentTask("worker", "misbehave loop", timeout_s=0.5))  # busy in its event loop
+        assert time.monotonic() - began < 5
+        assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
+
+
+async def test_an_allocation_above_the_address_space_fails_inside_the_task(make_factory: Make) -> None:
+    async with pool_of(make_factory, {"size": 1, "address_space_mb": 1500}) as pool:
+        with pytest.raises(AgentFailed, match="MemoryError") as raised:
+            await pool.run(AgentTask("worker", "allocate 2000"))
+        assert isinstance(raised.value.__cause__, MemoryError)
+        assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
+        assert pool.get_pool_status()["starts"] == 1  # the process is as good as before
 
 
 async def test_other_loops_and_forks(make_factory: Callable[..., AgentFactory]) -> None:

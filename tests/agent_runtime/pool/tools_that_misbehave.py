@@ -117,10 +117,14 @@ async def chatter(argument: str) -> str:
     from langgraph.config import get_stream_writer
 
     write = get_stream_writer()
-    write(Opaque())
-    for number in range(20):
-        write({"secret of": argument, "n": number})
-        await asyncio.sleep(0.05)
+    _UNDER_WAY.append("chatter")
+    try:
+        write(Opaque())
+        for number in range(20):
+            write({"secret of": argument, "n": number})
+            await asyncio.sleep(0.05)
+    finally:
+        _UNDER_WAY.remove("chatter")
     return "said"
 
 
@@ -136,6 +140,12 @@ async def flood(argument: str) -> str:
 
 
 _LEFT: list[Any] = []
+_UNDER_WAY: list[str] = []
+
+
+def busy(argument: str) -> str:
+    """What of earlier calls still runs in this process."""
+    return ", ".join(_UNDER_WAY) or "nothing"
 
 
 async def linger(argument: str) -> str:
@@ -144,8 +154,12 @@ async def linger(argument: str) -> str:
     async def later() -> None:
         from agent_runtime.pool.isolation.channel import channel
 
-        await asyncio.sleep(0.3)
-        _LEFT.append(await channel().call("turn", "tool_results"))
+        _UNDER_WAY.append("later")
+        try:
+            await asyncio.sleep(0.3)
+            _LEFT.append(await channel().call("turn", "tool_results"))
+        finally:
+            _UNDER_WAY.remove("later")
 
     _LEFT.append(asyncio.create_task(later()))
     return "gone"
@@ -164,6 +178,11 @@ def pretend(argument: str) -> str:
     from agent_runtime.errors import WorkerDied
 
     raise WorkerDied(1)
+
+
+def allocate(argument: str) -> str:
+    """Ask for so many MiB at once."""
+    return str(len(bytearray(int(argument) << 20)))
 
 
 def variable(argument: str) -> str:
@@ -262,5 +281,5 @@ TOOLS = {
     "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact, "misbehave": misbehave,
     "hog": hog, "child": child, "chatter": chatter, "flood": flood, "linger": linger, "large": large,
     "pretend": pretend, "variable": variable, "configured": configured, "twins": twins,
-    "peek": peek, "remember": remember,
+    "peek": peek, "busy": busy, "allocate": allocate, "remember": remember,
 }  # fmt: skip
