@@ -281,7 +281,7 @@ async def test_drain_loses_no_task(make_factory: Make, tmp_path: Path) -> None:
         agent = pool.agent("worker")
         short = asyncio.create_task(pool.run(AgentTask("worker", "anap 0.3")))
         kept = asyncio.create_task(agent.execute(AgentContext("anap 0.3", session_id="s")))
-        await until(lambda: pool.get_pool_status()["by_status"]["running"] == 2)
+        await until(lambda: len(pool.factory.event_bus.retained("tool.start")) == 2)  # both are in their tools
         assert await pool.drain(grace_s=5) == 0
         assert (await short).output == "it said rested"
         with pytest.raises(CallDrained):
