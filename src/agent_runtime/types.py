@@ -82,19 +82,22 @@ class AgentContext:
         turn: what the session layer holds for the call, or None; set by that layer.
         purse: what the call may spend, or None; set by the cost layer.
         assignment: which task of a pool the call is, or None; set by the pool.
+        accounts: budgets that the call draws on beside those of its agent (a batch's), for the cost layer.
         deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
         attempts: how often the retry layer may try this call, or None for the layer's own setting.
         emit: where chunks go; set by the edge.
         usage: the ledger of the call; a new one by default.
+        idempotency_key: a name of what the call is for: made again after a crash, it has the same. Models whose
+            template says `idempotency_header` are asked under names made from it.
 
     Siblings made by `with_emit` and `with_input` share every object (usage, metadata, progress); assigning
     a field of one does not change the other.
     """
 
     __slots__ = (
-        "_caller", "agent_name", "agent_ref", "assignment", "attempts", "config", "context", "credentials", "deadline",
-        "emit", "input", "metadata", "options", "progress", "purse", "run_id", "session_id", "streaming",
-        "template_digest", "turn", "usage",
+        "_caller", "accounts", "agent_name", "agent_ref", "assignment", "attempts", "config", "context", "credentials",
+        "deadline", "emit", "idempotency_key", "input", "metadata", "options", "progress", "purse", "run_id",
+        "session_id", "streaming", "template_digest", "turn", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +117,7 @@ class AgentContext:
         attempts: int | None = None,
         emit: Emit = discard,
         usage: Usage | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         self.input = input
         self.run_id = str(uuid.uuid4()) if run_id is None else run_id
@@ -127,6 +131,8 @@ class AgentContext:
         self.turn: Any = None
         self.purse: Any = None
         self.assignment: Any = None
+        self.accounts: tuple[Any, ...] = ()
+        self.idempotency_key = idempotency_key
         self.agent_name = ""
         self.template_digest: str | None = None
         self.agent_ref: Mapping[str, Any] | None = None
@@ -191,6 +197,7 @@ class AgentContext:
         new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
         new.emit, new.usage, new.progress, new.turn = self.emit, self.usage, self.progress, self.turn
         new.purse, new.template_digest, new.assignment = self.purse, self.template_digest, self.assignment
+        new.accounts, new.idempotency_key = self.accounts, self.idempotency_key
         return new
 
     def __repr__(self) -> str:

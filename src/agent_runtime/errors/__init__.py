@@ -24,6 +24,11 @@ AgentRuntimeError
 │   └── StoreFull                 store_full              it takes no more
 ├── NotRecorded                   not_recorded            the event log does not have what a replay needs
 ├── InstanceNotFound              instance_not_found      a pool has no instance of this id
+├── BatchError                    batch_error             about a batch, not about one of its tasks
+│   ├── QueueFull                 queue_full              a producer that will not wait, and no room
+│   ├── ExecutionNotFound         execution_not_found     the journal knows no such execution
+│   ├── ExecutionBusy             execution_busy          another process runs it
+│   └── ExecutionLost             execution_lost          another process has taken it over
 ├── StreamMisuse                  stream_misuse           a stream used outside `async with`
 └── CallError                     a call failed; carries run_id, usage and cost_usd
     ├── AgentFailed               agent_failed            the agent, a tool or a model raised; see __cause__
@@ -68,6 +73,7 @@ from agent_runtime.errors.base import (
     UnknownComponent,
     close_matches,
 )
+from agent_runtime.errors.batch import BatchError, ExecutionBusy, ExecutionLost, ExecutionNotFound, QueueFull
 from agent_runtime.errors.calls import (
     AgentFailed,
     BudgetExceeded,
@@ -114,6 +120,7 @@ from agent_runtime.errors.sessions import (
 __all__ = [
     "AgentFailed",
     "AgentRuntimeError",
+    "BatchError",
     "BudgetExceeded",
     "BudgetUnavailable",
     "CallCancelled",
@@ -124,6 +131,9 @@ __all__ = [
     "CheckpointVersion",
     "ConfigurationError",
     "CredentialTooLarge",
+    "ExecutionBusy",
+    "ExecutionLost",
+    "ExecutionNotFound",
     "Forbidden",
     "InputInvalid",
     "InstanceFailed",
@@ -141,6 +151,7 @@ __all__ = [
     "PriceUnknown",
     "Problem",
     "ProviderError",
+    "QueueFull",
     "RateLimited",
     "ReservedKey",
     "SessionBusy",

@@ -161,6 +161,44 @@ _TYPES = (
         {"provider": _TEXT, "limit": _COUNT, "before": _COUNT, "why": _TEXT},
         ("provider", "limit", "why"),
     ),
+    EventType(
+        "batch.execution",
+        "A batch has another state.",
+        {"execution_id": _TEXT, "state": _TEXT, "before": _TEXT, "why": _TEXT},
+        ("execution_id", "state"),
+    ),
+    EventType(
+        "batch.task",
+        "A task of a batch has ended, and its result is kept.",
+        {
+            "execution_id": _TEXT,
+            "task_id": _TEXT,
+            "status": _TEXT,
+            "attempts": _COUNT,
+            "duration_s": _SECONDS,
+            "kind": _TEXT,
+            **_ERROR,
+        },
+        ("execution_id", "task_id", "status"),
+    ),
+    EventType(
+        "batch.retry",
+        "A task of a batch is tried again.",
+        {"execution_id": _TEXT, "task_id": _TEXT, "attempt": _COUNT, **_ERROR},
+        ("execution_id", "task_id"),
+    ),
+    EventType(
+        "batch.slow",
+        "A task of a batch takes longer than it should.",
+        {"execution_id": _TEXT, "task_id": _TEXT, "running_s": _SECONDS},
+        ("execution_id", "task_id", "running_s"),
+    ),
+    EventType(
+        "batch.forecast",
+        "What a batch will cost was told from its first tasks.",
+        {"execution_id": _TEXT, "forecast": {"type": "object"}},
+        ("execution_id", "forecast"),
+    ),
     EventType("webhook.received", "A signed request came in.", {"hook": _TEXT, "payload": {}}, ("hook", "payload")),
     EventType(
         "schedule.due", "A schedule's moment has come.", {"schedule": _TEXT, "due_s": {"type": "number"}}, ("schedule",)

@@ -73,7 +73,7 @@ class ModelGate:
             if (worst := self._worst(request)) is None:
                 return self._admitted(request, None, place)
             try:
-                draw = request.run.purse.draw(*worst.range())  # type: ignore[union-attr]  # there is one: it has limits
+                draw = request.run.purse.draw(*worst.range(), request.key)  # type: ignore[union-attr]  # it has limits
             except CallError as error:
                 raise request.run.owner_of(error).refuse(error) from error.__cause__
             return self._capped(request, worst, draw, place)
@@ -89,7 +89,7 @@ class ModelGate:
             if (worst := self._worst(request)) is None:
                 return self._admitted(request, None, place)
             try:
-                draw = await request.run.purse.adraw(*worst.range())  # type: ignore[union-attr]
+                draw = await request.run.purse.adraw(*worst.range(), request.key)  # type: ignore[union-attr]
             except CallError as error:
                 raise request.run.owner_of(error).refuse(error) from error.__cause__
             return self._capped(request, worst, draw, place)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
@@ -30,6 +31,8 @@ CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 
 ACCOUNT = "_agent_runtime_account"
 """Under this name a model made here carries the account that its calls count on."""
+IDEMPOTENCY_HEADER = "_agent_runtime_idempotency_header"
+"""Under this name, the header by which its provider tells a call that it has answered before."""
 
 InputBound: TypeAlias = Callable[[list[BaseMessage], Mapping[str, Any]], int]
 
@@ -39,7 +42,8 @@ class ModelRequest:
     """A call of `model` at `provider`, LangChain's names; `kwargs` are what goes to the provider.
 
     `cap` is the name under which the output is limited, None when the model has no such setting; `max_output` what
-    the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin.
+    the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin. `key`
+    names it for its provider, if that tells by names what it has answered before.
     """
 
     run: Run
@@ -50,6 +54,7 @@ class ModelRequest:
     cap: str | None = None
     max_output: int | None = None
     account: ProviderAccount | None = None
+    key: str | None = None
 
     @classmethod
     def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
@@ -57,7 +62,11 @@ class ModelRequest:
         params = model._get_ls_params(**kwargs)
         name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
         account = model.__dict__.get(ACCOUNT)
-        return cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs, account=account)
+        request = cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs, account=account)
+        if (header := model.__dict__.get(IDEMPOTENCY_HEADER)) and run.context.idempotency_key:
+            request.key = key_of(request, run.context.idempotency_key)
+            kwargs["extra_headers"] = {**(kwargs.get("extra_headers") or {}), header: request.key}
+        return request
 
     def find_cap(self, model: BaseChatModel) -> None:
         """Look up how the model's output is limited; only for calls with a budget."""
@@ -139,3 +148,14 @@ def _as_tool(given: Any) -> Any:
         return convert_to_openai_tool(given)
     except (TypeError, ValueError):
         return str(given)
+
+
+def key_of(request: ModelRequest, call_key: str) -> str:
+    """The name of a request within its call: by what it says, and which one of those that say the same it is."""
+    said = [
+        (m.type, m.content, getattr(m, "tool_calls", None), getattr(m, "tool_call_id", None)) for m in request.messages
+    ]
+    text = json.dumps([request.model, said, request.kwargs.get("tools")], sort_keys=True, default=str)
+    digest = blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
+    request.run.said[digest] += 1
+    return blake2b(f"{call_key}:{digest}:{request.run.said[digest]}".encode(), digest_size=16).hexdigest()

@@ -74,13 +74,18 @@ class Ending(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """What is asked for: at least `least`, at best `wanted`, on every account at once, for `ttl_s` seconds."""
+    """What is asked for: at least `least`, at best `wanted`, on every account at once, for `ttl_s` seconds.
+
+    `keyed`: the id names what is bought, and who sells it does so once: what was paid before is granted and not paid
+    again.
+    """
 
     operation_id: str
     accounts: tuple[Account, ...]
     least: Amount
     wanted: Amount
     ttl_s: float
+    keyed: bool = False
 
 
 class Charge(NamedTuple):

@@ -94,10 +94,13 @@ class Book:
         if (known := self._pages.operation(asked.operation_id)) is not None:
             if known.state == "held":
                 return known.amount, None  # the answer was lost: the same again
-            if known.state == "settled":  # it came after its own end: nothing is held for it any more
+            if known.state == "settled" and not asked.keyed:  # it came after its own end: nothing is held for it
                 return None, self._refusal(asked.accounts[0].key)
-            # Its lease ended before it was asked for again, so nothing was sent for what it was charged.
-            self._charge(known, Amount(-known.amount.micro_usd, -known.amount.tokens), NOTHING, [])
+            if known.state == "settled" and known.amount != NOTHING:
+                return asked.wanted, None
+            if known.state == "expired":
+                # Its lease ended before it was asked for again: nothing was sent for it, or what was has its name.
+                self._charge(known, Amount(-known.amount.micro_usd, -known.amount.tokens), NOTHING, [])
         usd, tokens = asked.wanted
         balances: list[tuple[str, Balance]] = []
         for account in asked.accounts:

@@ -96,33 +96,36 @@ class Purse:
 
     # -- drawing -------------------------------------------------------------------------------------------
 
-    def draw(self, least: Amount, wanted: Amount) -> Draw:
-        """Reserve for one model call; blocks for the ledger. Raises BudgetExceeded, BudgetUnavailable."""
-        granted, hold, trip = self._planned(least, wanted)
+    def draw(self, least: Amount, wanted: Amount, key: str | None = None) -> Draw:
+        """Reserve for one model call; blocks for the ledger. Raises BudgetExceeded, BudgetUnavailable.
+
+        `key` names the call for its provider, too: one of the same name was paid, or will be, with this one.
+        """
+        granted, hold, trip = self._planned(least, wanted, key)
         if trip is None:
             return Draw(granted, hold)
         with self._undone_if_lost(trip, granted):
             answer = asked(self.ledger, *trip)
         return self._drawn(trip, granted, answer)
 
-    async def adraw(self, least: Amount, wanted: Amount) -> Draw:
+    async def adraw(self, least: Amount, wanted: Amount, key: str | None = None) -> Draw:
         """`draw` for async callers. Cancelled while it waits it holds nothing for longer than until the call's end."""
         if self.ledger.instant:
-            return self.draw(least, wanted)
-        granted, hold, trip = self._planned(least, wanted)
+            return self.draw(least, wanted, key)
+        granted, hold, trip = self._planned(least, wanted, key)
         if trip is None:
             return Draw(granted, hold)
         with self._undone_if_lost(trip, granted):
             answer = await aasked(self.ledger, *trip)
         return self._drawn(trip, granted, answer)
 
-    def _planned(self, least: Amount, wanted: Amount) -> tuple[Amount, Hold | None, Trip | None]:
+    def _planned(self, least: Amount, wanted: Amount, key: str | None) -> tuple[Amount, Hold | None, Trip | None]:
         """What the run's own budgets grant, and a hold with room for it, or what the ledger has to be asked."""
         with self._lock:
             granted = self._from_run_budgets(least, wanted) if self.run_budgets else wanted
             if not self.accounts:
                 return granted, None, None
-            for hold in self._holds.values():
+            for hold in self._holds.values() if key is None else ():
                 if hold.has(granted):
                     hold.calls += 1
                     hold.drawn = plus(hold.drawn, granted)
@@ -130,10 +133,10 @@ class Purse:
             self._number += 1
             for idle in [h for h in self._holds.values() if not h.calls]:
                 self._retire(idle)
-            calls = self.spending.slab_calls
+            calls = self.spending.slab_calls if key is None else 1
             slab = Amount(granted.micro_usd * calls, granted.tokens * calls)
-            operation_id = f"{self._operation_id}:{self._number}"
-            reservation = Reservation(operation_id, self.accounts, least, slab, self.spending.hold_ttl_s)
+            name = key or f"{self._operation_id}:{self._number}"
+            reservation = Reservation(name, self.accounts, least, slab, self.spending.hold_ttl_s, key is not None)
             return granted, None, Trip(self._to_end.copy(), reservation)
 
     def _from_run_budgets(self, least: Amount, wanted: Amount) -> Amount:

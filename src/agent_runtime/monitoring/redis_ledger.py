@@ -113,10 +113,15 @@ local id = nextArg()
 if id == '' then return {'', #swept, charges} end
 local ttl, leastUsd, leastTokens = nextArg(), tonumber(nextArg()), tonumber(nextArg())
 local usd, tokens, count = tonumber(nextArg()), tonumber(nextArg()), tonumber(nextArg())
+local keyed = nextArg() == '1'
 local state, knownUsd, knownTokens, knownKeys = operation(id)
 if state == 'h' then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens), charges} end
-if state == 'x' then -- its lease ended before it was asked for again: nothing was sent for what it was charged
-  charge(knownKeys, 0 - knownUsd, 0 - knownTokens, 0, 0, false)
+if state == 's' and keyed and (knownUsd ~= 0 or knownTokens ~= 0) then
+  return {'granted', int(usd) .. ' ' .. int(tokens), charges}
+end
+if state == 'x' or (state == 's' and keyed) then
+  -- its lease ended before it was asked for again: nothing was sent for it, or what was has its name
+  if state == 'x' then charge(knownKeys, 0 - knownUsd, 0 - knownTokens, 0, 0, false) end
   redis.call('HDEL', operations, id)
   redis.call('ZREM', done, id)
 end
@@ -127,7 +132,8 @@ end
 for n = 1, count do
   local key, limit, limitTokens, ending = nextArg(), nextArg(), nextArg(), nextArg()
   local b = balance(key)
-  if state == 's' then return refused(key, b) end -- it came after its own end: nothing is held for it any more
+  -- it came after its own end: nothing is held for it any more
+  if state == 's' and not keyed then return refused(key, b) end
   if limit ~= '-' then usd = math.min(usd, tonumber(limit) - b[1] - b[2]) end
   if limitTokens ~= '-' then tokens = math.min(tokens, tonumber(limitTokens) - b[3] - b[4]) end
   if usd < leastUsd or tokens < leastTokens then
@@ -195,7 +201,7 @@ class RedisLedger(RedisConnection, Ledger):
 
 def _asked(reservation: Reservation) -> list[Any]:
     args: list[Any] = [reservation.operation_id, max(1, round(reservation.ttl_s * 1000))]
-    args += [*reservation.least, *reservation.wanted, len(reservation.accounts)]
+    args += [*reservation.least, *reservation.wanted, len(reservation.accounts), int(reservation.keyed)]
     for account in reservation.accounts:
         limits = ("-" if limit is None else limit for limit in (account.limit_micro_usd, account.limit_tokens))
         args += [quote(account.key, safe=""), *limits, "-" if account.ends_at is None else int(account.ends_at * 1000)]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.template.config_section import parse_section, read_section
 from agent_runtime.template.duration import Duration
 from agent_runtime.template.runtime_spec import Count, Strict
-from agent_runtime.template.yaml_reader import read_yaml
 
 Megabytes = Annotated[int, Field(ge=16)]
 
@@ -74,27 +73,12 @@ class PoolConfig(Strict):
     @classmethod
     def parse(cls, content: Any) -> PoolConfig:
         """The configuration in a map; raises ConfigurationError, which lists everything that is wrong."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            problems = []
-            for each in error.errors(include_input=False):
-                path = ".".join(str(step) for step in ("pool", *each["loc"]))
-                said = each["msg"].removeprefix("Value error, ")
-                if each["type"] == "extra_forbidden":
-                    said = f"unknown key: {close_matches(str(each['loc'][-1]), cls.model_fields)}"
-                problems.append(f"{path}: {said}")
-            raise ConfigurationError("\n".join(problems)) from None
+        return parse_section(cls, content, "pool")
 
     @classmethod
     def load(cls, path: str | Path) -> PoolConfig:
         """The `pool:` part of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
-        from agent_runtime.template.document import plain
-
-        content = plain(read_yaml(Path(path).read_bytes(), str(path)))
-        if not isinstance(content, dict) or not isinstance(content.get("pool"), dict):
-            raise ConfigurationError(f"{path}: there is no 'pool:' map in it")
-        return cls.parse(content["pool"])
+        return read_section(cls, path, "pool")
 
 
 NO_LIMITS = AgentLimits()

@@ -20,6 +20,7 @@ class TaskPriority(IntEnum):
     NORMAL = 1
     HIGH = 2
     CRITICAL = 3
+    URGENT = 3
 
 
 @dataclass(slots=True)

@@ -55,6 +55,10 @@ class ModelSpec(Strict):
     api_key: SecretRef | None = None
     fallbacks: list[str] = []
     limits: AtOnceLimits = AtOnceLimits()
+    idempotency_header: Annotated[
+        str | None,
+        Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$", description="By it the endpoint tells a call made again."),
+    ] = None
 
 
 def fallback_specs(model: ModelSpec) -> list[ModelSpec]:

@@ -103,7 +103,7 @@ class CostTrackingMiddleware(Middleware):
             raise ConfigurationError("an agent and the agents that it calls keep their budgets in one ledger")
         return Purse(
             self.ledger,
-            known.accounts,
+            (*known.accounts, *context.accounts),
             SpendLabels(caller.tenant, caller.user, caller.template, ""),
             context.run_id,
             self.spending,

@@ -1,0 +1,142 @@
+"""One attempt at a task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.batch.error_handling import error_kind
+from agent_runtime.batch.result import Failure, Spent, TaskResult, TaskStatus
+from agent_runtime.errors import AgentRuntimeError, CallError
+from agent_runtime.redaction import SECRETS
+from agent_runtime.types import AgentContext, AgentResult
+
+if TYPE_CHECKING:
+    from agent_runtime.batch.journal.records import TaskRow
+    from agent_runtime.batch.scheduling import Seat
+    from agent_runtime.batch.task import BatchTask
+
+MAX_MESSAGE = 2_000
+"""Characters of an error's text that are kept."""
+
+
+class Attempt:
+    """A task that is being run.
+
+    `outcome` is done when its job is, or when it was given up: a job that does not end by a cancel is left alone.
+    """
+
+    __slots__ = ("began_s", "context", "given_up", "job", "outcome", "overdue_s", "row", "seat", "slow", "task")
+
+    def __init__(self, row: TaskRow, task: BatchTask, seat: Seat, context: AgentContext, task_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.row, self.task, self.seat, self.context = row, task, seat, context
+        self.began_s, self.overdue_s = time.monotonic(), float("inf")
+        self.slow = self.given_up = False
+        self.outcome: asyncio.Future[asyncio.Task[AgentResult]] = loop.create_future()
+        self.job: asyncio.Task[AgentResult] = loop.create_task(seat.backend.run(task, context, task_id))
+        self.job.add_done_callback(self._ended)
+
+    def _ended(self, job: asyncio.Task[AgentResult]) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(job)
+        elif not job.cancelled():
+            job.exception()  # nobody waits for it any more
+
+    def give_up(self, error: BaseException) -> None:
+        """Wait for it no longer: `outcome` raises `error`."""
+        self.job.cancel()
+        if not self.outcome.done():
+            self.given_up = True
+            self.outcome.set_exception(error)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began_s
+
+
+def call_names(execution_id: str, row: TaskRow) -> tuple[str, str]:
+    """The task's own name, and the key of its present try.
+
+    The key is the same again when the process has died in the middle: then nobody knows what was done. After a try
+    that ended in any way there is another one: what it has cost is settled.
+    """
+    task_id = f"{execution_id}:{row.id}"
+    return task_id, f"{task_id}:{row.tries + 1}"
+
+
+def result_of(attempt: Attempt, answer: AgentResult, spent: Spent, history: list[Failure]) -> TaskResult:
+    """The result of an attempt that gave an answer."""
+    row, structured = attempt.row, answer.structured_response
+    return TaskResult(
+        row.id,
+        row.seq,
+        "interrupted" if answer.status == "interrupted" else "completed",
+        row.agent,
+        answer.output,
+        structured.model_dump(mode="json") if hasattr(structured, "model_dump") else structured,
+        None,
+        history,
+        len(history) + 1,
+        spent.usage,
+        spent.cost_usd,
+        spent.estimated,
+        round(attempt.duration_s, 6),
+        time.time(),
+        answer.run_id,
+        answer.session_id,
+        attempt.seat.backend.name,
+        answer.template_digest,
+        attempt.task.metadata,
+        [getattr(each, "value", each) for each in answer.interrupts],
+    )
+
+
+def failed_result(
+    row: TaskRow, status: TaskStatus, spent: Spent, history: list[Failure], attempt: Attempt | None = None
+) -> TaskResult:
+    """The result of a task that is not tried again; its error is the last of its history."""
+    made = TaskResult(row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_s=time.time())
+    made.attempts, made.usage = len(history), spent.usage
+    made.cost_usd, made.estimated = spent.cost_usd, spent.estimated
+    if attempt is not None:
+        made.duration_s, made.run_id = round(attempt.duration_s, 6), attempt.context.run_id
+        made.worker, made.metadata = attempt.seat.backend.name, attempt.task.metadata
+        made.session_id = attempt.context.session_id
+    return made
+
+
+def failure_of(error: BaseException, attempt: int, worker: str = "") -> Failure:
+    """An error as it stands in a history; secrets are masked."""
+    code = error.code if isinstance(error, AgentRuntimeError) else "internal"
+    text = str(error) if isinstance(error, AgentRuntimeError) else f"{type(error).__name__}: {error}"
+    return Failure(attempt, error_kind(error), code, SECRETS.text(text)[:MAX_MESSAGE], time.time(), worker)
+
+
+def spent_so_far(row: TaskRow) -> Spent:
+    """What the attempts before this one have used."""
+    return Spent(**json.loads(row.spent)) if row.spent else Spent()
+
+
+def history_of(row: TaskRow) -> list[Failure]:
+    """The attempts before this one."""
+    return [Failure(**each) for each in json.loads(row.history)] if row.history else []
+
+
+def plain_history(history: list[Failure]) -> str:
+    """A history as the journal has it."""
+    shown: list[Any] = [{name: getattr(each, name) for name in each.__slots__} for each in history]
+    return json.dumps(shown) if shown else ""
+
+
+def plain_spent(spent: Spent) -> str:
+    """What was spent, as the journal has it."""
+    return json.dumps({"usage": spent.usage, "cost_usd": spent.cost_usd, "estimated": spent.estimated})
+
+
+def usage_of(attempt: Attempt, error: BaseException) -> Any:
+    """What a failed attempt has used."""
+    return error.usage if isinstance(error, CallError) and error.run_id else attempt.context.usage

@@ -1,0 +1,86 @@
+"""What is done about a task that failed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from agent_runtime.batch.settings import BatchSettings, RetrySettings
+from agent_runtime.errors import AgentRuntimeError, PoolOverloaded, RateLimited, TaskPoisoned
+from agent_runtime.models.provider_errors import retry_after_s
+from agent_runtime.orchestration.failures import failure_class
+
+FREE_RETRIES = 10
+"""So many a batch has in any case: a share of a small one would be none."""
+LONGEST_WAIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDecision:
+    """What to do about an error of the class `kind`.
+
+    `retry` after `wait_s` seconds, `postpone` (nothing was done for it, so it counts as no attempt), or end the task as
+    `fail`, `skip` or `poison`.
+    """
+
+    action: Literal["retry", "postpone", "fail", "skip", "poison"]
+    kind: str
+    wait_s: float = 0.0
+
+
+class RetryBudget:
+    """How many retries a batch may make in all: when a provider is down, trying again is not a cure.
+
+    `share` of its tasks (https://sre.google/sre-book/handling-overload/, "per-client retry budget"), and ten.
+    """
+
+    def __init__(self, share: float, tasks: int = 0, used: int = 0) -> None:
+        self.share, self.tasks, self.used = share, tasks, used
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        if self.used >= FREE_RETRIES + self.share * self.tasks:
+            return False
+        self.used += 1
+        return True
+
+
+def error_kind(error: BaseException) -> str:
+    """The class under which an error is counted: a failure class (`timeout`, `rate_limit`, ...), or its code."""
+    if isinstance(error, TaskPoisoned):
+        return "worker"
+    if isinstance(error, RateLimited):
+        return "rate_limit"
+    own = error.code if isinstance(error, AgentRuntimeError) else "internal"
+    # A time limit of the run is final within its call; a task's next attempt is another call.
+    return failure_class(error) or own
+
+
+def handle_execution_error(
+    error: BaseException, attempt: int, settings: BatchSettings, budget: RetryBudget | None = None
+) -> ErrorDecision:
+    """What to do about the error of a task's attempt number `attempt` (from 1).
+
+    A refusal that says when to come again (a rate limit, a full pool) is no attempt. Transient failures are tried
+    again, as `settings.retry` says, with exponential backoff and full jitter, or when the provider says. Everything
+    else, and the last attempt, ends the task as `settings.fallback_strategy` says.
+    """
+    kind = error_kind(error)
+    if isinstance(error, TaskPoisoned):
+        return ErrorDecision("poison", kind)
+    if isinstance(error, RateLimited | PoolOverloaded) and error.retry_after_s <= LONGEST_WAIT_S:
+        return ErrorDecision("postpone", kind, max(0.05, error.retry_after_s))
+    retry = settings.retry
+    if kind in retry.classes and attempt < retry.attempts:
+        wait_s = _wait_s(error, attempt, retry)
+        if wait_s is not None and (budget is None or budget.take()):
+            return ErrorDecision("retry", kind, wait_s)
+    return ErrorDecision("skip" if settings.fallback_strategy == "skip" else "fail", kind)
+
+
+def _wait_s(error: BaseException, attempt: int, retry: RetrySettings) -> float | None:
+    asked_s = retry_after_s(error) or getattr(error, "retry_after_s", None)
+    if asked_s:
+        return float(asked_s) if asked_s <= LONGEST_WAIT_S else None
+    return random.uniform(0, min(retry.initial_delay * 2 ** (attempt - 1), retry.max_delay))  # noqa: S311 - jitter

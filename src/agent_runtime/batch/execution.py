@@ -1,0 +1,323 @@
+"""One execution while this process runs it: its queue, its workers, and the journal they write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.batch.attempt import Attempt
+from agent_runtime.batch.error_handling import RetryBudget
+from agent_runtime.batch.feeder import Feeder
+from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
+from agent_runtime.batch.journal.writer import JournalWriter
+from agent_runtime.batch.keeper import Keeper
+from agent_runtime.batch.queue import TaskQueue
+from agent_runtime.batch.result import TaskResult
+from agent_runtime.batch.settings import BatchSettings
+from agent_runtime.batch.tally import Tally
+from agent_runtime.batch.task_run import Outcome, TaskRun
+from agent_runtime.errors import ExecutionLost
+from agent_runtime.event_bus import Event
+from agent_runtime.monitoring.ledger import MICRO, Account
+
+if TYPE_CHECKING:
+    from agent_runtime.batch.journal.journal import Journal
+    from agent_runtime.batch.scheduling import Scheduler
+    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.types import Principal
+
+LOG = logging.getLogger("agent_runtime.batch")
+
+
+@dataclass(slots=True)
+class Shop:
+    """What all executions of a process share."""
+
+    factory: AgentFactory
+    journal: Journal
+    scheduler: Scheduler
+    dead_letters: DeadLetters
+    owner: str
+    principal: Principal | None = None
+    credentials: Any = None
+
+
+class ExecutionRun:
+    """Runs an execution whose lease this process has, from where the journal says it is.
+
+    Workers (`max_concurrent` of them) take tasks from the queue, which the feeder fills from the journal; a result is
+    seen only when it is kept there.
+    """
+
+    def __init__(self, shop: Shop, execution: Execution, settings: BatchSettings) -> None:
+        self.shop, self.execution, self.settings = shop, execution, settings
+        queue = settings.queue
+        self.queue: TaskQueue[TaskRow] = TaskQueue(queue.size, queue.order, queue.aging, settings.limits)
+        self.writer = JournalWriter(shop.journal, execution.id, execution.token)
+        self.tally = Tally(float(execution.progress.get("active_s", 0.0)))
+        self.retries = RetryBudget(settings.retry.budget)
+        self.running: dict[int, Attempt] = {}
+        self.feeder, self.keeper, self.tasks = Feeder(self), Keeper(self), TaskRun(self)
+        self.account = account_of(execution.id, settings)
+        self.surplus = 0
+        self.limit = settings.max_concurrent
+        self._workers: set[asyncio.Task[None]] = set()
+        self._helpers: list[asyncio.Task[None]] = []
+        self._over = asyncio.Event()
+        self._news = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._ending: tuple[ExecutionState, str] | None = None
+        self.error: BaseException | None = None
+
+    # -- from outside --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to run it."""
+        self._main = asyncio.create_task(self._run(), name=f"batch {self.execution.id}")
+
+    @property
+    def open(self) -> int:
+        """How many tasks have not ended."""
+        return self.tally.total - self.tally.ended
+
+    async def rested(self) -> None:
+        """Wait until it is over, or paused."""
+        while not self.ended and not self.resting:
+            await self._news.wait()
+        if self.ended and self.error is not None:
+            raise self.error
+
+    @property
+    def resting(self) -> bool:
+        """Whether it is paused and none of its tasks runs any more."""
+        return self.execution.state in ("paused", "awaiting_approval") and not self.running
+
+    @property
+    def ended(self) -> bool:
+        """Whether this process does not run it any more."""
+        return self._main is not None and self._main.done()
+
+    @property
+    def news_to_come(self) -> asyncio.Event:
+        """Set at the next change; take it before you look."""
+        return self._news
+
+    def tell(self) -> None:
+        """Something has changed."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def pause(self, why: str = "asked", state: ExecutionState = "paused") -> None:
+        """Begin no new task; those that run go on."""
+        self.queue.hold()
+        if self.execution.state == "running":
+            await self._become(state, why)
+
+    async def go_on(self) -> None:
+        """Begin tasks again."""
+        if self.execution.state in ("paused", "awaiting_approval"):
+            await self._become("running", "")
+        self.queue.release()
+        self.feeder.look()
+
+    def end(self, state: ExecutionState, why: str = "") -> None:
+        """Begin no new task, and end when those that run have, or after their grace; the first to say so counts."""
+        if self._ending is None:
+            self._ending = (state, why)
+        self.queue.hold()
+        self._over.set()
+        self.tell()
+
+    async def close(self) -> None:
+        """Stop running it here: tasks may end within their grace. It can be gone on with, here or elsewhere."""
+        if not self._over.is_set():
+            paused = self.execution.state in ("paused", "awaiting_approval")
+            self.end(*((self.execution.state, self.execution.why) if paused else ("paused", "closed")))
+        await self.closed()
+
+    async def closed(self) -> None:
+        """Wait until this process does not run it any more."""
+        if self._main is not None:
+            await asyncio.wait([self._main])
+
+    def change_settings(self, settings: BatchSettings) -> None:
+        """Use other settings from now on; the queue and the backends stay."""
+        self.settings, self.execution.settings = settings, settings.given()
+        self.account = account_of(self.execution.id, settings)
+        self.retries.share = settings.retry.budget
+        self.staff(settings.max_concurrent)
+
+    async def take_in(self, row: TaskRow) -> None:
+        """A task was accepted whose producer held a place in the queue."""
+        if row.status == "pending":
+            self.feeder.take_in(row)
+            return
+        self.queue.forgo()  # it failed when it was accepted
+        self.feeder.added([row])
+        self.tally.add(TaskResult.from_json(row.result or ""))
+        self.tell()
+
+    def staff(self, limit: int | None = None) -> None:
+        """Have as many workers as may run tasks at once."""
+        self.limit = limit or self.limit
+        slots = self.shop.scheduler.slots
+        wanted = self.limit if slots is None else min(self.limit, slots)
+        for _ in range(wanted - len(self._workers)):
+            self._helper(self._work(), self._workers)
+        self.surplus = max(0, len(self._workers) - wanted)
+        if self.surplus:
+            self.queue.wake()
+
+    # -- running -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self.feeder.load()
+            self.tally.start_clock()
+            await self._become("running", "")
+            for work in (self.keeper.run(), self.feeder.run()):
+                self._helper(work, self._helpers)
+            self.staff()
+            self.check_end()
+            await self._over.wait()
+            await self._wind_up()
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            await self._release()
+
+    def _helper(
+        self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]] | list[asyncio.Task[None]]
+    ) -> None:
+        task = asyncio.create_task(work)
+        if isinstance(among, set):
+            among.add(task)
+            task.add_done_callback(among.discard)
+        else:
+            among.append(task)
+        task.add_done_callback(self._helper_ended)
+
+    def _helper_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = self.error or error
+            LOG.error("the execution %s stops: %s: %s", self.execution.id, type(error).__name__, error)
+            self.end("paused", type(error).__name__)
+
+    async def _work(self) -> None:
+        """One worker: a task after another. What became of one is written together with the start of the next."""
+        kept: list[Outcome] = []
+        while True:
+            row = None if self.surplus else self.queue.take()
+            if row is None:
+                if kept:
+                    await self.record(kept)
+                    kept = []
+                    continue
+                if self.surplus:
+                    self.surplus -= 1
+                    return
+                if (row := await self.queue.get()) is None:
+                    return
+            seat = await self.shop.scheduler.acquire()
+            try:
+                row.starts += 1
+                row.status = "running"
+                await self.record([*kept, Outcome(self.tasks.change(row))])
+                kept = [await self.tasks.run(row, seat)]
+            finally:
+                self.shop.scheduler.leave(seat)
+                self.queue.done(row)
+
+    async def record(self, kept: Sequence[Outcome]) -> None:
+        """Write what became of tasks, and tell of it, or queue them again, when it is kept."""
+        await self.writer.write([each.change for each in kept])
+        news = False
+        for change, result, again in kept:
+            if again is not None:
+                self.feeder.later(again)
+            if result is not None:
+                news = True
+                self.feeder.known.discard(change.seq)
+                self.tally.add(result)
+                self._tell_task(result)
+        if news:
+            self.feeder.look()
+            self.check_end()
+            self.tell()
+
+    def check_end(self) -> None:
+        """End, when every task has."""
+        if self.execution.sealed and not self.open:
+            self.end("completed")
+
+    def _tell_task(self, result: TaskResult) -> None:
+        data = {"execution_id": self.execution.id, "task_id": result.task_id, "status": result.status}
+        error = {} if result.error is None else {"error": result.error.code, "kind": result.error.kind}
+        self.publish("batch.task", {**data, "attempts": result.attempts, "duration_s": result.duration_s, **error})
+
+    def publish(self, kind: str, data: dict[str, Any]) -> None:
+        """Say something on the factory's bus."""
+        self.shop.factory.event_bus.publish(Event(kind, data))
+
+    async def _become(self, state: ExecutionState, why: str) -> None:
+        before, self.execution.state, self.execution.why = self.execution.state, state, why
+        self.execution.progress = self.tally.to_dict(len(self.running))
+        await self.shop.journal.save(self.execution)
+        data = {"execution_id": self.execution.id, "state": state, "before": before, **({"why": why} if why else {})}
+        self.publish("batch.execution", data)
+        self.tell()
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    async def _wind_up(self) -> None:
+        """Let running tasks end within their grace, then stop them; leave none behind."""
+        state = self._ending[0] if self._ending else "completed"
+        grace_s = 0.0 if self.settings.fail_fast and state == "failed" else self.settings.grace
+        self.queue.close()
+        for step, within_s in ((None, grace_s), ("cancel", 2.0), ("give up", 2.0)):
+            for attempt in list(self.running.values()):
+                if step == "cancel":
+                    attempt.job.cancel()
+                elif step == "give up":
+                    attempt.give_up(asyncio.CancelledError())
+            if self._workers:
+                await asyncio.wait(self._workers, timeout=within_s)
+        for task in [*self._helpers, *self._workers]:
+            task.cancel()
+        await asyncio.gather(*self._helpers, *self._workers, return_exceptions=True)
+
+    async def _release(self) -> None:
+        self.queue.close()
+        await self.writer.aclose()
+        self.tally.stop_clock()
+        state, why = self._ending or ("paused", "error" if self.error is not None else "closed")
+        if not self.open and self.execution.sealed and state == "paused":
+            state, why = "completed", ""
+        if state in ("completed", "failed", "cancelled"):
+            self.execution.ended_s = time.time()
+        try:
+            await self._become(state, why)
+            await self.shop.journal.save(self.execution, release=True)
+        except ExecutionLost as error:
+            self.error = error
+        finally:
+            self.tell()
+
+    def figures(self) -> str:
+        """The figures as the journal has them."""
+        self.tally.mark()
+        return json.dumps(self.tally.to_dict(len(self.running)))
+
+
+def account_of(execution_id: str, settings: BatchSettings) -> Account | None:
+    """The account in the ledger that all calls of an execution with a budget draw on."""
+    if settings.max_cost_usd is None:
+        return None
+    return Account(f"batch={execution_id}/total", round(settings.max_cost_usd * MICRO), None)

@@ -1,0 +1,167 @@
+"""From the journal to the queue: what is left to be done, a window of it at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from agent_runtime.batch.forecast import forecast, pilot_places
+from agent_runtime.batch.journal.records import Kept, TaskRow
+from agent_runtime.batch.result import UNSUCCESSFUL, TaskResult
+from agent_runtime.batch.settings import PilotSettings
+
+if TYPE_CHECKING:
+    from agent_runtime.batch.execution import ExecutionRun
+
+PAGE = 500
+
+
+class Feeder:
+    """Keeps an execution's queue filled.
+
+    `known` are the places of the tasks that are here: in the queue, waiting for their next attempt, or running. All
+    others that have not ended stand in the journal only, so that a batch of any size takes the same memory.
+    """
+
+    def __init__(self, run: ExecutionRun) -> None:
+        self._run = run
+        self.known: set[int] = set()
+        self._look = asyncio.Event()
+        self._last: list[TaskRow] = []
+        """Tasks that failed for good and are tried once more when all others have ended."""
+        self._pilot: set[int] = set()
+        self._agents: Sequence[str] = ()
+
+    # -- what is there -------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read how far the execution is; what was running when its last process ended has to be run again."""
+        run, journal, name = self._run, self._run.shop.journal, self._run.execution.id
+        async for kept in all_results(run):
+            run.tally.add(TaskResult.from_json(kept.result))
+        counts = await journal.counts(name)
+        run.tally.total = run.retries.tasks = sum(counts.values())
+        run.tally.retries = run.retries.used = int(run.execution.progress.get("retries", 0))
+        while rows := await journal.rows(name, "running", PAGE):
+            outcomes = [await run.tasks.lost(row, run.settings.max_lost) for row in rows]
+            await run.record(outcomes)
+        self._agents = await journal.agents(name)
+        self._plan_pilot()
+
+    def _plan_pilot(self) -> None:
+        run = self._run
+        wanted = run.settings.pilot
+        if wanted is None and run.settings.max_cost_usd is not None and run.settings.approval:
+            wanted = PilotSettings()
+        if wanted is None or run.execution.forecast is not None or run.execution.approved:
+            return
+        places = pilot_places(run.tally.total, wanted.share, wanted.at_least)
+        if run.execution.sealed and run.tally.total > 2 * len(places):  # else it is the whole, nearly
+            self._pilot = set(places)
+
+    def added(self, rows: Sequence[TaskRow]) -> None:
+        """Tasks were accepted, and are in the journal."""
+        self._run.tally.total += len(rows)
+        self._run.retries.tasks = self._run.tally.total
+        self._agents = sorted({*self._agents, *(row.agent for row in rows)})
+        self.look()
+
+    def take_in(self, row: TaskRow) -> None:
+        """A task that was accepted while its producer held a place in the queue."""
+        self.known.add(row.seq)
+        self.added([row])
+        self._run.queue.put(row)
+
+    # -- feeding -------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See whether there is something to be done."""
+        run = self._run
+        elsewhere = run.open - len(self.known)
+        if self._pilot or self._last or (elsewhere > 0 and len(run.queue) <= run.settings.queue.size // 2):
+            self._look.set()
+
+    def later(self, row: TaskRow) -> None:
+        """A task is to be run again: now, after its wait, or at the very end."""
+        self.known.add(row.seq)
+        wait_s = row.not_before_s - time.time()
+        if self._run.settings.fallback_strategy == "retry" and row.attempts >= self._run.settings.retry.attempts:
+            self._last.append(row)
+            self.look()
+        elif wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, self._run.queue.put_back, row)
+        else:
+            self._run.queue.put_back(row)
+
+    async def run(self) -> None:
+        """Feed until cancelled."""
+        if self._pilot:
+            for row in await self._run.shop.journal.places(self._run.execution.id, sorted(self._pilot)):
+                if row.status == "pending":
+                    self.later(row)
+            while await self._pilot_runs():
+                await self._looked()
+            await self._tell_forecast()
+            self._pilot = set()
+        while True:
+            await self._feed()
+            await self._looked()
+
+    async def _looked(self) -> None:
+        await self._look.wait()
+        self._look.clear()
+
+    async def _pilot_runs(self) -> bool:
+        return bool(self._pilot & self.known)
+
+    async def _feed(self) -> None:
+        run, size = self._run, self._run.settings.queue.size
+        while run.open > len(self.known) and len(run.queue) <= size // 2:
+            share = max(1, (size - len(run.queue)) // max(1, len(self._agents)))
+            rows: list[TaskRow] = []
+            for agent in self._agents:
+                limit = share + len(self.known)
+                found = await run.shop.journal.rows(run.execution.id, "pending", limit, agent=agent)
+                rows += [row for row in found if row.seq not in self.known][:share]
+            if not rows:
+                break
+            for row in sorted(rows, key=lambda row: (row.rank, row.seq)):
+                self.later(row)
+        if self._last and run.execution.sealed and run.open == len(self._last):
+            last, self._last = self._last, []
+            for row in last:
+                run.queue.put_back(row)
+
+    # -- the pilot -----------------------------------------------------------------------------------------
+
+    async def _tell_forecast(self) -> None:
+        """What the whole will cost, told from the pilot; above the budget somebody is asked."""
+        run, settings = self._run, self._run.settings
+        found = [TaskResult.from_json(kept.result) async for kept in all_results(run)]
+        made = forecast(
+            [each.cost for each in found],
+            [each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0) for each in found],
+            [each.duration_s for each in found],
+            tasks=run.tally.total,
+            concurrent=run.limit,
+            confidence=(settings.pilot or PilotSettings()).confidence,
+            unsuccessful=sum(each.status in UNSUCCESSFUL for each in found),
+        )
+        run.execution.forecast = made.to_dict()
+        await run.shop.journal.save(run.execution)
+        run.publish("batch.forecast", {"execution_id": run.execution.id, "forecast": made.to_dict()})
+        limit = settings.max_cost_usd
+        dear = limit is not None and (made.cost_usd is None or made.cost_usd > limit)
+        if dear and settings.approval and not run.execution.approved:
+            await run.pause("approval", "awaiting_approval")
+
+
+async def all_results(run: ExecutionRun) -> AsyncIterator[Kept]:
+    """Every result of an execution, in the order in which they came."""
+    after = 0
+    while page := await run.shop.journal.results(run.execution.id, after, PAGE):
+        for kept in page:
+            yield kept
+        after = page[-1].number

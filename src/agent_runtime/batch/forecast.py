@@ -1,0 +1,103 @@
+"""What a batch will cost, told from a few of its tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from statistics import NormalDist, fmean, stdev
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of a batch of `tasks`, from `sample` of them: the whole cost in USD with its interval, and tokens and time.
+
+    `low_usd` to `high_usd` is where the sum will lie with `confidence`, if the other tasks are like the sample. Costs
+    are None when a price is not known. `unsuccessful` of the sample failed.
+    """
+
+    tasks: int
+    sample: int
+    confidence: float
+    cost_usd: float | None
+    low_usd: float | None
+    high_usd: float | None
+    tokens: int
+    seconds: float
+    unsuccessful: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return asdict(self)
+
+
+def forecast(
+    costs: Sequence[Decimal | None],
+    tokens: Sequence[int],
+    seconds: Sequence[float],
+    *,
+    tasks: int,
+    concurrent: int,
+    confidence: float = 0.95,
+    unsuccessful: int = 0,
+) -> Forecast:
+    """The forecast of `tasks` from a sample of them, which has cost what it has cost.
+
+    The interval is Student's prediction interval for the sum of the others: their own spread, and that of the mean
+    that was measured. With a sample of one there is no spread to be told: the interval is twice its size to either
+    side.
+    """
+    sample = len(costs)
+    rest = max(0, tasks - sample)
+    low = high = mean = None
+    if all(each is not None for each in costs) and sample:
+        known = [float(each) for each in costs if each is not None]
+        spent, average = sum(known), fmean(known)
+        mean = spent + rest * average
+        if sample == 1:
+            margin = rest * average
+        else:
+            spread = math.sqrt(rest + rest * rest / sample) * stdev(known)
+            margin = student(confidence, sample - 1) * spread
+        low, high = max(spent, mean - margin), mean + margin
+    whole_s = fmean(seconds) * tasks / max(1, min(concurrent, tasks)) if seconds else 0.0
+    whole_tokens = round(fmean(tokens) * tasks) if tokens else 0
+    return Forecast(tasks, sample, confidence, mean, low, high, whole_tokens, whole_s, unsuccessful)
+
+
+def student(confidence: float, degrees: int) -> float:
+    """Student's t for a two-sided interval.
+
+    Exact for one and two degrees of freedom, else Hill's approximation (G. W. Hill, Algorithm 396, CACM 13 (1970)
+    619), good to 1e-4 there.
+    """
+    p = 1 - confidence
+    if degrees == 1:
+        return 1 / math.tan(p * math.pi / 2)
+    if degrees == 2:
+        return math.sqrt(2 / (p * (2 - p)) - 2)
+    a = 1 / (degrees - 0.5)
+    b = 48 / (a * a)
+    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * degrees
+    y = (d * p) ** (2 / degrees)
+    if y > 0.05 + a:
+        x = NormalDist().inv_cdf(p / 2)
+        y = x * x
+        if degrees < 5:
+            c += 0.3 * (degrees - 4.5) * (x + 0.6)
+        c += (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b
+        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
+        y = math.expm1(a * y * y)
+    else:
+        inner = ((degrees + 6) / (degrees * y) - 0.089 * d - 0.822) * (degrees + 2) * 3
+        y = ((1 / inner + 0.5 / (degrees + 4)) * y - 1) * (degrees + 1) / (degrees + 2) + 1 / y
+    return math.sqrt(degrees * y)
+
+
+def pilot_places(tasks: int, share: float, at_least: int) -> list[int]:
+    """Which tasks (by place, from 1) are tried first: evenly spread, so that a file sorted by size misleads nobody."""
+    count = min(tasks, max(at_least, math.ceil(tasks * share)))
+    return sorted({1 + int((n + 0.5) * tasks / count) for n in range(count)}) if count else []

@@ -1,0 +1,106 @@
+"""The journal's contract: what is in it survives the process, and one process at a time runs an execution."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from agent_runtime.batch.journal.records import Change, Execution, Kept, TaskRow, Wanted
+from agent_runtime.batch.result import TaskStatus
+
+
+class Journal(ABC):
+    """Where executions, their tasks and results are kept. Each store has a method for each operation, after a `_`.
+
+    What a method has returned from is kept (a SQLite file survives the process, and with `synchronous=full` a power
+    cut). Methods that take a `token` raise ExecutionLost when another process has taken the execution over; those that
+    take an id of none raise ExecutionNotFound; all raise StoreError. Writes that failed may be repeated as they were.
+    """
+
+    instant = False
+    """Whether operations wait for nothing."""
+
+    @abstractmethod
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name."""
+
+    async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
+        """Close what was opened."""
+
+    # -- executions ----------------------------------------------------------------------------------------
+
+    async def create(self, execution: Execution) -> bool:
+        """Keep a new execution; False when its id is known already."""
+        return bool(await self.acall("create", execution))
+
+    async def get(self, execution_id: str) -> Execution:
+        """The execution."""
+        return cast("Execution", await self.acall("get", execution_id))
+
+    async def list(self, limit: int = 100) -> Sequence[Execution]:
+        """The newest first."""
+        return cast("Sequence[Execution]", await self.acall("list", limit))
+
+    async def delete(self, execution_id: str) -> None:
+        """Forget an execution, its tasks and its results."""
+        await self.acall("delete", execution_id)
+
+    async def lease(self, execution_id: str, owner: str, now_s: float, until_s: float, *, force: bool = False) -> int:
+        """Take the execution until then (Unix seconds); returns the token of its owner.
+
+        Raises ExecutionBusy while another owner's lease runs, unless `force`: that owner is known to be dead.
+        """
+        return int(await self.acall("lease", execution_id, owner, now_s, until_s, force))
+
+    async def beat(self, execution_id: str, token: int, until_s: float, progress: str) -> Wanted:
+        """Prolong the lease, leave the runner's figures (JSON); returns what somebody has asked for since."""
+        return cast("Wanted", await self.acall("beat", execution_id, token, until_s, progress))
+
+    async def save(self, execution: Execution, *, release: bool = False) -> None:
+        """Write what its owner says of the execution, and give up the lease if asked to."""
+        await self.acall("save", execution, release)
+
+    async def want(self, execution_id: str, wanted: Wanted) -> None:
+        """Ask the runner for something, or take that back ("")."""
+        await self.acall("want", execution_id, wanted)
+
+    # -- tasks ---------------------------------------------------------------------------------------------
+
+    async def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
+        """Accept tasks, in one step; returns the places of those whose id (or place) was taken: they are not kept."""
+        return cast("Sequence[int]", await self.acall("add", execution_id, rows))
+
+    async def write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
+        """Write all changes in one step."""
+        await self.acall("write", execution_id, token, changes)
+
+    async def rows(
+        self, execution_id: str, status: TaskStatus, limit: int, *, agent: str | None = None
+    ) -> Sequence[TaskRow]:
+        """Tasks of a status, and of an agent, in the order of their rank."""
+        return cast("Sequence[TaskRow]", await self.acall("rows", execution_id, status, limit, agent))
+
+    async def places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
+        """The tasks at these places, in their order."""
+        return cast("Sequence[TaskRow]", await self.acall("places", execution_id, seqs))
+
+    async def counts(self, execution_id: str) -> dict[TaskStatus, int]:
+        """How many tasks there are, by status."""
+        return cast("dict[TaskStatus, int]", await self.acall("counts", execution_id))
+
+    async def agents(self, execution_id: str) -> Sequence[str]:
+        """Which agents its tasks are for, sorted."""
+        return cast("Sequence[str]", await self.acall("agents", execution_id))
+
+    async def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> int:
+        """Make ended tasks pending again, as if they had not been tried; their history stays. Returns how many."""
+        return int(await self.acall("reset", execution_id, token, statuses))
+
+    # -- results -------------------------------------------------------------------------------------------
+
+    async def results(
+        self, execution_id: str, after: int = 0, limit: int = 500, *, by: Literal["number", "seq"] = "number"
+    ) -> Sequence[Kept]:
+        """Results in the order in which they came, or in that of their tasks' places, behind `after`."""
+        return cast("Sequence[Kept]", await self.acall("results", execution_id, by, after, limit))

@@ -1,0 +1,155 @@
+"""The journal of a process that keeps none: the same contract, gone with the process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from agent_runtime.batch.journal.journal import Journal
+from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow
+from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
+
+
+class _Kept:
+    """One execution's part."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.rows: dict[int, TaskRow] = {}
+        self.ids: set[str] = set()
+        self.pending: dict[int, TaskRow] = {}
+        self.results: dict[int, Kept] = {}
+        self.number = 0
+
+    def keep(self, seq: int, result: str) -> None:
+        self.number += 1
+        self.results.pop(seq, None)
+        self.results[seq] = Kept(self.number, seq, result)
+
+
+class MemoryJournal(Journal):
+    """In this process; nothing survives it. Everything stays until it is deleted."""
+
+    instant = True
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """See `Journal.acall`."""
+        return getattr(self, f"_{operation}")(*args)
+
+    def _of(self, execution_id: str) -> _Kept:
+        if execution_id not in self._kept:
+            raise ExecutionNotFound(execution_id)
+        return self._kept[execution_id]
+
+    def _owned(self, execution_id: str, token: int) -> _Kept:
+        kept = self._of(execution_id)
+        if not kept.execution.owner or kept.execution.token != token:
+            raise ExecutionLost(execution_id)
+        return kept
+
+    def _create(self, execution: Execution) -> bool:
+        new = execution.id not in self._kept
+        if new:
+            self._kept[execution.id] = _Kept(dataclasses.replace(execution))
+        return new
+
+    def _get(self, execution_id: str) -> Execution:
+        return dataclasses.replace(self._of(execution_id).execution)
+
+    def _list(self, limit: int) -> Sequence[Execution]:
+        newest = sorted(self._kept.values(), key=lambda kept: -kept.execution.created_s)
+        return [dataclasses.replace(kept.execution) for kept in newest[:limit]]
+
+    def _delete(self, execution_id: str) -> None:
+        self._kept.pop(execution_id, None)
+
+    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, force: bool) -> int:
+        found = self._of(execution_id).execution
+        if found.owner and found.lease_until_s > now_s and not force:
+            raise ExecutionBusy(execution_id, found.owner)
+        found.owner, found.token, found.lease_until_s = owner, found.token + 1, until_s
+        return found.token
+
+    def _beat(self, execution_id: str, token: int, until_s: float, progress: str) -> str:
+        found = self._owned(execution_id, token).execution
+        found.lease_until_s, found.progress = until_s, json.loads(progress)
+        return found.wanted
+
+    def _save(self, execution: Execution, release: bool) -> None:
+        kept = self._owned(execution.id, execution.token)
+        wanted, until_s = kept.execution.wanted, kept.execution.lease_until_s
+        kept.execution = dataclasses.replace(execution, wanted=wanted, lease_until_s=until_s)
+        if release:
+            kept.execution.owner = ""
+
+    def _want(self, execution_id: str, wanted: Any) -> None:
+        self._of(execution_id).execution.wanted = wanted
+
+    def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
+        kept, known = self._of(execution_id), []
+        for row in rows:
+            if row.id in kept.ids or row.seq in kept.rows:
+                known.append(row.seq)
+                continue
+            kept.ids.add(row.id)
+            kept.rows[row.seq] = row
+            if row.status == "pending":
+                kept.pending[row.seq] = row
+            if row.result is not None:
+                kept.keep(row.seq, row.result)
+        return known
+
+    def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
+        kept = self._owned(execution_id, token)
+        for change in changes:
+            row = kept.rows[change.seq]
+            for name in MOVING:
+                setattr(row, name, getattr(change, name))
+            if change.status == "pending":
+                kept.pending[change.seq] = row
+            else:
+                kept.pending.pop(change.seq, None)
+            if change.result is not None:
+                kept.keep(change.seq, change.result)
+
+    def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Sequence[TaskRow]:
+        kept = self._of(execution_id)
+        among = kept.pending.values() if status == "pending" else kept.rows.values()
+        found = [row for row in among if row.status == status and agent in (None, row.agent)]
+        return [dataclasses.replace(row) for row in sorted(found, key=lambda row: (row.rank, row.seq))[:limit]]
+
+    def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
+        rows = self._of(execution_id).rows
+        return [dataclasses.replace(rows[seq]) for seq in sorted(seqs) if seq in rows]
+
+    def _counts(self, execution_id: str) -> dict[str, int]:
+        return dict(Counter(row.status for row in self._of(execution_id).rows.values()))
+
+    def _agents(self, execution_id: str) -> Sequence[str]:
+        return sorted({row.agent for row in self._of(execution_id).rows.values()})
+
+    def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
+        kept = self._owned(execution_id, token)
+        found = [row for row in kept.rows.values() if row.status in statuses]
+        for row in found:
+            row.status, row.attempts, row.tries, row.starts, row.not_before_s = "pending", 0, row.tries + 1, 0, 0.0
+            kept.pending[row.seq] = row
+            kept.results.pop(row.seq, None)
+        return len(found)
+
+    def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:
+        kept = self._of(execution_id).results
+        if by == "seq":
+            return sorted((each for each in kept.values() if each.seq > after), key=lambda each: each.seq)[:limit]
+        found: list[Kept] = []
+        for each in reversed(kept.values()):  # they stand in that order already
+            if each.number <= after:
+                break
+            found.append(each)
+        return found[::-1][:limit]

@@ -1,0 +1,129 @@
+"""What a journal keeps: executions, their tasks, and the changes of these."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from agent_runtime.batch.result import TaskStatus
+from agent_runtime.batch.task import BatchTask
+from agent_runtime.pool.task import TaskPriority
+
+ExecutionState: TypeAlias = Literal[
+    "pending", "running", "paused", "awaiting_approval", "completed", "failed", "cancelled"
+]
+OVER: tuple[ExecutionState, ...] = ("completed", "failed", "cancelled")
+Wanted: TypeAlias = Literal["", "pause", "run", "cancel"]
+
+
+@dataclass(slots=True)
+class Execution:
+    """One batch, as the journal knows it.
+
+    `state` is what it is, `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
+    `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it, while `lease_until_s` (Unix seconds)
+    has not passed; `token` grows with each owner. `progress` are the runner's last figures.
+    """
+
+    id: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    state: ExecutionState = "pending"
+    name: str = ""
+    agent: str = ""
+    sealed: bool = False
+    wanted: Wanted = ""
+    why: str = ""
+    approved: bool = False
+    forecast: dict[str, Any] | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    created_s: float = field(default_factory=time.time)
+    ended_s: float | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+    owner: str = ""
+    token: int = 0
+    lease_until_s: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done, unless somebody asks for more."""
+        return self.state in OVER
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+KEPT_APART = ("id", "owner", "token", "lease_until_s", "wanted", "progress")
+"""Fields of an execution that others than its runner change, or that change often: not part of its document."""
+
+
+def document(execution: Execution) -> str:
+    """The part of an execution that its runner writes, as JSON."""
+    return json.dumps({k: v for k, v in execution.to_dict().items() if k not in KEPT_APART})
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """One task of an execution and how far it has come.
+
+    `seq` is its place, from 1. `attempts` have failed; `tries` have ended in any way; `starts` of the present one were
+    given to a worker: more than one when workers were lost. `rank` orders those that wait. `history` and `spent` are
+    JSON of past attempts, `result` that of a task that had ended when it was accepted: it cannot be run.
+    """
+
+    seq: int
+    id: str
+    agent: str
+    priority: TaskPriority
+    task: str
+    accepted_s: float
+    rank: float = 0.0
+    status: TaskStatus = "pending"
+    attempts: int = 0
+    tries: int = 0
+    starts: int = 0
+    not_before_s: float = 0.0
+    history: str = ""
+    spent: str = ""
+    result: str | None = None
+
+    @classmethod
+    def of(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
+        """The row of a new task. Raises InputInvalid for one that JSON cannot say."""
+        now = time.time()
+        # Rising in time by one level each `aging_s` is the same as having come so much earlier.
+        rank = now - task.priority * aging_s if order == "fifo" else -(task.priority * 1e10) - now
+        return cls(seq, task.id or f"t{seq}", task.agent, task.priority, task.to_json(), now, rank)
+
+    def to_task(self) -> BatchTask:
+        """The task itself."""
+        return BatchTask.from_json(self.task)
+
+
+class Change(NamedTuple):
+    """How a task stands from now on; `result` is its result as JSON when it has ended."""
+
+    seq: int
+    id: str
+    status: TaskStatus
+    attempts: int
+    tries: int
+    starts: int
+    not_before_s: float = 0.0
+    history: str = ""
+    spent: str = ""
+    result: str | None = None
+
+
+MOVING = ("status", "attempts", "tries", "starts", "not_before_s", "history", "spent")
+"""What a change changes, in its order."""
+
+
+class Kept(NamedTuple):
+    """A result in the journal: `number` counts them in the order in which they came."""
+
+    number: int
+    seq: int
+    result: str

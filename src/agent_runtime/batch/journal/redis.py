@@ -1,0 +1,251 @@
+"""The journal on Redis or Valkey: for several machines. One script for each step that must be whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from agent_runtime.batch.journal.journal import Journal
+from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow, document
+from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
+from agent_runtime.pool.task import TaskPriority
+from agent_runtime.stores import RedisConnection
+
+_FIXED = ("seq", "id", "agent", "priority", "task", "accepted_s", "rank")
+_OWNED = """
+local token, owner = unpack(redis.call('HMGET', KEYS[1], 'token', 'owner'))
+if not token or token ~= ARGV[1] or owner == '' then return 'lost' end
+"""
+_LEASE = """
+local found = redis.call('HMGET', KEYS[1], 'document', 'owner', 'lease_until_s', 'token')
+if not found[1] then return {'none', '', ''} end
+if found[2] ~= '' and tonumber(found[3]) > tonumber(ARGV[2]) and ARGV[4] == '0' then return {'busy', found[2], ''} end
+local token = tonumber(found[4]) + 1
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease_until_s', ARGV[3], 'token', token)
+return {'leased', '', tostring(token)}
+"""
+_BEAT = f"""{_OWNED}
+redis.call('HSET', KEYS[1], 'lease_until_s', ARGV[2], 'progress', ARGV[3])
+return '=' .. redis.call('HGET', KEYS[1], 'wanted')
+"""
+_SAVE = f"""{_OWNED}
+redis.call('HSET', KEYS[1], 'document', ARGV[2], 'progress', ARGV[3])
+if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'owner', '') end
+return 'saved'
+"""
+_KEEP = """
+local function keep(results, numbers, order, seq, result)
+  local number = redis.call('HINCRBY', KEYS[1], 'number', 1)
+  redis.call('HSET', results, seq, number .. ' ' .. result)
+  redis.call('ZADD', numbers, number, seq)
+  redis.call('ZADD', order, seq, seq)
+end
+"""
+_ADD = f"""{_KEEP}
+-- ids: id -> seq; rows and states: seq -> JSON; places: seq -> rank and agent; a sorted set for each status and agent
+local known = {{}}
+for at = 1, #ARGV, 8 do
+  local seq, id, agent, rank, row, state, status, result = unpack(ARGV, at, at + 7)
+  if redis.call('HEXISTS', KEYS[2], id) == 1 or redis.call('HEXISTS', KEYS[3], seq) == 1 then
+    known[#known + 1] = seq
+  else
+    redis.call('HSET', KEYS[2], id, seq)
+    redis.call('HSET', KEYS[3], seq, row)
+    redis.call('HSET', KEYS[4], seq, state)
+    redis.call('HSET', KEYS[7], seq, rank .. ' ' .. agent)
+    redis.call('ZADD', KEYS[1] .. ':' .. status .. ':' .. agent, rank, seq)
+    redis.call('SADD', KEYS[5], agent)
+    redis.call('HINCRBY', KEYS[6], status, 1)
+    if result ~= '' then keep(KEYS[8], KEYS[9], KEYS[10], seq, result) end
+  end
+end
+return known
+"""
+_MOVE = """
+local function move(seq, status, state)
+  local rank, agent = string.match(redis.call('HGET', KEYS[2], seq), '^(%S+) (.*)$')
+  local was = cjson.decode(redis.call('HGET', KEYS[3], seq))
+  if was.status ~= status then
+    redis.call('ZREM', KEYS[1] .. ':' .. was.status .. ':' .. agent, seq)
+    redis.call('ZADD', KEYS[1] .. ':' .. status .. ':' .. agent, rank, seq)
+    redis.call('HINCRBY', KEYS[4], was.status, -1)
+    redis.call('HINCRBY', KEYS[4], status, 1)
+  end
+  if not state then
+    was.status, was.attempts, was.starts, was.not_before_s, was.tries = status, 0, 0, 0, was.tries + 1
+    state = cjson.encode(was)
+  end
+  redis.call('HSET', KEYS[3], seq, state)
+end
+"""
+_WRITE = f"""{_OWNED}{_MOVE}{_KEEP}
+for at = 2, #ARGV, 4 do
+  local seq, status, state, result = unpack(ARGV, at, at + 3)
+  move(seq, status, state)
+  if result ~= '' then keep(KEYS[5], KEYS[6], KEYS[7], seq, result) end
+end
+return 'written'
+"""
+_RESET = f"""{_OWNED}{_MOVE}
+local count = 0
+for at = 2, #ARGV do
+  for _, agent in ipairs(redis.call('SMEMBERS', KEYS[8])) do
+    for _, seq in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. ARGV[at] .. ':' .. agent, 0, -1)) do
+      move(seq, 'pending', nil)
+      redis.call('HDEL', KEYS[5], seq)
+      redis.call('ZREM', KEYS[6], seq)
+      redis.call('ZREM', KEYS[7], seq)
+      count = count + 1
+    end
+  end
+end
+return 'reset ' .. count
+"""
+STATUSES = ("pending", "running", "completed", "failed", "skipped", "poisoned", "interrupted")
+
+
+class RedisJournal(RedisConnection, Journal):
+    """Every operation is one round trip, or a few for those that only read. See RedisConnection for the arguments.
+
+    All keys of an execution share a slot.
+    """
+
+    def _key(self, execution_id: str, part: str = "") -> str:
+        return f"{self.prefix}:batch:{{{execution_id}}}{':' + part if part else ''}"
+
+    @property
+    def _index(self) -> str:
+        return f"{self.prefix}:batches"
+
+    def _create(self, execution: Execution) -> Any:
+        key = self._key(execution.id)
+        if not (yield "hsetnx", key, "document", document(execution)):
+            return False
+        values = {"owner": "", "token": 0, "lease_until_s": 0, "wanted": "", "progress": "{}"}
+        yield "execute_command", "HSET", key, *(each for pair in values.items() for each in pair)
+        yield "execute_command", "ZADD", self._index, execution.created_s, execution.id
+        return True
+
+    def _get(self, execution_id: str) -> Any:
+        found = yield "hgetall", self._key(execution_id)
+        if not found:
+            raise ExecutionNotFound(execution_id)
+        return _execution(execution_id, {k.decode(): v.decode() for k, v in found.items()})
+
+    def _list(self, limit: int) -> Any:
+        names = [name.decode() for name in (yield "zrevrange", self._index, 0, limit - 1)]
+        found: list[Execution] = []
+        for name in names:
+            if values := (yield "hgetall", self._key(name)):
+                found += [_execution(name, {k.decode(): v.decode() for k, v in values.items()})]
+        return found
+
+    def _delete(self, execution_id: str) -> Any:
+        agents = yield "smembers", self._key(execution_id, "agents")
+        parts = ["ids", "rows", "states", "places", "agents", "counts", "results", "numbers", "order"]
+        parts += [f"{status}:{agent.decode()}" for agent in agents for status in STATUSES]
+        yield "unlink", self._key(execution_id), *(self._key(execution_id, part) for part in parts)
+        yield "zrem", self._index, execution_id
+
+    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, force: bool) -> Any:
+        said, who, token = yield _LEASE, [self._key(execution_id)], [owner, now_s, until_s, int(force)]
+        if said == b"none":
+            raise ExecutionNotFound(execution_id)
+        if said == b"busy":
+            raise ExecutionBusy(execution_id, who.decode())
+        return int(token)
+
+    def _beat(self, execution_id: str, token: int, until_s: float, progress: str) -> Any:
+        said = yield _BEAT, [self._key(execution_id)], [token, until_s, progress]
+        return _kept(said, execution_id)[1:]
+
+    def _save(self, execution: Execution, release: bool) -> Any:
+        args = [execution.token, document(execution), json.dumps(execution.progress), int(release)]
+        _kept((yield _SAVE, [self._key(execution.id)], args), execution.id)
+
+    def _want(self, execution_id: str, wanted: str) -> Any:
+        if not (yield "hexists", self._key(execution_id), "document"):
+            raise ExecutionNotFound(execution_id)
+        yield "hset", self._key(execution_id), "wanted", wanted
+
+    def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Any:
+        args: list[Any] = []
+        for row in rows:
+            fixed = json.dumps({name: getattr(row, name) for name in _FIXED})
+            moving = json.dumps({name: getattr(row, name) for name in MOVING})
+            args += [row.seq, row.id, row.agent, repr(row.rank), fixed, moving, row.status, row.result or ""]
+        parts = ("", "ids", "rows", "states", "agents", "counts", "places", "results", "numbers", "order")
+        found = yield _ADD, [self._key(execution_id, part) for part in parts], args
+        return [int(each) for each in found]
+
+    def _moving_keys(self, execution_id: str) -> list[str]:
+        parts = ("", "places", "states", "counts", "results", "numbers", "order", "agents")
+        return [self._key(execution_id, part) for part in parts]
+
+    def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> Any:
+        args: list[Any] = [token]
+        for change in changes:
+            state = json.dumps({name: getattr(change, name) for name in MOVING})
+            args += [change.seq, change.status, state, change.result or ""]
+        _kept((yield _WRITE, self._moving_keys(execution_id), args), execution_id)
+
+    def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> Any:
+        said = yield _RESET, self._moving_keys(execution_id), [token, *statuses]
+        return int(_kept(said, execution_id).split(" ")[1])
+
+    def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Any:
+        agents = [agent] if agent is not None else (yield from self._agents(execution_id))
+        seqs: list[tuple[float, int]] = []
+        for name in agents:
+            key = self._key(execution_id, f"{status}:{name}")
+            found = yield "zrange", key, 0, limit - 1, False, True
+            seqs += [(float(rank), int(seq)) for seq, rank in found]
+        return (yield from self._at(execution_id, [seq for _, seq in sorted(seqs)[:limit]]))
+
+    def _places(self, execution_id: str, seqs: Sequence[int]) -> Any:
+        return (yield from self._at(execution_id, sorted(seqs)))
+
+    def _at(self, execution_id: str, seqs: Sequence[int]) -> Any:
+        if not seqs:
+            return []
+        fixed = yield "hmget", self._key(execution_id, "rows"), *seqs
+        moving = yield "hmget", self._key(execution_id, "states"), *seqs
+        return [_row(*each) for each in zip(fixed, moving, strict=True) if each[0] is not None]
+
+    def _counts(self, execution_id: str) -> Any:
+        if not (yield "hexists", self._key(execution_id), "document"):
+            raise ExecutionNotFound(execution_id)
+        found = yield "hgetall", self._key(execution_id, "counts")
+        return {status.decode(): int(count) for status, count in found.items() if int(count)}
+
+    def _agents(self, execution_id: str) -> Any:
+        return sorted(each.decode() for each in (yield "smembers", self._key(execution_id, "agents")))
+
+    def _results(self, execution_id: str, by: str, after: int, limit: int) -> Any:
+        key = self._key(execution_id, "numbers" if by == "number" else "order")
+        seqs = yield "zrangebyscore", key, f"({after}", "+inf", 0, limit
+        if not seqs:
+            return []
+        found = yield "hmget", self._key(execution_id, "results"), *seqs
+        pairs = [(int(seq), text.decode().partition(" ")) for seq, text in zip(seqs, found, strict=True) if text]
+        return [Kept(int(number), seq, result) for seq, (number, _, result) in pairs]
+
+
+def _kept(said: bytes, execution_id: str) -> str:
+    if said == b"lost":
+        raise ExecutionLost(execution_id)
+    return said.decode()
+
+
+def _execution(execution_id: str, found: dict[str, str]) -> Execution:
+    apart: dict[str, Any] = {"owner": found["owner"], "token": int(found["token"]), "wanted": found["wanted"]}
+    made = Execution(execution_id, **json.loads(found["document"]), **apart, progress=json.loads(found["progress"]))
+    made.lease_until_s = float(found["lease_until_s"])
+    return made
+
+
+def _row(fixed: bytes, moving: bytes) -> TaskRow:
+    row = TaskRow(**json.loads(fixed), **json.loads(moving))
+    row.priority = TaskPriority(row.priority)
+    return row

@@ -1,0 +1,169 @@
+"""The journal in one SQLite file: for the processes of one machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from agent_runtime.batch.journal.journal import Journal
+from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow, document
+from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
+from agent_runtime.pool.task import TaskPriority
+from agent_runtime.stores import SqliteFile
+
+_ROW = "seq, id, agent, priority, task, accepted_s, rank, status, attempts, tries, starts, not_before_s, history, spent"
+_RESULT = "INSERT OR REPLACE INTO results (execution, seq, result) VALUES (?,?,?)"
+_EXECUTION = "id, document, owner, token, lease_until_s, wanted, progress"
+
+
+class SqliteJournal(SqliteFile, Journal):
+    """Every operation is one transaction. See SqliteFile for the arguments.
+
+    By default a power cut may take the last moments with it, a killed process nothing (`synchronous="normal"`).
+    """
+
+    TABLES = """
+CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, document TEXT NOT NULL, owner TEXT NOT NULL,
+    token INTEGER NOT NULL, lease_until_s REAL NOT NULL, wanted TEXT NOT NULL, progress TEXT NOT NULL,
+    created_s REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS tasks (execution TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, agent TEXT NOT NULL,
+    priority INTEGER NOT NULL, task TEXT NOT NULL, accepted_s REAL NOT NULL, rank REAL NOT NULL, status TEXT NOT NULL,
+    attempts INTEGER NOT NULL, tries INTEGER NOT NULL, starts INTEGER NOT NULL, not_before_s REAL NOT NULL,
+    history TEXT NOT NULL, spent TEXT NOT NULL, PRIMARY KEY (execution, seq)) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS tasks_id ON tasks (execution, id);
+CREATE INDEX IF NOT EXISTS tasks_rank ON tasks (execution, status, agent, rank, seq);
+CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY AUTOINCREMENT, execution TEXT NOT NULL,
+    seq INTEGER NOT NULL, result TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
+CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
+"""
+
+    def __init__(self, path: Any, **settings: Any) -> None:
+        super().__init__(path, **{"synchronous": "normal", **settings})
+
+    def _create(self, execution: Execution) -> bool:
+        values = (execution.id, document(execution), "", 0, 0.0, "", "{}", execution.created_s)
+        return self._db.execute("INSERT OR IGNORE INTO executions VALUES (?,?,?,?,?,?,?,?)", values).rowcount == 1
+
+    def _get(self, execution_id: str) -> Execution:
+        query = f"SELECT {_EXECUTION} FROM executions WHERE id=?"  # noqa: S608 - constants, here and below
+        if (found := self._db.execute(query, (execution_id,)).fetchone()) is None:
+            raise ExecutionNotFound(execution_id)
+        return _execution(found)
+
+    def _list(self, limit: int) -> list[Execution]:
+        query = f"SELECT {_EXECUTION} FROM executions ORDER BY created_s DESC LIMIT ?"  # noqa: S608
+        return [_execution(each) for each in self._db.execute(query, (limit,))]
+
+    def _delete(self, execution_id: str) -> None:
+        with self._transaction():
+            for table in ("tasks", "results"):
+                self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))  # noqa: S608
+            self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
+
+    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, force: bool) -> int:
+        with self._transaction():
+            found = self._get(execution_id)
+            if found.owner and found.lease_until_s > now_s and not force:
+                raise ExecutionBusy(execution_id, found.owner)
+            values = (owner, found.token + 1, until_s, execution_id)
+            self._db.execute("UPDATE executions SET owner=?, token=?, lease_until_s=? WHERE id=?", values)
+        return found.token + 1
+
+    def _beat(self, execution_id: str, token: int, until_s: float, progress: str) -> str:
+        query = (
+            "UPDATE executions SET lease_until_s=?, progress=? WHERE id=? AND token=? AND owner<>'' RETURNING wanted"
+        )
+        if not (found := self._db.execute(query, (until_s, progress, execution_id, token)).fetchall()):
+            raise ExecutionLost(execution_id)
+        return str(found[0][0])
+
+    def _save(self, execution: Execution, release: bool) -> None:
+        owner = "" if release else execution.owner
+        query = "UPDATE executions SET document=?, progress=?, owner=? WHERE id=? AND token=?"
+        values = (document(execution), json.dumps(execution.progress), owner, execution.id, execution.token)
+        if not self._db.execute(query, values).rowcount:
+            raise ExecutionLost(execution.id)
+
+    def _want(self, execution_id: str, wanted: str) -> None:
+        if not self._db.execute("UPDATE executions SET wanted=? WHERE id=?", (wanted, execution_id)).rowcount:
+            raise ExecutionNotFound(execution_id)
+
+    def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
+        known = []
+        statement = f"INSERT OR IGNORE INTO tasks (execution, {_ROW}) VALUES (?{',?' * 14})"  # noqa: S608
+        with self._transaction():
+            for row in rows:
+                values = (execution_id, row.seq, row.id, row.agent, int(row.priority), row.task, row.accepted_s)
+                rest = (row.rank, *(getattr(row, name) for name in MOVING))
+                if not self._db.execute(statement, (*values, *rest)).rowcount:
+                    known.append(row.seq)
+                elif row.result is not None:
+                    self._db.execute(_RESULT, (execution_id, row.seq, row.result))
+        return known
+
+    def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
+        update = (
+            f"UPDATE tasks SET {', '.join(f'{name}=?' for name in MOVING)} "  # noqa: S608
+            "WHERE execution=? AND seq=?"
+        )
+        rows = [(*change[2:9], execution_id, change.seq) for change in changes]
+        ended = [(execution_id, c.seq, c.result) for c in changes if c.result is not None]
+        with self._transaction():
+            self._check_owner(execution_id, token)
+            self._db.executemany(update, rows)
+            self._db.executemany(_RESULT, ended)
+
+    def _check_owner(self, execution_id: str, token: int) -> None:
+        query = "SELECT 1 FROM executions WHERE id=? AND token=? AND owner<>''"
+        if self._db.execute(query, (execution_id, token)).fetchone() is None:
+            raise ExecutionLost(execution_id)
+
+    def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Sequence[TaskRow]:
+        of_agent = "" if agent is None else "AND agent=:agent"
+        query = (
+            f"SELECT {_ROW} FROM tasks WHERE execution=:id AND status=:status {of_agent} ORDER BY rank, seq LIMIT :n"  # noqa: S608
+        )
+        values = {"id": execution_id, "status": status, "n": limit, "agent": agent}
+        return [_row(each) for each in self._db.execute(query, values)]
+
+    def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
+        query = f"SELECT {_ROW} FROM tasks WHERE execution=? AND seq IN ({','.join('?' * len(seqs))}) ORDER BY seq"  # noqa: S608
+        return [_row(each) for each in self._db.execute(query, (execution_id, *seqs))]
+
+    def _counts(self, execution_id: str) -> dict[str, int]:
+        self._get(execution_id)
+        query = "SELECT status, count(*) FROM tasks WHERE execution=? GROUP BY status"
+        return dict(self._db.execute(query, (execution_id,)).fetchall())
+
+    def _agents(self, execution_id: str) -> Sequence[str]:
+        query = "SELECT DISTINCT agent FROM tasks WHERE execution=? ORDER BY agent"
+        return [agent for (agent,) in self._db.execute(query, (execution_id,))]
+
+    def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
+        places = ",".join("?" * len(statuses))
+        with self._transaction():
+            self._check_owner(execution_id, token)
+            old = f"SELECT seq FROM tasks WHERE execution=? AND status IN ({places})"  # noqa: S608
+            gone = f"DELETE FROM results WHERE execution=? AND seq IN ({old})"  # noqa: S608
+            self._db.execute(gone, (execution_id, execution_id, *statuses))
+            reset = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
+            update = f"UPDATE tasks SET {reset} WHERE execution=? AND status IN ({places})"  # noqa: S608
+            return self._db.execute(update, (execution_id, *statuses)).rowcount
+
+    def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:
+        query = f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? ORDER BY {by} LIMIT ?"  # noqa: S608
+        return [Kept(*each) for each in self._db.execute(query, (execution_id, after, limit))]
+
+
+def _execution(found: tuple[Any, ...]) -> Execution:
+    execution_id, text, owner, token, until_s, wanted, progress = found
+    apart: dict[str, Any] = {"owner": owner, "token": token, "lease_until_s": until_s, "wanted": wanted}
+    return Execution(execution_id, **json.loads(text), **apart, progress=json.loads(progress))
+
+
+def _row(found: tuple[Any, ...]) -> TaskRow:
+    row = TaskRow(*found)
+    row.priority = TaskPriority(row.priority)
+    return row

@@ -1,0 +1,105 @@
+"""From a row of a table to a task: which column fills what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agent_runtime.batch.task import BatchTask, as_task
+from agent_runtime.errors import ConfigurationError, InputInvalid, close_matches
+from agent_runtime.template.yaml_reader import scalar
+
+_PLACE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_OWN = ("id", "agent", "priority", "timeout_s")
+
+
+class InputMapping:
+    """Makes tasks of rows.
+
+    Without a mapping a row's columns `input`, `id`, `agent`, `priority` and `timeout_s` are the task's, those that
+    are named as an input of the template fill it, and the others become metadata.
+
+    Args:
+        fields: what is made of which columns: `{"input": "Classify: {text}", "id": "{ticket}",
+            "inputs.language": "{lang}", "metadata.customer": "{customer}"}`. `{{` is a brace. A field that is one
+            column and nothing else (`"{rows}"`) takes its value as it is.
+        agent: for rows that name none.
+        properties: the template's inputs (JSON Schema), so that text from a CSV becomes a number where one is asked.
+
+    Raises ConfigurationError for a field that a task does not have.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, str] | None = None, agent: str = "", properties: Mapping[str, Any] | None = None
+    ) -> None:
+        self.fields, self.agent, self.properties = dict(fields or {}), agent, properties or {}
+        for name in self.fields:
+            if name not in ("input", *_OWN) and not name.startswith(("inputs.", "metadata.", "input.")):
+                known = ("input", *_OWN, "inputs.NAME", "metadata.NAME", "input.KEY")
+                raise ConfigurationError(f"a mapping has no '{name}': {close_matches(name, known)}")
+        if "input" in self.fields and any(name.startswith("input.") for name in self.fields):
+            raise ConfigurationError("a mapping says 'input', or its keys ('input.KEY'), not both")
+
+    def task(self, row: Mapping[str, Any]) -> BatchTask:
+        """The task of a row; raises InputInvalid, which names the column."""
+        made = self._mapped(row) if self.fields else self._by_names(row)
+        made["inputs"] = {name: self._typed(name, value) for name, value in made.get("inputs", {}).items()}
+        if isinstance(seconds := made.get("timeout_s"), str):
+            made["timeout_s"] = scalar(seconds) if seconds.strip() else None
+        return as_task({name: value for name, value in made.items() if value not in ("", None)}, self.agent)
+
+    def _mapped(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = {name: row[name] for name in _OWN if row.get(name) not in (None, "")}
+        if "input" in row and not any(name.partition(".")[0] == "input" for name in self.fields):
+            made["input"] = row["input"]
+        for field, text in self.fields.items():
+            place, dot, key = field.partition(".")
+            value = filled(text, row)
+            if dot:
+                made.setdefault(place, {})[key] = value
+            else:
+                made[place] = str(value) if place == "id" else value
+        return made
+
+    def _by_names(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = {"inputs": dict(row.get("inputs") or {}), "metadata": dict(row.get("metadata") or {})}
+        if row.get("input") in (None, ""):
+            columns = ", ".join(str(name) for name in row) or "none"
+            raise InputInvalid(
+                f"the row has no 'input' (it has: {columns}); say how it is made: --map 'input=... {{COLUMN}} ...'",
+                "input",
+            )
+        for name, value in row.items():
+            if name == "input" or name in _OWN:
+                made[name] = str(value) if name == "id" and value is not None else value
+            elif name in self.properties and value not in (None, ""):
+                made["inputs"][name] = value
+            elif name not in ("inputs", "metadata"):
+                made["metadata"][str(name)] = value
+        return made
+
+    def _typed(self, name: str, value: Any) -> Any:
+        wanted = self.properties.get(name, {}).get("type")
+        return scalar(value) if isinstance(value, str) and wanted not in (None, "string") else value
+
+
+def filled(text: str, row: Mapping[str, Any]) -> Any:
+    """`text` with `{column}` replaced by the row's values; raises InputInvalid for a column that it does not have."""
+
+    def value(name: str) -> Any:
+        if name not in row:
+            raise InputInvalid(f"there is no column '{name}': {close_matches(name, map(str, row))}", name)
+        return row[name]
+
+    whole = re.fullmatch(r"\{([^{}]+)\}", text)
+    if whole is not None:
+        return value(whole[1])
+
+    def shown(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0][0]
+        found = value(match[1])
+        return "" if found is None else str(found)
+
+    return _PLACE.sub(shown, text)

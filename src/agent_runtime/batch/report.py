@@ -1,0 +1,139 @@
+"""What a batch took, in the end or so far: told from its results, however many processes it took."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.batch.result import COUNTED, TaskResult
+
+if TYPE_CHECKING:
+    from agent_runtime.batch.journal.journal import Journal
+    from agent_runtime.batch.journal.records import Execution
+
+PAGE = 1_000
+
+
+@dataclass(slots=True)
+class BatchReport:
+    """A batch in figures; times in seconds.
+
+    `speed_up` is the summed time of its tasks (what they would have taken one after another) over the time that it was
+    run, `efficiency` that for each task at once; both count tasks that have ended. Durations are of last attempts.
+    `cost_usd` is of everything that has a price; `unpriced` counts results with calls that have none.
+    `peak_memory_mb` and `cpu_s` are of the runner's process (with the pool's memory), since it last began.
+    """
+
+    execution_id: str
+    name: str
+    state: str
+    why: str
+    total: int
+    by_status: dict[str, int] = field(default_factory=dict)
+    wall_s: float = 0.0
+    serial_s: float = 0.0
+    speed_up: float = 0.0
+    efficiency: float = 0.0
+    max_concurrent: int = 1
+    tasks_per_s: float = 0.0
+    p50_s: float = 0.0
+    p95_s: float = 0.0
+    p99_s: float = 0.0
+    usage: dict[str, int] = field(default_factory=dict)
+    cost_usd: str = "0"
+    estimated: int = 0
+    unpriced: int = 0
+    attempts: int = 0
+    retries: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    agents: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, int] = field(default_factory=dict)
+    peak_memory_mb: float = 0.0
+    cpu_s: float = 0.0
+    forecast: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """A page for people."""
+        status = ", ".join(f"{count} {name}" for name, count in sorted(self.by_status.items()))
+        tokens = f"{self.usage.get('input_tokens', 0)} tokens in, {self.usage.get('output_tokens', 0)} out"
+        about = " (some estimated)" if self.estimated else ""
+        unknown = f", {self.unpriced} tasks without a known price" if self.unpriced else ""
+        calls = f"{self.usage.get('model_calls', 0)} model calls, {self.usage.get('tool_calls', 0)} tool calls"
+        lines = [
+            f"batch       {self.execution_id} {self.name}".rstrip(),
+            f"state       {self.state}{': ' + self.why if self.why else ''}",
+            f"tasks       {self.total}: {status}",
+            f"time        {self.wall_s:.1f} s; one after another {self.serial_s:.1f} s",
+            f"parallel    {self.speed_up:.2f} x with {self.max_concurrent} at once, efficiency {self.efficiency:.3f}",
+            f"throughput  {self.tasks_per_s:.2f} tasks/s",
+            f"duration    p50 {self.p50_s:.3f} s, p95 {self.p95_s:.3f} s, p99 {self.p99_s:.3f} s",
+            f"usage       {tokens}, {calls}",
+            f"cost        {self.cost_usd} USD{about}{unknown}",
+            f"attempts    {self.attempts}, of them {self.retries} again",
+            f"resources   {self.peak_memory_mb:.0f} MiB at most, {self.cpu_s:.1f} s CPU",
+        ]
+        if self.forecast and self.forecast.get("cost_usd") is not None:
+            low, high = self.forecast["low_usd"], self.forecast["high_usd"]
+            lines.append(f"forecast    {self.forecast['cost_usd']:.6f} USD ({low:.6f} to {high:.6f})")
+        if self.errors:
+            lines.append("errors      " + ", ".join(f"{count} {kind}" for kind, count in self.errors.items()))
+        return "\n".join(lines)
+
+
+async def make_report(journal: Journal, execution: Execution, figures: dict[str, Any]) -> BatchReport:
+    """The report of an execution; `figures` are those of its runner, the last that it left or live ones.
+
+    Results are read a page at a time; of each only its duration is kept.
+    """
+    counts = await journal.counts(execution.id)
+    report = BatchReport(execution.id, execution.name, execution.state, execution.why, sum(counts.values()))
+    report.by_status = {str(status): count for status, count in counts.items()}
+    durations = array("d")
+    usage: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    agents: Counter[str] = Counter()
+    workers: Counter[str] = Counter()
+    cost, after = Decimal(0), 0
+    while page := await journal.results(execution.id, after, PAGE):
+        after = page[-1].number
+        for result in (TaskResult.from_json(kept.result) for kept in page):
+            durations.append(result.duration_s)
+            usage.update({name: result.usage.get(name, 0) for name in COUNTED})
+            errors.update([] if result.error is None else [result.error.kind])
+            agents[result.agent] += 1
+            workers.update([result.worker] if result.worker else [])
+            cost += result.cost or 0
+            report.estimated += result.estimated
+            report.unpriced += result.cost_usd is None
+            report.attempts += result.attempts
+            report.retries += result.attempts - 1
+    report.usage, report.errors = dict(usage), dict(errors.most_common())
+    report.agents, report.workers, report.cost_usd = dict(agents), dict(workers), format(cost, "f")
+    _time(report, durations, execution, figures)
+    return report
+
+
+def _time(report: BatchReport, durations: array[float], execution: Execution, figures: dict[str, Any]) -> None:
+    report.wall_s, report.serial_s = float(figures.get("active_s", 0.0)), sum(durations)
+    report.max_concurrent = int(execution.settings.get("max_concurrent", 10))
+    if report.wall_s > 0:
+        report.speed_up = round(report.serial_s / report.wall_s, 3)
+        report.efficiency = round(report.speed_up / max(1, min(report.max_concurrent, report.total)), 4)
+        report.tasks_per_s = round(len(durations) / report.wall_s, 3)
+    report.serial_s = round(report.serial_s, 3)
+    ranked = sorted(durations)
+    report.p50_s, report.p95_s, report.p99_s = (quantile(ranked, share) for share in (0.5, 0.95, 0.99))
+    report.peak_memory_mb, report.cpu_s = figures.get("peak_memory_mb", 0.0), figures.get("cpu_s", 0.0)
+    report.forecast = execution.forecast
+
+
+def quantile(ranked: list[float], share: float) -> float:
+    """The value below which a share of the sorted values lies (nearest rank); 0 of none."""
+    return ranked[min(len(ranked) - 1, int(len(ranked) * share))] if ranked else 0.0

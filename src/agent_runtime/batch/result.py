@@ -1,0 +1,110 @@
+"""What became of a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+from agent_runtime.event_bus.cloud_event import plain
+
+TaskStatus: TypeAlias = Literal["pending", "running", "completed", "failed", "skipped", "poisoned", "interrupted"]
+ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "skipped", "poisoned", "interrupted")
+"""A task has one of these for good: `skipped` failed and was left out, `poisoned` ended its workers, `interrupted`
+waits for a person."""
+UNSUCCESSFUL: tuple[TaskStatus, ...] = ("failed", "skipped", "poisoned")
+COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens", "model_calls", "tool_calls")
+
+
+@dataclass(slots=True)
+class Failure:
+    """One attempt that failed: `kind` is the error's class (`timeout`, `rate_limit`, ...), `code` its stable code."""
+
+    attempt: int
+    kind: str
+    code: str
+    message: str
+    at_s: float = 0.0
+    worker: str = ""
+
+
+@dataclass(slots=True)
+class TaskResult:
+    """What became of a task; `usage` and `cost_usd` are of all its attempts, `duration_s` of the last one.
+
+    `position` is its place in the batch, from 1. `cost_usd` is a decimal text, None when a price is not known.
+    """
+
+    task_id: str
+    position: int
+    status: TaskStatus
+    agent: str = ""
+    output: str = ""
+    structured_response: Any = None
+    error: Failure | None = None
+    history: list[Failure] = field(default_factory=list)
+    attempts: int = 1
+    usage: dict[str, int] = field(default_factory=dict)
+    cost_usd: str | None = "0"
+    estimated: bool = False
+    duration_s: float = 0.0
+    ended_s: float = 0.0
+    run_id: str = ""
+    session_id: str | None = None
+    worker: str = ""
+    template_digest: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    interrupts: list[Any] = field(default_factory=list)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is an answer."""
+        return self.status == "completed"
+
+    @property
+    def cost(self) -> Decimal | None:
+        """The cost in USD."""
+        return None if self.cost_usd is None else Decimal(self.cost_usd)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready, in one order."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        shown = {name: getattr(self, name) for name in self.__slots__}
+        if self.error is not None:
+            shown["error"] = _shown(self.error)
+        shown["history"] = [_shown(each) for each in self.history]
+        return json.dumps(shown, ensure_ascii=True, default=plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> TaskResult:
+        """What `to_json` made."""
+        content = json.loads(text)
+        content["error"] = None if content["error"] is None else Failure(**content["error"])
+        content["history"] = [Failure(**each) for each in content["history"]]
+        return cls(**content)
+
+
+def _shown(failure: Failure) -> dict[str, Any]:
+    return {name: getattr(failure, name) for name in failure.__slots__}
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the attempts at a task have used so far."""
+
+    usage: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    cost_usd: str | None = "0"
+    estimated: bool = False
+
+    def add(self, usage: Any) -> None:
+        """Add what one call used."""
+        for name in COUNTED:
+            self.usage[name] += getattr(usage, name)
+        self.estimated |= usage.estimated
+        known = self.cost_usd is not None and usage.cost_usd is not None
+        self.cost_usd = format(Decimal(self.cost_usd or 0) + usage.cost_usd, "f") if known else None

@@ -1,0 +1,108 @@
+"""How a batch is run: everything that can be said of it, in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from agent_runtime.orchestration.failures import RETRY_CLASSES
+from agent_runtime.pool.config import PoolConfig
+from agent_runtime.template.config_section import parse_section, read_section
+from agent_runtime.template.duration import Duration
+from agent_runtime.template.runtime_spec import Count, Strict
+
+RetryClass = Literal["rate_limit", "server_error", "connection", "timeout", "worker", "transient"]
+Usd = Annotated[float, Field(gt=0)]
+
+
+class QueueSettings(Strict):
+    """The queue in front of the workers."""
+
+    size: Annotated[Count, Field(description="Tasks that wait in memory; producers are held back beyond it.")] = 1000
+    order: Annotated[Literal["fifo", "lifo"], Field(description="Of one priority: the oldest or the newest.")] = "fifo"
+    aging: Annotated[Duration, Field(description="After so long a task counts as of the next priority.")] = 60.0
+
+
+class RetrySettings(Strict):
+    """When a failed task is tried again, beside what its agent's own retry layer does within one attempt."""
+
+    attempts: Annotated[Count, Field(description="Of one task, in all.")] = 3
+    on: list[RetryClass] = Field(default=["transient"])
+    initial_delay: Annotated[Duration, Field(description="Upper bound of the first wait; it doubles; full jitter.")] = (
+        0.5
+    )
+    max_delay: Duration = 30.0
+    budget: Annotated[
+        float, Field(ge=0, le=10, description="Retries of the whole batch, as a share of its tasks; ten are free.")
+    ] = 0.2
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The failure classes that are tried again."""
+        return frozenset(RETRY_CLASSES) if "transient" in self.on else frozenset(self.on)
+
+
+class PilotSettings(Strict):
+    """A few tasks first, to tell what the whole will cost."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    at_least: Count = 5
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+
+
+class BatchSettings(Strict):
+    """The `batch:` part of a configuration file; durations as text (`30s`, `5m`), money in USD."""
+
+    max_concurrent: Annotated[int, Field(ge=1, le=10_000, description="Tasks at once.")] = 10
+    backend: Literal["asyncio", "process"] = "asyncio"
+    pool: Annotated[PoolConfig, Field(description="Of the backend `process`.")] = PoolConfig()
+    scheduling: Annotated[
+        Literal["least_busy", "round_robin", "weighted"], Field(description="Among several backends.")
+    ] = "least_busy"
+    queue: QueueSettings = QueueSettings()
+    limits: dict[str, Count] = Field(default={}, description="Tasks at once, by agent.")
+    task_timeout: Annotated[Duration | None, Field(description="Of one attempt at a task.")] = 300.0
+    grace: Annotated[Duration, Field(description="What running tasks may take to end after a cancel.")] = 10.0
+    slow_after: Annotated[Duration, Field(description="A task that takes longer is told by an event.")] = 60.0
+    retry: RetrySettings = RetrySettings()
+    continue_on_error: Annotated[bool, Field(description="False: after a failure no new task is begun.")] = True
+    fail_fast: Annotated[bool, Field(description="A failure ends the batch at once, and what runs of it.")] = False
+    fallback_strategy: Annotated[
+        Literal["fail", "skip", "retry"],
+        Field(description="A task that failed for good: counted, left out, or once more when all others have ended."),
+    ] = "fail"
+    max_lost: Annotated[Count, Field(description="A task that ended so many workers is put aside.")] = 3
+    max_cost_usd: Annotated[Usd | None, Field(description="Budget of the whole; it pauses when that is used up.")] = (
+        None
+    )
+    pilot: PilotSettings | None = None
+    approval: Annotated[bool, Field(description="Ask when the forecast is above max_cost_usd.")] = True
+    sessions: Annotated[
+        bool, Field(description="Keep each task's steps: one that is tried again goes on from its last.")
+    ] = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> BatchSettings:
+        if self.fail_fast and self.fallback_strategy != "fail":
+            raise ValueError("fail_fast ends a batch at its first failure: it goes with fallback_strategy 'fail'")
+        return self
+
+    @classmethod
+    def parse(cls, content: Any) -> BatchSettings:
+        """The settings in a map; raises ConfigurationError, which lists everything that is wrong."""
+        return parse_section(cls, content, "batch")
+
+    @classmethod
+    def load(cls, path: str | Path) -> BatchSettings:
+        """The `batch:` part of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
+        return read_section(cls, path, "batch")
+
+    def with_changes(self, **changes: Any) -> BatchSettings:
+        """The same with some changed, as `parse` takes them; raises ConfigurationError."""
+        return parse_section(BatchSettings, {**self.given(), **changes}, "batch")
+
+    def given(self) -> dict[str, Any]:
+        """What was said, JSON-ready: `parse` takes it back."""
+        return self.model_dump(mode="python", exclude_unset=True)

@@ -1,0 +1,134 @@
+"""Rows from a JSONL, CSV or YAML file, or from stdin, one at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+from agent_runtime.errors import ConfigurationError, TemplateError
+from agent_runtime.template.document import plain
+from agent_runtime.template.yaml_reader import read_yaml
+
+Format = Literal["jsonl", "csv", "yaml"]
+_ENDINGS: dict[str, Format] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".yaml": "yaml",
+    ".yml": "yaml",
+}  # fmt: skip
+MAX_FIELD = 16 * 1024 * 1024
+"""Characters of one field of a CSV file; the library's own limit of 128 KiB is less than a document has."""
+
+
+class Row(NamedTuple):
+    """What stands at one place of a source: the values of a task, or what is wrong with them.
+
+    `place` says where: `line 7`, `item 3`.
+    """
+
+    place: str
+    values: dict[str, Any] | None
+    problem: str = ""
+
+
+def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[Row]:
+    """The rows of a file, by its ending or in `file_format`; `-` is stdin, JSONL unless that says otherwise.
+
+    A row that cannot be read is given with its problem, and the next ones follow. A JSONL file has a map, or a text,
+    on each line; a YAML file a list of them, or a map with a list `tasks`. Raises ConfigurationError for a source that
+    cannot be read at all, TemplateError for YAML that is none, OSError.
+    """
+    if str(path) == "-":
+        yield from _rows(sys.stdin, file_format or "jsonl", "stdin", ",")
+        return
+    ending = Path(path).suffix.lower()
+    kind = file_format or _ENDINGS.get(ending)
+    if kind is None:
+        raise ConfigurationError(f"'{path}': tasks come from .jsonl, .csv or .yaml files; say which with --format")
+    if kind == "yaml":
+        yield from _yaml_rows(Path(path))
+        return
+    with Path(path).open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        yield from _rows(file, kind, str(path), "\t" if ending == ".tsv" else ",")
+
+
+def _rows(file: IO[str], kind: Format, name: str, delimiter: str) -> Iterator[Row]:
+    if kind == "yaml":
+        raise ConfigurationError("YAML tasks come from a file, not from stdin")
+    yield from _jsonl_rows(file) if kind == "jsonl" else _csv_rows(file, name, delimiter)
+
+
+def _jsonl_rows(file: IO[str]) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            value = json.loads(_checked(line))
+        except (ValueError, RecursionError) as error:
+            yield Row(place, None, f"not JSON: {error}")
+            continue
+        yield _row(place, value)
+
+
+def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD))
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    try:
+        columns = reader.fieldnames
+    except csv.Error as error:
+        raise ConfigurationError(f"'{name}' is no CSV file: {error}") from None
+    if not columns:
+        raise ConfigurationError(f"'{name}' is empty: its first line has the names of the columns")
+    if len(set(columns)) < len(columns):
+        raise ConfigurationError(f"'{name}': a column stands twice in the first line: {', '.join(columns)}")
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(f"line {reader.line_num}", None, f"not CSV: {error}")
+            continue
+        place = f"line {reader.line_num}"
+        if None in values:
+            yield Row(place, None, f"it has more fields than the first line, which has {len(columns)}")
+        elif any(value is None for value in values.values()):
+            yield Row(place, None, f"it has fewer fields than the first line, which has {len(columns)}")
+        else:
+            try:
+                yield Row(place, {key: _checked(value) for key, value in values.items()})
+            except ValueError as error:
+                yield Row(place, None, str(error))
+
+
+def _yaml_rows(path: Path) -> Iterator[Row]:
+    try:
+        content: Any = plain(read_yaml(path.read_bytes(), str(path)))
+    except TemplateError as error:
+        raise ConfigurationError(f"{error} (long lists of tasks are better kept as JSONL or CSV)") from None
+    if isinstance(content, dict) and "tasks" in content:
+        content = content["tasks"]
+    if not isinstance(content, list):
+        raise ConfigurationError(f"'{path}': a YAML source is a list of tasks, or a map with a list 'tasks'")
+    for number, value in enumerate(content, 1):
+        yield _row(f"item {number}", value)
+
+
+def _row(place: str, value: Any) -> Row:
+    if isinstance(value, str):
+        return Row(place, {"input": value})
+    if not isinstance(value, dict):
+        return Row(place, None, f"a task is a map or a text, not {type(value).__name__}")
+    return Row(place, value)
+
+
+def _checked(text: str) -> str:
+    """Text that was read with `surrogateescape`: raises ValueError where it was no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not UTF-8") from None
+    return text

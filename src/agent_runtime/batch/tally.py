@@ -1,0 +1,110 @@
+"""How far an execution has come, in numbers that do not grow with it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+from agent_runtime.batch.result import COUNTED, ENDED, TaskResult
+
+RATE_S = 30.0
+"""The rate that is shown is that of about so many last seconds."""
+
+
+class Tally:
+    """Counts results as they are kept. `active_s` is how long it was run before, in other processes too."""
+
+    def __init__(self, active_s: float = 0.0) -> None:
+        self.total = 0
+        self.by_status: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.usage: Counter[str] = Counter()
+        self.cost_usd, self.unpriced, self.estimated = Decimal(0), 0, 0
+        self.retries = self.slow = self.lost = 0
+        self.serial_s = 0.0
+        self._active_s, self._began_s, self._cpu_s = active_s, time.monotonic(), time.process_time()
+        self._marks: list[tuple[float, int]] = [(self._began_s, 0)]
+        self._stopped_s: float | None = None
+        self.pool_memory_mb = 0.0
+
+    @property
+    def ended(self) -> int:
+        """How many tasks have ended for good."""
+        return sum(self.by_status[status] for status in ENDED)
+
+    @property
+    def active_s(self) -> float:
+        """How long the execution has been run, in seconds."""
+        until_s = time.monotonic() if self._stopped_s is None else self._stopped_s
+        return self._active_s + until_s - self._began_s
+
+    def add(self, result: TaskResult) -> None:
+        """Count a result."""
+        self.by_status[result.status] += 1
+        if result.error is not None:
+            self.kinds[result.error.kind] += 1
+        for name in COUNTED:
+            self.usage[name] += result.usage.get(name, 0)
+        self.estimated += result.estimated
+        if result.cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd += Decimal(result.cost_usd)
+        self.serial_s += result.duration_s
+
+    def start_clock(self) -> None:
+        """From now on the rate is measured: what was done before is not of this process."""
+        self._began_s = time.monotonic()
+        self._cpu_s, self._marks = time.process_time(), [(self._began_s, self.ended)]
+
+    def stop_clock(self) -> None:
+        """The execution is not run any more."""
+        self._stopped_s = time.monotonic()
+
+    def mark(self) -> None:
+        """Remember how far it is now, for the rate; called about once a second."""
+        now = time.monotonic()
+        self._marks.append((now, self.ended))
+        while len(self._marks) > 2 and now - self._marks[0][0] > RATE_S:
+            self._marks.pop(0)
+
+    @property
+    def rate(self) -> float:
+        """Tasks that ended per second, lately."""
+        (then_s, before), now_s = self._marks[0], time.monotonic() if self._stopped_s is None else self._stopped_s
+        return (self.ended - before) / (now_s - then_s) if now_s > then_s else 0.0
+
+    def to_dict(self, running: int) -> dict[str, Any]:
+        """The figures, JSON-ready; `eta_s` is None while nothing can be said."""
+        left, rate = self.total - self.ended, self.rate
+        return {
+            "total": self.total,
+            "ended": self.ended,
+            "running": running,
+            **{status: self.by_status[status] for status in ENDED},
+            "cost_usd": format(self.cost_usd, "f"),
+            "unpriced": self.unpriced,
+            "estimated": self.estimated,
+            "usage": {name: self.usage[name] for name in COUNTED},
+            "errors": dict(self.kinds.most_common()),
+            "retries": self.retries,
+            "slow": self.slow,
+            "lost": self.lost,
+            "rate": round(rate, 3),
+            "eta_s": round(left / rate, 1) if rate > 0 else (0.0 if not left else None),
+            "active_s": round(self.active_s, 3),
+            "serial_s": round(self.serial_s, 3),
+            "cpu_s": round(time.process_time() - self._cpu_s, 3),
+            "peak_memory_mb": round(peak_memory_mb() + self.pool_memory_mb, 1),
+            "at_s": time.time(),
+        }
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has had, in MiB (Linux counts KiB, macOS bytes)."""
+    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,135 @@
+"""What a batch is made of: its tasks, however they are given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias
+
+from agent_runtime.errors import InputInvalid, close_matches
+from agent_runtime.pool.task import TaskPriority
+
+MAX_TASK_BYTES = 4 * 1024 * 1024
+"""Of one task as JSON: more is a file that the task should name."""
+MAX_ID = 200
+AnyTask: TypeAlias = "BatchTask | str | Mapping[str, Any]"
+
+
+def priority_of(value: Any) -> TaskPriority:
+    """A priority by its name (urgent, high, normal, low) or number; raises InputInvalid."""
+    try:
+        return TaskPriority[value.upper()] if isinstance(value, str) else TaskPriority(value)
+    except (KeyError, ValueError):
+        raise InputInvalid(f"no priority '{value}': urgent, high, normal, low", "priority") from None
+
+
+@dataclass(slots=True)
+class BatchTask:
+    """One call of an agent in a batch. Everything in it is JSON: it is kept in the journal before it is accepted.
+
+    Args:
+        input: as for `AgentExecutor.execute`: text, a list of messages as maps, or the agent's input map.
+        agent: a template's name or path; the batch's own agent when it is empty.
+        id: its name within the batch; by default its place, `t1`, `t2`, ...
+        inputs: the template's parameters.
+        priority: which goes first: urgent, high, normal, low.
+        timeout_s: of one attempt, in seconds; the batch's own by default.
+        metadata: labels that come back with the result, and reach traces and tools.
+
+    Raises InputInvalid for what cannot be a task.
+    """
+
+    input: Any
+    agent: str = ""
+    id: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    priority: TaskPriority = TaskPriority.NORMAL
+    timeout_s: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.priority = priority_of(self.priority)
+        if self.input is None or not isinstance(self.input, str | list | Mapping):
+            raise InputInvalid(f"a task's input is text, messages or a map, not {type(self.input).__name__}", "input")
+        if not isinstance(self.id, str) or len(self.id) > MAX_ID or not self.id.isprintable():
+            raise InputInvalid(f"a task's id is printable text of at most {MAX_ID} characters", "id")
+        if self.timeout_s is not None and not (_number(self.timeout_s) and 0 < self.timeout_s < float("inf")):
+            raise InputInvalid(f"a task's timeout is a positive number of seconds, not {self.timeout_s}", "timeout_s")
+        for name in ("inputs", "metadata"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputInvalid(f"a task's {name} are a map", name)
+        if not isinstance(self.agent, str):
+            raise InputInvalid("a task's agent is a template's name or path", "agent")
+
+    def to_json(self) -> str:
+        """The task as it is journaled; raises InputInvalid for values that JSON cannot say, or too many of them."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        content = {name: value for name, value in given.items() if value not in ("", {}, None)}
+        try:
+            text = json.dumps({**content, "priority": int(self.priority)}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputInvalid(f"a task is JSON: {error}", "input") from None
+        if len(text) > MAX_TASK_BYTES:
+            raise InputInvalid(f"a task has at most {MAX_TASK_BYTES} bytes, this one has {len(text)}", "input")
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> BatchTask:
+        """What `to_json` made."""
+        return cls(**json.loads(text))
+
+
+_FIELDS = tuple(each.name for each in fields(BatchTask))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def as_task(given: AnyTask, agent: str = "") -> BatchTask:
+    """A task of text, of a map with a task's fields, or itself; raises InputInvalid."""
+    if isinstance(given, BatchTask):
+        return given if given.agent or not agent else replace(given, agent=agent)
+    if isinstance(given, str):
+        return BatchTask(given, agent=agent)
+    if not isinstance(given, Mapping):
+        raise InputInvalid(f"a task is text, a map or a BatchTask, not {type(given).__name__}")
+    if unknown := [key for key in given if key not in _FIELDS]:
+        raise InputInvalid(f"unknown field of a task: {close_matches(str(unknown[0]), _FIELDS)}", str(unknown[0]))
+    if "input" not in given:
+        raise InputInvalid("a task has an 'input'", "input")
+    return BatchTask(**{"agent": agent, **given})
+
+
+def create_batch_tasks(
+    items: Iterable[AnyTask],
+    agent: str = "",
+    *,
+    priority: TaskPriority | str | int | None = None,
+    make: Callable[[Any], AnyTask] | None = None,
+) -> list[BatchTask]:
+    """Tasks of whatever is at hand: texts, maps with a task's fields, or other things that `make` turns into them.
+
+    `agent` and `priority` are for those that do not say their own. Raises InputInvalid, which says which item.
+    """
+    made = []
+    for place, item in enumerate(items, 1):
+        try:
+            task = as_task(item if make is None else make(item), agent)
+        except InputInvalid as error:
+            raise InputInvalid(f"item {place}: {error}") from None
+        said = isinstance(item, BatchTask) or (isinstance(item, Mapping) and "priority" in item)
+        made.append(task if priority is None or said else replace(task, priority=priority_of(priority)))
+    return made
+
+
+def prioritize_tasks(
+    tasks: Iterable[BatchTask], by: Callable[[BatchTask], TaskPriority | str | int] | None = None
+) -> list[BatchTask]:
+    """The tasks in the order of their priority, the highest first; of one priority as they were given.
+
+    `by` gives each its priority first: `lambda task: "urgent" if task.metadata.get("vip") else "normal"`.
+    """
+    ranked = [task if by is None else replace(task, priority=priority_of(by(task))) for task in tasks]
+    return sorted(ranked, key=lambda task: -task.priority)

@@ -1,0 +1,53 @@
+"""How a batch can be refused, or lost to another process."""
+
+from __future__ import annotations
+
+from agent_runtime.errors.base import AgentRuntimeError
+
+
+class BatchError(AgentRuntimeError):
+    """Something about a batch, and not about one of its tasks."""
+
+    code = "batch_error"
+
+
+class QueueFull(BatchError):
+    """The queue holds as many tasks as it may, and the producer would not wait; nothing was accepted."""
+
+    code = "queue_full"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(f"the queue holds {size} tasks already: wait until there is room, or give a larger queue.size")
+
+
+class ExecutionNotFound(BatchError):
+    """The journal knows no execution of this id."""
+
+    code = "execution_not_found"
+
+    def __init__(self, execution_id: str) -> None:
+        self.execution_id = execution_id
+        super().__init__(
+            f"no batch execution '{execution_id}' in this journal; `agent-runtime batch status` lists them"
+        )
+
+
+class ExecutionBusy(BatchError):
+    """Another process runs the execution now; `owner` says which."""
+
+    code = "execution_busy"
+
+    def __init__(self, execution_id: str, owner: str) -> None:
+        self.execution_id, self.owner = execution_id, owner
+        super().__init__(f"the execution '{execution_id}' is being run by {owner}")
+
+
+class ExecutionLost(BatchError):
+    """This process lost an execution to another one: its lease ended. What it had not written is the other's now."""
+
+    code = "execution_lost"
+
+    def __init__(self, execution_id: str) -> None:
+        self.execution_id = execution_id
+        super().__init__(f"the execution '{execution_id}' was taken over by another process")

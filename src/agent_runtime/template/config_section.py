@@ -1,0 +1,38 @@
+"""One part of an operator's YAML file, checked whole: `pool:`, `batch:`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.template.document import plain
+from agent_runtime.template.yaml_reader import read_yaml
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_section(model: type[M], content: Any, name: str) -> M:
+    """`content` as a `model`; raises ConfigurationError, which lists everything that is wrong, by its path."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for each in error.errors(include_input=False):
+            path = ".".join(str(step) for step in (name, *each["loc"]))
+            said = each["msg"].removeprefix("Value error, ")
+            if each["type"] == "extra_forbidden":
+                known = model.model_fields if len(each["loc"]) == 1 else ()
+                said = f"unknown key: {close_matches(str(each['loc'][-1]), known)}" if known else "unknown key"
+            problems.append(f"{path}: {said}")
+        raise ConfigurationError("\n".join(problems)) from None
+
+
+def read_section(model: type[M], path: str | Path, name: str) -> M:
+    """The map `name` of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
+    content = plain(read_yaml(Path(path).read_bytes(), str(path)))
+    if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+        raise ConfigurationError(f"{path}: there is no '{name}:' map in it")
+    return parse_section(model, content[name], name)
