@@ -23,39 +23,48 @@ MAX_MESSAGE = 2_000
 
 
 class Attempt:
-    """A task that is being run.
+    """A task that is being run, by the worker that makes it.
 
-    `outcome` is done when its job is, or when it was given up: a job that does not end by a cancel is left alone.
+    `asked`: it was told to stop; `given_up`: nobody waits for it any more.
     """
 
-    __slots__ = ("began_s", "context", "given_up", "job", "outcome", "overdue_s", "row", "seat", "slow", "task")
+    __slots__ = (
+        "_job",
+        "asked",
+        "began_s",
+        "context",
+        "ended_s",
+        "given_up",
+        "overdue_s",
+        "row",
+        "seat",
+        "slow",
+        "task",
+    )
 
-    def __init__(self, row: TaskRow, task: BatchTask, seat: Seat, context: AgentContext, task_id: str) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, row: TaskRow, task: BatchTask, seat: Seat, context: AgentContext) -> None:
         self.row, self.task, self.seat, self.context = row, task, seat, context
         self.began_s, self.overdue_s = time.monotonic(), float("inf")
-        self.slow = self.given_up = False
-        self.outcome: asyncio.Future[asyncio.Task[AgentResult]] = loop.create_future()
-        self.job: asyncio.Task[AgentResult] = loop.create_task(seat.backend.run(task, context, task_id))
-        self.job.add_done_callback(self._ended)
+        self.ended_s: float | None = None
+        self.slow = self.asked = self.given_up = False
+        self._job = asyncio.current_task()
 
-    def _ended(self, job: asyncio.Task[AgentResult]) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(job)
-        elif not job.cancelled():
-            job.exception()  # nobody waits for it any more
+    def stop(self) -> None:
+        """Cancel what it does."""
+        if self.ended_s is None and self._job is not None:
+            self.asked = True
+            self._job.cancel()
 
-    def give_up(self, error: BaseException) -> None:
-        """Wait for it no longer: `outcome` raises `error`."""
-        self.job.cancel()
-        if not self.outcome.done():
-            self.given_up = True
-            self.outcome.set_exception(error)
+    def end(self) -> None:
+        """It has ended; a cancel that it was asked for, and has seen or not, is not its worker's."""
+        self.ended_s = time.monotonic()
+        while self.asked and self._job is not None and self._job.cancelling():
+            self._job.uncancel()
 
     @property
     def duration_s(self) -> float:
-        """Seconds since it began."""
-        return time.monotonic() - self.began_s
+        """How long it took, or has taken until now, in seconds."""
+        return (time.monotonic() if self.ended_s is None else self.ended_s) - self.began_s
 
 
 def call_names(execution_id: str, row: TaskRow) -> tuple[str, str]:

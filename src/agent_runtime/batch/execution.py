@@ -14,13 +14,13 @@ from agent_runtime.batch.attempt import Attempt
 from agent_runtime.batch.error_handling import RetryBudget
 from agent_runtime.batch.feeder import Feeder
 from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
-from agent_runtime.batch.journal.writer import JournalWriter
+from agent_runtime.batch.journal.writer import JournalWriter, Outcome
 from agent_runtime.batch.keeper import Keeper
 from agent_runtime.batch.queue import TaskQueue
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.tally import Tally
-from agent_runtime.batch.task_run import Outcome, TaskRun
+from agent_runtime.batch.task_run import TaskRun
 from agent_runtime.errors import ExecutionLost
 from agent_runtime.event_bus import Event
 from agent_runtime.monitoring.ledger import MICRO, Account
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 LOG = logging.getLogger("agent_runtime.batch")
+STOP_S = 2.0
+"""What a task may take to end after its cancel, before it is left alone."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,9 @@ class ExecutionRun:
         self.shop, self.execution, self.settings = shop, execution, settings
         queue = settings.queue
         self.queue: TaskQueue[TaskRow] = TaskQueue(queue.size, queue.order, queue.aging, settings.limits)
-        self.writer = JournalWriter(shop.journal, execution.id, execution.token)
+        self.writer = JournalWriter(shop.journal, execution.id, execution.token, self._kept)
+        self.careful = 0
+        """So many starts are awaited: after a crash, so that a task that ends its process at once is counted."""
         self.tally = Tally(float(execution.progress.get("active_s", 0.0)))
         self.retries = RetryBudget(settings.retry.budget)
         self.running: dict[int, Attempt] = {}
@@ -70,8 +74,9 @@ class ExecutionRun:
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: list[asyncio.Task[None]] = []
         self._over = asyncio.Event()
-        self._news = asyncio.Event()
+        self._news, self._rest = asyncio.Event(), asyncio.Event()
         self._main: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._ending: tuple[ExecutionState, str] | None = None
         self.error: BaseException | None = None
 
@@ -80,6 +85,7 @@ class ExecutionRun:
     def start(self) -> None:
         """Begin to run it."""
         self._main = asyncio.create_task(self._run(), name=f"batch {self.execution.id}")
+        self._main.add_done_callback(lambda _: self.tell())
 
     @property
     def open(self) -> int:
@@ -89,7 +95,8 @@ class ExecutionRun:
     async def rested(self) -> None:
         """Wait until it is over, or paused."""
         while not self.ended and not self.resting:
-            await self._news.wait()
+            self._rest.clear()
+            await self._rest.wait()
         if self.ended and self.error is not None:
             raise self.error
 
@@ -112,6 +119,8 @@ class ExecutionRun:
         """Something has changed."""
         news, self._news = self._news, asyncio.Event()
         news.set()
+        if self.ended or self.queue.held:
+            self._rest.set()
 
     async def pause(self, why: str = "asked", state: ExecutionState = "paused") -> None:
         """Begin no new task; those that run go on."""
@@ -160,7 +169,8 @@ class ExecutionRun:
             return
         self.queue.forgo()  # it failed when it was accepted
         self.feeder.added([row])
-        self.tally.add(TaskResult.from_json(row.result or ""))
+        assert row.result is not None  # noqa: S101 - it has ended
+        self.tally.add(row.result)
         self.tell()
 
     def staff(self, limit: int | None = None) -> None:
@@ -178,6 +188,8 @@ class ExecutionRun:
 
     async def _run(self) -> None:
         try:
+            self._writing = asyncio.create_task(self.writer.run())
+            self._writing.add_done_callback(self._helper_ended)
             await self.feeder.load()
             self.tally.start_clock()
             await self._become("running", "")
@@ -211,46 +223,51 @@ class ExecutionRun:
             self.end("paused", type(error).__name__)
 
     async def _work(self) -> None:
-        """One worker: a task after another. What became of one is written together with the start of the next."""
-        kept: list[Outcome] = []
-        while True:
-            row = None if self.surplus else self.queue.take()
+        """One worker: a task after another. It does not wait until what became of one is written."""
+        while not self.surplus:
+            row = self.queue.take() or await self.queue.get()
             if row is None:
-                if kept:
-                    await self.record(kept)
-                    kept = []
-                    continue
-                if self.surplus:
-                    self.surplus -= 1
-                    return
-                if (row := await self.queue.get()) is None:
-                    return
-            seat = await self.shop.scheduler.acquire()
+                return
+            seat = self.shop.scheduler.take() or await self.shop.scheduler.acquire()
+            given_up = False
             try:
-                row.starts += 1
-                row.status = "running"
-                await self.record([*kept, Outcome(self.tasks.change(row))])
-                kept = [await self.tasks.run(row, seat)]
+                row.starts, row.status = row.starts + 1, "running"
+                self.writer.start(self.tasks.outcome(row))
+                if self.careful or self.writer.behind:
+                    self.careful = max(0, self.careful - 1)
+                    await self.writer.written()
+                outcome = await self.tasks.run(row, seat)
+                given_up = outcome is None
+                if outcome is not None:
+                    self.writer.put(outcome)
             finally:
-                self.shop.scheduler.leave(seat)
-                self.queue.done(row)
+                if not given_up:  # else its place has been given to another worker
+                    self.shop.scheduler.leave(seat)
+                    self.queue.done(row)
+            if given_up:
+                return
+        self.surplus -= 1
 
-    async def record(self, kept: Sequence[Outcome]) -> None:
-        """Write what became of tasks, and tell of it, or queue them again, when it is kept."""
-        await self.writer.write([each.change for each in kept])
-        news = False
-        for change, result, again in kept:
-            if again is not None:
-                self.feeder.later(again)
-            if result is not None:
-                news = True
-                self.feeder.known.discard(change.seq)
+    def give_up(self, attempt: Attempt) -> None:
+        """Have another worker take the place of one whose task does not end."""
+        self.writer.put(self.tasks.give_up(attempt))
+        self.shop.scheduler.leave(attempt.seat)
+        self.queue.done(attempt.row)
+        if not self._over.is_set():
+            self._helper(self._work(), self._workers)
+
+    def _kept(self, outcomes: Sequence[Outcome]) -> None:
+        """What became of tasks is kept: tell of it, or queue them again."""
+        for outcome in outcomes:
+            if outcome.again is not None:
+                self.feeder.later(outcome.again)
+            if (result := outcome.result) is not None:
+                self.feeder.known.discard(result.position)
                 self.tally.add(result)
                 self._tell_task(result)
-        if news:
-            self.feeder.look()
-            self.check_end()
-            self.tell()
+        self.feeder.look()
+        self.check_end()
+        self.tell()
 
     def check_end(self) -> None:
         """End, when every task has."""
@@ -281,21 +298,23 @@ class ExecutionRun:
         state = self._ending[0] if self._ending else "completed"
         grace_s = 0.0 if self.settings.fail_fast and state == "failed" else self.settings.grace
         self.queue.close()
-        for step, within_s in ((None, grace_s), ("cancel", 2.0), ("give up", 2.0)):
-            for attempt in list(self.running.values()):
-                if step == "cancel":
-                    attempt.job.cancel()
-                elif step == "give up":
-                    attempt.give_up(asyncio.CancelledError())
-            if self._workers:
-                await asyncio.wait(self._workers, timeout=within_s)
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=grace_s)
+        for attempt in list(self.running.values()):
+            attempt.stop()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=STOP_S)
+        for attempt in list(self.running.values()):
+            self.give_up(attempt)
         for task in [*self._helpers, *self._workers]:
             task.cancel()
-        await asyncio.gather(*self._helpers, *self._workers, return_exceptions=True)
+        await asyncio.wait([*self._helpers, *self._workers], timeout=STOP_S)
 
     async def _release(self) -> None:
         self.queue.close()
-        await self.writer.aclose()
+        if self._writing is not None:
+            self.writer.close()
+            await asyncio.wait([self._writing])
         self.tally.stop_clock()
         state, why = self._ending or ("paused", "error" if self.error is not None else "closed")
         if not self.open and self.execution.sealed and state == "paused":

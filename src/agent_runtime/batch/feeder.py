@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent_runtime.batch.forecast import forecast, pilot_places
 from agent_runtime.batch.journal.records import Kept, TaskRow
-from agent_runtime.batch.result import UNSUCCESSFUL, TaskResult
+from agent_runtime.batch.result import UNSUCCESSFUL
 from agent_runtime.batch.settings import PilotSettings
 
 if TYPE_CHECKING:
@@ -40,13 +40,16 @@ class Feeder:
         """Read how far the execution is; what was running when its last process ended has to be run again."""
         run, journal, name = self._run, self._run.shop.journal, self._run.execution.id
         async for kept in all_results(run):
-            run.tally.add(TaskResult.from_json(kept.result))
+            run.tally.add(kept.result)
         counts = await journal.counts(name)
         run.tally.total = run.retries.tasks = sum(counts.values())
         run.tally.retries = run.retries.used = int(run.execution.progress.get("retries", 0))
         while rows := await journal.rows(name, "running", PAGE):
-            outcomes = [await run.tasks.lost(row, run.settings.max_lost) for row in rows]
-            await run.record(outcomes)
+            for row in rows:
+                run.writer.put(await run.tasks.lost(row, run.settings.max_lost))
+            await run.writer.written()
+        if run.execution.state == "running":  # its last process did not end in order
+            run.careful = 2 * run.limit
         self._agents = await journal.agents(name)
         self._plan_pilot()
 
@@ -139,7 +142,7 @@ class Feeder:
     async def _tell_forecast(self) -> None:
         """What the whole will cost, told from the pilot; above the budget somebody is asked."""
         run, settings = self._run, self._run.settings
-        found = [TaskResult.from_json(kept.result) async for kept in all_results(run)]
+        found = [kept.result async for kept in all_results(run)]
         made = forecast(
             [each.cost for each in found],
             [each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0) for each in found],

@@ -106,7 +106,7 @@ class Intake:
 
 def _failed(seq: int, agent: str, error: InputInvalid) -> TaskRow:
     row = TaskRow(seq, f"t{seq}", agent, TaskPriority.NORMAL, '{"input": ""}', time.time(), status="failed")
-    row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)]).to_json()
+    row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)])
     return row
 
 
@@ -125,5 +125,6 @@ def read_source(source: dict[str, Any]) -> Iterator[Row]:
 
 def mapping_of(execution: Execution, factory: AgentFactory) -> InputMapping:
     """How its rows become tasks; the agent's inputs say which of them are numbers."""
-    properties = factory.get_template(execution.agent).inputs.get("properties", {}) if execution.agent else {}
+    named = execution.agent and "path" in execution.source  # only a file's rows are text that may mean a number
+    properties = factory.get_template(execution.agent).inputs.get("properties", {}) if named else {}
     return InputMapping(execution.source.get("mapping"), execution.agent, properties)

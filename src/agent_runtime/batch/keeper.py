@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent_runtime.batch.journal.records import Wanted
 from agent_runtime.batch.owner import BEAT_S, LEASE_S
-from agent_runtime.errors import CallTimeout, StoreError
+from agent_runtime.errors import StoreError
 
 if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
@@ -69,6 +69,6 @@ class Keeper:
                 data = {"execution_id": run.execution.id, "task_id": attempt.row.id, "running_s": round(took_s, 3)}
                 run.publish("batch.slow", data)
             if took_s >= attempt.overdue_s + run.settings.grace:  # it does not end by a cancel
-                attempt.give_up(CallTimeout("run", attempt.overdue_s - run.settings.grace))
+                run.give_up(attempt)
             elif took_s >= attempt.overdue_s:
-                attempt.job.cancel()
+                attempt.stop()

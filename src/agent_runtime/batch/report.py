@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.batch.result import COUNTED, TaskResult
+from agent_runtime.batch.result import COUNTED
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
@@ -103,7 +103,7 @@ async def make_report(journal: Journal, execution: Execution, figures: dict[str,
     cost, after = Decimal(0), 0
     while page := await journal.results(execution.id, after, PAGE):
         after = page[-1].number
-        for result in (TaskResult.from_json(kept.result) for kept in page):
+        for result in (kept.result for kept in page):
             durations.append(result.duration_s)
             usage.update({name: result.usage.get(name, 0) for name in COUNTED})
             errors.update([] if result.error is None else [result.error.kind])

@@ -103,6 +103,8 @@ class Spent:
 
     def add(self, usage: Any) -> None:
         """Add what one call used."""
+        if not usage.model_calls and not usage.tool_calls:
+            return
         for name in COUNTED:
             self.usage[name] += getattr(usage, name)
         self.estimated |= usage.estimated

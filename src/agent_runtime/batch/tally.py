@@ -19,7 +19,7 @@ class Tally:
     """Counts results as they are kept. `active_s` is how long it was run before, in other processes too."""
 
     def __init__(self, active_s: float = 0.0) -> None:
-        self.total = 0
+        self.total = self.ended = 0
         self.by_status: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
@@ -32,11 +32,6 @@ class Tally:
         self.pool_memory_mb = 0.0
 
     @property
-    def ended(self) -> int:
-        """How many tasks have ended for good."""
-        return sum(self.by_status[status] for status in ENDED)
-
-    @property
     def active_s(self) -> float:
         """How long the execution has been run, in seconds."""
         until_s = time.monotonic() if self._stopped_s is None else self._stopped_s
@@ -44,15 +39,16 @@ class Tally:
 
     def add(self, result: TaskResult) -> None:
         """Count a result."""
+        self.ended += 1
         self.by_status[result.status] += 1
         if result.error is not None:
             self.kinds[result.error.kind] += 1
-        for name in COUNTED:
-            self.usage[name] += result.usage.get(name, 0)
+        if result.usage.get("model_calls"):
+            self.usage.update(result.usage)
         self.estimated += result.estimated
         if result.cost_usd is None:
             self.unpriced += 1
-        else:
+        elif result.cost_usd != "0":
             self.cost_usd += Decimal(result.cost_usd)
         self.serial_s += result.duration_s
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.attempt import (
     Attempt,
@@ -20,8 +22,9 @@ from agent_runtime.batch.attempt import (
 )
 from agent_runtime.batch.error_handling import ErrorDecision, handle_execution_error
 from agent_runtime.batch.journal.records import Change, TaskRow
+from agent_runtime.batch.journal.writer import Outcome
 from agent_runtime.batch.result import TaskResult, TaskStatus
-from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, InstanceFailed
+from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, CallTimeout, InstanceFailed
 from agent_runtime.event_bus.dead_letters import DeadLetter, put_aside
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -31,15 +34,8 @@ if TYPE_CHECKING:
     from agent_runtime.batch.task import BatchTask
 
 
-class Outcome(NamedTuple):
-    """What is to be written of a task, and done when it is: its result told, or the task queued again."""
-
-    change: Change
-    result: TaskResult | None = None
-    again: TaskRow | None = None
-
-
 QUEUE = "batch"
+_STATUS: Mapping[str, TaskStatus] = {"fail": "failed", "skip": "skipped", "poison": "poisoned"}
 
 
 class TaskRun:
@@ -49,40 +45,74 @@ class TaskRun:
         self._run = run
 
     @staticmethod
-    def change(row: TaskRow, result: TaskResult | None = None) -> Change:
-        """How a task stands, for the journal."""
-        return Change(
+    def outcome(row: TaskRow, result: TaskResult | None = None, *, again: bool = False) -> Outcome:
+        """How a task stands, for the journal; `again` when it is to be queued once that is kept."""
+        change = Change(
             row.seq, row.id, row.status, row.attempts, row.tries, row.starts, row.not_before_s, row.history, row.spent,
-            None if result is None else result.to_json(),
+            result,
         )  # fmt: skip
+        return Outcome(change, row if again else None)
 
-    async def run(self, row: TaskRow, seat: Seat) -> Outcome:
-        """One attempt; returns what is to be written of it. Cancelling leaves the task as one that runs."""
+    async def run(self, row: TaskRow, seat: Seat) -> Outcome | Callable[[], Outcome] | None:
+        """One attempt; returns what is to be written of it, None when it was given up. Cancelling stops it."""
         run, task = self._run, row.to_task()
-        task_id, _ = call_names(run.execution.id, row)
-        attempt = Attempt(row, task, seat, await self._call(row, task), task_id)
+        task_id, key = call_names(run.execution.id, row)
+        call = self._call(row, task, task_id, key)
+        if run.settings.sessions:
+            await self._go_on(call, row)
+        attempt = Attempt(row, task, seat, call)
         limit_s = run.settings.task_timeout if task.timeout_s is None else task.timeout_s
         if limit_s is not None:
-            attempt.context.deadline = asyncio.get_running_loop().time() + limit_s
+            call.deadline = asyncio.get_running_loop().time() + limit_s
             attempt.overdue_s = limit_s + run.settings.grace
         run.running[row.seq] = attempt
         try:
-            job = await attempt.outcome
-            return await self._succeeded(attempt, job.result())
-        except asyncio.CancelledError:
-            if (this := asyncio.current_task()) is not None and this.cancelling():
+            # Awaited here and not in a task of its own: the next one begins without a turn of the loop between.
+            answer = await seat.backend.run(task, call, task_id)
+        except asyncio.CancelledError as error:
+            if not attempt.asked:
                 raise
-            return self._back(attempt)  # the execution is being stopped
+            return None if attempt.given_up else await self._stopped(attempt, error)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises is the task's
-            return await self._failed(attempt, error)
+            return None if attempt.given_up else await self._failed(attempt, error)
         finally:
-            del run.running[row.seq]
-            if run.queue.held:
-                run.tell()
+            self._left(attempt)
+        if attempt.given_up:
+            return None
+        if answer.interrupts and _exhausted(answer, run.account):
+            return await self._unaffordable(attempt)
+        return partial(self._succeeded, attempt, answer)
 
-    async def _call(self, row: TaskRow, task: BatchTask) -> AgentContext:
+    def _left(self, attempt: Attempt) -> None:
         run = self._run
-        task_id, key = call_names(run.execution.id, row)
+        attempt.end()
+        if run.running.get(attempt.row.seq) is attempt:
+            del run.running[attempt.row.seq]
+        if run.queue.held:
+            run.tell()
+
+    async def _stopped(self, attempt: Attempt, error: BaseException) -> Outcome:
+        """It was told to stop: by an execution that ends, or because it was overdue."""
+        if attempt.duration_s < attempt.overdue_s:
+            return self._back(attempt)
+        timeout = self._overdue(attempt)
+        timeout.__cause__ = error
+        return self._judged(attempt, timeout)
+
+    def _overdue(self, attempt: Attempt) -> CallTimeout:
+        return CallTimeout("run", attempt.overdue_s - self._run.settings.grace)
+
+    def give_up(self, attempt: Attempt) -> Outcome:
+        """Wait no longer for a job that does not end by its cancel."""
+        attempt.given_up = True
+        attempt.stop()
+        self._run.running.pop(attempt.row.seq, None)
+        if attempt.duration_s < attempt.overdue_s:
+            return self._back(attempt)
+        return self._judged(attempt, self._overdue(attempt))
+
+    def _call(self, row: TaskRow, task: BatchTask, task_id: str, key: str) -> AgentContext:
+        run = self._run
         labels = {"batch_id": run.execution.id, "task_id": row.id, "idempotency_key": task_id}
         call = AgentContext(
             task.input,
@@ -93,78 +123,76 @@ class TaskRun:
         )
         if run.account is not None:
             call.accounts = (run.account,)
-        if run.settings.sessions:
-            call.session_id = f"{run.execution.id}-{row.seq}"
-            if row.starts > 1 or row.attempts:
-                call.input = await self._begun(call.session_id, task.input)
         return call
 
-    async def _begun(self, session_id: str, given: Any) -> Any:
-        """None, to go on from the last step, when an attempt before has left one; else the input itself."""
+    async def _go_on(self, call: AgentContext, row: TaskRow) -> None:
+        """Give the call its session; when an attempt before has left steps in it, go on behind the last of them."""
+        call.session_id = f"{self._run.execution.id}-{row.seq}"
         manager, principal = self._run.shop.factory.session_manager, self._run.shop.principal
+        if manager is None or (row.starts <= 1 and not row.tries):
+            return
         try:
-            found = None if manager is None else await manager.get_checkpoint(session_id, principal=principal)
+            found = await manager.get_checkpoint(call.session_id, principal=principal)
         except AgentRuntimeError:
-            return given
-        return given if found is None or not found.messages else None
+            return
+        if found is not None and found.messages:
+            call.input = None
 
     # -- what became of it ---------------------------------------------------------------------------------
 
-    async def _succeeded(self, attempt: Attempt, answer: AgentResult) -> Outcome:
+    def _succeeded(self, attempt: Attempt, answer: AgentResult) -> Outcome:
         row, spent = attempt.row, spent_so_far(attempt.row)
         spent.add(answer.usage)
-        if _exhausted(answer, self._run.account):
-            return await self._unaffordable(attempt)
         result = result_of(attempt, answer, spent, history_of(row))
         row.status, row.spent = result.status, ""
-        return Outcome(self.change(row, result), result)
+        return self.outcome(row, result)
 
     async def _failed(self, attempt: Attempt, error: Exception) -> Outcome:
-        run, row = self._run, attempt.row
-        account = run.account
+        account = self._run.account
         if isinstance(error, BudgetExceeded) and account is not None and error.account == account.key:
             return await self._unaffordable(attempt)
-        if isinstance(error, InstanceFailed):
-            run.tally.lost += 1
+        return self._judged(attempt, error)
+
+    def _judged(self, attempt: Attempt, error: Exception) -> Outcome:
+        run, row = self._run, attempt.row
+        run.tally.lost += isinstance(error, InstanceFailed)
         decision = handle_execution_error(error, row.attempts + 1, run.settings, run.retries)
         spent = spent_so_far(row)
         spent.add(usage_of(attempt, error))
         row.spent = plain_spent(spent)
         if decision.action == "postpone":
-            return self._again(attempt, decision)
+            return self._again(row, decision)
         history = [*history_of(row), failure_of(error, row.attempts + 1, attempt.seat.backend.name)]
         row.attempts += 1
         row.history = plain_history(history)
         if decision.action == "retry":
             run.tally.retries += 1
             self._tell_retry(row, history[-1].code)
-            return self._again(attempt, decision)
-        last = run.settings.fallback_strategy == "retry" and row.attempts <= run.settings.retry.attempts
-        if last and decision.action == "fail" and not run.settings.fail_fast:
-            row.attempts = max(row.attempts, run.settings.retry.attempts)
-            return self._again(attempt, decision)
-        status: TaskStatus = {"skip": "skipped", "poison": "poisoned"}.get(decision.action, "failed")  # type: ignore[assignment]
-        row.status = status
-        result = failed_result(row, status, spent, history, attempt)
+            return self._again(row, decision)
+        most = run.settings.retry.attempts
+        if run.settings.fallback_strategy == "retry" and row.attempts <= most and decision.action == "fail":
+            row.attempts = most
+            return self._again(row, decision)
+        row.status = _STATUS[decision.action]
+        result = failed_result(row, row.status, spent, history, attempt)
         self._consequences(result)
-        return Outcome(self.change(row, result), result)
+        return self.outcome(row, result)
 
     def _tell_retry(self, row: TaskRow, code: str) -> None:
         data = {"execution_id": self._run.execution.id, "task_id": row.id, "attempt": row.attempts, "error": code}
         self._run.publish("batch.retry", data)
 
-    def _again(self, attempt: Attempt, decision: ErrorDecision) -> Outcome:
-        row = attempt.row
+    def _again(self, row: TaskRow, decision: ErrorDecision) -> Outcome:
         row.status, row.starts, row.tries = "pending", 0, row.tries + 1
         row.not_before_s = time.time() + decision.wait_s
-        return Outcome(self.change(row), again=row)
+        return self.outcome(row, again=True)
 
     def _back(self, attempt: Attempt) -> Outcome:
         """As if it had not been begun; what it has cost is not forgotten."""
         row, spent = attempt.row, spent_so_far(attempt.row)
         spent.add(attempt.context.usage)
         row.status, row.starts, row.tries, row.spent = "pending", 0, row.tries + 1, plain_spent(spent)
-        return Outcome(self.change(row), again=row)
+        return self.outcome(row, again=True)
 
     async def _unaffordable(self, attempt: Attempt) -> Outcome:
         back = self._back(attempt)
@@ -187,7 +215,7 @@ class TaskRun:
         history = [*history_of(row), failure_of(error, row.attempts + 1)]
         row.history, row.status = plain_history(history), "pending"
         if row.starts < most:
-            return Outcome(self.change(row))
+            return self.outcome(row)
         row.status, row.attempts = "poisoned", row.attempts + 1
         letter = DeadLetter.of(
             QUEUE, {"execution_id": run.execution.id, "task": row.to_task().to_json()}, error, row.starts
@@ -196,12 +224,12 @@ class TaskRun:
         data = {"letter_id": letter.id, "queue": QUEUE, "attempts": letter.attempts, "error": letter.error}
         run.publish("dead_letter.added", data)
         result = failed_result(row, "poisoned", spent_so_far(row), history)
-        return Outcome(self.change(row, result), result)
+        return self.outcome(row, result)
 
 
 def _exhausted(answer: AgentResult, account: Any) -> bool:
     """Whether a call with a session was paused because the batch's budget is gone."""
-    if answer.status != "interrupted" or account is None:
+    if account is None:
         return False
     values = [getattr(each, "value", each) for each in answer.interrupts]
     return any(isinstance(v, dict) and v.get("account") == account.key for v in values)

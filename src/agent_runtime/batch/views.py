@@ -63,7 +63,7 @@ class ExecutionViews:
         found: list[TaskResult] = []
         after = 0
         while page := await self.journal.results(execution_id, after, PAGE, by=by):
-            found += [TaskResult.from_json(kept.result) for kept in page]
+            found += [kept.result for kept in page]
             after = page[-1].seq if ordered else page[-1].number
         return found
 
@@ -89,7 +89,7 @@ class ExecutionViews:
                 if after > 0:
                     after -= 1
                 else:
-                    yield TaskResult.from_json(kept.result)
+                    yield kept.result
             if page:
                 continue
             if rests:

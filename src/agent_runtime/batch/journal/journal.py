@@ -18,8 +18,8 @@ class Journal(ABC):
     take an id of none raise ExecutionNotFound; all raise StoreError. Writes that failed may be repeated as they were.
     """
 
-    instant = False
-    """Whether operations wait for nothing."""
+    volatile = False
+    """Whether it is gone with the process: then nothing need be written that only the next one would read."""
 
     @abstractmethod
     async def acall(self, operation: str, *args: Any) -> Any:

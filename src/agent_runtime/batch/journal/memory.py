@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
-from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow
+from agent_runtime.batch.journal.records import Change, Execution, Kept, TaskRow
+from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 
 
@@ -24,7 +25,7 @@ class _Kept:
         self.results: dict[int, Kept] = {}
         self.number = 0
 
-    def keep(self, seq: int, result: str) -> None:
+    def keep(self, seq: int, result: TaskResult) -> None:
         self.number += 1
         self.results.pop(seq, None)
         self.results[seq] = Kept(self.number, seq, result)
@@ -33,7 +34,7 @@ class _Kept:
 class MemoryJournal(Journal):
     """In this process; nothing survives it. Everything stays until it is deleted."""
 
-    instant = True
+    volatile = True
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
@@ -109,8 +110,7 @@ class MemoryJournal(Journal):
         kept = self._owned(execution_id, token)
         for change in changes:
             row = kept.rows[change.seq]
-            for name in MOVING:
-                setattr(row, name, getattr(change, name))
+            row.status, row.attempts, row.tries, row.starts, row.not_before_s, row.history, row.spent = change[2:9]
             if change.status == "pending":
                 kept.pending[change.seq] = row
             else:
@@ -122,11 +122,11 @@ class MemoryJournal(Journal):
         kept = self._of(execution_id)
         among = kept.pending.values() if status == "pending" else kept.rows.values()
         found = [row for row in among if row.status == status and agent in (None, row.agent)]
-        return [dataclasses.replace(row) for row in sorted(found, key=lambda row: (row.rank, row.seq))[:limit]]
+        return sorted(found, key=lambda row: (row.rank, row.seq))[:limit]
 
     def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         rows = self._of(execution_id).rows
-        return [dataclasses.replace(rows[seq]) for seq in sorted(seqs) if seq in rows]
+        return [rows[seq] for seq in sorted(seqs) if seq in rows]
 
     def _counts(self, execution_id: str) -> dict[str, int]:
         return dict(Counter(row.status for row in self._of(execution_id).rows.values()))

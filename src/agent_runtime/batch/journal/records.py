@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from agent_runtime.batch.result import TaskStatus
+from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.batch.task import BatchTask
 from agent_runtime.pool.task import TaskPriority
 
@@ -70,7 +70,8 @@ class TaskRow:
 
     `seq` is its place, from 1. `attempts` have failed; `tries` have ended in any way; `starts` of the present one were
     given to a worker: more than one when workers were lost. `rank` orders those that wait. `history` and `spent` are
-    JSON of past attempts, `result` that of a task that had ended when it was accepted: it cannot be run.
+    JSON of past attempts, `result` that of a task that had ended when it was accepted: it cannot be run. `given` is the
+    task, where it is at hand.
     """
 
     seq: int
@@ -87,7 +88,8 @@ class TaskRow:
     not_before_s: float = 0.0
     history: str = ""
     spent: str = ""
-    result: str | None = None
+    result: TaskResult | None = None
+    given: BatchTask | None = None
 
     @classmethod
     def of(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
@@ -95,15 +97,17 @@ class TaskRow:
         now = time.time()
         # Rising in time by one level each `aging_s` is the same as having come so much earlier.
         rank = now - task.priority * aging_s if order == "fifo" else -(task.priority * 1e10) - now
-        return cls(seq, task.id or f"t{seq}", task.agent, task.priority, task.to_json(), now, rank)
+        return cls(
+            seq, task.id or f"t{seq}", task.agent, task.priority, task.to_json(), now, rank, given=task
+        )  # fmt: skip
 
     def to_task(self) -> BatchTask:
         """The task itself."""
-        return BatchTask.from_json(self.task)
+        return BatchTask.from_json(self.task) if self.given is None else self.given
 
 
 class Change(NamedTuple):
-    """How a task stands from now on; `result` is its result as JSON when it has ended."""
+    """How a task stands from now on; `result` is its result when it has ended."""
 
     seq: int
     id: str
@@ -114,7 +118,7 @@ class Change(NamedTuple):
     not_before_s: float = 0.0
     history: str = ""
     spent: str = ""
-    result: str | None = None
+    result: TaskResult | None = None
 
 
 MOVING = ("status", "attempts", "tries", "starts", "not_before_s", "history", "spent")
@@ -126,4 +130,4 @@ class Kept(NamedTuple):
 
     number: int
     seq: int
-    result: str
+    result: TaskResult

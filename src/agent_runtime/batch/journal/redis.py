@@ -8,6 +8,7 @@ from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow, document
+from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.stores import RedisConnection
@@ -174,7 +175,7 @@ class RedisJournal(RedisConnection, Journal):
         for row in rows:
             fixed = json.dumps({name: getattr(row, name) for name in _FIXED})
             moving = json.dumps({name: getattr(row, name) for name in MOVING})
-            args += [row.seq, row.id, row.agent, repr(row.rank), fixed, moving, row.status, row.result or ""]
+            args += [row.seq, row.id, row.agent, repr(row.rank), fixed, moving, row.status, _text(row.result)]
         parts = ("", "ids", "rows", "states", "agents", "counts", "places", "results", "numbers", "order")
         found = yield _ADD, [self._key(execution_id, part) for part in parts], args
         return [int(each) for each in found]
@@ -187,7 +188,7 @@ class RedisJournal(RedisConnection, Journal):
         args: list[Any] = [token]
         for change in changes:
             state = json.dumps({name: getattr(change, name) for name in MOVING})
-            args += [change.seq, change.status, state, change.result or ""]
+            args += [change.seq, change.status, state, _text(change.result)]
         _kept((yield _WRITE, self._moving_keys(execution_id), args), execution_id)
 
     def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> Any:
@@ -229,7 +230,11 @@ class RedisJournal(RedisConnection, Journal):
             return []
         found = yield "hmget", self._key(execution_id, "results"), *seqs
         pairs = [(int(seq), text.decode().partition(" ")) for seq, text in zip(seqs, found, strict=True) if text]
-        return [Kept(int(number), seq, result) for seq, (number, _, result) in pairs]
+        return [Kept(int(number), seq, TaskResult.from_json(result)) for seq, (number, _, result) in pairs]
+
+
+def _text(result: TaskResult | None) -> str:
+    return "" if result is None else result.to_json()
 
 
 def _kept(said: bytes, execution_id: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow, document
+from agent_runtime.batch.result import TaskResult
+from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.stores import SqliteFile
@@ -100,7 +102,7 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
                 if not self._db.execute(statement, (*values, *rest)).rowcount:
                     known.append(row.seq)
                 elif row.result is not None:
-                    self._db.execute(_RESULT, (execution_id, row.seq, row.result))
+                    self._db.execute(_RESULT, (execution_id, row.seq, row.result.to_json()))
         return known
 
     def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
@@ -109,7 +111,7 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
             "WHERE execution=? AND seq=?"
         )
         rows = [(*change[2:9], execution_id, change.seq) for change in changes]
-        ended = [(execution_id, c.seq, c.result) for c in changes if c.result is not None]
+        ended = [(execution_id, c.seq, c.result.to_json()) for c in changes if c.result is not None]
         with self._transaction():
             self._check_owner(execution_id, token)
             self._db.executemany(update, rows)
@@ -154,7 +156,8 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
 
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:
         query = f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? ORDER BY {by} LIMIT ?"  # noqa: S608
-        return [Kept(*each) for each in self._db.execute(query, (execution_id, after, limit))]
+        found = self._db.execute(query, (execution_id, after, limit))
+        return [Kept(number, seq, TaskResult.from_json(text)) for number, seq, text in found]
 
 
 def _execution(found: tuple[Any, ...]) -> Execution:
@@ -165,5 +168,5 @@ def _execution(found: tuple[Any, ...]) -> Execution:
 
 def _row(found: tuple[Any, ...]) -> TaskRow:
     row = TaskRow(*found)
-    row.priority = TaskPriority(row.priority)
+    row.priority, row.given = TaskPriority(row.priority), BatchTask.from_json(row.task)
     return row

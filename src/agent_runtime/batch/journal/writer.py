@@ -1,58 +1,86 @@
-"""Gathers what the workers of an execution write: one trip to the journal for all who wait for one."""
+"""Gathers what becomes of an execution's tasks: one trip to the journal for all that has happened meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 from agent_runtime.batch.journal.journal import Journal
-from agent_runtime.batch.journal.records import Change
+from agent_runtime.batch.journal.records import Change, TaskRow
 from agent_runtime.errors import StoreError
 
 RETRIES_S = (0.05, 0.2, 1.0, 3.0)
 """How long to wait before writing again what a store did not take."""
+BEHIND = 256
+"""So many outcomes may wait to be written; then workers wait too."""
+
+
+class Outcome:
+    """What is to be written of a task, and done when it is: its result told, or the task queued again."""
+
+    __slots__ = ("again", "change", "result")
+
+    def __init__(self, change: Change, again: TaskRow | None = None) -> None:
+        self.change, self.result, self.again = change, change.result, again
+
+    @property
+    def news(self) -> bool:
+        """Whether it is more than that the task runs."""
+        return self.result is not None or self.again is not None
 
 
 class JournalWriter:
-    """Writes changes in the order in which they are given; whoever gave some waits until they are kept.
+    """Writes outcomes in the order in which they are put, and tells `on_kept` of them when they are kept.
 
-    A store that fails is asked again for a few seconds; then `write` raises its StoreError.
+    A store that fails is asked again for a few seconds; then `run` raises its StoreError, and what was not written is
+    lost here: the journal says that those tasks run.
     """
 
-    def __init__(self, journal: Journal, execution_id: str, token: int) -> None:
-        self._journal, self._execution_id, self._token = journal, execution_id, token
-        self._changes: list[Change] = []
-        self._kept: asyncio.Future[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
+    def __init__(
+        self, journal: Journal, execution_id: str, token: int, on_kept: Callable[[Sequence[Outcome]], None]
+    ) -> None:
+        self._journal, self._execution_id, self._token, self._on_kept = journal, execution_id, token, on_kept
+        self._waiting: list[Outcome | Callable[[], Outcome]] = []
+        self._came, self._idle = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._closing = False
 
-    async def write(self, changes: Sequence[Change]) -> None:
-        """Keep changes. A cancelled caller's are kept all the same. Raises ExecutionLost, StoreError."""
-        if self._journal.instant:
-            await self._journal.write(self._execution_id, self._token, changes)
-            return
-        self._changes += changes
-        if self._kept is None:
-            self._kept = asyncio.get_running_loop().create_future()
-        kept = self._kept
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await asyncio.shield(kept)
+    def put(self, outcome: Outcome | Callable[[], Outcome]) -> None:
+        """Write it soon. What makes an outcome is called then: a worker's next task need not wait for it."""
+        self._waiting.append(outcome)
+        self._idle.clear()
+        self._came.set()
 
-    async def _write(self) -> None:
-        while self._kept is not None:
-            changes, kept = self._changes, self._kept
-            self._changes, self._kept = [], None
-            try:
-                await self._written(changes)
-            except Exception as error:  # noqa: BLE001 - carried to all who wait
-                kept.set_exception(error)
-                kept.exception()  # a cancelled caller does not fetch it
-            else:
-                kept.set_result(None)
-        self._writing = None
+    def start(self, outcome: Outcome) -> None:
+        """Write that a task runs; not where it would be forgotten with the process anyway."""
+        if not self._journal.volatile:
+            self.put(outcome)
 
-    async def _written(self, changes: Sequence[Change]) -> None:
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits to be written that no more should be begun."""
+        return len(self._waiting) >= BEHIND
+
+    async def written(self) -> None:
+        """Wait until everything that was put is kept. Never returns when the store has failed for good."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until `close`; raises ExecutionLost, StoreError."""
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            while self._waiting:
+                given, self._waiting = self._waiting, []
+                outcomes = [each if isinstance(each, Outcome) else each() for each in given]
+                await self._write([each.change for each in outcomes])
+                if news := [each for each in outcomes if each.news]:
+                    self._on_kept(news)
+            self._idle.set()
+            if self._closing:
+                return
+
+    async def _write(self, changes: Sequence[Change]) -> None:
         for wait_s in RETRIES_S:
             try:
                 await self._journal.write(self._execution_id, self._token, changes)
@@ -62,8 +90,7 @@ class JournalWriter:
                 return
         await self._journal.write(self._execution_id, self._token, changes)
 
-    async def aclose(self) -> None:
-        """Wait until everything is kept, or has failed."""
-        if self._writing is not None:
-            with suppress(Exception):
-                await self._writing
+    def close(self) -> None:
+        """End `run` when everything is written."""
+        self._closing = True
+        self._came.set()
