@@ -89,6 +89,7 @@ class Settings:
     ledger: str | None = _setting(_address)
     keys: str | None = _setting(_address)
     events: str | None = _setting(_address)
+    batches: str | None = _setting(_address)
     key_pepper: str | None = _setting(_secret)
     key_pepper_file: str | None = _setting(_secret_file)
     limits: str | None = _setting(_address)

@@ -262,6 +262,16 @@ class ParallelAgentExecutor(ExecutionViews):
         else:
             await self.journal.want(execution_id, "pause")
 
+    async def suspend_execution(self, execution_id: str) -> None:
+        """Stop running an execution here, when its running tasks have ended or after their grace; anybody may resume it.
+
+        Raises InputInvalid when it is not run here.
+        """
+        run = self._running(execution_id)
+        if run is None:
+            raise InputInvalid(f"the execution '{execution_id}' is not run here")
+        await run.close()
+
     async def cancel_execution(self, execution_id: str, *, within_s: float = 60.0) -> dict[str, Any]:
         """Begin no new task at once, let running ones end within their grace, stop the others; returns the status.
 

@@ -15,6 +15,7 @@ ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "skipped", "poisoned", "
 """A task has one of these for good: `skipped` failed and was left out, `poisoned` ended its workers, `interrupted`
 waits for a person."""
 UNSUCCESSFUL: tuple[TaskStatus, ...] = ("failed", "skipped", "poisoned")
+_ENCODED = json.JSONEncoder(ensure_ascii=True, default=plain).encode
 COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens", "model_calls", "tool_calls")
 
 
@@ -78,7 +79,7 @@ class TaskResult:
         if self.error is not None:
             shown["error"] = _shown(self.error)
         shown["history"] = [_shown(each) for each in self.history]
-        return json.dumps(shown, ensure_ascii=True, default=plain)
+        return _ENCODED(shown)
 
     @classmethod
     def from_json(cls, text: str) -> TaskResult:

@@ -68,19 +68,20 @@ class ExecutionViews:
         return found
 
     async def stream_results(
-        self, execution_id: str, *, ordered: bool = False, after: int = 0
+        self, execution_id: str, *, ordered: bool = False, after: int = 0, follow: bool = True
     ) -> AsyncIterator[TaskResult]:
         """The results, each when it is kept; in the order of the tasks if `ordered` (a slow one holds up the others).
 
-        Ends when the execution is over, or paused with nothing running. `after` leaves out the first ones. Left early
-        it disturbs nothing: results are in the journal. Raises ExecutionNotFound.
+        Ends when the execution is over, or paused with nothing running; with `follow=False` behind the last that there
+        is. `after` leaves out the first ones. Left early it disturbs nothing: results are in the journal. Raises
+        ExecutionNotFound.
         """
         by: Literal["seq", "number"] = "seq" if ordered else "number"
         place = 0
         while True:
             run = self._runs.get(execution_id)
             news = None if run is None else run.news_to_come
-            rests = _rests(await self.get_execution_status(execution_id)) and (run is None or run.ended or run.resting)
+            rests = not follow or await self._rests(execution_id, run)
             page = await self.journal.results(execution_id, place, PAGE, by=by)
             if ordered and not rests:  # up to the first that is not there yet
                 page = [kept for n, kept in enumerate(page, place + 1) if kept.seq == n]
@@ -98,6 +99,12 @@ class ExecutionViews:
                 await asyncio.sleep(POLL_S)
             else:
                 await news.wait()
+
+    async def _rests(self, execution_id: str, run: ExecutionRun | None) -> bool:
+        """Whether nothing happens any more unless somebody asks for it."""
+        if run is not None and not run.ended:
+            return run.resting
+        return (await self.get_execution_status(execution_id))["state"] not in ("running", "pending")
 
     async def get_performance_metrics(self, execution_id: str | None = None) -> dict[str, Any]:
         """Figures of an execution (see BatchReport), or of this executor: what runs, waits and is done here."""
@@ -157,8 +164,3 @@ def shown(execution: Execution, figures: Mapping[str, Any], queued: Mapping[str,
         **figures,
         **({} if queued is None else {"queued": dict(queued)}),
     }
-
-
-def _rests(status: Mapping[str, Any]) -> bool:
-    """Whether nothing happens any more unless somebody asks for it."""
-    return status["state"] not in ("running", "pending")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from agent_runtime.cli.batch import batch
 from agent_runtime.cli.chat import chat
 from agent_runtime.cli.cost import cost
 from agent_runtime.cli.dead_letters import dead
@@ -27,6 +28,8 @@ from agent_runtime.errors import (
     BudgetUnavailable,
     CallTimeout,
     ConfigurationError,
+    ExecutionBusy,
+    ExecutionNotFound,
     Forbidden,
     InputInvalid,
     KeyNotFound,
@@ -50,11 +53,11 @@ def exit_code(error: BaseException) -> int:
     table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
         (InputInvalid, 2),
         (ConfigurationError, 3),
-        ((SessionNotFound, SessionGone, KeyNotFound, NotRecorded), 4),
+        ((SessionNotFound, SessionGone, KeyNotFound, NotRecorded, ExecutionNotFound), 4),
         (FileNotFoundError, 4),
         (CallTimeout, 5),
         ((LimitExceeded, BudgetExceeded, BudgetUnavailable, PriceUnknown, RateLimited), 6),
-        ((Unauthenticated, Forbidden), 6),
+        ((Unauthenticated, Forbidden, ExecutionBusy), 6),
         (KeyboardInterrupt, 130),
     )
     return next((code for kind, code in table if isinstance(error, kind)), 1)
@@ -88,7 +91,22 @@ def completion(shell: str) -> None:
 
 
 events.add_command(dead)
-for command in (run, chat, pool, sessions, events, triggers, keys, cost, doctor, validate, templates, schema, init):
+for command in (
+    run,
+    chat,
+    batch,
+    pool,
+    sessions,
+    events,
+    triggers,
+    keys,
+    cost,
+    doctor,
+    validate,
+    templates,
+    schema,
+    init,
+):
     cli.add_command(command)
 
 

@@ -96,7 +96,7 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
         overrides["runtime"] = {"timeout": {"run": seconds(options.timeout, "--timeout")}}
     template = factory.get_template(options.agent)
     if not options.quiet:
-        _note_model(options.model or (template.spec.model.id if template.spec.model else ""))
+        note_model(options.model or (template.spec.model.id if template.spec.model else ""))
     inputs = _values(template.inputs.get("properties", {}), options.inputs)
     executor = factory.create_from_template(options.agent, inputs, **overrides)
     return _as_operator(executor) if template.spec.runtime.auth.require else executor
@@ -151,7 +151,8 @@ def _values(properties: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any
     return values
 
 
-def _note_model(model_id: str) -> None:
+def note_model(model_id: str) -> None:
+    """Say on stderr which model `auto` stands for, where that may surprise."""
     from agent_runtime.models.resolve import auto_model
 
     if model_id != "auto":

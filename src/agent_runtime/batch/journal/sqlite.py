@@ -14,7 +14,12 @@ from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.stores import SqliteFile
 
-_ROW = "seq, id, agent, priority, task, accepted_s, rank, status, attempts, tries, starts, not_before_s, history, spent"
+_TASK = "seq, id, agent, priority, task, accepted_s, rank"
+_STATE = ", ".join(MOVING)
+_JOINED = (
+    f"SELECT {', '.join(f'tasks.{name}' for name in _TASK.split(', '))}, "  # noqa: S608 - constants, here and below
+    f"{', '.join(f'states.{name}' for name in MOVING)} FROM states JOIN tasks USING (execution, seq)"
+)
 _RESULT = "INSERT OR REPLACE INTO results (execution, seq, result) VALUES (?,?,?)"
 _EXECUTION = "id, document, owner, token, lease_until_s, wanted, progress"
 
@@ -30,15 +35,17 @@ CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, document TEXT NOT NU
     token INTEGER NOT NULL, lease_until_s REAL NOT NULL, wanted TEXT NOT NULL, progress TEXT NOT NULL,
     created_s REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS tasks (execution TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, agent TEXT NOT NULL,
-    priority INTEGER NOT NULL, task TEXT NOT NULL, accepted_s REAL NOT NULL, rank REAL NOT NULL, status TEXT NOT NULL,
-    attempts INTEGER NOT NULL, tries INTEGER NOT NULL, starts INTEGER NOT NULL, not_before_s REAL NOT NULL,
-    history TEXT NOT NULL, spent TEXT NOT NULL, PRIMARY KEY (execution, seq)) WITHOUT ROWID;
+    priority INTEGER NOT NULL, task TEXT NOT NULL, accepted_s REAL NOT NULL, rank REAL NOT NULL,
+    PRIMARY KEY (execution, seq)) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS tasks_id ON tasks (execution, id);
-CREATE INDEX IF NOT EXISTS tasks_rank ON tasks (execution, status, agent, rank, seq);
+CREATE TABLE IF NOT EXISTS states (execution TEXT NOT NULL, seq INTEGER NOT NULL, agent TEXT NOT NULL,
+    rank REAL NOT NULL, status TEXT NOT NULL, attempts INTEGER NOT NULL, tries INTEGER NOT NULL,
+    starts INTEGER NOT NULL, not_before_s REAL NOT NULL, history TEXT NOT NULL, spent TEXT NOT NULL,
+    PRIMARY KEY (execution, seq)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS states_rank ON states (execution, agent, rank, seq) WHERE status = 'pending';
 CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY AUTOINCREMENT, execution TEXT NOT NULL,
     seq INTEGER NOT NULL, result TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
-CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
 """
 
     def __init__(self, path: Any, **settings: Any) -> None:
@@ -49,7 +56,7 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
         return self._db.execute("INSERT OR IGNORE INTO executions VALUES (?,?,?,?,?,?,?,?)", values).rowcount == 1
 
     def _get(self, execution_id: str) -> Execution:
-        query = f"SELECT {_EXECUTION} FROM executions WHERE id=?"  # noqa: S608 - constants, here and below
+        query = f"SELECT {_EXECUTION} FROM executions WHERE id=?"  # noqa: S608
         if (found := self._db.execute(query, (execution_id,)).fetchone()) is None:
             raise ExecutionNotFound(execution_id)
         return _execution(found)
@@ -60,7 +67,7 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
 
     def _delete(self, execution_id: str) -> None:
         with self._transaction():
-            for table in ("tasks", "results"):
+            for table in ("tasks", "states", "results"):
                 self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))  # noqa: S608
             self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
 
@@ -94,20 +101,23 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         known = []
-        statement = f"INSERT OR IGNORE INTO tasks (execution, {_ROW}) VALUES (?{',?' * 14})"  # noqa: S608
+        task = f"INSERT OR IGNORE INTO tasks (execution, {_TASK}) VALUES (?{',?' * 7})"  # noqa: S608
+        state = f"INSERT INTO states (execution, seq, agent, rank, {_STATE}) VALUES (?{',?' * 10})"  # noqa: S608
         with self._transaction():
             for row in rows:
-                values = (execution_id, row.seq, row.id, row.agent, int(row.priority), row.task, row.accepted_s)
-                rest = (row.rank, *(getattr(row, name) for name in MOVING))
-                if not self._db.execute(statement, (*values, *rest)).rowcount:
+                values = (row.seq, row.id, row.agent, int(row.priority), row.task, row.accepted_s, row.rank)
+                if not self._db.execute(task, (execution_id, *values)).rowcount:
                     known.append(row.seq)
-                elif row.result is not None:
+                    continue
+                moving = (getattr(row, name) for name in MOVING)
+                self._db.execute(state, (execution_id, row.seq, row.agent, row.rank, *moving))
+                if row.result is not None:
                     self._db.execute(_RESULT, (execution_id, row.seq, row.result.to_json()))
         return known
 
     def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
         update = (
-            f"UPDATE tasks SET {', '.join(f'{name}=?' for name in MOVING)} "  # noqa: S608
+            f"UPDATE states SET {', '.join(f'{name}=?' for name in MOVING)} "  # noqa: S608
             "WHERE execution=? AND seq=?"
         )
         rows = [(*change[2:9], execution_id, change.seq) for change in changes]
@@ -123,20 +133,24 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
             raise ExecutionLost(execution_id)
 
     def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Sequence[TaskRow]:
-        of_agent = "" if agent is None else "AND agent=:agent"
+        # A status that is spelled out is what the partial index is found by.
+        wanted = "'pending'" if status == "pending" else ":status"
+        of_agent = "" if agent is None else "AND states.agent=:agent"
         query = (
-            f"SELECT {_ROW} FROM tasks WHERE execution=:id AND status=:status {of_agent} ORDER BY rank, seq LIMIT :n"  # noqa: S608
+            f"{_JOINED} WHERE states.execution=:id AND states.status={wanted} {of_agent} "
+            "ORDER BY states.rank, states.seq LIMIT :n"
         )
         values = {"id": execution_id, "status": status, "n": limit, "agent": agent}
         return [_row(each) for each in self._db.execute(query, values)]
 
     def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
-        query = f"SELECT {_ROW} FROM tasks WHERE execution=? AND seq IN ({','.join('?' * len(seqs))}) ORDER BY seq"  # noqa: S608
+        places = ",".join("?" * len(seqs))
+        query = f"{_JOINED} WHERE states.execution=? AND states.seq IN ({places}) ORDER BY states.seq"
         return [_row(each) for each in self._db.execute(query, (execution_id, *seqs))]
 
     def _counts(self, execution_id: str) -> dict[str, int]:
         self._get(execution_id)
-        query = "SELECT status, count(*) FROM tasks WHERE execution=? GROUP BY status"
+        query = "SELECT status, count(*) FROM states WHERE execution=? GROUP BY status"
         return dict(self._db.execute(query, (execution_id,)).fetchall())
 
     def _agents(self, execution_id: str) -> Sequence[str]:
@@ -147,11 +161,11 @@ CREATE INDEX IF NOT EXISTS results_number ON results (execution, number);
         places = ",".join("?" * len(statuses))
         with self._transaction():
             self._check_owner(execution_id, token)
-            old = f"SELECT seq FROM tasks WHERE execution=? AND status IN ({places})"  # noqa: S608
+            old = f"SELECT seq FROM states WHERE execution=? AND status IN ({places})"  # noqa: S608
             gone = f"DELETE FROM results WHERE execution=? AND seq IN ({old})"  # noqa: S608
             self._db.execute(gone, (execution_id, execution_id, *statuses))
             reset = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
-            update = f"UPDATE tasks SET {reset} WHERE execution=? AND status IN ({places})"  # noqa: S608
+            update = f"UPDATE states SET {reset} WHERE execution=? AND status IN ({places})"  # noqa: S608
             return self._db.execute(update, (execution_id, *statuses)).rowcount
 
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:

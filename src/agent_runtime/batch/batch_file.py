@@ -1,0 +1,62 @@
+"""A batch in one YAML file: what is run, on what, how, and where its results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from agent_runtime.batch.settings import BatchSettings
+from agent_runtime.errors import ConfigurationError, TemplateError
+from agent_runtime.template.config_section import parse_section
+from agent_runtime.template.document import plain
+from agent_runtime.template.spec import is_path
+from agent_runtime.template.yaml_reader import read_yaml
+
+FILES = ("tasks", "output", "report")
+
+
+class BatchFile(BatchSettings):
+    """The `batch:` part of a file that says it all; paths are meant from the file's folder."""
+
+    agent: Annotated[str, Field(description="A template's name or path.")] = ""
+    model: Annotated[str | None, Field(description="In place of the template's.")] = None
+    tasks: Annotated[str | list[Any] | None, Field(description="A file of tasks, or the tasks themselves.")] = None
+    mapping: dict[str, str] = Field(default={}, description="What is made of which columns; see InputMapping.")
+    output: Annotated[str | None, Field(description="A JSONL file of results, as they come.")] = None
+    report: Annotated[str | None, Field(description="The final report: .json for figures, else text.")] = None
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _has_tasks(self) -> BatchFile:
+        if isinstance(self.tasks, list) and not self.tasks:
+            raise ValueError("tasks: a batch has at least one task")
+        return self
+
+    def settings(self) -> BatchSettings:
+        """The part that says how it is run."""
+        own = set(BatchSettings.model_fields)
+        return BatchSettings.parse({key: value for key, value in self.given().items() if key in own})
+
+    @classmethod
+    def read(cls, path: str | Path) -> BatchFile | None:
+        """The batch in a YAML file, or None for one that has no `batch:` map: a list of tasks.
+
+        Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+        """
+        try:
+            content = plain(read_yaml(Path(path).read_bytes(), str(path)))
+        except TemplateError as error:
+            raise ConfigurationError(str(error)) from None
+        if not isinstance(content, dict) or "batch" not in content:
+            return None
+        given = content["batch"]
+        if isinstance(given, dict):
+            folder = Path(path).resolve().parent
+            for key in FILES:
+                if isinstance(given.get(key), str):
+                    given[key] = str(folder / given[key])
+            if isinstance(given.get("agent"), str) and is_path(given["agent"]):
+                given["agent"] = str(folder / given["agent"])
+        return parse_section(cls, given, "batch")

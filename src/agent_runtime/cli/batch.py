@@ -1,0 +1,261 @@
+"""`agent-runtime batch`: many tasks at once, and nothing lost to a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.batch_options import BatchOptions, absolute, batch_options, open_batches
+from agent_runtime.cli.batch_run import followed, prepared, told, write_report
+from agent_runtime.cli.batch_view import BatchView, table
+
+if TYPE_CHECKING:
+    from agent_runtime.batch import ParallelAgentExecutor
+
+JOURNAL = click.option("--journal", metavar="URL", help="Where batches are kept; default: the state directory.")
+LEDGER = click.option("--ledger", metavar="URL", help="Where spending is recorded; default: the state directory.")
+YES = click.option("-y", "--yes", is_flag=True, help="Go on although the forecast is above the budget.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+ID = click.argument("execution_id", metavar="ID")
+
+
+@click.group()
+def batch() -> None:
+    """Run many tasks at once; a killed batch goes on where it was."""
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio  # not at the top: `--help` pays for every import
+
+    return asyncio.run(coroutine)
+
+
+@batch.command()
+@batch_options
+@JOURNAL
+@LEDGER
+@YES
+@JSON
+@QUIET
+def run(
+    options: BatchOptions, *, journal: str | None, ledger: str | None, yes: bool, as_json: bool, quiet: bool
+) -> int:
+    r"""Run the tasks in SOURCE: a JSONL, CSV or YAML file, `-` for stdin (JSONL), or a YAML file with a 'batch:' map.
+
+    \b
+    Results go to --out (or to stdout), each when it is kept; progress and the report to stderr.
+    Exits 0 when every task was answered, 1 when some were not, 6 when the budget is used up,
+    7 when the forecast is above it and somebody has to say go on (`batch resume ID --approve`).
+    """
+    return int(_run(_start(options, journal, ledger, yes=yes, as_json=as_json, quiet=quiet)))
+
+
+async def _start(
+    options: BatchOptions, journal: str | None, ledger: str | None, *, yes: bool, as_json: bool, quiet: bool
+) -> int:
+    settings, mapping = options.resolved()
+    notes = {"out": absolute(options.out), "report": absolute(options.report), "model": options.model}
+    async with prepared(journal, ledger, settings, options.agent, options.model, quiet=quiet) as (executor, agent):
+        try:
+            execution_id = await executor.submit_batch_tasks(
+                options.tasks,
+                agent=agent,
+                mapping=mapping,
+                file_format=options.file_format,  # type: ignore[arg-type]  # click has checked it
+                execution_id=options.execution_id,
+                name=options.name,
+                notes={**notes, "agent": options.agent},
+            )
+        except FileNotFoundError as error:
+            raise click.UsageError(f"there is no file '{error.filename}'") from None
+        return await followed(executor, execution_id, notes, yes=yes, as_json=as_json, quiet=quiet)
+
+
+@batch.command()
+@ID
+@JOURNAL
+@LEDGER
+@click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Its new budget, in all.")
+@click.option("-n", "--max-concurrent", type=click.IntRange(1, 10_000), help="Tasks at once, from now on.")
+@click.option("--approve", is_flag=True, help="Go on although the forecast is above the budget.")
+@JSON
+@QUIET
+def resume(
+    execution_id: str,
+    *,
+    journal: str | None,
+    ledger: str | None,
+    max_cost: float | None,
+    max_concurrent: int | None,
+    approve: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Go on with a batch that was paused, cancelled or killed: what has ended is not run again."""
+    changes = {"max_cost_usd": max_cost, "max_concurrent": max_concurrent}
+    changes = {key: value for key, value in changes.items() if value is not None}
+
+    async def go_on(executor: ParallelAgentExecutor) -> None:
+        await executor.resume_execution(execution_id, approve=approve, **changes)
+
+    return int(_run(_again(execution_id, journal, ledger, go_on, as_json=as_json, quiet=quiet)))
+
+
+@batch.command()
+@ID
+@JOURNAL
+@LEDGER
+@JSON
+@QUIET
+def rerun(execution_id: str, *, journal: str | None, ledger: str | None, as_json: bool, quiet: bool) -> int:
+    """Run again what failed, was left out or put aside; results of what succeeded stay."""
+
+    async def again(executor: ParallelAgentExecutor) -> None:
+        count = await executor.rerun_failed(execution_id)
+        if not quiet:
+            click.echo(f"{count} tasks are run again", err=True)
+
+    return int(_run(_again(execution_id, journal, ledger, again, as_json=as_json, quiet=quiet)))
+
+
+async def _again(
+    execution_id: str, journal: str | None, ledger: str | None, go_on: Any, *, as_json: bool, quiet: bool
+) -> int:
+    from agent_runtime.batch import BatchSettings
+
+    store = open_batches(journal)
+    try:
+        execution = await store.get(execution_id)
+    finally:
+        await store.aclose()
+    notes = execution.source.get("notes", {})
+    settings = BatchSettings.parse(execution.settings)
+    agent, model = notes.get("agent") or execution.agent, notes.get("model")
+    async with prepared(journal, ledger, settings, agent, model, quiet=quiet) as (executor, _):
+        await go_on(executor)
+        return await followed(executor, execution_id, notes, yes=False, as_json=as_json, quiet=quiet)
+
+
+@asynccontextmanager
+async def _views(journal: str | None) -> AsyncIterator[ParallelAgentExecutor]:
+    """An executor that runs nothing: for looking, and for asking others."""
+    from agent_runtime.batch import ParallelAgentExecutor
+    from agent_runtime.factory import AgentFactory
+
+    store = open_batches(journal)
+    try:
+        yield ParallelAgentExecutor(AgentFactory(), journal=store)
+    finally:
+        await store.aclose()
+
+
+@batch.command()
+@click.argument("execution_id", metavar="[ID]", required=False)
+@JOURNAL
+@JSON
+def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> int:
+    """Show how a batch stands, or list the newest ones."""
+
+    async def look() -> list[dict[str, Any]]:
+        async with _views(journal) as executor:
+            if execution_id is None:
+                return await executor.list_executions()
+            return [await executor.get_execution_status(execution_id)]
+
+    found = _run(look())
+    if as_json:
+        for each in found:
+            click.echo(json.dumps(each))
+    elif execution_id is None:
+        click.echo(table(found) if found else "no batches")
+    else:
+        told(found[0], err=False)
+    return 0
+
+
+@batch.command()
+@ID
+@JOURNAL
+@click.option("--interval", default=1.0, type=click.FloatRange(0.1), help="Seconds between two looks.")
+@JSON
+def watch(execution_id: str, *, journal: str | None, interval: float, as_json: bool) -> int:
+    """Show a batch as it runs, in whichever process, until it is over or paused."""
+
+    async def look() -> int:
+        import asyncio
+
+        async with _views(journal) as executor:
+            with BatchView(quiet=as_json) as view:
+                while True:
+                    found = await executor.get_execution_status(execution_id)
+                    rests = found["state"] not in ("running", "pending")
+                    view.show(found, last=rests)
+                    if as_json:
+                        click.echo(json.dumps(found))
+                    if rests:
+                        return 0
+                    await asyncio.sleep(interval)
+
+    return int(_run(look()))
+
+
+@batch.command()
+@ID
+@JOURNAL
+def cancel(execution_id: str, *, journal: str | None) -> int:
+    """Begin no new task, let running ones end within their grace, stop the others. Results stay."""
+
+    async def stop() -> dict[str, Any]:
+        async with _views(journal) as executor:
+            return await executor.cancel_execution(execution_id)
+
+    found = _run(stop())
+    told(found, err=False)
+    return 0 if found["state"] == "cancelled" else 1
+
+
+@batch.command()
+@ID
+@JOURNAL
+def pause(execution_id: str, *, journal: str | None) -> int:
+    """Have a running batch begin no new task; `resume` goes on with it."""
+
+    async def hold() -> None:
+        async with _views(journal) as executor:
+            await executor.pause_execution(execution_id)
+
+    _run(hold())
+    click.echo(f"{execution_id} is asked to pause")
+    return 0
+
+
+@batch.command()
+@ID
+@JOURNAL
+@JSON
+@click.option("--results", metavar="FILE", type=click.Path(dir_okay=False), help="Write all results, in order, there.")
+@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there.")
+def report(execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None) -> int:
+    """Print what a batch took: time, throughput, efficiency, tokens, cost, errors by class."""
+
+    async def make() -> Any:
+        from agent_runtime.batch import ResultFile
+
+        async with _views(journal) as executor:
+            if results is not None:
+                with ResultFile(results) as file:
+                    async for result in executor.stream_results(execution_id, ordered=True, follow=False):
+                        file.write(result)
+            return await executor.get_report(execution_id)
+
+    made = _run(make())
+    if out is not None:
+        write_report(out, made)
+    else:
+        click.echo(json.dumps(made.to_dict(), indent=2) if as_json else made.to_text())
+    return 0

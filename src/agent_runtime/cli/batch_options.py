@@ -1,0 +1,140 @@
+"""What the command line says of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent_runtime.cli.options import seconds
+from agent_runtime.cli.state import open_ledger, settings, state_folder
+
+if TYPE_CHECKING:
+    from agent_runtime.batch import BatchSettings, Journal
+
+
+@dataclass(slots=True)
+class BatchOptions:
+    """What is run, and how, from options and from a batch file."""
+
+    source: str
+    agent: str | None = None
+    maps: tuple[str, ...] = ()
+    out: str | None = None
+    report: str | None = None
+    file_format: str | None = None
+    model: str | None = None
+    config: str | None = None
+    max_concurrent: int | None = None
+    max_cost: float | None = None
+    forecast: bool = False
+    backend: str | None = None
+    timeout: str | None = None
+    retries: int | None = None
+    fail_fast: bool = False
+    execution_id: str | None = None
+    name: str = ""
+    tasks: Any = field(default=None)
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that the options say, as `BatchSettings.parse` takes them."""
+        given: dict[str, Any] = {
+            "max_concurrent": self.max_concurrent,
+            "max_cost_usd": self.max_cost,
+            "backend": self.backend,
+            "task_timeout": None if self.timeout is None else seconds(self.timeout, "--timeout"),
+            "fail_fast": self.fail_fast or None,
+            "retry": None if self.retries is None else {"attempts": self.retries + 1},
+            "pilot": {} if self.forecast else None,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+    def mapping(self) -> dict[str, str]:
+        """`--map FIELD=TEXT`, as a mapping."""
+        made = {}
+        for each in self.maps:
+            name, equals, text = each.partition("=")
+            if not equals:
+                raise click.BadParameter(f"'{each}' is not FIELD=TEXT", param_hint="--map")
+            made[name] = text
+        return made
+
+    def resolved(self) -> tuple[BatchSettings, dict[str, str]]:
+        """The settings and the mapping, with those of a batch file below what the options say.
+
+        Fills in what of the other options the file says. Raises what reading the file raises.
+        """
+        from agent_runtime.batch import BatchSettings
+        from agent_runtime.batch.batch_file import BatchFile
+
+        base = BatchSettings() if self.config is None else BatchSettings.load(self.config)
+        mapping: dict[str, str] = {}
+        self.tasks = self.source
+        found = BatchFile.read(self.source) if self.source.endswith((".yaml", ".yml")) else None
+        if found is not None:
+            base = base.with_changes(**found.settings().given())
+            mapping, self.tasks = dict(found.mapping), found.tasks
+            self.agent, self.model = self.agent or found.agent, self.model or found.model
+            self.out, self.report = self.out or found.output, self.report or found.report
+            self.name = self.name or found.name
+            if self.tasks is None:
+                raise click.UsageError(f"{self.source}: the batch names no 'tasks'")
+        return base.with_changes(**self.changes()), mapping | self.mapping()
+
+
+def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`SOURCE` and what says how it is run; the command gets them as one `BatchOptions`, first."""
+
+    @wraps(command)
+    def with_options(**given: Any) -> Any:
+        names = [each.name for each in fields(BatchOptions) if each.name != "tasks"]
+        return command(BatchOptions(**{name: given.pop(name) for name in names}), **given)
+
+    decorated: Callable[..., Any] = with_options
+    decorators = (
+        click.argument("source"),
+        click.option("--agent", metavar="AGENT", help="A template's file or name, for tasks that name none."),
+        click.option(
+            "--map", "maps", metavar="FIELD=TEXT", multiple=True,
+            help="What a task is made of: 'input=Classify: {text}', id={ticket}, inputs.lang={lang}; repeatable.",
+        ),
+        click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Results as JSONL, as they come."),
+        click.option("--report", metavar="FILE", type=click.Path(dir_okay=False), help="The report; .json: figures."),
+        click.option("--format", "file_format", type=click.Choice(["jsonl", "csv", "yaml"]), help="Of SOURCE."),
+        click.option("--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."),
+        click.option("--config", type=click.Path(dir_okay=False), help="A YAML file with a 'batch:' map of settings."),
+        click.option("-n", "--max-concurrent", type=click.IntRange(1, 10_000), help="Tasks at once; 10 by default."),
+        click.option(
+            "--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD",
+            help="Budget of the whole: told beforehand from a few tasks, never overspent; pauses when it is used up.",
+        ),
+        click.option("--forecast", is_flag=True, help="Tell from a few tasks what the whole will cost."),
+        click.option("--backend", type=click.Choice(["asyncio", "process"]), help="Where agents run."),
+        click.option("--timeout", metavar="DURATION", help="Of one attempt at a task; 5m by default."),
+        click.option("--retries", type=click.IntRange(0, 100), help="Further attempts after transient failures; 2."),
+        click.option("--fail-fast", is_flag=True, help="End at the first task that fails."),
+        click.option("--id", "execution_id", metavar="ID", help="Of the execution; made when it is left out."),
+        click.option("--name", default="", help="For people."),
+    )  # fmt: skip
+    for decorate in reversed(decorators):
+        decorated = decorate(decorated)
+    return decorated
+
+
+def open_batches(url: str | None = None) -> Journal:
+    """The journal: `url`, or `AGENT_RUNTIME_BATCHES`, or SQLite in the state directory."""
+    from agent_runtime.batch import open_journal
+
+    return open_journal(url or settings().batches or f"sqlite:{state_folder() / 'batches.db'}")
+
+
+def absolute(path: str | None) -> str | None:
+    """A file of this command as later commands find it."""
+    return None if path is None or path == "-" else str(Path(path).resolve())
+
+
+__all__ = ["BatchOptions", "absolute", "batch_options", "open_batches", "open_ledger"]
