@@ -263,7 +263,7 @@ class ParallelAgentExecutor(ExecutionViews):
             await self.journal.want(execution_id, "pause")
 
     async def suspend_execution(self, execution_id: str) -> None:
-        """Stop running an execution here, when its running tasks have ended or after their grace; anybody may resume it.
+        """Stop running an execution here, when its tasks have ended or after their grace; anybody may resume it.
 
         Raises InputInvalid when it is not run here.
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import re
 import threading
 import time
 import weakref
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime.event_bus import Event
 from agent_runtime.models.provider_errors import headers_of, overloaded, retry_after_s
+from agent_runtime.models.provider_headers import pause_s
+from agent_runtime.models.provider_pace import Pace
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 WINDOW_S = 10.0
 """So long without an overload, and the limit is raised by one."""
 LONGEST_BLOCK_S = 600.0
-_RESETS = (
-    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
-    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
-)
-"""What providers say of themselves: how much is left, and when there is more."""
 
 
 class _Waiter:
@@ -45,7 +39,8 @@ class _Waiter:
 class ProviderAccount:
     """One provider's account. Places are handed on in the order in which they were asked for.
 
-    `limit` is how many calls may be in flight now, None without one; `in_flight` how many are.
+    `limit` is how many calls may be in flight now, None without one; `in_flight` how many are. `pace` bounds how often
+    they begin, once the provider has told how often they may.
     """
 
     def __init__(self, name: str, told: Callable[[ProviderAccount, int | None, str], None]) -> None:
@@ -54,6 +49,7 @@ class ProviderAccount:
         self.limit: int | None = None
         self.codes: frozenset[int | str] = frozenset()
         self.in_flight, self.peak, self.overloads = 0, 0, 0
+        self.pace = Pace()
         self._blocked_until_s = self._lowered_s = self._raised_s = 0.0
         self._lock = threading.Lock()
         self._waiters: deque[_Waiter] = deque()
@@ -114,22 +110,32 @@ class ProviderAccount:
             return self._place()
 
     def _place(self) -> Place:
+        self._begin()
+        return Place(self)
+
+    def _begin(self) -> None:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
-        return Place(self)
+        self.pace.begun(time.monotonic())
 
     def _free(self) -> bool:
         room = self.limit is None or self.in_flight < self.limit
-        return room and (self._blocked_until_s == 0.0 or time.monotonic() >= self._blocked_until_s)
+        return room and self._block_left_s() is None
 
     def _block_left_s(self) -> float | None:
-        left_s = self._blocked_until_s - time.monotonic()
+        """How long nothing may begin, for a pause or for the pace; None when it may now."""
+        if self._blocked_until_s == 0.0 and self.pace.rate is None:
+            return None
+        now_s = time.monotonic()
+        left_s = max(self._blocked_until_s - now_s, self.pace.wait_s(now_s))
         return left_s if left_s > 0 else None
 
     def _served(self, waiter: _Waiter) -> bool:
         """Hand on what is free, and say whether that waiter has a place now."""
         with self._lock:
             self._hand_on()
+            if waiter.granted:
+                self._wake_first()
             return waiter.granted
 
     def _hand_on(self) -> None:
@@ -140,8 +146,7 @@ class ProviderAccount:
             except RuntimeError:  # its loop is closed: nobody waits there any more
                 continue
             waiter.granted = True
-            self.in_flight += 1
-            self.peak = max(self.peak, self.in_flight)
+            self._begin()
 
     def _wake_first(self) -> None:
         """The first one watches the clock while the provider asks for a pause: it has to know for how long."""
@@ -168,26 +173,35 @@ class ProviderAccount:
         """A call has ended: its place is free, and the limit follows what the provider said."""
         now, told = time.monotonic(), None
         is_overload = error is not None and overloaded(error, self.codes)
-        pause = max(retry_after_s(error) or 0.0, pause_s(headers_of(error)) or 0.0) if error is not None else 0.0
-        pause = max(pause if is_overload else 0.0, pause_s(headers or {}) or 0.0)
+        asked_s = None if error is None else retry_after_s(error)
+        pause = max(asked_s or 0.0, pause_s(headers_of(error)) or 0.0) if error is not None and is_overload else 0.0
         with self._lock:
             self.in_flight -= 1
             before = self.limit
-            if is_overload:
+            if error is not None and is_overload:
                 self.overloads += 1
                 if place.began_s >= self._lowered_s:  # of calls that were in flight together one counts
-                    self.limit = max(1, (self.limit or self.peak) // 2)
                     self._lowered_s = self._raised_s = now
-                    told = "overload"
-            elif error is None and self.limit is not None and now - self._raised_s >= WINDOW_S:
-                if self.maximum is None or self.limit < self.maximum:
-                    self.limit, told = self.limit + 1, "clean window"
-                self._raised_s = now
+                    if not self.pace.refused(error, now, asked_s):
+                        self.limit, told = max(1, (self.limit or self.peak) // 2), "overload"
+            elif error is None:
+                told = self._answered(now)
+                pause = max(pause, pause_s(headers or {}, self.in_flight) or 0.0)
             self._block(pause)
             self._hand_on()
             self._wake_first()
         if told is not None and self.limit != before:
             self._told(self, before, told)
+
+    def _answered(self, now: float) -> str | None:
+        self.pace.answered(now, WINDOW_S)
+        if self.limit is None or now - self._raised_s < WINDOW_S:
+            return None
+        self._raised_s = now
+        if self.maximum is not None and self.limit >= self.maximum:
+            return None
+        self.limit += 1
+        return "clean window"
 
     def _block(self, seconds: float | None) -> None:
         if seconds:
@@ -203,6 +217,7 @@ class ProviderAccount:
             "waiting": len(self._waiters),
             "overloads": self.overloads,
             "blocked_s": round(self._block_left_s() or 0.0, 3),
+            "calls_per_s": None if self.pace.rate is None else round(self.pace.rate, 3),
         }
 
 
@@ -265,30 +280,3 @@ class ProviderLimiter:
 
 PROVIDERS = ProviderLimiter()
 """One for the process: an account is the same, whichever factory, pool or batch calls it."""
-
-
-def pause_s(headers: Mapping[str, str]) -> float | None:
-    """How long the provider's headers say to wait because nothing is left, in seconds; None when something is."""
-    pauses = [
-        _reset_s(headers.get(reset))
-        for remaining, reset in _RESETS
-        if (left := headers.get(remaining)) is not None and left.strip() == "0"
-    ]
-    return max((each for each in pauses if each is not None), default=None)
-
-
-def _reset_s(text: str | None) -> float | None:
-    """`6m0s`, `20ms`, `1.5` or a moment (RFC 3339) as seconds from now."""
-    if not text:
-        return None
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    if re.fullmatch(r"(\d+(\.\d+)?(ms|[dhms]))+", text):
-        return sum(float(n) * units[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[dhms])", text))
-    from datetime import datetime
-
-    try:
-        return max(0.0, datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None

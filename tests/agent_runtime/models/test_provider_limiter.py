@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from agent_runtime import AgentFactory, AgentFailed, BudgetExceeded, ProviderError
 from agent_runtime.models import provider_limiter
 from agent_runtime.models.provider_errors import overloaded, retry_after_s
-from agent_runtime.models.provider_limiter import ProviderAccount, ProviderLimiter, pause_s
+from agent_runtime.models.provider_headers import pause_s
+from agent_runtime.models.provider_limiter import ProviderAccount, ProviderLimiter
 from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel, say
 

@@ -1,0 +1,45 @@
+"""What providers say of an account's limits in the headers of their answers."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+_RESETS = (
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+)
+"""How much is left, and when there is more."""
+
+
+def pause_s(headers: Mapping[str, str], in_flight: int = 0) -> float | None:
+    """How long the provider's headers say to wait because nothing is left, in seconds; None when something is.
+
+    Calls that are `in_flight` will use up the requests that are left.
+    """
+    pauses = [
+        _reset_s(headers.get(reset))
+        for remaining, reset in _RESETS
+        if (left := headers.get(remaining, "").strip()).isdecimal()
+        and int(left[:12]) <= (in_flight if "requests" in remaining else 0)
+    ]
+    return max((each for each in pauses if each is not None), default=None)
+
+
+def _reset_s(text: str | None) -> float | None:
+    """`6m0s`, `20ms`, `1.5` or a moment (RFC 3339) as seconds from now."""
+    if not text:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    if re.fullmatch(r"(\d+(\.\d+)?(ms|[dhms]))+", text):
+        return sum(float(n) * units[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[dhms])", text))
+    try:
+        return max(0.0, datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,163 @@
+"""A model provider on loopback that bills: it speaks OpenAI's wire format, and honours `Idempotency-Key`.
+
+It counts what it was asked and what it billed, by itself: the truth that a ledger is compared with. Run alone
+(`python -m ...billing_provider`) it prints its port, and its counts as JSON whenever a line comes in on stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+from tests.agent_runtime.wire.provider_server import Answer, openai_message
+
+MODEL = "openai:gpt-5-mini"
+INPUT, OUTPUT = 100, 40
+"""Tokens of every request."""
+
+
+class BillingProvider:
+    """Answers `did: <prompt>`; a key that it has answered before gets the same answer, and is not billed again.
+
+    `delay_s` is what an answer takes. With `per_window` calls in any `window_s` more are answered by 429 with
+    `Retry-After`, and, if `headers` says so, with what is left.
+    """
+
+    def __init__(
+        self, delay_s: float = 0.01, *, per_window: int | None = None, window_s: float = 60.0, headers: bool = False
+    ) -> None:
+        self.delay_s, self._per_window, self._window_s, self._headers = delay_s, per_window, window_s, headers
+        self.asked: Counter[str] = Counter()
+        self.billed: Counter[str] = Counter()
+        self.refused = self.replayed = 0
+        self._known: dict[str, bytes] = {}
+        self._admitted: deque[float] = deque()
+        self.times: list[tuple[float, bool]] = []
+        self.port = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def billed_usd(self) -> Decimal:
+        """At the prices of the public table, as the ledger rounds them: whole micro-USD for each call, up."""
+        from agent_runtime.monitoring.prices import PRICES
+
+        price = PRICES.price("openai", "gpt-5-mini")
+        assert price is not None
+        one = price.cost_usd({"input_tokens": INPUT, "output_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT})
+        return one * sum(self.billed.values())
+
+    def counts(self) -> dict[str, Any]:
+        asked, billed = dict(self.asked), dict(self.billed)
+        return {"asked": asked, "billed": billed, "replayed": self.replayed, "usd": str(self.billed_usd)}
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+                request = json.loads(await reader.readexactly(int(fields["content-length"])))
+                await self._answer(request, fields.get("idempotency-key"), writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(self, request: dict[str, Any], key: str | None, writer: asyncio.StreamWriter) -> None:
+        prompt = next(m["content"] for m in reversed(request["messages"]) if m["role"] == "user")
+        self.asked[prompt] += 1
+        if key is not None and key in self._known:
+            self.replayed += 1
+            await self._send(writer, 200, self._known[key], {})
+            return
+        wait_s = self._wait_s()
+        self.times.append((time.monotonic(), wait_s is None))
+        if wait_s is not None:
+            self.refused += 1
+            error = json.dumps({"error": {"message": "too many requests", "code": "rate_limit_exceeded"}}).encode()
+            await self._send(writer, 429, error, {"retry-after": f"{wait_s:.3f}"})
+            return
+        await asyncio.sleep(self.delay_s * random.uniform(0.5, 1.5))
+        body = json.dumps(openai_message(Answer(text=f"did: {prompt}", usage=(INPUT, OUTPUT)))).encode()
+        self.billed[prompt] += 1  # from here on it is paid for, whoever hears of it
+        if key is not None:
+            self._known[key] = body
+        left = {} if self._per_window is None or not self._headers else self._left()
+        await self._send(writer, 200, body, left)
+
+    def _wait_s(self) -> float | None:
+        """None when the call is admitted, else after how long another one would be."""
+        if self._per_window is None:
+            return None
+        now = time.monotonic()
+        while self._admitted and now - self._admitted[0] >= self._window_s:
+            self._admitted.popleft()
+        if len(self._admitted) >= self._per_window:
+            return self._admitted[0] + self._window_s - now
+        self._admitted.append(now)
+        return None
+
+    def _left(self) -> dict[str, str]:
+        assert self._per_window is not None
+        reset_s = self._admitted[0] + self._window_s - time.monotonic() if self._admitted else 0.0
+        left = self._per_window - len(self._admitted)
+        return {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": f"{max(0.0, reset_s):.3f}s"}
+
+    async def _send(self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str]) -> None:
+        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await writer.drain()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def billing(**settings: Any) -> AsyncIterator[BillingProvider]:
+    provider = BillingProvider(**settings)
+    server = await asyncio.start_server(provider.handle, "127.0.0.1", 0)
+    provider.port = server.sockets[0].getsockname()[1]
+    try:
+        yield provider
+    finally:
+        server.close()
+        await provider.close()
+
+
+def template(url: str, name: str = "stub", *, header: bool = True, runtime: str = "{retry: {attempts: 1}}") -> str:
+    """An agent that asks the provider once."""
+    named = "idempotency_header: Idempotency-Key, " if header else ""
+    return (
+        f"apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {{name: {name}}}\n"
+        f"spec: {{model: {{id: '{MODEL}', base_url: '{url}', {named}api_key: {{from_env: DUMMY_KEY}}, "
+        f"params: {{max_tokens: 200}}}}, runtime: {runtime}}}\n"
+    )
+
+
+async def main() -> None:
+    async with billing(delay_s=float(sys.argv[1])) as provider:
+        print(provider.port, flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(provider.counts()), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,99 @@
+"""Kill -9 of a batch at random points, until it is through: what the provider counted, and what was kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.agent_runtime.batch.billing_provider import template
+from tests.agent_runtime.pool.test_instance_pool import with_tests
+
+from agent_runtime import SqliteLedger
+from agent_runtime.batch import open_journal
+from agent_runtime.monitoring.ledger import MICRO
+
+HERE = "tests.agent_runtime.batch"
+
+
+def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed: int = 1) -> dict[str, Any]:
+    """Run `tasks` tasks in a process that is killed `kills` times; returns the counts that prove it."""
+    dice, environment = random.Random(seed), {**with_tests(), "DUMMY_KEY": "dummy"}
+    provider = subprocess.Popen(
+        [sys.executable, "-m", f"{HERE}.billing_provider", str(delay_s)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        assert provider.stdin is not None
+        assert provider.stdout is not None
+        url = f"http://127.0.0.1:{int(provider.stdout.readline())}/v1"
+        file = home / "stub.yaml"
+        file.write_text(template(url))
+        points = sorted(dice.sample(range(1, tasks), kills))  # of billed calls
+        killed, over, finished_again = 0, False, 0
+        while not over:
+            before = asyncio.run(kept(home)) if killed else {}
+            asked = _counts(provider)["asked"]
+            batch = subprocess.Popen(
+                [sys.executable, "-m", f"{HERE}.doomed_batch", str(home), str(file), str(tasks), "b"],
+                stdout=subprocess.PIPE, text=True, env=environment,
+            )  # fmt: skip
+            assert batch.stdout is not None
+            assert batch.stdout.readline() == "ready\n"
+            if killed < kills:
+                while sum(_counts(provider)["billed"].values()) < points[killed] and batch.poll() is None:
+                    time.sleep(dice.uniform(0, 0.01))
+                if batch.poll() is None:
+                    os.kill(batch.pid, signal.SIGKILL)
+                    killed += 1
+            over = batch.wait(120) == 0
+            now = _counts(provider)["asked"]
+            finished_again += sum(now.get(prompt, 0) != asked.get(prompt, 0) for prompt in before)
+        return {**asyncio.run(_found(home, _counts(provider))), "killed": killed, "finished_again": finished_again}
+    finally:
+        provider.kill()
+        provider.wait()
+
+
+def _counts(provider: subprocess.Popen[str]) -> dict[str, Any]:
+    assert provider.stdin is not None
+    assert provider.stdout is not None
+    provider.stdin.write("\n")
+    provider.stdin.flush()
+    counts: dict[str, Any] = json.loads(provider.stdout.readline())
+    return counts
+
+
+async def kept(home: Path) -> dict[str, str]:
+    """The prompts whose results are in the journal, and what was answered."""
+    journal = open_journal(f"sqlite:{home / 'batches.db'}")
+    found: dict[str, str] = {}
+    after = 0
+    while page := await journal.results("b", after):
+        found |= {f"task {each.seq - 1}": each.result.output for each in page}
+        after = page[-1].number
+    await journal.aclose()
+    return found
+
+
+async def _found(home: Path, counts: dict[str, Any]) -> dict[str, Any]:
+    results = await kept(home)
+    ledger = SqliteLedger(home / "ledger.db")
+    balance = ledger.call("balances")["batch=b/total"]
+    await ledger.aclose()
+    return {
+        "results": len(results),
+        "right": sum(output == f"did: {prompt}" for prompt, output in results.items()),
+        "billed": sum(counts["billed"].values()),
+        "asked": sum(counts["asked"].values()),
+        "ledger_usd": balance.spent_micro_usd / MICRO,
+        "held_usd": balance.held_micro_usd / MICRO,
+        "provider_usd": float(counts["usd"]),
+    }
