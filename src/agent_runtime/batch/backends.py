@@ -39,26 +39,25 @@ class Backend(Protocol):
     async def aclose(self) -> None:
         """Give back what was opened; no task runs any more."""
 
-    async def check(self, task: BatchTask) -> bool:
+    async def check(self, task: BatchTask, execution_id: str) -> bool:
         """Raise what is wrong with a task before it is accepted; returns whether its spending is under a budget."""
 
-    async def run(self, task: BatchTask, call: AgentContext, task_id: str) -> AgentResult:
-        """Run one attempt. Cancelling stops it. Raises as `AgentExecutor.execute`.
+    async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
+        """Run one attempt. Cancelling stops it. Raises as `AgentExecutor.execute`."""
 
-        `task_id` is the task's name beyond its batch: the same for all its attempts.
-        """
+    def forget(self, execution_id: str) -> None:
+        """The execution is not run here any more: what was kept for it may go."""
 
 
 class AsyncioBackend:
     """In this process, on the event loop: agents that wait for models and tools share it well.
 
-    A template is read once, at its first task: a batch runs with one version of it from the first task to the last.
+    A template is read once for each execution, at its first task: a batch runs with one version of it.
     """
 
     def __init__(self, factory: AgentFactory, *, name: str = "asyncio", slots: int | None = None, weight: float = 1.0):
         self._factory, self.name, self.slots, self.weight = factory, name, slots, weight
-        self._templates: dict[str, AgentTemplate] = {}
-        self._agents: dict[str, AgentExecutor] = {}
+        self._kept: dict[str, dict[str, tuple[AgentTemplate, AgentExecutor | None]]] = {}
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -66,27 +65,30 @@ class AsyncioBackend:
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
 
-    async def check(self, task: BatchTask) -> bool:
+    async def check(self, task: BatchTask, execution_id: str) -> bool:
         """See `Backend.check`."""
-        if task.agent in self._templates:
-            return budgeted(self.agent(task))
-        return budgeted(await asyncio.to_thread(self.agent, task))  # the first of its kind: it is built
+        if task.agent in self._kept.get(execution_id, ()):
+            return budgeted(self._agent(task, execution_id))
+        return budgeted(await asyncio.to_thread(self._agent, task, execution_id))  # the first of its kind: it is built
 
-    async def run(self, task: BatchTask, call: AgentContext, task_id: str) -> AgentResult:
+    async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """See `Backend.run`."""
-        return await self.agent(task).execute(call)
+        return await self._agent(task, execution_id).execute(call)
 
-    def agent(self, task: BatchTask) -> AgentExecutor:
+    def forget(self, execution_id: str) -> None:
+        """See `Backend.forget`."""
+        self._kept.pop(execution_id, None)
+
+    def _agent(self, task: BatchTask, execution_id: str) -> AgentExecutor:
         """The executor of a task; raises what making it raises."""
-        if not task.inputs and (known := self._agents.get(task.agent)) is not None:
-            return known
-        if (template := self._templates.get(task.agent)) is None:
-            template = self._factory.get_template(task.agent)
-        made = self._factory.create_agent(template, task.inputs)
-        self._templates[task.agent] = template
-        if not task.inputs:
-            self._agents[task.agent] = made
-        return made
+        kept = self._kept.setdefault(execution_id, {})
+        template, made = kept.get(task.agent, (None, None))
+        if made is not None and not task.inputs:
+            return made
+        template = template or self._factory.get_template(task.agent)
+        agent = self._factory.create_agent(template, task.inputs)
+        kept[task.agent] = template, made if task.inputs else agent
+        return agent
 
 
 class ProcessBackend:
@@ -110,7 +112,7 @@ class ProcessBackend:
         self._own = pool is None
         self.pool = pool or AgentInstancePool(factory, config, dead_letters=dead_letters)
         self.slots: int | None = self.pool.config.size
-        self._templates: dict[str, AgentTemplate] = {}
+        self._templates: dict[str, dict[str, AgentTemplate]] = {}
         self._types: dict[AgentKey, str] = {}
 
     async def open(self) -> None:
@@ -123,25 +125,31 @@ class ProcessBackend:
         if self._own:
             await self.pool.__aexit__(None, None, None)
 
-    async def check(self, task: BatchTask) -> bool:
+    async def check(self, task: BatchTask, execution_id: str) -> bool:
         """See `Backend.check`."""
-        if task.agent in self._templates:
-            return budgeted(self._agent(task)[1])
-        return budgeted((await asyncio.to_thread(self._agent, task))[1])
+        if task.agent in self._templates.get(execution_id, ()):
+            return budgeted(self._agent(task, execution_id)[1])
+        return budgeted((await asyncio.to_thread(self._agent, task, execution_id))[1])
 
-    async def run(self, task: BatchTask, call: AgentContext, task_id: str) -> AgentResult:
+    async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """See `Backend.run`."""
-        name, agent = self._agent(task)
+        name, agent = self._agent(task, execution_id)
+        task_id = f"{execution_id}:{task.id}"  # the same for all attempts: the pool counts whom a task has killed
         call.assignment = Assignment(AgentTask(name, call.input, id=task_id, priority=task.priority))
         return await agent.execute(call)
 
-    def _agent(self, task: BatchTask) -> tuple[str, AgentExecutor]:
+    def forget(self, execution_id: str) -> None:
+        """See `Backend.forget`."""
+        self._templates.pop(execution_id, None)
+
+    def _agent(self, task: BatchTask, execution_id: str) -> tuple[str, AgentExecutor]:
         """The agent type of a task, and its executor with the task's own prompt.
 
         Tasks whose inputs only fill a prompt share instances; inputs of tools make another agent type.
         """
-        if (template := self._templates.get(task.agent)) is None:
-            template = self._templates[task.agent] = self._factory.get_template(task.agent)
+        templates = self._templates.setdefault(execution_id, {})
+        if (template := templates.get(task.agent)) is None:
+            template = templates[task.agent] = self._factory.get_template(task.agent)
         keys = self._factory.keys
         values, key = keys.values(template, task.inputs), keys.of(template, task.inputs)
         if (name := self._types.get(key)) is None:

@@ -78,6 +78,8 @@ class ExecutionRun:
         self._main: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._ending: tuple[ExecutionState, str] | None = None
+        self._begun = False
+        self.producer_failed = ""
         self.error: BaseException | None = None
 
     # -- from outside --------------------------------------------------------------------------------------
@@ -102,8 +104,9 @@ class ExecutionRun:
 
     @property
     def resting(self) -> bool:
-        """Whether it is paused and none of its tasks runs any more."""
-        return self.execution.state in ("paused", "awaiting_approval") and not self.running
+        """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
+        paused = self.execution.state in ("paused", "awaiting_approval") and not self._over.is_set()
+        return self._begun and paused and not self.running and not self.writer.busy
 
     @property
     def ended(self) -> bool:
@@ -193,6 +196,7 @@ class ExecutionRun:
             await self.feeder.load()
             self.tally.start_clock()
             await self._become("running", "")
+            self._begun = True
             for work in (self.keeper.run(), self.feeder.run()):
                 self._helper(work, self._helpers)
             self.staff()
@@ -271,8 +275,12 @@ class ExecutionRun:
 
     def check_end(self) -> None:
         """End, when every task has."""
-        if self.execution.sealed and not self.open:
+        if self.open:
+            return
+        if self.execution.sealed:
             self.end("completed")
+        elif self.producer_failed:
+            self.end("paused", self.producer_failed)
 
     def _tell_task(self, result: TaskResult) -> None:
         data = {"execution_id": self.execution.id, "task_id": result.task_id, "status": result.status}
@@ -327,6 +335,8 @@ class ExecutionRun:
         except ExecutionLost as error:
             self.error = error
         finally:
+            for seat in self.shop.scheduler.seats:
+                seat.backend.forget(self.execution.id)
             self.tell()
 
     def figures(self) -> str:

@@ -25,6 +25,7 @@ from agent_runtime.batch.task import AnyTask
 from agent_runtime.batch.views import POLL_S, ExecutionViews
 from agent_runtime.errors import ConfigurationError, ExecutionBusy, InputInvalid
 from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
+from agent_runtime.redaction import SECRETS
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
@@ -174,7 +175,8 @@ class ParallelAgentExecutor(ExecutionViews):
             async for task in tasks:
                 await self.submit_task(execution_id, task)
         except Exception as error:  # noqa: BLE001 - the producer's own
-            run.end("paused", f"the producer failed: {type(error).__name__}: {error}"[:200])
+            run.producer_failed = SECRETS.text(f"the producer failed: {type(error).__name__}: {error}")[:200]
+            run.check_end()
         else:
             run.execution.sealed = True
             await self.journal.save(run.execution)

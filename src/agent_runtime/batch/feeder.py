@@ -33,6 +33,8 @@ class Feeder:
         """Tasks that failed for good and are tried once more when all others have ended."""
         self._pilot: set[int] = set()
         self._agents: Sequence[str] = ()
+        self._dry: set[str] = set()
+        """Agents of which no further task stands in the journal."""
 
     # -- what is there -------------------------------------------------------------------------------------
 
@@ -65,11 +67,12 @@ class Feeder:
             self._pilot = set(places)
 
     def added(self, rows: Sequence[TaskRow]) -> None:
-        """Tasks were accepted, and are in the journal."""
+        """Tasks were accepted, and are here already."""
         self._run.tally.total += len(rows)
         self._run.retries.tasks = self._run.tally.total
-        self._agents = sorted({*self._agents, *(row.agent for row in rows)})
-        self.look()
+        if new := {row.agent for row in rows}.difference(self._agents):
+            self._agents = sorted({*self._agents, *new})
+            self._dry |= new
 
     def take_in(self, row: TaskRow) -> None:
         """A task that was accepted while its producer held a place in the queue."""
@@ -79,11 +82,18 @@ class Feeder:
 
     # -- feeding -------------------------------------------------------------------------------------------
 
+    @property
+    def _share(self) -> int:
+        """How many tasks of each agent are kept in the queue: one whose tasks must wait leaves room for the others."""
+        return max(1, self._run.settings.queue.size // max(1, len(self._agents)))
+
+    def _hungry(self) -> list[str]:
+        queue, most = self._run.queue, self._share // 2
+        return [agent for agent in self._agents if agent not in self._dry and queue.depth(agent) <= most]
+
     def look(self) -> None:
         """See whether there is something to be done."""
-        run = self._run
-        elsewhere = run.open - len(self.known)
-        if self._pilot or self._last or (elsewhere > 0 and len(run.queue) <= run.settings.queue.size // 2):
+        if self._pilot or self._last or len(self._dry) < len(self._agents):
             self._look.set()
 
     def later(self, row: TaskRow) -> None:
@@ -120,18 +130,17 @@ class Feeder:
         return bool(self._pilot & self.known)
 
     async def _feed(self) -> None:
-        run, size = self._run, self._run.settings.queue.size
-        while run.open > len(self.known) and len(run.queue) <= size // 2:
-            share = max(1, (size - len(run.queue)) // max(1, len(self._agents)))
-            rows: list[TaskRow] = []
-            for agent in self._agents:
-                limit = share + len(self.known)
-                found = await run.shop.journal.rows(run.execution.id, "pending", limit, agent=agent)
-                rows += [row for row in found if row.seq not in self.known][:share]
-            if not rows:
-                break
-            for row in sorted(rows, key=lambda row: (row.rank, row.seq)):
+        run, share = self._run, self._share
+        for agent in self._hungry():
+            known, wanted = len(self.known), share - run.queue.depth(agent)
+            found = await run.shop.journal.rows(run.execution.id, "pending", known + wanted, agent=agent)
+            rows = [row for row in found if row.seq not in self.known]
+            if len(found) < known + wanted:
+                self._dry.add(agent)  # that was all
+            for row in rows[:wanted]:
                 self.later(row)
+            if len(rows) > wanted:
+                self._dry.discard(agent)
         if self._last and run.execution.sealed and run.open == len(self._last):
             last, self._last = self._last, []
             for row in last:

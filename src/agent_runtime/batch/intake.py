@@ -89,7 +89,7 @@ class Intake:
                 raise ConfigurationError("a task names no agent, and neither does its batch: give agent=")
             row = TaskRow.of(self.seq, task, queue.aging, queue.order)
             for seat in self._scheduler.seats:
-                if not await seat.backend.check(task) and self._settings.max_cost_usd is not None:
+                if not await seat.backend.check(task, self._execution_id) and self._settings.max_cost_usd is not None:
                     raise ConfigurationError(
                         "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the template"
                     )

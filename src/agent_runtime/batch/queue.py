@@ -64,6 +64,10 @@ class TaskQueue(Generic[Q]):
     def __len__(self) -> int:
         return self._waiting
 
+    def depth(self, agent: str) -> int:
+        """How many tasks of an agent wait."""
+        return sum(map(len, self._lines.get(agent, ())))
+
     def depths(self) -> dict[str, int]:
         """How many wait, by priority."""
         by_level = {each: sum(len(lines[each]) for lines in self._lines.values()) for each in TaskPriority}

@@ -68,7 +68,7 @@ class TaskRun:
         run.running[row.seq] = attempt
         try:
             # Awaited here and not in a task of its own: the next one begins without a turn of the loop between.
-            answer = await seat.backend.run(task, call, task_id)
+            answer = await seat.backend.run(task, call, run.execution.id)
         except asyncio.CancelledError as error:
             if not attempt.asked:
                 raise

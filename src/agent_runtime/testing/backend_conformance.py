@@ -67,11 +67,11 @@ def conformance_factory(**seats: Any) -> AgentFactory:
 
 
 async def _ran(backend: Backend, text: str, name: str = "t", **given: Any) -> Any:
-    task = BatchTask(text, agent="conforming", inputs=given.pop("inputs", {}))
+    task = BatchTask(text, agent="conforming", id=name, inputs=given.pop("inputs", {}))
     call = AgentContext(text)
     for key, value in given.items():
         setattr(call, key, value)
-    return await backend.run(task, call, f"conformance:{name}")
+    return await backend.run(task, call, "conformance")
 
 
 async def it_answers_and_says_what_it_used(backend: Backend) -> None:
@@ -133,9 +133,11 @@ async def cancelling_stops_a_task(backend: Backend) -> None:
 
 async def what_cannot_run_is_refused(backend: Backend) -> None:
     """Before it is accepted."""
-    assert await backend.check(BatchTask("x", agent="conforming")) is True  # its spending is under the ledger
+    assert (
+        await backend.check(BatchTask("x", agent="conforming"), "conformance") is True
+    )  # its spending is under the ledger
     try:
-        await backend.check(BatchTask("x", agent="nobody-knows-this"))
+        await backend.check(BatchTask("x", agent="nobody-knows-this"), "conformance")
     except UnknownComponent:
         return
     raise AssertionError("an agent that there is not was accepted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from agent_runtime.batch.result import TaskResult, TaskStatus
@@ -97,9 +97,8 @@ class TaskRow:
         now = time.time()
         # Rising in time by one level each `aging_s` is the same as having come so much earlier.
         rank = now - task.priority * aging_s if order == "fifo" else -(task.priority * 1e10) - now
-        return cls(
-            seq, task.id or f"t{seq}", task.agent, task.priority, task.to_json(), now, rank, given=task
-        )  # fmt: skip
+        task = task if task.id else replace(task, id=f"t{seq}")
+        return cls(seq, task.id, task.agent, task.priority, task.to_json(), now, rank, given=task)
 
     def to_task(self) -> BatchTask:
         """The task itself."""

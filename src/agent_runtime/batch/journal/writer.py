@@ -57,6 +57,11 @@ class JournalWriter:
             self.put(outcome)
 
     @property
+    def busy(self) -> bool:
+        """Whether something is not kept yet."""
+        return not self._idle.is_set()
+
+    @property
     def behind(self) -> bool:
         """Whether so much waits to be written that no more should be begun."""
         return len(self._waiting) >= BEHIND
@@ -74,9 +79,10 @@ class JournalWriter:
                 given, self._waiting = self._waiting, []
                 outcomes = [each if isinstance(each, Outcome) else each() for each in given]
                 await self._write([each.change for each in outcomes])
+                if not self._waiting:
+                    self._idle.set()
                 if news := [each for each in outcomes if each.news]:
                     self._on_kept(news)
-            self._idle.set()
             if self._closing:
                 return
 
