@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
     from agent_runtime.batch.error_handling import ErrorDecision, RetryBudget, handle_execution_error
     from agent_runtime.batch.executor import ParallelAgentExecutor
-    from agent_runtime.batch.forecast import Forecast, forecast
+    from agent_runtime.batch.forecast import Forecast, make_forecast
     from agent_runtime.batch.journal import Journal, open_journal
     from agent_runtime.batch.mapping import InputMapping
     from agent_runtime.batch.metrics import watch_batches
@@ -42,7 +42,7 @@ _HOME = {
     "TaskResult": "result",
     "aggregate_results": "aggregation",
     "create_batch_tasks": "task",
-    "forecast": "forecast",
+    "make_forecast": "forecast",
     "handle_execution_error": "error_handling",
     "open_journal": "journal",
     "prioritize_tasks": "task",
@@ -71,8 +71,8 @@ __all__ = [
     "TaskResult",
     "aggregate_results",
     "create_batch_tasks",
-    "forecast",
     "handle_execution_error",
+    "make_forecast",
     "open_journal",
     "prioritize_tasks",
     "read_rows",

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from agent_runtime.batch.forecast import forecast, pilot_places
+from agent_runtime.batch.forecast import make_forecast, pilot_places
 from agent_runtime.batch.journal.records import Kept, TaskRow
 from agent_runtime.batch.result import UNSUCCESSFUL
 from agent_runtime.batch.settings import PilotSettings
@@ -152,7 +152,7 @@ class Feeder:
         """What the whole will cost, told from the pilot; above the budget somebody is asked."""
         run, settings = self._run, self._run.settings
         found = [kept.result async for kept in all_results(run)]
-        made = forecast(
+        made = make_forecast(
             [each.cost for each in found],
             [each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0) for each in found],
             [each.duration_s for each in found],

@@ -33,7 +33,7 @@ class Forecast:
         return asdict(self)
 
 
-def forecast(
+def make_forecast(
     costs: Sequence[Decimal | None],
     tokens: Sequence[int],
     seconds: Sequence[float],

@@ -103,7 +103,7 @@ def as_task(given: AnyTask, agent: str = "") -> BatchTask:
 
 
 def create_batch_tasks(
-    items: Iterable[AnyTask],
+    items: Iterable[Any],
     agent: str = "",
     *,
     priority: TaskPriority | str | int | None = None,

@@ -56,6 +56,7 @@ class BillingProvider:
         price = PRICES.price("openai", "gpt-5-mini")
         assert price is not None
         one = price.cost_usd({"input_tokens": INPUT, "output_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT})
+        assert one is not None
         return one * sum(self.billed.values())
 
     def counts(self) -> dict[str, Any]:

@@ -26,11 +26,10 @@ HERE = "tests.agent_runtime.batch"
 def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed: int = 1) -> dict[str, Any]:
     """Run `tasks` tasks in a process that is killed `kills` times; returns the counts that prove it."""
     dice, environment = random.Random(seed), {**with_tests(), "DUMMY_KEY": "dummy"}
-    provider = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", f"{HERE}.billing_provider", str(delay_s)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    try:
+    ) as provider:  # fmt: skip
         assert provider.stdin is not None
         assert provider.stdout is not None
         url = f"http://127.0.0.1:{int(provider.stdout.readline())}/v1"
@@ -41,25 +40,24 @@ def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed
         while not over:
             before = asyncio.run(kept(home)) if killed else {}
             asked = _counts(provider)["asked"]
-            batch = subprocess.Popen(
+            with subprocess.Popen(
                 [sys.executable, "-m", f"{HERE}.doomed_batch", str(home), str(file), str(tasks), "b"],
                 stdout=subprocess.PIPE, text=True, env=environment,
-            )  # fmt: skip
-            assert batch.stdout is not None
-            assert batch.stdout.readline() == "ready\n"
-            if killed < kills:
-                while sum(_counts(provider)["billed"].values()) < points[killed] and batch.poll() is None:
-                    time.sleep(dice.uniform(0, 0.01))
-                if batch.poll() is None:
-                    os.kill(batch.pid, signal.SIGKILL)
-                    killed += 1
-            over = batch.wait(120) == 0
+            ) as batch:  # fmt: skip
+                assert batch.stdout is not None
+                assert batch.stdout.readline() == "ready\n"
+                if killed < kills:
+                    while sum(_counts(provider)["billed"].values()) < points[killed] and batch.poll() is None:
+                        time.sleep(dice.uniform(0, 0.01))
+                    if batch.poll() is None:
+                        os.kill(batch.pid, signal.SIGKILL)
+                        killed += 1
+                over = batch.wait(120) == 0
             now = _counts(provider)["asked"]
             finished_again += sum(now.get(prompt, 0) != asked.get(prompt, 0) for prompt in before)
-        return {**asyncio.run(_found(home, _counts(provider))), "killed": killed, "finished_again": finished_again}
-    finally:
+        counts = _counts(provider)
         provider.kill()
-        provider.wait()
+    return {**asyncio.run(_found(home, counts)), "killed": killed, "finished_again": finished_again}
 
 
 def _counts(provider: subprocess.Popen[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
 from agent_runtime import AgentFactory
 from agent_runtime.batch import (
     AsyncioBackend,
+    Backend,
     BatchSettings,
     BatchTask,
     ParallelAgentExecutor,
@@ -25,7 +27,7 @@ from agent_runtime.pool import PoolConfig
 from agent_runtime.testing import ScriptedChatModel
 from agent_runtime.testing.backend_conformance import BACKEND_CHECKS, run_backend_check
 
-MAKE = {
+MAKE: dict[str, Callable[[AgentFactory], Backend]] = {
     "asyncio": AsyncioBackend,
     "process": lambda factory: ProcessBackend(factory, PoolConfig(size=2, grace=0.5)),
 }

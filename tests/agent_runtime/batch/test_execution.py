@@ -73,7 +73,7 @@ async def test_a_stream_that_is_left_disturbs_nothing(no_tasks_left: None) -> No
         stream = bench.executor.stream_results(name)
         assert (await anext(stream)).succeeded
         await stream.aclose()  # type: ignore[attr-defined]
-        reading = asyncio.create_task(anext(bench.executor.stream_results(name, after=29)))
+        reading = asyncio.ensure_future(anext(bench.executor.stream_results(name, after=29)))
         await asyncio.sleep(0)
         reading.cancel()
         assert (await bench.executor.wait(name))["completed"] == 30
