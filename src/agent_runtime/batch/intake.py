@@ -54,10 +54,18 @@ class Intake:
         self.seq = seq
 
     async def accept_all(self, tasks: Iterable[Any]) -> int:
-        """Journal every task; returns how many there are. Raises ConfigurationError, InputInvalid for none at all."""
+        """Journal every task; returns how many there are.
+
+        Raises ConfigurationError, and InputInvalid for no task at all, or when all of the first ones are wrong: then
+        so is what they are made from.
+        """
         items, before = iter(tasks), self.seq
         while chunk := list(islice(items, AT_ONCE)):
-            await self.accept(chunk)
+            rows = await self.accept(chunk)
+            results = [row.result for row in rows]
+            if self.seq - before == len(rows) and all(results) and results[0] is not None:
+                assert results[0].error is not None  # noqa: S101 - it failed
+                raise InputInvalid(f"no task could be read: {results[0].error.message}")
         if self.seq == before:
             raise InputInvalid("a batch has at least one task")
         return self.seq - before

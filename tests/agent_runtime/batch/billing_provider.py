@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+from tests.agent_runtime.pool.test_instance_pool import with_tests
 from tests.agent_runtime.wire.provider_server import Answer, openai_message
 
 MODEL = "openai:gpt-5-mini"
@@ -141,6 +143,41 @@ async def billing(**settings: Any) -> AsyncIterator[BillingProvider]:
     finally:
         server.close()
         await provider.close()
+
+
+class ProviderProcess:
+    """A provider in a process of its own; `with` starts and ends it."""
+
+    def __init__(self, delay_s: float = 0.02) -> None:
+        self._delay_s = delay_s
+
+    def __enter__(self) -> ProviderProcess:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.agent_runtime.batch.billing_provider", str(self._delay_s)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**with_tests(), "DUMMY_KEY": "dummy"},
+        )  # fmt: skip
+        self.url = f"http://127.0.0.1:{int(self._line())}/v1"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def counts(self) -> dict[str, Any]:
+        """What it was asked, and what it billed, by prompt."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        counts: dict[str, Any] = json.loads(self._line())
+        return counts
+
+    def billed(self) -> int:
+        """How many calls it has billed."""
+        return sum(self.counts()["billed"].values())
 
 
 def template(url: str, name: str = "stub", *, header: bool = True, runtime: str = "{retry: {attempts: 1}}") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.agent_runtime.batch.billing_provider import template
+from tests.agent_runtime.batch.billing_provider import ProviderProcess, template
 from tests.agent_runtime.pool.test_instance_pool import with_tests
 
 from agent_runtime import SqliteLedger
@@ -26,20 +25,14 @@ HERE = "tests.agent_runtime.batch"
 def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed: int = 1) -> dict[str, Any]:
     """Run `tasks` tasks in a process that is killed `kills` times; returns the counts that prove it."""
     dice, environment = random.Random(seed), {**with_tests(), "DUMMY_KEY": "dummy"}
-    with subprocess.Popen(
-        [sys.executable, "-m", f"{HERE}.billing_provider", str(delay_s)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    ) as provider:  # fmt: skip
-        assert provider.stdin is not None
-        assert provider.stdout is not None
-        url = f"http://127.0.0.1:{int(provider.stdout.readline())}/v1"
+    with ProviderProcess(delay_s) as provider:
         file = home / "stub.yaml"
-        file.write_text(template(url))
+        file.write_text(template(provider.url))
         points = sorted(dice.sample(range(1, tasks), kills))  # of billed calls
         killed, over, finished_again = 0, False, 0
         while not over:
             before = asyncio.run(kept(home)) if killed else {}
-            asked = _counts(provider)["asked"]
+            asked = provider.counts()["asked"]
             with subprocess.Popen(
                 [sys.executable, "-m", f"{HERE}.doomed_batch", str(home), str(file), str(tasks), "b"],
                 stdout=subprocess.PIPE, text=True, env=environment,
@@ -47,26 +40,16 @@ def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed
                 assert batch.stdout is not None
                 assert batch.stdout.readline() == "ready\n"
                 if killed < kills:
-                    while sum(_counts(provider)["billed"].values()) < points[killed] and batch.poll() is None:
+                    while provider.billed() < points[killed] and batch.poll() is None:
                         time.sleep(dice.uniform(0, 0.01))
                     if batch.poll() is None:
                         os.kill(batch.pid, signal.SIGKILL)
                         killed += 1
                 over = batch.wait(120) == 0
-            now = _counts(provider)["asked"]
+            now = provider.counts()["asked"]
             finished_again += sum(now.get(prompt, 0) != asked.get(prompt, 0) for prompt in before)
-        counts = _counts(provider)
-        provider.kill()
+        counts = provider.counts()
     return {**asyncio.run(_found(home, counts)), "killed": killed, "finished_again": finished_again}
-
-
-def _counts(provider: subprocess.Popen[str]) -> dict[str, Any]:
-    assert provider.stdin is not None
-    assert provider.stdout is not None
-    provider.stdin.write("\n")
-    provider.stdin.flush()
-    counts: dict[str, Any] = json.loads(provider.stdout.readline())
-    return counts
 
 
 async def kept(home: Path) -> dict[str, str]:
