@@ -42,7 +42,7 @@ async def prepared(
     from agent_runtime.template.spec import is_path
     from agent_runtime.types import Principal
 
-    store = open_batches(journal)
+    store, dead = open_batches(journal), open_dead()
     try:
         sessions = open_sessions(None) if settings.sessions else None
         async with AgentFactory(session_manager=sessions, **shared_seats(ledger)) as factory, event_recording(factory):
@@ -57,13 +57,12 @@ async def prepared(
                     name = absolute(agent) or ""
                 if template.spec.runtime.auth.require:  # who runs commands here owns the state directory
                     principal = Principal("operator", scopes=frozenset({"*"}))
-            made = ParallelAgentExecutor(
-                factory, settings, journal=store, dead_letters=open_dead(), principal=principal
-            )
+            made = ParallelAgentExecutor(factory, settings, journal=store, dead_letters=dead, principal=principal)
             async with made as executor:
                 yield executor, name
     finally:
         await store.aclose()
+        await dead.aclose()
 
 
 async def followed(

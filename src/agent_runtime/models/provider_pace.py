@@ -8,9 +8,10 @@ EVIDENCE = 10
 """So many calls have to have been answered before a refusal tells a pace."""
 BELOW = 0.97
 """Of the pace at which a refusal came."""
-NEAR = 0.95
-CLIMB, CREEP = 1.25, 1.01
-"""What a clean window adds: far below the pace of the last refusal, and near or above it."""
+FIRST_STEP, LARGEST_STEP = 0.01, 0.25
+"""What the first clean window after a refusal adds; each further one adds twice as much."""
+STEP_CALLS = 50
+"""A window is at least so many calls long: a slow account is not probed more often than a fast one."""
 BURST = 3
 """Calls that were late may be made up for, but not more of them at once."""
 
@@ -20,17 +21,16 @@ class Pace:
 
     How many calls are in flight does not steer such an account: a fast model exceeds it one call at a time. A 429 that
     says when to come again tells the pace: what was answered since the last pause, over the time until then. Calls then
-    begin a little slower, and a little faster again after each window without a refusal. `rate` is None while nothing
-    is known.
+    begin a little slower, and faster again after each window without a refusal: by little near the limit, and by more
+    and more when nobody says no. `rate` is None while nothing is known.
     """
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._ceiling = 0.0
+        self._step = FIRST_STEP
         self._began_s: float | None = None
-        self._answered = 0
-        self._next_s = 0.0
-        self._raised_s = 0.0
+        self._answered = self._in_window = 0
+        self._next_s = self._raised_s = 0.0
 
     def wait_s(self, now_s: float) -> float:
         """How long the next call has to wait, 0 for not at all."""
@@ -46,22 +46,23 @@ class Pace:
     def answered(self, now_s: float, window_s: float) -> None:
         """A call was answered; after a clean window the pace rises."""
         self._answered += 1
-        if self.rate is not None and now_s - self._raised_s >= window_s:
-            self.rate *= CLIMB if self.rate * CLIMB < NEAR * self._ceiling else CREEP
-            self._raised_s = now_s
+        self._in_window += 1
+        if self.rate is not None and self._in_window >= STEP_CALLS and now_s - self._raised_s >= window_s:
+            self.rate *= 1 + self._step
+            self._step = min(2 * self._step, LARGEST_STEP)
+            self._raised_s, self._in_window = now_s, 0
 
     def refused(self, error: BaseException, now_s: float, retry_after_s: float | None) -> bool:
         """A call was refused: whether that told a pace. One that says no time, or comes too early, tells none."""
         if status_of(error) != 429 or not retry_after_s or self._began_s is None:
             return False
         answered, elapsed_s = self._answered, now_s - self._began_s + retry_after_s
-        self._began_s, self._answered, self._raised_s = None, 0, now_s + retry_after_s
         if answered >= EVIDENCE:
-            self._ceiling = answered / elapsed_s
+            self.rate = BELOW * answered / elapsed_s
         elif self.rate is None:
             return False
-        else:
-            self._ceiling = self.rate  # too early to be measured again: it was too fast all the same
-        self.rate = BELOW * self._ceiling
-        self._next_s = now_s + retry_after_s
+        elif answered:  # too few to be measured: it was too fast all the same
+            self.rate *= BELOW
+        self._began_s, self._answered, self._in_window = None, 0, 0
+        self._step, self._raised_s, self._next_s = FIRST_STEP, now_s + retry_after_s, now_s + retry_after_s
         return True

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from langchain_openai.chat_models import _client_utils
 from tests.agent_runtime.batch.billing_provider import ProviderProcess, template
 from tests.agent_runtime.pool.test_instance_pool import with_tests
 
@@ -38,8 +37,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def command(*args: str, code: int = 0, stdin: str | None = None) -> Result:
-    # LangChain keeps one client for the process; a command is a process, and has an event loop of its own.
-    _client_utils._cached_async_httpx_client.cache_clear()
     done = CliRunner().invoke(cli, ["batch", *args], standalone_mode=False, input=stdin)
     failed = 0 if done.exception is None else getattr(done.exception, "exit_code", exit_code(done.exception))
     assert (done.return_value or failed or 0) == code, (done.output, done.exception)
@@ -175,24 +172,30 @@ def test_rows_that_are_wrong_fail_alone(home: Path) -> None:
 
 
 def test_money_on_the_command_line(home: Path) -> None:
+    # Each command in a process of its own: LangChain keeps one client, and that belongs to one event loop.
+    def run(*args: str, code: int) -> tuple[str, str]:
+        with started(home, *args) as process:
+            out, said = process.communicate()
+        assert process.returncode == code, said
+        return out, said
+
     with ProviderProcess(0.005) as provider:
         (home / "stub.yaml").write_text(template(provider.url))
         (home / "t.jsonl").write_text("".join(f'"task {n}"\n' for n in range(40)))
-        common = ("--agent", "stub.yaml", "--out", "o.jsonl")
-        done = command("run", "t.jsonl", *common, "--max-cost", "0.003", "--id", "m", code=7)
-        assert "forecast from 5 of 40 tasks: 0.0042 USD" in done.stderr
-        assert "agent-runtime batch resume m --approve" in done.stderr
+        common = ("t.jsonl", "--agent", "stub.yaml", "--out", "o.jsonl")
+        _, said = run("run", *common, "--max-cost", "0.003", "--id", "m", code=7)
+        assert "forecast from 5 of 40 tasks: 0.0042 USD" in said
+        assert "agent-runtime batch resume m --approve" in said
         assert json.loads(command("status", "m", "--json").stdout)["state"] == "awaiting_approval"
-        done = command("resume", "m", "--approve", code=6)
-        assert "agent-runtime batch resume m --max-cost USD" in done.stderr
+        _, said = run("resume", "m", "--approve", code=6)
+        assert "agent-runtime batch resume m --max-cost USD" in said
         assert 0 < float(provider.counts()["usd"]) <= 0.003
-        command("resume", "m", "--max-cost", "1")
+        run("resume", "m", "--max-cost", "1", code=0)
         assert len(lines(home / "o.jsonl")) == len({each["task_id"] for each in lines(home / "o.jsonl")}) == 40
         assert set(provider.counts()["billed"].values()) == {1}
-        done = command("run", "t.jsonl", *common, "--max-cost", "0.003", "--yes", code=6)
-        assert "the budget is 0.003 USD" in done.stderr
-        done = command("run", "t.jsonl", *common, "--forecast", "-q", "--json")
-        assert json.loads(done.stdout)["forecast"]["sample"] == 5
+        out, said = run("run", *common, "--max-cost", "0.003", "--yes", "--json", code=6)
+        assert "the budget is 0.003 USD" in said
+        assert json.loads(out)["forecast"]["sample"] == 5
 
 
 def started(home: Path, *args: str) -> subprocess.Popen[str]:

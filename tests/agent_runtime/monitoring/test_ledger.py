@@ -124,6 +124,39 @@ async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 0)
 
 
+async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) -> None:
+    account = Account("batch=b/total", 1000, None)
+    named = Reservation("name", (account,), Amount(1, 1), Amount(600, 10), 60.0, keyed=True)
+
+    async def balance() -> tuple[int, int]:
+        found = (await ledger.acall("balances"))[account.key]
+        return found.spent_micro_usd, found.held_micro_usd
+
+    assert (await transact(ledger, [], named)).granted == Amount(600, 10)
+    assert (await transact(ledger, [], named)).granted == Amount(600, 10)  # its process died before it was sent
+    assert await balance() == (0, 600)
+    await transact(ledger, [Ending("name", Amount(250, 5))])
+    assert (await transact(ledger, [], named)).granted == Amount(600, 10)  # or after it was paid
+    assert await balance() == (250, 0)
+    await transact(ledger, [Ending("name", Amount(250, 5))])
+    assert await balance() == (250, 0)
+    free = named._replace(operation_id="free")
+    await transact(ledger, [], free)
+    await transact(ledger, [Ending("free", Amount(0, 0))])  # it failed, and cost nothing: now it is bought
+    assert (await transact(ledger, [], free)).granted == Amount(600, 10)
+    assert await balance() == (250, 600)
+    await transact(ledger, [Ending("free", Amount(100, 2))])
+    assert await balance() == (350, 0)
+    late = named._replace(operation_id="late", ttl_s=0.05)
+    await transact(ledger, [], late)
+    await asyncio.sleep(0.1)
+    await ledger.acall("sweep")
+    assert await balance() == (950, 0)  # nobody ended it: charged at its estimate
+    assert (await transact(ledger, [], late._replace(ttl_s=60.0))).granted == Amount(600, 10)
+    await transact(ledger, [Ending("late", Amount(50, 1))])
+    assert await balance() == (400, 0)
+
+
 async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
     for _ in range(3):
         assert (await transact(ledger, [], asked("a", (600, 100)))).granted == (600, 100)

@@ -33,6 +33,7 @@ class ProviderServer:
 
     def __init__(self, *script: Answer) -> None:
         self.script, self.requests, self.hung_up = list(script), list[dict[str, Any]](), 0
+        self.heads: list[dict[str, str]] = []
         self.port, self.tasks = 0, set[asyncio.Task[None]]()
 
     @property
@@ -47,6 +48,7 @@ class ProviderServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 path = head.split(" ", 2)[1]
+                self.heads.append(dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line))
                 lengths = [
                     line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length")
                 ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent_runtime import (
+    AgentContext,
     AgentExecutor,
     AgentFactory,
     AgentFailed,
@@ -29,11 +30,11 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def make(provider: str, server: ProviderServer, runtime: str = "{}") -> AgentExecutor:
+def make(provider: str, server: ProviderServer, runtime: str = "{}", model: str = "") -> AgentExecutor:
     base = f"{server.url}/v1" if provider == "openai" else server.url
     text = (
         "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: wire}\n"
-        f"spec: {{model: {{id: '{MODELS[provider]}', base_url: '{base}', api_key: {{from_env: DUMMY_KEY}},"
+        f"spec: {{model: {{id: '{MODELS[provider]}', base_url: '{base}', {model}api_key: {{from_env: DUMMY_KEY}},"
         f" params: {{max_tokens: 100}}}}, tools: [add], runtime: {runtime}}}\n"
     )
     factory = AgentFactory()
@@ -181,3 +182,29 @@ async def test_the_same_over_the_runnable_face(provider: str) -> None:
         "langchain_anthropic",
     )
     assert any("agent_runtime: run" in n for n in failed.value.__notes__)
+
+
+async def test_calls_have_names_for_a_provider_that_honours_them(provider: str) -> None:
+    """The same call made again has the same names; without the template's word nothing is sent."""
+    script = [Answer(tool=("add", {"a": 1, "b": 2})), Answer(text="Three.")] * 4
+    async with serve(*script) as server:
+        agent = make(provider, server, NO_RETRY, "idempotency_header: Idempotency-Key, ")
+        for key in ("batch:1", "batch:1", "batch:2", None):
+            await agent.execute(AgentContext("1+2", idempotency_key=key))
+        await make(provider, server, NO_RETRY).execute(AgentContext("1+2", idempotency_key="batch:1"))
+    names = [head.get("idempotency-key") for head in server.heads]
+    assert names[0] == names[2]
+    assert names[1] != names[3]  # this provider gave its tool calls other ids: it is another request
+    assert len({names[0], names[1], names[3], *names[4:6]}) == 5
+    # Clients of some providers name their calls themselves; those names are not ours.
+    assert not set(names[6:]) & set(names[:6])
+
+
+async def test_a_streamed_call_has_its_name_too(provider: str) -> None:
+    async with serve(Answer()) as server:
+        agent = make(provider, server, NO_RETRY, "idempotency_header: Idempotency-Key, ")
+        for _ in range(2):
+            async with agent.execute_stream(AgentContext("hi", idempotency_key="k")) as stream:
+                assert "".join([text async for text in stream]).strip() == "Hello from the wire."
+    first, second = (head["idempotency-key"] for head in server.heads)
+    assert first == second
