@@ -37,6 +37,7 @@ from agent_runtime import (
 )
 from agent_runtime.chunks import TextChunk
 from agent_runtime.orchestration.middleware import compose
+from benchmarks.batch import batch_rows
 from benchmarks.common import InstantModel, Row, paired
 from benchmarks.events import event_rows
 from benchmarks.governance import governance_rows
@@ -255,6 +256,7 @@ async def main() -> int:
         *await governance_rows(),
         *await event_rows(),
         *await pool_rows(),
+        *await batch_rows(),
     ]
     for row in rows:
         print(row.line())
