@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.attempt import Attempt
+from agent_runtime.batch.crew import Crew
 from agent_runtime.batch.error_handling import RetryBudget
 from agent_runtime.batch.feeder import Feeder
 from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 LOG = logging.getLogger("agent_runtime.batch")
-STOP_S = 2.0
-"""What a task may take to end after its cancel, before it is left alone."""
 
 
 @dataclass(slots=True)
@@ -62,17 +61,13 @@ class ExecutionRun:
         queue = settings.queue
         self.queue: TaskQueue[TaskRow] = TaskQueue(queue.size, queue.order, queue.aging, settings.limits)
         self.writer = JournalWriter(shop.journal, execution.id, execution.token, self._kept)
-        self.careful = 0
-        """So many starts are awaited: after a crash, so that a task that ends its process at once is counted."""
         self.tally = Tally(float(execution.progress.get("active_s", 0.0)))
         self.retries = RetryBudget(settings.retry.budget)
         self.running: dict[int, Attempt] = {}
         self.feeder, self.keeper, self.tasks = Feeder(self), Keeper(self), TaskRun(self)
         self.account = account_of(execution.id, settings)
-        self.surplus = 0
         self.limit = settings.max_concurrent
-        self._workers: set[asyncio.Task[None]] = set()
-        self._helpers: list[asyncio.Task[None]] = []
+        self.crew = Crew(self, self._helper_ended)
         self._over = asyncio.Event()
         self._news, self._rest = asyncio.Event(), asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -107,6 +102,11 @@ class ExecutionRun:
         """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
         paused = self.execution.state in ("paused", "awaiting_approval") and not self._over.is_set()
         return self._begun and paused and not self.running and not self.writer.busy
+
+    @property
+    def ending(self) -> bool:
+        """Whether it has been told to end."""
+        return self._over.is_set()
 
     @property
     def ended(self) -> bool:
@@ -163,7 +163,8 @@ class ExecutionRun:
         self.settings, self.execution.settings = settings, settings.given()
         self.account = account_of(self.execution.id, settings)
         self.retries.share = settings.retry.budget
-        self.staff(settings.max_concurrent)
+        self.limit = settings.max_concurrent
+        self.crew.staff(self.limit)
 
     async def take_in(self, row: TaskRow) -> None:
         """A task was accepted whose producer held a place in the queue."""
@@ -176,89 +177,38 @@ class ExecutionRun:
         self.tally.add(row.result)
         self.tell()
 
-    def staff(self, limit: int | None = None) -> None:
-        """Have as many workers as may run tasks at once."""
-        self.limit = limit or self.limit
-        slots = self.shop.scheduler.slots
-        wanted = self.limit if slots is None else min(self.limit, slots)
-        for _ in range(wanted - len(self._workers)):
-            self._helper(self._work(), self._workers)
-        self.surplus = max(0, len(self._workers) - wanted)
-        if self.surplus:
-            self.queue.wake()
-
     # -- running -------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
-            self._writing = asyncio.create_task(self.writer.run())
-            self._writing.add_done_callback(self._helper_ended)
+            self._writing = self._helper(self.writer.run())
             await self.feeder.load()
             self.tally.start_clock()
             await self._become("running", "")
             self._begun = True
-            for work in (self.keeper.run(), self.feeder.run()):
-                self._helper(work, self._helpers)
-            self.staff()
+            if self.queue.held and not self.ending:
+                await self._become("paused", "asked")  # before it had begun
+            helpers = [self._helper(work) for work in (self.keeper.run(), self.feeder.run())]
+            self.crew.staff(self.limit)
             self.check_end()
             await self._over.wait()
-            await self._wind_up()
+            await self._wind_up(helpers)
         except BaseException as error:
             self.error = error
             raise
         finally:
             await self._release()
 
-    def _helper(
-        self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]] | list[asyncio.Task[None]]
-    ) -> None:
+    def _helper(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        if isinstance(among, set):
-            among.add(task)
-            task.add_done_callback(among.discard)
-        else:
-            among.append(task)
         task.add_done_callback(self._helper_ended)
+        return task
 
     def _helper_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = self.error or error
             LOG.error("the execution %s stops: %s: %s", self.execution.id, type(error).__name__, error)
             self.end("paused", type(error).__name__)
-
-    async def _work(self) -> None:
-        """One worker: a task after another. It does not wait until what became of one is written."""
-        while not self.surplus:
-            row = self.queue.take() or await self.queue.get()
-            if row is None:
-                return
-            seat = self.shop.scheduler.take() or await self.shop.scheduler.acquire()
-            given_up = False
-            try:
-                row.starts, row.status = row.starts + 1, "running"
-                self.writer.start(self.tasks.outcome(row))
-                if self.careful or self.writer.behind:
-                    self.careful = max(0, self.careful - 1)
-                    await self.writer.written()
-                outcome = await self.tasks.run(row, seat)
-                given_up = outcome is None
-                if outcome is not None:
-                    self.writer.put(outcome)
-            finally:
-                if not given_up:  # else its place has been given to another worker
-                    self.shop.scheduler.leave(seat)
-                    self.queue.done(row)
-            if given_up:
-                return
-        self.surplus -= 1
-
-    def give_up(self, attempt: Attempt) -> None:
-        """Have another worker take the place of one whose task does not end."""
-        self.writer.put(self.tasks.give_up(attempt))
-        self.shop.scheduler.leave(attempt.seat)
-        self.queue.done(attempt.row)
-        if not self._over.is_set():
-            self._helper(self._work(), self._workers)
 
     def _kept(self, outcomes: Sequence[Outcome]) -> None:
         """What became of tasks is kept: tell of it, or queue them again."""
@@ -301,22 +251,14 @@ class ExecutionRun:
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    async def _wind_up(self) -> None:
-        """Let running tasks end within their grace, then stop them; leave none behind."""
+    async def _wind_up(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         state = self._ending[0] if self._ending else "completed"
-        grace_s = 0.0 if self.settings.fail_fast and state == "failed" else self.settings.grace
+        at_once = self.settings.fail_fast and state == "failed"
         self.queue.close()
-        if self._workers:
-            await asyncio.wait(self._workers, timeout=grace_s)
-        for attempt in list(self.running.values()):
-            attempt.stop()
-        if self._workers:
-            await asyncio.wait(self._workers, timeout=STOP_S)
-        for attempt in list(self.running.values()):
-            self.give_up(attempt)
-        for task in [*self._helpers, *self._workers]:
+        await self.crew.wind_up(0.0 if at_once or isinstance(self.error, ExecutionLost) else self.settings.grace)
+        for task in helpers:
             task.cancel()
-        await asyncio.wait([*self._helpers, *self._workers], timeout=STOP_S)
+        await asyncio.wait(helpers)
 
     async def _release(self) -> None:
         self.queue.close()

@@ -196,18 +196,6 @@ class ParallelAgentExecutor(ExecutionViews):
         run.start()
         return run
 
-    def _running(self, execution_id: str) -> ExecutionRun | None:
-        run = self._runs.get(execution_id)
-        return None if run is None or run.ended else run
-
-    async def wait(self, execution_id: str) -> dict[str, Any]:
-        """Wait until the execution is over, paused or lost; returns its status. Raises what ended its runner."""
-        if (run := self._runs.get(execution_id)) is not None:
-            await run.rested()
-        while (status := await self.get_execution_status(execution_id))["state"] in ("running", "pending"):  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)  # another process runs it
-        return status
-
     async def resume_execution(
         self, execution_id: str, *, max_cost_usd: float | None = None, approve: bool = False, **changes: Any
     ) -> None:

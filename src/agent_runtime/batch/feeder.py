@@ -51,7 +51,7 @@ class Feeder:
                 run.writer.put(await run.tasks.lost(row, run.settings.max_lost))
             await run.writer.written()
         if run.execution.state == "running":  # its last process did not end in order
-            run.careful = 2 * run.limit
+            run.crew.careful = 2 * run.limit
         self._agents = await journal.agents(name)
         self._plan_pilot()
 

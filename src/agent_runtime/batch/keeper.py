@@ -69,6 +69,6 @@ class Keeper:
                 data = {"execution_id": run.execution.id, "task_id": attempt.row.id, "running_s": round(took_s, 3)}
                 run.publish("batch.slow", data)
             if took_s >= attempt.overdue_s + run.settings.grace:  # it does not end by a cancel
-                run.give_up(attempt)
+                run.crew.give_up(attempt)
             elif took_s >= attempt.overdue_s:
                 attempt.stop()

@@ -143,9 +143,12 @@ class TaskQueue(Generic[Q]):
             return line.popleft()
         return line.pop()
 
-    async def get(self) -> Q | None:
-        """`take`, after a wait if need be; None when the queue was closed. Cancelling loses nothing."""
-        while not self._closed:
+    async def get(self, enough: Callable[[], bool] = lambda: False) -> Q | None:
+        """`take`, after a wait if need be; None when the queue was closed, or `enough` says so when it is woken.
+
+        Cancelling loses nothing.
+        """
+        while not self._closed and not enough():
             if (task := self.take()) is not None:
                 return task
             came = asyncio.get_running_loop().create_future()

@@ -29,6 +29,18 @@ class ExecutionViews:
     journal: Journal
     _runs: dict[str, ExecutionRun]
 
+    def _running(self, execution_id: str) -> ExecutionRun | None:
+        run = self._runs.get(execution_id)
+        return None if run is None or run.ended else run
+
+    async def wait(self, execution_id: str) -> dict[str, Any]:
+        """Wait until the execution is over, paused or lost; returns its status. Raises what ended its runner."""
+        if (run := self._runs.get(execution_id)) is not None:
+            await run.rested()
+        while (status := await self.get_execution_status(execution_id))["state"] in ("running", "pending"):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)  # another process runs it
+        return status
+
     def live_runs(self) -> list[ExecutionRun]:
         """The executions that this process runs now."""
         return [run for run in self._runs.values() if not run.ended]
