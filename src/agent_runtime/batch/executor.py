@@ -257,10 +257,7 @@ class ParallelAgentExecutor(ExecutionViews):
 
         Raises InputInvalid when it is not run here.
         """
-        run = self._running(execution_id)
-        if run is None:
-            raise InputInvalid(f"the execution '{execution_id}' is not run here")
-        await run.close()
+        await self._run_here(execution_id).close()
 
     async def cancel_execution(self, execution_id: str, *, within_s: float = 60.0) -> dict[str, Any]:
         """Begin no new task at once, let running ones end within their grace, stop the others; returns the status.
@@ -295,8 +292,6 @@ class ParallelAgentExecutor(ExecutionViews):
         if execution_id is None:
             self.settings = self.settings.with_changes(**changes)
             return self.settings
-        run = self._running(execution_id)
-        if run is None:
-            raise InputInvalid(f"the execution '{execution_id}' is not run here")
+        run = self._run_here(execution_id)
         run.change_settings(run.settings.with_changes(**changes))
         return run.settings

@@ -11,6 +11,7 @@ from agent_runtime.batch.aggregation import aggregate_results, reduce_results
 from agent_runtime.batch.owner import is_dead
 from agent_runtime.batch.report import BatchReport, make_report
 from agent_runtime.batch.result import ENDED, TaskResult
+from agent_runtime.errors import InputInvalid
 
 if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
@@ -40,6 +41,11 @@ class ExecutionViews:
         while (status := await self.get_execution_status(execution_id))["state"] in ("running", "pending"):  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)  # another process runs it
         return status
+
+    def _run_here(self, execution_id: str) -> ExecutionRun:
+        if (run := self._running(execution_id)) is None:
+            raise InputInvalid(f"the execution '{execution_id}' is not run here")
+        return run
 
     def live_runs(self) -> list[ExecutionRun]:
         """The executions that this process runs now."""
