@@ -40,6 +40,7 @@ DURABLE, CLOUD = "event_bus/test_durable.py", "event_bus/test_cloud_event.py"
 TRIGGERS, REPLAY = "triggers/test_triggers.py", "replay/test_replay.py"
 POOL, WARM, MCP = "pool/test_instance_pool.py", "pool/test_session_pool.py", "mcp/test_broker.py"
 FAULTS, PARITY, PROVIDERS = "pool/test_faults.py", "pool/test_parity.py", "models/test_provider_limiter.py"
+EXECUTION, JOURNALS, PACE = "batch/test_execution.py", "batch/test_journals.py", "models/test_provider_pace.py"
 RUNNABLE, BAD = f"{O}/test_runnable.py", "template/test_bad_templates.py"
 
 MUTANTS = [
@@ -227,7 +228,7 @@ MUTANTS = [
     Mutant("a server may start for ever", "mcp/connection.py", "            async with asyncio.timeout(self.server.timeout_s) as opening:", "            async with asyncio.timeout(None) as opening:", f"{MCP} -k never_gets_ready"),
     Mutant("servers are never closed", "mcp/broker.py", "                if unused_s > self._idle_s:", "                if False:", f"{MCP} -k nobody_uses"),
     Mutant("accounts admit anybody", "models/provider_limiter.py", "        room = self.limit is None or self.in_flight < self.limit", "        room = True", f"{PROVIDERS} -k never_more"),
-    Mutant("an overload changes nothing", "models/provider_limiter.py", "            if is_overload:", "            if False:", f"{PROVIDERS} -k halves"),
+    Mutant("an overload changes nothing", "models/provider_limiter.py", "            if error is not None and is_overload:", "            if False:", f"{PROVIDERS} -k halves"),
     Mutant("places are not given back", "models/model_call.py", "            self._place.leave(error)", "            pass", f"{PROVIDERS} -k 'take_places or vendors'"),
     Mutant("retry-after is not obeyed", "models/provider_limiter.py", "            self._blocked_until_s = max(self._blocked_until_s, until_s)", "            pass", f"{PROVIDERS} -k retry_after"),
     Mutant("skills may lead anywhere", "template/skills.py", "            if not file.resolve().is_relative_to(root.resolve()):", "            if False:", "orchestration/test_subagents.py -k nothing_outside"),
@@ -242,6 +243,41 @@ MUTANTS = [
     Mutant("what is left running goes on", "pool/isolation/worker.py", "        if await self._left_running():", "        if False:", "pool/test_mishaps.py -k what_one_call"),
     Mutant("overrides are not part of a key", "pool/session_pool.py", "        template = self._files.get(source, overrides)\n        fingerprint", "        template = self._files.get(source)\n        fingerprint", f"{WARM} -k overrides_bring"),
     Mutant("made tools are shared", "registry.py", '        return inspect.isclass(found) or getattr(found, "_makes_tool", False)', "        return False", f"{WARM} -k never_shared"),
+    Mutant("results are seen before they are kept", "batch/journal/writer.py", "                await self._write([each.change for each in outcomes])\n                if not", "                if news := [e for e in outcomes if e.news]:\n                    self._on_kept(news)\n                await self._write([each.change for each in outcomes])\n                continue\n                if not", f"{EXECUTION} -k store_that_fails"),
+    Mutant("a stale owner writes", "batch/journal/sqlite.py", "            self._check_owner(execution_id, token)\n            self._db.executemany", "            self._db.executemany", f"{JOURNALS} -k one_owner"),
+    Mutant("two owners at once", "batch/journal/redis.py", "and ARGV[4] == '0' then", "and false then", f"{JOURNALS} -k one_owner"),
+    Mutant("a stale owner writes to Redis", "batch/journal/redis.py", "if not token or token ~= ARGV[1] or owner == '' then return 'lost' end", "", f"{JOURNALS} -k 'one_owner or lost'"),
+    Mutant("ids are taken twice", "batch/journal/redis.py", "if redis.call('HEXISTS', KEYS[2], id) == 1 or", "if", f"{JOURNALS} -k 'ids_are or alike'"),
+    Mutant("low starves", "batch/queue.py", "rank = level + max(0.0, now - line[0].accepted_s) / self._aging_s", "rank = level", "batch/test_queue.py -k starves"),
+    Mutant("the queue has no bound", "batch/queue.py", "        if self._waiting + self._promised >= self.size:\n            raise", "        if False:\n            raise", "batch/test_queue.py -k wait_for_room"),
+    Mutant("producers are not held back", "batch/queue.py", "        while self._waiting + self._promised >= self.size:", "        while False:", f"{EXECUTION} -k held_back"),
+    Mutant("limits of agents do not hold", "batch/queue.py", "if limit is not None and self._running[agent] >= limit:", "if False:", f"{EXECUTION} -k limit_of_its_own"),
+    Mutant("a woken worker keeps its turn", "batch/queue.py", "                if came.done() and not came.cancelled():\n                    _wake(self._takers)\n", "", "batch/test_queue.py -k passes_its_turn"),
+    Mutant("everything is tried again", "batch/error_handling.py", "if kind in retry.classes and attempt < retry.attempts:", "if attempt < retry.attempts:", f"{EXECUTION} -k transient"),
+    Mutant("retries have no budget", "batch/error_handling.py", "        if self.used >= FREE_RETRIES + self.share * self.tasks:", "        if False:", f"{EXECUTION} -k have_a_budget"),
+    Mutant("a refusal is an attempt", "batch/task_run.py", '        if decision.action == "postpone":', "        if False:", f"{EXECUTION} -k says_when"),
+    Mutant("fail fast goes on", "batch/task_run.py", "if settings.fail_fast or not settings.continue_on_error:", "if False:", f"{EXECUTION} -k 'failures or fail_fast'"),
+    Mutant("fail fast lets others end", "batch/execution.py", 'at_once = self.settings.fail_fast and state == "failed"', "at_once = False", f"{EXECUTION} -k fail_fast_stops"),
+    Mutant("a stubborn task is waited for", "batch/keeper.py", "                run.crew.give_up(attempt)\n", "                pass\n", f"{EXECUTION} -k ignores_its_cancel"),
+    Mutant("cancel does not stop", "batch/crew.py", "            attempt.stop()\n", "            pass\n", f"{EXECUTION} -k cancel_begins"),
+    Mutant("cancel begins more", "batch/execution.py", "            self._ending = (state, why)\n        self.queue.hold()", "            self._ending = (state, why)", f"{EXECUTION} -k cancel_begins"),
+    Mutant("what was running is not run again", "batch/feeder.py", "                run.writer.put(await run.tasks.lost(row, run.settings.max_lost))", "                pass", "batch/test_crashes.py -k kill"),
+    Mutant("finished tasks are run again", "batch/journal/sqlite.py", "            self._db.executemany(update, rows)", "            pass", f"{EXECUTION} -k on_every_journal"),
+    Mutant("poison is never put aside", "batch/task_run.py", "        if row.starts < most:", "        if True:", f"{EXECUTION} -k lost_its_workers"),
+    Mutant("the batch has no account", "batch/task_run.py", "            call.accounts = (run.account,)", "            pass", "batch/test_money.py -k overspends"),
+    Mutant("the budget's end fails tasks", "batch/task_run.py", "if isinstance(error, BudgetExceeded) and account is not None and error.account == account.key:", "if False:", "batch/test_money.py -k overspends"),
+    Mutant("nobody is asked", "batch/feeder.py", "        if dear and settings.approval and not run.execution.approved:", "        if False:", "batch/test_money.py -k approval"),
+    Mutant("the pilot is all", "batch/feeder.py", "            self._pilot = set(places)", "            self._pilot = set(range(1, run.tally.total + 1))", "batch/test_money.py -k approval"),
+    Mutant("a name is not the ledger's", "monitoring/purse.py", 'name = key or f"{self._operation_id}:{self._number}"', 'name = f"{self._operation_id}:{self._number}"', "batch/test_crashes.py -k kill"),
+    Mutant("what was paid is paid again", "monitoring/ledger_book.py", "            if known.state == \"settled\" and known.amount != NOTHING:\n                return asked.wanted, None\n", "", f"{LEDGERS} -k bought_under"),
+    Mutant("names are not sent", "models/request.py", '            kwargs["extra_headers"] = {', '            kwargs = {', "wire/test_wire.py -k have_names"),
+    Mutant("a name changes at each start", "batch/attempt.py", 'f"{task_id}:{row.tries + 1}"', 'f"{task_id}:{row.tries + row.starts}"', "batch/test_crashes.py -k kill"),
+    Mutant("sessions begin anew", "batch/task_run.py", "            call.input = None", "            pass", "batch/test_crashes.py -k sessions"),
+    Mutant("no pace is learned", "models/provider_pace.py", "            self.rate = BELOW * answered / elapsed_s", "            pass", PACE),
+    Mutant("the pace never rises", "models/provider_pace.py", "            self.rate *= 1 + self._step", "            pass", PACE),
+    Mutant("a bad row ends the file", "batch/sources.py", "            yield Row(place, None, f\"not JSON: {error}\")\n            continue", "            return", "batch/test_sources.py -k jsonl"),
+    Mutant("templates change in mid-batch", "batch/backends.py", "        if made is not None and not task.inputs:", "        if False:", f"{EXECUTION} -k one_version"),
+    Mutant("prompts are the first task's", "batch/backends.py", "agent.with_prompt(rendered_prompt(template, values)) if template.inputs else agent", "agent", "batch/test_backends.py -k inputs_fill"),
 ]  # fmt: skip
 
 

@@ -572,3 +572,27 @@ async def test_tasks_carry_their_labels_and_one_key() -> None:
         assert result.template_digest
         await until(lambda: seen)
         assert seen[0]["task_id"] == "mine"
+
+
+async def test_an_execution_runs_one_version_of_its_template() -> None:
+    async with bench_of({"max_concurrent": 1}) as bench:
+        go = asyncio.Event()
+
+        async def work(text: str) -> str:
+            await go.wait()
+            return "first version"
+
+        bench.agent("changing", work)
+        tasks = [BatchTask("a", metadata={"n": 1}), BatchTask("b"), BatchTask("c")]
+        name = await bench.executor.submit_batch_tasks(tasks, agent="changing")
+        await until(lambda: bench.asked)
+        bench.agent("changing", lambda text: "second version")
+        bench.factory.unregister_template("changing")
+        go.set()
+        status = await bench.executor.wait(name)
+        found = await bench.executor.get_execution_results(name)
+        assert (status["completed"], {each.output for each in found}) == (3, {"first version"})
+        bench.agent("changing", lambda text: "second version")
+        again = await bench.executor.submit_batch_tasks(["a"], agent="changing")
+        await bench.executor.wait(again)
+        assert (await bench.executor.get_execution_results(again))[0].output == "second version"
