@@ -61,7 +61,8 @@ class Crew:
                 run.queue.put_back(row)
                 return True
             row.starts, row.status = row.starts + 1, "running"
-            run.writer.start(run.tasks.outcome(row))
+            if not run.writer.volatile:  # else it would be forgotten with the process anyway
+                run.writer.put(run.tasks.outcome(row))
             if self.careful or run.writer.behind:
                 self.careful = max(0, self.careful - 1)
                 await run.writer.written()

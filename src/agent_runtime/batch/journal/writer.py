@@ -44,17 +44,14 @@ class JournalWriter:
         self._came, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._closing = False
+        self.volatile = journal.volatile
+        """Whether what is written is gone with the process."""
 
     def put(self, outcome: Outcome | Callable[[], Outcome]) -> None:
         """Write it soon. What makes an outcome is called then: a worker's next task need not wait for it."""
         self._waiting.append(outcome)
         self._idle.clear()
         self._came.set()
-
-    def start(self, outcome: Outcome) -> None:
-        """Write that a task runs; not where it would be forgotten with the process anyway."""
-        if not self._journal.volatile:
-            self.put(outcome)
 
     @property
     def busy(self) -> bool:
