@@ -43,6 +43,7 @@ class Progress:
         "model_error",
         "principal",
         "resumable",
+        "said",
         "started",
         "tools_started",
     )
@@ -59,6 +60,8 @@ class Progress:
         self.model_error: BaseException | None = None  # what the last failed model call raised
         self.resumable = False
         """The agent has a checkpoint of this call, so `input=None` continues it and repeats no finished tool."""
+        self.said: dict[str, int] = {}
+        """Model requests that have a name, by their contents: how often each was made."""
 
 
 class AgentContext:

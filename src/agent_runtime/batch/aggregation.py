@@ -61,7 +61,7 @@ def merged(values: Sequence[Any]) -> Any:
         return [item for each in values for item in each]
     different: list[Any] = []
     for each in values:
-        if each not in different:
+        if not any(each == other and type(each) is type(other) for other in different):
             different.append(each)
     return different[0] if len(different) == 1 else different
 

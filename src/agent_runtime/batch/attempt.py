@@ -29,7 +29,6 @@ class Attempt:
     """
 
     __slots__ = (
-        "_job",
         "asked",
         "began_s",
         "context",
@@ -40,6 +39,7 @@ class Attempt:
         "seat",
         "slow",
         "task",
+        "worker",
     )
 
     def __init__(self, row: TaskRow, task: BatchTask, seat: Seat, context: AgentContext) -> None:
@@ -47,19 +47,19 @@ class Attempt:
         self.began_s, self.overdue_s = time.monotonic(), float("inf")
         self.ended_s: float | None = None
         self.slow = self.asked = self.given_up = False
-        self._job = asyncio.current_task()
+        self.worker = asyncio.current_task()
 
     def stop(self) -> None:
         """Cancel what it does."""
-        if self.ended_s is None and self._job is not None:
+        if self.ended_s is None and self.worker is not None:
             self.asked = True
-            self._job.cancel()
+            self.worker.cancel()
 
     def end(self) -> None:
         """It has ended; a cancel that it was asked for, and has seen or not, is not its worker's."""
         self.ended_s = time.monotonic()
-        while self.asked and self._job is not None and self._job.cancelling():
-            self._job.uncancel()
+        while self.asked and self.worker is not None and self.worker.cancelling():
+            self.worker.uncancel()
 
     @property
     def duration_s(self) -> float:

@@ -21,6 +21,8 @@ class Crew:
     def __init__(self, run: ExecutionRun, on_end: Callable[[asyncio.Task[None]], None]) -> None:
         self._run, self._on_end = run, on_end
         self._workers: set[asyncio.Task[None]] = set()
+        self._left_alone: set[asyncio.Task[None]] = set()
+        """Workers whose tasks do not end: others have their places."""
         self._surplus = 0
         self.careful = 0
         """So many starts are awaited: after a crash, so that a task that ends its process at once is counted."""
@@ -83,6 +85,10 @@ class Crew:
         run.writer.put(run.tasks.give_up(attempt))
         run.shop.scheduler.leave(attempt.seat)
         run.queue.done(attempt.row)
+        if attempt.worker in self._workers:
+            self._workers.discard(attempt.worker)
+            self._left_alone.add(attempt.worker)
+            attempt.worker.add_done_callback(self._left_alone.discard)
         if not run.ending:
             self._hire()
 
@@ -94,7 +100,7 @@ class Crew:
         await self._gone(STOP_S)
         for attempt in list(self._run.running.values()):
             self.give_up(attempt)
-        for worker in self._workers:
+        for worker in [*self._workers, *self._left_alone]:
             worker.cancel()
         await self._gone(STOP_S)
 

@@ -14,6 +14,8 @@ from agent_runtime.orchestration.failures import failure_class
 FREE_RETRIES = 10
 """So many a batch has in any case: a share of a small one would be none."""
 LONGEST_WAIT_S = 600.0
+"""For a provider; a limit of ours is waited for up to a day."""
+LONGEST_REFUSAL_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def handle_execution_error(
     kind = error_kind(error)
     if isinstance(error, TaskPoisoned):
         return ErrorDecision("poison", kind)
-    if isinstance(error, RateLimited | PoolOverloaded) and error.retry_after_s <= LONGEST_WAIT_S:
+    if isinstance(error, RateLimited | PoolOverloaded) and error.retry_after_s <= LONGEST_REFUSAL_S:
         return ErrorDecision("postpone", kind, max(0.05, error.retry_after_s))
     retry = settings.retry
     if kind in retry.classes and attempt < retry.attempts:

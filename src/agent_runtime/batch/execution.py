@@ -6,8 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.attempt import Attempt
@@ -20,33 +19,16 @@ from agent_runtime.batch.keeper import Keeper
 from agent_runtime.batch.queue import TaskQueue
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.settings import BatchSettings
+from agent_runtime.batch.shop import Shop, account_of
 from agent_runtime.batch.tally import Tally
 from agent_runtime.batch.task_run import TaskRun
 from agent_runtime.errors import ExecutionLost
 from agent_runtime.event_bus import Event
-from agent_runtime.monitoring.ledger import MICRO, Account
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.journal.journal import Journal
-    from agent_runtime.batch.scheduling import Scheduler
-    from agent_runtime.event_bus.dead_letters import DeadLetters
-    from agent_runtime.factory import AgentFactory
-    from agent_runtime.types import Principal
+    pass
 
 LOG = logging.getLogger("agent_runtime.batch")
-
-
-@dataclass(slots=True)
-class Shop:
-    """What all executions of a process share."""
-
-    factory: AgentFactory
-    journal: Journal
-    scheduler: Scheduler
-    dead_letters: DeadLetters
-    owner: str
-    principal: Principal | None = None
-    credentials: Any = None
 
 
 class ExecutionRun:
@@ -56,7 +38,7 @@ class ExecutionRun:
     seen only when it is kept there.
     """
 
-    def __init__(self, shop: Shop, execution: Execution, settings: BatchSettings) -> None:
+    def __init__(self, shop: Shop, execution: Execution, settings: BatchSettings, *, crashed: bool = False) -> None:
         self.shop, self.execution, self.settings = shop, execution, settings
         queue = settings.queue
         self.queue: TaskQueue[TaskRow] = TaskQueue(queue.size, queue.order, queue.aging, settings.limits)
@@ -73,7 +55,10 @@ class ExecutionRun:
         self._main: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._ending: tuple[ExecutionState, str] | None = None
-        self._begun = False
+        self._turn = asyncio.Lock()
+        self.loaded = asyncio.Event()
+        """Set when it is known what there is to do, or that it ends."""
+        self._begun, self.crashed = False, crashed
         self.producer_failed = ""
         self.error: BaseException | None = None
 
@@ -86,8 +71,8 @@ class ExecutionRun:
 
     @property
     def open(self) -> int:
-        """How many tasks have not ended."""
-        return self.tally.total - self.tally.ended
+        """How many tasks have not ended, with those that are being accepted."""
+        return self.tally.total - self.tally.ended + self.queue.promised
 
     async def rested(self) -> None:
         """Wait until it is over, or paused."""
@@ -102,6 +87,11 @@ class ExecutionRun:
         """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
         paused = self.execution.state in ("paused", "awaiting_approval") and not self._over.is_set()
         return self._begun and paused and not self.running and not self.writer.busy
+
+    def when_over(self, call: Callable[[], Any]) -> None:
+        """Have something called when this process does not run it any more."""
+        if self._main is not None:
+            self._main.add_done_callback(lambda _: call())
 
     @property
     def ending(self) -> bool:
@@ -128,14 +118,16 @@ class ExecutionRun:
     async def pause(self, why: str = "asked", state: ExecutionState = "paused") -> None:
         """Begin no new task; those that run go on."""
         self.queue.hold()
-        if self.execution.state == "running":
-            await self._become(state, why)
+        async with self._turn:
+            if self.execution.state in ("running", "paused") and self.execution.state != state:
+                await self._become(state, why)
 
     async def go_on(self) -> None:
         """Begin tasks again."""
-        if self.execution.state in ("paused", "awaiting_approval"):
-            await self._become("running", "")
-        self.queue.release()
+        async with self._turn:
+            if self.execution.state in ("paused", "awaiting_approval"):
+                await self._become("running", "")
+            self.queue.release()
         self.feeder.look()
 
     def end(self, state: ExecutionState, why: str = "") -> None:
@@ -171,11 +163,16 @@ class ExecutionRun:
         if row.status == "pending":
             self.feeder.take_in(row)
             return
-        self.queue.forgo()  # it failed when it was accepted
-        self.feeder.added([row])
+        self.feeder.added([row])  # it failed when it was accepted
         assert row.result is not None  # noqa: S101 - it has ended
         self.tally.add(row.result)
+        self.forgo()
         self.tell()
+
+    def forgo(self) -> None:
+        """A place in the queue that was promised is not needed."""
+        self.queue.forgo()
+        self.check_end()
 
     # -- running -------------------------------------------------------------------------------------------
 
@@ -184,6 +181,7 @@ class ExecutionRun:
             self._writing = self._helper(self.writer.run())
             await self.feeder.load()
             self.tally.start_clock()
+            self.loaded.set()
             await self._become("running", "")
             self._begun = True
             if self.queue.held and not self.ending:
@@ -193,9 +191,8 @@ class ExecutionRun:
             self.check_end()
             await self._over.wait()
             await self._wind_up(helpers)
-        except BaseException as error:
-            self.error = error
-            raise
+        except Exception as error:  # noqa: BLE001 - kept for whoever waits
+            self.failed(error)
         finally:
             await self._release()
 
@@ -206,9 +203,13 @@ class ExecutionRun:
 
     def _helper_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.error = self.error or error
-            LOG.error("the execution %s stops: %s: %s", self.execution.id, type(error).__name__, error)
-            self.end("paused", type(error).__name__)
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """End it because of an error that is not a task's; `wait` raises it."""
+        self.error = self.error or error
+        LOG.error("the execution %s stops: %s: %s", self.execution.id, type(error).__name__, error)
+        self.end("paused", type(error).__name__)
 
     def _kept(self, outcomes: Sequence[Outcome]) -> None:
         """What became of tasks is kept: tell of it, or queue them again."""
@@ -216,8 +217,9 @@ class ExecutionRun:
             if outcome.again is not None:
                 self.feeder.later(outcome.again)
             if (result := outcome.result) is not None:
-                self.feeder.known.discard(result.position)
+                self.feeder.ended(result.position)
                 self.tally.add(result)
+                self.shop.ended[result.status] += 1
                 self._tell_task(result)
         self.feeder.look()
         self.check_end()
@@ -225,7 +227,7 @@ class ExecutionRun:
 
     def check_end(self) -> None:
         """End, when every task has."""
-        if self.open:
+        if self.open > 0:
             return
         if self.execution.sealed:
             self.end("completed")
@@ -274,9 +276,10 @@ class ExecutionRun:
         try:
             await self._become(state, why)
             await self.shop.journal.save(self.execution, release=True)
-        except ExecutionLost as error:
-            self.error = error
+        except Exception as error:  # noqa: BLE001 - the journal says that it runs: whoever resumes it sees what is left
+            self.error = self.error or error
         finally:
+            self.loaded.set()
             for seat in self.shop.scheduler.seats:
                 seat.backend.forget(self.execution.id)
             self.tell()
@@ -285,10 +288,3 @@ class ExecutionRun:
         """The figures as the journal has them."""
         self.tally.mark()
         return json.dumps(self.tally.to_dict(len(self.running)))
-
-
-def account_of(execution_id: str, settings: BatchSettings) -> Account | None:
-    """The account in the ledger that all calls of an execution with a budget draw on."""
-    if settings.max_cost_usd is None:
-        return None
-    return Account(f"batch={execution_id}/total", round(settings.max_cost_usd * MICRO), None)

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from agent_runtime.batch.forecast import make_forecast, pilot_places
-from agent_runtime.batch.journal.records import Kept, TaskRow
+from agent_runtime.batch.journal.records import Execution, Kept, TaskRow
 from agent_runtime.batch.result import UNSUCCESSFUL
-from agent_runtime.batch.settings import PilotSettings
+from agent_runtime.batch.settings import BatchSettings, PilotSettings
 
 if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
@@ -35,6 +35,8 @@ class Feeder:
         self._agents: Sequence[str] = ()
         self._dry: set[str] = set()
         """Agents of which no further task stands in the journal."""
+        self._ended: set[int] = set()
+        """Tasks that have ended while the journal was asked: its answer may not know it."""
 
     # -- what is there -------------------------------------------------------------------------------------
 
@@ -48,9 +50,10 @@ class Feeder:
         run.tally.retries = run.retries.used = int(run.execution.progress.get("retries", 0))
         while rows := await journal.rows(name, "running", PAGE):
             for row in rows:
-                run.writer.put(await run.tasks.lost(row, run.settings.max_lost))
+                lost = await run.tasks.lost(row, run.settings.max_lost) if run.crashed else run.tasks.left(row)
+                run.writer.put(lost)
             await run.writer.written()
-        if run.execution.state == "running":  # its last process did not end in order
+        if run.crashed:
             run.crew.careful = 2 * run.limit
         self._agents = await journal.agents(name)
         self._plan_pilot()
@@ -79,6 +82,11 @@ class Feeder:
         self.known.add(row.seq)
         self.added([row])
         self._run.queue.put(row)
+
+    def ended(self, seq: int) -> None:
+        """A task has its result in the journal."""
+        self.known.discard(seq)
+        self._ended.add(seq)
 
     # -- feeding -------------------------------------------------------------------------------------------
 
@@ -127,21 +135,23 @@ class Feeder:
         self._look.clear()
 
     async def _pilot_runs(self) -> bool:
-        return bool(self._pilot & self.known)
+        return bool((self._pilot & self.known).difference(row.seq for row in self._last))
 
     async def _feed(self) -> None:
         run, share = self._run, self._share
         for agent in self._hungry():
             known, wanted = len(self.known), share - run.queue.depth(agent)
+            self._ended.clear()
             found = await run.shop.journal.rows(run.execution.id, "pending", known + wanted, agent=agent)
-            rows = [row for row in found if row.seq not in self.known]
+            rows = [row for row in found if row.seq not in self.known and row.seq not in self._ended]
             if len(found) < known + wanted:
                 self._dry.add(agent)  # that was all
-            for row in rows[:wanted]:
+            # The newest first is the last in, first out of a queue whose end is taken from.
+            for row in rows[:wanted] if run.settings.queue.order == "fifo" else reversed(rows[:wanted]):
                 self.later(row)
             if len(rows) > wanted:
                 self._dry.discard(agent)
-        if self._last and run.execution.sealed and run.open == len(self._last):
+        if self._last and (run.execution.sealed or run.producer_failed) and run.open == len(self._last):
             last, self._last = self._last, []
             for row in last:
                 run.queue.put_back(row)
@@ -151,12 +161,14 @@ class Feeder:
     async def _tell_forecast(self) -> None:
         """What the whole will cost, told from the pilot; above the budget somebody is asked."""
         run, settings = self._run, self._run.settings
-        found = [kept.result async for kept in all_results(run)]
+        results = [kept.result async for kept in all_results(run)]
+        refused = [each.error is not None and each.error.kind == "input_invalid" for each in results]
+        found = [each for each, not_run in zip(results, refused, strict=True) if not not_run]
         made = make_forecast(
             [each.cost for each in found],
             [each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0) for each in found],
             [each.duration_s for each in found],
-            tasks=run.tally.total,
+            tasks=run.tally.total - sum(refused),
             concurrent=run.limit,
             confidence=(settings.pilot or PilotSettings()).confidence,
             unsuccessful=sum(each.status in UNSUCCESSFUL for each in found),
@@ -164,10 +176,16 @@ class Feeder:
         run.execution.forecast = made.to_dict()
         await run.shop.journal.save(run.execution)
         run.publish("batch.forecast", {"execution_id": run.execution.id, "forecast": made.to_dict()})
-        limit = settings.max_cost_usd
-        dear = limit is not None and (made.cost_usd is None or made.cost_usd > limit)
-        if dear and settings.approval and not run.execution.approved:
+        if needs_approval(run.execution, settings):
             await run.pause("approval", "awaiting_approval")
+
+
+def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
+    """Whether somebody has to say that an execution may go on: its forecast is above its budget."""
+    limit, made = settings.max_cost_usd, execution.forecast
+    if limit is None or made is None or execution.approved or not settings.approval:
+        return False
+    return made["cost_usd"] is None or made["cost_usd"] > limit
 
 
 async def all_results(run: ExecutionRun) -> AsyncIterator[Kept]:

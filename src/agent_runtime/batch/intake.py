@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime.batch.attempt import failed_result, failure_of
 from agent_runtime.batch.journal.records import Execution, TaskRow
 from agent_runtime.batch.mapping import InputMapping
+from agent_runtime.batch.owner import BEAT_S, LEASE_S
 from agent_runtime.batch.result import Spent
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.sources import Format, Row, read_rows
@@ -34,7 +36,7 @@ class Intake:
     its agent, or with its money, refuses the whole.
 
     Args:
-        agent: for tasks that name none.
+        execution: whose tasks they are; its agent is for those that name none.
         mapping: makes tasks of a file's rows; by their columns' names by default.
     """
 
@@ -43,15 +45,12 @@ class Intake:
         journal: Journal,
         scheduler: Scheduler,
         settings: BatchSettings,
-        execution_id: str,
-        *,
-        agent: str = "",
+        execution: Execution,
         mapping: InputMapping | None = None,
-        seq: int = 0,
     ) -> None:
         self._journal, self._scheduler, self._settings = journal, scheduler, settings
-        self._execution_id, self._agent, self._mapping = execution_id, agent, mapping
-        self.seq = seq
+        self._execution, self._execution_id, self._agent = execution, execution.id, execution.agent
+        self._mapping, self.seq, self._beat_s = mapping, 0, 0.0
 
     async def accept_all(self, tasks: Iterable[Any]) -> int:
         """Journal every task; returns how many there are.
@@ -62,28 +61,58 @@ class Intake:
         items, before = iter(tasks), self.seq
         while chunk := list(islice(items, AT_ONCE)):
             rows = await self.accept(chunk)
-            results = [row.result for row in rows]
-            if self.seq - before == len(rows) and all(results) and results[0] is not None:
-                assert results[0].error is not None  # noqa: S101 - it failed
-                raise InputInvalid(f"no task could be read: {results[0].error.message}")
+            await self._keep_lease()
+            self._check(rows, first=self.seq == len(rows))
         if self.seq == before:
             raise InputInvalid("a batch has at least one task")
         return self.seq - before
 
+    def _check(self, rows: list[TaskRow], *, first: bool) -> None:
+        errors = [row.result.error for row in rows if row.result is not None and row.result.error is not None]
+        if first and len(errors) == len(rows):
+            raise InputInvalid(f"no task could be read: {errors[0].message}")
+        if errors and (self._settings.fail_fast or not self._settings.continue_on_error):
+            raise InputInvalid(f"the batch is to end at the first failure: {errors[0].message}")
+
+    async def _keep_lease(self) -> None:
+        """Accepting a long file takes longer than a lease."""
+        if time.monotonic() >= self._beat_s:
+            self._beat_s = time.monotonic() + BEAT_S
+            execution = self._execution
+            await self._journal.beat(execution.id, execution.token, time.time() + LEASE_S, "{}")
+
     async def accept(self, chunk: Iterable[Any]) -> list[TaskRow]:
         """Journal some tasks in one step; returns their rows. One whose id is known already is a failed one."""
-        rows = [await self._row(item) for item in chunk]
-        known = set(await self._journal.add(self._execution_id, rows))
-        if known:
-            rows = [self._refused(row) if row.seq in known else row for row in rows]
-            await self._journal.add(self._execution_id, [row for row in rows if row.seq in known])
+        before, rows = self.seq, list[TaskRow]()
+        try:
+            for item in chunk:
+                rows.append(await self._row(item))
+            left = rows
+            while left := await self._clashing(left):
+                for row in left:
+                    self._rename(row)
+        except BaseException:
+            self.seq = before
+            raise
         return rows
 
+    async def _clashing(self, rows: list[TaskRow]) -> list[TaskRow]:
+        """Journal them; returns those whose id is taken."""
+        known = set(await self._journal.add(self._execution_id, rows))
+        return [row for row in rows if row.seq in known]
+
     @staticmethod
-    def _refused(row: TaskRow) -> TaskRow:
-        made = _failed(row.seq, row.agent, InputInvalid(f"the id '{row.id}' stands twice in the batch", "id"))
-        made.id = f"{row.id}#{row.seq}"
-        return made
+    def _rename(row: TaskRow) -> None:
+        """Of two tasks of one id the second has failed; one whose id was made here gets another."""
+        if row.result is None and row.id != f"t{row.seq}":
+            refused = InputInvalid(f"the id '{row.id}' stands twice in the batch", "id")
+            _fail(row, refused)
+        row.id = f"{row.id}#{row.seq}"
+        if row.result is not None:
+            row.result.task_id = row.id
+        else:
+            row.given = replace(row.to_task(), id=row.id)
+            row.task = row.given.to_json()
 
     async def _row(self, item: Any) -> TaskRow:
         self.seq += 1
@@ -92,6 +121,8 @@ class Intake:
             if isinstance(item, Row):
                 place = item.place
                 item = self._of_row(item)
+            elif isinstance(item, Mapping) and self._mapping is not None and self._mapping.fields:
+                item = self._mapping.task(item)
             task = as_task(item, self._agent)
             if not task.agent:
                 raise ConfigurationError("a task names no agent, and neither does its batch: give agent=")
@@ -113,15 +144,25 @@ class Intake:
 
 
 def _failed(seq: int, agent: str, error: InputInvalid) -> TaskRow:
-    row = TaskRow(seq, f"t{seq}", agent, TaskPriority.NORMAL, '{"input": ""}', time.time(), status="failed")
-    row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)])
+    row = TaskRow(seq, f"t{seq}", agent, TaskPriority.NORMAL, '{"input": ""}', time.time())
+    _fail(row, error)
     return row
+
+
+def _fail(row: TaskRow, error: InputInvalid) -> None:
+    """The task cannot be run, now or later."""
+    row.status, row.tries = "failed", -1
+    row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)])
 
 
 def source_of(tasks: Any, file_format: Format | None, mapping: Mapping[str, str] | None) -> dict[str, Any]:
     """What is kept of where the tasks come from: enough to read a file again; nothing of what is no file."""
     if not isinstance(tasks, str | Path):
-        return {}
+        if isinstance(tasks, Mapping) or not isinstance(tasks, Iterable | AsyncIterable):
+            raise InputInvalid(
+                f"tasks are a list, a file's name or an async iterator, not {type(tasks).__name__}", "tasks"
+            )
+        return {"mapping": dict(mapping)} if mapping else {}
     path = str(tasks) if str(tasks) == "-" else str(Path(tasks).resolve())
     return {"path": path, "format": file_format, "mapping": dict(mapping or {})}
 
@@ -133,6 +174,8 @@ def read_source(source: dict[str, Any]) -> Iterator[Row]:
 
 def mapping_of(execution: Execution, factory: AgentFactory) -> InputMapping:
     """How its rows become tasks; the agent's inputs say which of them are numbers."""
-    named = execution.agent and "path" in execution.source  # only a file's rows are text that may mean a number
+    named = execution.agent and {"path", "mapping"} & set(
+        execution.source
+    )  # only a file's rows are text that may mean a number
     properties = factory.get_template(execution.agent).inputs.get("properties", {}) if named else {}
     return InputMapping(execution.source.get("mapping"), execution.agent, properties)

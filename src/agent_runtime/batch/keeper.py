@@ -44,7 +44,7 @@ class Keeper:
         execution = run.execution
         wanted = await run.shop.journal.beat(execution.id, execution.token, until_s, run.figures())
         if wanted:
-            await run.shop.journal.want(execution.id, "")
+            await run.shop.journal.heard(execution.id, wanted)
             await self.asked(wanted)
         pools = [each.backend for each in run.shop.scheduler.seats]
         used = sum(float(pool.memory_mb) for each in pools if (pool := getattr(each, "usage", None)) is not None)

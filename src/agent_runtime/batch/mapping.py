@@ -51,6 +51,7 @@ class InputMapping:
 
     def _mapped(self, row: Mapping[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {name: row[name] for name in _OWN if row.get(name) not in (None, "")}
+        made |= {name: dict(row[name]) for name in ("inputs", "metadata") if isinstance(row.get(name), Mapping)}
         if "input" in row and not any(name.partition(".")[0] == "input" for name in self.fields):
             made["input"] = row["input"]
         for field, text in self.fields.items():
@@ -59,11 +60,11 @@ class InputMapping:
             if dot:
                 made.setdefault(place, {})[key] = value
             else:
-                made[place] = str(value) if place == "id" else value
+                made[place] = str(value) if place == "id" and value is not None else value
         return made
 
     def _by_names(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        made: dict[str, Any] = {"inputs": dict(row.get("inputs") or {}), "metadata": dict(row.get("metadata") or {})}
+        made: dict[str, Any] = {name: dict(row[name]) if _is_map(row, name) else {} for name in ("inputs", "metadata")}
         if row.get("input") in (None, ""):
             columns = ", ".join(str(name) for name in row) or "none"
             raise InputInvalid(
@@ -75,13 +76,17 @@ class InputMapping:
                 made[name] = str(value) if name == "id" and value is not None else value
             elif name in self.properties and value not in (None, ""):
                 made["inputs"][name] = value
-            elif name not in ("inputs", "metadata"):
+            elif name not in ("inputs", "metadata") or not (_is_map(row, name) or value is None):
                 made["metadata"][str(name)] = value
         return made
 
     def _typed(self, name: str, value: Any) -> Any:
         wanted = self.properties.get(name, {}).get("type")
         return scalar(value) if isinstance(value, str) and wanted not in (None, "string") else value
+
+
+def _is_map(row: Mapping[str, Any], name: str) -> bool:
+    return isinstance(row.get(name), Mapping)
 
 
 def filled(text: str, row: Mapping[str, Any]) -> Any:

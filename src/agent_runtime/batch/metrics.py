@@ -28,13 +28,13 @@ class BatchCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand at one moment."""
-        tallies, runs = self._executor.tallies(), self._executor.live_runs()
+        counts, runs = self._executor.ended_here(), self._executor.live_runs()
         tasks = CounterMetricFamily(f"{NAMESPACE}_batch_tasks", "Tasks that have ended.", labels=["status"])
         for status in ENDED:
-            tasks.add_metric([status], sum(tally.by_status[status] for tally in tallies))
+            tasks.add_metric([status], counts[status])
         yield tasks
         retries = CounterMetricFamily(f"{NAMESPACE}_batch_retries", "Attempts after a failed one.")
-        retries.add_metric([], sum(tally.retries for tally in tallies))
+        retries.add_metric([], counts["retries"])
         yield retries
         numbers = (
             ("batch_running", "Tasks that run.", sum(len(run.running) for run in runs)),

@@ -54,7 +54,8 @@ class TaskQueue(Generic[Q]):
         self._clock = clock
         self._lines: dict[str, _Lines[Q]] = {}
         self._waiting = 0
-        self._promised = 0
+        self.promised = 0
+        self._not_before: dict[str, float] = {}
         self._running: Counter[str] = Counter()
         self._takers: deque[asyncio.Future[None]] = deque()
         self._makers: deque[asyncio.Future[None]] = deque()
@@ -77,7 +78,7 @@ class TaskQueue(Generic[Q]):
 
     async def promise(self) -> None:
         """Wait for room, and keep a place for one task; give it by `put`, or give the place back by `forgo`."""
-        while self._waiting + self._promised >= self.size:
+        while self._waiting + self.promised >= self.size and not self._closed:
             room = asyncio.get_running_loop().create_future()
             self._makers.append(room)
             try:
@@ -86,22 +87,22 @@ class TaskQueue(Generic[Q]):
                 if room.done() and not room.cancelled():
                     _wake(self._makers)
                 raise
-        self._promised += 1
+        self.promised += 1
 
     def promise_now(self) -> None:
         """`promise` for who will not wait; raises QueueFull."""
-        if self._waiting + self._promised >= self.size:
+        if self._waiting + self.promised >= self.size:
             raise QueueFull(self.size)
-        self._promised += 1
+        self.promised += 1
 
     def forgo(self) -> None:
         """Give a promised place back."""
-        self._promised -= 1
+        self.promised -= 1
         _wake(self._makers)
 
     def put(self, task: Q) -> None:
         """Add a task at a promised place."""
-        self._promised -= 1
+        self.promised -= 1
         self.put_back(task)
 
     def put_back(self, task: Q) -> None:
@@ -117,10 +118,12 @@ class TaskQueue(Generic[Q]):
 
     def take(self) -> Q | None:
         """The next task, or None when none may be taken now; say `done` when it has run."""
-        if self.held or not self._waiting:
+        if self.held or self._closed or not self._waiting:
             return None
         now, best, best_line, best_agent = self._clock(), 0.0, None, ""
         for agent, lines in self._lines.items():
+            if self._not_before and now < self._not_before.get(agent, 0.0):
+                continue
             limit = self._limits.get(agent)
             if limit is not None and self._running[agent] >= limit:
                 continue
@@ -133,6 +136,8 @@ class TaskQueue(Generic[Q]):
             return None
         task = self._next(best_line, now)
         self._waiting -= 1
+        if not best_line and not any(self._lines[best_agent]):
+            del self._lines[best_agent]
         self._running[best_agent] += 1
         if self._makers:
             _wake(self._makers)
@@ -167,6 +172,11 @@ class TaskQueue(Generic[Q]):
         if task.agent in self._limits:
             _wake(self._takers)
 
+    def defer(self, agent: str, wait_s: float) -> None:
+        """Give out no task of an agent for so long: it was refused, and was told when to come again."""
+        self._not_before[agent] = max(self._not_before.get(agent, 0.0), self._clock() + wait_s)
+        asyncio.get_running_loop().call_later(wait_s, self.wake)
+
     def hold(self) -> None:
         """Give out nothing until `release`."""
         self.held = True
@@ -181,9 +191,10 @@ class TaskQueue(Generic[Q]):
         self._wake_all(self._takers)
 
     def close(self) -> None:
-        """Whoever waits for a task, now or later, gets None."""
+        """Whoever waits for a task, now or later, gets None; who waits for room gets it; nothing is given out."""
         self._closed = True
         self._wake_all(self._takers)
+        self._wake_all(self._makers)
 
     @staticmethod
     def _wake_all(waiting: deque[asyncio.Future[None]]) -> None:

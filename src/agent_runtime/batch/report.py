@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -136,4 +137,4 @@ def _time(report: BatchReport, durations: array[float], execution: Execution, fi
 
 def quantile(ranked: list[float], share: float) -> float:
     """The value below which a share of the sorted values lies (nearest rank); 0 of none."""
-    return ranked[min(len(ranked) - 1, int(len(ranked) * share))] if ranked else 0.0
+    return ranked[max(0, math.ceil(len(ranked) * share) - 1)] if ranked else 0.0

@@ -47,7 +47,7 @@ class Scheduler:
             raise ConfigurationError("a batch needs at least one backend, each with a weight above 0")
         self.seats = [Seat(backend) for backend in backends]
         self._strategy, self._turn = strategy, 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[Seat]] = deque()
 
     @property
     def slots(self) -> int | None:
@@ -56,7 +56,9 @@ class Scheduler:
         return None if None in slots else sum(each for each in slots if each is not None)
 
     def take(self) -> Seat | None:
-        """The seat for the next task, or None when all are full; give it back by `leave`."""
+        """The seat for the next task, or None when all are full or others wait; give it back by `leave`."""
+        if self._waiting:
+            return None
         free = self.seats if len(self.seats) == 1 and self.seats[0].free else [s for s in self.seats if s.free]
         if not free:
             return None
@@ -79,25 +81,22 @@ class Scheduler:
         return best
 
     async def acquire(self) -> Seat:
-        """`take`, after a wait if need be: several executions may share the backends."""
-        while (seat := self.take()) is None:
-            left = asyncio.get_running_loop().create_future()
-            self._waiting.append(left)
-            try:
-                await left
-            except asyncio.CancelledError:
-                if left.done() and not left.cancelled():
-                    self._wake()
-                raise
-        return seat
+        """`take`, after a wait if need be: several executions share the backends, and are served in turn."""
+        if (seat := self.take()) is not None:
+            return seat
+        given: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        self._waiting.append(given)
+        try:
+            return await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self.leave(given.result())
+            raise
 
     def leave(self, seat: Seat) -> None:
-        """The task has ended."""
-        seat.busy -= 1
-        self._wake()
-
-    def _wake(self) -> None:
+        """The task has ended: its place goes to who has waited longest."""
         while self._waiting:
-            if not (left := self._waiting.popleft()).done():
-                left.set_result(None)
+            if not (given := self._waiting.popleft()).done():
+                given.set_result(seat)
                 return
+        seat.busy -= 1

@@ -41,6 +41,8 @@ def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[R
     cannot be read at all, TemplateError for YAML that is none, OSError.
     """
     if str(path) == "-":
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="")
         yield from _rows(sys.stdin, file_format or "jsonl", "stdin", ",")
         return
     ending = Path(path).suffix.lower()

@@ -13,6 +13,7 @@ from agent_runtime.pool.task import TaskPriority
 MAX_TASK_BYTES = 4 * 1024 * 1024
 """Of one task as JSON: more is a file that the task should name."""
 MAX_ID = 200
+MAX_TIMEOUT_S = 1e9
 AnyTask: TypeAlias = "BatchTask | str | Mapping[str, Any]"
 
 
@@ -54,7 +55,7 @@ class BatchTask:
             raise InputInvalid(f"a task's input is text, messages or a map, not {type(self.input).__name__}", "input")
         if not isinstance(self.id, str) or len(self.id) > MAX_ID or not self.id.isprintable():
             raise InputInvalid(f"a task's id is printable text of at most {MAX_ID} characters", "id")
-        if self.timeout_s is not None and not (_number(self.timeout_s) and 0 < self.timeout_s < float("inf")):
+        if self.timeout_s is not None and not (_number(self.timeout_s) and 0 < self.timeout_s <= MAX_TIMEOUT_S):
             raise InputInvalid(f"a task's timeout is a positive number of seconds, not {self.timeout_s}", "timeout_s")
         for name in ("inputs", "metadata"):
             if not isinstance(getattr(self, name), Mapping):
@@ -65,7 +66,7 @@ class BatchTask:
     def to_json(self) -> str:
         """The task as it is journaled; raises InputInvalid for values that JSON cannot say, or too many of them."""
         given = {each.name: getattr(self, each.name) for each in fields(self)}
-        content = {name: value for name, value in given.items() if value not in ("", {}, None)}
+        content = {name: value for name, value in given.items() if name == "input" or value not in ("", {}, None)}
         try:
             text = json.dumps({**content, "priority": int(self.priority)}, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

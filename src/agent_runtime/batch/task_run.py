@@ -24,7 +24,7 @@ from agent_runtime.batch.error_handling import ErrorDecision, handle_execution_e
 from agent_runtime.batch.journal.records import Change, TaskRow
 from agent_runtime.batch.journal.writer import Outcome
 from agent_runtime.batch.result import TaskResult, TaskStatus
-from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, CallTimeout, InstanceFailed
+from agent_runtime.errors import AgentFailed, AgentRuntimeError, BudgetExceeded, CallTimeout, InstanceFailed
 from agent_runtime.event_bus.dead_letters import DeadLetter, put_aside
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 QUEUE = "batch"
+HELD_S = 0.2
+"""How long to wait for what calls under way hold of a budget."""
 _STATUS: Mapping[str, TaskStatus] = {"fail": "failed", "skip": "skipped", "poison": "poisoned"}
 
 
@@ -71,7 +73,9 @@ class TaskRun:
             answer = await seat.backend.run(task, call, run.execution.id)
         except asyncio.CancelledError as error:
             if not attempt.asked:
-                raise
+                if (this := asyncio.current_task()) is not None and this.cancelling():
+                    raise
+                return self._judged(attempt, AgentFailed("the backend raised CancelledError, but nobody cancelled"))
             return None if attempt.given_up else await self._stopped(attempt, error)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises is the task's
             return None if attempt.given_up else await self._failed(attempt, error)
@@ -150,6 +154,10 @@ class TaskRun:
     async def _failed(self, attempt: Attempt, error: Exception) -> Outcome:
         account = self._run.account
         if isinstance(error, BudgetExceeded) and account is not None and error.account == account.key:
+            if error.held_usd and len(self._run.running):
+                # It is not used up: calls that are under way hold it. When they have ended there will be more.
+                self._run.queue.defer(attempt.row.agent, HELD_S)
+                return self._back(attempt)
             return await self._unaffordable(attempt)
         return self._judged(attempt, error)
 
@@ -167,6 +175,7 @@ class TaskRun:
         row.history = plain_history(history)
         if decision.action == "retry":
             run.tally.retries += 1
+            run.shop.ended["retries"] += 1
             self._tell_retry(row, history[-1].code)
             return self._again(row, decision)
         most = run.settings.retry.attempts
@@ -183,8 +192,11 @@ class TaskRun:
         self._run.publish("batch.retry", data)
 
     def _again(self, row: TaskRow, decision: ErrorDecision) -> Outcome:
-        row.status, row.starts, row.tries = "pending", 0, row.tries + 1
-        row.not_before_s = time.time() + decision.wait_s
+        row.status, row.starts, row.tries, row.not_before_s = "pending", 0, row.tries + 1, 0.0
+        if decision.action == "postpone":
+            self._run.queue.defer(row.agent, decision.wait_s)  # the others of its kind would be refused, too
+        else:
+            row.not_before_s = time.time() + decision.wait_s
         return self.outcome(row, again=True)
 
     def _back(self, attempt: Attempt) -> Outcome:
@@ -206,6 +218,11 @@ class TaskRun:
         why = f"task {result.task_id}: {result.error.code if result.error else 'failed'}"
         if settings.fail_fast or not settings.continue_on_error:
             run.end("failed", why)
+
+    def left(self, row: TaskRow) -> Outcome:
+        """A task that was left running by a process that ended in order, or lost its journal: simply again."""
+        row.status, row.starts, row.tries = "pending", 0, row.tries + 1
+        return self.outcome(row)
 
     async def lost(self, row: TaskRow, most: int) -> Outcome:
         """A task whose worker is gone, with its whole process: again, or put aside when it has had enough of them."""

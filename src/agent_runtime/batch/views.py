@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
     from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.journal.records import Execution
-    from agent_runtime.batch.tally import Tally
+    from agent_runtime.batch.shop import Shop
     from agent_runtime.orchestration.executor import AgentExecutor
 
 PAGE = 500
@@ -29,6 +30,7 @@ class ExecutionViews:
 
     journal: Journal
     _runs: dict[str, ExecutionRun]
+    _shop: Shop
 
     def _running(self, execution_id: str) -> ExecutionRun | None:
         run = self._runs.get(execution_id)
@@ -51,9 +53,9 @@ class ExecutionViews:
         """The executions that this process runs now."""
         return [run for run in self._runs.values() if not run.ended]
 
-    def tallies(self) -> list[Tally]:
-        """The counts of all executions that this process has run."""
-        return [run.tally for run in self._runs.values()]
+    def ended_here(self) -> Counter[str]:
+        """Results that were kept here, by status, and `retries`; of all executions, also of those that are over."""
+        return Counter(self._shop.ended)
 
     async def get_execution_status(self, execution_id: str) -> dict[str, Any]:
         """How it stands, JSON-ready: state, counts, rate, ETA, cost and errors so far. Raises ExecutionNotFound.
@@ -128,15 +130,15 @@ class ExecutionViews:
         """Figures of an execution (see BatchReport), or of this executor: what runs, waits and is done here."""
         if execution_id is not None:
             return (await self.get_report(execution_id)).to_dict()
-        runs, tallies = self.live_runs(), self.tallies()
+        runs, counts = self.live_runs(), self.ended_here()
         return {
             "executions": len(runs),
             "running": sum(len(run.running) for run in runs),
             "queued": sum(len(run.queue) for run in runs),
             "open": sum(run.open for run in runs),
-            "ended": sum(tally.ended for tally in tallies),
+            "ended": sum(counts[status] for status in ENDED),
+            "retries": counts["retries"],
             "tasks_per_s": round(sum(run.tally.rate for run in runs), 3),
-            "cost_usd": format(sum(tally.cost_usd for tally in tallies), "f"),
         }
 
     async def get_report(self, execution_id: str) -> BatchReport:
@@ -163,7 +165,7 @@ class ExecutionViews:
 
 def shown(execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None) -> dict[str, Any]:
     """An execution as its status is told."""
-    lost = execution.state == "running" and (
+    lost = execution.state in ("running", "pending") and (
         is_dead(execution.owner) or not execution.owner or execution.lease_until_s < time.time()
     )
     return {
@@ -173,6 +175,7 @@ def shown(execution: Execution, figures: Mapping[str, Any], queued: Mapping[str,
         "state": "lost" if lost and queued is None else execution.state,
         "why": execution.why,
         "sealed": execution.sealed,
+        "cut": bool(execution.source.get("cut")),
         "created_s": execution.created_s,
         "ended_s": execution.ended_s,
         "max_concurrent": execution.settings.get("max_concurrent", 10),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.batch_options import BatchOptions, absolute, batch_options, open_batches
+from agent_runtime.cli.batch_options import BatchOptions, absolute, batch_options, check_outputs, open_batches
 from agent_runtime.cli.batch_run import followed, prepared, told, write_report
 from agent_runtime.cli.batch_view import BatchView, table
 
@@ -58,7 +58,11 @@ def run(
 async def _start(
     options: BatchOptions, journal: str | None, ledger: str | None, *, yes: bool, as_json: bool, quiet: bool
 ) -> int:
+    from agent_runtime.template.spec import is_path
+
     settings, mapping = options.resolved()
+    check_outputs(options)
+    named = options.agent
     notes = {"out": absolute(options.out), "report": absolute(options.report), "model": options.model}
     async with prepared(journal, ledger, settings, options.agent, options.model, quiet=quiet) as (executor, agent):
         try:
@@ -69,7 +73,7 @@ async def _start(
                 file_format=options.file_format,  # type: ignore[arg-type]  # click has checked it
                 execution_id=options.execution_id,
                 name=options.name,
-                notes={**notes, "agent": options.agent},
+                notes={**notes, "agent": absolute(named) if named and is_path(named) else named},
             )
         except FileNotFoundError as error:
             raise click.UsageError(f"there is no file '{error.filename}'") from None
@@ -247,6 +251,7 @@ def report(execution_id: str, *, journal: str | None, as_json: bool, results: st
         from agent_runtime.batch import ResultFile
 
         async with _views(journal) as executor:
+            await executor.get_execution_status(execution_id)  # before a file is emptied for it
             if results is not None:
                 with ResultFile(results) as file:
                     async for result in executor.stream_results(execution_id, ordered=True, follow=False):

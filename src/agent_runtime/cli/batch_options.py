@@ -70,6 +70,7 @@ class BatchOptions:
         """
         from agent_runtime.batch import BatchSettings
         from agent_runtime.batch.batch_file import BatchFile
+        from agent_runtime.template.spec import is_path
 
         base = BatchSettings() if self.config is None else BatchSettings.load(self.config)
         mapping: dict[str, str] = {}
@@ -83,7 +84,16 @@ class BatchOptions:
             self.name = self.name or found.name
             if self.tasks is None:
                 raise click.UsageError(f"{self.source}: the batch names no 'tasks'")
-        return base.with_changes(**self.changes()), mapping | self.mapping()
+        if self.model is not None and not self.agent:
+            raise click.UsageError("--model goes with --agent: tasks that name their own agent use that agent's model")
+        limits = {(absolute(name) or name) if is_path(name) else name: most for name, most in base.limits.items()}
+        changes = {**self.changes(), **({"limits": limits} if limits else {})}
+        given = base.given()
+        if "retry" in changes:
+            changes["retry"] = {**given.get("retry", {}), **changes["retry"]}
+        if base.pilot is not None:
+            changes.pop("pilot", None)
+        return base.with_changes(**changes), mapping | self.mapping()
 
 
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,6 +140,20 @@ def open_batches(url: str | None = None) -> Journal:
     from agent_runtime.batch import open_journal
 
     return open_journal(url or settings().batches or f"sqlite:{state_folder() / 'batches.db'}")
+
+
+def check_outputs(options: BatchOptions) -> None:
+    """Raise UsageError for a file that cannot be written, before anything is run and paid for."""
+    for option, path in (("--out", options.out), ("--report", options.report)):
+        if path is None:
+            continue
+        if options.tasks == options.source and options.source != "-" and absolute(path) == absolute(options.source):
+            raise click.UsageError(f"{option}: '{path}' is the file that the tasks are read from")
+        try:
+            with Path(path).open("a", encoding="utf-8"):
+                pass
+        except OSError as error:
+            raise click.UsageError(f"{option}: '{path}' cannot be written: {error.strerror}") from None
 
 
 def absolute(path: str | None) -> str | None:

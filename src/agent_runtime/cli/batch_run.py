@@ -17,6 +17,7 @@ from agent_runtime.cli.batch_options import absolute, open_batches
 from agent_runtime.cli.batch_view import BatchView, forecast_text, line
 from agent_runtime.cli.options import note_model, shared_seats
 from agent_runtime.cli.state import event_recording, open_dead, open_sessions
+from agent_runtime.errors import InputInvalid
 
 if TYPE_CHECKING:
     from agent_runtime.batch import BatchReport, BatchSettings, ParallelAgentExecutor, TaskResult
@@ -82,9 +83,10 @@ async def followed(
     rested = asyncio.Event()
     writing = asyncio.create_task(_write(executor, execution_id, notes.get("out"), rested, as_json=as_json))
     try:
-        found = await _watched(executor, execution_id, stopped, yes=yes, quiet=quiet)
-        if stopped.is_set():
-            await executor.suspend_execution(execution_id)
+        found = await _watched(executor, execution_id, stopped, writing, yes=yes, quiet=quiet)
+        if stopped.is_set() or _broken(writing):
+            with suppress(InputInvalid):  # it has just ended
+                await executor.suspend_execution(execution_id)
             found = await executor.get_execution_status(execution_id)
         rested.set()
         await writing
@@ -93,6 +95,11 @@ async def followed(
         with suppress(asyncio.CancelledError):
             await writing
     return await _told_end(executor, found, notes, as_json=as_json, quiet=quiet, stopped=stopped.is_set())
+
+
+def _broken(writing: asyncio.Task[None]) -> bool:
+    """Whether results cannot be written any more."""
+    return writing.done() and writing.exception() is not None
 
 
 async def _write(
@@ -121,7 +128,13 @@ def _print(result: TaskResult) -> None:
 
 
 async def _watched(
-    executor: ParallelAgentExecutor, execution_id: str, stopped: asyncio.Event, *, yes: bool, quiet: bool
+    executor: ParallelAgentExecutor,
+    execution_id: str,
+    stopped: asyncio.Event,
+    writing: asyncio.Task[None],
+    *,
+    yes: bool,
+    quiet: bool,
 ) -> dict[str, Any]:
     rests = asyncio.create_task(executor.wait(execution_id))
     stops = asyncio.create_task(stopped.wait())
@@ -131,12 +144,14 @@ async def _watched(
                 await asyncio.wait([rests, stops], timeout=SHOW_S, return_when=asyncio.FIRST_COMPLETED)
                 found = await executor.get_execution_status(execution_id)
                 view.show(found, last=rests.done())
-                if stops.done():
+                if stops.done() or _broken(writing):
                     return found
                 if rests.done():
                     found = rests.result()
-                    if found["state"] != "awaiting_approval" or not await _approved(found, yes=yes, quiet=quiet):
+                    if found["state"] != "awaiting_approval" or not await _approved(found, stops, yes=yes, quiet=quiet):
                         return found
+                    if (await executor.get_execution_status(execution_id))["state"] != "awaiting_approval":
+                        return await executor.get_execution_status(execution_id)
                     await executor.resume_execution(execution_id, approve=True)
                     rests = asyncio.create_task(executor.wait(execution_id))
     finally:
@@ -144,14 +159,24 @@ async def _watched(
         stops.cancel()
 
 
-async def _approved(found: Mapping[str, Any], *, yes: bool, quiet: bool) -> bool:
+async def _approved(found: Mapping[str, Any], stops: asyncio.Task[Any], *, yes: bool, quiet: bool) -> bool:
     if not quiet or not yes:
         click.echo(f"{forecast_text(found)}; the budget is {found['max_cost_usd']:g} USD", err=True)
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    return await asyncio.to_thread(click.confirm, "Go on until the budget is used up?", err=True)
+    click.echo("Go on until the budget is used up? [y/N]: ", nl=False, err=True)
+    # Not in a thread: that could not be interrupted.
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin, answered.set)
+    answer = asyncio.create_task(answered.wait())
+    try:
+        await asyncio.wait([answer, stops], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loop.remove_reader(sys.stdin)
+        answer.cancel()
+    return answered.is_set() and sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 async def _told_end(
@@ -183,6 +208,8 @@ def write_report(path: str, report: BatchReport) -> None:
 
 def _hint(found: Mapping[str, Any]) -> None:
     name, why = found["execution_id"], found["why"]
+    if found.get("cut"):
+        click.echo("its tasks were being read when it was killed: those that had not been are not part of it", err=True)
     if found["state"] == "awaiting_approval":
         click.echo(f"to go on all the same: agent-runtime batch resume {name} --approve", err=True)
     elif found["state"] == "paused" and why == "budget":
@@ -204,7 +231,7 @@ def _exit_code(found: Mapping[str, Any], *, stopped: bool) -> int:
         return EXIT_BUDGET if found["why"] == "budget" else 1
     if found["state"] != "completed":
         return 1
-    return 0 if found.get("completed") == found.get("total") else 1
+    return 0 if found.get("completed") == found.get("total") and not found.get("cut") else 1
 
 
 def told(found: Mapping[str, Any], *, err: bool) -> None:

@@ -24,6 +24,7 @@ from agent_runtime.cli.templates import init, schema, templates, validate
 from agent_runtime.cli.triggers import triggers
 from agent_runtime.errors import (
     AgentRuntimeError,
+    ApprovalRequired,
     BudgetExceeded,
     BudgetUnavailable,
     CallTimeout,
@@ -58,6 +59,7 @@ def exit_code(error: BaseException) -> int:
         (CallTimeout, 5),
         ((LimitExceeded, BudgetExceeded, BudgetUnavailable, PriceUnknown, RateLimited), 6),
         ((Unauthenticated, Forbidden, ExecutionBusy), 6),
+        (ApprovalRequired, 7),
         (KeyboardInterrupt, 130),
     )
     return next((code for kind, code in table if isinstance(error, kind)), 1)

@@ -25,6 +25,7 @@ AgentRuntimeError
 ├── NotRecorded                   not_recorded            the event log does not have what a replay needs
 ├── InstanceNotFound              instance_not_found      a pool has no instance of this id
 ├── BatchError                    batch_error             about a batch, not about one of its tasks
+│   ├── ApprovalRequired          approval_required       a forecast above the budget, and nobody has approved
 │   ├── QueueFull                 queue_full              a producer that will not wait, and no room
 │   ├── ExecutionNotFound         execution_not_found     the journal knows no such execution
 │   ├── ExecutionBusy             execution_busy          another process runs it
@@ -73,7 +74,14 @@ from agent_runtime.errors.base import (
     UnknownComponent,
     close_matches,
 )
-from agent_runtime.errors.batch import BatchError, ExecutionBusy, ExecutionLost, ExecutionNotFound, QueueFull
+from agent_runtime.errors.batch import (
+    ApprovalRequired,
+    BatchError,
+    ExecutionBusy,
+    ExecutionLost,
+    ExecutionNotFound,
+    QueueFull,
+)
 from agent_runtime.errors.calls import (
     AgentFailed,
     BudgetExceeded,
@@ -120,6 +128,7 @@ from agent_runtime.errors.sessions import (
 __all__ = [
     "AgentFailed",
     "AgentRuntimeError",
+    "ApprovalRequired",
     "BatchError",
     "BudgetExceeded",
     "BudgetUnavailable",

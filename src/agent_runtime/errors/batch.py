@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from agent_runtime.errors.base import AgentRuntimeError
 
 
@@ -41,6 +44,20 @@ class ExecutionBusy(BatchError):
     def __init__(self, execution_id: str, owner: str) -> None:
         self.execution_id, self.owner = execution_id, owner
         super().__init__(f"the execution '{execution_id}' is being run by {owner}")
+
+
+class ApprovalRequired(BatchError):
+    """The forecast is above the budget, and nobody has said that the execution may go on; `forecast` is it."""
+
+    code = "approval_required"
+
+    def __init__(self, execution_id: str, forecast: Mapping[str, Any], limit_usd: float) -> None:
+        self.execution_id, self.forecast, self.limit_usd = execution_id, forecast, limit_usd
+        cost = forecast.get("cost_usd")
+        told = "cannot be told" if cost is None else f"will be about {cost:.6f} USD"
+        super().__init__(
+            f"the cost of '{execution_id}' {told}, and its budget is {limit_usd:g} USD: approve it, or raise that"
+        )
 
 
 class ExecutionLost(BatchError):

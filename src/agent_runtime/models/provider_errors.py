@@ -49,15 +49,19 @@ def retry_after_s(error: BaseException) -> float | None:
     """
     headers = headers_of(error)
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
+        return _finite(float(headers.get("retry-after-ms", "")) / 1000)
     value = headers.get("retry-after")
     if value is None:
         return None
     with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
+        return _finite(float(value))
     with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
+
+
+def _finite(seconds: float) -> float | None:
+    return max(0.0, seconds) if seconds - seconds == 0 else None
 
 
 def overloaded(error: BaseException, codes: Collection[int | str]) -> bool:

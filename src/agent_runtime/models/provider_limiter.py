@@ -79,7 +79,7 @@ class ProviderAccount:
         try:
             while not self._served(waiter):
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._block_left_s()):
+                    async with asyncio.timeout(self._watch_s(waiter)):
                         await woken.wait()
                 woken.clear()
         except BaseException:
@@ -97,7 +97,7 @@ class ProviderAccount:
             self._waiters.append(waiter)
         try:
             while not self._served(waiter):
-                woken.wait(self._block_left_s())
+                woken.wait(self._watch_s(waiter))
                 woken.clear()
         except BaseException:
             self._give_up(waiter)
@@ -121,6 +121,12 @@ class ProviderAccount:
     def _free(self) -> bool:
         room = self.limit is None or self.in_flight < self.limit
         return room and self._block_left_s() is None
+
+    def _watch_s(self, waiter: _Waiter) -> float | None:
+        """How long to wait for being woken: only the first one watches the clock, for all."""
+        with self._lock:
+            first = bool(self._waiters) and self._waiters[0] is waiter
+        return self._block_left_s() if first else None
 
     def _block_left_s(self) -> float | None:
         """How long nothing may begin, for a pause or for the pace; None when it may now."""
@@ -174,6 +180,7 @@ class ProviderAccount:
         now, told = time.monotonic(), None
         is_overload = error is not None and overloaded(error, self.codes)
         asked_s = None if error is None else retry_after_s(error)
+        asked_s = None if asked_s is None else min(asked_s, LONGEST_BLOCK_S)
         pause = max(asked_s or 0.0, pause_s(headers_of(error)) or 0.0) if error is not None and is_overload else 0.0
         with self._lock:
             self.in_flight -= 1

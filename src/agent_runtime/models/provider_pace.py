@@ -12,6 +12,11 @@ FIRST_STEP, LARGEST_STEP = 0.01, 0.25
 """What the first clean window after a refusal adds; each further one adds twice as much."""
 STEP_CALLS = 50
 """A window is at least so many calls long: a slow account is not probed more often than a fast one."""
+IDLE_S = 15.0
+"""After so long without a call, what was answered before says nothing of the pace."""
+STEP_S = 60.0
+FASTEST = 10_000.0
+"""A pace above it bounds nothing."""
 BURST = 3
 """Calls that were late may be made up for, but not more of them at once."""
 
@@ -30,7 +35,7 @@ class Pace:
         self._step = FIRST_STEP
         self._began_s: float | None = None
         self._answered = self._in_window = 0
-        self._next_s = self._raised_s = 0.0
+        self._next_s = self._raised_s = self._last_s = 0.0
 
     def wait_s(self, now_s: float) -> float:
         """How long the next call has to wait, 0 for not at all."""
@@ -38,8 +43,9 @@ class Pace:
 
     def begun(self, now_s: float) -> None:
         """A call begins."""
-        if self._began_s is None:
-            self._began_s = now_s
+        if self._began_s is None or now_s - self._last_s > IDLE_S:
+            self._began_s, self._answered = now_s, 0
+        self._last_s = now_s
         if self.rate is not None:
             self._next_s = max(self._next_s, now_s - BURST / self.rate) + 1 / self.rate
 
@@ -47,8 +53,9 @@ class Pace:
         """A call was answered; after a clean window the pace rises."""
         self._answered += 1
         self._in_window += 1
-        if self.rate is not None and self._in_window >= STEP_CALLS and now_s - self._raised_s >= window_s:
-            self.rate *= 1 + self._step
+        window_s = max(window_s, STEP_S) if self._in_window < STEP_CALLS else window_s
+        if self.rate is not None and now_s - self._raised_s >= window_s:
+            self.rate = None if self.rate > FASTEST else self.rate * (1 + self._step)
             self._step = min(2 * self._step, LARGEST_STEP)
             self._raised_s, self._in_window = now_s, 0
 

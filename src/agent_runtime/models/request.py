@@ -157,5 +157,6 @@ def key_of(request: ModelRequest, call_key: str) -> str:
     ]
     text = json.dumps([request.model, said, request.kwargs.get("tools")], sort_keys=True, default=str)
     digest = blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
-    request.run.said[digest] += 1
-    return blake2b(f"{call_key}:{digest}:{request.run.said[digest]}".encode(), digest_size=16).hexdigest()
+    times = request.run.context.progress.said
+    times[digest] = times.get(digest, 0) + 1
+    return blake2b(f"{call_key}:{digest}:{times[digest]}".encode(), digest_size=16).hexdigest()

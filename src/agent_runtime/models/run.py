@@ -70,7 +70,7 @@ class Run:
     """
 
     __slots__ = (
-        "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal", "said",
+        "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
         "tenant", "threads", "tool_counts", "user_id",
     )  # fmt: skip
 
@@ -85,7 +85,6 @@ class Run:
         self.tenant = None if context.principal is None else context.principal.tenant
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
-        self.said: Counter[str] = Counter()  # model requests with a name, by their contents
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
         self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
         self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id

@@ -16,6 +16,8 @@ class Hold:
     used: Amount = NOTHING
     drawn: Amount = NOTHING  # by calls that have not ended
     calls: int = 0
+    keyed: bool = False
+    """It is of one call with a name, and for no other."""
     spends: list[Spend] = field(default_factory=list)
 
     def has(self, wanted: Amount) -> bool:

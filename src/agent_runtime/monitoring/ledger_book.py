@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from agent_runtime.monitoring.ledger import (
     NOTHING,
+    Account,
     Amount,
     Answer,
     Balance,
@@ -98,29 +99,35 @@ class Book:
                 return None, self._refusal(asked.accounts[0].key)
             if known.state == "settled" and known.amount != NOTHING:
                 return asked.wanted, None
-            if known.state == "expired":
-                # Its lease ended before it was asked for again: nothing was sent for it, or what was has its name.
-                self._charge(known, Amount(-known.amount.micro_usd, -known.amount.tokens), NOTHING, [])
+        # Its lease ended before it was asked for again: nothing was sent for it, or what was has its name.
+        expired = known if known is not None and known.state == "expired" else None
         usd, tokens = asked.wanted
-        balances: list[tuple[str, Balance]] = []
         for account in asked.accounts:
             balance = self._pages.balance(account.key) or Balance()
             left_usd, left_tokens = balance.left(account)
+            if expired is not None and account.key in expired.accounts:
+                left_usd = None if left_usd is None else left_usd + expired.amount.micro_usd
+                left_tokens = None if left_tokens is None else left_tokens + expired.amount.tokens
             usd = usd if left_usd is None else min(usd, left_usd)
             tokens = tokens if left_tokens is None else min(tokens, left_tokens)
             if usd < asked.least.micro_usd or tokens < asked.least.tokens:
                 return None, self._refusal(account.key)
-            balance.limit_micro_usd, balance.limit_tokens = account.limit_micro_usd, account.limit_tokens
-            balance.ends_at = account.ends_at
-            balances.append((account.key, balance))
-        for key, balance in balances:
-            balance.held_micro_usd += usd
-            balance.held_tokens += tokens
-            self._pages.put_balance(key, balance)
+        if expired is not None:
+            self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, [])
         granted = Amount(usd, tokens)
-        held = Operation("held", granted, tuple(key for key, _ in balances))
+        for account in asked.accounts:
+            self._hold(account, granted)
+        held = Operation("held", granted, tuple(account.key for account in asked.accounts))
         self._pages.put_operation(asked.operation_id, held, now + asked.ttl_s)
         return granted, None
+
+    def _hold(self, account: Account, granted: Amount) -> None:
+        balance = self._pages.balance(account.key) or Balance()
+        balance.limit_micro_usd, balance.limit_tokens = account.limit_micro_usd, account.limit_tokens
+        balance.ends_at = account.ends_at
+        balance.held_micro_usd += granted.micro_usd
+        balance.held_tokens += granted.tokens
+        self._pages.put_balance(account.key, balance)
 
     def _refusal(self, key: str) -> Refusal:
         b = self._pages.balance(key) or Balance()
@@ -129,6 +136,7 @@ class Book:
     def _end(self, ending: Ending, now: float, charges: list[Charge]) -> None:
         known = self._pages.operation(ending.operation_id)
         if known is not None and known.state == "settled":
+            self._top_up(known, ending, now, charges)
             return
         if known is not None:
             released = known.amount if known.state == "held" else NOTHING
@@ -142,6 +150,14 @@ class Book:
         self._pages.put_operation(ending.operation_id, settled, now + self._kept_s)
         if ending.spends:
             self._pages.add_spends(int(now // 3600), ending.spends)
+
+    def _top_up(self, known: Operation, ending: Ending, now: float, charges: list[Charge]) -> None:
+        """What was settled at an estimate and has cost more costs more; the same again changes nothing."""
+        most = Amount(*map(max, ending.amount, known.amount))
+        if most != known.amount:
+            added = Amount(most.micro_usd - known.amount.micro_usd, most.tokens - known.amount.tokens)
+            self._charge(known, added, NOTHING, charges)
+            self._pages.put_operation(ending.operation_id, known._replace(amount=most), now + self._kept_s)
 
     def _charge(self, operation: Operation, added: Amount, released: Amount, charges: list[Charge]) -> None:
         for key in operation.accounts:

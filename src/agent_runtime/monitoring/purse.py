@@ -126,7 +126,7 @@ class Purse:
             if not self.accounts:
                 return granted, None, None
             for hold in self._holds.values() if key is None else ():
-                if hold.has(granted):
+                if not hold.keyed and hold.has(granted):
                     hold.calls += 1
                     hold.drawn = plus(hold.drawn, granted)
                     return granted, hold, None
@@ -174,7 +174,7 @@ class Purse:
             assert answer.refusal is not None  # noqa: S101 - the ledger's contract
             raise self._exceeded(answer.refusal)
         assert trip.reservation is not None  # noqa: S101 - it was asked for
-        hold = Hold(trip.reservation.operation_id, answer.granted, calls=1)
+        hold = Hold(trip.reservation.operation_id, answer.granted, calls=1, keyed=trip.reservation.keyed)
         with self._lock:
             self._holds[hold.operation_id] = hold
         return Draw(self._within(hold, granted), hold)

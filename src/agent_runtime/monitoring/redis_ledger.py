@@ -97,6 +97,10 @@ for _ = 1, tonumber(nextArg()) do
     if state == 'h' then charge(keys, usd, tokens, oldUsd, oldTokens, true) end
     if state == 'x' then charge(keys, usd - oldUsd, tokens - oldTokens, 0, 0, true) end
     remember(id, 's', usd, tokens, keys or '')
+  elseif usd > oldUsd or tokens > oldTokens then -- settled at an estimate that was too low
+    local mostUsd, mostTokens = math.max(usd, oldUsd), math.max(tokens, oldTokens)
+    charge(keys or '', mostUsd - oldUsd, mostTokens - oldTokens, 0, 0, true)
+    remember(id, 's', mostUsd, mostTokens, keys or '')
   end
   for _ = 1, rows do
     local labels, hour = nextArg(), math.floor(time[1] / 3600)
@@ -119,12 +123,8 @@ if state == 'h' then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens)
 if state == 's' and keyed and (knownUsd ~= 0 or knownTokens ~= 0) then
   return {'granted', int(usd) .. ' ' .. int(tokens), charges}
 end
-if state == 'x' or (state == 's' and keyed) then
-  -- its lease ended before it was asked for again: nothing was sent for it, or what was has its name
-  if state == 'x' then charge(knownKeys, 0 - knownUsd, 0 - knownTokens, 0, 0, false) end
-  redis.call('HDEL', operations, id)
-  redis.call('ZREM', done, id)
-end
+local back = {} -- its lease ended before it was asked for again: nothing was sent for it, or what was has its name
+if state == 'x' then for key in string.gmatch(knownKeys, '%S+') do back[key] = true end end
 local names, rows = {}, {}
 local function refused(key, b)
   return {'refused', key .. ' ' .. table.concat({int(b[1]), int(b[3]), int(b[2]), int(b[4])}, ' '), charges}
@@ -134,18 +134,25 @@ for n = 1, count do
   local b = balance(key)
   -- it came after its own end: nothing is held for it any more
   if state == 's' and not keyed then return refused(key, b) end
-  if limit ~= '-' then usd = math.min(usd, tonumber(limit) - b[1] - b[2]) end
-  if limitTokens ~= '-' then tokens = math.min(tokens, tonumber(limitTokens) - b[3] - b[4]) end
+  local backUsd, backTokens = back[key] and knownUsd or 0, back[key] and knownTokens or 0
+  if limit ~= '-' then usd = math.min(usd, tonumber(limit) - b[1] - b[2] + backUsd) end
+  if limitTokens ~= '-' then tokens = math.min(tokens, tonumber(limitTokens) - b[3] - b[4] + backTokens) end
   if usd < leastUsd or tokens < leastTokens then
     return refused(key, b)
   end
-  b[5], b[6], b[7] = limit, limitTokens, ending
-  names[n], rows[n] = key, b
+  names[n], rows[n] = key, {limit, limitTokens, ending}
+end
+if state == 'x' then charge(knownKeys, 0 - knownUsd, 0 - knownTokens, 0, 0, false) end
+if state then
+  redis.call('HDEL', operations, id)
+  redis.call('ZREM', done, id)
 end
 for n, key in ipairs(names) do
-  rows[n][2], rows[n][4] = rows[n][2] + usd, rows[n][4] + tokens
-  keep(key, rows[n])
-  if rows[n][7] ~= '-' then redis.call('ZADD', ends, rows[n][7], key) end
+  local b = balance(key)
+  b[2], b[4] = b[2] + usd, b[4] + tokens
+  b[5], b[6], b[7] = unpack(rows[n])
+  keep(key, b)
+  if b[7] ~= '-' then redis.call('ZADD', ends, b[7], key) end
 end
 remember(id, 'h', usd, tokens, table.concat(names, ' '))
 redis.call('ZADD', held, int(now + tonumber(ttl)), id)

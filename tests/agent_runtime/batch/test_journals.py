@@ -56,6 +56,10 @@ async def test_an_execution_is_kept_as_its_owner_says(journal: Journal) -> None:
     found = await journal.get("e")
     assert (found.state, found.why, found.forecast, found.sealed) == ("paused", "asked", {"cost_usd": 1.5}, True)
     assert (found.source, found.progress, found.wanted) == (execution.source, {"ended": 3}, "pause")
+    await journal.heard("e", "cancel")
+    assert (await journal.get("e")).wanted == "pause"  # another wish is not taken back
+    await journal.heard("e", "pause")
+    assert (await journal.get("e")).wanted == ""
     assert (found.owner, found.name, found.settings) == ("me", "people's", {"max_concurrent": 3})
     await begun(journal, "later")
     assert [each.id for each in await journal.list()] == ["later", "e"]
@@ -84,7 +88,7 @@ async def test_one_owner_at_a_time(journal: Journal) -> None:
         with pytest.raises(ExecutionLost):
             await stale
     assert (await journal.places("e", [1]))[0].status == "pending"
-    assert await journal.lease("e", "third", now, now + 60, force=True) == execution.token + 2
+    assert await journal.lease("e", "third", now, now + 60, dead="other") == execution.token + 2
     execution.token += 2
     await journal.save(execution, release=True)
     with pytest.raises(ExecutionLost):
@@ -183,7 +187,7 @@ async def apply(journal: Journal, steps: list[Any]) -> list[Any]:
         elif kind == "add":
             seen.append(list(await journal.add("e", [row(seq, name=f"t{name}") for seq, name in given_])))
         else:
-            execution.token = await journal.lease("e", "me", now, now + 1, force=True)
+            execution.token = await journal.lease("e", "me", now, now + 1, dead="me")
         found = {status: [each.seq for each in await journal.rows("e", status, 20)] for status in STATES}  # type: ignore[arg-type]
         seen.append({status: sorted(seqs) for status, seqs in found.items()})
         seen.append(await journal.counts("e"))

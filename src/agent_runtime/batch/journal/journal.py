@@ -46,12 +46,12 @@ class Journal(ABC):
         """Forget an execution, its tasks and its results."""
         await self.acall("delete", execution_id)
 
-    async def lease(self, execution_id: str, owner: str, now_s: float, until_s: float, *, force: bool = False) -> int:
+    async def lease(self, execution_id: str, owner: str, now_s: float, until_s: float, *, dead: str = "") -> int:
         """Take the execution until then (Unix seconds); returns the token of its owner.
 
-        Raises ExecutionBusy while another owner's lease runs, unless `force`: that owner is known to be dead.
+        Raises ExecutionBusy while another owner's lease runs, unless that is the one that is known to be `dead`.
         """
-        return int(await self.acall("lease", execution_id, owner, now_s, until_s, force))
+        return int(await self.acall("lease", execution_id, owner, now_s, until_s, dead))
 
     async def beat(self, execution_id: str, token: int, until_s: float, progress: str) -> Wanted:
         """Prolong the lease, leave the runner's figures (JSON); returns what somebody has asked for since."""
@@ -62,8 +62,12 @@ class Journal(ABC):
         await self.acall("save", execution, release)
 
     async def want(self, execution_id: str, wanted: Wanted) -> None:
-        """Ask the runner for something, or take that back ("")."""
+        """Ask the runner for something."""
         await self.acall("want", execution_id, wanted)
+
+    async def heard(self, execution_id: str, wanted: Wanted) -> None:
+        """Take back what was asked for, if nothing else has been meanwhile."""
+        await self.acall("heard", execution_id, wanted)
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
@@ -94,7 +98,10 @@ class Journal(ABC):
         return cast("Sequence[str]", await self.acall("agents", execution_id))
 
     async def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> int:
-        """Make ended tasks pending again, as if they had not been tried; their history stays. Returns how many."""
+        """Make ended tasks pending again, as if they had not been tried; their history stays. Returns how many.
+
+        Those that could not be accepted (their `tries` are below 0) stay as they are.
+        """
         return int(await self.acall("reset", execution_id, token, statuses))
 
     # -- results -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -70,9 +71,9 @@ class MemoryJournal(Journal):
     def _delete(self, execution_id: str) -> None:
         self._kept.pop(execution_id, None)
 
-    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, force: bool) -> int:
+    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, dead: str) -> int:
         found = self._of(execution_id).execution
-        if found.owner and found.lease_until_s > now_s and not force:
+        if found.owner and found.lease_until_s > now_s and found.owner != dead:
             raise ExecutionBusy(execution_id, found.owner)
         found.owner, found.token, found.lease_until_s = owner, found.token + 1, until_s
         return found.token
@@ -91,6 +92,10 @@ class MemoryJournal(Journal):
 
     def _want(self, execution_id: str, wanted: Any) -> None:
         self._of(execution_id).execution.wanted = wanted
+
+    def _heard(self, execution_id: str, wanted: str) -> None:
+        execution = self._of(execution_id).execution
+        execution.wanted = "" if execution.wanted == wanted else execution.wanted
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         kept, known = self._of(execution_id), []
@@ -122,7 +127,7 @@ class MemoryJournal(Journal):
         kept = self._of(execution_id)
         among = kept.pending.values() if status == "pending" else kept.rows.values()
         found = [row for row in among if row.status == status and agent in (None, row.agent)]
-        return sorted(found, key=lambda row: (row.rank, row.seq))[:limit]
+        return heapq.nsmallest(limit, found, key=lambda row: (row.rank, row.seq))
 
     def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         rows = self._of(execution_id).rows
@@ -136,7 +141,7 @@ class MemoryJournal(Journal):
 
     def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
         kept = self._owned(execution_id, token)
-        found = [row for row in kept.rows.values() if row.status in statuses]
+        found = [row for row in kept.rows.values() if row.status in statuses and row.tries >= 0]
         for row in found:
             row.status, row.attempts, row.tries, row.starts, row.not_before_s = "pending", 0, row.tries + 1, 0, 0.0
             kept.pending[row.seq] = row

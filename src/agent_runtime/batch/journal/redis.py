@@ -18,10 +18,21 @@ _OWNED = """
 local token, owner = unpack(redis.call('HMGET', KEYS[1], 'token', 'owner'))
 if not token or token ~= ARGV[1] or owner == '' then return 'lost' end
 """
+_CREATE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 'known' end
+redis.call('HSET', KEYS[1], 'document', ARGV[1], 'owner', '', 'token', 0, 'lease_until_s', 0, 'wanted', '')
+redis.call('HSET', KEYS[1], 'progress', '{}')
+return 'created'
+"""
+_HEARD = """
+if redis.call('HGET', KEYS[1], 'wanted') == ARGV[1] then redis.call('HSET', KEYS[1], 'wanted', '') end
+return 'heard'
+"""
 _LEASE = """
 local found = redis.call('HMGET', KEYS[1], 'document', 'owner', 'lease_until_s', 'token')
 if not found[1] then return {'none', '', ''} end
-if found[2] ~= '' and tonumber(found[3]) > tonumber(ARGV[2]) and ARGV[4] == '0' then return {'busy', found[2], ''} end
+local alive = found[2] ~= '' and found[2] ~= ARGV[4] and tonumber(found[3]) > tonumber(ARGV[2])
+if alive then return {'busy', found[2], ''} end
 local token = tonumber(found[4]) + 1
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease_until_s', ARGV[3], 'token', token)
 return {'leased', '', tostring(token)}
@@ -93,11 +104,13 @@ local count = 0
 for at = 2, #ARGV do
   for _, agent in ipairs(redis.call('SMEMBERS', KEYS[8])) do
     for _, seq in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. ARGV[at] .. ':' .. agent, 0, -1)) do
-      move(seq, 'pending', nil)
-      redis.call('HDEL', KEYS[5], seq)
-      redis.call('ZREM', KEYS[6], seq)
-      redis.call('ZREM', KEYS[7], seq)
-      count = count + 1
+      if cjson.decode(redis.call('HGET', KEYS[3], seq)).tries >= 0 then
+        move(seq, 'pending', nil)
+        redis.call('HDEL', KEYS[5], seq)
+        redis.call('ZREM', KEYS[6], seq)
+        redis.call('ZREM', KEYS[7], seq)
+        count = count + 1
+      end
     end
   end
 end
@@ -120,11 +133,8 @@ class RedisJournal(RedisConnection, Journal):
         return f"{self.prefix}:batches"
 
     def _create(self, execution: Execution) -> Any:
-        key = self._key(execution.id)
-        if not (yield "hsetnx", key, "document", document(execution)):
+        if (yield _CREATE, [self._key(execution.id)], [document(execution)]) == b"known":
             return False
-        values = {"owner": "", "token": 0, "lease_until_s": 0, "wanted": "", "progress": "{}"}
-        yield "execute_command", "HSET", key, *(each for pair in values.items() for each in pair)
         yield "execute_command", "ZADD", self._index, execution.created_s, execution.id
         return True
 
@@ -149,8 +159,8 @@ class RedisJournal(RedisConnection, Journal):
         yield "unlink", self._key(execution_id), *(self._key(execution_id, part) for part in parts)
         yield "zrem", self._index, execution_id
 
-    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, force: bool) -> Any:
-        said, who, token = yield _LEASE, [self._key(execution_id)], [owner, now_s, until_s, int(force)]
+    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, dead: str) -> Any:
+        said, who, token = yield _LEASE, [self._key(execution_id)], [owner, now_s, until_s, dead]
         if said == b"none":
             raise ExecutionNotFound(execution_id)
         if said == b"busy":
@@ -169,6 +179,9 @@ class RedisJournal(RedisConnection, Journal):
         if not (yield "hexists", self._key(execution_id), "document"):
             raise ExecutionNotFound(execution_id)
         yield "hset", self._key(execution_id), "wanted", wanted
+
+    def _heard(self, execution_id: str, wanted: str) -> Any:
+        yield _HEARD, [self._key(execution_id)], [wanted]
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Any:
         args: list[Any] = []

@@ -71,10 +71,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
                 self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))  # noqa: S608
             self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
 
-    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, force: bool) -> int:
+    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, dead: str) -> int:
         with self._transaction():
             found = self._get(execution_id)
-            if found.owner and found.lease_until_s > now_s and not force:
+            if found.owner and found.lease_until_s > now_s and found.owner != dead:
                 raise ExecutionBusy(execution_id, found.owner)
             values = (owner, found.token + 1, until_s, execution_id)
             self._db.execute("UPDATE executions SET owner=?, token=?, lease_until_s=? WHERE id=?", values)
@@ -90,7 +90,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 
     def _save(self, execution: Execution, release: bool) -> None:
         owner = "" if release else execution.owner
-        query = "UPDATE executions SET document=?, progress=?, owner=? WHERE id=? AND token=?"
+        query = "UPDATE executions SET document=?, progress=?, owner=? WHERE id=? AND token=? AND owner<>''"
         values = (document(execution), json.dumps(execution.progress), owner, execution.id, execution.token)
         if not self._db.execute(query, values).rowcount:
             raise ExecutionLost(execution.id)
@@ -98,6 +98,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
     def _want(self, execution_id: str, wanted: str) -> None:
         if not self._db.execute("UPDATE executions SET wanted=? WHERE id=?", (wanted, execution_id)).rowcount:
             raise ExecutionNotFound(execution_id)
+
+    def _heard(self, execution_id: str, wanted: str) -> None:
+        self._db.execute("UPDATE executions SET wanted='' WHERE id=? AND wanted=?", (execution_id, wanted))
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         known = []
@@ -161,11 +164,11 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         places = ",".join("?" * len(statuses))
         with self._transaction():
             self._check_owner(execution_id, token)
-            old = f"SELECT seq FROM states WHERE execution=? AND status IN ({places})"  # noqa: S608
+            old = f"SELECT seq FROM states WHERE execution=? AND tries >= 0 AND status IN ({places})"  # noqa: S608
             gone = f"DELETE FROM results WHERE execution=? AND seq IN ({old})"  # noqa: S608
             self._db.execute(gone, (execution_id, execution_id, *statuses))
             reset = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
-            update = f"UPDATE states SET {reset} WHERE execution=? AND status IN ({places})"  # noqa: S608
+            update = f"UPDATE states SET {reset} WHERE execution=? AND tries >= 0 AND status IN ({places})"  # noqa: S608
             return self._db.execute(update, (execution_id, *statuses)).rowcount
 
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import Change, TaskRow
@@ -43,7 +44,7 @@ class JournalWriter:
         self._waiting: list[Outcome | Callable[[], Outcome]] = []
         self._came, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
-        self._closing = False
+        self._closing, self._error = False, cast("Exception | None", None)
         self.volatile = journal.volatile
         """Whether what is written is gone with the process."""
 
@@ -64,11 +65,21 @@ class JournalWriter:
         return len(self._waiting) >= BEHIND
 
     async def written(self) -> None:
-        """Wait until everything that was put is kept. Never returns when the store has failed for good."""
+        """Wait until everything that was put is kept; raises what `run` has raised."""
         await self._idle.wait()
+        if self._error is not None:
+            raise self._error
 
     async def run(self) -> None:
         """Write until `close`; raises ExecutionLost, StoreError."""
+        try:
+            await self._run()
+        except Exception as error:
+            self._error = error
+            self._idle.set()
+            raise
+
+    async def _run(self) -> None:
         while True:
             await self._came.wait()
             self._came.clear()

