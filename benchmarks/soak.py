@@ -19,6 +19,7 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from tests import mutants
+from tests.agent_runtime.batch.kill_loop import kill_loop
 from tests.agent_runtime.event_bus.conftest import broker_url
 from tests.agent_runtime.event_bus.durable import prove
 from tests.agent_runtime.monitoring.test_money import spend_rounds
@@ -214,6 +215,16 @@ def pool() -> dict[str, Any]:
     return found
 
 
+def batches() -> dict[str, Any]:
+    """A batch of 500 tasks, killed at 20 random points: each task has one result, and is billed and charged once."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_loop(Path(folder), tasks=500, kills=20, seed=7)
+    assert (found["results"], found["right"], found["billed"]) == (500, 500, 500), found
+    assert found["finished_again"] == 0, found
+    assert abs(found["ledger_usd"] - found["provider_usd"]) < 1e-9, found
+    return found
+
+
 async def standstill() -> dict[str, Any]:
     """Redis stopped for ten seconds under a conversation: every call is answered or refused in time, none is lost."""
     with ValkeyServer(config={"appendonly": "yes"}) as server:
@@ -247,6 +258,7 @@ def main() -> int:
     print("crashes", crashes())
     print("durable", durable())
     print("pool", pool())
+    print("batches", batches())
     print("money", money())
     print("standstill", asyncio.run(standstill()))
     print("soak", asyncio.run(soak()))

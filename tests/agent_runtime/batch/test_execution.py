@@ -471,7 +471,7 @@ async def test_a_store_that_fails_pauses_the_batch_and_nothing_is_lost(
 
         async def work(text: str) -> str:
             nonlocal fails
-            fails = fails or text == "5"
+            fails = fails or text == "12"
             await asyncio.sleep(0.01)
             return text
 
