@@ -265,7 +265,7 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
         await until(lambda: "long 6" in bench.asked)
         begun, began_s = len(bench.asked), time.monotonic()
         status = await bench.executor.cancel_execution(name)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 2  # its grace of 300 ms, and not the time of one that does not stop
         assert len(bench.asked) == begun
         assert bench.now == 0
         assert (status["state"], status["completed"], status["running"]) == ("cancelled", 4, 0)
