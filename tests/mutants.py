@@ -278,7 +278,7 @@ MUTANTS = [
     Mutant("a bad row ends the file", "batch/sources.py", "            yield Row(place, None, f\"not JSON: {error}\")\n            continue", "            return", "batch/test_sources.py -k jsonl"),
     Mutant("templates change in mid-batch", "batch/backends.py", "        if made is not None and not task.inputs:", "        if False:", f"{EXECUTION} -k one_version"),
     Mutant("prompts are the first task's", "batch/backends.py", "agent.with_prompt(rendered_prompt(template, values)) if template.inputs else agent", "agent", "batch/test_backends.py -k inputs_fill"),
-    Mutant("what ended meanwhile is run again", "batch/feeder.py", " and row.seq not in self._ended]", "]", "batch/test_mishaps.py -k asked_is_not"),
+    Mutant("what ended meanwhile is run again", "batch/feeder.py", " and row.seq not in self._ended]", "]", "batch/test_mishaps.py -k late_answer"),
     Mutant("a promised task is forgotten", "batch/execution.py", " + self.queue.promised", "", "batch/test_mishaps.py -k being_accepted"),
     Mutant("seats go to whoever asks", "batch/scheduling.py", "        if self._waiting:\n            return None\n", "", "batch/test_mishaps.py -k in_turn"),
     Mutant("zombies count as workers", "batch/crew.py", "            self._workers.discard(attempt.worker)\n", "            pass\n", "batch/test_mishaps.py -k given_up"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import seconds
-from agent_runtime.cli.state import open_ledger, settings, state_folder
+from agent_runtime.cli.state import settings, state_folder
 
 if TYPE_CHECKING:
     from agent_runtime.batch import BatchSettings, Journal
@@ -159,6 +159,3 @@ def check_outputs(options: BatchOptions) -> None:
 def absolute(path: str | None) -> str | None:
     """A file of this command as later commands find it."""
     return None if path is None or path == "-" else str(Path(path).resolve())
-
-
-__all__ = ["BatchOptions", "absolute", "batch_options", "open_batches", "open_ledger"]

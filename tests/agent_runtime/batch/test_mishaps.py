@@ -44,6 +44,28 @@ async def test_what_ends_while_the_journal_is_asked_is_not_run_again(redis_url: 
     await journal.aclose()
 
 
+async def test_a_late_answer_of_the_journal_runs_nothing_twice() -> None:
+    journal = open_journal("memory:")
+    inner = journal.acall
+
+    async def late(operation: str, *args: Any) -> Any:
+        found = await inner(operation, *args)
+        await asyncio.sleep(0.02 if operation == "rows" else 0)  # meanwhile tasks of it are run, and end
+        return found
+
+    journal.acall = late  # type: ignore[method-assign]
+    async with bench_of({"max_concurrent": 4, "queue": {"size": 20}}, journal=journal) as bench:
+
+        async def work(text: str) -> str:
+            await asyncio.sleep(0.002)
+            return text
+
+        bench.agent("naps", work)
+        name = await bench.executor.submit_batch_tasks([str(n) for n in range(100)], agent="naps")
+        status = await over(bench, name)
+        assert (status["completed"], len(bench.asked), len(set(bench.asked))) == (100, 100, 100)
+
+
 async def test_an_empty_input_is_an_input(journal_url: str) -> None:
     journal = open_journal(journal_url)
     async with bench_of(journal=journal) as bench:
@@ -54,7 +76,15 @@ async def test_an_empty_input_is_an_input(journal_url: str) -> None:
 
 
 async def test_a_task_that_is_being_accepted_keeps_its_batch_open() -> None:
-    async with bench_of({"max_concurrent": 2}) as bench:
+    journal = open_journal("memory:")
+    inner = journal.acall
+
+    async def slow(operation: str, *args: Any) -> Any:
+        await asyncio.sleep(0.05 if operation == "add" else 0)  # meanwhile its producer ends
+        return await inner(operation, *args)
+
+    journal.acall = slow  # type: ignore[method-assign]
+    async with bench_of({"max_concurrent": 2}, journal=journal) as bench:
         end = asyncio.Event()
 
         async def producer() -> AsyncIterator[str]:
@@ -64,6 +94,7 @@ async def test_a_task_that_is_being_accepted_keeps_its_batch_open() -> None:
         name = await bench.executor.submit_batch_tasks(producer(), agent="echo")
         await until(lambda: bench.asked)
         adding = [asyncio.ensure_future(bench.executor.submit_task(name, f"n{n}")) for n in range(20)]
+        await asyncio.sleep(0.01)
         end.set()
         told = await asyncio.gather(*adding, return_exceptions=True)
         status = await over(bench, name)
