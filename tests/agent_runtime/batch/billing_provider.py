@@ -1,13 +1,15 @@
 """A model provider on loopback that bills: it speaks OpenAI's wire format, and honours `Idempotency-Key`.
 
 It counts what it was asked and what it billed, by itself: the truth that a ledger is compared with. Run alone
-(`python -m ...billing_provider`) it prints its port, and its counts as JSON whenever a line comes in on stdin.
+(`python -m ...billing_provider`) it prints its port, and its counts as JSON whenever a line comes in on stdin; the
+line `admit` lets calls through that are held.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-from tests.agent_runtime.pool.test_instance_pool import with_tests
+from tests.agent_runtime.programs import with_tests
 from tests.agent_runtime.wire.provider_server import Answer, openai_message
 
 MODEL = "openai:gpt-5-mini"
@@ -30,15 +32,23 @@ class BillingProvider:
     """Answers `did: <prompt>`; a key that it has answered before gets the same answer, and is not billed again.
 
     `delay_s` is what an answer takes. With `per_window` calls in any `window_s` more are answered by 429 with
-    `Retry-After`, and, if `headers` says so, with what is left.
+    `Retry-After`, and, if `headers` says so, with what is left. With `holds_after` the calls after so many are held
+    until `admitting` is set.
     """
 
     def __init__(
-        self, delay_s: float = 0.01, *, per_window: int | None = None, window_s: float = 60.0, headers: bool = False
+        self,
+        delay_s: float = 0.01,
+        *,
+        per_window: int | None = None,
+        window_s: float = 60.0,
+        headers: bool = False,
+        holds_after: float = math.inf,
     ) -> None:
         self.slow_s = 0.0
         """What an answer takes the first time that something is asked, instead."""
         self.delay_s, self._per_window, self._window_s, self._headers = delay_s, per_window, window_s, headers
+        self._holds_after, self.admitting = holds_after, asyncio.Event()
         self.asked: Counter[str] = Counter()
         self.billed: Counter[str] = Counter()
         self.refused = self.replayed = 0
@@ -76,12 +86,26 @@ class BillingProvider:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
                 request = json.loads(await reader.readexactly(int(fields["content-length"])))
+                if self.asked.total() >= self._holds_after and not await self._admitted_from(reader):
+                    return
                 await self._answer(request, fields.get("idempotency-key"), writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             self._tasks.discard(task)
             writer.close()
+
+    async def _admitted_from(self, reader: asyncio.StreamReader) -> bool:
+        """Hold a call until it may go on; False when its client has hung up meanwhile."""
+        gone = asyncio.ensure_future(reader.read(1))
+        admitted = asyncio.ensure_future(self.admitting.wait())
+        await asyncio.wait([gone, admitted], return_when=asyncio.FIRST_COMPLETED)
+        admitted.cancel()
+        if gone.done():
+            return False
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        return True
 
     async def _answer(self, request: dict[str, Any], key: str | None, writer: asyncio.StreamWriter) -> None:
         prompt = next(m["content"] for m in reversed(request["messages"]) if m["role"] == "user")
@@ -151,12 +175,12 @@ async def billing(**settings: Any) -> AsyncIterator[BillingProvider]:
 class ProviderProcess:
     """A provider in a process of its own; `with` starts and ends it."""
 
-    def __init__(self, delay_s: float = 0.02) -> None:
-        self._delay_s = delay_s
+    def __init__(self, delay_s: float = 0.02, *, holds_after: float = math.inf) -> None:
+        self._arguments = [str(delay_s), str(holds_after)]
 
     def __enter__(self) -> ProviderProcess:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent_runtime.batch.billing_provider", str(self._delay_s)],
+            [sys.executable, "-m", "tests.agent_runtime.batch.billing_provider", *self._arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**with_tests(), "DUMMY_KEY": "dummy"},
         )  # fmt: skip
         self.url = f"http://127.0.0.1:{int(self._line())}/v1"
@@ -170,13 +194,17 @@ class ProviderProcess:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self, line: str = "") -> dict[str, Any]:
         """What it was asked, and what it billed, by prompt."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
         counts: dict[str, Any] = json.loads(self._line())
         return counts
+
+    def admit(self) -> None:
+        """Answer what was held, and everything from now on."""
+        self.counts("admit")
 
     def billed(self) -> int:
         """How many calls it has billed."""
@@ -194,9 +222,11 @@ def template(url: str, name: str = "stub", *, header: bool = True, runtime: str 
 
 
 async def main() -> None:
-    async with billing(delay_s=float(sys.argv[1])) as provider:
+    async with billing(delay_s=float(sys.argv[1]), holds_after=float(sys.argv[2])) as provider:
         print(provider.port, flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            if line == "admit\n":
+                provider.admitting.set()
             print(json.dumps(provider.counts()), flush=True)
 
 

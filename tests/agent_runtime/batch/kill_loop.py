@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.agent_runtime.batch.billing_provider import ProviderProcess, template
-from tests.agent_runtime.pool.test_instance_pool import with_tests
+from tests.agent_runtime.programs import with_tests
 
 from agent_runtime import SqliteLedger
 from agent_runtime.batch import open_journal

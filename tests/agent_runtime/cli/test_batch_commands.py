@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from tests.agent_runtime.batch.billing_provider import ProviderProcess, template
-from tests.agent_runtime.pool.test_instance_pool import with_tests
+from tests.agent_runtime.programs import with_tests
 
 from agent_runtime.cli import cli
 from agent_runtime.cli.main import exit_code
@@ -212,11 +212,13 @@ def until_lines(path: Path, count: int) -> None:
 
 @pytest.mark.parametrize("how", ["ctrl_c", "kill", "cancel"])
 def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
-    with ProviderProcess(0.05) as provider:
+    with ProviderProcess(0.005, holds_after=12) as provider:  # it cannot end before it is stopped
         (home / "stub.yaml").write_text(template(provider.url))
         (home / "t.jsonl").write_text("".join(f'"task {n}"\n' for n in range(60)))
-        own = ("--id", "b", "--ledger", "memory:")
-        with started(home, "run", "t.jsonl", "--agent", "stub.yaml", "--out", "o.jsonl", "-n", "4", *own) as batch:
+        (home / "batch.yaml").write_text(
+            "batch: {agent: stub.yaml, tasks: t.jsonl, output: o.jsonl, max_concurrent: 4, grace: 300ms}\n"
+        )
+        with started(home, "run", "batch.yaml", "--id", "b", "--ledger", "memory:") as batch:
             until_lines(home / "o.jsonl", 10)
             if how == "cancel":
                 assert "b cancelled" in command("cancel", "b").stdout
@@ -228,6 +230,7 @@ def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
         assert state == {"ctrl_c": "paused", "kill": "lost", "cancel": "cancelled"}[how]
         if how == "ctrl_c":
             assert "to go on: agent-runtime batch resume b" in said
+        provider.admit()
         done = command("resume", "b", "--ledger", "memory:")
         found = lines(home / "o.jsonl")
         assert sorted(each["output"] for each in found) == sorted(f"did: task {n}" for n in range(60))

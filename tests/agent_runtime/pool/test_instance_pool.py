@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.agent_runtime.pool.conftest import template
 from tests.agent_runtime.pool.long_run import long_run
 from tests.agent_runtime.pool.tools_that_misbehave import script
+from tests.agent_runtime.programs import with_tests
 
 from agent_runtime import AgentContext, AgentFactory, CallDrained, SessionManager
 from agent_runtime.errors import (
@@ -45,12 +46,6 @@ Make = Callable[..., AgentFactory]
 async def pool_of(make: Make, config: dict[str, Any] | None = None, **seats: Any) -> AsyncIterator[AgentInstancePool]:
     async with make(**seats) as factory, AgentInstancePool(factory, PoolConfig.parse(config or {})) as pool:
         yield pool
-
-
-def with_tests() -> dict[str, str]:
-    """The environment of a program that imports these tests; what is on the path already goes first."""
-    paths = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[3])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 async def until(condition: Callable[[], Any], within_s: float = 5.0) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from langgraph.store.memory import InMemoryStore
 from tests.agent_runtime.pool.conftest import template
-from tests.agent_runtime.pool.test_instance_pool import Make, pool_of, until, with_tests
+from tests.agent_runtime.pool.test_instance_pool import Make, pool_of, until
+from tests.agent_runtime.programs import with_tests
 
 from agent_runtime import AgentContext, AgentFactory, CallDrained, CustomChunk, SessionManager
 from agent_runtime.errors import (
