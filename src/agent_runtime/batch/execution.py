@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent_runtime.batch.attempt import Attempt
 from agent_runtime.batch.crew import Crew
@@ -24,9 +24,6 @@ from agent_runtime.batch.tally import Tally
 from agent_runtime.batch.task_run import TaskRun
 from agent_runtime.errors import ExecutionLost
 from agent_runtime.event_bus import Event
-
-if TYPE_CHECKING:
-    pass
 
 LOG = logging.getLogger("agent_runtime.batch")
 
@@ -243,10 +240,10 @@ class ExecutionRun:
         """Say something on the factory's bus."""
         self.shop.factory.event_bus.publish(Event(kind, data))
 
-    async def _become(self, state: ExecutionState, why: str) -> None:
+    async def _become(self, state: ExecutionState, why: str, *, release: bool = False) -> None:
         before, self.execution.state, self.execution.why = self.execution.state, state, why
         self.execution.progress = self.tally.to_dict(len(self.running))
-        await self.shop.journal.save(self.execution)
+        await self.shop.journal.save(self.execution, release=release)
         data = {"execution_id": self.execution.id, "state": state, "before": before, **({"why": why} if why else {})}
         self.publish("batch.execution", data)
         self.tell()
@@ -274,8 +271,7 @@ class ExecutionRun:
         if state in ("completed", "failed", "cancelled"):
             self.execution.ended_s = time.time()
         try:
-            await self._become(state, why)
-            await self.shop.journal.save(self.execution, release=True)
+            await self._become(state, why, release=True)
         except Exception as error:  # noqa: BLE001 - the journal says that it runs: whoever resumes it sees what is left
             self.error = self.error or error
         finally:

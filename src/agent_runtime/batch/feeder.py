@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
 
 PAGE = 500
+FIRST = 4
+"""So many tasks for each worker are read before any runs."""
 
 
 class Feeder:
@@ -141,6 +143,9 @@ class Feeder:
         run, share = self._run, self._share
         for agent in self._hungry():
             known, wanted = len(self.known), share - run.queue.depth(agent)
+            if not known and run.settings.queue.order == "fifo":  # the first ones run while the others are read
+                wanted = min(wanted, FIRST * run.limit)
+                self._look.set()
             self._ended.clear()
             found = await run.shop.journal.rows(run.execution.id, "pending", known + wanted, agent=agent)
             rows = [row for row in found if row.seq not in self.known and row.seq not in self._ended]

@@ -126,6 +126,9 @@ class Intake:
             task = as_task(item, self._agent)
             if not task.agent:
                 raise ConfigurationError("a task names no agent, and neither does its batch: give agent=")
+            if not task.id:
+                task = replace(task) if task is item else task  # the caller's own stays as it is
+                task.id = f"t{self.seq}"
             row = TaskRow.of(self.seq, task, queue.aging, queue.order)
             for seat in self._scheduler.seats:
                 if not await seat.backend.check(task, self._execution_id) and self._settings.max_cost_usd is not None:

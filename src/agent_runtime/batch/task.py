@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from agent_runtime.errors import InputInvalid, close_matches
@@ -14,6 +14,7 @@ MAX_TASK_BYTES = 4 * 1024 * 1024
 """Of one task as JSON: more is a file that the task should name."""
 MAX_ID = 200
 MAX_TIMEOUT_S = 1e9
+_ENCODED = json.JSONEncoder(allow_nan=False).encode
 AnyTask: TypeAlias = "BatchTask | str | Mapping[str, Any]"
 
 
@@ -65,10 +66,12 @@ class BatchTask:
 
     def to_json(self) -> str:
         """The task as it is journaled; raises InputInvalid for values that JSON cannot say, or too many of them."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        content = {name: value for name, value in given.items() if name == "input" or value not in ("", {}, None)}
+        content: dict[str, Any] = {"input": self.input, "priority": int(self.priority)}
+        for name in _OPTIONAL:
+            if value := getattr(self, name):  # defaults are left out
+                content[name] = value
         try:
-            text = json.dumps({**content, "priority": int(self.priority)}, allow_nan=False)
+            text = _ENCODED(content)
         except (TypeError, ValueError, RecursionError) as error:
             raise InputInvalid(f"a task is JSON: {error}", "input") from None
         if len(text) > MAX_TASK_BYTES:
@@ -81,7 +84,7 @@ class BatchTask:
         return cls(**json.loads(text))
 
 
-_FIELDS = tuple(each.name for each in fields(BatchTask))
+_OPTIONAL = ("agent", "id", "inputs", "timeout_s", "metadata")
 
 
 def _number(value: Any) -> bool:
@@ -96,8 +99,9 @@ def as_task(given: AnyTask, agent: str = "") -> BatchTask:
         return BatchTask(given, agent=agent)
     if not isinstance(given, Mapping):
         raise InputInvalid(f"a task is text, a map or a BatchTask, not {type(given).__name__}")
-    if unknown := [key for key in given if key not in _FIELDS]:
-        raise InputInvalid(f"unknown field of a task: {close_matches(str(unknown[0]), _FIELDS)}", str(unknown[0]))
+    known = BatchTask.__slots__
+    if unknown := [key for key in given if key not in known]:
+        raise InputInvalid(f"unknown field of a task: {close_matches(str(unknown[0]), known)}", str(unknown[0]))
     if "input" not in given:
         raise InputInvalid("a task has an 'input'", "input")
     return BatchTask(**{"agent": agent, **given})

@@ -27,7 +27,7 @@ async def journal(journal_url: str) -> AsyncIterator[Journal]:
 
 
 def row(seq: int, *, name: str = "", agent: str = "a", priority: str = "normal") -> TaskRow:
-    task = BatchTask(f"do {seq}", agent=agent, id=name, priority=priority)  # type: ignore[arg-type]
+    task = BatchTask(f"do {seq}", agent=agent, id=name or f"t{seq}", priority=priority)  # type: ignore[arg-type]
     return TaskRow.of(seq, task, 60.0, "fifo")
 
 

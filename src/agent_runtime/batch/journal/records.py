@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from agent_runtime.batch.result import TaskResult, TaskStatus
@@ -93,11 +93,10 @@ class TaskRow:
 
     @classmethod
     def of(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
-        """The row of a new task. Raises InputInvalid for one that JSON cannot say."""
+        """The row of a new task, which has its id. Raises InputInvalid for one that JSON cannot say."""
         now = time.time()
         # Rising in time by one level each `aging_s` is the same as having come so much earlier.
         rank = now - task.priority * aging_s if order == "fifo" else -(task.priority * 1e10) - now
-        task = task if task.id else replace(task, id=f"t{seq}")
         return cls(seq, task.id, task.agent, task.priority, task.to_json(), now, rank, given=task)
 
     def to_task(self) -> BatchTask:

@@ -13,7 +13,7 @@ from agent_runtime.errors import StoreError
 RETRIES_S = (0.05, 0.2, 1.0, 3.0)
 """How long to wait before writing again what a store did not take."""
 GATHER_S = 0.003
-"""A trip to a store waits so long for others to come along: it costs more than what it carries."""
+"""What is to be written waits so long for others to come along: a trip to a store costs more than what it carries."""
 BEHIND = 256
 """So many outcomes may wait to be written; then workers wait too."""
 
@@ -85,7 +85,7 @@ class JournalWriter:
         while True:
             await self._came.wait()
             self._came.clear()
-            if not self.volatile and not self._closing:
+            if not self._closing:
                 await asyncio.sleep(GATHER_S)
             while self._waiting:
                 given, self._waiting = self._waiting, []
