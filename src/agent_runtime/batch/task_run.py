@@ -79,13 +79,14 @@ class TaskRun:
             return None if attempt.given_up else await self._stopped(attempt, error)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises is the task's
             return None if attempt.given_up else await self._failed(attempt, error)
-        finally:
+        else:
+            if attempt.given_up:
+                return None
+            if answer.interrupts and _exhausted(answer, run.account):
+                return await self._unaffordable(attempt)
+            return partial(self._succeeded, attempt, answer)
+        finally:  # only now: an execution rests when nothing runs
             self._left(attempt)
-        if attempt.given_up:
-            return None
-        if answer.interrupts and _exhausted(answer, run.account):
-            return await self._unaffordable(attempt)
-        return partial(self._succeeded, attempt, answer)
 
     def _left(self, attempt: Attempt) -> None:
         run = self._run

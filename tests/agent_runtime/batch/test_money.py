@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from tests.agent_runtime.batch.billing_provider import BillingProvider, billing, template
 from tests.agent_runtime.batch.conftest import bench_of
 
-from agent_runtime import MemoryLedger, parse_template
+from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import make_forecast, open_journal
 from agent_runtime.batch.forecast import pilot_places, student
+from agent_runtime.batch.journal.sqlite import SqliteJournal
 from agent_runtime.monitoring.ledger import MICRO
 
 ONE_USD = 0.000105
@@ -26,8 +28,10 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUMMY_KEY", "dummy")
 
 
-async def batch(bench: Any, provider: BillingProvider, count: int, **given: Any) -> tuple[str, dict[str, Any]]:
-    bench.factory.register_template(parse_template(template(provider.url)))
+async def batch(
+    bench: Any, provider: BillingProvider, count: int, runtime: str = "{retry: {attempts: 1}}", **given: Any
+) -> tuple[str, dict[str, Any]]:
+    bench.factory.register_template(parse_template(template(provider.url, runtime=runtime)))
     name = await bench.executor.submit_batch_tasks([f"task {n}" for n in range(count)], agent="stub", **given)
     return name, await bench.executor.wait(name)
 
@@ -59,6 +63,35 @@ async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url
         report = await bench.executor.get_report(name)
         assert Decimal(report.cost_usd) == provider.billed_usd
         assert (report.usage["input_tokens"], report.usage["model_calls"]) == (6000, 60)
+    await journal.aclose()
+
+
+class SlowJournal(SqliteJournal):
+    """Takes its time to keep what an execution is."""
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        if operation == "save":
+            await asyncio.sleep(0.05)
+        return await super().acall(operation, *args)
+
+
+async def test_conversations_that_a_budget_interrupts_go_on_with_more(tmp_path: Path) -> None:
+    """Where a template says so a call with a session is interrupted. Nothing runs when the batch rests."""
+    journal, ledger = SlowJournal(tmp_path / "j.db"), MemoryLedger()
+    settings = {"max_concurrent": 3, "approval": False, "sessions": True}
+    seats = {"ledger": ledger, "session_manager": SessionManager()}
+    async with billing(delay_s=0.02) as provider, bench_of(settings, journal=journal, **seats) as bench:
+        runtime = "{retry: {attempts: 1}, cost: {on_exhausted: pause}}"
+        name, status = await batch(bench, provider, 12, runtime, max_cost_usd=0.001)
+        assert (status["state"], status["why"], status["running"]) == ("paused", "budget", 0)
+        assert 0 < status["completed"] < 12
+        counts = await journal.counts(name)
+        assert counts == {"completed": status["completed"], "pending": 12 - status["completed"]}
+        await bench.executor.resume_execution(name, max_cost_usd=1.0)
+        status = await bench.executor.wait(name)
+        assert (status["state"], status["completed"]) == ("completed", 12)
+        assert set(provider.billed.values()) == {1}
+        assert float(provider.billed_usd) == pytest.approx(spent_usd(ledger, name))
     await journal.aclose()
 
 
