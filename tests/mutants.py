@@ -281,6 +281,8 @@ MUTANTS = [
     Mutant("what ended meanwhile is run again", "batch/feeder.py", " and row.seq not in self._ended]", "]", "batch/test_mishaps.py -k late_answer"),
     Mutant("a promised task is forgotten", "batch/execution.py", " + self.queue.promised", "", "batch/test_mishaps.py -k being_accepted"),
     Mutant("seats go to whoever asks", "batch/scheduling.py", "        if self._waiting:\n            return None\n", "", "batch/test_mishaps.py -k in_turn"),
+    Mutant("what a budget interrupts is an answer", "batch/task_run.py", "if answer.interrupts and _exhausted(", "if False and _exhausted(", "batch/test_money.py -k conversations"),
+    Mutant("only the first ones are read", "batch/feeder.py", "                self._look.set()\n            self._ended", "            self._ended", f"{EXECUTION} -k settings_change"),
     Mutant("zombies count as workers", "batch/crew.py", "            self._workers.discard(attempt.worker)\n", "            pass\n", "batch/test_mishaps.py -k given_up"),
     Mutant("approval is passed over", "batch/executor.py", "    if execution.state == \"awaiting_approval\" and needs_approval(execution, settings):", "    if False:", "batch/test_mishaps.py -k its_approval"),
     Mutant("a refusal gives back", "monitoring/ledger_book.py", "                return None, self._refusal(account.key)\n        if expired", "                if expired is not None:\n                    self._charge(expired, Amount(-expired.amount.micro_usd, 0), NOTHING, [])\n                return None, self._refusal(account.key)\n        if expired", "monitoring/test_ledger_names.py"),
@@ -300,7 +302,8 @@ def survives(mutant: Mutant, folder: Path) -> bool:
         raise SystemExit(f"'{mutant.breaks}': the text to replace is gone from {mutant.file}")
     path.write_text(text.replace(mutant.old, mutant.new))
     test = str(ROOT / "tests" / "agent_runtime" / mutant.test.split(" ")[0])
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-x", "--timeout=60", "-p", "no:cacheprovider", test]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-x", "--timeout=60", "--timeout-method=thread"]
+    command += ["-p", "no:cacheprovider", test]
     done = subprocess.run(
         [*command, *shlex.split(mutant.test)[1:]],
         cwd=ROOT,

@@ -226,14 +226,16 @@ async def test_a_task_that_hangs_fails_in_time_even_if_it_ignores_its_cancel() -
         bench.agent("mixed", work)
         tasks = [BatchTask(each, id=each) for each in ("hangs", "stubborn", "fine", "good")]
         name = await bench.executor.submit_batch_tasks(tasks, agent="mixed")
-        status = await asyncio.wait_for(bench.executor.wait(name), 5)
+        try:
+            status = await asyncio.wait_for(bench.executor.wait(name), 5)
+        finally:
+            stubborn.set()
         found = {each.task_id: each for each in await bench.executor.get_execution_results(name)}
         assert {key: each.status for key, each in found.items()} == {
             "hangs": "failed", "stubborn": "failed", "fine": "completed", "good": "completed",
         }  # fmt: skip
         assert {found[key].error.kind for key in ("hangs", "stubborn")} == {"timeout"}  # type: ignore[union-attr]
         assert status["state"] == "completed"
-        stubborn.set()
 
 
 async def test_a_slow_task_is_told() -> None:
