@@ -56,9 +56,10 @@ class Scheduler:
         return None if None in slots else sum(each for each in slots if each is not None)
 
     def take(self) -> Seat | None:
-        """The seat for the next task, or None when all are full or others wait; give it back by `leave`."""
-        if self._waiting:
-            return None
+        """The seat for the next task, or None when all are full; give it back by `leave`.
+
+        Nobody gets past those who wait: a seat that gets free is theirs before it can be taken.
+        """
         free = self.seats if len(self.seats) == 1 and self.seats[0].free else [s for s in self.seats if s.free]
         if not free:
             return None

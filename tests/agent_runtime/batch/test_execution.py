@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tests.agent_runtime.batch.conftest import bench_of, until
 
-from agent_runtime.batch import BatchTask, TaskPriority
+from agent_runtime import AgentContext, AgentResult
+from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, ParallelAgentExecutor, TaskPriority
 from agent_runtime.batch.journal import open_journal
 from agent_runtime.batch.owner import owner_name
 from agent_runtime.errors import (
@@ -279,6 +280,31 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
         status = await bench.executor.wait(name)
         assert (status["state"], status["completed"]) == ("completed", 56)
         assert Counter(bench.asked)["short 1"] == 2  # of the 50, and the first three: none was run twice
+
+
+class GatedBackend(AsyncioBackend):
+    """Its tasks wait for `go`, and end in the same turn of the loop."""
+
+    go: asyncio.Event
+    begun = 0
+
+    async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
+        self.begun += 1
+        await self.go.wait()
+        return AgentResult("done", None)
+
+
+async def test_workers_that_get_free_as_a_cancel_comes_begin_nothing() -> None:
+    async with bench_of() as bench:
+        backend = GatedBackend(bench.factory)
+        backend.go = asyncio.Event()
+        settings = BatchSettings.parse({"max_concurrent": 2})
+        async with ParallelAgentExecutor(bench.factory, settings, backends=[backend]) as executor:
+            name = await executor.submit_batch_tasks(["a"] * 20, agent="echo")
+            await until(lambda: backend.begun == 2)
+            backend.go.set()
+            status = await executor.cancel_execution(name)
+            assert (status["state"], status["completed"], backend.begun) == ("cancelled", 2, 2)
 
 
 async def test_pause_and_resume() -> None:
