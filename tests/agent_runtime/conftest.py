@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,15 @@ def _no_secret_in_any_output(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert (folder / "suite.log") in searched
     found = [str(path) for path in searched if CANARY.encode() in path.read_bytes()]
     assert found == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_in_the_checkout() -> Iterator[None]:
+    root = Path(__file__).parents[2]
+    before = {path.name for path in root.iterdir()}
+    yield
+    left = {path.name for path in root.iterdir()} - before
+    assert {name for name in left if not name.startswith(".")} == set()
 
 
 @pytest.fixture(autouse=True)

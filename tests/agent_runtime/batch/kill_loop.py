@@ -37,15 +37,18 @@ def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed
                 [sys.executable, "-m", f"{HERE}.doomed_batch", str(home), str(file), str(tasks), "b"],
                 stdout=subprocess.PIPE, text=True, env=environment,
             ) as batch:  # fmt: skip
-                assert batch.stdout is not None
-                assert batch.stdout.readline() == "ready\n"
-                if killed < kills:
-                    while provider.billed() < points[killed] and batch.poll() is None:
-                        time.sleep(dice.uniform(0, 0.01))
-                    if batch.poll() is None:
-                        os.kill(batch.pid, signal.SIGKILL)
-                        killed += 1
-                over = batch.wait(120) == 0
+                try:
+                    assert batch.stdout is not None
+                    assert batch.stdout.readline() == "ready\n"
+                    if killed < kills:
+                        while provider.billed() < points[killed] and batch.poll() is None:
+                            time.sleep(dice.uniform(0, 0.01))
+                        if batch.poll() is None:
+                            os.kill(batch.pid, signal.SIGKILL)
+                            killed += 1
+                    over = batch.wait(120) == 0
+                finally:
+                    batch.kill()
             now = provider.counts()["asked"]
             finished_again += sum(now.get(prompt, 0) != asked.get(prompt, 0) for prompt in before)
         counts = provider.counts()
