@@ -282,6 +282,15 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
         assert Counter(bench.asked)["short 1"] == 2  # of the 50, and the first three: none was run twice
 
 
+async def test_one_task_may_be_given_several_times() -> None:
+    async with bench_of() as bench:
+        own = BatchTask("x", agent="echo")
+        name = await bench.executor.submit_batch_tasks([own] * 3)
+        await bench.executor.wait(name)
+        assert [each.task_id for each in await bench.executor.get_execution_results(name)] == ["t1", "t2", "t3"]
+        assert own == BatchTask("x", agent="echo")
+
+
 class GatedBackend(AsyncioBackend):
     """Its tasks wait for `go`, and end in the same turn of the loop."""
 
