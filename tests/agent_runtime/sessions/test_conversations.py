@@ -33,6 +33,8 @@ from agent_runtime import (
     SessionNotFound,
     gated,
 )
+from agent_runtime.orchestration import bare_agent
+from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.tools.effects import SIDE_EFFECT_UNKNOWN
 from agent_runtime.tools.gated_tool import gated_tool
@@ -293,6 +295,37 @@ async def test_a_deploy_stops_at_a_checkpoint_and_the_next_process_goes_on(store
         EFFECTS.append("worked")
         result = await again.execute(in_session(None))
         assert (result.output, EFFECTS) == ("all done", ["worked"])
+
+
+async def test_a_run_that_gets_ready_during_a_deploy_stops_at_once(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_manager(store_url) as manager:
+
+        @tool
+        async def work() -> str:
+            """Work."""
+            EFFECTS.append("worked")
+            return "worked"
+
+        agent = make(manager, lambda m: say("all done") if m[-1].type == "tool" else say("", ("work", {})), work)
+        ready = asyncio.Event()
+
+        async def read(*args: Any, **given: Any) -> Any:
+            found = await session_input(*args, **given)
+            ready.set()
+            await asyncio.sleep(0.05)
+            return found
+
+        monkeypatch.setattr(bare_agent, "session_input", read)
+        call = asyncio.create_task(agent.execute(in_session("go")))
+        await ready.wait()
+        assert await agent.drain(grace_s=5) == 0
+        with pytest.raises(CallDrained, match="at a checkpoint") as drained:
+            await call
+        assert (drained.value.usage.model_calls, EFFECTS) == (0, [])
+        again = make(manager, lambda m: say(f"{m[-1].text}ne"), work)
+        assert (await again.execute(in_session(None))).output == "gone"  # what was said is not lost
 
 
 async def test_a_tool_whose_end_is_not_known_asks_before_it_runs_again(manager: SessionManager) -> None:
