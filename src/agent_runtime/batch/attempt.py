@@ -57,7 +57,7 @@ class Attempt:
 
     def end(self) -> None:
         """It has ended; a cancel that it was asked for, and has seen or not, is not its worker's."""
-        self.ended_s = time.monotonic()
+        self.ended_s = self.ended_s or time.monotonic()
         while self.asked and self.worker is not None and self.worker.cancelling():
             self.worker.uncancel()
 

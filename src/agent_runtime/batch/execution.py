@@ -14,7 +14,7 @@ from agent_runtime.batch.crew import Crew
 from agent_runtime.batch.error_handling import RetryBudget
 from agent_runtime.batch.feeder import Feeder
 from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
-from agent_runtime.batch.journal.writer import JournalWriter, Outcome
+from agent_runtime.batch.journal.writer import JournalWriter, Outcome, insisted
 from agent_runtime.batch.keeper import Keeper
 from agent_runtime.batch.queue import TaskQueue
 from agent_runtime.batch.result import TaskResult
@@ -44,7 +44,7 @@ class ExecutionRun:
         self.retries = RetryBudget(settings.retry.budget)
         self.running: dict[int, Attempt] = {}
         self.feeder, self.keeper, self.tasks = Feeder(self), Keeper(self), TaskRun(self)
-        self.account = account_of(execution.id, settings)
+        self.account = account_of(execution, settings)
         self.limit = settings.max_concurrent
         self.crew = Crew(self, self._helper_ended)
         self._over = asyncio.Event()
@@ -111,6 +111,8 @@ class ExecutionRun:
         news.set()
         if self.ended or self.queue.held:
             self._rest.set()
+            if self.resting:
+                self.tally.stop_clock()
 
     async def pause(self, why: str = "asked", state: ExecutionState = "paused") -> None:
         """Begin no new task; those that run go on."""
@@ -124,6 +126,7 @@ class ExecutionRun:
         async with self._turn:
             if self.execution.state in ("paused", "awaiting_approval"):
                 await self._become("running", "")
+            self.tally.go_on()
             self.queue.release()
         self.feeder.look()
 
@@ -150,7 +153,7 @@ class ExecutionRun:
     def change_settings(self, settings: BatchSettings) -> None:
         """Use other settings from now on; the queue and the backends stay."""
         self.settings, self.execution.settings = settings, settings.given()
-        self.account = account_of(self.execution.id, settings)
+        self.account = account_of(self.execution, settings)
         self.retries.share = settings.retry.budget
         self.limit = settings.max_concurrent
         self.crew.staff(self.limit)
@@ -162,7 +165,8 @@ class ExecutionRun:
             return
         self.feeder.added([row])  # it failed when it was accepted
         assert row.result is not None  # noqa: S101 - it has ended
-        self.tally.add(row.result)
+        self._count(row.result)
+        self.tasks.consequences(row.result)
         self.forgo()
         self.tell()
 
@@ -215,9 +219,7 @@ class ExecutionRun:
                 self.feeder.later(outcome.again)
             if (result := outcome.result) is not None:
                 self.feeder.ended(result.position)
-                self.tally.add(result)
-                self.shop.ended[result.status] += 1
-                self._tell_task(result)
+                self._count(result)
         self.feeder.look()
         self.check_end()
         self.tell()
@@ -231,7 +233,9 @@ class ExecutionRun:
         elif self.producer_failed:
             self.end("paused", self.producer_failed)
 
-    def _tell_task(self, result: TaskResult) -> None:
+    def _count(self, result: TaskResult) -> None:
+        self.tally.add(result)
+        self.shop.ended[result.status] += 1
         data = {"execution_id": self.execution.id, "task_id": result.task_id, "status": result.status}
         error = {} if result.error is None else {"error": result.error.code, "kind": result.error.kind}
         self.publish("batch.task", {**data, "attempts": result.attempts, "duration_s": result.duration_s, **error})
@@ -243,7 +247,10 @@ class ExecutionRun:
     async def _become(self, state: ExecutionState, why: str, *, release: bool = False) -> None:
         before, self.execution.state, self.execution.why = self.execution.state, state, why
         self.execution.progress = self.tally.to_dict(len(self.running))
-        await self.shop.journal.save(self.execution, release=release)
+        if release:
+            await self.shop.journal.save(self.execution, release=True)
+        else:
+            await insisted(lambda: self.shop.journal.save(self.execution))
         data = {"execution_id": self.execution.id, "state": state, "before": before, **({"why": why} if why else {})}
         self.publish("batch.execution", data)
         self.tell()
@@ -266,7 +273,7 @@ class ExecutionRun:
             await asyncio.wait([self._writing])
         self.tally.stop_clock()
         state, why = self._ending or ("paused", "error" if self.error is not None else "closed")
-        if not self.open and self.execution.sealed and state == "paused":
+        if self._begun and not self.open and self.execution.sealed and state == "paused":
             state, why = "completed", ""
         if state in ("completed", "failed", "cancelled"):
             self.execution.ended_s = time.time()

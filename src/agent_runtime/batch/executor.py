@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import islice
+from decimal import Decimal
 from typing import Any
 
 from agent_runtime.batch.feeder import needs_approval
-from agent_runtime.batch.intake import read_source
+from agent_runtime.batch.intake import check_task, read_source
 from agent_runtime.batch.journal.records import Execution
 from agent_runtime.batch.result import UNSUCCESSFUL
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.submission import ExecutionSubmission
 from agent_runtime.batch.views import POLL_S
-from agent_runtime.errors import ApprovalRequired, ExecutionBusy, InputInvalid
+from agent_runtime.errors import ApprovalRequired, ConfigurationError, ExecutionBusy, InputInvalid
 
 
 class ParallelAgentExecutor(ExecutionSubmission):
@@ -50,6 +50,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
             run.execution.approved |= approve
             settings = run.settings.with_changes(**changes)
             _check_approval(run.execution, settings)
+            await self._check_budget(run.execution, settings, run.tally.cost_usd)
             run.change_settings(settings)
             await run.go_on()
             return
@@ -57,26 +58,33 @@ class ParallelAgentExecutor(ExecutionSubmission):
         settings, asked = BatchSettings.parse(execution.settings).with_changes(**changes), execution.wanted
         execution.approved |= approve
         _check_approval(execution, settings)
-        crashed = execution.state == "running" and execution.owner != self._shop.owner
+        await self._check_budget(execution, settings, Decimal(execution.progress.get("cost_usd", "0")))
+        crashed = execution.owner not in ("", self._shop.owner)  # nobody has given it up
         self._check_open()
         await self._lease(execution)
         try:
             execution.settings, execution.ended_s = settings.given(), None
             await self._accept_rest(execution, settings)
             await self.journal.heard(execution_id, asked)
+            self._check_open()  # it may have been closed meanwhile
         except BaseException:
             await self.journal.save(execution, release=True)
             raise
         self._start(execution, settings, crashed=crashed)
 
+    async def _check_budget(self, execution: Execution, settings: BatchSettings, spent_usd: Decimal) -> None:
+        """A budget that comes later needs a ledger, too; what was spent before, on no account, is taken off it."""
+        if settings.max_cost_usd is None or execution.settings.get("max_cost_usd") is not None:
+            return
+        for agent in await self.journal.agents(execution.id):
+            for row in await self.journal.rows(execution.id, "pending", 1, agent=agent):
+                await check_task(self._shop.scheduler, row.to_task(), execution.id, budget=True)
+        execution.source["unbudgeted_usd"] = format(spent_usd, "f")
+
     async def _accept_rest(self, execution: Execution, settings: BatchSettings) -> None:
         """Of a file whose tasks were being accepted when the process ended, take the others too."""
         if not execution.sealed and execution.source.get("path", "-") != "-":
-            intake = self._intake(execution, settings)
-            intake.seq = sum((await self.journal.counts(execution.id)).values())
-            rest = list(islice(read_source(execution.source), intake.seq, None))
-            if rest or not intake.seq:
-                await intake.accept_all(rest)
+            await self._intake(execution, settings).accept_all(read_source(execution.source), again=True)
         elif not execution.sealed:
             execution.source["cut"] = True  # of stdin, or a list, nobody knows what else there was
         execution.sealed = True
@@ -89,7 +97,8 @@ class ParallelAgentExecutor(ExecutionSubmission):
         if self._running(execution_id) is not None:
             raise ExecutionBusy(execution_id, "this process")
         execution = await self.journal.get(execution_id)
-        BatchSettings.parse(execution.settings).with_changes(**changes)  # before anything is changed
+        settings = BatchSettings.parse(execution.settings).with_changes(**changes)  # before anything is changed
+        _check_approval(execution, settings)
         await self._lease(execution)
         count = await self.journal.reset(execution_id, execution.token, UNSUCCESSFUL)
         execution.progress = {**execution.progress, "retries": 0}
@@ -135,6 +144,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
                 await asyncio.sleep(POLL_S / 2)
         else:
             execution.state, execution.why, execution.ended_s = "cancelled", "asked", time.time()
+            execution.progress = {**execution.progress, "running": 0}
             await self.journal.save(execution, release=True)
         return await self.get_execution_status(execution_id)
 
@@ -148,10 +158,12 @@ class ParallelAgentExecutor(ExecutionSubmission):
             self.settings = self.settings.with_changes(**changes)
             return self.settings
         run = self._run_here(execution_id)
+        if "max_cost_usd" in changes and run.settings.max_cost_usd is None:
+            raise ConfigurationError("the first budget of a batch is given to resume_execution(id, max_cost_usd=...)")
         run.change_settings(run.settings.with_changes(**changes))
         return run.settings
 
 
 def _check_approval(execution: Execution, settings: BatchSettings) -> None:
-    if execution.state == "awaiting_approval" and needs_approval(execution, settings):
+    if needs_approval(execution, settings):
         raise ApprovalRequired(execution.id, execution.forecast or {}, settings.max_cost_usd or 0.0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent_runtime.batch.forecast import make_forecast, pilot_places
 from agent_runtime.batch.journal.records import Execution, Kept, TaskRow
+from agent_runtime.batch.journal.writer import insisted
 from agent_runtime.batch.result import UNSUCCESSFUL
 from agent_runtime.batch.settings import BatchSettings, PilotSettings
 
@@ -37,7 +38,7 @@ class Feeder:
         self._agents: Sequence[str] = ()
         self._dry: set[str] = set()
         """Agents of which no further task stands in the journal."""
-        self._ended: set[int] = set()
+        self._ended, self._asking = set[int](), False
         """Tasks that have ended while the journal was asked: its answer may not know it."""
 
     # -- what is there -------------------------------------------------------------------------------------
@@ -88,7 +89,8 @@ class Feeder:
     def ended(self, seq: int) -> None:
         """A task has its result in the journal."""
         self.known.discard(seq)
-        self._ended.add(seq)
+        if self._asking:
+            self._ended.add(seq)
 
     # -- feeding -------------------------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class Feeder:
                 wanted = min(wanted, FIRST * run.limit)
                 self._look.set()
             self._ended.clear()
-            found = await run.shop.journal.rows(run.execution.id, "pending", known + wanted, agent=agent)
+            found = await self._pending(agent, known + wanted)
             rows = [row for row in found if row.seq not in self.known and row.seq not in self._ended]
             if len(found) < known + wanted:
                 self._dry.add(agent)  # that was all
@@ -160,6 +162,14 @@ class Feeder:
             last, self._last = self._last, []
             for row in last:
                 run.queue.put_back(row)
+
+    async def _pending(self, agent: str, count: int) -> Sequence[TaskRow]:
+        self._asking = True
+        try:
+            journal, name = self._run.shop.journal, self._run.execution.id
+            return await insisted(lambda: journal.rows(name, "pending", count, agent=agent))
+        finally:
+            self._asking = False
 
     # -- the pilot -----------------------------------------------------------------------------------------
 

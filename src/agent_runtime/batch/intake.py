@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.attempt import failed_result, failure_of
 from agent_runtime.batch.journal.records import Execution, TaskRow
+from agent_runtime.batch.journal.writer import insisted
 from agent_runtime.batch.mapping import InputMapping
 from agent_runtime.batch.owner import BEAT_S, LEASE_S
 from agent_runtime.batch.result import Spent
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.sources import Format, Row, read_rows
-from agent_runtime.batch.task import AnyTask, as_task
+from agent_runtime.batch.task import AnyTask, BatchTask, as_task
 from agent_runtime.errors import ConfigurationError, InputInvalid
 from agent_runtime.pool.task import TaskPriority
 
@@ -51,16 +53,18 @@ class Intake:
         self._journal, self._scheduler, self._settings = journal, scheduler, settings
         self._execution, self._execution_id, self._agent = execution, execution.id, execution.agent
         self._mapping, self.seq, self._beat_s = mapping, 0, 0.0
+        self._turn = asyncio.Lock()  # places are given out in order
 
-    async def accept_all(self, tasks: Iterable[Any]) -> int:
-        """Journal every task; returns how many there are.
+    async def accept_all(self, tasks: Iterable[Any], *, again: bool = False) -> int:
+        """Journal every task; returns how many there are. `again`: leave out those that stand in the journal already.
 
         Raises ConfigurationError, and InputInvalid for no task at all, or when all of the first ones are wrong: then
         so is what they are made from.
         """
         items, before = iter(tasks), self.seq
         while chunk := list(islice(items, AT_ONCE)):
-            rows = await self.accept(chunk)
+            known = await self._known(range(self.seq + 1, self.seq + len(chunk) + 1)) if again else set()
+            rows = await self.accept(chunk, known)
             await self._keep_lease()
             self._check(rows, first=self.seq == len(rows))
         if self.seq == before:
@@ -69,7 +73,7 @@ class Intake:
 
     def _check(self, rows: list[TaskRow], *, first: bool) -> None:
         errors = [row.result.error for row in rows if row.result is not None and row.result.error is not None]
-        if first and len(errors) == len(rows):
+        if first and errors and len(errors) == len(rows):
             raise InputInvalid(f"no task could be read: {errors[0].message}")
         if errors and (self._settings.fail_fast or not self._settings.continue_on_error):
             raise InputInvalid(f"the batch is to end at the first failure: {errors[0].message}")
@@ -81,25 +85,38 @@ class Intake:
             execution = self._execution
             await self._journal.beat(execution.id, execution.token, time.time() + LEASE_S, "{}")
 
-    async def accept(self, chunk: Iterable[Any]) -> list[TaskRow]:
-        """Journal some tasks in one step; returns their rows. One whose id is known already is a failed one."""
-        before, rows = self.seq, list[TaskRow]()
-        try:
-            for item in chunk:
-                rows.append(await self._row(item))
-            left = rows
+    async def accept(self, chunk: Iterable[Any], known: Container[int] = ()) -> list[TaskRow]:
+        """Journal some tasks in one step; returns their rows. One whose id is known already is a failed one.
+
+        Those whose places are `known` stand in the journal, and are left out.
+        """
+        async with self._turn:
+            before, rows = self.seq, list[TaskRow]()
+            try:
+                for item in chunk:
+                    self.seq += 1
+                    if self.seq not in known:
+                        rows.append(await self._row(item))
+            except BaseException:
+                self.seq = before
+                raise
+            left = rows  # from here on their places are taken: who fails does not know what was written
             while left := await self._clashing(left):
                 for row in left:
                     self._rename(row)
-        except BaseException:
-            self.seq = before
-            raise
         return rows
 
     async def _clashing(self, rows: list[TaskRow]) -> list[TaskRow]:
         """Journal them; returns those whose id is taken."""
-        known = set(await self._journal.add(self._execution_id, rows))
-        return [row for row in rows if row.seq in known]
+        refused = set(await insisted(lambda: self._journal.add(self._execution_id, rows)))
+        if refused:  # a place that is taken is its own: it was written by a try that seemed to fail
+            refused -= await self._known(refused)
+        return [row for row in rows if row.seq in refused]
+
+    async def _known(self, places: Iterable[int]) -> set[int]:
+        """Those of the places at which a task stands in the journal."""
+        found = await insisted(lambda: self._journal.places(self._execution_id, sorted(places)))
+        return {row.seq for row in found}
 
     @staticmethod
     def _rename(row: TaskRow) -> None:
@@ -115,11 +132,10 @@ class Intake:
             row.task = row.given.to_json()
 
     async def _row(self, item: Any) -> TaskRow:
-        self.seq += 1
-        queue, place = self._settings.queue, ""
+        queue, place, given = self._settings.queue, "", item
         try:
             if isinstance(item, Row):
-                place = item.place
+                place, given = item.place, item.values
                 item = self._of_row(item)
             elif isinstance(item, Mapping) and self._mapping is not None and self._mapping.fields:
                 item = self._mapping.task(item)
@@ -130,14 +146,11 @@ class Intake:
                 task = replace(task) if task is item else task  # the caller's own stays as it is
                 task.id = f"t{self.seq}"
             row = TaskRow.of(self.seq, task, queue.aging, queue.order)
-            for seat in self._scheduler.seats:
-                if not await seat.backend.check(task, self._execution_id) and self._settings.max_cost_usd is not None:
-                    raise ConfigurationError(
-                        "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the template"
-                    )
+            budget = self._settings.max_cost_usd is not None
+            await check_task(self._scheduler, task, self._execution_id, budget=budget)
         except InputInvalid as error:
             shown = error if not place else InputInvalid(f"{place}: {error}")
-            return _failed(self.seq, self._agent, shown)
+            return _failed(self.seq, self._agent, shown, given)
         return row
 
     def _of_row(self, row: Row) -> AnyTask:
@@ -146,9 +159,27 @@ class Intake:
         return (self._mapping or InputMapping(agent=self._agent)).task(row.values)
 
 
-def _failed(seq: int, agent: str, error: InputInvalid) -> TaskRow:
-    row = TaskRow(seq, f"t{seq}", agent, TaskPriority.NORMAL, '{"input": ""}', time.time())
+async def check_task(scheduler: Scheduler, task: BatchTask, execution_id: str, *, budget: bool) -> None:
+    """Raise what is wrong with a task's agent on any backend, and ConfigurationError where no budget could be held."""
+    for seat in scheduler.seats:
+        if not await seat.backend.check(task, execution_id) and budget:
+            raise ConfigurationError(
+                "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the template"
+            )
+
+
+def _failed(seq: int, agent: str, error: InputInvalid, given: Any) -> TaskRow:
+    """A task that is none; by its own id and labels, where it has sound ones, it is found in its source."""
+    own: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    try:
+        known = BatchTask("", id=own.get("id") or f"t{seq}", metadata=own.get("metadata") or {})
+        known.to_json()
+    except InputInvalid:
+        known = BatchTask("", id=f"t{seq}")
+    row = TaskRow(seq, known.id, agent, TaskPriority.NORMAL, known.to_json(), time.time())
     _fail(row, error)
+    assert row.result is not None  # noqa: S101 - it has failed
+    row.result.metadata = known.metadata
     return row
 
 

@@ -11,6 +11,7 @@ from agent_runtime.monitoring.ledger import MICRO, Account
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
+    from agent_runtime.batch.journal.records import Execution
     from agent_runtime.batch.scheduling import Scheduler
     from agent_runtime.event_bus.dead_letters import DeadLetters
     from agent_runtime.factory import AgentFactory
@@ -32,8 +33,12 @@ class Shop:
     """Results that were kept here, by status, and under `retries` attempts after a failed one: of all executions."""
 
 
-def account_of(execution_id: str, settings: BatchSettings) -> Account | None:
-    """The account in the ledger that all calls of an execution with a budget draw on."""
+def account_of(execution: Execution, settings: BatchSettings) -> Account | None:
+    """The account in the ledger that all calls of an execution with a budget draw on.
+
+    What was spent before there was a budget is on no account: the limit is so much lower.
+    """
     if settings.max_cost_usd is None:
         return None
-    return Account(f"batch={execution_id}/total", round(settings.max_cost_usd * MICRO), None)
+    limit_usd = settings.max_cost_usd - float(execution.source.get("unbudgeted_usd", 0))
+    return Account(f"batch={execution.id}/total", max(1, round(limit_usd * MICRO)), None)

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -71,8 +72,11 @@ class ExecutionSubmission(ExecutionViews):
         return AsyncioBackend(self.factory)
 
     async def __aenter__(self) -> Self:
-        for backend in self._backends:
-            await backend.open()
+        async with AsyncExitStack() as opened:
+            for backend in self._backends:
+                await backend.open()
+                opened.push_async_callback(backend.aclose)
+            self._closing = opened.pop_all()
         self._open = True
         return self
 
@@ -82,8 +86,7 @@ class ExecutionSubmission(ExecutionViews):
         await asyncio.gather(*self._feeding.values(), return_exceptions=True)
         self._open = False
         await asyncio.gather(*(run.close() for run in self._runs.values()), return_exceptions=True)
-        for backend in self._backends:
-            await backend.aclose()
+        await self._closing.aclose()
 
     # -- submitting ----------------------------------------------------------------------------------------
 
@@ -172,10 +175,16 @@ class ExecutionSubmission(ExecutionViews):
             await run.queue.promise()
         else:
             run.queue.promise_now()
+        # A caller who goes away does not know whether the journal has it: then it is accepted.
+        await asyncio.shield(asyncio.ensure_future(self._accepted(run, task)))
+
+    async def _accepted(self, run: ExecutionRun, task: AnyTask) -> None:
         try:
-            self._taking(execution_id)  # it may have ended while it waited for room
-            (row,) = await self._intakes[execution_id].accept([task])
-        except BaseException:
+            self._taking(run.execution.id)  # it may have ended while it waited for room
+            (row,) = await self._intakes[run.execution.id].accept([task])
+        except BaseException as error:
+            if isinstance(error, StoreError):  # nobody knows whether it is in the journal: a resume will see
+                run.failed(error)
             run.forgo()
             raise
         await run.take_in(row)

@@ -58,8 +58,16 @@ class Tally:
         self._cpu_s, self._marks = time.process_time(), [(self._began_s, self.ended)]
 
     def stop_clock(self) -> None:
-        """The execution is not run any more."""
-        self._stopped_s = time.monotonic()
+        """The execution is not run any more, or rests."""
+        if self._stopped_s is None:
+            self._stopped_s = time.monotonic()
+
+    def go_on(self) -> None:
+        """It is run again: the time between does not count."""
+        if self._stopped_s is not None:
+            rested_s, self._stopped_s = time.monotonic() - self._stopped_s, None
+            self._began_s += rested_s
+            self._marks = [(then_s + rested_s, ended) for then_s, ended in self._marks]
 
     def mark(self) -> None:
         """Remember how far it is now, for the rate; called about once a second."""

@@ -152,11 +152,11 @@ class TaskRun:
         row.status, row.spent = result.status, ""
         return self.outcome(row, result)
 
-    async def _failed(self, attempt: Attempt, error: Exception) -> Outcome:
+    async def _failed(self, attempt: Attempt, error: Exception) -> Outcome | None:
         account = self._run.account
         if isinstance(error, BudgetExceeded) and account is not None and error.account == account.key:
-            if error.held_usd and len(self._run.running):
-                # It is not used up: calls that are under way hold it. When they have ended there will be more.
+            if error.held_usd and len(self._run.running) > 1:
+                # It is not used up: others that are under way hold it. When they have ended there will be more.
                 self._run.queue.defer(attempt.row.agent, HELD_S)
                 return self._back(attempt)
             return await self._unaffordable(attempt)
@@ -185,7 +185,7 @@ class TaskRun:
             return self._again(row, decision)
         row.status = _STATUS[decision.action]
         result = failed_result(row, row.status, spent, history, attempt)
-        self._consequences(result)
+        self.consequences(result)
         return self.outcome(row, result)
 
     def _tell_retry(self, row: TaskRow, code: str) -> None:
@@ -207,12 +207,14 @@ class TaskRun:
         row.status, row.starts, row.tries, row.spent = "pending", 0, row.tries + 1, plain_spent(spent)
         return self.outcome(row, again=True)
 
-    async def _unaffordable(self, attempt: Attempt) -> Outcome:
+    async def _unaffordable(self, attempt: Attempt) -> Outcome | None:
+        attempt.end()  # it is not stopped any more while the pause is written
         back = self._back(attempt)
         await self._run.pause("budget")
-        return back
+        return None if attempt.given_up else back
 
-    def _consequences(self, result: TaskResult) -> None:
+    def consequences(self, result: TaskResult) -> None:
+        """End the execution when it is not to go on after a failure."""
         settings, run = self._run.settings, self._run
         if result.status != "failed":
             return
@@ -221,8 +223,8 @@ class TaskRun:
             run.end("failed", why)
 
     def left(self, row: TaskRow) -> Outcome:
-        """A task that was left running by a process that ended in order, or lost its journal: simply again."""
-        row.status, row.starts, row.tries = "pending", 0, row.tries + 1
+        """A task that was left running by a process that lost its journal: again, under the same name."""
+        row.status, row.starts = "pending", 1
         return self.outcome(row)
 
     async def lost(self, row: TaskRow, most: int) -> Outcome:

@@ -12,7 +12,7 @@ from agent_runtime.batch.aggregation import aggregate_results, reduce_results
 from agent_runtime.batch.owner import is_dead
 from agent_runtime.batch.report import BatchReport, make_report
 from agent_runtime.batch.result import ENDED, TaskResult
-from agent_runtime.errors import InputInvalid
+from agent_runtime.errors import ConfigurationError, InputInvalid
 
 if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
@@ -144,6 +144,7 @@ class ExecutionViews:
     async def get_report(self, execution_id: str) -> BatchReport:
         """The report of an execution, final when that is over. Raises ExecutionNotFound."""
         run = self._runs.get(execution_id)
+        run = None if run is not None and run.ended else run  # another process may have gone on with it
         execution = await self.journal.get(execution_id)
         figures = execution.progress if run is None else run.tally.to_dict(len(run.running))
         return await make_report(self.journal, execution if run is None else run.execution, figures)
@@ -158,9 +159,11 @@ class ExecutionViews:
     ) -> Any:
         """One value of all results: `aggregate_results`, or `reduce` by an agent (`reduce_results`, a TaskResult)."""
         found = await self.get_execution_results(execution_id)
-        if strategy == "reduce" and agent is not None:
+        if strategy == "reduce":
+            if agent is None:
+                raise ConfigurationError("the strategy 'reduce' needs an agent: aggregate(id, 'reduce', agent=...)")
             return await reduce_results(found, agent, **options)
-        return aggregate_results(found, strategy, **options)  # type: ignore[arg-type]  # it refuses what it does not know
+        return aggregate_results(found, strategy, **options)  # it refuses what it does not know
 
 
 def shown(execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None) -> dict[str, Any]:

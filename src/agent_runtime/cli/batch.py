@@ -246,6 +246,8 @@ def pause(execution_id: str, *, journal: str | None) -> int:
 @click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there.")
 def report(execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None) -> int:
     """Print what a batch took: time, throughput, efficiency, tokens, cost, errors by class."""
+    if results is not None and out is not None and absolute(results) == absolute(out):
+        raise click.UsageError(f"--out: '{out}' is where the results go: give another file")
 
     async def make() -> Any:
         from agent_runtime.batch import ResultFile

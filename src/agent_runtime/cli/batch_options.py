@@ -144,11 +144,13 @@ def open_batches(url: str | None = None) -> Journal:
 
 def check_outputs(options: BatchOptions) -> None:
     """Raise UsageError for a file that cannot be written, before anything is run and paid for."""
+    taken = {absolute(each): "is read from" for each in (options.source, options.tasks) if isinstance(each, str)}
     for option, path in (("--out", options.out), ("--report", options.report)):
-        if path is None:
+        if (place := absolute(path)) is None or path is None:
             continue
-        if options.tasks == options.source and options.source != "-" and absolute(path) == absolute(options.source):
-            raise click.UsageError(f"{option}: '{path}' is the file that the tasks are read from")
+        if place in taken:
+            raise click.UsageError(f"{option}: '{path}' {taken[place]}: give another file")
+        taken[place] = "is where the results go"
         try:
             with Path(path).open("a", encoding="utf-8"):
                 pass

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import Change, TaskRow
 from agent_runtime.errors import StoreError
 
+T = TypeVar("T")
 RETRIES_S = (0.05, 0.2, 1.0, 3.0)
 """How long to wait before writing again what a store did not take."""
 GATHER_S = 0.003
 """What is to be written waits so long for others to come along: a trip to a store costs more than what it carries."""
 BEHIND = 256
 """So many outcomes may wait to be written; then workers wait too."""
+
+
+async def insisted(call: Callable[[], Awaitable[T]]) -> T:
+    """What `call` returns; asked again for a few seconds while it raises StoreError. For what may be repeated."""
+    for wait_s in RETRIES_S:
+        try:
+            return await call()
+        except StoreError:
+            await asyncio.sleep(wait_s)
+    return await call()
 
 
 class Outcome:
@@ -99,14 +110,7 @@ class JournalWriter:
                 return
 
     async def _write(self, changes: Sequence[Change]) -> None:
-        for wait_s in RETRIES_S:
-            try:
-                await self._journal.write(self._execution_id, self._token, changes)
-            except StoreError:
-                await asyncio.sleep(wait_s)
-            else:
-                return
-        await self._journal.write(self._execution_id, self._token, changes)
+        await insisted(lambda: self._journal.write(self._execution_id, self._token, changes))
 
     def close(self) -> None:
         """End `run` when everything is written."""
