@@ -48,10 +48,10 @@ class Feeder:
         run, journal, name = self._run, self._run.shop.journal, self._run.execution.id
         async for kept in all_results(run):
             run.tally.add(kept.result)
-        counts = await journal.counts(name)
+        counts = await insisted(lambda: journal.counts(name))
         run.tally.total = run.retries.tasks = sum(counts.values())
         run.tally.retries = run.retries.used = int(run.execution.progress.get("retries", 0))
-        while rows := await journal.rows(name, "running", PAGE):
+        while rows := await insisted(lambda: journal.rows(name, "running", PAGE)):
             for row in rows:
                 lost = await run.tasks.lost(row, run.settings.max_lost) if run.crashed else run.tasks.left(row)
                 run.writer.put(lost)

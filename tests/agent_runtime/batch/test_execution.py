@@ -257,9 +257,11 @@ async def test_a_slow_task_is_told() -> None:
 
 async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_results() -> None:
     async with bench_of({"max_concurrent": 3, "grace": "300ms"}) as bench:
+        cancelled = asyncio.Event()
 
         async def work(text: str) -> str:
-            await asyncio.sleep({"short": 0.01, "medium": 0.2, "long": 60}[text.partition(" ")[0]])
+            kind = text.partition(" ")[0]
+            await (cancelled.wait() if kind == "medium" else asyncio.sleep({"short": 0.01, "long": 60}[kind]))
             return text
 
         bench.agent("mixed", work)
@@ -267,7 +269,10 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
         name = await bench.executor.submit_batch_tasks(tasks, agent="mixed")
         await until(lambda: "long 6" in bench.asked)
         begun, began_s = len(bench.asked), time.monotonic()
-        status = await bench.executor.cancel_execution(name)
+        cancel = asyncio.create_task(bench.executor.cancel_execution(name))
+        await asyncio.sleep(0)  # it has begun
+        cancelled.set()
+        status = await cancel
         assert time.monotonic() - began_s < 2  # its grace of 300 ms, and not the time of one that does not stop
         assert len(bench.asked) == begun
         assert bench.now == 0
