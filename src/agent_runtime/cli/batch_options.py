@@ -145,12 +145,14 @@ def open_batches(url: str | None = None) -> Journal:
 def check_outputs(options: BatchOptions) -> None:
     """Raise UsageError for a file that cannot be written, before anything is run and paid for."""
     taken = {absolute(each): "is read from" for each in (options.source, options.tasks) if isinstance(each, str)}
-    for option, path in (("--out", options.out), ("--report", options.report)):
-        if (place := absolute(path)) is None or path is None:
-            continue
-        if place in taken:
+    written = [(option, path) for option, path in (("--out", options.out), ("--report", options.report)) if path]
+    for option, path in written:
+        if (place := absolute(path)) in taken and place is not None:
             raise click.UsageError(f"{option}: '{path}' {taken[place]}: give another file")
         taken[place] = "is where the results go"
+    for option, path in written:
+        if path == "-":
+            continue
         try:
             with Path(path).open("a", encoding="utf-8"):
                 pass

@@ -93,6 +93,9 @@ def test_tasks_from_stdin_and_results_to_stdout() -> None:
     done = command("run", "-", "--agent", "analyst", "-q", stdin=text)
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["completed"] * 2
     assert done.stderr == ""
+    done = command("run", "-", "--agent", "analyst", "-q", "--out", "-", stdin=text)
+    assert len(done.stdout.splitlines()) == 2
+    assert not Path("-").exists()
     done = command("run", "-", "--agent", "analyst", "--format", "csv", "--json", "-q", stdin="input\nHello\n")
     assert json.loads(done.stdout)["by_status"] == {"completed": 1}
 
@@ -145,6 +148,11 @@ def test_structured_results_with_inputs_of_each_row(home: Path) -> None:
         (("resume", "nothing"), 4, "no batch execution 'nothing'"),
         (("cancel", "nothing"), 4, "no batch execution 'nothing'"),
         (("run", "bad.yaml"), 3, "did you mean 'tasks'"),
+        (("run", "rows.csv", "--agent", "analyst", "--out", "rows.csv"), 2, "'rows.csv' is read from"),
+        (("run", "rows.csv", "--agent", "analyst", "--out", "x", "--report", "./x"), 2, "is where the results go"),
+        (("run", "same.yaml"), 2, "rows.csv' is read from"),
+        (("run", "list.yaml", "--out", "list.yaml"), 2, "'list.yaml' is read from"),
+        (("report", "any", "--results", "y", "--out", "y"), 2, "is where the results go"),
     ],
 )
 def test_what_is_wrong_is_said(home: Path, args: tuple[str, ...], code: int, said: str) -> None:
@@ -152,7 +160,11 @@ def test_what_is_wrong_is_said(home: Path, args: tuple[str, ...], code: int, sai
     (home / "rows.doc").write_text("x")
     (home / "empty.csv").write_text("")
     (home / "bad.yaml").write_text("batch: {task: x}\n")
+    (home / "same.yaml").write_text("batch: {agent: analyst, tasks: rows.csv, output: rows.csv}\n")
+    (home / "list.yaml").write_text("batch: {agent: analyst, tasks: [Hello]}\n")
+    before = {path.name: path.read_bytes() for path in home.iterdir() if path.is_file()}
     done = command(*args, code=code)
+    assert {path.name: path.read_bytes() for path in home.iterdir() if path.is_file()} == before
     assert said in f"{done.output}{done.exception}{getattr(done.exception, 'message', '')}"
 
 
