@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent_runtime.batch.forecast import make_forecast, pilot_places
@@ -12,6 +13,7 @@ from agent_runtime.batch.journal.records import Execution, Kept, TaskRow
 from agent_runtime.batch.journal.writer import insisted
 from agent_runtime.batch.result import UNSUCCESSFUL
 from agent_runtime.batch.settings import BatchSettings, PilotSettings
+from agent_runtime.errors import AgentRuntimeError
 
 if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
@@ -58,7 +60,7 @@ class Feeder:
             await run.writer.written()
         if run.crashed:
             run.crew.careful = 2 * run.limit
-        self._agents = await journal.agents(name)
+        self._know(await insisted(lambda: journal.agents(name)))
         self._plan_pilot()
 
     def _plan_pilot(self) -> None:
@@ -77,8 +79,17 @@ class Feeder:
         self._run.tally.total += len(rows)
         self._run.retries.tasks = self._run.tally.total
         if new := {row.agent for row in rows}.difference(self._agents):
-            self._agents = sorted({*self._agents, *new})
+            self._know(sorted({*self._agents, *new}))
             self._dry |= new
+
+    def _know(self, agents: Sequence[str]) -> None:
+        """These are the agents; one that is named by its file has the limit of its template's name, too."""
+        self._agents, run = agents, self._run
+        for agent in agents if run.settings.limits else ():
+            with suppress(AgentRuntimeError):  # its tasks will tell
+                name = run.shop.factory.get_template(agent).metadata.name
+                if (most := run.settings.limits.get(name)) is not None:
+                    run.queue.limit(agent, most)
 
     def take_in(self, row: TaskRow) -> None:
         """A task that was accepted while its producer held a place in the queue."""

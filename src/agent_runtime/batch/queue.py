@@ -74,6 +74,10 @@ class TaskQueue(Generic[Q]):
         by_level = {each: sum(len(lines[each]) for lines in self._lines.values()) for each in TaskPriority}
         return {each.name.lower(): count for each, count in by_level.items()}
 
+    def limit(self, agent: str, most: int) -> None:
+        """Let at most so many tasks of an agent run at once, if nothing is said of it yet."""
+        self._limits.setdefault(agent, most)
+
     # -- producers -----------------------------------------------------------------------------------------
 
     async def promise(self) -> None:
