@@ -62,8 +62,7 @@ class ExecutionViews:
 
         `state` is `lost` when its process is gone in the middle: resume it.
         """
-        run = self._runs.get(execution_id)
-        if run is not None and not run.ended:
+        if (run := self._running(execution_id)) is not None:
             return shown(run.execution, run.tally.to_dict(len(run.running)), run.queue.depths())
         execution = await self.journal.get(execution_id)
         counts = await self.journal.counts(execution_id)
@@ -143,8 +142,7 @@ class ExecutionViews:
 
     async def get_report(self, execution_id: str) -> BatchReport:
         """The report of an execution, final when that is over. Raises ExecutionNotFound."""
-        run = self._runs.get(execution_id)
-        run = None if run is not None and run.ended else run  # another process may have gone on with it
+        run = self._running(execution_id)  # one that has ended here another process may have gone on with
         execution = await self.journal.get(execution_id)
         figures = execution.progress if run is None else run.tally.to_dict(len(run.running))
         return await make_report(self.journal, execution if run is None else run.execution, figures)
