@@ -14,10 +14,13 @@ from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.monitoring.logs import LEVELS
 from agent_runtime.redaction import SECRETS
 from agent_runtime.secret_files import read_secret_file
+from agent_runtime.secret_strength import weakness_of
+from agent_runtime.stores.store_url import FORMS, SHARED_STORES, StoreKind, StoreUrl
 
 PREFIX = "AGENT_RUNTIME_"
 FILE_VAR = f"{PREFIX}CONFIG"
-MIN_SECRET_BYTES = 32
+STORES = ("sessions", "ledger", "keys", "events", "batches", "dead_letters", "limits")
+"""The settings that are addresses."""
 OTHER_VARIABLES = frozenset({FILE_VAR, f"{PREFIX}TRACEBACK"})
 
 
@@ -54,19 +57,26 @@ def _count(text: str) -> int:
 
 
 def _secret(text: str) -> str:
-    if len(text.encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"a secret has at least {MIN_SECRET_BYTES} bytes")
     SECRETS.add(text)
+    if (reason := weakness_of(text.encode())) is not None:
+        raise ValueError(f"this secret could be guessed: {reason}")
     return text
 
 
 def _secret_file(text: str) -> str:
-    return read_secret_file(text, min_bytes=MIN_SECRET_BYTES)
+    return _secret(read_secret_file(text))
 
 
-def _address(text: str) -> str:
-    SECRETS.add_address(text)
-    return text
+def _address(what: str, accepts: tuple[StoreKind, ...] = SHARED_STORES) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        StoreUrl.parse(text, what, accepts, has_logs="kafka" in accepts)
+        return text
+
+    return parse
+
+
+def _events(text: str) -> str:
+    return text if text == "off" else _address("the event log", tuple(FORMS))(text)
 
 
 def _setting(parse: Callable[[str], Any], default: Any = None) -> Any:
@@ -83,16 +93,17 @@ class Settings:
     """
 
     home: str | None = _setting(str)
-    sessions: str | None = _setting(_address)
+    sessions: str | None = _setting(_address("the sessions"))
     session_key: str | None = _setting(_secret)
     session_key_file: str | None = _setting(_secret_file)
-    ledger: str | None = _setting(_address)
-    keys: str | None = _setting(_address)
-    events: str | None = _setting(_address)
-    batches: str | None = _setting(_address)
+    ledger: str | None = _setting(_address("the ledger"))
+    keys: str | None = _setting(_address("the API keys"))
+    events: str | None = _setting(_events)
+    batches: str | None = _setting(_address("the journal of batches"))
+    dead_letters: str | None = _setting(_address("the dead letters"))
     key_pepper: str | None = _setting(_secret)
     key_pepper_file: str | None = _setting(_secret_file)
-    limits: str | None = _setting(_address)
+    limits: str | None = _setting(_address("the limits", ("memory", "redis")))
     processes: int = _setting(_count, 1)
     budget: Decimal | None = _setting(_usd)
     log_level: str = _setting(_one_of(*LEVELS), "WARNING")
@@ -180,4 +191,23 @@ def _unsafe(values: Mapping[str, Any]) -> list[str]:
             found.append("the preset prod does not run without authentication: AGENT_RUNTIME_AUTH=off is refused")
         if values.get("host") in ("0.0.0.0", "::", ""):  # noqa: S104 - what is refused
             found.append("the preset prod does not listen on every interface: name one in AGENT_RUNTIME_HOST")
+        found += _lost_on_restart(values)
     return found
+
+
+def _lost_on_restart(values: Mapping[str, Any]) -> list[str]:
+    """List the stores that the preset prod must not have: a restart would lose what they keep."""
+    problems = []
+    for name in STORES:
+        text = values.get(name)
+        if text is None or text == "off":
+            continue
+        address = StoreUrl.parse(text, name, tuple(FORMS), has_logs=True)
+        if address.kind == "memory":
+            problems.append(
+                f"{_variable(name)}: the preset prod keeps nothing in memory, where a restart loses it: "
+                "name a file (sqlite:FILE) or a server (redis://HOST)"
+            )
+        elif address.durable is False and name != "limits":
+            problems.append(f"{_variable(name)}: the preset prod refuses a server that loses writes (durable=no)")
+    return problems

@@ -14,9 +14,9 @@ from agent_runtime.auth.key_format import key_id_of, new_key
 from agent_runtime.auth.scopes import checked_scopes
 from agent_runtime.errors import ConfigurationError, KeyNotFound
 from agent_runtime.redaction import SECRETS
+from agent_runtime.secret_strength import weakness_of
 from agent_runtime.types import Principal
 
-MIN_PEPPER_BYTES = 32
 MAX_CACHED = 10_000
 REVOKED_WITHIN_S = 5.0
 """A revocation is seen by every process within so many seconds."""
@@ -66,8 +66,8 @@ class ApiKeys:
     """
 
     def __init__(self, store: Any, pepper: bytes, *, clock: Callable[[], float] = time.time) -> None:
-        if len(pepper) < MIN_PEPPER_BYTES:
-            raise ConfigurationError(f"the pepper of API keys has at least {MIN_PEPPER_BYTES} bytes, not {len(pepper)}")
+        if (reason := weakness_of(pepper)) is not None:
+            raise ConfigurationError(f"the pepper of API keys could be guessed: {reason}")
         self.store, self._pepper, self._clock = store, pepper, clock
         SECRETS.add(pepper)
         self._known: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = OrderedDict()

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent_runtime.auth.authenticator import refused, token_bytes
 from agent_runtime.errors import ConfigurationError, MissingExtra
+from agent_runtime.secret_strength import weakness_of
 from agent_runtime.types import Principal
 
 LEEWAY_S = 60
@@ -181,8 +182,8 @@ def _keys_of(jwks: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 def _check_strength(kid: str, key: Any) -> None:
-    if isinstance(key, bytes) and len(key) < MIN_HMAC_BYTES:
-        raise ConfigurationError(f"the HMAC key '{kid}' has at least {MIN_HMAC_BYTES} bytes, not {len(key)}")
+    if isinstance(key, bytes) and (reason := weakness_of(key, MIN_HMAC_BYTES)) is not None:
+        raise ConfigurationError(f"the HMAC key '{kid}' could be guessed: {reason}")
     # An elliptic key's size is its curve's; RSA's is free, and small ones are broken.
     if (size := getattr(key, "key_size", MIN_RSA_BITS)) < MIN_RSA_BITS and "RSA" in type(key).__name__:
         raise ConfigurationError(f"the RSA key '{kid}' has at least {MIN_RSA_BITS} bits, not {size}")

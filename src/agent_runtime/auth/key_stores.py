@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.auth.api_keys import ApiKey, ApiKeys
-from agent_runtime.errors import ConfigurationError
-from agent_runtime.stores import RedisConnection, SqliteFile
+from agent_runtime.stores import RedisConnection, SqliteFile, StoreUrl
+from agent_runtime.stores.deletion_clock import ProcessClock
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ class MemoryKeyStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[str, ApiKey] = {}
+        self._clock = ProcessClock()
         self._revoked: dict[str, float] = {}
 
     def call(self, operation: str, *args: Any) -> Any:
@@ -65,9 +67,9 @@ class MemoryKeyStore:
         return list(self._keys.values())
 
     def _revoke_token(self, token_id: str, until: float) -> None:
-        self._revoked = {each: end for each, end in self._revoked.items() if end > time.time()} | {
-            token_id: until + KEPT_LONGER_S
-        }
+        now = self._clock.deletion_time()
+        self._revoked = {each: end for each, end in self._revoked.items() if end > now}
+        self._revoked[token_id] = until + KEPT_LONGER_S
 
     def _token_revoked(self, token_id: str) -> bool:
         return token_id in self._revoked
@@ -76,10 +78,13 @@ class MemoryKeyStore:
 class SqliteKeyStore(SqliteFile):
     """Keys in one SQLite file. See SqliteFile for the arguments."""
 
-    TABLES = """
+    SCHEMA = StoreSchema(
+        "keys",
+        """
 CREATE TABLE IF NOT EXISTS api_keys (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
-"""
+""",
+    )
 
     def _put(self, key: ApiKey) -> None:
         self._db.execute("INSERT OR REPLACE INTO api_keys VALUES (?,?)", (key.id, _text(key)))
@@ -99,7 +104,7 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
 
     def _revoke_token(self, token_id: str, until: float) -> None:
         with self._transaction() as db:
-            db.execute("DELETE FROM revoked_tokens WHERE until<?", (time.time(),))
+            db.execute("DELETE FROM revoked_tokens WHERE until<?", (self._deletion_time(),))
             db.execute("INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)", (token_id, until + KEPT_LONGER_S))
 
     def _token_revoked(self, token_id: str) -> bool:
@@ -108,6 +113,8 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
 
 class RedisKeyStore(RedisConnection):
     """Keys on a Redis server. See RedisConnection for the arguments."""
+
+    STORE = "keys"
 
     def _put(self, key: ApiKey) -> Iterator[Any]:
         yield "hset", f"{self.prefix}:api_keys", key.id, _text(key)
@@ -131,14 +138,13 @@ class RedisKeyStore(RedisConnection):
 
 
 def open_keys(url: str, pepper: bytes) -> ApiKeys:
-    """The keys at `memory:`, `redis://...`, `sqlite:FILE` or a file name; raises ConfigurationError, StoreError."""
-    if url == "memory:":
+    """Open the API keys at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    address = StoreUrl.parse(url, "the API keys")
+    if address.kind == "memory":
         return ApiKeys(MemoryKeyStore(), pepper)
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        return ApiKeys(RedisKeyStore.from_url(url), pepper)
-    if "://" in url:
-        raise ConfigurationError("unknown key store: memory:, sqlite:FILE, redis://, rediss:// or unix://")
-    return ApiKeys(SqliteKeyStore(url.removeprefix("sqlite:")), pepper)
+    if address.kind == "redis":
+        return ApiKeys(RedisKeyStore(address), pepper)
+    return ApiKeys(SqliteKeyStore(address.target), pepper)
 
 
 def _text(key: ApiKey) -> str:

@@ -83,7 +83,7 @@ class Intake:
         if time.monotonic() >= self._beat_s:
             self._beat_s = time.monotonic() + BEAT_S
             execution = self._execution
-            await self._journal.beat(execution.id, execution.token, time.time() + LEASE_S, "{}")
+            await self._journal.beat(execution.id, execution.token, LEASE_S, "{}")
 
     async def accept(self, chunk: Iterable[Any], known: Container[int] = ()) -> list[TaskRow]:
         """Journal some tasks in one step; returns their rows. One whose id is known already is a failed one.

@@ -40,9 +40,8 @@ class Keeper:
 
     async def _beat(self) -> None:
         run = self._run
-        until_s = time.time() + LEASE_S
         execution = run.execution
-        wanted = await run.shop.journal.beat(execution.id, execution.token, until_s, run.figures())
+        wanted = await run.shop.journal.beat(execution.id, execution.token, LEASE_S, run.figures())
         if wanted:
             await run.shop.journal.heard(execution.id, wanted)
             await self.asked(wanted)

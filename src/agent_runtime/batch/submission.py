@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,7 +15,7 @@ from agent_runtime.batch.execution import ExecutionRun
 from agent_runtime.batch.intake import Intake, mapping_of, read_source, source_of
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.records import Execution, document
-from agent_runtime.batch.owner import LEASE_S, is_dead, owner_name
+from agent_runtime.batch.owner import LEASE_S
 from agent_runtime.batch.scheduling import Scheduler
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.shop import Shop
@@ -31,6 +30,7 @@ from agent_runtime.errors import (
 )
 from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
 from agent_runtime.redaction import SECRETS
+from agent_runtime.stores.process_identity import is_process_dead, process_identity
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
@@ -60,7 +60,7 @@ class ExecutionSubmission(ExecutionViews):
         self._dead = dead_letters or MemoryDeadLetters()
         self._backends = list(backends) or [self._backend()]
         scheduler = Scheduler(self._backends, self.settings.scheduling)
-        self._shop = Shop(factory, self.journal, scheduler, self._dead, owner_name(), principal, credentials)
+        self._shop = Shop(factory, self.journal, scheduler, self._dead, process_identity(), principal, credentials)
         self._runs: dict[str, ExecutionRun] = {}
         self._feeding: dict[str, asyncio.Task[None]] = {}
         self._intakes: dict[str, Intake] = {}
@@ -216,10 +216,10 @@ class ExecutionSubmission(ExecutionViews):
     async def _lease(self, execution: Execution) -> None:
         # One that this process has given up without being able to say so is nobody's.
         here = execution.owner == self._shop.owner and self._running(execution.id) is None
-        dead = execution.owner if here or is_dead(execution.owner) else ""
-        now_s, owner = time.time(), self._shop.owner
-        token = await self.journal.lease(execution.id, owner, now_s, now_s + LEASE_S, dead=dead)
-        execution.token, execution.owner = token, owner
+        dead = execution.owner if here or is_process_dead(execution.owner) else ""
+        owner = self._shop.owner
+        execution.token = await self.journal.lease(execution.id, owner, LEASE_S, dead=dead)
+        execution.owner = owner
 
     def _start(self, execution: Execution, settings: BatchSettings, *, crashed: bool = False) -> ExecutionRun:
         over = [name for name, run in self._runs.items() if run.ended]

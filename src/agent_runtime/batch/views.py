@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent_runtime.batch.aggregation import aggregate_results, reduce_results
-from agent_runtime.batch.owner import is_dead
 from agent_runtime.batch.report import BatchReport, make_report
 from agent_runtime.batch.result import ENDED, TaskResult
 from agent_runtime.errors import ConfigurationError, InputInvalid
+from agent_runtime.stores.process_identity import is_process_dead
 
 if TYPE_CHECKING:
     from agent_runtime.batch.execution import ExecutionRun
@@ -166,9 +165,7 @@ class ExecutionViews:
 
 def shown(execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None) -> dict[str, Any]:
     """An execution as its status is told."""
-    lost = execution.state in ("running", "pending") and (
-        is_dead(execution.owner) or not execution.owner or execution.lease_until_s < time.time()
-    )
+    lost = execution.state in ("running", "pending") and (is_process_dead(execution.owner) or not execution.is_leased)
     return {
         "execution_id": execution.id,
         "name": execution.name,

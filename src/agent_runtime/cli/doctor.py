@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from agent_runtime.cli.state import open_events, open_keys, open_ledger, open_sessions, settings
+from agent_runtime.cli.batch_options import open_batches
+from agent_runtime.cli.state import open_dead, open_events, open_keys, open_ledger, open_sessions, settings
 from agent_runtime.errors import AgentRuntimeError
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
@@ -48,6 +49,8 @@ def _checks() -> Iterator[tuple[str, bool, str]]:
     yield _store("keys", open_keys, lambda keys: keys.store.acall("all"))
     if settings().events != "off":
         yield _store("events", open_events, lambda log: log.query(EventQuery(), limit=1))
+    yield _store("batches", open_batches, lambda journal: journal.list(limit=1))
+    yield _store("dead letters", open_dead, lambda letters: letters.list(limit=1))
     if (url := settings().limits) is not None:
         yield _store("limits", lambda: _limits(url), lambda limits: limits.windows.acquire([]))
 

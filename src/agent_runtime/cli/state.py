@@ -88,10 +88,10 @@ def open_event_broker(url: str | None = None) -> Broker:
 
 
 def open_dead(url: str | None = None) -> DeadLetters:
-    """Dead letters: `url`, or SQLite in the state directory."""
+    """Dead letters: `url`, or `AGENT_RUNTIME_DEAD_LETTERS`, or SQLite in the state directory."""
     from agent_runtime.event_bus.dead_letters import open_dead_letters
 
-    return open_dead_letters(url or f"sqlite:{state_folder() / 'dead_letters.db'}")
+    return open_dead_letters(url or settings().dead_letters or f"sqlite:{state_folder() / 'dead_letters.db'}")
 
 
 @asynccontextmanager

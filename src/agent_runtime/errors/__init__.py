@@ -20,6 +20,7 @@ AgentRuntimeError
 │   └── StateNotSerializable      state_not_serializable  a value of the state may not be stored
 ├── StoreError                    store_error             the store behind sessions failed
 │   ├── StoreUnavailable          store_unavailable       it cannot be reached
+│   │   └── StoreVersion          store_version           another version of agent_runtime wrote it
 │   ├── StoreTimeout              store_timeout           it did not answer in time
 │   └── StoreFull                 store_full              it takes no more
 ├── NotRecorded                   not_recorded            the event log does not have what a replay needs
@@ -123,6 +124,7 @@ from agent_runtime.errors.sessions import (
     StoreFull,
     StoreTimeout,
     StoreUnavailable,
+    StoreVersion,
 )
 
 __all__ = [
@@ -174,6 +176,7 @@ __all__ = [
     "StoreFull",
     "StoreTimeout",
     "StoreUnavailable",
+    "StoreVersion",
     "StreamMisuse",
     "TaskPoisoned",
     "TemplateError",

@@ -70,6 +70,12 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StoreVersion(StoreUnavailable):
+    """The store was written by a version of agent_runtime that this one cannot go on from; nothing was changed."""
+
+    code = "store_version"
+
+
 class StoreTimeout(StoreError):
     """The store did not answer in time; whether the last write arrived is not known."""
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.redaction import SECRETS
-from agent_runtime.stores import SqliteFile
+from agent_runtime.stores import SqliteFile, StoreUrl
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +106,14 @@ class MemoryDeadLetters:
 class SqliteDeadLetters(SqliteFile):
     """In a SQLite file, for the processes of one machine; it may be the event log's own."""
 
-    TABLES = """
+    SCHEMA = StoreSchema(
+        "dead_letters",
+        """
     CREATE TABLE IF NOT EXISTS dead_letters (
       number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, letter TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS dead_letters_queue ON dead_letters (queue, number);
-    """
+    """,
+    )
 
     async def add(self, letter: DeadLetter) -> None:
         """See `DeadLetters.add`."""
@@ -159,12 +162,15 @@ class SqliteDeadLetters(SqliteFile):
 
 
 def open_dead_letters(url: str) -> DeadLetters:
-    """The store at `memory:` or `sqlite:FILE`; raises ConfigurationError, StoreUnavailable."""
-    if url == "memory:":
+    """Open dead letters at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    address = StoreUrl.parse(url, "the dead letters")
+    if address.kind == "memory":
         return MemoryDeadLetters()
-    if url.startswith("sqlite:"):
-        return SqliteDeadLetters(url.removeprefix("sqlite:"))
-    raise ConfigurationError(f"dead letters are kept in memory: or sqlite:FILE, not in '{url[:40]}'")
+    if address.kind == "sqlite":
+        return SqliteDeadLetters(address.target)
+    from agent_runtime.event_bus.redis_dead_letters import RedisDeadLetters
+
+    return RedisDeadLetters(address)
 
 
 async def put_aside(letters: DeadLetters, letter: DeadLetter) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Protocol, runtime_checkable
 
 from agent_runtime.stores import SqliteFile
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 
 @runtime_checkable
@@ -47,11 +48,14 @@ class MemorySeenIds:
 class SqliteSeenIds(SqliteFile):
     """In a SQLite file: also for what comes again because the process was killed. Kept for `kept_s` seconds."""
 
-    TABLES = """
+    SCHEMA = StoreSchema(
+        "seen_ids",
+        """
     CREATE TABLE IF NOT EXISTS seen_ids (
       consumer TEXT NOT NULL, id TEXT NOT NULL, at_s REAL NOT NULL, PRIMARY KEY (consumer, id)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS seen_ids_at ON seen_ids (at_s);
-    """
+    """,
+    )
 
     def __init__(self, path: str, *, kept_s: float = 7 * 86400.0) -> None:
         super().__init__(path)
@@ -78,5 +82,5 @@ class SqliteSeenIds(SqliteFile):
             db.execute(
                 "DELETE FROM seen_ids WHERE (consumer, id) IN "
                 "(SELECT consumer, id FROM seen_ids WHERE at_s < ? ORDER BY at_s LIMIT 10)",
-                [now - self._kept_s],
+                [self._deletion_time() - self._kept_s],
             )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from agent_runtime.errors import ConfigurationError
 from agent_runtime.monitoring.ledger import Ledger
 from agent_runtime.monitoring.memory_ledger import MemoryLedger
+from agent_runtime.stores import StoreUrl
 
 
 def open_ledger(url: str) -> Ledger:
-    """The ledger at `memory:`, `redis://...`, `sqlite:FILE` or a file name; raises ConfigurationError, StoreError."""
-    if url == "memory:":
+    """Open the ledger at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    address = StoreUrl.parse(url, "the ledger")
+    if address.kind == "memory":
         return MemoryLedger()
-    if url.startswith(("redis://", "rediss://", "unix://")):
+    if address.kind == "redis":
         from agent_runtime.monitoring.redis_ledger import RedisLedger
 
-        return RedisLedger.from_url(url)
-    if "://" in url:
-        raise ConfigurationError(f"unknown ledger '{url}': memory:, sqlite:FILE, redis://, rediss:// or unix://")
+        return RedisLedger(address)
     from agent_runtime.monitoring.sqlite_ledger import SqliteLedger
 
-    return SqliteLedger(url.removeprefix("sqlite:"))
+    return SqliteLedger(address.target)

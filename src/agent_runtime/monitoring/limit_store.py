@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent_runtime.monitoring.slots import MemorySlots, Slots, open_slots
-from agent_runtime.monitoring.windows import MemoryWindows, Windows, open_windows
+from agent_runtime.monitoring.slots import MemorySlots, RedisSlots, Slots
+from agent_runtime.monitoring.windows import MemoryWindows, RedisWindows, Windows
+from agent_runtime.stores import StoreUrl
 
 
 @dataclass(slots=True)
@@ -26,5 +27,9 @@ class LimitStore:
 
 
 def open_limits(url: str, *, processes: int = 1) -> LimitStore:
-    """The store at `memory:` or `redis://...`; raises ConfigurationError."""
-    return LimitStore(open_windows(url), open_slots(url), processes)
+    """Open the store of limits at an address (`StoreUrl`: memory or Redis); raises ConfigurationError."""
+    address = StoreUrl.parse(url, "the limits", ("memory", "redis"))
+    if address.kind == "memory":
+        return LimitStore(processes=processes)
+    # A count that a crash of the server loses is one that callers may use again: no reason to demand durability.
+    return LimitStore(RedisWindows(address, durable=False), RedisSlots(address, durable=False), processes)

@@ -21,6 +21,7 @@ from agent_runtime.monitoring.ledger import (
     SpendLabels,
 )
 from agent_runtime.monitoring.ledger_book import Book, Operation
+from agent_runtime.stores.deletion_clock import ProcessClock
 
 
 class MemoryLedger(Ledger):
@@ -30,7 +31,7 @@ class MemoryLedger(Ledger):
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._lock, self._clock = threading.Lock(), clock
-        self._pages = _Pages()
+        self._pages = _Pages(ProcessClock() if clock is time.time else None)
         self._book = Book(self._pages, KEPT_S, clock)
 
     def call(self, operation: str, *args: Any) -> Any:
@@ -61,7 +62,8 @@ class MemoryLedger(Ledger):
 
 
 class _Pages:
-    def __init__(self) -> None:
+    def __init__(self, clock: ProcessClock | None) -> None:
+        self._clock = clock
         self.accounts: dict[str, Balance] = {}
         self.spends: dict[tuple[int, SpendLabels], list[int]] = {}
         self._operations: dict[str, tuple[Operation, float]] = {}
@@ -101,6 +103,8 @@ class _Pages:
                 counts[position] += value
 
     def forget(self, now: float) -> None:
+        if self._clock is not None:
+            now = min(now, self._clock.deletion_time())
         for key in [k for k, b in self.accounts.items() if b.ends_at is not None and b.ends_at + ACCOUNT_KEPT_S < now]:
             del self.accounts[key]
         oldest = int((now - SPEND_KEPT_S) // 3600)

@@ -22,6 +22,7 @@ from agent_runtime.monitoring.ledger import (
     SpendLabels,
 )
 from agent_runtime.stores.redis_connection import RedisConnection
+from agent_runtime.stores.store_url import StoreUrl
 
 _TRANSACT = """
 -- accounts: key -> 'spent held spentTokens heldTokens limit limitTokens end'; operations: id -> 'state usd tokens keys'
@@ -168,7 +169,9 @@ class RedisLedger(RedisConnection, Ledger):
     All keys share a slot, because one atomic step goes over a user's, a tenant's and the global account.
     """
 
-    def __init__(self, url: str, **settings: Any) -> None:
+    STORE = "ledger"
+
+    def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
         base = f"{self.prefix}:{{ledger}}"
         self._keys = [f"{base}:{part}" for part in ("accounts", "ends", "operations", "held", "done", "spends")]

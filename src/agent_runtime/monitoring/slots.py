@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from agent_runtime.errors import ConfigurationError, StoreError
 from agent_runtime.monitoring.rate_limits import check_parts, key_of, names_of
-from agent_runtime.stores import RedisConnection
+from agent_runtime.stores import RedisConnection, StoreUrl
 from agent_runtime.types import AgentContext
 
 
@@ -134,7 +134,7 @@ class RedisSlots(RedisConnection):
 
     lease_s: float | None = 30.0
 
-    def __init__(self, url: str, **settings: Any) -> None:
+    def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
         self._giving: set[asyncio.Task[None]] = set()
 
@@ -177,12 +177,3 @@ class RedisSlots(RedisConnection):
 
     def _key(self, slot: Slot) -> str:
         return f"{self.prefix}:{{limits}}:{slot.key}"
-
-
-def open_slots(url: str) -> Slots:
-    """The slots at `memory:` or `redis://...`; raises ConfigurationError."""
-    if url == "memory:":
-        return MemorySlots()
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        return RedisSlots.from_url(url, durable=False)
-    raise ConfigurationError("slots are kept at memory:, redis://, rediss:// or unix://")

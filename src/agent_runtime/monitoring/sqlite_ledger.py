@@ -22,6 +22,7 @@ from agent_runtime.monitoring.ledger import (
 )
 from agent_runtime.monitoring.ledger_book import Book, Operation
 from agent_runtime.stores.sqlite_file import SqliteFile
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 _COUNTS = Spend._fields[1:]
 _ADD = ", ".join(f"{name}={name}+excluded.{name}" for name in _COUNTS)
@@ -31,7 +32,9 @@ _BALANCE = "spent_micro_usd, held_micro_usd, spent_tokens, held_tokens, limit_mi
 class SqliteLedger(SqliteFile, Ledger):
     """Every operation is one transaction. See SqliteFile for the arguments."""
 
-    TABLES = f"""
+    SCHEMA = StoreSchema(
+        "ledger",
+        f"""
 CREATE TABLE IF NOT EXISTS accounts (key TEXT PRIMARY KEY, spent_micro_usd INTEGER NOT NULL, held_micro_usd INTEGER NOT
     NULL, spent_tokens INTEGER NOT NULL, held_tokens INTEGER NOT NULL, limit_micro_usd INTEGER, limit_tokens INTEGER,
     ends_at REAL) WITHOUT ROWID;
@@ -41,11 +44,12 @@ CREATE INDEX IF NOT EXISTS operations_due ON operations (state, at);
 CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, template TEXT, model TEXT,
     {", ".join(f"{name} INTEGER NOT NULL" for name in _COUNTS)},
     PRIMARY KEY (hour, tenant, user, template, model)) WITHOUT ROWID;
-"""
+""",
+    )
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time, **settings: Any) -> None:
         super().__init__(path, **settings)
-        self._book = Book(_Pages(self), KEPT_S, clock)
+        self._book = Book(_Pages(self, guarded=clock is time.time), KEPT_S, clock)
 
     def _transact(self, endings: Iterable[Ending], reservation: Reservation | None) -> Answer:
         with self._transaction():
@@ -66,8 +70,8 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
 
 
 class _Pages:
-    def __init__(self, file: SqliteLedger) -> None:
-        self._db = file._db
+    def __init__(self, file: SqliteLedger, *, guarded: bool) -> None:
+        self._db, self._file, self._guarded = file._db, file, guarded
 
     def balance(self, key: str) -> Balance | None:
         found = self._db.execute(f"SELECT {_BALANCE} FROM accounts WHERE key=?", (key,)).fetchone()  # noqa: S608
@@ -101,6 +105,8 @@ class _Pages:
         self._db.executemany(statement, [(hour, *spend.labels, *spend[1:]) for spend in spends])
 
     def forget(self, now: float) -> None:
+        if self._guarded:
+            now = min(now, self._file._deletion_time())
         self._db.execute("DELETE FROM operations WHERE state<>'held' AND at<=?", (now,))
         self._db.execute("DELETE FROM accounts WHERE ends_at<?", (now - ACCOUNT_KEPT_S,))
         self._db.execute("DELETE FROM spends WHERE hour<?", (int((now - SPEND_KEPT_S) // 3600),))

@@ -13,7 +13,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from agent_runtime.errors import ConfigurationError
 from agent_runtime.monitoring.rate_limits import Window
 from agent_runtime.stores import RedisConnection
 
@@ -117,12 +116,3 @@ class RedisWindows(RedisConnection):
         number, wait, now = yield _ACQUIRE, keys, [each for w in windows for each in (w.amount, w.window_s)]
         refused = windows[number - 1] if number else None
         return Admission(refused, int(wait) / 1e6, int(now) / 1e6)
-
-
-def open_windows(url: str) -> Windows:
-    """The windows at `memory:` or `redis://...`; raises ConfigurationError."""
-    if url == "memory:":
-        return MemoryWindows()
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        return RedisWindows.from_url(url, durable=False)
-    raise ConfigurationError("limits are kept at memory:, redis://, rediss:// or unix://")

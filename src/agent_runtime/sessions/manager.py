@@ -34,6 +34,7 @@ from agent_runtime.sessions.stores import open_checkpointer
 from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.sessions.turns import MultitaskStrategy, Turns
+from agent_runtime.stores.process_identity import lease_owner
 from agent_runtime.types import AgentResult, Principal
 
 
@@ -67,10 +68,10 @@ class SessionManager(SessionHistory):
 
     @classmethod
     def from_url(cls, url: str, *, mac_key: bytes | None = None, allowed_types: Any = (), **settings: Any) -> Self:
-        """A manager on `memory:`, `redis://...`, `sqlite:FILE` or a file name.
+        """Make a manager of the sessions at an address (`StoreUrl`: memory, SQLite, Redis).
 
-        A Redis address may say `?prefix=NAME` (of all keys), `durable=no` and `timeout_s=3`. Raises StoreUnavailable
-        when the store cannot be used (Redis: at the first use).
+        Raises ConfigurationError for another address, StoreUnavailable when the store cannot be used (Redis: at the
+        first use).
         """
         return cls(open_checkpointer(url, mac_key=mac_key, allowed_types=allowed_types), **settings)
 
@@ -186,10 +187,15 @@ class SessionManager(SessionHistory):
             pass  # it was changed in between: read it again
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
-        """Delete what has expired, at most `limit` sessions; returns how many. One whose turn is running is left."""
+        """Delete what has expired, at most `limit` sessions; returns how many. One whose turn is running is left.
+
+        A wall clock that has jumped ahead deletes nothing before it has stood by its time for an hour, so nothing is
+        lost when it was wrong. Until then what it says has expired is refused (SessionGone), and kept.
+        """
         buried = 0
-        for row in await self._records.acall("expired_sessions", time.time(), limit):
-            lease: Lease | None = await self._records.acall("acquire", row.key, "cleanup", self.turns.lease_s)
+        for row in await self._records.acall("expired_sessions", limit):
+            owner = lease_owner("cleanup")
+            lease: Lease | None = await self._records.acall("acquire", row.key, owner, self.turns.lease_s)
             if lease is not None:
                 done = await self._bury(row, "expired")
                 buried += done

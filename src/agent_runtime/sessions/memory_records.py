@@ -24,6 +24,7 @@ from agent_runtime.sessions.records import (
     SessionRow,
     Write,
 )
+from agent_runtime.stores.deletion_clock import ProcessClock
 
 
 @dataclass
@@ -42,7 +43,7 @@ class MemoryRecords(Records):
     """Every operation under one lock; nothing waits for anything, so async callers run it as it is."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._clock = threading.RLock(), ProcessClock()
         self._by_name: dict[str, _Thread] = {}
         self._leases: dict[str, tuple[str, int, float]] = {}  # owner, token, until (monotonic)
         self._records: dict[str, SessionRow] = {}
@@ -149,7 +150,7 @@ class MemoryRecords(Records):
 
     def _alive(self, thread: str) -> _Thread | None:
         found = self._by_name.get(thread)
-        if found is not None and found.expires_at is not None and found.expires_at <= time.time():
+        if found is not None and found.expires_at is not None and found.expires_at <= self._clock.deletion_time():
             del self._by_name[thread]
             return None
         return found
@@ -240,6 +241,7 @@ class MemoryRecords(Records):
         end = len(order) if before is None else bisect.bisect_left(order, before)
         return [self._records[key] for _, key in reversed(order[max(0, end - limit) : end])]
 
-    def _expired_sessions(self, now: float, limit: int) -> Iterable[SessionRow]:
+    def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
+        now = self._clock.deletion_time()
         due = (r for r in self._records.values() if not r.gone and r.expires_at is not None and r.expires_at <= now)
         return list(islice(due, limit))

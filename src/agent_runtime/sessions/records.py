@@ -134,6 +134,6 @@ OPERATIONS: dict[str, str] = {
     "put_session": "(SessionRow, SessionRow that it replaces, None when it must be new) -> bool: whether that was so",
     "get_session": "(key) -> SessionRow or None",
     "page_sessions": "(tenant, user or None, before (created_at, key) or None, limit) -> [SessionRow], newest first",
-    "expired_sessions": "(now, limit) -> [SessionRow]",
+    "expired_sessions": "(limit) -> [SessionRow] that may be deleted, by the store's clock of deletions",
 }
 """The operations by name, with their arguments; each backend has a method of this name, after an underscore."""

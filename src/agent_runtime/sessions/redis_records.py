@@ -22,6 +22,7 @@ from agent_runtime.sessions.records import (
 )
 from agent_runtime.sessions.redis_sessions import RedisSessions
 from agent_runtime.stores.redis_connection import RedisConnection
+from agent_runtime.stores.store_url import StoreUrl
 
 _PART = b"\x1e"
 _PARTS_OF_A_KEY = "tricwvqxu"
@@ -30,7 +31,9 @@ _PARTS_OF_A_KEY = "tricwvqxu"
 class RedisRecords(RedisSessions, RedisConnection, Records):
     """Every operation is one round trip. See RedisConnection for the arguments."""
 
-    def __init__(self, url: str, **settings: Any) -> None:
+    STORE = "sessions"
+
+    def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
         self._noted: OrderedDict[tuple[str, str | None], None] = OrderedDict()
 

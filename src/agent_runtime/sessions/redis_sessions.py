@@ -8,7 +8,11 @@ from urllib.parse import quote
 import ormsgpack
 
 from agent_runtime.sessions.records import SessionRow
+from agent_runtime.stores.deletion_clock import ClockState
+from agent_runtime.stores.process_identity import boot_id
 
+CLOCK_KEPT_S = 30 * 86400
+"""How long a machine that looked at the server's clock is remembered."""
 _PUT = """
 local records, ofTenant, ofUser, due = unpack(KEYS)
 local key, value, created, expires, gone, old = unpack(ARGV)
@@ -61,7 +65,24 @@ class RedisSessions:
         values = yield "hmget", keys[0], names
         return [_session(n.decode(), tenant, v) for n, v in zip(names, values, strict=True) if v is not None]
 
-    def _expired_sessions(self, now: float, limit: int) -> Any:
+    def _clock_steps(self, *, is_new: bool) -> Any:
+        """Look at the server's clock; returns the time up to which what has expired may be deleted."""
+        seconds, microseconds = yield ("time",)
+        wall_s = seconds + microseconds / 1e6
+        key = f"{self.prefix}:clock:{boot_id()}"
+        text = yield "get", key
+        known = ClockState.of_new_store(wall_s) if is_new else ClockState.of_known_store(wall_s)
+        state = known if text is None else ClockState.from_json(text)
+        state = state.observe(wall_s)
+        yield "set", key, state.to_json(), CLOCK_KEPT_S
+        return state.deletion_time(wall_s)
+
+    def _first_use(self) -> Any:
+        is_new = not (yield "exists", f"{self.prefix}:tenants")
+        yield from self._clock_steps(is_new=is_new)
+
+    def _expired_sessions(self, limit: int) -> Any:
+        now = yield from self._clock_steps(is_new=False)
         found: list[SessionRow] = []
         for tenant in sorted(t.decode() for t in (yield "smembers", f"{self.prefix}:tenants")):
             keys = self._tenant_keys(tenant)

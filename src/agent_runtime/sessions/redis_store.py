@@ -58,8 +58,8 @@ class RedisStore(BaseStore):
     @classmethod
     @asynccontextmanager
     async def from_conn_string(cls, conn_string: str, *, mac_key: bytes | None = None) -> AsyncIterator[Self]:
-        """A store for the length of an `async with`; the address may have `prefix` and `durable`, as for sessions."""
-        connection = RedisConnection.from_url(conn_string)
+        """A store for the length of an `async with`; the address is in the grammar of StoreUrl."""
+        connection = RedisConnection(conn_string)
         try:
             yield cls(connection, mac_key=mac_key)
         finally:

@@ -6,6 +6,7 @@ import hmac
 from hashlib import blake2b
 
 from agent_runtime.errors import CheckpointCorrupt, CheckpointVersion, ConfigurationError
+from agent_runtime.secret_strength import weakness_of
 
 VERSION = 1
 _PLAIN, _KEYED = 0, 1
@@ -24,6 +25,8 @@ class Seal:
     def __init__(self, key: bytes | None = None) -> None:
         if key is not None and not MIN_KEY_BYTES <= len(key) <= 64:
             raise ConfigurationError(f"a MAC key has {MIN_KEY_BYTES} to 64 bytes, this one {len(key)}")
+        if key is not None and (reason := weakness_of(key)) is not None:
+            raise ConfigurationError(f"the MAC key could be guessed: {reason}")
         self._key = key or b""
         self._head = bytes((VERSION, _KEYED if key else _PLAIN)) + _key_id(self._key)
 

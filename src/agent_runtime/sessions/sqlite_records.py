@@ -12,6 +12,8 @@ from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.sessions.chunk_refs import parse_refs
 from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
 from agent_runtime.sessions.sqlite_sessions import SESSION_TABLES, SqliteSessions
+from agent_runtime.stores.process_identity import is_lease_held
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS threads (thread TEXT PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', token INTEGER NOT NULL
@@ -27,6 +29,8 @@ CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
     PRIMARY KEY (thread, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL, PRIMARY KEY (thread, place));
 """
+# Leases are counted by the machine's boot clock since version 2; those of version 1 said a wall-clock time.
+_LEASES_END = "UPDATE threads SET until = 0;"
 _HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
 _CHUNKS_BETWEEN = (
     "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number BETWEEN ? AND ?"
@@ -37,7 +41,7 @@ _OF_A_THREAD = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
 class SqliteRecords(SqliteSessions, Records):
     """Every operation is one transaction. See SqliteFile for the arguments."""
 
-    TABLES = _TABLES + SESSION_TABLES
+    SCHEMA = StoreSchema("sessions", _TABLES + SESSION_TABLES, version=2, upgrades={2: _LEASES_END})
 
     def __init__(self, path: str | Path, **settings: Any) -> None:
         super().__init__(path, **settings)
@@ -83,16 +87,17 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
         self._sweep()
-        found = self._db.execute("SELECT token, until, expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
-        token, until, expires_at = found or (0, 0.0, None)
+        query = "SELECT token, until, owner, expires_at FROM threads WHERE thread=?"
+        found = self._db.execute(query, (thread,)).fetchone()
+        token, until, owner, expires_at = found or (0, 0.0, "", None)
         if guard is not None and guard.token != token:
             raise StaleWriter("another writer has the session")
-        if guard is None and until > time.time():
+        if guard is None and is_lease_held(owner, until):
             raise StaleWriter("a turn of the session is running")
         bad = self._db.execute("SELECT place FROM quarantine WHERE thread=? LIMIT 1", (thread,)).fetchone()
         if bad is not None:
             raise CheckpointCorrupt(bad[0], "the session is quarantined and takes no writes")
-        if expires_at is not None and expires_at <= time.time():
+        if expires_at is not None and expires_at <= self._deletion_time():
             self._erase(thread)  # what comes now is a new life of the thread
         expires = None if ttl_s is None else time.time() + ttl_s
         if found is None or (expires is not None or expires_at is not None):
@@ -133,14 +138,17 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _expired(self, thread: str) -> bool:
         found = self._db.execute("SELECT expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
-        return found is not None and found[0] is not None and found[0] <= time.time()
+        # By the clock of deletions, so that what is invisible is what may be erased.
+        return found is not None and found[0] is not None and found[0] <= self._deletion_time()
 
     def _sweep(self) -> None:
         # Forget what has expired, now and then; it is invisible already.
         if time.monotonic() - self._swept_at < 60:
             return
         self._swept_at = time.monotonic()
-        due = self._db.execute("SELECT thread FROM threads WHERE expires_at <= ? LIMIT 100", (time.time(),)).fetchall()
+        due = self._db.execute(
+            "SELECT thread FROM threads WHERE expires_at <= ? LIMIT 100", (self._deletion_time(),)
+        ).fetchall()
         for (thread,) in due:
             self._erase(thread)
 

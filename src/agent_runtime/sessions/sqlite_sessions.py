@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from agent_runtime.sessions.records import Guard, Lease, SessionRow
+from agent_runtime.stores.process_identity import boot_s, is_lease_held
 from agent_runtime.stores.sqlite_file import SqliteFile
 
 SESSION_TABLES = """
@@ -26,23 +26,22 @@ class SqliteSessions(SqliteFile):
         raise NotImplementedError
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
-        now = time.time()
         with self._transaction() as db:
             query = "SELECT token, until, owner FROM threads WHERE thread=?"
-            found = db.execute(query, (thread,)).fetchone() or (0, 0.0, "")
-            if found[1] > now:
+            token, until, holder = db.execute(query, (thread,)).fetchone() or (0, 0.0, "")
+            if is_lease_held(holder, until):
                 return None
-            token = found[0] + 1
+            token += 1
             db.execute(
                 "INSERT INTO threads (thread, owner, token, until) VALUES (?,?,?,?) ON CONFLICT (thread) DO UPDATE "
                 "SET owner=excluded.owner, token=excluded.token, until=excluded.until",
-                (thread, owner, token, now + ttl_s),
+                (thread, owner, token, boot_s() + ttl_s),
             )
-        return Lease(thread, owner, token, clean=found[2] == "")
+        return Lease(thread, owner, token, clean=holder == "")
 
     def _renew(self, lease: Lease, ttl_s: float) -> bool:
         query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
-        return self._db.execute(query, (time.time() + ttl_s, lease.thread, lease.owner, lease.token)).rowcount == 1
+        return self._db.execute(query, (boot_s() + ttl_s, lease.thread, lease.owner, lease.token)).rowcount == 1
 
     def _release(self, lease: Lease, clean: bool) -> None:
         query = "UPDATE threads SET until=0, owner=? WHERE thread=? AND owner=? AND token=?"
@@ -100,6 +99,6 @@ class SqliteSessions(SqliteFile):
         given: dict[str, Any] = {"tenant": tenant, "user": user, "at": at, "key": key, "limit": limit}
         return [SessionRow(*found) for found in self._db.execute(query, given)]
 
-    def _expired_sessions(self, now: float, limit: int) -> Iterable[SessionRow]:
+    def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
         query = f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT ?"  # noqa: S608 - a constant
-        return [SessionRow(*found) for found in self._db.execute(query, (now, limit))]
+        return [SessionRow(*found) for found in self._db.execute(query, (self._deletion_time(), limit))]

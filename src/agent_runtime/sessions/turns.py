@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from agent_runtime.errors import SessionBusy, StaleWriter, StoreError
 from agent_runtime.sessions.records import Lease, Records
+from agent_runtime.stores.process_identity import lease_owner
 
 MultitaskStrategy: TypeAlias = Literal["enqueue", "reject"]
 _FIRST_POLL_S, _LAST_POLL_S = 0.004, 0.1
@@ -65,7 +66,7 @@ class Turns:
                 queues.pop(thread, None)
 
     async def _acquired(self, thread: str, strategy: MultitaskStrategy) -> Lease:
-        owner, wait_s = str(uuid.uuid4()), _FIRST_POLL_S
+        owner, wait_s = lease_owner(uuid.uuid4().hex), _FIRST_POLL_S
         while True:
             asking = asyncio.ensure_future(self._records.acall("acquire", thread, owner, self.lease_s))
             try:

@@ -2,5 +2,6 @@
 
 from agent_runtime.stores.redis_connection import RedisConnection
 from agent_runtime.stores.sqlite_file import SqliteFile
+from agent_runtime.stores.store_url import StoreUrl
 
-__all__ = ["RedisConnection", "SqliteFile"]
+__all__ = ["RedisConnection", "SqliteFile", "StoreUrl"]

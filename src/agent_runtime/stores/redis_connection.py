@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Generator
-from typing import Any, Self, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio as aioredis
 
-from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable
-from agent_runtime.redaction import SECRETS
+from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
 from agent_runtime.stores.redis_server import adriven, check_server, connect_settings, driven, store_error
+from agent_runtime.stores.store_url import REDIS_ONLY, StoreUrl
 
 Steps: TypeAlias = Generator[Any, Any, Any]
-_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+DEFAULT_PREFIX = "agent_runtime"
+DEFAULT_TIMEOUT_S = 3.0
 _LOST = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -28,50 +28,45 @@ class RedisConnection:
     Sync and async callers have clients of their own, async ones one for each loop.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`.
-        prefix: of every key.
+        url: an address in the grammar of StoreUrl, with `prefix`, `durable` and `timeout_s` as options.
+        prefix: of every key; by default `agent_runtime`.
         durable: refuse a server that would lose acknowledged writes when it is killed (append-only file off).
             With False such a loss is reported as StoreUnavailable when it is noticed, once.
         timeout_s: for connecting and for each answer.
         max_connections: of each client; a caller waits `timeout_s` for a free one.
 
-    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not durable.
+    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not durable; StoreVersion
+    when what a subclass keeps there (`STORE`, in the form of `VERSION`) was written by a newer release.
     """
+
+    STORE: ClassVar[str] = ""
+    VERSION: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Callable[[Any], Steps]]] = {}
+    """For each version, what makes it of the version before; it may run twice, when two processes open the store."""
 
     def __init__(
         self,
-        url: str,
+        url: str | StoreUrl,
         *,
-        prefix: str = "agent_runtime",
+        prefix: str | None = None,
         durable: bool = True,
-        timeout_s: float = 3.0,
+        timeout_s: float | None = None,
         max_connections: int = 64,
     ) -> None:
-        SECRETS.add_address(url)
-        self.prefix, self._durable = prefix, durable
-        self._settings = connect_settings(url, timeout_s, max_connections)
-        self._timeout_s, self._max_connections = timeout_s, max_connections
-        self._url, self._epoch = url, b""
+        address = url if isinstance(url, StoreUrl) else StoreUrl.parse(url, "a Redis store", REDIS_ONLY)
+        if prefix is not None and address.prefix not in (None, prefix):
+            raise ConfigurationError(f"the prefix is '{address.prefix}' in the address and '{prefix}' beside it")
+        self.prefix = prefix or address.prefix or DEFAULT_PREFIX
+        self._durable = durable if address.durable is None else address.durable
+        self._timeout_s = timeout_s or address.timeout_s or DEFAULT_TIMEOUT_S
+        self._settings = connect_settings(address.target, self._timeout_s, max_connections)
+        self._max_connections = max_connections
+        self._url, self._epoch = address.target, b""
         self._sync: Any = None
         self._sync_lock, self._sync_slots = threading.Lock(), threading.Semaphore(max_connections)
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
-
-    @classmethod
-    def from_url(cls, url: str, *, durable: bool = True) -> Self:
-        """A connection to the server at `url`, whose query may have `prefix`, `durable` (yes, no) and `timeout_s`."""
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
-        said = query.pop("durable", "yes" if durable else "no")
-        if said not in _YES_NO:
-            raise ConfigurationError(f"durable is yes or no, not '{said}'")
-        own: dict[str, Any] = {"durable": _YES_NO[said]}
-        if "prefix" in query:
-            own["prefix"] = query.pop("prefix")
-        if "timeout_s" in query:
-            own["timeout_s"] = float(query.pop("timeout_s"))
-        return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name; blocks for the round trip."""
@@ -103,9 +98,11 @@ class RedisConnection:
 
     def _opened_sync(self) -> Any:
         client = redis.Redis(connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings))
-        check_server({n: client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
-        client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
-        self._check_epoch(client.get(self._epoch_key))
+        try:
+            driven(self._open_steps(), client)
+        except BaseException:
+            client.connection_pool.disconnect()
+            raise
         return client
 
     async def arun(self, steps: Steps) -> Any:
@@ -158,9 +155,7 @@ class RedisConnection:
         pool = aioredis.ConnectionPool.from_url(self._url, **self._settings)
         client = aioredis.Redis(connection_pool=pool)
         try:
-            check_server({n: await client.info(n) for n in ("memory", "persistence")}, durable=self._durable)
-            await client.set(self._epoch_key, uuid.uuid4().hex, nx=True)
-            self._check_epoch(await client.get(self._epoch_key))
+            await adriven(self._open_steps(), client)
         except BaseException:
             await pool.disconnect()
             raise
@@ -176,9 +171,36 @@ class RedisConnection:
         if sync is not None:
             sync.connection_pool.disconnect()
 
-    @property
-    def _epoch_key(self) -> str:
-        return f"{self.prefix}:epoch"
+    def _open_steps(self) -> Steps:
+        """Check the server before its first use, and the version of what is stored there."""
+        memory = yield "info", "memory"
+        persistence = yield "info", "persistence"
+        check_server({"memory": memory, "persistence": persistence}, durable=self._durable)
+        epoch_key = f"{self.prefix}:epoch"
+        yield "execute_command", "SET", epoch_key, uuid.uuid4().hex, "NX"
+        self._check_epoch((yield "get", epoch_key))
+        if self.STORE:
+            yield from self._check_version()
+
+    def _check_version(self) -> Steps:
+        key = f"{self.prefix}:versions"
+        # What carries no version yet was written by version 1, or is new.
+        is_unmarked = yield "hsetnx", key, self.STORE, 1
+        version = int((yield "hget", key, self.STORE))
+        if version > self.VERSION:
+            raise StoreVersion(
+                f"the {self.STORE} under the prefix '{self.prefix}' have version {version}, and this release of "
+                f"agent_runtime knows {self.VERSION}: they were made by a newer one, which has to open them"
+            )
+        for newer in range(version + 1, self.VERSION + 1):
+            yield from self.UPGRADES[newer](self)
+            yield "hset", key, self.STORE, newer
+        if is_unmarked:
+            yield from self._first_use()
+
+    def _first_use(self) -> Steps:
+        """Do what is done once for a store that carries no version yet."""
+        yield from ()
 
     def _check_epoch(self, epoch: Any) -> None:
         known, self._epoch = self._epoch, epoch

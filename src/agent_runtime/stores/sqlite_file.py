@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
+from agent_runtime.stores.deletion_clock import ClockState
+from agent_runtime.stores.sqlite_schema import StoreSchema
+
+WRITE_CLOCK_EVERY_S = 600.0
 
 
 def _made(path: str) -> None:
@@ -28,17 +33,17 @@ def _made(path: str) -> None:
 class SqliteFile:
     """Runs operations (methods named after them, with an underscore) on one connection.
 
-    Async callers wait for a thread of its own. A subclass says its `TABLES`.
+    Async callers wait for a thread of its own. A subclass says its `SCHEMA`: tables, version, upgrades.
 
     Args:
         path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
         busy_timeout_s: how long to wait for another process's transaction before StoreTimeout.
         synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
 
-    Raises StoreUnavailable when the file cannot be used.
+    Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that cannot be upgraded.
     """
 
-    TABLES: ClassVar[str]
+    SCHEMA: ClassVar[StoreSchema]
 
     def __init__(
         self, path: str | Path, *, busy_timeout_s: float = 5.0, synchronous: Literal["full", "normal"] = "full"
@@ -53,9 +58,13 @@ class SqliteFile:
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={synchronous}")
-            self._db.executescript(self.TABLES)
+            self.SCHEMA.open(self._db, self.path)
+        except StoreError:
+            self._db.close()
+            raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"'{self.path}' cannot be used as a store: {error}") from error
+        self._clock_state: ClockState | None = None
         self._lock = threading.RLock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
 
@@ -92,6 +101,19 @@ class SqliteFile:
                 self._db.execute("ROLLBACK")
             raise
 
+    def _deletion_time(self) -> float:
+        """Look at the wall clock and return the time up to which what has expired may be deleted."""
+        wall_s = time.time()
+        state = self._clock_state
+        if state is None:
+            row = self._db.execute("SELECT state FROM agent_runtime_clock").fetchone()
+            state = ClockState.of_known_store(wall_s) if row is None else ClockState.from_json(row[0])
+        observed = state.observe(wall_s)
+        if self._clock_state is None or _differ(observed, state):
+            self._db.execute("INSERT OR REPLACE INTO agent_runtime_clock VALUES (1, ?)", (observed.to_json(),))
+        self._clock_state = observed
+        return observed.deletion_time(wall_s)
+
     def _store_error(self, error: sqlite3.Error) -> StoreError:
         text = str(error)
         if "locked" in text or "busy" in text:
@@ -99,3 +121,11 @@ class SqliteFile:
         if "full" in text or "too big" in text:
             return StoreFull(f"'{self.path}': {text}")
         return StoreUnavailable(f"'{self.path}': {text}")
+
+
+def _differ(new: ClockState, old: ClockState) -> bool:
+    """Tell whether a state is worth writing: small corrections of the clock are not."""
+    known = (new.boot, new.offset_s is None, new.candidate_since_s, new.candidate_s is None)
+    before = (old.boot, old.offset_s is None, old.candidate_since_s, old.candidate_s is None)
+    moved = abs((new.offset_s or 0.0) - (old.offset_s or 0.0)) > 1.0
+    return known != before or moved or new.latest_s - old.latest_s > WRITE_CLOCK_EVERY_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,6 +13,7 @@ from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, Temp
 from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.models.resolve import secret_value
+from agent_runtime.secret_strength import weakness_of
 from agent_runtime.template.document import place, plain
 from agent_runtime.template.parts_spec import SecretRef
 from agent_runtime.template.runtime_spec import Count
@@ -19,6 +21,9 @@ from agent_runtime.template.yaml_reader import read_yaml
 from agent_runtime.triggers.expressions import compiled, expressions_in
 
 _RATE = r"^\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?$"
+STANDARD_PREFIX = b"whsec_"
+MIN_WEBHOOK_SECRET_BYTES = 24
+"""The least that https://www.standardwebhooks.com allows."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -49,8 +54,21 @@ class WebhookSpec(_Strict):
     tenant: Name | None = None
 
     def key(self) -> bytes:
-        """The secret's bytes; raises ConfigurationError naming the variable or file."""
-        return secret_value(self.secret).encode()
+        """Return the key that signatures are checked with.
+
+        A secret in the standard's own form (`whsec_` and base64) is decoded. Raises ConfigurationError, naming the
+        variable or file, for one that is no base64, or that could be guessed.
+        """
+        secret = secret_value(self.secret).encode()
+        source = self.secret.from_env or self.secret.from_file
+        if self.signature == "standard" and secret.startswith(STANDARD_PREFIX):
+            try:
+                secret = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
+            except ValueError:
+                raise ConfigurationError(f"the webhook secret in {source} is no base64 behind whsec_") from None
+        if (reason := weakness_of(secret, MIN_WEBHOOK_SECRET_BYTES)) is not None:
+            raise ConfigurationError(f"the webhook secret in {source} could be guessed: {reason}")
+        return secret
 
 
 class TriggerRule(_Strict):

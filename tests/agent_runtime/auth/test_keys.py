@@ -71,7 +71,7 @@ async def test_what_is_stored_is_no_key(keys: ApiKeys) -> None:
     assert key not in stored
     assert key[17:60] not in stored
     assert len(record.digest) == 64
-    other = ApiKeys(keys.store, b"x" * 32, clock=keys._clock)
+    other = ApiKeys(keys.store, b"another pepper, of 32 bytes or more", clock=keys._clock)
     await refused(other, key)  # the store alone is not enough
 
 

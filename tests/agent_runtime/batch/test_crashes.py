@@ -14,7 +14,7 @@ from tests.agent_runtime.batch.kill_loop import kill_loop
 from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import open_journal
 from agent_runtime.batch.journal.records import document
-from agent_runtime.batch.owner import is_dead, owner_name
+from agent_runtime.stores.process_identity import is_process_dead, process_identity
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -81,13 +81,13 @@ async def test_with_sessions_a_task_goes_on_behind_its_last_step(tmp_path: Path)
 
 
 def test_owners_are_known_by_their_process() -> None:
-    own = owner_name()
+    own = process_identity()
     host, pid, began = own.rsplit(":", 2)
-    assert not is_dead(own)
-    assert is_dead(f"{host}:{pid}:{int(began or 1) + 1}")  # another process had that pid
-    assert is_dead(f"{host}:4194305:1")
-    assert not is_dead(f"elsewhere:{pid}:1")
-    assert not is_dead("nonsense")
+    assert not is_process_dead(own)
+    assert is_process_dead(f"{host}:{pid}:{int(began or 1) + 1}")  # another process had that pid
+    assert is_process_dead(f"{host}:4194305:1")
+    assert not is_process_dead(f"elsewhere:{pid}:1")
+    assert not is_process_dead("nonsense")
 
 
 async def test_the_next_process_takes_over_a_dead_owners_batch_at_once(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ async def test_the_next_process_takes_over_a_dead_owners_batch_at_once(tmp_path:
         name = await bench.executor.submit_batch_tasks(["a", "b"], agent="echo", execution_id="e")
         await bench.executor.wait(name)
         execution = await journal.get(name)
-        host = owner_name().rsplit(":", 2)[0]
-        execution.token = await journal.lease(name, f"{host}:4194305:1", 0, 10**12)
+        host = process_identity().rsplit(":", 2)[0]
+        execution.token = await journal.lease(name, f"{host}:4194305:1", 10**6)
         execution.owner, execution.state = f"{host}:4194305:1", "running"
         await journal.reset(name, execution.token, ["completed"])
         await journal.save(execution)

@@ -14,7 +14,6 @@ from tests.agent_runtime.batch.conftest import bench_of, until
 from agent_runtime import AgentContext, AgentResult
 from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, ParallelAgentExecutor, TaskPriority
 from agent_runtime.batch.journal import open_journal
-from agent_runtime.batch.owner import owner_name
 from agent_runtime.errors import (
     ConfigurationError,
     ExecutionBusy,
@@ -25,6 +24,7 @@ from agent_runtime.errors import (
     StoreUnavailable,
     UnknownComponent,
 )
+from agent_runtime.stores.process_identity import process_identity
 
 
 async def test_every_task_has_one_result_on_every_journal(journal_url: str) -> None:
@@ -484,8 +484,7 @@ async def test_who_has_lost_an_execution_writes_nothing_more(journal_url: str) -
         bench.agent("gated", work)
         name = await bench.executor.submit_batch_tasks(["a", "b", "c"], agent="gated")
         await until(lambda: len(bench.asked) == 2)
-        now = time.time()
-        await journal.lease(name, "thief:1:1", now, now + 60, dead=bench.executor._shop.owner)
+        await journal.lease(name, "thief:1:1", 60, dead=bench.executor._shop.owner)
         go.set()
         run = bench.executor._runs[name]
         await asyncio.wait_for(run.closed(), 10)
@@ -539,8 +538,8 @@ async def test_a_task_that_has_lost_its_workers_is_put_aside(journal_url: str) -
         name = await bench.executor.submit_batch_tasks([BatchTask("x", id="bad"), "y"], agent="echo", execution_id="e")
         await bench.executor.wait(name)
         execution = await journal.get(name)
-        execution.owner = f"{owner_name().rsplit(':', 2)[0]}:4194305:1"  # no process has that number
-        execution.token = await journal.lease(name, execution.owner, time.time(), time.time() + 60)
+        execution.owner = f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # no process has that number
+        execution.token = await journal.lease(name, execution.owner, 60)
         execution.state = "running"
         await journal.reset(name, execution.token, ["completed"])
         (bad, _) = await journal.places(name, [1, 2])

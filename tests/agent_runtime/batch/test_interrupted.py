@@ -17,7 +17,6 @@ from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, Parall
 from agent_runtime.batch.journal import writer
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
-from agent_runtime.batch.owner import owner_name
 from agent_runtime.errors import (
     ApprovalRequired,
     ConfigurationError,
@@ -25,6 +24,7 @@ from agent_runtime.errors import (
     UnknownComponent,
 )
 from agent_runtime.monitoring.ledger import Account, Amount, Reservation
+from agent_runtime.stores.process_identity import process_identity
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +258,7 @@ async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
     async with bench_of() as bench:
         first, second = SqliteJournal(path), SqliteJournal(path)
         dying, _ = await run(bench, first, ends=False)
-        dying._shop.owner = f"{owner_name().rsplit(':', 2)[0]}:4194305:1"  # a process that does not exist
+        dying._shop.owner = f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # a process that does not exist
         await dying.submit_batch_tasks(["x"], agent="echo", execution_id="b")
         await until(lambda: names)
         if between == "pause":

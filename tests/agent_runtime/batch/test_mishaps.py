@@ -335,7 +335,7 @@ async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> Non
         name = await bench.executor.submit_batch_tasks(file, agent="echo")
         await over(bench, name)
         execution = await journal.get(name)
-        execution.token = await journal.lease(name, "x", 0, 1)
+        execution.token = await journal.lease(name, "x", 0)
         execution.owner, execution.sealed, execution.state = "x", False, "paused"
         await journal.save(execution, release=True)
         file.unlink()

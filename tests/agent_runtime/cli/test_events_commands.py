@@ -218,11 +218,11 @@ def test_a_webhook_starts_an_agent_from_the_command_line(tmp_path: Path, home: P
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "agent_runtime", "triggers", "run", str(file), "--port", str(port)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "HOOK": "dummy-hook-secret"}
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "HOOK": "dummy-hook-secret-of-the-tests"}
     )
     try:
         body = b'{"question": "How long is the warranty of lamps?"}'
-        sign = "sha256=" + hmac.new(b"dummy-hook-secret", body, hashlib.sha256).hexdigest()
+        sign = "sha256=" + hmac.new(b"dummy-hook-secret-of-the-tests", body, hashlib.sha256).hexdigest()
         request = urllib.request.Request(f"http://127.0.0.1:{port}/ask", body, {"X-Hub-Signature-256": sign})
         _until(lambda: urllib.request.urlopen(request, timeout=5).status == 202)  # noqa: S310
         _until(lambda: "run.end" in run("events", "tail", "--type", "run.end"))
@@ -248,7 +248,7 @@ def _until(condition: Any) -> None:
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOK", "dummy-hook-secret")
+    monkeypatch.setenv("HOOK", "dummy-hook-secret-of-the-tests")
     file = tmp_path / "rules.yaml"
     file.write_text(RULES)
     with socket.socket() as taken:

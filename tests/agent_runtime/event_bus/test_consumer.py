@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,32 @@ async def test_letters_in_memory_are_bounded_and_in_sqlite_outlive_the_process(t
     assert await store.count("q") == 1
     await store.aclose()
     with pytest.raises(ConfigurationError):
-        open_dead_letters("redis://x")
+        open_dead_letters("nats://x")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+async def test_dead_letters_are_kept_alike_everywhere(kind: str, tmp_path: Path, request: Any) -> None:
+    if kind == "redis":
+        url = f"{request.getfixturevalue('redis_url')}?prefix={uuid.uuid4().hex}"
+    else:
+        url = "memory:" if kind == "memory" else f"sqlite:{tmp_path / 'dead.db'}"
+    letters = open_dead_letters(url)
+    assert (await letters.list(), await letters.count(), await letters.get("x")) == ([], 0, None)
+    for number, queue in enumerate(["a", "b", "a"]):
+        await letters.add(DeadLetter(queue, {"n": number}, "E", id=f"letter-{number}"))
+    again = DeadLetter("b", "changed", "E", id="letter-0")
+    await letters.add(again)  # a known id changes nothing
+    assert [each.id for each in await letters.list()] == ["letter-0", "letter-1", "letter-2"]
+    assert [each.id for each in await letters.list("a")] == ["letter-0", "letter-2"]
+    assert [each.id for each in await letters.list(limit=1)] == ["letter-0"]
+    assert (await letters.count(), await letters.count("a"), await letters.count("none")) == (3, 2, 0)
+    letter = await letters.get("letter-0")
+    assert letter is not None
+    assert (letter.queue, letter.payload) == ("a", {"n": 0})
+    assert await letters.remove("letter-0")
+    assert not await letters.remove("letter-0")
+    assert [each.id for each in await letters.list("a")] == ["letter-2"]
+    await letters.aclose()
 
 
 # -- the relay ---------------------------------------------------------------------------------------------

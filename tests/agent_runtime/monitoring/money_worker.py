@@ -55,7 +55,7 @@ async def main(url: str, truth: str, at_once: int, calls: int, budget: str, hold
     dice = random.Random(os.getpid())  # noqa: S311
     file = os.open(truth, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     model = gated(Provider(script=[say("ok")], truth=file, dice=dice))
-    ledger = RedisLedger.from_url(url)
+    ledger = RedisLedger(url)
     spending = Spending(
         max_output_tokens=OUTPUT, min_output_tokens=5, hold_ttl_s=hold_ttl_s, input_bound=lambda *_: INPUT
     )

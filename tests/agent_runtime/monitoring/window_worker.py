@@ -17,7 +17,7 @@ from agent_runtime.monitoring.windows import RedisWindows
 async def main(url: str, limit: str, seconds: float, file: str) -> None:
     item = RateLimit.parse(limit).item
     window = Window("everybody", item.amount, item.get_expiry(), limit)
-    windows = RedisWindows.from_url(url, durable=False)
+    windows = RedisWindows(url, durable=False)
     until, admitted = time.monotonic() + seconds, []
 
     async def knock() -> None:

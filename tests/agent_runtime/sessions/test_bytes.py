@@ -28,7 +28,7 @@ from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, SessionMana
 from agent_runtime.sessions.codec import Codec, UnreadableBytes
 from agent_runtime.sessions.seal import VERSION, Seal
 
-KEY = b"k" * 32
+KEY = b"a key of the tests with 32 bytes"
 CODEC = Codec()
 
 scalars = (
@@ -146,7 +146,7 @@ def test_a_key_makes_forging_and_downgrading_impossible() -> None:
     with pytest.raises(CheckpointCorrupt):
         Seal(KEY).open(Seal(None).close(b"x", "p"), "p")
     with pytest.raises(CheckpointCorrupt):
-        Seal(KEY).open(Seal(b"other" * 8).close(b"x", "p"), "p")
+        Seal(KEY).open(Seal(b"another key of the tests, 32 too").close(b"x", "p"), "p")
     forger = Seal(None)
     forger._head = Seal(KEY)._head  # knows what a sealed blob looks like, but not the key
     with pytest.raises(CheckpointCorrupt, match="digest"):

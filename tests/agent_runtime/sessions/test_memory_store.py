@@ -107,10 +107,10 @@ async def test_items_expire_and_are_refreshed(redis_url: str) -> None:
 
 async def test_items_are_sealed(redis_url: str) -> None:
     url = f"{redis_url}?prefix={uuid.uuid4().hex}"
-    async with RedisStore.from_conn_string(url, mac_key=b"k" * 32) as store:
+    async with RedisStore.from_conn_string(url, mac_key=b"a key of the tests with 32 bytes") as store:
         await store.aput(("a",), "one", {"x": 1})
         await store.aput(("a",), "two", {"x": 2})
-        raw = RedisConnection.from_url(url)
+        raw = RedisConnection(url)
         base = f"{{{raw.prefix}:memory}}"
 
         def swap() -> Any:
@@ -133,7 +133,7 @@ operations = st.lists(
 @given(operations, st.lists(names, max_size=2).map(tuple))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_answers_as_langgraphs_own_store(redis_url: str, steps: Any, prefix: tuple[str, ...]) -> None:
-    connection = RedisConnection.from_url(f"{redis_url}?prefix={uuid.uuid4().hex}")
+    connection = RedisConnection(f"{redis_url}?prefix={uuid.uuid4().hex}")
     ours, theirs = RedisStore(connection), InMemoryStore()
     for kept, namespace, key, value in steps:
         for each in (ours, theirs):

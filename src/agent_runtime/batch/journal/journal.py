@@ -46,16 +46,19 @@ class Journal(ABC):
         """Forget an execution, its tasks and its results."""
         await self.acall("delete", execution_id)
 
-    async def lease(self, execution_id: str, owner: str, now_s: float, until_s: float, *, dead: str = "") -> int:
-        """Take the execution until then (Unix seconds); returns the token of its owner.
+    async def lease(self, execution_id: str, owner: str, lease_s: float, *, dead: str = "") -> int:
+        """Take the execution for `lease_s` seconds, by the store's own clock; returns the token of its owner.
 
         Raises ExecutionBusy while another owner's lease runs, unless that is the one that is known to be `dead`.
         """
-        return int(await self.acall("lease", execution_id, owner, now_s, until_s, dead))
+        return int(await self.acall("lease", execution_id, owner, lease_s, dead))
 
-    async def beat(self, execution_id: str, token: int, until_s: float, progress: str) -> Wanted:
-        """Prolong the lease, leave the runner's figures (JSON); returns what somebody has asked for since."""
-        return cast("Wanted", await self.acall("beat", execution_id, token, until_s, progress))
+    async def beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> Wanted:
+        """Prolong the lease by `lease_s` seconds from now and leave the runner's figures (JSON).
+
+        Returns what has been asked of the runner since.
+        """
+        return cast("Wanted", await self.acall("beat", execution_id, token, lease_s, progress))
 
     async def save(self, execution: Execution, *, release: bool = False) -> None:
         """Write what its owner says of the execution, and give up the lease if asked to."""

@@ -13,6 +13,7 @@ from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import Change, Execution, Kept, TaskRow
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
+from agent_runtime.stores.process_identity import boot_s
 
 
 class _Kept:
@@ -25,6 +26,14 @@ class _Kept:
         self.pending: dict[int, TaskRow] = {}
         self.results: dict[int, Kept] = {}
         self.number = 0
+        self.lease_until_s = 0.0
+
+    @property
+    def is_leased(self) -> bool:
+        return bool(self.execution.owner) and self.lease_until_s > boot_s()
+
+    def copy(self) -> Execution:
+        return dataclasses.replace(self.execution, is_leased=self.is_leased)
 
     def keep(self, seq: int, result: TaskResult) -> None:
         self.number += 1
@@ -62,31 +71,32 @@ class MemoryJournal(Journal):
         return new
 
     def _get(self, execution_id: str) -> Execution:
-        return dataclasses.replace(self._of(execution_id).execution)
+        return self._of(execution_id).copy()
 
     def _list(self, limit: int) -> Sequence[Execution]:
         newest = sorted(self._kept.values(), key=lambda kept: -kept.execution.created_s)
-        return [dataclasses.replace(kept.execution) for kept in newest[:limit]]
+        return [kept.copy() for kept in newest[:limit]]
 
     def _delete(self, execution_id: str) -> None:
         self._kept.pop(execution_id, None)
 
-    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, dead: str) -> int:
-        found = self._of(execution_id).execution
-        if found.owner and found.lease_until_s > now_s and found.owner != dead:
+    def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> int:
+        kept = self._of(execution_id)
+        found = kept.execution
+        if kept.is_leased and found.owner != dead:
             raise ExecutionBusy(execution_id, found.owner)
-        found.owner, found.token, found.lease_until_s = owner, found.token + 1, until_s
+        found.owner, found.token = owner, found.token + 1
+        kept.lease_until_s = boot_s() + lease_s
         return found.token
 
-    def _beat(self, execution_id: str, token: int, until_s: float, progress: str) -> str:
-        found = self._owned(execution_id, token).execution
-        found.lease_until_s, found.progress = until_s, json.loads(progress)
-        return found.wanted
+    def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
+        kept = self._owned(execution_id, token)
+        kept.lease_until_s, kept.execution.progress = boot_s() + lease_s, json.loads(progress)
+        return kept.execution.wanted
 
     def _save(self, execution: Execution, release: bool) -> None:
         kept = self._owned(execution.id, execution.token)
-        wanted, until_s = kept.execution.wanted, kept.execution.lease_until_s
-        kept.execution = dataclasses.replace(execution, wanted=wanted, lease_until_s=until_s)
+        kept.execution = dataclasses.replace(execution, wanted=kept.execution.wanted)
         if release:
             kept.execution.owner = ""
 

@@ -1,22 +1,21 @@
-"""A journal by its address."""
+"""From a journal's address to the journal."""
 
 from __future__ import annotations
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.memory import MemoryJournal
-from agent_runtime.errors import ConfigurationError
+from agent_runtime.stores import StoreUrl
 
 
 def open_journal(url: str) -> Journal:
-    """The journal at `memory:`, `sqlite:FILE` or `redis://...`; raises ConfigurationError, StoreUnavailable."""
-    if url == "memory:":
+    """Open the journal at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    address = StoreUrl.parse(url, "the journal of batches")
+    if address.kind == "memory":
         return MemoryJournal()
-    if url.startswith("sqlite:"):
+    if address.kind == "sqlite":
         from agent_runtime.batch.journal.sqlite import SqliteJournal
 
-        return SqliteJournal(url.removeprefix("sqlite:"))
-    if url.startswith(("redis:", "rediss:", "unix:")):
-        from agent_runtime.batch.journal.redis import RedisJournal
+        return SqliteJournal(address.target)
+    from agent_runtime.batch.journal.redis import RedisJournal
 
-        return RedisJournal.from_url(url)
-    raise ConfigurationError(f"a journal is at memory:, sqlite:FILE or redis://..., not at '{url.partition(':')[0]}:'")
+    return RedisJournal(address)

@@ -23,8 +23,8 @@ class Execution:
     """One batch, as the journal knows it.
 
     `state` is what it is, `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
-    `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it, while `lease_until_s` (Unix seconds)
-    has not passed; `token` grows with each owner. `progress` are the runner's last figures.
+    `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it; `is_leased` says whether its
+    lease still ran when this was read; `token` grows with each owner. `progress` are the runner's last figures.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Execution:
     progress: dict[str, Any] = field(default_factory=dict)
     owner: str = ""
     token: int = 0
-    lease_until_s: float = 0.0
+    is_leased: bool = False
 
     @property
     def over(self) -> bool:
@@ -55,7 +55,7 @@ class Execution:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-KEPT_APART = ("id", "owner", "token", "lease_until_s", "wanted", "progress")
+KEPT_APART = ("id", "owner", "token", "is_leased", "wanted", "progress")
 """Fields of an execution that others than its runner change, or that change often: not part of its document."""
 
 

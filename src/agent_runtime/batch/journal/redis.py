@@ -28,17 +28,22 @@ _HEARD = """
 if redis.call('HGET', KEYS[1], 'wanted') == ARGV[1] then redis.call('HSET', KEYS[1], 'wanted', '') end
 return 'heard'
 """
-_LEASE = """
-local found = redis.call('HMGET', KEYS[1], 'document', 'owner', 'lease_until_s', 'token')
-if not found[1] then return {'none', '', ''} end
-local alive = found[2] ~= '' and found[2] ~= ARGV[4] and tonumber(found[3]) > tonumber(ARGV[2])
-if alive then return {'busy', found[2], ''} end
-local token = tonumber(found[4]) + 1
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease_until_s', ARGV[3], 'token', token)
-return {'leased', '', tostring(token)}
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 """
-_BEAT = f"""{_OWNED}
-redis.call('HSET', KEYS[1], 'lease_until_s', ARGV[2], 'progress', ARGV[3])
+_LEASE = f"""{_NOW}
+local found = redis.call('HMGET', KEYS[1], 'document', 'owner', 'lease_until_s', 'token')
+if not found[1] then return {{'none', '', ''}} end
+local alive = found[2] ~= '' and found[2] ~= ARGV[3] and tonumber(found[3]) > now
+if alive then return {{'busy', found[2], ''}} end
+local token = tonumber(found[4]) + 1
+local ends = string.format('%.3f', now + ARGV[2])
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease_until_s', ends, 'token', token)
+return {{'leased', '', tostring(token)}}
+"""
+_BEAT = f"""{_OWNED}{_NOW}
+redis.call('HSET', KEYS[1], 'lease_until_s', string.format('%.3f', now + ARGV[2]), 'progress', ARGV[3])
 return '=' .. redis.call('HGET', KEYS[1], 'wanted')
 """
 _SAVE = f"""{_OWNED}
@@ -125,6 +130,8 @@ class RedisJournal(RedisConnection, Journal):
     All keys of an execution share a slot.
     """
 
+    STORE = "batches"
+
     def _key(self, execution_id: str, part: str = "") -> str:
         return f"{self.prefix}:batch:{{{execution_id}}}{':' + part if part else ''}"
 
@@ -139,17 +146,18 @@ class RedisJournal(RedisConnection, Journal):
         return True
 
     def _get(self, execution_id: str) -> Any:
-        found = yield "hgetall", self._key(execution_id)
+        found, now = yield [("hgetall", self._key(execution_id)), ("time",)]
         if not found:
             raise ExecutionNotFound(execution_id)
-        return _execution(execution_id, {k.decode(): v.decode() for k, v in found.items()})
+        return _execution(execution_id, found, now)
 
     def _list(self, limit: int) -> Any:
         names = [name.decode() for name in (yield "zrevrange", self._index, 0, limit - 1)]
         found: list[Execution] = []
         for name in names:
-            if values := (yield "hgetall", self._key(name)):
-                found += [_execution(name, {k.decode(): v.decode() for k, v in values.items()})]
+            values, now = yield [("hgetall", self._key(name)), ("time",)]
+            if values:
+                found += [_execution(name, values, now)]
         return found
 
     def _delete(self, execution_id: str) -> Any:
@@ -159,16 +167,16 @@ class RedisJournal(RedisConnection, Journal):
         yield "unlink", self._key(execution_id), *(self._key(execution_id, part) for part in parts)
         yield "zrem", self._index, execution_id
 
-    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, dead: str) -> Any:
-        said, who, token = yield _LEASE, [self._key(execution_id)], [owner, now_s, until_s, dead]
+    def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> Any:
+        said, who, token = yield _LEASE, [self._key(execution_id)], [owner, lease_s, dead]
         if said == b"none":
             raise ExecutionNotFound(execution_id)
         if said == b"busy":
             raise ExecutionBusy(execution_id, who.decode())
         return int(token)
 
-    def _beat(self, execution_id: str, token: int, until_s: float, progress: str) -> Any:
-        said = yield _BEAT, [self._key(execution_id)], [token, until_s, progress]
+    def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> Any:
+        said = yield _BEAT, [self._key(execution_id)], [token, lease_s, progress]
         return _kept(said, execution_id)[1:]
 
     def _save(self, execution: Execution, release: bool) -> Any:
@@ -256,10 +264,11 @@ def _kept(said: bytes, execution_id: str) -> str:
     return said.decode()
 
 
-def _execution(execution_id: str, found: dict[str, str]) -> Execution:
+def _execution(execution_id: str, values: dict[bytes, bytes], now: tuple[int, int]) -> Execution:
+    found = {name.decode(): value.decode() for name, value in values.items()}
     apart: dict[str, Any] = {"owner": found["owner"], "token": int(found["token"]), "wanted": found["wanted"]}
     made = Execution(execution_id, **json.loads(found["document"]), **apart, progress=json.loads(found["progress"]))
-    made.lease_until_s = float(found["lease_until_s"])
+    made.is_leased = bool(made.owner) and float(found["lease_until_s"]) > now[0] + now[1] / 1e6
     return made
 
 

@@ -13,6 +13,8 @@ from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.stores import SqliteFile
+from agent_runtime.stores.process_identity import boot_s, is_lease_held
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 _TASK = "seq, id, agent, priority, task, accepted_s, rank"
 _STATE = ", ".join(MOVING)
@@ -30,7 +32,9 @@ class SqliteJournal(SqliteFile, Journal):
     By default a power cut may take the last moments with it, a killed process nothing (`synchronous="normal"`).
     """
 
-    TABLES = """
+    SCHEMA = StoreSchema(
+        "batches",
+        """
 CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, document TEXT NOT NULL, owner TEXT NOT NULL,
     token INTEGER NOT NULL, lease_until_s REAL NOT NULL, wanted TEXT NOT NULL, progress TEXT NOT NULL,
     created_s REAL NOT NULL);
@@ -46,7 +50,11 @@ CREATE INDEX IF NOT EXISTS states_rank ON states (execution, agent, rank, seq) W
 CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY AUTOINCREMENT, execution TEXT NOT NULL,
     seq INTEGER NOT NULL, result TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
-"""
+""",
+        version=2,
+        # Leases are counted by the machine's boot clock since version 2; those of version 1 said a wall-clock time.
+        upgrades={2: "UPDATE executions SET lease_until_s = 0;"},
+    )
 
     def __init__(self, path: Any, **settings: Any) -> None:
         super().__init__(path, **{"synchronous": "normal", **settings})
@@ -71,20 +79,20 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
                 self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))  # noqa: S608
             self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
 
-    def _lease(self, execution_id: str, owner: str, now_s: float, until_s: float, dead: str) -> int:
+    def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> int:
         with self._transaction():
             found = self._get(execution_id)
-            if found.owner and found.lease_until_s > now_s and found.owner != dead:
+            if found.is_leased and found.owner != dead:
                 raise ExecutionBusy(execution_id, found.owner)
-            values = (owner, found.token + 1, until_s, execution_id)
+            values = (owner, found.token + 1, boot_s() + lease_s, execution_id)
             self._db.execute("UPDATE executions SET owner=?, token=?, lease_until_s=? WHERE id=?", values)
         return found.token + 1
 
-    def _beat(self, execution_id: str, token: int, until_s: float, progress: str) -> str:
+    def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
         query = (
             "UPDATE executions SET lease_until_s=?, progress=? WHERE id=? AND token=? AND owner<>'' RETURNING wanted"
         )
-        if not (found := self._db.execute(query, (until_s, progress, execution_id, token)).fetchall()):
+        if not (found := self._db.execute(query, (boot_s() + lease_s, progress, execution_id, token)).fetchall()):
             raise ExecutionLost(execution_id)
         return str(found[0][0])
 
@@ -179,7 +187,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 
 def _execution(found: tuple[Any, ...]) -> Execution:
     execution_id, text, owner, token, until_s, wanted, progress = found
-    apart: dict[str, Any] = {"owner": owner, "token": token, "lease_until_s": until_s, "wanted": wanted}
+    held = is_lease_held(owner, until_s)
+    apart: dict[str, Any] = {"owner": owner, "token": token, "is_leased": held, "wanted": wanted}
     return Execution(execution_id, **json.loads(text), **apart, progress=json.loads(progress))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from agent_runtime.errors import StoreError
 from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, DeliveryQueue, Start, Stored, ended
 from agent_runtime.event_bus.brokers.positions import checked_group
+from agent_runtime.stores.process_identity import lease_owner
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
@@ -58,7 +59,7 @@ class GroupReader:
     def __init__(self, log: GroupLog, group: str, start: Start, prefetch: int, lease_s: float) -> None:
         self._log, self._group, self._start, self._lease_s = log, group, start, lease_s
         self._prefetch = prefetch
-        self._owner = uuid.uuid4().hex
+        self._owner = lease_owner(uuid.uuid4().hex)
         self._ready = DeliveryQueue()
         self._open: dict[str, bool] = {}  # by position, in order, from the first open one: whether it is acknowledged
         self._unacked = 0

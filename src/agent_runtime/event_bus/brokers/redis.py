@@ -13,7 +13,7 @@ from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
-from agent_runtime.stores import RedisConnection
+from agent_runtime.stores import RedisConnection, StoreUrl
 
 BATCH_KEPT_S = 600
 """How long the same batch, sent again because an answer was lost, is known to have arrived."""
@@ -88,16 +88,14 @@ class RedisBroker(LeasedGroups, RedisConnection):
         lease_s: how long a group stays with a consumer that says nothing.
     """
 
-    def __init__(self, url: str, *, name: str = "main", lease_s: float = 10.0, **connection: Any) -> None:
+    STORE = "events"
+
+    def __init__(self, url: str | StoreUrl, *, name: str = "main", lease_s: float = 10.0, **connection: Any) -> None:
         super().__init__(url, **connection)
         self.lease_s = lease_s
-        self.use_log(name)
-        self._new_only: set[str] = set()  # readers that have come to the end of what was pending
-
-    def use_log(self, name: str) -> None:
-        """Be the broker of the log of this name; said before the first use."""
         # One slot: a script has the log and what belongs to it.
         self._log = f"{{{self.prefix}:events:{name}}}"
+        self._new_only: set[str] = set()  # readers that have come to the end of what was pending
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`; one trip, the whole batch or nothing. The same batch again changes nothing."""

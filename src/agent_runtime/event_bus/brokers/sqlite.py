@@ -15,6 +15,8 @@ from agent_runtime.event_bus.brokers.positions import number_of, stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.stores import SqliteFile
+from agent_runtime.stores.process_identity import boot_s, is_lease_held
+from agent_runtime.stores.sqlite_schema import StoreSchema
 
 POLL_S = 0.05
 
@@ -35,6 +37,8 @@ CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
   WHEN OLD.position > coalesce((SELECT max(up_to) FROM trimmed), 0)
   BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
 """
+# Leases are counted by the machine's boot clock since version 2; those of version 1 said a wall-clock time.
+_LEASES_END = "UPDATE event_groups SET owner = '', until_s = 0;"
 _INSERT = (
     "INSERT OR IGNORE INTO events (id, type, time_s, run_id, session_id, tenant, user_id, agent, event) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -93,7 +97,7 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         file: further settings of `SqliteFile`.
     """
 
-    TABLES = _TABLES
+    SCHEMA = StoreSchema("events", _TABLES, version=2, upgrades={2: _LEASES_END})
 
     def __init__(self, path: str, *, lease_s: float = 10.0, **file: Any) -> None:
         super().__init__(path, **file)
@@ -195,17 +199,18 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         self._db.execute("DELETE FROM event_groups WHERE name = ?", [group])
 
     def _claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
-        now = time.time()
         with self._transaction() as db:
             first = 0
             if start == "latest":
                 first = db.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
             db.execute("INSERT OR IGNORE INTO event_groups (name, floor) VALUES (?, ?)", [group, first])
-            claimed = db.execute(
-                "UPDATE event_groups SET owner = ?, until_s = ? WHERE name = ? AND (owner IN ('', ?) OR until_s < ?)",
-                [owner, now + lease_s, group, owner, now],
+            held = db.execute("SELECT owner, until_s FROM event_groups WHERE name = ?", [group]).fetchone()
+            if held[0] != owner and is_lease_held(*held):
+                return False
+            db.execute(
+                "UPDATE event_groups SET owner = ?, until_s = ? WHERE name = ?", [owner, boot_s() + lease_s, group]
             )
-            return claimed.rowcount == 1
+            return True
 
     def _floor(self, group: str, owner: str) -> str | None:
         sql = "SELECT floor FROM event_groups WHERE name = ? AND owner = ?"
