@@ -82,10 +82,12 @@ class Registry:
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """The gated chat model that a template asks for. Raises as `build_model`."""
+        from agent_runtime.models.http_transport import bound_answers
         from agent_runtime.models.request import ACCOUNT, IDEMPOTENCY_HEADER
         from agent_runtime.models.resolve import build_model
 
         model = build_model(spec, self.models).model_copy()  # one that is registered ready-made serves several
+        bound_answers(model)
         account = self.providers.account_of(model)
         account.allow(spec.limits.max_in_flight, spec.limits.overload_codes)
         model.__dict__[ACCOUNT] = account

@@ -12,6 +12,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.runnables.config import merge_configs
 
 from agent_runtime.callback_handler import message_of
+from agent_runtime.models.answers import no_message, settle_failure
 from agent_runtime.models.model_call import ModelCall
 from agent_runtime.models.request import ModelRequest
 from agent_runtime.models.run import GATED_TAG, PLAYED_TAG, Run, current_run, live_guard
@@ -52,11 +53,15 @@ class CallbackGate(BaseCallbackHandler):
         message = getattr(chunk, "message", None)
         call = None if run is None else run.open_calls.get(run_id)
         if message is not None and isinstance(call, ModelCall):
-            call.chunk(message)
+            call.chunk(message, getattr(chunk, "generation_info", None))
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        if (call := self._pop(run_id)) is not None:
-            call.end(message_of(response))
+        if (call := self._pop(run_id)) is None:
+            return
+        message, metadata = message_of(response), dict(response.llm_output or {})
+        if message is None and isinstance(call, ModelCall) and not any(response.generations):
+            settle_failure(call, no_message(call, metadata), has_answered=True)
+        call.end(message, metadata)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         if (call := self._pop(run_id)) is not None:

@@ -104,11 +104,14 @@ class ModelGate:
         if (purse := run.purse) is None or not purse.limited:
             return None
         self._check_all(run)  # before money is reserved for a call that is refused anyway
-        spending, price = purse.spending, self.prices.price(request.provider, request.model)
-        if price is None and purse.limits_usd and spending.unknown_price == "refuse":
+        spending = purse.spending
+        highest = self.prices.highest(
+            request.provider, request.model, request.conditions, spending.hold_ttl_s, base_url=request.base_url
+        )
+        if highest is None and purse.limits_usd and spending.unknown_price == "refuse":
             raise run.refuse(PriceUnknown(request.provider, request.model))
         bound = spending.input_bound or input_bound
-        return quote(request, price, bound, spending.max_output_tokens, spending.min_output_tokens)
+        return quote(request, highest, bound, spending.max_output_tokens, spending.min_output_tokens)
 
     def _capped(self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None) -> ModelCall:
         if request.cap is not None:

@@ -18,6 +18,13 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from agent_runtime.errors import CallTimeout
+from agent_runtime.models.answers import (
+    HttpAnswer,
+    current_answer,
+    empty_stream,
+    message_of_answer,
+    settle_failure,
+)
 from agent_runtime.models.model_call import ModelCall
 from agent_runtime.models.request import ModelRequest
 from agent_runtime.models.run import GATED_TAG, PLAYED_TAG, current_run, live_guard
@@ -83,16 +90,17 @@ def _generate(cls: type[BaseChatModel]) -> Any:
         if (request := _request(self, messages, kwargs)) is None:
             return inner(self, messages, *args, **kwargs)
         call = request.run.gate.open(request)
-        token = _inside.set(True)
+        token, answer = _inside.set(True), HttpAnswer()
+        answer_token = current_answer.set(answer)
         try:
             result = _blocking(lambda: inner(self, messages, *args, **kwargs), call, _timeout_s(call))
-            message = result.generations[0].message
-        except BaseException as error:
-            call.abort(error)
-            raise
+            message, metadata = message_of_answer(result, call)
+        except BaseException as error:  # noqa: BLE001 - settled, and raised again
+            settle_failure(call, error, has_answered=answer.has_come)
         finally:
+            current_answer.reset(answer_token)
             _inside.reset(token)
-        call.end(message)
+        call.end(message, metadata)
         return result
 
     return _generate
@@ -137,19 +145,18 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
             return await inner(self, messages, *args, **kwargs)
         call = await request.run.gate.aopen(request)
         timeout_s = _timeout_s(call)
-        token = _inside.set(True)
+        token, answer = _inside.set(True), HttpAnswer()
+        answer_token = current_answer.set(answer)
+        asking = inner(self, messages, *args, **kwargs)
         try:
-            if timeout_s is None:
-                result = await inner(self, messages, *args, **kwargs)
-            else:
-                result = await _within(inner(self, messages, *args, **kwargs), timeout_s, timeout_s)
-            message = result.generations[0].message
-        except BaseException as error:
-            call.abort(error)
-            raise
+            result = await (asking if timeout_s is None else _within(asking, timeout_s, timeout_s))
+            message, metadata = message_of_answer(result, call)
+        except BaseException as error:  # noqa: BLE001 - settled, and raised again
+            settle_failure(call, error, has_answered=answer.has_come)
         finally:
+            current_answer.reset(answer_token)
             _inside.reset(token)
-        call.end(message)
+        call.end(message, metadata)
         return result
 
     return _agenerate
@@ -179,18 +186,21 @@ def _stream(cls: type[BaseChatModel]) -> Any:
                 yield from chunks
                 return
             call.run.open_streams[call] = (None, None)  # in a thread: it can be settled from outside, not closed
+            has_begun, answer = False, HttpAnswer()
             try:
                 while True:
                     started = time.monotonic()
-                    chunk = _next(chunks, call, left_s)
+                    chunk = _next(chunks, call, left_s, None if has_begun else answer)
                     if chunk is None:
                         break
+                    has_begun = True
                     left_s = None if left_s is None else left_s - (time.monotonic() - started)
-                    call.chunk(chunk.message)
+                    call.chunk(chunk.message, chunk.generation_info)
                     yield chunk
-            except BaseException as error:
-                call.abort(error)
-                raise
+                if not has_begun:
+                    raise empty_stream()
+            except BaseException as error:  # noqa: BLE001 - settled, and raised again
+                settle_failure(call, error, has_answered=answer.has_come)
             finally:
                 call.run.open_streams.pop(call, None)
             call.end()
@@ -217,11 +227,14 @@ def _closing(chunks: Any) -> Iterator[Iterator[ChatGenerationChunk]]:
             chunks.close()
 
 
-def _next(chunks: Iterator[ChatGenerationChunk], call: ModelCall, left_s: float | None) -> ChatGenerationChunk | None:
-    token = _inside.set(True)
+def _next(
+    chunks: Iterator[ChatGenerationChunk], call: ModelCall, left_s: float | None, answer: HttpAnswer | None
+) -> ChatGenerationChunk | None:
+    token, answer_token = _inside.set(True), current_answer.set(answer)
     try:
         return _blocking(lambda: next(chunks, None), call, left_s)
     finally:
+        current_answer.reset(answer_token)
         _inside.reset(token)
 
 
@@ -241,13 +254,23 @@ def _astream(cls: type[BaseChatModel]) -> Any:
                 return
             source = chunks if timeout_s is None else _timed(chunks, timeout_s)
             call.run.open_streams[call] = (chunks, asyncio.current_task())
+            answer = HttpAnswer()
             try:
+                # The request is sent in the first step; between steps the context is the reader's.
+                answer_token = current_answer.set(answer)
+                try:
+                    first = await anext(source, None)
+                finally:
+                    current_answer.reset(answer_token)
+                if first is None:
+                    raise empty_stream()
+                call.chunk(first.message, first.generation_info)
+                yield first
                 async for chunk in source:
-                    call.chunk(chunk.message)
+                    call.chunk(chunk.message, chunk.generation_info)
                     yield chunk
-            except BaseException as error:
-                call.abort(error)
-                raise
+            except BaseException as error:  # noqa: BLE001 - settled, and raised again
+                settle_failure(call, error, has_answered=answer.has_come)
             finally:
                 call.run.open_streams.pop(call, None)
             call.end()

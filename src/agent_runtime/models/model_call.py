@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,8 @@ from langgraph.errors import GraphBubbleUp
 
 from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend, SpendLabels
+from agent_runtime.monitoring.table_prices import DEFAULT_TIERS
+from agent_runtime.monitoring.token_counts import TokenCounts, are_text, token_counts, with_numbers
 from agent_runtime.types import Usage
 from agent_runtime.usage import TOKEN_COUNTS
 
@@ -20,13 +23,14 @@ if TYPE_CHECKING:
     from agent_runtime.models.provider_limiter import Place
     from agent_runtime.models.request import ModelRequest
     from agent_runtime.monitoring.holds import Draw
-    from agent_runtime.monitoring.prices import PriceTable
+    from agent_runtime.monitoring.prices import Price, PriceTable
     from agent_runtime.monitoring.purse import Purse
+    from agent_runtime.monitoring.table_prices import Conditions
 
 CHARS_PER_TOKEN = 4
 """The usual rule of thumb for English; used only where a provider sends no figures, and marked `estimated`."""
-MAX_PLAUSIBLE_TOKENS = 50_000_000
-"""More than any context window: a count above it is no count."""
+_STATED = ("service_tier", "speed", "processing")
+"""What an answer may say of its price, in its metadata or in its raw usage."""
 
 
 class ModelCall:
@@ -34,15 +38,19 @@ class ModelCall:
 
     __slots__ = (
         "_answer",
+        "_base_url",
         "_began",
         "_chars",
+        "_conditions",
         "_draw",
         "_first_token_s",
         "_headers",
         "_messages",
+        "_metadata",
         "_place",
         "_prices",
         "_requested",
+        "_started_at",
         "_started_s",
         "_tokens",
         "_usage",
@@ -59,7 +67,10 @@ class ModelCall:
         self.run, self.model, self.provider = request.run, request.model, request.provider
         self._messages, self._requested = request.messages, request.model
         self._prices, self._draw, self._place = prices, draw, place
+        self._base_url, self._conditions = request.base_url, request.conditions
+        self._started_at = prices.clock()
         self._headers: dict[str, str] | None = None
+        self._metadata: dict[str, Any] = {}
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
@@ -68,14 +79,14 @@ class ModelCall:
         data = {"messages": self._messages} if self.run.recorder.content else {}
         self.run.record("llm_start", self.model, self.call_id, data)
 
-    def chunk(self, message: BaseMessage) -> None:
-        """Count one streamed chunk, so that an aborted stream can be settled."""
+    def chunk(self, message: BaseMessage, info: Mapping[str, Any] | None = None) -> None:
+        """Count one streamed chunk, so that an aborted stream can be settled; `info` is the generation's metadata."""
         content = message.content
         text = content if type(content) is str else str(message.text)
         if not self._began:
             self._began, self._first_token_s = True, time.perf_counter() - self._started_s
-        if message.response_metadata:
-            self._take_headers(message)
+        if message.response_metadata or info:
+            self._read_metadata(message, info)
         self._chars += len(text) or _silent_chars(message)
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
@@ -84,30 +95,31 @@ class ModelCall:
         if self.run.recorder.content:
             self._answer = message if self._answer is None else self._answer + message
 
-    def end(self, message: BaseMessage | None = None) -> None:
+    def end(self, message: BaseMessage | None = None, info: Mapping[str, Any] | None = None) -> None:
         """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""
         if message is not None:
-            self._take_headers(message)
+            self._read_metadata(message, info)
             self._usage = getattr(message, "usage_metadata", None)
             self._chars = len(str(message.text)) + _tool_call_chars(message)
-            name = message.response_metadata.get("model_name")
-            self.model = name if isinstance(name, str) and name else self.model
+        name = self._metadata.get("model_name") or self._metadata.get("model")
+        self.model = name if isinstance(name, str) and name else self.model
         answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)
         if self._place is not None:
             self._place.leave(headers=self._headers)
         self._settle("llm_end", {"message": answer} if self.run.recorder.content and answer is not None else {})
 
-    def abort(self, error: BaseException) -> None:
+    def abort(self, error: BaseException, *, is_answered: bool = False) -> None:
         """Settle a call that failed or was cut.
 
         A provider that answered with an error bills nothing, so a call that streamed nothing and failed by
-        itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated.
+        itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated, and so is
+        one whose answer came and cannot be read (`is_answered`).
         """
         self.run.context.progress.model_error = error
         if self._place is not None:
             self._place.leave(error)
         timed_out = "Timeout" in type(error).__name__  # ours, asyncio's and each SDK's own
-        if not (timed_out or self._began or not isinstance(error, Exception)):
+        if not (timed_out or is_answered or self._began or not isinstance(error, Exception)):
             if not self.settled and not isinstance(error, GraphBubbleUp):
                 self.settled = True
                 self._free()
@@ -115,11 +127,21 @@ class ModelCall:
             return
         self._settle("llm_error", self._failure(error), whole=False)
 
-    def _take_headers(self, message: BaseMessage) -> None:
-        """Keep the provider's headers for its limits; they do not belong into a conversation."""
+    def note_usage(self, usage: Any) -> None:
+        """Keep the raw figures of an answer that has no message; they bound its estimate from below."""
+        if isinstance(usage, dict):
+            inputs = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
+            outputs = usage.get("completion_tokens") or usage.get("output_tokens") or 0
+            if type(inputs) is int and type(outputs) is int:
+                self._usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+
+    def _read_metadata(self, message: BaseMessage, info: Mapping[str, Any] | None) -> None:
+        """Keep what the answer says of itself, and the provider's headers, which do not belong into a conversation."""
         headers = message.response_metadata.pop("headers", None)
         if isinstance(headers, dict):
             self._headers = headers
+        self._metadata.update(info or {})
+        self._metadata.update(message.response_metadata)
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         said = {"message": str(error)} if self.run.recorder.content else {}
@@ -129,22 +151,51 @@ class ModelCall:
         if self.settled:
             return
         self.settled = True
-        usage, estimated = self._usage, False
-        if usage is None or not whole or not believable(usage, bool(self._messages), self._chars):
-            usage, estimated = self._estimate(usage), True
-        cost = self._cost_usd(usage)
+        counts = None if self._usage is None else token_counts(self._usage)
+        estimated = not whole or counts is None or not believable(counts, bool(self._messages), self._chars)
+        if estimated or counts is None:
+            seen = counts or (None if self._usage is None else token_counts(with_numbers(self._usage)))
+            counts = self._estimate(seen)
+        price = self._price(counts)
+        cost = None if price is None else price.cost_usd(counts)
+        estimated |= price is not None and not price.is_exact
+        estimated |= self._usage is not None and are_text(self._usage, self._metadata)
         with LEDGER:
             for run in self.run.lineage:
-                _add(run.context.usage, usage, cost, self._prices.version, estimated=estimated)
+                _add(run.context.usage, counts, cost, self._prices.version, estimated=estimated)
         ours = Usage()
-        _add(ours, usage, cost, self._prices.version, estimated=estimated)
+        _add(ours, counts, cost, self._prices.version, estimated=estimated)
         if (purse := self.run.purse) is not None:
             purse.end(self._draw, *self._spent(purse, ours))
         self._record(kind, {**_shown(ours), "provider": self.provider, "first_token_s": self._first_token_s, **data})
 
-    def _cost_usd(self, usage: UsageMetadata) -> Decimal | None:
-        price = self._prices.price(self.provider, self.model) or self._prices.price(self.provider, self._requested)
-        return None if price is None else price.cost_usd(usage)
+    def _price(self, counts: TokenCounts) -> Price | None:
+        """Return the price of the model that was asked for, or else of the one that the answer names.
+
+        An alias or a deployment has no price of its own. One that has is not priced by what an answer says.
+        """
+        conditions = self._stated(counts)
+        for name in dict.fromkeys((self._requested, self.model)):
+            price = self._prices.price(self.provider, name, conditions, self._started_at, base_url=self._base_url)
+            if price is not None:
+                return price
+        return None
+
+    def _stated(self, counts: TokenCounts) -> Conditions:
+        """Return the conditions of the price: what the answer says goes before what was asked for."""
+        stated = {name: value for name, value in self._conditions if value != "auto"}
+        raw = self._metadata.get("usage") or self._metadata.get("token_usage")
+        for place in (raw if isinstance(raw, dict) else {}, self._metadata):
+            stated.update({name: place[name] for name in _STATED if isinstance(place.get(name), str)})
+        if counts.service_tier:
+            stated["service_tier"] = counts.service_tier
+        if stated.get("service_tier") == "batch":  # Anthropic's word for it
+            stated["processing"] = stated.pop("service_tier")
+        if stated.get("service_tier", "") in DEFAULT_TIERS:
+            stated.pop("service_tier", None)
+        if stated.get("speed") in ("standard", ""):
+            del stated["speed"]
+        return tuple(sorted(stated.items()))
 
     def _spent(self, purse: Purse, ours: Usage) -> tuple[Amount, Spend]:
         """What the ledger is told: unknown costs are charged as they were held, which is the worst case."""
@@ -171,12 +222,11 @@ class ModelCall:
         if self.run.purse is not None and self._draw is not None:
             self.run.purse.end(self._draw, NOTHING, None)
 
-    def _estimate(self, seen: UsageMetadata | None) -> UsageMetadata:
+    def _estimate(self, seen: TokenCounts | None) -> TokenCounts:
         # A stream's first chunk may already carry the input's count (Anthropic): never go below what was seen.
-        seen = seen if seen is not None and plausible(seen) else None
-        inputs = max(count_tokens_approximately(self._messages), seen["input_tokens"] if seen else 0)
-        outputs = max(-(-self._chars // CHARS_PER_TOKEN), seen["output_tokens"] if seen else 0)
-        return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+        inputs = max(count_tokens_approximately(self._messages), seen.input if seen else 0)
+        outputs = max(-(-self._chars // CHARS_PER_TOKEN), seen.output if seen else 0)
+        return TokenCounts(inputs, outputs)
 
     def _record(self, kind: str, data: dict[str, Any]) -> None:
         self.run.record(kind, self.model, self.call_id, data, self._started_s)
@@ -190,27 +240,18 @@ def _shown(ours: Usage) -> dict[str, Any]:
     return {**shown, "estimated": ours.estimated, "cost_usd": cost}
 
 
-def plausible(usage: UsageMetadata) -> bool:
-    """Whether a provider's counts can be counts at all."""
-    counts = usage["input_tokens"], usage["output_tokens"]
-    return all(isinstance(n, int) and 0 <= n <= MAX_PLAUSIBLE_TOKENS for n in counts)
+def believable(counts: TokenCounts, asked: bool, chars: int) -> bool:
+    """Tell whether counts fit what was sent and what came: no provider bills nothing for something."""
+    return not (asked and counts.input == 0) and not (chars and counts.output == 0)
 
 
-def believable(usage: UsageMetadata, asked: bool, chars: int) -> bool:
-    """Whether they fit what was sent and what came: nobody bills nothing for something."""
-    return (
-        plausible(usage) and not (asked and usage["input_tokens"] == 0) and not (chars and not usage["output_tokens"])
-    )
-
-
-def _add(ledger: Usage, usage: UsageMetadata, cost_usd: Decimal | None, price_table: str, *, estimated: bool) -> None:
-    inputs, outputs = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-    ledger.input_tokens += usage["input_tokens"]
-    ledger.output_tokens += usage["output_tokens"]
-    ledger.cache_read_tokens += inputs.get("cache_read") or 0
-    ledger.cache_write_tokens += inputs.get("cache_creation") or 0
-    ledger.reasoning_tokens += outputs.get("reasoning") or 0
-    ledger.audio_tokens += (inputs.get("audio") or 0) + (outputs.get("audio") or 0)
+def _add(ledger: Usage, counts: TokenCounts, cost_usd: Decimal | None, price_table: str, *, estimated: bool) -> None:
+    ledger.input_tokens += counts.input
+    ledger.output_tokens += counts.output
+    ledger.cache_read_tokens += counts.cache_read
+    ledger.cache_write_tokens += counts.cache_write
+    ledger.reasoning_tokens += counts.reasoning
+    ledger.audio_tokens += counts.input_audio + counts.output_audio
     ledger.price_table = price_table
     ledger.estimated |= estimated
     ledger.add_cost(cost_usd)

@@ -13,6 +13,15 @@ OVERLOADED = frozenset({429, 500, 502, 503, 504, 529})
 """Answers after which fewer calls should be in flight."""
 
 
+ANSWERED = 200
+"""The HTTP status of an answer that came and cannot be read."""
+
+
+def names_of_classes(error: BaseException) -> set[str]:
+    """Return the names of an exception's classes: the SDKs that have them are optional, and none is imported here."""
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The exception and what caused it."""
     # Provider packages wrap their SDK's errors: look down the causes, but not for ever.
@@ -73,10 +82,10 @@ def overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
 
 
 def _codes(error: BaseException) -> Iterator[Any]:
-    body = getattr(error, "body", None)
-    for place in (getattr(error, "code", None), body):
+    # LangChain raises a ValueError whose argument is the error object of an answer with status 200.
+    for place in (getattr(error, "code", None), getattr(error, "body", None), *error.args[:1]):
         if isinstance(place, Mapping):
             inner = place.get("error")
             yield from (place.get("code"), inner.get("code") if isinstance(inner, Mapping) else None)
-        elif place is not None:
+        elif isinstance(place, str | int):
             yield place

@@ -43,8 +43,8 @@ class ProviderAccount:
     they begin, once the provider has told how often they may.
     """
 
-    def __init__(self, name: str, told: Callable[[ProviderAccount, int | None, str], None]) -> None:
-        self.name, self._told = name, told
+    def __init__(self, name: str, told: Callable[[ProviderAccount, int | None, str], None], base_url: str = "") -> None:
+        self.name, self._told, self.base_url = name, told, base_url
         self.maximum: int | None = None
         self.limit: int | None = None
         self.codes: frozenset[int | str] = frozenset()
@@ -244,6 +244,18 @@ class Place:
             account.left(self, error, headers)
 
 
+_ADDRESSES = (
+    "base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "groq_api_base", "fireworks_api_base",
+    "mistral_api_url", "endpoint_url", "endpoint",
+)  # fmt: skip
+"""What chat models call the address of their server."""
+
+
+def address_of(model: BaseChatModel) -> str:
+    """Return the address of the model's server, empty where its client knows it by itself."""
+    return next((str(address) for name in _ADDRESSES if (address := getattr(model, name, None))), "")
+
+
 class ProviderLimiter:
     """The accounts of a process, by provider, address and key. Each change of a limit is told to the buses given."""
 
@@ -258,14 +270,13 @@ class ProviderLimiter:
         with self._lock:
             if place not in self._accounts:
                 name = f"{provider}@{base_url}" if base_url else provider
-                self._accounts[place] = ProviderAccount(f"{name}#{key[:6]}" if key else name, self._changed)
+                self._accounts[place] = ProviderAccount(f"{name}#{key[:6]}" if key else name, self._changed, base_url)
             return self._accounts[place]
 
     def account_of(self, model: BaseChatModel) -> ProviderAccount:
         """The account that a model's calls count on: its provider, its address, and a digest of its key."""
         provider = str(model._get_ls_params().get("ls_provider") or "unknown")
-        names = ("base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "endpoint")
-        address = next((str(found) for name in names if (found := getattr(model, name, None))), "")
+        address = address_of(model)
         secrets: list[Any] = [getattr(model, name, None) for name in sorted(model.lc_secrets)]
         shown = [each.get_secret_value() if hasattr(each, "get_secret_value") else each for each in secrets]
         digest = hashlib.sha256(repr(shown).encode()).hexdigest() if any(shown) else ""

@@ -13,13 +13,14 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from agent_runtime.models.provider_limiter import address_of
 from agent_runtime.monitoring.ledger import MICRO, Amount
-from agent_runtime.monitoring.prices import PICO
+from agent_runtime.monitoring.table_prices import PICO
 
 if TYPE_CHECKING:
     from agent_runtime.models.provider_limiter import ProviderAccount
     from agent_runtime.models.run import Run
-    from agent_runtime.monitoring.prices import Price
+    from agent_runtime.monitoring.table_prices import Conditions, HighestRates
 
 BYTES_PER_TOKEN = 3
 """Ordinary text has more bytes to a token with every tokenizer in use: English more than four."""
@@ -29,6 +30,8 @@ TOKENS_PER_IMAGE = 2_000
 CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """What models call the limit of their output."""
 
+_CONDITIONS = ("service_tier", "speed")
+"""What a request may say of its price."""
 ACCOUNT = "_agent_runtime_account"
 """Under this name a model made here carries the account that its calls count on."""
 IDEMPOTENCY_HEADER = "_agent_runtime_idempotency_header"
@@ -43,7 +46,8 @@ class ModelRequest:
 
     `cap` is the name under which the output is limited, None when the model has no such setting; `max_output` what
     the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin. `key`
-    names it for its provider, if that tells by names what it has answered before.
+    names it for its provider, if that tells by names what it has answered before. `base_url` is the server's address
+    where it is not the client's own, `conditions` what the request says of its price: the service tier, the speed.
     """
 
     run: Run
@@ -55,6 +59,8 @@ class ModelRequest:
     max_output: int | None = None
     account: ProviderAccount | None = None
     key: str | None = None
+    base_url: str = ""
+    conditions: Conditions = ()
 
     @classmethod
     def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
@@ -63,6 +69,8 @@ class ModelRequest:
         name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
         account = model.__dict__.get(ACCOUNT)
         request = cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs, account=account)
+        request.base_url = address_of(model) if account is None else account.base_url
+        request.conditions = _conditions(model, kwargs)
         if (header := model.__dict__.get(IDEMPOTENCY_HEADER)) and run.context.idempotency_key:
             request.key = key_of(request, run.context.idempotency_key)
             kwargs["extra_headers"] = {**(kwargs.get("extra_headers") or {}), header: request.key}
@@ -78,12 +86,30 @@ class ModelRequest:
 
 
 @lru_cache(maxsize=256)
+def _condition_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
+    return tuple(name for name in _CONDITIONS if name in kind.model_fields)
+
+
+def _conditions(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Conditions:
+    fields = _condition_fields(type(model))
+    extra = kwargs.get("extra_body")
+    stated: dict[str, str] = {}
+    for name in _CONDITIONS:
+        value = kwargs.get(name) or (getattr(model, name) if name in fields else None)
+        if value is None and isinstance(extra, Mapping):
+            value = extra.get(name)
+        if isinstance(value, str) and value:
+            stated[name] = value
+    return tuple(sorted(stated.items()))
+
+
+@lru_cache(maxsize=256)
 def _cap_of(kind: type[BaseChatModel]) -> str | None:
     return next((name for name in CAPS if name in kind.model_fields), None)
 
 
 class Quote(NamedTuple):
-    """What a request costs at most: for its input, and for each token of output; and how much output is wanted."""
+    """What a request costs at most: for its input with its fee, for each token of output; how much output is wanted."""
 
     input_tokens: int
     input_pico_usd: int
@@ -109,12 +135,15 @@ class Quote(NamedTuple):
         return output
 
 
-def quote(request: ModelRequest, price: Price | None, bound: InputBound, max_output: int, min_output: int) -> Quote:
+def quote(
+    request: ModelRequest, highest: HighestRates | None, bound: InputBound, max_output: int, min_output: int
+) -> Quote:
     """The worst case of a request; `max_output` is for requests that do not say theirs."""
     most = max_output if request.max_output is None else request.max_output
     tokens = bound(request.messages, request.kwargs)
-    highest_input, highest_output = (0, 0) if price is None else price.highest_pico_usd
-    return Quote(tokens, highest_input * tokens, highest_output, min(min_output, most), most)
+    input_rate, output_rate = (0, 0) if highest is None else highest.at(tokens)
+    fee = 0 if highest is None else highest.request
+    return Quote(tokens, input_rate * tokens + fee, output_rate, min(min_output, most), most)
 
 
 def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
-from functools import lru_cache
+from decimal import Decimal, InvalidOperation
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.monitoring.table_prices import (
+    DEFAULT_TIERS,
+    MILLION,
+    Conditions,
+    HighestRates,
+    TableModel,
+    pico,
+    table_model,
+)
+from agent_runtime.monitoring.token_counts import TokenCounts, token_counts
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
 
 FREE_PROVIDERS = frozenset({"offline", "scripted"})
 """Providers that run in this process and bill nobody."""
-MILLION = 1_000_000
-PICO = 10**12
-"""Pico-USD in a USD: a worst case is computed before each call, and decimals are slow."""
 MAX_USD_PER_MILLION = 10_000
 """No price is higher: a figure above it was meant for another unit."""
+MAX_USD_PER_REQUEST = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for one token of each kind; cached, audio and reasoning tokens are parts of the input and the output."""
+    """USD for one token of each kind, and for a request; parts of the input and the output have rates of their own.
+
+    `is_exact` is False for a price that is the nearest known one: the table has none for the service tier.
+    """
 
     input: Decimal
     output: Decimal
@@ -35,62 +46,62 @@ class Price:
     cache_write: Decimal
     cache_write_1h: Decimal
     input_audio: Decimal
+    input_image: Decimal
     output_audio: Decimal
+    output_image: Decimal
     reasoning: Decimal
-    table: Any = None
-    """Prices that depend on how much or when: asked for each call. The rates above are then the highest."""
-    highest_pico_usd: tuple[int, int] = field(init=False, default=(0, 0))
-    """The most that a token of input, and one of output, can cost, in whole pico-USD, rounded up."""
+    request: Decimal = Decimal(0)
+    is_exact: bool = True
+    table: Callable[[TokenCounts], Decimal | None] | None = field(default=None, compare=False)
+    """Prices that depend on how much is bought: asked for each call, instead of the rates above."""
 
-    def cost_usd(self, usage: UsageMetadata) -> Decimal | None:
-        """The price of one model call in USD; None when its figures contradict each other."""
-        counts = _counts(usage)
+    def cost_usd(self, usage: UsageMetadata | TokenCounts) -> Decimal | None:
+        """Return the price of one model call in USD; None when its figures contradict each other, or are none."""
+        counts = usage if isinstance(usage, TokenCounts) else token_counts(usage)
+        if counts is None:
+            return None
         if self.table is not None:
-            return self.table(counts)  # type: ignore[no-any-return]
-        parts_in = counts["cache_read_tokens"], counts["cache_write_tokens"], counts["input_audio_tokens"]
-        parts_out = counts["output_audio_tokens"], counts["output_reasoning_tokens"]
-        plain_in, plain_out = counts["input_tokens"] - sum(parts_in), counts["output_tokens"] - sum(parts_out)
-        long_writes = counts["cache_write_1h_tokens"]
-        if min(*counts.values(), plain_in, plain_out, parts_in[1] - long_writes) < 0:
+            return self.table(counts)
+        short_writes = counts.cache_write - counts.cache_write_1h
+        plain_in = counts.input - counts.cache_read - counts.cache_write - counts.input_audio - counts.input_image
+        plain_out = counts.output - counts.output_audio - counts.output_image - counts.reasoning
+        if min(plain_in, plain_out, short_writes) < 0:
             return None
         charged = (
             (plain_in, self.input),
-            (parts_in[0], self.cache_read),
-            (parts_in[1] - long_writes, self.cache_write),
-            (long_writes, self.cache_write_1h),
-            (parts_in[2], self.input_audio),
+            (counts.cache_read, self.cache_read),
+            (short_writes, self.cache_write),
+            (counts.cache_write_1h, self.cache_write_1h),
+            (counts.input_audio, self.input_audio),
+            (counts.input_image, self.input_image),
             (plain_out, self.output),
-            (parts_out[0], self.output_audio),
-            (parts_out[1], self.reasoning),
+            (counts.output_audio, self.output_audio),
+            (counts.output_image, self.output_image),
+            (counts.reasoning, self.reasoning),
         )
-        return sum((count * rate for count, rate in charged if count), Decimal(0))
+        return sum((count * rate for count, rate in charged if count), self.request)
 
-    def __post_init__(self) -> None:
-        highest_input = max(self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio)
-        highest_output = max(self.output, self.output_audio, self.reasoning)
-        rates = tuple(int((rate * PICO).to_integral_value(ROUND_CEILING)) for rate in (highest_input, highest_output))
-        object.__setattr__(self, "highest_pico_usd", rates)
-
-
-FREE = Price(*[Decimal(0)] * 8)
+    def highest(self) -> HighestRates:
+        """Return the most that a call can cost at these rates."""
+        inputs = self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio, self.input_image
+        outputs = self.output, self.output_audio, self.output_image, self.reasoning
+        return HighestRates((0,), ((pico(max(inputs)), pico(max(outputs))),), pico(self.request))
 
 
-def _counts(usage: UsageMetadata) -> dict[str, int]:
-    """LangChain's figures under the price table's names."""
-    inputs: Mapping[str, Any] = usage.get("input_token_details") or {}
-    outputs: Mapping[str, Any] = usage.get("output_token_details") or {}
-    long_writes = inputs.get("ephemeral_1h_input_tokens") or 0
-    short_writes = inputs.get("ephemeral_5m_input_tokens") or 0
-    return {
-        "input_tokens": usage["input_tokens"],
-        "output_tokens": usage["output_tokens"],
-        "cache_read_tokens": inputs.get("cache_read") or 0,
-        "cache_write_tokens": (inputs.get("cache_creation") or 0) or long_writes + short_writes,
-        "cache_write_1h_tokens": long_writes,
-        "input_audio_tokens": inputs.get("audio") or 0,
-        "output_audio_tokens": outputs.get("audio") or 0,
-        "output_reasoning_tokens": outputs.get("reasoning") or 0,
+_TOKEN_KINDS = tuple(name for name in Price.__slots__ if name not in ("request", "is_exact", "table"))
+_OUTPUT_KINDS = frozenset({"output", "output_audio", "output_image", "reasoning"})
+
+
+def _price_of(rates: Mapping[str, Decimal], **more: Any) -> Price:
+    """Make a price of rates by kind; a kind without one costs what the input, or the output, costs."""
+    whole: dict[str, Any] = {
+        kind: rates.get(kind, rates["output" if kind in _OUTPUT_KINDS else "input"]) for kind in _TOKEN_KINDS
     }
+    return Price(**whole, **more)
+
+
+FREE = _price_of(dict.fromkeys(_TOKEN_KINDS, Decimal(0)))
+FREE_RATES = FREE.highest()
 
 
 class PriceTable:
@@ -99,33 +110,85 @@ class PriceTable:
     Args:
         own: prices of one's own, which go before the table's: `{"openai:gpt-5-mini": {"input": 0.25, "output": 2}}`,
             in USD for a million tokens; further kinds are cache_read, cache_write, cache_write_1h, input_audio,
-            output_audio and reasoning. `"free"` instead of a map: costs nothing. `provider:*` is any model.
+            input_image, output_audio, output_image and reasoning, and request, in USD for each call. `"free"` instead
+            of a map: costs nothing. `provider:*` is any model.
+        clock: Unix seconds, for prices that depend on the date and the hour.
 
     `version` says which prices these are. Raises ConfigurationError for a price that cannot be one.
     """
 
-    def __init__(self, own: Mapping[str, Any] | None = None) -> None:
-        self._own = {name: _own_price(name, given) for name, given in (own or {}).items()}
+    def __init__(self, own: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self._own = {name: _own_price(name, value) for name, value in (own or {}).items()}
+        self._own_highest = {name: price.highest() for name, price in self._own.items()}
+        self._exact: dict[tuple[int, Conditions], tuple[Any, Price]] = {}
         digest = hashlib.sha256(repr(sorted((own or {}).items())).encode()).hexdigest()[:8]
         self.version = f"genai-prices {version('genai-prices')}" + (f" + own {digest}" if own else "")
 
     @classmethod
     def from_file(cls, path: str | Path) -> PriceTable:
-        """The table with the prices in a YAML file; raises ConfigurationError, FileNotFoundError."""
+        """Make a table with the prices in a YAML file; raises ConfigurationError, FileNotFoundError."""
         import yaml
 
-        found = yaml.safe_load(Path(path).read_text())
-        if not isinstance(found, dict):
+        content = yaml.safe_load(Path(path).read_text())
+        if not isinstance(content, dict):
             raise ConfigurationError(f"'{path}' is no map of prices by provider:model")
-        return cls(found)
+        return cls(content)
 
-    def price(self, provider: str, model: str) -> Price | None:
-        """The price of a model, or None when nobody knows it."""
-        if self._own and (found := self._own.get(f"{provider}:{model}") or self._own.get(f"{provider}:*")):
-            return found
-        return FREE if provider in FREE_PROVIDERS else _table_price(provider, model)
+    def price(
+        self,
+        provider: str,
+        model: str,
+        conditions: Conditions = (),
+        at_s: float | None = None,
+        *,
+        base_url: str = "",
+    ) -> Price | None:
+        """Return the price of a model, or None when it is not known.
+
+        Args:
+            provider: LangChain's name of it, `unknown` when nobody says.
+            model: as it is asked for, or as an answer names it.
+            conditions: what else the price depends on, as the answer says: its service tier, speed, processing.
+            at_s: when the call was made, in Unix seconds; now by default.
+            base_url: the server's address, where it is not the client's own.
+        """
+        if (own := self._own_name(provider, model)) is not None:
+            return self._own[own]
+        if _is_free(provider, model):
+            return FREE
+        found = table_model(provider, model, base_url)
+        if found is None:
+            return None
+        prices = found.prices_at(self.clock() if at_s is None else at_s, conditions)
+        known = self._exact.get((id(prices), conditions))
+        if known is None or known[0] is not prices:
+            if len(self._exact) > MAX_CACHED:
+                self._exact.clear()
+            known = self._exact[id(prices), conditions] = prices, _exact_price(found, prices, conditions)
+        return known[1]
+
+    def highest(
+        self, provider: str, model: str, requested: Conditions = (), for_s: float = 0.0, *, base_url: str = ""
+    ) -> HighestRates | None:
+        """Return the highest rates that a call made within `for_s` seconds may be billed at, or None.
+
+        `requested` is what the request says; a service tier that it does not say is the account's own, so the highest.
+        """
+        if (own := self._own_name(provider, model)) is not None:
+            return self._own_highest[own]
+        if _is_free(provider, model):
+            return FREE_RATES
+        found = table_model(provider, model, base_url)
+        return None if found is None else found.highest(self.clock(), for_s, requested)
+
+    def _own_name(self, provider: str, model: str) -> str | None:
+        if not self._own:
+            return None
+        return next((name for name in (f"{provider}:{model}", f"{provider}:*") if name in self._own), None)
 
 
+MAX_CACHED = 1_000
 PRICES = PriceTable()
 """Without prices of one's own."""
 
@@ -135,86 +198,60 @@ def preload_price(provider: str, model: str) -> None:
     PRICES.price(provider, model)
 
 
-def _own_price(name: str, given: Any) -> Price:
-    if given == "free":
+def _is_free(provider: str, model: str) -> bool:
+    return provider in FREE_PROVIDERS or (provider == "openrouter" and model.endswith(":free"))
+
+
+def _own_price(name: str, value: Any) -> Price:
+    if value == "free":
         return FREE
-    kinds = set(Price.__slots__) - {"table", "highest_pico_usd"}
-    if not isinstance(given, Mapping) or not {"input", "output"} <= set(given) <= kinds:
+    kinds = {*_TOKEN_KINDS, "request"}
+    if not isinstance(value, Mapping) or not {"input", "output"} <= set(value) <= kinds:
         raise ConfigurationError(f"the price of '{name}' is 'free', or a map with input and output, of {sorted(kinds)}")
     rates: dict[str, Decimal] = {}
-    for kind, value in given.items():
+    for kind, text in value.items():
+        most, unit = (MAX_USD_PER_REQUEST, "a call") if kind == "request" else (MAX_USD_PER_MILLION, "a million tokens")
         try:
-            usd = Decimal("nan" if isinstance(value, bool) else str(value))
+            usd = Decimal("nan" if isinstance(text, bool) else str(text))
         except InvalidOperation:
             usd = Decimal("nan")
-        if not usd.is_finite() or not 0 < usd <= MAX_USD_PER_MILLION:
+        if not usd.is_finite() or not 0 < usd <= most:
             raise ConfigurationError(
-                f"the {kind} price of '{name}' is USD for a million tokens, above 0 and up to {MAX_USD_PER_MILLION}: "
-                f"not {value!r}"
+                f"the {kind} price of '{name}' is USD for {unit}, above 0 and up to {most}: not {text!r}"
             )
-        rates[kind] = usd / MILLION
-    defaults = {kind: rates["output" if kind in ("reasoning", "output_audio") else "input"] for kind in kinds}
-    return Price(**{**defaults, **rates})
+        rates[kind] = usd if kind == "request" else usd / MILLION
+    return _price_of(rates, request=rates.get("request", Decimal(0)))
 
 
-@lru_cache(maxsize=512)
-def _table_price(provider: str, model: str) -> Price | None:
-    # Asking the table takes 130 us and pricing with it 170: where rates are constant, a call pays neither.
-    from genai_prices import data_snapshot
+def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Price:
+    """Make the price of calls that are billed by one `ModelPrice`; it takes 3 ms, and is kept."""
 
-    snapshot = data_snapshot.get_snapshot()
-    try:
-        # Only where nobody said who bills is the model's name enough: a local one has no provider's price.
-        found_provider, found = snapshot.find_provider_model(
-            model, None, provider if provider != "unknown" else None, None
-        )
-    except LookupError:
-        return None
-    return _rates(
-        lambda counts: _table_cost(found, found_provider, counts), constant=not isinstance(found.prices, list)
+    def cost(counts: TokenCounts) -> Decimal | None:
+        from genai_prices import Usage
+
+        try:
+            total: Decimal = prices.calc_price(Usage(**counts.priced()))["total_price"]
+        except (ValueError, LookupError):  # figures that contradict each other: the answer is not lost for that
+            return None
+        return total
+
+    request = cost(TokenCounts(0, 0)) or Decimal(0)
+    rates: dict[str, Decimal] = {}
+    for kind in _TOKEN_KINDS:
+        whole = cost(_bought(kind, MILLION))
+        fallback = rates.get("output" if kind in _OUTPUT_KINDS else "input", Decimal(0))
+        rates[kind] = fallback if whole is None else (whole - request) / MILLION
+    depends_on_length = any(getattr(rate, "tiers", None) for rate in vars(prices).values())
+    is_exact = all(
+        (name == "service_tier" and value in DEFAULT_TIERS) or model.has_tier(name, value) for name, value in conditions
     )
+    return _price_of(rates, request=request, is_exact=is_exact, table=cost if depends_on_length else None)
 
 
-def _table_cost(model: Any, provider: Any, counts: Mapping[str, int]) -> Decimal | None:
-    from genai_prices import Usage
-
-    try:
-        usage = Usage(
-            **{name: count for name, count in counts.items() if count or name in ("input_tokens", "output_tokens")}
-        )
-        total: Decimal = model.calc_price(usage, provider).total_price
-    except (ValueError, LookupError):  # figures that contradict each other: the cost is unknown, the answer is not lost
-        return None
-    return total
-
-
-def _rates(table: Any, *, constant: bool) -> Price | None:
-    def rate(count: int, **parts: str) -> Decimal | None:
-        """USD for a token of one kind, bought by the `count`."""
-        counts = {"input_tokens": 0, "output_tokens": 0, **dict.fromkeys(parts.values(), count)}
-        cost: Decimal | None = table(counts)
-        return None if cost is None else cost / count
-
-    kinds: dict[str, dict[str, str]] = {
-        "input": {"a": "input_tokens"},
-        "output": {"a": "output_tokens"},
-        "cache_read": {"a": "input_tokens", "b": "cache_read_tokens"},
-        "cache_write": {"a": "input_tokens", "b": "cache_write_tokens"},
-        "cache_write_1h": {"a": "input_tokens", "b": "cache_write_tokens", "c": "cache_write_1h_tokens"},
-        "input_audio": {"a": "input_tokens", "b": "input_audio_tokens"},
-        "output_audio": {"a": "output_tokens", "b": "output_audio_tokens"},
-        "reasoning": {"a": "output_tokens", "b": "output_reasoning_tokens"},
-    }
-    few = {kind: rate(1_000, **parts) for kind, parts in kinds.items()}
-    many = {kind: rate(10 * MILLION, **parts) for kind, parts in kinds.items()}
-    highest = {kind: max(value, many[kind] or value) for kind, value in few.items() if value is not None}
-    if "input" not in highest or "output" not in highest:
-        return None
-    # The output's price may depend on how long the input is.
-    long_input, both = {"input_tokens": 10 * MILLION, "output_tokens": 0}, {"output_tokens": 10 * MILLION}
-    of_input, of_both = table(long_input), table({**long_input, **both})
-    if of_input is not None and of_both is not None:
-        highest["output"] = max(highest["output"], (of_both - of_input) / (10 * MILLION))
-    for kind in kinds:
-        highest.setdefault(kind, highest["output" if kind in ("reasoning", "output_audio") else "input"])
-    return Price(**highest, table=None if constant and few == many else table)
+def _bought(kind: str, count: int) -> TokenCounts:
+    """Return the counts of a call that has nothing but tokens of one kind."""
+    whole: dict[str, Any] = {"input": 0, "output": 0, "output" if kind in _OUTPUT_KINDS else "input": count}
+    if kind == "cache_write_1h":
+        whole["cache_write"] = count
+    whole[kind] = count
+    return TokenCounts(**whole)

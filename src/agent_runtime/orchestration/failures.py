@@ -10,7 +10,14 @@ from agent_runtime.errors import (
     InstanceFailed,
     ProviderError,
 )
-from agent_runtime.models.provider_errors import SERVER_ERRORS, causes, retry_after_s, status_of
+from agent_runtime.models.provider_errors import (
+    ANSWERED,
+    SERVER_ERRORS,
+    causes,
+    names_of_classes,
+    retry_after_s,
+    status_of,
+)
 
 RETRY_CLASSES = ("rate_limit", "server_error", "connection", "timeout", "worker")
 
@@ -23,6 +30,9 @@ def failure_class(error: BaseException) -> str | None:
     """`rate_limit`, `server_error`, `connection`, `timeout`, `worker`, or None for a failure that would come again."""
     if isinstance(error, InstanceFailed):
         return "worker"
+    if isinstance(error, ProviderError) and error.status == ANSWERED:
+        is_too_large = any("AnswerTooLarge" in names_of_classes(each) for each in causes(error))
+        return None if is_too_large else "server_error"  # a gateway's page comes once, a flood comes again
     if isinstance(error, CallTimeout):
         return None if error.scope == "run" else "timeout"
     if isinstance(error, AgentRuntimeError) and not isinstance(error, AgentFailed):
@@ -31,7 +41,7 @@ def failure_class(error: BaseException) -> str | None:
     if status is not None:
         return "rate_limit" if status == 429 else "server_error" if status in SERVER_ERRORS else None
     for each in causes(error):
-        names = {cls.__name__ for cls in type(each).__mro__}
+        names = names_of_classes(each)
         if names & _TIMEOUT_ERRORS or isinstance(each, TimeoutError):
             return "timeout"
         if names & _CONNECTION_ERRORS or isinstance(each, ConnectionError):

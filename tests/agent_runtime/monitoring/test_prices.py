@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from genai_prices.data_snapshot import get_snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langchain.agents import create_agent
 
 from agent_runtime import (
@@ -19,6 +22,8 @@ from agent_runtime import (
     gated,
 )
 from agent_runtime.monitoring.prices import PRICES
+from agent_runtime.monitoring.table_prices import PICO
+from agent_runtime.monitoring.token_counts import TokenCounts
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -50,6 +55,93 @@ def test_a_call_costs_what_the_price_page_says(provider: str, model: str, used: 
     price = PRICES.price(provider, model)
     assert price is not None
     assert price.cost_usd(used) == Decimal(usd)
+
+
+# What the table knows beside the model: USD of a call of 1,000 tokens of input and 100 of output.
+@pytest.mark.parametrize(
+    ("provider", "model", "conditions", "usd"),
+    [
+        ("perplexity", "sonar", (), "0.0131"),  # 1 and 1, and 12 for a thousand requests
+        ("openai", "gpt-5-mini", (("processing", "batch"),), "0.000225"),
+        ("openai", "gpt-5-mini", (("service_tier", "flex"),), "0.000225"),
+        ("openai", "gpt-5-mini", (("service_tier", "priority"),), "0.00081"),
+        ("google_genai", "models/gemini-2.5-flash", (), "0.00055"),
+        ("google_vertexai", "publishers/google/models/gemini-2.5-flash", (), "0.00055"),
+        ("openai", "ft:gpt-4o-mini-2024-07-18:acme::abc", (), "0.00042"),
+        ("amazon_bedrock", "us.anthropic.claude-haiku-4-5-20251001-v1:0", (), "0.00165"),
+        ("amazon_bedrock", "global.anthropic.claude-haiku-4-5-20251001-v1:0", (), "0.0015"),
+        ("openrouter", "some/model:free", (), "0"),
+        ("azure_openai", "gpt-5-mini", (), "0.00045"),
+    ],
+)
+def test_a_price_is_asked_with_all_that_the_table_knows(provider: str, model: str, conditions: Any, usd: str) -> None:
+    price = PRICES.price(provider, model, conditions)
+    assert price is not None
+    assert (price.cost_usd(usage(1_000, 100)), price.is_exact) == (Decimal(usd), True)
+
+
+def test_the_address_says_who_bills() -> None:
+    deepseek = PRICES.price("deepseek", "deepseek-chat", at_s=1_790_000_000)
+    address = "https://api.deepseek.com/v1"
+    assert PRICES.price("openai", "deepseek-chat", base_url=address, at_s=1_790_000_000) == deepseek
+    assert PRICES.price("openai", "deepseek-chat", base_url="http://127.0.0.1:8000/v1") is None
+    assert PRICES.price("unknown", "gpt-5-mini") is not None
+    assert PRICES.price("unknown", "gpt-5-mini", base_url="http://127.0.0.1:8000/v1") is None
+    assert PRICES.price("ollama", "gpt-oss:20b", base_url="http://127.0.0.1:11434") is None
+
+
+def test_a_tier_without_a_price_of_its_own_is_not_called_exact() -> None:
+    price = PRICES.price("openai", "gpt-4", (("service_tier", "priority"),))
+    assert price is not None
+    assert not price.is_exact
+
+
+def test_a_fee_of_one_s_own_is_part_of_the_cost_and_of_the_worst_case() -> None:
+    table = PriceTable({"local:m": {"input": 1, "output": 2, "request": 0.01}})
+    price, highest = table.price("local", "m"), table.highest("local", "m")
+    assert price is not None
+    assert highest is not None
+    assert price.cost_usd(usage(1_000_000, 0)) == Decimal("1.01")
+    assert highest.request == 10**10
+    with pytest.raises(ConfigurationError):
+        PriceTable({"local:m": {"input": 1, "output": 2, "request": 1000}})
+
+
+KNOWN = [
+    (p.id, m.id)
+    for p in get_snapshot().providers
+    for m in p.models
+    if p.id in ("openai", "anthropic", "google", "deepseek", "perplexity", "mistral", "groq", "x-ai")
+]
+counts = st.integers(0, 400_000)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    model=st.sampled_from(KNOWN),
+    at=st.integers(1_790_000_000, 1_800_000_000),
+    later=st.integers(0, 900),
+    parts=st.tuples(counts, counts, counts, counts, counts, counts),
+    tier=st.sampled_from(["", "priority", "flex", "fast", "default"]),
+    asked=st.sampled_from(["", "auto", "same"]),
+)
+def test_no_call_costs_more_than_the_worst_case_that_was_reserved(
+    model: tuple[str, str], at: int, later: int, parts: Any, tier: str, asked: str
+) -> None:
+    plain, read, write, long_write, outputs, reasoning = parts
+    inputs = plain + read + write + long_write
+    used = TokenCounts(inputs, outputs + reasoning, read, write + long_write, long_write, reasoning=reasoning)
+    table = PriceTable(clock=lambda: float(at))
+    requested = {"": (), "auto": (("service_tier", "auto"),), "same": (("service_tier", tier),)}[asked]
+    highest = table.highest(*model, requested if tier else (), 900.0)
+    if highest is None:
+        return
+    price = table.price(*model, (("service_tier", tier),) if tier else (), float(at + later))
+    assert price is not None
+    cost = price.cost_usd(used)
+    assert cost is not None
+    input_rate, output_rate = highest.at(inputs)
+    assert cost * PICO <= input_rate * inputs + output_rate * used.output + highest.request
 
 
 class Priced(ScriptedChatModel):

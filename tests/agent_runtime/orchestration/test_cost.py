@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.tools import tool
 from tests.agent_runtime.calls import run_call
 
@@ -39,6 +38,7 @@ from agent_runtime.models.request import input_bound
 from agent_runtime.monitoring.ledger import Account, Amount, SpendLabels
 from agent_runtime.monitoring.ledger_trips import flush
 from agent_runtime.monitoring.purse import Purse
+from agent_runtime.monitoring.token_counts import TokenCounts
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 1000}})  # 0.0001 and 0.001 USD a token
@@ -216,8 +216,8 @@ async def test_a_provider_that_lies_about_usage_is_not_believed(usage: Any) -> N
 
 
 def test_usage_is_believed_when_it_can_be_true() -> None:
-    assert believable(UsageMetadata(input_tokens=1, output_tokens=0, total_tokens=1), True, 0)
-    assert not believable(UsageMetadata(input_tokens=1, output_tokens=0, total_tokens=1), True, 10)
+    assert believable(TokenCounts(1, 0), True, 0)
+    assert not believable(TokenCounts(1, 0), True, 10)
 
 
 async def test_a_model_without_a_price_is_refused_or_counted_in_tokens() -> None:
