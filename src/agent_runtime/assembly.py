@@ -20,6 +20,7 @@ from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRIT
 from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
 from agent_runtime.template.prompt import placeholders
 from agent_runtime.template.skills import with_skills
+from agent_runtime.tool_names import NAMING_ARGUMENTS, ToolNames, tools_of, unknown_tool_names
 from agent_runtime.toolbox import toolbox
 from agent_runtime.tools.gated_tool import gated_tool
 
@@ -62,6 +63,8 @@ def unknown_names(
         check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
     check("spec.memory", "memory", spec.memory, registry.memories)
     check("spec.workflow", "workflow", spec.workflow, registry.workflows)
+    if not found:  # an unknown tool is said once
+        found += unknown_tool_names(template, registry, templates)
     for inner in template.agents.values():
         found += unknown_names(inner, registry, layers, templates)
     return found
@@ -96,13 +99,14 @@ def assemble(
     assert spec.model is not None  # noqa: S101 - the template's own check
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
     per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
+    names = ToolNames()
+    middleware_of = partial(_gated_middleware, registry=registry, names=names)
+    tools = toolbox(template, registry, inputs, agent_of, middleware_of, names)
     middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
-    middleware_of = partial(_gated_middleware, registry=registry)
-    middleware += [middleware_of(each) for each in spec.middleware]
+    middleware += _all_middleware(spec.middleware, middleware_of, names)
     middleware += _fallbacks(spec.model, registry)
-    middleware += _approvals(spec.interrupt_on)
+    middleware += _approvals(spec.interrupt_on, names)
     model = registry.model(spec.model)
-    tools = toolbox(template, registry, inputs, agent_of, middleware_of)
     try:
         agent = create_agent(
             model,
@@ -132,15 +136,28 @@ def _kept_by(checkpointer: Any, workflow: Any) -> Any:
     return workflow.copy({"checkpointer": checkpointer}) if graph else workflow
 
 
-def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec]) -> list[Any]:
+def _all_middleware(
+    specs: Sequence[MiddlewareSpec], middleware_of: Callable[[MiddlewareSpec], Any], names: ToolNames
+) -> list[Any]:
+    """Build the middleware of an agent; what names tools comes last, because other middleware may bring some."""
+    made: dict[int, Any] = {}
+    for place, spec in sorted(enumerate(specs), key=lambda each: each[1].use in NAMING_ARGUMENTS):
+        made[place] = middleware_of(spec)
+        for name in tools_of(made[place]):
+            names.add(name)
+    return [made[place] for place in range(len(specs))]
+
+
+def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec], names: ToolNames) -> list[Any]:
     if not interrupt_on:
         return []
     from langchain.agents.middleware import HumanInTheLoopMiddleware
 
-    wanted: dict[str, Any] = {}
-    for name, spec in interrupt_on.items():
-        wanted[name] = spec if isinstance(spec, bool) else spec.model_dump(exclude_none=True)
-    return [HumanInTheLoopMiddleware(interrupt_on=wanted)]
+    decisions = {
+        name: spec if isinstance(spec, bool) else spec.model_dump(exclude_none=True)
+        for name, spec in interrupt_on.items()
+    }
+    return [HumanInTheLoopMiddleware(interrupt_on=names.resolve_keys(decisions))]
 
 
 def _response_format(template: AgentTemplate) -> Any:
@@ -177,7 +194,7 @@ def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
     return [ModelFallbackMiddleware(first, *rest)]
 
 
-def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
+def _middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
     found, args = registry.langchain_middleware(spec.use), _extra(spec)
     if not inspect.isclass(found):
         if args:
@@ -186,6 +203,8 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
     for name in MODEL_ARGUMENTS:
         if isinstance(args.get(name), str):
             args[name] = registry.model(ModelSpec(id=args[name]))
+    if spec.use not in registry.middleware and (naming := NAMING_ARGUMENTS.get(spec.use)) in args:
+        args[naming] = names.resolve_argument(spec.use, args[naming])
     try:
         args, rest = _special(spec.use, args, registry)
         inspect.signature(found).bind(*rest, **args)
@@ -194,9 +213,9 @@ def _middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
         raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
 
 
-def _gated_middleware(spec: MiddlewareSpec, registry: Registry) -> Any:
+def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
     """A middleware whose own tools are counted, limited and recorded as the template's are."""
-    middleware = _middleware(spec, registry)
+    middleware = _middleware(spec, registry, names)
     tools = [each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)]
     if not tools:
         return middleware

@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from agent_runtime.errors import ConfigurationError, UnknownComponent
 from agent_runtime.models.provider_limiter import PROVIDERS, ProviderLimiter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
     from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
     "context_editing": "ContextEditingMiddleware",
@@ -181,7 +184,21 @@ def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
     raise ConfigurationError(f"tool '{name}' is neither a LangChain tool nor a function: {type(found).__name__}")
 
 
-def tool_factory(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function that makes a tool from a template's `args`, to tell it from a function that is one."""
-    function._makes_tool = True  # type: ignore[attr-defined]
+@overload
+def tool_factory(function: F) -> F: ...
+
+
+@overload
+def tool_factory(*, name: str) -> Callable[[F], F]: ...
+
+
+def tool_factory(function: Any = None, *, name: str | None = None) -> Any:
+    """Mark a function that makes a tool from a template's `args`, to tell it from a function that is one.
+
+    `name` is what the tools that it makes are called, so that a template can be checked where none can be made.
+    """
+    if function is None:
+        return partial(tool_factory, name=name)
+    function._makes_tool = True
+    function._tool_name = name
     return function

@@ -13,8 +13,9 @@ from agent_runtime.errors import CallError, ConfigurationError, InputInvalid
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.subagents import task_tool
 from agent_runtime.registry import Registry
-from agent_runtime.template.parts_spec import MiddlewareSpec, SubagentSpec, ToolSpec
+from agent_runtime.template.parts_spec import SubagentSpec, ToolSpec
 from agent_runtime.template.prompt import render_value
+from agent_runtime.tool_names import ToolNames
 from agent_runtime.tools.effects import idempotent
 from agent_runtime.tools.gated_tool import gated_tool
 from agent_runtime.tools.skill_reader import skill_reader
@@ -31,20 +32,29 @@ def toolbox(
     registry: Registry,
     inputs: Mapping[str, Any],
     agent_of: Callable[[str], AgentExecutor],
-    middleware_of: Callable[[MiddlewareSpec], Any],
+    middleware_of: Callable[..., Any],
+    names: ToolNames,
 ) -> list[BaseTool]:
     """All tools of a template's agent, gated.
 
     `inputs` fill their arguments, `agent_of` gives the executor behind an `agent:` tool, `middleware_of` makes what
-    sub-agents name. Raises ConfigurationError for what does not fit, McpServerFailed.
+    sub-agents name; `names` hears how each tool may be called. Raises ConfigurationError for what does not fit,
+    McpServerFailed.
     """
     spec = template.spec
     inner = partial(_tools, template=template, registry=registry, inputs=inputs, agent_of=agent_of)
-    tools = inner(spec.tools)
-    subagents = {each.name: _subagent(each, spec, tools, inner, registry, middleware_of) for each in spec.subagents}
+    tools = inner(spec.tools, names=names)
+    awaited = frozenset(
+        tool for name, asks in spec.interrupt_on.items() if asks and name in names for tool in names.resolve(name)
+    )
+    subagents = {
+        each.name: _subagent(each, spec, tools, inner, registry, middleware_of, awaited) for each in spec.subagents
+    }
     if subagents:
+        names.add("task")
         tools = [*tools, gated_tool(task_tool(spec.subagents, subagents, spec.runtime.limits.max_steps))]
     if template.skills:
+        names.add("read_skill")
         tools = [*tools, gated_tool(idempotent(skill_reader(template.skills)))]
     _check_names(template, tools)
     return tools
@@ -56,14 +66,17 @@ def _tools(
     registry: Registry,
     inputs: Mapping[str, Any],
     agent_of: Callable[[str], AgentExecutor],
+    names: ToolNames,
 ) -> list[BaseTool]:
     tools: list[BaseTool] = []
     for spec in specs:
         if spec.mcp is None:
             tools.append(_tool(spec, registry, inputs, agent_of))
-        else:
-            found = registry.mcp(spec, template.folder)
-            tools += [gated_tool(idempotent(each) if spec.idempotent else each) for each in found]
+            names.add(tools[-1].name, spec.use, spec.ref, spec.agent)
+            continue
+        for each in registry.mcp(spec, template.folder):
+            tools.append(gated_tool(idempotent(each) if spec.idempotent else each))
+            names.add(each.name, each.name.removeprefix(f"{spec.as_}_"))
     return tools
 
 
@@ -80,15 +93,20 @@ def _subagent(
     each: SubagentSpec,
     spec: Spec,
     tools: Sequence[BaseTool],
-    inner: Callable[[Sequence[ToolSpec]], list[BaseTool]],
+    inner: Callable[..., list[BaseTool]],
     registry: Registry,
-    middleware_of: Callable[[MiddlewareSpec], Any],
+    middleware_of: Callable[..., Any],
+    awaited: frozenset[str],
 ) -> Any:
     """The graph of a sub-agent. It is part of this agent's run, and its steps are saved as steps of that."""
-    own = list(tools) if each.tools is None else inner(each.tools)
-    if awaited := sorted({tool.name for tool in own} & {name for name, wanted in spec.interrupt_on.items() if wanted}):
+    names = ToolNames()
+    own = list(tools) if each.tools is None else inner(each.tools, names=names)
+    if each.tools is None:
+        for tool in own:
+            names.add(tool.name)
+    if waits := sorted({tool.name for tool in own} & awaited):
         raise ConfigurationError(
-            f"the sub-agent '{each.name}' would use '{awaited[0]}', which waits for a person: a sub-agent cannot wait; "
+            f"the sub-agent '{each.name}' would use '{waits[0]}', which waits for a person: a sub-agent cannot wait; "
             "give it `tools` without it"
         )
     model = each.model or spec.model
@@ -97,7 +115,7 @@ def _subagent(
         registry.model(model),
         own,
         system_prompt=each.system_prompt,
-        middleware=[middleware_of(m) for m in each.middleware],
+        middleware=[middleware_of(m, names=names) for m in each.middleware],
         name=each.name,
     )
 

@@ -26,8 +26,8 @@ LEVELS = {
     "secret_files": 2, "secret_strength": 1, "output_tail": 2,
     "settings": 3, "template": 3, "registry": 3, "tools": 3, "models": 3, "callback_event": 3, "callback_handler": 3,
     "monitoring": 3, "auth": 3, "sessions": 3,
-    "orchestration": 4, "mcp": 4, "toolbox": 5, "agent_keys": 5, "assembly": 5, "pipeline": 5, "components": 5,
-    "factory": 5, "testing": 6, "triggers": 6, "replay": 6, "pool": 6, "batch": 6, "cli": 7,
+    "orchestration": 4, "mcp": 4, "tool_names": 5, "toolbox": 5, "agent_keys": 5, "assembly": 5, "pipeline": 5,
+    "components": 5, "factory": 5, "testing": 6, "triggers": 6, "replay": 6, "pool": 6, "batch": 6, "cli": 7,
 }  # fmt: skip
 ROOT_FILES = {"__init__", "__main__"}
 

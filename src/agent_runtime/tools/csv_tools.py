@@ -76,7 +76,7 @@ def _shown(where: Sequence[Condition]) -> list[str]:
     return [f"{c.column} {c.op} {c.value}" for c in where]
 
 
-@tool_factory
+@tool_factory(name="csv_describe")
 def csv_describe(data: str) -> BaseTool:
     """Lists the files with their columns, types and values."""
     folder = CsvFolder(data)
@@ -90,7 +90,7 @@ def csv_describe(data: str) -> BaseTool:
     )
 
 
-@tool_factory
+@tool_factory(name="csv_filter")
 def csv_filter(data: str) -> BaseTool:
     """Shows the rows that meet conditions."""
     folder = CsvFolder(data)
@@ -103,7 +103,7 @@ def csv_filter(data: str) -> BaseTool:
     return _tool("filter_rows", "List or show the rows that meet conditions.", filter_rows)
 
 
-@tool_factory
+@tool_factory(name="csv_aggregate")
 def csv_aggregate(data: str) -> BaseTool:
     """Calculates one number."""
     folder = CsvFolder(data)
@@ -123,7 +123,7 @@ def csv_aggregate(data: str) -> BaseTool:
     return _tool("aggregate", description, aggregate)
 
 
-@tool_factory
+@tool_factory(name="csv_group")
 def csv_group(data: str) -> BaseTool:
     """Calculates a number for each value of a column."""
     folder = CsvFolder(data)
@@ -151,7 +151,7 @@ def csv_group(data: str) -> BaseTool:
     return _tool("group_by", "Calculate a number for each group: per value of a column, ordered.", group_by)
 
 
-@tool_factory
+@tool_factory(name="csv_top")
 def csv_top(data: str) -> BaseTool:
     """Shows the rows with the highest or lowest values."""
     folder = CsvFolder(data)

@@ -83,7 +83,7 @@ def _sentences(name: str, path: Path) -> list[tuple[str, str, int]]:
     return found
 
 
-@tool_factory
+@tool_factory(name="search_documents")
 def document_search(docs: str) -> BaseTool:
     """Searches the documents of one folder."""
     index = DocumentIndex(docs)

@@ -38,7 +38,7 @@ def review(draft: str, max_words: int) -> dict[str, Any]:
     return {"words": len(words), "sentences": len(sentences), "issues": issues}
 
 
-@tool_factory
+@tool_factory(name="review_draft")
 def draft_review(max_words: int = 120) -> BaseTool:
     """Reviews drafts of up to `max_words` words."""
 
