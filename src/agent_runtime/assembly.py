@@ -15,6 +15,7 @@ from langchain_core.tools import BaseTool
 from langgraph.pregel import Pregel
 
 from agent_runtime.errors import ConfigurationError, Problem, close_matches
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
 from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
@@ -237,7 +238,7 @@ def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[
     if name == "tool_emulator" and "model" not in args:
         raise ValueError("give the model that plays the tools: model: provider:name")
     if name == "tool_error":
-        return {"on_error": lambda error, _request: f"{type(error).__name__}: {error}", **args}, []
+        return {"on_error": lambda error, _request: f"{type(error).__name__}: {error_text(error)}", **args}, []
     if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)
         return {k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v for k, v in args.items()}, []
     return args, []

@@ -22,6 +22,7 @@ from agent_runtime.callback_event import (
     family_of,
 )
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors.user_code import contained
 from agent_runtime.event_bus import Event, EventBus
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class AgentCallbackHandler(GraphCallbackHandler):
         for listener in self.listeners:
             try:
                 listener(event)
-            except Exception:
+            except BaseException as error:
+                contained(error)
                 LOG.exception("a listener failed on %s", event.type)
         if family_of(event.type) not in self.capture:
             return

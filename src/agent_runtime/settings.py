@@ -203,7 +203,7 @@ def _lost_on_restart(values: Mapping[str, Any]) -> list[str]:
         if text is None or text == "off":
             continue
         address = StoreUrl.parse(text, name, tuple(FORMS), has_logs=True)
-        if address.kind == "memory":
+        if address.is_in_memory:
             problems.append(
                 f"{_variable(name)}: the preset prod keeps nothing in memory, where a restart loses it: "
                 "name a file (sqlite:FILE) or a server (redis://HOST)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import InputInvalid
+from agent_runtime.errors.user_code import contained
 
 if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
@@ -48,7 +49,12 @@ def aggregate_results(
     if strategy == "merge":
         return merged(values)
     if strategy == "custom" and combine is not None:
-        return combine(values)
+        try:
+            return combine(values)
+        except BaseException as error:
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error
     raise InputInvalid("a strategy is preserve, merge, or custom with combine=", "strategy")
 
 

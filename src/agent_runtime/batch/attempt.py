@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime.batch.error_handling import error_kind
 from agent_runtime.batch.result import Failure, Spent, TaskResult, TaskStatus
 from agent_runtime.errors import AgentRuntimeError, CallError
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.redaction import SECRETS
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -121,7 +122,8 @@ def failed_result(
 def failure_of(error: BaseException, attempt: int, worker: str = "") -> Failure:
     """An error as it stands in a history; secrets are masked."""
     code = error.code if isinstance(error, AgentRuntimeError) else "internal"
-    text = str(error) if isinstance(error, AgentRuntimeError) else f"{type(error).__name__}: {error}"
+    text = error_text(error)
+    text = text if isinstance(error, AgentRuntimeError) else f"{type(error).__name__}: {text}"
     return Failure(attempt, error_kind(error), code, SECRETS.text(text)[:MAX_MESSAGE], time.time(), worker)
 
 

@@ -28,6 +28,7 @@ from agent_runtime.errors import (
     InputInvalid,
     StoreError,
 )
+from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
 from agent_runtime.redaction import SECRETS
 from agent_runtime.stores.process_identity import is_process_dead, process_identity
@@ -203,8 +204,10 @@ class ExecutionSubmission(ExecutionViews):
             await self.journal.save(run.execution)
         except StoreError as error:
             run.failed(error)
-        except Exception as error:  # noqa: BLE001 - the producer's own
-            run.producer_failed = SECRETS.text(f"the producer failed: {type(error).__name__}: {error}")[:200]
+        except BaseException as error:  # noqa: BLE001 - the producer's own
+            failure = contained(error)
+            text = f"the producer failed: {type(failure).__name__}: {error_text(failure)}"
+            run.producer_failed = SECRETS.text(text)[:200]
         finally:
             if isinstance(tasks, AsyncGenerator):
                 await tasks.aclose()

@@ -25,6 +25,7 @@ from agent_runtime.batch.journal.records import Change, TaskRow
 from agent_runtime.batch.journal.writer import Outcome
 from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.errors import AgentFailed, AgentRuntimeError, BudgetExceeded, CallTimeout, InstanceFailed
+from agent_runtime.errors.user_code import contained
 from agent_runtime.event_bus.dead_letters import DeadLetter, put_aside
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -77,8 +78,9 @@ class TaskRun:
                     raise
                 return self._judged(attempt, AgentFailed("the backend raised CancelledError, but nobody cancelled"))
             return None if attempt.given_up else await self._stopped(attempt, error)
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises is the task's
-            return None if attempt.given_up else await self._failed(attempt, error)
+        except BaseException as error:  # noqa: BLE001 - whatever a backend raises is the task's
+            failure = contained(error)
+            return None if attempt.given_up else await self._failed(attempt, failure)
         else:
             if attempt.given_up:
                 return None

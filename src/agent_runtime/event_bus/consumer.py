@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start, ended
 from agent_runtime.event_bus.brokers.positions import checked_group
 from agent_runtime.event_bus.cloud_event import to_cloud_event
@@ -213,8 +214,10 @@ class EventConsumer:
         while True:
             try:
                 return await ask()
-            except Exception as error:  # noqa: BLE001 - a store of the application's may fail as it likes
-                LOG.warning("the consumer %s cannot use its store: %s: %s", self.name, type(error).__name__, error)
+            except BaseException as error:  # noqa: BLE001 - a store of the application's may fail as it likes
+                failure = contained(error)
+                text = error_text(failure)
+                LOG.warning("the consumer %s cannot use its store: %s: %s", self.name, type(failure).__name__, text)
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, self._max_backoff_s)
 
@@ -232,7 +235,8 @@ class EventConsumer:
                 self.failed += 1
                 LOG.error("the consumer %s gives up %s after %d tries", self.name, event.id, attempt, exc_info=failure)
                 return DeadLetter.of(self.name, to_cloud_event(event), failure, attempt)
-            LOG.warning("the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, failure)
+            text = error_text(failure)
+            LOG.warning("the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, text)
             await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))
 
     async def _failure(self, event: Event) -> BaseException | None:
@@ -246,8 +250,8 @@ class EventConsumer:
             if task is None or task.cancelling():
                 raise
             return error
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises
-            return error
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises
+            return contained(error)
         finally:
             current_cause.reset(token)
         return None

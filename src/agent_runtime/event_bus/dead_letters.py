@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.redaction import SECRETS
 from agent_runtime.stores import SqliteFile, StoreUrl
@@ -39,7 +40,7 @@ class DeadLetter:
     def of(cls, queue: str, payload: Any, error: BaseException, attempts: int) -> DeadLetter:
         """The letter of a failure; secrets are masked."""
         content = SECRETS.whole(plain(payload))
-        return cls(queue, content, type(error).__name__, SECRETS.text(str(error)), attempts)
+        return cls(queue, content, type(error).__name__, SECRETS.text(error_text(error)), attempts)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""

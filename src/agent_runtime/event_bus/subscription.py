@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
+from agent_runtime.errors.user_code import contained
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.group import Group
 
@@ -224,7 +225,8 @@ class Subscription:
                 if _asked_to_end():
                     raise
                 self._failure(name, event)
-            except Exception:  # noqa: BLE001 - whatever a handler raises is its own affair
+            except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its own affair
+                contained(error)
                 self._failure(name, event)
 
     def _handle_in_thread(self, handler: EventHandler, name: str) -> None:
@@ -233,7 +235,8 @@ class Subscription:
                 event = self._ready.popleft()
                 try:
                     handler(event)
-                except Exception:  # noqa: BLE001 - the same
+                except BaseException as error:  # noqa: BLE001 - the same
+                    contained(error)
                     self._failure(name, event)
             if self._take():
                 continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from langchain_core.messages import BaseMessage
 
 from agent_runtime.errors import AgentRuntimeError, ProviderError
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.models.provider_errors import ANSWERED, causes, names_of_classes, status_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool)
         raise error
     if _is_unreadable(error, has_answered=has_answered):
         call.abort(error, is_answered=True)
-        summary = f"the provider's answer cannot be read: {type(error).__name__}: {error}"
+        summary = f"the provider's answer cannot be read: {type(error).__name__}: {error_text(error)}"
         raise ProviderError(summary[:500], status=ANSWERED) from error
     call.abort(error)
     raise error

@@ -12,6 +12,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.utils import count_tokens_approximately
 from langgraph.errors import GraphBubbleUp
 
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend, SpendLabels
 from agent_runtime.monitoring.table_prices import DEFAULT_TIERS
@@ -144,7 +145,7 @@ class ModelCall:
         self._metadata.update(message.response_metadata)
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
-        said = {"message": str(error)} if self.run.recorder.content else {}
+        said = {"message": error_text(error)} if self.run.recorder.content else {}
         return {"error": type(error).__name__, **said}
 
     def _settle(self, kind: str, data: dict[str, Any], *, whole: bool = True) -> None:

@@ -17,6 +17,7 @@ from langgraph.errors import GraphBubbleUp
 from agent_runtime.callback_event import CallbackEvent
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import BudgetExceeded, CallError, LimitExceeded, ToolLoop
+from agent_runtime.errors.user_code import error_text
 
 if TYPE_CHECKING:
     from agent_runtime.models.gate import ModelGate
@@ -203,5 +204,5 @@ class ToolCall:
         if not isinstance(error, GraphBubbleUp):
             data = {"error": type(error).__name__}
             if self._run.recorder.content:
-                data["message"] = str(error)
+                data["message"] = error_text(error)
             self._run.record("tool_error", self._name, self._call_id, data, self._started_s)

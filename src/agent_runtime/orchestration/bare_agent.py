@@ -14,6 +14,7 @@ from langgraph.types import Command
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
 from agent_runtime.models.callback_gate import with_callback_gate
+from agent_runtime.orchestration.boundaries import with_boundaries
 from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
 from agent_runtime.orchestration.messages import messages_in, new_messages, whole_message
@@ -57,6 +58,7 @@ class BareAgent:
         durability: str = "sync",
         digest: str | None = None,
     ) -> None:
+        agent = with_boundaries(agent)
         self.agent, self.running, self._max_steps = agent, running, max_steps
         self._idle_timeout_s, self._gated, self._digest = idle_timeout_s, gated, digest
         self._is_graph = isinstance(agent, PregelProtocol)

@@ -20,6 +20,7 @@ from agent_runtime.errors import (
     ConfigurationError,
     InputInvalid,
 )
+from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.models.gate import ModelGate, RunLimits
 from agent_runtime.models.run import current_run
 from agent_runtime.monitoring.prices import PRICES, PriceTable
@@ -216,6 +217,8 @@ class AgentExecutor(AgentRunnable):
             raise InputInvalid("this AgentContext has been used: one context is one call, make a new one for the next")
         context.progress.started = True
         started = time.perf_counter()
+        task = asyncio.current_task()
+        cancels = 0 if task is None else task.cancelling()
         self._record("run_start", context, None, self._said(context))
         try:
             refuse_reserved_keys(context)
@@ -233,13 +236,18 @@ class AgentExecutor(AgentRunnable):
         except GraphBubbleUp:  # an interrupt on its way to the graph around us
             self._record("run_end", context, started, {"status": "stopped"})
             raise
-        except Exception as raised:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
+        except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
+            raised = contained(thrown)
+            if task is not None and task.cancelling() > cancels:
+                # Something raised while the call was being cancelled: the cancel wins, unary and streamed.
+                self._record("run_error", context, started, {"error": "cancelled"})
+                raise asyncio.CancelledError from raised
             error = (
                 raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, context.progress.model_error)
             )
             self._record("run_error", context, started, {"error": error.code})
             if isinstance(error, CallError) and error.layer:
-                told = {"code": error.code, "message": str(error)}
+                told = {"code": error.code, "message": error_text(error)}
                 self.callback_handler.tell(f"{error.layer}.refused", context, told)
             raise self._with_usage(error, context) from error.__cause__
         result.duration_s = time.perf_counter() - started
@@ -267,10 +275,11 @@ class AgentExecutor(AgentRunnable):
         try:
             async with asyncio.timeout_at(context.deadline) as scope:
                 return await self._handler(context)
-        except TimeoutError as error:
-            if not scope.expired():
+        except BaseException as error:
+            # Also when something raised while the call was being stopped.
+            if not scope.expired() or isinstance(error, asyncio.CancelledError):
                 raise
-            raise CallTimeout("run", context.deadline - now) from error
+            raise CallTimeout("run", context.deadline - now) from contained(error)
 
     def _record(self, kind: str, context: AgentContext, started: float | None, data: dict[str, Any]) -> None:
         principal, around = context.principal, current_run.get()

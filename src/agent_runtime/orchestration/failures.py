@@ -10,6 +10,7 @@ from agent_runtime.errors import (
     InstanceFailed,
     ProviderError,
 )
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.models.provider_errors import (
     ANSWERED,
     SERVER_ERRORS,
@@ -57,7 +58,7 @@ def as_call_error(error: Exception, model_error: BaseException | None) -> CallEr
     if isinstance(error, CallError):
         return error
     status, kind = status_of(error), failure_class(error)
-    summary = f"{type(error).__name__}: {error}"
+    summary = f"{type(error).__name__}: {error_text(error)}"
     failed: CallError
     from_model = model_error is not None and any(e is model_error for e in causes(error))
     if from_model and (status is not None or kind in ("connection", "timeout")):

@@ -61,7 +61,7 @@ class AgentStream:
         if self._task is None or not self._task.done():
             raise StreamMisuse("the result is there when the stream has been read to its end")
         if self._task.cancelled():
-            raise self._cancelled()
+            raise self._cancelled() from _cause_of(self._task)
         return self._task.result()
 
     def _failed(self) -> bool:
@@ -131,7 +131,7 @@ class AgentStream:
                 if not self._told:
                     self._told = True
                     if task.cancelled():
-                        raise self._cancelled()
+                        raise self._cancelled() from _cause_of(task)
                     task.result()  # raises what the call raised
                 return False
             if self._reader is not None and not self._reader.done():
@@ -177,6 +177,15 @@ class _Chunks:
         if self._stream._waiting or await self._stream._arrival():
             return self._stream._take()
         raise StopAsyncIteration
+
+
+def _cause_of(task: asyncio.Task[AgentResult]) -> BaseException | None:
+    """Return what a layer raised while the call was being cancelled, or None."""
+    try:
+        task.exception()
+    except asyncio.CancelledError as error:
+        return error.__cause__
+    return None
 
 
 async def _finished(task: asyncio.Task[AgentResult]) -> None:

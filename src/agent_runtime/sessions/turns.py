@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from agent_runtime.errors import SessionBusy, StaleWriter, StoreError
+from agent_runtime.errors.user_code import is_from_signal
 from agent_runtime.sessions.records import Lease, Records
 from agent_runtime.stores.process_identity import lease_owner
 
@@ -110,9 +111,10 @@ class Turns:
         renewing = asyncio.create_task(renew(), name=f"lease of {lease.thread}")
         try:
             yield
-        except asyncio.CancelledError:
-            if lost.is_set() and holder.uncancel() == 0:
-                raise StaleWriter("the lease of the session was lost: this turn stood still for too long") from None
+        except BaseException as error:
+            # Also when something raised while the turn was being stopped.
+            if lost.is_set() and holder.uncancel() == 0 and not is_from_signal(error):
+                raise StaleWriter("the lease of the session was lost: this turn stood still for too long") from error
             raise
         finally:
             over.set()  # whatever the cancellation meets inside a store: the turn must not wait for its lease for ever

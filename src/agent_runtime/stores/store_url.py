@@ -89,6 +89,11 @@ class StoreUrl:
         """
         return _Parser(text, what, accepts, has_logs=has_logs).parse()
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether what is stored there is gone with the process."""
+        return self.kind == "memory" or self.target == ":memory:"
+
     def __repr__(self) -> str:
         return f"StoreUrl({self.kind!r}, {SECRETS.text(self.target)!r})"
 
@@ -127,8 +132,8 @@ class _Parser:
             raise self._error("no file stands behind sqlite:")
         if path.startswith("//"):
             raise self._error("a path stands right behind the colon: sqlite:state.db or sqlite:/var/lib/state.db")
-        if path == ":memory:" or path.startswith("file:"):
-            raise self._error("write memory: for a store in memory, and a plain path for a file")
+        if path.startswith("file:"):
+            raise self._error("a file is a plain path, no SQLite URI")
         if "?" in path:
             raise self._error("a SQLite address has no options")
         return StoreUrl("sqlite", path)

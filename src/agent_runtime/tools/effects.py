@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
 
+from agent_runtime.errors.user_code import contained
 from agent_runtime.models.run import current_run
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ async def _recorded(turn: Turn, key: str, run: Callable[[], Awaitable[Any]], *, 
         if not again:  # it asks a question of its own, and will be run anew with the answer
             await turn.tool_failed(key)
         raise
-    except Exception:
+    except BaseException as error:
+        if (failure := contained(error)) is not error:
+            await turn.tool_failed(key)
+            raise failure from error
         await turn.tool_failed(key)
         raise
     await turn.tool_ended(key, result)

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
+from agent_runtime.errors.user_code import contained
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import GATED_TAG, ToolCall, current_run, current_tool
 from agent_runtime.tools.effects import once
@@ -29,7 +30,10 @@ def gated_tool(tool: BaseTool) -> BaseTool:
 
 @lru_cache(maxsize=256)
 def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
-    methods = {"run": _run_method(cls), "arun": _arun_method(cls), "_run": _thread_method(cls)}
+    # LangChain runs `_arun` in a task of its own: what it must not raise is caught inside it.
+    methods = {
+        "run": _run_method(cls), "arun": _arun_method(cls), "_run": _thread_method(cls), "_arun": _task_method(cls)
+    }  # fmt: skip
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     return type(cls.__name__, (cls,), {**methods, **names})
 
@@ -68,7 +72,9 @@ def _run_method(cls: type[BaseTool]) -> Any:
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
-            raise
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error
         current_tool.reset(token)
         call.end(output)
         return output
@@ -88,12 +94,29 @@ def _arun_method(cls: type[BaseTool]) -> Any:
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
-            raise
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error
         current_tool.reset(token)
         call.end(output)
         return output
 
     return arun
+
+
+def _task_method(cls: type[BaseTool]) -> Any:
+    inner = cls._arun
+
+    @wraps(inner)  # LangChain reads the signature of `_arun`
+    async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await inner(self, *args, **kwargs)
+        except BaseException as error:
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error
+
+    return _arun
 
 
 def _thread_method(cls: type[BaseTool]) -> Any:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, RateLimited
+from agent_runtime.errors.user_code import error_text
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker
 from agent_runtime.event_bus.brokers.broker import MAX_BATCH
@@ -116,7 +117,7 @@ class TriggerHandler:
         try:
             return holds(rule.when, facts_of(event))
         except Exception as error:  # noqa: BLE001 - a rule that cannot be judged keeps no other from its work
-            self._tell("trigger.failed", rule, event, error="condition", message=str(error))
+            self._tell("trigger.failed", rule, event, error="condition", message=error_text(error))
             return False
 
     async def _start(self, rule: TriggerRule, event: Event) -> None:

@@ -102,7 +102,7 @@ async def test_two_consumers_of_a_group_share_no_event_when_the_clock_jumps(
 ) -> None:
     path = str(tmp_path / "events.db")
     one, two = SqliteBroker(path), SqliteBroker(path)
-    await one.publish([Event("app.made", {"n": n}, own_id=f"event-{n}") for n in range(60)])
+    await one.publish([Event("custom.made", {"n": n}, own_id=f"event-{n}") for n in range(60)])
     handled: list[str] = []
 
     async def handle(event: Event) -> None:

@@ -36,7 +36,7 @@ OPENERS: dict[str, Callable[[str], Any]] = {
 }
 REFUSED = [
     "", " ", "memory", "memory:x", " memory:", "memory:\n", "MEMORY:", "state.db", "/var/lib/state.db", "./state.db",
-    "sqlite", "sqlite:", "sqlite3:state.db", "sqlite://state.db", "sqlite:///state.db", "sqlite::memory:",
+    "sqlite", "sqlite:", "sqlite3:state.db", "sqlite://state.db", "sqlite:///state.db",
     "sqlite:file:state.db?mode=memory", "sqlite:state.db?durable=no", "sqlite:a\x00b", "redis:/h", "redis:h:6379",
     "redis://", "redis:///0", "redis://:6379/0", "redis://user@", "redis://user:pass@:6379", "redis://h:0", "redis://h:x",
     "redis://h:99999", "redis://h/zero", "redis://h/0/1", "redis://h/0?durable=maybe", "redis://h/0?durabel=no",
@@ -82,6 +82,7 @@ async def test_options_hold_on_every_way_to_a_redis_store(redis_url: str) -> Non
     [
         ("memory:", "memory", ""),
         ("sqlite:state.db", "sqlite", "state.db"),
+        ("sqlite::memory:", "sqlite", ":memory:"),
         ("sqlite:/var/lib/x y.db", "sqlite", "/var/lib/x y.db"),
         ("redis://h", "redis", "redis://h"),
         ("redis://h:6380/3?prefix=p&durable=no", "redis", "redis://h:6380/3"),

@@ -60,7 +60,7 @@ async def test_both_names_of_a_tool_ask_a_person(name: str) -> None:
 async def test_a_tool_that_is_made_by_arguments_asks_by_both_names_too() -> None:
     for name in ("finder", "search_files"):
         factory = factory_of(("search_files", {"query": "q"}))
-        spec = {"tools": [{"use": "finder", "args": {"root": "x"}}], "interrupt_on": {name: True}}
+        spec: dict[str, Any] = {"tools": [{"use": "finder", "args": {"root": "x"}}], "interrupt_on": {name: True}}
         result = await factory.create_agent(template(model="m", **spec)).execute(AgentContext("go", session_id="s"))
         assert (result.status, RAN) == ("interrupted", [])
 
@@ -95,7 +95,11 @@ async def test_limits_of_one_tool_hold_by_its_registered_name() -> None:
 
 
 def test_tools_that_middleware_brings_have_names_too() -> None:
-    spec = {"tools": ["mail"], "middleware": [{"use": "todo_list"}], "interrupt_on": {"write_todos": True}}
+    spec: dict[str, Any] = {
+        "tools": ["mail"],
+        "middleware": [{"use": "todo_list"}],
+        "interrupt_on": {"write_todos": True},
+    }
     factory_of().check_template(template(model="m", **spec))
     factory_of().create_agent(template(model="m", **spec))
 
@@ -130,7 +134,7 @@ def test_a_sub_agent_may_not_have_a_tool_that_asks_whatever_it_is_called() -> No
     helper = {"name": "helper", "description": "Helps.", "system_prompt": "Help."}
     for name in ("mail", "send_mail"):
         for own in ({}, {"tools": ["mail"]}):
-            spec = {"tools": ["mail"], "interrupt_on": {name: True}, "subagents": [{**helper, **own}]}
+            spec: dict[str, Any] = {"tools": ["mail"], "interrupt_on": {name: True}, "subagents": [{**helper, **own}]}
             with pytest.raises(ConfigurationError, match="waits for a person"):
                 factory_of().create_agent(template(model="m", **spec))
 

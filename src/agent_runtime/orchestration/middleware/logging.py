@@ -39,7 +39,7 @@ class LoggingMiddleware(Middleware):
         except asyncio.CancelledError:
             self._log(logging.INFO, context, "cancelled", started)
             raise
-        except Exception as error:
+        except BaseException as error:
             self._log(logging.WARNING, context, getattr(error, "code", type(error).__name__), started)
             raise
         self._log(logging.INFO, context, result.status, started, result.output)

@@ -61,7 +61,7 @@ class SessionMiddleware(Middleware):
             except GraphDrained:
                 await self._ended(turn, "drained", context)
                 raise
-            except (asyncio.CancelledError, Exception):
+            except BaseException:
                 await self._ended(turn, "failed", context)
                 raise
             if result.status == "completed" and context.progress.ended:

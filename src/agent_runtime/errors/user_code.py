@@ -1,0 +1,88 @@
+"""The boundary around code of the application's and its libraries': whatever it raises ends its own call, no other.
+
+`except Exception` is not that boundary: `sys.exit()` in a tool raises SystemExit, which asyncio carries out of the
+event loop, and with it every other call in the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import functools
+import signal
+import threading
+from types import CodeType, TracebackType
+from typing import Any
+
+_RAISE = dis.opmap["RAISE_VARARGS"]
+MAX_TEXT = 2_000
+
+
+class ExitFromUserCode(Exception):
+    """Code that the runtime called raised SystemExit, KeyboardInterrupt or the like; it is the `__cause__`."""
+
+
+def contained(error: BaseException) -> Exception:
+    """Return what user code raised as an Exception, or raise what is not the code's own.
+
+    A cancellation, the end of a generator, and what a signal's handler raised (Ctrl-C, a `sys.exit` on SIGTERM) go on.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError | GeneratorExit) or is_from_signal(error):
+        raise error
+    exit_error = ExitFromUserCode(f"{type(error).__name__}: {error_text(error)}")
+    exit_error.__cause__ = error
+    return exit_error
+
+
+def is_from_signal(error: BaseException) -> bool:
+    """Tell whether a signal raised this, wherever the main thread was just then.
+
+    Then its traceback goes through the handler of a signal; or, for the interpreter's own handler of SIGINT, it begins
+    at an instruction that raises nothing by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False  # signals are handled in the main thread
+    handlers = _handler_codes()
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace, last = trace.tb_next, trace
+    return isinstance(error, KeyboardInterrupt) and last is not None and not _is_at_raise(last)
+
+
+def error_text(error: BaseException) -> str:
+    """Return an exception's text, whatever its `__str__` does; bounded, and text that UTF-8 can write."""
+    try:
+        text = str(error)
+    except BaseException as odd:
+        if is_from_signal(odd):
+            raise
+        return "(its text cannot be read)"
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}..."
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_at_raise(trace: TracebackType) -> bool:
+    code = trace.tb_frame.f_code.co_code
+    return 0 <= trace.tb_lasti < len(code) and code[trace.tb_lasti] == _RAISE
+
+
+def _handler_codes() -> set[CodeType]:
+    codes: set[CodeType] = set()
+    for number in (signal.SIGINT, signal.SIGTERM, *_MORE_SIGNALS):
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+        if isinstance(code, CodeType):
+            codes.add(code)
+    return codes
+
+
+_MORE_SIGNALS = [
+    getattr(signal, name) for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM") if hasattr(signal, name)
+]

@@ -1,0 +1,109 @@
+"""The boundary around the functions of an agent: what one raises beyond Exception fails its own run.
+
+LangChain and LangGraph run functions in tasks of their own, and asyncio carries SystemExit and KeyboardInterrupt of any
+task out of the event loop. No caller can catch that, so the functions themselves are wrapped.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.runnables import RunnableBinding, RunnableLambda, RunnableParallel, RunnableSequence
+from langgraph._internal._runnable import RunnableCallable
+from langgraph.prebuilt import ToolNode
+from langgraph.pregel import Pregel
+
+from agent_runtime.errors.user_code import contained
+from agent_runtime.tools.gated_tool import gated_tool
+
+
+def guarded(function: Any) -> Any:
+    """Return the function behind the boundary; sync, async and generator functions stay what they are."""
+    if function is None or getattr(function, "__agent_runtime_guarded__", False):
+        return function
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        return function  # read by its caller, in the caller's own task
+    wrapper = _guarded_async(function) if inspect.iscoroutinefunction(function) else _guarded_sync(function)
+    wrapper.__agent_runtime_guarded__ = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _guarded_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await function(*args, **kwargs)
+        except BaseException as error:
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error
+
+    return call
+
+
+def _guarded_sync(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error
+
+    return call
+
+
+def with_boundaries(runnable: Any) -> Any:
+    """Return a copy of an agent whose functions are guarded: a graph's nodes and routers, and a chain's steps.
+
+    Subgraphs and nested chains are followed; a Runnable of another class is left as it is.
+    """
+    if isinstance(runnable, Pregel):
+        return runnable.copy({"nodes": {name: _node(node) for name, node in runnable.nodes.items()}})
+    if isinstance(runnable, ToolNode):
+        return _tool_node(runnable)
+    if isinstance(runnable, RunnableCallable | RunnableLambda):
+        guarded_copy = copy.copy(runnable)
+        for name in ("func", "afunc"):
+            if getattr(runnable, name, None) is not None:
+                setattr(guarded_copy, name, guarded(getattr(runnable, name)))
+        return guarded_copy
+    if isinstance(runnable, RunnableSequence):
+        return runnable.model_copy(
+            update={
+                "first": with_boundaries(runnable.first),
+                "middle": [with_boundaries(step) for step in runnable.middle],
+                "last": with_boundaries(runnable.last),
+            }
+        )
+    if isinstance(runnable, RunnableParallel):
+        steps = {name: with_boundaries(step) for name, step in runnable.steps__.items()}
+        return runnable.model_copy(update={"steps__": steps})
+    if isinstance(runnable, RunnableBinding):
+        return runnable.model_copy(update={"bound": with_boundaries(runnable.bound)})
+    return runnable
+
+
+def _tool_node(node: ToolNode) -> ToolNode:
+    """Return a copy whose tools report to the run that they are called in, as those of a template do.
+
+    So limits, and the record of what may have had its effect, hold for graphs of one's own, too.
+    """
+    guarded_copy: Any = copy.copy(node)
+    guarded_copy._tools_by_name = {name: gated_tool(tool) for name, tool in node.tools_by_name.items()}
+    guarded_copy.func, guarded_copy.afunc = guarded(guarded_copy._func), guarded(guarded_copy._afunc)
+    # Each call is a task of its own, and so are these hooks around it.
+    guarded_copy._wrap_tool_call = guarded(guarded_copy._wrap_tool_call)
+    guarded_copy._awrap_tool_call = guarded(guarded_copy._awrap_tool_call)
+    return guarded_copy  # type: ignore[no-any-return]
+
+
+def _node(node: Any) -> Any:
+    return node.copy(
+        {"bound": with_boundaries(node.bound), "writers": [with_boundaries(writer) for writer in node.writers]}
+    )
