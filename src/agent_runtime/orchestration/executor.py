@@ -237,25 +237,32 @@ class AgentExecutor(AgentRunnable):
             self._record("run_end", context, started, {"status": "stopped"})
             raise
         except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
-            raised = contained(thrown)
-            if task is not None and task.cancelling() > cancels:
-                # Something raised while the call was being cancelled: the cancel wins, unary and streamed.
-                self._record("run_error", context, started, {"error": "cancelled"})
-                raise asyncio.CancelledError from raised
-            error = (
-                raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, context.progress.model_error)
-            )
-            self._record("run_error", context, started, {"error": error.code})
-            if isinstance(error, CallError) and error.layer:
-                told = {"code": error.code, "message": error_text(error)}
-                self.callback_handler.tell(f"{error.layer}.refused", context, told)
-            raise self._with_usage(error, context) from error.__cause__
+            is_cancelled = task is not None and task.cancelling() > cancels
+            error = self._failure(contained(thrown), context, started, is_cancelled=is_cancelled)
+            raise error from error.__cause__
         result.duration_s = time.perf_counter() - started
         if result.interrupts:
             self._record("interrupt", context, started, {"count": len(result.interrupts)})
         said = {"output": result.output} if self.callback_handler.content else {}
         self._record("run_end", context, started, {"status": result.status, **said})
         return result
+
+    def _failure(
+        self, raised: Exception, context: AgentContext, started: float, *, is_cancelled: bool
+    ) -> BaseException:
+        """Return what a failed call raises, and report it; its cause is what was raised inside."""
+        if is_cancelled:  # something raised while the call was being cancelled: the cancel wins, unary and streamed
+            self._record("run_error", context, started, {"error": "cancelled"})
+            cancelled = asyncio.CancelledError()
+            cancelled.__cause__ = raised
+            return cancelled
+        model_error = context.progress.model_error
+        error = raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, model_error)
+        self._record("run_error", context, started, {"error": error.code})
+        if isinstance(error, CallError) and error.layer:
+            data = {"code": error.code, "message": error_text(error)}
+            self.callback_handler.tell(f"{error.layer}.refused", context, data)
+        return self._with_usage(error, context)
 
     def _said(self, context: AgentContext) -> dict[str, Any]:
         if not self.callback_handler.content:
