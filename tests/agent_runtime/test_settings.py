@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from decimal import Decimal
 from pathlib import Path
 
@@ -104,3 +105,45 @@ def test_nothing_that_is_shown_has_a_secret_in_it() -> None:
         assert "dummypassword" not in text
         assert SECRET not in text
         assert "redis://user:" in text
+
+
+@pytest.mark.parametrize("name", ["SESSION_KEY", "KEY_PEPPER"])
+@pytest.mark.parametrize(
+    "weak", [" " * 40, "k" * 40, "ab" * 20, "abcdefghijklmnopqrstuvwxyz0123456789", "0123456789" * 4]
+)
+def test_a_secret_that_could_be_guessed_is_refused(name: str, weak: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="could be guessed") as refused:
+        read_settings({f"AGENT_RUNTIME_{name}": weak})
+    assert weak not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="could be guessed"):
+        read_settings({f"AGENT_RUNTIME_{name}_FILE": secret_file(tmp_path, weak)})
+
+
+def test_random_secrets_are_taken() -> None:
+    for make in (secrets.token_urlsafe, secrets.token_hex):
+        for _ in range(200):
+            assert read_settings({"AGENT_RUNTIME_SESSION_KEY": make(32)}).session_key
+
+
+STORES = ["SESSIONS", "LEDGER", "KEYS", "EVENTS", "BATCHES", "DEAD_LETTERS", "LIMITS"]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_an_address_of_no_store_is_refused_when_settings_are_read(store: str) -> None:
+    for address in ("state.db", "redis://", "redis:///0", "sqlite3:x.db", "mysql://h/x"):
+        with pytest.raises(ConfigurationError, match=f"AGENT_RUNTIME_{store} .*Known: memory:"):
+            read_settings({f"AGENT_RUNTIME_{store}": address})
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_production_keeps_nothing_where_a_restart_loses_it(store: str) -> None:
+    addresses = ["memory:", "redis://h/0?durable=no", *([] if store == "LIMITS" else ["sqlite::memory:"])]
+    for address in addresses:
+        given = {f"AGENT_RUNTIME_{store}": address}
+        assert read_settings(given)
+        if store == "LIMITS" and "durable" in address:  # a count that a crash loses is one that callers may use again
+            continue
+        with pytest.raises(ConfigurationError, match=f"AGENT_RUNTIME_{store}: the preset prod"):
+            read_settings({**given, "AGENT_RUNTIME_PRESET": "prod"})
+    good = {f"AGENT_RUNTIME_{store}": "redis://h/0", "AGENT_RUNTIME_PRESET": "prod"}
+    assert read_settings(good).preset == "prod"

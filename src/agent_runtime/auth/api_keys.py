@@ -124,7 +124,7 @@ class ApiKeys:
     ) -> tuple[str, ApiKey]:
         """A new key and its record. The key is shown this once: it is not kept. Raises ConfigurationError."""
         for name, value in (("user", user), ("tenant", tenant)):
-            if not value or len(value) > 128 or not value.isprintable():
+            if not value.strip() or len(value) > 128 or not value.isprintable():
                 raise ConfigurationError(f"the {name} of a key has 1 to 128 printable characters")
         now = self._clock()
         if expires_at is not None and expires_at <= max(now, not_before):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from agent_runtime.auth.authenticator import refused, token_bytes
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.secret_strength import weakness_of
+from agent_runtime.strict_json import loads_unique
 from agent_runtime.types import Principal
 
 LEEWAY_S = 60
@@ -75,7 +75,7 @@ class JwtAuthenticator:
         try:
             mtime = self._path.stat().st_mtime
             if mtime != self._mtime:
-                self._keys, self._mtime = _keys_of(json.loads(self._path.read_bytes())), mtime
+                self._keys, self._mtime = _keys_of(loads_unique(self._path.read_bytes())), mtime
         except (OSError, ValueError, ConfigurationError) as error:
             if self._mtime < 0:
                 raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
@@ -99,6 +99,9 @@ class JwtAuthenticator:
         import jwt
 
         try:
+            # PyJWT takes the last of two equal names; another reader of the same token may take the first.
+            for part in token.split(b".")[:2]:
+                loads_unique(jwt.utils.base64url_decode(part))
             header = jwt.get_unverified_header(token)
             algorithm, key = self._keys[header["kid"]]
             if header.get("alg") != algorithm:
@@ -137,7 +140,8 @@ class JwtAuthenticator:
         names["tenant"] = claims.get(self._tenant_claim, "default")
         if not all(isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()):
             raise refused("a name that is none")
-        if not names["sub"] or not names["tenant"] or (self._revocations is not None and not names["jti"]):
+        needed = [names["sub"], names["tenant"], *([] if self._revocations is None else [names["jti"]])]
+        if not all(name.strip() for name in needed):
             raise refused("an empty name")
         return Principal(names["sub"], names["tenant"], self._scopes(claims), names["jti"])
 

@@ -40,12 +40,13 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def raw(payload: str, header: dict[str, Any] | None = None) -> str:
+def raw(payload: str, header: dict[str, Any] | str | None = None) -> str:
     """A token with a right signature over any payload, JSON or not."""
     import hashlib
     import hmac
 
-    head = b64(json.dumps(header or {"alg": "HS256", "kid": "k1", "typ": "JWT"}).encode())
+    stated = header if isinstance(header, str) else json.dumps(header or {"alg": "HS256", "kid": "k1", "typ": "JWT"})
+    head = b64(stated.encode())
     body = f"{head}.{b64(payload.encode())}"
     return f"{body}.{b64(hmac.digest(SECRET, body.encode(), hashlib.sha256))}"
 
@@ -64,6 +65,11 @@ async def test_a_good_token_gives_its_principal() -> None:
     assert (principal.id, principal.tenant, principal.key) == ("ada", "acme", "t1")
     assert principal.scopes == frozenset({"run:analyst", "resume:*"})
     assert (await made().authenticate(token(tenant=None, scope=["run:x"], iat=None))).tenant == "default"
+
+
+def twice(name: str, value: Any) -> str:
+    """A rightly signed token that says a claim twice."""
+    return raw(f"{json.dumps(claims())[:-1]}, {json.dumps(name)}: {json.dumps(value)}, {json.dumps(name)}: 1}}")
 
 
 ROWS: list[tuple[str, Callable[[], str]]] = [
@@ -104,7 +110,17 @@ ROWS: list[tuple[str, Callable[[], str]]] = [
     ("payload a list", lambda: raw("[]")),
     ("payload no JSON", lambda: raw("{")),
     ("payload deep", lambda: raw("[" * 2000)),
+    ("sub blank", lambda: token(sub=" \u2003 ")),
+    ("tenant blank", lambda: token(tenant="  ")),
     ("empty", lambda: ""),
+    *[(f"{name} twice", lambda name=name, value=value: twice(name, value)) for name, value in (
+        ("sub", "eve"), ("tenant", "evil"), ("exp", NOW + 600), ("scope", "*"), ("aud", "runtime"), ("note", "a"),
+    )],
+    ("inner name twice", lambda: raw(json.dumps(claims())[:-1] + ', "act": {"sub": "a", "sub": "b"}}')),
+    *[(f"{name} twice in the header", lambda head=head: raw(json.dumps(claims()), head)) for name, head in (
+        ("alg", '{"alg": "none", "kid": "k1", "alg": "HS256"}'), ("kid", '{"kid": "k2", "alg": "HS256", "kid": "k1"}'),
+        ("crit", '{"crit": ["x"], "alg": "HS256", "kid": "k1", "crit": []}'),
+    )],
     ("changed payload", lambda: ".".join([token().split(".")[0], b64(b'{"sub":"eve"}'), token().split(".")[2]])),
 ]  # fmt: skip
 
@@ -215,3 +231,17 @@ def test_without_the_extras_the_error_says_what_to_install(monkeypatch: pytest.M
 def test_any_text_is_refused(bad: str) -> None:
     with pytest.raises(Unauthenticated):
         asyncio.run(made().authenticate(bad))
+
+
+def test_a_file_of_keys_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps(jwks())[:-1] + ', "keys": []}')
+    with pytest.raises(ConfigurationError, match="twice"):
+        made(keys=path)
+
+
+@pytest.mark.parametrize("weak", [b" " * 40, b"k" * 40, b"abcd" * 10, b"abcdefghijklmnopqrstuvwxyz0123456789"])
+def test_a_key_that_could_be_guessed_is_refused(weak: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="could be guessed") as refused:
+        made(keys=jwks(weak))
+    assert weak.decode() not in str(refused.value)
