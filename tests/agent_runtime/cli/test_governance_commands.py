@@ -120,12 +120,31 @@ def test_limits_are_shared_by_commands_and_a_right_is_the_operators(
 def test_the_doctor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(run("doctor", "--json"))
     assert all(row["ok"] for row in found["checks"])
+    assert {"sessions", "ledger", "keys", "events", "batches", "dead letters"} <= {r["check"] for r in found["checks"]}
     assert found["settings"]["home"]["source"] == "environment"
     monkeypatch.setenv("AGENT_RUNTIME_LEDGER", "redis://user:dummypassword@127.0.0.1:1/0")
     settings.cache_clear()
     shown = run("doctor", code=1)
     assert "FAIL ledger" in shown
     assert "dummypassword" not in shown
+
+
+@pytest.mark.parametrize("store", ["SESSIONS", "LEDGER", "KEYS", "EVENTS", "BATCHES", "DEAD_LETTERS"])
+def test_the_doctor_finds_a_store_that_does_not_answer(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AGENT_RUNTIME_{store}", "redis://127.0.0.1:1/0")
+    settings.cache_clear()
+    assert f"FAIL {store.lower().replace('_', ' ')}" in run("doctor", code=1)
+
+
+@pytest.mark.parametrize("address", ["memory:", "redis://", "ledger.db"])
+def test_an_address_that_cannot_be_ends_every_command_with_3(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_RUNTIME_PRESET", "prod")
+    monkeypatch.setenv("AGENT_RUNTIME_BATCHES", address)
+    for command in (["doctor"], ["batch", "list"], ["keys", "list"]):
+        settings.cache_clear()
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 3
 
 
 def test_a_misspelt_setting_ends_every_command_with_3(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
