@@ -8,6 +8,7 @@ import json
 import os
 import re
 import threading
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -38,6 +39,10 @@ _NAMED = re.compile(
 )
 
 
+_IN_QUERY = re.compile(
+    r"(?i)([?&;](?:[a-z0-9.-]{0,32}[_-])?(?:key|sig|signature|auth|jwt|pass|pwd|credential)=)(?!\[redacted\])([^&\s\"'#<>]{6,1024})"
+)
+"""A credential in the query of an address, under a name that is one only there: `?key=`."""
 _FORM_HINTS = (
     *("k-", "art_", "gh", "glpat", "xox", "hf_", "hf-", "lsv2", "npm", "pypi", "aiza", "akia", "asia", "eyj"),
     *("bearer", "basic", "-----begin"),
@@ -121,6 +126,7 @@ class Redactor:
             any(form in text for form in self._forms)
             or any(hint in lowered for hint in _FORM_HINTS)
             or ("://" in text and "@" in text)
+            or ("=" in text and ("?" in text or "&" in text) and _IN_QUERY.search(text) is not None)
             or any(_named_in(text, lowered, word) for word in _NAMES)
         )
 
@@ -143,6 +149,7 @@ class Redactor:
             text = self._known.sub(MASK, text)
         text = _FORMS.sub(MASK, text)
         text = _IN_ADDRESS.sub(rf"\1:{MASK}@", text)
+        text = _IN_QUERY.sub(rf"\1{MASK}", text)
         return _NAMED.sub(rf"\1\2{MASK}", text)
 
     def value(self, value: Any, depth: int = 6) -> Any:
@@ -151,6 +158,8 @@ class Redactor:
             return self.text(value)
         if value is None or isinstance(value, (bool, int, float)):
             return value
+        if isinstance(value, Decimal):
+            return format(value, "f")
         if depth and isinstance(value, dict):
             return {self.text(str(k)): self.value(v, depth - 1) for k, v in value.items()}
         if depth and isinstance(value, (list, tuple, set, frozenset)):

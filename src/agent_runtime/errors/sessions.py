@@ -40,7 +40,10 @@ class CheckpointCorrupt(SessionError):
 
     def __init__(self, place: str, why: str, *, damaged: bool = True) -> None:
         self.place, self.damaged = place, damaged
-        super().__init__(f"stored data cannot be trusted ({place.replace(chr(31), '/')}): {why}")
+        # The second part names the thread, `tenant:session`; a caller knows only the session.
+        parts = place.split("\x1f")
+        shown = "/".join([*parts[:1], *(part.rpartition(":")[2] for part in parts[1:2]), *parts[2:]])
+        super().__init__(f"stored data cannot be trusted ({shown}): {why}")
 
 
 class CheckpointVersion(SessionError):

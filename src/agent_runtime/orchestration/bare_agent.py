@@ -129,7 +129,8 @@ class BareAgent:
         hold = self._hold_text or not context.streaming
         # Held-back text must not leave as tokens, whoever asks for them.
         modes = list(dict.fromkeys([*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]))
-        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold)
+        thread = None if context.turn is None else (context.turn.thread, context.session_id or "")
+        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold, thread=thread)
         parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
         async with aclosing(parts):
             await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
@@ -192,6 +193,9 @@ class BareAgent:
         if given or context.metadata or context.session_id is not None:
             # For checkpoints and for the handlers of a caller; without either it would only cost 1 % of a turn.
             config["metadata"] = {**given.get("metadata", {}), **context.metadata, "run_id": context.run_id}
+        if context.session_id is not None:
+            # What is stated here goes before the thread's own name, which LangChain would copy for every handler.
+            config["metadata"]["thread_id"] = context.session_id
         if (max_steps := self._max_steps) is not None:
             config["recursion_limit"] = max_steps
         if context.turn is not None:

@@ -29,6 +29,7 @@ class PartReader:
         asked: stream modes that a Runnable caller asked for; their parts are emitted as they are, too.
         subgraphs: whether that caller wants the parts of nested graphs.
         hold: emit no message before `finish`, because a middleware may still change it.
+        thread: the name under which the saver knows the session, and the session's own id.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class PartReader:
         "_progress",
         "_streamed",
         "_subgraphs",
+        "_thread",
         "_wants_messages",
         "interrupts",
         "state",
@@ -54,8 +56,10 @@ class PartReader:
         *,
         subgraphs: bool = False,
         hold: bool = False,
+        thread: tuple[str, str] | None = None,
     ) -> None:
         self._emit, self._progress, self._asked, self._subgraphs = emit, progress, frozenset(asked), subgraphs
+        self._thread = thread
         self._hold, self._wants_messages = hold, "messages" in self._asked
         self.state: Any = None
         self.interrupts: tuple[Any, ...] = ()
@@ -98,7 +102,23 @@ class PartReader:
         elif mode == "messages" and await self._blocks(ns, data):
             return
         if mode in self._asked and (self._subgraphs or not ns):
-            await self._emit(PartChunk(mode, ns, data))
+            await self._emit(PartChunk(mode, ns, self._public(data) if mode in _WITH_CONFIGS else data))
+
+    def _public(self, data: Any) -> Any:
+        """Return a part whose configs hold the session's own id and none of the runtime's keys."""
+        if isinstance(data, list | tuple):
+            return type(data)(self._public(each) for each in data) if type(data) in (list, tuple) else data
+        if not isinstance(data, dict):
+            return data
+        public = {}
+        for name, value in data.items():
+            if name in _CONFIG_PARTS:
+                public[name] = self._public(value)
+            elif name == "thread_id" and self._thread is not None and value == self._thread[0]:
+                public[name] = self._thread[1]
+            elif not (isinstance(name, str) and name.startswith(OWN_KEYS)):
+                public[name] = value
+        return public
 
     async def _blocks(self, ns: tuple[str, ...], data: Any) -> bool:
         """Emit the text of a whole message, or the reasoning and text of content blocks; False without text."""
@@ -154,6 +174,12 @@ class PartReader:
                     await self._emit(chunk)
 
 
+OWN_KEYS = "__agent_runtime"
+"""What the runtime's own keys of `configurable` begin with."""
+_WITH_CONFIGS = frozenset({"debug", "checkpoints", "tasks"})
+"""Modes whose parts have LangGraph's configs in them."""
+_CONFIG_PARTS = frozenset({"payload", "config", "parent_config", "configurable", "metadata", "tasks", "state"})
+"""Where in such a part configs are; what a state holds is left alone."""
 _NOT_THE_ANSWERS = ("tools", ".before_agent", ".before_model", ".after_model", ".after_agent")
 """Nodes of a `create_agent` graph in which a hidden model may speak: its tools and LangChain's middleware."""
 
