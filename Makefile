@@ -1,4 +1,4 @@
-.PHONY: check test bench docs fix soak
+.PHONY: check test integration bench docs fix soak
 
 check:  ## format, lint, types, published schema
 	uv run ruff format --check .
@@ -10,6 +10,9 @@ check:  ## format, lint, types, published schema
 
 test:  ## the suite with coverage
 	uv run pytest --cov --cov-report=term
+
+integration:  ## many processes, and the packages of every provider
+	uv run --group integration pytest -m integration
 
 bench:  ## every figure with its bar; exits non-zero on a miss
 	uv run python -m benchmarks.run

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.mcp.connection import Connection
-from agent_runtime.mcp.server import McpServer
+from agent_runtime.mcp.server import McpServer, credential_scope
 from agent_runtime.orchestration.sync import LoopThread
+from agent_runtime.template.parts_spec import SecretRef
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -28,7 +29,23 @@ PING_AFTER_S = 30.0
 
 
 class _Lease:
-    """That an agent has tools of a server: kept by those tools, gone with them."""
+    """Count an agent among the users of a server, for as long as one of its tools lives."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._counted = [connection]
+        connection.users += 1
+        weakref.finalize(self, _release, self._counted)
+
+    def move(self, connection: Connection) -> None:
+        """Count the agent among the users of another server: its secrets have been renewed."""
+        if connection is not self._counted[0]:
+            connection.users += 1
+            _release(self._counted)
+            self._counted[0] = connection
+
+
+def _release(counted: list[Connection]) -> None:
+    counted[0].users -= 1
 
 
 class McpBroker:
@@ -70,10 +87,9 @@ class McpBroker:
                 f"the MCP server '{connection.server.name}' has no tool that include and exclude leave; it has "
                 f"{', '.join(sorted(tool.name for tool in found)) or 'none'}"
             )
-        lease = _Lease()
-        connection.users += 1
-        weakref.finalize(lease, _gone, connection)
-        return [self._held(connection, tool, prefix, lease) for tool in chosen]
+        lease = _Lease(connection)
+        current = self._current_connection(spec, folder, connection)
+        return [self._held(current, tool, prefix, lease) for tool in chosen]
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
         """What an agent with this server's tools depends on: who may share it, its secrets, its tool list.
@@ -98,12 +114,29 @@ class McpBroker:
             return None, False
         return f"{connection.server.key}:{connection.tools_digest}", not connection.fresh
 
-    def _held(self, connection: Connection, tool: BaseTool, prefix: str | None, lease: _Lease) -> BaseTool:
+    def _current_connection(
+        self, spec: McpSpec, folder: Path | None, connection: Connection
+    ) -> Callable[[], Connection]:
+        """Return what gives the connection of each call, on the broker's loop: its secrets as they are by then.
+
+        A token that was renewed, say in a file, reaches the agents that were made with the old one too. The
+        credential scope stays the one that the agent was made in.
+        """
+        if not any(isinstance(value, SecretRef) for value in [*spec.env.values(), *spec.headers.values()]):
+            return lambda: connection
+        scope = credential_scope.get()
+        return lambda: self._opened(McpServer.of(spec, folder, scope))
+
+    def _held(self, current: Callable[[], Connection], tool: BaseTool, prefix: str | None, lease: _Lease) -> BaseTool:
         name = tool.name
 
+        async def call_there(arguments: dict[str, Any]) -> Any:
+            connection = current()
+            lease.move(connection)
+            return await connection.call(name, arguments)
+
         async def call(**arguments: Any) -> Any:
-            _ = lease  # kept by the tool: that is what it is for
-            return await self._thread.arun(connection.call(name, arguments))
+            return await self._thread.arun(call_there(arguments))
 
         made = copy.copy(tool)
         cast("Any", made).coroutine = call
@@ -111,15 +144,19 @@ class McpBroker:
         return made
 
     def _connection(self, server: McpServer) -> Connection:
-        found = self._connections.get(server.key)
-        if found is None:
-            found = self._connections.setdefault(server.key, self._thread.run(self._made(server)))
-        return found
+        connection = self._connections.get(server.key)
+        if connection is None:
+            connection = self._thread.run(self._aopened(server))
+        return connection
 
-    async def _made(self, server: McpServer) -> Connection:
+    async def _aopened(self, server: McpServer) -> Connection:
+        return self._opened(server)
+
+    def _opened(self, server: McpServer) -> Connection:
+        """Return a server's connection, on the broker's loop; its session is opened when it is needed."""
         if self._upkeep is None:
             self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
-        return Connection(server, self._on_state)
+        return self._connections.setdefault(server.key, Connection(server, self._on_state))
 
     def _on_state(self, server: McpServer, state: str, why: str) -> None:
         if self._told is not None:
@@ -183,7 +220,3 @@ class KnownKeys:
 def _chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     wanted = not include or any(fnmatch.fnmatchcase(name, each) for each in include)
     return wanted and not any(fnmatch.fnmatchcase(name, each) for each in exclude)
-
-
-def _gone(connection: Connection) -> None:
-    connection.users -= 1

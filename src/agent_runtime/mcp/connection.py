@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_runtime.errors import AgentRuntimeError, McpServerFailed
+from agent_runtime.mcp.messages import RequestWriter
+from agent_runtime.mcp.program import NotDelivered
 from agent_runtime.mcp.server import McpServer, check_folder
 from agent_runtime.output_tail import OutputTail
 
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 30.0
+CANCEL_S = 1.0
+"""So long the server may take to accept the notice that a request is cancelled."""
+FORGOTTEN_S = 1.0
+"""So long other requests of a session that the server forgot may take to hear the same."""
+SESSION_TERMINATED = 32600
+"""The client library's own error for an HTTP 404; a server's codes are negative."""
 TOOLS_TTL_S = 300.0
 """So long a tool list is taken to be right, unless the server says that it has changed."""
 
@@ -41,9 +50,11 @@ class Connection:
         self.last_answer_s = time.monotonic()
         self._tools: dict[str, BaseTool] = {}
         self._session: ClientSession | None = None
+        self._requests: RequestWriter | None = None
         self._life: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
         self._broken = asyncio.Event()
+        self._is_forgotten = False
         self._failures, self._again_s, self._error = 0, 0.0, ""
         self._listing = asyncio.Lock()
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -95,11 +106,14 @@ class Connection:
         try:
             check_folder(self.server)
             async with asyncio.timeout(self.server.timeout_s) as opening:
-                async with self.server.session(self._heard, self._broken, errors) as session:
+                async with self.server.session(self._heard, self._broken, errors) as (session, requests):
                     await self._list(session)
                     opening.reschedule(None)
+                    self._requests = requests
                     self._opened(session, ready)
                     await self._broken.wait()
+                    if self._is_forgotten and self._under_way:
+                        await asyncio.wait(self._under_way, timeout=FORGOTTEN_S)
                     self._session_over()  # before the server is ended, which may take a while
         except asyncio.CancelledError:
             self._on_state(self.server, "closed", "")
@@ -116,6 +130,7 @@ class Connection:
 
     def _opened(self, session: ClientSession, ready: asyncio.Future[None]) -> None:
         self._session = session
+        self._is_forgotten = False
         self._failures, self._again_s, self._error = 0, 0.0, ""
         self.opened, self.last_used_s = self.opened + 1, time.monotonic()
         self.last_answer_s = self.last_used_s
@@ -172,6 +187,7 @@ class Connection:
 
     def _break(self, session: ClientSession) -> None:
         if self._session is session:  # else it is over already, and another one has begun
+            self._session = None  # the next call opens another one
             self._broken.set()
 
     # -- tools ---------------------------------------------------------------------------------------------
@@ -225,11 +241,24 @@ class Connection:
             self.last_used_s = time.monotonic()
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
-        session = await self.session()
-        tool: Any = self._tools.get(name)
-        if tool is None:
-            raise McpServerFailed(self.server.name, f"it has no tool '{name}' any more")
-        call = asyncio.ensure_future(tool.coroutine(**arguments))
+        is_resent = False
+        while True:
+            session = await self.session()
+            tool: Any = self._tools.get(name)
+            if tool is None:
+                raise McpServerFailed(self.server.name, f"it has no tool '{name}' any more")
+            try:
+                return await self._request(session, name, tool.coroutine(**arguments))
+            except _NotRun as error:
+                self._is_forgotten = True
+                self._break(session)
+                if is_resent:
+                    raise McpServerFailed(self.server.name, f"its session ended before '{name}'") from error
+                is_resent = True
+
+    async def _request(self, session: ClientSession, name: str, request: Coroutine[Any, Any, Any]) -> Any:
+        requests = cast("RequestWriter", self._requests)
+        call = asyncio.ensure_future(request)
         self._under_way.add(call)
         try:
             answer = await call
@@ -237,16 +266,69 @@ class Connection:
             return answer
         except asyncio.CancelledError as error:
             if call in self._lost:
+                if not requests.has_sent(call):
+                    raise _NotRun from error
                 raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
+            await self._cancel_request(session, call)
             raise
         except Exception as error:
+            if _is_not_run(error):
+                raise _NotRun from error
+            if (reason := _unreadable_reason(error)) is not None:
+                raise McpServerFailed(self.server.name, f"'{name}': {reason}") from error
             if _is_lost(error):
+                if not requests.has_sent(call):
+                    raise _NotRun from error
                 self._break(session)
                 raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
             raise
         finally:
             self._under_way.discard(call)
             self._lost.discard(call)
+
+    async def _cancel_request(self, session: ClientSession, call: asyncio.Future[Any]) -> None:
+        """Tell the server that nobody waits for an answer any more, so that it need not go on."""
+        from anyio import BrokenResourceError, ClosedResourceError
+        from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
+
+        if self._session is not session or self._requests is None or not isinstance(call, asyncio.Task):
+            return
+        request_id = self._requests.request_of(call)
+        if request_id is None:
+            return
+        self._requests.close_request(request_id)
+        params = CancelledNotificationParams(requestId=request_id, reason="the run was cancelled or its time is over")
+        # Where the session is over, the request is over with it.
+        with suppress(TimeoutError, OSError, BrokenResourceError, ClosedResourceError):
+            async with asyncio.timeout(CANCEL_S):
+                await session.send_notification(ClientNotification(CancelledNotification(params=params)))
+
+
+class _NotRun(Exception):
+    """Say that a call is to be sent again: no session of the server's has seen it."""
+
+
+def _is_not_run(error: Exception) -> bool:
+    """Whether an error says that the server has run nothing: a request that did not leave, or met a lost session."""
+    from mcp import McpError
+
+    if isinstance(error, McpError):
+        # The client's own answer to an HTTP 404: the server has been restarted, and knows the session no more.
+        return error.error.code == SESSION_TERMINATED and "session terminated" in str(error).lower()
+    return isinstance(error, NotDelivered)
+
+
+def _unreadable_reason(error: Exception) -> str | None:
+    """Return what is wrong with an answer that cannot be read, None for any other error."""
+    from mcp import McpError
+    from mcp.types import PARSE_ERROR
+    from pydantic import ValidationError
+
+    if isinstance(error, McpError) and error.error.code == PARSE_ERROR:
+        return error.error.message
+    if isinstance(error, ValidationError):
+        return f"the server's answer cannot be read: {error.error_count()} fields are wrong"
+    return None
 
 
 def _is_lost(error: Exception) -> bool:
@@ -257,8 +339,7 @@ def _is_lost(error: Exception) -> bool:
     from mcp.types import CONNECTION_CLOSED
 
     if isinstance(error, McpError):
-        # The second is the client's own answer to an HTTP 404: the server has been restarted, and knows us no more.
-        return error.error.code == CONNECTION_CLOSED or "session terminated" in str(error).lower()
+        return error.error.code == CONNECTION_CLOSED
     return isinstance(error, BrokenResourceError | ClosedResourceError | ConnectionError | HTTPError)
 
 

@@ -11,9 +11,12 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from agent_runtime.errors import ConfigurationError, MissingExtra
+from agent_runtime.mcp.messages import RequestWriter, forward_answers
+from agent_runtime.mcp.program import run_program
+from agent_runtime.models.http_transport import bound_client
 from agent_runtime.models.resolve import secret_value
 from agent_runtime.template.parts_spec import McpSpec, SecretRef
 
@@ -39,69 +42,83 @@ class McpServer:
     connection: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def of(cls, spec: McpSpec, folder: Path | None) -> McpServer:
-        """The server that a template means now; raises ConfigurationError for a secret that is not there."""
+    def of(cls, spec: McpSpec, folder: Path | None, scope: str | None = None) -> McpServer:
+        """Return the server that a template means now; raises ConfigurationError for a secret that is not there.
+
+        `scope` is the credential scope, the present one when None.
+        """
+        if scope is None:
+            scope = credential_scope.get()
         if spec.command is not None:
             cwd = None if spec.cwd is None else str((folder or Path.cwd()) / spec.cwd)
             connection: dict[str, Any] = {"command": spec.command, "args": list(spec.args), "cwd": cwd}
             connection["env"] = _filled(spec.env)
-            name, scope = os.path.basename(spec.command), credential_scope.get()
-            name = " ".join([name, *(os.path.basename(arg) for arg in spec.args[:2])])
+            name = " ".join([os.path.basename(spec.command), *(os.path.basename(arg) for arg in spec.args[:2])])
         else:
             connection = {"url": spec.url, "transport": spec.transport or "streamable_http"}
             connection["headers"] = _filled(spec.headers)
-            # What a server may see of its caller is in the headers, so who sends the same ones may share it.
-            name, scope = str(spec.url), ""
+            name = str(spec.url)
+            scope = ""  # what a server may see of its caller is in the headers: who sends the same may share it
         content = json.dumps([connection, scope, spec.timeout], sort_keys=True)
         return cls(hashlib.sha256(content.encode()).hexdigest(), name, spec.timeout, connection)
 
     @asynccontextmanager
-    async def session(self, notice: Notice, ended: asyncio.Event, errors: TextIO) -> AsyncIterator[ClientSession]:
-        """An initialized session; `ended` is set when a server that is a program is gone, `errors` gets its stderr.
+    async def session(
+        self, notice: Notice, ended: asyncio.Event, errors: TextIO
+    ) -> AsyncIterator[tuple[ClientSession, RequestWriter]]:
+        """Open an initialized session; `ended` is set when the server is gone, `errors` gets a program's stderr.
 
         Raises MissingExtra, and what opening it raises.
         """
         try:
-            from langchain_mcp_adapters.sessions import create_session
+            import anyio
+            from mcp import ClientSession
         except ImportError as error:
             raise MissingExtra("a template's mcp tools", "langchain-agent-runtime[mcp]") from error
-        if "command" in self.connection:
-            async with _program(self.connection, notice, ended, errors) as session:
-                yield session
-            return
-        connection: Any = {**self.connection, "session_kwargs": {"message_handler": notice}}
-        async with create_session(connection) as session:
-            await session.initialize()
-            yield session
+        is_http = "url" in self.connection
+
+        async def forward(source: Any, into: Any, requests: RequestWriter) -> None:
+            try:
+                await forward_answers(source, into, requests, is_http=is_http)
+            finally:
+                ended.set()
+
+        transport = _http(self.connection) if is_http else run_program(self.connection, errors)
+        async with transport as (messages, writer), anyio.create_task_group() as group:
+            requests = RequestWriter(writer)
+            into, answers = anyio.create_memory_object_stream[Any](0)
+            group.start_soon(forward, messages, into, requests)
+            async with (
+                into,
+                answers,
+                ClientSession(answers, cast("Any", requests), message_handler=cast("Any", notice)) as session,
+            ):
+                await session.initialize()
+                yield session, requests
+            group.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _program(
-    connection: Mapping[str, Any], notice: Any, ended: asyncio.Event, errors: TextIO
-) -> AsyncIterator[ClientSession]:
-    import anyio
-    from mcp import ClientSession, StdioServerParameters
-    from mcp.client.stdio import stdio_client
+async def _http(connection: Mapping[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
+    """Open the streams of a server that is reached by an address; decoded answers are bounded."""
+    import httpx
+    from mcp.client.sse import sse_client
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared._httpx_utils import create_mcp_http_client
 
-    async def forward(source: Any, into: Any) -> None:
-        """The library tells nobody that a server has ended: the end of its messages does."""
-        try:
-            async with into:
-                async for message in source:
-                    await into.send(message)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
-        finally:
-            ended.set()
+    def client_of(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx.AsyncClient:
+        client = create_mcp_http_client(headers, timeout, auth)
+        bound_client(client, httpx)
+        return client
 
-    transport = stdio_client(StdioServerParameters(**connection), errors)
-    async with transport as (read, write), anyio.create_task_group() as group:
-        into, out = anyio.create_memory_object_stream[Any](0)
-        group.start_soon(forward, read, into)
-        async with out, ClientSession(out, write, message_handler=notice) as session:
-            await session.initialize()
-            yield session
-        group.cancel_scope.cancel()
+    url = connection["url"]
+    headers = dict(connection["headers"])
+    if connection["transport"] == "sse":
+        async with sse_client(url, headers, httpx_client_factory=client_of) as streams:
+            yield streams
+        return
+    async with client_of(headers) as client, streamable_http_client(url, http_client=client) as (read, write, _):
+        yield read, write
 
 
 def _filled(given: Mapping[str, str | SecretRef]) -> dict[str, str]:

@@ -190,7 +190,7 @@ def bound_answers(model: BaseChatModel) -> None:
         for library in libraries:
             for part in parts:
                 if isinstance(part, library.AsyncClient | library.Client):
-                    _bound_client(part, library)
+                    bound_client(part, library)
         level = [part for part in parts if type(part).__module__.partition(".")[0] in _CLIENT_PACKAGES]
 
 
@@ -205,7 +205,8 @@ def _parts_of(thing: Any) -> list[Any]:
     return list(getattr(thing, "__dict__", {}).values())
 
 
-def _bound_client(client: Any, library: Any) -> None:
+def bound_client(client: Any, library: Any) -> None:
+    """Bound the answers of one client of `httpx` or `httpx2`, whichever `library` is."""
     wrapper = _classes(library.__name__)["AsyncClient" if isinstance(client, library.AsyncClient) else "Client"]
     if not isinstance(client._transport, wrapper):
         client._transport = wrapper(client._transport)

@@ -218,13 +218,13 @@ async def test_a_restart_while_it_opens_harms_nobody(broker: McpBroker) -> None:
 
 
 async def test_a_server_that_hangs_is_replaced(broker: McpBroker) -> None:
-    spec = McpSpec(command=sys.executable, args=[PROGRAM, "hangs"], timeout=1.0)
+    spec = McpSpec(command=sys.executable, args=[PROGRAM, "hangs"], timeout=2.5)
     tools = await tools_of(broker, spec)
     pid = int(await called(tools, "pid"))
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(McpServerFailed, match="did not answer within 1 s"):
+    with pytest.raises(McpServerFailed, match=r"did not answer within 2\.5 s"):
         await called(tools, "echo", text="x")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(McpServerFailed):
                 assert int(await called(tools, "pid")) != pid
@@ -270,8 +270,7 @@ async def test_an_http_server_that_was_restarted_is_opened_again(broker: McpBrok
         tools = await tools_of(broker, spec)
         assert await called(tools, "echo", text="one") == "one"
     with serving(port):
-        with pytest.raises(McpServerFailed):
-            await called(tools, "echo", text="two")
+        assert await called(tools, "echo", text="two") == "two"
         assert await called(tools, "echo", text="three") == "three"
 
 

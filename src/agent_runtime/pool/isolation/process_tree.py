@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+_PR_SET_CHILD_SUBREAPER = 36
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -84,6 +86,23 @@ def uss_mb(pid: int) -> float:
         return 0.0
     sizes = [int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_Clean", "Private_Dirty"))]
     return sum(sizes) / 1024
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of what its descendants leave behind (prctl(2), PR_SET_CHILD_SUBREAPER).
+
+    A program that is started in a session of its own, with an empty environment, is found by nothing but its parents.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_descendants() -> None:
+    """Kill what this process has started, until nothing is left: orphans come back to it after `adopt_orphans`."""
+    me = os.getpid()
+    while doomed := families([me])[me] - {me}:
+        for pid in doomed:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def kill_family(leader: int, mark: str, value: str) -> None:

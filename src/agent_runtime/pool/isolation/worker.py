@@ -15,6 +15,7 @@ from agent_runtime.errors import TransferFailed
 from agent_runtime.pool.isolation.channel import Channel, current_job
 from agent_runtime.pool.isolation.failures import sent
 from agent_runtime.pool.isolation.frames import packed, unpacked
+from agent_runtime.pool.isolation.process_tree import adopt_orphans, kill_descendants
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -36,6 +37,7 @@ def worker_main(
 ) -> None:
     """Make the agent that the application sends the recipe of, then run its jobs until the pipe ends."""
     os.setsid()  # a group of its own: what it starts is killed with it
+    adopt_orphans()
     os.environ.clear()  # the fork server's is as old as that
     os.environ.update(environment)
     os.environ[MARK] = instance_id
@@ -57,6 +59,7 @@ def worker_main(
 
 def _end() -> None:
     """The application is gone: nothing of this process stays, nor of what it started."""
+    kill_descendants()
     os.killpg(0, signal.SIGKILL)
 
 

@@ -1,0 +1,160 @@
+"""MCP servers that are programs: started under a supervisor, spoken to over their input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sys
+import termios
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
+
+    from mcp.shared.message import SessionMessage
+
+SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
+GRACE_S = 2.0
+"""Seconds that a server has to end after its input has ended; the protocol asks for such a time."""
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_STEP_BYTES = 64 * 1024
+
+
+class NotDelivered(ConnectionError):
+    """Say that the server cannot have read a request, so that it may be sent again."""
+
+
+class ProgramWriter:
+    """The input of a program, as a session's stream of messages."""
+
+    def __init__(self, stdin: StreamWriter) -> None:
+        self._stdin = stdin
+        # A file of its own: asyncio closes the other one as soon as the program has ended.
+        self._fd: int | None = os.dup(stdin.get_extra_info("pipe").fileno())
+        self._written = 0
+        self._ends: dict[int | str | None, int] = {}
+        self._read = 0
+
+    async def send(self, message: SessionMessage) -> None:
+        """Write a message. Raises NotDelivered when the program has ended before it read the whole of it."""
+        data = message.message.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
+        request_id = getattr(message.message.root, "id", None)
+        try:
+            self._stdin.write(data)
+            if self._stdin.is_closing():  # nobody can read any more, and nothing was written
+                raise NotDelivered("the server has ended")
+            self._written += len(data)
+            self._ends[request_id] = self._written
+            await self._stdin.drain()
+        except NotDelivered:
+            raise
+        except (ConnectionError, RuntimeError) as error:
+            if self.has_read(request_id):
+                raise ConnectionError("the server has ended") from error
+            raise NotDelivered("the server has ended") from error
+
+    def has_read(self, request_id: int | str | None) -> bool:
+        """Whether the program may have read the whole of a request; what it left is still in the pipe."""
+        if self._fd is not None:
+            unread = int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+            transport: Any = self._stdin.transport
+            self._read = self._written - unread - transport.get_write_buffer_size()
+        return self._ends.get(request_id, sys.maxsize) <= self._read
+
+    def close_request(self, request_id: int | str) -> None:
+        """Forget a request that needs no answer any more."""
+        self._ends.pop(request_id, None)
+
+    async def aclose(self) -> None:
+        """End the program's input."""
+        if self._fd is not None:
+            self.has_read(None)
+            os.close(self._fd)
+            self._fd = None
+        self._stdin.close()
+
+
+@asynccontextmanager
+async def run_program(connection: Mapping[str, Any], errors: TextIO) -> AsyncIterator[tuple[Any, ProgramWriter]]:
+    """Start a server and yield the stream of its messages and its input; end it and all that it started.
+
+    `connection` has `command`, `args`, `env` and `cwd`; `errors` gets what the program writes to its stderr. On
+    Linux the server also ends when this process does, whichever way. Raises OSError, ValueError for a message of
+    more than MAX_MESSAGE_BYTES.
+    """
+    import anyio
+    from mcp.client.stdio import get_default_environment
+
+    process = await asyncio.create_subprocess_exec(
+        *_supervised([connection["command"], *connection["args"]]),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=errors,
+        env={**get_default_environment(), **connection["env"]},
+        cwd=connection["cwd"],
+        start_new_session=True,
+    )
+    into, messages = anyio.create_memory_object_stream[Any](0)
+    writer = ProgramWriter(cast("StreamWriter", process.stdin))
+    try:
+        async with into, messages, anyio.create_task_group() as group:
+            group.start_soon(_read, cast("StreamReader", process.stdout), into)
+            yield messages, writer
+            group.cancel_scope.cancel()
+    finally:
+        await writer.aclose()
+        await _end(process)
+
+
+def _supervised(command: list[str]) -> list[str]:
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", SUPERVISOR, str(os.getpid()), *command]
+
+
+async def _read(stdout: StreamReader, into: Any) -> None:
+    """Send every message of the program; a line that is none is sent as the error that says so."""
+    import anyio
+    from mcp.shared.message import SessionMessage
+    from mcp.types import JSONRPCMessage
+
+    rest: list[bytes] = []
+    size = 0
+    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        async with into:
+            while data := await stdout.read(_STEP_BYTES):
+                *lines, last = data.split(b"\n")
+                for line in lines:
+                    whole = b"".join([*rest, line])
+                    rest.clear()
+                    size = 0
+                    try:
+                        message: Any = SessionMessage(JSONRPCMessage.model_validate_json(whole))
+                    except ValueError as error:
+                        message = error
+                    await into.send(message)
+                rest.append(last)
+                size += len(last)
+                if size > MAX_MESSAGE_BYTES:
+                    raise ValueError(f"the server sent a message of more than {MAX_MESSAGE_BYTES} bytes")
+
+
+async def _end(process: Process) -> None:
+    try:
+        for ask in (process.terminate, process.kill):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await process.wait()
+                return
+            with suppress(ProcessLookupError):
+                ask()
+        await process.wait()
+    finally:
+        if process.returncode is None:  # cancelled once more: nobody waits, and the supervisor ends the rest
+            with suppress(ProcessLookupError):
+                process.terminate()
