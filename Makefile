@@ -12,7 +12,7 @@ test:  ## the suite with coverage
 	uv run pytest --cov --cov-report=term
 
 integration:  ## many processes, and the packages of every provider
-	uv run --group integration pytest -m integration
+	uv run --isolated --group integration pytest -m integration
 
 bench:  ## every figure with its bar; exits non-zero on a miss
 	uv run python -m benchmarks.run

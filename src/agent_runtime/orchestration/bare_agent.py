@@ -15,6 +15,7 @@ from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.orchestration.boundaries import with_boundaries
+from agent_runtime.orchestration.call_input import answers_calls, check_answers, check_session
 from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
 from agent_runtime.orchestration.messages import messages_in, new_messages, whole_message
@@ -83,7 +84,11 @@ class BareAgent:
         if self.running.draining and context.turn is not None:  # it waited for its turn while the shutdown began
             raise CallDrained("the agent is shutting down and takes no new calls")
         agent = self.agent if self.has_session(context) else self._stateless
+        check_session(context, self.agent, has_session=self.has_session(context))
         config, options = self._config(context), dict(context.options)
+        if answers_calls(context.input):
+            saved = messages_in(await self.state(context)) if self.has_session(context) else []
+            check_answers(context.input, saved)
         value = await session_input(
             agent, config, context, kept=self.has_session(context), needs_session=self._needs_session
         )

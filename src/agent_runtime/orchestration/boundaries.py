@@ -18,6 +18,8 @@ from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
 from agent_runtime.errors.user_code import contained
+from agent_runtime.models.run import GATED_TAG
+from agent_runtime.tools.effects import IDEMPOTENT
 from agent_runtime.tools.gated_tool import gated_tool
 
 
@@ -101,6 +103,17 @@ def _tool_node(node: ToolNode) -> ToolNode:
     guarded_copy._wrap_tool_call = guarded(guarded_copy._wrap_tool_call)
     guarded_copy._awrap_tool_call = guarded(guarded_copy._awrap_tool_call)
     return guarded_copy  # type: ignore[no-any-return]
+
+
+def recorded_tools(graph: Any) -> set[str]:
+    """Return the tools of a graph whose calls a session's ledger records, so that one without an entry never began."""
+    nodes = [node.bound for node in graph.nodes.values() if isinstance(node.bound, ToolNode)]
+    return {
+        name
+        for node in nodes
+        for name, tool in node.tools_by_name.items()
+        if GATED_TAG in (tool.tags or ()) and not (tool.metadata or {}).get(IDEMPOTENT)
+    }
 
 
 def _node(node: Any) -> Any:

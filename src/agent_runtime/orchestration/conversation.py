@@ -12,13 +12,14 @@ from langgraph.errors import InvalidUpdateError
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 from agent_runtime.errors import InputInvalid
+from agent_runtime.orchestration.boundaries import recorded_tools
 from agent_runtime.orchestration.messages import agent_input, messages_in
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.tools.effects import place_of_effect
 from agent_runtime.types import AgentContext
 
 STOPPED = "This tool call was stopped before it answered; it did not run."
-UNKNOWN = "This tool call was stopped while it ran: whether it took effect is not known. Check before trying again."
+UNKNOWN = "This tool call was stopped: whether it ran and took effect is not known. Check before trying again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
         return
     written, others = left.messages.copy(), left.others.copy()
     effects = await _effects(turn, left.snapshot)
+    recorded = recorded_tools(agent)
     answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
     for call_id, call in calls.items():
         messages, other = _parts(effects.get(call_id))
@@ -132,7 +134,8 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
             written += messages
             others += other
         elif call_id not in answers:
-            text = UNKNOWN if call_id in effects else STOPPED
+            has_begun = call_id in effects or call["name"] not in recorded
+            text = UNKNOWN if has_begun else STOPPED
             answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
     # The answers come right after the calls, whatever else a tool said.
     said = [m for m in written if not (isinstance(m, ToolMessage) and m.tool_call_id in calls)]

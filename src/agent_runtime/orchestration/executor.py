@@ -25,6 +25,7 @@ from agent_runtime.models.gate import ModelGate, RunLimits
 from agent_runtime.models.run import current_run
 from agent_runtime.monitoring.prices import PRICES, PriceTable
 from agent_runtime.orchestration.bare_agent import BareAgent
+from agent_runtime.orchestration.call_input import check_ids, check_input
 from agent_runtime.orchestration.conversation import Resume
 from agent_runtime.orchestration.core import Agent, Core
 from agent_runtime.orchestration.drain import Running
@@ -215,6 +216,7 @@ class AgentExecutor(AgentRunnable):
         """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
         if context.progress.started:
             raise InputInvalid("this AgentContext has been used: one context is one call, make a new one for the next")
+        check_ids(context)
         context.progress.started = True
         started = time.perf_counter()
         task = asyncio.current_task()
@@ -222,6 +224,7 @@ class AgentExecutor(AgentRunnable):
         self._record("run_start", context, None, self._said(context))
         try:
             refuse_reserved_keys(context)
+            check_input(context.input, self.agent)
             with self._core.running.call():
                 if self._run_timeout_s is None and context.deadline is None:
                     result = await self._handler(context)

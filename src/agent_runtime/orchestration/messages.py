@@ -5,55 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command
 
 from agent_runtime.chunks import Chunk, ReasoningChunk, TextChunk, ToolCallChunk, ToolResultChunk
-from agent_runtime.errors import InputInvalid
 
 
 def agent_input(value: Any, agent: Any) -> Any:
-    """What `agent` takes for the `input` of a call; raises InputInvalid when it cannot be made.
+    """Return what `agent` takes for the input of a call, which `check_input` has accepted.
 
     Text, messages and prompts become `{"messages": [...]}` for a graph with a `messages` channel; a dict,
     a `Command` and None go through as they are, and so does everything for an agent that is not a graph.
     """
-    if not isinstance(agent, PregelProtocol) or value is None or isinstance(value, Command):
+    if not isinstance(agent, PregelProtocol) or not isinstance(value, (str, BaseMessage, PromptValue, list, tuple)):
         return value
-    if isinstance(value, Mapping):
-        if isinstance(value.get("messages"), Sequence) and not value["messages"]:
-            raise InputInvalid("the list of messages is empty", "messages")
-        return value
-    if not isinstance(value, (str, BaseMessage, PromptValue, list, tuple)):
-        return value  # a state of the graph's own: a dataclass or a pydantic model
-    channels = getattr(agent, "channels", None)
-    if channels is not None and "messages" not in channels:
-        keys = ", ".join(k for k in channels if not k.startswith(("__", "branch:")))
-        raise InputInvalid(f"this agent has no 'messages'; it takes a dict with {keys}")
-    return {"messages": _messages(value)}
-
-
-def _messages(value: Any) -> list[BaseMessage]:
     if isinstance(value, str):
-        if not value.strip():
-            raise InputInvalid("the input is empty")
-        return [HumanMessage(value, id=str(uuid.uuid4()))]
+        return {"messages": [HumanMessage(value, id=str(uuid.uuid4()))]}
     if isinstance(value, BaseMessage):
-        return [value]
-    if isinstance(value, PromptValue):
-        return value.to_messages()
-    try:
-        messages = convert_to_messages(value)
-    except (ValueError, NotImplementedError, KeyError, TypeError) as error:
-        raise InputInvalid(f"not a list of messages: {error}", "messages") from error
-    if not messages:
-        raise InputInvalid("the list of messages is empty", "messages")
-    return messages
+        return {"messages": [value]}
+    return {"messages": value.to_messages() if isinstance(value, PromptValue) else convert_to_messages(value)}
 
 
 def messages_in(value: Any) -> list[BaseMessage]:

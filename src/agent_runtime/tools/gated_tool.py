@@ -13,6 +13,7 @@ from agent_runtime.errors.user_code import contained
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import GATED_TAG, ToolCall, current_run, current_tool
 from agent_runtime.tools.effects import once
+from agent_runtime.tools.tool_result import UnusableResult, check_result
 
 
 def gated_tool(tool: BaseTool) -> BaseTool:
@@ -68,7 +69,7 @@ def _run_method(cls: type[BaseTool]) -> Any:
             return inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))
         try:
-            output = inner(self, tool_input, *args, **kwargs)
+            output = _run_checked(inner, self, tool_input, args, kwargs)
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
@@ -90,7 +91,7 @@ def _arun_method(cls: type[BaseTool]) -> Any:
             return await inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))
         try:
-            output = await once(self, tool_input, kwargs, lambda: inner(self, tool_input, *args, **kwargs))
+            output = await once(self, tool_input, kwargs, lambda: _arun_checked(inner, self, tool_input, args, kwargs))
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
@@ -104,13 +105,31 @@ def _arun_method(cls: type[BaseTool]) -> Any:
     return arun
 
 
+async def _arun_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    try:
+        return await inner(tool, tool_input, *args, **kwargs)
+    except UnusableResult as unusable:
+        if (call_id := kwargs.get("tool_call_id")) is None:  # the caller is code, and reads no messages
+            raise
+        return unusable.to_message(tool, call_id)
+
+
+def _run_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    try:
+        return inner(tool, tool_input, *args, **kwargs)
+    except UnusableResult as unusable:
+        if (call_id := kwargs.get("tool_call_id")) is None:
+            raise
+        return unusable.to_message(tool, call_id)
+
+
 def _task_method(cls: type[BaseTool]) -> Any:
     inner = cls._arun
 
     @wraps(inner)  # LangChain reads the signature of `_arun`
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await inner(self, *args, **kwargs)
+            return check_result(self, await inner(self, *args, **kwargs))
         except BaseException as error:
             if (failure := contained(error)) is error:
                 raise
@@ -132,7 +151,7 @@ def _thread_method(cls: type[BaseTool]) -> Any:
         for each in run.lineage:
             each.threads.add(thread)
         try:
-            return inner(self, *args, **kwargs)
+            return check_result(self, inner(self, *args, **kwargs))
         finally:
             for each in run.lineage:
                 each.threads.discard(thread)

@@ -1,0 +1,261 @@
+"""The check of what a caller gives a call: its input in every form, and its ids, before anything is written or paid."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+from langgraph.graph.message import add_messages
+from langgraph.pregel.protocol import PregelProtocol
+from langgraph.types import Command
+from pydantic import BaseModel
+
+from agent_runtime.errors import InputInvalid
+from agent_runtime.orchestration.conversation import Resume
+from agent_runtime.types import AgentContext
+
+MAX_DEPTH = 64
+"""Levels of maps and lists in one input: providers and JSON parsers refuse more, and recursion ends near 1,000."""
+MAX_INT_BITS = 14_000
+"""The largest whole number that Python writes in decimal (4,300 digits)."""
+MAX_ID_CHARACTERS = 1024
+
+
+def check_ids(context: AgentContext) -> None:
+    """Raise InputInvalid for a session, run or idempotency key whose id is none."""
+    if context.session_id is not None:
+        _check_id(context.session_id, "session_id")
+    _check_id(context.run_id, "run_id")
+    if context.idempotency_key is not None:
+        _check_id(context.idempotency_key, "idempotency_key")
+
+
+def check_session(context: AgentContext, agent: Any, *, has_session: bool) -> None:
+    """Raise InputInvalid for a call of a session that would keep nothing; `has_session` says whether it is kept.
+
+    A thread id that LangChain's own methods pass to an agent that is no LangGraph graph is the agent's own affair.
+    """
+    if context.session_id is None or has_session:
+        return
+    if context.config is None or isinstance(agent, PregelProtocol):
+        raise InputInvalid(
+            "this agent keeps no sessions: give its factory a session_manager (`AgentFactory(session_manager="
+            "SessionManager.from_url(...))`), or its graph a checkpointer; without either leave session_id out",
+            "session_id",
+        )
+
+
+def check_input(value: Any, agent: Any) -> None:
+    """Raise InputInvalid, with the place of the fault, for an input that no agent could take.
+
+    It would fail late, after something was paid, or leave a session that nobody can use any more. An agent that is no
+    LangGraph graph takes any input; text is checked for all.
+    """
+    if type(value) is str:
+        _check_text(value, "")
+    if value is None or not isinstance(agent, PregelProtocol):
+        return
+    if isinstance(value, Command):
+        _check_command(value, agent)
+    elif isinstance(value, Resume):
+        _check_value(value.decision, "decision", MAX_DEPTH)
+    elif isinstance(value, Mapping):
+        _check_state(value, agent, "")
+    elif isinstance(value, str | BaseMessage | PromptValue | list | tuple):
+        channels = getattr(agent, "channels", None)
+        if channels is not None and "messages" not in channels:
+            raise InputInvalid(f"this agent has no 'messages'; it takes a dict with {_keys(channels)}")
+        if not isinstance(value, str):
+            _check_messages(value, "messages")
+        elif not value or value.isspace():
+            raise InputInvalid("the input is empty")
+    elif not isinstance(value, BaseModel) and not dataclasses.is_dataclass(value):
+        raise InputInvalid(
+            f"an input is text, messages, a map of the agent's state, a Command or None, not {type(value).__name__}"
+        )
+
+
+def _check_id(value: Any, place: str) -> None:
+    if not isinstance(value, str):
+        raise InputInvalid(f"an id is text, not {type(value).__name__}", place)
+    if not value or len(value) > MAX_ID_CHARACTERS:
+        raise InputInvalid(f"an id has 1 to {MAX_ID_CHARACTERS} characters, not {len(value)}", place)
+    _check_text(value, place)
+
+
+def _check_text(text: str, place: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputInvalid(
+            f"character {error.start} is half of a surrogate pair, which cannot be stored or sent: decode the text "
+            'with errors="replace"',
+            place,
+        ) from None
+
+
+def _check_value(value: Any, place: str, depth: int) -> None:
+    """Check plain data: text, whole numbers, and how deep maps and lists are nested."""
+    kind = type(value)
+    if kind is str:
+        _check_text(value, place)
+    elif kind is int:
+        if value.bit_length() > MAX_INT_BITS:
+            raise InputInvalid("a whole number of more than 4,300 digits", place)
+    elif isinstance(value, Mapping):
+        if not depth:
+            raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", place[:200])
+        for key, each in value.items():
+            if isinstance(key, str):
+                _check_text(key, place)
+            _check_value(each, f"{place}.{key}" if place else str(key), depth - 1)
+    elif kind in (list, tuple, set, frozenset):
+        if not depth:
+            raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", place[:200])
+        for index, each in enumerate(value):
+            _check_value(each, f"{place}[{index}]", depth - 1)
+    elif isinstance(value, BaseMessage):
+        _check_message(value, place)
+
+
+def _check_command(command: Command[Any], agent: Any) -> None:
+    _check_value(command.resume, "resume", MAX_DEPTH)
+    if isinstance(command.update, Mapping):
+        _check_state(command.update, agent, "update.")
+    elif command.update is not None:
+        _check_value(command.update, "update", MAX_DEPTH)
+
+
+def _check_state(state: Mapping[Any, Any], agent: Any, place: str) -> None:
+    channels = getattr(agent, "channels", None)
+    if not channels:
+        return
+    if state and not any(name in channels for name in state):
+        raise InputInvalid(f"the input has none of the agent's keys: {_keys(channels)}", place.rstrip("."))
+    for name, value in state.items():
+        where = f"{place}{name}"
+        if name == "messages" and getattr(channels.get(name), "operator", None) is add_messages:
+            _check_messages(value, where)
+        else:
+            _check_value(value, where, MAX_DEPTH)
+
+
+def _keys(channels: Mapping[str, Any]) -> str:
+    return ", ".join(name for name in channels if not name.startswith(("__", "branch:")))
+
+
+def _check_messages(value: Any, place: str) -> None:
+    if isinstance(value, PromptValue):
+        value = value.to_messages()
+    if value is None or not isinstance(value, str | Mapping | Sequence | BaseMessage):
+        raise InputInvalid(f"a list of messages is needed, not {type(value).__name__}", place)
+    given = list(value) if isinstance(value, list | tuple) and not _is_pair(value) else [value]
+    if not given:
+        raise InputInvalid("the list of messages is empty", place)
+    messages = [_as_message(each, f"{place}[{index}]") for index, each in enumerate(given)]
+    open_calls: dict[str, str] = {}
+    seen: set[str] = set()
+    for index, message in enumerate(messages):
+        where = f"{place}[{index}]"
+        _check_message(message, where)
+        if isinstance(message, ToolMessage):
+            open_calls.pop(message.tool_call_id, None)
+            continue
+        if open_calls:
+            call_id, asked = next(iter(open_calls.items()))
+            raise InputInvalid(f"the tool call '{call_id}' has no ToolMessage right after its message", asked)
+        if isinstance(message, AIMessage):
+            for number, call in enumerate(message.tool_calls):
+                call_id = call["id"] or ""
+                if call_id in seen:
+                    raise InputInvalid(f"two tool calls have the id '{call_id}'", f"{where}.tool_calls[{number}]")
+                seen.add(call_id)
+                open_calls[call_id] = where
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a tuple is one message in short, `("user", "hi")`."""
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, str) for each in value)
+
+
+def _as_message(value: Any, place: str) -> BaseMessage:
+    if isinstance(value, BaseMessage):
+        return value
+    _check_value(value, place, MAX_DEPTH)  # before the conversion, which recurs
+    try:
+        return convert_to_messages([value])[0]
+    except Exception as error:
+        raise InputInvalid(f"not a message: {str(error).splitlines()[0][:200]}", place) from error
+
+
+def _check_message(message: BaseMessage, place: str) -> None:
+    content = message.content
+    is_said = message.type in ("human", "system")
+    if type(content) is str:
+        if is_said and (not content or content.isspace()):
+            raise InputInvalid("a blank message", place)
+        _check_text(content, place)
+    else:
+        _check_blocks(content, f"{place}.content", is_said=is_said)
+    if message.id is not None:
+        _check_id(message.id, f"{place}.id")
+    if isinstance(message, AIMessage):
+        for number, call in enumerate(message.tool_calls):
+            _check_value(call, f"{place}.tool_calls[{number}]", MAX_DEPTH)
+    if message.additional_kwargs:
+        _check_value(message.additional_kwargs, f"{place}.additional_kwargs", MAX_DEPTH)
+
+
+def _check_blocks(content: Any, place: str, *, is_said: bool) -> None:
+    if not isinstance(content, list):
+        raise InputInvalid(f"content is text or a list of blocks, not {type(content).__name__}", place)
+    if is_said and not content:
+        raise InputInvalid("a blank message", place)
+    for number, block in enumerate(content):
+        where = f"{place}[{number}]"
+        if isinstance(block, Mapping):
+            if not isinstance(block.get("type"), str) or not block["type"]:
+                raise InputInvalid("a content block needs a type", where)
+            if block["type"] == "text" and not isinstance(block.get("text"), str):
+                raise InputInvalid("a text block needs a text", where)
+            text = block["text"] if block["type"] == "text" else None
+        elif isinstance(block, str):
+            text = block
+        else:
+            raise InputInvalid(f"a content block is a map or text, not {type(block).__name__}", where)
+        if is_said and text is not None and (not text or text.isspace()):
+            raise InputInvalid("a blank text block", where)
+        _check_value(block, where, MAX_DEPTH)
+
+
+def answers_calls(value: Any) -> bool:
+    """Whether an input has a ToolMessage, whose call may be one of the conversation before it."""
+    messages = value.get("messages") if isinstance(value, Mapping) else value
+    if isinstance(messages, ToolMessage):
+        return True
+    if not isinstance(messages, list | tuple):
+        return False
+    return any(
+        isinstance(each, ToolMessage) or (isinstance(each, Mapping) and "tool" in (each.get("role"), each.get("type")))
+        for each in messages
+    )
+
+
+def check_answers(value: Any, saved: Sequence[BaseMessage]) -> None:
+    """Raise InputInvalid for a ToolMessage in an input whose call neither the input nor the conversation has."""
+    messages = value.get("messages") if isinstance(value, Mapping) else value
+    given = [messages] if isinstance(messages, BaseMessage) else list(messages or ())
+    known = {call["id"] for message in saved if isinstance(message, AIMessage) for call in message.tool_calls}
+    for index, each in enumerate(given):
+        message = _as_message(each, f"messages[{index}]")
+        if isinstance(message, AIMessage):
+            known.update(call["id"] for call in message.tool_calls)
+        elif isinstance(message, ToolMessage) and message.tool_call_id not in known:
+            raise InputInvalid(
+                f"the answer to the tool call '{message.tool_call_id}', which no message makes", f"messages[{index}]"
+            )

@@ -1,0 +1,60 @@
+"""What a tool returned, checked before LangChain makes a message of it that nobody can store or send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.types import Command
+
+from agent_runtime.errors.user_code import contained, error_text
+
+
+class UnusableResult(Exception):
+    """Say that a tool has run, and that its result cannot be written as text."""
+
+    def to_message(self, tool: BaseTool, call_id: str) -> ToolMessage:
+        """Return what the model reads instead; the tool is not run again for it."""
+        text = f"Error: '{tool.name}' has run, but its result cannot be used: {self}"
+        return ToolMessage(text, tool_call_id=call_id, name=tool.name, status="error")
+
+
+def check_result(tool: BaseTool, result: Any) -> Any:
+    """Return a tool's result; raises UnusableResult for one that cannot be written as text.
+
+    LangChain writes results in its own `arun`, outside of the tool's error handling: a number of 5,000 digits, an
+    object whose `__str__` raises or half a surrogate pair would end the run, and the session with it.
+    """
+    content = result
+    if tool.response_format == "content_and_artifact" and isinstance(result, tuple) and len(result) == 2:
+        content = result[0]
+    for text in _texts(content):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UnusableResult(f"character {error.start} is half of a surrogate pair") from error
+    return result
+
+
+def _texts(content: Any) -> list[str]:
+    if type(content) is str:
+        return [] if content.isascii() else [content]
+    if content is None or isinstance(content, bool | float):
+        return []
+    if isinstance(content, BaseMessage):
+        return _texts(content.content)
+    if isinstance(content, Command):
+        update = content.update
+        messages = update.get("messages", ()) if isinstance(update, dict) else ()
+        return [text for each in messages if isinstance(each, BaseMessage) for text in _texts(each)]
+    try:
+        return [json.dumps(content, ensure_ascii=False)]
+    except (TypeError, ValueError, RecursionError):
+        pass  # LangChain writes `str()` of what is no JSON
+    try:
+        return [str(content)]
+    except BaseException as error:  # noqa: BLE001 - the application's own code
+        failure = contained(error)
+        raise UnusableResult(error_text(failure)) from failure
