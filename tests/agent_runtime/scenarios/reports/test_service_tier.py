@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.providers import openai_answer, openai_stream, provider, temp
 
 from agent_runtime import AgentFactory, Budget, MemoryLedger
 from agent_runtime.errors import BudgetExceeded
+from agent_runtime.monitoring import PriceTable
 
 USAGE = {
     "prompt_tokens": 100_000, "completion_tokens": 10_000, "total_tokens": 110_000,
@@ -74,3 +76,17 @@ async def test_a_budget_holds_whatever_tier_the_account_has() -> None:
     [balance] = ledger.call("balances").values()
     assert requests
     assert balance.spent_micro_usd <= 2500
+
+
+async def test_a_budget_holds_with_a_fee_for_each_request() -> None:
+    ledger = MemoryLedger()
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+    async with provider(lambda request, path: openai_answer("gpt-5-mini", usage)) as (url, _):
+        budget = Budget("global", usd=0.025)  # two calls and a half
+        prices = PriceTable({"openai:gpt-5-mini": {"input": 0.01, "output": 0.01, "request": 0.01}})
+        async with AgentFactory(ledger=ledger, budgets=[budget], prices=prices) as factory:
+            agent = factory.create_agent(template(model=model(url)))
+            results = await asyncio.gather(*(agent.execute("hi") for _ in range(5)), return_exceptions=True)
+    [balance] = ledger.call("balances").values()
+    assert sum(isinstance(result, BudgetExceeded) for result in results) == 3
+    assert 20_000 <= balance.spent_micro_usd <= 25_000
