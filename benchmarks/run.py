@@ -38,6 +38,7 @@ from agent_runtime import (
 from agent_runtime.chunks import TextChunk
 from agent_runtime.orchestration.middleware import compose
 from benchmarks.batch import batch_rows
+from benchmarks.call_input import call_input_rows
 from benchmarks.common import InstantModel, Row, paired
 from benchmarks.events import event_rows
 from benchmarks.governance import governance_rows
@@ -252,6 +253,7 @@ async def main() -> int:
         await new_template_row(factory),
         *await concurrency_rows(),
         help_row(),
+        *call_input_rows(),
         *await session_rows(),
         *await governance_rows(),
         *await event_rows(),
