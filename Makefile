@@ -11,8 +11,8 @@ check:  ## format, lint, types, published schema
 test:  ## the suite with coverage
 	uv run pytest --cov --cov-report=term
 
-integration:  ## many processes, and the packages of every provider
-	uv run --isolated --group integration pytest -m integration
+integration:  ## the tests with many processes
+	uv run pytest -m integration
 
 bench:  ## every figure with its bar; exits non-zero on a miss
 	uv run python -m benchmarks.run
