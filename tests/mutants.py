@@ -314,7 +314,7 @@ MUTANTS = [
     Mutant("an odd result ends the run", "tools/tool_result.py", "        raise UnusableResult(error_text(failure)) from failure", "        raise", "scenarios/test_call_input.py -k cannot_be_used"),
     Mutant("what may have run is said not to have", "orchestration/conversation.py", " or call[\"name\"] not in recorded", "", "scenarios/test_call_input.py -k may_have_run"),
     Mutant("a forgotten session fails its call", "mcp/connection.py", "            if _is_not_run(error):\n                raise _NotRun from error\n", "", "scenarios/reports/test_mcp_restart.py -k redeploy"),
-    Mutant("a call that was read is sent again", "mcp/program.py", "        return self._ends.get(request_id, sys.maxsize) <= self._read", "        return False", "scenarios/reports/test_mcp_restart.py -k sent_twice"),
+    Mutant("a call that was read is sent again", "mcp/program.py", "        return self._ends.get(request_id, 0) <= self._read", "        return False", "scenarios/reports/test_mcp_restart.py -k sent_twice"),
     Mutant("a cancel is not told to the server", "mcp/connection.py", "            await self._cancel_request(session, call)\n", "", "scenarios/reports/test_mcp_cancel.py -k stdio"),
     Mutant("an old token stays with its agent", "mcp/broker.py", "        return lambda: self._opened(McpServer.of(spec, folder, scope))", "        return lambda: connection", "scenarios/reports/test_mcp_token.py"),
     Mutant("an answer without result is dropped", "mcp/messages.py", "        return [each for each in requests.open_requests if each == request_id]", "        return []", "mcp/test_unreadable_answers.py -k 'programs and neither'"),

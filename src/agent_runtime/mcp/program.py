@@ -59,12 +59,12 @@ class ProgramWriter:
             raise NotDelivered("the server has ended") from error
 
     def has_read(self, request_id: int | str | None) -> bool:
-        """Whether the program may have read the whole of a request; what it left is still in the pipe."""
+        """Whether the program may have read a request; what it left is in the pipe, and an answered one was read."""
         if self._fd is not None:
             unread = int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder)
             transport: Any = self._stdin.transport
             self._read = self._written - unread - transport.get_write_buffer_size()
-        return self._ends.get(request_id, sys.maxsize) <= self._read
+        return self._ends.get(request_id, 0) <= self._read
 
     def close_request(self, request_id: int | str) -> None:
         """Forget a request that needs no answer any more."""
