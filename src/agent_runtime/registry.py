@@ -166,7 +166,9 @@ def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
     A class, or a function marked by `tool_factory`, is a factory; anything else takes no arguments. Raises
     ConfigurationError when the arguments do not fit.
     """
-    from langchain_core.tools import BaseTool, tool
+    from langchain_core.tools import BaseTool
+
+    from agent_runtime.tools.function_tool import function_tool
 
     if getattr(found, "_makes_tool", False) or inspect.isclass(found):
         try:
@@ -179,8 +181,7 @@ def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
     if isinstance(found, BaseTool):
         return found
     if callable(found):
-        made: BaseTool = tool(found)
-        return made
+        return function_tool(found)
     raise ConfigurationError(f"tool '{name}' is neither a LangChain tool nor a function: {type(found).__name__}")
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, ToolException
 
 from agent_runtime.errors import CallError, ConfigurationError, InputInvalid
 from agent_runtime.models.run import current_run
@@ -17,6 +17,7 @@ from agent_runtime.template.parts_spec import SubagentSpec, ToolSpec
 from agent_runtime.template.prompt import render_value
 from agent_runtime.tool_names import ToolNames
 from agent_runtime.tools.effects import idempotent
+from agent_runtime.tools.function_tool import structured_tool
 from agent_runtime.tools.gated_tool import gated_tool
 from agent_runtime.tools.skill_reader import skill_reader
 from agent_runtime.types import AgentContext
@@ -151,7 +152,7 @@ def agent_tool(executor: AgentExecutor, name: str | None = None, description: st
         except (CallError, InputInvalid) as error:
             raise ToolException(f"{error.code}: {error}") from error
 
-    return StructuredTool.from_function(
+    return structured_tool(
         coroutine=ask,
         name=name or executor.name or "agent",
         description=description or executor.description or f"Ask the agent '{executor.name}'.",

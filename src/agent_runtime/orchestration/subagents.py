@@ -10,10 +10,11 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from langchain_core.messages import HumanMessage
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, ToolException
 
 from agent_runtime.orchestration.messages import answer_text, messages_in
 from agent_runtime.template.parts_spec import SubagentSpec
+from agent_runtime.tools.function_tool import structured_tool
 
 _WORD = re.compile(r"\w+")
 _ENDINGS = ("ings", "ing", "ed", "s")
@@ -75,7 +76,7 @@ def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any], max_step
         return answer_text(state, messages, None)
 
     lines = "\n".join(f"- {each.name}: {each.description}" for each in specs)
-    return StructuredTool.from_function(
+    return structured_tool(
         coroutine=task,
         name="task",
         description=(

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, ToolException
 from pydantic import BaseModel, Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.csv_data import CsvFolder, Row, Table, missing, plain
 from agent_runtime.tools.effects import IDEMPOTENT
+from agent_runtime.tools.function_tool import structured_tool
 
 MAX_ROWS = 100
 
@@ -61,12 +62,12 @@ def _calculate(table: Table, rows: Sequence[Row], function: str, column: str) ->
 
 
 def _tool(name: str, description: str, function: Callable[..., Any]) -> BaseTool:
-    return StructuredTool.from_function(
+    return structured_tool(
         lambda **kwargs: json.dumps(function(**kwargs), ensure_ascii=False),
         metadata={IDEMPOTENT: True},  # it only reads
         name=name,
         description=description,
-        args_schema=StructuredTool.from_function(function, name=name, description=description).args_schema,
+        args_schema=structured_tool(function, name=name, description=description).args_schema,
         handle_tool_error=True,
         handle_validation_error=wrong_arguments,
     )

@@ -8,12 +8,13 @@ import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
 
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, ToolException
 from pydantic import Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.effects import IDEMPOTENT
+from agent_runtime.tools.function_tool import structured_tool
 
 SUFFIXES = frozenset({".md", ".txt", ".rst"})
 MAX_BYTES = 4 * 1024 * 1024
@@ -94,7 +95,7 @@ def document_search(docs: str) -> BaseTool:
     ) -> str:
         return json.dumps({"query": query, "hits": index.search(query, k)}, ensure_ascii=False)
 
-    return StructuredTool.from_function(
+    return structured_tool(
         search_documents,
         metadata={IDEMPOTENT: True},  # it only reads
         name="search_documents",

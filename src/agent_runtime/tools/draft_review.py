@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from typing import Annotated, Any
 
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import BaseTool
 from pydantic import Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.effects import IDEMPOTENT
+from agent_runtime.tools.function_tool import structured_tool
 
 LONG_SENTENCE_WORDS = 25
 FILLERS = frozenset({"very", "really", "just", "quite", "basically", "actually", "simply", "literally"})
@@ -45,7 +46,7 @@ def draft_review(max_words: int = 120) -> BaseTool:
     def review_draft(draft: Annotated[str, Field(description="the whole text of the draft")]) -> str:
         return json.dumps(review(draft, max_words), ensure_ascii=False)
 
-    return StructuredTool.from_function(
+    return structured_tool(
         review_draft,
         metadata={IDEMPOTENT: True},  # it only reads
         name="review_draft",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, ToolException
 
 from agent_runtime.template.skills import MAX_FILE_BYTES, Skill
+from agent_runtime.tools.function_tool import structured_tool
 
 
 def skill_reader(skills: Sequence[Skill]) -> BaseTool:
@@ -36,7 +37,7 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
         except UnicodeDecodeError:
             raise ToolException(f"'{path}' is no text") from None
 
-    return StructuredTool.from_function(
+    return structured_tool(
         func=read_skill,
         name="read_skill",
         description="Read a skill's instructions, or another file of its folder, before doing what it is for.",
