@@ -11,8 +11,8 @@ check:  ## format, lint, types, published schema
 test:  ## the suite with coverage
 	uv run pytest --cov --cov-report=term
 
-integration:  ## the tests with many processes
-	uv run pytest -m integration
+integration:  ## the tests with many processes, and every provider package in an environment of its own
+	UV_PROJECT_ENVIRONMENT=.venv-integration uv run --group integration pytest -m integration
 
 bench:  ## every figure with its bar; exits non-zero on a miss
 	uv run python -m benchmarks.run

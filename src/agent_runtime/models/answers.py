@@ -74,4 +74,6 @@ def _is_unreadable(error: BaseException, *, has_answered: bool) -> bool:
     if any("AnswerTooLarge" in names_of_classes(each) for each in causes(error)):
         return True
     names, status = names_of_classes(error), status_of(error)
-    return has_answered and (status is None or status < 400) and not names & _NOT_ABOUT_THE_ANSWER
+    # httpx-sse's error of an answer that is no stream is a TransportError.
+    is_about_the_answer = "SSEError" in names or not names & _NOT_ABOUT_THE_ANSWER
+    return has_answered and (status is None or status < 400) and is_about_the_answer

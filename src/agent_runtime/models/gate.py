@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent_runtime.errors import CallError, ConfigurationError, LimitExceeded, PriceUnknown
 from agent_runtime.models.model_call import ModelCall
-from agent_runtime.models.request import CAPS, ModelRequest, Quote, input_bound, quote
+from agent_runtime.models.request import ModelRequest, Quote, input_bound, quote
 from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.ledger import NOTHING
 from agent_runtime.monitoring.prices import PRICES, PriceTable
@@ -114,10 +114,7 @@ class ModelGate:
         return quote(request, highest, bound, spending.max_output_tokens, spending.min_output_tokens)
 
     def _capped(self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None) -> ModelCall:
-        if request.cap is not None:
-            for name in (*CAPS, "max_completion_tokens"):
-                request.kwargs.pop(name, None)
-            request.kwargs[request.cap] = worst.affordable_output(draw.granted)
+        request.limit_output(worst.affordable_output(draw.granted))
         try:
             return self._admitted(request, draw, place)
         except BaseException:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -93,7 +93,8 @@ def _generate(cls: type[BaseChatModel]) -> Any:
         token, answer = _inside.set(True), HttpAnswer()
         answer_token = current_answer.set(answer)
         try:
-            result = _blocking(lambda: inner(self, messages, *args, **kwargs), call, _timeout_s(call))
+            asking = partial(inner, request.limited(self), messages, *args, **kwargs)
+            result = _blocking(asking, call, _timeout_s(call))
             message, metadata = message_of_answer(result, call)
         except BaseException as error:  # noqa: BLE001 - settled, and raised again
             settle_failure(call, error, has_answered=answer.has_come)
@@ -147,7 +148,7 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
         timeout_s = _timeout_s(call)
         token, answer = _inside.set(True), HttpAnswer()
         answer_token = current_answer.set(answer)
-        asking = inner(self, messages, *args, **kwargs)
+        asking = inner(request.limited(self), messages, *args, **kwargs)
         try:
             result = await (asking if timeout_s is None else _within(asking, timeout_s, timeout_s))
             message, metadata = message_of_answer(result, call)
@@ -180,8 +181,9 @@ def _stream(cls: type[BaseChatModel]) -> Any:
     ) -> Iterator[ChatGenerationChunk]:
         request = _request(self, messages, kwargs)
         call = None if request is None else request.run.gate.open(request)
+        asked = self if request is None else request.limited(self)
         left_s = _timeout_s(call)
-        with _closing(_begun(lambda: inner(self, messages, *args, **kwargs), call)) as chunks:
+        with _closing(_begun(partial(inner, asked, messages, *args, **kwargs), call)) as chunks:
             if call is None:
                 yield from chunks
                 return
@@ -246,8 +248,9 @@ def _astream(cls: type[BaseChatModel]) -> Any:
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = _request(self, messages, kwargs)
         call = None if request is None else await request.run.gate.aopen(request)
+        asked = self if request is None else request.limited(self)
         timeout_s = _timeout_s(call)
-        async with aclosing(_begun(lambda: inner(self, messages, *args, **kwargs), call)) as chunks:
+        async with aclosing(_begun(partial(inner, asked, messages, *args, **kwargs), call)) as chunks:
             if call is None:
                 async for chunk in chunks:
                     yield chunk

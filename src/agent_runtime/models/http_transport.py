@@ -29,8 +29,8 @@ _DEPTH = 4
 _WINDOW_BITS = {"gzip": 47, "x-gzip": 47, "deflate": 47, "identity": 0}
 """47 reads the heads of gzip and of zlib."""
 _CLIENT_PACKAGES = frozenset({
-    "anthropic", "cerebras", "cohere", "fireworks", "google", "groq", "mistralai", "ollama", "openai", "perplexity",
-    "together",
+    "anthropic", "cerebras", "cohere", "fireworks", "google", "groq", "mistralai", "ollama", "openai", "openrouter",
+    "perplexity", "together",
 })  # fmt: skip
 """Packages whose objects may hold an HTTP client."""
 
@@ -191,7 +191,17 @@ def bound_answers(model: BaseChatModel) -> None:
             for part in parts:
                 if isinstance(part, library.AsyncClient | library.Client):
                     bound_client(part, library)
+        for part in parts:
+            if type(part).__module__ == "botocore.client":
+                part.meta.events.register("before-parse", _note_amazon_answer, unique_id=__name__)
         level = [part for part in parts if type(part).__module__.partition(".")[0] in _CLIENT_PACKAGES]
+
+
+def _note_amazon_answer(response_dict: Any = None, **_kwargs: Any) -> None:
+    """Note an answer that botocore has received; its own parser reads it whole and does not unpack it."""
+    answer = current_answer.get()
+    if answer is not None and response_dict and response_dict.get("status_code", 500) < 400:
+        answer.has_come = True
 
 
 def _parts_of(thing: Any) -> list[Any]:
@@ -202,7 +212,8 @@ def _parts_of(thing: Any) -> list[Any]:
                 getattr(thing, name)
             except Exception:  # noqa: BLE001, S112 - a client that cannot be made says so when it is used
                 continue
-    return list(getattr(thing, "__dict__", {}).values())
+    private = getattr(thing, "__pydantic_private__", None) or {}  # where langchain-ollama has its clients
+    return [*getattr(thing, "__dict__", {}).values(), *private.values()]
 
 
 def bound_client(client: Any, library: Any) -> None:

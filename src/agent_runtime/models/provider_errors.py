@@ -17,6 +17,16 @@ ANSWERED = 200
 """The HTTP status of an answer that came and cannot be read."""
 
 
+_AMAZON_CODES = {
+    "internalserver": 500,
+    "modeltimeout": 408,
+    "serviceunavailable": 503,
+    "throttling": 429,
+    "validation": 400,
+}
+"""Errors of Bedrock by name: docs.aws.amazon.com, API reference of ConverseStream."""
+
+
 def names_of_classes(error: BaseException) -> set[str]:
     """Return the names of an exception's classes: the SDKs that have them are optional, and none is imported here."""
     return {cls.__name__ for cls in type(error).__mro__}
@@ -34,21 +44,34 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that a provider answered with, or None when the failure was not an answer."""
+    """Return the HTTP status that a provider answered with, or None when the failure was not an answer."""
     for each in causes(error):
-        status = getattr(each, "status_code", None) or getattr(getattr(each, "response", None), "status_code", None)
+        response = getattr(each, "response", None)
+        status = getattr(each, "status_code", None) or getattr(response, "status_code", None)
+        if isinstance(response, Mapping):
+            status = _amazon_status(response)
         if isinstance(status, int):
             return status
     return None
 
 
 def headers_of(error: BaseException) -> Mapping[str, str]:
-    """The headers of the provider's answer; none when the failure was not an answer."""
+    """Return the headers of the provider's answer; none when the failure was not an answer."""
     for each in causes(error):
-        headers = getattr(getattr(each, "response", None), "headers", None)
+        response = getattr(each, "response", None)
+        headers = getattr(response, "headers", None) or getattr(each, "headers", None)
+        if isinstance(response, Mapping):
+            headers = (response.get("ResponseMetadata") or {}).get("HTTPHeaders")
         if headers is not None and hasattr(headers, "get"):
             return cast("Mapping[str, str]", headers)
     return {}
+
+
+def _amazon_status(response: Mapping[str, Any]) -> int | None:
+    """Return the status in a botocore error; inside a stream it is the name of the error that tells."""
+    status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
+    code = str((response.get("Error") or {}).get("Code", ""))
+    return _AMAZON_CODES.get(code.removesuffix("Exception").lower(), status)
 
 
 def retry_after_s(error: BaseException) -> float | None:

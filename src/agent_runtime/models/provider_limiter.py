@@ -246,7 +246,7 @@ class Place:
 
 _ADDRESSES = (
     "base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "groq_api_base", "fireworks_api_base",
-    "mistral_api_url", "endpoint_url", "endpoint",
+    "mistral_api_url", "openrouter_api_base", "xai_api_base", "api_base", "endpoint_url", "endpoint",
 )  # fmt: skip
 """What chat models call the address of their server."""
 

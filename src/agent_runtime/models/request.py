@@ -29,6 +29,8 @@ TOKENS_PER_IMAGE = 2_000
 """More than any provider bills for one image at its usual size; other media are not bounded by it."""
 CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """What models call the limit of their output."""
+FIELD_CAPS = frozenset({"num_predict"})
+"""Limits that are read from the model, or from the call's `options`: as an argument of the call they are an error."""
 
 _CONDITIONS = ("service_tier", "speed")
 """What a request may say of its price."""
@@ -48,6 +50,7 @@ class ModelRequest:
     the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin. `key`
     names it for its provider, if that tells by names what it has answered before. `base_url` is the server's address
     where it is not the client's own, `conditions` what the request says of its price: the service tier, the speed.
+    `field_limit` is a limit of the output that the model itself has to carry.
     """
 
     run: Run
@@ -61,6 +64,7 @@ class ModelRequest:
     key: str | None = None
     base_url: str = ""
     conditions: Conditions = ()
+    field_limit: int | None = None
 
     @classmethod
     def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
@@ -79,10 +83,33 @@ class ModelRequest:
     def find_cap(self, model: BaseChatModel) -> None:
         """Look up how the model's output is limited; only for calls with a budget."""
         self.cap = _cap_of(type(model))
+        options = self.kwargs.get("options")
         asked = [self.kwargs.get(n) for n in (*CAPS, "max_completion_tokens")]
+        if self.cap in FIELD_CAPS and isinstance(options, Mapping):
+            asked.append(options.get(self.cap))
         own = getattr(model, self.cap, None) if self.cap else None
         given = [n for n in (*asked, own) if isinstance(n, int) and n > 0]
         self.max_output = given[0] if given else None
+
+    def limit_output(self, tokens: int) -> None:
+        """Limit the output to `tokens`, in the place where the model's class reads it."""
+        if self.cap is None:
+            return
+        for name in (*CAPS, "max_completion_tokens"):
+            self.kwargs.pop(name, None)
+        options = self.kwargs.get("options")
+        if self.cap not in FIELD_CAPS:
+            self.kwargs[self.cap] = tokens
+        elif isinstance(options, Mapping):
+            self.kwargs["options"] = {**options, self.cap: tokens}
+        else:
+            self.field_limit = tokens
+
+    def limited(self, model: BaseChatModel) -> BaseChatModel:
+        """Return the model to call: itself, or a copy with the limit where only a field can hold it."""
+        if self.field_limit is None or self.cap is None:
+            return model
+        return model.model_copy(update={self.cap: self.field_limit})
 
 
 @lru_cache(maxsize=256)

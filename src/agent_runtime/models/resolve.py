@@ -29,6 +29,8 @@ AUTO_MODELS = (
 """What `auto` tries in turn: environment variable, package, model. Without any of them it is `offline:`."""
 
 EXTRAS = frozenset({"openai", "anthropic"})
+OPENAI_CLIENTS = frozenset({"openai", "azure_openai", "deepseek", "xai"})
+"""Providers whose class is derived from langchain-openai's."""
 
 
 def auto_model(environ: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
@@ -96,10 +98,12 @@ def build_model(spec: ModelSpec, registered: Mapping[str, ModelFactory]) -> Base
 def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseChatModel:
     from langchain.chat_models import init_chat_model
 
+    if provider in OPENAI_CLIENTS:
+        # Left alone they ask for no usage in a stream as soon as another base_url is set.
+        params = {"stream_usage": True, **params}
     if provider == "openai":
-        # Left alone it asks for no usage in a stream as soon as another base_url is set.
-        # And its headers say how much of the account's limits is left; the gate reads them, and takes them away.
-        params = {"stream_usage": True, "include_response_headers": True, **params}
+        # Its headers say how much of the account's limits is left; the gate reads them, and takes them away.
+        params = {"include_response_headers": True, **params}
     try:
         model: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0, **params)
     except ImportError as error:
@@ -110,4 +114,24 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
         raise ConfigurationError(
             f"model '{provider}:{name}' cannot be built ({kind}): check its key and params"
         ) from None
+    _check_address(model, provider)
+    _stop_client_retries(model)
     return model
+
+
+def _check_address(model: BaseChatModel, provider: str) -> None:
+    """Refuse a `base_url` that a class does not know: LangChain would send it to the provider, as a parameter."""
+    if "base_url" in (getattr(model, "model_kwargs", None) or {}):
+        raise ConfigurationError(
+            f"the models of '{provider}' take no base_url: leave it out, or register a model that is made in Python"
+        )
+
+
+def _stop_client_retries(model: BaseChatModel) -> None:
+    """Turn off the retries of a client that takes `max_retries=0` for its own default.
+
+    langchain-openrouter 0.2 then leaves it to its SDK, which repeats a 5xx or a lost connection for an hour.
+    """
+    configuration = getattr(getattr(model, "client", None), "sdk_configuration", None)
+    if configuration is not None:
+        configuration.retry_config = None

@@ -22,9 +22,12 @@ from agent_runtime.models.provider_errors import (
 
 RETRY_CLASSES = ("rate_limit", "server_error", "connection", "timeout", "worker")
 
-# Names, because the SDKs (openai, anthropic, httpx) are optional and none is imported here.
-_CONNECTION_ERRORS = frozenset({"APIConnectionError", "TransportError", "ConnectError", "ClientConnectionError"})
-_TIMEOUT_ERRORS = frozenset({"APITimeoutError", "TimeoutException"})
+# Names, because the SDKs (openai, anthropic, httpx, botocore) are optional and none is imported here.
+_CONNECTION_ERRORS = frozenset({
+    "APIConnectionError", "TransportError", "ConnectError", "ClientConnectionError", "HTTPClientError",
+    "EndpointConnectionError",
+})  # fmt: skip
+_TIMEOUT_ERRORS = frozenset({"APITimeoutError", "TimeoutException", "ConnectTimeoutError", "ReadTimeoutError"})
 
 
 def failure_class(error: BaseException) -> str | None:

@@ -18,16 +18,19 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from tests.agent_runtime.calls import run_call
 
 from agent_runtime import (
     AgentContext,
     AgentExecutor,
     AgentFailed,
+    Budget,
     CallTimeout,
     ConfigurationError,
+    CostTrackingMiddleware,
     LimitExceeded,
+    MemoryLedger,
     Principal,
     RunLimits,
     Timeouts,
@@ -514,3 +517,36 @@ def test_gating_keeps_the_class_and_does_not_stack() -> None:
     assert type(model) is ScriptedChatModel
     assert gated(copy) is copy
     assert gated_tool(gated_tool(add)).name == "add"
+
+
+class FieldLimited(ScriptedChatModel):
+    """A model whose output is limited by a field, as ChatOllama's: as an argument the limit is an error there."""
+
+    num_predict: int | None = None
+    options_seen: list[Any] = []  # noqa: RUF012 - pydantic copies it
+
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        assert "num_predict" not in kwargs
+        self.options_seen.append((self.num_predict, kwargs.pop("options", None)))
+        return await super()._agenerate(messages, stop, run_manager, **kwargs)
+
+
+@pytest.mark.parametrize("options", [None, {"num_predict": 50, "seed": 1}])
+async def test_a_budget_limits_a_model_by_its_field_or_its_options(options: dict[str, int] | None) -> None:
+    model = FieldLimited(script=lambda messages: say("yes"))
+    asked = gated(model)
+    bound = asked if options is None else asked.bind(options=options)
+
+    async def ask(state: MessagesState) -> Any:
+        return {"messages": [await bound.ainvoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile()
+    budgets = CostTrackingMiddleware(MemoryLedger(), [Budget("global", tokens=10_000)])
+    await AgentExecutor(graph, gated=True, pipeline=[budgets]).execute("hello")
+    [(field, seen)] = model.options_seen
+    if options is None:
+        assert field is not None
+        assert 0 < field < 10_000
+    else:
+        assert (field, seen) == (None, {"num_predict": 50, "seed": 1})
+    assert asked.num_predict is None
