@@ -5,9 +5,11 @@ Each mutant is one replacement in a copy of the sources; its test has to fail on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -347,9 +349,21 @@ def survives(mutant: Mutant, folder: Path) -> bool:
         )
     except subprocess.TimeoutExpired:  # it hangs beyond the test's own time limit: in CI that is noticed, too
         return False
+    finally:
+        end_processes_of(source)
     if done.returncode not in (0, 1):
         raise SystemExit(f"'{mutant.breaks}': the test did not run\n{done.stdout[-2000:]}")
     return done.returncode == 0
+
+
+def end_processes_of(source: Path) -> None:
+    """Kill what runs the broken code still: a mutant of the clean-up leaves workers that would burn a core."""
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            if f"PYTHONPATH={source}".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def main(only: str = "") -> int:

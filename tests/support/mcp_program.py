@@ -23,7 +23,23 @@ ARGS = sys.argv[1:]
 EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
 TEXT: dict[str, Any] = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 SECONDS: dict[str, Any] = {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]}
-TOOLS = {"pid": EMPTY, "child": EMPTY, "echo": TEXT, "slow": SECONDS}
+WORDS: dict[str, Any] = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("name", "tool", "config", "runtime", "run_manager", "self")},
+}
+TOOLS = {
+    "pid": EMPTY, "child": EMPTY, "echo": TEXT, "slow": SECONDS, "words": WORDS, "resource": EMPTY, "nothing": EMPTY,
+    "structured_only": EMPTY, "structured_error": EMPTY,
+}  # fmt: skip
+RESOURCE = types.TextResourceContents(uri="file:///a.txt", text="the resource's text", mimeType="text/plain")  # type: ignore[arg-type]
+ANSWERS: dict[str, Any] = {
+    "structured_only": types.CallToolResult(content=[], structuredContent={"rows": [{"region": "North", "total": 41}]}),
+    "structured_error": types.CallToolResult(
+        content=[], structuredContent={"code": "RATE_LIMITED", "retry_after": 30}, isError=True
+    ),
+    "resource": [types.EmbeddedResource(type="resource", resource=RESOURCE)],
+    "nothing": [],
+}
 CHILD = "import time; time.sleep(120)"
 server: Server[Any, Any] = Server("test server")
 
@@ -40,9 +56,11 @@ async def list_tools() -> list[types.Tool]:
 
 
 @server.call_tool(validate_input=False)  # type: ignore[untyped-decorator]
-async def call_tool(name: str, arguments: dict[str, Any]) -> list[types.TextContent]:
+async def call_tool(name: str, arguments: dict[str, Any]) -> Any:
     log(f"call {name}")
-    text = arguments.get("text", name)
+    if name in ANSWERS:
+        return ANSWERS[name]
+    text = str(sorted(arguments.items())) if name == "words" else arguments.get("text", name)
     if name == "pid":
         text = str(os.getpid())
     if name == "child":

@@ -1,0 +1,25 @@
+"""langgraph #40535, langchain-mcp-adapters PR #533, #566: parameters with names that LangChain uses itself."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.mcp_servers import calling, program_tool
+from tests.support.providers import template
+
+from agent_runtime import AgentFactory
+from agent_runtime.errors import AgentFailed
+
+
+def lost(name: str, raises: type[BaseException] = AssertionError) -> object:
+    return pytest.param(name, marks=pytest.mark.xfail(raises=raises, reason="LangChain takes it for its own"))
+
+
+@pytest.mark.parametrize(
+    "name", ["name", "tool", lost("config"), lost("runtime"), lost("run_manager"), lost("self", AgentFailed)]
+)
+async def test_a_parameter_reaches_the_server(name: str) -> None:
+    async with AgentFactory() as factory:
+        factory.register_model("m", model := calling(("words", {name: "v"})))
+        await factory.create_agent(template(model="m", tools=[program_tool()])).execute("go")
+    [message] = [message for message in model.seen[1] if message.type == "tool"]
+    assert f"('{name}', 'v')" in str(message.content)
