@@ -1,4 +1,4 @@
-"""What the check of a call's input costs: `python -m benchmarks.call_input`."""
+"""Measure the CPU time of the check of a call's input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = "What is the weather in the capital of the smallest country of the contin
 
 
 def call_input_rows() -> list[Row]:
-    """The check of a text, and of a conversation of 10 messages."""
+    """Return the figures of a text and of a conversation of 10 messages."""
     agent = create_agent(InstantModel(), [])
     conversation: list[BaseMessage] = []
     for number in range(5):

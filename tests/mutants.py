@@ -336,7 +336,20 @@ def survives(mutant: Mutant, folder: Path) -> bool:
         raise SystemExit(f"'{mutant.breaks}': the text to replace is gone from {mutant.file}")
     path.write_text(text.replace(mutant.old, mutant.new))
     test = str(ROOT / "tests" / "agent_runtime" / mutant.test.split(" ")[0])
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-x", "--timeout=60", "-p", "no:cacheprovider", test]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n0",
+        "-x",
+        "--timeout=60",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "",
+        test,
+    ]
     try:
         done = subprocess.run(
             [*command, *shlex.split(mutant.test)[1:]],

@@ -109,18 +109,21 @@ async def _arun_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, 
     try:
         return await inner(tool, tool_input, *args, **kwargs)
     except UnusableResult as unusable:
-        if (call_id := kwargs.get("tool_call_id")) is None:  # the caller is code, and reads no messages
-            raise
-        return unusable.to_message(tool, call_id)
+        return _message_for_model(unusable, tool, kwargs)
 
 
 def _run_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     try:
         return inner(tool, tool_input, *args, **kwargs)
     except UnusableResult as unusable:
-        if (call_id := kwargs.get("tool_call_id")) is None:
-            raise
-        return unusable.to_message(tool, call_id)
+        return _message_for_model(unusable, tool, kwargs)
+
+
+def _message_for_model(unusable: UnusableResult, tool: BaseTool, kwargs: dict[str, Any]) -> Any:
+    """Return the error message that a model reads; raise the error where the caller is code."""
+    if (call_id := kwargs.get("tool_call_id")) is None:
+        raise unusable
+    return unusable.to_message(tool, call_id)
 
 
 def _task_method(cls: type[BaseTool]) -> Any:

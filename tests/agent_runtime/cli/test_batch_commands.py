@@ -183,6 +183,7 @@ def test_rows_that_are_wrong_fail_alone(home: Path) -> None:
     assert "0 tasks are run again" in done.stderr  # what could not be read cannot be run
 
 
+@pytest.mark.integration
 def test_money_on_the_command_line(home: Path) -> None:
     # Each command in a process of its own: LangChain keeps one client, and that belongs to one event loop.
     def run(*args: str, code: int) -> tuple[str, str]:
@@ -222,7 +223,7 @@ def until_lines(path: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", ["ctrl_c", "kill", "cancel"])
+@pytest.mark.parametrize("how", ["ctrl_c", pytest.param("kill", marks=pytest.mark.integration), "cancel"])
 def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
     with ProviderProcess(0.005, holds_after=12) as provider:  # it cannot end before it is stopped
         (home / "stub.yaml").write_text(template(provider.url))

@@ -70,6 +70,7 @@ async def kafka_headers_that_are_no_text(connect: Callable[[], Broker]) -> None:
         assert [event.seq for event in await taken(broker, "g", 2)] == [1, 2]
 
 
+@pytest.mark.integration
 @pytest.mark.timeout(150)
 async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
     """All checks at once, each on a topic of its own: joining a group takes this server seconds."""

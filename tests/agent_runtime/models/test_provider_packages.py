@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.agent_runtime.calls import run_call
 from tests.support import provider_answers as answers
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
@@ -220,15 +221,6 @@ def spec_of(case: Case, url: str, environment: pytest.MonkeyPatch) -> Any:
     return template(model=model, runtime={"retry": {"attempts": 1}})
 
 
-async def call(agent: Any, *, streamed: bool) -> Any:
-    if not streamed:
-        return await agent.execute("hello")
-    async with agent.execute_stream("hello") as stream:
-        text = "".join([piece async for piece in stream])
-    assert text == stream.result.output
-    return stream.result
-
-
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("name", CASES)
 async def test_usage_and_cost_are_those_of_the_answer(
@@ -238,7 +230,8 @@ async def test_usage_and_cost_are_those_of_the_answer(
     ledger = MemoryLedger()
     async with case.served(streamed=streamed) as (url, requests), AgentFactory(ledger=ledger) as factory:
         agent = factory.create_agent(spec_of(case, url, environment))
-        result = await call(agent, streamed=streamed)
+        result = await run_call(agent, "hello", streaming=streamed)
+    assert result.output in ("Hello.", answers.TEXT)
     usage = result.usage
     counted = (
         usage.input_tokens,
@@ -267,7 +260,7 @@ async def test_an_attempt_is_one_request(name: str, streamed: bool, environment:
         async with served as (url, requests), AgentFactory() as factory:
             agent = factory.create_agent(spec_of(case, url, environment))
             with pytest.raises(ProviderError) as caught:
-                await call(agent, streamed=streamed)
+                await run_call(agent, "hello", streaming=streamed)
         assert len(requests) == 1
         assert caught.value.status == status
         assert caught.value.retry_after_s == case.retry_after_s
@@ -284,7 +277,7 @@ async def test_an_answer_that_cannot_be_read_is_the_provider_s_error(
     async with served as (url, _), AgentFactory(ledger=ledger, budgets=budgets) as factory:
         agent = factory.create_agent(spec_of(CASES[name], url, environment))
         with pytest.raises(ProviderError):
-            await call(agent, streamed=streamed)
+            await run_call(agent, "hello", streaming=streamed)
     [balance] = ledger.call("balances").values()
     assert balance.spent_tokens > 0
 
@@ -305,7 +298,7 @@ async def test_a_budget_limits_the_output_in_the_request(
     factory = AgentFactory(ledger=MemoryLedger(), budgets=[Budget("global", tokens=20_000)])
     async with case.served(streamed=streamed) as (url, requests), factory:
         agent = factory.create_agent(spec_of(case, url, environment))
-        await call(agent, streamed=streamed)
+        await run_call(agent, "hello", streaming=streamed)
     [request] = requests
     assert 0 < (outputs_allowed(request) or 0) < 20_000
 
@@ -343,7 +336,7 @@ async def test_an_error_inside_amazon_s_stream_has_its_status(
     async with provider(lambda request, path: body, headers) as (url, _), AgentFactory() as factory:
         agent = factory.create_agent(spec_of(CASES["bedrock"], url, environment))
         with pytest.raises(ProviderError) as caught:
-            await call(agent, streamed=True)
+            await run_call(agent, "hello", streaming=True)
     assert caught.value.status == status
 
 

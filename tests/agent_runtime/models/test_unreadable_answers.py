@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from langchain_openai import ChatOpenAI
+from tests.agent_runtime.calls import run_call
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
 from agent_runtime import AgentExecutor, AgentFactory, Budget, MemoryLedger
@@ -50,15 +51,6 @@ def agent_of(factory: AgentFactory, url: str) -> AgentExecutor:
     return factory.create_agent(template(model=model, runtime={"retry": {"attempts": 1}}))
 
 
-async def call(agent: AgentExecutor, *, streamed: bool) -> Any:
-    if not streamed:
-        return await agent.execute("hello there")
-    async with agent.execute_stream("hello there") as stream:
-        async for _ in stream:
-            pass
-    return stream.result
-
-
 @pytest.mark.parametrize(
     ("body", "streamed"),
     [pytest.param(body, False, id=name) for name, body in UNARY.items()]
@@ -69,7 +61,7 @@ async def test_it_is_a_provider_s_error_and_is_charged_at_its_estimate(body: Any
     factory = AgentFactory(ledger=ledger, budgets=[Budget("global", usd=10)])
     async with provider(lambda r, p: body) as (url, requests), factory:
         with pytest.raises(ProviderError) as failed:
-            await call(agent_of(factory, url), streamed=streamed)
+            await run_call(agent_of(factory, url), "hello there", streaming=streamed)
     error = failed.value
     assert (error.code, error.status, failure_class(error)) == ("provider_error", 200, "server_error")
     assert error.usage.cost_kind == "estimated"
@@ -83,7 +75,7 @@ async def test_it_is_a_provider_s_error_and_is_charged_at_its_estimate(body: Any
 async def test_what_an_empty_answer_says_was_used_is_not_forgotten() -> None:
     async with provider(lambda r, p: EMPTY) as (url, _), AgentFactory() as factory:
         with pytest.raises(ProviderError) as failed:
-            await call(agent_of(factory, url), streamed=False)
+            await run_call(agent_of(factory, url), "hello there", streaming=False)
     assert failed.value.usage.input_tokens == 120_000
     assert failed.value.usage.estimated
 
@@ -135,7 +127,7 @@ async def test_figures_in_text_are_estimated(streamed: bool) -> None:
     text = {name: str(count) for name, count in USAGE.items() if name != "total_tokens"}
     make = openai_stream if streamed else openai_answer
     async with provider(lambda r, p: make("gpt-5-mini", text)) as (url, _), AgentFactory() as factory:
-        result = await call(agent_of(factory, url), streamed=streamed)
+        result = await run_call(agent_of(factory, url), "hello there", streaming=streamed)
     assert (result.usage.input_tokens, result.usage.cost_kind) == (120_000, "estimated")
 
 
@@ -143,7 +135,7 @@ async def test_figures_in_text_are_estimated(streamed: bool) -> None:
 async def test_figures_that_are_none_are_estimated(bad: Any) -> None:
     usage = {"prompt_tokens": bad, "completion_tokens": bad, "total_tokens": 5}
     async with provider(lambda r, p: openai_answer("gpt-5-mini", usage)) as (url, _), AgentFactory() as factory:
-        result = await call(agent_of(factory, url), streamed=False)
+        result = await run_call(agent_of(factory, url), "hello there", streaming=False)
     assert result.usage.cost_kind == "estimated"
     assert 0 < result.usage.input_tokens < 1000
 
@@ -171,7 +163,7 @@ async def test_a_small_answer_that_unpacks_to_a_flood_is_stopped(encoding: str, 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with provider(lambda r, p: body, headers) as (url, _), AgentFactory() as factory:
         with pytest.raises(ProviderError, match="cannot be read") as failed:
-            await call(agent_of(factory, url), streamed=streamed)
+            await run_call(agent_of(factory, url), "hello there", streaming=streamed)
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert failed.value.usage.estimated
     assert failure_class(failed.value) is None  # it would come again
@@ -183,7 +175,7 @@ async def test_an_honest_packed_answer_is_read(encoding: str) -> None:
     body = json.dumps(openai_answer("gpt-5-mini", USAGE, "Hello. " * 10_000)).encode()
     body = body if encoding == "identity" else packed(body, encoding)
     async with provider(lambda r, p: body, {"content-encoding": encoding}) as (url, _), AgentFactory() as factory:
-        result = await call(agent_of(factory, url), streamed=False)
+        result = await run_call(agent_of(factory, url), "hello there", streaming=False)
     assert result.output == "Hello. " * 10_000
 
 
@@ -193,7 +185,7 @@ async def test_an_honest_packed_answer_is_read(encoding: str) -> None:
 async def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str, body: bytes) -> None:
     async with provider(lambda r, p: body, {"content-encoding": encoding}) as (url, _), AgentFactory() as factory:
         with pytest.raises(ProviderError):
-            await call(agent_of(factory, url), streamed=False)
+            await run_call(agent_of(factory, url), "hello there", streaming=False)
 
 
 async def test_a_line_of_a_stream_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +193,7 @@ async def test_a_line_of_a_stream_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     stream = openai_stream("gpt-5-mini", USAGE, "x" * 5000)
     async with provider(lambda r, p: stream) as (url, _), AgentFactory() as factory:
         with pytest.raises(ProviderError):
-            await call(agent_of(factory, url), streamed=True)
+            await run_call(agent_of(factory, url), "hello there", streaming=True)
     short = openai_stream("gpt-5-mini", USAGE, "x" * 500)
     async with provider(lambda r, p: short) as (url, _), AgentFactory() as factory:
-        assert (await call(agent_of(factory, url), streamed=True)).output == "x" * 500
+        assert (await run_call(agent_of(factory, url), "hello there", streaming=True)).output == "x" * 500

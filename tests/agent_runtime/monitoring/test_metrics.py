@@ -122,6 +122,7 @@ def attack(metrics: RuntimeMetrics, count: int) -> None:
         metrics.on_event(CallbackEvent("run_end", f"{n}", "x", duration_s=0.1, data={"error": f"E{n}"}, **common))
 
 
+@pytest.mark.integration
 def test_fifty_thousand_tenants_and_models_leave_ten_thousand_series_and_a_quick_scrape() -> None:
     metrics = RuntimeMetrics()
     attack(metrics, 50_000)
@@ -135,6 +136,14 @@ def test_fifty_thousand_tenants_and_models_leave_ten_thousand_series_and_a_quick
     assert found[("runs_total", "other", "other", "other")] > 40_000
     attack(metrics, 10)  # those that are known go on to be
     assert samples(metrics)[("runs_total", "E1", "template-1", "tenant-1")] == 2
+
+
+def test_more_tenants_than_series_are_counted_as_other() -> None:
+    metrics = RuntimeMetrics(max_series=1_000)
+    attack(metrics, 2_000)
+    series = [line for line in metrics.render().decode().splitlines() if line and not line.startswith("#")]
+    assert len(series) <= 1_000
+    assert sum(value for name, value in samples(metrics).items() if name[0] == "runs_total") == 2_000
 
 
 def test_labels_are_short_and_hold_no_secret() -> None:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from tests.agent_runtime.proxy import losing_proxy
 
 from agent_runtime import RedisLedger
@@ -64,6 +65,7 @@ def test_no_kill_and_no_lost_reply_overspends(redis_url: str, tmp_path: Path) ->
     assert billed > budget / 2
 
 
+@pytest.mark.integration
 def test_without_kills_the_ledger_is_the_provider_s_truth(redis_url: str, tmp_path: Path) -> None:
     billed, spent, budget = spend_rounds(
         redis_url, tmp_path, processes=2, at_once=40, calls=600, rounds=1, budget="0.8", kill=False

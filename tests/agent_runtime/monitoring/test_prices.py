@@ -11,6 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain.agents import create_agent
+from tests.agent_runtime.calls import run_call
 
 from agent_runtime import (
     AgentExecutor,
@@ -158,13 +159,7 @@ async def test_a_cached_prompt_and_a_reasoning_model_settle_to_the_micro_dollar(
     layer = CostTrackingMiddleware(ledger, [Budget("global", usd=10)])
     model = gated(Priced(script=[say("ok", usage=used)]))
     agent = AgentExecutor(create_agent(model, []), pipeline=[layer], gated=True)
-    if streaming:
-        async with agent.execute_stream("x") as stream:
-            async for _ in stream:
-                pass
-        result = stream.result
-    else:
-        result = await agent.execute("x")
+    result = await run_call(agent, "x", streaming=streaming)
     price = PRICES.price("anthropic", "claude-sonnet-4-5")
     assert price is not None
     assert result.cost_usd is not None

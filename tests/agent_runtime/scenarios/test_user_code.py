@@ -360,8 +360,20 @@ BODIES = {
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("run", ["asyncio.run(main())", "asyncio.new_event_loop().run_until_complete(main())"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(body, id=name, marks=[] if name == "waiting" else pytest.mark.integration)
+        for name, body in BODIES.items()
+    ],
+)
+@pytest.mark.parametrize(
+    "run",
+    [
+        "asyncio.run(main())",
+        pytest.param("asyncio.new_event_loop().run_until_complete(main())", marks=pytest.mark.integration),
+    ],
+)
 def test_a_real_signal_ends_the_program(number: int, body: str, run: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=body, run=run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

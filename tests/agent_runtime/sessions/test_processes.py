@@ -48,13 +48,14 @@ async def test_a_hundred_turns_from_four_processes_are_all_there_in_one_order(sh
     assert answers == [f"answer to {q}" for q in questions]
 
 
+@pytest.mark.integration
 async def test_without_the_session_layer_turns_are_lost(redis_url: str) -> None:
     texts = await turns_from_processes(f"{redis_url}?prefix={uuid.uuid4().hex}", "no", 25)
     assert len(texts) < 200
 
 
 @pytest.mark.timeout(150)  # some forty processes, one after another
-@pytest.mark.parametrize("mode", ["message", "continue"])
+@pytest.mark.parametrize("mode", ["message", pytest.param("continue", marks=pytest.mark.integration)])
 def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(shared_url: str, mode: str, tmp_path: Path) -> None:
     # Every fourth boundary here; `make soak` takes each.
     check_crashes(shared_url, mode, tmp_path, stride=4)

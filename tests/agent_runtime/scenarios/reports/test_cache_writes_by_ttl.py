@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from tests.agent_runtime.calls import run_call
 from tests.support.provider_answers import anthropic_answer, anthropic_stream
 from tests.support.providers import provider, template
 
@@ -30,13 +31,7 @@ async def test_the_cost_and_the_usage_have_them(streamed: bool, monkeypatch: pyt
     ):
         model = {"id": "anthropic:claude-haiku-4-5", "base_url": url, "api_key": {"from_env": "DUMMY_KEY"}}
         agent = factory.create_agent(template(model=model))
-        if streamed:
-            async with agent.execute_stream("hi") as stream:
-                async for _ in stream:
-                    pass
-            result = stream.result
-        else:
-            result = await agent.execute("hi")
+        result = await run_call(agent, "hi", streaming=streamed)
     usage = result.usage
     assert (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens) == (4005, 1000, 3000)
     assert (result.cost_usd, usage.cost_kind) == (TRUE, "exact")

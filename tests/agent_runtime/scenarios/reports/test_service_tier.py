@@ -6,6 +6,7 @@ import asyncio
 from decimal import Decimal
 
 import pytest
+from tests.agent_runtime.calls import run_call
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
 from agent_runtime import AgentFactory, Budget, MemoryLedger
@@ -40,13 +41,7 @@ async def test_the_tier_of_the_answer_decides_the_price(tier: str, streamed: boo
     answer = make("gpt-5-mini-2025-08-07", USAGE, service_tier=tier)
     async with provider(lambda r, p: answer) as (url, _), AgentFactory() as factory:
         agent = factory.create_agent(template(model=model(url)))
-        if streamed:
-            async with agent.execute_stream("hi") as stream:
-                async for _ in stream:
-                    pass
-            result = stream.result
-        else:
-            result = await agent.execute("hi")
+        result = await run_call(agent, "hi", streaming=streamed)
     usage = result.usage
     assert result.cost_usd == Decimal(COSTS[tier])
     # A tier that the table does not know is priced as the default, and not called exact.
