@@ -272,20 +272,26 @@ async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(tmp
 
 
 async def test_spending_is_kept_when_its_writing_is_cancelled_again() -> None:
+    writing = asyncio.Event()
+    go_on = asyncio.Event()
+
     class Slow(MemoryLedger):
         instant = False
 
         async def acall(self, operation: str, *args: Any) -> Any:
-            await asyncio.sleep(0.2)
+            writing.set()
+            await go_on.wait()
             return self.call(operation, *args)
 
     ledger = Slow()
     agent = make([say("one")], ledger=ledger)
     running = asyncio.create_task(agent.execute(call()))
-    await asyncio.sleep(0.1)
+    await writing.wait()
     for _ in range(3):
         running.cancel()
-        await asyncio.sleep(0.02)
+        for _ in range(10):  # the cancel arrives within a few steps of the loop
+            await asyncio.sleep(0)
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await running
     await flush(ledger)
