@@ -119,7 +119,7 @@ MUTANTS = [
     Mutant("settling twice charges twice", f"{MONEY}/ledger_book.py", 'known.state == "settled":\n            self._top_up', 'known.state == "settled" and False:\n            self._top_up', f"{LEDGERS} -k 'repeated and memory'"),
     Mutant("an abandoned hold is free", f"{MONEY}/ledger_book.py", "self._charge(held, held.amount, held.amount, [])", "self._charge(held, NOTHING, held.amount, [])", f"{LEDGERS} -k 'abandoned and memory'"),
     Mutant("a lost reservation stays held", f"{MONEY}/purse.py", "                self._to_end.append(Ending(trip.reservation.operation_id, NOTHING))\n", "                pass\n", f"{COST} -k lost_answer"),
-    Mutant("the output is not capped", f"{M}/gate.py", "request.kwargs[request.cap] = worst", "_ = worst", f"{COST} -k capped"),
+    Mutant("the output is not capped", f"{M}/request.py", "            self.kwargs[self.cap] = tokens", "            pass", f"{COST} -k capped"),
     Mutant("a provider's lies are believed", f"{M}/model_call.py", "or not believable(counts, bool(self._messages), self._chars)", "", f"{COST} -k lies"),
     Mutant("inner agents do not draw on the outer budget", f"{MONEY}/purse.py", "self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))", "pass", f"{COST} -k used_as_a_tool"),
     Mutant("a cancelled call does not settle", f"{O}/middleware/cost.py", "            await purse.close()", "            pass", f"{COST} -k cancelled"),
@@ -322,6 +322,19 @@ MUTANTS = [
     Mutant("an answer without result is dropped", "mcp/messages.py", "        return [each for each in requests.open_requests if each == request_id]", "        return []", "mcp/test_unreadable_answers.py -k 'programs and neither'"),
     Mutant("orphans of a server stay", "mcp/supervisor.py", "    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)\n", "", "scenarios/reports/test_mcp_processes.py"),
     Mutant("orphans of a worker stay", "pool/isolation/worker.py", "    kill_descendants()\n", "", "scenarios/reports/test_pool_signals.py"),
+    Mutant("a cut answer is free", "models/answers.py", "        call.note_usage(_usage_of(error))\n", "", "models/test_unreadable_answers.py -k cut"),
+    Mutant("a cut answer is asked for again", "orchestration/failures.py", "_COME_AGAIN = CUT_ANSWERS | {\"AnswerTooLarge\"}", "_COME_AGAIN = frozenset({\"AnswerTooLarge\"})", "models/test_unreadable_answers.py -k cut"),
+    Mutant("a lease by the wall clock never ends", "stores/process_identity.py", "        return until_boot_s > time.time()", "        return True", "stores/test_clocks.py -k earlier_version"),
+    Mutant("half a password is shown", "stores/store_url.py", "SECRETS.text(str(self._text)[:4096])", "SECRETS.text(str(self._text)[:60])", "stores/test_store_url.py -k password"),
+    Mutant("a signal in a task group is contained", "errors/user_code.py", "        return any(is_from_signal(each) for each in error.exceptions)", "        return False", "scenarios/test_user_code.py -k task_group"),
+    Mutant("an object as a node has no boundary", "orchestration/boundaries.py", " or inspect.iscoroutinefunction(type(function).__call__)", "", "scenarios/test_user_code.py -k any_shape"),
+    Mutant("a mapped chain has no boundary", "orchestration/boundaries.py", "RunnableBindingBase | RunnableEachBase", "RunnableBindingBase", "scenarios/test_user_code.py -k any_shape"),
+    Mutant("one answer of many is reserved", "models/request.py", "                self.answers = wanted", "                pass", "models/test_gate.py -k answers_that"),
+    Mutant("a model's own arguments have no price", "models/request.py", "(kwargs.get(\"extra_body\"), *own)", "(kwargs.get(\"extra_body\"),)", "models/test_gate.py -k own_arguments"),
+    Mutant("an address that begins alike is the provider", "monitoring/model_names.py", "match.end() == len(address) or", "True or", "monitoring/test_prices.py -k who_bills"),
+    Mutant("a budget's limit is an argument everywhere", "models/request.py", "            self.field_limit = tokens\n", "            self.kwargs[self.cap] = tokens\n", "models/test_gate.py -k field_or"),
+    Mutant("two threads make tools at once", "tools/function_tool.py", "    with _SCHEMA_LOCK:\n        return", "    if True:\n        return", "tools/test_function_tool.py"),
+    Mutant("a pair is two messages", "orchestration/messages.py", "[value] if is_pair(value) else value", "value", "scenarios/test_call_input.py -k pair_is"),
 ]  # fmt: skip
 
 

@@ -44,6 +44,8 @@ def is_from_signal(error: BaseException) -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False  # signals are handled in the main thread
+    if isinstance(error, BaseExceptionGroup):  # what a task group makes of it
+        return any(is_from_signal(each) for each in error.exceptions)
     handlers = _handler_codes()
     trace, last = error.__traceback__, None
     while trace is not None:

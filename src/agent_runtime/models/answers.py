@@ -9,7 +9,7 @@ from langchain_core.messages import BaseMessage
 
 from agent_runtime.errors import AgentRuntimeError, ProviderError
 from agent_runtime.errors.user_code import error_text
-from agent_runtime.models.provider_errors import ANSWERED, causes, names_of_classes, status_of
+from agent_runtime.models.provider_errors import ANSWERED, CUT_ANSWERS, causes, names_of_classes, status_of
 
 if TYPE_CHECKING:
     from langchain_core.outputs import ChatResult
@@ -59,12 +59,22 @@ def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool)
     if isinstance(error, ProviderError) and error.status == ANSWERED:
         call.abort(error, is_answered=True)
         raise error
+    if names_of_classes(error) & CUT_ANSWERS:
+        call.note_usage(_usage_of(error))
+        call.abort(error, is_answered=True)
+        raise error
     if _is_unreadable(error, has_answered=has_answered):
         call.abort(error, is_answered=True)
         summary = f"the provider's answer cannot be read: {type(error).__name__}: {error_text(error)}"
         raise ProviderError(summary[:500], status=ANSWERED) from error
     call.abort(error)
     raise error
+
+
+def _usage_of(error: BaseException) -> Any:
+    """Return the raw figures of the answer that an error carries, or None."""
+    usage = getattr(getattr(error, "completion", None), "usage", None)
+    return None if usage is None else usage.model_dump()
 
 
 def _is_unreadable(error: BaseException, *, has_answered: bool) -> bool:

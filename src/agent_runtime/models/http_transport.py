@@ -46,7 +46,9 @@ class _Decoder:
         # The last encoding was put on last.
         self._stages = [zlib.decompressobj(_WINDOW_BITS[name]) for name in reversed(names) if _WINDOW_BITS[name]]
         self._is_stream = headers.get("content-type", "").startswith("text/event-stream")
-        self._size = self._line = 0
+        self._may_be_bare = names == ["deflate"]
+        self._size = 0
+        self._line = 0
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield what a piece of the body says; raises AnswerTooLarge, or the library's DecodingError."""
@@ -63,6 +65,11 @@ class _Decoder:
             try:
                 piece = stage.decompress(data, _STEP_BYTES)
             except zlib.error as error:
+                if self._may_be_bare and not self._size:  # "deflate" without the head of zlib, as some servers send it
+                    self._may_be_bare = False
+                    self._stages = [zlib.decompressobj(-zlib.MAX_WBITS)]
+                    yield from self._through(data, self._stages)
+                    return
                 raise self._library.DecodingError(f"a body that is not what its encoding says: {error}") from error
             data = stage.unconsumed_tail
             if piece:

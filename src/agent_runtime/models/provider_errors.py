@@ -17,6 +17,8 @@ ANSWERED = 200
 """The HTTP status of an answer that came and cannot be read."""
 
 
+CUT_ANSWERS = frozenset({"LengthFinishReasonError", "ContentFilterFinishReasonError"})
+"""Errors of the openai package for a structured answer that was cut: it was read and is billed, and comes cut again."""
 _AMAZON_CODES = {
     "internalserver": 500,
     "modeltimeout": 408,

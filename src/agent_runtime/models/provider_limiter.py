@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.event_bus import Event
@@ -253,7 +254,13 @@ _ADDRESSES = (
 
 def address_of(model: BaseChatModel) -> str:
     """Return the address of the model's server, empty where its client knows it by itself."""
-    return next((str(address) for name in _ADDRESSES if (address := getattr(model, name, None))), "")
+    return next((str(address) for name in _address_fields(type(model)) if (address := getattr(model, name))), "")
+
+
+@lru_cache(maxsize=256)
+def _address_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
+    # Asking a pydantic model for an attribute that it has not takes 7 us, and there are twelve names.
+    return tuple(name for name in _ADDRESSES if name in kind.model_fields or hasattr(kind, name))
 
 
 class ProviderLimiter:

@@ -32,6 +32,7 @@ CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 FIELD_CAPS = frozenset({"num_predict"})
 """Limits that are read from the model, or from the call's `options`: as an argument of the call they are an error."""
 
+_ANSWERS = ("n", "candidate_count")
 _CONDITIONS = ("service_tier", "speed")
 """What a request may say of its price."""
 ACCOUNT = "_agent_runtime_account"
@@ -50,7 +51,8 @@ class ModelRequest:
     the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin. `key`
     names it for its provider, if that tells by names what it has answered before. `base_url` is the server's address
     where it is not the client's own, `conditions` what the request says of its price: the service tier, the speed.
-    `field_limit` is a limit of the output that the model itself has to carry.
+    `field_limit` is a limit of the output that the model itself has to carry. `answers` is how many answers are asked
+    for, each of which may be as long as the limit.
     """
 
     run: Run
@@ -65,6 +67,7 @@ class ModelRequest:
     base_url: str = ""
     conditions: Conditions = ()
     field_limit: int | None = None
+    answers: int = 1
 
     @classmethod
     def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
@@ -90,6 +93,10 @@ class ModelRequest:
         own = getattr(model, self.cap, None) if self.cap else None
         given = [n for n in (*asked, own) if isinstance(n, int) and n > 0]
         self.max_output = given[0] if given else None
+        for name in _ANSWERS:
+            wanted = self.kwargs.get(name) or getattr(model, name, None)
+            if isinstance(wanted, int) and wanted > 1:
+                self.answers = wanted
 
     def limit_output(self, tokens: int) -> None:
         """Limit the output to `tokens`, in the place where the model's class reads it."""
@@ -114,17 +121,18 @@ class ModelRequest:
 
 @lru_cache(maxsize=256)
 def _condition_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
-    return tuple(name for name in _CONDITIONS if name in kind.model_fields)
+    return tuple(name for name in (*_CONDITIONS, "model_kwargs", "extra_body") if name in kind.model_fields)
 
 
 def _conditions(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Conditions:
     fields = _condition_fields(type(model))
-    extra = kwargs.get("extra_body")
+    own = [getattr(model, name) for name in ("model_kwargs", "extra_body") if name in fields]
+    extras = [each for each in (kwargs.get("extra_body"), *own) if isinstance(each, Mapping)]
     stated: dict[str, str] = {}
     for name in _CONDITIONS:
         value = kwargs.get(name) or (getattr(model, name) if name in fields else None)
-        if value is None and isinstance(extra, Mapping):
-            value = extra.get(name)
+        if value is None:
+            value = next((extra[name] for extra in extras if extra.get(name)), None)
         if isinstance(value, str) and value:
             stated[name] = value
     return tuple(sorted(stated.items()))
@@ -143,23 +151,25 @@ class Quote(NamedTuple):
     output_pico_usd: int
     least_output: int
     most_output: int
+    answers: int = 1
 
     def amount(self, output: int) -> Amount:
-        """The worst case with so much output."""
-        pico_usd = self.input_pico_usd + self.output_pico_usd * output
-        return Amount(-(-pico_usd * MICRO // PICO), self.input_tokens + output)
+        """The worst case with so much output in each answer."""
+        tokens = output * self.answers
+        pico_usd = self.input_pico_usd + self.output_pico_usd * tokens
+        return Amount(-(-pico_usd * MICRO // PICO), self.input_tokens + tokens)
 
     def range(self) -> tuple[Amount, Amount]:
         """What has to be granted at least, and what is wanted."""
         return self.amount(self.least_output), self.amount(self.most_output)
 
     def affordable_output(self, granted: Amount) -> int:
-        """How many tokens of output what was granted pays for."""
-        output = min(self.most_output, granted.tokens - self.input_tokens)
+        """Return how many tokens of output in each answer the granted amount pays for."""
+        output = granted.tokens - self.input_tokens
         if self.output_pico_usd:
             left = granted.micro_usd * (PICO // MICRO) - self.input_pico_usd
             output = min(output, left // self.output_pico_usd)
-        return output
+        return min(self.most_output, output // self.answers)
 
 
 def quote(
@@ -170,7 +180,7 @@ def quote(
     tokens = bound(request.messages, request.kwargs)
     input_rate, output_rate = (0, 0) if highest is None else highest.at(tokens)
     fee = 0 if highest is None else highest.request
-    return Quote(tokens, input_rate * tokens + fee, output_rate, min(min_output, most), most)
+    return Quote(tokens, input_rate * tokens + fee, output_rate, min(min_output, most), most, request.answers)
 
 
 def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:

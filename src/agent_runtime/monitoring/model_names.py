@@ -21,12 +21,22 @@ def provider_of(snapshot: Any, provider: str, base_url: str) -> tuple[str | None
     address of its own is not taken for a provider by the name of its model.
     """
     if base_url:
+        address = _lower_host(base_url)
         for known in snapshot.providers:
-            if re.match(known.api_pattern, base_url):
+            match = re.match(known.api_pattern, address)
+            if match and (
+                match.end() == len(address) or address[match.end()] in ":/?" or address[match.end() - 1] == "/"
+            ):
                 return str(known.id), False
     if provider != "unknown":
         return _PROVIDERS.get(provider, provider), bool(base_url)
     return ("a server of its own" if base_url else None), bool(base_url)
+
+
+def _lower_host(address: str) -> str:
+    scheme, separator, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}{separator}{host.lower()}{slash}{path}"
 
 
 def names_of(model: str, *, is_own_address: bool) -> Iterator[str]:

@@ -215,7 +215,8 @@ def _own_price(name: str, value: Any) -> Price:
             usd = Decimal("nan" if isinstance(text, bool) else str(text))
         except InvalidOperation:
             usd = Decimal("nan")
-        if not usd.is_finite() or not 0 < usd <= most:
+        is_free_part = kind.startswith("cache_") and usd == 0
+        if not usd.is_finite() or not (0 < usd <= most or is_free_part):
             raise ConfigurationError(
                 f"the {kind} price of '{name}' is USD for {unit}, above 0 and up to {most}: not {text!r}"
             )

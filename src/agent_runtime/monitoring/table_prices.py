@@ -16,6 +16,7 @@ Conditions: TypeAlias = tuple[tuple[str, str], ...]
 PICO = 10**12
 """Pico-USD in a USD: a worst case is computed before each call, and decimals are slow."""
 MILLION = 1_000_000
+MAX_CONDITIONS = 100
 DEFAULT_TIERS = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand"})
 """Names of the service tier that the plain price is of."""
 
@@ -56,7 +57,7 @@ class TableModel:
     def is_known(self) -> bool:
         """Whether tokens have a price at all: some models are billed by the second or the image alone."""
         prices = self._at(0.0, ())
-        return prices.input_mtok is not None or prices.output_mtok is not None
+        return prices.output_mtok is not None
 
     def has_tier(self, name: str, value: str) -> bool:
         """Tell whether the table has a price of its own for this condition."""
@@ -69,6 +70,8 @@ class TableModel:
             moments = list(self._boundaries(at_s - 86_400, at_s + 86_400))
             begins = max((each for each in moments if each <= at_s), default=at_s - 86_400)
             ends = min((each for each in moments if each > at_s), default=at_s + 86_400)
+            if len(self._current) >= MAX_CONDITIONS:  # they are words of answers
+                self._current.clear()
             known = self._current[conditions] = (begins, ends, self._at(at_s, conditions))
         return known[2]
 

@@ -12,7 +12,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from langchain_core.runnables import RunnableBinding, RunnableLambda, RunnableParallel, RunnableSequence
+from langchain_core.runnables import (
+    RunnableAssign,
+    RunnableBranch,
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
@@ -29,7 +37,8 @@ def guarded(function: Any) -> Any:
         return function
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         return function  # read by its caller, in the caller's own task
-    wrapper = _guarded_async(function) if inspect.iscoroutinefunction(function) else _guarded_sync(function)
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    wrapper = _guarded_async(function) if is_async else _guarded_sync(function)
     wrapper.__agent_runtime_guarded__ = True  # type: ignore[attr-defined]
     return wrapper
 
@@ -86,8 +95,16 @@ def with_boundaries(runnable: Any) -> Any:
     if isinstance(runnable, RunnableParallel):
         steps = {name: with_boundaries(step) for name, step in runnable.steps__.items()}
         return runnable.model_copy(update={"steps__": steps})
-    if isinstance(runnable, RunnableBinding):
+    if isinstance(runnable, RunnableBindingBase | RunnableEachBase):
         return runnable.model_copy(update={"bound": with_boundaries(runnable.bound)})
+    if isinstance(runnable, RunnableAssign):
+        return runnable.model_copy(update={"mapper": with_boundaries(runnable.mapper)})
+    if isinstance(runnable, RunnableWithFallbacks):
+        fallbacks = [with_boundaries(each) for each in runnable.fallbacks]
+        return runnable.model_copy(update={"runnable": with_boundaries(runnable.runnable), "fallbacks": fallbacks})
+    if isinstance(runnable, RunnableBranch):
+        branches = [(with_boundaries(condition), with_boundaries(step)) for condition, step in runnable.branches]
+        return runnable.model_copy(update={"branches": branches, "default": with_boundaries(runnable.default)})
     return runnable
 
 

@@ -10,11 +10,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert
 from langchain_core.prompt_values import PromptValue
 from langgraph.graph.message import add_messages
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 from pydantic import BaseModel
 
 from agent_runtime.errors import InputInvalid
 from agent_runtime.orchestration.conversation import Resume
+from agent_runtime.orchestration.messages import is_pair
 from agent_runtime.types import AgentContext
 
 MAX_DEPTH = 64
@@ -71,12 +72,13 @@ def check_input(value: Any, agent: Any) -> None:
     elif isinstance(value, str | BaseMessage | PromptValue | list | tuple):
         channels = getattr(agent, "channels", None)
         if channels is not None and "messages" not in channels:
-            raise InputInvalid(f"this agent has no 'messages'; it takes a dict with {_keys(channels)}")
+            takes = f"it takes a dict with {_keys(channels)}" if _takes_state(agent) else "it takes a dict"
+            raise InputInvalid(f"this agent has no 'messages'; {takes}")
         if not isinstance(value, str):
             _check_messages(value, "messages")
         elif not value or value.isspace():
             raise InputInvalid("the input is empty")
-    elif not isinstance(value, BaseModel) and not dataclasses.is_dataclass(value):
+    elif not isinstance(value, BaseModel) and not dataclasses.is_dataclass(value) and _takes_state(agent):
         raise InputInvalid(
             f"an input is text, messages, a map of the agent's state, a Command or None, not {type(value).__name__}"
         )
@@ -137,16 +139,24 @@ def _check_command(command: Command[Any], agent: Any) -> None:
 
 def _check_state(state: Mapping[Any, Any], agent: Any, place: str) -> None:
     channels = getattr(agent, "channels", None)
-    if not channels:
+    if not channels or not _takes_state(agent):  # a function of LangGraph's functional API takes what it likes
+        _check_value(state, place.rstrip("."), MAX_DEPTH)
         return
     if state and not any(name in channels for name in state):
         raise InputInvalid(f"the input has none of the agent's keys: {_keys(channels)}", place.rstrip("."))
     for name, value in state.items():
         where = f"{place}{name}"
+        value = value.value if isinstance(value, Overwrite) else value  # noqa: PLW2901 - what the channel will hold
         if name == "messages" and getattr(channels.get(name), "operator", None) is add_messages:
             _check_messages(value, where)
         else:
             _check_value(value, where, MAX_DEPTH)
+
+
+def _takes_state(agent: Any) -> bool:
+    """Tell whether an agent's input is a map of channels; that of LangGraph's functional API is any value."""
+    channels = getattr(agent, "channels", None)
+    return not channels or bool(_keys(channels))
 
 
 def _keys(channels: Mapping[str, Any]) -> str:
@@ -158,11 +168,10 @@ def _check_messages(value: Any, place: str) -> None:
         value = value.to_messages()
     if value is None or not isinstance(value, str | Mapping | Sequence | BaseMessage):
         raise InputInvalid(f"a list of messages is needed, not {type(value).__name__}", place)
-    given = list(value) if isinstance(value, list | tuple) and not _is_pair(value) else [value]
+    given = list(value) if isinstance(value, list | tuple) and not is_pair(value) else [value]
     if not given:
         raise InputInvalid("the list of messages is empty", place)
     open_calls: dict[str, str] = {}
-    seen: set[str] = set()
     for index, each in enumerate(given):
         message = each if isinstance(each, BaseMessage) else _as_message(each, f"{place}[{index}]")
         if not _is_plain(message):
@@ -174,15 +183,17 @@ def _check_messages(value: Any, place: str) -> None:
             call_id, where = next(iter(open_calls.items()))
             raise InputInvalid(f"the tool call '{call_id}' has no ToolMessage right after its message", where)
         if isinstance(message, AIMessage) and message.tool_calls:
-            _note_calls(message, f"{place}[{index}]", seen, open_calls)
+            _note_calls(message, f"{place}[{index}]", open_calls)
 
 
-def _note_calls(message: AIMessage, place: str, seen: set[str], open_calls: dict[str, str]) -> None:
+def _note_calls(message: AIMessage, place: str, open_calls: dict[str, str]) -> None:
+    """Add a message's calls to those that wait for an answer; later messages may use an id that is answered again."""
     for number, call in enumerate(message.tool_calls):
-        call_id = call["id"] or ""
-        if call_id in seen:
+        call_id = call["id"]
+        if call_id is None:  # some providers give none, so no ToolMessage can name it
+            continue
+        if call_id in open_calls:
             raise InputInvalid(f"two tool calls have the id '{call_id}'", f"{place}.tool_calls[{number}]")
-        seen.add(call_id)
         open_calls[call_id] = place
 
 
@@ -199,11 +210,6 @@ def _is_plain(message: BaseMessage) -> bool:
         and (message_id is None or (type(message_id) is str and 0 < len(message_id) <= 256 and message_id.isascii()))
         and not (isinstance(message, AIMessage) and message.tool_calls)
     )
-
-
-def _is_pair(value: Any) -> bool:
-    """Whether a tuple is one message in short, `("user", "hi")`."""
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def _as_message(value: Any, place: str) -> BaseMessage:
@@ -242,6 +248,9 @@ def _check_blocks(content: Any, place: str, *, is_said: bool) -> None:
     for number, block in enumerate(content):
         where = f"{place}[{number}]"
         if isinstance(block, Mapping):
+            if len(block) == 1 and isinstance(next(iter(block.values())), Mapping):  # Amazon's {"cachePoint": {...}}
+                _check_value(block, where, MAX_DEPTH)
+                continue
             if not isinstance(block.get("type"), str) or not block["type"]:
                 raise InputInvalid("a content block needs a type", where)
             if block["type"] == "text" and not isinstance(block.get("text"), str):
@@ -263,7 +272,7 @@ def _check_media(block: Mapping[str, Any], place: str) -> None:
     source_type = block.get("source_type")
     if source_type is not None and source_type not in _SOURCE_TYPES:
         raise InputInvalid(f"a source_type is one of {', '.join(_SOURCE_TYPES)}", f"{place}.source_type")
-    names = _SOURCES if source_type is None else _SOURCE_TYPES[source_type]
+    names = (*_SOURCES, block["type"]) if source_type is None else _SOURCE_TYPES[source_type]
     if not any(isinstance(block.get(name), str | Mapping) and block[name] for name in names):
         raise InputInvalid(f"{block['type']} content needs one of {', '.join(names)}", place)
 

@@ -13,6 +13,7 @@ from agent_runtime.errors import (
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.models.provider_errors import (
     ANSWERED,
+    CUT_ANSWERS,
     SERVER_ERRORS,
     causes,
     names_of_classes,
@@ -27,6 +28,7 @@ _CONNECTION_ERRORS = frozenset({
     "APIConnectionError", "TransportError", "ConnectError", "ClientConnectionError", "HTTPClientError",
     "EndpointConnectionError",
 })  # fmt: skip
+_COME_AGAIN = CUT_ANSWERS | {"AnswerTooLarge"}
 _TIMEOUT_ERRORS = frozenset({"APITimeoutError", "TimeoutException", "ConnectTimeoutError", "ReadTimeoutError"})
 
 
@@ -35,8 +37,8 @@ def failure_class(error: BaseException) -> str | None:
     if isinstance(error, InstanceFailed):
         return "worker"
     if isinstance(error, ProviderError) and error.status == ANSWERED:
-        is_too_large = any("AnswerTooLarge" in names_of_classes(each) for each in causes(error))
-        return None if is_too_large else "server_error"  # a gateway's page comes once, a flood comes again
+        is_final = any(names_of_classes(each) & _COME_AGAIN for each in causes(error))
+        return None if is_final else "server_error"  # a gateway's page comes once
     if isinstance(error, CallTimeout):
         return None if error.scope == "run" else "timeout"
     if isinstance(error, AgentRuntimeError) and not isinstance(error, AgentFailed):

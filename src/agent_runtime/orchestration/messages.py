@@ -27,7 +27,14 @@ def agent_input(value: Any, agent: Any) -> Any:
         return {"messages": [HumanMessage(value, id=str(uuid.uuid4()))]}
     if isinstance(value, BaseMessage):
         return {"messages": [value]}
-    return {"messages": value.to_messages() if isinstance(value, PromptValue) else convert_to_messages(value)}
+    if isinstance(value, PromptValue):
+        return {"messages": value.to_messages()}
+    return {"messages": convert_to_messages([value] if is_pair(value) else value)}
+
+
+def is_pair(value: Any) -> bool:
+    """Tell whether a tuple is one message in short, `("user", "hi")`."""
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def messages_in(value: Any) -> list[BaseMessage]:

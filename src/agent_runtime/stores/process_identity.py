@@ -11,6 +11,7 @@ from pathlib import Path
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 _LEASE = "#"
+_LONGEST_LEASE_S = 86_400.0
 
 
 def boot_s() -> float:
@@ -71,7 +72,11 @@ def is_lease_held(owner: str, until_boot_s: float) -> bool:
     file that several machines could write is none that SQLite's write-ahead log supports, so another boot is an
     earlier one.
     """
-    if not owner or until_boot_s <= boot_s():
+    if not owner:
+        return False
+    if until_boot_s > boot_s() + _LONGEST_LEASE_S:
+        return until_boot_s > time.time()  # a process of an earlier version still writes wall-clock times
+    if until_boot_s <= boot_s():
         return False
     boot = _parts(owner)[0].split("/")[1:2]
     return boot in ([], [boot_id()]) and not is_process_dead(owner)

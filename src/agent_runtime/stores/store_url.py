@@ -142,8 +142,8 @@ class _Parser:
         try:
             parts = urlsplit(self._text)
             options = self._options(kind, parts.query)
-        except ValueError as error:
-            raise self._error(f"it cannot be read ({error})") from None
+        except ValueError:  # its text quotes the part with the password
+            raise self._error("its host or its options cannot be read") from None
         if parts.fragment:
             raise self._error("a '#' in it is written %23")
         if parts.scheme == "unix":
@@ -222,8 +222,8 @@ class _Parser:
             raise self._error("partitions is a number from 1 to 10000")
 
     def _shown(self) -> str:
-        shown = "".join(character if character.isprintable() else "?" for character in str(self._text)[:60])
-        return SECRETS.text(shown)
+        whole = SECRETS.text(str(self._text)[:4096])  # before it is cut: half a password is not recognised
+        return "".join(character if character.isprintable() else "?" for character in whole[:60])
 
     def _error(self, reason: str) -> ConfigurationError:
         forms = ", ".join(FORMS[kind] for kind in FORMS if kind in self._accepts)
@@ -233,6 +233,8 @@ class _Parser:
 def _host_and_port(text: str) -> tuple[str, str | None]:
     if text.startswith("["):
         host, bracket, rest = text.partition("]")
-        return host + bracket, rest[1:] if rest.startswith(":") else None
+        if rest and not rest.startswith(":"):
+            return text, None  # no host, which says the error
+        return host + bracket, rest[1:] if rest else None
     host, colon, port = text.partition(":")
     return host, port if colon else None

@@ -37,6 +37,7 @@ from agent_runtime import (
     ToolLoop,
     gated,
 )
+from agent_runtime.models.request import _conditions
 from agent_runtime.monitoring.prices import PRICES
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.toolbox import agent_tool
@@ -517,6 +518,35 @@ def test_gating_keeps_the_class_and_does_not_stack() -> None:
     assert type(model) is ScriptedChatModel
     assert gated(copy) is copy
     assert gated_tool(gated_tool(add)).name == "add"
+
+
+class ManyAnswers(ScriptedChatModel):
+    """A model that bills every one of `n` answers."""
+
+    n: int = 1
+    max_tokens: int | None = None
+    seen_limits: list[Any] = []  # noqa: RUF012 - pydantic copies it
+
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        self.seen_limits.append(kwargs["max_tokens"])
+        return await super()._agenerate(messages, stop, run_manager, **kwargs)
+
+
+async def test_a_reservation_is_for_all_the_answers_that_are_asked_for() -> None:
+    graph = create_agent(gated(model := ManyAnswers(script=[say("yes")], n=4)), [])
+    budgets = CostTrackingMiddleware(MemoryLedger(), [Budget("global", tokens=4_100)])
+    await AgentExecutor(graph, gated=True, pipeline=[budgets]).execute("hello")
+    [limit] = model.seen_limits
+    assert 900 < limit < 1_025
+
+
+def test_the_speed_in_a_model_s_own_arguments_is_part_of_its_price() -> None:
+    class Fast(ScriptedChatModel):
+        model_kwargs: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+
+    model = Fast(script=[], model_kwargs={"speed": "fast"})
+    assert _conditions(model, {}) == (("speed", "fast"),)
+    assert _conditions(model, {"speed": "standard"}) == (("speed", "standard"),)
 
 
 class FieldLimited(ScriptedChatModel):

@@ -10,12 +10,15 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr
 from tests.agent_runtime.calls import run_call
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
-from agent_runtime import AgentExecutor, AgentFactory, Budget, MemoryLedger
-from agent_runtime.errors import ProviderError
+from agent_runtime import AgentExecutor, AgentFactory, Budget, MemoryLedger, gated
+from agent_runtime.errors import CallError, ProviderError
 from agent_runtime.models import http_transport
 from agent_runtime.models.provider_errors import overloaded
 from agent_runtime.orchestration.failures import failure_class
@@ -141,6 +144,32 @@ async def test_figures_that_are_none_are_estimated(bad: Any) -> None:
 
 
 # -- what an answer may take ---------------------------------------------------------------------------------------
+
+
+class City(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_a_structured_answer_that_was_cut_is_billed_and_not_asked_for_again(reason: str) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 5000, "total_tokens": 6000}
+    answer = openai_answer("gpt-5-mini", usage, '{"na')
+    answer["choices"][0]["finish_reason"] = reason
+    async with provider(lambda request, path: answer) as (url, requests):
+        model = gated(ChatOpenAI(model="gpt-5-mini", base_url=url + "/v1", api_key=SecretStr("dummy"), max_retries=0))
+        graph = create_agent(model, response_format=ProviderStrategy(City))
+        with pytest.raises(CallError) as failed:
+            await AgentExecutor(graph, gated=True).execute("hello")
+    assert len(requests) == 1
+    assert failure_class(failed.value) is None
+    assert (failed.value.usage.input_tokens, failed.value.usage.output_tokens) == (1000, 5000)
+
+
+async def test_a_deflated_answer_without_the_head_of_zlib_is_read() -> None:
+    pack = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    body = pack.compress(json.dumps(openai_answer("gpt-5-mini", USAGE)).encode()) + pack.flush()
+    async with provider(lambda r, p: body, {"content-encoding": "deflate"}) as (url, _), AgentFactory() as factory:
+        assert (await agent_of(factory, url).execute("hello there")).output == "Hello."
 
 
 @lru_cache(maxsize=4)

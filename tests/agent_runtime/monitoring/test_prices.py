@@ -86,6 +86,10 @@ def test_the_address_says_who_bills() -> None:
     address = "https://api.deepseek.com/v1"
     assert PRICES.price("openai", "deepseek-chat", base_url=address, at_s=1_790_000_000) == deepseek
     assert PRICES.price("openai", "deepseek-chat", base_url="http://127.0.0.1:8000/v1") is None
+    assert (
+        PRICES.price("openai", "deepseek-chat", base_url="HTTPS://API.DeepSeek.com/v1", at_s=1_790_000_000) == deepseek
+    )
+    assert PRICES.price("openai", "deepseek-chat", base_url="https://api.deepseek.com.example/v1") is None
     assert PRICES.price("unknown", "gpt-5-mini") is not None
     assert PRICES.price("unknown", "gpt-5-mini", base_url="http://127.0.0.1:8000/v1") is None
     assert PRICES.price("ollama", "gpt-oss:20b", base_url="http://127.0.0.1:11434") is None
@@ -106,6 +110,15 @@ def test_a_fee_of_one_s_own_is_part_of_the_cost_and_of_the_worst_case() -> None:
     assert highest.request == 10**10
     with pytest.raises(ConfigurationError):
         PriceTable({"local:m": {"input": 1, "output": 2, "request": 1000}})
+
+
+def test_cache_reads_and_writes_of_one_s_own_may_be_free() -> None:
+    table = PriceTable({"local:m": {"input": 1, "output": 2, "cache_read": 0, "cache_write": 0}})
+    price = table.price("local", "m")
+    assert price is not None
+    assert price.cost_usd(usage(1_000_000, 0, read=500_000, write=400_000)) == Decimal("0.1")
+    with pytest.raises(ConfigurationError):
+        PriceTable({"local:m": {"input": 0, "output": 2}})
 
 
 KNOWN = [

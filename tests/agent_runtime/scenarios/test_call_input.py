@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.tools import tool
+from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 from tests.support.providers import template
 
 from agent_runtime import (
@@ -44,7 +45,7 @@ def cycle() -> Any:
     return value
 
 
-def call(call_id: str = "1", **args: Any) -> dict[str, Any]:
+def call(call_id: str | None = "1", **args: Any) -> dict[str, Any]:
     return {"name": "t", "args": args, "id": call_id, "type": "tool_call"}
 
 
@@ -95,12 +96,6 @@ UNUSABLE: dict[str, Callable[[], Any]] = {
     "half in an id": lambda: HumanMessage("hi", id=HALF),
     "a large number": lambda: [HI, AIMessage("", tool_calls=[call(x=10**5000)]), ToolMessage("a", tool_call_id="1")],
     "two calls of one id": lambda: [HI, AIMessage("", tool_calls=[call("1"), call("1")])],
-    "two calls of one id in two messages": lambda: [
-        HI,
-        AIMessage("", tool_calls=[call("1")]),
-        ToolMessage("a", tool_call_id="1"),
-        AIMessage("", tool_calls=[call("1")]),
-    ],
     "a call without an answer": lambda: [HI, AIMessage("", tool_calls=[call("1")]), HI],
     "an answer without a call": lambda: [HI, ToolMessage("a", tool_call_id="9")],
     "an answer alone": lambda: ToolMessage("a", tool_call_id="9"),
@@ -132,6 +127,17 @@ USABLE: dict[str, Callable[[], Any]] = {
         HI,
     ],
     "an answer of a model that said nothing": lambda: [HI, AIMessage(""), HI],
+    "a call with the id of one that is answered": lambda: [
+        HI,
+        AIMessage("", tool_calls=[call("call_0")]),
+        ToolMessage("a", tool_call_id="call_0"),
+        AIMessage("", tool_calls=[call("call_0")]),
+        ToolMessage("b", tool_call_id="call_0"),
+    ],
+    "calls without ids": lambda: [HI, AIMessage("", tool_calls=[call(None), call(None)])],
+    "an overwritten channel": lambda: {"messages": Overwrite([HI])},
+    "a block of Amazon's": lambda: HumanMessage([{"type": "text", "text": "hi"}, {"cachePoint": {"type": "default"}}]),
+    "an image of Amazon's": lambda: HumanMessage([{"type": "image", "image": {"format": "png", "source": {}}}]),
 }
 
 
@@ -212,6 +218,22 @@ async def test_a_usable_input_is_taken(name: str) -> None:
         factory.register_model("m", ScriptedChatModel(script=lambda _: say("hi")))
         agent = factory.create_agent(template(model="m"))
         assert (await agent.execute(USABLE[name]())).output == "hi"
+
+
+async def test_a_pair_is_one_message() -> None:
+    async with AgentFactory() as factory:
+        factory.register_model("m", model := ScriptedChatModel(script=lambda _: say("hi")))
+        await factory.create_agent(template(model="m")).execute(("user", "hello"))
+    assert [(message.type, message.text) for message in model.seen[0]] == [("human", "hello")]
+
+
+@pytest.mark.parametrize("value", [{"question": 1}, 5])
+async def test_a_function_of_langgraph_takes_any_value(value: Any) -> None:
+    @entrypoint()
+    async def function(given: Any) -> Any:
+        return {"given": given}
+
+    assert (await AgentExecutor(function).execute(value)).value == {"given": value}
 
 
 async def test_a_tool_call_of_the_conversation_may_be_answered() -> None:

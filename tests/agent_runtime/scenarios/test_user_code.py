@@ -15,7 +15,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import ToolMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableBranch, RunnableLambda, RunnablePassthrough
 from langchain_core.tools import StructuredTool, tool
 from langgraph.graph import END, START, StateGraph
 from tests.support.providers import template
@@ -40,7 +40,7 @@ from agent_runtime import (
 )
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor
 from agent_runtime.callback_handler import AgentCallbackHandler
-from agent_runtime.errors.user_code import ExitFromUserCode, contained, error_text
+from agent_runtime.errors.user_code import ExitFromUserCode, contained, error_text, is_from_signal
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -298,6 +298,48 @@ async def test_a_session_is_left_in_order(way: Any) -> None:
     assert (await agent.execute(AgentContext("hello", session_id="s"))).output == "again"
 
 
+class AsyncNode:
+    """A node whose call is async, as an object: `inspect` does not take it for a coroutine function."""
+
+    async def __call__(self, state: Any) -> Any:
+        await asyncio.sleep(0)
+        sys.exit(3)
+
+
+def leave(value: Any) -> Any:
+    sys.exit(3)
+
+
+LEAVING = RunnableLambda(leave)
+CHAINS: dict[str, Any] = {
+    "an object": RunnableLambda(AsyncNode()),
+    "retry": LEAVING.with_retry(stop_after_attempt=1),
+    "a fallback": RunnableLambda(lambda value: 1 / 0).with_fallbacks([LEAVING]),
+    "branch": RunnableBranch((lambda value: True, LEAVING), RunnableLambda(lambda value: value)),
+    "a condition": RunnableBranch((leave, RunnableLambda(lambda value: 1)), RunnableLambda(lambda value: value)),
+    "assign": RunnablePassthrough.assign(left=LEAVING),
+    "map": RunnableLambda(lambda value: [value]) | LEAVING.map(),
+    "config": LEAVING.with_config(tags=["x"]),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+async def test_a_chain_of_any_shape(name: str) -> None:
+    class State(TypedDict, total=False):
+        x: int
+
+    builder = StateGraph(State)
+    builder.add_node("n", CHAINS[name])
+    builder.add_edge(START, "n")
+    for agent in (AgentExecutor(CHAINS[name]), AgentExecutor(builder.compile())):
+        assert isinstance(await beside(agent.execute({"x": 1})), AgentFailed)
+
+
+async def test_a_fallback_takes_over_from_code_that_exits() -> None:
+    chain = LEAVING.with_fallbacks([RunnableLambda(lambda value: "taken over")])
+    assert (await AgentExecutor(chain).execute("go")).output == "taken over"
+
+
 async def test_a_sync_call_does_not_hang_when_code_exits() -> None:
     agent = AgentExecutor(RunnableLambda(lambda _: sys.exit(3)))
     for _ in range(2):
@@ -316,6 +358,23 @@ def test_a_cancel_and_the_end_of_a_generator_are_nobody_s_failure() -> None:
     assert isinstance(failure, ExitFromUserCode)
     assert isinstance(failure.__cause__, SystemExit)
     assert error_text(ValueError("x" * 10_000)) == "x" * 2000 + "..."
+
+
+def test_a_signal_inside_a_task_group_is_still_a_signal_s() -> None:
+    def leave_on_signal(number: int, frame: Any) -> None:
+        sys.exit(143)
+
+    before = signal.signal(signal.SIGTERM, leave_on_signal)
+    try:
+        with pytest.raises(SystemExit) as left:
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, leave_on_signal)
+        assert is_from_signal(left.value)
+        assert is_from_signal(BaseExceptionGroup("of a task group", [ValueError(), left.value]))
+        assert not is_from_signal(BaseExceptionGroup("of a task group", [SystemExit(3)]))
+        signal.signal(signal.SIGTERM, before)
 
 
 PROGRAM = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -245,6 +246,12 @@ def test_a_lease_ends_with_its_time_its_process_or_its_boot(pass_time: Callable[
     assert is_lease_held("an owner of another form", now + 10)
     pass_time(11)
     assert not is_lease_held(own, now + 10)
+
+
+def test_a_lease_that_an_earlier_version_writes_beside_us_ends_by_its_wall_clock() -> None:
+    owner = f"{socket.gethostname()}:{os.getpid()}:1"  # the form of version 1
+    assert is_lease_held(owner, time.time() + 10)
+    assert not is_lease_held(owner, time.time() - 1)
 
 
 async def test_a_killed_process_leaves_no_lease_behind(tmp_path: Path) -> None:

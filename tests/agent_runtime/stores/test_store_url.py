@@ -106,6 +106,16 @@ def test_an_error_says_what_to_write_and_shows_no_password() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'durable'") as refused:
         open_ledger("redis://user:dummy-pass-5f2d9a@h/0?durabel=no")
     assert "dummy-pass-5f2d9a" not in str(refused.value)
+    long = "QQQabcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJ"
+    for url in (
+        f"rediss://default:{long}@h/x",
+        "redis://user:dummy\u2100pass-5f2d9a@h:6379",
+        f"redis://u:{long}@[::1]x",
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            open_ledger(url)
+        assert long[:12] not in str(refused.value)
+        assert "pass-5f2d9a" not in str(refused.value)
     parsed = StoreUrl.parse("redis://user:dummy-pass-7c31bb@h/0", "the store")
     assert "dummy-pass-7c31bb" not in repr(parsed)
     assert "dummy-pass-7c31bb" not in SECRETS.text("it was dummy-pass-7c31bb")
