@@ -79,7 +79,7 @@ class ModelRequest:
         request.base_url = address_of(model) if account is None else account.base_url
         request.conditions = _conditions(model, kwargs)
         if (header := model.__dict__.get(IDEMPOTENCY_HEADER)) and run.context.idempotency_key:
-            request.key = key_of(request, run.context.idempotency_key)
+            request.key = key_of(request, model, run.context.idempotency_key)
             kwargs["extra_headers"] = {**(kwargs.get("extra_headers") or {}), header: request.key}
         return request
 
@@ -216,12 +216,28 @@ def _as_tool(given: Any) -> Any:
         return str(given)
 
 
-def key_of(request: ModelRequest, call_key: str) -> str:
-    """The name of a request within its call: by what it says, and which one of those that say the same it is."""
-    said = [
+def _stable(value: Any) -> str:
+    """Return a text for a value that is no JSON, the same in every process."""
+    named = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{named}" if named else f"{type(value).__qualname__}"
+
+
+def key_of(request: ModelRequest, model: BaseChatModel, call_key: str) -> str:
+    """Name a request for its provider and for the ledger: by who asks, who sells, and all that is asked.
+
+    So the key that a caller chose buys nothing that another tenant, user, account, address or body has paid for.
+    Requests of one call that say the same are counted.
+    """
+    messages = [
         (m.type, m.content, getattr(m, "tool_calls", None), getattr(m, "tool_call_id", None)) for m in request.messages
     ]
-    text = json.dumps([request.model, said, request.kwargs.get("tools")], sort_keys=True, default=str)
+    principal = request.run.context.principal
+    buyer = ("", "") if principal is None else (principal.tenant, principal.id)
+    account = request.account
+    seller = (request.provider, request.base_url, "" if account is None else account.name)
+    asked = {name: value for name, value in request.kwargs.items() if name != "extra_headers"}
+    asked["the model's own"] = dict(model._identifying_params)
+    text = json.dumps([buyer, seller, request.model, messages, asked], sort_keys=True, default=_stable)
     digest = blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
     times = request.run.context.progress.said
     times[digest] = times.get(digest, 0) + 1

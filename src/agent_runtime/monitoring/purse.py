@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,6 @@ class Purse:
         ledger: Ledger,
         accounts: tuple[Account, ...],
         labels: SpendLabels,
-        operation_id: str,
         spending: Spending,
         *,
         run_limits: tuple[int | None, int | None] = (None, None),
@@ -72,7 +72,9 @@ class Purse:
             own = {a.key for a in accounts}
             self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))
             self.run_budgets = (*self.own_run_budgets, *parent.run_budgets)
-        self._operation_id, self._on_charge = operation_id, on_charge
+        # Random: a name that a caller chooses, as its run id, would let two calls share one reservation.
+        self._operation_id = secrets.token_hex(16)
+        self._on_charge = on_charge
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
         self._holds: dict[str, Hold] = {}
         self._number = 0

@@ -251,7 +251,7 @@ async def test_a_ledger_that_cannot_be_asked_refuses() -> None:
 
 async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(tmp_path: Path) -> None:
     ledger, account = SqliteLedger(tmp_path / "ledger.db"), Account("tenant=acme/total", 1_000_000, None)
-    purse = Purse(ledger, (account,), SpendLabels("acme", "", "t", "m"), "run", Spending())
+    purse = Purse(ledger, (account,), SpendLabels("acme", "", "t", "m"), Spending())
     amount = Amount(400_000, 10)
 
     async def one() -> int:

@@ -105,7 +105,6 @@ class CostTrackingMiddleware(Middleware):
             self.ledger,
             (*known.accounts, *context.accounts),
             SpendLabels(caller.tenant, caller.user, caller.template, ""),
-            context.run_id,
             self.spending,
             run_limits=self._run_limits,
             parent=parent,
