@@ -184,6 +184,11 @@ class ModelCall:
 
     def _stated(self, counts: TokenCounts) -> Conditions:
         """Return the conditions of the price: what the answer says goes before what was asked for."""
+        metadata = self._metadata
+        if not (
+            self._conditions or counts.service_tier or "usage" in metadata or "token_usage" in metadata
+        ) and not any(name in metadata for name in _STATED):
+            return ()
         stated = {name: value for name, value in self._conditions if value != "auto"}
         raw = self._metadata.get("usage") or self._metadata.get("token_usage")
         for place in (raw if isinstance(raw, dict) else {}, self._metadata):

@@ -126,6 +126,8 @@ def _condition_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
 
 def _conditions(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Conditions:
     fields = _condition_fields(type(model))
+    if not fields and not any(name in kwargs for name in (*_CONDITIONS, "extra_body")):
+        return ()
     own = [getattr(model, name) for name in ("model_kwargs", "extra_body") if name in fields]
     extras = [each for each in (kwargs.get("extra_body"), *own) if isinstance(each, Mapping)]
     stated: dict[str, str] = {}

@@ -54,6 +54,11 @@ def token_counts(usage: Mapping[str, Any]) -> TokenCounts | None:
     """Read LangChain's `UsageMetadata`; None for figures that are no counts: text, fractions, negative or huge ones."""
     inputs: Mapping[str, Any] = usage.get("input_token_details") or {}
     outputs: Mapping[str, Any] = usage.get("output_token_details") or {}
+    if not inputs and not outputs:  # a third of the time of the rest, at each model call
+        input_tokens: Any = usage.get("input_tokens")
+        output_tokens: Any = usage.get("output_tokens")
+        are_counts = _is_count(input_tokens) and _is_count(output_tokens)
+        return TokenCounts(input_tokens, output_tokens) if are_counts else None
     tier = next((tier for tier in TIER_PREFIXES if tier in inputs or tier in outputs), "")
     long_writes = inputs.get("ephemeral_1h_input_tokens") or 0
     short_writes = inputs.get("ephemeral_5m_input_tokens") or 0
@@ -72,10 +77,14 @@ def token_counts(usage: Mapping[str, Any]) -> TokenCounts | None:
         short_writes,
     )
     for count in counts:
-        if type(count) is not int or not 0 <= count <= MAX_PLAUSIBLE_TOKENS:
+        if not _is_count(count):
             return None
     # langchain-anthropic counts writes with a time to live under their own names, and says 0 for the sum of them.
     return TokenCounts(*counts[:3], writes or long_writes + short_writes, *counts[4:10], tier)  # type: ignore[arg-type]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_PLAUSIBLE_TOKENS
 
 
 def _detail(details: Mapping[str, Any], name: str, tier: str) -> Any:
@@ -100,5 +109,9 @@ def are_text(usage: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
     raw = answer.get("token_usage") or answer.get("usage")
     if isinstance(raw, Mapping) and any(isinstance(value, str) for name, value in raw.items() if "token" in name):
         return True
-    inputs, outputs, total = (usage.get(name) for name in ("input_tokens", "output_tokens", "total_tokens"))
-    return str(total) == f"{inputs}{outputs}" and bool(inputs or outputs) and total != (inputs or 0) + (outputs or 0)
+    inputs: Any = usage.get("input_tokens")
+    outputs: Any = usage.get("output_tokens")
+    total = usage.get("total_tokens")
+    if total == (inputs or 0) + (outputs or 0):
+        return False
+    return str(total) == f"{inputs}{outputs}" and bool(inputs or outputs)

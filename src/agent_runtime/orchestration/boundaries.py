@@ -24,6 +24,8 @@ from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
+from langgraph.pregel._read import DEFAULT_BOUND
+from langgraph.pregel._write import ChannelWrite
 
 from agent_runtime.errors.user_code import contained
 from agent_runtime.models.run import GATED_TAG
@@ -78,6 +80,8 @@ def with_boundaries(runnable: Any) -> Any:
         return runnable.copy({"nodes": {name: _node(node) for name, node in runnable.nodes.items()}})
     if isinstance(runnable, ToolNode):
         return _tool_node(runnable)
+    if isinstance(runnable, ChannelWrite):  # LangGraph's own code
+        return runnable
     if isinstance(runnable, RunnableCallable | RunnableLambda):
         guarded_copy = copy.copy(runnable)
         for name in ("func", "afunc"):
@@ -134,6 +138,6 @@ def recorded_tools(graph: Any) -> set[str]:
 
 
 def _node(node: Any) -> Any:
-    return node.copy(
-        {"bound": with_boundaries(node.bound), "writers": [with_boundaries(writer) for writer in node.writers]}
-    )
+    # LangGraph compares its own pass-through by identity: a copy of it would be one more traced step in every run.
+    bound = node.bound if node.bound is DEFAULT_BOUND else with_boundaries(node.bound)
+    return node.copy({"bound": bound, "writers": [with_boundaries(writer) for writer in node.writers]})
