@@ -26,7 +26,7 @@ class Billing(ObedientModel):
     async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
         await asyncio.sleep(0.05)
         result = await super()._agenerate(messages, stop, run_manager, **kwargs)
-        self.billed.append(result.generations[0].message.usage_metadata["total_tokens"])  # type: ignore[attr-defined]
+        self.billed.append(result.generations[0].message.usage_metadata["total_tokens"])
         return result
 
 

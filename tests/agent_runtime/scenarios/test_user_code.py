@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableBranch, RunnableLambda, RunnablePassthrough
 from langchain_core.tools import StructuredTool, tool
@@ -333,6 +334,25 @@ async def test_a_chain_of_any_shape(name: str) -> None:
     builder.add_edge(START, "n")
     for agent in (AgentExecutor(CHAINS[name]), AgentExecutor(builder.compile())):
         assert isinstance(await beside(agent.execute({"x": 1})), AgentFailed)
+
+
+async def test_the_boundary_adds_no_step_to_a_run() -> None:
+    """A copy of LangGraph's pass-through, which it knows by identity, was a traced step of its own in every run."""
+
+    class Steps(AsyncCallbackHandler):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        async def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+            self.names.append(kwargs["name"])
+
+    bare = Steps()
+    ours = Steps()
+    graph = create_agent(ScriptedChatModel(script=lambda messages: say("ok")), [])
+    await graph.ainvoke({"messages": "hi"}, {"callbacks": [bare]})
+    await AgentExecutor(graph).ainvoke({"messages": "hi"}, {"callbacks": [ours]})
+    assert ours.names[-len(bare.names) :] == bare.names
+    assert len(ours.names) - len(bare.names) <= 1  # the call itself
 
 
 async def test_a_fallback_takes_over_from_code_that_exits() -> None:
