@@ -12,7 +12,7 @@ from tests.agent_runtime.event_bus.durable import prove
 from tests.agent_runtime.proxy import losing_proxy
 
 
-@pytest.mark.parametrize("kind", ["redis", "nats"])
+@pytest.mark.parametrize("kind", ["redis", pytest.param("nats", marks=pytest.mark.integration)])
 @pytest.mark.timeout(120)
 async def test_a_subscriber_killed_at_random_behind_a_cutting_proxy_sees_everything(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
