@@ -32,6 +32,7 @@ CHARS_PER_TOKEN = 4
 """The usual rule of thumb for English; used only where a provider sends no figures, and marked `estimated`."""
 _STATED = ("service_tier", "speed", "processing")
 """What an answer may say of its price, in its metadata or in its raw usage."""
+_STATED_IN = frozenset({*_STATED, "usage", "token_usage"})
 
 
 class ModelCall:
@@ -184,10 +185,7 @@ class ModelCall:
 
     def _stated(self, counts: TokenCounts) -> Conditions:
         """Return the conditions of the price: what the answer says goes before what was asked for."""
-        metadata = self._metadata
-        if not (
-            self._conditions or counts.service_tier or "usage" in metadata or "token_usage" in metadata
-        ) and not any(name in metadata for name in _STATED):
+        if not self._conditions and not counts.service_tier and self._metadata.keys().isdisjoint(_STATED_IN):
             return ()
         stated = {name: value for name, value in self._conditions if value != "auto"}
         raw = self._metadata.get("usage") or self._metadata.get("token_usage")

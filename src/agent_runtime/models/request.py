@@ -35,6 +35,7 @@ FIELD_CAPS = frozenset({"num_predict"})
 _ANSWERS = ("n", "candidate_count")
 _CONDITIONS = ("service_tier", "speed")
 """What a request may say of its price."""
+_STATED_IN = frozenset({*_CONDITIONS, "extra_body"})
 ACCOUNT = "_agent_runtime_account"
 """Under this name a model made here carries the account that its calls count on."""
 IDEMPOTENCY_HEADER = "_agent_runtime_idempotency_header"
@@ -126,7 +127,7 @@ def _condition_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
 
 def _conditions(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Conditions:
     fields = _condition_fields(type(model))
-    if not fields and not any(name in kwargs for name in (*_CONDITIONS, "extra_body")):
+    if not fields and kwargs.keys().isdisjoint(_STATED_IN):
         return ()
     own = [getattr(model, name) for name in ("model_kwargs", "extra_body") if name in fields]
     extras = [each for each in (kwargs.get("extra_body"), *own) if isinstance(each, Mapping)]

@@ -36,7 +36,9 @@ def check_ids(context: AgentContext) -> None:
     """Raise InputInvalid for a session, run or idempotency key whose id is none."""
     if context.session_id is not None:
         _check_id(context.session_id, "session_id")
-    _check_id(context.run_id, "run_id")
+    run_id = context.run_id
+    if type(run_id) is not str or len(run_id) != 36 or not run_id.isascii():  # most are our own
+        _check_id(run_id, "run_id")
     if context.idempotency_key is not None:
         _check_id(context.idempotency_key, "idempotency_key")
 
@@ -62,11 +64,13 @@ def check_input(value: Any, agent: Any) -> None:
     It would fail late, after something was paid, or leave a session that nobody can use any more. An agent that is no
     LangGraph graph takes any input; text is checked for all.
     """
-    if type(value) is str:
+    if type(value) is str and not value.isascii():
         _check_text(value, "")
     if value is None or not isinstance(agent, PregelProtocol):
         return
-    if isinstance(value, Command):
+    if type(value) is dict:
+        _check_state(value, agent, "")
+    elif isinstance(value, Command):
         _check_command(value, agent)
     elif isinstance(value, Resume):
         _check_value(value.decision, "decision", MAX_DEPTH)
@@ -145,7 +149,7 @@ def _check_state(state: Mapping[Any, Any], agent: Any, place: str) -> None:
     if not channels:
         _check_value(state, place.rstrip("."), MAX_DEPTH)
         return
-    if state and not any(name in channels for name in state):
+    if state and channels.keys().isdisjoint(state):
         if not _takes_state(agent):  # a function of LangGraph's functional API takes what it likes
             _check_value(state, place.rstrip("."), MAX_DEPTH)
             return
@@ -299,7 +303,9 @@ def _check_media(block: Mapping[str, Any], place: str) -> None:
 
 def answers_calls(value: Any) -> bool:
     """Whether an input has a ToolMessage, whose call may be one of the conversation before it."""
-    messages = value.get("messages") if isinstance(value, Mapping) else value
+    messages = value
+    if type(value) is dict or isinstance(value, Mapping):
+        messages = value.get("messages")
     if isinstance(messages, ToolMessage):
         return True
     if not isinstance(messages, list | tuple):
