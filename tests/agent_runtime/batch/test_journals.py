@@ -76,7 +76,7 @@ async def test_one_owner_at_a_time(journal: Journal) -> None:
     execution = await begun(journal)
     with pytest.raises(ExecutionBusy, match="me"):
         await journal.lease("e", "other", 60)
-    await journal.beat("e", execution.token, 0, "{}")
+    await journal.beat("e", execution.token, -1, "{}")
     assert await journal.lease("e", "other", 60) == execution.token + 1  # it was silent for too long
     for stale in (
         journal.beat("e", execution.token, 60, "{}"),
