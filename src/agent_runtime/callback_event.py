@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent_runtime.event_bus import Event
@@ -65,11 +66,14 @@ class ExecutionSummary:
     tools: dict[str, int] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=256)
 def family_of(event_type: str) -> str:
-    """The family that a type belongs to."""
-    return "token" if event_type == "llm_new_token" else "interrupt" if event_type == "resume" else (
-        event_type.partition("_")[0]
-    )  # fmt: skip
+    """Return the family that a type belongs to."""
+    if event_type == "llm_new_token":
+        return "token"
+    if event_type == "resume":
+        return "interrupt"
+    return event_type.partition("_")[0]
 
 
 def call_event(kind: str, context: AgentContext, data: dict[str, Any]) -> Event:

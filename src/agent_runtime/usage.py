@@ -57,6 +57,19 @@ class Usage:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
-        plain = {name: getattr(self, name) for name in self.__slots__}  # asdict takes ten times as long
-        plain["cost_usd"] = None if self.cost_usd is None else format(self.cost_usd, "f")
-        return {"total_tokens": self.total_tokens, "cost_kind": self.cost_kind, **plain}
+        return {  # written out: at each call, and asdict takes thirty times as long
+            "total_tokens": self.input_tokens + self.output_tokens,
+            "cost_kind": self.cost_kind,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cache_read_tokens": self.cache_read_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "audio_tokens": self.audio_tokens,
+            "model_calls": self.model_calls,
+            "tool_calls": self.tool_calls,
+            "estimated": self.estimated,
+            "cost_usd": None if self.cost_usd is None else format(self.cost_usd, "f"),
+            "sync_threads_left": self.sync_threads_left,
+            "price_table": self.price_table,
+        }

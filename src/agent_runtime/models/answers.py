@@ -27,7 +27,7 @@ class HttpAnswer:
 
 
 current_answer: ContextVar[HttpAnswer | None] = ContextVar("agent_runtime_http_answer", default=None)
-"""Where the HTTP transport notes the answer of the model call that is under way."""
+"""Where the HTTP transport notes the answer of the model call that is under way; None outside of one."""
 
 _NOT_ABOUT_THE_ANSWER = frozenset({"GraphBubbleUp", "APIConnectionError", "TransportError", "TimeoutException"})
 """Errors that a call may end with after its answer has begun: a lost connection, a step of the graph."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
-from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
@@ -32,10 +31,6 @@ from agent_runtime.monitoring.prices import preload_price
 
 M = TypeVar("M", bound=BaseChatModel)
 T = TypeVar("T")
-
-# Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only the outer one counts.
-# An async stream needs no such mark for each token: whether one of its steps is running can be seen on it.
-_inside: ContextVar[bool] = ContextVar("agent_runtime_inside_model_call", default=False)
 
 
 def gated(model: M) -> M:
@@ -68,7 +63,9 @@ def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
 
 def _request(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest | None:
     run = current_run.get()
-    if run is None or _inside.get() or run.in_stream_step():
+    # Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only the outer one
+    # counts. An async stream sets no variable for each token: whether one of its steps is running is seen on it.
+    if run is None or current_answer.get() is not None or run.in_stream_step():
         return None
     if (guard := live_guard.get()) is not None and PLAYED_TAG not in (model.tags or ()):
         guard(type(model).__name__)
@@ -90,8 +87,8 @@ def _generate(cls: type[BaseChatModel]) -> Any:
         if (request := _request(self, messages, kwargs)) is None:
             return inner(self, messages, *args, **kwargs)
         call = request.run.gate.open(request)
-        token, answer = _inside.set(True), HttpAnswer()
-        answer_token = current_answer.set(answer)
+        answer = HttpAnswer()
+        token = current_answer.set(answer)
         try:
             asking = partial(inner, request.limited(self), messages, *args, **kwargs)
             result = _blocking(asking, call, _timeout_s(call))
@@ -99,8 +96,7 @@ def _generate(cls: type[BaseChatModel]) -> Any:
         except BaseException as error:  # noqa: BLE001 - settled, and raised again
             settle_failure(call, error, has_answered=answer.has_come)
         finally:
-            current_answer.reset(answer_token)
-            _inside.reset(token)
+            current_answer.reset(token)
         call.end(message, metadata)
         return result
 
@@ -146,8 +142,8 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
             return await inner(self, messages, *args, **kwargs)
         call = await request.run.gate.aopen(request)
         timeout_s = _timeout_s(call)
-        token, answer = _inside.set(True), HttpAnswer()
-        answer_token = current_answer.set(answer)
+        answer = HttpAnswer()
+        token = current_answer.set(answer)
         asking = inner(request.limited(self), messages, *args, **kwargs)
         try:
             result = await (asking if timeout_s is None else _within(asking, timeout_s, timeout_s))
@@ -155,8 +151,7 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
         except BaseException as error:  # noqa: BLE001 - settled, and raised again
             settle_failure(call, error, has_answered=answer.has_come)
         finally:
-            current_answer.reset(answer_token)
-            _inside.reset(token)
+            current_answer.reset(token)
         call.end(message, metadata)
         return result
 
@@ -192,7 +187,7 @@ def _stream(cls: type[BaseChatModel]) -> Any:
             try:
                 while True:
                     started = time.monotonic()
-                    chunk = _next(chunks, call, left_s, None if has_begun else answer)
+                    chunk = _next(chunks, call, left_s, answer)
                     if chunk is None:
                         break
                     has_begun = True
@@ -230,14 +225,13 @@ def _closing(chunks: Any) -> Iterator[Iterator[ChatGenerationChunk]]:
 
 
 def _next(
-    chunks: Iterator[ChatGenerationChunk], call: ModelCall, left_s: float | None, answer: HttpAnswer | None
+    chunks: Iterator[ChatGenerationChunk], call: ModelCall, left_s: float | None, answer: HttpAnswer
 ) -> ChatGenerationChunk | None:
-    token, answer_token = _inside.set(True), current_answer.set(answer)
+    token = current_answer.set(answer)
     try:
         return _blocking(lambda: next(chunks, None), call, left_s)
     finally:
-        current_answer.reset(answer_token)
-        _inside.reset(token)
+        current_answer.reset(token)
 
 
 def _astream(cls: type[BaseChatModel]) -> Any:
@@ -260,11 +254,11 @@ def _astream(cls: type[BaseChatModel]) -> Any:
             answer = HttpAnswer()
             try:
                 # The request is sent in the first step; between steps the context is the reader's.
-                answer_token = current_answer.set(answer)
+                token = current_answer.set(answer)
                 try:
                     first = await anext(source, None)
                 finally:
-                    current_answer.reset(answer_token)
+                    current_answer.reset(token)
                 if first is None:
                     raise empty_stream()
                 call.chunk(first.message, first.generation_info)

@@ -33,6 +33,7 @@ CHARS_PER_TOKEN = 4
 _STATED = ("service_tier", "speed", "processing")
 """What an answer may say of its price, in its metadata or in its raw usage."""
 _STATED_IN = frozenset({*_STATED, "usage", "token_usage"})
+_DETAILS = TOKEN_COUNTS[2:]
 
 
 class ModelCall:
@@ -169,7 +170,11 @@ class ModelCall:
         _add(ours, counts, cost, self._prices.version, estimated=estimated)
         if (purse := self.run.purse) is not None:
             purse.end(self._draw, *self._spent(purse, ours))
-        self._record(kind, {**_shown(ours), "provider": self.provider, "first_token_s": self._first_token_s, **data})
+        shown = _shown(ours)
+        shown["provider"] = self.provider
+        shown["first_token_s"] = self._first_token_s
+        shown.update(data)
+        self._record(kind, shown)
 
     def _price(self, counts: TokenCounts) -> Price | None:
         """Return the price of the model that was asked for, or else of the one that the answer names.
@@ -177,11 +182,13 @@ class ModelCall:
         An alias or a deployment has no price of its own. One that has is not priced by what an answer says.
         """
         conditions = self._stated(counts)
-        for name in dict.fromkeys((self._requested, self.model)):
-            price = self._prices.price(self.provider, name, conditions, self._started_at, base_url=self._base_url)
-            if price is not None:
-                return price
-        return None
+        price = self._price_of(self._requested, conditions)
+        if price is None and self.model != self._requested:
+            price = self._price_of(self.model, conditions)
+        return price
+
+    def _price_of(self, model: str, conditions: Conditions) -> Price | None:
+        return self._prices.price(self.provider, model, conditions, self._started_at, base_url=self._base_url)
 
     def _stated(self, counts: TokenCounts) -> Conditions:
         """Return the conditions of the price: what the answer says goes before what was asked for."""
@@ -238,10 +245,13 @@ class ModelCall:
 
 def _shown(ours: Usage) -> dict[str, Any]:
     """A model call's usage as its event has it: both totals, and what else there was."""
-    counts = {name: count for name in TOKEN_COUNTS[2:] if (count := getattr(ours, name))}
-    cost = None if ours.cost_usd is None else format(ours.cost_usd, "f")
-    shown = {"input_tokens": ours.input_tokens, "output_tokens": ours.output_tokens, **counts}
-    return {**shown, "estimated": ours.estimated, "cost_usd": cost}
+    shown: dict[str, Any] = {"input_tokens": ours.input_tokens, "output_tokens": ours.output_tokens}
+    for name in _DETAILS:
+        if count := getattr(ours, name):
+            shown[name] = count
+    shown["estimated"] = ours.estimated
+    shown["cost_usd"] = None if ours.cost_usd is None else format(ours.cost_usd, "f")
+    return shown
 
 
 def believable(counts: TokenCounts, asked: bool, chars: int) -> bool:
@@ -269,4 +279,6 @@ def _silent_chars(message: BaseMessage) -> int:
 
 
 def _tool_call_chars(message: BaseMessage) -> int:
-    return sum(len(str(c["args"])) for c in message.tool_calls) if isinstance(message, AIMessage) else 0
+    if not isinstance(message, AIMessage) or not message.tool_calls:
+        return 0
+    return sum(len(str(call["args"])) for call in message.tool_calls)

@@ -254,7 +254,10 @@ _ADDRESSES = (
 
 def address_of(model: BaseChatModel) -> str:
     """Return the address of the model's server, empty where its client knows it by itself."""
-    return next((str(address) for name in _address_fields(type(model)) if (address := getattr(model, name))), "")
+    for name in _address_fields(type(model)):
+        if address := getattr(model, name):
+            return str(address)
+    return ""
 
 
 @lru_cache(maxsize=256)

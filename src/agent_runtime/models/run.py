@@ -81,7 +81,8 @@ class Run:
         parent = current_run.get()
         self.context, self.gate, self.recorder, self.prompt = context, gate, recorder, prompt
         self.lineage: tuple[Run, ...] = (self,) if parent is None else (self, *parent.lineage)
-        self.purse: Purse | None = next((r.context.purse for r in self.lineage if r.context.purse is not None), None)
+        inherited = None if parent is None else parent.purse
+        self.purse: Purse | None = inherited if context.purse is None else context.purse
         self.user_id = None if context.principal is None else context.principal.id
         self.tenant = None if context.principal is None else context.principal.tenant
         self.refusal: CallError | None = None

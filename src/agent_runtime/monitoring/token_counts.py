@@ -57,8 +57,9 @@ def token_counts(usage: Mapping[str, Any]) -> TokenCounts | None:
     if not inputs and not outputs:  # a third of the time of the rest, at each model call
         input_tokens: Any = usage.get("input_tokens")
         output_tokens: Any = usage.get("output_tokens")
-        are_counts = _is_count(input_tokens) and _is_count(output_tokens)
-        return TokenCounts(input_tokens, output_tokens) if are_counts else None
+        if not (_is_count(input_tokens) and _is_count(output_tokens)):
+            return None
+        return TokenCounts(input_tokens, output_tokens)
     tier = next((tier for tier in TIER_PREFIXES if tier in inputs or tier in outputs), "")
     long_writes = inputs.get("ephemeral_1h_input_tokens") or 0
     short_writes = inputs.get("ephemeral_5m_input_tokens") or 0

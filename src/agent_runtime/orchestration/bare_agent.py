@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
-from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command
 
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
@@ -18,7 +17,7 @@ from agent_runtime.orchestration.boundaries import with_boundaries
 from agent_runtime.orchestration.call_input import answers_calls, check_answers, check_session
 from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
-from agent_runtime.orchestration.messages import messages_in, new_messages, whole_message
+from agent_runtime.orchestration.messages import is_graph, messages_in, new_messages, whole_message
 from agent_runtime.orchestration.parts import PartReader, within_idle
 from agent_runtime.orchestration.results import result_of
 from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
 OWN_MODES = ("messages", "custom", "values")
+_STOPS = ("interrupt_before", "interrupt_after")
 
 
 class BareAgent:
@@ -62,7 +62,8 @@ class BareAgent:
         agent = with_boundaries(agent)
         self.agent, self.running, self._max_steps = agent, running, max_steps
         self._idle_timeout_s, self._gated, self._digest = idle_timeout_s, gated, digest
-        self._is_graph = isinstance(agent, PregelProtocol)
+        self._is_graph = is_graph(agent)
+        self._stops_at_nodes = any(getattr(agent, f"{option}_nodes", None) for option in _STOPS)
         self._hold_text = hold_text
         self._needs_session, self._durability = needs_session, durability
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
@@ -102,7 +103,7 @@ class BareAgent:
             if context.streaming or (self._idle_timeout_s is not None and not shaped):
                 return await self._stream(agent, value, config, options, context)
             returned = await agent.ainvoke(value, config, **options)
-            context.progress.ended = not shaped and self._runs_through(agent, options)
+            context.progress.ended = not shaped and self._runs_through(options)
         except Exception:
             await self._note_resumable(agent, config, context)
             raise
@@ -140,7 +141,7 @@ class BareAgent:
         async with aclosing(parts):
             await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
         await reader.finish()
-        context.progress.ended = self._runs_through(agent, options)
+        context.progress.ended = self._runs_through(options)
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
             state = {**state, "__interrupt__": reader.interrupts}
@@ -164,11 +165,9 @@ class BareAgent:
                 elif (emitted := context.emit(chunk)) is not HAS_ROOM:  # awaiting what is done costs too
                     await emitted
 
-    @staticmethod
-    def _runs_through(agent: Any, options: dict[str, Any]) -> bool:
-        """Whether a run without interrupts is one at its end: it may have been told to stop before or after a node."""
-        stops = ("interrupt_before", "interrupt_after")
-        return not any(options.get(s) or getattr(agent, f"{s}_nodes", None) for s in stops)
+    def _runs_through(self, options: dict[str, Any]) -> bool:
+        """Tell whether a run without interrupts is at its end: its graph or its caller may stop it around a node."""
+        return not self._stops_at_nodes and not (options and any(options.get(option) for option in _STOPS))
 
     async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
         returned: Any = None

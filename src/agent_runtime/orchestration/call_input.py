@@ -9,13 +9,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from langgraph.graph.message import add_messages
-from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, Overwrite
 from pydantic import BaseModel
 
 from agent_runtime.errors import InputInvalid
 from agent_runtime.orchestration.conversation import Resume
-from agent_runtime.orchestration.messages import is_pair
+from agent_runtime.orchestration.messages import is_graph, is_pair
 from agent_runtime.types import AgentContext
 
 MAX_DEPTH = 64
@@ -50,7 +49,7 @@ def check_session(context: AgentContext, agent: Any, *, has_session: bool) -> No
     """
     if context.session_id is None or has_session:
         return
-    if context.config is None or isinstance(agent, PregelProtocol):
+    if context.config is None or is_graph(agent):
         raise InputInvalid(
             "this agent keeps no sessions: give its factory a session_manager (`AgentFactory(session_manager="
             "SessionManager.from_url(...))`), or its graph a checkpointer; without either leave session_id out",
@@ -66,7 +65,7 @@ def check_input(value: Any, agent: Any) -> None:
     """
     if type(value) is str and not value.isascii():
         _check_text(value, "")
-    if value is None or not isinstance(agent, PregelProtocol):
+    if value is None or not is_graph(agent):
         return
     if type(value) is dict:
         _check_state(value, agent, "")
@@ -174,15 +173,11 @@ def _keys(channels: Mapping[str, Any]) -> str:
 
 
 def _check_messages(value: Any, place: str) -> None:
-    if isinstance(value, PromptValue):
-        value = value.to_messages()
-    if value is None or not isinstance(value, str | Mapping | Sequence | BaseMessage):
-        raise InputInvalid(f"a list of messages is needed, not {type(value).__name__}", place)
-    given = list(value) if isinstance(value, list | tuple) and not is_pair(value) else [value]
-    if not given:
+    messages = value if type(value) is list else _as_list(value, place)
+    if not messages:
         raise InputInvalid("the list of messages is empty", place)
     open_calls: dict[str, str] = {}
-    for index, each in enumerate(given):
+    for index, each in enumerate(messages):
         if not open_calls and _is_plain_short(each):
             continue
         message = each if isinstance(each, BaseMessage) else _as_message(each, f"{place}[{index}]")
@@ -196,6 +191,14 @@ def _check_messages(value: Any, place: str) -> None:
             raise InputInvalid(f"the tool call '{call_id}' has no ToolMessage right after its message", where)
         if isinstance(message, AIMessage) and message.tool_calls:
             _note_calls(message, f"{place}[{index}]", open_calls)
+
+
+def _as_list(value: Any, place: str) -> list[Any]:
+    if isinstance(value, PromptValue):
+        return value.to_messages()
+    if value is None or not isinstance(value, str | Mapping | Sequence | BaseMessage):
+        raise InputInvalid(f"a list of messages is needed, not {type(value).__name__}", place)
+    return list(value) if isinstance(value, list | tuple) and not is_pair(value) else [value]
 
 
 def _note_calls(message: AIMessage, place: str, open_calls: dict[str, str]) -> None:
@@ -306,20 +309,21 @@ def answers_calls(value: Any) -> bool:
     messages = value
     if type(value) is dict or isinstance(value, Mapping):
         messages = value.get("messages")
-    if isinstance(messages, ToolMessage):
-        return True
     if not isinstance(messages, list | tuple):
-        return False
-    return any(
-        isinstance(each, ToolMessage) or (isinstance(each, Mapping) and "tool" in (each.get("role"), each.get("type")))
-        for each in messages
-    )
+        messages = (messages,)
+    for each in messages:
+        if type(each) is dict or isinstance(each, Mapping):
+            if each.get("role") == "tool" or each.get("type") == "tool":
+                return True
+        elif isinstance(each, ToolMessage):
+            return True
+    return False
 
 
 def check_answers(value: Any, saved: Sequence[BaseMessage]) -> None:
     """Raise InputInvalid for a ToolMessage in an input whose call neither the input nor the conversation has."""
     messages = value.get("messages") if isinstance(value, Mapping) else value
-    given = [messages] if isinstance(messages, BaseMessage) else list(messages or ())
+    given = [messages] if isinstance(messages, BaseMessage | Mapping) else list(messages or ())
     known = {call["id"] for message in saved if isinstance(message, AIMessage) for call in message.tool_calls}
     for index, each in enumerate(given):
         message = _as_message(each, f"messages[{index}]")

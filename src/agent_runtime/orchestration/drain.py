@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from langgraph.runtime import RunControl
@@ -29,20 +27,21 @@ class Running:
         self._controls: dict[str, Drainable] = {}
         self._tasks: dict[asyncio.Task[object], asyncio.AbstractEventLoop] = {}
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Count the current task's call; raises CallDrained when no new ones are taken."""
+    def enter(self, task: asyncio.Task[object]) -> bool:
+        """Count the call of a task, and tell whether it is the task's outermost, which has to `leave`.
+
+        Raises CallDrained when no new calls are taken.
+        """
         if self.draining and current_run.get() is None:  # an agent that another one calls belongs to that call
             raise CallDrained("the agent is shutting down and takes no new calls")
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-        added = task not in self._tasks
-        self._tasks[task] = asyncio.get_running_loop()
-        try:
-            yield
-        finally:
-            if added:
-                self._tasks.pop(task, None)
+        if task in self._tasks:
+            return False
+        self._tasks[task] = task.get_loop()
+        return True
+
+    def leave(self, task: asyncio.Task[object]) -> None:
+        """Count the call of a task no longer."""
+        self._tasks.pop(task, None)
 
     @property
     def busy(self) -> bool:

@@ -203,12 +203,15 @@ class AgentExecutor(AgentRunnable):
         return await self._core.running.drain(grace_s)
 
     def _context(self, call: Any) -> AgentContext:
-        own = AgentContext(call) if not isinstance(call, AgentContext) else call
+        own = call if isinstance(call, AgentContext) else None
         principal = self._principal
-        if principal is None and self._credentials is None and own.credentials is None:
+        if principal is None and self._credentials is None and (own is None or own.credentials is None):
             around = current_run.get()  # an agent inside another acts for its caller
             principal = None if around is None else around.context.principal
-        context = own.with_caller(principal, self._credentials)  # a caller's own object stays as it is
+        if own is None:
+            context = AgentContext(call, principal=principal, credentials=self._credentials)
+        else:
+            context = own.with_caller(principal, self._credentials)  # a caller's own object stays as it is
         context.agent_ref, context.agent_name, context.template_digest = self.ref, self.name or "", self.template_digest
         return context
 
@@ -220,16 +223,18 @@ class AgentExecutor(AgentRunnable):
         context.progress.started = True
         started = time.perf_counter()
         task = asyncio.current_task()
-        cancels = 0 if task is None else task.cancelling()
+        assert task is not None  # noqa: S101 - asyncio runs this coroutine
+        cancels = task.cancelling()
+        is_counted = False
         self._record("run_start", context, None, self._said(context))
         try:
             refuse_reserved_keys(context)
             check_input(context.input, self.agent)
-            with self._core.running.call():
-                if self._run_timeout_s is None and context.deadline is None:
-                    result = await self._handler(context)
-                else:
-                    result = await self._within_deadline(context)
+            is_counted = self._core.running.enter(task)
+            if self._run_timeout_s is None and context.deadline is None:
+                result = await self._handler(context)
+            else:
+                result = await self._within_deadline(context)
         except asyncio.CancelledError:
             self._record("run_error", context, started, {"error": "cancelled"})
             raise
@@ -240,9 +245,12 @@ class AgentExecutor(AgentRunnable):
             self._record("run_end", context, started, {"status": "stopped"})
             raise
         except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
-            is_cancelled = task is not None and task.cancelling() > cancels
+            is_cancelled = task.cancelling() > cancels
             error = self._failure(contained(thrown), context, started, is_cancelled=is_cancelled)
             raise error from error.__cause__
+        finally:
+            if is_counted:
+                self._core.running.leave(task)
         result.duration_s = time.perf_counter() - started
         if result.interrupts:
             self._record("interrupt", context, started, {"count": len(result.interrupts)})
