@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.agent_keys import AgentKey, AgentKeys
 from agent_runtime.assembly import assemble, unknown_names
+from agent_runtime.auth.scopes import check_scope
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.components import Components
 from agent_runtime.errors import ConfigurationError, TemplateError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from agent_runtime.monitoring.slots import ConcurrencyLimit
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.session import Session
+    from agent_runtime.types import Principal
 
 
 class AgentFactory(Components):
@@ -210,11 +212,20 @@ class AgentFactory(Components):
                     self._built.popitem(last=False)
             return built
 
-    def agent_of(self, session: Session) -> AgentExecutor:
-        """The agent of a session's record, made again; raises ConfigurationError when the record does not say it."""
+    def agent_of(self, session: Session, principal: Principal | None = None) -> AgentExecutor:
+        """Make the agent of a session's record again.
+
+        For a `principal` it is built only when that one may resume it: building starts MCP servers. Raises
+        ConfigurationError when the record does not say which agent it is, Forbidden.
+        """
         if "template" not in session.agent:
             raise ConfigurationError(f"the session '{session.id}' does not say which agent it is of: give `agent`")
         ref = session.agent
+        template = self.get_template(ref["template"])
+        auth = template.spec.runtime.auth
+        if principal is not None and (self._seats.authenticators or auth.require):
+            for scope in (f"resume:{template.metadata.name}", *auth.require):
+                check_scope(principal, scope)
         return self.create_from_template(ref["template"], ref.get("inputs") or None, **ref.get("overrides", {}))
 
     def create_from_template(

@@ -91,7 +91,8 @@ def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
         "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay, bus=bus),
     }
     if seats.authenticators or runtime.auth.require:
-        configured["auth"] = AuthMiddleware(*seats.authenticators, require=runtime.auth.require)
+        auth = runtime.auth
+        configured["auth"] = AuthMiddleware(*seats.authenticators, require=auth.require, roles=auth.roles)
     if rates := [*seats.rate_limits, *(RateLimit.parse(text) for text in runtime.rate_limits)]:
         configured["rate_limit"] = RateLimitMiddleware(rates, limits.windows, processes=limits.processes, bus=bus)
     if seats.session_manager is not None:
@@ -109,7 +110,7 @@ def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
 
 def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
     cost = template.spec.runtime.cost
-    own = [Budget(b.scope, b.usd, b.tokens, b.per, b.only, tuple(b.warn_at)) for b in cost.budgets]
+    own = [Budget(b.scope, b.usd, b.tokens, b.per, b.only, tuple(b.warn_at), b.tenant, b.user) for b in cost.budgets]
     spending = Spending(
         cost.on_exhausted,
         cost.unknown_price,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors import ConfigurationError, Forbidden
+
+if TYPE_CHECKING:
+    from agent_runtime.types import Principal
 
 _SCOPE = re.compile(r"\*|[A-Za-z0-9_.-]{1,64}(:(\*|[A-Za-z0-9_./-]{1,128}))?|\*:[A-Za-z0-9_./-]{1,128}")
 
@@ -17,6 +21,12 @@ def checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
         if not isinstance(scope, str) or _SCOPE.fullmatch(scope) is None:
             raise ConfigurationError(f"a scope is `action:template`, `action:*`, `*` or a name, not {scope!r}")
     return found
+
+
+def check_scope(principal: Principal, needed: str) -> None:
+    """Raise Forbidden, which names the scope, for a principal that does not have it."""
+    if not allows(principal.scopes, needed):
+        raise Forbidden(needed)
 
 
 def allows(scopes: Collection[str], needed: str) -> bool:

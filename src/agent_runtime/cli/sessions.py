@@ -100,15 +100,14 @@ async def _resume(
 ) -> AgentResult:
     from agent_runtime.factory import AgentFactory
 
-    factory = AgentFactory(session_manager=manager)
-    session = await manager.get_session(session_id)
+    AgentFactory(session_manager=manager)  # makes the session's agent again
     answer: Any = decision
     if reason is not None:
         answer = {"type": "reject", "message": reason}
     if edited is not None:
         name = await _pending_action(manager, session_id)
         answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
-    return await factory.agent_of(session).resume(session_id, answer)
+    return await manager.resume_session(session_id, answer)
 
 
 def _arguments(text: str) -> dict[str, Any]:

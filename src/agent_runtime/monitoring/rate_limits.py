@@ -6,16 +6,17 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.types import AgentContext
+from agent_runtime.monitoring.caller_names import PARTS, Part, caller_of, part_name
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-PARTS = ("user", "tenant", "key", "template", "session", "global")
+    from agent_runtime.monitoring.caller_names import Caller
+    from agent_runtime.types import AgentContext
+
 MAX_IN_WINDOW = 100_000
 """A moving window remembers each call in it."""
 _RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:[1-9]\d{0,5}\s*)?(?:second|minute|hour|day|month|year)s?"
@@ -47,6 +48,9 @@ class RateLimit:
     `rate` is in the notation of the `limits` library: `60/minute`, `5 per 10 seconds`. `per` names the parts; `global`
     is one window for all. Made from a text by `RateLimit.parse("60/minute per user")`. A user is one of a tenant: the
     tenant is part of the user's name. Raises ConfigurationError for a limit that cannot be one.
+
+    A caller without a key counts, per key, as the user. A limit per session does not count calls without one: give one
+    per user beside it.
     """
 
     rate: str
@@ -93,13 +97,14 @@ def _item(rate: str) -> RateLimitItem:
 
 def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
     """The windows that a call counts in; one that needs what the call does not have (a session) is left out."""
-    names = names_of(context)
-    found = []
+    caller = caller_of(context)
+    windows = []
     for limit in limits:
-        if (key := key_of(limit.per, names)) is not None:
+        if (key := key_of(limit.per, caller)) is not None:
             item = limit.item
-            found.append(Window(f"{key}/{item.amount}:{item.get_expiry()}", item.amount, item.get_expiry(), str(limit)))
-    return found
+            window_s = item.get_expiry()
+            windows.append(Window(f"{key}/{item.amount}:{window_s}", item.amount, window_s, str(limit)))
+    return windows
 
 
 def check_parts(per: Iterable[str]) -> None:
@@ -109,10 +114,10 @@ def check_parts(per: Iterable[str]) -> None:
         raise ConfigurationError(f"a limit is per one of {', '.join(PARTS)}, or several, not {given}")
 
 
-def key_of(per: tuple[str, ...], names: dict[str, str | None]) -> str | None:
-    """What a call is counted under by a limit, or None when it lacks a part of that."""
-    parts = [names[part] for part in per]
-    return None if None in parts else "/".join(f"{name}={part}" for name, part in zip(per, parts, strict=True))
+def key_of(per: tuple[str, ...], caller: Caller) -> str | None:
+    """Return what a call is counted under by a limit, or None when it lacks a part of that."""
+    names = [part_name(cast("Part", part), caller) for part in per]
+    return None if None in names else "/".join(f"{part}={name}" for part, name in zip(per, names, strict=True))
 
 
 class KeysOf(Generic[Counted]):
@@ -137,17 +142,3 @@ class KeysOf(Generic[Counted]):
                 self._known.clear()
             found = self._known[place] = self._make(self._limits, context)
         return [each for each in found if each.key not in around] if around else found
-
-
-def names_of(context: AgentContext) -> dict[str, str | None]:
-    """The names of a call's parts, quoted so that none can look like another; None where it has none."""
-    principal = context.principal
-    tenant = quote("default" if principal is None else principal.tenant, safe="")
-    return {
-        "user": f"{tenant}:{quote('' if principal is None else principal.id, safe='')}",
-        "tenant": tenant,
-        "key": None if principal is None or not principal.key else quote(principal.key, safe=""),
-        "template": quote(context.agent_name, safe=""),
-        "session": None if context.session_id is None else f"{tenant}:{quote(context.session_id, safe='')}",
-        "global": "",
-    }

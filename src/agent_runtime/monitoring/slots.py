@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from agent_runtime.errors import ConfigurationError, StoreError
-from agent_runtime.monitoring.rate_limits import check_parts, key_of, names_of
+from agent_runtime.monitoring.caller_names import caller_of
+from agent_runtime.monitoring.rate_limits import check_parts, key_of
 from agent_runtime.stores import RedisConnection, StoreUrl
 from agent_runtime.types import AgentContext
 
@@ -45,8 +46,8 @@ class Slot(NamedTuple):
 
 def slots_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> list[Slot]:
     """The slots that a call needs."""
-    names = names_of(context)
-    keys = ((limit, key_of(limit.per, names)) for limit in limits)
+    caller = caller_of(context)
+    keys = ((limit, key_of(limit.per, caller)) for limit in limits)
     return [Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit)) for limit, key in keys if key is not None]
 
 

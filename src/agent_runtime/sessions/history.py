@@ -9,6 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 
+from agent_runtime.auth.scopes import check_scope
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agent_runtime.sessions.turns import Turns
 
 DEFAULT_TENANT = "default"
+_INTERRUPT = "__interrupt__"
+"""The channel that LangGraph writes questions to."""
 
 
 class SessionHistory:
@@ -36,8 +39,9 @@ class SessionHistory:
         """See SessionManager."""
         raise NotImplementedError
 
-    async def create_session(self, user_id: str | None = None, **given: Any) -> Session:
-        """See SessionManager."""
+    async def _create(
+        self, user_id: str | None, agent: Mapping[str, Any], tenant: str, principal: Principal | None, **given: Any
+    ) -> Session:
         raise NotImplementedError
 
     async def delete_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> None:
@@ -91,9 +95,13 @@ class SessionHistory:
     ) -> str:
         """Save `values` (channel values, such as `messages`) as the state that the next turn starts from.
 
-        Channels that are not named keep theirs. Waits for a running turn. Returns the checkpoint's id.
+        Channels that are not named keep theirs. Waits for a running turn. Returns the checkpoint's id. A principal
+        needs the scope `command:<template>`, because a state steers the agent; raises Forbidden, and as `get_session`.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        scope = f"command:{session.agent.get('name') or '*'}"
+        if principal is not None:
+            check_scope(principal, scope)
         thread = thread_of(session.tenant, session.id)
         async with self.turns.hold(thread) as held:
             found = await self.checkpointer.aget_tuple(self._config(session))
@@ -122,13 +130,14 @@ class SessionHistory:
     ) -> Session:
         """A new session with the history of this one, up to a checkpoint or whole. Raises as `get_session`."""
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        new = await self.create_session(
+        new = await self._create(
             session.user_id,
-            agent=session.agent,
+            session.agent,
+            session.tenant,
+            None,
             title=session.title if title is None else title,
             metadata={**session.metadata, "forked_from": session.id},
             ttl_s=session.ttl_s,
-            tenant=session.tenant,
         )
         source, target = thread_of(session.tenant, session.id), thread_of(new.tenant, new.id)
         try:
@@ -142,6 +151,11 @@ class SessionHistory:
         status = session.status if checkpoint_id is None else "failed"
         self.tell("forked", new, {"from": session.id})
         return await self._touched(new, lambda _: {"status": status})
+
+    async def _is_interrupted(self, session: Session) -> bool:
+        """Tell whether the last saved state waits for a decision; after a crash the record may say that it is idle."""
+        saved = await self.checkpointer.aget_tuple(self._config(session))
+        return saved is not None and any(channel == _INTERRUPT for _, channel, _ in saved.pending_writes or ())
 
     @staticmethod
     def _config(session: Session, checkpoint_id: str | None = None) -> RunnableConfig:

@@ -18,6 +18,7 @@ from agent_runtime.errors import (
     SessionNotFound,
 )
 from agent_runtime.sessions import upkeep
+from agent_runtime.sessions.agent_record import check_agent
 from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
 from agent_runtime.sessions.records import Lease, SessionRow
@@ -27,6 +28,7 @@ from agent_runtime.sessions.session import (
     Session,
     SessionPage,
     SessionStatus,
+    check_sizes,
     may_use,
     tenant_of,
 )
@@ -63,8 +65,8 @@ class SessionManager(SessionHistory):
         self._records = self.checkpointer.records
         self._default_ttl_s = default_ttl_s
         self.turns = Turns(self._records, lease_s=lease_s, max_waiting=max_waiting)
-        self.agent_of: Callable[[Session], ResumableAgent] | None = None
-        """Makes a session's agent again; the factory sets it."""
+        self.agent_of: Callable[[Session, Principal | None], ResumableAgent] | None = None
+        """Makes a session's agent again, for a principal who may resume it; the factory sets it."""
 
     @classmethod
     def from_url(cls, url: str, *, mac_key: bytes | None = None, allowed_types: Any = (), **settings: Any) -> Self:
@@ -85,34 +87,51 @@ class SessionManager(SessionHistory):
         """Close the store's connections."""
         await self._records.aclose()
 
-    async def create_session(  # type: ignore[override]  # the general one names no keywords
+    async def create_session(
         self,
         user_id: str | None = None,
         *,
         session_id: str | None = None,
-        agent: Mapping[str, Any] | None = None,
         title: str = "",
         metadata: Mapping[str, Any] | None = None,
         ttl_s: float | None = None,
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> Session:
-        """A new session; its id is random (128 bit) unless one is given.
+        """Make a session; its id is random (128 bit) unless one is given.
 
-        Raises SessionIdInvalid, InputInvalid when the id is taken or `user_id` is not the principal's own.
+        Which agent it is of is recorded by the executor that takes its first turn. Raises SessionIdInvalid,
+        InputInvalid when the id is taken, `user_id` is not the principal's own, or title or metadata are too large.
         """
+        return await self._create(
+            user_id, {}, tenant, principal, session_id=session_id, title=title, metadata=metadata, ttl_s=ttl_s
+        )
+
+    async def _create(  # type: ignore[override]  # the general one names no keywords
+        self,
+        user_id: str | None,
+        agent: Mapping[str, Any],
+        tenant: str,
+        principal: Principal | None,
+        *,
+        session_id: str | None = None,
+        title: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        ttl_s: float | None = None,
+    ) -> Session:
         owner = principal.id if principal is not None else user_id or ""
         if principal is not None and user_id not in (None, owner) and ALL_SESSIONS not in principal.scopes:
             raise InputInvalid("a session is made for the one who asks", "user_id")
         owner = user_id or owner
         if ttl_s is not None and not ttl_s > 0:
             raise InputInvalid(f"a time to live is above 0 seconds, not {ttl_s}", "ttl_s")
+        check_sizes(title, metadata)
         now, ttl_s = time.time(), self._default_ttl_s if ttl_s is None else ttl_s
         session = Session(
             id=uuid.uuid4().hex if session_id is None else checked_name(session_id),
             tenant=checked_name(tenant_of(principal, tenant), "tenant"),
             user_id=owner,
-            agent=dict(agent or {}),
+            agent=dict(agent),
             title=title,
             metadata=dict(metadata or {}),
             created_at=now,
@@ -172,7 +191,8 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> Session:
-        """Change the title or replace the metadata. Raises as `get_session`."""
+        """Change the title or replace the metadata. Raises as `get_session`, InputInvalid for what is too large."""
+        check_sizes(title, metadata)
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         changes: dict[str, Any] = {} if title is None else {"title": title}
         changes |= {} if metadata is None else {"metadata": dict(metadata)}
@@ -226,25 +246,38 @@ class SessionManager(SessionHistory):
     ) -> AsyncIterator[Turn]:
         """Hold a session's turn; with `create` a session that does not exist yet is made, for the one who asks.
 
-        Raises as `get_session`, and as `Turns.hold`.
+        `agent` is the record of the agent that takes the turn: a session without one gets it, and a turn that goes on
+        with what stopped (`create` is False) is the session's own agent's.
+
+        Raises as `get_session`, as `Turns.hold`, and InputInvalid for another agent that would go on.
         """
         try:
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
         except SessionNotFound:
             if not create:
                 raise
-            given: dict[str, Any] = {"session_id": session_id, "agent": agent, "ttl_s": ttl_s}
-            session = await self._made(given, tenant, principal)
+            session = await self._create_for_turn(session_id, agent or {}, ttl_s, tenant, principal)
         async with self.turns.hold(thread_of(session.tenant, session.id), strategy) as held:
             # Read again: the turns that this one waited for have changed it, or deleted it.
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
+            if not create:
+                check_agent(session, agent or {})
+            elif agent and not session.agent:
+                session = await self._touched(session, lambda _: {"agent": dict(agent)})
             yield Turn(session, held, self._records, self.checkpointer.blobs)
 
-    async def _made(self, given: dict[str, Any], tenant: str, principal: Principal | None) -> Session:
+    async def _create_for_turn(
+        self,
+        session_id: str,
+        agent: Mapping[str, Any],
+        ttl_s: float | None,
+        tenant: str,
+        principal: Principal | None,
+    ) -> Session:
         try:
-            return await self.create_session(**given, tenant=tenant, principal=principal)
+            return await self._create(None, agent, tenant, principal, session_id=session_id, ttl_s=ttl_s)
         except InputInvalid:  # somebody else made it just now; or it is another user's, who is not told apart
-            return await self.get_session(given["session_id"], tenant=tenant, principal=principal)
+            return await self.get_session(session_id, tenant=tenant, principal=principal)
 
     async def end_turn(self, session: Session, status: SessionStatus, title: str = "") -> Session:
         """Record how a turn ended, and refresh the session's time to live; what was changed meanwhile stays."""
@@ -259,18 +292,21 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> AgentResult:
-        """Go on with an interrupted session, in whatever process this is: see `Resume` for decisions.
+        """Go on with an interrupted session, in whatever process this is; decisions are those of `Resume`.
 
-        The session's agent is made again by the factory, unless `agent` is given. Raises as `get_session`,
-        InputInvalid when nothing waits for a decision, and as the call itself.
+        The session's agent is made again by the factory, unless `agent` is given: only when something waits for a
+        decision, and when the principal may give it. Raises as `get_session`, InputInvalid when nothing waits or
+        `agent` is another one, Forbidden, and as the call itself.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        if session.status == "idle" and not await self._is_interrupted(session):
+            raise InputInvalid("nothing waits for a decision in this session", "decision")
+        if principal is None and tenant != DEFAULT_TENANT:
+            principal = Principal(session.user_id, tenant, frozenset({ALL_SESSIONS, "*"}))
         if agent is None:
             if self.agent_of is None:
                 raise ConfigurationError("resume_session needs the agent, or a manager that a factory holds")
-            agent = self.agent_of(session)
-        if principal is None and tenant != DEFAULT_TENANT:
-            principal = Principal(session.user_id, tenant, frozenset({ALL_SESSIONS}))
+            agent = self.agent_of(session, principal)
         if principal is not None:
             agent = agent.with_caller(principal=principal)
         return await agent.resume(session_id, decision)

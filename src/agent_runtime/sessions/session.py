@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from langchain_core.messages import BaseMessage
 
+from agent_runtime.errors import InputInvalid
 from agent_runtime.types import AgentResult, Principal
 
 SessionStatus: TypeAlias = Literal["idle", "interrupted", "failed", "drained"]
@@ -79,6 +82,24 @@ class ResumableAgent(Protocol):
 
 ALL_SESSIONS = "sessions:all"
 """The scope of a principal who may use every session of the own tenant."""
+
+
+MAX_TITLE_CHARACTERS = 1000
+MAX_METADATA_BYTES = 64 * 1024
+"""As JSON: every page of sessions carries the metadata of each."""
+
+
+def check_sizes(title: str | None, metadata: Mapping[str, Any] | None) -> None:
+    """Raise InputInvalid for a title or metadata larger than a record holds."""
+    if title is not None and (not isinstance(title, str) or len(title) > MAX_TITLE_CHARACTERS):
+        raise InputInvalid(f"a title is text of at most {MAX_TITLE_CHARACTERS} characters", "title")
+    if metadata:
+        try:
+            size = len(json.dumps(dict(metadata), ensure_ascii=False, default=str).encode(errors="replace"))
+        except (ValueError, RecursionError) as error:
+            raise InputInvalid(f"metadata cannot be stored: {error}", "metadata") from None
+        if size > MAX_METADATA_BYTES:
+            raise InputInvalid(f"metadata has at most {MAX_METADATA_BYTES} bytes, not {size}", "metadata")
 
 
 def tenant_of(principal: Principal | None, tenant: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agent_runtime.monitoring.budgets import fault_of_names
 from agent_runtime.template.duration import Duration
 
 Count = Annotated[int, Field(ge=1)]
@@ -63,15 +64,19 @@ class BudgetSpec(Strict):
     usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
     tokens: Count | None = None
     per: Literal["hour", "day", "month", "total"] = "total"
-    only: str | None = None
+    only: Annotated[str | None, Field(description="The one template or tenant that it is for.")] = None
+    tenant: Annotated[str | None, Field(description="The one tenant; for tenants, users and sessions.")] = None
+    user: Annotated[str | None, Field(description="The one user of that tenant.")] = None
     warn_at: list[Annotated[float, Field(gt=0, le=1)]] = [0.8]
 
     @model_validator(mode="after")
     def _says_something(self) -> BudgetSpec:
         if self.usd is None and self.tokens is None:
             raise ValueError("give usd, tokens or both")
-        if self.scope == "run" and (self.per != "total" or self.only is not None):
-            raise ValueError("the budget of a run has no period, and is for every run")
+        if self.scope == "run" and self.per != "total":
+            raise ValueError("the budget of a run has no period")
+        if (fault := fault_of_names(self.scope, self.only, self.tenant, self.user)) is not None:
+            raise ValueError(fault)
         return self
 
 
@@ -90,9 +95,13 @@ class CostSpec(Strict):
 
 
 class AuthSpec(Strict):
-    """What a caller needs beside the scope to run this agent."""
+    """What a caller needs beside the scope to run this agent, and whose messages it may send."""
 
     require: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    roles: Annotated[
+        list[Literal["user", "assistant", "tool", "system", "remove"]],
+        Field(min_length=1, description="Roles of messages that callers may send; `remove` is RemoveMessage."),
+    ] = ["user", "assistant", "tool"]
 
 
 class AtOnceSpec(Strict):

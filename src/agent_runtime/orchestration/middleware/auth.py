@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from langgraph.types import Command
 from pydantic import SecretStr
 
 from agent_runtime.auth.authenticator import Authenticator, refused
-from agent_runtime.auth.scopes import allows, checked_scopes
-from agent_runtime.errors import ConfigurationError, Forbidden, Unauthenticated
+from agent_runtime.auth.scopes import check_scope, checked_scopes
+from agent_runtime.errors import ConfigurationError, Unauthenticated
 from agent_runtime.models.run import current_run
-from agent_runtime.orchestration.conversation import Resume
+from agent_runtime.orchestration.caller_input import CALLER_ROLES, actions_of, check_roles, checked_roles
 from agent_runtime.orchestration.middleware.base import Middleware
 
 if TYPE_CHECKING:
@@ -23,19 +22,24 @@ class AuthMiddleware(Middleware):
     """Lets a call pass only for a principal that may make it.
 
     A principal that the application itself put on the call counts; otherwise one of `authenticators` must recognise
-    its credentials, in their order. A call needs the scope `run:<template>`, or `resume:<template>` when it answers an
-    interrupt, and those in `require`. An agent that another one calls acts for the outer call's principal, whose scopes
-    were checked there; only `require` is checked again.
+    its credentials, in their order. A call needs the scope `run:<template>`, `resume:<template>` when it answers an
+    interrupt, `command:<template>` when it steers the graph (a Command with `goto`, `update` or `graph`), and those in
+    `require`. Its messages have one of `roles`. An agent that another one calls acts for the outer call's principal,
+    whose scopes and messages were checked there; only `require` is checked again.
 
-    Raises ConfigurationError for a scope or an authenticator that is none. Its `process` raises Unauthenticated
-    (always the same), Forbidden, and StoreError when it cannot be known who calls: nothing passes then.
+    Raises ConfigurationError for a scope, a role or an authenticator that is none. Its `process` raises Unauthenticated
+    (always the same), Forbidden, InputInvalid for a role that callers may not send, and StoreError when it cannot be
+    known who calls: nothing passes then.
     """
 
-    def __init__(self, *authenticators: Authenticator, require: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *authenticators: Authenticator, require: Iterable[str] = (), roles: Iterable[str] = CALLER_ROLES
+    ) -> None:
         for each in authenticators:
             if not isinstance(each, Authenticator):
                 raise ConfigurationError(f"an authenticator has `async authenticate(credentials)`, unlike {each!r}")
         self._authenticators, self._require = authenticators, checked_scopes(require)
+        self._roles = checked_roles(roles)
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call for a caller who is known and may make it."""
@@ -44,10 +48,11 @@ class AuthMiddleware(Middleware):
             principal = await self._recognised(context)
         around = current_run.get()
         if around is None or around.context.principal != principal:
-            kind = type(context.input)
-            self._check(principal, f"{'resume' if kind is Command or kind is Resume else 'run'}:{context.agent_name}")
+            for action in actions_of(context.input):
+                check_scope(principal, f"{action}:{context.agent_name}")
+            check_roles(context.input, self._roles)
         for scope in self._require:
-            self._check(principal, scope)
+            check_scope(principal, scope)
         return await next_call(context.with_principal(principal))
 
     async def _recognised(self, context: AgentContext) -> Principal:
@@ -64,8 +69,3 @@ class AuthMiddleware(Middleware):
         if not self._authenticators:
             raise refused("nobody here can check one")
         return await self._authenticators[-1].authenticate(credentials)
-
-    @staticmethod
-    def _check(principal: Principal, scope: str) -> None:
-        if not allows(principal.scopes, scope):
-            raise Forbidden(scope)

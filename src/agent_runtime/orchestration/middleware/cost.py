@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.models.run import current_run
-from agent_runtime.monitoring.budgets import Budget, Caller, accounts_of, run_limits
+from agent_runtime.monitoring.budgets import Budget, accounts_of, run_limits
+from agent_runtime.monitoring.caller_names import Caller, caller_of
 from agent_runtime.monitoring.ledger import MICRO, Account, Charge, Ledger, SpendLabels
 from agent_runtime.monitoring.memory_ledger import MemoryLedger
 from agent_runtime.monitoring.purse import Purse
@@ -85,7 +86,7 @@ class CostTrackingMiddleware(Middleware):
             await purse.close()
 
     def _accounts_of(self, caller: Caller) -> _Known:
-        now, caller = time.time(), caller if self._by_session else caller._replace(session=None)
+        now, caller = time.time(), caller._replace(session=caller.session if self._by_session else None, key=None)
         known = self._known.get(caller)
         if known is None or known.until <= now:  # a period has ended
             if len(self._known) >= MAX_REMEMBERED:
@@ -138,13 +139,6 @@ class CostTrackingMiddleware(Middleware):
         LOG.warning("the budget %s is used to %.0f %%", account.key, share * 100)
         if self._bus is not None:
             self._bus.publish(Event("budget.warning", data))
-
-
-def caller_of(context: AgentContext) -> Caller:
-    """The names that budgets and reports know a call by."""
-    principal = context.principal
-    tenant, user = ("default", "") if principal is None else (principal.tenant, principal.id)
-    return Caller(tenant, user, context.agent_name, context.session_id)
 
 
 def _kind(key: str) -> tuple[str, str]:

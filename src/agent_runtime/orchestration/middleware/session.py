@@ -12,6 +12,7 @@ from langgraph.types import Command
 from agent_runtime.errors import InputInvalid, SessionError, StaleWriter, StoreError
 from agent_runtime.orchestration.conversation import Resume
 from agent_runtime.orchestration.middleware.base import Middleware
+from agent_runtime.sessions.agent_record import agent_record
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class SessionMiddleware(Middleware):
         begins_anew = not (context.input is None or isinstance(context.input, (Command, Resume)))
         async with self.manager.turn(
             context.session_id,
-            agent=context.agent_ref,
+            agent=agent_record(context.agent_name, context.agent_ref),
             create=begins_anew,
             strategy=self._strategy,
             ttl_s=self._ttl_s,

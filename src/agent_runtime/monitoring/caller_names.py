@@ -1,0 +1,61 @@
+"""The names of tenants, users, keys, templates and sessions in limits, budgets and their accounts.
+
+Quoted, so that no name can look like another one's account, and made here alone: what a limit is compared with is what
+a call is counted under.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from agent_runtime.types import AgentContext
+
+Part: TypeAlias = Literal["user", "tenant", "key", "template", "session", "global"]
+PARTS: tuple[Part, ...] = ("user", "tenant", "key", "template", "session", "global")
+DEFAULT_TENANT = "default"
+
+
+class Caller(NamedTuple):
+    """Who makes a call: names as the application has them; `session` and `key` are None for a call without one."""
+
+    tenant: str
+    user: str
+    template: str
+    session: str | None
+    key: str | None = None
+
+
+def caller_of(context: AgentContext) -> Caller:
+    """Return who makes a call; without a principal it is the nameless user of the default tenant."""
+    principal = context.principal
+    if principal is None:
+        return Caller(DEFAULT_TENANT, "", context.agent_name, context.session_id)
+    return Caller(principal.tenant, principal.id, context.agent_name, context.session_id, principal.key or None)
+
+
+def part_name(part: Part, caller: Caller) -> str | None:
+    """Return a caller's name as one part of a limit; None when the call has none, which is a session only.
+
+    A user and a session are those of their tenant, so the tenant is part of their names. A caller without a key (a
+    token without an id, a principal of the application) is counted as the user.
+    """
+    if part == "global":
+        return ""
+    if part == "template":
+        return quoted(caller.template)
+    tenant = quoted(caller.tenant)
+    if part == "tenant":
+        return tenant
+    if part == "session":
+        return None if caller.session is None else f"{tenant}:{quoted(caller.session)}"
+    if part == "key" and caller.key is not None:
+        return quoted(caller.key)
+    user = f"{tenant}:{quoted(caller.user)}"
+    return f"user:{user}" if part == "key" else user
+
+
+def quoted(name: str) -> str:
+    """Return a name in which nothing can be taken for a separator of ours."""
+    return quote(name, safe="")

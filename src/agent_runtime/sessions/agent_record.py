@@ -1,0 +1,39 @@
+"""Which agent a session is of: the record that its executor writes, and the check of who goes on with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agent_runtime.errors import InputInvalid
+from agent_runtime.sessions.session import Session
+
+
+def agent_record(name: str, ref: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a session's record says of its agent: its name, and how a factory makes it again."""
+    return {"name": name, **(ref or {})}
+
+
+def check_agent(session: Session, record: Mapping[str, Any]) -> None:
+    """Raise InputInvalid when another agent than the session's own would go on with what it stopped at.
+
+    A decision was asked for by one agent: another one may have other tools, and ask nobody before it calls them. An
+    agent is the same with the same name, inputs and overrides; an edited template is a new version of the same agent.
+    """
+    recorded = session.agent
+    if not recorded:
+        return
+    by_name = "name" in recorded  # earlier versions wrote the template's address alone
+    parts = ("name" if by_name else "template", "inputs", "overrides")
+    if not all(_plain(recorded.get(part)) == _plain(record.get(part)) for part in parts):
+        own, other = (each.get("name") or each.get("template") or "without a name" for each in (recorded, record))
+        raise InputInvalid(
+            f"the session waits for its agent '{own}' with its own inputs and overrides, and this is '{other}': go on "
+            "with `SessionManager.resume_session`, or give the session a new message",
+            "session_id",
+        )
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value or None, sort_keys=True, default=str)
