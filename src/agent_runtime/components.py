@@ -13,6 +13,7 @@ from agent_runtime.errors import ConfigurationError, UnknownComponent
 from agent_runtime.models.gated_model import gated
 from agent_runtime.orchestration.middleware import Middleware
 from agent_runtime.registry import Registry
+from agent_runtime.sessions.tenant_store import TenantStore
 from agent_runtime.template import AgentTemplate, load_template, shipped_templates
 from agent_runtime.template.spec import is_path
 
@@ -92,11 +93,15 @@ class Components:
         else:
             raise ConfigurationError(f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware")
 
-    def register_memory(self, name: str, store: BaseStore) -> None:
-        """Register a LangGraph store for `spec.memory`: what agents remember beyond a session."""
+    def register_memory(self, name: str, store: BaseStore, *, shared: bool = False) -> None:
+        """Register a LangGraph store for `spec.memory`: what agents remember beyond a session.
+
+        Each tenant has namespaces of its own in it, before which the tenant stands; with `shared` all tenants read and
+        write the same ones, as the agent's tools name them.
+        """
         if not isinstance(store, BaseStore):
             raise ConfigurationError(f"'{name}' is no LangGraph store: {type(store).__name__}")
-        self.registry.put(self.registry.memories, name, store)
+        self.registry.put(self.registry.memories, name, store if shared else TenantStore(store))
 
     def register_workflow(self, name: str, workflow: Any) -> None:
         """Register any Runnable or compiled graph, for `spec.workflow`."""

@@ -83,6 +83,9 @@ def _setting(parse: Callable[[str], Any], default: Any = None) -> Any:
     return field(default=default, metadata={"parse": parse})
 
 
+SECRET_SETTINGS = ("session_key", "key_pepper", "event_key")
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Settings:
     """What a process is told from outside.
@@ -99,6 +102,8 @@ class Settings:
     ledger: str | None = _setting(_address("the ledger"))
     keys: str | None = _setting(_address("the API keys"))
     events: str | None = _setting(_events)
+    event_key: str | None = _setting(_secret)
+    event_key_file: str | None = _setting(_secret_file)
     batches: str | None = _setting(_address("the journal of batches"))
     dead_letters: str | None = _setting(_address("the dead letters"))
     key_pepper: str | None = _setting(_secret)
@@ -119,7 +124,7 @@ class Settings:
         made = {}
         for each in fields(self)[:-1]:
             value = getattr(self, each.name)
-            hidden = value is not None and each.name.partition("_file")[0] in ("session_key", "key_pepper")
+            hidden = value is not None and each.name.partition("_file")[0] in SECRET_SETTINGS
             text = "[redacted]" if hidden else "" if value is None else SECRETS.text(str(value))
             made[each.name] = {"value": text, "source": self.sources.get(each.name, "default")}
         return made
@@ -175,15 +180,15 @@ def _from_file(path: str | None, problems: list[str]) -> dict[str, tuple[str, st
     except (OSError, ValueError) as error:
         problems.append(f"{FILE_VAR}: '{path}' cannot be read: {type(error).__name__}")
         return {}
-    if "session_key" in content or "key_pepper" in content:
-        problems.append(f"{path}: a secret stands in a file of its own: say session_key_file, key_pepper_file")
+    if present := [name for name in SECRET_SETTINGS if name in content]:
+        problems.append(f"{path}: a secret stands in a file of its own: say {present[0]}_file")
     return {name: (str(value), path) for name, value in content.items()}
 
 
 def _unsafe(values: Mapping[str, Any]) -> list[str]:
     found = [
         f"{_variable(name)} and {_variable(name)}_FILE: give one of them"
-        for name in ("session_key", "key_pepper")
+        for name in SECRET_SETTINGS
         if name in values and f"{name}_file" in values
     ]
     if values.get("preset") == "prod":

@@ -11,6 +11,8 @@ from agent_runtime.errors import ConfigurationError, Forbidden
 if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
+ALL_SESSIONS = "sessions:all"
+"""The scope of a principal who may use every session, event and batch of the own tenant."""
 _SCOPE = re.compile(r"\*|[A-Za-z0-9_.-]{1,64}(:(\*|[A-Za-z0-9_./-]{1,128}))?|\*:[A-Za-z0-9_./-]{1,128}")
 
 

@@ -77,14 +77,20 @@ def open_events(url: str | None = None) -> EventLog:
     from agent_runtime.event_bus.brokers import open_event_log
 
     found = _events_url(url)
-    return open_event_log(f"sqlite:{state_folder() / 'events.db'}" if found == "off" else found)
+    address = f"sqlite:{state_folder() / 'events.db'}" if found == "off" else found
+    return open_event_log(address, seal_key=_event_key())
 
 
 def open_event_broker(url: str | None = None) -> Broker:
     """The broker of the event log."""
     from agent_runtime.event_bus.brokers import open_broker
 
-    return open_broker(_events_url(url))
+    return open_broker(_events_url(url), seal_key=_event_key())
+
+
+def _event_key() -> bytes | None:
+    key = settings().event_key or settings().event_key_file
+    return key.encode() if key else None
 
 
 def open_dead(url: str | None = None) -> DeadLetters:

@@ -6,13 +6,25 @@ import asyncio
 import threading
 import uuid
 from collections import deque
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.event_bus.event import Event, current_cause, set_cause, set_depth, set_seq, set_source, stream_of
+from agent_runtime.event_bus.event import (
+    DEFAULT_TENANT,
+    Event,
+    current_cause,
+    set_cause,
+    set_depth,
+    set_seq,
+    set_source,
+    stream_of,
+)
 from agent_runtime.event_bus.event_types import check_type
 from agent_runtime.event_bus.group import Filter, Group
 from agent_runtime.event_bus.subscription import POLICIES, EventHandler, Policy, Subscription
+
+if TYPE_CHECKING:
+    from agent_runtime.types import Principal
 
 MAX_STREAMS = 100_000
 """Streams whose counters are kept; one that was not used while as many others were begins anew."""
@@ -134,7 +146,7 @@ class EventBus:
         return route
 
     def _push_keyed(self, event: Event) -> None:
-        for key in {event.session_id, event.run_id, event.tenant}:
+        for key in {event.session_id, event.run_id, event.tenant or DEFAULT_TENANT}:
             for group in () if key is None else self._keyed.get(key, ()):
                 if group.filter.concerns(event) and group.wants(event.type):
                     group.push(event)
@@ -147,6 +159,7 @@ class EventBus:
         session_id: str | None = None,
         run_id: str | None = None,
         tenant: str | None = None,
+        principal: Principal | None = None,
         after: int | None = None,
         buffer: int = 1000,
         policy: Policy = "drop_oldest",
@@ -157,9 +170,11 @@ class EventBus:
 
         Args:
             patterns: of types.
-            session_id: only events of this session.
-            run_id: only events of this run.
-            tenant: only events of this tenant.
+            session_id: only events of this session of `tenant`.
+            run_id: only events of this run of `tenant`.
+            tenant: only events of this tenant; with a session or run it is `default` unless given.
+            principal: who listens: only events of their tenant, and of their own calls and sessions unless they have
+                the scope `sessions:all`. None is the application's own code.
             after: begin with the retained events of the session or run whose `seq` is above this, without loss or
                 repetition before the ones that follow; a `bus.gap` first when some are not retained any more.
             buffer: how many events wait for this subscriber at most.
@@ -176,7 +191,7 @@ class EventBus:
             raise ConfigurationError(f"policy is one of {', '.join(POLICIES)}, not '{policy}'")
         if after is not None and session_id is None and run_id is None:
             raise ConfigurationError("after counts within a session or run: say which")
-        wanted = Filter(patterns or ("*",), session_id, run_id, tenant)
+        wanted = Filter.of(patterns, session_id, run_id, tenant, principal)
         with self.lock:
             backlog = [] if after is None else self._after(wanted, after)
             subscription = self._join(wanted, buffer, policy, backlog)
@@ -238,9 +253,16 @@ class EventBus:
 
     # -- what was --------------------------------------------------------------------------------------------
 
-    def retained(self, *patterns: str, **of: str | None) -> list[Event]:
-        """The retained events that match, oldest first; `of`: session_id, run_id, tenant as in `subscribe`."""
-        wanted = Filter(patterns or ("*",), **of)
+    def retained(
+        self,
+        *patterns: str,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        tenant: str | None = None,
+        principal: Principal | None = None,
+    ) -> list[Event]:
+        """Return the retained events that match, oldest first; the arguments are those of `subscribe`."""
+        wanted = Filter.of(patterns, session_id, run_id, tenant, principal)
         with self.lock:
             return [event for event in self._log if wanted.matches(event)]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent_runtime.errors import InputInvalid
 from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.event_bus.event_types import OWN_PREFIX, dataschema_of
 from agent_runtime.redaction import SECRETS
 
@@ -77,13 +78,17 @@ def _as_cloud_event(event: Event) -> dict[str, Any]:
     return made
 
 
-def encoded(event: Event) -> bytes:
-    """The CloudEvent as JSON bytes; raises InputInvalid for one above `MAX_EVENT_BYTES`."""
+def encoded(event: Event, seal: EventSeal | None = None) -> bytes:
+    """Return the CloudEvent as JSON bytes, sealed if there is a seal; InputInvalid for one above `MAX_EVENT_BYTES`."""
     try:
         made = _as_cloud_event(event)
         # In one text for one look, but as they are: JSON's escapes would hide what stands behind them.
         if SECRETS.suspects("\n".join(_texts(made, []))):
             made = SECRETS.whole(made)
+        if seal is not None:
+            # Over what a reader will have: a lone surrogate, which has no UTF-8, is a question mark there.
+            made = json.loads(_json(made).encode("utf-8", "replace"))
+            seal.sign(made)
         text = _json(made)
     except (TypeError, ValueError, OverflowError, RecursionError, OSError, AttributeError) as error:
         raise InputInvalid(f"an event that JSON cannot say: {type(error).__name__}", "data") from error
@@ -94,9 +99,11 @@ def encoded(event: Event) -> bytes:
     return data
 
 
-def from_cloud_event(given: Any) -> Event:
-    """The event of a CloudEvent (bytes, text or a mapping); raises InputInvalid that says what is wrong."""
+def from_cloud_event(given: Any, seal: EventSeal | None = None) -> Event:
+    """Return the event of a CloudEvent (bytes, text or a mapping); raises InputInvalid that says what is wrong."""
     content = _parsed(given)
+    if seal is not None:
+        seal.check(content)
     for name in ("id", "source", "type"):
         if not isinstance(content.get(name), str) or not content[name] or not _is_text(content[name]):
             raise InputInvalid("a CloudEvent has this attribute, a non-empty text", name)
@@ -131,10 +138,13 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def read_event(content: Any, position: str) -> Event:
-    """The event at a place of a log; what is none becomes a `bus.unreadable`, so that nobody is stuck at it."""
+def read_event(content: Any, position: str, seal: EventSeal | None = None) -> Event:
+    """Return the event at a place of a log.
+
+    What is none, or is not sealed where the log has a key, becomes a `bus.unreadable`, so that nobody is stuck at it.
+    """
     try:
-        return from_cloud_event(content)
+        return from_cloud_event(content, seal)
     except InputInvalid as error:
         data = {"position": position, "reason": str(error)}
         return Event("bus.unreadable", data, source="log", own_id=f"unreadable:{position}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from urllib.parse import quote
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.errors.user_code import contained, error_text
@@ -16,7 +19,7 @@ from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start, ende
 from agent_runtime.event_bus.brokers.positions import checked_group
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, put_aside
-from agent_runtime.event_bus.event import Cause, Event, current_cause
+from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.seen_ids import MemorySeenIds, SeenIds
 
@@ -27,6 +30,18 @@ LOG = logging.getLogger("agent_runtime.events")
 REJOIN_S = 2.0
 LAG_EVERY_S = 15.0
 Handle: TypeAlias = Callable[[Event], Awaitable[Any]]
+
+
+def _name_of(event: Event) -> str:
+    """Return the name that an event is known by: an id is unique for its source, and a tenant's own."""
+    return f"{quote(event.tenant or DEFAULT_TENANT, safe='')}/{quote(event.source, safe='')}/{event.id}"
+
+
+def _digest_of(event: Event) -> str:
+    """Return what tells two events of one name apart: what a handler acts on."""
+    content = to_cloud_event(event)
+    parts = [content.get(part) for part in ("type", "subject", "agent", "userid", "data")]
+    return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(errors="replace"), digest_size=16).hexdigest()
 
 
 class _ToldToStop(Exception):
@@ -41,7 +56,8 @@ class EventConsumer:
 
     A handler that raises is called again after a pause; its stream waits, others go on. After `retries` further tries
     the event becomes a dead letter and the stream goes on. It is acknowledged after that, never before: whatever is
-    killed, it comes again. An id that is known as handled is not handled again.
+    killed, it comes again. An event that is known as handled is not handled again. Known is the id of one source and
+    tenant; the same id with other contents is not handled either, and a `bus.conflict` on `bus` says so.
 
     Args:
         broker: whose events; the broker stays open.
@@ -197,13 +213,19 @@ class EventConsumer:
     async def _deliver(self, delivery: Delivery) -> None:
         event = delivery.event
         try:
-            if await self._insist(lambda: self._seen.seen(self.name, event.id)):
+            name = _name_of(event)
+            contents = f"{name} {_digest_of(event)}"
+            if await self._insist(lambda: self._seen.seen(self.name, name)):
                 self.repeated += 1
+                if not await self._insist(lambda: self._seen.seen(self.name, contents)):
+                    self._tell_conflict(event)
             else:
                 if (letter := await self._handle(event)) is not None:
                     await self._insist(lambda: put_aside(self.dead_letters, letter))
                     self._tell(event, letter)
-                await self._insist(lambda: self._seen.add(self.name, event.id))
+                # The contents first: of a consumer that is killed in between, the event comes again.
+                await self._insist(lambda: self._seen.add(self.name, contents))
+                await self._insist(lambda: self._seen.add(self.name, name))
         except _ToldToStop:
             return  # not acknowledged: it comes again
         await self._acknowledge(delivery)
@@ -268,6 +290,12 @@ class EventConsumer:
         if self._bus is not None:
             data = {"letter_id": letter.id, "queue": self.name, "attempts": letter.attempts, "error": letter.error}
             self._bus.publish(Event("dead_letter.added", data, event.run_id, event.session_id, tenant=event.tenant))
+
+    def _tell_conflict(self, event: Event) -> None:
+        LOG.warning("the consumer %s has handled %s with other contents: this one is dropped", self.name, event.id)
+        if self._bus is not None:
+            data = {"event_id": event.id, "queue": self.name, "event_type": event.type}
+            self._bus.publish(Event("bus.conflict", data, event.run_id, event.session_id, tenant=event.tenant))
 
     async def _acknowledge(self, delivery: Delivery) -> None:
         try:

@@ -12,8 +12,18 @@ DEFAULT_TENANT = "default"
 
 
 def stream_of(tenant: str | None, name: str | None) -> str:
-    """The stream of a session, or of a run without one, of a tenant."""
-    return name or "" if tenant in (None, DEFAULT_TENANT) or not name else f"{tenant}/{name}"
+    """Return the stream of a session, or of a run without one, of a tenant.
+
+    A `/` in a name is quoted: no name of one tenant is a stream of another.
+    """
+    if not name:
+        return ""
+    plain = _quoted(name)
+    return plain if tenant in (None, DEFAULT_TENANT) else f"{_quoted(tenant)}/{plain}"
+
+
+def _quoted(name: str) -> str:
+    return name.replace("%", "%25").replace("/", "%2F") if "/" in name or "%" in name else name
 
 
 @dataclass(slots=True)

@@ -115,6 +115,12 @@ _TYPES = (
         ("position", "reason"),
     ),
     EventType(
+        "bus.conflict",
+        "An event came with the id of another one that was handled; it was dropped.",
+        {"event_id": _TEXT, "queue": _TEXT, "event_type": _TEXT},
+        ("event_id", "queue"),
+    ),
+    EventType(
         "dead_letter.added",
         "Something could not be handled and was put aside.",
         {"letter_id": _TEXT, "queue": _TEXT, "attempts": _COUNT, **_ERROR},

@@ -5,22 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from agent_runtime.event_bus.event import Event
+from agent_runtime.auth.scopes import ALL_SESSIONS
+from agent_runtime.event_bus.event import DEFAULT_TENANT, Event
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.subscription import Subscription
+    from agent_runtime.types import Principal
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a subscriber wants: types by `fnmatch` patterns, and the rest exactly, where given."""
+    """What a subscriber wants: types by `fnmatch` patterns, and the rest exactly, where given.
+
+    Two tenants may use one session or run id, so a filter by either has a tenant; `default` is whose everything is that
+    names none.
+    """
 
     patterns: tuple[str, ...] = ("*",)
     session_id: str | None = None
     run_id: str | None = None
     tenant: str | None = None
+    user_id: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        patterns: tuple[str, ...],
+        session_id: str | None,
+        run_id: str | None,
+        tenant: str | None,
+        principal: Principal | None,
+    ) -> Self:
+        """Return the filter of what was asked for, within what `principal` may see.
+
+        Those are their own events or, with the scope `sessions:all`, their tenant's.
+        """
+        user_id = None
+        if principal is not None:
+            tenant = principal.tenant
+            user_id = None if ALL_SESSIONS in principal.scopes else principal.id
+        elif tenant is None and (session_id is not None or run_id is not None):
+            tenant = DEFAULT_TENANT
+        return cls(patterns or ("*",), session_id, run_id, tenant, user_id)
 
     @property
     def key(self) -> str | None:
@@ -32,11 +60,12 @@ class Filter:
         return any(fnmatchcase(event_type, pattern) for pattern in self.patterns)
 
     def concerns(self, event: Event) -> bool:
-        """Whether it is an event of the session, run and tenant asked for."""
+        """Whether it is an event of the session, run, tenant and user asked for."""
         return (
             (self.session_id is None or event.session_id == self.session_id)
             and (self.run_id is None or event.run_id == self.run_id)
-            and (self.tenant is None or event.tenant == self.tenant)
+            and (self.tenant is None or (event.tenant or DEFAULT_TENANT) == self.tenant)
+            and (self.user_id is None or event.user_id == self.user_id)
         )
 
     def matches(self, event: Event) -> bool:

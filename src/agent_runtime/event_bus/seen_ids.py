@@ -12,13 +12,13 @@ from agent_runtime.stores.sqlite_schema import StoreSchema
 
 @runtime_checkable
 class SeenIds(Protocol):
-    """Remembers the ids of handled events for a while. Methods raise StoreError when the store fails."""
+    """Remembers the names of handled events for a while. Methods raise StoreError when the store fails."""
 
-    async def seen(self, consumer: str, event_id: str) -> bool:
-        """Whether the consumer has handled it."""
+    async def seen(self, consumer: str, name: str) -> bool:
+        """Tell whether the consumer has handled the event of this name."""
 
-    async def add(self, consumer: str, event_id: str) -> None:
-        """It has."""
+    async def add(self, consumer: str, name: str) -> None:
+        """Remember that it has."""
 
     async def aclose(self) -> None:
         """Close the store."""
@@ -31,18 +31,18 @@ class MemorySeenIds:
         self._ids: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._max_ids = max_ids
 
-    async def seen(self, consumer: str, event_id: str) -> bool:
-        """See `SeenIds.seen`."""
-        return (consumer, event_id) in self._ids
+    async def seen(self, consumer: str, name: str) -> bool:
+        """Tell whether the consumer has handled the event of this name."""
+        return (consumer, name) in self._ids
 
-    async def add(self, consumer: str, event_id: str) -> None:
-        """See `SeenIds.add`."""
-        self._ids[consumer, event_id] = None
+    async def add(self, consumer: str, name: str) -> None:
+        """Remember that the consumer has handled it."""
+        self._ids[consumer, name] = None
         if len(self._ids) > self._max_ids:
             self._ids.popitem(last=False)
 
     async def aclose(self) -> None:
-        """See `SeenIds.aclose`."""
+        """Do nothing: there is nothing to close."""
 
 
 class SqliteSeenIds(SqliteFile):
@@ -61,23 +61,23 @@ class SqliteSeenIds(SqliteFile):
         super().__init__(path)
         self._kept_s = kept_s
 
-    async def seen(self, consumer: str, event_id: str) -> bool:
-        """See `SeenIds.seen`."""
-        found: bool = await self.acall("has", consumer, event_id)
+    async def seen(self, consumer: str, name: str) -> bool:
+        """Tell whether the consumer has handled the event of this name."""
+        found: bool = await self.acall("has", consumer, name)
         return found
 
-    async def add(self, consumer: str, event_id: str) -> None:
-        """See `SeenIds.add`."""
-        await self.acall("put", consumer, event_id)
+    async def add(self, consumer: str, name: str) -> None:
+        """Remember that the consumer has handled it."""
+        await self.acall("put", consumer, name)
 
-    def _has(self, consumer: str, event_id: str) -> bool:
+    def _has(self, consumer: str, name: str) -> bool:
         sql = "SELECT 1 FROM seen_ids WHERE consumer = ? AND id = ?"
-        return self._db.execute(sql, [consumer, event_id]).fetchone() is not None
+        return self._db.execute(sql, [consumer, name]).fetchone() is not None
 
-    def _put(self, consumer: str, event_id: str) -> None:
+    def _put(self, consumer: str, name: str) -> None:
         now = time.time()
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO seen_ids VALUES (?, ?, ?)", [consumer, event_id, now])
+            db.execute("INSERT OR IGNORE INTO seen_ids VALUES (?, ?, ?)", [consumer, name, now])
             # A few with each: no run of its own, and never long.
             db.execute(
                 "DELETE FROM seen_ids WHERE (consumer, id) IN "

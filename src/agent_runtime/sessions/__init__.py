@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from agent_runtime.lazy import imported_late
 
 if TYPE_CHECKING:
+    from agent_runtime.auth.scopes import ALL_SESSIONS
     from agent_runtime.sessions.checkpointer import (
         Checkpointer,
         MemoryCheckpointer,
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     )
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.redis_store import RedisStore
-    from agent_runtime.sessions.session import ALL_SESSIONS, Session, SessionCheckpoint, SessionPage, SessionStatus
+    from agent_runtime.sessions.session import Session, SessionCheckpoint, SessionPage, SessionStatus
 
 # Loaded at first use: a program without Redis does not pay for its client.
 _HOME = {

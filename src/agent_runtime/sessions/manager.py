@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from agent_runtime.auth.scopes import ALL_SESSIONS
 from agent_runtime.errors import (
     CheckpointCorrupt,
     CheckpointVersion,
@@ -23,7 +24,6 @@ from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
 from agent_runtime.sessions.records import Lease, SessionRow
 from agent_runtime.sessions.session import (
-    ALL_SESSIONS,
     ResumableAgent,
     Session,
     SessionPage,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -28,7 +29,14 @@ from agent_runtime.sessions.seal import Seal
 from agent_runtime.stores.redis_connection import RedisConnection
 
 _KEY = "\x1e"
+_ESCAPE = "\x1d"
+_QUOTED = {SEPARATOR: f"{_ESCAPE}s", _KEY: f"{_ESCAPE}k", _ESCAPE: f"{_ESCAPE}e"}
+"""Our own separators as they stand in a label: a name that has one cannot reach into another namespace."""
+_PLAIN = {quoted: plain for plain, quoted in _QUOTED.items()}
+_ESCAPED = re.compile(f"{_ESCAPE}[ske]")
 _PAGE = 500
+_ABOVE_ALL = b"\xff"
+"""No byte of UTF-8: after every name with the same beginning."""
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
     "$eq": operator.eq, "$ne": operator.ne, "$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt,
     "$lte": operator.le,
@@ -98,7 +106,7 @@ class _StoreOperations:
         return results
 
     def _name(self, namespace: tuple[str, ...], key: str) -> str:
-        return SEPARATOR.join(namespace) + SEPARATOR + _KEY + key
+        return SEPARATOR.join(map(_quoted, namespace)) + SEPARATOR + _KEY + _quoted(key)
 
     def _put(self, op: PutOp) -> Any:
         name = self._name(op.namespace, op.key)
@@ -132,10 +140,11 @@ class _StoreOperations:
 
     def _search(self, op: SearchOp) -> Any:
         found: list[SearchItem] = []
-        prefix = "".join(part + SEPARATOR for part in op.namespace_prefix)
+        prefix = "".join(_quoted(part) + SEPARATOR for part in op.namespace_prefix)
+        high = b"(" + prefix.encode() + _ABOVE_ALL if prefix else "+"
         low = f"[{prefix}" if prefix else "-"
         while len(found) < op.offset + op.limit:
-            names = yield "zrangebylex", self._index, low, f"({prefix}\uffff" if prefix else "+", 0, _PAGE
+            names = yield "zrangebylex", self._index, low, high, 0, _PAGE
             if not names:
                 break
             texts = [name.decode() for name in names]
@@ -166,11 +175,23 @@ class _StoreOperations:
 
 def _namespace(name: str) -> tuple[str, ...]:
     path = name.partition(_KEY)[0]
-    return tuple(path.removesuffix(SEPARATOR).split(SEPARATOR))
+    return tuple(map(_unquoted, path.removesuffix(SEPARATOR).split(SEPARATOR)))
+
+
+def _quoted(label: str) -> str:
+    return "".join(_QUOTED.get(character, character) for character in label) if _has_separator(label) else label
+
+
+def _has_separator(label: str) -> bool:
+    return _ESCAPE in label or SEPARATOR in label or _KEY in label
+
+
+def _unquoted(label: str) -> str:
+    return _ESCAPED.sub(lambda found: _PLAIN[found[0]], label) if _ESCAPE in label else label
 
 
 def _search_item(name: str, content: list[Any]) -> SearchItem:
-    key = name.partition(_KEY)[2]
+    key = _unquoted(name.partition(_KEY)[2])
     return SearchItem(_namespace(name), key, content[0], content[1], content[2])
 
 

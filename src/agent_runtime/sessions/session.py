@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from langchain_core.messages import BaseMessage
 
+from agent_runtime.auth.scopes import ALL_SESSIONS
 from agent_runtime.errors import InputInvalid
 from agent_runtime.types import AgentResult, Principal
 
@@ -78,10 +79,6 @@ class ResumableAgent(Protocol):
     def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> Self:
         """The same agent, called by `principal`."""
         ...
-
-
-ALL_SESSIONS = "sessions:all"
-"""The scope of a principal who may use every session of the own tenant."""
 
 
 MAX_TITLE_CHARACTERS = 1000

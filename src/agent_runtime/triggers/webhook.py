@@ -24,9 +24,10 @@ class WebhookApp:
     """An ASGI application: `POST /{path}` of a rule's webhook publishes `webhook.received`.
 
     A request must be signed with the hook's secret: `X-Hub-Signature-256` as GitHub sends it, or `webhook-id`,
-    `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). The event's id is that of the delivery, so one
-    that is sent again starts nothing twice. Answers: 202 with the event's id; 401 for a signature that does not hold,
-    404, 405, 413 above 1 MiB, 400 for a body that is not JSON.
+    `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). What was signed names the event (the delivery's
+    id by the standard, the body with GitHub), so one that is sent again starts nothing twice. GitHub signs no time: a
+    request is known for as long as the consumer's `seen_ids` last. Answers: 202 with the event's id; 401 for a
+    signature that does not hold, 404, 405, 413 above 1 MiB, 400 for a body that is not JSON.
     """
 
     def __init__(self, bus: EventBus, rules: Sequence[TriggerRule]) -> None:
@@ -70,7 +71,9 @@ class WebhookApp:
         if _deep(payload):
             return 400, {"error": f"the body is nested deeper than {MAX_DEPTH}"}
         data = {"hook": hook.path, "payload": payload, "event": headers.get("x-github-event", "")}
-        event = self._bus.publish(Event("webhook.received", data, tenant=hook.tenant, own_id=_delivery(hook, headers)))
+        event = self._bus.publish(
+            Event("webhook.received", data, tenant=hook.tenant, own_id=_event_id(hook, headers, body))
+        )
         if self.flush is not None:
             try:
                 await self.flush()
@@ -102,9 +105,12 @@ async def _body(receive: Any) -> bytes | None:
     return body
 
 
-def _delivery(hook: WebhookSpec, headers: dict[str, str]) -> str:
-    given = headers.get("x-github-delivery" if hook.signature == "github" else "webhook-id", "")
-    return f"webhook:{hook.path}:{given[:128]}" if given else ""
+def _event_id(hook: WebhookSpec, headers: dict[str, str], body: bytes) -> str:
+    """Return an id made of signed parts alone: GitHub signs the body, and no header with it."""
+    delivery = hashlib.sha256(body).hexdigest() if hook.signature == "github" else headers["webhook-id"]
+    if len(delivery) > 128:
+        delivery = hashlib.sha256(delivery.encode("latin-1")).hexdigest()
+    return f"webhook:{hook.path}:{delivery}"
 
 
 def signed(hook: WebhookSpec, key: bytes, headers: dict[str, str], body: bytes) -> bool:

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent_runtime import AgentCallbackHandler, CallbackEvent, ConfigurationError, Event, EventBus
-from agent_runtime.event_bus.event import Cause, current_cause
+from agent_runtime import AgentCallbackHandler, CallbackEvent, ConfigurationError, Event, EventBus, Principal
+from agent_runtime.event_bus.event import Cause, current_cause, stream_of
 from agent_runtime.testing import say
 
 
@@ -110,15 +110,42 @@ async def test_a_session_a_run_and_a_tenant_can_be_listened_to_alone() -> None:
     by = {
         "session": bus.subscribe(session_id="s"), "run": bus.subscribe(run_id="r"), "tenant": bus.subscribe(tenant="t"),
         "both": bus.subscribe("custom.x", session_id="s", tenant="t"), "other": bus.subscribe("llm.*", session_id="s"),
+        "its run": bus.subscribe(run_id="r", tenant="t"), "default": bus.subscribe(tenant="default"),
     }  # fmt: skip
     for n, (s, r, t) in enumerate(
-        [("s", "q", "t"), ("s", "r", "u"), ("z", "r", "t"), ("r", "s", "s"), ("t", "t", "t")]
-    ):
+        [("s", "q", "t"), ("s", "r", "u"), ("z", "r", "t"), ("r", "s", "s"), ("t", "t", "t"),
+         ("s", "q", None), ("z", "r", "default")]
+    ):  # fmt: skip
         bus.publish(x(n, session_id=s, run_id=r, tenant=t))
     bus.close()
     assert {name: [e.data async for e in each] for name, each in by.items()} == {
-        "session": [0, 1], "run": [1, 2], "tenant": [0, 2, 4], "both": [0], "other": [],
+        "session": [5], "run": [6], "tenant": [0, 2, 4], "both": [0], "other": [], "its run": [2], "default": [5, 6],
     }  # fmt: skip
+
+
+async def test_a_principal_hears_what_is_theirs() -> None:
+    """Two users of one tenant, and one of another, use the same session and run ids."""
+    bus = EventBus()
+    everything = [("a", "ada"), ("a", "eve"), ("b", "ada"), (None, "ada"), ("a", None)]
+    ada = Principal("ada", "a")
+    operator = Principal("olga", "a", frozenset({"sessions:all"}))
+    given: list[dict[str, Any]] = [{"session_id": "s"}, {"run_id": "r"}, {}, {"session_id": "s", "tenant": "b"}]
+    heard = [bus.subscribe(principal=ada, **each) for each in given]
+    overheard = [bus.subscribe(principal=operator, **each) for each in given]
+    for tenant, user in everything:
+        bus.publish(x((tenant, user), session_id="s", run_id="r", tenant=tenant, user_id=user))
+    retained = [bus.retained(principal=ada, **each) for each in given]
+    bus.close()
+    assert [[e.data async for e in each] for each in heard] == [[("a", "ada")]] * len(given)
+    assert [[e.data for e in each] for each in retained] == [[("a", "ada")]] * len(given)
+    own = [("a", "ada"), ("a", "eve"), ("a", None)]
+    assert [[e.data async for e in each] for each in overheard] == [own] * len(given)
+
+
+@pytest.mark.parametrize(("one", "other"), [(("a/b", "c"), ("a", "b/c")), (("a%2Fb", "c"), ("a/b", "c"))])
+def test_no_two_tenants_share_a_stream(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert stream_of(*one) != stream_of(*other)
+    assert stream_of("default", f"{one[0]}/{one[1]}") != stream_of(*one)
 
 
 async def test_a_full_buffer_drops_the_oldest_and_says_how_many() -> None:

@@ -144,7 +144,7 @@ async def test_every_call_of_a_process_is_answered(make_factory: Make) -> None:
     async with make_factory(spec={"memory": "notes"}) as factory:
         store = InMemoryStore()
         await store.aput(("large",), "it", {"text": "word " * 15_000_000})
-        factory.register_memory("notes", store)
+        factory.register_memory("notes", store, shared=True)
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             with pytest.raises(TransferFailed, match="too large for the pipe"):
                 await asyncio.wait_for(pool.run(AgentTask("worker", "large x")), 15)

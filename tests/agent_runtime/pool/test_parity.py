@@ -234,7 +234,7 @@ async def test_long_term_memory_stays_in_the_application(make_factory: Any) -> N
         factory.register_memory("notes", store)
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             assert (await pool.run(AgentTask("worker", "remember blue"))).output == "it said kept"
-            assert (await store.aget(("facts",), "colour")).value == {"is": "blue"}  # type: ignore[union-attr]
+            assert (await store.aget(("tenant default", "facts"), "colour")).value == {"is": "blue"}  # type: ignore[union-attr]
 
 
 async def test_a_process_cannot_reach_another_sessions_thread(make_factory: Any) -> None:

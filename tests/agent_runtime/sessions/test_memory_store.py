@@ -6,7 +6,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,9 +17,11 @@ from langgraph.config import get_store
 from langgraph.store.base import BaseStore
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
+from tests.support.providers import template
 
-from agent_runtime import AgentFactory, AgentTemplate, CheckpointCorrupt, ConfigurationError, TemplateError
+from agent_runtime import AgentFactory, AgentTemplate, CheckpointCorrupt, ConfigurationError, Principal, TemplateError
 from agent_runtime.sessions import RedisStore
+from agent_runtime.sessions.redis_store import _StoreOperations
 from agent_runtime.stores.redis_connection import RedisConnection
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -73,7 +76,7 @@ async def test_an_agent_remembers_beyond_its_sessions(store: BaseStore) -> None:
     factory.register_model("script", ScriptedChatModel(script=script))
     factory.register_tool("remember", remember)
     factory.register_memory("facts", store)
-    template = AgentTemplate.model_validate(
+    facts = AgentTemplate.model_validate(
         {
             "apiVersion": "agent-runtime/v1",
             "kind": "AgentTemplate",
@@ -81,7 +84,7 @@ async def test_an_agent_remembers_beyond_its_sessions(store: BaseStore) -> None:
             "spec": {"model": "script", "tools": ["remember"], "memory": "facts"},
         }
     )
-    agent = factory.create_agent(template)
+    agent = factory.create_agent(facts)
     assert (await agent.execute("tea")).output == "1 facts"
     assert (await agent.execute("cake")).output == "2 facts"
 
@@ -123,7 +126,7 @@ async def test_items_are_sealed(redis_url: str) -> None:
             await store.aget(("a",), "one")
 
 
-names = st.text("ab", min_size=1, max_size=2)
+names = st.text("ab\x1d\x1e\x1fske%\U0001f600", min_size=1, max_size=3)
 operations = st.lists(
     st.tuples(st.booleans(), st.lists(names, min_size=1, max_size=3).map(tuple), names, st.integers(0, 3)),
     max_size=12,
@@ -148,4 +151,51 @@ def test_it_answers_as_langgraphs_own_store(redis_url: str, steps: Any, prefix: 
             for s in (ours, theirs)
         )
         assert mine == other
+    in_use = {item.namespace for item in theirs.search((), limit=100)}  # LangGraph lists emptied ones, too
+    assert set(ours.list_namespaces()) == in_use
     asyncio.run(connection.aclose())
+
+
+@given(names, names, names)
+@settings(max_examples=60, deadline=None)
+def test_a_label_reaches_into_no_other_namespace(tenant: str, user: str, key: str) -> None:
+    """Two namespaces are one only when they are equal, whatever separators of ours their labels have."""
+    store: Any = _StoreOperations(cast("Any", SimpleNamespace(prefix="p")), cast("Any", None))
+    for joined in (f"{tenant}\x1f{user}", f"{tenant}\x1es{user}", f"{tenant}\x1ds{user}", f"{tenant}\x1f\x1e{user}"):
+        assert store._name((joined,), key) != store._name((tenant, user), key)
+        assert store._name((tenant,), joined) != store._name((tenant, user), key)
+
+
+async def test_each_tenant_has_a_memory_of_its_own(store: BaseStore) -> None:
+    """The same tool, asking for the same names, finds what its own tenant has said."""
+
+    @tool
+    async def remember(fact: str) -> str:
+        """Remember a fact."""
+        memory = get_store()
+        await memory.aput(("facts",), "last", {"fact": fact})
+        everything = [item.value["fact"] for item in await memory.asearch((), limit=100)]
+        read = [memory.search((), limit=100), memory.list_namespaces()] if isinstance(store, InMemoryStore) else []
+        assert len(read) in (0, 2)
+        namespaces = await memory.alist_namespaces(prefix=("facts",))
+        reach = await memory.asearch(("tenant b", "facts"))
+        last = await memory.aget(("facts",), "last")
+        assert last is not None
+        return f"{everything} {last.value['fact']} {last.namespace} {namespaces} {reach}"
+
+    script: Any = lambda m: say(m[-1].text) if m[-1].type == "tool" else say("", ("remember", {"fact": m[-1].text}))  # noqa: E731
+    factory = AgentFactory()
+    factory.register_model("script", ScriptedChatModel(script=script))
+    factory.register_tool("remember", remember)
+    factory.register_memory("facts", store)
+    agent = factory.create_agent(template(model="script", tools=["remember"], memory="facts"))
+    for tenant in ("b", "a.b", "default", "a"):
+        caller = agent.with_caller(principal=Principal("ada", tenant))
+        said = (await caller.execute(f"of {tenant}")).output
+        assert said == f"['of {tenant}'] of {tenant} ('facts',) [('facts',)] []"
+
+
+async def test_a_shared_memory_is_one_for_all(store: BaseStore) -> None:
+    factory = AgentFactory()
+    factory.register_memory("facts", store, shared=True)
+    assert factory.registry.memories["facts"] is store

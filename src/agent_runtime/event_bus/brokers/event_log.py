@@ -60,7 +60,7 @@ class ScannedLog:
         await self.broker.aclose()
 
 
-def open_event_log(url: str) -> EventLog:
-    """The log at a broker's address. Raises as `open_broker`."""
-    broker = open_broker(url)
+def open_event_log(url: str, *, seal_key: bytes | None = None) -> EventLog:
+    """Open the log at a broker's address; arguments and errors are those of `open_broker`."""
+    broker = open_broker(url, seal_key=seal_key)
     return broker if isinstance(broker, SqliteBroker) else ScannedLog(broker)

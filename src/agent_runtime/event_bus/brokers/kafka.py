@@ -22,6 +22,7 @@ from agent_runtime.event_bus.brokers.kafka_group import KafkaGroup
 from agent_runtime.event_bus.brokers.positions import checked_group, stamped
 from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encoded, read_event
 from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.redaction import SECRETS
 
 
@@ -39,8 +40,9 @@ class KafkaBroker:
         timeout_s: for connecting and for each answer.
     """
 
-    def __init__(self, url: str, *, name: str = "main", timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, name: str = "main", timeout_s: float = 10.0, seal_key: bytes | None = None) -> None:
         SECRETS.add_address(url)
+        self.seal = None if seal_key is None else EventSeal(seal_key, name)
         parts = urlsplit(url)
         said = dict(parse_qsl(parts.query))
         self._servers = [each.strip() for each in parts.netloc.split(",")]
@@ -51,7 +53,7 @@ class KafkaBroker:
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`. All are handed to the producer, in order, before the first answer is waited for."""
-        payload = [(event.stream.encode(), encoded(event)) for event in stamped(events)]
+        payload = [(event.stream.encode(), encoded(event, self.seal)) for event in stamped(events)]
         async with self.client() as broker, asyncio.timeout(self.timeout_s):
             try:
                 sent = [
@@ -82,7 +84,7 @@ class KafkaBroker:
                 for records in (await consumer.getmany(timeout_ms=100, max_records=limit - len(found))).values():
                     for record in records:
                         at[record.partition] = record.offset + 1
-                        found.append(Stored(_position(at), read_event(record.value, _position(at))))
+                        found.append(Stored(_position(at), read_event(record.value, _position(at), self.seal)))
             return found
 
     def _at_the_end(self, consumer: Any, at: dict[int, int], until_s: float) -> bool:

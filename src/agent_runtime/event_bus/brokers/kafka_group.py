@@ -110,7 +110,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         partition = TopicPartition(record.topic, record.partition)
         self._open.setdefault(partition, {})[record.offset] = False
         position = f"{record.partition}:{record.offset}"
-        self._ready.put(Delivery(read_event(record.value, position), position, self._ack))
+        self._ready.put(Delivery(read_event(record.value, position, self._broker.seal), position, self._ack))
         while sum(not acked for offsets in self._open.values() for acked in offsets.values()) >= self._prefetch:
             self._changed.clear()
             await self._changed.wait()

@@ -20,6 +20,7 @@ from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import checked_group, number_of, stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.redaction import SECRETS
 
 DUPLICATES_S = 600
@@ -47,11 +48,21 @@ class NatsBroker(LeasedGroups):
         name: of the log: the stream is `agent_runtime_{name}`.
         lease_s: how long a group stays with a consumer that says nothing.
         timeout_s: for connecting and for each answer.
+        seal_key: 32 to 64 secret bytes; then an event without this key's seal is unreadable.
     """
 
-    def __init__(self, url: str, *, name: str = "main", lease_s: float = 10.0, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "main",
+        lease_s: float = 10.0,
+        timeout_s: float = 5.0,
+        seal_key: bytes | None = None,
+    ) -> None:
         SECRETS.add_address(url)
         self.lease_s, self._timeout_s = lease_s, timeout_s
+        self._seal = None if seal_key is None else EventSeal(seal_key, name)
         self._stream = f"agent_runtime_{checked_group(name)}"
         self._subject = f"{self._stream}.events"
         self._servers = [each.strip() for each in url.split(",")]
@@ -64,7 +75,7 @@ class NatsBroker(LeasedGroups):
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`. All are sent before the first acknowledgement is waited for."""
-        payload = [(event.id, encoded(event)) for event in stamped(events)]
+        payload = [(event.id, encoded(event, self._seal)) for event in stamped(events)]
         async with self._client() as js:
             limit = js._nc.max_payload
             if large := [len(data) for _, data in payload if len(data) + 1024 > limit]:
@@ -239,7 +250,7 @@ class NatsBroker(LeasedGroups):
                 raise
             return []
         placed = [(str(m.metadata.sequence.stream), m.data) for m in messages]
-        return [Stored(position, read_event(data, position)) for position, data in placed]
+        return [Stored(position, read_event(data, position, self._seal)) for position, data in placed]
 
     async def _names(self) -> list[str]:
         try:

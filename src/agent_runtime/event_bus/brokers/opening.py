@@ -15,10 +15,12 @@ from agent_runtime.stores.store_url import FORMS
 EXTRAS = {"nats": "nats", "kafka": "aiokafka"}
 
 
-def open_broker(url: str, *, lease_s: float = 10.0) -> Broker:
+def open_broker(url: str, *, lease_s: float = 10.0, seal_key: bytes | None = None) -> Broker:
     """Open the broker at an address (`StoreUrl`: memory, SQLite, Redis, NATS, Kafka).
 
-    `lease_s`: how long a group stays with a consumer that says nothing (Kafka's own groups: 6 s).
+    `lease_s`: how long a group stays with a consumer that says nothing (Kafka's own groups: 6 s). `seal_key`: 32 to 64
+    secret bytes of all who publish and read; an event that somebody else has put into the log is then a
+    `bus.unreadable`, which starts nothing.
     `?name=NAME` chooses a log of its own on a server; a Kafka address may say `partitions` and `idempotent`.
     Raises ConfigurationError for another address, MissingExtra when its client is not installed, StoreUnavailable for a
     file that cannot be used; a server is reached at the first use.
@@ -27,18 +29,18 @@ def open_broker(url: str, *, lease_s: float = 10.0) -> Broker:
     if address.kind == "memory":
         return MemoryBroker(lease_s=lease_s)
     if address.kind == "sqlite":
-        return SqliteBroker(address.target, lease_s=lease_s)
+        return SqliteBroker(address.target, lease_s=lease_s, seal_key=seal_key)
     name = checked_group(address.log_name)
     if address.kind == "redis":
         from agent_runtime.event_bus.brokers.redis import RedisBroker
 
-        return RedisBroker(address, name=name, lease_s=lease_s)
+        return RedisBroker(address, name=name, lease_s=lease_s, seal_key=seal_key)
     if importlib.util.find_spec("faststream") is None or importlib.util.find_spec(EXTRAS[address.kind]) is None:
         raise MissingExtra(f"a broker at {address.kind}://", f"langchain-agent-runtime[{address.kind}]")
     if address.kind == "nats":
         from agent_runtime.event_bus.brokers.nats import NatsBroker
 
-        return NatsBroker(address.target, name=name, lease_s=lease_s)
+        return NatsBroker(address.target, name=name, lease_s=lease_s, seal_key=seal_key)
     from agent_runtime.event_bus.brokers.kafka import KafkaBroker
 
-    return KafkaBroker(address.target, name=name)
+    return KafkaBroker(address.target, name=name, seal_key=seal_key)

@@ -13,6 +13,7 @@ from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.stores import RedisConnection, StoreUrl
 
 BATCH_KEPT_S = 600
@@ -90,9 +91,18 @@ class RedisBroker(LeasedGroups, RedisConnection):
 
     STORE = "events"
 
-    def __init__(self, url: str | StoreUrl, *, name: str = "main", lease_s: float = 10.0, **connection: Any) -> None:
+    def __init__(
+        self,
+        url: str | StoreUrl,
+        *,
+        name: str = "main",
+        lease_s: float = 10.0,
+        seal_key: bytes | None = None,
+        **connection: Any,
+    ) -> None:
         super().__init__(url, **connection)
         self.lease_s = lease_s
+        self._seal = None if seal_key is None else EventSeal(seal_key, name)
         # One slot: a script has the log and what belongs to it.
         self._log = f"{{{self.prefix}:events:{name}}}"
         self._new_only: set[str] = set()  # readers that have come to the end of what was pending
@@ -102,7 +112,7 @@ class RedisBroker(LeasedGroups, RedisConnection):
         if not stamped(events):
             return
         batch = hashlib.sha256("\n".join(event.id for event in events).encode()).hexdigest()[:32]
-        payload = [encoded(event) for event in events]
+        payload = [encoded(event, self._seal) for event in events]
 
         def steps() -> Any:
             yield _PUBLISH, [self._log, f"{self._log}:batch:{batch}"], payload
@@ -116,7 +126,7 @@ class RedisBroker(LeasedGroups, RedisConnection):
         if not entries and wait_s > 0:
             await self._wait(after or "0", wait_s)
             entries = await self._asked("xrange", self._log, start, "+", limit)
-        return _stored(entries)
+        return _stored(entries, self._seal)
 
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
@@ -155,12 +165,12 @@ class RedisBroker(LeasedGroups, RedisConnection):
         if owner not in self._new_only:
             entries = await self._fetched(group, owner, limit, after or "0")
             if entries:
-                return _stored(entries)
+                return _stored(entries, self._seal)
             self._new_only.add(owner)
         entries = await self._fetched(group, owner, limit, ">")
         if not entries and (known := await self._group(group)) is not None:
             await self._wait(known["last-delivered-id"].decode(), wait_s)
-        return _stored(entries)
+        return _stored(entries, self._seal)
 
     async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
         """See `GroupLog.settle`."""
@@ -210,11 +220,11 @@ def _checked(position: str) -> str:
     return position
 
 
-def _stored(entries: list[Any]) -> list[Stored]:
+def _stored(entries: list[Any], seal: EventSeal | None) -> list[Stored]:
     found = []
     for entry_id, fields in entries:
         given = fields if isinstance(fields, dict) else dict(zip(*[iter(fields or ())] * 2, strict=False))
         content = given.get(b"e")  # None: no entry of ours, or one that was removed by hand before it was acknowledged
         position = entry_id.decode()
-        found.append(Stored(position, read_event(content, position)))
+        found.append(Stored(position, read_event(content, position, seal)))
     return found

@@ -14,6 +14,7 @@ from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
 from agent_runtime.event_bus.brokers.positions import number_of, stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
+from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.stores import SqliteFile
 from agent_runtime.stores.process_identity import boot_s, is_lease_held
 from agent_runtime.stores.sqlite_schema import StoreSchema
@@ -99,13 +100,14 @@ class SqliteBroker(LeasedGroups, SqliteFile):
 
     SCHEMA = StoreSchema("events", _TABLES, version=2, upgrades={2: _LEASES_END})
 
-    def __init__(self, path: str, *, lease_s: float = 10.0, **file: Any) -> None:
+    def __init__(self, path: str, *, lease_s: float = 10.0, seal_key: bytes | None = None, **file: Any) -> None:
         super().__init__(path, **file)
         self.lease_s = lease_s
+        self._seal = None if seal_key is None else EventSeal(seal_key, "events")
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`; the whole batch or nothing."""
-        await self.acall("append", [_row(event) for event in stamped(events)])
+        await self.acall("append", [_row(event, self._seal) for event in stamped(events)])
 
     async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
         """See `Broker.read`."""
@@ -125,7 +127,7 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         while True:
             rows = await self.acall("select", wanted, behind, limit, last)
             if rows or time.monotonic() >= ends_s:
-                return [Stored(str(position), read_event(event, str(position))) for position, event in rows]
+                return [Stored(str(position), read_event(event, str(position), self._seal)) for position, event in rows]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
     async def lag(self, group: str) -> int:
@@ -225,8 +227,8 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         self._db.execute("UPDATE event_groups SET owner = '' WHERE name = ? AND owner = ?", [group, owner])
 
 
-def _row(event: Event) -> tuple[Any, ...]:
+def _row(event: Event, seal: EventSeal | None) -> tuple[Any, ...]:
     return (
         event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant, event.user_id,
-        event.agent or None, encoded(event),
+        event.agent or None, encoded(event, seal),
     )  # fmt: skip
