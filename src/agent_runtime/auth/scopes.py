@@ -31,6 +31,11 @@ def check_scope(principal: Principal, needed: str) -> None:
         raise Forbidden(needed)
 
 
+def may_use(principal: Principal | None, owner: str) -> bool:
+    """Tell whether the caller may use what is `owner`'s in their tenant; without one it is the application itself."""
+    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes
+
+
 def allows(scopes: Collection[str], needed: str) -> bool:
     """Whether `scopes` contain `needed`: itself, for its action on anything (`run:*`), for anything on it, or `*`."""
     if needed in scopes or "*" in scopes:

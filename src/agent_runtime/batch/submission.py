@@ -14,6 +14,7 @@ from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
 from agent_runtime.batch.execution import ExecutionRun
 from agent_runtime.batch.intake import Intake, mapping_of, read_source, source_of
 from agent_runtime.batch.journal.memory import MemoryJournal
+from agent_runtime.batch.journal.owned import OwnedJournal
 from agent_runtime.batch.journal.records import Execution, document
 from agent_runtime.batch.owner import LEASE_S
 from agent_runtime.batch.scheduling import Scheduler
@@ -58,6 +59,8 @@ class ExecutionSubmission(ExecutionViews):
     ) -> None:
         self.factory, self.settings = factory, settings or BatchSettings()
         self.journal = journal or MemoryJournal()
+        if principal is not None:
+            self.journal = OwnedJournal(self.journal, principal)
         self._dead = dead_letters or MemoryDeadLetters()
         self._backends = list(backends) or [self._backend()]
         scheduler = Scheduler(self._backends, self.settings.scheduling)
@@ -104,7 +107,7 @@ class ExecutionSubmission(ExecutionViews):
         max_cost_usd: float | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> str:
-        """Accept tasks and begin to run them; returns the execution's id.
+        """Accept tasks and begin to run them; returns the execution's id, which begins with a principal's tenant.
 
         Tasks are a list, a JSONL, CSV or YAML file, or an async iterator. Of the first two every task is in the journal
         when this returns; from an async iterator they are taken as the queue has room for them. An item that cannot be
@@ -116,9 +119,11 @@ class ExecutionSubmission(ExecutionViews):
         """
         changes = {"max_concurrent": max_concurrent, "max_cost_usd": max_cost_usd}
         settings = self.settings.with_changes(**{k: v for k, v in changes.items() if v is not None})
-        execution = Execution(execution_id or f"b{uuid.uuid4().hex[:12]}", settings.given(), name=name, agent=agent)
-        if not _ID.fullmatch(execution.id):
+        chosen = execution_id or f"b{uuid.uuid4().hex[:12]}"
+        if not _ID.fullmatch(chosen):
             raise InputInvalid("an execution's id is 1 to 64 ASCII letters, digits, _ and -", "execution_id")
+        own_id = self.journal.id_of(chosen) if isinstance(self.journal, OwnedJournal) else chosen
+        execution = Execution(own_id, settings.given(), name=name, agent=agent)
         execution.source = source_of(tasks, file_format, mapping) | {"notes": dict(notes or {})}
         try:
             document(execution)

@@ -239,9 +239,9 @@ class TaskRun:
         if row.starts < most:
             return self.outcome(row)
         row.status, row.attempts = "poisoned", row.attempts + 1
-        letter = DeadLetter.of(
-            QUEUE, {"execution_id": run.execution.id, "task": row.to_task().to_json()}, error, row.starts
-        )
+        payload = {"execution_id": run.execution.id, "task": row.to_task().to_json()}
+        owner = {"tenant": run.execution.tenant, "user": run.execution.user}
+        letter = DeadLetter.of(QUEUE, payload, error, row.starts, **owner)
         await put_aside(run.shop.dead_letters, letter)
         data = {"letter_id": letter.id, "queue": QUEUE, "attempts": letter.attempts, "error": letter.error}
         run.publish("dead_letter.added", data)

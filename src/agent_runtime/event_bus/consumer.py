@@ -256,7 +256,8 @@ class EventConsumer:
             if attempt > self._retries:
                 self.failed += 1
                 LOG.error("the consumer %s gives up %s after %d tries", self.name, event.id, attempt, exc_info=failure)
-                return DeadLetter.of(self.name, to_cloud_event(event), failure, attempt)
+                content, owner = to_cloud_event(event), {"tenant": event.tenant, "user": event.user_id}
+                return DeadLetter.of(self.name, content, failure, attempt, **owner)
             text = error_text(failure)
             LOG.warning("the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, text)
             await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))

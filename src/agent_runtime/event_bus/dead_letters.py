@@ -25,7 +25,8 @@ class DeadLetter:
     """One thing that could not be handled.
 
     `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the last failure's class
-    and `message` its text, without secrets; `attempts` how often it was tried, `added_s` Unix seconds.
+    and `message` its text, without secrets; `attempts` how often it was tried, `added_s` Unix seconds; `tenant` and
+    `user` whose it was, empty for the application's own.
     """
 
     queue: str
@@ -35,12 +36,24 @@ class DeadLetter:
     attempts: int = 1
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     added_s: float = field(default_factory=time.time)
+    tenant: str = ""
+    user: str = ""
 
     @classmethod
-    def of(cls, queue: str, payload: Any, error: BaseException, attempts: int) -> DeadLetter:
-        """The letter of a failure; secrets are masked."""
+    def of(
+        cls,
+        queue: str,
+        payload: Any,
+        error: BaseException,
+        attempts: int,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+    ) -> DeadLetter:
+        """Return the letter of a failure; secrets are masked."""
         content = SECRETS.whole(plain(payload))
-        return cls(queue, content, type(error).__name__, SECRETS.text(error_text(error)), attempts)
+        message = SECRETS.text(error_text(error))
+        return cls(queue, content, type(error).__name__, message, attempts, tenant=tenant or "", user=user or "")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from agent_runtime.errors import TaskPoisoned
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, put_aside
@@ -12,47 +12,62 @@ from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, put_as
 if TYPE_CHECKING:
     from agent_runtime.errors import InstanceFailed
     from agent_runtime.pool.task import AgentTask
+    from agent_runtime.types import Principal
 
 QUEUE = "pool"
 MAX_KNOWN = 10_000
+_TaskKey: TypeAlias = tuple[str, str, str]
 
 
 class Poison:
-    """How many processes each task has ended; `on_letter` is told each dead letter."""
+    """Count how many processes each task has ended; `on_letter` is told each dead letter.
+
+    A task's id is its caller's to choose, so a task is known by its caller, too: nobody's task is put aside for what
+    another caller's task of the same id has done.
+    """
 
     def __init__(self, max_kills: int, letters: DeadLetters, on_letter: Callable[[DeadLetter], None]) -> None:
         self._max_kills, self._letters, self._on_letter = max_kills, letters, on_letter
-        self._kills: OrderedDict[str, int] = OrderedDict()
-        self._aside: OrderedDict[str, str] = OrderedDict()
+        self._kills: OrderedDict[_TaskKey, int] = OrderedDict()
+        self._aside: OrderedDict[_TaskKey, str] = OrderedDict()
         self.kills = 0
         """Processes that tasks have ended, in all."""
 
-    def check(self, task_id: str) -> None:
-        """Raise TaskPoisoned for a task that was put aside."""
-        if task_id in self._aside:
-            raise TaskPoisoned(task_id, self._kills.get(task_id, self._max_kills), self._aside[task_id])
+    def check(self, task_id: str, principal: Principal | None) -> None:
+        """Raise TaskPoisoned for a task of this caller that was put aside."""
+        key = _key(task_id, principal)
+        if key in self._aside:
+            raise TaskPoisoned(task_id, self._kills.get(key, self._max_kills), self._aside[key])
 
-    def forget(self, task_id: str) -> None:
-        """The task has ended in order."""
-        self._kills.pop(task_id, None)
+    def forget(self, task_id: str, principal: Principal | None) -> None:
+        """Count no longer what the task has ended: it has ended in order."""
+        self._kills.pop(_key(task_id, principal), None)
 
-    async def killed(self, task: AgentTask, error: InstanceFailed, *, quietly: bool = False) -> None:
+    async def killed(
+        self, task: AgentTask, principal: Principal | None, error: InstanceFailed, *, quietly: bool = False
+    ) -> None:
         """Count; the last time the task is put aside, and TaskPoisoned raised with `error` as its cause.
 
         `quietly`: the caller has an error of its own already, a timeout or a cancellation.
         """
         self.kills += 1
-        kills = self._kills[task.id] = self._kills.get(task.id, 0) + 1
+        key = _key(task.id, principal)
+        kills = self._kills[key] = self._kills.get(key, 0) + 1
         while len(self._kills) > MAX_KNOWN:
             self._kills.popitem(last=False)
         if kills < self._max_kills:
             return
         payload = {"agent": task.agent, "input": task.input, "task_id": task.id, "session_id": task.session_id}
-        letter = DeadLetter.of(QUEUE, payload, error, kills)
+        tenant, user = (None, None) if principal is None else (principal.tenant, principal.id)
+        letter = DeadLetter.of(QUEUE, payload, error, kills, tenant=tenant, user=user)
         await put_aside(self._letters, letter)
-        self._aside[task.id] = letter.id
+        self._aside[key] = letter.id
         while len(self._aside) > MAX_KNOWN:
             self._aside.popitem(last=False)
         self._on_letter(letter)
         if not quietly:
             raise TaskPoisoned(task.id, kills, letter.id) from error
+
+
+def _key(task_id: str, principal: Principal | None) -> _TaskKey:
+    return ("", "", task_id) if principal is None else (principal.tenant, principal.id, task_id)

@@ -57,7 +57,7 @@ class ProcessAgent:
         if given is None:  # a call of the executor itself
             given = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
         pool, task = self._pool, given.task
-        pool.poison.check(task.id)
+        pool.poison.check(task.id, context.principal)
         await pool.catalog.refresh(self._agent)
         worker = await pool.roster.acquire(self._agent, task.priority, given.instance_id)
         error: BaseException | None = None
@@ -69,9 +69,9 @@ class ProcessAgent:
         finally:
             pool.finished(worker, error)
             if error is None:
-                pool.poison.forget(task.id)
+                pool.poison.forget(task.id, context.principal)
             elif not pool.closing and (ended := _ended_by(worker)) is not None:
-                await pool.poison.killed(task, ended, quietly=error is not ended)
+                await pool.poison.killed(task, context.principal, ended, quietly=error is not ended)
 
     async def _run_on(self, worker: InstanceWorker, task: AgentTask, context: AgentContext) -> AgentResult:
         worker.instance.current_task = task

@@ -9,9 +9,12 @@ from typing import Any, Literal
 from langchain_core.messages import messages_from_dict
 from langgraph.types import Command
 
+from agent_runtime.auth.scopes import may_use
 from agent_runtime.errors import NotRecorded
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import EventLog, EventQuery
+from agent_runtime.event_bus.event import DEFAULT_TENANT
+from agent_runtime.types import Principal
 
 MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
 MAX_EVENTS = 100_000
@@ -60,9 +63,21 @@ class Recording:
     steps: list[Step] = field(default_factory=list)
 
 
-async def read_recording(log: EventLog, run_id: str) -> Recording:
-    """The recording of a run; raises NotRecorded when the log does not have it whole, with its contents."""
-    own = [stored.event for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)]
+async def read_recording(
+    log: EventLog, run_id: str, *, tenant: str | None = None, principal: Principal | None = None
+) -> Recording:
+    """Return the recording of a run.
+
+    Args:
+        log: the event log.
+        run_id: which run.
+        tenant: whose; needed when runs of two tenants have this id, because callers may choose it.
+        principal: who asks: only runs of their tenant, and of their own unless they have the scope `sessions:all`.
+
+    Raises NotRecorded when the log does not have it whole, with its contents, or it is not the principal's.
+    """
+    every = [stored.event for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)]
+    own = _owned(every, run_id, tenant_of(principal, tenant), principal)
     start = next((event for event in own if event.type == "run.start"), None)
     if start is None:
         raise NotRecorded(f"the log has no start of the run '{run_id}'")
@@ -86,16 +101,33 @@ async def read_recording(log: EventLog, run_id: str) -> Recording:
     return found
 
 
+def tenant_of(principal: Principal | None, tenant: str | None) -> str | None:
+    """Return the tenant that a request is about: a principal's own, whatever was asked for."""
+    return tenant if principal is None else principal.tenant
+
+
+def _owned(events: list[Event], run_id: str, tenant: str | None, principal: Principal | None) -> list[Event]:
+    tenants = sorted({event.tenant or DEFAULT_TENANT for event in events})
+    if tenant is None and len(tenants) > 1:
+        raise NotRecorded(f"runs of the tenants {', '.join(tenants)} have the id '{run_id}': say which tenant")
+    return [
+        event
+        for event in events
+        if tenant in (None, event.tenant or DEFAULT_TENANT) and may_use(principal, event.user_id or "")
+    ]
+
+
 async def _inside(log: EventLog, start: Event, end: Event) -> list[Event]:
     """The events of the runs that the run started: agents used as tools."""
     window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
     parents, found = {start.run_id}, list[Event]()
     for stored in await log.query(window, limit=MAX_EVENTS):
         event = stored.event
-        if event.data.get("parent_id") in parents and event.run_id not in parents:
+        is_own = (event.tenant, event.user_id) == (start.tenant, start.user_id)
+        if is_own and event.data.get("parent_id") in parents and event.run_id not in parents:
             parents.add(event.run_id)
             inner = await log.query(EventQuery(_STEPS, run_id=event.run_id), limit=MAX_EVENTS)
-            found += [each.event for each in inner]
+            found += [each.event for each in inner if each.event.tenant == start.tenant]
     return found
 
 

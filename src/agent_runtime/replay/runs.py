@@ -70,6 +70,8 @@ async def replay_run(
     log: EventLog,
     run_id: str,
     *,
+    tenant: str | None = None,
+    principal: Principal | None = None,
     factory: AgentFactory | None = None,
     from_step: int | None = None,
     model: str | None = None,
@@ -79,13 +81,15 @@ async def replay_run(
     Args:
         log: the event log that has it, with contents.
         run_id: which.
+        tenant: whose run, as in `read_recording`.
+        principal: who asks, as in `read_recording`.
         factory: knows the templates, tools and models that the agent needs; a plain one by default.
         from_step: fork: what the run did before this step is played, from it on models and tools are the live ones.
         model: the live model of a fork, instead of the template's.
 
     Raises NotRecorded, ConfigurationError when the agent cannot be made again or is no template's, TemplateError.
     """
-    recording = await read_recording(log, run_id)
+    recording = await read_recording(log, run_id, tenant=tenant, principal=principal)
     if from_step is not None and not 1 <= from_step <= len(recording.steps) + 1:
         raise ConfigurationError(
             f"the run has the steps 1 to {len(recording.steps)}; there is none to fork at {from_step}"

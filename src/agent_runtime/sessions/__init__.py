@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent_runtime.auth.scopes import ALL_SESSIONS
 from agent_runtime.lazy import imported_late
 
 if TYPE_CHECKING:
-    from agent_runtime.auth.scopes import ALL_SESSIONS
     from agent_runtime.sessions.checkpointer import (
         Checkpointer,
         MemoryCheckpointer,
@@ -24,7 +24,6 @@ _HOME = {
     "MemoryCheckpointer": "checkpointer",
     "RedisCheckpointer": "checkpointer",
     "SqliteCheckpointer": "checkpointer",
-    "ALL_SESSIONS": "session",
     "SessionManager": "manager",
     "RedisStore": "redis_store",
     "Session": "session",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from agent_runtime.auth.scopes import ALL_SESSIONS
+from agent_runtime.auth.scopes import ALL_SESSIONS, may_use
 from agent_runtime.errors import (
     CheckpointCorrupt,
     CheckpointVersion,
@@ -29,7 +29,6 @@ from agent_runtime.sessions.session import (
     SessionPage,
     SessionStatus,
     check_sizes,
-    may_use,
     tenant_of,
 )
 from agent_runtime.sessions.stores import open_checkpointer

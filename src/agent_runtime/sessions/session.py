@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from langchain_core.messages import BaseMessage
 
-from agent_runtime.auth.scopes import ALL_SESSIONS
 from agent_runtime.errors import InputInvalid
 from agent_runtime.types import AgentResult, Principal
 
@@ -102,8 +101,3 @@ def check_sizes(title: str | None, metadata: Mapping[str, Any] | None) -> None:
 def tenant_of(principal: Principal | None, tenant: str) -> str:
     """The tenant that a request is about: a principal's own, whatever was asked for."""
     return tenant if principal is None else principal.tenant
-
-
-def may_use(principal: Principal | None, owner: str) -> bool:
-    """Whether the caller may use a session of `owner`; without a principal it is the application itself."""
-    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes

@@ -22,7 +22,8 @@ Wanted: TypeAlias = Literal["", "pause", "run", "cancel"]
 class Execution:
     """One batch, as the journal knows it.
 
-    `state` is what it is, `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
+    `tenant` and `user` are its owner's; empty for one of the application itself. `state` is what it is,
+    `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
     `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it; `is_leased` says whether its
     lease still ran when this was read; `token` grows with each owner. `progress` are the runner's last figures.
     """
@@ -44,6 +45,8 @@ class Execution:
     owner: str = ""
     token: int = 0
     is_leased: bool = False
+    tenant: str = ""
+    user: str = ""
 
     @property
     def over(self) -> bool:

@@ -1,0 +1,73 @@
+"""A journal as one principal sees it: their own executions, or, with the scope `sessions:all`, their tenant's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent_runtime.auth.scopes import may_use
+from agent_runtime.batch.journal.journal import Journal
+from agent_runtime.batch.journal.records import Execution
+from agent_runtime.errors import ExecutionNotFound
+from agent_runtime.monitoring.caller_names import quoted
+from agent_runtime.types import Principal
+
+MAX_REMEMBERED = 10_000
+
+
+class OwnedJournal(Journal):
+    """Passes on what concerns the principal's executions; any other execution is ExecutionNotFound.
+
+    Ids begin with the tenant, so that two tenants may choose the same ones. An execution keeps its owner.
+    """
+
+    def __init__(self, journal: Journal, principal: Principal) -> None:
+        self._journal, self._principal = journal, principal
+        self.volatile = journal.volatile
+        self._known: set[str] = set()
+
+    def id_of(self, name: str) -> str:
+        """Return the id of an execution for which the caller chose this name."""
+        return f"{quoted(self._principal.tenant)}.{name}"
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; raises ExecutionNotFound for an execution of somebody else's."""
+        if operation == "create":
+            (execution,) = args
+            execution.tenant, execution.user = self._principal.tenant, self._principal.id
+            is_new = await self._journal.acall("create", execution)
+            if is_new:
+                self._remember(execution.id)
+            return is_new
+        first = args[0]
+        await self._check(first.id if isinstance(first, Execution) else first)
+        return await self._journal.acall(operation, *args)
+
+    async def list(self, limit: int = 100) -> Sequence[Execution]:
+        """Return the newest of them first."""
+        asked = limit
+        while True:
+            everything = await self._journal.list(asked)
+            own = [each for each in everything if self._may_use(each)]
+            if len(own) >= limit or len(everything) < asked:
+                return own[:limit]
+            asked *= 4
+
+    async def aclose(self) -> None:
+        """Close the journal."""
+        await self._journal.aclose()
+
+    async def _check(self, execution_id: str) -> None:
+        if execution_id in self._known:
+            return
+        if not self._may_use(await self._journal.get(execution_id)):
+            raise ExecutionNotFound(execution_id)
+        self._remember(execution_id)
+
+    def _may_use(self, execution: Execution) -> bool:
+        return (execution.tenant or "default") == self._principal.tenant and may_use(self._principal, execution.user)
+
+    def _remember(self, execution_id: str) -> None:
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        self._known.add(execution_id)

@@ -1,0 +1,55 @@
+"""Dead letters as one principal sees them: their own, or, with the scope `sessions:all`, their tenant's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from agent_runtime.auth.scopes import may_use
+from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters
+from agent_runtime.event_bus.event import DEFAULT_TENANT
+from agent_runtime.types import Principal
+
+PAGE = 1000
+
+
+class OwnedDeadLetters:
+    """Shows and removes the principal's letters; any other letter is one that is not there."""
+
+    def __init__(self, letters: DeadLetters, principal: Principal) -> None:
+        self._letters, self._principal = letters, principal
+
+    async def add(self, letter: DeadLetter) -> None:
+        """Keep a letter, as the principal's."""
+        own = dataclasses.replace(letter, tenant=self._principal.tenant, user=self._principal.id)
+        await self._letters.add(own)
+
+    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """Return the oldest letters first, of one queue or of all."""
+        asked = max(limit, PAGE)
+        while True:
+            everything = await self._letters.list(queue, limit=asked)
+            own = [letter for letter in everything if self._may_use(letter)]
+            if len(own) >= limit or len(everything) < asked:
+                return own[:limit]
+            asked *= 4
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """Return the letter, or None."""
+        letter = await self._letters.get(letter_id)
+        return letter if letter is not None and self._may_use(letter) else None
+
+    async def remove(self, letter_id: str) -> bool:
+        """Throw a letter away; False when it is not there."""
+        return await self.get(letter_id) is not None and await self._letters.remove(letter_id)
+
+    async def count(self, queue: str | None = None) -> int:
+        """Return how many letters there are, of one queue or of all."""
+        return len(await self.list(queue, limit=max(1, await self._letters.count(queue))))
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self._letters.aclose()
+
+    def _may_use(self, letter: DeadLetter) -> bool:
+        return (letter.tenant or DEFAULT_TENANT) == self._principal.tenant and may_use(self._principal, letter.user)
