@@ -6,9 +6,9 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from agent_runtime.auth.authenticator import refused, token_bytes
+from agent_runtime.auth.authenticator import LOG, refused, token_bytes
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.secret_strength import weakness_of
 from agent_runtime.strict_json import loads_unique
@@ -20,7 +20,9 @@ MAX_AGE_S = 24 * 3600
 MAX_NAME = 256
 MAX_TIME = 2**53
 CHECKED_EVERY_S = 5.0
-"""How often the file of keys and each token's revocation are looked at."""
+"""How often the file of keys and each token's revocation are looked at, by the monotonic clock."""
+STALE_AFTER_S = 300.0
+"""How long the keys that were read last are trusted when their file cannot be read any more."""
 ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
                         "ES384", "ES512", "EdDSA"})  # fmt: skip
 MIN_HMAC_BYTES, MIN_RSA_BITS = 32, 2048
@@ -31,14 +33,17 @@ class JwtAuthenticator:
     """Recognises callers by signed tokens. Needs the extra `jwt`.
 
     Args:
-        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read again when it changes. Each
-            key has `kid` and `alg`: a token names its key, and no other algorithm is tried on it.
+        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read again every five seconds. Each
+            key has `kid` and `alg`: a token names its key, and no other algorithm is tried on it. A file that becomes
+            unreadable is a warning at once, and after five minutes no token is accepted; an empty list of keys accepts
+            none at once.
         issuer, audience: what `iss` and `aud` must be, exactly; a list of audiences is refused.
         max_age_s: of a token, from `iat` (or now, when it has none) to `exp`.
         required: claims that must be there, beside `exp`, `iss`, `aud` and `sub`.
         tenant_claim, scope_claim: where tenant and scopes (a list, or words in a text) stand.
         revocations: a key store that knows revoked token ids; `jti` is then required.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for the times in tokens.
+        monotonic: seconds that no change of the clock moves, for what is remembered.
 
     Raises ConfigurationError for weak or incomplete keys, MissingExtra.
     """
@@ -55,42 +60,61 @@ class JwtAuthenticator:
         scope_claim: str = "scope",
         revocations: Any = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._issuer, self._audience, self._max_age_s, self._clock = issuer, audience, max_age_s, clock
         self._tenant_claim, self._scope_claim, self._revocations = tenant_claim, scope_claim, revocations
         needed = {"exp", "iss", "aud", "sub", *required} | ({"jti"} if revocations is not None else set())
         self._required = sorted(needed)
         self._path = None if isinstance(keys, Mapping) else Path(keys)
         self._keys: dict[str, tuple[str, Any]] = {}
-        self._read_at, self._mtime = 0.0, -1.0
+        self._content = b""
+        self._looked_at = monotonic()
+        self._read_at = monotonic()
         self._not_revoked: dict[str, float] = {}
-        if isinstance(keys, Mapping):
-            self._keys = _keys_of(keys)
+        if self._path is None:
+            self._keys = _keys_of(cast("Mapping[str, Any]", keys))
         else:
-            self._reload(clock())
-
-    def _reload(self, now: float) -> None:
-        assert self._path is not None  # noqa: S101 - only then is there something to read
-        self._read_at = now
-        try:
-            mtime = self._path.stat().st_mtime
-            if mtime != self._mtime:
-                self._keys, self._mtime = _keys_of(loads_unique(self._path.read_bytes())), mtime
-        except (OSError, ValueError, ConfigurationError) as error:
-            if self._mtime < 0:
+            try:
+                self._content = self._path.read_bytes()
+                self._keys = _keys_of(loads_unique(self._content))
+            except (OSError, ValueError, ConfigurationError) as error:
                 raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
-            # A file that is being replaced: what was read last goes on to be true.
+
+    def _reload(self, path: Path, now: float) -> None:
+        """Read the file of keys again. By its contents: times and sizes can stay the same when it is replaced."""
+        was_readable = self._read_at == self._looked_at
+        self._looked_at = now
+        try:
+            content = path.read_bytes()
+            if content != self._content:
+                self._keys = _keys_of(loads_unique(content), may_be_empty=True)
+                self._content = content
+                if not self._keys:
+                    LOG.warning("the key file '%s' has no key: no token is accepted", path)
+            self._read_at = now
+        except (OSError, ValueError, ConfigurationError) as error:
+            # It may be replaced just now, so what was read last holds for a while.
+            if was_readable:
+                LOG.warning(
+                    "the key file '%s' cannot be read: %s; tokens are refused from %.0f s after it was read last on",
+                    path, error, STALE_AFTER_S,
+                )  # fmt: skip
+            if now - self._read_at >= STALE_AFTER_S:
+                self._keys = {}
+                self._content = b""
 
     async def authenticate(self, credentials: Any) -> Principal:
         """Who the token is for; raises Unauthenticated, StoreError."""
         token = token_bytes(credentials)
         if _TOKEN.fullmatch(token) is None:
             raise refused("not a signed token")
-        now = self._clock()
-        if self._path is not None and now - self._read_at >= CHECKED_EVERY_S:
-            self._reload(now)
+        now = self._monotonic()
+        if self._path is not None and now - self._looked_at >= CHECKED_EVERY_S:
+            self._reload(self._path, now)
         claims = self._verified(token)
-        principal = self._principal(claims, now)
+        principal = self._principal(claims, self._clock())
         if self._revocations is not None:
             await self._check_revoked(claims["jti"], now)
         return principal
@@ -162,15 +186,15 @@ class JwtAuthenticator:
         self._not_revoked[token_id] = now + CHECKED_EVERY_S
 
 
-def _keys_of(jwks: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Key ids with algorithm and key; raises ConfigurationError that names no part of a key."""
+def _keys_of(jwks: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str, tuple[str, Any]]:
+    """Return key ids with algorithm and key; raises ConfigurationError that names no part of a key."""
     try:
         import jwt
     except ImportError as error:
         raise MissingExtra("JWT", "langchain-agent-runtime[jwt]") from error
     found: dict[str, tuple[str, Any]] = {}
     entries = jwks.get("keys") if isinstance(jwks, Mapping) else None
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list) or not (entries or may_be_empty):
         raise ConfigurationError("a JWKS is an object with a list `keys`")
     for number, entry in enumerate(entries):
         kid, algorithm = (entry.get("kid"), entry.get("alg")) if isinstance(entry, dict) else (None, None)

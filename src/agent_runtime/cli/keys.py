@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,31 @@ def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id")
+@click.option(
+    "--with-successors/--only-this", default=None, help="Whether keys that it was rotated to end, too; asked if unsaid."
+)
 @click.pass_obj
-def revoke(store: str | None, key_id: str) -> None:
+def revoke(store: str | None, key_id: str, *, with_successors: bool | None) -> None:
     """End the key KEY_ID: every process refuses it within five seconds."""
-    click.echo(f"revoked {open_keys(store).revoke(key_id).id}")
+    from agent_runtime.errors import ConfigurationError
+
+    own = open_keys(store)
+    try:
+        revoked = own.revoke(key_id, with_successors=with_successors)
+    except ConfigurationError as error:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(f"{error} (--with-successors or --only-this)") from None
+        with_successors = click.confirm(f"{error}. End both?", default=True)
+        revoked = own.revoke(key_id, with_successors=with_successors)
+    click.echo(f"revoked {revoked.id}")
+
+
+@keys.command()
+@click.pass_obj
+def sign(store: str | None) -> None:
+    """Sign the records of earlier versions, once, after you have looked at them with `list`."""
+    for record in open_keys(store).sign():
+        click.echo(f"signed {record.id}  {record.tenant:16} {record.user:20} {','.join(record.scopes)}")
 
 
 @keys.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from agent_runtime import ConfigurationError, MissingExtra, RuntimeTracing, StoreUnavailable, Unauthenticated
 from agent_runtime.auth import JwtAuthenticator
+from agent_runtime.auth.jwt import STALE_AFTER_S
 from agent_runtime.auth.key_stores import MemoryKeyStore, RedisKeyStore
 
 SECRET = b"a dummy key of at least 32 bytes........"
@@ -156,7 +158,7 @@ async def test_a_revoked_token_is_refused_within_five_seconds(redis_url: str) ->
     now = [time.time()]
     redis = RedisKeyStore(redis_url, prefix="revoked-test")
     for store in (MemoryKeyStore(), redis):
-        one = made(revocations=store, clock=lambda: now[0])
+        one = made(revocations=store, clock=lambda: now[0], monotonic=lambda: now[0])
         good = token(iat=now[0], exp=now[0] + 600, jti=f"j-{type(store).__name__}-{now[0]}")
         assert (await one.authenticate(good)).id == "ada"
         await store.acall("revoke_token", f"j-{type(store).__name__}-{now[0]}", now[0] + 600)
@@ -180,24 +182,64 @@ async def test_a_store_of_revocations_that_is_out_refuses() -> None:
         await one.authenticate(token())
 
 
-async def test_keys_in_a_file_are_read_again_when_it_changes(tmp_path: Path) -> None:
-    import os
+OTHER = b"another dummy key, of 32 bytes or more"
 
-    now, path = [NOW], tmp_path / "jwks.json"
+
+async def test_keys_in_a_file_are_read_again_when_it_changes(tmp_path: Path) -> None:
+    """Also when the new file has the time and the size of the old one, and when the clock was set back."""
+    wall, now, path = [NOW], [0.0], tmp_path / "jwks.json"
     path.write_text(json.dumps(jwks()))
-    one = made(keys=path, clock=lambda: now[0])
-    assert (await one.authenticate(token())).id == "ada"
-    path.write_text("{")  # being written
     os.utime(path, (1, 1))
-    now[0] += 5
+    one = made(keys=path, clock=lambda: wall[0], monotonic=lambda: now[0])
     assert (await one.authenticate(token())).id == "ada"
-    path.write_text(json.dumps(jwks(b"another dummy key, of 32 bytes or more")))
-    os.utime(path, (2, 2))
+    path.write_text(json.dumps(jwks(OTHER[: len(SECRET)].ljust(len(SECRET), b"."))))
+    os.utime(path, (1, 1))
+    wall[0] -= 50.0
     now[0] += 5
     with pytest.raises(Unauthenticated):
         await one.authenticate(token())
     with pytest.raises(ConfigurationError):
         made(keys=tmp_path / "missing.json")
+
+
+BROKEN_ENTRY = {"keys": [*jwks(OTHER, kid="k2")["keys"], {"kty": "oct", "kid": "k3", "alg": "HS256", "k": "x"}]}
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps(BROKEN_ENTRY), "[]", None], ids=["cut", "entry", "list", "gone"])
+async def test_a_key_file_that_cannot_be_read_is_told_at_once_and_refuses_after_a_while(
+    content: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, path = [0.0], tmp_path / "jwks.json"
+    path.write_text(json.dumps(jwks()))
+    one = made(keys=path, monotonic=lambda: now[0])
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    now[0] += 5
+    with caplog.at_level("WARNING", "agent_runtime.auth"):
+        for _ in range(3):  # said once, while it stays so
+            assert (await one.authenticate(token())).id == "ada"
+            now[0] += 5
+    assert [record.message for record in caplog.records if "cannot be read" in record.message] == [
+        caplog.records[0].message
+    ]
+    now[0] += STALE_AFTER_S
+    with pytest.raises(Unauthenticated):
+        await one.authenticate(token())
+    path.write_text(json.dumps(jwks()))
+    now[0] += 5
+    assert (await one.authenticate(token())).id == "ada"
+
+
+async def test_a_key_file_without_keys_accepts_no_token(tmp_path: Path) -> None:
+    now, path = [0.0], tmp_path / "jwks.json"
+    path.write_text(json.dumps(jwks()))
+    one = made(keys=path, monotonic=lambda: now[0])
+    path.write_text('{"keys": []}')
+    now[0] += 5
+    with pytest.raises(Unauthenticated):
+        await one.authenticate(token())
 
 
 @pytest.mark.parametrize(

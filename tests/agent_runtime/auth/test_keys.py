@@ -8,6 +8,7 @@ import statistics
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ async def keys(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         url = f"{request.getfixturevalue('redis_url')}?prefix={uuid.uuid4().hex}"
     made = open_keys(url, PEPPER)
     made._clock = Clock()
+    made._monotonic = Clock()
     yield made
     await made.aclose()
 
@@ -77,11 +79,12 @@ async def test_what_is_stored_is_no_key(keys: ApiKeys) -> None:
 
 async def test_a_revoked_key_is_refused_by_every_process_within_five_seconds(keys: ApiKeys) -> None:
     key, record = keys.create("ada")
-    elsewhere = ApiKeys(keys.store, PEPPER, clock=keys._clock)
+    elsewhere = ApiKeys(keys.store, PEPPER, clock=keys._clock, monotonic=keys._monotonic)
     assert await who(elsewhere, key) == "ada"
     keys.revoke(record.id)
     await refused(keys, key)
-    keys._clock.now += 5.0  # type: ignore[attr-defined]
+    keys._clock.now -= 3600.0  # type: ignore[attr-defined]  # the clock was set back
+    keys._monotonic.now += 5.0  # type: ignore[attr-defined]
     await refused(elsewhere, key)
     assert keys.list()[0].state(keys._clock()) == "revoked"
 
@@ -215,3 +218,63 @@ def test_a_key_is_found_by_scanners_and_by_the_redactor() -> None:
     _, key = new_key()
     assert key.startswith("art_")
     assert SECRETS.text(f"got {key}!") == "got [redacted]!"
+
+
+CHANGES: dict[str, Any] = {
+    "user": "ceo", "tenant": "other", "scopes": ("*",), "expires_at": None, "not_before": 0.0, "revoked_at": None,
+    "replaced_by": "x", "note": "trust me", "created_at": 5.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", CHANGES)
+async def test_who_can_write_to_the_store_changes_no_key(keys: ApiKeys, field: str) -> None:
+    """Each field of a record, and a whole record under another id, with the key that the attacker has."""
+    ends = keys._clock() + 60
+    key, record = keys.create("mallory", tenant="b", scopes=["run:searcher"], not_before=5.0, expires_at=ends)
+    assert await who(keys, key) == "mallory"
+    if field == "revoked_at":
+        record = keys.revoke(record.id)
+    forged = replace(record, **{field: CHANGES[field]})
+    keys.store.call("put", forged)
+    keys._known.clear()
+    await refused(keys, key)
+    assert not keys.is_signed(forged)
+
+
+async def test_a_record_moved_to_another_id_is_refused(keys: ApiKeys) -> None:
+    _, ceo = keys.create("ceo", scopes=["*"])
+    key, own = keys.create("mallory")
+    keys.store.call("put", replace(ceo, id=own.id, digest=own.digest))
+    await refused(keys, key)
+    keys.store.call("put", replace(ceo, digest=own.digest))
+    keys._known.clear()
+    assert not keys.is_signed(keys.store.call("get", ceo.id))
+
+
+async def test_records_without_a_signature_are_signed_once_and_by_hand(keys: ApiKeys) -> None:
+    key, record = keys.create("ada")
+    keys.store.call("put", replace(record, mac=""))
+    await refused(keys, key)
+    assert [each.id for each in keys.sign()] == [record.id]
+    keys._known.clear()
+    assert await who(keys, key) == "ada"
+    assert keys.sign() == []
+    forged = replace(keys.store.call("get", record.id), user="ceo")
+    keys.store.call("put", forged)
+    assert keys.sign() == []  # one that was signed and changed is not signed again
+    with pytest.raises(ConfigurationError, match="not written by this release"):
+        keys.rotate(record.id)
+
+
+async def test_a_revocation_asks_about_successors(keys: ApiKeys) -> None:
+    _, first = keys.create("ada")
+    key, second = keys.rotate(first.id)
+    _, third = keys.rotate(second.id)
+    with pytest.raises(ConfigurationError, match=f"rotated to '{second.id}'"):
+        keys.revoke(first.id)
+    keys.revoke(first.id, with_successors=False)
+    assert await who(keys, key) == "ada"
+    keys.revoke(first.id, with_successors=True)
+    assert {each.id for each in keys.list() if each.revoked_at is not None} == {first.id, second.id, third.id}
+    await refused(keys, key)
+    keys.revoke(first.id)  # none works any more

@@ -43,7 +43,9 @@ def test_the_life_of_a_key(home: Path) -> None:
     rotated = json.loads(run("keys", "rotate", row["id"], "--overlap", "1h", "--json"))
     assert rotated["key"] != key
     assert rotated["scopes"] == ["run:analyst"]
-    assert run("keys", "revoke", row["id"]).strip() == f"revoked {row['id']}"
+    assert "--with-successors" in run("keys", "revoke", row["id"], code=3)
+    assert run("keys", "revoke", "--only-this", row["id"]).strip() == f"revoked {row['id']}"
+    assert run("keys", "sign") == ""
     listed = run("keys", "list", "--tenant", "acme")
     assert "revoked" in listed
     assert "active" in listed

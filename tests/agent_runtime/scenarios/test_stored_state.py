@@ -141,6 +141,7 @@ async def test_the_ledger_goes_on(address: Any) -> None:
 async def test_keys_open_the_same_doors(address: Any, is_redis: bool, generation: Path) -> None:
     keys = open_keys(address("keys"), PEPPER)
     shown = json.loads((generation / ("redis_keys.json" if is_redis else "keys.json")).read_text())
+    keys.sign()  # records of that version had no signature: once, by hand
     ada = await keys.authenticate(shown["active"])
     assert (ada.id, ada.tenant, ada.scopes) == ("ada", "acme", frozenset({"run:searcher"}))
     assert (await keys.authenticate(shown["successor"])).id == "eve"
