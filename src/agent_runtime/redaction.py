@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import os
 import re
 import threading
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
+
+from agent_runtime.secret_forms import SecretForms
 
 MIN_SECRET_LENGTH = 6
 """Shorter values stand in ordinary text too often to be taken out of it."""
@@ -52,17 +51,20 @@ _NAMES = ("token", "secret", "password", "passwd", "pepper", "key")
 _KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
 _NAMES_A_SECRET = re.compile(r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$")
 _AFTER_NAME = re.compile(r"[\"']?\s{0,3}[=:]")
+_ENDS = ("", "\n")
+_AFTER = frozenset({*_ENDS, '"', "'", "=", ":", *(chr(n) for n in range(0x3001) if chr(n).isspace())})
+"""What may stand right after a name; most words that contain one go on with a letter."""
 
 
 def _named_in(text: str, lowered: str, word: str) -> bool:
     """Whether `word` may be a name in the sense of `_NAMED` somewhere."""
     at = lowered.find(word)
     while at >= 0:
-        if len(text) != len(
-            lowered
-        ):  # not every letter keeps its length when it is made small: the places do not agree
+        if len(text) != len(lowered):
+            # Not every letter keeps its length when it is made small: the places do not agree.
             return True
-        if at + len(word) == len(text) or text[at + len(word)] == "\n" or _AFTER_NAME.match(text, at + len(word)):
+        after = text[at + len(word) : at + len(word) + 1]
+        if after in _AFTER and (after in _ENDS or _AFTER_NAME.match(text, at + len(word))):
             before = lowered[max(0, at - 8) : at]
             if word != "key" or (before[:-1] if before[-1:] in ("_", "-") else before).endswith(_KINDS_OF_KEY):
                 return True
@@ -73,25 +75,24 @@ def _named_in(text: str, lowered: str, word: str) -> bool:
 class Redactor:
     """Masks registered secrets, in the forms in which they travel, and what looks like a key.
 
-    A secret is found as it is, URL-encoded, base64-encoded (at each of the three alignments) and in hexadecimal.
-    Thread-safe; registering is rare, masking is one pass of one expression.
+    A secret is found as `SecretForms` does: as it is, in other case, broken, quoted, escaped, URL-encoded, in base64
+    (twice, too), in hexadecimal and in UTF-16. One that is split over two texts is not. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._forms: set[str] = set()
-        self._known: re.Pattern[str] | None = None
+        self._added: set[str | bytes] = set()
+        self._forms = SecretForms()
 
     def add(self, secret: str | bytes | None) -> None:
         """Mask this value from now on; one under six characters is not registered, it would mask ordinary words."""
         if secret is None or len(secret.strip()) < MIN_SECRET_LENGTH:
             return
+        stripped = secret.strip()
         with self._lock:
-            found = self._forms | _forms_of(secret.strip())
-            if found != self._forms:
-                self._forms = found
-                longest_first = sorted(found, key=len, reverse=True)
-                self._known = re.compile("|".join(re.escape(each) for each in longest_first))
+            if stripped not in self._added:
+                self._added.add(stripped)
+                self._forms.add(stripped)
 
     def add_environment(self) -> None:
         """Register what environment variables with a secret's name hold, and passwords in addresses there."""
@@ -123,7 +124,7 @@ class Redactor:
         # Looking for plain words takes a hundredth of what the expressions take, and most texts have none of them.
         lowered = text.casefold()  # as the expressions compare letters: a long s is an s
         return (
-            any(form in text for form in self._forms)
+            self._forms.may_be_in(text)
             or any(hint in lowered for hint in _FORM_HINTS)
             or ("://" in text and "@" in text)
             or ("=" in text and ("?" in text or "&" in text) and _IN_QUERY.search(text) is not None)
@@ -145,8 +146,8 @@ class Redactor:
     def _masked(self, text: str) -> str:
         if not self.suspects(text):
             return text
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
+        for place in reversed(self._forms.find(text)):
+            text = f"{text[: place.start]}{MASK}{text[place.end :]}"
         text = _FORMS.sub(MASK, text)
         text = _IN_ADDRESS.sub(rf"\1:{MASK}@", text)
         text = _IN_QUERY.sub(rf"\1{MASK}", text)
@@ -165,21 +166,6 @@ class Redactor:
         if depth and isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(v, depth - 1) for v in value]
         return self.text(repr(value))
-
-
-def _forms_of(secret: str | bytes) -> set[str]:
-    raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
-    hexadecimal = binascii.hexlify(raw).decode()
-    found = {hexadecimal, hexadecimal.upper(), repr(raw)[2:-1], quote(raw, safe="")}
-    if isinstance(secret, str):
-        found |= {secret, quote_plus(raw), repr(secret)[1:-1], json.dumps(secret)[1:-1]}
-    for shift in range(3):
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            # What stands before it moves it by one or two bytes; the characters at its edges depend on neighbours.
-            coded = encode(b"\0" * shift + raw).decode().rstrip("=")
-            core = coded[-(-shift * 8 // 6) : len(coded) - 1]
-            found |= {core} if len(core) >= MIN_SECRET_LENGTH + 2 else set()
-    return found
 
 
 SECRETS = Redactor()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import shlex
 import time
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.runnables import RunnableLambda
 
-from agent_runtime import redaction
-from agent_runtime.redaction import MASK, MAX_TEXT, Redactor
+from agent_runtime import AgentExecutor, AgentFailed, redaction, secret_forms
+from agent_runtime.redaction import MASK, MAX_TEXT, SECRETS, Redactor
 
 SECRET = 'dummy/sécret+with "odd" characters'
 
@@ -130,7 +134,27 @@ def test_a_secret_never_comes_through(before: str, secret: str, after: str) -> N
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "sk-", "://a:", "key=", "eyJ", ".", "Bearer ", "-----BEGIN ", "token ", "\\", "= "]
+    "unit",
+    [
+        "a",
+        "sk-",
+        "://a:",
+        "key=",
+        "eyJ",
+        ".",
+        "Bearer ",
+        "-----BEGIN ",
+        "token ",
+        "\\",
+        "= ",
+        "%25",
+        "%",
+        "&amp;",
+        "&#0",
+        "\\u00",
+        "dummy/s",
+        "64756d6d",
+    ],
 )
 def test_no_text_takes_long(redactor: Redactor, unit: str) -> None:
     text = (unit * MAX_TEXT)[:MAX_TEXT]
@@ -159,3 +183,114 @@ def test_nothing_that_would_be_masked_is_passed_over(parts: list[str]) -> None:
     if any(each.search(text) for each in expressions) or "Kx" * 5 in text:
         assert redactor.suspects(text)
     assert redactor.whole([{"a": text}]) == [{"a": redactor._masked(text)}]
+
+
+# -- forms of a registered secret --------------------------------------------------------------------------
+
+TOKEN = "S3cr3t/Value+With&Quote'9xyz"
+
+
+def lines(text: str, width: int) -> str:
+    """Break a text into lines."""
+    return "\n".join(text[at : at + width] for at in range(0, len(text), width))
+
+
+def forms_in_the_wild(secret: str) -> dict[str, str]:
+    """Return what shells, browsers, mail programs and serializers make of a secret."""
+    raw = secret.encode()
+    encoded = base64.b64encode(raw).decode()
+    return {
+        "as it is": secret,
+        "in an address, slashes left": quote(secret),
+        "in small hexadecimal": quote(secret, safe="").lower(),
+        "quoted twice": quote(quote(secret, safe=""), safe=""),
+        "quoted thrice": quote(quote(quote(secret, safe=""), safe=""), safe=""),
+        "mail lines": base64.encodebytes(raw * 1).decode(),
+        "short base64 lines": lines(encoded, 8),
+        "base64 for addresses": base64.urlsafe_b64encode(raw).decode(),
+        "base64 of UTF-16": base64.b64encode(secret.encode("utf-16-le")).decode(),
+        "base64 of UTF-16 with its mark": base64.b64encode(secret.encode("utf-16")).decode(),
+        "base64 twice": base64.b64encode(base64.b64encode(raw)).decode(),
+        "base64 twice behind something": base64.b64encode(b"x: " + base64.b64encode(b"ab" + raw)).decode(),
+        "HTML": html.escape(secret),
+        "HTML numbers": "".join(f"&#{ord(c)};" for c in secret),
+        "HTML hexadecimal": "".join(f"&#x{ord(c):x};" for c in secret),
+        "a shell's quotes": shlex.quote(secret),
+        "JSON": json.dumps(secret),
+        "JSON in JSON": json.dumps(json.dumps(secret)),
+        "JSON escapes": "".join(f"\\u{ord(c):04x}" for c in secret),
+        "byte escapes": "".join(f"\\x{ord(c):02x}" for c in secret),
+        "repr of bytes": repr(raw),
+        "hexadecimal": raw.hex(),
+        "hexadecimal with colons": raw.hex(":"),
+        "hexadecimal with blanks, large": raw.hex(" ").upper(),
+        "large letters": secret.upper(),
+        "small letters": secret.lower(),
+        "over two lines": f"{secret[:12]}\n    {secret[12:]}",
+        "a zero-width blank": f"{secret[:12]}\u200b{secret[12:]}",
+        "a soft hyphen": f"{secret[:12]}\u00ad{secret[12:]}",
+        "in a table": f"{secret[:12]} | {secret[12:]}",
+    }
+
+
+@pytest.mark.parametrize("form", forms_in_the_wild(TOKEN))
+def test_a_registered_secret_is_masked_in_every_form(form: str) -> None:
+    redactor = Redactor()
+    redactor.add(TOKEN)
+    shown = forms_in_the_wild(TOKEN)[form]
+    masked = redactor.text(f"the value is {shown}, and the rest stays")
+    assert masked.startswith("the value is ")
+    assert masked.endswith(", and the rest stays")
+    left = secret_forms.reduced(masked.removeprefix("the value is ").removesuffix(", and the rest stays"))
+    # Of base64 some edge characters depend on what stands beside it, and may stay.
+    assert len(left.replace(b"redacted", b"")) <= 12, masked
+
+
+@pytest.mark.parametrize("secret", ["\u5bc6\u7801\u5bc6\u7801\u5bc6\u7801", "!!$$%%^^&&**", "a!b@c#d$"])
+def test_a_secret_of_other_signs_is_masked_as_it_is_written(secret: str) -> None:
+    redactor = Redactor()
+    redactor.add(secret)
+    for shown in (secret, json.dumps(secret)[1:-1], quote(secret, safe="")):
+        assert redactor.text(f"x {shown} y") == f"x {MASK} y"
+
+
+@given(
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=12, max_size=60),
+    st.sampled_from(sorted(forms_in_the_wild(TOKEN))),
+    st.text(st.sampled_from(" \n.,=:%&x"), max_size=20),
+)
+def test_no_letters_of_a_secret_come_through(secret: str, form: str, around: str) -> None:
+    if len(secret_forms.reduced(secret)) < 15 or "base64" in form or "mail" in form:
+        return
+    redactor = Redactor()
+    redactor.add(secret)
+    masked = redactor.text(f"{around}{forms_in_the_wild(secret)[form]}{around}")
+    assert secret_forms.reduced(secret) not in secret_forms.reduced(masked.replace(MASK, "|"))
+
+
+@given(
+    st.lists(st.text(st.sampled_from("abcde12"), min_size=7, max_size=30), min_size=1, max_size=5), st.text("abcde12")
+)
+def test_the_quick_look_and_the_thorough_one_agree(secrets: list[str], text: str) -> None:
+    forms = secret_forms.SecretForms()
+    for each in secrets:
+        forms.add(each)
+    has_secret = any(secret_forms.reduced(each) in secret_forms.reduced(text) for each in secrets)
+    found = forms.find(text)
+    assert bool(found) >= has_secret
+    assert forms.may_be_in(text) >= bool(found)
+
+
+def test_an_error_that_a_caller_sees_has_no_secret() -> None:
+    SECRETS.add(TOKEN)
+    database = f"postgres://svc:{TOKEN}@db/x"
+
+    def fails(given: Any) -> str:
+        raise RuntimeError(f"no connection to {database}; env {TOKEN.upper()}")
+
+    with pytest.raises(AgentFailed) as failed:
+        AgentExecutor(RunnableLambda(fails)).execute_sync("x")
+    shown = f"{failed.value} {failed.value.args}"
+    assert secret_forms.reduced(TOKEN) not in secret_forms.reduced(shown)
+    assert failed.value.code == "agent_failed"
+    assert TOKEN in str(failed.value.__cause__)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from agent_runtime.redaction import SECRETS
+
 
 def close_matches(name: str, known: Iterable[str]) -> str:
     """A ready sentence for an error about an unknown name: the nearest known ones, or all of a few."""
@@ -19,9 +21,16 @@ def close_matches(name: str, known: Iterable[str]) -> str:
 
 
 class AgentRuntimeError(Exception):
-    """The root of the tree; `code` is stable and meant for machines."""
+    """The root of the tree; `code` is stable and meant for machines.
+
+    Registered secrets, and what looks like a key, are masked in the message: callers see it. What an error quotes from
+    the application's own code or a library stands as it was in its `__cause__`.
+    """
 
     code: ClassVar[str] = "internal"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(SECRETS.text(each) if isinstance(each, str) else each for each in args))
 
 
 class ConfigurationError(AgentRuntimeError):

@@ -1,0 +1,184 @@
+"""Registered secrets, found in a text in whatever form they travel.
+
+A text is reduced to its letters and digits in small form, with percent-encoding, entities and escapes decoded; so is
+each secret, as it is and in the encodings that change its letters (base64, hexadecimal, UTF-16). What separates,
+quotes or breaks it in the text does not hide it then.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import quote, quote_plus
+
+MIN_LONG, MIN_SHORT = 15, 7
+"""Letters and digits of a form that is found by windows of 8 or of 4 bytes: one of them is whole in any place."""
+# Nested encodings are bounded: a run of backslashes would be tried again from each of its places.
+_ESCAPED = re.compile(
+    r"%(?:25){0,8}(?P<percent>[0-9A-Fa-f]{2})"
+    r"|&(?:amp;){0,8}(?:#0{0,8}(?P<decimal>[0-9]{1,7})|#[xX]0{0,8}(?P<hex>[0-9A-Fa-f]{1,6})"
+    r"|(?:amp|lt|gt|quot|apos|nbsp|sol|bsol|plus|equals|num|excl|dollar|percnt|ast|lpar|rpar|comma|period|colon|semi"
+    r"|quest|commat|lsqb|rsqb|lbrack|rbrack|lowbar|grave|lcub|rcub|verbar|hyphen|dash|Tab|NewLine));"
+    r"|\\{1,8}(?:u(?P<unicode>[0-9A-Fa-f]{4})|u\{(?P<braced>[0-9A-Fa-f]{1,6})\}|U(?P<long>[0-9A-Fa-f]{8})"
+    r"|x(?P<byte>[0-9A-Fa-f]{2})|[nrtbfv0ae])"
+)
+_KEPT = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
+_SMALL = bytes(range(256)).lower()
+_DROPPED = bytes(byte for byte in range(256) if byte not in _KEPT and not 65 <= byte <= 90)
+
+
+class Found(NamedTuple):
+    """A place in a text that holds a secret."""
+
+    start: int
+    end: int
+
+
+class SecretForms:
+    """An index of secrets; immutable, so that readers need no lock."""
+
+    __slots__ = ("_edges", "_exact", "_long", "_long_forms", "_short", "_short_forms")
+
+    def __init__(self) -> None:
+        self._exact: frozenset[str] = frozenset()
+        self._edges: dict[bytes, tuple[str, str]] = {}
+        self._long: dict[int, tuple[bytes, ...]] = {}
+        self._short: dict[int, tuple[bytes, ...]] = {}
+        self._long_forms: frozenset[bytes] = frozenset()
+        self._short_forms: frozenset[bytes] = frozenset()
+
+    def add(self, secret: str | bytes) -> None:
+        """Find this secret from now on. One writer at a time: readers see a form once all of it is there."""
+        raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
+        text = raw.decode("utf-8", "replace")
+        plain = reduced(text)
+        if len(plain) < MIN_SHORT:  # other signs than letters and digits, or another script: only as it is written
+            shown = [repr(raw)[2:-1]] if isinstance(secret, bytes) else [text, repr(text)[1:-1]]
+            self._exact |= {*shown, json.dumps(text)[1:-1], quote(raw, safe=""), quote_plus(raw)}
+        else:
+            first = re.search(r"[A-Za-z0-9]", text)
+            last = re.search(r"[A-Za-z0-9][^A-Za-z0-9]*\Z", text)
+            if first is not None and last is not None:
+                self._edges[plain] = (text[: first.start()], text[last.start() + 1 :])
+        for form in _forms_of(raw, text):
+            if len(form) >= MIN_LONG and form not in self._long_forms:
+                for offset in range(8):
+                    _put(self._long, int.from_bytes(form[offset : offset + 8], "little"), form)
+                self._long_forms |= {form}
+            elif MIN_SHORT <= len(form) < MIN_LONG and form not in self._short_forms:
+                for offset in range(4):
+                    _put(self._short, int.from_bytes(form[offset : offset + 4], "little"), form)
+                self._short_forms |= {form}
+
+    def may_be_in(self, text: str) -> bool:
+        """Tell, fast, whether a registered secret may be in the text; False is certain."""
+        if any(exact in text for exact in self._exact):
+            return True
+        return any(form in content for content, form in self._candidates(reduced(text)))
+
+    def _candidates(self, content: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for width, code, index in ((8, "Q", self._long), (4, "I", self._short)):
+            if not index:
+                continue
+            count = len(content) // width
+            windows = struct.unpack_from(f"<{count}{code}", content)
+            if index.keys().isdisjoint(windows):
+                continue
+            for window in windows:
+                for form in index.get(window, ()):
+                    yield content, form
+
+    def find(self, text: str) -> list[Found]:
+        """Return the places that hold a secret, in order and apart."""
+        found = [
+            Found(match.start(), match.end()) for exact in self._exact for match in re.finditer(re.escape(exact), text)
+        ]
+        forms = {form for _, form in self._candidates(reduced(text))}
+        if forms:
+            content, places = _reduced_with_places(text)
+            for form in forms:
+                at = content.find(form)
+                while at >= 0:
+                    found.append(self._place(text, form, places[at][0], places[at + len(form) - 1][1]))
+                    at = content.find(form, at + 1)
+        return _apart(found)
+
+    def _place(self, text: str, form: bytes, start: int, end: int) -> Found:
+        """Return a secret's place with the signs that it begins and ends with, where they are there as they are."""
+        before, after = self._edges.get(form, ("", ""))
+        if before and text.endswith(before, 0, start):
+            start -= len(before)
+        if after and text.startswith(after, end):
+            end += len(after)
+        return Found(start, end)
+
+
+def reduced(text: str) -> bytes:
+    """Return the letters and digits of a text, in small form, with what is encoded in it decoded."""
+    if "%" in text or "&" in text or "\\" in text:  # a tenth of what a look by an expression takes
+        text = _ESCAPED.sub(_decoded, text)
+    return text.encode("ascii", "ignore").translate(_SMALL, _DROPPED)
+
+
+def _decoded(match: re.Match[str]) -> str:
+    kinds = ("percent", "hex", "unicode", "braced", "long", "byte")
+    code = next((match[kind] for kind in kinds if match[kind]), None)
+    number = int(code, 16) if code else int(match["decimal"] or 0)
+    return chr(number) if 0 < number < 128 else ""
+
+
+def _reduced_with_places(text: str) -> tuple[bytes, list[tuple[int, int]]]:
+    content = bytearray()
+    places: list[tuple[int, int]] = []
+    at = 0
+    while at < len(text):
+        escape = _ESCAPED.match(text, at) if text[at] in "%&\\" else None
+        end = at + 1 if escape is None else escape.end()
+        character = reduced(text[at] if escape is None else _decoded(escape))
+        content += character
+        places += [(at, end)] * len(character)
+        at = end
+    return bytes(content), places
+
+
+def _put(index: dict[int, tuple[bytes, ...]], window: int, form: bytes) -> None:
+    index[window] = (*index.get(window, ()), form)
+
+
+def _apart(found: list[Found]) -> list[Found]:
+    merged: list[Found] = []
+    for each in sorted(found):
+        if merged and each.start <= merged[-1].end:
+            merged[-1] = Found(merged[-1].start, max(merged[-1].end, each.end))
+        else:
+            merged.append(each)
+    return merged
+
+
+def _forms_of(raw: bytes, text: str) -> set[bytes]:
+    """Return a secret's reduced forms: as it is, and in encodings that make other letters of it."""
+    # Also without decoding: what looks like an escape in a secret may be the secret's own letters.
+    forms = {reduced(text), text.encode("ascii", "ignore").translate(_SMALL, _DROPPED)}
+    for coded in (raw, text.encode("utf-16-le", "surrogatepass"), text.encode("utf-16-be", "surrogatepass")):
+        forms.add(coded.hex().encode())
+        for once in _base64_cores(coded):
+            forms.add(once.lower().translate(None, _DROPPED))
+            for twice in _base64_cores(once):
+                forms.add(twice.lower().translate(None, _DROPPED))
+    return forms
+
+
+def _base64_cores(raw: bytes) -> Iterator[bytes]:
+    """Give what base64 makes of the bytes at each of the three places they can stand at, without its edges.
+
+    What stands before moves it by one or two bytes; the characters at its edges depend on its neighbours.
+    """
+    for shift in range(3):
+        coded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")
+        core = coded[-(-shift * 8 // 6) : len(coded) - 1]
+        if len(core) >= 8:
+            yield core
