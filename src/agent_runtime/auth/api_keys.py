@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent_runtime.auth.authenticator import LOG, refused, token_bytes
+from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.auth.key_format import key_id_of, new_key
 from agent_runtime.auth.scopes import checked_scopes
 from agent_runtime.errors import ConfigurationError, KeyNotFound
@@ -155,8 +156,10 @@ class ApiKeys:
     ) -> tuple[str, ApiKey]:
         """A new key and its record. The key is shown this once: it is not kept. Raises ConfigurationError."""
         for name, value in (("user", user), ("tenant", tenant)):
-            if not value.strip() or len(value) > 128 or not value.isprintable():
-                raise ConfigurationError(f"the {name} of a key has 1 to 128 printable characters")
+            if (fault := fault_of_name(value)) is not None:
+                raise ConfigurationError(f"the {name} of a key cannot be '{value[:80]}': {fault}")
+        if is_reserved(user):
+            raise ConfigurationError(f"the user '{user[:80]}' is the runtime's own")
         now = self._clock()
         if expires_at is not None and expires_at <= max(now, not_before):
             raise ConfigurationError("a key expires after now and after it becomes valid")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_runtime.auth.authenticator import LOG, refused, token_bytes
+from agent_runtime.auth.identities import MAX_NAME, fault_of_name, is_reserved
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.secret_strength import weakness_of
 from agent_runtime.strict_json import loads_unique
@@ -17,7 +18,6 @@ from agent_runtime.types import Principal
 LEEWAY_S = 60
 """How far clocks may be apart."""
 MAX_AGE_S = 24 * 3600
-MAX_NAME = 256
 MAX_TIME = 2**53
 CHECKED_EVERY_S = 5.0
 """How often the file of keys and each token's revocation are looked at, by the monotonic clock."""
@@ -42,6 +42,7 @@ class JwtAuthenticator:
         required: claims that must be there, beside `exp`, `iss`, `aud` and `sub`.
         tenant_claim, scope_claim: where tenant and scopes (a list, or words in a text) stand.
         revocations: a key store that knows revoked token ids; `jti` is then required.
+        ascii_names: refuse users and tenants with other than ASCII characters.
         clock: seconds since the epoch, for the times in tokens.
         monotonic: seconds that no change of the clock moves, for what is remembered.
 
@@ -59,10 +60,12 @@ class JwtAuthenticator:
         tenant_claim: str = "tenant",
         scope_claim: str = "scope",
         revocations: Any = None,
+        ascii_names: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
+        self._ascii_names = ascii_names
         self._issuer, self._audience, self._max_age_s, self._clock = issuer, audience, max_age_s, clock
         self._tenant_claim, self._scope_claim, self._revocations = tenant_claim, scope_claim, revocations
         needed = {"exp", "iss", "aud", "sub", *required} | ({"jti"} if revocations is not None else set())
@@ -164,9 +167,13 @@ class JwtAuthenticator:
         names["tenant"] = claims.get(self._tenant_claim, "default")
         if not all(isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()):
             raise refused("a name that is none")
-        needed = [names["sub"], names["tenant"], *([] if self._revocations is None else [names["jti"]])]
-        if not all(name.strip() for name in needed):
+        if self._revocations is not None and not names["jti"].strip():
             raise refused("an empty name")
+        for name in (names["sub"], names["tenant"]):
+            if (fault := fault_of_name(name, ascii_only=self._ascii_names)) is not None:
+                raise refused(fault)
+        if is_reserved(names["sub"]):
+            raise refused("a name that is the runtime's own")
         return Principal(names["sub"], names["tenant"], self._scopes(claims), names["jti"])
 
     def _scopes(self, claims: dict[str, Any]) -> frozenset[str]:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from agent_runtime.auth.identities import OPERATOR
 from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
 from agent_runtime.batch.execution import ExecutionRun
 from agent_runtime.batch.intake import Intake, mapping_of, read_source, source_of
@@ -59,7 +60,7 @@ class ExecutionSubmission(ExecutionViews):
     ) -> None:
         self.factory, self.settings = factory, settings or BatchSettings()
         self.journal = journal or MemoryJournal()
-        if principal is not None:
+        if principal is not None and principal.id != OPERATOR:  # who runs commands is the application itself
             self.journal = OwnedJournal(self.journal, principal)
         self._dead = dead_letters or MemoryDeadLetters()
         self._backends = list(backends) or [self._backend()]

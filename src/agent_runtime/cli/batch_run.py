@@ -20,6 +20,7 @@ from agent_runtime.cli.state import event_recording, open_dead, open_sessions
 from agent_runtime.errors import InputInvalid
 
 if TYPE_CHECKING:
+    from agent_runtime.auth.identities import OPERATOR
     from agent_runtime.batch import BatchReport, BatchSettings, ParallelAgentExecutor, TaskResult
 
 EXIT_BUDGET, EXIT_AWAITED, EXIT_INTERRUPTED = 6, 7, 130
@@ -57,7 +58,7 @@ async def prepared(
                 elif is_path(agent):
                     name = absolute(agent) or ""
                 if template.spec.runtime.auth.require:  # who runs commands here owns the state directory
-                    principal = Principal("operator", scopes=frozenset({"*"}))
+                    principal = Principal(OPERATOR, scopes=frozenset({"*"}))
             made = ParallelAgentExecutor(factory, settings, journal=store, dead_letters=dead, principal=principal)
             async with made as executor:
                 yield executor, name

@@ -104,9 +104,10 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
 
 def _as_operator(executor: AgentExecutor) -> AgentExecutor:
     """Who runs commands here owns the state directory, and could make a key for anything."""
+    from agent_runtime.auth.identities import OPERATOR
     from agent_runtime.types import Principal
 
-    return executor.with_caller(principal=Principal("operator", scopes=frozenset({"*"})))
+    return executor.with_caller(principal=Principal(OPERATOR, scopes=frozenset({"*"})))
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent_runtime.stores.file_safety import check_own_folder
+
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
     from agent_runtime.event_bus.brokers import Broker, EventLog
@@ -29,12 +31,18 @@ def settings() -> Settings:
 
 
 def state_folder() -> Path:
-    """The state directory: `AGENT_RUNTIME_HOME`, or the platform's own place for a user's state."""
-    if given := settings().home:
-        return Path(given)
-    import platformdirs
+    """Return the state directory: `AGENT_RUNTIME_HOME`, or the platform's own place for a user's state.
 
-    return platformdirs.user_state_path("agent_runtime")
+    Raises ConfigurationError for one that is another user's, or that others may write.
+    """
+    if given := settings().home:
+        folder = Path(given)
+    else:
+        import platformdirs
+
+        folder = platformdirs.user_state_path("agent_runtime")
+    check_own_folder(folder, is_private=True)
+    return folder
 
 
 def open_sessions(store: str | None = None) -> SessionManager:

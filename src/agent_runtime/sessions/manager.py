@@ -28,6 +28,7 @@ from agent_runtime.sessions.session import (
     Session,
     SessionPage,
     SessionStatus,
+    check_not_reserved,
     check_sizes,
     tenant_of,
 )
@@ -125,6 +126,7 @@ class SessionManager(SessionHistory):
         if ttl_s is not None and not ttl_s > 0:
             raise InputInvalid(f"a time to live is above 0 seconds, not {ttl_s}", "ttl_s")
         check_sizes(title, metadata)
+        check_not_reserved(session_id, principal)
         now, ttl_s = time.time(), self._default_ttl_s if ttl_s is None else ttl_s
         session = Session(
             id=uuid.uuid4().hex if session_id is None else checked_name(session_id),

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from langchain_core.messages import BaseMessage
 
+from agent_runtime.auth.identities import TRIGGER_PREFIX
 from agent_runtime.errors import InputInvalid
 from agent_runtime.types import AgentResult, Principal
 
@@ -96,6 +97,18 @@ def check_sizes(title: str | None, metadata: Mapping[str, Any] | None) -> None:
             raise InputInvalid(f"metadata cannot be stored: {error}", "metadata") from None
         if size > MAX_METADATA_BYTES:
             raise InputInvalid(f"metadata has at most {MAX_METADATA_BYTES} bytes, not {size}", "metadata")
+
+
+TRIGGER_SESSION_PREFIX = "trigger-"
+"""Begins the ids of sessions that trigger rules make: a caller who took one would stop the rule."""
+
+
+def check_not_reserved(session_id: str | None, principal: Principal | None) -> None:
+    """Raise InputInvalid for an id that only a trigger's rule may give to its session."""
+    if session_id is None or not session_id.startswith(TRIGGER_SESSION_PREFIX):
+        return
+    if principal is not None and not principal.id.startswith(TRIGGER_PREFIX):
+        raise InputInvalid(f"ids that begin with '{TRIGGER_SESSION_PREFIX}' are those of trigger rules", "session_id")
 
 
 def tenant_of(principal: Principal | None, tenant: str) -> str:

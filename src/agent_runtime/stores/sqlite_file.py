@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
 from agent_runtime.stores.deletion_clock import ClockState
+from agent_runtime.stores.file_safety import check_own_file, check_own_folder
 from agent_runtime.stores.sqlite_schema import StoreSchema
 
 WRITE_CLOCK_EVERY_S = 600.0
@@ -40,7 +41,8 @@ class SqliteFile:
         busy_timeout_s: how long to wait for another process's transaction before StoreTimeout.
         synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
 
-    Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that cannot be upgraded.
+    Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that cannot be upgraded,
+    ConfigurationError for a link, and for a file or folder that others may write.
     """
 
     SCHEMA: ClassVar[StoreSchema]
@@ -52,6 +54,8 @@ class SqliteFile:
         try:
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                check_own_folder(Path(path).parent)
+                check_own_file(Path(path))
                 _made(self.path)
             self._db = sqlite3.connect(
                 self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256

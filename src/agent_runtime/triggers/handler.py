@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
+from agent_runtime.auth.identities import TRIGGER_PREFIX
 from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, RateLimited
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.event_bus import Event
@@ -17,6 +18,7 @@ from agent_runtime.event_bus.consumer import EventConsumer
 from agent_runtime.event_bus.event import Cause, current_cause
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.relay import Relay
+from agent_runtime.sessions.session import TRIGGER_SESSION_PREFIX
 from agent_runtime.triggers.expressions import facts_of, filled, holds
 from agent_runtime.triggers.rules import TriggerRule
 from agent_runtime.triggers.schedule import Schedules
@@ -35,11 +37,12 @@ class TriggerHandler:
 
     `async with TriggerHandler(factory, load_triggers("triggers.yaml")): ...`
 
-    A rule runs its agent as the principal `trigger:NAME` of the event's tenant, through the agent's own onion; its rate
-    and budget are layers of that onion, for each tenant. What it starts carries the event as its cause, one deeper; an
-    event at a rule's `max_depth` starts nothing, and `trigger.stopped` says so. An event is acknowledged when its runs
-    have ended: after a crash they are started again. A failed run is a `trigger.failed` and a dead letter, and is not
-    started again.
+    A rule runs its agent as the principal `trigger:NAME` of the event's tenant, through the agent's own onion. Its
+    session is `trigger-NAME-` and what the rule says: an id that no other caller may take. Its rate and budget are
+    layers of that onion, for each tenant. What it starts carries the event as its cause, one deeper; an event at a
+    rule's `max_depth` starts nothing, and `trigger.stopped` says so. An event is acknowledged when its runs have ended:
+    after a crash they are started again. A failed run is a `trigger.failed` and a dead letter, and is not started
+    again.
 
     Args:
         factory: makes the agents; schedules and webhooks are published on its bus.
@@ -144,8 +147,8 @@ class TriggerHandler:
     async def _run(self, rule: TriggerRule, event: Event) -> None:
         facts, agent = facts_of(event), self._agents[rule.name]
         scopes = frozenset({f"run:{agent.name}", *rule.scopes})
-        caller = Principal(f"trigger:{rule.name}", event.tenant or "default", scopes)
-        session = None if rule.session is None else filled(rule.session, facts)
+        caller = Principal(f"{TRIGGER_PREFIX}{rule.name}", event.tenant or "default", scopes)
+        session = None if rule.session is None else f"{TRIGGER_SESSION_PREFIX}{rule.name}-{filled(rule.session, facts)}"
         call = AgentContext(
             filled(rule.input, facts), session_id=session, principal=caller, metadata={"trigger": rule.name}
         )

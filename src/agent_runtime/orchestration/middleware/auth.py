@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from agent_runtime.auth.authenticator import Authenticator, refused
+from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.auth.scopes import check_scope, checked_scopes
 from agent_runtime.errors import ConfigurationError, Unauthenticated
 from agent_runtime.models.run import current_run
@@ -45,7 +46,7 @@ class AuthMiddleware(Middleware):
         """Await the call for a caller who is known and may make it."""
         principal = context.principal
         if principal is None:
-            principal = await self._recognised(context)
+            principal = _checked(await self._recognised(context))
         around = current_run.get()
         if around is None or around.context.principal != principal:
             for action in actions_of(context.input):
@@ -69,3 +70,13 @@ class AuthMiddleware(Middleware):
         if not self._authenticators:
             raise refused("nobody here can check one")
         return await self._authenticators[-1].authenticate(credentials)
+
+
+def _checked(principal: Principal) -> Principal:
+    """Return what an authenticator gave; raises Unauthenticated for a name that none may give out."""
+    for name in (principal.id, principal.tenant):
+        if (fault := fault_of_name(name)) is not None:
+            raise refused(fault)
+    if is_reserved(principal.id):
+        raise refused("a name that is the runtime's own")
+    return principal

@@ -1,0 +1,52 @@
+"""The form of the names of users and tenants, and the names that only the runtime itself has."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MAX_NAME = 256
+TRIGGER_PREFIX = "trigger:"
+"""Begins the user id that a trigger's rule has."""
+OPERATOR = "operator"
+"""The user id of the command line."""
+_RESERVED_PREFIXES = (TRIGGER_PREFIX, "runtime:")
+_TOGETHER = ({"HIRAGANA", "KATAKANA", "CJK", "LATIN"}, {"HANGUL", "CJK", "LATIN"}, {"BOPOMOFO", "CJK", "LATIN"})
+"""Scripts that stand together in one name where they are at home: Japanese, Korean, Chinese."""
+_NO_SCRIPT = ("DIGIT", "FULLWIDTH DIGIT", "MODIFIER", "COMBINING")
+
+
+def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
+    """Return why a text may not be the id of a user or tenant, or None.
+
+    Two ids that look alike are two users to a program and one to a person: so an id is in NFC, has nothing around it
+    that cannot be seen, and letters of one script.
+    """
+    if not name.strip() or len(name) > MAX_NAME:
+        return f"a name has 1 to {MAX_NAME} characters"
+    if name != name.strip() or not name.isprintable():
+        return "a name has no blanks around it, and no characters that cannot be seen"
+    if ascii_only and not name.isascii():
+        return "a name has ASCII characters only"
+    if name.isascii():
+        return None
+    if unicodedata.normalize("NFC", name) != name:
+        return "a name is in Unicode's normal form C"
+    scripts = {script for character in name if (script := _script_of(character)) is not None}
+    if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
+        return f"a name has letters of one script, not of {', '.join(sorted(scripts)).lower()}"
+    return None
+
+
+def is_reserved(user: str) -> bool:
+    """Tell whether a user id is one that the runtime gives to itself, so that no credential may."""
+    return user == OPERATOR or user.startswith(_RESERVED_PREFIXES)
+
+
+def _script_of(character: str) -> str | None:
+    if not character.isalpha():
+        return None
+    name = unicodedata.name(character, "")
+    if name.startswith(_NO_SCRIPT):
+        return None
+    first = name.split(" ", 1)[0]
+    return "LATIN" if first == "FULLWIDTH" else first
