@@ -15,6 +15,7 @@ from agent_runtime.template import AgentTemplate, resolve_inputs
 from agent_runtime.template.prompt import render_value, uses_inputs
 
 if TYPE_CHECKING:
+    from agent_runtime.template.confinement import Confinement
     from agent_runtime.template.parts_spec import McpSpec
 
 AgentKey = tuple[Any, ...]
@@ -43,6 +44,8 @@ class AgentKeys:
     ) -> None:
         self._registry, self._broker, self._get_template = registry, broker, get_template
         self._max_defaults = max_defaults
+        self.confinement: Confinement | None = None
+        """What templates may reach; None where they are trusted. Looked at before a server is asked for its tools."""
         self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
 
     def of(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> AgentKey:
@@ -59,7 +62,13 @@ class AgentKeys:
         return (None if known.unknown else key), known.aged
 
     def values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The template's inputs with its defaults; raises InputInvalid."""
+        """Return the template's inputs with its defaults; raises InputInvalid, and TemplateError as `Confinement`."""
+        values = self._values(template, inputs)
+        if self.confinement is not None:
+            self.confinement.check(template, values)
+        return values
+
+    def _values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
         if inputs or not template.inputs:
             return resolve_inputs(template, inputs)
         if template.identity not in self._defaults:

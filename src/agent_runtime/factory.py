@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agent_runtime.agent_keys import AgentKey, AgentKeys
 from agent_runtime.assembly import assemble, unknown_names
@@ -29,6 +29,7 @@ from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.pipeline import Seats, build_layers
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, rendered_prompt
+from agent_runtime.template.confinement import Confinement
 from agent_runtime.template.overrides import overridden
 from agent_runtime.template.spec import is_path
 from agent_runtime.tools import register_shipped_tools
@@ -73,6 +74,9 @@ class AgentFactory(Components):
         mcp_broker: holds the sessions of MCP servers; a new one by default.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With `registry` given,
             say it there.
+        templates: who writes the templates. `trusted`: somebody who may run programs and read files here, as the
+            application's own developers. `confined`, or a `Confinement` with lists: somebody else, whose templates
+            start no program, reach no address, variable, secret or folder that the lists do not have.
         max_agents: how many compiled agents are kept, least recently used first out.
 
     `async with AgentFactory() as factory:` closes the bus at the end.
@@ -97,6 +101,7 @@ class AgentFactory(Components):
         metrics: RuntimeMetrics | None = None,
         mcp_broker: McpBroker | None = None,
         allowed_refs: Collection[str] = (),
+        templates: Literal["trusted", "confined"] | Confinement = "trusted",
         max_agents: int = 256,
     ) -> None:
         if registry is not None and allowed_refs:
@@ -133,6 +138,10 @@ class AgentFactory(Components):
         self._built: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
         self._building: dict[AgentKey, RLock] = {}
         self.keys = AgentKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
+        if templates not in ("trusted", "confined") and not isinstance(templates, Confinement):
+            raise ConfigurationError(f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}")
+        if templates != "trusted":
+            self.keys.confinement = templates if isinstance(templates, Confinement) else Confinement()
 
     async def __aenter__(self) -> Self:
         return self
@@ -251,9 +260,13 @@ class AgentFactory(Components):
         return [self.create_from_template(template, inputs, **overrides) for template in templates]
 
     def check_template(self, template: AgentTemplate) -> None:
-        """Raise TemplateError for every name in `template` that is not registered here. Builds nothing."""
+        """Raise TemplateError for every name in `template` that is not registered here, and all that it may not reach.
+
+        Builds nothing.
+        """
         layers = {*DEFAULT_ORDER, *self.registry.layers}
-        if problems := unknown_names(template, self.registry, layers, self._templates):
+        problems = [] if self.keys.confinement is None else self.keys.confinement.problems(template)
+        if problems := problems or unknown_names(template, self.registry, layers, self._templates):
             raise TemplateError(problems)
 
     # -- building ------------------------------------------------------------------------------------------

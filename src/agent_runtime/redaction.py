@@ -30,7 +30,9 @@ _FORMS = re.compile(
     r"|(?i:\b(?:bearer|basic))[ ]+[A-Za-z0-9+/=._~-]{8,}"
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\\]{0,8000}"
 )
-_SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|pepper|credentials?)$")
+_SECRET_NAME = re.compile(
+    r"(?i)(key|token|secret|password|passwd|passphrase|pepper|credentials?|(^|_)(pw|pwd|pass|auth|dsn))$"
+)
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/@:]{0,256}):([^\s/@]{1,256})@")
 _NAMED = re.compile(
     r"(?i)((?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper))"
@@ -72,6 +74,11 @@ def _named_in(text: str, lowered: str, word: str) -> bool:
     return False
 
 
+def names_a_secret(variable: str) -> bool:
+    """Tell whether a variable of the environment has a name as secrets have."""
+    return _SECRET_NAME.search(variable) is not None
+
+
 class Redactor:
     """Masks registered secrets, in the forms in which they travel, and what looks like a key.
 
@@ -97,7 +104,7 @@ class Redactor:
     def add_environment(self) -> None:
         """Register what environment variables with a secret's name hold, and passwords in addresses there."""
         for name, value in os.environ.items():
-            if _SECRET_NAME.search(name):
+            if names_a_secret(name):
                 self.add(value)
             elif "://" in value:
                 self.add_address(value)

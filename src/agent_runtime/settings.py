@@ -114,6 +114,7 @@ class Settings:
     log_level: str = _setting(_one_of(*LEVELS), "WARNING")
     log_format: Literal["json", "console"] = _setting(_one_of("json", "console"), "console")
     preset: str = _setting(_one_of("dev", "prod"), "dev")
+    templates: Literal["trusted", "confined"] = _setting(_one_of("trusted", "confined"), "trusted")
     auth: str = _setting(_one_of("on", "off"), "on")
     host: str = _setting(str, "127.0.0.1")
     port: int = _setting(_port, 8000)

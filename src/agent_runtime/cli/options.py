@@ -49,6 +49,7 @@ def shared_seats(ledger: str | None = None, budget: float | None = None, *, reco
         "ledger": open_ledger(ledger),
         "budgets": [] if usd is None else [Budget("run", usd=usd)],
         "limits": open_limits(shared, processes=settings().processes),
+        "templates": settings().templates,
     }
 
 

@@ -98,9 +98,10 @@ def resume(
 async def _resume(
     manager: SessionManager, session_id: str, decision: str | None, reason: str | None, edited: str | None
 ) -> AgentResult:
+    from agent_runtime.cli.state import settings
     from agent_runtime.factory import AgentFactory
 
-    AgentFactory(session_manager=manager)  # makes the session's agent again
+    AgentFactory(session_manager=manager, templates=settings().templates)  # makes the session's agent again
     answer: Any = decision
     if reason is not None:
         answer = {"type": "reject", "message": reason}

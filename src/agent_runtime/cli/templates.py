@@ -42,10 +42,13 @@ _TOOLS = {
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option("--confined", is_flag=True, help="What a template reaches beyond its folder is an error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as one JSON object.")
-def validate(files: tuple[Path, ...], *, strict: bool, as_json: bool) -> int:
-    """Check template FILES; every problem with its line and column. Exits 3 when one is invalid."""
-    reports = [_report(file, strict=strict) for file in files]
+def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: bool) -> int:
+    """Check template FILES, and show what each reaches; problems with line and column. Exits 3 when one is invalid."""
+    from agent_runtime.redaction import SECRETS
+
+    reports = [_report(file, strict=strict, confined=confined) for file in files]
     if as_json:
         click.echo(json.dumps({"files": reports}, ensure_ascii=False))
     else:
@@ -56,20 +59,24 @@ def validate(files: tuple[Path, ...], *, strict: bool, as_json: bool) -> int:
                 click.echo(
                     f"{report['file']}: ok, {report['name']} {report['version']}, digest {report['digest'][:12]}"
                 )
+                for each in report["reaches"]:
+                    click.echo(SECRETS.text(f"  reaches {each['kind']} {each['value']}  ({each['place']})"))
     if any(report["missing"] for report in reports):
         return EXIT_NOT_FOUND
     return 0 if all(report["valid"] for report in reports) else EXIT_INVALID
 
 
-def _report(file: Path, *, strict: bool) -> dict[str, Any]:
+def _report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
     from agent_runtime.errors import Problem, TemplateError
     from agent_runtime.factory import AgentFactory
+    from agent_runtime.redaction import SECRETS
     from agent_runtime.template import load_template, unused_inputs
+    from agent_runtime.template.reach import reach_of
 
     report: dict[str, Any] = {"file": str(file), "valid": False, "missing": False, "problems": []}
     try:
         template = load_template(file)
-        AgentFactory().check_template(template)
+        AgentFactory(templates="confined" if confined else "trusted").check_template(template)
     except TemplateError as error:
         report["problems"] = [_problem(p, "error") for p in error.problems]
         return report
@@ -79,7 +86,13 @@ def _report(file: Path, *, strict: bool) -> dict[str, Any]:
     level = "error" if strict else "warning"
     warnings = [_problem(Problem(w, file=str(file)), level) for w in unused_inputs(template)]
     valid = not (strict and warnings)
-    found = {"name": template.metadata.name, "version": template.metadata.version, "digest": template.digest}
+    reaches = [SECRETS.whole(each._asdict()) for each in reach_of(template)]
+    found = {
+        "name": template.metadata.name,
+        "version": template.metadata.version,
+        "digest": template.digest,
+        "reaches": reaches,
+    }
     return {**report, "valid": valid, "problems": warnings, **found}
 
 

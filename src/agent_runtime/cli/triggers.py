@@ -24,11 +24,12 @@ def triggers() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 def check(files: tuple[str, ...]) -> None:
     """Check FILES: that each rule can work, and that its agent is known."""
+    from agent_runtime.cli.state import settings
     from agent_runtime.factory import AgentFactory
     from agent_runtime.triggers import load_triggers
     from agent_runtime.triggers.handler import agent_of
 
-    factory = AgentFactory()
+    factory = AgentFactory(templates=settings().templates)
     for file in files:
         rules = load_triggers(file)
         for rule in rules:

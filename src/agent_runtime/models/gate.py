@@ -25,7 +25,9 @@ class RunLimits:
 
     `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how often the
     same tool may be called with the same arguments. Each is checked before the next step is taken, so the
-    tokens of the last call may go over. Raises ConfigurationError for a value below 1.
+    tokens of the last call may go over; `tool_calls` for a whole answer before any of its calls runs.
+    `calls_per_answer` (128 when it is None) is for each answer: the calls beyond it are answered by errors.
+    Raises ConfigurationError for a value below 1.
     """
 
     max_steps: int | None = None
@@ -33,6 +35,7 @@ class RunLimits:
     tool_calls: int | None = None
     tokens: int | None = None
     tool_loop: int | None = None
+    calls_per_answer: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

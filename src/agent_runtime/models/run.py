@@ -175,6 +175,15 @@ class Run:
                 run.context.progress.tools_started += 1
         return ToolCall(self, name, args, call_id)
 
+    def check_calls(self, count: int) -> None:
+        """Raise Refused when a limit has no room for so many tool calls: before the first of an answer runs."""
+        with LEDGER:
+            for run in self.lineage:
+                limits, used = run.gate.limits, run.context.usage
+                if limits.tool_calls is not None and used.tool_calls + count > limits.tool_calls:
+                    detail = f"{used.tool_calls} made, and {count} more in one answer"
+                    raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls, detail))
+
     def _check_loop(self, name: str, args: Any) -> None:
         maximum = self.gate.limits.tool_loop
         if maximum is None:

@@ -29,6 +29,7 @@ from langgraph.pregel._write import ChannelWrite
 
 from agent_runtime.errors.user_code import contained
 from agent_runtime.models.run import GATED_TAG
+from agent_runtime.orchestration.answer_bounds import bound_answer, is_model_node
 from agent_runtime.tools.effects import IDEMPOTENT
 from agent_runtime.tools.gated_tool import gated_tool
 
@@ -40,16 +41,21 @@ def guarded(function: Any) -> Any:
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         return function  # read by its caller, in the caller's own task
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-    wrapper = _guarded_async(function) if is_async else _guarded_sync(function)
+    check = bound_answer if is_model_node(function) else _unchecked
+    wrapper = _guarded_async(function, check) if is_async else _guarded_sync(function, check)
     wrapper.__agent_runtime_guarded__ = True  # type: ignore[attr-defined]
     return wrapper
 
 
-def _guarded_async(function: Callable[..., Any]) -> Callable[..., Any]:
+def _unchecked(returned: Any) -> Any:
+    return returned
+
+
+def _guarded_async(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return await function(*args, **kwargs)
+            return check(await function(*args, **kwargs))
         except BaseException as error:
             if (failure := contained(error)) is error:
                 raise
@@ -58,11 +64,11 @@ def _guarded_async(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _guarded_sync(function: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_sync(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            return check(function(*args, **kwargs))
         except BaseException as error:
             if (failure := contained(error)) is error:
                 raise

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent_runtime.errors import Problem, TemplateError
+from agent_runtime.redaction import SECRETS, names_a_secret
 from agent_runtime.template.yaml_reader import MAX_DEPTH, Mark, Node, read_yaml, scalar
 
 MAX_CHAIN = 8
@@ -31,6 +32,8 @@ class Document:
         """Every file that was read, as it was named: a link may lead elsewhere tomorrow."""
         self.variables: set[str] = set()
         """Every `${VAR}` that was looked up."""
+        self.variable_marks: dict[tuple[str, ...], Mark] = {}
+        """Where a value of the environment stands."""
         self._environ = os.environ if environ is None else environ
         self._shown = str(path)
         node = self._resolved(path, self._shown, data, ())
@@ -136,7 +139,7 @@ class Document:
             return replace(node, value=[self._filled(v, (*path, str(i))) for i, v in enumerate(node.value)])
         if not isinstance(node.value, str):
             return node
-        text = node.value if path == PROMPT else self._substituted(node, ".".join(path))
+        text = node.value if path == PROMPT else self._substituted(node, path)
         if _SECRET.search(text):
             message = "this looks like a secret: write {from_env: NAME} or {from_file: path} instead"
             self.problems.append(node.mark.problem(message, ".".join(path), "secret_in_template"))
@@ -145,10 +148,11 @@ class Document:
             return replace(node, value=scalar(text))
         return replace(node, value=text)
 
-    def _substituted(self, node: Node, path: str) -> str:
+    def _substituted(self, node: Node, steps: tuple[str, ...]) -> str:
         text: str = node.value
         if "$" not in text:
             return text
+        path = ".".join(steps)
         if "${" in _VARIABLE.sub("", text):
             self.problems.append(
                 node.mark.problem("'${' without a name and its '}'; write $${ for a literal '${'", path)
@@ -161,6 +165,10 @@ class Document:
                 return "$"
             self.variables.add(name)
             value = self._environ.get(name)
+            if value:
+                self.variable_marks[steps] = node.mark
+                if "mcp" in steps or names_a_secret(name):  # what a program is given, errors and logs may quote
+                    SECRETS.add(value)
             if value or (value is not None and operator is None):
                 return value
             if operator == "-":

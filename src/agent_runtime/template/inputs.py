@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.errors import InputInvalid, close_matches
+from agent_runtime.template.json_schema import inputs_validator
 from agent_runtime.template.prompt import render
 from agent_runtime.template.skills import with_skills
 from agent_runtime.template.spec import AgentTemplate
@@ -41,9 +42,7 @@ def resolve_inputs(template: AgentTemplate, given: Mapping[str, Any] | None) -> 
 def _check(template: AgentTemplate, values: dict[str, Any]) -> None:
     if not template.inputs:
         return
-    from jsonschema import Draft202012Validator
-
-    for error in Draft202012Validator(template.inputs).iter_errors(values):
+    for error in inputs_validator()(template.inputs).iter_errors(values):
         path = ".".join(map(str, error.absolute_path)) or "inputs"
         raise InputInvalid(error.message, path)
 

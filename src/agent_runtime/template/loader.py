@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from agent_runtime.errors import Problem, TemplateError, close_matches
 from agent_runtime.template.document import Document, place, plain
 from agent_runtime.template.parts_spec import ToolSpec
+from agent_runtime.template.prompt import placeholders
 from agent_runtime.template.skills import Skill, read_skills
 from agent_runtime.template.spec import AgentTemplate, is_path
 from agent_runtime.template.yaml_reader import Mark
@@ -54,6 +55,7 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
             if tool.agent is not None and is_path(tool.agent):
                 _load_agent(template, (*at, index, "agent"), tool.agent, document, environ, (*chain, path.resolve()))
     _load_skills(template, document)
+    document.problems += _variables_in_prompts(template, document)
     inner = template.agents.values()
     template._files = tuple(sorted({*document.files, *(file for each in inner for file in each.files)}))
     template._variables = tuple(sorted({*document.variables, *(name for each in inner for name in each.variables)}))
@@ -61,6 +63,21 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
         raise TemplateError(document.problems)
     _ = template.identity  # worked out here, once, not when the first agent is made
     return template
+
+
+def _variables_in_prompts(template: AgentTemplate, document: Document) -> list[Problem]:
+    """Return a problem for each value of the environment that a model would read, or its provider keep."""
+    prompt = template.spec.system_prompt
+    used = placeholders(prompt)[0] if isinstance(prompt, str) else set()
+    problems = []
+    for steps, mark in document.variable_marks.items():
+        is_prompt = steps[:2] == ("spec", "subagents") and steps[3:] in (("system_prompt",), ("description",))
+        is_default = steps[:2] == ("inputs", "properties") and len(steps) > 3 and steps[2] in used
+        is_described = steps in (("metadata", "description"),) or steps[:2] == ("spec", "response_format")
+        if is_prompt or is_default or is_described:
+            path = ".".join(steps)
+            problems.append(mark.problem("a variable's value would reach the model: no ${VAR} in a prompt", path))
+    return problems
 
 
 def _tool_lists(template: AgentTemplate) -> Iterator[tuple[tuple[str | int, ...], Sequence[ToolSpec]]]:

@@ -42,6 +42,10 @@ class LimitsSpec(Strict):
     max_steps: Count | None = None
     model_calls: Count | None = None
     tool_calls: Count | None = None
+    calls_per_answer: Annotated[
+        Annotated[int, Field(ge=1, le=1024)] | None,
+        Field(description="Tool calls that one answer may have (128); the rest are answered by errors."),
+    ] = None
     tokens: Count | None = None
     tool_loop: Count | None = None
 

@@ -124,6 +124,9 @@ class Service:
 
     # -- tools and agents ----------------------------------------------------------------------------------
 
+    async def _do_check_calls(self, _number: int, count: int) -> None:
+        self._run.check_calls(count)
+
     async def _do_open_tool(self, number: int, name: str, args: Any, call_id: str | None) -> None:
         self._open_tools[number] = self._run.open_tool(name, args, call_id)
 

@@ -93,6 +93,7 @@ class WorkerAgent:
         saver = RemoteCheckpointer() if recipe.has_sessions else None
         built = assemble(recipe.template, registry, recipe.values, _agent_of, saver)
         self.running = Running()
+        self._calls_per_answer = recipe.template.spec.runtime.limits.calls_per_answer
         self._bare = BareAgent(
             built.agent,
             self.running,
@@ -111,7 +112,13 @@ class WorkerAgent:
     async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
         """The result of a job, without what the application knows itself, and how far the call came."""
         context = job.agent_context(_emit)
-        run = WorkerRun(context, self._recorders[job.content], job.prompt, limits_loops=job.limits_loops)
+        run = WorkerRun(
+            context,
+            self._recorders[job.content],
+            job.prompt,
+            limits_loops=job.limits_loops,
+            calls_per_answer=self._calls_per_answer,
+        )
         token = current_run.set(run)
         try:
             result = await self._bare.run(context)

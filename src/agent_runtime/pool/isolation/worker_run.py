@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import CallError
-from agent_runtime.models.gate import ModelGate
+from agent_runtime.models.gate import ModelGate, RunLimits
 from agent_runtime.models.run import Run
 from agent_runtime.pool.isolation.channel import channel
 from agent_runtime.pool.isolation.failures import sent
@@ -30,10 +30,21 @@ class WorkerRun(Run):
     __slots__ = ("limits_loops",)
 
     def __init__(
-        self, context: AgentContext, recorder: AgentCallbackHandler, prompt: str | None, *, limits_loops: bool
+        self,
+        context: AgentContext,
+        recorder: AgentCallbackHandler,
+        prompt: str | None,
+        *,
+        limits_loops: bool,
+        calls_per_answer: int | None = None,
     ) -> None:
-        super().__init__(context, WorkerGate(), recorder, prompt)
+        super().__init__(context, WorkerGate(RunLimits(calls_per_answer=calls_per_answer)), recorder, prompt)
         self.limits_loops = limits_loops
+
+    def check_calls(self, count: int) -> None:
+        """Raise Refused when a limit has no room for so many tool calls; one call is checked when it is opened."""
+        if count > 1:
+            self._asked("check_calls", next(_NUMBERS), count)
 
     def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Account for a tool call; raises Refused when a limit forbids it."""

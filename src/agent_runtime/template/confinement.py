@@ -1,0 +1,112 @@
+"""What a template that somebody else wrote may reach: lists of the application, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from agent_runtime.errors import Problem, TemplateError
+from agent_runtime.template.reach import Reach, paths_of, reach_of
+from agent_runtime.template.spec import AgentTemplate
+
+HARMLESS_MIDDLEWARE = (
+    "context_editing", "human_in_the_loop", "llm_tool_selector", "model_call_limit", "model_fallback", "model_retry",
+    "pii", "summarization", "todo_list", "tool_call_limit", "tool_error", "tool_retry",
+)  # fmt: skip
+"""LangChain's middleware that reaches nothing outside of the run."""
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """Lists of what confined templates may reach; empty ones, the default, are nothing.
+
+    Args:
+        commands: programs of MCP servers with all their arguments, as one text: `"/usr/bin/uvx mcp-server-time"`.
+        addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` stands for all below it.
+        accounts: addresses that may be sent the application's own key of a provider, as `"openai at https://..."`.
+        variables: of the environment, for `${VAR}` and `from_env`.
+        secret_files: that `from_file` may name.
+        middleware: by name, beside those of LangChain that reach nothing outside of the run.
+        parameters: names that `params.extra` of a model may have.
+        settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD.
+        roots: folders that arguments, inputs of the format `path` and the `cwd` of a server may lead into, beside the
+            template's own.
+    """
+
+    commands: Collection[str] = ()
+    addresses: Collection[str] = ()
+    accounts: Collection[str] = ()
+    variables: Collection[str] = ()
+    secret_files: Collection[str] = ()
+    middleware: Collection[str] = ()
+    parameters: Collection[str] = ()
+    settings: Collection[str] = ()
+    roots: Collection[str | Path] = ()
+
+    def problems(self, template: AgentTemplate) -> list[Problem]:
+        """Return a problem for each thing that a template reaches and may not, the agents inside it included."""
+        return [
+            template.problem(each.place, _message(each), "not_confined")
+            for each in reach_of(template)
+            if not self.allows(each, template)
+        ]
+
+    def check(self, template: AgentTemplate, values: Mapping[str, Any]) -> None:
+        """Raise TemplateError for a template that reaches what it may not, with these inputs."""
+        problems = self.problems(template)
+        problems += [
+            template.problem(each.place, _message(each), "not_confined")
+            for each in paths_of(template, values)
+            if not self.allows(each, template)
+        ]
+        if problems:
+            raise TemplateError(dict.fromkeys(problems))
+
+    def allows(self, reach: Reach, template: AgentTemplate) -> bool:
+        """Tell whether a template may reach this."""
+        if reach.kind == "path":
+            return self._is_inside(reach.value, template)
+        if reach.kind == "address":
+            return any(_covers(allowed, reach.value) for allowed in self.addresses)
+        if reach.kind == "middleware":
+            return reach.value in self.middleware or reach.value in HARMLESS_MIDDLEWARE
+        lists: dict[str, Collection[str]] = {
+            "command": self.commands,
+            "account": self.accounts,
+            "variable": self.variables,
+            "secret file": self.secret_files,
+            "parameter": self.parameters,
+            "setting": self.settings,
+        }
+        return reach.value in lists[reach.kind]
+
+    def _is_inside(self, value: str, template: AgentTemplate) -> bool:
+        if value.lower().startswith("file:"):
+            value = unquote(urlsplit(value).path)
+        own = [] if template.folder is None else [template.folder]
+        try:
+            resolved = Path(os.path.realpath(Path(value).expanduser()))
+        except (RuntimeError, ValueError):  # the home of a user who is not there; a null byte
+            return False
+        return any(resolved.is_relative_to(os.path.realpath(root)) for root in [*own, *self.roots])
+
+
+def _covers(allowed: str, address: str) -> bool:
+    """Tell whether an address is an allowed one, or below it: by its parts, so that no other host has its beginning."""
+    one, other = urlsplit(allowed), urlsplit(address)
+    if (one.scheme, one.netloc) != (other.scheme, other.netloc) or ".." in unquote(other.path).split("/"):
+        return False
+    if allowed.endswith("/"):
+        return other.path.startswith(one.path) or f"{other.path}/" == one.path
+    return allowed == address
+
+
+def _message(reach: Reach) -> str:
+    return (
+        f"this template is confined, and reaches the {reach.kind} '{reach.value[:200]}', which the application does "
+        "not list in its Confinement"
+    )

@@ -1,0 +1,145 @@
+"""What a template reaches beyond its own text: programs, addresses, variables, secrets, files, middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from agent_runtime.template.parts_spec import McpSpec, MiddlewareSpec, ModelSpec, SecretRef, ToolSpec
+from agent_runtime.template.prompt import render_value, strings_in
+from agent_runtime.template.spec import AgentTemplate
+
+Kind: TypeAlias = Literal[
+    "command", "address", "account", "variable", "secret file", "middleware", "parameter", "path", "setting"
+]
+
+
+class Reach(NamedTuple):
+    """One thing that a template reaches, and where the template says so."""
+
+    kind: Kind
+    value: str
+    place: str
+
+
+def reach_of(template: AgentTemplate) -> list[Reach]:
+    """Return what a template reaches, and the agents that it names by path, with its inputs' defaults.
+
+    Paths are strings among the arguments of tools and middleware that name a file, or would leave the folder.
+    """
+    found = [Reach("variable", name, "${...}") for name in template.variables]
+    spec = template.spec
+    for place, model in _models(template):
+        found += _of_model(model, place)
+    parts: list[tuple[str, list[ToolSpec], list[MiddlewareSpec]]] = [("spec", spec.tools, spec.middleware)]
+    parts += [(f"spec.subagents.{n}", list(each.tools or ()), each.middleware) for n, each in enumerate(spec.subagents)]
+    for place, tools, middleware in parts:
+        for index, tool in enumerate(tools):
+            if tool.mcp is not None:
+                found += _of_server(tool.mcp, f"{place}.tools.{index}.mcp")
+        found += [Reach("middleware", each.use, f"{place}.middleware.{n}") for n, each in enumerate(middleware)]
+    if spec.runtime.cost.unknown_price == "allow":
+        found.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
+    found += paths_of(template, {**dict.fromkeys(template.used_inputs(), ""), **_defaults(template)})
+    for name, inner in template.agents.items():
+        found += [each._replace(place=f"{name}: {each.place}") for each in reach_of(inner)]
+    return found
+
+
+def paths_of(template: AgentTemplate, values: Mapping[str, Any]) -> list[Reach]:
+    """Return the paths among a template's arguments and its inputs of the format `path`, with these inputs."""
+    found: list[Reach] = []
+    properties = template.inputs.get("properties", {})
+    for name, schema in properties.items():
+        value = values.get(name)
+        if schema.get("format") == "path" and isinstance(value, str | Path) and str(value):
+            found.append(Reach("path", str(value), f"inputs.{name}"))
+    for place, arguments in _arguments(template):
+        try:
+            texts = strings_in(render_value(arguments, values))
+        except KeyError:  # an input without a value: the call is refused for it
+            continue
+        found += [Reach("path", text, place) for text in texts if is_path_like(text)]
+    return found
+
+
+def is_path_like(text: str) -> bool:
+    """Tell whether a text names a file: absolute, of a home, upwards, a `file:` address, or one that is there."""
+    if not text or "\n" in text or "\0" in text or len(text) > 4096:
+        return False
+    if text.lower().startswith("file:"):
+        return True
+    if "://" in text:
+        return False
+    path = Path(text)
+    if path.is_absolute() or text.startswith("~") or ".." in path.parts:
+        return True
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _defaults(template: AgentTemplate) -> dict[str, Any]:
+    """Return the inputs' defaults; paths are meant from the template's folder."""
+    folder = Path.cwd() if template.folder is None else template.folder
+    defaults: dict[str, Any] = {}
+    for name, schema in template.inputs.get("properties", {}).items():
+        if "default" in schema:
+            value = schema["default"]
+            is_path = schema.get("format") == "path" and isinstance(value, str) and not value.startswith("~")
+            defaults[name] = str(folder / value) if is_path else value
+    return defaults
+
+
+def _models(template: AgentTemplate) -> Iterator[tuple[str, ModelSpec]]:
+    spec = template.spec
+    if spec.model is not None:
+        yield "spec.model", spec.model
+    for number, each in enumerate(spec.subagents):
+        if each.model is not None:
+            yield f"spec.subagents.{number}.model", each.model
+
+
+def _of_model(model: ModelSpec, place: str) -> Iterator[Reach]:
+    if model.base_url is not None:
+        yield Reach("address", model.base_url, f"{place}.base_url")
+        if model.api_key is None:  # its client takes the account's own key from the environment
+            yield Reach("account", f"{model.id.partition(':')[0]} at {model.base_url}", f"{place}.base_url")
+    if model.api_key is not None:
+        yield _of_secret(model.api_key, f"{place}.api_key")
+    for name in model.params.extra:
+        yield Reach("parameter", name, f"{place}.params.extra.{name}")
+
+
+def _of_server(server: McpSpec, place: str) -> Iterator[Reach]:
+    if server.command is not None:
+        yield Reach("command", " ".join([server.command, *server.args]), f"{place}.command")
+    if server.url is not None:
+        yield Reach("address", server.url, f"{place}.url")
+    if server.cwd is not None:
+        yield Reach("path", server.cwd, f"{place}.cwd")
+    for kind, values in (("env", server.env), ("headers", server.headers)):
+        for name, value in values.items():
+            if isinstance(value, SecretRef):
+                yield _of_secret(value, f"{place}.{kind}.{name}")
+
+
+def _of_secret(ref: SecretRef, place: str) -> Reach:
+    if ref.from_env is not None:
+        return Reach("variable", ref.from_env, place)
+    return Reach("secret file", ref.from_file or "", place)
+
+
+def _arguments(template: AgentTemplate) -> Iterator[tuple[str, Any]]:
+    spec = template.spec
+    for index, tool in enumerate(spec.tools):
+        yield f"spec.tools.{index}.args", tool.args
+    for index, each in enumerate(spec.middleware):
+        yield f"spec.middleware.{index}", dict(each.model_extra or {})
+    for number, inner in enumerate(spec.subagents):
+        for index, tool in enumerate(inner.tools or ()):
+            yield f"spec.subagents.{number}.tools.{index}.args", tool.args
+        for index, each in enumerate(inner.middleware):
+            yield f"spec.subagents.{number}.middleware.{index}", dict(each.model_extra or {})

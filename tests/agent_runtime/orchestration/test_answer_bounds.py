@@ -1,0 +1,169 @@
+"""One answer or one input blocks nobody: it is counted when it is read, and a watchdog sees the loop go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from tests.agent_runtime.calls import run_call
+from tests.support.providers import template
+
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    AgentFactory,
+    InputInvalid,
+    LimitExceeded,
+    SessionManager,
+)
+from agent_runtime.orchestration.answer_bounds import MAX_ANSWERED_CALLS
+from agent_runtime.template import AgentTemplate
+from agent_runtime.template.json_schema import inputs_validator
+from agent_runtime.testing import ScriptedChatModel, say
+
+MAX_STALL_S = 0.25
+
+
+class Watchdog:
+    """Measures the longest time for which the event loop stood still."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[None]:
+        async def look() -> None:
+            before = time.perf_counter()
+            while True:
+                await asyncio.sleep(0.005)
+                now = time.perf_counter()
+                self.longest_s = max(self.longest_s, now - before - 0.005)
+                before = now
+
+        looking = asyncio.create_task(look())
+        await asyncio.sleep(0.02)
+        try:
+            yield
+            await asyncio.sleep(0.02)
+        finally:
+            looking.cancel()
+
+
+class Bench:
+    """An agent whose first answer has the tool calls of a test; `ran` is what its tool was called with."""
+
+    def __init__(self, calls: list[Any], **limits: Any) -> None:
+        self.ran: list[Any] = []
+        self.seen: list[list[BaseMessage]] = []
+
+        def work(value: Any) -> str:
+            """Do it."""
+            self.ran.append(value)
+            return "done"
+
+        def answer(messages: list[BaseMessage]) -> Any:
+            self.seen.append(messages)
+            return say("fine") if isinstance(messages[-1], ToolMessage) else say("", *calls)
+
+        self.factory = AgentFactory(session_manager=SessionManager())
+        self.factory.register_tool("work", work)
+        self.factory.register_model("m", ScriptedChatModel(script=answer))
+        self.agent: AgentExecutor = self.factory.create_agent(
+            template(model="m", tools=["work"], runtime={"limits": limits})
+        )
+
+
+def calls(count: int) -> list[Any]:
+    return [("work", {"value": number}) for number in range(count)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_no_call_of_an_answer_runs_that_goes_beyond_the_limit(streaming: bool) -> None:
+    bench = Bench(calls(5), tool_calls=4)
+    with pytest.raises(LimitExceeded) as failed:
+        await run_call(bench.agent, "go", streaming=streaming)
+    assert (failed.value.limit, bench.ran) == ("tool_calls", [])
+    assert (await run_call(Bench(calls(4), tool_calls=4).agent, "go", streaming=streaming)).output == "fine"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_the_calls_beyond_the_bound_are_answered_by_errors(streaming: bool) -> None:
+    bench = Bench(calls(10), calls_per_answer=7)
+    result = await run_call(bench.agent, AgentContext("go", session_id="s"), streaming=streaming)
+    assert (result.output, sorted(bench.ran)) == ("fine", list(range(7)))
+    errors = [m for m in bench.seen[-1] if isinstance(m, ToolMessage) and m.status == "error"]
+    assert len(errors) == 3
+    assert all("at most 7 tool calls, this one has 10" in str(error.content) for error in errors)
+    asked = next(m for m in bench.seen[-1] if isinstance(m, AIMessage))
+    answered = {m.tool_call_id for m in bench.seen[-1] if isinstance(m, ToolMessage)}
+    assert answered == {call["id"] for call in asked.tool_calls}
+    assert (await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)).output == "fine"
+
+
+@pytest.mark.parametrize("count", [500, MAX_ANSWERED_CALLS + 1, 10_000])
+async def test_an_answer_with_many_calls_does_not_stop_the_loop(count: int) -> None:
+    bench = Bench(calls(count), tool_calls=40, max_steps=60)
+    watchdog = Watchdog()
+    async with watchdog.watch():
+        with pytest.raises(LimitExceeded):
+            await bench.agent.execute(AgentContext("go", session_id="s"))
+    assert bench.ran == []
+    # The scripted model itself makes the message of 10,000 calls, which takes most of this.
+    assert watchdog.longest_s < MAX_STALL_S + count / 20_000
+
+
+def deep(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_arguments_that_cannot_be_stored_are_answered_before_the_state_is(streaming: bool) -> None:
+    bench = Bench([("work", {"value": deep(900)}), ("work", {"value": 1})])
+    result = await run_call(bench.agent, AgentContext("go", session_id="s"), streaming=streaming)
+    assert (result.output, bench.ran) == ("fine", [1])
+    errors = [m for m in bench.seen[-1] if isinstance(m, ToolMessage) and m.status == "error"]
+    assert ["nested deeper" in str(error.content) for error in errors] == [True]
+    assert (await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)).output == "fine"
+
+
+async def test_unique_items_of_a_caller_do_not_stop_the_loop() -> None:
+    schema = {"properties": {"rows": {"type": "array", "uniqueItems": True, "default": []}}}
+    plain = template(model="m").model_dump(by_alias=True, exclude_unset=True)
+    plain["spec"]["system_prompt"] = "{{ inputs.rows }}"
+    spec = AgentTemplate.model_validate({**plain, "inputs": schema})
+    rows = [{"number": number, "text": "x" * 50} for number in range(3000)]
+    factory = AgentFactory()
+    factory.register_model("m", ScriptedChatModel(script=lambda _: say("fine")))
+    watchdog = Watchdog()
+    async with watchdog.watch():
+        factory.create_agent(spec, {"rows": rows[:10]})  # builds it
+    watchdog.longest_s = 0.0
+    async with watchdog.watch():
+        factory.create_agent(spec, {"rows": rows})
+        with pytest.raises(InputInvalid, match="item 3000 is there twice"):
+            factory.create_agent(spec, {"rows": [*rows, rows[7]]})
+    assert watchdog.longest_s < MAX_STALL_S
+
+
+ITEMS = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, 1.0, 1.5]) | st.sampled_from(["", "1", "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.lists(ITEMS, max_size=6))
+def test_unique_is_what_jsonschema_takes_for_it(items: list[Any]) -> None:
+    schema = {"uniqueItems": True}
+    assert inputs_validator()(schema).is_valid(items) == Draft202012Validator(schema).is_valid(items)
