@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 import statistics
 import time
 import uuid
@@ -35,6 +36,7 @@ from agent_runtime import (
 from agent_runtime.auth.key_stores import MemoryKeyStore
 from agent_runtime.callback_event import CallbackEvent
 from agent_runtime.monitoring.ledger import NOTHING, Account, Amount, Ending, Reservation
+from agent_runtime.redaction import Redactor
 from agent_runtime.stores import redis_server
 from benchmarks.common import InstantModel, Row, paired
 
@@ -244,6 +246,22 @@ async def metrics_row() -> Row:
     return Row("metrics of one run: two model calls, a tool, seven layers", await cpu_us(one, 3_000), 25.0, "us")
 
 
+async def redaction_row() -> Row:
+    """One log record of 2 KiB, without a secret in it, as most are."""
+    redactor = Redactor()
+    for _ in range(100):
+        redactor.add(secrets.token_urlsafe(24))
+    sentence = (
+        "call 0f8c2a1e-77d1 completed in 0.231 s, template searcher, tenant acme, 812 tokens in, 231 out, path /v1/x; "
+    )
+    record = (sentence * 30)[:2048]
+
+    async def redact() -> None:
+        redactor.text(record)
+
+    return Row("redaction of a 2 KiB log record, 100 registered secrets", await cpu_us(redact, 500), 60.0, "us")
+
+
 async def cpu_us(case: Callable[[], Awaitable[Any]], count: int) -> float:
     """CPU microseconds of one, the median of nine batches."""
     found = []
@@ -260,6 +278,7 @@ async def governance_rows() -> list[Row]:
         *await pipeline_rows(),
         *await redis_rows(),
         await key_row(),
+        await redaction_row(),
         *await ledger_rows(),
         await metrics_row(),
     ]

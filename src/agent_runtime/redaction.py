@@ -44,33 +44,36 @@ _IN_QUERY = re.compile(
     r"(?i)([?&;](?:[a-z0-9.-]{0,32}[_-])?(?:key|sig|signature|auth|jwt|pass|pwd|credential)=)(?!\[redacted\])([^&\s\"'#<>]{6,1024})"
 )
 """A credential in the query of an address, under a name that is one only there: `?key=`."""
-_FORM_HINTS = (
-    *("k-", "art_", "gh", "glpat", "xox", "hf_", "hf-", "lsv2", "npm", "pypi", "aiza", "akia", "asia", "eyj"),
-    *("bearer", "basic", "-----begin"),
-)
-"""What every text has that `_FORMS` matches, in small letters."""
+_FORM_HINTS = ("k-", "art_", "gh", "glpat", "xox", "hf_", "hf-", "lsv2", "npm", "pypi", "bearer", "basic", "-----begin")
+"""What a text has that `_FORMS` matches, in small letters; those in capitals stand in `_capitals_in`."""
 _NAMES = ("token", "secret", "password", "passwd", "pepper", "key")
 _KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
 _NAMES_A_SECRET = re.compile(r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$")
 _AFTER_NAME = re.compile(r"[\"']?\s{0,3}[=:]")
-_ENDS = ("", "\n")
-_AFTER = frozenset({*_ENDS, '"', "'", "=", ":", *(chr(n) for n in range(0x3001) if chr(n).isspace())})
-"""What may stand right after a name; most words that contain one go on with a letter."""
+_ENDED = {word: re.compile(rf"{word}(?=[\"'=:\s]|\Z)") for word in _NAMES}
+"""The words where they end, in a text in small letters."""
+
+
+def _capitals_in(text: str) -> bool:
+    """Whether a form of `_FORMS` with capitals may be there. One letter is looked for in a tenth of a word's time."""
+    if "J" in text and "eyJ" in text:
+        return True
+    return "I" in text and ("AKIA" in text or "ASIA" in text or "AIza" in text)
 
 
 def _named_in(text: str, lowered: str, word: str) -> bool:
     """Whether `word` may be a name in the sense of `_NAMED` somewhere."""
-    at = lowered.find(word)
-    while at >= 0:
-        if len(text) != len(lowered):
-            # Not every letter keeps its length when it is made small: the places do not agree.
-            return True
-        after = text[at + len(word) : at + len(word) + 1]
-        if after in _AFTER and (after in _ENDS or _AFTER_NAME.match(text, at + len(word))):
-            before = lowered[max(0, at - 8) : at]
+    if word not in lowered or _ENDED[word].search(lowered) is None:  # "tokens" are none
+        return False
+    if len(text) != len(lowered):
+        # Not every letter keeps its length when it is made small: the places do not agree.
+        return True
+    for match in _ENDED[word].finditer(lowered):
+        end = match.end()
+        if text[end : end + 1] in ("", "\n") or _AFTER_NAME.match(text, end):
+            before = lowered[max(0, match.start() - 8) : match.start()]
             if word != "key" or (before[:-1] if before[-1:] in ("_", "-") else before).endswith(_KINDS_OF_KEY):
                 return True
-        at = lowered.find(word, at + 1)
     return False
 
 
@@ -133,6 +136,7 @@ class Redactor:
         return (
             self._forms.may_be_in(text)
             or any(hint in lowered for hint in _FORM_HINTS)
+            or _capitals_in(text)
             or ("://" in text and "@" in text)
             or ("=" in text and ("?" in text or "&" in text) and _IN_QUERY.search(text) is not None)
             or any(_named_in(text, lowered, word) for word in _NAMES)
