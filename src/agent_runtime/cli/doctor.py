@@ -17,14 +17,16 @@ PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTR
 
 
 @click.command()
+@click.option("--template", "templates", multiple=True, help="Show what this template reaches, too; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(*, as_json: bool) -> int:
+def doctor(*, templates: tuple[str, ...], as_json: bool) -> int:
     """Check Python, settings, provider keys and stores. Exits 1 when something does not work; shows no secret."""
     from agent_runtime.redaction import SECRETS
 
     shown = settings().shown()
     checks: list[dict[str, Any]] = [
-        {"check": name, "ok": ok, "detail": SECRETS.text(detail)} for name, ok, detail in _checks()
+        {"check": name, "ok": ok, "detail": SECRETS.text(detail)}
+        for name, ok, detail in [*_checks(), *(row for each in templates for row in _reach(each))]
     ]
     if as_json:
         click.echo(json.dumps({"settings": shown, "checks": checks}))
@@ -53,6 +55,25 @@ def _checks() -> Iterator[tuple[str, bool, str]]:
     yield _store("dead letters", open_dead, lambda letters: letters.list(limit=1))
     if (url := settings().limits) is not None:
         yield _store("limits", lambda: _limits(url), lambda limits: limits.windows.acquire([]))
+
+
+def _reach(name: str) -> Iterator[tuple[str, bool, str]]:
+    """Say of a template whether it may reach what it does: all of it where templates are trusted."""
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.template.confinement import Confinement
+    from agent_runtime.template.reach import reach_of
+
+    try:
+        template = AgentFactory().get_template(name)
+    except (AgentRuntimeError, OSError) as error:
+        yield name, False, str(error)
+        return
+    reached = reach_of(template)
+    for each in reached:
+        is_allowed = settings().templates == "trusted" or Confinement().allows(each, template)
+        yield name, is_allowed, f"reaches {each.kind} {each.value} ({each.place})"
+    if not reached:
+        yield name, True, "reaches nothing but its folder and registered tools"
 
 
 def _store(name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable[Any]]) -> tuple[str, bool, str]:

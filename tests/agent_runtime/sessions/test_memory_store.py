@@ -173,13 +173,13 @@ async def test_each_tenant_has_a_memory_of_its_own(store: BaseStore) -> None:
     async def remember(fact: str) -> str:
         """Remember a fact."""
         memory = get_store()
-        await memory.aput(("facts",), "last", {"fact": fact})
+        await memory.aput(("facts",), fact, {"fact": fact})
         everything = [item.value["fact"] for item in await memory.asearch((), limit=100)]
         read = [memory.search((), limit=100), memory.list_namespaces()] if isinstance(store, InMemoryStore) else []
         assert len(read) in (0, 2)
         namespaces = await memory.alist_namespaces(prefix=("facts",))
         reach = await memory.asearch(("tenant b", "facts"))
-        last = await memory.aget(("facts",), "last")
+        last = await memory.aget(("facts",), fact)
         assert last is not None
         return f"{everything} {last.value['fact']} {last.namespace} {namespaces} {reach}"
 

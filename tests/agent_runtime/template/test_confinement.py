@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime import AgentFactory, ConfigurationError, TemplateError, load_template
+from agent_runtime.cli.main import cli
+from agent_runtime.cli.state import settings
 from agent_runtime.redaction import SECRETS
 from agent_runtime.template import shipped_templates
 from agent_runtime.template.confinement import Confinement
@@ -247,3 +250,19 @@ def test_no_spelling_of_a_path_leaves_the_folders(text: str) -> None:
     assert folder is not None
     if confinement._is_inside(text, template):
         assert Path(os.path.realpath(Path(text).expanduser())).is_relative_to(os.path.realpath(folder))
+
+
+def test_the_commands_show_what_a_template_reaches(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, _ = CASES["a program"]
+    path = str(write(home, body))
+    monkeypatch.setenv("AGENT_RUNTIME_HOME", str(home / "state"))
+    runner = CliRunner()
+    for confined in (False, True):
+        settings.cache_clear()
+        monkeypatch.setenv("AGENT_RUNTIME_TEMPLATES", "confined" if confined else "trusted")
+        validated = runner.invoke(cli, ["validate", *(["--confined"] if confined else []), path], standalone_mode=False)
+        checked = runner.invoke(cli, ["doctor", "--template", path], standalone_mode=False)
+        assert "touch STARTED" in checked.output
+        assert ("FAIL" in checked.output) == confined
+        assert ("reaches command /bin/sh" in validated.output) != confined
+    settings.cache_clear()
