@@ -110,7 +110,7 @@ MUTANTS = [
     Mutant("one lost connection ends all", "stores/redis_connection.py", "await client.connection_pool.disconnect(inuse_connections=False)", "await client.connection_pool.disconnect()", f"{MISHAPS} -k one_lost"),
     Mutant("a stale turn writes effects", f"{SESSIONS}/memory_records.py", "        tools = self._writable(thread, guard).tools\n        if result is None", "        tools = self._by_name[thread].tools\n        if result is None", f"{MISHAPS} -k stale_guard"),
     Mutant("records are not compared before they change", f"{SESSIONS}/sqlite_sessions.py", "WHERE key=? AND data=? AND gone=?", "WHERE key=? OR data=? AND gone=?", f"{MISHAPS} -k 'same_time and sqlite'"),
-    Mutant("users of a tenant are not told apart", "auth/scopes.py", "return principal is None or principal.id == owner or", "return True or", f"{CONVERSATIONS} -k as_good_as_none"),
+    Mutant("users of a tenant are not told apart", "types.py", "return principal is None or principal.id == owner or", "return True or", f"{CONVERSATIONS} -k as_good_as_none"),
     Mutant("tenants share their threads", f"{SESSIONS}/thread_ids.py", """return f"{checked_name(tenant, 'tenant')}:{checked_name(session_id)}\"""", """return f"all:{checked_name(session_id)}\"""", "sessions/test_tenancy.py"),
     Mutant("reserved keys are let through", f"{O}/reserved.py", "if key in RESERVED or", "if False or", f"{CONVERSATIONS} -k may_not_set"),
     Mutant("secrets are stored", f"{SESSIONS}/blobs.py", "if not _is_credential(name)", "if True", f"{CONVERSATIONS} -k credentials"),

@@ -26,6 +26,7 @@ _ESCAPED = re.compile(
     r"|\\{1,8}(?:u(?P<unicode>[0-9A-Fa-f]{4})|u\{(?P<braced>[0-9A-Fa-f]{1,6})\}|U(?P<long>[0-9A-Fa-f]{8})"
     r"|x(?P<byte>[0-9A-Fa-f]{2})|[nrtbfv0ae])"
 )
+_PIECE = re.compile(rf"{_ESCAPED.pattern}|[A-Za-z0-9]+")
 _KEPT = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
 _SMALL = bytes(range(256)).lower()
 _DROPPED = bytes(byte for byte in range(256) if byte not in _KEPT and not 65 <= byte <= 90)
@@ -78,33 +79,37 @@ class SecretForms:
         """Tell, fast, whether a registered secret may be in the text; False is certain."""
         if any(exact in text for exact in self._exact):
             return True
-        return any(form in content for content, form in self._candidates(reduced(text)))
+        content = reduced(text)
+        return any(form in content for form in self._candidates(content))
 
-    def _candidates(self, content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _candidates(self, content: bytes) -> set[bytes]:
+        """Return the forms of which a window stands in the content."""
+        found: set[bytes] = set()
         for width, code, index in ((8, "Q", self._long), (4, "I", self._short)):
             if not index:
                 continue
-            count = len(content) // width
-            windows = struct.unpack_from(f"<{count}{code}", content)
+            windows = struct.unpack_from(f"<{len(content) // width}{code}", content)
             if index.keys().isdisjoint(windows):
                 continue
-            for window in windows:
-                for form in index.get(window, ()):
-                    yield content, form
+            for window in index.keys() & set(windows):  # each once, however often the text repeats it
+                found.update(index[window])
+        return found
 
     def find(self, text: str) -> list[Found]:
         """Return the places that hold a secret, in order and apart."""
         found = [
             Found(match.start(), match.end()) for exact in self._exact for match in re.finditer(re.escape(exact), text)
         ]
-        forms = {form for _, form in self._candidates(reduced(text))}
+        content = reduced(text)
+        forms = [form for form in self._candidates(content) if form in content]
         if forms:
-            content, places = _reduced_with_places(text)
+            content, starts, ends = _reduced_with_places(text)
             for form in forms:
                 at = content.find(form)
                 while at >= 0:
-                    found.append(self._place(text, form, places[at][0], places[at + len(form) - 1][1]))
-                    at = content.find(form, at + 1)
+                    last = at + len(form) - 1
+                    found.append(self._place(text, form, starts[at], ends.get(last, starts[last] + 1)))
+                    at = content.find(form, last + 1)
         return _apart(found)
 
     def _place(self, text: str, form: bytes, start: int, end: int) -> Found:
@@ -131,18 +136,22 @@ def _decoded(match: re.Match[str]) -> str:
     return chr(number) if 0 < number < 128 else ""
 
 
-def _reduced_with_places(text: str) -> tuple[bytes, list[tuple[int, int]]]:
+def _reduced_with_places(text: str) -> tuple[bytes, list[int], dict[int, int]]:
+    """Return what `reduced` does, where each of its characters begins in the text, and where the decoded ones end."""
     content = bytearray()
-    places: list[tuple[int, int]] = []
-    at = 0
-    while at < len(text):
-        escape = _ESCAPED.match(text, at) if text[at] in "%&\\" else None
-        end = at + 1 if escape is None else escape.end()
-        character = reduced(text[at] if escape is None else _decoded(escape))
-        content += character
-        places += [(at, end)] * len(character)
-        at = end
-    return bytes(content), places
+    starts: list[int] = []
+    ends: dict[int, int] = {}
+    for match in _PIECE.finditer(text):
+        if text[match.start()] in "%&\\":
+            character = reduced(_decoded(match))
+            if character:
+                ends[len(starts)] = match.end()
+                starts.append(match.start())
+                content += character
+        else:
+            content += match[0].lower().encode()
+            starts.extend(range(match.start(), match.end()))
+    return bytes(content), starts, ends
 
 
 def _put(index: dict[int, tuple[bytes, ...]], window: int, form: bytes) -> None:

@@ -33,6 +33,15 @@ class Principal:
     key: str = ""
 
 
+ALL_SESSIONS = "sessions:all"
+"""The scope of a principal who may use every session, event and batch of the own tenant."""
+
+
+def may_use(principal: Principal | None, owner: str) -> bool:
+    """Tell whether the caller may use what is `owner`'s in their tenant; without one it is the application itself."""
+    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes
+
+
 class Progress:
     """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
 

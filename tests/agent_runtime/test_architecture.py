@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(p for p in SRC.rglob("*.py"))
 
 LEVELS = {
-    "lazy": 0, "chunks": 0, "usage": 0, "types": 0, "errors": 1, "redaction": 1, "event_bus": 2, "stores": 2,
+    "lazy": 0, "chunks": 0, "usage": 0, "types": 0, "errors": 1, "redaction": 1, "secret_forms": 1,
+    "event_bus": 2, "stores": 2,
     "secret_files": 2, "secret_strength": 1, "strict_json": 1, "output_tail": 2,
     "settings": 3, "template": 3, "registry": 3, "tools": 3, "models": 3, "callback_event": 3, "callback_handler": 3,
     "monitoring": 3, "auth": 3, "sessions": 3,

@@ -294,3 +294,29 @@ def test_an_error_that_a_caller_sees_has_no_secret() -> None:
     assert secret_forms.reduced(TOKEN) not in secret_forms.reduced(shown)
     assert failed.value.code == "agent_failed"
     assert TOKEN in str(failed.value.__cause__)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["%41", "%2541", "&amp;", "&#65;", "\\u0041", "\\n", "\\", "%", "&", "aB1", "/", "\u00e9"])
+    ).map("".join)
+)
+def test_places_are_those_of_the_reduced_text(text: str) -> None:
+    content, starts, ends = secret_forms._reduced_with_places(text)
+    assert content == secret_forms.reduced(text)
+    assert len(starts) == len(content)
+    assert all(
+        ends.get(n, starts[n] + 1) <= (starts[n + 1] if n + 1 < len(starts) else len(text)) for n in range(len(starts))
+    )
+
+
+def test_a_text_that_repeats_a_part_of_a_secret_takes_no_longer() -> None:
+    """A hostile text has every window of a short secret, two million times, and not the secret."""
+    redactor = Redactor()
+    redactor.add("wordpass12")
+    redactor.add("a long secret of words and more")
+    text = "word pass " * 200_000 + "longsecr etofword" * 50_000
+    started = time.process_time()
+    assert not redactor._forms.may_be_in(text)
+    assert redactor._masked(text + " wordpass12 ").endswith(f" {MASK} ")
+    assert time.process_time() - started < 2.5  # 2.8 MB; walking through every repetition took minutes

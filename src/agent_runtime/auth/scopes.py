@@ -11,8 +11,6 @@ from agent_runtime.errors import ConfigurationError, Forbidden
 if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
-ALL_SESSIONS = "sessions:all"
-"""The scope of a principal who may use every session, event and batch of the own tenant."""
 _SCOPE = re.compile(r"\*|[A-Za-z0-9_.-]{1,64}(:(\*|[A-Za-z0-9_./-]{1,128}))?|\*:[A-Za-z0-9_./-]{1,128}")
 
 
@@ -29,11 +27,6 @@ def check_scope(principal: Principal, needed: str) -> None:
     """Raise Forbidden, which names the scope, for a principal that does not have it."""
     if not allows(principal.scopes, needed):
         raise Forbidden(needed)
-
-
-def may_use(principal: Principal | None, owner: str) -> bool:
-    """Tell whether the caller may use what is `owner`'s in their tenant; without one it is the application itself."""
-    return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes
 
 
 def allows(scopes: Collection[str], needed: str) -> bool:

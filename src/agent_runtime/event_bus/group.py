@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Self
 
-from agent_runtime.auth.scopes import ALL_SESSIONS
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Event
+from agent_runtime.types import ALL_SESSIONS
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.subscription import Subscription

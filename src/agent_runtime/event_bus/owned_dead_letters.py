@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from agent_runtime.auth.scopes import may_use
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters
 from agent_runtime.event_bus.event import DEFAULT_TENANT
-from agent_runtime.types import Principal
+from agent_runtime.types import Principal, may_use
 
 PAGE = 1000
 

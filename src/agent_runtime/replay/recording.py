@@ -9,12 +9,11 @@ from typing import Any, Literal
 from langchain_core.messages import messages_from_dict
 from langgraph.types import Command
 
-from agent_runtime.auth.scopes import may_use
 from agent_runtime.errors import NotRecorded
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import EventLog, EventQuery
 from agent_runtime.event_bus.event import DEFAULT_TENANT
-from agent_runtime.types import Principal
+from agent_runtime.types import Principal, may_use
 
 MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
 MAX_EVENTS = 100_000

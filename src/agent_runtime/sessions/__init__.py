@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime.auth.scopes import ALL_SESSIONS
 from agent_runtime.lazy import imported_late
+from agent_runtime.types import ALL_SESSIONS
 
 if TYPE_CHECKING:
     from agent_runtime.sessions.checkpointer import (

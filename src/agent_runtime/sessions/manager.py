@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from agent_runtime.auth.scopes import ALL_SESSIONS, may_use
 from agent_runtime.errors import (
     CheckpointCorrupt,
     CheckpointVersion,
@@ -37,7 +36,7 @@ from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cu
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.sessions.turns import MultitaskStrategy, Turns
 from agent_runtime.stores.process_identity import lease_owner
-from agent_runtime.types import AgentResult, Principal
+from agent_runtime.types import ALL_SESSIONS, AgentResult, Principal, may_use
 
 
 class SessionManager(SessionHistory):
