@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ class Components:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self._templates: dict[str, AgentTemplate | Path] = dict(shipped_templates())
+        self._environ: Mapping[str, str] | None = None
+        """What `${VAR}` of templates is filled from; None is the process's environment."""
         self._lock = threading.RLock()
 
     def register_template(self, template: AgentTemplate | str | Path, name: str | None = None) -> str:
         """Make a template (or the one in a file) known by `name`, by default its own; returns the name."""
-        loaded = template if isinstance(template, AgentTemplate) else load_template(template)
+        loaded = template if isinstance(template, AgentTemplate) else self._loaded(template)
         name = name or loaded.metadata.name
         with self._lock:
             self._templates[name] = loaded
@@ -46,14 +49,17 @@ class Components:
         """The template of a registered name, or in a file. Raises as `create_from_template`."""
         name = str(name_or_path)
         if is_path(name_or_path):
-            return load_template(name_or_path)
+            return self._loaded(name_or_path)
         with self._lock:
             found = self._templates.get(name)
             if found is None:
                 raise UnknownComponent("template", name, self._templates)
             if isinstance(found, Path):  # a shipped one, read at its first use
-                found = self._templates[name] = load_template(found)
+                found = self._templates[name] = self._loaded(found)
             return found
+
+    def _loaded(self, path: str | Path) -> AgentTemplate:
+        return load_template(path, environ=self._environ)
 
     def take_templates(self, other: Components) -> None:
         """Know every template that `other` knows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -141,7 +142,10 @@ class AgentFactory(Components):
         if templates not in ("trusted", "confined") and not isinstance(templates, Confinement):
             raise ConfigurationError(f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}")
         if templates != "trusted":
-            self.keys.confinement = templates if isinstance(templates, Confinement) else Confinement()
+            confinement = templates if isinstance(templates, Confinement) else Confinement()
+            self.keys.confinement = confinement
+            # Errors quote values, so what is not listed is not even read.
+            self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}
 
     async def __aenter__(self) -> Self:
         return self

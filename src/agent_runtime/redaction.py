@@ -157,8 +157,13 @@ class Redactor:
     def _masked(self, text: str) -> str:
         if not self.suspects(text):
             return text
-        for place in reversed(self._forms.find(text)):
-            text = f"{text[: place.start]}{MASK}{text[place.end :]}"
+        if places := self._forms.find(text):
+            pieces = []
+            at = 0
+            for place in places:
+                pieces += [text[at : place.start], MASK]
+                at = place.end
+            text = "".join([*pieces, text[at:]])
         text = _FORMS.sub(MASK, text)
         text = _IN_ADDRESS.sub(rf"\1:{MASK}@", text)
         text = _IN_QUERY.sub(rf"\1{MASK}", text)

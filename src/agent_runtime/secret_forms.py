@@ -25,8 +25,11 @@ _ESCAPED = re.compile(
     r"|quest|commat|lsqb|rsqb|lbrack|rbrack|lowbar|grave|lcub|rcub|verbar|hyphen|dash|Tab|NewLine));"
     r"|\\{1,8}(?:u(?P<unicode>[0-9A-Fa-f]{4})|u\{(?P<braced>[0-9A-Fa-f]{1,6})\}|U(?P<long>[0-9A-Fa-f]{8})"
     r"|x(?P<byte>[0-9A-Fa-f]{2})|[nrtbfv0ae])"
+    r"|\x1b\[[0-9;]{0,16}[A-Za-z]|<[^<>]{1,40}>"
 )
+"""What stands for one character, or for none: percent-encoding, entities, escapes, colours of a terminal, tags."""
 _PIECE = re.compile(rf"{_ESCAPED.pattern}|[A-Za-z0-9]+")
+_LETTERS = re.compile("[A-Za-z0-9]+")
 _KEPT = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
 _SMALL = bytes(range(256)).lower()
 _DROPPED = bytes(byte for byte in range(256) if byte not in _KEPT and not 65 <= byte <= 90)
@@ -79,8 +82,7 @@ class SecretForms:
         """Tell, fast, whether a registered secret may be in the text; False is certain."""
         if any(exact in text for exact in self._exact):
             return True
-        content = reduced(text)
-        return any(form in content for form in self._candidates(content))
+        return any(form in content for content in _reductions(text) for form in self._candidates(content))
 
     def _candidates(self, content: bytes) -> set[bytes]:
         """Return the forms of which a window stands in the content."""
@@ -100,10 +102,11 @@ class SecretForms:
         found = [
             Found(match.start(), match.end()) for exact in self._exact for match in re.finditer(re.escape(exact), text)
         ]
-        content = reduced(text)
-        forms = [form for form in self._candidates(content) if form in content]
-        if forms:
-            content, starts, ends = _reduced_with_places(text)
+        for piece, plain in ((_PIECE, reduced(text)), (_LETTERS, _letters(text))):
+            forms = [form for form in self._candidates(plain) if form in plain]
+            if not forms:
+                continue
+            content, starts, ends = _reduced_with_places(text, piece)
             for form in forms:
                 at = content.find(form)
                 while at >= 0:
@@ -124,25 +127,41 @@ class SecretForms:
 
 def reduced(text: str) -> bytes:
     """Return the letters and digits of a text, in small form, with what is encoded in it decoded."""
-    if "%" in text or "&" in text or "\\" in text:  # a tenth of what a look by an expression takes
-        text = _ESCAPED.sub(_decoded, text)
+    return _letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)
+
+
+def _has_escapes(text: str) -> bool:
+    # A tenth of what a look by an expression takes.
+    return "%" in text or "&" in text or "\\" in text or "<" in text or "\x1b" in text
+
+
+def _letters(text: str) -> bytes:
     return text.encode("ascii", "ignore").translate(_SMALL, _DROPPED)
 
 
+def _reductions(text: str) -> Iterator[bytes]:
+    """Give the letters of a text, decoded and as they stand: what looks like an escape may be a secret's own."""
+    yield reduced(text)
+    if _has_escapes(text):
+        yield _letters(text)
+
+
 def _decoded(match: re.Match[str]) -> str:
+    if match[0][0] in "<\x1b":
+        return ""
     kinds = ("percent", "hex", "unicode", "braced", "long", "byte")
     code = next((match[kind] for kind in kinds if match[kind]), None)
     number = int(code, 16) if code else int(match["decimal"] or 0)
     return chr(number) if 0 < number < 128 else ""
 
 
-def _reduced_with_places(text: str) -> tuple[bytes, list[int], dict[int, int]]:
+def _reduced_with_places(text: str, piece: re.Pattern[str]) -> tuple[bytes, list[int], dict[int, int]]:
     """Return what `reduced` does, where each of its characters begins in the text, and where the decoded ones end."""
     content = bytearray()
     starts: list[int] = []
     ends: dict[int, int] = {}
-    for match in _PIECE.finditer(text):
-        if text[match.start()] in "%&\\":
+    for match in piece.finditer(text):
+        if not text[match.start()].isalnum():
             character = reduced(_decoded(match))
             if character:
                 ends[len(starts)] = match.end()
@@ -171,7 +190,7 @@ def _apart(found: list[Found]) -> list[Found]:
 def _forms_of(raw: bytes, text: str) -> set[bytes]:
     """Return a secret's reduced forms: as it is, and in encodings that make other letters of it."""
     # Also without decoding: what looks like an escape in a secret may be the secret's own letters.
-    forms = {reduced(text), text.encode("ascii", "ignore").translate(_SMALL, _DROPPED)}
+    forms = {reduced(text), _letters(text)}
     for coded in (raw, text.encode("utf-16-le", "surrogatepass"), text.encode("utf-16-be", "surrogatepass")):
         forms.add(coded.hex().encode())
         for once in _base64_cores(coded):

@@ -99,7 +99,7 @@ class ApiKeys:
 
     def is_signed(self, record: ApiKey) -> bool:
         """Tell whether the record is as these keys, or others with the same pepper, have written it."""
-        return hmac.compare_digest(record.mac, self._signed(record).mac)
+        return hmac.compare_digest(record.mac.encode(errors="replace"), self._signed(record).mac.encode())
 
     async def authenticate(self, credentials: Any) -> Principal:
         """Whose key this is; raises Unauthenticated, StoreError."""
@@ -123,7 +123,7 @@ class ApiKeys:
     def _remember(
         self, key_id: str, record: ApiKey | None, now: float
     ) -> tuple[ApiKey | None, bytes, Principal | None, float]:
-        if record is not None and not self.is_signed(record):
+        if record is not None and (record.id != key_id or not self.is_signed(record)):
             LOG.warning(
                 "the record of the key %s is refused: it was changed in the store, or is of a version that signed none "
                 "(`agent-runtime keys sign` signs those, once)",
@@ -255,6 +255,6 @@ class ApiKeys:
 
     def _found(self, key_id: str) -> ApiKey:
         record: ApiKey | None = self.store.call("get", key_id)
-        if record is None:
+        if record is None or record.id != key_id:  # the record of another key, put there by hand
             raise KeyNotFound(key_id)
         return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 MAX_NAME = 256
@@ -12,14 +13,16 @@ OPERATOR = "operator"
 _RESERVED_PREFIXES = (TRIGGER_PREFIX, "runtime:")
 _TOGETHER = ({"HIRAGANA", "KATAKANA", "CJK", "LATIN"}, {"HANGUL", "CJK", "LATIN"}, {"BOPOMOFO", "CJK", "LATIN"})
 """Scripts that stand together in one name where they are at home: Japanese, Korean, Chinese."""
-_NO_SCRIPT = ("DIGIT", "FULLWIDTH DIGIT", "MODIFIER", "COMBINING")
+_NO_SCRIPT = ("DIGIT", "FULLWIDTH DIGIT", "MODIFIER", "COMBINING", "FEMININE", "MASCULINE", "MICRO")
+_SCRIPTS = {"FULLWIDTH": "LATIN", "IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA", "HALFWIDTH": "KATAKANA"}
+"""Characters whose names do not begin with their script's."""
 
 
 def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
     """Return why a text may not be the id of a user or tenant, or None.
 
     Two ids that look alike are two users to a program and one to a person: so an id is in NFC, has nothing around it
-    that cannot be seen, and letters of one script.
+    that cannot be seen, and letters of one script in each word.
     """
     if not name.strip() or len(name) > MAX_NAME:
         return f"a name has 1 to {MAX_NAME} characters"
@@ -31,9 +34,10 @@ def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
         return None
     if unicodedata.normalize("NFC", name) != name:
         return "a name is in Unicode's normal form C"
-    scripts = {script for character in name if (script := _script_of(character)) is not None}
-    if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
-        return f"a name has letters of one script, not of {', '.join(sorted(scripts)).lower()}"
+    for word in re.findall(r"[^\W\d_]+", name):  # an address has a name in one script and a host in another
+        scripts = {script for character in word if (script := _script_of(character)) is not None}
+        if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
+            return f"a word of a name has letters of one script, not of {', '.join(sorted(scripts)).lower()}"
     return None
 
 
@@ -49,4 +53,4 @@ def _script_of(character: str) -> str | None:
     if name.startswith(_NO_SCRIPT):
         return None
     first = name.split(" ", 1)[0]
-    return "LATIN" if first == "FULLWIDTH" else first
+    return _SCRIPTS.get(first, first)

@@ -32,6 +32,7 @@ from agent_runtime.errors import (
 )
 from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
+from agent_runtime.monitoring.caller_names import DEFAULT_TENANT
 from agent_runtime.redaction import SECRETS
 from agent_runtime.stores.process_identity import is_process_dead, process_identity
 
@@ -60,7 +61,9 @@ class ExecutionSubmission(ExecutionViews):
     ) -> None:
         self.factory, self.settings = factory, settings or BatchSettings()
         self.journal = journal or MemoryJournal()
-        if principal is not None and principal.id != OPERATOR:  # who runs commands is the application itself
+        # Who runs commands is the application itself; its name is given out to nobody.
+        is_operator = principal is not None and principal.id == OPERATOR and principal.tenant == DEFAULT_TENANT
+        if principal is not None and not is_operator:
             self.journal = OwnedJournal(self.journal, principal)
         self._dead = dead_letters or MemoryDeadLetters()
         self._backends = list(backends) or [self._backend()]

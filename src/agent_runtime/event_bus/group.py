@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Self
 
+from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Event
 from agent_runtime.types import ALL_SESSIONS
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.subscription import Subscription
     from agent_runtime.types import Principal
+
+
+MAX_PATTERNS, MAX_PATTERN = 100, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Filter:
     run_id: str | None = None
     tenant: str | None = None
     user_id: str | None = None
+    is_named: bool = False
+    """Whether an event has to name the tenant: what names none is the application's own, and no principal's."""
 
     @classmethod
     def of(
@@ -48,7 +54,8 @@ class Filter:
             user_id = None if ALL_SESSIONS in principal.scopes else principal.id
         elif tenant is None and (session_id is not None or run_id is not None):
             tenant = DEFAULT_TENANT
-        return cls(patterns or ("*",), session_id, run_id, tenant, user_id)
+        _check_patterns(patterns)
+        return cls(patterns or ("*",), session_id, run_id, tenant, user_id, principal is not None)
 
     @property
     def key(self) -> str | None:
@@ -64,13 +71,22 @@ class Filter:
         return (
             (self.session_id is None or event.session_id == self.session_id)
             and (self.run_id is None or event.run_id == self.run_id)
-            and (self.tenant is None or (event.tenant or DEFAULT_TENANT) == self.tenant)
+            and (self.tenant is None or self._tenant_of(event) == self.tenant)
             and (self.user_id is None or event.user_id == self.user_id)
         )
+
+    def _tenant_of(self, event: Event) -> str | None:
+        return event.tenant if self.is_named else event.tenant or DEFAULT_TENANT
 
     def matches(self, event: Event) -> bool:
         """Whether the subscriber gets this event."""
         return self.concerns(event) and self.wants(event.type)
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> None:
+    """Raise ConfigurationError for more or longer patterns than a look at each event has time for."""
+    if len(patterns) > MAX_PATTERNS or any(len(each) > MAX_PATTERN for each in patterns):
+        raise ConfigurationError(f"a subscription has at most {MAX_PATTERNS} patterns of {MAX_PATTERN} characters")
 
 
 class Group:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
+from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters
 from agent_runtime.event_bus.event import DEFAULT_TENANT
 from agent_runtime.types import Principal, may_use
@@ -19,9 +19,8 @@ class OwnedDeadLetters:
         self._letters, self._principal = letters, principal
 
     async def add(self, letter: DeadLetter) -> None:
-        """Keep a letter, as the principal's."""
-        own = dataclasses.replace(letter, tenant=self._principal.tenant, user=self._principal.id)
-        await self._letters.add(own)
+        """Raise ConfigurationError: the runtime puts letters aside, and one more may push out another's."""
+        raise ConfigurationError(f"'{letter.queue}': a principal looks at dead letters, and adds none")
 
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Return the oldest letters first, of one queue or of all."""

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agent_runtime.models.provider_limiter import address_of
@@ -197,13 +197,36 @@ def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:
             for block in content:
                 media = isinstance(block, dict) and block.get("type") in ("image", "image_url", "input_image")
                 images += media
-                size += 0 if media else len(json.dumps(block, ensure_ascii=False, default=str).encode(errors="replace"))
-        if isinstance(message, AIMessage) and message.tool_calls:
-            size += len(json.dumps(message.tool_calls, ensure_ascii=False, default=str).encode(errors="replace"))
+                size += _bytes_of(_without_media(block) if media else block)
+        # Clients send more of a message than its content.
+        if message.additional_kwargs:
+            size += _bytes_of(message.additional_kwargs)
+        fields = message.__dict__
+        for name in _SENT:
+            if value := fields.get(name):
+                size += len(value.encode(errors="replace")) if isinstance(value, str) else _bytes_of(value)
     for name in ("tools", "functions", "response_format"):
         if (given := kwargs.get(name)) is not None:
             size += _size_of(given)
     return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_IMAGE * images
+
+
+_SENT = ("tool_calls", "invalid_tool_calls", "name", "tool_call_id", "artifact", "role")
+"""Fields of messages, beside content and `additional_kwargs`, that clients send to their providers."""
+
+
+def _bytes_of(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))
+
+
+def _without_media(block: Any) -> Any:
+    """Return a block of media without what holds its bytes or its address."""
+    if isinstance(block, dict):
+        return {name: _without_media(each) for name, each in block.items() if name not in _MEDIA_BYTES}
+    return block
+
+
+_MEDIA_BYTES = frozenset({"data", "base64", "url", "image_url", "bytes", "file_id", "id"})
 
 
 def _size_of(given: Any) -> int:

@@ -55,7 +55,10 @@ def _bounded(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[B
         raise run.refuse(LimitExceeded("calls_per_answer", MAX_ANSWERED_CALLS, f"{len(pending)} in one answer"))
     most = run.gate.limits.calls_per_answer or DEFAULT_CALLS
     too_deep = [call for call in pending if _is_deep(call["args"])]
-    too_many = [call for call in pending if call not in too_deep][most:]
+    deep_ones = {id(call) for call in too_deep}
+    if pending and len(too_deep) == len(pending):  # nothing is left that could run, and take the agent on
+        raise run.refuse(LimitExceeded("answer_depth", MAX_DEPTH, "the arguments of every call are nested deeper"))
+    too_many = [call for call in pending if id(call) not in deep_ones][most:]
     run.check_calls(len(pending) - len(too_deep) - len(too_many))
     if not too_deep and not too_many:
         return messages

@@ -125,7 +125,8 @@ def _check_value(value: Any, place: str, depth: int) -> None:
         for key, each in value.items():
             if isinstance(key, str):
                 _check_text(key, place)
-            _check_value(each, f"{place}.{key}" if place else str(key), depth - 1)
+            name = key if isinstance(key, str) and len(key) <= 100 else str(key)[:100]
+            _check_value(each, f"{place}.{name}" if place else name, depth - 1)
     elif kind in (list, tuple, set, frozenset):
         if not depth:
             raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", place[:200])

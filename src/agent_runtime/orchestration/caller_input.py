@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_messages,
+)
 from langchain_core.prompt_values import PromptValue
-from langgraph.types import Command, Send
+from langgraph.types import Command, Overwrite, Send
+from pydantic import BaseModel
 
 from agent_runtime.errors import ConfigurationError, InputInvalid
 from agent_runtime.orchestration.conversation import Resume
@@ -18,6 +30,14 @@ ROLES = ("user", "assistant", "tool", "system", "remove")
 """Roles that a template may allow: `system` with OpenAI's `developer`, `remove` for LangGraph's RemoveMessage."""
 CALLER_ROLES = ("user", "assistant", "tool")
 """What callers may send by default. Who sends a `system` message instructs the agent as its author does."""
+_ROLE_OF_CLASS: tuple[tuple[type[BaseMessage], str], ...] = (
+    (HumanMessage, "user"),
+    (AIMessage, "assistant"),
+    (ToolMessage, "tool"),
+    (FunctionMessage, "tool"),
+    (SystemMessage, "system"),
+    (RemoveMessage, "remove"),
+)
 _ROLE_OF = {
     "human": "user",
     "user": "user",
@@ -69,7 +89,12 @@ def check_roles(value: Any, allowed: frozenset[str]) -> None:
 
 
 def _roles_in(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
+    if isinstance(value, BaseModel) and not isinstance(value, BaseMessage | PromptValue):
+        value = {name: getattr(value, name, None) for name in type(value).model_fields} | (value.model_extra or {})
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    is_state = isinstance(value, Mapping) and not {"content", "kwargs"} & value.keys()
+    if is_state:
         for name, each in value.items():
             yield from _roles_of_messages(each, str(name))
     else:
@@ -78,22 +103,31 @@ def _roles_in(value: Any) -> Iterator[tuple[str, str]]:
 
 def _roles_of_messages(value: Any, place: str) -> Iterator[tuple[str, str]]:
     """Give the roles of what LangChain reads as messages, in any of its forms; other values have none."""
+    if isinstance(value, Overwrite):
+        value = value.value
+    elif isinstance(value, Mapping) and len(value) == 1 and "__overwrite__" in value:
+        value = value["__overwrite__"]
     if isinstance(value, PromptValue):
         value = value.to_messages()
-    if not isinstance(value, list | tuple | set | frozenset) or is_pair(value):
-        value = [value]
-    for index, each in enumerate(value):
+    is_one = isinstance(value, str | Mapping | BaseMessage) or is_pair(value) or not isinstance(value, Iterable)
+    for index, each in enumerate([value] if is_one else value):
         if (role := _role_of(each)) is not None:
             yield f"{place}[{index}]", role
 
 
 def _role_of(value: Any) -> str | None:
-    if isinstance(value, BaseMessage):
-        name = getattr(value, "role", None) or value.type
-    elif is_pair(value):
-        name = value[0]
-    elif isinstance(value, Mapping) and "content" in value:
-        name = value.get("role") or value.get("type")
-    else:
-        return None
-    return _ROLE_OF.get(name, name) if isinstance(name, str) else None
+    """Return a message's role; forms that LangChain reads as messages are converted by itself, not guessed."""
+    if type(value) is dict and len(value) == 2 and type(value.get("content")) is str and value.get("role") in _ROLE_OF:
+        return _ROLE_OF[value["role"]]
+    if not isinstance(value, BaseMessage):
+        if not isinstance(value, str | Mapping | Sequence) or isinstance(value, str | bytes):
+            return None
+        try:
+            value = convert_to_messages([cast("Any", value)])[0]
+        except Exception:  # noqa: BLE001 - whatever LangChain raises: it is no message for it
+            return None
+    for kind, role in _ROLE_OF_CLASS:
+        if isinstance(value, kind):
+            return role
+    name = value.role if isinstance(value, ChatMessage) else value.type
+    return _ROLE_OF.get(name, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
@@ -54,8 +54,35 @@ def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[An
             mine, given = given[: len(requests)], given[len(requests) :]
             if len(mine) < len(requests):
                 raise InputInvalid("there are fewer decisions than pending actions", "decision")
-        answers[interrupt.id] = {"decisions": [_typed(each) for each in mine]}
+        answers[interrupt.id] = {
+            "decisions": [_fitting(each, asked) for each, asked in zip(mine, requests, strict=True)]
+        }
     return Command(resume=answers)
+
+
+def _fitting(decision: Any, request: Any) -> dict[str, Any]:
+    """Return a decision in LangChain's form; an edit changes the arguments of the tool that was asked about."""
+    typed = _typed(decision)
+    edited = typed.get("edited_action")
+    name = request.get("name") if isinstance(request, Mapping) else None
+    if typed["type"] == "edit" and isinstance(edited, Mapping) and edited.get("name", name) != name:
+        raise InputInvalid(f"an edit is one of the call of '{name}', and cannot call another tool", "decision")
+    return typed
+
+
+def _types_of(resume: Any) -> set[Any]:
+    """Return the kinds of decisions in the answer of a LangGraph command, for one interrupt or for several by id."""
+    answers = [resume, *(resume.values() if isinstance(resume, Mapping) else ())]
+    decisions = [each for answer in answers if isinstance(answer, Mapping) for each in answer.get("decisions") or ()]
+    return {each.get("type") for each in decisions if isinstance(each, Mapping)}
+
+
+def _check_edits(resume: Mapping[str, Any], interrupts: Sequence[Interrupt]) -> None:
+    for interrupt in interrupts:
+        answer = resume.get(interrupt.id, resume)
+        decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
+        for decision, request in zip(decisions or (), _action_requests(interrupt) or (), strict=False):
+            _fitting(decision, request)
 
 
 def _action_requests(interrupt: Interrupt) -> list[Any] | None:
@@ -86,6 +113,8 @@ async def session_input(
             raise InputInvalid("only a session can be resumed", "session_id")
         ready: Any = await _resumed(agent, config, value.decision, turn)
     else:
+        if kept and isinstance(value, Command) and "edit" in _types_of(value.resume):
+            _check_edits(cast("Any", value.resume), (await agent.aget_state(config)).interrupts)
         ready = agent_input(value, agent)
     if turn is not None:
         if turn.unfinished and not (ready is None or isinstance(ready, Command)):

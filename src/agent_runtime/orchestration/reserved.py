@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from langchain_core.runnables.config import var_child_runnable_config
+
 from agent_runtime.errors import ReservedKey
 from agent_runtime.types import AgentContext
 
@@ -13,8 +15,9 @@ _FROM_LANGGRAPH = ("__pregel_read", "__pregel_send")
 
 
 def inside_a_graph(configurable: Mapping[str, Any]) -> bool:
-    """Whether LangGraph itself made this config: the call is a node of another graph."""
-    return any(callable(configurable.get(key)) for key in _FROM_LANGGRAPH)
+    """Tell whether LangGraph itself made this config: the call is a node of another graph that runs in this context."""
+    around = (var_child_runnable_config.get() or {}).get("configurable") or {}
+    return any(callable(configurable.get(key)) and around.get(key) is not None for key in _FROM_LANGGRAPH)
 
 
 def refuse_reserved_keys(context: AgentContext) -> None:

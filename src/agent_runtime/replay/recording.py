@@ -109,11 +109,13 @@ def _owned(events: list[Event], run_id: str, tenant: str | None, principal: Prin
     tenants = sorted({event.tenant or DEFAULT_TENANT for event in events})
     if tenant is None and len(tenants) > 1:
         raise NotRecorded(f"runs of the tenants {', '.join(tenants)} have the id '{run_id}': say which tenant")
-    return [
-        event
-        for event in events
-        if tenant in (None, event.tenant or DEFAULT_TENANT) and may_use(principal, event.user_id or "")
-    ]
+    return [event for event in events if _is_of(event, tenant, principal)]
+
+
+def _is_of(event: Event, tenant: str | None, principal: Principal | None) -> bool:
+    if principal is not None:  # what names no tenant is the application's own
+        return event.tenant == tenant and may_use(principal, event.user_id or "")
+    return tenant in (None, event.tenant or DEFAULT_TENANT)
 
 
 async def _inside(log: EventLog, start: Event, end: Event) -> list[Event]:

@@ -82,7 +82,7 @@ async def replay_run(
         log: the event log that has it, with contents.
         run_id: which.
         tenant: whose run, as in `read_recording`.
-        principal: who asks, as in `read_recording`.
+        principal: who asks, as in `read_recording`; a principal replays, and makes no fork.
         factory: knows the templates, tools and models that the agent needs; a plain one by default.
         from_step: fork: what the run did before this step is played, from it on models and tools are the live ones.
         model: the live model of a fork, instead of the template's.
@@ -94,6 +94,8 @@ async def replay_run(
         raise ConfigurationError(
             f"the run has the steps 1 to {len(recording.steps)}; there is none to fork at {from_step}"
         )
+    if principal is not None and from_step is not None:
+        raise ConfigurationError("a fork calls live models outside of every budget: it is the application's to make")
     if model is not None and from_step is None:
         raise ConfigurationError("a replay calls no model: say from which step on it should be a fork")
     factory = factory or AgentFactory()

@@ -55,7 +55,8 @@ class SqliteFile:
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 check_own_folder(Path(path).parent)
-                check_own_file(Path(path))
+                for suffix in ("", "-wal", "-shm", "-journal"):  # SQLite reads those as the file itself
+                    check_own_file(Path(f"{path}{suffix}"))
                 _made(self.path)
             self._db = sqlite3.connect(
                 self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256

@@ -15,7 +15,7 @@ from agent_runtime.template.spec import AgentTemplate
 
 HARMLESS_MIDDLEWARE = (
     "context_editing", "human_in_the_loop", "llm_tool_selector", "model_call_limit", "model_fallback", "model_retry",
-    "pii", "summarization", "todo_list", "tool_call_limit", "tool_error", "tool_retry",
+    "summarization", "todo_list", "tool_call_limit", "tool_error", "tool_retry",
 )  # fmt: skip
 """LangChain's middleware that reaches nothing outside of the run."""
 
@@ -26,23 +26,32 @@ class Confinement:
 
     Args:
         commands: programs of MCP servers with all their arguments, as one text: `"/usr/bin/uvx mcp-server-time"`.
+        environment: names of variables that a template may set for such a program.
         addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` stands for all below it.
         accounts: addresses that may be sent the application's own key of a provider, as `"openai at https://..."`.
         variables: of the environment, for `${VAR}` and `from_env`.
         secret_files: that `from_file` may name.
         middleware: by name, beside those of LangChain that reach nothing outside of the run.
+        agents: registered templates that `agent:` tools may name; their scopes are not asked for again.
+        workflows: registered ones that `workflow` may name.
+        memories: registered ones that `memory` may name.
         parameters: names that `params.extra` of a model may have.
-        settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD.
+        settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD; `"pipeline"`, an
+            order of layers that may leave out one of the application; `"patterns in inputs"`, regular expressions.
         roots: folders that arguments, inputs of the format `path` and the `cwd` of a server may lead into, beside the
             template's own.
     """
 
     commands: Collection[str] = ()
+    environment: Collection[str] = ()
     addresses: Collection[str] = ()
     accounts: Collection[str] = ()
     variables: Collection[str] = ()
     secret_files: Collection[str] = ()
     middleware: Collection[str] = ()
+    agents: Collection[str] = ()
+    workflows: Collection[str] = ()
+    memories: Collection[str] = ()
     parameters: Collection[str] = ()
     settings: Collection[str] = ()
     roots: Collection[str | Path] = ()
@@ -76,6 +85,10 @@ class Confinement:
             return reach.value in self.middleware or reach.value in HARMLESS_MIDDLEWARE
         lists: dict[str, Collection[str]] = {
             "command": self.commands,
+            "environment": self.environment,
+            "agent": self.agents,
+            "workflow": self.workflows,
+            "memory": self.memories,
             "account": self.accounts,
             "variable": self.variables,
             "secret file": self.secret_files,

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from agent_runtime.template.parts_spec import McpSpec, MiddlewareSpec, ModelSpec, SecretRef, ToolSpec
 from agent_runtime.template.prompt import render_value, strings_in
-from agent_runtime.template.spec import AgentTemplate
+from agent_runtime.template.spec import AgentTemplate, is_path
 
 Kind: TypeAlias = Literal[
-    "command", "address", "account", "variable", "secret file", "middleware", "parameter", "path", "setting"
+    "command",
+    "environment",
+    "address",
+    "account",
+    "variable",
+    "secret file",
+    "middleware",
+    "agent",
+    "workflow",
+    "memory",
+    "parameter",
+    "path",
+    "setting",
 ]
+
+
+_ADDRESS = re.compile(r"(?i)[a-z][a-z0-9+.-]*://")
 
 
 class Reach(NamedTuple):
@@ -37,8 +53,18 @@ def reach_of(template: AgentTemplate) -> list[Reach]:
     for place, tools, middleware in parts:
         for index, tool in enumerate(tools):
             if tool.mcp is not None:
-                found += _of_server(tool.mcp, f"{place}.tools.{index}.mcp")
+                found += _of_server(template, tool.mcp, f"{place}.tools.{index}.mcp")
+            if tool.agent is not None and not is_path(tool.agent):
+                found.append(Reach("agent", tool.agent, f"{place}.tools.{index}.agent"))
         found += [Reach("middleware", each.use, f"{place}.middleware.{n}") for n, each in enumerate(middleware)]
+    if spec.workflow is not None:
+        found.append(Reach("workflow", spec.workflow, "spec.workflow"))
+    if spec.memory is not None:
+        found.append(Reach("memory", spec.memory, "spec.memory"))
+    if spec.runtime.pipeline is not None:  # an order may leave a layer of the application out
+        found.append(Reach("setting", "pipeline", "spec.runtime.pipeline"))
+    if _has_pattern(template.inputs):  # an expression of somebody else's may take a minute for 30 characters
+        found.append(Reach("setting", "patterns in inputs", "inputs"))
     if spec.runtime.cost.unknown_price == "allow":
         found.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
     found += paths_of(template, {**dict.fromkeys(template.used_inputs(), ""), **_defaults(template)})
@@ -66,19 +92,23 @@ def paths_of(template: AgentTemplate, values: Mapping[str, Any]) -> list[Reach]:
 
 def is_path_like(text: str) -> bool:
     """Tell whether a text names a file: absolute, of a home, upwards, a `file:` address, or one that is there."""
-    if not text or "\n" in text or "\0" in text or len(text) > 4096:
-        return False
     if text.lower().startswith("file:"):
         return True
-    if "://" in text:
+    if _ADDRESS.match(text):
         return False
     path = Path(text)
     if path.is_absolute() or text.startswith("~") or ".." in path.parts:
         return True
     try:
-        return path.exists()
-    except OSError:
+        return bool(text) and path.exists()
+    except (OSError, ValueError):  # a name that is too long, a null byte
         return False
+
+
+def _has_pattern(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        return bool({"pattern", "patternProperties"} & schema.keys()) or any(_has_pattern(v) for v in schema.values())
+    return isinstance(schema, list) and any(_has_pattern(each) for each in schema)
 
 
 def _defaults(template: AgentTemplate) -> dict[str, Any]:
@@ -113,17 +143,20 @@ def _of_model(model: ModelSpec, place: str) -> Iterator[Reach]:
         yield Reach("parameter", name, f"{place}.params.extra.{name}")
 
 
-def _of_server(server: McpSpec, place: str) -> Iterator[Reach]:
+def _of_server(template: AgentTemplate, server: McpSpec, place: str) -> Iterator[Reach]:
     if server.command is not None:
         yield Reach("command", " ".join([server.command, *server.args]), f"{place}.command")
     if server.url is not None:
         yield Reach("address", server.url, f"{place}.url")
     if server.cwd is not None:
-        yield Reach("path", server.cwd, f"{place}.cwd")
+        folder = Path.cwd() if template.folder is None else template.folder
+        yield Reach("path", str(folder / Path(server.cwd)), f"{place}.cwd")
     for kind, values in (("env", server.env), ("headers", server.headers)):
         for name, value in values.items():
             if isinstance(value, SecretRef):
                 yield _of_secret(value, f"{place}.{kind}.{name}")
+            if kind == "env":  # PYTHONPATH and its like make another program of an allowed one
+                yield Reach("environment", name, f"{place}.{kind}.{name}")
 
 
 def _of_secret(ref: SecretRef, place: str) -> Reach:

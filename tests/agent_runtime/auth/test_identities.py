@@ -13,7 +13,25 @@ from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.errors import ConfigurationError
 
 PEPPER = b"a-dummy-pepper-of-32-bytes-......"
-GOOD = ["ada", "ada@x.org", "Ünal", "Ада", "田中さん", "김철수", "O'Neil-2", "a b", "αβγ 12"]
+GOOD = [
+    "佐々木",
+    "ルーシー",
+    "ユーザー1",
+    "иван@example.com",
+    "محمد@acme.com",
+    "Ελένη@uni.gr",
+    "Ana Mª López",
+    "µ-team",
+    "ada",
+    "ada@x.org",
+    "Ünal",
+    "Ада",
+    "田中さん",
+    "김철수",
+    "O'Neil-2",
+    "a b",
+    "αβγ 12",
+]
 LOOK_ALIKES = [
     "\u0430dmin",  # a Cyrillic a
     "ada ", " ada", "ada\u00a0", "ada\u200b", "a\u202eda", "ada\n", "ada\x00",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import statistics
 import time
 import uuid
@@ -249,6 +250,23 @@ async def test_a_record_moved_to_another_id_is_refused(keys: ApiKeys) -> None:
     keys.store.call("put", replace(ceo, digest=own.digest))
     keys._known.clear()
     assert not keys.is_signed(keys.store.call("get", ceo.id))
+    keys.store.call("put", replace(own, mac="\u00e9"))
+    keys._known.clear()
+    await refused(keys, key)
+
+
+async def test_a_whole_record_in_another_s_place_is_none(tmp_path: Path) -> None:
+    """The index of the store says whose place it is; a signed record of an admin is put there."""
+    keys = open_keys(f"sqlite:{tmp_path / 'k.db'}", PEPPER)
+    key, own = keys.create("mallory", tenant="b", scopes=["run:x"])
+    _, admin = keys.create("admin", scopes=["*"])
+    with sqlite3.connect(tmp_path / "k.db") as db:
+        db.execute("UPDATE api_keys SET record=(SELECT record FROM api_keys WHERE id=?) WHERE id=?", (admin.id, own.id))
+    await refused(keys, key)
+    for operation in (keys.rotate, keys.revoke):
+        with pytest.raises(KeyNotFound):
+            operation(own.id)
+    await keys.aclose()
 
 
 async def test_records_without_a_signature_are_signed_once_and_by_hand(keys: ApiKeys) -> None:

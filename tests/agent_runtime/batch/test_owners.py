@@ -11,13 +11,13 @@ from tests.agent_runtime.batch.conftest import QUICK, workflow_template
 from agent_runtime import AgentFactory, Event, Principal
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor
 from agent_runtime.batch.journal import open_journal
-from agent_runtime.errors import ExecutionNotFound, InstanceFailed, NotRecorded, TaskPoisoned
+from agent_runtime.errors import ConfigurationError, ExecutionNotFound, InstanceFailed, NotRecorded, TaskPoisoned
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import DeadLetter, MemoryDeadLetters
 from agent_runtime.event_bus.owned_dead_letters import OwnedDeadLetters
 from agent_runtime.pool.poison import Poison
 from agent_runtime.pool.task import AgentTask
-from agent_runtime.replay import read_recording
+from agent_runtime.replay import read_recording, replay_run
 
 ADA = Principal("ada", "a")
 EVE = Principal("eve", "a")
@@ -84,6 +84,8 @@ async def test_dead_letters_are_their_owner_s() -> None:
         assert await own.list() == seen
         assert await own.count() == len(seen)
         assert [letter for letter in (mine, theirs) if await own.get(letter.id) is not None] == seen
+    with pytest.raises(ConfigurationError, match="adds none"):
+        await OwnedDeadLetters(letters, EVE).add(mine)
     assert await OwnedDeadLetters(letters, EVE).remove(mine.id) is False
     assert await OwnedDeadLetters(letters, ADA).remove(mine.id) is True
     assert [each.id for each in await letters.list()] == [theirs.id]
@@ -117,4 +119,6 @@ async def test_a_recorded_run_is_its_owner_s(tmp_path: Any) -> None:
         await read_recording(log, "R", principal=EVE)
     with pytest.raises(NotRecorded, match="which tenant"):
         await read_recording(log, "R")
+    with pytest.raises(ConfigurationError, match="fork"):
+        await replay_run(log, "R", principal=ADA, from_step=1)
     await log.aclose()

@@ -123,6 +123,22 @@ async def test_a_session_a_run_and_a_tenant_can_be_listened_to_alone() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("patterns", [("*a" * 200_000,), ("x",) * 1000])
+def test_a_subscription_has_a_bounded_number_of_patterns(patterns: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="patterns"):
+        EventBus().subscribe(*patterns, principal=Principal("ada", "a"))
+
+
+async def test_what_names_no_tenant_is_no_principal_s() -> None:
+    """Not even of the tenant `default`: a call is recorded before its credentials are looked at."""
+    bus = EventBus()
+    boss = bus.subscribe(principal=Principal("boss", "default", frozenset({"sessions:all"})))
+    bus.publish(x("nobody's", user_id="boss"))
+    bus.publish(x("theirs", tenant="default", user_id="ada"))
+    bus.close()
+    assert [e.data async for e in boss] == ["theirs"]
+
+
 async def test_a_principal_hears_what_is_theirs() -> None:
     """Two users of one tenant, and one of another, use the same session and run ids."""
     bus = EventBus()

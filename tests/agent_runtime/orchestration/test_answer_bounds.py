@@ -139,6 +139,17 @@ async def test_arguments_that_cannot_be_stored_are_answered_before_the_state_is(
     assert (await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)).output == "fine"
 
 
+@pytest.mark.parametrize("count", [1, 1000])
+async def test_an_answer_with_nothing_else_is_refused(count: int) -> None:
+    bench = Bench([("work", {"value": deep(70)})] * count)
+    watchdog = Watchdog()
+    async with watchdog.watch():
+        with pytest.raises(LimitExceeded, match="nested deeper"):
+            await bench.agent.execute(AgentContext("go", session_id="s"))
+    assert bench.ran == []
+    assert watchdog.longest_s < 3 * MAX_STALL_S  # the scripted model copies the arguments
+
+
 async def test_unique_items_of_a_caller_do_not_stop_the_loop() -> None:
     schema = {"properties": {"rows": {"type": "array", "uniqueItems": True, "default": []}}}
     plain = template(model="m").model_dump(by_alias=True, exclude_unset=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langgraph.types import Command
 from tests.support.providers import ObedientModel, obedient, template
 
 from agent_runtime import (
@@ -27,6 +28,7 @@ from agent_runtime import (
     SessionManager,
 )
 from agent_runtime.errors import SessionNotFound
+from agent_runtime.models.request import input_bound
 from agent_runtime.testing import ScriptedChatModel, say
 
 OWNER = Principal("ada", "a", frozenset({"*"}))
@@ -128,6 +130,71 @@ async def test_a_question_is_answered_by_none_of_these() -> None:
         with pytest.raises((InputInvalid, CallError)):
             await bench.of("resume:*").execute(AgentContext(Resume(decision), session_id="s"))
     assert bench.ran == []
+
+
+@pytest.mark.parametrize("form", ["resume", "command", "command by id"])
+async def test_an_edit_calls_no_other_tool(form: str) -> None:
+    """One tool may be edited; another one may only be rejected."""
+    ran: list[str] = []
+
+    def send_mail(text: str) -> str:
+        """Send."""
+        ran.append(f"mail {text}")
+        return "done"
+
+    def wipe(text: str) -> str:
+        """Wipe."""
+        ran.append(f"wipe {text}")
+        return "done"
+
+    def answer(messages: list[BaseMessage]) -> Any:
+        return say("", ("send_mail", {"text": "x"})) if messages[-1].type == "human" else say("fine")
+
+    factory = AgentFactory(session_manager=SessionManager())
+    for tool in (send_mail, wipe):
+        factory.register_tool(tool.__name__, tool)
+    factory.register_model("m", ScriptedChatModel(script=answer))
+    asks = {"send_mail": {"allowed_decisions": ["approve", "edit"]}, "wipe": {"allowed_decisions": ["reject"]}}
+    agent = factory.create_agent(template(model="m", tools=["send_mail", "wipe"], interrupt_on=asks))
+    asked = await agent.execute(AgentContext("go", session_id="s"))
+    edit = {"type": "edit", "edited_action": {"name": "wipe", "args": {"text": "ALL"}}}
+    answers: dict[str, Any] = {
+        "resume": Resume(edit),
+        "command": Command(resume={"decisions": [edit]}),
+        "command by id": Command(resume={asked.interrupts[0].id: {"decisions": [edit]}}),
+    }
+    with pytest.raises(InputInvalid, match="another tool"):
+        await agent.execute(AgentContext(answers[form], session_id="s"))
+    assert ran == []
+    fine = {"type": "edit", "edited_action": {"name": "send_mail", "args": {"text": "y"}}}
+    await agent.execute(AgentContext(Resume(fine), session_id="s"))
+    assert ran == ["mail y"]
+
+
+async def test_no_value_of_a_config_answers_a_question() -> None:
+    bench = Bench()
+    asked = await bench.of("run:*").execute(AgentContext("go", session_id="s"))
+    answer = {asked.interrupts[0].id: {"decisions": [{"type": "approve"}]}}
+    keys: Any = {"__pregel_send": print, "__pregel_resuming": True, "__pregel_resume_map": answer}
+    with pytest.raises(ReservedKey):
+        await bench.of("run:*").execute(AgentContext(None, session_id="s", config={"configurable": keys}))
+    assert bench.ran == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("x", additional_kwargs={"function_call": {"name": "f", "arguments": "word " * 20_000}}),
+        AIMessage("x", invalid_tool_calls=[{"name": "f", "args": "word " * 20_000, "id": "i", "error": ""}]),
+        HumanMessage("x", name="word" * 20_000),
+        HumanMessage([{"type": "image_url", "image_url": {"url": "https://x/y.png"}, "more": "word " * 20_000}]),
+    ],
+    ids=["function call", "invalid call", "name", "beside an image"],
+)
+def test_all_that_a_client_sends_of_a_message_is_reserved(message: BaseMessage) -> None:
+    assert input_bound([message], {}) > 20_000
+    image = HumanMessage([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}])
+    assert input_bound([image], {}) < 3_000
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,16 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert target.read_text() == "important"
 
 
+def test_a_journal_that_others_may_write_is_not_used(tmp_path: Path) -> None:
+    for suffix in ("-wal", "-shm", "-journal"):
+        planted = tmp_path / f"k.db{suffix}"
+        planted.touch()
+        planted.chmod(0o666)
+        with pytest.raises(ConfigurationError, match="others may write"):
+            SessionManager.from_url(f"sqlite:{tmp_path / 'k.db'}")
+        planted.unlink()
+
+
 @pytest.mark.parametrize("mode", [0o666, 0o622, 0o660])
 def test_a_file_that_others_may_write_is_not_used(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "sessions.db"

@@ -111,6 +111,30 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "spec: {model: {id: 'openai:x', params: {extra: {openai_proxy: 'http://127.0.0.1:9'}}}}",
         {"parameters": ["openai_proxy"]},
     ),
+    "a program's environment": (
+        "spec: {model: m, tools: [{mcp: {command: /bin/true, env: {PYTHONPATH: '.'}}}]}",
+        {"commands": ["/bin/true"], "environment": ["PYTHONPATH"]},
+    ),
+    "a long path": (
+        "spec: {model: m, tools: [{use: csv_top, args: {data: 'SLASHES/etc'}}]}",
+        {"roots": ["/etc"]},
+    ),
+    "a path over a line's end": (
+        'spec: {model: m, tools: [{use: csv_top, args: {data: "OUTSIDE/\\n/.."}}]}',
+        {"roots": ["OUTSIDE"]},
+    ),
+    "a path like an address": (
+        "spec: {model: m, tools: [{use: csv_top, args: {data: 'OUTSIDE/a://..'}}]}",
+        {"roots": ["OUTSIDE"]},
+    ),
+    "a registered agent": ("spec: {model: m, tools: [{agent: writer}]}", {"agents": ["writer"]}),
+    "a workflow": ("spec: {workflow: w}", {"workflows": ["w"]}),
+    "a memory": ("spec: {model: m, memory: x}", {"memories": ["x"]}),
+    "an order of layers": ("spec: {model: m, runtime: {pipeline: [retry]}}", {"settings": ["pipeline"]}),
+    "an expression": (
+        "inputs: {properties: {a: {type: string, pattern: '^(a+)+$', default: aa}}}\nspec: {model: m}",
+        {"settings": ["patterns in inputs"]},
+    ),
     "a budget's rule": (
         "spec: {model: m, runtime: {cost: {unknown_price: allow}}}",
         {"settings": ["unknown_price: allow"]},
@@ -128,7 +152,7 @@ def filled(value: Any, outside: Path) -> Any:
     """Put the folder into a case."""
     if isinstance(value, dict):
         return {name: [each.replace("OUTSIDE", str(outside)) for each in values] for name, values in value.items()}
-    return value.replace("OUTSIDE", str(outside))
+    return value.replace("OUTSIDE", str(outside)).replace("SLASHES", "/" * 4100)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -226,6 +250,21 @@ def test_the_shipped_templates_are_confined() -> None:
 def test_a_variable_s_value_reaches_no_prompt(home: Path, body: str) -> None:
     with pytest.raises(TemplateError, match=r"no \$\{VAR\} in a prompt"):
         load_template(write(home, body))
+
+
+def test_the_error_of_a_confined_template_quotes_no_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERNAL_HOST", "db.corp-5432")
+    path = write(home, "inputs: {properties: {a: {type: '${INTERNAL_HOST}'}}}\nspec: {model: m}")
+    for way in (factory_of("confined").create_from_template, factory_of("confined").register_template):
+        with pytest.raises(TemplateError) as refused:
+            way(path)
+        assert "db.corp" not in str(refused.value)
+
+
+def test_the_folder_of_a_server_is_meant_from_the_template(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home.parent)
+    path = write(home, "spec: {model: m, tools: [{mcp: {command: /bin/true, cwd: docs}}]}")
+    assert Confinement(commands=["/bin/true"]).problems(load_template(path)) == []
 
 
 def test_a_variable_s_value_is_masked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,13 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         while True:
             rows = await self.acall("select", wanted, behind, limit, last)
             if rows or time.monotonic() >= ends_s:
-                return [Stored(str(position), read_event(event, str(position), self._seal)) for position, event in rows]
+                stored = [
+                    Stored(str(position), read_event(event, str(position), self._seal)) for position, event in rows
+                ]
+                if self._seal is None:
+                    return stored
+                # The columns are not sealed: what an event says of itself counts.
+                return [each for each in stored if wanted.matches(each.event)]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
     async def lag(self, group: str) -> int:
