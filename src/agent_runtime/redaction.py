@@ -31,7 +31,7 @@ _FORMS = re.compile(
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\\]{0,8000}"
 )
 _SECRET_NAME = re.compile(
-    r"(?i)(key|token|secret|password|passwd|passphrase|pepper|credentials?|(^|_)(pw|pwd|pass|auth|dsn))$"
+    r"(?i)(key|token|secret|password|passwd|passphrase|pepper|credentials?|_(pw|pwd|pass|auth|dsn))$"
 )
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/@:]{0,256}):([^\s/@]{1,256})@")
 _NAMED = re.compile(

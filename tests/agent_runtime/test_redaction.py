@@ -325,3 +325,9 @@ def test_a_text_that_repeats_a_part_of_a_secret_takes_no_longer() -> None:
     assert not redactor._forms.may_be_in(text)
     assert redactor._masked(text + " wordpass12 ").endswith(f" {MASK} ")
     assert time.process_time() - started < 2.5  # 0.9 MB; walking through every repetition took minutes
+
+
+def test_names_of_variables_that_hold_secrets() -> None:
+    secret = ["OPENAI_API_KEY", "GITHUB_TOKEN", "CRM_PW", "DB_PASS", "SENTRY_DSN", "KEY_PEPPER", "PASSWORD"]
+    other = ["PWD", "OLDPWD", "HOME", "REGION", "SSH_AUTH_SOCK", "KEYBOARD", "PASSENGERS"]
+    assert [name for name in [*secret, *other] if redaction.names_a_secret(name)] == secret
