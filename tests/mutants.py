@@ -387,7 +387,7 @@ MUTANTS = [
     Mutant("errors are not masked", "errors/base.py", "SECRETS.text(each) if isinstance(each, str) else each", "each", f"{REDACTION} -k caller_sees"),
     Mutant("escapes hide a secret", "secret_forms.py", "_letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)", "_letters(text)", f"{REDACTION} -k every_form"),
     Mutant("the quick look passes short secrets over", "secret_forms.py", '(4, "I", self._short)', '(4, "I", {})', f"{REDACTION} -k quick_look"),
-    Mutant("a record in another's place is taken", "auth/api_keys.py", "(record.id != key_id or not self.is_signed(record))", "(not self.is_signed(record))", f"{KEYS} -k another_s_place"),
+    Mutant("a record in another's place is taken", "auth/api_keys.py", "if record is None or record.id != key_id:", "if record is None:", f"{KEYS} -k another_s_place"),
     Mutant("what names no tenant is the default's", "event_bus/group.py", "return event.tenant if self.is_named else event.tenant or DEFAULT_TENANT", "return event.tenant or DEFAULT_TENANT", f"{BUS} -k no_tenant"),
     Mutant("roles are guessed", f"{O}/caller_input.py", "            value = convert_to_messages([cast(\"Any\", value)])[0]\n", "            return None\n", f"{SENT} -k another_role"),
     Mutant("states of classes have no roles", f"{O}/caller_input.py", "    elif dataclasses.is_dataclass(value) and not isinstance(value, type):", "    elif False:", f"{SENT} -k another_role"),
