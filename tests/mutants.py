@@ -396,7 +396,7 @@ MUTANTS = [
     Mutant("the content alone is reserved", f"{M}/request.py", "        for name in _SENT:\n", "        for name in ():\n", "scenarios/test_held_attacks.py -k client_sends"),
     Mutant("anybody makes a fork", "replay/runs.py", "if principal is not None and from_step is not None:", "if False:", f"{OWNERS} -k recorded"),
     Mutant("a program's environment is anybody's", "template/reach.py", '            if kind == "env":', '            if kind == "x":', "template/test_confinement.py -k environment"),
-    Mutant("a confined template reads the environment", "factory.py", "            self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}\n", "", "template/test_confinement.py -k quotes_no_variable"),
+    Mutant("a confined template reads the environment", "factory.py", "        self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}\n", "", "template/test_confinement.py -k quotes_no_variable"),
     Mutant("journals of a file are not looked at", "stores/sqlite_file.py", 'for suffix in ("", "-wal", "-shm", "-journal"):', 'for suffix in ("",):', "stores/test_file_safety.py -k journal"),
     Mutant("an escape hides a secret's letters", "secret_forms.py", "    if _has_escapes(text):\n        yield", "    if False:\n        yield", f"{REDACTION} -k every_form"),
 ]  # fmt: skip

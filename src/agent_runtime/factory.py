@@ -139,13 +139,16 @@ class AgentFactory(Components):
         self._built: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
         self._building: dict[AgentKey, RLock] = {}
         self.keys = AgentKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
-        if templates not in ("trusted", "confined") and not isinstance(templates, Confinement):
-            raise ConfigurationError(f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}")
         if templates != "trusted":
-            confinement = templates if isinstance(templates, Confinement) else Confinement()
-            self.keys.confinement = confinement
-            # Errors quote values, so what is not listed is not even read.
-            self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}
+            self._confine(templates)
+
+    def _confine(self, templates: str | Confinement) -> None:
+        if templates != "confined" and not isinstance(templates, Confinement):
+            raise ConfigurationError(f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}")
+        confinement = templates if isinstance(templates, Confinement) else Confinement()
+        self.keys.confinement = confinement
+        # Errors quote values, so what is not listed is not even read.
+        self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}
 
     async def __aenter__(self) -> Self:
         return self
