@@ -365,7 +365,7 @@ MUTANTS = [
     Mutant("batches have no owner", "batch/journal/owned.py", "        if not self._may_use(await self._journal.get(execution_id)):\n", "        if False:\n", f"{OWNERS} -k batch"),
     Mutant("ids of batches are one namespace", "batch/journal/owned.py", 'return f"{quoted(self._principal.tenant)}.{name}"', "return name", f"{OWNERS} -k batch"),
     Mutant("dead letters have no owner", "event_bus/owned_dead_letters.py", "(letter.tenant or DEFAULT_TENANT) == self._principal.tenant and", "True or", f"{OWNERS} -k letters"),
-    Mutant("recordings have no owner", "replay/recording.py", "and may_use(principal, event.user_id or \"\")", "", f"{OWNERS} -k recorded"),
+    Mutant("recordings have no owner", "replay/recording.py", "and may_use(principal, each.user_id or \"\")", "", f"{OWNERS} -k recorded"),
     Mutant("poison is for all callers", "pool/poison.py", "(principal.tenant, principal.id, task_id)", '("", "", task_id)', f"{OWNERS} -k put_aside"),
     Mutant("key records are not signed", "auth/api_keys.py", " or not self.is_signed(record)):", "):", f"{KEYS} -k 'changes_no_key and memory'"),
     Mutant("successors are not asked about", "auth/api_keys.py", "if successors and with_successors is None:", "if False:", f"{KEYS} -k 'successors and memory'"),

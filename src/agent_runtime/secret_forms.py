@@ -35,7 +35,7 @@ _SMALL = bytes(range(256)).lower()
 _DROPPED = bytes(byte for byte in range(256) if byte not in _KEPT and not 65 <= byte <= 90)
 
 
-class Found(NamedTuple):
+class Span(NamedTuple):
     """A place in a text that holds a secret."""
 
     start: int
@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 
 class SecretForms:
-    """An index of secrets; immutable, so that readers need no lock."""
+    """An index of secrets. Readers need no lock: an entry is whole before it can be looked up."""
 
     __slots__ = ("_edges", "_exact", "_long", "_long_forms", "_short", "_short_forms")
 
@@ -86,7 +86,7 @@ class SecretForms:
 
     def _candidates(self, content: bytes) -> set[bytes]:
         """Return the forms of which a window stands in the content."""
-        found: set[bytes] = set()
+        forms: set[bytes] = set()
         for width, code, index in ((8, "Q", self._long), (4, "I", self._short)):
             if not index:
                 continue
@@ -94,13 +94,13 @@ class SecretForms:
             if index.keys().isdisjoint(windows):
                 continue
             for window in index.keys() & set(windows):  # each once, however often the text repeats it
-                found.update(index[window])
-        return found
+                forms.update(index[window])
+        return forms
 
-    def find(self, text: str) -> list[Found]:
+    def find(self, text: str) -> list[Span]:
         """Return the places that hold a secret, in order and apart."""
-        found = [
-            Found(match.start(), match.end()) for exact in self._exact for match in re.finditer(re.escape(exact), text)
+        spans = [
+            Span(match.start(), match.end()) for exact in self._exact for match in re.finditer(re.escape(exact), text)
         ]
         for piece, plain in ((_PIECE, reduced(text)), (_LETTERS, _letters(text))):
             forms = [form for form in self._candidates(plain) if form in plain]
@@ -111,18 +111,18 @@ class SecretForms:
                 at = content.find(form)
                 while at >= 0:
                     last = at + len(form) - 1
-                    found.append(self._place(text, form, starts[at], ends.get(last, starts[last] + 1)))
+                    spans.append(self._place(text, form, starts[at], ends.get(last, starts[last] + 1)))
                     at = content.find(form, last + 1)
-        return _apart(found)
+        return _apart(spans)
 
-    def _place(self, text: str, form: bytes, start: int, end: int) -> Found:
+    def _place(self, text: str, form: bytes, start: int, end: int) -> Span:
         """Return a secret's place with the signs that it begins and ends with, where they are there as they are."""
         before, after = self._edges.get(form, ("", ""))
         if before and text.endswith(before, 0, start):
             start -= len(before)
         if after and text.startswith(after, end):
             end += len(after)
-        return Found(start, end)
+        return Span(start, end)
 
 
 def reduced(text: str) -> bytes:
@@ -177,11 +177,11 @@ def _put(index: dict[int, tuple[bytes, ...]], window: int, form: bytes) -> None:
     index[window] = (*index.get(window, ()), form)
 
 
-def _apart(found: list[Found]) -> list[Found]:
-    merged: list[Found] = []
-    for each in sorted(found):
+def _apart(spans: list[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for each in sorted(spans):
         if merged and each.start <= merged[-1].end:
-            merged[-1] = Found(merged[-1].start, max(merged[-1].end, each.end))
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, each.end))
         else:
             merged.append(each)
     return merged

@@ -89,11 +89,12 @@ async def read_recording(
     if not ends:
         raise NotRecorded(f"the run '{run_id}' has no end in the log: it is still running, or was killed")
     found = Recording(run_id, start.data.get("agent") or {}, start.data.get("digest"), start.data["input"])
-    found.session_id, found.tenant = start.session_id, start.tenant
+    found.session_id = start.session_id
+    found.tenant = next((event.tenant for event in own if event.tenant is not None), None)
     end = ends[-1]
     found.status, found.output = end.data.get("status", "failed"), end.data.get("output")
     found.error = end.data.get("error") if end.type == "run.error" else None
-    events = sorted([*own, *await _inside(log, start, end)], key=lambda event: (event.time_s, event.seq))
+    events = sorted([*own, *await _inside(log, start, end, found.tenant)], key=lambda event: (event.time_s, event.seq))
     found.steps = _steps(events)
     if found.session_id is not None:
         found.input = _conversation(found)
@@ -106,29 +107,32 @@ def tenant_of(principal: Principal | None, tenant: str | None) -> str | None:
 
 
 def _owned(events: list[Event], run_id: str, tenant: str | None, principal: Principal | None) -> list[Event]:
-    tenants = sorted({event.tenant or DEFAULT_TENANT for event in events})
+    """Return the events that are of one tenant's run.
+
+    The start of a call with credentials names no tenant, because its caller is not known yet: for the application it
+    belongs to the one tenant that the other events name; no principal sees it.
+    """
+    tenants = {event.tenant for event in events if event.tenant is not None}
     if tenant is None and len(tenants) > 1:
-        raise NotRecorded(f"runs of the tenants {', '.join(tenants)} have the id '{run_id}': say which tenant")
-    return [event for event in events if _is_of(event, tenant, principal)]
+        named = ", ".join(sorted(tenants))
+        raise NotRecorded(f"runs of the tenants {named} have the id '{run_id}': say which tenant")
+    if principal is not None:
+        return [each for each in events if each.tenant == tenant and may_use(principal, each.user_id or "")]
+    is_one = tenants <= {tenant} or tenant is None
+    unnamed = tenant if is_one else DEFAULT_TENANT
+    return [each for each in events if tenant is None or (each.tenant or unnamed) == tenant]
 
 
-def _is_of(event: Event, tenant: str | None, principal: Principal | None) -> bool:
-    if principal is not None:  # what names no tenant is the application's own
-        return event.tenant == tenant and may_use(principal, event.user_id or "")
-    return tenant in (None, event.tenant or DEFAULT_TENANT)
-
-
-async def _inside(log: EventLog, start: Event, end: Event) -> list[Event]:
+async def _inside(log: EventLog, start: Event, end: Event, tenant: str | None) -> list[Event]:
     """The events of the runs that the run started: agents used as tools."""
     window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
     parents, found = {start.run_id}, list[Event]()
     for stored in await log.query(window, limit=MAX_EVENTS):
         event = stored.event
-        is_own = (event.tenant, event.user_id) == (start.tenant, start.user_id)
-        if is_own and event.data.get("parent_id") in parents and event.run_id not in parents:
+        if event.tenant == tenant and event.data.get("parent_id") in parents and event.run_id not in parents:
             parents.add(event.run_id)
             inner = await log.query(EventQuery(_STEPS, run_id=event.run_id), limit=MAX_EVENTS)
-            found += [each.event for each in inner if each.event.tenant == start.tenant]
+            found += [each.event for each in inner if each.event.tenant == tenant]
     return found
 
 

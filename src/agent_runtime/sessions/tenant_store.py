@@ -37,13 +37,13 @@ class TenantStore(BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations in order, for a sync caller."""
-        room = _namespace_of_tenant()
-        return [_own(result) for result in self.inner.batch([_moved(op, room) for op in ops])]
+        label = _namespace_of_tenant()
+        return [_own(result) for result in self.inner.batch([_moved(op, label) for op in ops])]
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """`batch` for async callers."""
-        room = _namespace_of_tenant()
-        return [_own(result) for result in await self.inner.abatch([_moved(op, room) for op in ops])]
+        label = _namespace_of_tenant()
+        return [_own(result) for result in await self.inner.abatch([_moved(op, label) for op in ops])]
 
 
 def _namespace_of_tenant() -> str:
@@ -53,14 +53,14 @@ def _namespace_of_tenant() -> str:
     return "tenant " + quoted(DEFAULT_TENANT if principal is None else principal.tenant).replace(".", "%2E")
 
 
-def _moved(op: Op, room: str) -> Op:
+def _moved(op: Op, label: str) -> Op:
     if isinstance(op, GetOp | PutOp):
-        return op._replace(namespace=(room, *op.namespace))
+        return op._replace(namespace=(label, *op.namespace))
     if isinstance(op, SearchOp):
-        return op._replace(namespace_prefix=(room, *op.namespace_prefix))
-    own = MatchCondition(match_type="prefix", path=(room,))
+        return op._replace(namespace_prefix=(label, *op.namespace_prefix))
+    own = MatchCondition(match_type="prefix", path=(label,))
     conditions = [
-        MatchCondition(match_type="prefix", path=cast("Any", (room, *each.path)))
+        MatchCondition(match_type="prefix", path=cast("Any", (label, *each.path)))
         if each.match_type == "prefix"
         else each
         for each in op.match_conditions or ()

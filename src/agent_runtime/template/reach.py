@@ -44,50 +44,50 @@ def reach_of(template: AgentTemplate) -> list[Reach]:
 
     Paths are strings among the arguments of tools and middleware that name a file, or would leave the folder.
     """
-    found = [Reach("variable", name, "${...}") for name in template.variables]
+    reached = [Reach("variable", name, "${...}") for name in template.variables]
     spec = template.spec
     for place, model in _models(template):
-        found += _of_model(model, place)
+        reached += _of_model(model, place)
     parts: list[tuple[str, list[ToolSpec], list[MiddlewareSpec]]] = [("spec", spec.tools, spec.middleware)]
     parts += [(f"spec.subagents.{n}", list(each.tools or ()), each.middleware) for n, each in enumerate(spec.subagents)]
     for place, tools, middleware in parts:
         for index, tool in enumerate(tools):
             if tool.mcp is not None:
-                found += _of_server(template, tool.mcp, f"{place}.tools.{index}.mcp")
+                reached += _of_server(template, tool.mcp, f"{place}.tools.{index}.mcp")
             if tool.agent is not None and not is_path(tool.agent):
-                found.append(Reach("agent", tool.agent, f"{place}.tools.{index}.agent"))
-        found += [Reach("middleware", each.use, f"{place}.middleware.{n}") for n, each in enumerate(middleware)]
+                reached.append(Reach("agent", tool.agent, f"{place}.tools.{index}.agent"))
+        reached += [Reach("middleware", each.use, f"{place}.middleware.{n}") for n, each in enumerate(middleware)]
     if spec.workflow is not None:
-        found.append(Reach("workflow", spec.workflow, "spec.workflow"))
+        reached.append(Reach("workflow", spec.workflow, "spec.workflow"))
     if spec.memory is not None:
-        found.append(Reach("memory", spec.memory, "spec.memory"))
+        reached.append(Reach("memory", spec.memory, "spec.memory"))
     if spec.runtime.pipeline is not None:  # an order may leave a layer of the application out
-        found.append(Reach("setting", "pipeline", "spec.runtime.pipeline"))
+        reached.append(Reach("setting", "pipeline", "spec.runtime.pipeline"))
     if _has_pattern(template.inputs):  # an expression of somebody else's may take a minute for 30 characters
-        found.append(Reach("setting", "patterns in inputs", "inputs"))
+        reached.append(Reach("setting", "patterns in inputs", "inputs"))
     if spec.runtime.cost.unknown_price == "allow":
-        found.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
-    found += paths_of(template, {**dict.fromkeys(template.used_inputs(), ""), **_defaults(template)})
+        reached.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
+    reached += paths_of(template, {**dict.fromkeys(template.used_inputs(), ""), **_defaults(template)})
     for name, inner in template.agents.items():
-        found += [each._replace(place=f"{name}: {each.place}") for each in reach_of(inner)]
-    return found
+        reached += [each._replace(place=f"{name}: {each.place}") for each in reach_of(inner)]
+    return reached
 
 
 def paths_of(template: AgentTemplate, values: Mapping[str, Any]) -> list[Reach]:
     """Return the paths among a template's arguments and its inputs of the format `path`, with these inputs."""
-    found: list[Reach] = []
+    reached: list[Reach] = []
     properties = template.inputs.get("properties", {})
     for name, schema in properties.items():
         value = values.get(name)
         if schema.get("format") == "path" and isinstance(value, str | Path) and str(value):
-            found.append(Reach("path", str(value), f"inputs.{name}"))
+            reached.append(Reach("path", str(value), f"inputs.{name}"))
     for place, arguments in _arguments(template):
         try:
             texts = strings_in(render_value(arguments, values))
         except KeyError:  # an input without a value: the call is refused for it
             continue
-        found += [Reach("path", text, place) for text in texts if is_path_like(text)]
-    return found
+        reached += [Reach("path", text, place) for text in texts if is_path_like(text)]
+    return reached
 
 
 def is_path_like(text: str) -> bool:

@@ -8,13 +8,15 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from tests.agent_runtime.batch.conftest import QUICK, workflow_template
 
-from agent_runtime import AgentFactory, Event, Principal
+from agent_runtime import AgentCallbackHandler, AgentContext, AgentFactory, Event, EventBus, Principal
+from agent_runtime.auth import open_keys
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor
 from agent_runtime.batch.journal import open_journal
 from agent_runtime.errors import ConfigurationError, ExecutionNotFound, InstanceFailed, NotRecorded, TaskPoisoned
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import DeadLetter, MemoryDeadLetters
 from agent_runtime.event_bus.owned_dead_letters import OwnedDeadLetters
+from agent_runtime.event_bus.relay import Relay
 from agent_runtime.pool.poison import Poison
 from agent_runtime.pool.task import AgentTask
 from agent_runtime.replay import read_recording, replay_run
@@ -121,4 +123,22 @@ async def test_a_recorded_run_is_its_owner_s(tmp_path: Any) -> None:
         await read_recording(log, "R")
     with pytest.raises(ConfigurationError, match="fork"):
         await replay_run(log, "R", principal=ADA, from_step=1)
+    await log.aclose()
+
+
+async def test_the_application_replays_a_run_that_was_made_with_credentials(tmp_path: Any) -> None:
+    """Its start was recorded before the caller was known."""
+    keys = open_keys("memory:", b"a-dummy-pepper-of-32-bytes-......")
+    key, _ = keys.create("ada", tenant="acme", scopes=["run:*"])
+    log, bus = SqliteBroker(str(tmp_path / "events.db")), EventBus()
+    handler = AgentCallbackHandler(bus=bus, content=True)
+    factory = AgentFactory(event_bus=bus, callback_handler=handler, authenticators=[keys])
+    async with factory, Relay(bus, log) as relay:
+        call = AgentContext("How long is the warranty of lamps?", credentials=key)
+        await factory.create_from_template("searcher").execute(call)
+        await relay.flush()
+    for tenant in (None, "acme"):
+        recording = await read_recording(log, call.run_id, tenant=tenant)
+        assert (recording.tenant, recording.status) == ("acme", "completed")
+        assert recording.steps
     await log.aclose()
