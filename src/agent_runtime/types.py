@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.runnables import RunnableConfig
 
+    from agent_runtime.cancel_watch import CancelWatch
+
 Status: TypeAlias = Literal["completed", "interrupted"]
 
 
@@ -46,6 +48,7 @@ class Progress:
     """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
 
     __slots__ = (
+        "cancels",
         "counted",
         "ended",
         "message_open",
@@ -58,6 +61,8 @@ class Progress:
     )
 
     def __init__(self) -> None:
+        self.cancels: CancelWatch | None = None
+        """Watches the task that runs the call, from its start on."""
         self.counted: frozenset[str] = frozenset()
         """The limits that this call is counted in: agents inside it are not counted there again."""
         self.started = False

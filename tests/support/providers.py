@@ -48,14 +48,14 @@ async def provider(
         writer.close()  # LangChain's clients outlive a test's loop, so their connections must not
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    _forget_clients()
+    forget_clients()
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
     finally:
         server.close()
 
 
-def _forget_clients() -> None:
+def forget_clients() -> None:
     """Forget the clients that LangChain keeps by address: a port that comes again has one of a closed loop."""
     for name in ("langchain_openai.chat_models._client_utils", "langchain_anthropic._client_utils"):
         module = sys.modules.get(name)

@@ -12,6 +12,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.utils import count_tokens_approximately
 from langgraph.errors import GraphBubbleUp
 
+from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend, SpendLabels
@@ -43,6 +44,7 @@ class ModelCall:
         "_answer",
         "_base_url",
         "_began",
+        "_cancels",
         "_chars",
         "_conditions",
         "_draw",
@@ -76,6 +78,7 @@ class ModelCall:
         self._metadata: dict[str, Any] = {}
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
+        self._cancels = CancelWatch()
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
         self._started_s, self._tokens = time.perf_counter(), self.run.recorder.wants_tokens
         self.call_id = f"{self.run.context.run_id}:{number}"
@@ -83,7 +86,10 @@ class ModelCall:
         self.run.record("llm_start", self.model, self.call_id, data)
 
     def chunk(self, message: BaseMessage, info: Mapping[str, Any] | None = None) -> None:
-        """Count one streamed chunk, so that an aborted stream can be settled; `info` is the generation's metadata."""
+        """Count one streamed chunk, so that an aborted stream can be settled; `info` is the generation's metadata.
+
+        Raises CancelledError when the reader's task was cancelled and the provider's client swallowed it.
+        """
         content = message.content
         text = content if type(content) is str else str(message.text)
         if not self._began:
@@ -97,6 +103,7 @@ class ModelCall:
             self._usage = add_usage(self._usage, usage)
         if self.run.recorder.content:
             self._answer = message if self._answer is None else self._answer + message
+        self._cancels.check()
 
     def end(self, message: BaseMessage | None = None, info: Mapping[str, Any] | None = None) -> None:
         """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""

@@ -129,8 +129,19 @@ class Run:
                 return run
         return self
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the call of this run, or of one around it, has been cancelled."""
+        for run in self.lineage:
+            cancels = run.context.progress.cancels
+            if cancels is not None and cancels.is_cancelled:
+                return True
+        return False
+
     def check_refusal(self) -> None:
-        """Raise Refused when this run, or one around it, has already been told to stop."""
+        """Raise Refused when this run, or one around it, must stop, and CancelledError when its call was cancelled."""
+        if self.is_cancelled:  # something between swallowed it, and would go on
+            raise asyncio.CancelledError
         for run in self.lineage:
             if run.refusal is not None:
                 raise Refused(run, run.refusal)

@@ -80,7 +80,7 @@ class Core:
             raise LimitExceeded("max_steps", self._gate.limits.max_steps) from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if run.is_cancelled or (task is not None and task.cancelling()):
                 raise
             raise AgentFailed("the agent raised CancelledError, but nobody cancelled the call") from error
         finally:

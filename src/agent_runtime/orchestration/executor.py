@@ -12,6 +12,7 @@ from langgraph.types import Durability
 
 from agent_runtime.callback_event import CallbackEvent
 from agent_runtime.callback_handler import AgentCallbackHandler
+from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import (
     AgentRuntimeError,
     CallDrained,
@@ -224,7 +225,8 @@ class AgentExecutor(AgentRunnable):
         started = time.perf_counter()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio runs this coroutine
-        cancels = task.cancelling()
+        cancels = CancelWatch()
+        context.progress.cancels = cancels
         is_counted = False
         self._record("run_start", context, None, self._said(context))
         try:
@@ -245,8 +247,7 @@ class AgentExecutor(AgentRunnable):
             self._record("run_end", context, started, {"status": "stopped"})
             raise
         except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
-            is_cancelled = task.cancelling() > cancels
-            error = self._failure(contained(thrown), context, started, is_cancelled=is_cancelled)
+            error = self._failure(contained(thrown), context, started, is_cancelled=cancels.is_cancelled)
             raise error from error.__cause__
         finally:
             if is_counted:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import redis
 import redis.asyncio as aioredis
 
+from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
 from agent_runtime.stores.redis_server import adriven, check_server, connect_settings, driven, store_error
 from agent_runtime.stores.store_url import REDIS_ONLY, StoreUrl
@@ -107,14 +108,11 @@ class RedisConnection:
 
     async def arun(self, steps: Steps) -> Any:
         """`run` for async callers."""
-        task = asyncio.current_task()
-        cancelled = 0 if task is None else task.cancelling()
+        cancels = CancelWatch()
         try:
             return await self._arun(steps)
         finally:
-            # redis-py sends by `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as it ends.
-            if task is not None and task.cancelling() > cancelled:
-                raise asyncio.CancelledError
+            cancels.check()  # redis-py sends by `asyncio.wait_for`
 
     async def _arun(self, steps: Steps) -> Any:
         loop = asyncio.get_running_loop()

@@ -42,6 +42,9 @@ def spent_usd(ledger: MemoryLedger, name: str) -> float:
     return float(balance.spent_micro_usd / MICRO)
 
 
+@pytest.mark.parametrize(
+    "journal_url", ["sqlite", "redis", pytest.param("memory", marks=pytest.mark.integration)], indirect=True
+)
 async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url: str) -> None:
     journal, ledger = open_journal(journal_url), MemoryLedger()
     settings = {"max_concurrent": 12, "approval": False}

@@ -223,7 +223,9 @@ def until_lines(path: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", ["ctrl_c", pytest.param("kill", marks=pytest.mark.integration), "cancel"])
+@pytest.mark.parametrize(
+    "how", ["ctrl_c", *(pytest.param(x, marks=pytest.mark.integration) for x in ("kill", "cancel"))]
+)
 def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
     with ProviderProcess(0.005, holds_after=12) as provider:  # it cannot end before it is stopped
         (home / "stub.yaml").write_text(template(provider.url))

@@ -97,6 +97,11 @@ async def test_a_node_may_write_one_message_and_have_any_name(manager: SessionMa
     assert [m.text for m in result.messages] == ["go", "", "result of t", "next", "ok"]
 
 
+@pytest.mark.parametrize(
+    "store_url",
+    ["sqlite", *(pytest.param(s, marks=pytest.mark.integration) for s in ("memory", "redis"))],
+    indirect=True,
+)
 async def test_a_step_may_fan_out_to_thousands(store_url: str) -> None:
     class Sums(MessagesState):
         found: Annotated[list[int], operator.add]

@@ -22,6 +22,12 @@ HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
 
 
+# Tests of many processes run on one store in the suite, and on the other by `make integration`.
+on_each_store = pytest.mark.parametrize(
+    "shared_url", ["redis", pytest.param("sqlite", marks=pytest.mark.integration)], indirect=True
+)
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store that processes share."""
@@ -41,6 +47,7 @@ async def turns_from_processes(url: str, locked: str, count: int) -> list[str]:
         return [str(m.text) for m in found.checkpoint["channel_values"]["messages"]]
 
 
+@on_each_store
 async def test_a_hundred_turns_from_four_processes_are_all_there_in_one_order(shared_url: str) -> None:
     texts = await turns_from_processes(shared_url, "yes", 25)
     questions, answers = texts[::2], texts[1::2]
@@ -54,6 +61,7 @@ async def test_without_the_session_layer_turns_are_lost(redis_url: str) -> None:
     assert len(texts) < 200
 
 
+@on_each_store
 @pytest.mark.timeout(150)  # some forty processes, one after another
 @pytest.mark.parametrize("mode", ["message", pytest.param("continue", marks=pytest.mark.integration)])
 def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(shared_url: str, mode: str, tmp_path: Path) -> None:
@@ -105,7 +113,7 @@ async def test_a_cancellation_that_a_client_loses_is_not_lost(redis_url: str, mo
 
     async def losing(steps: Any, client: Any) -> Any:
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(1)
         except asyncio.CancelledError:
             return b"sent"  # as `asyncio.wait_for` does on Python 3.11 when it is cancelled just as it ends
 

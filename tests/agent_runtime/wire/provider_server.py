@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.support.providers import forget_clients
+
 
 @dataclass
 class Answer:
@@ -45,24 +47,19 @@ class ProviderServer:
         assert task is not None
         self.tasks.add(task)
         try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                path = head.split(" ", 2)[1]
-                self.heads.append(dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line))
-                lengths = [
-                    line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length")
-                ]
-                request = json.loads(await reader.readexactly(int(lengths[0])))
-                self.requests.append({"path": path, **request})
-                answer = self.script[min(len(self.requests) - 1, len(self.script) - 1)]
-                answer = replace(answer, number=len(self.requests))
-                await self.answer(answer, request, path, writer)
-                if answer.cut_after is not None:
-                    break
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            path = head.split(" ", 2)[1]
+            self.heads.append(dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line))
+            lengths = [line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length")]
+            request = json.loads(await reader.readexactly(int(lengths[0])))
+            self.requests.append({"path": path, **request})
+            answer = self.script[min(len(self.requests) - 1, len(self.script) - 1)]
+            answer = replace(answer, number=len(self.requests))
+            await self.answer(answer, request, path, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            writer.close()
+            writer.close()  # LangChain's clients outlive a test's loop, so their connections must not
 
     async def answer(self, answer: Answer, request: dict[str, Any], path: str, writer: asyncio.StreamWriter) -> None:
         if answer.stall_s:
@@ -86,13 +83,19 @@ class ProviderServer:
     async def send(
         self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str] | None = None
     ) -> None:
-        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}"]
+        lines = [
+            f"HTTP/1.1 {status} X",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            "connection: close",
+        ]
         lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
 
     async def stream(self, writer: asyncio.StreamWriter, events: list[bytes], cut_after: int | None) -> None:
-        writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        head = ["HTTP/1.1 200 X", "content-type: text/event-stream", "transfer-encoding: chunked", "connection: close"]
+        writer.write("\r\n".join([*head, "", ""]).encode())
         for index, event in enumerate(events):
             if index == cut_after:
                 return
@@ -112,6 +115,7 @@ async def serve(*script: Answer) -> AsyncIterator[ProviderServer]:
     provider = ProviderServer(*script)
     server = await asyncio.start_server(provider.handle, "127.0.0.1", 0)
     provider.port = server.sockets[0].getsockname()[1]
+    forget_clients()
     try:
         yield provider
     finally:

@@ -14,6 +14,7 @@ from nats import errors as nats_errors
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 
+from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, InputInvalid, StoreTimeout, StoreUnavailable
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
@@ -181,15 +182,12 @@ class NatsBroker(LeasedGroups):
 
     @asynccontextmanager
     async def _client(self, wait_s: float = 0.0) -> AsyncIterator[Any]:
-        task = asyncio.current_task()
-        cancelled = 0 if task is None else task.cancelling()
+        cancels = CancelWatch()
         try:
             async with self._connected(wait_s) as js:
                 yield js
         finally:
-            # The client waits by `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as it ends.
-            if task is not None and task.cancelling() > cancelled:
-                raise asyncio.CancelledError
+            cancels.check()  # the client waits by `asyncio.wait_for`
 
     @asynccontextmanager
     async def _connected(self, wait_s: float) -> AsyncIterator[Any]:

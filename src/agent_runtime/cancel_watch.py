@@ -1,0 +1,38 @@
+"""Cancel requests that a library swallowed."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class CancelWatch:
+    """Tell whether the task that made the watch has been cancelled since.
+
+    `asyncio.wait_for` of Python 3.11 swallows a cancel that arrives as its awaitable ends (CPython gh-86296), and
+    langchain-openai awaits each chunk of a stream by it: such a stream is read to its end, and billed, although its
+    caller has left. The task still counts the request, so whoever goes on can look.
+    """
+
+    __slots__ = ("_cancels", "_task")
+
+    def __init__(self) -> None:
+        self._task = _current_task()
+        self._cancels = 0 if self._task is None else self._task.cancelling()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task was cancelled and has not taken the request back; False where no task made the watch."""
+        return self._task is not None and self._task.cancelling() > self._cancels
+
+    def check(self) -> None:
+        """Raise CancelledError when the task was cancelled and is still running."""
+        task = self._task  # a task that has ended may have handed its stream on
+        if task is not None and task.cancelling() > self._cancels and not task.done():
+            raise asyncio.CancelledError
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread without a loop
+        return None
