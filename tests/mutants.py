@@ -164,7 +164,7 @@ MUTANTS = [
     Mutant("a rotation undoes a revocation", "auth/key_stores.py", "        same = self._keys.get(old.id) == old\n", "        same = True\n", f"{KEYS} -k 'undo and memory'"),
     Mutant("an order switches a guard off", "pipeline.py", "    names = _with_enforced(list(names), configured)\n", "", f"{AUTH} -k guard"),
     Mutant("a secret stands at the cut", "redaction.py", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT", f"{REDACTION} -k cut"),
-    Mutant("a lost cancellation stays lost", "stores/redis_connection.py", "if task is not None and task.cancelling() > cancelled:", "if False:", f"{PROCESSES} -k client_loses"),
+    Mutant("a lost cancellation stays lost", "stores/redis_connection.py", "            cancels.check()", "            pass", f"{PROCESSES} -k client_loses"),
     Mutant("bus grows without bound", "event_bus/subscription.py", 'deque(maxlen=buffer if policy == "drop_oldest" else None)', "deque()", f"{BUS} -k says_how_many"),
     Mutant("acknowledged before it was handled", "event_bus/consumer.py", "        event = delivery.event\n        try:", "        event = delivery.event\n        await self._acknowledge(delivery)\n        try:", f"{DURABLE} -k sqlite"),
     Mutant("acknowledged before it was handled, behind a proxy", "event_bus/consumer.py", "        event = delivery.event\n        try:", "        event = delivery.event\n        await self._acknowledge(delivery)\n        try:", f"{DURABLE} -k redis"),
@@ -196,7 +196,7 @@ MUTANTS = [
     Mutant("a failed acknowledgement is forgotten", "event_bus/brokers/group_reader.py", "                    await self._settle()  # what", "                    # what", f"{CONSUMER} -k sent_again"),
     Mutant("what was fetched before a new beginning counts", "event_bus/brokers/group_reader.py", "        if self._round != fetching:", "        if False:", f"{CONSUMER} -k lease_was_lost"),
     Mutant("a batch is known before it is there", "event_bus/brokers/redis.py", "if redis.call('EXISTS', KEYS[2]) == 0 then", "if redis.call('SET', KEYS[2], '1', 'NX') then", f"{BROKERS} -k only_when_it_is_there"),
-    Mutant("a client's lost cancellation is lost", "event_bus/brokers/nats.py", "            if task is not None and task.cancelling() > cancelled:", "            if False:", f"{BROKERS} -k client_loses"),
+    Mutant("a client's lost cancellation is lost", "event_bus/brokers/nats.py", "            cancels.check()", "            pass", f"{BROKERS} -k client_loses"),
     Mutant("a file is opened beside its connections", "stores/sqlite_file.py", "os.O_CREAT | os.O_EXCL | os.O_RDWR", "os.O_CREAT | os.O_RDWR", f"{BROKERS} -k several_connections"),
     Mutant("a circle of triggers runs on", "triggers/handler.py", "if event.depth >= rule.max_depth:", "if False:", f"{TRIGGERS} -k circle"),
     Mutant("depth is not passed on", "triggers/handler.py", "token = current_cause.set(Cause(event.id, event.depth + 1))", "token = current_cause.set(None)", f"{TRIGGERS} -k circle"),
@@ -399,6 +399,8 @@ MUTANTS = [
     Mutant("a confined template reads the environment", "factory.py", "        self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}\n", "", "template/test_confinement.py -k quotes_no_variable"),
     Mutant("journals of a file are not looked at", "stores/sqlite_file.py", 'for suffix in ("", "-wal", "-shm", "-journal"):', 'for suffix in ("",):', "stores/test_file_safety.py -k journal"),
     Mutant("an escape hides a secret's letters", "secret_forms.py", "    if _has_escapes(text):\n        yield", "    if False:\n        yield", f"{REDACTION} -k every_form"),
+    Mutant("a stream goes on after a swallowed cancel", f"{M}/model_call.py", "        self._cancels.check()\n", "", "scenarios/test_swallowed_cancel.py -k stream"),
+    Mutant("a cancelled call begins another one", f"{M}/run.py", "        if self.is_cancelled:  #", "        if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.agent_runtime.programs import with_tests
 from tests.agent_runtime.wire.provider_server import Answer, openai_message
+from tests.support.providers import forget_clients
 
 MODEL = "openai:gpt-5-mini"
 INPUT, OUTPUT = 100, 40
@@ -82,18 +83,17 @@ class BillingProvider:
         assert task is not None
         self._tasks.add(task)
         try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-                request = json.loads(await reader.readexactly(int(fields["content-length"])))
-                if self.asked.total() >= self._holds_after and not await self._admitted_from(reader):
-                    return
-                await self._answer(request, fields.get("idempotency-key"), writer)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+            request = json.loads(await reader.readexactly(int(fields["content-length"])))
+            if self.asked.total() >= self._holds_after and not await self._admitted_from(reader):
+                return
+            await self._answer(request, fields.get("idempotency-key"), writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             self._tasks.discard(task)
-            writer.close()
+            writer.close()  # LangChain's clients outlive a test's loop, so their connections must not
 
     async def _admitted_from(self, reader: asyncio.StreamReader) -> bool:
         """Hold a call until it may go on; False when its client has hung up meanwhile."""
@@ -149,7 +149,8 @@ class BillingProvider:
         return {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": f"{max(0.0, reset_s):.3f}s"}
 
     async def _send(self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str]) -> None:
-        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}"]
+        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", "connection: close"]
+        lines.append(f"content-length: {len(body)}")
         lines += [f"{name}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
@@ -165,6 +166,7 @@ async def billing(**settings: Any) -> AsyncIterator[BillingProvider]:
     provider = BillingProvider(**settings)
     server = await asyncio.start_server(provider.handle, "127.0.0.1", 0)
     provider.port = server.sockets[0].getsockname()[1]
+    forget_clients()
     try:
         yield provider
     finally:
