@@ -399,8 +399,9 @@ MUTANTS = [
     Mutant("a confined template reads the environment", "factory.py", "        self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}\n", "", "template/test_confinement.py -k quotes_no_variable"),
     Mutant("journals of a file are not looked at", "stores/sqlite_file.py", 'for suffix in ("", "-wal", "-shm", "-journal"):', 'for suffix in ("",):', "stores/test_file_safety.py -k journal"),
     Mutant("an escape hides a secret's letters", "secret_forms.py", "    if _has_escapes(text):\n        yield", "    if False:\n        yield", f"{REDACTION} -k every_form"),
-    Mutant("a stream goes on after a swallowed cancel", f"{M}/model_call.py", "        self._cancels.check()\n", "", "scenarios/test_swallowed_cancel.py -k stream"),
-    Mutant("a cancelled call begins another one", f"{M}/run.py", "        if self.is_cancelled:  #", "        if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
+    Mutant("a stream goes on after a swallowed cancel", f"{M}/model_call.py", "            self.cancels.check()\n", "            pass\n", "scenarios/test_swallowed_cancel.py -k stream"),
+    Mutant("a cancelled call begins another one", f"{M}/run.py", "if cancels is not None and cancels.is_cancelled:  #", "if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
+    Mutant("a state's own class is lost", f"{O}/bare_agent.py", "return agent._output_mapper is None", "return True", "scenarios/test_value_of_a_unary_call.py"),
 ]  # fmt: skip
 
 

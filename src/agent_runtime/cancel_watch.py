@@ -6,7 +6,7 @@ import asyncio
 
 
 class CancelWatch:
-    """Tell whether the task that made the watch has been cancelled since.
+    """Tell whether a task, by default the one that makes the watch, has been cancelled since.
 
     `asyncio.wait_for` of Python 3.11 swallows a cancel that arrives as its awaitable ends (CPython gh-86296), and
     langchain-openai awaits each chunk of a stream by it: such a stream is read to its end, and billed, although its
@@ -15,8 +15,8 @@ class CancelWatch:
 
     __slots__ = ("_cancels", "_task")
 
-    def __init__(self) -> None:
-        self._task = _current_task()
+    def __init__(self, task: asyncio.Task[object] | None = None) -> None:
+        self._task = task or _current_task()
         self._cancels = 0 if self._task is None else self._task.cancelling()
 
     @property

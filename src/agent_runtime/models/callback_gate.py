@@ -12,6 +12,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.runnables.config import merge_configs
 
 from agent_runtime.callback_handler import message_of
+from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.models.answers import no_message, settle_failure
 from agent_runtime.models.model_call import ModelCall
 from agent_runtime.models.request import ModelRequest
@@ -41,7 +42,9 @@ class CallbackGate(BaseCallbackHandler):
         provider = str(metadata.get("ls_provider") or "unknown")
         # LangChain waits for no handler of this kind, so a ledger elsewhere is asked blocking; nothing can be capped.
         request = ModelRequest(run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {}))
-        run.open_calls[run_id] = run.gate.open(request)
+        call = run.gate.open(request)
+        call.cancels = CancelWatch()
+        run.open_calls[run_id] = call
 
     def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         from langchain_core.messages import HumanMessage

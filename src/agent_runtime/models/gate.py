@@ -134,11 +134,12 @@ class ModelGate:
 
     def _admitted(self, request: ModelRequest, draw: Draw | None, place: Place | None) -> ModelCall:
         run = request.run
+        lineage = run.lineage
         with LEDGER:
             run.check_refusal()
-            for each in run.lineage:
+            for each in lineage:
                 each.gate._check(each)
-            for each in run.lineage:
+            for each in lineage:
                 each.context.usage.model_calls += 1
             number = run.context.usage.model_calls
         return ModelCall(request, number, self.prices, draw, place)

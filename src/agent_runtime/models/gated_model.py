@@ -16,6 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import CallTimeout
 from agent_runtime.models.answers import (
     HttpAnswer,
@@ -250,7 +251,9 @@ def _astream(cls: type[BaseChatModel]) -> Any:
                     yield chunk
                 return
             source = chunks if timeout_s is None else _timed(chunks, timeout_s)
-            call.run.open_streams[call] = (chunks, asyncio.current_task())
+            task = asyncio.current_task()
+            call.run.open_streams[call] = (chunks, task)
+            call.cancels = CancelWatch(task)
             answer = HttpAnswer()
             try:
                 # The request is sent in the first step; between steps the context is the reader's.

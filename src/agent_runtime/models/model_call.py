@@ -44,7 +44,6 @@ class ModelCall:
         "_answer",
         "_base_url",
         "_began",
-        "_cancels",
         "_chars",
         "_conditions",
         "_draw",
@@ -60,6 +59,7 @@ class ModelCall:
         "_tokens",
         "_usage",
         "call_id",
+        "cancels",
         "model",
         "provider",
         "run",
@@ -78,7 +78,8 @@ class ModelCall:
         self._metadata: dict[str, Any] = {}
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
-        self._cancels = CancelWatch()
+        self.cancels: CancelWatch | None = None
+        """Watches the task that reads the stream."""
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
         self._started_s, self._tokens = time.perf_counter(), self.run.recorder.wants_tokens
         self.call_id = f"{self.run.context.run_id}:{number}"
@@ -103,7 +104,8 @@ class ModelCall:
             self._usage = add_usage(self._usage, usage)
         if self.run.recorder.content:
             self._answer = message if self._answer is None else self._answer + message
-        self._cancels.check()
+        if self.cancels is not None:
+            self.cancels.check()
 
     def end(self, message: BaseMessage | None = None, info: Mapping[str, Any] | None = None) -> None:
         """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""

@@ -71,7 +71,7 @@ class Run:
     """
 
     __slots__ = (
-        "context", "gate", "lineage", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
+        "_around", "context", "gate", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
         "tenant", "threads", "tool_counts", "user_id",
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ class Run:
     ) -> None:
         parent = current_run.get()
         self.context, self.gate, self.recorder, self.prompt = context, gate, recorder, prompt
-        self.lineage: tuple[Run, ...] = (self,) if parent is None else (self, *parent.lineage)
+        self._around: tuple[Run, ...] = () if parent is None else parent.lineage
         inherited = None if parent is None else parent.purse
         self.purse: Purse | None = inherited if context.purse is None else context.purse
         self.user_id = None if context.principal is None else context.principal.id
@@ -90,6 +90,14 @@ class Run:
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
         self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
         self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id
+
+    @property
+    def lineage(self) -> tuple[Run, ...]:
+        """This run and those around it, the outermost last.
+
+        Not stored: a run that holds itself is freed by the cycle collector alone, with its input and messages.
+        """
+        return (self, *self._around)
 
     def record(
         self, kind: str, name: str, call_id: str | None, data: dict[str, Any], started_s: float | None = None
@@ -140,9 +148,10 @@ class Run:
 
     def check_refusal(self) -> None:
         """Raise Refused when this run, or one around it, must stop, and CancelledError when its call was cancelled."""
-        if self.is_cancelled:  # something between swallowed it, and would go on
-            raise asyncio.CancelledError
         for run in self.lineage:
+            cancels = run.context.progress.cancels
+            if cancels is not None and cancels.is_cancelled:  # something between swallowed it, and would go on
+                raise asyncio.CancelledError
             if run.refusal is not None:
                 raise Refused(run, run.refusal)
 

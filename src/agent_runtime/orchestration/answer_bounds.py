@@ -39,7 +39,9 @@ def bound_answer(update: Any) -> Any:
     if run is None or not isinstance(first, Command) or not isinstance(first.update, dict):
         return update
     messages: list[BaseMessage] = first.update.get("messages") or []
-    answer = next((each for each in reversed(messages) if isinstance(each, AIMessage)), None)
+    answer = messages[-1] if messages else None
+    if not isinstance(answer, AIMessage):  # a structured answer ends in the message of its tool
+        answer = next((each for each in reversed(messages) if isinstance(each, AIMessage)), None)
     if answer is None or not answer.tool_calls:
         return update
     bounded = _bounded(messages, answer, run)

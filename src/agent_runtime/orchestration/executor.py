@@ -225,7 +225,7 @@ class AgentExecutor(AgentRunnable):
         started = time.perf_counter()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio runs this coroutine
-        cancels = CancelWatch()
+        cancels = CancelWatch(task)
         context.progress.cancels = cancels
         is_counted = False
         self._record("run_start", context, None, self._said(context))

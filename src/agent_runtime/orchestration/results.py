@@ -40,6 +40,13 @@ def result_of(returned: Any, context: AgentContext, digest: str | None) -> Agent
     )
 
 
+def with_interrupts(output: GraphOutput[Any]) -> Any:
+    """Return the state of a graph's output, its interrupts inside, as a graph returns it by default."""
+    if not output.interrupts:
+        return output.value
+    return {**(output.value or {}), "__interrupt__": list(output.interrupts)}
+
+
 def paused(refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None) -> AgentResult:
     """An interrupted call: its next model call waits for a larger budget. It goes on when it is resumed."""
     question = {
