@@ -401,7 +401,7 @@ MUTANTS = [
     Mutant("an escape hides a secret's letters", "secret_forms.py", "    if _has_escapes(text):\n        yield", "    if False:\n        yield", f"{REDACTION} -k every_form"),
     Mutant("a stream goes on after a swallowed cancel", f"{M}/model_call.py", "            self.cancels.check()\n", "            pass\n", "scenarios/test_swallowed_cancel.py -k stream"),
     Mutant("a cancelled call begins another one", f"{M}/run.py", "if cancels is not None and cancels.is_cancelled:  #", "if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
-    Mutant("a state's own class is lost", f"{O}/bare_agent.py", "return agent._output_mapper is None", "return True", "scenarios/test_value_of_a_unary_call.py"),
+    Mutant("a state's own class is lost", f"{O}/bare_agent.py", " and agent._output_mapper is None", "", "scenarios/test_value_of_a_unary_call.py"),
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from langgraph.pregel import Pregel
 
 from agent_runtime.errors import ConfigurationError, Problem, close_matches
 from agent_runtime.errors.user_code import error_text
+from agent_runtime.orchestration.boundaries import copy_of_graph
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
 from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
@@ -134,7 +135,7 @@ def assemble(
 def _kept_by(checkpointer: Any, workflow: Any) -> Any:
     # The session manager's saver, whatever the graph was compiled with: it alone knows turns and tenants.
     graph = checkpointer is not None and isinstance(workflow, Pregel)
-    return workflow.copy({"checkpointer": checkpointer}) if graph else workflow
+    return copy_of_graph(workflow, checkpointer=checkpointer) if graph else workflow
 
 
 def _all_middleware(

@@ -14,7 +14,7 @@ from langgraph.types import Command
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
 from agent_runtime.models.callback_gate import with_callback_gate
-from agent_runtime.orchestration.boundaries import with_boundaries
+from agent_runtime.orchestration.boundaries import copy_of_graph, with_boundaries
 from agent_runtime.orchestration.call_input import answers_calls, check_answers, check_session
 from agent_runtime.orchestration.conversation import session_input
 from agent_runtime.orchestration.drain import Running
@@ -71,7 +71,7 @@ class BareAgent:
         self._needs_session, self._durability = needs_session, durability
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
         # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
-        self._stateless = cast("Any", agent).copy({"checkpointer": None}) if self._has_checkpointer else agent
+        self._stateless = copy_of_graph(cast("Any", agent), checkpointer=None) if self._has_checkpointer else agent
 
     def has_session(self, context: AgentContext) -> bool:
         """Whether the call's state is kept."""
@@ -233,11 +233,9 @@ def _reads_values(agent: Any) -> bool:
     """Tell whether a unary call may read the graph's values alone, as LangGraph's version 2 does.
 
     Version 1 reads its updates too, only to notice interrupts; without them a turn costs 1.5 to 2.8 % less. Version 2
-    gives another state where a schema is a Pydantic model or a dataclass, and where the output is one channel.
+    gives another state where a schema is a Pydantic model or a dataclass.
     """
-    if not isinstance(agent, Pregel) or isinstance(agent.output_channels, str):
-        return False
-    return agent._output_mapper is None
+    return isinstance(agent, Pregel) and agent._output_mapper is None
 
 
 def _ids(value: Any) -> set[str | None]:

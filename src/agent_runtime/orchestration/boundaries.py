@@ -83,7 +83,7 @@ def with_boundaries(runnable: Any) -> Any:
     Subgraphs and nested chains are followed; a Runnable of another class is left as it is.
     """
     if isinstance(runnable, Pregel):
-        return runnable.copy({"nodes": {name: _node(node) for name, node in runnable.nodes.items()}})
+        return copy_of_graph(runnable, nodes={name: _node(node) for name, node in runnable.nodes.items()})
     if isinstance(runnable, ToolNode):
         return _tool_node(runnable)
     if isinstance(runnable, ChannelWrite):  # LangGraph's own code
@@ -116,6 +116,19 @@ def with_boundaries(runnable: Any) -> Any:
         branches = [(with_boundaries(condition), with_boundaries(step)) for condition, step in runnable.branches]
         return runnable.model_copy(update={"branches": branches, "default": with_boundaries(runnable.default)})
     return runnable
+
+
+def copy_of_graph(graph: Pregel[Any, Any, Any, Any], **changes: Any) -> Pregel[Any, Any, Any, Any]:
+    """Return a copy of a graph with these attributes, and with what LangGraph's own copy leaves out.
+
+    The mappers make version 2's values of a state that is a Pydantic model or a dataclass. The list of the classes
+    that a checkpoint may hold is taken, too.
+    """
+    new = graph.copy(changes)
+    for name in ("_output_mapper", "_state_mapper", "_serde_allowlist"):
+        if name in graph.__dict__:
+            setattr(new, name, graph.__dict__[name])
+    return new
 
 
 def _tool_node(node: ToolNode) -> ToolNode:

@@ -44,7 +44,8 @@ def with_interrupts(output: GraphOutput[Any]) -> Any:
     """Return the state of a graph's output, its interrupts inside, as a graph returns it by default."""
     if not output.interrupts:
         return output.value
-    return {**(output.value or {}), "__interrupt__": list(output.interrupts)}
+    state = output.value if isinstance(output.value, dict) else {}
+    return {**state, "__interrupt__": list(output.interrupts)}
 
 
 def paused(refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None) -> AgentResult:

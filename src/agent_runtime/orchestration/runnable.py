@@ -128,7 +128,7 @@ class AgentRunnable(Runnable[Any, Any]):
         async with aclosing(cast("AsyncGenerator[Any]", run)) as parts:
             try:
                 async for part in parts:
-                    yield part if mode is None else shaped(part, mode, version, subgraphs=subgraphs)
+                    yield part if mode is None else shaped(part, mode, version, subgraphs=subgraphs, agent=self.agent)
             except CallError as error:
                 raise_original(error)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NoReturn
 
 from langchain_core.messages import AIMessageChunk
+from langgraph.pregel.main import _coerce_checkpoint_values
 
 from agent_runtime.chunks import Chunk, PartChunk, TextChunk
 from agent_runtime.errors import AgentFailed, CallError
@@ -33,17 +35,29 @@ def _with_text(message: Any, text: str) -> Any:
     return message if str(message.text) == text else message.model_copy(update={"content": text})
 
 
-def shaped(part: Any, mode: str | list[str], version: str, *, subgraphs: bool) -> Any:
-    """A v2 part as LangGraph gives it for this mode, version and `subgraphs`."""
+def shaped(part: Any, mode: str | list[str], version: str, *, subgraphs: bool, agent: Any = None) -> Any:
+    """Return a v2 part as the graph `agent` gives it for this mode, version and `subgraphs`."""
     if version == "v2":
-        if part["type"] == "values" and isinstance(part["data"], dict):
-            data = dict(part["data"])
-            return {**part, "data": data, "interrupts": data.pop("__interrupt__", ())}
-        return part
+        return _typed(part, agent)
     item: tuple[Any, ...] = (part["data"],) if isinstance(mode, str) else (part["type"], part["data"])
     if subgraphs:
         item = (part["ns"], *item)
     return item if len(item) > 1 else item[0]
+
+
+def _typed(part: Any, agent: Any) -> Any:
+    """Return a part with its interrupts beside its state, and the state of the class that the graph's schema is."""
+    kind, data = part["type"], part["data"]
+    if kind == "values" and isinstance(data, dict):
+        state = dict(data)
+        interrupts = state.pop("__interrupt__", ())
+        mapper = getattr(agent, "_output_mapper", None)
+        return {**part, "data": state if mapper is None else mapper(state), "interrupts": interrupts}
+    if kind in ("checkpoints", "debug") and (mapper := getattr(agent, "_state_mapper", None)) is not None:
+        data = copy.deepcopy(data)
+        _coerce_checkpoint_values(data, mapper)
+        return {**part, "data": data}
+    return part
 
 
 def raise_original(error: CallError) -> NoReturn:

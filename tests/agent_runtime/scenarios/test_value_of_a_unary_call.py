@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -69,8 +71,8 @@ def compiled(make: Any, schema: Any, **settings: Any) -> Any:
     return make(schema).compile(checkpointer=InMemorySaver(), **settings)
 
 
-GRAPHS = {
-    f"{make.__name__}-{schema.__name__}": lambda make=make, schema=schema: compiled(make, schema)
+GRAPHS: dict[str, Callable[[], Any]] = {
+    f"{make.__name__}-{schema.__name__}": partial(compiled, make, schema)
     for make in (straight, asking, nested)
     for schema in (Typed, Checked, Plain)
 }
@@ -81,8 +83,13 @@ GRAPHS["function"] = lambda: function
 def shown(value: Any) -> Any:
     """Return a value with its interrupts by what they ask: their ids are of their thread."""
     if isinstance(value, dict) and "__interrupt__" in value:
-        return {**value, "__interrupt__": [each.value for each in value["__interrupt__"]]}
+        return {**value, "__interrupt__": asked(value["__interrupt__"])}
     return value
+
+
+def asked(interrupts: Any) -> list[str]:
+    """Return what interrupts ask, sorted: nodes of one step end in any order."""
+    return sorted(each.value for each in interrupts)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -92,7 +99,27 @@ async def test_it_is_what_the_graph_returns(name: str) -> None:
     result = await AgentExecutor(graph).execute(AgentContext({"steps": ["0"]}, session_id="ours"))
     assert type(result.value) is type(own)
     assert shown(result.value) == shown(own)
-    assert [each.value for each in result.interrupts] == (shown(own)["__interrupt__"] if result.interrupts else [])
+    assert asked(result.interrupts) == (shown(own)["__interrupt__"] if result.interrupts else [])
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+async def test_version_2_has_the_state_of_the_schemas_class(name: str) -> None:
+    graph = GRAPHS[name]()
+    own = await graph.ainvoke({"steps": ["0"]}, {"configurable": {"thread_id": "own2"}}, version="v2")
+    agent = AgentExecutor(graph)
+    context = AgentContext({"steps": ["0"]}, session_id="ours2", options={"version": "v2"})
+    value = (await agent.execute(context)).value
+    assert (value.value, asked(value.interrupts)) == (own.value, asked(own.interrupts))
+
+    how: dict[str, Any] = {"stream_mode": ["values", "checkpoints"], "version": "v2"}
+    parts = [
+        [each async for each in runnable.astream({"steps": ["0"]}, {"configurable": {"thread_id": thread}}, **how)]
+        for runnable, thread in ((graph, "own3"), (agent, "ours3"))
+    ]
+    states = [[each["data"] for each in of if each["type"] == "values"] for of in parts]
+    saved = [[each["data"]["values"] for each in of if each["type"] == "checkpoints"] for of in parts]
+    assert states[0] == states[1]
+    assert saved[0] == saved[1]
 
 
 async def test_output_keys_of_a_caller_hold() -> None:
