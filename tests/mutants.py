@@ -402,6 +402,11 @@ MUTANTS = [
     Mutant("a stream goes on after a swallowed cancel", f"{M}/model_call.py", "            self.cancels.check()\n", "            pass\n", "scenarios/test_swallowed_cancel.py -k stream"),
     Mutant("a cancelled call begins another one", f"{M}/run.py", "if cancels is not None and cancels.is_cancelled:  #", "if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
     Mutant("a state's own class is lost", f"{O}/bare_agent.py", " and agent._output_mapper is None", "", "scenarios/test_value_of_a_unary_call.py"),
+    Mutant("one answer for every question", f"{O}/conversation.py", "if len(interrupts) > 1 and questions:", "if False:", "scenarios/reports/test_parallel_interrupts.py"),
+    Mutant("an id that is not pending is ignored", f"{O}/conversation.py", "if unknown := [key for key in decision if key not in pending]:", "if unknown := []:", "scenarios/reports/test_parallel_interrupts.py"),
+    Mutant("a stream keeps the last question", f"{O}/parts.py", "self.interrupts += new", "self.interrupts = new", "scenarios/reports/test_two_questions_in_a_stream.py"),
+    Mutant("a structured answer is not checked", "template/response_schema.py", "        if faults:", "        if False:", "test_factory.py -k does_not_fit_its_schema"),
+    Mutant("a schema may point elsewhere", "template/json_schema.py", 'if not each.startswith("#")', "if False", "test_factory.py -k points_elsewhere"),
 ]  # fmt: skip
 
 

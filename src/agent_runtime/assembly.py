@@ -21,6 +21,7 @@ from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
 from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
 from agent_runtime.template.prompt import placeholders
+from agent_runtime.template.response_schema import checked_class
 from agent_runtime.template.skills import with_skills
 from agent_runtime.tool_names import NAMING_ARGUMENTS, ToolNames, tools_of, unknown_tool_names
 from agent_runtime.toolbox import toolbox
@@ -167,7 +168,7 @@ def _response_format(template: AgentTemplate) -> Any:
         return None
     schema = template.spec.response_format.schema_
     # LangChain names the answer's tool after the title, and makes up a random one without it.
-    return {"title": "final_answer", **schema} if isinstance(schema, dict) else schema
+    return checked_class({"title": "final_answer", **schema}) if isinstance(schema, dict) else schema
 
 
 def _extra(spec: MiddlewareSpec) -> dict[str, Any]:

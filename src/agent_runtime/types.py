@@ -277,7 +277,7 @@ class AgentResult:
             "output": self.output,
             "structured_response": structured.model_dump() if hasattr(structured, "model_dump") else structured,
             "status": self.status,
-            "interrupts": [getattr(i, "value", i) for i in self.interrupts],
+            "interrupts": [{"id": getattr(i, "id", None), "value": getattr(i, "value", i)} for i in self.interrupts],
             "usage": self.usage.to_dict(),
             "cost_usd": None if self.cost_usd is None else format(self.cost_usd, "f"),
             "run_id": self.run_id,

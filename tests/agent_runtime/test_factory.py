@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -400,6 +401,46 @@ async def test_structured_answers(factory: AgentFactory) -> None:
     result = await factory.create_agent(template(spec)).execute("x")
     assert (result.structured_response, result.output) == ({"n": 5}, '{"n": 5}')
     assert result.to_dict()["structured_response"] == {"n": 5}
+
+
+NESTED = """{model: forms, response_format: {schema: {type: object, required: [days], properties: {
+  days: {type: array, items: {$ref: '#/$defs/day'}}}, $defs: {day: {type: object, required: [n],
+  properties: {n: {type: integer, minimum: 1}}, additionalProperties: false}}}}}"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({}, "'days' is a required property"),
+        ({"days": "many"}, "days: 'many' is not of type 'array'"),
+        ({"days": [{"n": 1}, {"n": 0}]}, r"days\.1\.n: 0 is less than the minimum of 1"),
+        ({"days": [{"n": 1, "m": 2}]}, r"days\.0: Additional properties are not allowed"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_structured_answer_that_does_not_fit_its_schema_is_asked_for_again(
+    factory: AgentFactory, wrong: dict[str, Any], said: str, streamed: bool
+) -> None:
+    right = {"days": [{"n": 1}]}
+    model = ScriptedChatModel(script=[say("", ("final_answer", wrong)), say("", ("final_answer", right))])
+    factory.register_model("forms", model)
+    agent = factory.create_agent(template(NESTED))
+    if streamed:
+        async with agent.execute_stream("x") as stream:
+            _ = [chunk async for chunk in stream]
+        result = stream.result
+    else:
+        result = await agent.execute("x")
+    assert result.structured_response == right
+    assert type(result.structured_response) is dict
+    assert re.search(said, str(result.messages[-3].content))
+
+
+async def test_a_schema_that_points_elsewhere_is_refused(factory: AgentFactory) -> None:
+    for place in ("https://example.com/s.json", "file:///etc/passwd", "other.json"):
+        spec = NESTED.replace("#/$defs/day", place)
+        with pytest.raises(TemplateError, match="points out of the schema"):
+            factory.create_agent(template(spec))
 
 
 async def test_a_checkpointer_makes_a_session_remember() -> None:

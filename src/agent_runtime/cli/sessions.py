@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from agent_runtime.types import AgentResult
 
 EXIT_INTERRUPTED = 7
+_QUESTION = re.compile("(?P<id>[0-9a-f-]{32,36})=(?P<answer>.*)", re.DOTALL)
+"""An answer behind the id of its question."""
 
 
 @click.group()
@@ -78,15 +81,32 @@ def show(store: str | None, session_id: str, *, as_json: bool) -> None:
 @click.option("--approve", "decision", flag_value="approve", help="Run the pending actions as they are.")
 @click.option("--reject", "reason", metavar="REASON", help="Do not run them; the model is told REASON.")
 @click.option("--edit", "edited", metavar="JSON", help="Run the one pending action with these arguments instead.")
+@click.option(
+    "--answer",
+    "answers",
+    metavar="[ID=]ANSWER",
+    multiple=True,
+    help="Answer a question: `approve`, text or JSON. With several questions name each by its id, once for each.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def resume(
-    store: str | None, session_id: str, decision: str | None, reason: str | None, edited: str | None, *, as_json: bool
+    store: str | None,
+    session_id: str,
+    decision: str | None,
+    reason: str | None,
+    edited: str | None,
+    answers: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> int:
     """Decide what SESSION_ID waits for, and go on with it."""
-    if sum(given is not None for given in (decision, reason, edited)) != 1:
-        raise click.UsageError("say one of --approve, --reject and --edit")
-    result = _with_manager(store, lambda m: _resume(m, session_id, decision, reason, edited))
+    if sum(given is not None for given in (decision, reason, edited, answers or None)) != 1:
+        raise click.UsageError("say one of --approve, --reject, --edit and --answer")
+    given: Any = _answers(answers) if answers else decision
+    if reason is not None:
+        given = {"type": "reject", "message": reason}
+    result = _with_manager(store, lambda m: _resume(m, session_id, given, edited))
     if as_json:
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
     else:
@@ -95,20 +115,37 @@ def resume(
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
 
-async def _resume(
-    manager: SessionManager, session_id: str, decision: str | None, reason: str | None, edited: str | None
-) -> AgentResult:
+async def _resume(manager: SessionManager, session_id: str, answer: Any, edited: str | None) -> AgentResult:
     from agent_runtime.cli.state import settings
     from agent_runtime.factory import AgentFactory
 
     AgentFactory(session_manager=manager, templates=settings().templates)  # makes the session's agent again
-    answer: Any = decision
-    if reason is not None:
-        answer = {"type": "reject", "message": reason}
     if edited is not None:
         name = await _pending_action(manager, session_id)
         answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
     return await manager.resume_session(session_id, answer)
+
+
+def _answers(texts: Sequence[str]) -> Any:
+    """Return what `--answer` says: one answer, or a map by the ids of the questions."""
+    named = [_QUESTION.fullmatch(text) for text in texts]
+    if len(texts) == 1 and named[0] is None:
+        return _value(texts[0])
+    by_id: dict[str, Any] = {}
+    for text, match in zip(texts, named, strict=True):
+        if match is None:
+            raise click.BadParameter(f"name its question, ID=ANSWER: '{text}'", param_hint="--answer")
+        if match["id"] in by_id:
+            raise click.BadParameter(f"question {match['id']} is answered twice", param_hint="--answer")
+        by_id[match["id"]] = _value(match["answer"])
+    return by_id
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -200,6 +237,8 @@ def show_pending(result: AgentResult) -> None:
         requests = value.get("action_requests") if isinstance(value, dict) else None
         for request in requests or [{"name": "question", "args": value}]:
             args = json.dumps(request.get("args"), ensure_ascii=False, default=str)
-            click.echo(f"{click.style('waits:', fg='yellow')} {request.get('name')} {args}", err=True)
+            name = request.get("name")
+            click.echo(f"{click.style('waits:', fg='yellow')} {name} {args} (id {interrupt.id})", err=True)
     if result.session_id:
-        click.echo(f"decide: agent-runtime sessions resume {result.session_id} --approve | --reject REASON", err=True)
+        how = "--approve | --reject REASON | --answer ID=ANSWER"
+        click.echo(f"decide: agent-runtime sessions resume {result.session_id} {how}", err=True)

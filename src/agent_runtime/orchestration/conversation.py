@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,6 +20,8 @@ from agent_runtime.tools.effects import place_of_effect
 from agent_runtime.types import AgentContext
 
 STOPPED = "This tool call was stopped before it answered; it did not run."
+_ID = re.compile("[0-9a-f]{32}")
+"""The form of LangGraph's ids of interrupts."""
 UNKNOWN = "This tool call was stopped: whether it ran and took effect is not known. Check before trying again."
 
 
@@ -30,22 +33,53 @@ class Resume:
     ...}`, `{"type": "edit", "edited_action": {"name": ..., "args": {...}}}`), or a list with one for each pending
     action. One decision goes to all of them; an edit fits one action only. For an interrupt of another kind it is
     the value that `interrupt()` returns.
+
+    When several interrupts are pending, it is a map from the `id` of each to its decision; those that are left out
+    stay pending. One value for several questions raises InputInvalid, and so does an id that is not pending.
     """
 
     decision: Any
 
 
 def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[Any]:
-    """LangGraph's command for a decision; raises InputInvalid when nothing is awaited or it does not fit."""
+    """Return LangGraph's command for a decision; raises InputInvalid when nothing is pending or it does not fit."""
     if not interrupts:
         raise InputInvalid("nothing waits for a decision in this session", "decision")
+    if (by_id := _by_id(decision, interrupts)) is not None:
+        return Command(resume={each.id: _answer(by_id[each.id], each) for each in interrupts if each.id in by_id})
+    questions = [each for each in interrupts if _action_requests(each) is None]
+    if len(interrupts) > 1 and questions:
+        ids = ", ".join(f"'{each.id}'" for each in interrupts)
+        raise InputInvalid(
+            f"{len(interrupts)} questions are pending: give a map from their ids to the answers ({ids})", "decision"
+        )
+    if questions:
+        return Command(resume={questions[0].id: decision})
+    return Command(resume=_for_all(decision, interrupts))
+
+
+def _by_id(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any] | None:
+    """Return a decision that is a map by the ids of interrupts, or None for one of another form."""
+    if not isinstance(decision, Mapping) or not decision:
+        return None
+    pending = {each.id for each in interrupts}
+    if not pending & decision.keys() and not all(isinstance(key, str) and _ID.fullmatch(key) for key in decision):
+        return None
+    if unknown := [key for key in decision if key not in pending]:
+        raise InputInvalid(f"no pending question has the id '{unknown[0]}'", "decision")
+    return dict(decision)
+
+
+def _answer(decision: Any, interrupt: Interrupt) -> Any:
+    return decision if _action_requests(interrupt) is None else _for_all(decision, [interrupt])[interrupt.id]
+
+
+def _for_all(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
+    """Return the answers of interrupts that ask about actions: one decision for all, or a list with one for each."""
     given = list(decision) if isinstance(decision, list) else None
     answers: dict[str, Any] = {}
     for interrupt in interrupts:
-        requests = _action_requests(interrupt)
-        if requests is None:
-            answers[interrupt.id] = decision
-            continue
+        requests = _action_requests(interrupt) or []
         if given is None:
             if len(requests) > 1 and _typed(decision)["type"] == "edit":
                 raise InputInvalid(f"{len(requests)} actions wait: give a list with a decision for each", "decision")
@@ -57,7 +91,9 @@ def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[An
         answers[interrupt.id] = {
             "decisions": [_fitting(each, asked) for each, asked in zip(mine, requests, strict=True)]
         }
-    return Command(resume=answers)
+    if given:
+        raise InputInvalid("there are more decisions than pending actions", "decision")
+    return answers
 
 
 def _fitting(decision: Any, request: Any) -> dict[str, Any]:

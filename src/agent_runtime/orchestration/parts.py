@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -149,8 +149,7 @@ class PartReader:
             self.state = data
             self._progress.message_open, self._open = False, _NONE_OPEN
             if isinstance(data, dict) and (found := data.get("__interrupt__")):
-                self.interrupts = tuple(found)
-                await self._emit(InterruptChunk(self.interrupts))
+                await self._ask(found)
         if _in_tool(ns):
             return
         messages = messages_in(data)
@@ -160,6 +159,14 @@ class PartReader:
             return
         if not self._hold:
             await self._new(messages, known)
+
+    async def _ask(self, interrupts: Iterable[Any]) -> None:
+        # Nodes of one step ask one after another, and each state holds the latest question alone.
+        known = {each.id for each in self.interrupts}
+        new = tuple(each for each in interrupts if each.id not in known)
+        if new:
+            self.interrupts += new
+            await self._emit(InterruptChunk(new))
 
     async def finish(self) -> None:
         """Emit the messages that were held back, as they are in the last state."""

@@ -57,6 +57,17 @@ def _comparable(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def outside_refs(value: Any) -> list[str]:
+    """Return the references of a schema that point out of it; a validator would have to fetch them."""
+    if isinstance(value, list):
+        return [each for item in value for each in outside_refs(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [str(value[name]) for name in ("$ref", "$dynamicRef") if name in value]
+    inside = [each for item in value.values() for each in outside_refs(item)]
+    return [each for each in own if not each.startswith("#")] + inside
+
+
 def has_refs(value: Any) -> bool:
     """Whether a schema points anywhere; a validator would go and fetch it."""
     if isinstance(value, dict):

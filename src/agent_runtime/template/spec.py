@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from agent_runtime.errors import Problem
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.json_schema import has_refs, schema_problems
+from agent_runtime.template.json_schema import has_refs, outside_refs, schema_problems
 from agent_runtime.template.parts_spec import (
     AnyModel,
     AnyTool,
@@ -188,7 +188,12 @@ class AgentTemplate(Strict):
             if has_refs(self.inputs):  # the validator would go and fetch it
                 found.append(("inputs", "'$ref' is not supported in inputs: write the schema out"))
         if self.spec.response_format is not None and isinstance(self.spec.response_format.schema_, dict):
-            found += schema_problems(self.spec.response_format.schema_, "spec.response_format.schema")
+            schema = self.spec.response_format.schema_
+            found += schema_problems(schema, "spec.response_format.schema")
+            found += [
+                ("spec.response_format.schema", f"'{each}' points out of the schema: write it below $defs")
+                for each in outside_refs(schema)
+            ]
         if found:
             text = "; ".join(f"{path}: {message}" for path, message in found)
             raise PydanticCustomError("template", "{text}", {"text": text, "found": found})

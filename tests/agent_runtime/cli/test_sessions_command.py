@@ -106,6 +106,17 @@ def test_an_agent_that_asks_gets_a_session_by_itself(run: Any) -> None:
     assert "five years" in run("sessions", "resume", session_id, "--approve").stdout
 
 
+def test_a_question_is_answered_by_its_id(run: Any) -> None:
+    asked = run("run", "careful.yaml", "warranty of chairs", "--json", "--session", "q")
+    (question,) = json.loads(asked.stdout)["interrupts"]
+    assert question["value"]["action_requests"]
+    other = "0" * 32
+    refused = run("sessions", "resume", "q", "--answer", f"{other}=approve")
+    assert f"no pending question has the id '{other}'" in refused.stderr
+    assert run("sessions", "resume", "q", "--answer", "a", "--answer", "b").returncode == 2
+    assert "five years" in run("sessions", "resume", "q", "--answer", f"{question['id']}=approve").stdout
+
+
 def test_chat_is_kept_and_decides(run: Any) -> None:
     first = run("chat", "careful.yaml", "-q", "--session", "c", stdin="warranty of chairs\nyes\n")
     assert "five years" in first.stdout

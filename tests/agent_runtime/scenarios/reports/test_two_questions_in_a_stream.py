@@ -23,10 +23,7 @@ async def right() -> str:
     return str(interrupt("right?"))
 
 
-@pytest.mark.parametrize(
-    "streamed",
-    [False, pytest.param(True, marks=pytest.mark.xfail(raises=AssertionError, reason="the last question alone"))],
-)
+@pytest.mark.parametrize("streamed", [False, True])
 async def test_the_result_has_both(streamed: bool) -> None:
     manager = SessionManager()
     model = ScriptedChatModel(script=[say("", ("left", {}), ("right", {})), say("done")])

@@ -1,0 +1,55 @@
+"""A JSON Schema as a class, so that LangChain checks an answer against it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import core_schema
+
+from agent_runtime.template.json_schema import inputs_validator
+
+MAX_FAULTS = 5
+"""Faults of one answer that its model reads."""
+
+
+def checked_class(schema: dict[str, Any]) -> type[BaseModel]:
+    """Return a class for `response_format` whose validation takes what fits the schema, and returns it as it is.
+
+    LangChain gives a map for a JSON Schema to the model and returns its answer unchecked; for a class it checks, and
+    a model that answers by a tool call reads what is wrong and is asked again. `schema` needs a `title`: LangChain
+    names the answer's tool after it.
+    """
+    members = {
+        "__doc__": schema.get("description", ""),
+        "__module__": __name__,
+        "__get_pydantic_core_schema__": classmethod(_core_schema(schema)),
+        "model_json_schema": classmethod(lambda cls, *args, **kwargs: copy.deepcopy(schema)),
+    }
+    return type(str(schema["title"]), (BaseModel,), members)
+
+
+def _core_schema(schema: dict[str, Any]) -> Callable[..., core_schema.CoreSchema]:
+    from referencing import Registry
+
+    # An empty registry: the default one would fetch a reference to elsewhere.
+    validator = inputs_validator()(schema, registry=Registry())
+
+    def check(answer: Any) -> Any:
+        faults = [_text(fault) for fault in itertools.islice(validator.iter_errors(answer), MAX_FAULTS)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return answer
+
+    def core(cls: type[BaseModel], source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(check)
+
+    return core
+
+
+def _text(fault: Any) -> str:
+    place = ".".join(str(step) for step in fault.absolute_path)
+    return f"{place}: {fault.message}" if place else str(fault.message)
