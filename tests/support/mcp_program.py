@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from mcp import types
+from mcp import McpError, types
 from mcp.server.lowlevel import Server
 
 ARGS = sys.argv[1:]
@@ -25,11 +25,14 @@ TEXT: dict[str, Any] = {"type": "object", "properties": {"text": {"type": "strin
 SECONDS: dict[str, Any] = {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]}
 WORDS: dict[str, Any] = {
     "type": "object",
-    "properties": {name: {"type": "string"} for name in ("name", "tool", "config", "runtime", "run_manager", "self")},
+    "properties": {
+        name: {"type": "string"}
+        for name in ("name", "tool", "config", "runtime", "run_manager", "self", "arguments", "call")
+    },
 }
 TOOLS = {
     "pid": EMPTY, "child": EMPTY, "echo": TEXT, "slow": SECONDS, "words": WORDS, "resource": EMPTY, "nothing": EMPTY,
-    "structured_only": EMPTY, "structured_error": EMPTY,
+    "structured_only": EMPTY, "structured_error": EMPTY, "coded_error": EMPTY, "spoken": EMPTY, "refused": EMPTY,
 }  # fmt: skip
 RESOURCE = types.TextResourceContents(uri="file:///a.txt", text="the resource's text", mimeType="text/plain")  # type: ignore[arg-type]
 ANSWERS: dict[str, Any] = {
@@ -37,6 +40,12 @@ ANSWERS: dict[str, Any] = {
     "structured_error": types.CallToolResult(
         content=[], structuredContent={"code": "RATE_LIMITED", "retry_after": 30}, isError=True
     ),
+    "coded_error": types.CallToolResult(
+        content=[types.TextContent(type="text", text="slow down")],
+        structuredContent={"code": "RATE_LIMITED", "retry_after": 30},
+        isError=True,
+    ),
+    "spoken": [types.AudioContent(type="audio", data="AAAA", mimeType="audio/wav")],
     "resource": [types.EmbeddedResource(type="resource", resource=RESOURCE)],
     "nothing": [],
 }
@@ -77,6 +86,18 @@ async def call_tool(name: str, arguments: dict[str, Any]) -> Any:
             log("cancelled slow")
             raise
     return [types.TextContent(type="text", text=text)]
+
+
+answer_call = server.request_handlers[types.CallToolRequest]
+
+
+async def refuse_or_answer(request: types.CallToolRequest) -> types.ServerResult:
+    if request.params.name == "refused":
+        raise McpError(types.ErrorData(code=-32602, message="no such region", data={"known": ["North"]}))
+    return await answer_call(request)
+
+
+server.request_handlers[types.CallToolRequest] = refuse_or_answer
 
 
 async def over_stdio() -> None:

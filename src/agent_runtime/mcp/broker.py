@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import fnmatch
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.mcp.connection import Connection
+from agent_runtime.mcp.remote_tool import RemoteTool
 from agent_runtime.mcp.server import McpServer, credential_scope
 from agent_runtime.orchestration.sync import LoopThread
 from agent_runtime.template.parts_spec import SecretRef
@@ -135,13 +135,18 @@ class McpBroker:
             lease.move(connection)
             return await connection.call(name, arguments)
 
-        async def call(**arguments: Any) -> Any:
+        async def call(arguments: dict[str, Any]) -> Any:
             return await self._thread.arun(call_there(arguments))
 
-        made = copy.copy(tool)
-        cast("Any", made).coroutine = call
-        made.name = f"{prefix}_{name}" if prefix else name
-        return made
+        return RemoteTool(
+            name=f"{prefix}_{name}" if prefix else name,
+            description=tool.description,
+            args_schema=tool.args_schema,
+            call=call,
+            response_format="content_and_artifact",
+            metadata=tool.metadata,
+            handle_tool_error=tool.handle_tool_error,
+        )
 
     def _connection(self, server: McpServer) -> Connection:
         connection = self._connections.get(server.key)

@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from agent_runtime.errors import AgentRuntimeError, McpServerFailed
+from agent_runtime.mcp.answers import content_of, protocol_error
 from agent_runtime.mcp.messages import RequestWriter
 from agent_runtime.mcp.program import NotDelivered
 from agent_runtime.mcp.server import McpServer, check_folder
 from agent_runtime.output_tail import OutputTail
 
 if TYPE_CHECKING:
-    from langchain_core.tools import BaseTool
+    from langchain_core.tools import BaseTool, ToolException
     from mcp import ClientSession
 
 FIRST_WAIT_S = 0.2
@@ -244,11 +245,10 @@ class Connection:
         is_resent = False
         while True:
             session = await self.session()
-            tool: Any = self._tools.get(name)
-            if tool is None:
+            if name not in self._tools:
                 raise McpServerFailed(self.server.name, f"it has no tool '{name}' any more")
             try:
-                return await self._request(session, name, tool.coroutine(**arguments))
+                return content_of(await self._request(session, name, session.call_tool(name, arguments)))
             except _NotRun as error:
                 self._is_forgotten = True
                 self._break(session)
@@ -281,6 +281,8 @@ class Connection:
                     raise _NotRun from error
                 self._break(session)
                 raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
+            if (refusal := _refusal(error)) is not None:
+                raise refusal from error
             raise
         finally:
             self._under_way.discard(call)
@@ -329,6 +331,13 @@ def _unreadable_reason(error: Exception) -> str | None:
     if isinstance(error, ValidationError):
         return f"the server's answer cannot be read: {error.error_count()} fields are wrong"
     return None
+
+
+def _refusal(error: Exception) -> ToolException | None:
+    """Return the error that a model reads of a call that the server refused, None for any other error."""
+    from mcp import McpError
+
+    return protocol_error(error) if isinstance(error, McpError) else None
 
 
 def _is_lost(error: Exception) -> bool:

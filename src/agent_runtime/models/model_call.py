@@ -18,6 +18,7 @@ from agent_runtime.models.run import LEDGER
 from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend, SpendLabels
 from agent_runtime.monitoring.table_prices import DEFAULT_TIERS
 from agent_runtime.monitoring.token_counts import TokenCounts, are_text, token_counts, with_numbers
+from agent_runtime.tools.unreadable_arguments import StreamedArguments
 from agent_runtime.types import Usage
 from agent_runtime.usage import TOKEN_COUNTS
 
@@ -42,6 +43,7 @@ class ModelCall:
 
     __slots__ = (
         "_answer",
+        "_arguments",
         "_base_url",
         "_began",
         "_chars",
@@ -49,6 +51,7 @@ class ModelCall:
         "_draw",
         "_first_token_s",
         "_headers",
+        "_last_usage",
         "_messages",
         "_metadata",
         "_place",
@@ -76,8 +79,10 @@ class ModelCall:
         self._started_at = prices.clock()
         self._headers: dict[str, str] | None = None
         self._metadata: dict[str, Any] = {}
+        self._last_usage: UsageMetadata | None = None
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
+        self._arguments = StreamedArguments()
         self.cancels: CancelWatch | None = None
         """Watches the task that reads the stream."""
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
@@ -101,7 +106,10 @@ class ModelCall:
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:
-            self._usage = add_usage(self._usage, usage)
+            self._usage = usage if _is_running_total(usage, self._last_usage) else add_usage(self._usage, usage)
+            self._last_usage = usage
+        if pieces := getattr(message, "tool_call_chunks", None):
+            self._arguments.add(pieces)
         if self.run.recorder.content:
             self._answer = message if self._answer is None else self._answer + message
         if self.cancels is not None:
@@ -113,6 +121,7 @@ class ModelCall:
             self._read_metadata(message, info)
             self._usage = getattr(message, "usage_metadata", None)
             self._chars = len(str(message.text)) + _tool_call_chars(message)
+        self.run.unreadable |= self._arguments.unreadable()
         name = self._metadata.get("model_name") or self._metadata.get("model")
         self.model = name if isinstance(name, str) and name else self.model
         answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)
@@ -261,6 +270,17 @@ def _shown(ours: Usage) -> dict[str, Any]:
     shown["estimated"] = ours.estimated
     shown["cost_usd"] = None if ours.cost_usd is None else format(ours.cost_usd, "f")
     return shown
+
+
+def _is_running_total(usage: UsageMetadata, before: UsageMetadata | None) -> bool:
+    """Tell whether a chunk's usage has that of the chunk before it inside.
+
+    Parts of a usage name the input once. Servers with continuous usage (vLLM, SGLang) repeat it on every chunk, with
+    the output so far: 700 tokens of input would become 4,200.
+    """
+    if before is None or before["input_tokens"] == 0:
+        return False
+    return usage["input_tokens"] >= before["input_tokens"] and usage["output_tokens"] >= before["output_tokens"]
 
 
 def believable(counts: TokenCounts, asked: bool, chars: int) -> bool:

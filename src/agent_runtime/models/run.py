@@ -72,7 +72,7 @@ class Run:
 
     __slots__ = (
         "_around", "context", "gate", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
-        "tenant", "threads", "tool_counts", "user_id",
+        "tenant", "threads", "tool_counts", "unreadable", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +87,8 @@ class Run:
         self.tenant = None if context.principal is None else context.principal.tenant
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
+        self.unreadable: dict[str, str] = {}
+        """Arguments of streamed tool calls that are no JSON object, by the calls' ids."""
         self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
         self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
         self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id

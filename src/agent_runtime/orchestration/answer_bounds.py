@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
@@ -9,6 +10,7 @@ from langgraph.types import Command
 
 from agent_runtime.errors import LimitExceeded
 from agent_runtime.models.run import Run, current_run
+from agent_runtime.tools.unreadable_arguments import unreadable_call
 
 DEFAULT_CALLS = 128
 """Tool calls that one answer may have: OpenAI's own bound for parallel calls."""
@@ -30,7 +32,8 @@ def bound_answer(update: Any) -> Any:
     LangGraph makes a task of every call of an answer before a limit can stop the second one: 10,000 calls kept the
     event loop for 14 s. Here the run's `tool_calls` is compared with the whole answer first; calls beyond
     `calls_per_answer`, and those whose arguments are nested too deep to be stored, get an error message that the model
-    sees, and do not run. Raises Refused (LimitExceeded).
+    sees, and do not run. So do calls whose arguments are no JSON: LangChain puts them aside, and a run whose model made
+    only such calls would end with an empty answer. Raises Refused (LimitExceeded).
 
     No middleware does it: one that wraps the model call costs 7 % of a turn.
     """
@@ -42,7 +45,7 @@ def bound_answer(update: Any) -> Any:
     answer = messages[-1] if messages else None
     if not isinstance(answer, AIMessage):  # a structured answer ends in the message of its tool
         answer = next((each for each in reversed(messages) if isinstance(each, AIMessage)), None)
-    if answer is None or not answer.tool_calls:
+    if answer is None or not (answer.tool_calls or answer.invalid_tool_calls):
         return update
     bounded = _bounded(messages, answer, run)
     if bounded is not messages:
@@ -52,41 +55,67 @@ def bound_answer(update: Any) -> Any:
 
 def _bounded(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[BaseMessage]:
     answered = {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
-    pending = [call for call in answer.tool_calls if call["id"] not in answered]
+    readable = [call for call in answer.tool_calls if call["id"] not in answered and call["id"] not in run.unreadable]
+    unreadable = _unreadable(answer, run)
+    pending = [*readable, *unreadable]
     if len(pending) > MAX_ANSWERED_CALLS:
         raise run.refuse(LimitExceeded("calls_per_answer", MAX_ANSWERED_CALLS, f"{len(pending)} in one answer"))
     most = run.gate.limits.calls_per_answer or DEFAULT_CALLS
-    too_deep = [call for call in pending if _is_deep(call["args"])]
+    too_deep = [call for call in readable if _is_deep(call["args"])]
     deep_ones = {id(call) for call in too_deep}
     if pending and len(too_deep) == len(pending):  # nothing is left that could run, and take the agent on
         raise run.refuse(LimitExceeded("answer_depth", MAX_DEPTH, "the arguments of every call are nested deeper"))
-    too_many = [call for call in pending if id(call) not in deep_ones][most:]
-    run.check_calls(len(pending) - len(too_deep) - len(too_many))
-    if not too_deep and not too_many:
+    shallow = [call for call in readable if id(call) not in deep_ones]
+    too_many = [*shallow, *unreadable][most:]
+    run.check_calls(min(len(shallow), most))
+    if not too_deep and not too_many and not unreadable:
         return messages
     many = f"not run: an answer may have at most {most} tool calls, this one has {len(pending)}"
     deep = f"not run: the arguments are nested deeper than {MAX_DEPTH} levels"
     errors: list[BaseMessage] = [_error(call, many) for call in too_many]
     errors += [_error(call, deep) for call in too_deep]
-    kept = _without_arguments(answer, too_deep) if too_deep else answer
-    return [*(kept if each is answer else each for each in messages), *errors]
+    changed: dict[Any, Any] = {call["id"]: {**call, "args": {}} for call in too_deep}
+    changed |= {call["id"]: call for call in unreadable}
+    bounded = _with_calls(answer, changed) if changed else answer
+    return [*(bounded if each is answer else each for each in messages), *errors]
+
+
+def _unreadable(answer: AIMessage, run: Run) -> list[ToolCall]:
+    """Return the calls whose arguments are no JSON, as the conversation shall have them.
+
+    LangChain puts those of a whole answer aside. Of a streamed one it reads what there is of an object that was cut.
+    """
+    calls = [
+        unreadable_call(call["name"] or "unknown", call["id"] or f"call_{uuid.uuid4().hex}", call["args"] or "")
+        for call in answer.invalid_tool_calls
+    ]
+    cut = [call for call in answer.tool_calls if call["id"] in run.unreadable]
+    return calls + [unreadable_call(call["name"], call["id"] or "", run.unreadable[call["id"] or ""]) for call in cut]
 
 
 def _error(call: ToolCall, text: str) -> ToolMessage:
     return ToolMessage(text, tool_call_id=call["id"] or "", name=call["name"], status="error")
 
 
-def _without_arguments(message: AIMessage, calls: list[ToolCall]) -> AIMessage:
-    """Return the message with empty arguments in these calls, in each form that it has them in."""
-    names = {call["id"] for call in calls}
+def _with_calls(message: AIMessage, changed: dict[Any, Any]) -> AIMessage:
+    """Return the message with these calls, by their ids, in each form that it has them in."""
     content: Any = message.content
     if isinstance(content, list):
         content = [
-            {**block, "input": {}, "args": {}} if isinstance(block, dict) and block.get("id") in names else block
+            _block(block, changed[block.get("id")]) if isinstance(block, dict) and block.get("id") in changed else block
             for block in content
         ]
-    kept: list[Any] = [{**call, "args": {}} if call["id"] in names else call for call in message.tool_calls]
-    return message.model_copy(update={"content": content, "tool_calls": kept})
+    calls: list[Any] = [changed.get(call["id"], call) for call in message.tool_calls]
+    known = {call["id"] for call in message.tool_calls}
+    calls += [call for call_id, call in changed.items() if call_id not in known]
+    return message.model_copy(update={"content": content, "tool_calls": calls, "invalid_tool_calls": []})
+
+
+def _block(block: dict[str, Any], call: Any) -> dict[str, Any]:
+    if block.get("type") == "invalid_tool_call":
+        return {"type": "tool_call", "id": call["id"], "name": call["name"], "args": call["args"]}
+    whole = {name: value for name, value in block.items() if name != "partial_json"}
+    return {**whole, "input": call["args"], "args": call["args"]}
 
 
 def _is_deep(value: Any) -> bool:

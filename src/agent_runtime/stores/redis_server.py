@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
@@ -60,7 +63,11 @@ def driven(steps: Any, client: Any) -> Any:
     try:
         request = next(steps)
         while True:
-            request = steps.send(_sent(client, request))
+            try:
+                answer = _sent(client, request)
+            except NoScriptError:
+                answer = _sent(client, [request])[0]
+            request = steps.send(answer)
     except StopIteration as stop:
         return stop.value
 
@@ -70,23 +77,32 @@ async def adriven(steps: Any, client: Any) -> Any:
     try:
         request = next(steps)
         while True:
-            request = steps.send(await _sent(client, request))
+            try:
+                answer = await _sent(client, request)
+            except NoScriptError:
+                answer = (await _sent(client, [request]))[0]
+            request = steps.send(answer)
     except StopIteration as stop:
         return stop.value
 
 
 def _sent(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
+    """Send a script by its hash, which the server may not know (it was flushed, or restarted), others as they are.
+
+    NoScriptError says that nothing was run, so the caller sends it again as a list, whose scripts go out whole. Not
+    by redis-py's own way: it loads the script and refers to it again, and another flush may come between.
+    """
     if isinstance(request, list):
         pipeline = client.pipeline(transaction=False)
         for each in request:
-            if _is_script(each):  # the whole script: what a pipeline refers to may be unknown to the server
+            if _is_script(each):
                 pipeline.eval(each[0], len(each[1]), *each[1], *each[2])
             else:
                 _sent(pipeline, each)
         return pipeline.execute()
     if _is_script(request):
         source, keys, args = request
-        return _script(client, source)(keys=keys, args=args)
+        return client.evalsha(_hash(source), len(keys), *keys, *args)
     return getattr(client, request[0])(*request[1:])
 
 
@@ -94,9 +110,6 @@ def _is_script(request: tuple[Any, ...]) -> bool:
     return len(request) == 3 and isinstance(request[1], list)
 
 
-def _script(client: Any, source: str) -> Any:
-    # Kept on the client: making one hashes its whole text.
-    known: dict[str, Any] = client.__dict__.setdefault("_agent_runtime_scripts", {})
-    if source not in known:
-        known[source] = client.register_script(source)
-    return known[source]
+@lru_cache(maxsize=256)
+def _hash(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

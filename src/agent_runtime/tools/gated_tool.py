@@ -14,6 +14,7 @@ from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import GATED_TAG, ToolCall, current_run, current_tool
 from agent_runtime.tools.effects import once
 from agent_runtime.tools.tool_result import UnusableResult, check_result
+from agent_runtime.tools.unreadable_arguments import unreadable_answer
 
 
 def gated_tool(tool: BaseTool) -> BaseTool:
@@ -65,6 +66,8 @@ def _run_method(cls: type[BaseTool]) -> Any:
     inner = cls.run
 
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        if (answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))) is not None:
+            return answer
         if (call := _open(self, tool_input, kwargs)) is None:
             return inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))
@@ -87,6 +90,8 @@ def _arun_method(cls: type[BaseTool]) -> Any:
     inner = cls.arun
 
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        if (answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))) is not None:
+            return answer
         if (call := _open(self, tool_input, kwargs)) is None:
             return await inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.store.memory import InMemoryStore
 from tests.agent_runtime.pool.conftest import template
 
@@ -33,6 +35,7 @@ from agent_runtime.monitoring import PriceTable
 from agent_runtime.pool import AgentInstancePool, AgentSessionPool, AgentTask, PoolConfig
 from agent_runtime.template.parts_spec import McpSpec, ModelSpec, ToolSpec
 from agent_runtime.testing import ScriptedChatModel, say
+from agent_runtime.tools.unreadable_arguments import REASON
 
 QUESTIONS = {
     "analyst": "What is the total amount in the North?",
@@ -101,6 +104,33 @@ async def test_a_person_is_asked_and_the_run_goes_on(isolated: Any) -> None:
         assert asked.status == "interrupted"
         done = await agent.execute(AgentContext(Resume("approve"), session_id="s"))
         assert done.output == "it said yes"
+
+
+class Garbled(ScriptedChatModel):
+    """Calls `echo` with arguments that were cut, then says what it read."""
+
+    script: Any = ()
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        (chunk,) = self._stream(messages)
+        return ChatResult(generations=[ChatGeneration(message=message_chunk_to_message(chunk.message))])
+
+    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        if messages[-1].type == "tool":
+            yield ChatGenerationChunk(message=AIMessageChunk(content=str(messages[-1].text), chunk_position="last"))
+            return
+        cut = tool_call_chunk(name="echo", args='{"text": "x', id="call_1", index=0)
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[cut], chunk_position="last"))
+
+
+async def test_unreadable_arguments_are_told_to_the_model(make_factory: Any) -> None:
+    async with make_factory(spec={"model": "garbled"}) as factory, AgentInstancePool(factory) as pool:
+        factory.register_model("garbled", Garbled())
+        for agent in (factory.create_from_template("worker"), pool.agent("worker")):
+            async with agent.execute_stream("echo x") as stream:
+                _ = [chunk async for chunk in stream]
+            assert stream.result.output == REASON
+            assert stream.result.usage.tool_calls == 0
 
 
 async def test_limits_and_budgets_are_kept_outside(isolated: Any) -> None:

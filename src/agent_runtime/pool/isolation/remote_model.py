@@ -12,9 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from agent_runtime.models.run import GATED_TAG
+from agent_runtime.models.run import GATED_TAG, current_run
 from agent_runtime.pool.isolation.channel import channel
 from agent_runtime.pool.isolation.frames import packed, unpacked
+from agent_runtime.tools.unreadable_arguments import StreamedArguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,29 @@ class StreamingRemoteChatModel(RemoteChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         # In sync code the whole answer comes at once: nobody could read the pieces before it anyway.
         message = _result(channel().call_blocking("model", *self._asked(messages, stop, kwargs))).generations[0].message
-        yield ChatGenerationChunk(message=_as_chunk(message))
+        chunk = _as_chunk(message)
+        arguments = StreamedArguments()
+        arguments.add(chunk.tool_call_chunks)
+        yield ChatGenerationChunk(message=chunk)
+        _note_unreadable(arguments)
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
+        arguments = StreamedArguments()
         async for part in channel().stream("model_stream", *self._asked(messages, stop, kwargs)):
             message = revived_chunk(part)
+            arguments.add(message.tool_call_chunks)
             chunk = ChatGenerationChunk(message=message)
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+        _note_unreadable(arguments)
+
+
+def _note_unreadable(arguments: StreamedArguments) -> None:
+    if (run := current_run.get()) is not None:
+        run.unreadable |= arguments.unreadable()
 
 
 def sent_chunk(chunk: BaseMessage) -> Any:
@@ -119,12 +132,16 @@ def _only_text(chunk: AIMessageChunk) -> bool:
 def _as_chunk(message: BaseMessage) -> AIMessageChunk:
     fields = {key: value for key, value in message.__dict__.items() if key != "type"}
     calls = fields.pop("tool_calls", [])
-    fields.pop("invalid_tool_calls", None)
+    calls = [*calls, *fields.pop("invalid_tool_calls", [])]
     pieces: list[Any] = [
-        {"name": c["name"], "args": json.dumps(c["args"]), "id": c["id"], "index": n, "type": "tool_call_chunk"}
+        {"name": c["name"], "args": _text(c["args"]), "id": c["id"], "index": n, "type": "tool_call_chunk"}
         for n, c in enumerate(calls)
     ]
     return AIMessageChunk(**fields, tool_call_chunks=pieces, chunk_position="last")
+
+
+def _text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)  # text: of a call that is no JSON
 
 
 def _result(message: AIMessage) -> ChatResult:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import BaseTool
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
     ChannelVersions,
@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.store.base import BaseStore, Op, Result
 
+from agent_runtime.mcp.remote_tool import RemoteTool
 from agent_runtime.pool.isolation.channel import channel
 
 
@@ -178,15 +179,15 @@ class ToolCard:
         """The stand-in."""
         key, wants_artifact = self.key, self.response_format == "content_and_artifact"
 
-        async def ask(**arguments: Any) -> Any:
+        async def ask(arguments: dict[str, Any]) -> Any:
             content, artifact = await channel().call("tool", key, arguments)
             return (content, artifact) if wants_artifact else content
 
-        return StructuredTool(
+        return RemoteTool(
             name=self.name,
             description=self.description,
             args_schema=self.args_schema,
-            coroutine=ask,
+            call=ask,
             response_format="content_and_artifact" if wants_artifact else "content",
             metadata=self.metadata,
             handle_tool_error=True,

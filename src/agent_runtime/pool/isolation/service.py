@@ -140,7 +140,7 @@ class Service:
 
     async def _do_tool(self, key: int, arguments: Any) -> Any:
         tool: Any = self._desk.tools[key]
-        answer = await tool.coroutine(**arguments)  # counted where the model asked for it, in the worker
+        answer = await tool.call(arguments)  # counted where the model asked for it, in the worker
         return answer if tool.response_format == "content_and_artifact" else (answer, None)
 
     async def _do_agent(self, key: int, request: Any) -> str:

@@ -16,6 +16,7 @@ from agent_runtime.pool.isolation.failures import sent
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
+    from agent_runtime.cancel_watch import CancelWatch
     from agent_runtime.models.model_call import ModelCall
     from agent_runtime.models.request import ModelRequest
     from agent_runtime.models.run import ToolCall
@@ -87,10 +88,11 @@ class WorkerGate(ModelGate):
 class WorkerModelCall:
     """One call of a hidden model; what comes of it is told to the application."""
 
-    __slots__ = ("_number", "run")
+    __slots__ = ("_number", "cancels", "run")
 
     def __init__(self, run: WorkerRun, number: int) -> None:
         self.run, self._number = run, number
+        self.cancels: CancelWatch | None = None
 
     def chunk(self, message: BaseMessage) -> None:
         """Tell one streamed chunk."""

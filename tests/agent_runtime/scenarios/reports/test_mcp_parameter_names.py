@@ -7,16 +7,9 @@ from tests.support.mcp_servers import calling, program_tool
 from tests.support.providers import template
 
 from agent_runtime import AgentFactory
-from agent_runtime.errors import AgentFailed
 
 
-def lost(name: str, raises: type[BaseException] = AssertionError) -> object:
-    return pytest.param(name, marks=pytest.mark.xfail(raises=raises, reason="LangChain takes it for its own"))
-
-
-@pytest.mark.parametrize(
-    "name", ["name", "tool", lost("config"), lost("runtime"), lost("run_manager"), lost("self", AgentFailed)]
-)
+@pytest.mark.parametrize("name", ["name", "tool", "config", "runtime", "run_manager", "self", "arguments", "call"])
 async def test_a_parameter_reaches_the_server(name: str) -> None:
     async with AgentFactory() as factory:
         factory.register_model("m", model := calling(("words", {name: "v"})))
