@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -204,16 +205,33 @@ def _middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> A
             raise ConfigurationError(f"middleware '{spec.use}' is registered ready-made and takes no arguments")
         return found
     for name in MODEL_ARGUMENTS:
-        if isinstance(args.get(name), str):
-            args[name] = registry.model(ModelSpec(id=args[name]))
+        if args.get(name) is not None:
+            args[name] = _model_argument(spec.use, name, args[name], registry)
     if spec.use not in registry.middleware and (naming := NAMING_ARGUMENTS.get(spec.use)) in args:
         args[naming] = names.resolve_argument(spec.use, args[naming])
     try:
         args, rest = _special(spec.use, args, registry)
-        inspect.signature(found).bind(*rest, **args)
+        _check_arguments(found, rest, args)
         return found(*rest, **args)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
+
+
+def _model_argument(use: str, name: str, value: Any, registry: Registry) -> Any:
+    if isinstance(value, dict | list):  # what an application's own middleware takes under this name is its matter
+        raise ConfigurationError(f"middleware '{use}': '{name}' is the name of a model, not {value!r}")
+    if not isinstance(value, str):
+        return value
+    return registry.model(ModelSpec(id=value))
+
+
+def _check_arguments(middleware: Any, given: list[Any], named: dict[str, Any]) -> None:
+    signature = inspect.signature(middleware)
+    signature.bind(*given, **named)
+    known = [each.name for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    is_langchains = getattr(middleware, "__module__", "").startswith("langchain.")
+    if is_langchains and (unknown := [name for name in named if name not in known]):
+        raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
 
 
 def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
@@ -225,6 +243,13 @@ def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames
     made = copy.copy(middleware)  # a ready-made one may serve several agents
     made.tools = [gated_tool(registry.adopted(each)) for each in tools]
     return made
+
+
+def _check_summary_prompt(prompt: Any) -> None:
+    """Raise ValueError for a text whose formatting does more than put the messages in: a width may take all memory."""
+    fields = [field for _, *field in string.Formatter().parse(str(prompt)) if field[0] is not None]
+    if any(field != ["messages", "", None] for field in fields):
+        raise ValueError("summary_prompt has {messages} and no other field; write a brace twice")
 
 
 def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Any]]:
@@ -241,6 +266,8 @@ def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[
         raise ValueError("give the model that plays the tools: model: provider:name")
     if name == "tool_error":
         return {"on_error": lambda error, _request: f"{type(error).__name__}: {error_text(error)}", **args}, []
+    if name == "summarization" and "summary_prompt" in args:
+        _check_summary_prompt(args["summary_prompt"])
     if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)
         return {k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v for k, v in args.items()}, []
     return args, []

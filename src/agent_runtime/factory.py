@@ -150,6 +150,11 @@ class AgentFactory(Components):
         # Errors quote values, so what is not listed is not even read.
         self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}
 
+    @property
+    def confinement(self) -> Confinement | None:
+        """What templates are confined to; None when they are trusted."""
+        return self.keys.confinement
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent_runtime.errors import UnknownComponent
 from agent_runtime.monitoring.budgets import Budget
@@ -93,19 +94,33 @@ def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
     if seats.authenticators or runtime.auth.require:
         auth = runtime.auth
         configured["auth"] = AuthMiddleware(*seats.authenticators, require=auth.require, roles=auth.roles)
-    if rates := [*seats.rate_limits, *(RateLimit.parse(text) for text in runtime.rate_limits)]:
+    if rates := [*seats.rate_limits, *(_of_template(RateLimit.parse(text)) for text in runtime.rate_limits)]:
         configured["rate_limit"] = RateLimitMiddleware(rates, limits.windows, processes=limits.processes, bus=bus)
     if seats.session_manager is not None:
         sessions = template.spec.sessions
         strategy, ttl_s = sessions.multitask_strategy, sessions.ttl
         configured["session"] = SessionMiddleware(seats.session_manager, strategy, ttl_s=ttl_s)
-    if places := [*seats.concurrency, *(ConcurrencyLimit(each.calls, tuple(each.per)) for each in at_once.limits)]:
+    if places := [
+        *seats.concurrency,
+        *(_of_template(ConcurrencyLimit(each.calls, tuple(each.per))) for each in at_once.limits),
+    ]:
         configured["concurrency"] = ConcurrencyMiddleware(
             places, limits.slots, wait_s=at_once.wait or 0.0, processes=limits.processes, bus=bus
         )
     if seats.ledger is not None or seats.budgets or runtime.cost.budgets:
         configured["cost"] = _cost(template, seats)
     return configured
+
+
+Limit = TypeVar("Limit", RateLimit, ConcurrencyLimit)
+
+
+def _of_template(limit: Limit) -> Limit:
+    """Return a template's own limit, which counts its own calls: it cannot use up what others may call."""
+    per: tuple[str, ...] = limit.per
+    if "template" in per:
+        return limit
+    return dataclasses.replace(limit, per=("template",) if per == ("global",) else (*per, "template"))
 
 
 def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
@@ -121,4 +136,6 @@ def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
     )
     ledger = seats.ledger or seats.own_ledger
     on_charge = None if seats.metrics is None else seats.metrics.on_charge
-    return CostTrackingMiddleware(ledger, [*seats.budgets, *own], spending, bus=seats.event_bus, on_charge=on_charge)
+    return CostTrackingMiddleware(
+        ledger, seats.budgets, spending, more_budgets=own, bus=seats.event_bus, on_charge=on_charge
+    )

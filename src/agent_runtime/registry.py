@@ -45,8 +45,9 @@ LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
 Not its shell tool: a template that could name it would run commands. An application registers that one itself.
 """
 
-MODEL_ARGUMENTS = ("model", "first_model")
-"""Arguments of those that name a model: built as the template's own model is, so that the gate sees its calls."""
+MODEL_ARGUMENTS = ("model", "first_model", "summarizer")
+"""Arguments of those that name a model: built as the template's own model is, so that the gate sees its calls. A name
+that LangChain resolved would be a model of the account's that no limit or budget sees."""
 
 REWRITES_ANSWER = frozenset({"pii"})
 """Middleware that may change a message after it was streamed: its text is held back until it is final."""

@@ -70,13 +70,14 @@ def _report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
     from agent_runtime.errors import Problem, TemplateError
     from agent_runtime.factory import AgentFactory
     from agent_runtime.redaction import SECRETS
-    from agent_runtime.template import load_template, unused_inputs
+    from agent_runtime.template import unused_inputs
     from agent_runtime.template.reach import reach_of
 
     report: dict[str, Any] = {"file": str(file), "valid": False, "missing": False, "problems": []}
     try:
-        template = load_template(file)
-        AgentFactory(templates="confined" if confined else "trusted").check_template(template)
+        factory = AgentFactory(templates="confined" if confined else "trusted")
+        template = factory.get_template(file)  # what is not listed of the environment is not read
+        factory.check_template(template)
     except TemplateError as error:
         report["problems"] = [_problem(p, "error") for p in error.problems]
         return report

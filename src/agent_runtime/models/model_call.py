@@ -15,10 +15,10 @@ from langgraph.errors import GraphBubbleUp
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.models.run import LEDGER
+from agent_runtime.models.streamed_arguments import StreamedArguments
 from agent_runtime.monitoring.ledger import MICRO, NOTHING, Amount, Spend, SpendLabels
 from agent_runtime.monitoring.table_prices import DEFAULT_TIERS
 from agent_runtime.monitoring.token_counts import TokenCounts, are_text, token_counts, with_numbers
-from agent_runtime.tools.unreadable_arguments import StreamedArguments
 from agent_runtime.types import Usage
 from agent_runtime.usage import TOKEN_COUNTS
 

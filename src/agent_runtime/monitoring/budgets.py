@@ -135,6 +135,18 @@ def accounts_of(budgets: Iterable[Budget], caller: Caller, now_s: float) -> tupl
     return tuple(accounts.values())
 
 
+def united(sources: Iterable[tuple[Account, ...]]) -> tuple[Account, ...]:
+    """Return the accounts of several sources of budgets; of one account the smaller limits count."""
+    accounts: dict[str, Account] = {}
+    for each in (account for source in sources for account in source):
+        old = accounts.get(each.key, each)
+        usd = _least(old.limit_micro_usd, each.limit_micro_usd)
+        accounts[each.key] = each._replace(
+            limit_micro_usd=usd, limit_tokens=_least(old.limit_tokens, each.limit_tokens)
+        )
+    return tuple(accounts.values())
+
+
 def run_limits(budgets: Iterable[Budget]) -> tuple[int | None, int | None]:
     """What one run may spend: micro-USD and tokens."""
     usd = tokens = None

@@ -98,13 +98,14 @@ def _item(rate: str) -> RateLimitItem:
 def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
     """The windows that a call counts in; one that needs what the call does not have (a session) is left out."""
     caller = caller_of(context)
-    windows = []
+    windows: dict[str, Window] = {}  # a limit that is stated twice counts once
     for limit in limits:
         if (key := key_of(limit.per, caller)) is not None:
             item = limit.item
             window_s = item.get_expiry()
-            windows.append(Window(f"{key}/{item.amount}:{window_s}", item.amount, window_s, str(limit)))
-    return windows
+            name = f"{key}/{item.amount}:{window_s}"
+            windows[name] = Window(name, item.amount, window_s, str(limit))
+    return list(windows.values())
 
 
 def check_parts(per: Iterable[str]) -> None:

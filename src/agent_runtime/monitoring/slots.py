@@ -48,7 +48,8 @@ def slots_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> lis
     """The slots that a call needs."""
     caller = caller_of(context)
     keys = ((limit, key_of(limit.per, caller)) for limit in limits)
-    return [Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit)) for limit, key in keys if key is not None]
+    slots = [Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit)) for limit, key in keys if key is not None]
+    return list({slot.key: slot for slot in slots}.values())  # a limit that is stated twice counts once
 
 
 class Slots(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, Problem, TemplateError
 from agent_runtime.event_bus import Event
 from agent_runtime.pool.template_files import stamp_of, stamp_of_files
-from agent_runtime.template import AgentTemplate, load_template
+from agent_runtime.template import AgentTemplate
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
@@ -77,7 +77,7 @@ class TemplateWatch:
         broken: dict[Path, Exception] = {}
         for path in files:
             try:
-                template = load_template(path)
+                template = self._factory.get_template(path)
                 self._factory.check_template(template)
                 if template.metadata.name in found:
                     other = found[template.metadata.name][0].name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.errors import AgentRuntimeError, ConfigurationError, NotRecorded
+from agent_runtime.errors import AgentRuntimeError, ConfigurationError, Forbidden, NotRecorded
 from agent_runtime.event_bus.brokers import EventLog
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.factory import AgentFactory
@@ -15,6 +15,7 @@ from agent_runtime.replay.recording import Recording, read_recording, revived
 from agent_runtime.replay.tape import Difference, ReplayDiverged, Tape, first_difference
 from agent_runtime.sessions import SessionManager
 from agent_runtime.template.overrides import overridden
+from agent_runtime.template.spec import is_path
 from agent_runtime.types import AgentContext, AgentResult, Principal
 
 if TYPE_CHECKING:
@@ -99,9 +100,13 @@ async def replay_run(
     if model is not None and from_step is None:
         raise ConfigurationError("a replay calls no model: say from which step on it should be a fork")
     factory = factory or AgentFactory()
-    template = _template(factory, recording)
+    template = _template(factory, recording, is_callers=principal is not None)
     tape = Tape(recording.steps, from_step)
-    playing = AgentFactory(registry=ReplayRegistry(factory.registry, tape, model), session_manager=_sessions(template))
+    playing = AgentFactory(
+        registry=ReplayRegistry(factory.registry, tape, model),
+        session_manager=_sessions(template),
+        templates=factory.confinement or "trusted",
+    )
     playing.take_templates(factory)
     async with playing:
         made = Replay(recording, None, None, template_changed=template.digest != recording.digest)
@@ -120,14 +125,28 @@ async def replay_run(
     return made
 
 
-def _template(factory: AgentFactory, recording: Recording) -> AgentTemplate:
+def _template(factory: AgentFactory, recording: Recording, *, is_callers: bool) -> AgentTemplate:
     name = recording.agent.get("template")
     if not name:
         raise NotRecorded(f"the run '{recording.run_id}' is of no template's agent: it cannot be made again")
+    if is_callers and is_path(name):
+        raise Forbidden("a run of a template that is not registered is the application's to replay")
     template = factory.get_template(name)
+    if is_callers and _has_servers(factory, template):
+        raise Forbidden("a run of an agent with MCP servers is the application's to replay: a replay starts them")
     _refuse_workflows(factory, template)
     overrides = recording.agent.get("overrides", {})
     return overridden(template, overrides) if overrides else template
+
+
+def _has_servers(factory: AgentFactory, template: AgentTemplate) -> bool:
+    inner = [template.agents.get(tool.agent) or factory.get_template(tool.agent) for tool in _agents(template)]
+    tools = [*template.spec.tools, *(tool for each in template.spec.subagents for tool in each.tools or ())]
+    return any(tool.mcp is not None for tool in tools) or any(_has_servers(factory, each) for each in inner)
+
+
+def _agents(template: AgentTemplate) -> list[Any]:
+    return [tool for tool in template.spec.tools if tool.agent is not None]
 
 
 def _refuse_workflows(factory: AgentFactory, template: AgentTemplate) -> None:

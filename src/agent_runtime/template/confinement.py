@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ class Confinement:
     """Lists of what confined templates may reach; empty ones, the default, are nothing.
 
     Args:
-        commands: programs of MCP servers with all their arguments, as one text: `"/usr/bin/uvx mcp-server-time"`.
+        commands: programs of MCP servers with all their arguments, as a shell reads them:
+            `"/usr/bin/uvx mcp-server-time"`.
         environment: names of variables that a template may set for such a program.
         addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` stands for all below it.
         accounts: addresses that may be sent the application's own key of a provider, as `"openai at https://..."`.
@@ -37,9 +39,10 @@ class Confinement:
         memories: registered ones that `memory` may name.
         parameters: names that `params.extra` of a model may have.
         settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD; `"pipeline"`, an
-            order of layers that may leave out one of the application; `"patterns in inputs"`, regular expressions.
-        roots: folders that arguments, inputs of the format `path` and the `cwd` of a server may lead into, beside the
-            template's own.
+            order of layers that may leave out one of the application; `"patterns in inputs"`, regular expressions;
+            `"limits of a model"`, which hold for the account and so for every agent.
+        roots: folders that arguments and inputs of the format `path` may lead into, beside the template's own, and the
+            `cwd` of a server, which may not be the template's own.
     """
 
     commands: Collection[str] = ()
@@ -78,13 +81,17 @@ class Confinement:
     def allows(self, reach: Reach, template: AgentTemplate) -> bool:
         """Tell whether a template may reach this."""
         if reach.kind == "path":
-            return self._is_inside(reach.value, template)
+            own = [] if template.folder is None else [template.folder]
+            return _is_inside(reach.value, [*own, *self.roots])
+        if reach.kind == "working folder":
+            return _is_inside(reach.value, self.roots)
+        if reach.kind == "command":
+            return any(shlex.split(allowed) == shlex.split(reach.value) for allowed in self.commands)
         if reach.kind == "address":
             return any(_covers(allowed, reach.value) for allowed in self.addresses)
         if reach.kind == "middleware":
             return reach.value in self.middleware or reach.value in HARMLESS_MIDDLEWARE
         lists: dict[str, Collection[str]] = {
-            "command": self.commands,
             "environment": self.environment,
             "agent": self.agents,
             "workflow": self.workflows,
@@ -97,15 +104,15 @@ class Confinement:
         }
         return reach.value in lists[reach.kind]
 
-    def _is_inside(self, value: str, template: AgentTemplate) -> bool:
-        if value.lower().startswith("file:"):
-            value = unquote(urlsplit(value).path)
-        own = [] if template.folder is None else [template.folder]
-        try:
-            resolved = Path(os.path.realpath(Path(value).expanduser()))
-        except (RuntimeError, ValueError):  # the home of a user who is not there; a null byte
-            return False
-        return any(resolved.is_relative_to(os.path.realpath(root)) for root in [*own, *self.roots])
+
+def _is_inside(value: str, roots: Collection[str | Path]) -> bool:
+    if value.lower().startswith("file:"):
+        value = unquote(urlsplit(value).path)
+    try:
+        resolved = Path(os.path.realpath(Path(value).expanduser()))
+    except (RuntimeError, ValueError):  # the home of a user who is not there; a null byte
+        return False
+    return any(resolved.is_relative_to(os.path.realpath(root)) for root in roots)
 
 
 def _covers(allowed: str, address: str) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from agent_runtime.template.parts_spec import McpSpec, MiddlewareSpec, ModelSpec, SecretRef, ToolSpec
+from agent_runtime.template.parts_spec import AtOnceLimits, McpSpec, MiddlewareSpec, ModelSpec, SecretRef, ToolSpec
 from agent_runtime.template.prompt import render_value, strings_in
 from agent_runtime.template.spec import AgentTemplate, is_path
 
 Kind: TypeAlias = Literal[
     "command",
     "environment",
+    "working folder",
     "address",
     "account",
     "variable",
@@ -139,18 +141,21 @@ def _of_model(model: ModelSpec, place: str) -> Iterator[Reach]:
             yield Reach("account", f"{model.id.partition(':')[0]} at {model.base_url}", f"{place}.base_url")
     if model.api_key is not None:
         yield _of_secret(model.api_key, f"{place}.api_key")
+    if model.limits != AtOnceLimits():  # of the whole account, for every agent of the process
+        yield Reach("setting", "limits of a model", f"{place}.limits")
     for name in model.params.extra:
         yield Reach("parameter", name, f"{place}.params.extra.{name}")
 
 
 def _of_server(template: AgentTemplate, server: McpSpec, place: str) -> Iterator[Reach]:
     if server.command is not None:
-        yield Reach("command", " ".join([server.command, *server.args]), f"{place}.command")
+        yield Reach("command", shlex.join([server.command, *server.args]), f"{place}.command")
     if server.url is not None:
         yield Reach("address", server.url, f"{place}.url")
     if server.cwd is not None:
         folder = Path.cwd() if template.folder is None else template.folder
-        yield Reach("path", str(folder / Path(server.cwd)), f"{place}.cwd")
+        # Not in the template's own folder: programs take modules and settings from where they are started.
+        yield Reach("working folder", str(folder / Path(server.cwd)), f"{place}.cwd")
     for kind, values in (("env", server.env), ("headers", server.headers)):
         for name, value in values.items():
             if isinstance(value, SecretRef):

@@ -18,7 +18,7 @@ from agent_runtime.cli.state import settings
 from agent_runtime.redaction import SECRETS
 from agent_runtime.template import shipped_templates
 from agent_runtime.template.confinement import Confinement
-from agent_runtime.template.reach import reach_of
+from agent_runtime.template.reach import Reach, reach_of
 from agent_runtime.testing import ScriptedChatModel, say
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
@@ -55,14 +55,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "a program": (
         "spec: {model: m, tools: [{mcp: {command: /bin/sh, args: [-c, 'touch STARTED; exit 1']}}]}",
-        {"commands": ["/bin/sh -c touch STARTED; exit 1"]},
+        {"commands": ["/bin/sh -c 'touch STARTED; exit 1'"]},
     ),
     "a program of a sub-agent": (
         (
             "spec: {model: m, subagents: [{name: s, description: d, system_prompt: p,"
             " tools: [{mcp: {command: /bin/sh, args: [-c, 'touch STARTED; exit 1']}}]}]}"
         ),
-        {"commands": ["/bin/sh -c touch STARTED; exit 1"]},
+        {"commands": ["/bin/sh -c 'touch STARTED; exit 1'"]},
     ),
     "an address of tools": (
         "spec: {model: m, tools: [{mcp: {url: 'http://127.0.0.1:9/mcp'}}]}",
@@ -264,7 +264,10 @@ def test_the_error_of_a_confined_template_quotes_no_variable(home: Path, monkeyp
 def test_the_folder_of_a_server_is_meant_from_the_template(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home.parent)
     path = write(home, "spec: {model: m, tools: [{mcp: {command: /bin/true, cwd: docs}}]}")
-    assert Confinement(commands=["/bin/true"]).problems(load_template(path)) == []
+    confinement = Confinement(commands=["/bin/true"], roots=[path.parent / "docs"])
+    assert confinement.problems(load_template(path)) == []
+    (problem,) = Confinement(commands=["/bin/true"]).problems(load_template(path))
+    assert str(path.parent / "docs") in problem.message
 
 
 def test_a_variable_s_value_is_masked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +290,7 @@ def test_no_spelling_of_a_path_leaves_the_folders(text: str) -> None:
     confinement = Confinement()
     folder = template.folder
     assert folder is not None
-    if confinement._is_inside(text, template):
+    if confinement.allows(Reach("path", text, ""), template):
         assert Path(os.path.realpath(Path(text).expanduser())).is_relative_to(os.path.realpath(folder))
 
 

@@ -13,6 +13,7 @@ from agent_runtime.monitoring.rate_limits import KeysOf
 from agent_runtime.monitoring.slots import ConcurrencyLimit, MemorySlots, Slot, Slots, slots_of
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.orchestration.middleware.fallback import Fallback
+from agent_runtime.types import new_run_id
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus import EventBus
@@ -65,7 +66,8 @@ class ConcurrencyMiddleware(Middleware):
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call in its slots."""
-        slots, holder = self._keys.of(context, counted_around()), context.run_id
+        slots = self._keys.of(context, counted_around())
+        holder = new_run_id()  # not the call's own id, which a caller may choose and use for many
         if not slots:
             return await next_call(context)
         try:

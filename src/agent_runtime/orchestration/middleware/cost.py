@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.models.run import current_run
-from agent_runtime.monitoring.budgets import Budget, accounts_of, run_limits
+from agent_runtime.monitoring.budgets import Budget, accounts_of, run_limits, united
 from agent_runtime.monitoring.caller_names import Caller, caller_of
 from agent_runtime.monitoring.ledger import MICRO, Account, Charge, Ledger, SpendLabels
 from agent_runtime.monitoring.memory_ledger import MemoryLedger
@@ -49,6 +49,8 @@ class CostTrackingMiddleware(Middleware):
     Args:
         ledger: where accounts are kept; in memory by default.
         budgets: of all calls through this layer.
+        more_budgets: beside those, never instead of one: a template's own. Where both have a budget of one account, the
+            smaller counts.
         spending: how to spend; see Spending.
         bus: where `budget.warning` events go.
         on_charge: told what was charged to an account of the call: `RuntimeMetrics.on_charge`.
@@ -65,10 +67,12 @@ class CostTrackingMiddleware(Middleware):
         budgets: Sequence[Budget] = (),
         spending: Spending | None = None,
         *,
+        more_budgets: Sequence[Budget] = (),
         bus: EventBus | None = None,
         on_charge: Callable[[Account, Charge], None] | None = None,
     ) -> None:
-        self.ledger, self.budgets = ledger or MemoryLedger(), tuple(budgets)
+        self.ledger, self.budgets = ledger or MemoryLedger(), (*budgets, *more_budgets)
+        self._sources = (tuple(budgets), tuple(more_budgets))
         self.spending, self._bus, self._on_charge = spending or Spending(), bus, on_charge
         self._run_limits = run_limits(self.budgets)
         self._needs_accounts = any(budget.scope != "run" for budget in self.budgets)
@@ -91,7 +95,7 @@ class CostTrackingMiddleware(Middleware):
         if known is None or known.until <= now:  # a period has ended
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
-            accounts = accounts_of(self.budgets, caller, now)
+            accounts = united([accounts_of(budgets, caller, now) for budgets in self._sources])
             until = min((a.ends_at for a in accounts if a.ends_at is not None), default=float("inf"))
             watched = {a.key: (a, self._warn_at.get(_kind(a.key), ())) for a in accounts}
             known = self._known[caller] = _Known(accounts, until, watched)

@@ -13,9 +13,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agent_runtime.models.run import GATED_TAG, current_run
+from agent_runtime.models.streamed_arguments import StreamedArguments
 from agent_runtime.pool.isolation.channel import channel
 from agent_runtime.pool.isolation.frames import packed, unpacked
-from agent_runtime.tools.unreadable_arguments import StreamedArguments
 
 
 @dataclass(frozen=True, slots=True)
