@@ -34,9 +34,19 @@ class Components:
         loaded = template if isinstance(template, AgentTemplate) else self._loaded(template)
         name = name or loaded.metadata.name
         with self._lock:
+            self._check_owner(name, loaded)
             self._templates[name] = loaded
             self.registry.generation += 1
         return name
+
+    def _check_owner(self, name: str, template: AgentTemplate) -> None:
+        """Raise ConfigurationError where a confined template would take the name of one that stands elsewhere."""
+        known = self._templates.get(name)
+        if self._environ is None or known is None:  # trusted templates may replace each other
+            return
+        folder = known.parent if isinstance(known, Path) else known.folder
+        if folder != template.folder:
+            raise ConfigurationError(f"'{name}' is the name of another template, and confined ones do not replace it")
 
     def unregister_template(self, name: str) -> None:
         """Forget a name; executors already made go on. Raises UnknownComponent."""

@@ -203,12 +203,17 @@ class AgentFactory(Components):
         source: str,
     ) -> AgentExecutor:
         ref = {"template": source, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
+        ref |= self._place_of(template)
         if overrides:
             template = overridden(template, overrides)
         values, key = self.keys.values(template, inputs), self.keys.of(template, inputs)
         built = self._kept(key) or self._built_once(key, template, values)
         # What is kept has no prompt of its own: one caller's inputs must not reach another.
         return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
+
+    def _place_of(self, template: AgentTemplate) -> dict[str, str]:
+        """Return where a confined template stands: whoever writes one chooses its name, but not its folder."""
+        return {} if self.confinement is None else {"folder": str(template.folder or "")}
 
     def _kept(self, key: AgentKey) -> AgentExecutor | None:
         with self._lock:
@@ -243,11 +248,16 @@ class AgentFactory(Components):
             raise ConfigurationError(f"the session '{session.id}' does not say which agent it is of: give `agent`")
         ref = session.agent
         template = self.get_template(ref["template"])
-        auth = template.spec.runtime.auth
-        if principal is not None and (self._seats.authenticators or auth.require):
-            for scope in (f"resume:{template.metadata.name}", *auth.require):
-                check_scope(principal, scope)
+        if principal is not None:
+            self.check_scopes(principal, "resume", template)
         return self.create_from_template(ref["template"], ref.get("inputs") or None, **ref.get("overrides", {}))
+
+    def check_scopes(self, principal: Principal, action: str, template: AgentTemplate) -> None:
+        """Raise Forbidden when the agent's auth layer would, so that nothing is built for one who may not call it."""
+        auth = template.spec.runtime.auth
+        if self._seats.authenticators or auth.require:
+            for scope in (f"{action}:{template.metadata.name}", *auth.require):
+                check_scope(principal, scope)
 
     def create_from_template(
         self,
@@ -295,6 +305,7 @@ class AgentFactory(Components):
         `ref` is how it can be made again, for the records of its sessions.
         """
         ref = ref or {"template": template.metadata.name, "inputs": dict(inputs or {}), "overrides": {}}
+        ref = {**ref, **self._place_of(template)}
         values = self.keys.values(template, inputs)
         built = self._build(template, values)
         return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)

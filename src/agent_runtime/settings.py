@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any, Literal
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.monitoring.logs import LEVELS
 from agent_runtime.redaction import SECRETS
@@ -173,11 +173,14 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     return found
 
 
+MAX_FILE_BYTES = 256 * 1024
+
+
 def _from_file(path: str | None, problems: list[str]) -> dict[str, tuple[str, str]]:
     if not path:
         return {}
     try:
-        content = tomllib.loads(Path(path).read_text("utf-8"))
+        content = tomllib.loads(read_bounded(path, MAX_FILE_BYTES).decode())
     except (OSError, ValueError) as error:
         problems.append(f"{FILE_VAR}: '{path}' cannot be read: {type(error).__name__}")
         return {}

@@ -17,6 +17,12 @@ _NO_SCRIPT = ("DIGIT", "FULLWIDTH DIGIT", "MODIFIER", "COMBINING", "FEMININE", "
 _SCRIPTS = {"FULLWIDTH": "LATIN", "IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA", "HALFWIDTH": "KATAKANA"}
 """Characters whose names do not begin with their script's."""
 
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Unicode's characters that are ignored when they are shown (Default_Ignorable), and the blank of Braille."""
+
 
 def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
     """Return why a text may not be the id of a user or tenant, or None.
@@ -32,6 +38,8 @@ def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
         return "a name has ASCII characters only"
     if name.isascii():
         return None
+    if _INVISIBLE.search(name):
+        return "a name has no characters that cannot be seen"
     if unicodedata.normalize("NFC", name) != name:
         return "a name is in Unicode's normal form C"
     for word in re.findall(r"[^\W\d_]+", name):  # an address has a name in one script and a host in another

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from agent_runtime.auth.authenticator import LOG, refused, token_bytes
 from agent_runtime.auth.identities import MAX_NAME, fault_of_name, is_reserved
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.secret_strength import weakness_of
 from agent_runtime.strict_json import loads_unique
@@ -21,6 +22,7 @@ MAX_AGE_S = 24 * 3600
 MAX_TIME = 2**53
 CHECKED_EVERY_S = 5.0
 """How often the file of keys and each token's revocation are looked at, by the monotonic clock."""
+MAX_KEYS_BYTES = 1024 * 1024
 STALE_AFTER_S = 300.0
 """How long the keys that were read last are trusted when their file cannot be read any more."""
 ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
@@ -80,7 +82,7 @@ class JwtAuthenticator:
             self._keys = _keys_of(cast("Mapping[str, Any]", keys))
         else:
             try:
-                self._content = self._path.read_bytes()
+                self._content = read_bounded(self._path, MAX_KEYS_BYTES)
                 self._keys = _keys_of(loads_unique(self._content))
             except (OSError, ValueError, ConfigurationError) as error:
                 raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
@@ -90,7 +92,7 @@ class JwtAuthenticator:
         was_readable = self._read_at == self._looked_at
         self._looked_at = now
         try:
-            content = path.read_bytes()
+            content = read_bounded(path, MAX_KEYS_BYTES)
             if content != self._content:
                 self._keys = _keys_of(loads_unique(content), may_be_empty=True)
                 self._content = content

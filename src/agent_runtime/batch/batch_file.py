@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from agent_runtime.batch.settings import BatchSettings
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.template.config_section import parse_section
 from agent_runtime.template.document import plain
 from agent_runtime.template.spec import is_path
-from agent_runtime.template.yaml_reader import read_yaml
+from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 
 FILES = ("tasks", "output", "report")
 
@@ -46,7 +47,7 @@ class BatchFile(BatchSettings):
         Raises ConfigurationError, TemplateError for YAML that is none, OSError.
         """
         try:
-            content = plain(read_yaml(Path(path).read_bytes(), str(path)))
+            content = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
         except TemplateError as error:
             raise ConfigurationError(str(error)) from None
         if not isinstance(content, dict) or "batch" not in content:

@@ -23,6 +23,7 @@ from agent_runtime.errors import ConfigurationError, InputInvalid
 from agent_runtime.pool.task import TaskPriority
 
 if TYPE_CHECKING:
+    from agent_runtime.batch.caller_rules import CallerRules
     from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.scheduling import Scheduler
     from agent_runtime.factory import AgentFactory
@@ -40,6 +41,7 @@ class Intake:
     Args:
         execution: whose tasks they are; its agent is for those that name none.
         mapping: makes tasks of a file's rows; by their columns' names by default.
+        rules: what those who submit may name.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Intake:
         settings: BatchSettings,
         execution: Execution,
         mapping: InputMapping | None = None,
+        rules: CallerRules | None = None,
     ) -> None:
+        self._rules = rules
         self._journal, self._scheduler, self._settings = journal, scheduler, settings
         self._execution, self._execution_id, self._agent = execution, execution.id, execution.agent
         self._mapping, self.seq, self._beat_s = mapping, 0, 0.0
@@ -145,6 +149,8 @@ class Intake:
             if not task.id:
                 task = replace(task) if task is item else task  # the caller's own stays as it is
                 task.id = f"t{self.seq}"
+            if self._rules is not None:
+                self._rules.check_task(task)
             row = TaskRow.of(self.seq, task, queue.aging, queue.order)
             budget = self._settings.max_cost_usd is not None
             await check_task(self._scheduler, task, self._execution_id, budget=budget)

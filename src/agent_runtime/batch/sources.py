@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.template.document import plain
-from agent_runtime.template.yaml_reader import read_yaml
+from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 
 Format = Literal["jsonl", "csv", "yaml"]
 _ENDINGS: dict[str, Format] = {
@@ -108,7 +109,7 @@ def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
 
 def _yaml_rows(path: Path) -> Iterator[Row]:
     try:
-        content: Any = plain(read_yaml(path.read_bytes(), str(path)))
+        content: Any = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
     except TemplateError as error:
         raise ConfigurationError(f"{error} (long lists of tasks are better kept as JSONL or CSV)") from None
     if isinstance(content, dict) and "tasks" in content:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.auth.identities import OPERATOR
 from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
+from agent_runtime.batch.caller_rules import CallerRules
 from agent_runtime.batch.execution import ExecutionRun
 from agent_runtime.batch.intake import Intake, mapping_of, read_source, source_of
 from agent_runtime.batch.journal.memory import MemoryJournal
@@ -63,8 +64,11 @@ class ExecutionSubmission(ExecutionViews):
         self.journal = journal or MemoryJournal()
         # Who runs commands is the application itself; its name is given out to nobody.
         is_operator = principal is not None and principal.id == OPERATOR and principal.tenant == DEFAULT_TENANT
+        if credentials is not None and principal is None:
+            raise ConfigurationError("credentials alone do not say whose the batches are: give the principal, too")
         if principal is not None and not is_operator:
             self.journal = OwnedJournal(self.journal, principal)
+        self._rules = CallerRules(factory, None if is_operator else principal)
         self._dead = dead_letters or MemoryDeadLetters()
         self._backends = list(backends) or [self._backend()]
         scheduler = Scheduler(self._backends, self.settings.scheduling)
@@ -128,6 +132,7 @@ class ExecutionSubmission(ExecutionViews):
             raise InputInvalid("an execution's id is 1 to 64 ASCII letters, digits, _ and -", "execution_id")
         own_id = self.journal.id_of(chosen) if isinstance(self.journal, OwnedJournal) else chosen
         execution = Execution(own_id, settings.given(), name=name, agent=agent)
+        self._rules.check_source(tasks, agent)
         execution.source = source_of(tasks, file_format, mapping) | {"notes": dict(notes or {})}
         try:
             document(execution)
@@ -169,7 +174,7 @@ class ExecutionSubmission(ExecutionViews):
 
     def _intake(self, execution: Execution, settings: BatchSettings) -> Intake:
         mapping = mapping_of(execution, self.factory)
-        made = Intake(self.journal, self._shop.scheduler, settings, execution, mapping)
+        made = Intake(self.journal, self._shop.scheduler, settings, execution, mapping, self._rules)
         self._intakes[execution.id] = made
         return made
 

@@ -17,6 +17,9 @@ Period: TypeAlias = Literal["hour", "day", "month", "total"]
 SCOPES: tuple[Scope, ...] = ("run", "session", "user", "tenant", "template", "global")
 PERIODS: tuple[Period, ...] = ("hour", "day", "month", "total")
 
+MAX_TOKENS = 10**15
+"""A store counts in 64 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -55,8 +58,8 @@ class Budget:
             raise ConfigurationError(f"the budget of a {self.scope} says neither usd nor tokens")
         if self.usd is not None:
             _checked_usd(self.usd)
-        if self.tokens is not None and (isinstance(self.tokens, bool) or self.tokens < 1):
-            raise ConfigurationError(f"a budget in tokens is at least 1, not {self.tokens}")
+        if self.tokens is not None and (isinstance(self.tokens, bool) or not 1 <= self.tokens <= MAX_TOKENS):
+            raise ConfigurationError(f"a budget in tokens is 1 to {MAX_TOKENS}, not {self.tokens}")
         if not all(0 < share <= 1 for share in self.warn_at):
             raise ConfigurationError(f"warn_at has shares above 0 and up to 1, not {self.warn_at}")
         if self.scope == "run" and self.per != "total":

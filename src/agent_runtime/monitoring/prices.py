@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.monitoring.table_prices import (
     DEFAULT_TIERS,
@@ -103,6 +104,8 @@ def _price_of(rates: Mapping[str, Decimal], **more: Any) -> Price:
 FREE = _price_of(dict.fromkeys(_TOKEN_KINDS, Decimal(0)))
 FREE_RATES = FREE.highest()
 
+MAX_FILE_BYTES = 4 * 1024 * 1024
+
 
 class PriceTable:
     """Prices by provider and model, as LangChain names them (`openai`, `gpt-5-mini`).
@@ -130,7 +133,7 @@ class PriceTable:
         """Make a table with the prices in a YAML file; raises ConfigurationError, FileNotFoundError."""
         import yaml
 
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(read_bounded(path, MAX_FILE_BYTES))
         if not isinstance(content, dict):
             raise ConfigurationError(f"'{path}' is no map of prices by provider:model")
         return cls(content)

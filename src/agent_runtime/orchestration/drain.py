@@ -9,7 +9,7 @@ from langgraph.runtime import RunControl
 
 from agent_runtime.errors import CallDrained
 from agent_runtime.models.run import current_run
-from agent_runtime.types import AgentContext
+from agent_runtime.types import AgentContext, Progress
 
 
 class Drainable(Protocol):
@@ -24,7 +24,8 @@ class Running:
 
     def __init__(self) -> None:
         self.draining = False
-        self._controls: dict[str, Drainable] = {}
+        # By the call itself: its id may be chosen by its caller, and be another call's.
+        self._controls: dict[Progress, Drainable] = {}
         self._tasks: dict[asyncio.Task[object], asyncio.AbstractEventLoop] = {}
 
     def enter(self, task: asyncio.Task[object]) -> bool:
@@ -50,14 +51,14 @@ class Running:
 
     def control(self, context: AgentContext) -> RunControl:
         """LangGraph's handle on a run that has a checkpoint: it can be stopped after a step and resumed."""
-        control = self._controls[context.run_id] = RunControl()
+        control = self._controls[context.progress] = RunControl()
         if self.draining:  # the shutdown began while this run was getting ready
             control.request_drain("shutdown")
         return control
 
     def control_by(self, context: AgentContext, control: Drainable) -> None:
         """Have a run that goes on elsewhere told by `control` that it shall stop after its step."""
-        self._controls[context.run_id] = control
+        self._controls[context.progress] = control
         if self.draining:
             control.request_drain("shutdown")
 
@@ -68,7 +69,7 @@ class Running:
 
     def ended(self, context: AgentContext) -> None:
         """Forget a run."""
-        self._controls.pop(context.run_id, None)
+        self._controls.pop(context.progress, None)
 
     async def drain(self, grace_s: float) -> int:
         """Take no new calls; stop runs with a session at their next step, wait for the others, cancel what is left.

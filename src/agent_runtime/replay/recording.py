@@ -129,10 +129,11 @@ async def _inside(log: EventLog, start: Event, end: Event, tenant: str | None) -
     parents, found = {start.run_id}, list[Event]()
     for stored in await log.query(window, limit=MAX_EVENTS):
         event = stored.event
-        if event.tenant == tenant and event.data.get("parent_id") in parents and event.run_id not in parents:
+        is_own = event.tenant == tenant and event.user_id == end.user_id  # an inner agent acts for the same caller
+        if is_own and event.data.get("parent_id") in parents and event.run_id not in parents:
             parents.add(event.run_id)
             inner = await log.query(EventQuery(_STEPS, run_id=event.run_id), limit=MAX_EVENTS)
-            found += [each.event for each in inner if each.event.tenant == tenant]
+            found += [e.event for e in inner if (e.event.tenant, e.event.user_id) == (tenant, end.user_id)]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.errors import AgentRuntimeError, ConfigurationError, Forbidden, NotRecorded
+from agent_runtime.errors import AgentRuntimeError, ConfigurationError, NotRecorded
 from agent_runtime.event_bus.brokers import EventLog
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.factory import AgentFactory
@@ -130,10 +130,10 @@ def _template(factory: AgentFactory, recording: Recording, *, is_callers: bool) 
     if not name:
         raise NotRecorded(f"the run '{recording.run_id}' is of no template's agent: it cannot be made again")
     if is_callers and is_path(name):
-        raise Forbidden("a run of a template that is not registered is the application's to replay")
+        raise ConfigurationError("a run of a template that is not registered is the application's to replay")
     template = factory.get_template(name)
     if is_callers and _has_servers(factory, template):
-        raise Forbidden("a run of an agent with MCP servers is the application's to replay: a replay starts them")
+        raise ConfigurationError("a run of an agent with MCP servers is the application's to replay: it starts them")
     _refuse_workflows(factory, template)
     overrides = recording.agent.get("overrides", {})
     return overridden(template, overrides) if overrides else template

@@ -20,12 +20,15 @@ def check_agent(session: Session, record: Mapping[str, Any]) -> None:
 
     A decision was asked for by one agent: another one may have other tools, and ask nobody before it calls them. An
     agent is the same with the same name, inputs and overrides; an edited template is a new version of the same agent.
+    A confined template is the same agent only where it stands: its author chose its name.
     """
     recorded = session.agent
     if not recorded:
         return
     by_name = "name" in recorded  # earlier versions wrote the template's address alone
-    parts = ("name" if by_name else "template", "inputs", "overrides")
+    parts = ["name" if by_name else "template", "inputs", "overrides"]
+    if "folder" in recorded or "folder" in record:
+        parts.append("folder")
     if not all(_plain(recorded.get(part)) == _plain(record.get(part)) for part in parts):
         own, other = (each.get("name") or each.get("template") or "without a name" for each in (recorded, record))
         raise InputInvalid(

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.template.document import plain
-from agent_runtime.template.yaml_reader import read_yaml
+from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,7 +33,7 @@ def parse_section(model: type[M], content: Any, name: str) -> M:
 
 def read_section(model: type[M], path: str | Path, name: str) -> M:
     """The map `name` of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
-    content = plain(read_yaml(Path(path).read_bytes(), str(path)))
+    content = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
     if not isinstance(content, dict) or not isinstance(content.get(name), dict):
         raise ConfigurationError(f"{path}: there is no '{name}:' map in it")
     return parse_section(model, content[name], name)

@@ -39,7 +39,8 @@ class Confinement:
         memories: registered ones that `memory` may name.
         parameters: names that `params.extra` of a model may have.
         settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD; `"pipeline"`, an
-            order of layers that may leave out one of the application; `"patterns in inputs"`, regular expressions;
+            order of layers that may leave out one of the application; `"patterns in inputs"` and `"patterns in
+            response_format"`, regular expressions and references, which may make a check slow;
             `"limits of a model"`, which hold for the account and so for every agent.
         roots: folders that arguments and inputs of the format `path` may lead into, beside the template's own, and the
             `cwd` of a server, which may not be the template's own.

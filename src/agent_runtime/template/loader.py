@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from agent_runtime.template.prompt import placeholders
 from agent_runtime.template.skills import Skill, read_skills
 from agent_runtime.template.spec import AgentTemplate, is_path
 from agent_runtime.template.yaml_reader import Mark
+
+MAX_SUGGESTIONS = 20
+"""Unknown keys that get a list of what may be meant: each costs milliseconds."""
 
 
 def load_template(path: str | Path, *, environ: Mapping[str, str] | None = None) -> AgentTemplate:
@@ -39,7 +43,9 @@ def unused_inputs(template: AgentTemplate) -> list[str]:
 
 def template_problems(error: ValidationError, document: Document | None = None) -> list[Problem]:
     """What pydantic found, in the words and with the places of the template."""
-    return [problem for details in error.errors(include_input=False) for problem in _problems(details, document)]
+    found = error.errors(include_input=False)
+    unknown = [details for details in found if details["type"] == "extra_forbidden"][:MAX_SUGGESTIONS]
+    return [problem for details in found for problem in _problems(details, document, suggests=details in unknown)]
 
 
 def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, chain: tuple[Path, ...]) -> AgentTemplate:
@@ -123,7 +129,7 @@ def _load_agent(
         document.problems.extend(error.problems)
 
 
-def _problems(details: Any, document: Document | None) -> Iterator[Problem]:
+def _problems(details: Any, document: Document | None, *, suggests: bool) -> Iterator[Problem]:
     loc, kind = tuple(s for s in details["loc"] if not _internal(s)), details["type"]
     if kind == "template":
         for path, message in details["ctx"]["found"]:
@@ -131,7 +137,9 @@ def _problems(details: Any, document: Document | None) -> Iterator[Problem]:
         return
     path = ".".join(str(s) for s in loc)
     if kind == "extra_forbidden":
-        message = f"unknown key '{loc[-1]}': {close_matches(str(loc[-1]), _keys_at(loc[:-1]))}"
+        message = f"unknown key '{loc[-1]}'"
+        if suggests:
+            message += f": {close_matches(str(loc[-1]), _keys_at(loc[:-1]))}"
     elif kind == "missing":
         message = f"key '{loc[-1]}' is required"
     else:
@@ -160,9 +168,14 @@ def _at(document: Document | None, path: tuple[Any, ...], *, key: bool = False) 
     return Mark("<template>") if document is None else place(document.node, path, key=key)
 
 
+@cache
+def _schema() -> dict[str, Any]:
+    return AgentTemplate.model_json_schema(by_alias=True)
+
+
 def _keys_at(path: tuple[Any, ...]) -> list[str]:
     """The keys that the schema allows at `path`."""
-    schema = AgentTemplate.model_json_schema(by_alias=True)
+    schema = _schema()
     nodes = [schema]
     for step in path:
         nodes = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _OPEN = re.compile(r"\{\{")
-_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 _NAME = re.compile(r"\s*inputs\.([A-Za-z_][A-Za-z0-9_]*)\s*")
 
 

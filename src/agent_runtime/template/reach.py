@@ -65,7 +65,10 @@ def reach_of(template: AgentTemplate) -> list[Reach]:
         reached.append(Reach("memory", spec.memory, "spec.memory"))
     if spec.runtime.pipeline is not None:  # an order may leave a layer of the application out
         reached.append(Reach("setting", "pipeline", "spec.runtime.pipeline"))
-    if _has_pattern(template.inputs):  # an expression of somebody else's may take a minute for 30 characters
+    response = spec.response_format
+    if response is not None and _is_costly(response.schema_):
+        reached.append(Reach("setting", "patterns in response_format", "spec.response_format.schema"))
+    if _is_costly(template.inputs):  # an expression of somebody else's may take a minute for 30 characters
         reached.append(Reach("setting", "patterns in inputs", "inputs"))
     if spec.runtime.cost.unknown_price == "allow":
         reached.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
@@ -107,10 +110,16 @@ def is_path_like(text: str) -> bool:
         return False
 
 
-def _has_pattern(schema: Any) -> bool:
+_COSTLY = frozenset(
+    {"pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems", "$ref", "$dynamicRef"}
+)
+"""Words of JSON Schema whose check may take a minute for a small value: expressions, and schemas that unfold."""
+
+
+def _is_costly(schema: Any) -> bool:
     if isinstance(schema, Mapping):
-        return bool({"pattern", "patternProperties"} & schema.keys()) or any(_has_pattern(v) for v in schema.values())
-    return isinstance(schema, list) and any(_has_pattern(each) for each in schema)
+        return bool(_COSTLY & schema.keys()) or any(_is_costly(each) for each in schema.values())
+    return isinstance(schema, list) and any(_is_costly(each) for each in schema)
 
 
 def _defaults(template: AgentTemplate) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import TemplateError
 from agent_runtime.template.yaml_reader import read_yaml
 
@@ -72,9 +73,7 @@ def _skill_files(source: Path) -> Iterator[Path]:
 
 
 def _skill(file: Path) -> Skill:
-    data = file.read_bytes()
-    if len(data) > MAX_FILE_BYTES:
-        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+    data = read_bounded(file, MAX_FILE_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     key = f"{file.parent.name}:{digest}"
     if key not in _CACHE:  # parsed once for each content

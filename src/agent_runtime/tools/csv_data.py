@@ -17,10 +17,13 @@ from langchain_core.tools import ToolException
 
 MAX_BYTES = 64 * 1024 * 1024
 SHOWN_VALUES = 40
+MAX_NUMBER_CHARACTERS = 100
 MAX_DIGITS = 30
 """A number with more digits is taken as text: calculating with 1e30000000 would never end."""
 
-_NUMBER = re.compile(r"[-+]?[$€£]?\s?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[$€£]?\s?\d*\.?\d+(?:[eE][-+]?\d+)?%?")
+_NUMBER = re.compile(
+    r"[-+]?[$€£]?\s?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[$€£]?\s?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?%?"
+)
 _DATE = re.compile(r"\d{4}-\d{2}(?:-\d{2})?(?:[ T]\d{2}:\d{2}.*)?")
 _MISSING = frozenset({"", "na", "n/a", "null", "none", "nan", "-"})
 
@@ -30,7 +33,7 @@ Row = dict[str, str]
 def number(text: str) -> Decimal | None:
     """The number in a cell, without currency sign, percent sign and thousands separators; None if it is not one."""
     text = text.strip()
-    if not _NUMBER.fullmatch(text):
+    if len(text) > MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
     value = Decimal(re.sub(r"[$€£,%\s]", "", text))
     return value if abs(value.adjusted()) <= MAX_DIGITS else None

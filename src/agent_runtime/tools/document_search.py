@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import Field
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.registry import tool_factory
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.effects import IDEMPOTENT
@@ -72,9 +73,10 @@ class DocumentIndex:
 
 def _sentences(name: str, path: Path) -> list[tuple[str, str, int]]:
     """Each sentence or heading with its file and the line on which it starts."""
-    if path.stat().st_size > MAX_BYTES:
+    try:
+        text = read_bounded(path, MAX_BYTES).decode("utf-8", "replace")
+    except OSError:  # too large, or gone since the folder was listed
         return []
-    text = path.read_text("utf-8", "replace")
     found: list[tuple[str, str, int]] = []
     for match in _SENTENCE.finditer(text):
         quote = " ".join(match[0].split()).lstrip("#-*> ")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Annotated
 
 from langchain_core.tools import BaseTool, ToolException
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.template.skills import MAX_FILE_BYTES, Skill
 from agent_runtime.tools.function_tool import structured_tool
 
@@ -24,14 +26,14 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
         folder = folders[name].resolve()
         try:
             file = (folder / path).resolve()
-            data = file.read_bytes() if file.is_relative_to(folder) and file.is_file() else None
-        except (OSError, ValueError, RuntimeError):  # a null byte, a name too long, links in a circle
+            data = read_bounded(file, MAX_FILE_BYTES) if file.is_relative_to(folder) and file.is_file() else None
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, a name too long, links in a circle
+            if isinstance(error, OSError) and error.errno == errno.EFBIG:
+                raise ToolException(f"'{path}' is larger than {MAX_FILE_BYTES} bytes") from None
             data = None
         if data is None:
             there = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
             raise ToolException(f"the skill '{name}' has no file '{path[:200]}'; it has: {', '.join(there[:50])}")
-        if len(data) > MAX_FILE_BYTES:
-            raise ToolException(f"'{path}' is larger than {MAX_FILE_BYTES} bytes")
         try:
             return data.decode()
         except UnicodeDecodeError:

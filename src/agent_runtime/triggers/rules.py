@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, TemplateError
 from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
 from agent_runtime.event_bus.group import Filter
@@ -17,7 +18,7 @@ from agent_runtime.secret_strength import weakness_of
 from agent_runtime.template.document import place, plain
 from agent_runtime.template.parts_spec import SecretRef
 from agent_runtime.template.runtime_spec import Count
-from agent_runtime.template.yaml_reader import read_yaml
+from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 from agent_runtime.triggers.expressions import compiled, expressions_in
 
 _RATE = r"^\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?$"
@@ -161,7 +162,7 @@ class _TriggerFile(_Strict):
 
 def load_triggers(path: str | Path) -> list[TriggerRule]:
     """The rules of a file; raises TemplateError with every problem and its line, OSError, MissingExtra."""
-    return parse_triggers(Path(path).read_bytes(), str(path))
+    return parse_triggers(read_bounded(path, MAX_BYTES), str(path))
 
 
 def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerRule]:

@@ -93,7 +93,7 @@ def _deep(value: Any) -> bool:
 
 
 async def _body(receive: Any) -> bytes | None:
-    body, more = b"", True
+    body, more = bytearray(), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -102,7 +102,7 @@ async def _body(receive: Any) -> bytes | None:
         more = message.get("more_body", False)
         if len(body) > MAX_BODY_BYTES:
             return None
-    return body
+    return bytes(body)
 
 
 def _event_id(hook: WebhookSpec, headers: dict[str, str], body: bytes) -> str:

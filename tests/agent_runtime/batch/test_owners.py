@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,15 @@ from agent_runtime import AgentCallbackHandler, AgentContext, AgentFactory, Even
 from agent_runtime.auth import open_keys
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor
 from agent_runtime.batch.journal import open_journal
-from agent_runtime.errors import ConfigurationError, ExecutionNotFound, InstanceFailed, NotRecorded, TaskPoisoned
+from agent_runtime.errors import (
+    ConfigurationError,
+    ExecutionNotFound,
+    Forbidden,
+    InputInvalid,
+    InstanceFailed,
+    NotRecorded,
+    TaskPoisoned,
+)
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import DeadLetter, MemoryDeadLetters
 from agent_runtime.event_bus.owned_dead_letters import OwnedDeadLetters
@@ -142,3 +151,57 @@ async def test_the_application_replays_a_run_that_was_made_with_credentials(tmp_
         assert (recording.tenant, recording.status) == ("acme", "completed")
         assert recording.steps
     await log.aclose()
+
+
+RUNS_ECHO = Principal("ada", "a", frozenset({"run:echo"}))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "agent", "error", "said"),
+    [
+        ("/etc/passwd", "echo", InputInvalid, "a file is the application's"),
+        (["x"], "/dev/zero", ConfigurationError, "registered agent"),
+        (["x"], "./echo.yaml", ConfigurationError, "registered agent"),
+        ([{"input": "x", "agent": "./echo.yaml"}], "echo", ConfigurationError, "registered agent"),
+        ([{"input": "x", "agent": "nobody"}], "echo", ConfigurationError, "^no agent 'nobody' is registered$"),
+        (["x"], "admin", Forbidden, "run:admin"),
+        ([{"input": "x", "agent": "admin"}], "echo", Forbidden, "run:admin"),
+    ],
+)
+async def test_a_principal_names_neither_files_nor_agents_of_others(
+    tasks: Any, agent: str, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AgentFactory(
+        authenticators=[open_keys("memory:", b"dummy-pepper-of-more-than-32-characters")]
+    ) as factory:
+        factory.register_workflow("echo", RunnableLambda(lambda given: given))
+        factory.register_template(workflow_template("echo"))
+        factory.register_template(workflow_template("admin"))
+        monkeypatch.setattr(factory, "create_agent", lambda *_: pytest.fail("nothing is built before the caller may"))
+        async with ParallelAgentExecutor(factory, BatchSettings.parse(QUICK), principal=RUNS_ECHO) as executor:
+            with pytest.raises(error, match=said):
+                await executor.submit_batch_tasks(tasks, agent=agent)
+
+
+async def test_a_path_among_a_principals_inputs_fails_its_task(tmp_path: Path) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"input": "x", "inputs": {"docs": str(tmp_path)}},
+        {"input": "How long is the warranty of lamps?"},
+    ]
+    async with (
+        AgentFactory() as factory,
+        ParallelAgentExecutor(factory, BatchSettings.parse(QUICK), principal=RUNS_ECHO) as executor,
+    ):
+        name = await executor.submit_batch_tasks(tasks, agent="searcher")
+        await executor.wait(name)
+        results = await executor.get_execution_results(name)
+    by_status = {each.status: each for each in results}
+    assert set(by_status) == {"failed", "completed"}
+    error = by_status["failed"].error
+    assert error is not None
+    assert "the application's to give" in error.message
+
+
+def test_credentials_without_a_principal_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="give the principal, too"):
+        ParallelAgentExecutor(factory_of_echo(), credentials="ar_key")

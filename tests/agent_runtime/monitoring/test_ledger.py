@@ -172,8 +172,8 @@ async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
 
 
 async def test_an_abandoned_hold_is_charged_and_a_late_end_corrects_it(ledger: Ledger) -> None:
-    await transact(ledger, [], asked("a", (600, 100), ttl_s=0.05))
     await transact(ledger, [], asked("kept", (100, 10)))
+    await transact(ledger, [], asked("a", (600, 100), ttl_s=0.05))  # the last: each of them sweeps, too
     await asyncio.sleep(0.1)
     assert await ledger.acall("sweep") == 1
     balance = (await ledger.acall("balances"))[TENANT.key]

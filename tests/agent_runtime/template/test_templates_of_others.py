@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from agent_runtime import (
     BudgetExceeded,
     ConcurrencyLimit,
     ConfigurationError,
+    InputInvalid,
     MemoryLedger,
     Principal,
     RateLimit,
+    Resume,
+    SessionManager,
     TemplateError,
+    load_template,
 )
 from agent_runtime.pool import TemplateWatch
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS
@@ -169,3 +175,113 @@ def test_parsed_templates_are_confined_alike() -> None:
     text = f"{HEAD % 't'}spec: {{model: {{id: 'openai:gpt-5-mini', limits: {{max_in_flight: 1}}}}}}\n"
     with pytest.raises(TemplateError, match="limits of a model"):
         factory_of().create_agent(parse_template(text))
+
+
+async def test_a_confined_template_of_the_same_name_is_another_agent(tmp_path: Path) -> None:
+    """Its author chose the name; the pending question is of the agent that asked it."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    other.mkdir()
+    ran: list[int] = []
+
+    def pay(amount: int) -> str:
+        """Pay."""
+        ran.append(amount)
+        return "paid"
+
+    script = [say("", ("pay", {"amount": 1})), say("done")]
+    async with AgentFactory(templates="confined", session_manager=SessionManager()) as factory:
+        factory.register_model("m", ScriptedChatModel(script=script))
+        factory.register_tool("pay", pay)
+        asking = written(own, "{model: m, tools: [pay], interrupt_on: {pay: true}}", "payer")
+        free = written(other, "{model: m, tools: [pay]}", "payer")
+        factory.register_template(asking)
+        with pytest.raises(ConfigurationError, match="name of another template"):
+            factory.register_template(free)
+        factory.register_template(asking)  # a new version of the same one
+        first = await factory.create_from_template("payer").execute(AgentContext("pay", session_id="s"))
+        assert first.status == "interrupted"
+        for agent in (factory.create_from_template(free), factory.create_agent(factory.get_template(free))):
+            with pytest.raises(InputInvalid, match="waits for its agent"):
+                await agent.execute(AgentContext(Resume("approve"), session_id="s"))
+        assert ran == []
+
+
+@pytest.mark.parametrize("what", ["fifo", "zero", "large"])
+@pytest.mark.parametrize("as_what", ["template", "extends", "prompt", "schema", "skill"])
+def test_what_is_no_file_of_a_sane_size_is_not_read(tmp_path: Path, what: str, as_what: str) -> None:
+    target = tmp_path / "target.yaml"
+    if what == "fifo":
+        os.mkfifo(target)
+    elif what == "zero":
+        target.symlink_to("/dev/zero")
+    else:
+        with target.open("wb") as file:
+            file.truncate(8 * 1024**3)  # sparse: it would take all memory
+    skill = tmp_path / "skills" / "s"
+    skill.mkdir(parents=True)
+    if as_what == "skill":
+        (skill / "SKILL.md").symlink_to(target)
+    (tmp_path / "schema.json").symlink_to(target)
+    spec = {
+        "extends": "{model: m}",
+        "prompt": "{model: m, system_prompt: {file: target.yaml}}",
+        "schema": "{model: m, response_format: {schema: schema.json}}",
+        "skill": "{model: m, skills: [skills]}",
+        "template": "{model: m}",
+    }[as_what]
+    path = written(tmp_path, spec)
+    if as_what == "extends":
+        path.write_text(path.read_text() + "extends: [target.yaml]\n")
+    began = time.process_time()
+    with pytest.raises(TemplateError):
+        load_template(target if as_what == "template" else path)
+    target.unlink()  # what tests leave behind is read whole, in search of secrets
+    assert time.process_time() - began < 2  # read to the bound, and no further
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD % "t" + "spec: {model: m, system_prompt: '" + "{" * 32_000 + "'}\n",
+        HEAD % "t" + "spec: {model: '" + "${A:-" * 8_000 + "'}\n",
+        HEAD % "t" + "spec: {model: m}\n" + "".join(f"unknown{n}: 1\n" for n in range(300)),
+    ],
+    ids=["braces", "variables", "unknown keys"],
+)
+def test_a_small_template_is_refused_soon(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(TemplateError) as refused:
+        parse_template(text)
+    assert time.process_time() - began < 2
+    if "unknown299" in text:
+        problems = [str(each) for each in refused.value.problems]
+        assert len(problems) == 300
+        assert ["known:" in each or "did you mean" in each for each in problems].count(True) == 20
+
+
+def test_a_template_is_made_of_so_many_files_at_most(tmp_path: Path) -> None:
+    for level in range(7):
+        names = ", ".join([f"l{level + 1}.yaml"] * 4)
+        (tmp_path / f"l{level}.yaml").write_text(f"{HEAD % 't'}spec: {{model: m}}\nextends: [{names}]\n")
+    (tmp_path / "l7.yaml").write_text(f"{HEAD % 't'}spec: {{model: m}}\n")
+    with pytest.raises(TemplateError, match="more than 100 files"):
+        load_template(tmp_path / "l0.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "setting"),
+    [
+        ("{model: m, response_format: {schema: {type: object, properties: {a: {pattern: x}}}}}", "response_format"),
+        (
+            "{model: m, response_format: {schema: {$defs: {a: {}}, properties: {a: {$ref: '#/$defs/a'}}}}}",
+            "response_format",
+        ),
+    ],
+)
+def test_schemas_that_unfold_are_listed(tmp_path: Path, spec: str, setting: str) -> None:
+    path = written(tmp_path, spec)
+    with pytest.raises(TemplateError, match=f"patterns in {setting}"):
+        factory_of().check_template(load_template(path))
+    allowed = factory_of(templates=Confinement(settings=[f"patterns in {setting}"]))
+    allowed.check_template(load_template(path))

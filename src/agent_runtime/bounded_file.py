@@ -1,0 +1,28 @@
+"""Reading files whose size is not known to be sane."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_bounded(path: str | Path, max_bytes: int) -> bytes:
+    """Return the contents of a regular file; at most one byte beyond the bound is read.
+
+    Raises OSError: EINVAL for what is no regular file (a FIFO would be waited for, a device has no end), EFBIG for a
+    larger one, and as `open`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        data = bytearray()
+        while len(data) <= max_bytes and (more := os.read(descriptor, max_bytes + 1 - len(data))):
+            data += more
+    finally:
+        os.close(descriptor)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes} bytes", str(path))
+    return bytes(data)
