@@ -59,7 +59,7 @@ class Budget:
         if self.usd is not None:
             _checked_usd(self.usd)
         if self.tokens is not None and (isinstance(self.tokens, bool) or not 1 <= self.tokens <= MAX_TOKENS):
-            raise ConfigurationError(f"a budget in tokens is 1 to {MAX_TOKENS}, not {self.tokens}")
+            raise ConfigurationError(f"a budget in tokens is at least 1 and at most {MAX_TOKENS}, not {self.tokens}")
         if not all(0 < share <= 1 for share in self.warn_at):
             raise ConfigurationError(f"warn_at has shares above 0 and up to 1, not {self.warn_at}")
         if self.scope == "run" and self.per != "total":

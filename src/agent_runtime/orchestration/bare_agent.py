@@ -16,7 +16,7 @@ from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.orchestration.boundaries import copy_of_graph, with_boundaries
 from agent_runtime.orchestration.call_input import answers_calls, check_answers, check_session
-from agent_runtime.orchestration.conversation import session_input
+from agent_runtime.orchestration.conversation import AGENT_KEY, session_input
 from agent_runtime.orchestration.drain import Running
 from agent_runtime.orchestration.messages import is_graph, messages_in, new_messages, whole_message
 from agent_runtime.orchestration.parts import PartReader, within_idle
@@ -207,6 +207,8 @@ class BareAgent:
         if context.session_id is not None:
             # What is stated here goes before the thread's own name, which LangChain would copy for every handler.
             config["metadata"]["thread_id"] = context.session_id
+            if context.agent_name:
+                config["metadata"][AGENT_KEY] = context.agent_name
         if (max_steps := self._max_steps) is not None:
             config["recursion_limit"] = max_steps
         if context.turn is not None:

@@ -19,6 +19,8 @@ from agent_runtime.sessions.turn import Turn
 from agent_runtime.tools.effects import place_of_effect
 from agent_runtime.types import AgentContext
 
+AGENT_KEY = "agent_runtime_agent"
+"""In the metadata of a session's checkpoints: the name of the agent that wrote them."""
 STOPPED = "This tool call was stopped before it answered; it did not run."
 _ID = re.compile("[0-9a-f]{32}")
 """The form of LangGraph's ids of interrupts."""
@@ -147,7 +149,7 @@ async def session_input(
     if isinstance(value, Resume):
         if not kept:
             raise InputInvalid("only a session can be resumed", "session_id")
-        ready: Any = await _resumed(agent, config, value.decision, turn)
+        ready: Any = await _resumed(agent, config, value.decision, turn, context.agent_name)
     else:
         if kept and isinstance(value, Command) and "edit" in _types_of(value.resume):
             _check_edits(cast("Any", value.resume), (await agent.aget_state(config)).interrupts)
@@ -159,8 +161,11 @@ async def session_input(
     return ready
 
 
-async def _resumed(agent: Any, config: RunnableConfig, decision: Any, turn: Turn | None) -> Any:
+async def _resumed(agent: Any, config: RunnableConfig, decision: Any, turn: Turn | None, name: str) -> Any:
     snapshot: StateSnapshot = await agent.aget_state(config)
+    asked_by = (snapshot.metadata or {}).get(AGENT_KEY, name)
+    if asked_by != name:  # the session's record says so first; it is sealed apart from the checkpoint
+        raise InputInvalid(f"the session waits for its agent '{asked_by}', and this is '{name}'", "session_id")
     waits = turn is not None and turn.session.status == "interrupted" and turn.unfinished
     if not snapshot.interrupts and snapshot.next and waits:
         # A budget was exhausted: nothing but the run itself waits, and it goes on where it stopped.

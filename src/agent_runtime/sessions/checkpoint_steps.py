@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -38,6 +39,13 @@ class _Hot:
     refs: Refs = field(default_factory=dict)
     lists: dict[str, StoredList] = field(default_factory=dict)
     others: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    """Of its chunks, by channel and number, where they are sealed by a key."""
+
+
+def digest_over(digests: Iterable[bytes]) -> bytes:
+    """Return one digest over those of chunks, in their order."""
+    return blake2b(b"".join(digests), digest_size=16).digest()
 
 
 class CheckpointSteps:
@@ -102,7 +110,7 @@ class CheckpointSteps:
             refs = format_refs(hot.refs)
             place = (thread, namespace, checkpoint["id"], parent_id or "")
             bare = {k: v for k, v in checkpoint.items() if k != "channel_values"}
-            data = self.blobs.close([bare, kept, refs, sorted(hot.lists)], "row", *place)
+            data = self.blobs.close([bare, kept, refs, sorted(hot.lists), *self.whole_digest(hot)], "row", *place)
             row = Row(namespace, checkpoint["id"], parent_id, refs, data)
             shared = len(chunks) < sum(last - first + 1 for ranges in hot.refs.values() for first, last in ranges)
             try:
@@ -128,6 +136,7 @@ class CheckpointSteps:
             old = before.refs.get(channel)
             if old is not None and before.versions.get(channel) == versions[channel]:
                 hot.refs[channel] = old
+                self._keep_digests(hot, before, channel)
                 if channel in before.lists:
                     hot.lists[channel] = before.lists[channel]
                 elif channel in before.others:
@@ -146,7 +155,27 @@ class CheckpointSteps:
             if payload is not None:
                 data = self.blobs.close_payload(payload, "chunk", thread, namespace, channel, str(number))
                 chunks.append(Chunk(channel, number, data))
+                hot.digests[channel, number] = self.blobs.seal.digest_of(data)
+            self._keep_digests(hot, before, channel)
         return hot, chunks
+
+    def _keep_digests(self, hot: _Hot, before: _Hot, channel: str) -> None:
+        if not self.blobs.seal.is_keyed:
+            return
+        for number in numbers_in(hot.refs[channel]):
+            if (channel, number) not in hot.digests:
+                hot.digests[channel, number] = before.digests[channel, number]
+
+    def whole_digest(self, known: _Hot) -> list[bytes]:
+        """Return the digest over all chunks of a checkpoint, for its row; nothing without a key.
+
+        Each chunk is sealed for its place. Without this, chunks of two states that had the same places (the session was
+        put back to an earlier state in between) could be put together into one that never was.
+        """
+        if not self.blobs.seal.is_keyed:
+            return []
+        places = [(channel, number) for channel in sorted(known.refs) for number in numbers_in(known.refs[channel])]
+        return [digest_over([known.digests[place] for place in places])]
 
     def _known(self, thread: str, namespace: str, checkpoint_id: str | None) -> Steps[_Hot]:
         """What is stored of the checkpoint to be continued; read when this process does not know it."""
@@ -254,12 +283,16 @@ class CheckpointSteps:
                     yield from self.refused(thread, data or b"", error)
                 pieces.append(piece)
                 payloads.append(payload)
+                hot.digests[channel, number] = self.blobs.seal.digest_of(data or b"")
             hot.refs[channel] = ranges
             if channel in content[3]:
                 hot.lists[channel] = StoredList(self.blobs.codec, ranges, payloads, [len(p) for p in pieces])
                 values[channel] = [item for piece in pieces for item in piece]
             else:
                 values[channel], hot.others[channel] = pieces[0], payloads[0]
+        if content[4:] and self.whole_digest(hot) != content[4:]:  # one of an earlier version says nothing of it
+            where = f"row/{thread}/{row.namespace}/{row.checkpoint_id}"
+            yield from self.refused(thread, row.data, CheckpointCorrupt(where, "its chunks are of different states"))
         return values, hot
 
     def writes_of(self, thread: str, row: Row, writes: list[Write]) -> Steps[list[tuple[str, str, Any]]]:

@@ -30,6 +30,16 @@ class Seal:
         self._key = key or b""
         self._head = bytes((VERSION, _KEYED if key else _PLAIN)) + _key_id(self._key)
 
+    @property
+    def is_keyed(self) -> bool:
+        """Whether nobody without the key can make a blob."""
+        return bool(self._key)
+
+    @staticmethod
+    def digest_of(blob: bytes) -> bytes:
+        """Return the digest that a sealed blob begins with."""
+        return blob[_HEAD:_START]
+
     def close(self, payload: bytes, place: str) -> bytes:
         """`payload`, sealed for `place` (tenant, session and all that says which blob it is)."""
         return self._head + self._digest(payload, place) + payload

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_runtime.errors import CheckpointCorrupt, InputInvalid
-from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps
+from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps, digest_over
 from agent_runtime.sessions.chunk_refs import numbers_in, parse_refs
 from agent_runtime.sessions.records import Chunk, Loaded, Row
 
@@ -25,7 +25,7 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
         raise InputInvalid(f"the thread '{target}' has checkpoints already", "target_thread_id")
     if until is not None:
         rows = yield from _ancestors(source, rows, until)
-    done: set[tuple[str, str, int]] = set()
+    done: dict[tuple[str, str, int], bytes] = {}
     for namespace, checkpoint_id in reversed(rows):
         loaded: Loaded | None = yield "load", source, namespace, checkpoint_id, None
         if loaded is None:  # pruned in the meantime
@@ -35,16 +35,18 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
         for (channel, number), data in loaded.chunks.items():
             if (namespace, channel, number) in done:
                 continue
-            done.add((namespace, channel, number))
             try:
                 payload = saver.blobs.payload(data, "chunk", source, namespace, channel, str(number))
             except CheckpointCorrupt as error:
                 yield from saver.refused(source, data, error)
                 raise
             sealed = saver.blobs.close_payload(payload, "chunk", target, namespace, channel, str(number))
+            done[namespace, channel, number] = saver.blobs.seal.digest_of(sealed)
             chunks.append(Chunk(channel, number, sealed))
         row, place = loaded.row, (namespace, checkpoint_id)
         content[1] = {**content[1], **({"thread_id": target} if "thread_id" in content[1] else {})}
+        if content[4:]:
+            content[4] = _whole_digest(namespace, content[2], done)
         sealed = saver.blobs.close(content, "row", target, *place, row.parent_id or "")
         moved = Row(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
         yield "save", target, moved, chunks, None, saver.ttl_s, content[1].get("run_id"), False
@@ -56,6 +58,12 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
             writes.append(write._replace(data=saver.blobs.close(value, "write", target, *where)))
         if writes:
             yield "save_writes", target, *place, writes, None, saver.ttl_s
+
+
+def _whole_digest(namespace: str, references: str, digests: Mapping[tuple[str, str, int], bytes]) -> bytes:
+    refs = parse_refs(references)
+    places = [(namespace, channel, number) for channel in sorted(refs) for number in numbers_in(refs[channel])]
+    return digest_over([digests[place] for place in places])
 
 
 def _ancestors(thread: str, rows: Rows, until: str) -> Steps[Rows]:

@@ -234,6 +234,8 @@ def test_threads_whose_connections_are_cut_get_store_errors(redis_url: str) -> N
     assert errors
     assert all(isinstance(error, StoreError) for error in errors), {repr(e) for e in errors}
     assert connection.call("nap") is None
+    asyncio.run(connection.aclose())
+    asyncio.run(killer.aclose())
 
 
 async def test_one_lost_connection_harms_no_other_request(redis_url: str) -> None:
