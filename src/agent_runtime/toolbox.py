@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
 from langchain_core.tools import BaseTool, ToolException
+from langgraph.config import get_stream_writer
 
+from agent_runtime.chunks import CustomChunk
 from agent_runtime.errors import CallError, ConfigurationError, InputInvalid
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.subagents import task_tool
@@ -143,12 +145,19 @@ def _tool(
 def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:
     """An agent as a tool of another: its calls go through its own onion and count towards the run around it.
 
-    What the inner agent raises as a CallError reaches the outer model as an error message of the tool.
+    What the inner agent raises as a CallError reaches the outer model as an error message of the tool; what its tools
+    report reaches the reader of the outer stream. Raises ConfigurationError for an agent that may ask a person: it has
+    no session of its own in which it could wait.
     """
+    if getattr(executor, "needs_session", False):
+        raise ConfigurationError(
+            f"the agent '{executor.name}' may ask a person, and as a tool of another it cannot wait for the answer: "
+            "take out its approvals, or give its tools to the outer agent, which can ask"
+        )
 
     async def ask(request: str) -> str:
         try:
-            return (await executor.execute(_inner_call(request))).output
+            return await _answer_of(executor, _inner_call(request))
         except (CallError, InputInvalid) as error:
             raise ToolException(f"{error.code}: {error}") from error
 
@@ -158,6 +167,18 @@ def agent_tool(executor: AgentExecutor, name: str | None = None, description: st
         description=description or executor.description or f"Ask the agent '{executor.name}'.",
         handle_tool_error=True,
     )
+
+
+async def _answer_of(executor: AgentExecutor, call: AgentContext) -> str:
+    run = current_run.get()
+    if run is None or not run.context.streaming or not hasattr(executor, "execute_stream"):
+        return (await executor.execute(call)).output
+    write = get_stream_writer()
+    async with executor.execute_stream(call) as stream:
+        async for chunk in stream.chunks():
+            if isinstance(chunk, CustomChunk):
+                write(chunk.data)
+    return stream.result.output
 
 
 def _inner_call(request: str) -> AgentContext:

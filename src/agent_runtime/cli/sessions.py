@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,7 @@ _QUESTION = re.compile("(?P<id>[0-9a-f-]{32,36})=(?P<answer>.*)", re.DOTALL)
 @click.option("--store", metavar="URL", help="memory:, sqlite:FILE or redis://...; default: the state directory.")
 @click.pass_context
 def sessions(context: click.Context, store: str | None) -> None:
-    """List, show, resume, fork, delete and export sessions."""
+    """List, show, resume, fork, import, delete and export sessions."""
     context.obj = store
 
 
@@ -175,6 +176,22 @@ async def _pending_action(manager: SessionManager, session_id: str) -> str:
 def fork(store: str | None, session_id: str, checkpoint: str | None, title: str | None) -> None:
     """Copy SESSION_ID into a new session, and print its id."""
     click.echo(_with_manager(store, lambda m: m.fork_session(session_id, checkpoint, title=title)).id)
+
+
+@sessions.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--thread", "threads", multiple=True, metavar="ID", help="Only this thread; may be given more than once.")
+@click.pass_obj
+def import_(store: str | None, file: Path, threads: tuple[str, ...]) -> None:
+    """Copy the threads of FILE, which LangGraph's SqliteSaver wrote, into new sessions."""
+    from agent_runtime.sessions.thread_import import import_threads, open_langgraph_file
+
+    async def act(manager: SessionManager) -> dict[str, Session]:
+        async with open_langgraph_file(file) as source:
+            return await import_threads(manager, source, thread_ids=threads or None)
+
+    for thread, session in _with_manager(store, act).items():
+        click.echo(f"{session.id}  from thread {thread}")
 
 
 @sessions.command()

@@ -111,6 +111,7 @@ class AgentExecutor(AgentRunnable):
         )
         self._core = Core(bare, gate, self.callback_handler, digest=digest)
         self.agent, self.template_digest, self.ref, self.tools = agent, digest, ref, tuple(tools)
+        self.needs_session = needs_session
         self._run_timeout_s = timeouts.run_s
         self._on_layer = on_layer
         self._handler: Handler = compose(self.pipeline, self._core, on_layer)

@@ -97,7 +97,7 @@ class PartReader:
         """Emit what any other part says; waits for the reader."""
         if mode == "values":
             await self._values(ns, data)
-        elif mode == "custom" and not ns:
+        elif mode == "custom":  # also what a sub-agent's tool reports
             await self._emit(CustomChunk(data))
         elif mode == "messages" and await self._blocks(ns, data):
             return

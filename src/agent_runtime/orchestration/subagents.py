@@ -6,11 +6,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Annotated, Any
 
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool, ToolException
+from langgraph._internal._constants import CONFIG_KEY_STREAM
+from langgraph.config import get_stream_writer
 
 from agent_runtime.orchestration.messages import answer_text, messages_in
 from agent_runtime.template.parts_spec import SubagentSpec
@@ -71,7 +75,7 @@ def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any], max_step
         if chosen is None or chosen not in agents:
             known = ", ".join(agents)
             raise ToolException(f"no sub-agent '{chosen or ''}' fits; give subagent_type, one of: {known}")
-        state = await agents[chosen].ainvoke({"messages": [HumanMessage(description)]}, config)
+        state = await with_progress(agents[chosen], {"messages": [HumanMessage(description)]}, config)
         messages = messages_in(state)
         return answer_text(state, messages, None)
 
@@ -85,6 +89,21 @@ def task_tool(specs: Sequence[SubagentSpec], agents: Mapping[str, Any], max_step
         ),
         handle_tool_error=True,
     )
+
+
+async def with_progress(graph: Any, given: Any, config: Any) -> Any:
+    """Return the state that a graph ends in; what its tools report goes to the reader of the run around it."""
+    around = ensure_config().get("configurable", {})
+    if CONFIG_KEY_STREAM in around:  # a reader of subgraphs gets it by itself
+        return await graph.ainvoke(given, config)
+    write, state = get_stream_writer(), None
+    async with aclosing(graph.astream(given, config, stream_mode=["custom", "values"])) as parts:
+        async for mode, data in parts:
+            if mode == "custom":
+                write(data)
+            else:
+                state = data
+    return state
 
 
 def _words(text: str) -> list[str]:

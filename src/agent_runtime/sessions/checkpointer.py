@@ -63,6 +63,16 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         clone.blobs = Blobs(self.blobs.codec.allowing(extra_allowlist), self.blobs.seal)
         return clone
 
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """Return the version of a channel after `current`: the next integer.
+
+        A thread that one of LangGraph's own savers began has text for versions, ordered by a number of 32 digits; it
+        goes on in the same form.
+        """
+        if isinstance(current, str):
+            return f"{int(current.partition('.')[0]) + 1:032}.{0:016}"
+        return super().get_next_version(current, channel)
+
     # -- LangGraph's interface -----------------------------------------------------------------------------
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:

@@ -36,6 +36,19 @@ _ROWS, _ANY = b"r", b"a"
 """How a list is stored: messages as rows, or any values."""
 
 
+def _plain_form(value: Any) -> str | list[Any] | dict[Any, Any] | None:
+    """Return the text, list or map that a value of a subclass is equal to; None where more would be lost.
+
+    `AIMessage.text` is of such a class. One with attributes, or with an equality of its own, is refused.
+    """
+    bases: tuple[Any, ...] = (str, list, dict)
+    for base in bases:
+        if not isinstance(value, base) or isinstance(value, Enum) or type(value).__eq__ is not base.__eq__:
+            continue
+        return None if getattr(value, "__dict__", None) else base(value)
+    return None
+
+
 def is_of_messages(data: bytes) -> bool:
     """Whether `Codec.encode_list` stored a list of LangChain's own messages and nothing else."""
     return data[:1] == _ROWS
@@ -164,6 +177,8 @@ class Codec:
             return self._pack(
                 MESSAGE, [number, said, {n: v for n, v in kept.items() if n in base.model_fields and n != "type"}]
             )
+        if (plain := _plain_form(value)) is not None:
+            return plain
         if isinstance(value, BaseException):
             return self._pack(FAILURE, [cls.__name__, str(value)])
         if isinstance(value, SecretStr):

@@ -299,6 +299,7 @@ async def test_closing_fails_what_runs_and_leaves_nothing(make_factory: Make) ->
     assert process(pid) is None
 
 
+@pytest.mark.integration  # reports/test_pool_signals.py kills one in the suite
 async def test_nothing_is_left_when_the_application_is_killed() -> None:
     program = Path(__file__).parent / "doomed_application.py"
     app = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, env=with_tests())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from langgraph.config import get_stream_writer
 from tests.support.providers import template
 
@@ -45,11 +44,10 @@ async def test_the_agent_s_own_tool() -> None:
     assert {"progress": "own"} in await progress()
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the inner graph's writer is not the outer one's")
 async def test_the_sub_agent_s_tool() -> None:
-    assert {"progress": "sub"} in await progress()
+    assert (await progress()).count({"progress": "sub"}) == 1
 
 
 async def test_the_sub_agent_s_tool_for_a_reader_of_subgraphs() -> None:
     parts = [part async for part in agent().astream({"messages": "go"}, stream_mode="custom", subgraphs=True)]
-    assert any(part[1] == {"progress": "sub"} for part in parts)
+    assert [part[1] for part in parts].count({"progress": "sub"}) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from langchain.agents import create_agent
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -34,7 +33,6 @@ async def test_its_messages_are_there() -> None:
     assert [message.text for message in state.values["messages"]] == ["a", "one"]
 
 
-@pytest.mark.xfail(raises=NotImplementedError, reason="the other saver's versions are not taken")
 async def test_it_goes_on() -> None:
     graph, _ = await moved()
     after = await graph.ainvoke({"messages": "b"}, CONFIG)

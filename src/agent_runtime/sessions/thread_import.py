@@ -1,0 +1,95 @@
+"""Threads of LangGraph's own savers as sessions, which go on where the threads stood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langgraph.checkpoint.base import CheckpointTuple
+
+from agent_runtime.errors import ConfigurationError, InputInvalid, MissingExtra
+from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
+from agent_runtime.sessions.history import DEFAULT_TENANT
+from agent_runtime.sessions.records import Guard
+from agent_runtime.sessions.thread_ids import thread_of
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+    from agent_runtime.sessions.manager import SessionManager
+    from agent_runtime.sessions.session import Session
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+async def import_threads(
+    manager: SessionManager,
+    source: BaseCheckpointSaver[Any],
+    *,
+    thread_ids: Collection[str] | None = None,
+    tenant: str = DEFAULT_TENANT,
+    user_id: str | None = None,
+) -> dict[str, Session]:
+    """Copy threads with all their checkpoints into new sessions; return the sessions by the threads' ids.
+
+    A session has the id of its thread, with `-` for what a session's id may not have. `thread_ids` chooses, all threads
+    by default; a thread is whole or, when it cannot be stored, not there.
+
+    Raises InputInvalid for a thread that is not in the source, or a session that is there already, and
+    StateNotSerializable for a class that the manager's `allowed_types` do not name. Sessions before it stay.
+    """
+    threads: dict[str, list[CheckpointTuple]] = {}
+    async for each in source.alist(None):
+        threads.setdefault(str(each.config["configurable"]["thread_id"]), []).append(each)
+    if missing := [name for name in thread_ids or () if name not in threads]:
+        raise InputInvalid(f"there is no thread '{missing[0]}' in the source", "thread_ids")
+    made: dict[str, Session] = {}
+    for thread_id in threads if thread_ids is None else thread_ids:
+        session_id = _NO_NAME.sub("-", thread_id).strip("-_")[:128]
+        session = await manager.create_session(user_id, session_id=session_id, tenant=tenant)
+        try:
+            await _copy(manager, threads[thread_id], session)
+        except BaseException:
+            await manager.delete_session(session.id, tenant=tenant)
+            raise
+        made[thread_id] = session
+    return made
+
+
+async def _copy(manager: SessionManager, checkpoints: list[CheckpointTuple], session: Session) -> None:
+    thread = thread_of(session.tenant, session.id)
+    async with manager.turns.hold(thread) as held:
+        own = {"thread_id": thread, GUARD_KEY: Guard(held.lease.token)}
+        for each in reversed(checkpoints):  # the oldest first
+            namespace = each.config["configurable"].get("checkpoint_ns", "")
+            place = {**own, "checkpoint_ns": namespace}
+            if each.parent_config is not None:
+                place["checkpoint_id"] = each.parent_config["configurable"]["checkpoint_id"]
+            versions = each.checkpoint["channel_versions"]
+            stored = await manager.checkpointer.aput({"configurable": place}, each.checkpoint, each.metadata, versions)
+            place["checkpoint_id"] = stored["configurable"]["checkpoint_id"]
+            for task_id, channel, value in each.pending_writes or ():
+                await manager.checkpointer.aput_writes({"configurable": place}, [(channel, value)], task_id)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():  # SQLite would make one
+        raise ConfigurationError(f"there is no file '{path}'")
+
+
+@asynccontextmanager
+async def open_langgraph_file(path: Path) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """Open a file of LangGraph's SqliteSaver; raises ConfigurationError for none, and MissingExtra.
+
+    Its values name classes that reading them imports: it is the application's own file, and no one else's.
+    """
+    try:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    except ImportError as error:
+        raise MissingExtra("the import of LangGraph's threads", "langchain-agent-runtime[import]") from error
+    _check_file(path)
+    async with AsyncSqliteSaver.from_conn_string(str(path)) as source:
+        yield source
