@@ -410,7 +410,7 @@ MUTANTS = [
     Mutant("LangChain makes a summarizer by its name", "registry.py", '"first_model", "summarizer")', '"first_model")', "template/test_templates_of_others.py -k every_argument"),
     Mutant("any width is a prompt's", "assembly.py", 'if any(field != ["messages", "", None] for field in fields):', "if False:", "template/test_templates_of_others.py -k arguments_of_middleware"),
     Mutant("a template's budget stands in", f"{O}/middleware/cost.py", "self._sources = (tuple(budgets), tuple(more_budgets))", "self._sources = (self.budgets,)", "template/test_templates_of_others.py -k never_instead"),
-    Mutant("a template's limits are everybody's", "pipeline.py", 'return dataclasses.replace(limit, per=("template",)', 'return limit if limit else dataclasses.replace(limit, per=("template",)', "template/test_templates_of_others.py -k use_up_nothing"),
+    Mutant("a template's limits are everybody's", "pipeline.py", 'return dataclasses.replace(limit, per=("template",)', 'return limit if limit else dataclasses.replace(limit, per=("template",)', "template/test_templates_of_others.py -k each_their_own"),
     Mutant("commands are joined texts", "template/confinement.py", "shlex.split(allowed) == shlex.split(reach.value)", 'allowed == reach.value.replace("\'", "")', "template/test_templates_of_others.py -k word_by_word"),
     Mutant("a program starts where its author likes", "template/confinement.py", 'return _is_inside(reach.value, self.roots)', 'return True', "template/test_templates_of_others.py -k word_by_word"),
     Mutant("a name belongs to its last template", "components.py", "        if folder != template.folder:", "        if False:", "template/test_templates_of_others.py -k same_name"),

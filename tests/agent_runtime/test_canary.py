@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.tools import tool
@@ -166,16 +167,20 @@ def test_child_environment_and_the_command_line(tmp_path: Path) -> None:  # 12
         "AGENT_RUNTIME_LEDGER": f"redis://user:{CANARY}@127.0.0.1:1/0",
         "OPENAI_BASE_URL": "http://127.0.0.1:1",
     }
-    for arguments in (
-        ["doctor"],
-        ["run", str(template), f"say {CANARY}"],
-        ["run", CANARY, "x"],
-        ["keys", "revoke", CANARY],
-    ):
-        command = [sys.executable, "-m", "agent_runtime", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert CANARY not in done.stdout + done.stderr, arguments
-        assert "Traceback" not in done.stderr
+    commands = [
+        [sys.executable, "-m", "agent_runtime", *arguments]
+        for arguments in (
+            ["doctor"],
+            ["run", str(template), f"say {CANARY}"],
+            ["run", CANARY, "x"],
+            ["keys", "revoke", CANARY],
+        )
+    ]
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    for process in [subprocess.Popen(command, env=environment, **how) for command in commands]:
+        stdout, stderr = process.communicate()
+        assert CANARY not in stdout + stderr, process.args
+        assert "Traceback" not in stderr
     for path in (tmp_path / "home").glob("**/*"):
         assert CANARY.encode() not in path.read_bytes()
 

@@ -43,7 +43,9 @@ def spent_usd(ledger: MemoryLedger, name: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "journal_url", ["sqlite", "redis", pytest.param("memory", marks=pytest.mark.integration)], indirect=True
+    "journal_url",
+    ["redis", *(pytest.param(s, marks=pytest.mark.integration) for s in ("memory", "sqlite"))],
+    indirect=True,
 )
 async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url: str) -> None:
     journal, ledger = open_journal(journal_url), MemoryLedger()

@@ -47,7 +47,7 @@ async def turns_from_processes(url: str, locked: str, count: int) -> list[str]:
         return [str(m.text) for m in found.checkpoint["channel_values"]["messages"]]
 
 
-@on_each_store
+@pytest.mark.integration
 async def test_a_hundred_turns_from_four_processes_are_all_there_in_one_order(shared_url: str) -> None:
     texts = await turns_from_processes(shared_url, "yes", 25)
     questions, answers = texts[::2], texts[1::2]

@@ -27,6 +27,7 @@ from agent_runtime import (
     TemplateError,
     load_template,
 )
+from agent_runtime.errors import RateLimited
 from agent_runtime.pool import TemplateWatch
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS
 from agent_runtime.template import parse_template
@@ -129,6 +130,18 @@ async def test_a_template_s_limits_use_up_nothing_of_others(tmp_path: Path) -> N
         await factory.create_from_template(greedy).execute("q")
         for _ in range(4):  # five of the application's in all, of which the greedy one took one
             await factory.create_from_template(plain).execute("q")
+
+
+async def test_templates_with_the_same_limits_have_each_their_own(tmp_path: Path) -> None:
+    runtime = '{rate_limits: ["3/minute"]}'
+    paths = [written(tmp_path, f"{{model: m, runtime: {runtime}}}", name) for name in ("one", "two")]
+    async with factory_of() as factory:
+        for path in paths:
+            agent = factory.create_from_template(path)
+            for _ in range(3):
+                await agent.execute("q")
+            with pytest.raises(RateLimited):
+                await agent.execute("q")
 
 
 CONFINED = Confinement(commands=["python3 -m server", "npx -y files"], roots=["/usr/share"])
@@ -234,7 +247,8 @@ def test_what_is_no_file_of_a_sane_size_is_not_read(tmp_path: Path, what: str, a
     if as_what == "extends":
         path.write_text(path.read_text() + "extends: [target.yaml]\n")
     began = time.process_time()
-    with pytest.raises(TemplateError):
+    reason = "no regular file" if (as_what, what) in (("template", "fifo"), ("template", "zero")) else None
+    with pytest.raises(TemplateError, match=reason):
         load_template(target if as_what == "template" else path)
     target.unlink()  # what tests leave behind is read whole, in search of secrets
     assert time.process_time() - began < 2  # read to the bound, and no further
