@@ -424,7 +424,7 @@ MUTANTS = [
     Mutant("parts of two states are one", "sessions/checkpoint_steps.py", "if content[4:] and", "if False and", "sessions/test_spliced.py -k an_approval"),
     Mutant("the checkpoint knows no agent", f"{O}/conversation.py", "if asked_by != name:", "if False:", "sessions/test_spliced.py -k agent_that_asked"),
     Mutant("a script is sent by its hash alone", "stores/redis_server.py", "answer = (await _sent(client, [request]))[0]", "raise", "stores/test_redis_scripts.py"),
-    Mutant("cut arguments are the whole", f"{M}/model_call.py", "self.run.unreadable |= self._arguments.unreadable()", "pass", "scenarios/reports/test_unreadable_arguments.py -k cut"),
+    Mutant("cut arguments are the whole", f"{M}/model_call.py", "            self.run.unreadable |= self._arguments.unreadable()", "            pass", "scenarios/reports/test_unreadable_arguments.py -k cut"),
     Mutant("unreadable arguments are dropped", f"{O}/answer_bounds.py", "unreadable = _unreadable(answer, run)", "unreadable = []", "scenarios/reports/test_unreadable_arguments.py"),
     Mutant("structured content is nobody's", "mcp/answers.py", "if structured is not None and (not content or", "if False and (not content or", "scenarios/reports/test_mcp_structured.py"),
     Mutant("running totals add up", f"{M}/model_call.py", "usage if _is_running_total(usage, self._last_usage) else", "usage if False else", "scenarios/reports/test_usage_on_every_chunk.py"),

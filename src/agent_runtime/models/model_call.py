@@ -82,7 +82,7 @@ class ModelCall:
         self._last_usage: UsageMetadata | None = None
         self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
         self._began, self._first_token_s = False, cast("float | None", None)
-        self._arguments = StreamedArguments()
+        self._arguments: StreamedArguments | None = None
         self.cancels: CancelWatch | None = None
         """Watches the task that reads the stream."""
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
@@ -109,6 +109,7 @@ class ModelCall:
             self._usage = usage if _is_running_total(usage, self._last_usage) else add_usage(self._usage, usage)
             self._last_usage = usage
         if pieces := getattr(message, "tool_call_chunks", None):
+            self._arguments = self._arguments or StreamedArguments()
             self._arguments.add(pieces)
         if self.run.recorder.content:
             self._answer = message if self._answer is None else self._answer + message
@@ -121,7 +122,8 @@ class ModelCall:
             self._read_metadata(message, info)
             self._usage = getattr(message, "usage_metadata", None)
             self._chars = len(str(message.text)) + _tool_call_chars(message)
-        self.run.unreadable |= self._arguments.unreadable()
+        if self._arguments is not None:
+            self.run.unreadable |= self._arguments.unreadable()
         name = self._metadata.get("model_name") or self._metadata.get("model")
         self.model = name if isinstance(name, str) and name else self.model
         answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)
