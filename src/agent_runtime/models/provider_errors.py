@@ -8,9 +8,15 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
+from agent_runtime.errors.user_code import error_text
+
 SERVER_ERRORS = frozenset({408, 409, 425, 500, 502, 503, 504, 529})
 OVERLOADED = frozenset({429, 500, 502, 503, 504, 529})
 """Answers after which fewer calls should be in flight."""
+
+
+MAX_CAUSES = 8
+"""LangChain, an SDK, httpx, httpcore, anyio and the operating system make six."""
 
 
 ANSWERED = 200
@@ -43,6 +49,20 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield current
         current = current.__cause__
+
+
+def connection_reason(error: BaseException) -> str | None:
+    """Return what the operating system or TLS said of a connection that failed; the SDKs say "Connection error."."""
+    reason: BaseException | None = None
+    current: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if current is None:
+            break
+        if isinstance(current, OSError):  # so are ssl.SSLError, and a name that is not known
+            reason = current
+        current = current.__cause__ or current.__context__  # httpcore leaves its cause out
+    text = None if reason is None else error_text(reason)
+    return text if text and text not in str(error) else None
 
 
 def status_of(error: BaseException) -> int | None:

@@ -16,6 +16,7 @@ from agent_runtime.models.provider_errors import (
     CUT_ANSWERS,
     SERVER_ERRORS,
     causes,
+    connection_reason,
     names_of_classes,
     retry_after_s,
     status_of,
@@ -67,6 +68,8 @@ def as_call_error(error: Exception, model_error: BaseException | None) -> CallEr
     failed: CallError
     from_model = model_error is not None and any(e is model_error for e in causes(error))
     if from_model and (status is not None or kind in ("connection", "timeout")):
+        if status is None and (reason := connection_reason(error)) is not None:
+            summary += f" ({reason})"
         failed = ProviderError(summary, status=status, retry_after_s=retry_after_s(error))
     else:
         failed = AgentFailed(summary)
