@@ -400,7 +400,7 @@ MUTANTS = [
     Mutant("journals of a file are not looked at", "stores/sqlite_file.py", 'for suffix in ("", "-wal", "-shm", "-journal"):', 'for suffix in ("",):', "stores/test_file_safety.py -k journal"),
     Mutant("an escape hides a secret's letters", "secret_forms.py", "    if _has_escapes(text):\n        yield", "    if False:\n        yield", f"{REDACTION} -k every_form"),
     Mutant("a stream goes on after a swallowed cancel", f"{M}/model_call.py", "            self.cancels.check()\n", "            pass\n", "scenarios/test_swallowed_cancel.py -k stream"),
-    Mutant("a cancelled call begins another one", f"{M}/run.py", "if cancels is not None and cancels.is_cancelled:  #", "if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
+    Mutant("a cancelled call begins another one", f"{M}/run.py", "if run.context.progress.is_cancelled:  #", "if False:  #", "scenarios/test_swallowed_cancel.py -k begins_nothing"),
     Mutant("a state's own class is lost", f"{O}/bare_agent.py", " and agent._output_mapper is None", "", "scenarios/test_value_of_a_unary_call.py"),
     Mutant("one answer for every question", f"{O}/conversation.py", "if len(interrupts) > 1 and questions:", "if False:", "scenarios/reports/test_parallel_interrupts.py"),
     Mutant("an id that is not pending is ignored", f"{O}/conversation.py", "if unknown := [key for key in decision if key not in pending]:", "if unknown := []:", "scenarios/reports/test_parallel_interrupts.py"),
@@ -424,10 +424,11 @@ MUTANTS = [
     Mutant("parts of two states are one", "sessions/checkpoint_steps.py", "if content[4:] and", "if False and", "sessions/test_spliced.py -k an_approval"),
     Mutant("the checkpoint knows no agent", f"{O}/conversation.py", "if asked_by != name:", "if False:", "sessions/test_spliced.py -k agent_that_asked"),
     Mutant("a script is sent by its hash alone", "stores/redis_server.py", "answer = (await _sent(client, [request]))[0]", "raise", "stores/test_redis_scripts.py"),
-    Mutant("cut arguments are the whole", f"{M}/model_call.py", "            self.run.unreadable |= self._arguments.unreadable()", "            pass", "scenarios/reports/test_unreadable_arguments.py -k cut"),
+    Mutant("cut arguments are the whole", f"{M}/model_call.py", "            self.run.note_arguments(self._arguments)", "            pass", "scenarios/reports/test_unreadable_arguments.py -k cut"),
     Mutant("unreadable arguments are dropped", f"{O}/answer_bounds.py", "unreadable = _unreadable(answer, run)", "unreadable = []", "scenarios/reports/test_unreadable_arguments.py"),
     Mutant("structured content is nobody's", "mcp/answers.py", "if structured is not None and (not content or", "if False and (not content or", "scenarios/reports/test_mcp_structured.py"),
     Mutant("running totals add up", f"{M}/model_call.py", "usage if _is_running_total(usage, self._last_usage) else", "usage if False else", "scenarios/reports/test_usage_on_every_chunk.py"),
+    Mutant("an id stays unreadable for good", f"{M}/run.py", "                self.unreadable.pop(call_id, None)", "                pass", "scenarios/reports/test_unreadable_arguments.py -k used_again"),
 ]  # fmt: skip
 
 

@@ -77,6 +77,11 @@ class Progress:
         self.said: dict[str, int] = {}
         """Model requests that have a name, by their contents: how often each was made."""
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task that runs the call has been cancelled."""
+        return self.cancels is not None and self.cancels.is_cancelled
+
 
 def new_run_id() -> str:
     """A random UUID (version 4, RFC 9562) as text, in half the time of `str(uuid.uuid4())`."""

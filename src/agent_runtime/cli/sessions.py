@@ -104,10 +104,10 @@ def resume(
     """Decide what SESSION_ID waits for, and go on with it."""
     if sum(given is not None for given in (decision, reason, edited, answers or None)) != 1:
         raise click.UsageError("say one of --approve, --reject, --edit and --answer")
-    given: Any = _answers(answers) if answers else decision
+    answer: Any = _answers(answers) if answers else decision
     if reason is not None:
-        given = {"type": "reject", "message": reason}
-    result = _with_manager(store, lambda m: _resume(m, session_id, given, edited))
+        answer = {"type": "reject", "message": reason}
+    result = _with_manager(store, lambda m: _resume(m, session_id, answer, edited))
     if as_json:
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
     else:

@@ -123,7 +123,7 @@ class ModelCall:
             self._usage = getattr(message, "usage_metadata", None)
             self._chars = len(str(message.text)) + _tool_call_chars(message)
         if self._arguments is not None:
-            self.run.unreadable |= self._arguments.unreadable()
+            self.run.note_arguments(self._arguments)
         name = self._metadata.get("model_name") or self._metadata.get("model")
         self.model = name if isinstance(name, str) and name else self.model
         answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)

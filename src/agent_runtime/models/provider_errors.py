@@ -53,15 +53,16 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def connection_reason(error: BaseException) -> str | None:
     """Return what the operating system or TLS said of a connection that failed; the SDKs say "Connection error."."""
-    reason: BaseException | None = None
     current: BaseException | None = error
     for _ in range(MAX_CAUSES):
-        if current is None:
+        if current is None or isinstance(current, OSError):  # so are ssl.SSLError, and a name that is not known
             break
-        if isinstance(current, OSError):  # so are ssl.SSLError, and a name that is not known
-            reason = current
         current = current.__cause__ or current.__context__  # httpcore leaves its cause out
-    text = None if reason is None else error_text(reason)
+    if not isinstance(current, OSError):
+        return None
+    while isinstance(current.__cause__, OSError):  # its context may be an error that the application was handling
+        current = current.__cause__
+    text = error_text(current)
     return text if text and text not in str(error) else None
 
 

@@ -18,6 +18,7 @@ from agent_runtime.callback_event import CallbackEvent
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.errors import BudgetExceeded, CallError, LimitExceeded, ToolLoop
 from agent_runtime.errors.user_code import error_text
+from agent_runtime.models.streamed_arguments import StreamedArguments, is_readable
 
 if TYPE_CHECKING:
     from agent_runtime.models.gate import ModelGate
@@ -142,17 +143,12 @@ class Run:
     @property
     def is_cancelled(self) -> bool:
         """Whether the call of this run, or of one around it, has been cancelled."""
-        for run in self.lineage:
-            cancels = run.context.progress.cancels
-            if cancels is not None and cancels.is_cancelled:
-                return True
-        return False
+        return any(run.context.progress.is_cancelled for run in self.lineage)
 
     def check_refusal(self) -> None:
         """Raise Refused when this run, or one around it, must stop, and CancelledError when its call was cancelled."""
         for run in self.lineage:
-            cancels = run.context.progress.cancels
-            if cancels is not None and cancels.is_cancelled:  # something between swallowed it, and would go on
+            if run.context.progress.is_cancelled:  # a library between swallowed it
                 raise asyncio.CancelledError
             if run.refusal is not None:
                 raise Refused(run, run.refusal)
@@ -182,6 +178,17 @@ class Run:
         except RuntimeError:  # a thread
             return False
         return any(owner is task and s is not None and s.ag_running for s, owner in self.open_streams.values())
+
+    def note_arguments(self, arguments: StreamedArguments) -> None:
+        """Remember which of a streamed answer's calls have arguments that are no JSON object.
+
+        Some providers use an id again in the next answer: one that is readable now is remembered no longer.
+        """
+        for call_id, text in arguments.by_id().items():
+            if is_readable(text):
+                self.unreadable.pop(call_id, None)
+            else:
+                self.unreadable[call_id] = text
 
     def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Account for a tool call that is about to start; raises Refused when a limit forbids it."""

@@ -22,17 +22,18 @@ class StreamedArguments:
         for piece in pieces:
             self._calls.setdefault(piece["id"] if piece["index"] is None else piece["index"], []).append(piece)
 
-    def unreadable(self) -> dict[str, str]:
-        """Return the arguments that are no JSON object, by the ids of their calls."""
-        joined = {
-            next((piece["id"] for piece in pieces if piece["id"]), None): "".join(each["args"] or "" for each in pieces)
-            for pieces in self._calls.values()
-        }
-        return {call_id: text for call_id, text in joined.items() if call_id is not None and not _is_readable(text)}
+    def by_id(self) -> dict[str, str]:
+        """Return the arguments of each call as text, by the call's id."""
+        joined: dict[str, str] = {}
+        for pieces in self._calls.values():
+            call_id = next((piece["id"] for piece in pieces if piece["id"]), None)
+            if call_id is not None:
+                joined[call_id] = "".join(piece["args"] or "" for piece in pieces)
+        return joined
 
 
-def _is_readable(arguments: str) -> bool:
-    # None at all are an empty object.
+def is_readable(arguments: str) -> bool:
+    """Tell whether arguments are a JSON object; no text at all is an empty one."""
     if not arguments.strip():
         return True
     try:

@@ -105,7 +105,7 @@ class StreamingRemoteChatModel(RemoteChatModel):
 
 def _note_unreadable(arguments: StreamedArguments) -> None:
     if (run := current_run.get()) is not None:
-        run.unreadable |= arguments.unreadable()
+        run.note_arguments(arguments)
 
 
 def sent_chunk(chunk: BaseMessage) -> Any:

@@ -84,6 +84,31 @@ async def test_the_readable_calls_beside_it_run(monkeypatch: pytest.MonkeyPatch,
     assert {each["role"] for each in requests[1]["messages"][-3:]} == {"tool"}
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_id_that_is_used_again_is_another_call(monkeypatch: pytest.MonkeyPatch, streamed: bool) -> None:
+    """Some servers name the first call of each answer alike."""
+    monkeypatch.setenv("DUMMY_KEY", "dummy-key-for-cases")
+
+    def answer(request: dict[str, Any], path: str) -> Any:
+        results = [each for each in request["messages"] if each["role"] == "tool"]
+        if len(results) == 1:  # the second try is right, under the same id
+            return answer_of({**request, "messages": []}, ['{"text": "a"}'])
+        return answer_of(request, ['{"text": "a'])
+
+    async with provider(answer) as (url, _), AgentFactory() as made:
+        made.register_tool("echo", echo)
+        model = {"id": "openai:gpt-5-mini", "base_url": url + "/v1", "api_key": {"from_env": "DUMMY_KEY"}}
+        agent = made.create_agent(template(model=model, tools=["echo"]))
+        if streamed:
+            async with agent.execute_stream("hi") as stream:
+                _ = [piece async for piece in stream]
+            result = stream.result
+        else:
+            result = await agent.execute("hi")
+    assert [str(each.content) for each in tools_in(result.messages)][1:] == ["echo a"]
+    assert result.output == "fine"
+
+
 async def test_too_many_of_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LimitExceeded, match="1025 in one answer"):
         await run(monkeypatch, ["no json"] * 1025, streamed=False)
