@@ -4,7 +4,7 @@ Run it with `uv run uvicorn examples.sse_server:app`. Start a run and read its e
 
     curl -X POST '127.0.0.1:8000/runs?q=Which+region+sells+most'            {"run_id": "..."}
     curl -N '127.0.0.1:8000/runs/RUN_ID/events'                             from the start
-    curl -N '127.0.0.1:8000/runs/RUN_ID/events' -H 'Last-Event-ID: 7'       what follows event 7
+    curl -N '127.0.0.1:8000/runs/RUN_ID/events' -H 'Last-Event-ID: ID'      what follows the event with this id
     curl -X DELETE '127.0.0.1:8000/runs/RUN_ID'                             stop it
 """
 
@@ -25,11 +25,11 @@ from agent_runtime.event_bus.cloud_event import to_cloud_event
 SEEN = ("run.*", "llm.*", "tool.*", "interrupt", "bus.gap")
 
 
-async def events(bus: EventBus, run_id: str, after: int) -> AsyncIterator[str]:
-    """The run's events behind `after` as server-sent events, until its end; a bounded buffer for a slow reader."""
+async def events(bus: EventBus, run_id: str, after: int | str) -> AsyncIterator[str]:
+    """Yield the run's events behind `after` as server-sent events, until its end."""
     async with bus.subscribe(*SEEN, run_id=run_id, after=after, buffer=1000) as subscription:
         async for event in subscription:
-            mark = f"id: {event.seq}\n" if event.seq else ""  # a gap has no place of its own
+            mark = f"id: {event.id}\n" if event.seq else ""  # a gap has no place of its own
             yield f"{mark}event: {event.type}\ndata: {json.dumps(to_cloud_event(event)['data'])}\n\n"
             if event.type in ("run.end", "run.error"):
                 return
@@ -56,16 +56,16 @@ async def start(request: Request) -> Response:
 
 async def read(request: Request) -> Response:
     """`GET /runs/{run_id}/events`: the run's events; `Last-Event-ID` says which the reader has seen."""
-    given = request.headers.get("last-event-id", "0")
-    if not given.isdecimal() or len(given) > 18:
-        return JSONResponse({"error": "Last-Event-ID is a number"}, status_code=400)
+    last_id = request.headers.get("last-event-id", "")
+    if len(last_id) > 300:
+        return JSONResponse({"error": "Last-Event-ID is the id of an event"}, status_code=400)
     run_id, bus = request.path_params["run_id"], request.app.state.bus
     if not bus.retained(run_id=run_id):
         return JSONResponse({"error": "no such run, or its events are not kept any more"}, status_code=404)
-    if any(event.seq <= int(given) for event in bus.retained("run.end", "run.error", run_id=run_id)):
+    if any(event.id == last_id for event in bus.retained("run.end", "run.error", run_id=run_id)):
         return Response(status_code=204)  # the end was seen: an EventSource that comes back stops at this
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(events(bus, run_id, int(given)), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(events(bus, run_id, last_id or 0), media_type="text/event-stream", headers=headers)
 
 
 async def stop(request: Request) -> Response:

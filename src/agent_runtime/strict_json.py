@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 
-def loads_unique(data: str | bytes) -> Any:
-    """Parse JSON; raises ValueError for text that is none, and for an object with a name twice."""
+class DuplicateName(ValueError):
+    """An object has one name twice."""
+
+
+def loads_unique(data: str | bytes | bytearray) -> Any:
+    """Parse JSON; raises DuplicateName for an object with a name twice, ValueError for text that is no JSON."""
     return json.loads(data, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a name stands twice in an object")
+        (double, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise DuplicateName(f"the name {double[:40]!r} stands twice in an object")
     return value

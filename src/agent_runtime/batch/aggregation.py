@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import InputInvalid
 from agent_runtime.errors.user_code import contained
+from agent_runtime.strict_json import loads_unique
 
 if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
@@ -17,12 +18,12 @@ Strategy: TypeAlias = Literal["preserve", "merge", "custom"]
 
 
 def value_of(result: TaskResult) -> Any:
-    """What a task said: its structured response, or else its text, read as JSON where it is a map or a list."""
+    """What a task said: its structured response, or else its text, read as JSON where that has one meaning."""
     if result.structured_response is not None:
         return result.structured_response
     if result.output[:1] in ("{", "["):
         try:
-            return json.loads(result.output)
+            return loads_unique(result.output)
         except ValueError:
             pass
     return result.output

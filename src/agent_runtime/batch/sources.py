@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
+from agent_runtime.strict_json import DuplicateName, loads_unique
 from agent_runtime.template.document import plain
 from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 
@@ -69,7 +69,10 @@ def _jsonl_rows(file: IO[str]) -> Iterator[Row]:
             continue
         place = f"line {number}"
         try:
-            value = json.loads(_checked(line))
+            value = loads_unique(_checked(line))
+        except DuplicateName as error:
+            yield Row(place, None, str(error))
+            continue
         except (ValueError, RecursionError) as error:
             yield Row(place, None, f"not JSON: {error}")
             continue

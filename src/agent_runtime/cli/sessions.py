@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.state import open_sessions
+from agent_runtime.strict_json import DuplicateName, loads_unique
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -144,14 +145,16 @@ def _answers(texts: Sequence[str]) -> Any:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads_unique(text)
+    except DuplicateName as error:
+        raise click.BadParameter(str(error), param_hint="--answer") from None
     except ValueError:
         return text
 
 
 def _arguments(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = loads_unique(text)
     except ValueError as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="--edit") from None
     if not isinstance(found, dict):

@@ -30,6 +30,10 @@ MAX_STREAMS = 100_000
 """Streams whose counters are kept; one that was not used while as many others were begins anew."""
 
 
+MAX_DIGITS = 18
+"""Of a `seq` in an id that a reader comes back with."""
+
+
 class _Counter:
     __slots__ = ("seq", "source")
 
@@ -160,7 +164,7 @@ class EventBus:
         run_id: str | None = None,
         tenant: str | None = None,
         principal: Principal | None = None,
-        after: int | None = None,
+        after: int | str | None = None,
         buffer: int = 1000,
         policy: Policy = "drop_oldest",
         handler: EventHandler | None = None,
@@ -175,8 +179,10 @@ class EventBus:
             tenant: only events of this tenant; with a session or run it is `default` unless given.
             principal: who listens: only events of their tenant, and of their own calls and sessions unless they have
                 the scope `sessions:all`. None is the application's own code.
-            after: begin with the retained events of the session or run whose `seq` is above this, without loss or
-                repetition before the ones that follow; a `bus.gap` first when some are not retained any more.
+            after: begin with the retained events of the session or run behind this `seq`, or behind the event of this
+                `id`, without loss or repetition before the ones that follow; a `bus.gap` first when some are not
+                retained any more. What another bus counted (before a restart) is no place here: then a `bus.gap` and
+                all that is retained. A number cannot tell that once the new count has passed it; an id always does.
             buffer: how many events wait for this subscriber at most.
             policy: for an event without room: `drop_oldest` makes room, `drop_newest` loses it, `block` lets `apublish`
                 wait (and loses it where a plain `publish` cannot).
@@ -191,6 +197,8 @@ class EventBus:
             raise ConfigurationError(f"policy is one of {', '.join(POLICIES)}, not '{policy}'")
         if after is not None and session_id is None and run_id is None:
             raise ConfigurationError("after counts within a session or run: say which")
+        if isinstance(after, int) and after < 0:
+            raise ConfigurationError(f"after is a seq of 0 or more, or an event's id, not {after}")
         wanted = Filter.of(patterns, session_id, run_id, tenant, principal)
         with self.lock:
             backlog = [] if after is None else self._after(wanted, after)
@@ -266,23 +274,46 @@ class EventBus:
         with self.lock:
             return [event for event in self._log if wanted.matches(event)]
 
-    def _after(self, wanted: Filter, after: int) -> list[Event]:
+    def _after(self, wanted: Filter, after: int | str) -> list[Event]:
         own = [event for event in self._log if wanted.concerns(event)]
-        found = [event for event in own if event.seq > after and wanted.wants(event.type)]
-        if missed := self._missed(wanted, own, after):
-            data = {"missed": missed, "policy": "retention"}
-            gap = Event("bus.gap", data, wanted.run_id, wanted.session_id, tenant=wanted.tenant, source=self.source)
-            return [gap, *found]
-        return found
+        counter = self._counter_of(wanted)
+        last = max(own[-1].seq if own else 0, counter.seq if counter else 0)
+        seq = after if isinstance(after, int) else self._seq_of(after, own, counter)
+        if seq is None or seq > last:  # a place in another count: nothing of this one was read
+            missed = max(1, own[0].seq - 1 if own else last)
+            return [self._gap(wanted, missed, "restart"), *(event for event in own if wanted.wants(event.type))]
+        events = [event for event in own if event.seq > seq and wanted.wants(event.type)]
+        if missed := self._missed(wanted, own, last, seq):
+            return [self._gap(wanted, missed, "retention"), *events]
+        return events
 
-    def _missed(self, wanted: Filter, own: list[Event], after: int) -> int:
-        if own:  # retained are the last ones, without holes
-            # A run inside a session does not begin at 1: what came before it is not its own.
-            whole = wanted.session_id is None and own[0].type == "run.start"
-            return 0 if whole else max(0, own[0].seq - after - 1)
+    def _counter_of(self, wanted: Filter) -> _Counter | None:
         stream = stream_of(wanted.tenant, wanted.session_id or wanted.run_id)
-        counter = self._counters.get(stream) or self._older_counters.get(stream)
-        return 0 if counter is None else max(0, counter.seq - after)
+        return self._counters.get(stream) or self._older_counters.get(stream)
+
+    def _seq_of(self, event_id: str, own: list[Event], counter: _Counter | None) -> int | None:
+        """Return the place of the event of this id in the present count, or None when it is of another one."""
+        for event in own:
+            if event.id == event_id:
+                return event.seq
+        place, _, seq = event_id.rpartition(":")
+        if not seq.isdecimal() or len(seq) > MAX_DIGITS:
+            return None
+        sources = {event.source for event in own} if counter is None else {counter.source}
+        streams = {event.stream for event in own} or {place.rpartition(":")[2]}
+        return int(seq) if any(place == f"{s}:{stream}" for s in sources for stream in streams) else None
+
+    def _gap(self, wanted: Filter, missed: int, reason: str) -> Event:
+        data = {"missed": missed, "policy": reason}
+        return Event("bus.gap", data, wanted.run_id, wanted.session_id, tenant=wanted.tenant, source=self.source)
+
+    def _missed(self, wanted: Filter, own: list[Event], last: int, seq: int) -> int:
+        if not own:
+            return last - seq
+        # Retained are the last ones, without holes. A run inside a session does not begin at 1: what came before it is
+        # not its own.
+        is_whole = wanted.session_id is None and own[0].type == "run.start"
+        return 0 if is_whole else max(0, own[0].seq - seq - 1)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.event_bus.event_types import OWN_PREFIX, dataschema_of
 from agent_runtime.redaction import SECRETS
+from agent_runtime.strict_json import DuplicateName, loads_unique
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """A larger one is refused: brokers take a few megabytes at most, and it is no event but a file."""
@@ -153,7 +154,9 @@ def read_event(content: Any, position: str, seal: EventSeal | None = None) -> Ev
 def _parsed(given: Any) -> Mapping[str, Any]:
     if isinstance(given, bytes | bytearray | str):
         try:
-            given = json.loads(given)
+            given = loads_unique(given)
+        except DuplicateName as error:
+            raise InputInvalid(f"not a CloudEvent: {error}") from None
         except (ValueError, RecursionError):
             raise InputInvalid("not a CloudEvent: no JSON") from None
     if not isinstance(given, Mapping):

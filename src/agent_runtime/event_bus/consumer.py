@@ -22,6 +22,7 @@ from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, Memory
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.seen_ids import MemorySeenIds, SeenIds
+from agent_runtime.event_bus.sequence_gaps import SequenceGaps
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.bus import EventBus
@@ -57,7 +58,8 @@ class EventConsumer:
     A handler that raises is called again after a pause; its stream waits, others go on. After `retries` further tries
     the event becomes a dead letter and the stream goes on. It is acknowledged after that, never before: whatever is
     killed, it comes again. An event that is known as handled is not handled again. Known is the id of one source and
-    tenant; the same id with other contents is not handled either, and a `bus.conflict` on `bus` says so.
+    tenant; the same id with other contents is not handled either, and a `bus.conflict` on `bus` says so. A number that
+    is missing in a stream is counted in `missing`, logged, and a `bus.gap` with the policy `log` on `bus`.
 
     Args:
         broker: whose events; the broker stays open.
@@ -70,8 +72,9 @@ class EventConsumer:
         timeout_s: for one try, or None.
         dead_letters: where events go that cannot be handled; in memory by default.
         seen_ids: which were handled; in memory by default, which does not outlive the process.
-        bus: where `dead_letter.added` is published.
+        bus: where `dead_letter.added`, `bus.conflict` and `bus.gap` are published.
         start: where the group begins when it is new.
+        check_sequence: look for missing numbers; False for a log that a relay fills with some types only.
 
     Raises ConfigurationError for settings that cannot work.
     """
@@ -92,6 +95,7 @@ class EventConsumer:
         seen_ids: SeenIds | None = None,
         bus: EventBus | None = None,
         start: Start = "earliest",
+        check_sequence: bool = True,
     ) -> None:
         if concurrency < 1 or retries < 0 or backoff_s <= 0 or (timeout_s is not None and timeout_s <= 0):
             raise ConfigurationError("concurrency is 1 or more, retries 0 or more, pauses and timeouts above 0 seconds")
@@ -102,6 +106,8 @@ class EventConsumer:
         self.dead_letters: DeadLetters = dead_letters or MemoryDeadLetters()
         self._seen: SeenIds = seen_ids or MemorySeenIds()
         self._bus = bus
+        self._check_sequence = check_sequence
+        self._gaps = SequenceGaps()
         self.handled = self.failed = self.retried = self.repeated = 0
         """Events handled, given up as dead letters, tries that failed, deliveries that were known."""
         self.last_lag = 0
@@ -111,6 +117,11 @@ class EventConsumer:
         self._slots = asyncio.Semaphore(concurrency)
         self._task: asyncio.Task[None] | None = None
         self._stopping, self._joined = asyncio.Event(), asyncio.Event()
+
+    @property
+    def missing(self) -> int:
+        """Numbers that never came in the streams of the log."""
+        return self._gaps.missing
 
     async def lag(self) -> int:
         """How many events are not acknowledged yet: the metric to alert on. Raises StoreError."""
@@ -171,6 +182,7 @@ class EventConsumer:
             try:
                 async with self._broker.consume(self.name, start=self._start) as deliveries:
                     self._joined.set()
+                    self._gaps.begin()
                     async for delivery in deliveries:
                         if self._stopping.is_set():
                             return
@@ -187,11 +199,13 @@ class EventConsumer:
             await asyncio.sleep(LAG_EVERY_S)
 
     async def _take(self, delivery: Delivery) -> None:
-        if not self._filter.wants(delivery.event.type):
+        if self._check_sequence and (gap := self._gaps.look(delivery.event, delivery.reading)):
+            self._report_gap(delivery.event, gap)
+        stream = delivery.event.stream or delivery.position  # what belongs to no run waits for nothing
+        if stream not in self._waiting and not self._filter.wants(delivery.event.type):
             await self._acknowledge(delivery)
             return
-        stream = delivery.event.stream or delivery.position  # what belongs to no run waits for nothing
-        if stream in self._waiting:
+        if stream in self._waiting:  # also one that is not wanted: a stream is acknowledged in order
             self._waiting[stream].append(delivery)
             return
         await self._slots.acquire()
@@ -212,6 +226,9 @@ class EventConsumer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         event = delivery.event
+        if not self._filter.wants(event.type):
+            await self._acknowledge(delivery)
+            return
         try:
             name = _name_of(event)
             contents = f"{name} {_digest_of(event)}"
@@ -297,6 +314,13 @@ class EventConsumer:
         if self._bus is not None:
             data = {"event_id": event.id, "queue": self.name, "event_type": event.type}
             self._bus.publish(Event("bus.conflict", data, event.run_id, event.session_id, tenant=event.tenant))
+
+    def _report_gap(self, event: Event, gap: range) -> None:
+        numbers = str(gap[0]) if len(gap) == 1 else f"{gap[0]} to {gap[-1]}"
+        LOG.warning("the consumer %s: %s of the stream %r did not come", self.name, numbers, event.stream)
+        if self._bus is not None:
+            data = {"missed": len(gap), "policy": "log"}
+            self._bus.publish(Event("bus.gap", data, event.run_id, event.session_id, tenant=event.tenant))
 
     async def _acknowledge(self, delivery: Delivery) -> None:
         try:

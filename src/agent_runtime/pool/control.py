@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, InputInvalid
 from agent_runtime.pool.task import AgentTask, TaskPriority
 from agent_runtime.redaction import SECRETS
+from agent_runtime.strict_json import loads_unique
 
 if TYPE_CHECKING:
     from agent_runtime.pool.instance_pool import AgentInstancePool
@@ -82,7 +83,7 @@ class ControlSocket:
 
     async def _answers(self, line: bytes) -> AsyncGenerator[dict[str, Any]]:
         try:
-            request = json.loads(line)
+            request = loads_unique(line)
             if not isinstance(request, dict):
                 raise InputInvalid("a request is a JSON object")
             if request.get("do") == "run":

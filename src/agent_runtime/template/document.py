@@ -13,6 +13,7 @@ from pathlib import Path
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import Problem, TemplateError
 from agent_runtime.redaction import SECRETS, names_a_secret
+from agent_runtime.strict_json import loads_unique
 from agent_runtime.template.yaml_reader import MAX_BYTES, MAX_DEPTH, Mark, Node, read_yaml, scalar
 
 MAX_CHAIN = 8
@@ -143,7 +144,7 @@ class Document:
         if path.suffix != ".json":
             return replace(read_yaml(_read(path, path.name), path.name), key=mark.key)
         try:
-            value = json.loads(_read(path, path.name))
+            value = loads_unique(_read(path, path.name))
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be written again
             return _from_plain(value, mark)
         except (ValueError, RecursionError) as error:

@@ -17,6 +17,7 @@ from langchain_core.tools import ToolException
 
 MAX_BYTES = 64 * 1024 * 1024
 SHOWN_VALUES = 40
+SHOWN_PROBLEMS = 10
 MAX_NUMBER_CHARACTERS = 100
 MAX_DIGITS = 30
 """A number with more digits is taken as text: calculating with 1e30000000 would never end."""
@@ -46,12 +47,16 @@ def missing(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One CSV file: `rows` map column to cell text; `types` say number, date or text."""
+    """One CSV file: `rows` map column to cell text; `types` say number, date or text.
+
+    `problems` say where rows have other columns than the first line, or stand in one cell behind an open quote.
+    """
 
     name: str
     columns: tuple[str, ...]
     types: dict[str, str]
     rows: tuple[Row, ...]
+    problems: tuple[str, ...] = ()
 
     def column(self, name: str) -> str:
         """The column that `name` means, whatever its case; raises ToolException listing the columns."""
@@ -89,7 +94,12 @@ class Table:
 
     def describe(self) -> dict[str, Any]:
         """The file's size and its columns with type and range or values."""
-        return {"file": self.name, "rows": len(self.rows), "columns": [self._describe(c) for c in self.columns]}
+        columns = [self._describe(c) for c in self.columns]
+        return self.with_problems({"file": self.name, "rows": len(self.rows), "columns": columns})
+
+    def with_problems(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return `answer`, with what is wrong in the file where something is: numbers over it may be wrong too."""
+        return {**answer, "problems": list(self.problems)} if self.problems else answer
 
     def _describe(self, column: str) -> dict[str, Any]:
         cells = [row[column].strip() for row in self.rows if not missing(row[column])]
@@ -161,19 +171,45 @@ def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
     except UnicodeDecodeError:
         raise ToolException(f"{name} is not UTF-8 text") from None
     delimiter = max(",;\t|", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        header, *lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    except (ValueError, csv.Error) as error:
+        header = next(reader, [])
+        records = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]
+    except csv.Error as error:
         raise ToolException(f"{name} cannot be read as CSV: {error}") from None
+    if not header:
+        raise ToolException(f"{name} cannot be read as CSV: its first line has no column")
     columns = tuple(h.strip() or f"column_{i + 1}" for i, h in enumerate(header))
     if len(set(columns)) < len(columns):
         raise ToolException(f"{name} has the same column name twice: {', '.join(columns)}")
-    rows = tuple(
-        dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False))
-        for line in lines
-        if any(cell.strip() for cell in line)
-    )
-    return Table(name, columns, {c: _type([row[c] for row in rows]) for c in columns}, rows)
+    rows = tuple(dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False)) for _, line in records)
+    types = {c: _type([row[c] for row in rows]) for c in columns}
+    return Table(name, columns, types, rows, tuple(_problems(columns, records, delimiter)))
+
+
+def _problems(columns: Sequence[str], records: Iterable[tuple[int, list[str]]], delimiter: str) -> list[str]:
+    problems = []
+    for last_line, cells in records:
+        swallowed = sum(_rows_within(cell, columns, delimiter) for cell in cells)
+        if swallowed:
+            first = last_line - sum(cell.rstrip("\n").count("\n") for cell in cells)
+            problems.append(f"lines {first} to {last_line} are one row: a quote that is not closed hides others")
+        elif len(cells) > len(columns):
+            problems.append(
+                f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last are left out"
+            )
+        elif len(cells) < len(columns):
+            problems.append(f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last are empty")
+    if len(problems) > SHOWN_PROBLEMS:
+        return [*problems[:SHOWN_PROBLEMS], f"and {len(problems) - SHOWN_PROBLEMS} more lines"]
+    return problems
+
+
+def _rows_within(cell: str, columns: Sequence[str], delimiter: str) -> int:
+    """Return how many lines of one cell have as many cells as a row has: few texts look like that."""
+    if "\n" not in cell:
+        return 0
+    return sum(line.count(delimiter) >= max(1, len(columns) - 1) for line in cell.split("\n"))
 
 
 def _type(cells: Sequence[str]) -> str:

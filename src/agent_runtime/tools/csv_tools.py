@@ -99,7 +99,8 @@ def csv_filter(data: str) -> BaseTool:
     def filter_rows(where: Where, file: File = "", limit: int = 20) -> dict[str, Any]:
         table = folder.table(file, *(c.column for c in where))
         rows = table.where(where)
-        return {"where": _shown(where), "count": len(rows), "rows": rows[: max(1, min(limit, MAX_ROWS))]}
+        shown = rows[: max(1, min(limit, MAX_ROWS))]
+        return table.with_problems({"where": _shown(where), "count": len(rows), "rows": shown})
 
     return _tool("filter_rows", "List or show the rows that meet conditions.", filter_rows)
 
@@ -116,7 +117,8 @@ def csv_aggregate(data: str) -> BaseTool:
         table = folder.table(file, column, *(c.column for c in conditions))
         name, rows = table.column(column) if column else "", table.where(conditions)
         value = _calculate(table, rows, function, name)
-        return {"function": function, "column": name, "where": _shown(conditions), "rows": len(rows), "value": value}
+        answer = {"function": function, "column": name, "where": _shown(conditions), "rows": len(rows), "value": value}
+        return table.with_problems(answer)
 
     description = (
         "Calculate one number over all rows or those that meet conditions: count, sum, mean, median, min, max."
@@ -147,7 +149,8 @@ def csv_group(data: str) -> BaseTool:
         values = [(group, _calculate(table, rows, function, name)) for group, rows in groups.items()]
         ordered = sorted((v for v in values if v[1] is not None), key=lambda v: v[1], reverse=order == "desc")
         shown = [{key: group, "value": value} for group, value in ordered[: max(1, min(limit, MAX_ROWS))]]
-        return {"function": function, "column": name, "by": key, "where": _shown(conditions), "groups": shown}
+        answer = {"function": function, "column": name, "by": key, "where": _shown(conditions), "groups": shown}
+        return table.with_problems(answer)
 
     return _tool("group_by", "Calculate a number for each group: per value of a column, ordered.", group_by)
 
@@ -170,12 +173,8 @@ def csv_top(data: str) -> BaseTool:
         rows = [row for row in table.where(conditions) if not missing(row[name])]
         key = (lambda r: table.numbers(name, [r])[0]) if table.types[name] == "number" else (lambda r: r[name])
         ordered = sorted(rows, key=key, reverse=order == "desc")
-        return {
-            "column": name,
-            "order": order,
-            "where": _shown(conditions),
-            "rows": ordered[: max(1, min(n, MAX_ROWS))],
-        }
+        shown = ordered[: max(1, min(n, MAX_ROWS))]
+        return table.with_problems({"column": name, "order": order, "where": _shown(conditions), "rows": shown})
 
     return _tool("top_rows", "Show the top rows: those with the highest or lowest values of a column.", top_rows)
 

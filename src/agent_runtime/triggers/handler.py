@@ -85,6 +85,7 @@ class TriggerHandler:
         start = "earliest" if self._own else "latest"  # what a log of others has from before starts nothing
         # What runs at once is each rule's to say: one that is slow must not keep the others from theirs.
         settings = {"retries": 0, "start": start, "concurrency": MAX_BATCH, **self._consumer_settings}
+        settings.setdefault("check_sequence", not self._relay)  # our own relay sends the rules' types only
         self.consumer = EventConsumer(
             self._broker, self._name, self.handle, patterns=patterns, bus=self._bus, **settings
         )

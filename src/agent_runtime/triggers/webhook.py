@@ -12,6 +12,7 @@ from typing import Any
 
 from agent_runtime.errors import StoreError
 from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.strict_json import DuplicateName, loads_unique
 from agent_runtime.triggers.rules import TriggerRule, WebhookSpec
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -65,7 +66,9 @@ class WebhookApp:
         if not signed(hook, key, headers, body):
             return 401, {"error": "the signature does not hold"}
         try:
-            payload = json.loads(body)
+            payload = loads_unique(body)
+        except DuplicateName as error:
+            return 400, {"error": f"the body: {error}"}
         except (ValueError, RecursionError):
             return 400, {"error": "the body is not JSON"}
         if _deep(payload):

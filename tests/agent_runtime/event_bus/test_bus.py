@@ -477,6 +477,58 @@ async def test_a_run_inside_a_session_is_read_from_its_start() -> None:
     assert [e.seq for e in bus.retained("run.*", session_id="s")] == [1, 3, 4, 6]
 
 
+async def test_a_reader_with_a_number_above_the_stream_gets_a_gap_and_all_that_is_retained() -> None:
+    bus = EventBus()
+    assert [e.type for e in await read(bus.subscribe(run_id="r1", after=500), 1)] == ["bus.gap"]
+    for n in range(3):
+        bus.publish(x(n, run_id="r1"))
+    events = bus.subscribe(run_id="r1", after=500)
+    bus.publish(x(3, run_id="r1"))
+    gap, *rest = await read(events, 5)
+    assert (gap.type, gap.data) == ("bus.gap", {"missed": 1, "policy": "restart"})
+    assert [e.seq for e in rest] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tenant", [None, "acme"])
+async def test_a_reader_of_a_restarted_process_is_told_although_the_new_count_has_passed_its_place(
+    tenant: str | None,
+) -> None:
+    before = EventBus()
+    seen = [before.publish(x(n, session_id="a:b/c", tenant=tenant)) for n in range(3)][1]
+    same = await read(before.subscribe(session_id="a:b/c", tenant=tenant, after=seen.id), 1)
+    assert [e.data for e in same] == [2]
+    after = EventBus()
+    for n in range(10):
+        after.publish(x(n, session_id="a:b/c", tenant=tenant))
+    gap, *rest = await read(after.subscribe(session_id="a:b/c", tenant=tenant, after=seen.id), 11)
+    assert (gap.type, gap.data["policy"], [e.seq for e in rest]) == ("bus.gap", "restart", list(range(1, 11)))
+
+
+async def test_an_id_is_a_place_also_when_its_event_is_not_retained_or_names_itself() -> None:
+    bus = EventBus(retain=2)
+    sent = [bus.publish(x(n, session_id="s", own_id=f"delivery-{n}" if n == 3 else "")) for n in range(4)]
+    gap, *rest = await read(bus.subscribe(session_id="s", after=sent[0].id), 3)
+    assert (gap.data, [e.data for e in rest]) == ({"missed": 1, "policy": "retention"}, [2, 3])
+    assert bus.subscribe(session_id="s", after="delivery-3").waiting == 0
+    for _ in range(2):
+        bus.publish(x(run_id="other"))
+    (gap,) = await read(bus.subscribe(session_id="s", after=sent[1].id), 1)
+    assert gap.data == {"missed": 2, "policy": "retention"}
+
+
+@given(st.text(max_size=40))
+def test_an_id_that_no_event_has_is_a_gap_and_never_an_error(event_id: str) -> None:
+    bus = EventBus()
+    bus.publish(x(session_id="s"))
+    assert bus.subscribe(session_id="s", after=event_id).waiting == 2
+    assert bus.subscribe(session_id="s", after=f"{bus.source}:s:{event_id}9").waiting == 2
+
+
+def test_a_place_below_zero_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="after is a seq"):
+        EventBus().subscribe(session_id="s", after=-1)
+
+
 class ReadersComeAndGo(RuleBasedStateMachine):
     """Whatever is published, dropped, left and come back to: a reader knows every event, or how many it missed."""
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
-from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker
+from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker, open_broker
 from agent_runtime.event_bus.brokers.group_reader import GroupReader
 from agent_runtime.event_bus.consumer import EventConsumer
 from agent_runtime.event_bus.dead_letters import (
@@ -24,6 +24,7 @@ from agent_runtime.event_bus.dead_letters import (
 )
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.event_bus.seen_ids import MemorySeenIds, SqliteSeenIds
+from agent_runtime.event_bus.sequence_gaps import SequenceGaps
 from agent_runtime.testing.broker_events import made, streams_of
 
 FAST: dict[str, Any] = {"backoff_s": 0.001}
@@ -206,6 +207,82 @@ async def test_types_that_are_not_wanted_are_passed_over() -> None:
         await until(lambda: seen == ["custom.b"])
         await asyncio.sleep(0.05)
     assert await broker.lag("c") == 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_a_number_that_is_missing_in_a_stream_is_reported(
+    kind: str, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = MemoryBroker() if kind == "memory" else open_broker(f"{redis_url}?name={uuid.uuid4().hex}")
+    events = [Event("custom.x", {"n": n}, source="s", session_id="a", seq=n) for n in (1, 3, 2, 4, 4, 6, 5, 7, 9, 10)]
+    bus, handled = EventBus(), list[int]()
+    gaps = bus.subscribe("bus.gap")
+
+    async def handle(event: Event) -> None:
+        handled.append(event.seq)
+
+    async with EventConsumer(broker, "c", handle, bus=bus) as consumer:
+        for event in events:
+            await broker.publish([event])
+        await until(lambda: handled[-1:] == [10])
+        assert consumer.missing == 1
+    assert handled == [1, 3, 2, 4, 6, 5, 7, 9, 10]
+    assert "8 of the stream 'a' did not come" in caplog.text
+    bus.close()
+    assert [(e.session_id, e.data) async for e in gaps] == [("a", {"missed": 1, "policy": "log"})] * 3
+    await broker.aclose()
+
+
+async def test_no_number_is_missing_where_another_consumer_was_in_between_or_types_are_left_out() -> None:
+    broker, events = MemoryBroker(), made(30, streams=2)
+
+    async def handle(event: Event) -> None:
+        pass
+
+    one, other = EventConsumer(broker, "c", handle), EventConsumer(broker, "c", handle)
+    for consumer, batch, handled in ((one, events[:10], 10), (other, events[10:20], 10), (one, events[20:], 20)):
+        async with consumer:
+            await broker.publish(batch)
+            await until(lambda: consumer.handled == handled)  # noqa: B023 - awaited in this round
+    assert (one.missing, other.missing) == (0, 0)
+    partial = MemoryBroker()
+    await partial.publish(events[::3])
+    async with EventConsumer(partial, "d", handle, check_sequence=False) as consumer:
+        await until(lambda: consumer.handled == 10)
+    assert consumer.missing == 0
+
+
+async def test_a_stream_is_acknowledged_in_order_also_what_is_not_wanted() -> None:
+    broker, bus = MemoryBroker(), EventBus()
+    await broker.publish([bus.stamp(Event(kind, session_id="s")) for kind in ("custom.a", "custom.b", "custom.a")])
+    acknowledged, free = list[int](), asyncio.Event()
+    ack = GroupReader._ack
+
+    async def noted(self: GroupReader, delivery: Delivery) -> None:
+        acknowledged.append(delivery.event.seq)
+        await ack(self, delivery)
+
+    async def handle(event: Event) -> None:
+        await free.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroupReader, "_ack", noted)
+        async with EventConsumer(broker, "c", handle, patterns=("*.a",)) as consumer:
+            await until(lambda: len(consumer._waiting.get("s", ())) == 2)
+            assert acknowledged == []
+            free.set()
+            await until(lambda: len(acknowledged) == 3)
+    assert acknowledged == [1, 2, 3]
+
+
+def test_streams_whose_numbers_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_runtime.event_bus.sequence_gaps.MAX_STREAMS", 3)
+    gaps = SequenceGaps()
+    for n in range(50):
+        assert not gaps.look(Event("custom.x", session_id=f"s{n}", seq=1), 0)
+        assert len(gaps._streams) <= 3
+    assert gaps.look(Event("custom.x", session_id="s49", seq=10**9), 0) == range(2, 10**9)
+    assert len(gaps._streams["", "s49"].missing) == 1000
 
 
 async def test_what_a_handler_publishes_names_its_cause() -> None:

@@ -139,6 +139,42 @@ def test_odd_files(tmp_path: Path) -> None:
     assert empty.table("bytes.csv").rows[0]["a"] == "two\nlines"
 
 
+QUOTE = 'city,product,price\nParis,"Lamp,10\nRome,Desk,20\nOslo,Lamp,30\n'
+MANY = "a,b\n" + "1\n" * 30
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (QUOTE, "lines 2 to 4 are one row: a quote that is not closed hides others"),
+        (QUOTE + 'Bonn,"Vase",5\n', "lines 2 to 5 are one row"),
+        ("a,b\n1,2\n3,4,5\n", "line 3 has 3 cells for 2 columns: the last are left out"),
+        ("a,b\n\n1\n", "line 3 has 1 cells for 2 columns: the last are empty"),
+        (MANY, "and 20 more lines"),
+    ],
+)
+def test_rows_that_cannot_be_read_as_they_stand_are_said_in_every_answer(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    column = text[: text.index(",")]
+    answers = [
+        call("csv_describe", tmp_path)["files"][0],
+        call("csv_aggregate", tmp_path, function="count"),
+        call("csv_filter", tmp_path, where=[]),
+        call("csv_group", tmp_path, by=column),
+        call("csv_top", tmp_path, column=column),
+    ]
+    for answer in answers:
+        assert problem in answer["problems"][-1]
+
+
+def test_a_text_of_several_lines_is_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('a,b,c\n"one, and\ntwo",1,2\n"x\n\ny",1,2\n')
+    assert CsvFolder(str(tmp_path)).table("a").problems == ()
+    assert "problems" not in call("csv_filter", tmp_path, where=[])
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-(10**9), max_value=10**9))
 def test_numbers_are_read_as_they_are_written(value: Decimal) -> None:
     assert number(str(value)) == value

@@ -340,6 +340,7 @@ async def test_a_signed_request_starts_an_agent_once(agents: Agents, monkeypatch
         ("/gh", b"{}", github(b"{}", key="another"), 401),
         ("/gh", b"{}", standard(b"{}"), 401),
         ("/gh", b"not json", github(b"not json"), 400),
+        ("/gh", b'{"a": 1, "a": 2}', github(b'{"a": 1, "a": 2}'), 400),
         ("/gh", b"[" * 100_000, github(b"[" * 100_000), 400),
         ("/gh", b"x" * 1_100_000, github(b"x"), 413),
         ("/other", b"{}", github(b"{}"), 404),

@@ -29,12 +29,18 @@ class Delivery:
     """An event that was handed to a group, and stays the group's duty until `ack`.
 
     `position` is as in `Stored`. `ack` says that it is handled; after a crash what was not acknowledged comes again.
+    Deliveries of one stream and one `reading` follow each other in the log: no other consumer read in between.
     """
 
-    __slots__ = ("_ack", "event", "position")
+    __slots__ = ("_ack", "event", "position", "reading")
 
-    def __init__(self, event: Event, position: str, ack: Callable[[Delivery], Awaitable[None]]) -> None:
-        self.event, self.position, self._ack = event, position, ack
+    def __init__(
+        self, event: Event, position: str, ack: Callable[[Delivery], Awaitable[None]], reading: int = 0
+    ) -> None:
+        self.event = event
+        self.position = position
+        self.reading = reading
+        self._ack = ack
 
     async def ack(self) -> None:
         """Say that the event is handled. Raises StoreError; then it may come again. Again: does nothing."""

@@ -136,7 +136,7 @@ class GroupReader:
             self._after = stored.position
             self._open[stored.position] = False
             self._unacked += 1
-            self._ready.put(Delivery(stored.event, stored.position, self._ack))
+            self._ready.put(Delivery(stored.event, stored.position, self._ack, self._round))
 
     async def _ack(self, delivery: Delivery) -> None:
         if self._open.get(delivery.position) is not False:

@@ -38,6 +38,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._floors: dict[TopicPartition, int] = {}
         self._changed, self._committing = asyncio.Event(), asyncio.Lock()
         self._consumer: Any = None
+        self._reading = 0  # one more at each change of the partitions
         self._begun = False
 
     @asynccontextmanager
@@ -110,7 +111,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         partition = TopicPartition(record.topic, record.partition)
         self._open.setdefault(partition, {})[record.offset] = False
         position = f"{record.partition}:{record.offset}"
-        self._ready.put(Delivery(read_event(record.value, position, self._broker.seal), position, self._ack))
+        event = read_event(record.value, position, self._broker.seal)
+        self._ready.put(Delivery(event, position, self._ack, self._reading))
         while sum(not acked for offsets in self._open.values() for acked in offsets.values()) >= self._prefetch:
             self._changed.clear()
             await self._changed.wait()
@@ -162,5 +164,6 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for each in list(partitions):
             self._open.pop(each, None)
             self._floors.pop(each, None)
+        self._reading += 1
         self._ready.drop(lambda delivery: int(delivery.position.partition(":")[0]) in numbers)
         self._changed.set()

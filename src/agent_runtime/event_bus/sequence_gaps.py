@@ -1,0 +1,60 @@
+"""SequenceGaps: which numbers are missing in the streams of a log that is read in order."""
+
+from __future__ import annotations
+
+from agent_runtime.event_bus.event import Event
+
+MAX_STREAMS = 10_000
+MAX_MISSING = 1_000
+"""Missing numbers of one stream that are remembered, to know them when they come late."""
+
+
+class _Stream:
+    __slots__ = ("last", "missing", "reading")
+
+    def __init__(self, reading: int, last: int) -> None:
+        self.reading = reading
+        self.last = last
+        self.missing: set[int] = set()
+
+
+class SequenceGaps:
+    """Compare each event's `seq` with the one before it in its stream.
+
+    A stream is compared within one `reading` only: between two, another consumer may have had it. The streams that were
+    read last are remembered, 10,000 of them.
+    """
+
+    def __init__(self) -> None:
+        self.missing = 0
+        """Events that never came, so far; one that comes late is taken off again."""
+        self._streams: dict[tuple[str, str], _Stream] = {}
+
+    def begin(self) -> None:
+        """Forget where each stream is: what comes next was not read right behind it."""
+        self._streams.clear()
+
+    def look(self, event: Event, reading: int) -> range:
+        """Return the numbers that are missing right before `event`: none for most."""
+        if not event.seq:
+            return range(0)
+        place = (event.source, event.stream)
+        stream = self._streams.pop(place, None)
+        if stream is None or stream.reading != reading:
+            stream = _Stream(reading, event.seq)
+        self._streams[place] = stream  # the last one: the first is the one that was not used for longest
+        if len(self._streams) > MAX_STREAMS:
+            del self._streams[next(iter(self._streams))]
+        return self._compared(stream, event.seq)
+
+    def _compared(self, stream: _Stream, seq: int) -> range:
+        if seq <= stream.last:
+            if seq in stream.missing:
+                stream.missing.discard(seq)
+                self.missing -= 1
+            return range(0)
+        gap = range(stream.last + 1, seq)
+        stream.last = seq
+        self.missing += len(gap)
+        stream.missing.update(gap[: MAX_MISSING - len(stream.missing)])
+        return gap
