@@ -411,8 +411,8 @@ NESTED = """{model: forms, response_format: {schema: {type: object, required: [d
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({}, "'days' is a required property"),
-        ({"days": "many"}, "days: 'many' is not of type 'array'"),
+        ({}, '"days" is a required property'),
+        ({"days": "many"}, 'days: "many" is not of type "array"'),
         ({"days": [{"n": 1}, {"n": 0}]}, r"days\.1\.n: 0 is less than the minimum of 1"),
         ({"days": [{"n": 1, "m": 2}]}, r"days\.0: Additional properties are not allowed"),
     ],

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from agent_runtime.orchestration.failures import RETRY_CLASSES
-from agent_runtime.pool.config import PoolConfig
+from agent_runtime.pool.config import PoolConfig, check_grace
 from agent_runtime.template.config_section import parse_section, read_section
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.runtime_spec import Count, Strict
+from agent_runtime.template.runtime_spec import Count, Strict, check_delays
 
 RetryClass = Literal["rate_limit", "server_error", "connection", "timeout", "worker", "transient"]
 Usd = Annotated[float, Field(gt=0)]
@@ -37,6 +37,11 @@ class RetrySettings(Strict):
     budget: Annotated[
         float, Field(ge=0, le=10, description="Retries of the whole batch, as a share of its tasks; ten are free.")
     ] = 0.2
+
+    @model_validator(mode="after")
+    def _delays_grow(self) -> RetrySettings:
+        check_delays(self)
+        return self
 
     @property
     def classes(self) -> frozenset[str]:
@@ -87,6 +92,7 @@ class BatchSettings(Strict):
     def _fits(self) -> BatchSettings:
         if self.fail_fast and self.fallback_strategy != "fail":
             raise ValueError("fail_fast ends a batch at its first failure: it goes with fallback_strategy 'fail'")
+        check_grace(self)
         return self
 
     @classmethod

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.batch_options import BatchOptions, absolute, batch_options, check_outputs, open_batches
-from agent_runtime.cli.batch_run import followed, prepared, told, write_report
-from agent_runtime.cli.batch_view import BatchView, table
+from agent_runtime.cli.batch_view import BatchView, print_status, table, write_report
 
 if TYPE_CHECKING:
     from agent_runtime.batch import ParallelAgentExecutor
@@ -58,6 +57,7 @@ def run(
 async def _start(
     options: BatchOptions, journal: str | None, ledger: str | None, *, yes: bool, as_json: bool, quiet: bool
 ) -> int:
+    from agent_runtime.cli.batch_run import followed, prepared
     from agent_runtime.template.spec import is_path
 
     settings, mapping = options.resolved()
@@ -131,6 +131,7 @@ async def _again(
     execution_id: str, journal: str | None, ledger: str | None, go_on: Any, *, as_json: bool, quiet: bool
 ) -> int:
     from agent_runtime.batch import BatchSettings
+    from agent_runtime.cli.batch_run import followed, prepared
 
     store = open_batches(journal)
     try:
@@ -178,7 +179,7 @@ def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> i
     elif execution_id is None:
         click.echo(table(found) if found else "no batches")
     else:
-        told(found[0], err=False)
+        print_status(found[0], err=False)
     return 0
 
 
@@ -219,7 +220,7 @@ def cancel(execution_id: str, *, journal: str | None) -> int:
             return await executor.cancel_execution(execution_id)
 
     found = _run(stop())
-    told(found, err=False)
+    print_status(found, err=False)
     return 0 if found["state"] == "cancelled" else 1
 
 

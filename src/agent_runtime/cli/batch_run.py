@@ -8,20 +8,19 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent_runtime.cli.batch_options import absolute, open_batches
-from agent_runtime.cli.batch_view import BatchView, forecast_text, line
+from agent_runtime.cli.batch_view import BatchView, forecast_text, write_report
 from agent_runtime.cli.options import note_model, shared_seats
 from agent_runtime.cli.state import event_recording, open_dead, open_sessions
 from agent_runtime.errors import InputInvalid
 
 if TYPE_CHECKING:
     from agent_runtime.auth.identities import OPERATOR
-    from agent_runtime.batch import BatchReport, BatchSettings, ParallelAgentExecutor, TaskResult
+    from agent_runtime.batch import BatchSettings, ParallelAgentExecutor, TaskResult
 
 EXIT_BUDGET, EXIT_AWAITED, EXIT_INTERRUPTED = 6, 7, 130
 SHOW_S = 0.5
@@ -201,12 +200,6 @@ async def _told_end(
     return _exit_code(found, stopped=stopped)
 
 
-def write_report(path: str, report: BatchReport) -> None:
-    """Write a report; figures where the name ends in `.json`, else text."""
-    text = json.dumps(report.to_dict(), indent=2) if path.endswith(".json") else report.to_text()
-    Path(path).write_text(text + "\n", "utf-8")
-
-
 def _hint(found: Mapping[str, Any]) -> None:
     name, why = found["execution_id"], found["why"]
     if found.get("cut"):
@@ -233,10 +226,3 @@ def _exit_code(found: Mapping[str, Any], *, stopped: bool) -> int:
     if found["state"] != "completed":
         return 1
     return 0 if found.get("completed") == found.get("total") and not found.get("cut") else 1
-
-
-def told(found: Mapping[str, Any], *, err: bool) -> None:
-    """Show one batch's status."""
-    click.echo(line(found), err=err)
-    if text := forecast_text(found):
-        click.echo(text, err=err)

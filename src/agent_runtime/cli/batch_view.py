@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +16,8 @@ from agent_runtime.cli.options import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from agent_runtime.batch.report import BatchReport
 
 EVERY_S = 10.0
 """Without a terminal, a line so often, and one for each tenth of the tasks."""
@@ -123,3 +127,16 @@ def forecast_text(status: Mapping[str, Any]) -> str:
         f"({found['low_usd']:.4f} to {found['high_usd']:.4f} with {found['confidence']:.0%}), "
         f"about {found['tokens']} tokens, {_span(found['seconds'])}"
     )
+
+
+def print_status(status: Mapping[str, Any], *, err: bool) -> None:
+    """Print how a batch stands, and what its forecast says."""
+    click.echo(line(status), err=err)
+    if text := forecast_text(status):
+        click.echo(text, err=err)
+
+
+def write_report(path: str, report: BatchReport) -> None:
+    """Write a report; figures where the name ends in `.json`, else text."""
+    text = json.dumps(report.to_dict(), indent=2) if path.endswith(".json") else report.to_text()
+    Path(path).write_text(text + "\n", "utf-8")

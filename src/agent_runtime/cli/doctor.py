@@ -11,7 +11,6 @@ import click
 
 from agent_runtime.cli.batch_options import open_batches
 from agent_runtime.cli.state import open_dead, open_events, open_keys, open_ledger, open_sessions, settings
-from agent_runtime.errors import AgentRuntimeError
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
 
@@ -59,6 +58,7 @@ def _checks() -> Iterator[tuple[str, bool, str]]:
 
 def _reach(name: str) -> Iterator[tuple[str, bool, str]]:
     """Say of a template whether it may reach what it does: all of it where templates are trusted."""
+    from agent_runtime.errors import AgentRuntimeError
     from agent_runtime.factory import AgentFactory
     from agent_runtime.template.confinement import Confinement
     from agent_runtime.template.reach import reach_of
@@ -78,6 +78,8 @@ def _reach(name: str) -> Iterator[tuple[str, bool, str]]:
 
 def _store(name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable[Any]]) -> tuple[str, bool, str]:
     import asyncio
+
+    from agent_runtime.errors import AgentRuntimeError
 
     async def check() -> None:
         store = open_it()

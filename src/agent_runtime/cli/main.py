@@ -22,47 +22,8 @@ from agent_runtime.cli.sessions import sessions
 from agent_runtime.cli.state import settings
 from agent_runtime.cli.templates import init, schema, templates, validate
 from agent_runtime.cli.triggers import triggers
-from agent_runtime.errors import (
-    AgentRuntimeError,
-    ApprovalRequired,
-    BudgetExceeded,
-    BudgetUnavailable,
-    CallTimeout,
-    ConfigurationError,
-    ExecutionBusy,
-    ExecutionNotFound,
-    Forbidden,
-    InputInvalid,
-    KeyNotFound,
-    LimitExceeded,
-    NotRecorded,
-    PriceUnknown,
-    RateLimited,
-    SessionGone,
-    SessionNotFound,
-    Unauthenticated,
-    UnknownComponent,
-)
 
 COMPLETE_VAR = "_AGENT_RUNTIME_COMPLETE"
-
-
-def exit_code(error: BaseException) -> int:
-    """The documented exit code of a failure."""
-    if isinstance(error, UnknownComponent) and error.kind == "template":
-        return 4
-    table: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
-        (InputInvalid, 2),
-        (ConfigurationError, 3),
-        ((SessionNotFound, SessionGone, KeyNotFound, NotRecorded, ExecutionNotFound), 4),
-        (FileNotFoundError, 4),
-        (CallTimeout, 5),
-        ((LimitExceeded, BudgetExceeded, BudgetUnavailable, PriceUnknown, RateLimited), 6),
-        ((Unauthenticated, Forbidden, ExecutionBusy), 6),
-        (ApprovalRequired, 7),
-        (KeyboardInterrupt, 130),
-    )
-    return next((code for kind, code in table if isinstance(error, kind)), 1)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -129,13 +90,13 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (AgentRuntimeError, OSError, KeyboardInterrupt) as error:
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else _redacted(error)
-        click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
-        code = exit_code(error)
-    except Exception as error:
-        if os.environ.get("AGENT_RUNTIME_TRACEBACK"):
+    except (Exception, KeyboardInterrupt) as error:
+        from agent_runtime.cli.exit_codes import EXPECTED, exit_code
+
+        if not isinstance(error, EXPECTED) and os.environ.get("AGENT_RUNTIME_TRACEBACK"):
             raise
-        click.echo(f"{click.style('error:', fg='red')} internal: {type(error).__name__}: {_redacted(error)}", err=True)
-        code = 1
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else _redacted(error)
+        kind = "" if isinstance(error, EXPECTED) else f" internal: {type(error).__name__}:"
+        click.echo(f"{click.style('error:', fg='red')}{kind} {message}", err=True)
+        code = exit_code(error)
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_runtime.stores.file_safety import check_own_folder
-
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
     from agent_runtime.event_bus.brokers import Broker, EventLog
@@ -35,6 +33,8 @@ def state_folder() -> Path:
 
     Raises ConfigurationError for one that is another user's, or that others may write.
     """
+    from agent_runtime.stores.file_safety import check_own_folder  # with the errors, which `--help` does not need
+
     if given := settings().home:
         folder = Path(given)
     else:

@@ -23,17 +23,15 @@ def triggers() -> None:
 @triggers.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 def check(files: tuple[str, ...]) -> None:
-    """Check FILES: that each rule can work, and that its agent is known."""
+    """Check FILES as `run` does: rules, agents, secrets of webhooks; those that are not enabled, too."""
     from agent_runtime.cli.state import settings
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.triggers import load_triggers
-    from agent_runtime.triggers.handler import agent_of
+    from agent_runtime.triggers import TriggerHandler, load_triggers
 
     factory = AgentFactory(templates=settings().templates)
     for file in files:
         rules = load_triggers(file)
-        for rule in rules:
-            agent_of(factory, rule)
+        TriggerHandler(factory, [rule.model_copy(update={"enabled": True}) for rule in rules])  # as the start does
         click.echo(f"{file}: {len(rules)} rules, ok")
 
 

@@ -14,6 +14,13 @@ from agent_runtime.template.runtime_spec import Count, Strict
 Megabytes = Annotated[int, Field(ge=16)]
 
 
+def check_grace(settings: Any) -> None:
+    """Raise ValueError for a `grace` that was given and is longer than the task it follows."""
+    limit_s = settings.task_timeout
+    if "grace" in settings.model_fields_set and limit_s is not None and settings.grace > limit_s:
+        raise ValueError("grace, which follows task_timeout, is longer than that: a task would take twice its time")
+
+
 class AgentLimits(Strict):
     """What is said of one agent type."""
 
@@ -60,6 +67,7 @@ class PoolConfig(Strict):
                 raise ValueError(f"agents.{name}: more warm instances than its limit allows")
         if self.total_memory_mb is not None and self.total_memory_mb < self.memory_mb:
             raise ValueError("total_memory_mb is less than one instance may use")
+        check_grace(self)
         return self
 
     def memory_of(self, agent: str) -> int:

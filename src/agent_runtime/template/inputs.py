@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.errors import InputInvalid, close_matches
-from agent_runtime.template.json_schema import inputs_validator
+from agent_runtime.template.json_schema import SchemaCheck
 from agent_runtime.template.prompt import render
 from agent_runtime.template.skills import with_skills
 from agent_runtime.template.spec import AgentTemplate
@@ -42,9 +42,8 @@ def resolve_inputs(template: AgentTemplate, given: Mapping[str, Any] | None) -> 
 def _check(template: AgentTemplate, values: dict[str, Any]) -> None:
     if not template.inputs:
         return
-    for error in inputs_validator()(template.inputs).iter_errors(values):
-        path = ".".join(map(str, error.absolute_path)) or "inputs"
-        raise InputInvalid(error.message, path)
+    for fault in SchemaCheck(template.inputs).faults(values):
+        raise InputInvalid(fault.message, ".".join(map(str, fault.place)) or "inputs")
 
 
 def rendered_prompt(template: AgentTemplate, inputs: Mapping[str, Any]) -> str | None:

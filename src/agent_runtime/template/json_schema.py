@@ -1,60 +1,174 @@
-"""Checks of the JSON Schemas that a template carries."""
+"""JSON Schemas that a template carries: checked when it is read, and compiled for the values that they are for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+
+PATTERN_BYTES = 1024 * 1024
+"""Memory of one compiled pattern; a larger one is refused when the template is read."""
+MAX_MESSAGE = 300
+MAX_COMBINATIONS = 6
+"""Of `anyOf` and its like in a schema that is searched for contradictions: with 12 the search took 2.7 s."""
+_COMBINATIONS = frozenset({"allOf", "anyOf", "oneOf", "not", "if"})
+_PATTERNS = frozenset({"pattern", "patternProperties"})
+
+
+class Fault(NamedTuple):
+    """What is wrong at one place of a value: the steps to it, and a sentence."""
+
+    place: tuple[str | int, ...]
+    message: str
+
+
+class SchemaCheck:
+    """A compiled JSON Schema (draft 2020-12).
+
+    Patterns are matched in linear time, so they have neither look-around nor back-references; references to anywhere
+    outside of the schema are not followed. Raises ValueError for what is no schema.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        from jsonschema_rs import Draft202012Validator
+
+        self._validator = Draft202012Validator(plain_json(schema), **_options())
+
+    def faults(self, value: Any) -> Iterator[Fault]:
+        """Yield what does not fit, one by one; values that are no JSON are the only fault."""
+        try:
+            plain = plain_json(value)
+        except ValueError as error:
+            yield Fault((), str(error))
+            return
+        if self._validator.is_valid(plain):  # faults of nested `anyOf` are collected in exponential time
+            return
+        for fault in self._validator.iter_errors(plain):
+            yield Fault(tuple(fault.instance_path), _shortened(fault.message))
+
+
+def _shortened(message: str) -> str:
+    """Return a message whose value is not longer than a reader needs: the rule stands at its end."""
+    if len(message) <= MAX_MESSAGE:
+        return message
+    return f"{message[: MAX_MESSAGE // 3]} ... {message[-2 * MAX_MESSAGE // 3 :]}"
+
+
+def plain_json(value: Any) -> Any:
+    """Return a copy of `value` made of JSON's own types: subclasses as what they extend, a tuple as a list.
+
+    Raises ValueError for what is no JSON: other types, keys that are no text, NaN, half of a surrogate pair, circles.
+    """
+    try:
+        return _plain(value)
+    except RecursionError:
+        raise ValueError("a value that is nested too deep, or contains itself") from None
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        text = str.__str__(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"character {error.start} is half of a surrogate pair") from None
+        return text
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no number in JSON")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {_key(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    raise ValueError(f"a {type(value).__name__} is no value of JSON")
+
+
+def _key(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is the name of a value, and no text")
+    text: str = _plain(name)
+    return text
+
+
+@cache
+def _options() -> dict[str, Any]:
+    from jsonschema_rs import RegexOptions
+
+    patterns = RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
+    return {"pattern_options": patterns, "offline": True}
 
 
 def schema_problems(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
-    """What is wrong with a JSON Schema of type object."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
+    """Return what is wrong with a JSON Schema of type object, as places and sentences: contradictions too."""
+    from jsonschema_rs import Draft202012Validator, ReferencingError, ValidationError
 
     if schema.get("type", "object") != "object":
         return [(at, f"{at} must be a JSON Schema of type object")]
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return [(".".join([at, *map(str, error.absolute_path)]), f"not a valid JSON Schema: {error.message}")]
+        Draft202012Validator(plain_json(schema), **_options())
+    except ValidationError as error:
+        return [_schema_fault(error, at)]
+    except (ValueError, ReferencingError) as error:
+        return [(at, f"not a valid JSON Schema: {error}")]
     if not all(isinstance(p, dict) for p in schema.get("properties", {}).values()):
         return [(f"{at}.properties", "each property is a map such as {type: string}")]
-    return []
+    return [*_contradictions(schema, at), *_wrong_defaults(schema, at)]
 
 
-@cache
-def inputs_validator() -> Any:
-    """Return the validator of callers' values: its `uniqueItems` takes time in proportion to the value.
-
-    That of jsonschema compares each item with each other one: 3,000 objects took 30 s, on the event loop.
-    """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import ValidationError
-    from jsonschema.validators import extend
-
-    def unique_items(validator: Any, wanted: Any, items: Any, schema: Any) -> Iterator[Any]:
-        if not wanted or not validator.is_type(items, "array"):
-            return
-        seen: set[str] = set()
-        for number, item in enumerate(items):
-            text = json.dumps(_comparable(item), sort_keys=True, default=str)
-            if text in seen:
-                yield ValidationError(f"item {number} is there twice: items are unique")
-                return
-            seen.add(text)
-
-    return extend(Draft202012Validator, {"uniqueItems": unique_items})  # type: ignore[no-untyped-call]
+def undeclared(schema: dict[str, Any]) -> list[str]:
+    """Return the names that are required and not declared: no value of a caller can have them."""
+    required = schema.get("required", [])
+    return [name for name in required if name not in schema.get("properties", {})]
 
 
-def _comparable(value: Any) -> Any:
-    """Return a value whose JSON is the same for what JSON Schema takes for equal: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(value, dict):
-        return {name: _comparable(each) for name, each in value.items()}
+def _schema_fault(error: Any, at: str) -> tuple[str, str]:
+    place = ".".join([at, *map(str, error.instance_path)])
+    if _PATTERNS & {*map(str, error.instance_path)}:
+        pattern = error.instance if isinstance(error.instance, str) else error.instance_path[-1]
+        return place, (
+            f"'{pattern}' is no pattern that can be matched in linear time: look-around and back-references are not "
+            "supported"
+        )
+    return place, f"not a valid JSON Schema: {error.message}"
+
+
+def _contradictions(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
+    """Return the parts of a schema that no value can meet, but those that say `false`."""
+    from jsonschema_rs.canonical import UnsatisfiableReason, find_unsatisfiable
+
+    if _combinations(schema) > MAX_COMBINATIONS:
+        return []
+    empty = find_unsatisfiable(plain_json(schema), **_options())
+    places = [pointer for pointer, reason in empty.items() if not isinstance(reason, UnsatisfiableReason.Literal)]
+    inner = [each for each in places if not any(other.startswith(f"{each}/") for other in places)]
+    return [(at + pointer.replace("/", "."), "it contradicts itself: no value can meet it") for pointer in inner]
+
+
+def _combinations(value: Any) -> int:
     if isinstance(value, list):
-        return [_comparable(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return sum(map(_combinations, value))
+    if not isinstance(value, dict):
+        return 0
+    return len(_COMBINATIONS & value.keys()) + sum(map(_combinations, value.values()))
+
+
+def _wrong_defaults(schema: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Yield the defaults of properties that do not fit their own schema."""
+    if not isinstance(schema, dict):
+        return
+    properties = schema.get("properties")
+    for name, each in properties.items() if isinstance(properties, dict) else ():
+        place = f"{at}.properties.{name}"
+        if isinstance(each, dict) and "default" in each and not has_refs(each):
+            for fault in SchemaCheck(each).faults(each["default"]):
+                yield f"{place}.default", f"it does not fit its own schema: {fault.message}"
+        yield from _wrong_defaults(each, place)
 
 
 def outside_refs(value: Any) -> list[str]:

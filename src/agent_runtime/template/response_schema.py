@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import core_schema
 
-from agent_runtime.template.json_schema import inputs_validator
+from agent_runtime.template.json_schema import Fault, SchemaCheck
 
 MAX_FAULTS = 5
 """Faults of one answer that its model reads."""
@@ -33,13 +33,10 @@ def checked_class(schema: dict[str, Any]) -> type[BaseModel]:
 
 
 def _core_schema(schema: dict[str, Any]) -> Callable[..., core_schema.CoreSchema]:
-    from referencing import Registry
-
-    # An empty registry: the default one would fetch a reference to elsewhere.
-    validator = inputs_validator()(schema, registry=Registry())
+    compiled = SchemaCheck(schema)
 
     def check(answer: Any) -> Any:
-        faults = [_text(fault) for fault in itertools.islice(validator.iter_errors(answer), MAX_FAULTS)]
+        faults = [_text(fault) for fault in itertools.islice(compiled.faults(answer), MAX_FAULTS)]
         if faults:
             raise ValueError("; ".join(faults))
         return answer
@@ -50,6 +47,6 @@ def _core_schema(schema: dict[str, Any]) -> Callable[..., core_schema.CoreSchema
     return core
 
 
-def _text(fault: Any) -> str:
-    place = ".".join(str(step) for step in fault.absolute_path)
-    return f"{place}: {fault.message}" if place else str(fault.message)
+def _text(fault: Fault) -> str:
+    place = ".".join(map(str, fault.place))
+    return f"{place}: {fault.message}" if place else fault.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -50,6 +50,12 @@ class LimitsSpec(Strict):
     tool_loop: Count | None = None
 
 
+def check_delays(settings: Any) -> None:
+    """Raise ValueError for a first wait that was given and is longer than the longest one."""
+    if "initial_delay" in settings.model_fields_set and settings.initial_delay > settings.max_delay:
+        raise ValueError("initial_delay is longer than max_delay: no wait would be as long as it says")
+
+
 class RetrySpec(Strict):
     """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
 
@@ -59,6 +65,11 @@ class RetrySpec(Strict):
     ]
     initial_delay: Duration = 0.5
     max_delay: Duration = 30.0
+
+    @model_validator(mode="after")
+    def _delays_grow(self) -> RetrySpec:
+        check_delays(self)
+        return self
 
 
 class BudgetSpec(Strict):

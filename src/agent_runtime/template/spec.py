@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from agent_runtime.errors import Problem
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.json_schema import has_refs, outside_refs, schema_problems
+from agent_runtime.template.json_schema import has_refs, outside_refs, schema_problems, undeclared
 from agent_runtime.template.parts_spec import (
     AnyModel,
     AnyTool,
@@ -185,6 +185,10 @@ class AgentTemplate(Strict):
         found = [*self._text_problems(), *_spec_problems(self.spec)]
         if self.inputs:
             found += schema_problems(self.inputs, "inputs")
+            found += [
+                ("inputs.required", f"'{name}' is required and no input: declare it under properties")
+                for name in undeclared(self.inputs)
+            ]
             if has_refs(self.inputs):  # the validator would go and fetch it
                 found.append(("inputs", "'$ref' is not supported in inputs: write the schema out"))
         if self.spec.response_format is not None and isinstance(self.spec.response_format.schema_, dict):

@@ -14,6 +14,7 @@ from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, Temp
 from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.models.resolve import secret_value
+from agent_runtime.monitoring.rate_limits import RateLimit
 from agent_runtime.secret_strength import weakness_of
 from agent_runtime.template.document import place, plain
 from agent_runtime.template.parts_spec import SecretRef
@@ -89,9 +90,7 @@ class TriggerRule(_Strict):
     inputs: dict[str, Any] = {}
     session: str | None = None
     scopes: list[str] = []
-    rate: Annotated[str | None, Field(pattern=r"^\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?$")] = (
-        None
-    )
+    rate: str | None = None
     budget: TriggerBudget | None = None
     max_depth: Annotated[int, Field(ge=1, le=100)] = 3
     concurrency: Count = 8
@@ -115,6 +114,16 @@ class TriggerRule(_Strict):
             except ConfigurationError as error:
                 raise ValueError(str(error)) from None
         return text
+
+    @field_validator("rate")
+    @classmethod
+    def _can_be_kept(cls, rate: str | None) -> str | None:
+        try:
+            if rate is not None:
+                RateLimit(rate)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return rate
 
     @field_validator("on")
     @classmethod

@@ -18,7 +18,7 @@ from tests.agent_runtime.batch.billing_provider import ProviderProcess, template
 from tests.agent_runtime.programs import with_tests
 
 from agent_runtime.cli import cli
-from agent_runtime.cli.main import exit_code
+from agent_runtime.cli.exit_codes import exit_code
 from agent_runtime.cli.state import settings
 
 ROOT = Path(__file__).parents[3]

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent_runtime.cli import cli
-from agent_runtime.cli.main import exit_code
+from agent_runtime.cli.exit_codes import exit_code
 from agent_runtime.cli.state import settings
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.event_bus.brokers import open_broker
@@ -195,11 +195,15 @@ triggers:
 """
 
 
-def test_rules_are_checked(tmp_path: Path) -> None:
+def test_rules_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad, unknown = (tmp_path / name for name in ("good.yaml", "bad.yaml", "unknown.yaml"))
     good.write_text(RULES)
     bad.write_text(RULES.replace("start: searcher", "begin: searcher"))
     unknown.write_text(RULES.replace("searcher", "nobody"))
+    run("triggers", "check", str(good), code=3)  # as `run` would: its secret is not there
+    monkeypatch.setenv("HOOK", "x" * 40)
+    run("triggers", "check", str(good), code=3)
+    monkeypatch.setenv("HOOK", "dummy-hook-secret-of-the-tests")
     assert "1 rules, ok" in run("triggers", "check", str(good))
     assert "bad.yaml:4:" in run("triggers", "check", str(bad), code=3)
     run("triggers", "check", str(unknown), code=4)

@@ -21,7 +21,7 @@ from tests.agent_runtime.conftest import free_port
 
 from agent_runtime import AgentFactory, RuntimeMetrics
 from agent_runtime.cli import cli
-from agent_runtime.cli.main import exit_code
+from agent_runtime.cli.exit_codes import exit_code
 from agent_runtime.cli.pool_table import table
 from agent_runtime.cli.state import settings
 from agent_runtime.errors import ConfigurationError

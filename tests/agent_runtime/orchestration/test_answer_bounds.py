@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +10,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from tests.agent_runtime.calls import run_call
+from tests.agent_runtime.orchestration.watchdog import MAX_STALL_S, Watchdog
 from tests.support.providers import template
 
 from agent_runtime import (
@@ -26,38 +23,8 @@ from agent_runtime import (
 )
 from agent_runtime.orchestration.answer_bounds import MAX_ANSWERED_CALLS
 from agent_runtime.template import AgentTemplate
-from agent_runtime.template.json_schema import inputs_validator
+from agent_runtime.template.json_schema import SchemaCheck
 from agent_runtime.testing import ScriptedChatModel, say
-
-MAX_STALL_S = 0.25
-
-
-class Watchdog:
-    """Measures the longest time for which the loop's thread computed without a turn for others.
-
-    CPU time: what another process takes of a core is no fault of the loop's.
-    """
-
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-
-    @asynccontextmanager
-    async def watch(self) -> AsyncIterator[None]:
-        async def look() -> None:
-            before = time.thread_time()
-            while True:
-                await asyncio.sleep(0.005)
-                now = time.thread_time()
-                self.longest_s = max(self.longest_s, now - before)
-                before = now
-
-        looking = asyncio.create_task(look())
-        await asyncio.sleep(0.02)
-        try:
-            yield
-            await asyncio.sleep(0.02)
-        finally:
-            looking.cancel()
 
 
 class Bench:
@@ -172,7 +139,7 @@ async def test_unique_items_of_a_caller_do_not_stop_the_loop() -> None:
     watchdog.longest_s = 0.0
     async with watchdog.watch():
         factory.create_agent(spec, {"rows": rows})
-        with pytest.raises(InputInvalid, match="item 3000 is there twice"):
+        with pytest.raises(InputInvalid, match="non-unique"):
             factory.create_agent(spec, {"rows": [*rows, rows[7]]})
     assert watchdog.longest_s < MAX_STALL_S
 
@@ -187,4 +154,4 @@ ITEMS = st.recursive(
 @given(st.lists(ITEMS, max_size=6))
 def test_unique_is_what_jsonschema_takes_for_it(items: list[Any]) -> None:
     schema = {"uniqueItems": True}
-    assert inputs_validator()(schema).is_valid(items) == Draft202012Validator(schema).is_valid(items)
+    assert (not list(SchemaCheck(schema).faults(items))) == Draft202012Validator(schema).is_valid(items)

@@ -323,6 +323,7 @@ def test_tasks_and_configurations_are_checked() -> None:
         ({"size": 0}, "pool.size"),
         ({"idle_timeout": 5}, "with a unit"),
         ({"size": 1, "agents": {"a": {"warm": 2}}}, "more warm instances"),
+        ({"task_timeout": "1s", "grace": "2s"}, "grace, which follows task_timeout"),
         ({"agents": {"a": {"warm": 2, "limit": 1}}}, "than its limit"),
         ({"memory_mb": 500, "total_memory_mb": 400}, "less than one instance"),
     ):

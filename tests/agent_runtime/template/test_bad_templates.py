@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from agent_runtime import AgentFactory, InputInvalid, Problem, TemplateError, load_template
 from agent_runtime.cli import cli
-from agent_runtime.cli.main import exit_code
+from agent_runtime.cli.exit_codes import exit_code
 from agent_runtime.template import unused_inputs
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"

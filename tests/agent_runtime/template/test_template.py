@@ -141,7 +141,7 @@ def test_inputs_take_defaults_from_the_templates_folder_and_values_from_the_work
     monkeypatch.chdir(tmp_path / "work")
     assert resolve_inputs(template, None) == {"data": str(tmp_path / "d")}
     assert resolve_inputs(template, {"data": "x", "n": 1}) == {"data": str(tmp_path / "work" / "x"), "n": 1}
-    with pytest.raises(InputInvalid, match="n: 'one' is not of type"):
+    with pytest.raises(InputInvalid, match='n: "one" is not of type '):
         resolve_inputs(template, {"n": "one"})
 
 
