@@ -8,16 +8,25 @@ import stat
 from pathlib import Path
 
 
+def open_regular(path: str | Path) -> int:
+    """Return a descriptor that reads a regular file.
+
+    Raises OSError: EINVAL for what is none (a FIFO would be waited for, a device has no end), else as `os.open`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
 def read_bounded(path: str | Path, max_bytes: int) -> bytes:
     """Return the contents of a regular file; at most one byte beyond the bound is read.
 
-    Raises OSError: EINVAL for what is no regular file (a FIFO would be waited for, a device has no end), EFBIG for a
-    larger one, and as `open`.
+    Raises OSError: EFBIG for a larger one, and as `open_regular`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_regular(path)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
         data = bytearray()
         while len(data) <= max_bytes and (more := os.read(descriptor, max_bytes + 1 - len(data))):
             data += more

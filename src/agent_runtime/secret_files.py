@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from agent_runtime.bounded_file import open_regular
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.redaction import SECRETS
 
@@ -24,7 +25,7 @@ def read_secret_file(path: str | Path, *, min_bytes: int = 1) -> str:
     """
     file = Path(path).expanduser()
     try:
-        with file.open("rb") as opened:
+        with open(open_regular(file), "rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
             content = opened.read(MAX_BYTES + 1)
         text = content.decode("utf-8")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
-from agent_runtime.bounded_file import read_bounded
+from agent_runtime.bounded_file import open_regular, read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.strict_json import DuplicateName, loads_unique
 from agent_runtime.template.document import plain
@@ -19,8 +21,8 @@ _ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".yaml": "yaml",
     ".yml": "yaml",
 }  # fmt: skip
-MAX_FIELD = 16 * 1024 * 1024
-"""Characters of one field of a CSV file; the library's own limit of 128 KiB is less than a document has."""
+MAX_LINE = 16 * 1024 * 1024
+"""Characters of one line, and of one field of a CSV file, whose library allows 128 KiB: less than a document has."""
 
 
 class Row(NamedTuple):
@@ -35,7 +37,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[Row]:
-    """The rows of a file, by its ending or in `file_format`; `-` is stdin, JSONL unless that says otherwise.
+    """Yield the rows of a file, by its ending or in `file_format`; `-` is stdin, JSONL unless that says otherwise.
 
     A row that cannot be read is given with its problem, and the next ones follow. A JSONL file has a map, or a text,
     on each line; a YAML file a list of them, or a map with a list `tasks`. Raises ConfigurationError for a source that
@@ -53,7 +55,7 @@ def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[R
     if kind == "yaml":
         yield from _yaml_rows(Path(path))
         return
-    with Path(path).open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+    with open(_opened(path), encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
         yield from _rows(file, kind, str(path), "\t" if ending == ".tsv" else ",")
 
 
@@ -63,11 +65,52 @@ def _rows(file: IO[str], kind: Format, name: str, delimiter: str) -> Iterator[Ro
     yield from _jsonl_rows(file) if kind == "jsonl" else _csv_rows(file, name, delimiter)
 
 
+def _opened(path: str | Path) -> int:
+    try:
+        return open_regular(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ConfigurationError(f"'{path}' is no regular file: give what a program writes by a pipe, and -") from None
+
+
+class LineTooLong(csv.Error, ValueError):
+    """A line of a source is longer than one task may be."""
+
+
+class _Lines:
+    """The lines of a file; one that is too long is an error in its place, and the next ones follow."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(MAX_LINE + 1)
+        if not line:
+            raise StopIteration
+        if len(line) <= MAX_LINE:
+            return line
+        while line and not line.endswith("\n"):
+            line = self._file.readline(MAX_LINE)
+        raise LineTooLong(f"the line has more than {MAX_LINE:,} characters")
+
+
 def _jsonl_rows(file: IO[str]) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
+    lines = _Lines(file)
+    for number in itertools.count(1):
+        place = f"line {number}"
+        try:
+            line = next(lines)
+        except StopIteration:
+            return
+        except LineTooLong as error:
+            yield Row(place, None, str(error))
+            continue
         if not line.strip():
             continue
-        place = f"line {number}"
         try:
             value = loads_unique(_checked(line))
         except DuplicateName as error:
@@ -80,8 +123,8 @@ def _jsonl_rows(file: IO[str]) -> Iterator[Row]:
 
 
 def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD))
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
+    reader = csv.DictReader(_Lines(file), delimiter=delimiter, strict=True)
     try:
         columns = reader.fieldnames
     except csv.Error as error:

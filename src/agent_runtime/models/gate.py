@@ -27,6 +27,8 @@ class RunLimits:
     same tool may be called with the same arguments. Each is checked before the next step is taken, so the
     tokens of the last call may go over; `tool_calls` for a whole answer before any of its calls runs.
     `calls_per_answer` (128 when it is None) is for each answer: the calls beyond it are answered by errors.
+    `tool_result_bytes` (1 MiB when it is None) is for the texts of each tool's result, `tool_media_bytes` (16 MiB) for
+    its images, files and artifact: what is longer is cut, and the model reads that it was.
     Raises ConfigurationError for a value below 1.
     """
 
@@ -36,6 +38,8 @@ class RunLimits:
     tokens: int | None = None
     tool_loop: int | None = None
     calls_per_answer: int | None = None
+    tool_result_bytes: int | None = None
+    tool_media_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -48,6 +48,14 @@ class LimitsSpec(Strict):
     ] = None
     tokens: Count | None = None
     tool_loop: Count | None = None
+    tool_result_bytes: Annotated[
+        Annotated[int, Field(ge=1024)] | None,
+        Field(description="Texts of one tool's result (1 MiB); the rest is cut, with a mark that the model reads."),
+    ] = None
+    tool_media_bytes: Annotated[
+        Annotated[int, Field(ge=1024)] | None,
+        Field(description="Images, files and the artifact of one tool's result (16 MiB)."),
+    ] = None
 
 
 def check_delays(settings: Any) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from langchain_core.tools import ToolException
 
+from agent_runtime.bounded_file import read_bounded
+
 MAX_BYTES = 64 * 1024 * 1024
 SHOWN_VALUES = 40
 SHOWN_PROBLEMS = 10
@@ -167,7 +169,7 @@ def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
     if size > MAX_BYTES:
         raise ToolException(f"{name} has {size} bytes; at most {MAX_BYTES} are read")
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ToolException(f"{name} is not UTF-8 text") from None
     delimiter = max(",;\t|", key=text.partition("\n")[0].count)

@@ -13,6 +13,7 @@ from agent_runtime.errors.user_code import contained
 from agent_runtime.models.callback_gate import with_callback_gate
 from agent_runtime.models.run import GATED_TAG, ToolCall, current_run, current_tool
 from agent_runtime.tools.effects import once
+from agent_runtime.tools.result_bound import bound_result
 from agent_runtime.tools.tool_result import UnusableResult, check_result
 from agent_runtime.tools.unreadable_arguments import unreadable_answer
 
@@ -112,14 +113,14 @@ def _arun_method(cls: type[BaseTool]) -> Any:
 
 async def _arun_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     try:
-        return await inner(tool, tool_input, *args, **kwargs)
+        return bound_result(tool, await inner(tool, tool_input, *args, **kwargs))  # texts of errors, too
     except UnusableResult as unusable:
         return _message_for_model(unusable, tool, kwargs)
 
 
 def _run_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     try:
-        return inner(tool, tool_input, *args, **kwargs)
+        return bound_result(tool, inner(tool, tool_input, *args, **kwargs))
     except UnusableResult as unusable:
         return _message_for_model(unusable, tool, kwargs)
 
@@ -137,7 +138,7 @@ def _task_method(cls: type[BaseTool]) -> Any:
     @wraps(inner)  # LangChain reads the signature of `_arun`
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         try:
-            return check_result(self, await inner(self, *args, **kwargs))
+            return bound_result(self, check_result(self, await inner(self, *args, **kwargs)))
         except BaseException as error:
             if (failure := contained(error)) is error:
                 raise
@@ -159,7 +160,7 @@ def _thread_method(cls: type[BaseTool]) -> Any:
         for each in run.lineage:
             each.threads.add(thread)
         try:
-            return check_result(self, inner(self, *args, **kwargs))
+            return bound_result(self, check_result(self, inner(self, *args, **kwargs)))
         finally:
             for each in run.lineage:
                 each.threads.discard(thread)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ def test_stdin_is_jsonl_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert [each.values for each in read_rows("-")] == [{"input": "a"}, {"input": "b"}]
     monkeypatch.setattr("sys.stdin", io.StringIO("input\na\n"))
     assert [each.values for each in read_rows("-", "csv")] == [{"input": "a"}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_line_that_is_too_long_is_a_problem_at_its_place_and_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("agent_runtime.batch.sources.MAX_LINE", 100)
+    lines = {"jsonl": ['{"input": "a"}', json.dumps({"input": "x" * 1000}), '{"input": "b"}']}
+    lines["csv"] = ["input", "a", "x" * 1000, "b"]
+    file = tmp_path / f"rows.{kind}"
+    file.write_text("\n".join(lines[kind]))
+    first, long, last = read_rows(file)
+    assert (first.values, long.values, last.values) == ({"input": "a"}, None, {"input": "b"})
+    assert "more than 100 characters" in long.problem
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.yaml"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises((ConfigurationError, OSError), match="no regular file"):
+        list(read_rows(tmp_path / name))
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        list(read_rows("/dev/zero", "jsonl"))
 
 
 @given(

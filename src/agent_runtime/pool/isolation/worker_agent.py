@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from agent_runtime.assembly import assemble
 from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.chunks import HAS_ROOM, Chunk, Emit, TextChunk, discard
+from agent_runtime.models.gate import RunLimits
 from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.bare_agent import BareAgent
 from agent_runtime.orchestration.drain import Running
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
+
+HELD_HERE = ("calls_per_answer", "tool_result_bytes", "tool_media_bytes")
+"""Limits of what is in this process; the others are counted in the application."""
 
 
 class Job(NamedTuple):
@@ -93,7 +97,8 @@ class WorkerAgent:
         saver = RemoteCheckpointer() if recipe.has_sessions else None
         built = assemble(recipe.template, registry, recipe.values, _agent_of, saver)
         self.running = Running()
-        self._calls_per_answer = recipe.template.spec.runtime.limits.calls_per_answer
+        limits = recipe.template.spec.runtime.limits
+        self._limits = RunLimits(**{name: getattr(limits, name) for name in HELD_HERE})
         self._bare = BareAgent(
             built.agent,
             self.running,
@@ -117,7 +122,7 @@ class WorkerAgent:
             self._recorders[job.content],
             job.prompt,
             limits_loops=job.limits_loops,
-            calls_per_answer=self._calls_per_answer,
+            limits=self._limits,
         )
         token = current_run.set(run)
         try:

@@ -37,9 +37,9 @@ class WorkerRun(Run):
         prompt: str | None,
         *,
         limits_loops: bool,
-        calls_per_answer: int | None = None,
+        limits: RunLimits,
     ) -> None:
-        super().__init__(context, WorkerGate(RunLimits(calls_per_answer=calls_per_answer)), recorder, prompt)
+        super().__init__(context, WorkerGate(limits), recorder, prompt)
         self.limits_loops = limits_loops
 
     def check_calls(self, count: int) -> None:
