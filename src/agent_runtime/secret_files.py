@@ -10,10 +10,11 @@ from pathlib import Path
 from agent_runtime.bounded_file import open_regular
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.redaction import SECRETS
+from agent_runtime.size_limits import size_limit
 
 LOG = logging.getLogger("agent_runtime.secrets")
 LOG.addHandler(logging.NullHandler())
-MAX_BYTES = 64 * 1024
+MAX_BYTES = size_limit("secret_bytes")
 _WARNED: set[Path] = set()
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
+from agent_runtime import size_limits
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.monitoring.logs import LEVELS
 from agent_runtime.redaction import SECRETS
 from agent_runtime.secret_files import read_secret_file
 from agent_runtime.secret_strength import weakness_of
+from agent_runtime.size_limits import size_limit
 from agent_runtime.stores.store_url import FORMS, SHARED_STORES, StoreKind, StoreUrl
 
 PREFIX = "AGENT_RUNTIME_"
@@ -144,6 +146,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, (text, source) in given.items():
+        if source == "environment" and _variable(name).startswith(size_limits.PREFIX):
+            if (problem := size_limits.problem_of(_variable(name), text)) is not None:
+                problems.append(problem)
+            continue
         if name not in known:
             in_environment = source == "environment"
             names = [_variable(each) for each in known] if in_environment else known
@@ -173,7 +179,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-MAX_FILE_BYTES = 256 * 1024
+MAX_FILE_BYTES = size_limit("settings_bytes")
 
 
 def _from_file(path: str | None, problems: list[str]) -> dict[str, tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from agent_runtime import ConfigurationError
 from agent_runtime.secret_strength import weakness_of
 from agent_runtime.settings import read_settings
+from agent_runtime.size_limits import SIZE_LIMITS, size_limit, variable_of
 
+ROOT = Path(__file__).parents[2]
 SECRET = "dummy-secret-of-at-least-32-bytes-...."
 
 
@@ -148,3 +152,29 @@ def test_production_keeps_nothing_where_a_restart_loses_it(store: str) -> None:
             read_settings({**given, "AGENT_RUNTIME_PRESET": "prod"})
     good = {f"AGENT_RUNTIME_{store}": "redis://h/0", "AGENT_RUNTIME_PRESET": "prod"}
     assert read_settings(good).preset == "prod"
+
+
+def test_every_bound_of_a_process_is_in_the_docs_and_in_use() -> None:
+    page = (ROOT / "docs" / "limits.md").read_text()
+    used = {
+        name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r'size_limit\("(\w+)"\)', path.read_text())
+    }
+    assert used == set(SIZE_LIMITS)
+    for name, limit in SIZE_LIMITS.items():
+        (shown,) = re.findall(rf"\| `{variable_of(name)}` \| ([\d,]+)( Ki| Mi)? \| {re.escape(limit.of)} \|", page)
+        factor = {"": 1, " Ki": 1024, " Mi": 1024 * 1024}[shown[1]]
+        assert int(shown[0].replace(",", "")) * factor == limit.default
+
+
+def test_a_bound_is_taken_from_the_environment_and_a_wrong_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_RUNTIME_MAX_YAML_BYTES", "100")
+    assert size_limit("yaml_bytes") == 100
+    read_settings(dict(os.environ))
+    for text in ("0", "-1", "1e3", "many", "9" * 20, "\u0663"):
+        monkeypatch.setenv("AGENT_RUNTIME_MAX_YAML_BYTES", text)
+        with pytest.raises(ConfigurationError, match="MAX_YAML_BYTES is a whole number"):
+            size_limit("yaml_bytes")
+        with pytest.raises(ConfigurationError, match="MAX_YAML_BYTES is a whole number"):
+            read_settings(dict(os.environ))
+    with pytest.raises(ConfigurationError, match="unknown bound AGENT_RUNTIME_MAX_YAML_BYTE: did you mean"):
+        read_settings({"AGENT_RUNTIME_MAX_YAML_BYTE": "100"})

@@ -6,12 +6,13 @@ import logging
 from typing import Any, Protocol, runtime_checkable
 
 from agent_runtime.errors import Unauthenticated
+from agent_runtime.size_limits import size_limit
 from agent_runtime.types import Principal
 
 LOG = logging.getLogger("agent_runtime.auth")
 LOG.addHandler(logging.NullHandler())
 
-MAX_CREDENTIAL_BYTES = 8 * 1024
+MAX_CREDENTIAL_BYTES = size_limit("credential_bytes")
 """More is refused before anything is parsed."""
 
 

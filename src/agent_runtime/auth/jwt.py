@@ -13,6 +13,7 @@ from agent_runtime.auth.identities import MAX_NAME, fault_of_name, is_reserved
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.secret_strength import weakness_of
+from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
 from agent_runtime.types import Principal
 
@@ -22,7 +23,7 @@ MAX_AGE_S = 24 * 3600
 MAX_TIME = 2**53
 CHECKED_EVERY_S = 5.0
 """How often the file of keys and each token's revocation are looked at, by the monotonic clock."""
-MAX_KEYS_BYTES = 1024 * 1024
+MAX_KEYS_BYTES = size_limit("jwt_keys_bytes")
 STALE_AFTER_S = 300.0
 """How long the keys that were read last are trusted when their file cannot be read any more."""
 ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",

@@ -12,6 +12,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from agent_runtime.bounded_file import open_regular, read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
+from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import DuplicateName, loads_unique
 from agent_runtime.template.document import plain
 from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
@@ -21,7 +22,7 @@ _ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".yaml": "yaml",
     ".yml": "yaml",
 }  # fmt: skip
-MAX_LINE = 16 * 1024 * 1024
+MAX_LINE = size_limit("row_characters")
 """Characters of one line, and of one field of a CSV file, whose library allows 128 KiB: less than a document has."""
 
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from agent_runtime.errors import InputInvalid, close_matches
 from agent_runtime.pool.task import TaskPriority
+from agent_runtime.size_limits import size_limit
 
-MAX_TASK_BYTES = 4 * 1024 * 1024
+MAX_TASK_BYTES = size_limit("task_bytes")
 """Of one task as JSON: more is a file that the task should name."""
 MAX_ID = 200
 MAX_TIMEOUT_S = 1e9

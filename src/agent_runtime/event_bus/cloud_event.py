@@ -14,9 +14,10 @@ from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.event_bus.event_types import OWN_PREFIX, dataschema_of
 from agent_runtime.redaction import SECRETS
+from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import DuplicateName, loads_unique
 
-MAX_EVENT_BYTES = 8 * 1024 * 1024
+MAX_EVENT_BYTES = size_limit("event_bytes")
 """A larger one is refused: brokers take a few megabytes at most, and it is no event but a file."""
 
 LAST_TIME_S = 253_402_300_800  # the year 10000

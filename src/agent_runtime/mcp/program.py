@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from agent_runtime.size_limits import size_limit
+
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 GRACE_S = 2.0
 """Seconds that a server has to end after its input has ended; the protocol asks for such a time."""
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = size_limit("mcp_message_bytes")
 _STEP_BYTES = 64 * 1024
 
 

@@ -12,15 +12,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.models.answers import current_answer
+from agent_runtime.size_limits import size_limit
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = size_limit("answer_bytes")
 """Decoded bytes of one answer; the longest ones of any model have a few."""
-MAX_STREAM_BYTES = 1024 * 1024 * 1024
+MAX_STREAM_BYTES = size_limit("stream_bytes")
 """Decoded bytes of a stream of events, which nothing keeps whole."""
-MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = size_limit("stream_event_bytes")
 """Bytes of one line of such a stream."""
 LIBRARIES = ("httpx", "httpx2")
 ACCEPTED = "gzip, deflate"

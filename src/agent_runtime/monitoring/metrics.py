@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest, write_to_textf
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.monitoring.series import Series, SeriesCollector
+from agent_runtime.size_limits import size_limit
 from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agent_runtime.event_bus.consumer import EventConsumer
     from agent_runtime.monitoring.ledger import Account, Charge
 
-MAX_SERIES = 10_000
+MAX_SERIES = size_limit("metric_series")
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 LAYER_SECONDS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 NAMESPACE = "agent_runtime"

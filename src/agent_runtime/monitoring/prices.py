@@ -23,6 +23,7 @@ from agent_runtime.monitoring.table_prices import (
     table_model,
 )
 from agent_runtime.monitoring.token_counts import TokenCounts, token_counts
+from agent_runtime.size_limits import size_limit
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
@@ -104,7 +105,7 @@ def _price_of(rates: Mapping[str, Decimal], **more: Any) -> Price:
 FREE = _price_of(dict.fromkeys(_TOKEN_KINDS, Decimal(0)))
 FREE_RATES = FREE.highest()
 
-MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = size_limit("prices_bytes")
 
 
 class PriceTable:

@@ -10,11 +10,12 @@ from langgraph.types import Command
 
 from agent_runtime.errors import LimitExceeded
 from agent_runtime.models.run import Run, current_run
+from agent_runtime.size_limits import size_limit
 from agent_runtime.tools.unreadable_arguments import unreadable_call
 
 DEFAULT_CALLS = 128
 """Tool calls that one answer may have: OpenAI's own bound for parallel calls."""
-MAX_ANSWERED_CALLS = 1024
+MAX_ANSWERED_CALLS = size_limit("answered_calls")
 """An answer with more is refused whole: its error messages alone would fill a context window."""
 MAX_DEPTH = 64
 """Levels of maps and lists in a call's arguments; what is nested deeper cannot be stored."""

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, InputInvalid
 from agent_runtime.pool.task import AgentTask, TaskPriority
 from agent_runtime.redaction import SECRETS
+from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
 
 if TYPE_CHECKING:
     from agent_runtime.pool.instance_pool import AgentInstancePool
     from agent_runtime.pool.session_pool import AgentSessionPool
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINE_BYTES = size_limit("control_bytes")
 MAX_PATH = 100
 """A Unix socket's path may have 107 bytes."""
 

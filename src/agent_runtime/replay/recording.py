@@ -13,10 +13,11 @@ from agent_runtime.errors import NotRecorded
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import EventLog, EventQuery
 from agent_runtime.event_bus.event import DEFAULT_TENANT
+from agent_runtime.size_limits import size_limit
 from agent_runtime.types import Principal, may_use
 
 MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
-MAX_EVENTS = 100_000
+MAX_EVENTS = size_limit("recorded_events")
 _STEPS = ("llm.*", "tool.start", "tool.end", "tool.error", "run.*")
 
 

@@ -12,6 +12,7 @@ from langchain_core.messages import BaseMessage
 
 from agent_runtime.auth.identities import TRIGGER_PREFIX
 from agent_runtime.errors import InputInvalid
+from agent_runtime.size_limits import size_limit
 from agent_runtime.types import AgentResult, Principal
 
 SessionStatus: TypeAlias = Literal["idle", "interrupted", "failed", "drained"]
@@ -81,8 +82,8 @@ class ResumableAgent(Protocol):
         ...
 
 
-MAX_TITLE_CHARACTERS = 1000
-MAX_METADATA_BYTES = 64 * 1024
+MAX_TITLE_CHARACTERS = size_limit("title_characters")
+MAX_METADATA_BYTES = size_limit("metadata_bytes")
 """As JSON: every page of sessions carries the metadata of each."""
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import Problem, TemplateError
 from agent_runtime.redaction import SECRETS, names_a_secret
+from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
 from agent_runtime.template.yaml_reader import MAX_BYTES, MAX_DEPTH, Mark, Node, read_yaml, scalar
 
 MAX_CHAIN = 8
-MAX_FILES = 100
+MAX_FILES = size_limit("template_files")
 """Files that one template is made of, each counted as often as it is named: 8 files of 1 KB took 9 s."""
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]{0,2000}))?\})")
 _SECRET = re.compile(

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-PATTERN_BYTES = 1024 * 1024
+from agent_runtime.size_limits import size_limit
+
+PATTERN_BYTES = size_limit("pattern_bytes")
 """Memory of one compiled pattern; a larger one is refused when the template is read."""
 MAX_MESSAGE = 300
 MAX_COMBINATIONS = 6

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import TemplateError
+from agent_runtime.size_limits import size_limit
 from agent_runtime.template.yaml_reader import read_yaml
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = size_limit("skill_bytes")
 _FRONT = re.compile(rb"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _CACHE: dict[str, tuple[str, str]] = {}

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import yaml
 
 from agent_runtime.errors import Problem, TemplateError
+from agent_runtime.size_limits import size_limit
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = size_limit("yaml_bytes")
 MAX_DEPTH = 32
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

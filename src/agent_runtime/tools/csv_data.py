@@ -16,8 +16,9 @@ from typing import Any
 from langchain_core.tools import ToolException
 
 from agent_runtime.bounded_file import read_bounded
+from agent_runtime.size_limits import size_limit
 
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = size_limit("csv_bytes")
 SHOWN_VALUES = 40
 SHOWN_PROBLEMS = 10
 MAX_NUMBER_CHARACTERS = 100

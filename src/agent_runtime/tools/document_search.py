@@ -13,12 +13,13 @@ from pydantic import Field
 
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.registry import tool_factory
+from agent_runtime.size_limits import size_limit
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.effects import IDEMPOTENT
 from agent_runtime.tools.function_tool import structured_tool
 
 SUFFIXES = frozenset({".md", ".txt", ".rst"})
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = size_limit("document_bytes")
 MAX_HITS = 20
 
 # A sentence ends with its mark, a blank line, or the line of a heading or list item.

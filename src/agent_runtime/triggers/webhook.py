@@ -12,10 +12,11 @@ from typing import Any
 
 from agent_runtime.errors import StoreError
 from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import DuplicateName, loads_unique
 from agent_runtime.triggers.rules import TriggerRule, WebhookSpec
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = size_limit("webhook_bytes")
 MAX_DEPTH = 64
 MAX_AGE_S = 300
 """How far a signed time may be from ours: https://www.standardwebhooks.com, "Verifying webhook authenticity"."""

@@ -10,8 +10,9 @@ import pickle
 from typing import Any
 
 from agent_runtime.errors import TransferFailed
+from agent_runtime.size_limits import size_limit
 
-MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_FRAME_BYTES = size_limit("frame_bytes")
 """No message is longer; a longer one is refused by its sender, and ends a process that claims to send it."""
 _HEADER = 4
 
