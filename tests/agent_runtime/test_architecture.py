@@ -23,7 +23,7 @@ FILES = sorted(p for p in SRC.rglob("*.py"))
 
 LEVELS = {
     "cancel_watch": 0, "lazy": 0, "chunks": 0, "usage": 0, "types": 0, "errors": 1, "redaction": 1, "secret_forms": 1,
-    "event_bus": 2, "stores": 2,
+    "event_bus": 2, "stores": 2, "escapes": 0,
     "bounded_file": 1, "secret_files": 2, "secret_strength": 1, "size_limits": 2, "strict_json": 1, "output_tail": 2,
     "settings": 3, "template": 3, "registry": 3, "tools": 3, "models": 3, "callback_event": 3, "callback_handler": 3,
     "monitoring": 3, "auth": 3, "sessions": 3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from agent_runtime.cli.batch_options import BatchOptions, absolute, batch_options, check_outputs, open_batches
 from agent_runtime.cli.batch_view import BatchView, print_status, table, write_report
+from agent_runtime.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from agent_runtime.batch import ParallelAgentExecutor
@@ -122,7 +122,7 @@ def rerun(execution_id: str, *, journal: str | None, ledger: str | None, as_json
     async def again(executor: ParallelAgentExecutor) -> None:
         count = await executor.rerun_failed(execution_id)
         if not quiet:
-            click.echo(f"{count} tasks are run again", err=True)
+            echo(f"{count} tasks are run again", err=True)
 
     return int(_run(_again(execution_id, journal, ledger, again, as_json=as_json, quiet=quiet)))
 
@@ -175,9 +175,9 @@ def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> i
     found = _run(look())
     if as_json:
         for each in found:
-            click.echo(json.dumps(each))
+            echo_json(each)
     elif execution_id is None:
-        click.echo(table(found) if found else "no batches")
+        echo(table(found) if found else "no batches")
     else:
         print_status(found[0], err=False)
     return 0
@@ -201,7 +201,7 @@ def watch(execution_id: str, *, journal: str | None, interval: float, as_json: b
                     rests = found["state"] not in ("running", "pending")
                     view.show(found, last=rests)
                     if as_json:
-                        click.echo(json.dumps(found))
+                        echo_json(found)
                     if rests:
                         return 0
                     await asyncio.sleep(interval)
@@ -235,7 +235,7 @@ def pause(execution_id: str, *, journal: str | None) -> int:
             await executor.pause_execution(execution_id)
 
     _run(hold())
-    click.echo(f"{execution_id} is asked to pause")
+    echo(f"{execution_id} is asked to pause")
     return 0
 
 
@@ -265,5 +265,5 @@ def report(execution_id: str, *, journal: str | None, as_json: bool, results: st
     if out is not None:
         write_report(out, made)
     else:
-        click.echo(json.dumps(made.to_dict(), indent=2) if as_json else made.to_text())
+        echo_json(made.to_dict(), indent=2) if as_json else echo(made.to_text())
     return 0

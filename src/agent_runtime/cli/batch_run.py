@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from agent_runtime.cli.batch_options import absolute, open_batches
 from agent_runtime.cli.batch_view import BatchView, forecast_text, write_report
 from agent_runtime.cli.options import note_model, shared_seats
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import event_recording, open_dead, open_sessions
 from agent_runtime.errors import InputInvalid
 
@@ -161,12 +159,12 @@ async def _watched(
 
 async def _approved(found: Mapping[str, Any], stops: asyncio.Task[Any], *, yes: bool, quiet: bool) -> bool:
     if not quiet or not yes:
-        click.echo(f"{forecast_text(found)}; the budget is {found['max_cost_usd']:g} USD", err=True)
+        echo(f"{forecast_text(found)}; the budget is {found['max_cost_usd']:g} USD", err=True)
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    click.echo("Go on until the budget is used up? [y/N]: ", nl=False, err=True)
+    echo("Go on until the budget is used up? [y/N]: ", nl=False, err=True)
     # Not in a thread: that could not be interrupted.
     loop, answered = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sys.stdin, answered.set)
@@ -192,9 +190,9 @@ async def _told_end(
     if (path := notes.get("report")) is not None:
         write_report(path, report)
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_json(report.to_dict())
     elif not quiet:
-        click.echo(report.to_text(), err=True)
+        echo(report.to_text(), err=True)
     if not quiet:
         _hint(found)
     return _exit_code(found, stopped=stopped)
@@ -203,17 +201,15 @@ async def _told_end(
 def _hint(found: Mapping[str, Any]) -> None:
     name, why = found["execution_id"], found["why"]
     if found.get("cut"):
-        click.echo("its tasks were being read when it was killed: those that had not been are not part of it", err=True)
+        echo("its tasks were being read when it was killed: those that had not been are not part of it", err=True)
     if found["state"] == "awaiting_approval":
-        click.echo(f"to go on all the same: agent-runtime batch resume {name} --approve", err=True)
+        echo(f"to go on all the same: agent-runtime batch resume {name} --approve", err=True)
     elif found["state"] == "paused" and why == "budget":
-        click.echo(
-            f"the budget is used up; with a larger one: agent-runtime batch resume {name} --max-cost USD", err=True
-        )
+        echo(f"the budget is used up; with a larger one: agent-runtime batch resume {name} --max-cost USD", err=True)
     elif found["state"] == "paused":
-        click.echo(f"to go on: agent-runtime batch resume {name}", err=True)
+        echo(f"to go on: agent-runtime batch resume {name}", err=True)
     elif found.get("failed") or found.get("poisoned"):
-        click.echo(f"to run the failed ones again: agent-runtime batch rerun {name}", err=True)
+        echo(f"to run the failed ones again: agent-runtime batch rerun {name}", err=True)
 
 
 def _exit_code(found: Mapping[str, Any], *, stopped: bool) -> int:

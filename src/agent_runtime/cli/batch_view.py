@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -10,9 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from agent_runtime.cli.options import printable
+from agent_runtime.cli.output import echo
+from agent_runtime.escapes import escaped, json_line, on_one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,7 +35,7 @@ def line(status: Mapping[str, Any]) -> str:
     parts.append(_cost(status))
     if errors := _errors(status):
         parts.append(errors)
-    return printable("  ".join(parts))
+    return on_one_line("  ".join(parts))
 
 
 def _span(seconds: float | None) -> str:
@@ -87,14 +85,14 @@ class BatchView:
             if self._task is None:
                 self._task = self._bar.add_task("", total=status.get("total", 0), said="")
             self._bar.update(
-                self._task, completed=status.get("ended", 0), total=status.get("total", 0), said=printable(said)
+                self._task, completed=status.get("ended", 0), total=status.get("total", 0), said=on_one_line(said)
             )
             return
         total = status.get("total", 0)
         tenth = 10 * status.get("ended", 0) // total if total else 0
         now = time.monotonic()
         if not self._quiet and (last or tenth > self._tenth or now >= self._next_s):
-            click.echo(line(status), err=True)
+            echo(line(status), err=True)
             self._next_s, self._tenth = now + EVERY_S, tenth
 
 
@@ -110,7 +108,7 @@ def table(statuses: list[dict[str, Any]]) -> str:
             each.get("cost_usd", "0"), made, each["name"],
         )  # fmt: skip
         rows.append(
-            printable("".join(f"{v!s:<{width}}" for v, (_, width) in zip(values, columns, strict=True)).rstrip())
+            on_one_line("".join(f"{v!s:<{width}}" for v, (_, width) in zip(values, columns, strict=True)).rstrip())
         )
     return "\n".join(rows)
 
@@ -131,12 +129,12 @@ def forecast_text(status: Mapping[str, Any]) -> str:
 
 def print_status(status: Mapping[str, Any], *, err: bool) -> None:
     """Print how a batch stands, and what its forecast says."""
-    click.echo(line(status), err=err)
+    echo(line(status), err=err)
     if text := forecast_text(status):
-        click.echo(text, err=err)
+        echo(text, err=err)
 
 
 def write_report(path: str, report: BatchReport) -> None:
     """Write a report; figures where the name ends in `.json`, else text."""
-    text = json.dumps(report.to_dict(), indent=2) if path.endswith(".json") else report.to_text()
+    text = json_line(report.to_dict(), indent=2) if path.endswith(".json") else escaped(report.to_text())
     Path(path).write_text(text + "\n", "utf-8")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
+from agent_runtime.cli.output import echo
 from agent_runtime.cli.run import print_answer
 from agent_runtime.cli.sessions import show_pending
 from agent_runtime.cli.state import event_recording, open_sessions
@@ -55,7 +56,7 @@ async def _chat(options: AgentOptions) -> None:
                 result = await _turn(executor, session_id, _input(line, waits=waits))
                 waits = result.status == "interrupted"
             except (SessionError, CallError) as error:
-                click.echo(f"{click.style('error:', fg='red')} {error}", err=True)
+                echo(f"{error}", err=True, label="error:", fg="red")
                 if isinstance(error, SessionError):  # there is nothing to go on with
                     raise AgentRuntimeError("the session cannot be used") from None
 
@@ -89,6 +90,6 @@ async def _turn(executor: AgentExecutor, session_id: str, value: Any) -> AgentRe
 def _line() -> str | None:
     """The next line, or None when the conversation is over."""
     if sys.stdin.isatty():
-        click.echo(click.style("you> ", bold=True), nl=False, err=True)
+        echo(nl=False, err=True, label="you>", bold=True)
     line = sys.stdin.readline()
     return None if not line or line.strip() in ("/exit", "/quit") else line.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import moment
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_ledger
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _usd(micro_usd: int) -> str:
 def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> None:
     names = list(columns)
     if style == "json":
-        click.echo(json.dumps([{name: row[name] for name in names} for row in rows], ensure_ascii=False))
+        echo_json([{name: row[name] for name in names} for row in rows])
     elif style == "csv":
         import csv
         import io
@@ -126,12 +126,12 @@ def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> Non
         writer = csv.DictWriter(made, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows({n: _cell(row[n]) for n in names} for row in rows)
-        click.echo(made.getvalue(), nl=False)
+        echo(made.getvalue(), nl=False)
     else:
         texts = [names, *([str(row[name]) for name in names] for row in rows)]
         widths = [max(len(line[n]) for line in texts) for n in range(len(names))]
         for line in texts:
-            click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+            echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: Any) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import printable
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_dead
+from agent_runtime.escapes import on_one_line
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.dead_letters import DeadLetters
@@ -48,10 +48,10 @@ def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_jso
     """List what could not be handled, oldest first."""
     for letter in _with_letters(urls[1], lambda letters: letters.list(queue, limit=limit)):
         if as_json:
-            click.echo(json.dumps(letter.to_dict()))
+            echo_json(letter.to_dict())
         else:
             failure = f"{letter.error}: {letter.message[:60]}"
-            click.echo(printable(f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {failure}"))
+            echo(on_one_line(f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {failure}"))
 
 
 @dead.command()
@@ -62,7 +62,7 @@ def show(urls: tuple[Any, Any], letter_id: str) -> int:
     letter = _with_letters(urls[1], lambda letters: letters.get(letter_id))
     if letter is None:
         return _missing(letter_id)
-    click.echo(json.dumps(letter.to_dict(), indent=2))
+    echo_json(letter.to_dict(), indent=2)
     return 0
 
 
@@ -101,5 +101,5 @@ def discard(urls: tuple[Any, Any], letter_id: str) -> int:
 
 
 def _missing(letter_id: str) -> int:
-    click.echo(f"{click.style('error:', fg='red')} no dead letter '{letter_id}'", err=True)
+    echo(f"no dead letter '{letter_id}'", err=True, label="error:", fg="red")
     return NOT_FOUND

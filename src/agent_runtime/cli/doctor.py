@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from agent_runtime.cli.batch_options import open_batches
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_dead, open_events, open_keys, open_ledger, open_sessions, settings
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
@@ -28,12 +28,12 @@ def doctor(*, templates: tuple[str, ...], as_json: bool) -> int:
         for name, ok, detail in [*_checks(), *(row for each in templates for row in _reach(each))]
     ]
     if as_json:
-        click.echo(json.dumps({"settings": shown, "checks": checks}))
+        echo_json({"settings": shown, "checks": checks})
     else:
         for name, row in shown.items():
-            click.echo(f"{name:18} {row['value'] or '-':32} {row['source']}")
+            echo(f"{name:18} {row['value'] or '-':32} {row['source']}")
         for row in checks:
-            click.echo(f"{'ok  ' if row['ok'] else 'FAIL'} {row['check']:18} {row['detail']}")
+            echo(f"{'ok  ' if row['ok'] else 'FAIL'} {row['check']:18} {row['detail']}")
     return 0 if all(row["ok"] for row in checks) else 1
 
 

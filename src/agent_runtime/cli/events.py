@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import moment, printable
+from agent_runtime.cli.options import moment
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_events
+from agent_runtime.escapes import on_one_line, printable_json
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.brokers import EventLog, EventQuery, Stored
@@ -109,7 +111,7 @@ def query(url: str | None, wanted: EventQuery, limit: int, after: str | None, *,
     for stored in found:
         _show(stored, as_json=as_json)
     if len(found) == limit:
-        click.echo(f"more: --after {found[-1].position}", err=True)
+        echo(f"more: --after {found[-1].position}", err=True)
 
 
 @events.command()
@@ -127,7 +129,7 @@ def export(url: str | None, wanted: EventQuery, output: Any) -> None:
             position, count = page[-1].position, count + len(page)
         return count
 
-    click.echo(f"{with_log(url, action)} events", err=True)
+    echo(f"{with_log(url, action)} events", err=True)
 
 
 @events.command()
@@ -152,16 +154,16 @@ def replay(
         return 0
     found = with_log(url, lambda log: replay_run(log, run_id, from_step=from_step, model=model))
     if as_json:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))
+        echo_json(found.to_dict())
     elif from_step is not None and found.result is not None:
-        click.echo(found.result.output)
+        echo(found.result.output)
     if not as_json:
         if found.template_changed:
-            click.echo("note: the template has changed since the run was recorded", err=True)
+            echo("note: the template has changed since the run was recorded", err=True)
         if found.difference is not None:
-            click.echo(f"differs at {found.difference}", err=True)
+            echo(f"differs at {found.difference}", err=True)
         elif from_step is None:
-            click.echo(f"the same: {len(found.recording.steps)} steps, status {found.recording.status}")
+            echo(f"the same: {len(found.recording.steps)} steps, status {found.recording.status}")
     return 0 if found.same and (from_step is None or found.result is not None) else EXIT_DIFFERENT
 
 
@@ -174,24 +176,24 @@ def types(name: str | None) -> None:
 
     if name is None:
         for each in EVENT_TYPES.values():
-            click.echo(f"{each.name:22} {each.description}")
+            echo(f"{each.name:22} {each.description}")
         return
     check_type(name)
-    click.echo(json.dumps(EVENT_TYPES[name].schema, indent=2))
+    echo_json(EVENT_TYPES[name].schema, indent=2)
 
 
 def _list_steps(steps: Any, *, as_json: bool) -> None:
     for step in steps:
         if as_json:
-            click.echo(json.dumps(step.to_dict(), default=str))
+            echo_json(step.to_dict())
         else:
             asked = json.dumps(step.request[-1] if step.kind == "llm" and step.request else step.request, default=str)
-            click.echo(printable(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}"))
+            echo(on_one_line(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}"))
 
 
 def _show(stored: Stored, *, as_json: bool) -> None:
     if as_json:
-        click.echo(_line(stored))
+        echo(_line(stored))
         return
     from datetime import UTC, datetime
 
@@ -201,11 +203,11 @@ def _show(stored: Stored, *, as_json: bool) -> None:
     whose = event.session_id or event.run_id or "-"
     shown = " ".join(f"{key}={data[key]}" for key in SHOWN if key in data)
     line = f"{when} {event.type:20} {event.agent or '-':16} {whose:36} {shown}".rstrip()
-    click.echo(printable(line))
+    echo(on_one_line(line))
 
 
 def _line(stored: Stored) -> str:
     from agent_runtime.event_bus.cloud_event import encoded
 
     text = encoded(stored.event).decode()
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)  # JSON says nothing else of them
+    return printable_json(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import seconds
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_keys
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
     """List keys, oldest first."""
     found, now = open_keys(store).list(tenant), time.time()
     if as_json:
-        click.echo(json.dumps([{**k.to_dict(), "state": k.state(now)} for k in found], ensure_ascii=False))
+        echo_json([{**k.to_dict(), "state": k.state(now)} for k in found])
         return
     for k in found:
-        click.echo(f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  {k.note}".rstrip())
+        echo(f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  {k.note}".rstrip())
 
 
 @keys.command()
@@ -83,7 +83,7 @@ def revoke(store: str | None, key_id: str, *, with_successors: bool | None) -> N
             raise ConfigurationError(f"{error} (--with-successors or --only-this)") from None
         with_successors = click.confirm(f"{error}. End both?", default=True)
         revoked = own.revoke(key_id, with_successors=with_successors)
-    click.echo(f"revoked {revoked.id}")
+    echo(f"revoked {revoked.id}")
 
 
 @keys.command()
@@ -91,7 +91,7 @@ def revoke(store: str | None, key_id: str, *, with_successors: bool | None) -> N
 def sign(store: str | None) -> None:
     """Sign the records of earlier versions, once, after you have looked at them with `list`."""
     for record in open_keys(store).sign():
-        click.echo(f"signed {record.id}  {record.tenant:16} {record.user:20} {','.join(record.scopes)}")
+        echo(f"signed {record.id}  {record.tenant:16} {record.user:20} {','.join(record.scopes)}")
 
 
 @keys.command()
@@ -107,6 +107,6 @@ def rotate(store: str | None, key_id: str, overlap: str, *, as_json: bool) -> No
 
 def _show_new(key: str, record: ApiKey, *, as_json: bool) -> None:
     shown: dict[str, Any] = {"key": key, **record.to_dict()}
-    click.echo(json.dumps(shown, ensure_ascii=False) if as_json else key)
+    echo_json(shown) if as_json else echo(key)
     if not as_json:
-        click.echo(f"key {record.id} of {record.user} ({record.tenant}): keep it, it is not shown again", err=True)
+        echo(f"key {record.id} of {record.user} ({record.tenant}): keep it, it is not shown again", err=True)

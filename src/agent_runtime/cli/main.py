@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from agent_runtime.cli.dead_letters import dead
 from agent_runtime.cli.doctor import doctor
 from agent_runtime.cli.events import events
 from agent_runtime.cli.keys import keys
-from agent_runtime.cli.options import printable
+from agent_runtime.cli.output import echo
 from agent_runtime.cli.pool import pool
 from agent_runtime.cli.run import run
 from agent_runtime.cli.sessions import sessions
@@ -50,7 +51,7 @@ def completion(shell: str) -> None:
     made = get_completion_class(shell)
     if made is None:
         raise click.UsageError(f"no completion for {shell}")
-    click.echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
+    echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
 
 
 events.add_command(dead)
@@ -76,8 +77,7 @@ for command in (
 def _redacted(error: BaseException) -> str:
     from agent_runtime.redaction import SECRETS
 
-    lines = SECRETS.text(str(error)).split("\n")
-    return "\n".join(printable(line) for line in lines)
+    return SECRETS.text(str(error))
 
 
 def main(args: list[str] | None = None) -> None:
@@ -85,10 +85,12 @@ def main(args: list[str] | None = None) -> None:
     try:
         code: Any = cli.main(args=args, prog_name="agent-runtime", complete_var=COMPLETE_VAR, standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         code = 130
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(file=usage)
+        echo(usage.getvalue(), err=True, nl=False)
         code = error.exit_code
     except (Exception, KeyboardInterrupt) as error:
         from agent_runtime.cli.exit_codes import EXPECTED, exit_code
@@ -97,6 +99,6 @@ def main(args: list[str] | None = None) -> None:
             raise
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else _redacted(error)
         kind = "" if isinstance(error, EXPECTED) else f" internal: {type(error).__name__}:"
-        click.echo(f"{click.style('error:', fg='red')}{kind} {message}", err=True)
+        echo(message, err=True, label=f"error:{kind}", fg="red")
         code = exit_code(error)
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent_runtime.cli.output import echo
+
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
     from agent_runtime.orchestration.executor import AgentExecutor
@@ -111,11 +113,6 @@ def _as_operator(executor: AgentExecutor) -> AgentExecutor:
     return executor.with_caller(principal=Principal(OPERATOR, scopes=frozenset({"*"})))
 
 
-def printable(text: str) -> str:
-    """`text` on one line and without what steers a terminal: others wrote it."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def seconds(text: str, option: str) -> float:
     """Seconds of a duration on the command line: `30s`, `5m`, or a number of seconds."""
     from agent_runtime.template.duration import parse_duration_s
@@ -161,9 +158,9 @@ def note_model(model_id: str) -> None:
         return
     chosen, notes = auto_model()
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if chosen == "offline:":
-        click.echo(
+        echo(
             "note: no provider key is set, so the offline stand-in answers; --model provider:name uses a real model",
             err=True,
         )

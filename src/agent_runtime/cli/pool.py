@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import printable, seconds, shared_seats
+from agent_runtime.cli.options import seconds, shared_seats
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.pool_table import table
 from agent_runtime.cli.state import event_recording, open_dead, open_sessions, state_folder
+from agent_runtime.escapes import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -78,10 +79,10 @@ async def _start(
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sig, control.drained.set)
-        click.echo(f"pool {os.getpid()} is ready: {config.size} instances at most, control socket {path}")
+        echo(f"pool {os.getpid()} is ready: {config.size} instances at most, control socket {path}")
         await control.drained.wait()
         cancelled = 0 if made.draining else await made.drain(30.0)
-        click.echo(f"pool {os.getpid()} has ended, {cancelled} tasks were cancelled")
+        echo(f"pool {os.getpid()} has ended, {cancelled} tasks were cancelled")
     return 0
 
 
@@ -125,9 +126,9 @@ def status(pid: int | None, *, as_json: bool) -> int:
     """Show the pools of this user, their instances and their queues; exits 1 when there is none."""
     found = _run(_statuses(pid))
     for each in found:
-        click.echo(json.dumps(each) if as_json else table(each))
+        echo_json(each) if as_json else echo(table(each))
     if not found and not as_json:
-        click.echo("no pool is running", err=True)
+        echo("no pool is running", err=True)
     return 0 if found else 1
 
 
@@ -144,7 +145,7 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
         text = "\n".join(table(each) for each in _run(_statuses(pid))) or "no pool is running"
         if sys.stdout.isatty():
             click.clear()
-        click.echo(text)
+        echo(text)
         shown += 1
         if count is None or shown < count:
             time.sleep(wait_s)
@@ -158,7 +159,7 @@ def drain(pid: int | None, grace: str) -> int:
     """Have a pool take no new tasks, let those that run end, and end itself."""
     for answer in _run(_asked(_chosen(pid), {"do": "drain", "grace_s": seconds(grace, "--grace")})):
         _raise_error(answer)
-        click.echo(f"drained; {answer['cancelled']} tasks were cancelled")
+        echo(f"drained; {answer['cancelled']} tasks were cancelled")
     return 0
 
 
@@ -170,7 +171,7 @@ async def _asked(path: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _raise_error(answer: dict[str, Any]) -> None:
     if answer["type"] == "error":
-        raise click.ClickException(f"{answer['error']['code']}: {printable(answer['error']['message'])}")
+        raise click.ClickException(f"{answer['error']['code']}: {on_one_line(answer['error']['message'])}")
 
 
 @pool.command()
@@ -210,14 +211,14 @@ async def _print_answer(path: Path, request: dict[str, Any], *, as_json: bool) -
     async for answer in ask(path, request):
         _raise_error(answer)
         if answer["type"] == "text" and not as_json:
-            click.echo(answer["text"], nl=False)
+            echo(answer["text"], nl=False)
             shown += answer["text"]
         elif answer["type"] == "result":
             if as_json:
-                click.echo(json.dumps(answer, ensure_ascii=False))
+                echo_json(answer)
             elif not shown.endswith(answer["output"]):
-                click.echo(("\n" if shown else "") + answer["output"], nl=False)
+                echo(("\n" if shown else "") + answer["output"], nl=False)
             if not as_json:
-                click.echo()
+                echo()
             return EXIT_INTERRUPTED if answer["status"] == "interrupted" else 0
     raise click.ClickException("the pool ended before it had answered")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from agent_runtime.cli.options import printable
+from agent_runtime.escapes import on_one_line
 
 COLUMNS = (
     ("ID", 14), ("AGENT", 20), ("STATUS", 11), ("PID", 8), ("MEM MiB", 9), ("LIMIT", 7), ("TASKS", 7), ("IDLE s", 8),
@@ -29,12 +29,12 @@ def table(status: dict[str, Any]) -> str:
     for each in status["providers"]:
         limit = "no limit" if each["limit"] is None else f"limit {each['limit']}"
         lines.append(
-            f"provider {printable(each['provider'])}: {each['in_flight']} in flight, {limit}, "
+            f"provider {on_one_line(each['provider'])}: {each['in_flight']} in flight, {limit}, "
             f"{each['waiting']} waiting, {each['overloads']} overloads"
         )
     for each in status["mcp"]:
         state = "open" if each["open"] else "closed"
-        lines.append(f"mcp {printable(each['server'])}: {state}, {each['users']} agents, {each['calls']} calls")
+        lines.append(f"mcp {on_one_line(each['server'])}: {state}, {each['users']} agents, {each['calls']} calls")
     return "\n".join(lines)
 
 
@@ -42,7 +42,7 @@ def _row(instance: dict[str, Any]) -> str:
     idle_s = max(0.0, time.time() - instance["last_used_s"]) if instance["status"] == "idle" else 0.0
     values = (
         instance["id"],
-        printable(instance["agent"])[-19:],
+        on_one_line(instance["agent"])[-19:],
         instance["status"],
         instance["pid"] or "",
         f"{instance['memory_mb']:.1f}",
@@ -51,4 +51,4 @@ def _row(instance: dict[str, Any]) -> str:
         f"{idle_s:.0f}",
     )
     row = "".join(f"{value!s:<{width}}" for value, (_, width) in zip(values, COLUMNS, strict=True))
-    return f"{row.rstrip()}  {printable(instance['last_error'])[:60]}".rstrip()
+    return f"{row.rstrip()}  {on_one_line(instance['last_error'])[:60]}".rstrip()

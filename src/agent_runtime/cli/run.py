@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.sessions import EXIT_INTERRUPTED, show_pending
 from agent_runtime.cli.state import event_recording, open_sessions
 
@@ -67,12 +67,12 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
             result = await _call(executor, call, as_json=as_json, as_jsonl=as_jsonl)
         except CallError as error:
             if as_json or as_jsonl:
-                click.echo(json.dumps(error_dict(error)))
+                echo_json(error_dict(error))
             raise
     if as_json:
-        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
+        echo_json(result.to_dict())
     elif not options.quiet and sys.stderr.isatty():
-        click.echo(click.style(summary(result), dim=True), err=True)
+        echo(summary(result), err=True, dim=True)
     show_pending(result)
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
@@ -83,8 +83,8 @@ async def _call(executor: AgentExecutor, call: AgentContext, *, as_json: bool, a
     async with executor.execute_stream(call) as stream:
         if as_jsonl:
             async for chunk in stream.chunks():
-                click.echo(json.dumps(chunk_dict(chunk), ensure_ascii=False, default=str))
-            click.echo(json.dumps({"type": "result", **stream.result.to_dict()}, ensure_ascii=False, default=str))
+                echo_json(chunk_dict(chunk))
+            echo_json({"type": "result", **stream.result.to_dict()})
         else:
             await print_answer(stream)
     return stream.result
@@ -95,12 +95,12 @@ async def print_answer(stream: AgentStream) -> None:
     live, shown = sys.stdout.isatty(), ""
     async for text in stream:
         if live:
-            click.echo(text, nl=False)
+            echo(text, nl=False)
             shown += text
     answer = stream.result.output
     if not shown.endswith(answer):  # a structured answer, or not a terminal
-        click.echo(("\n" if shown else "") + answer, nl=False)
-    click.echo()
+        echo(("\n" if shown else "") + answer, nl=False)
+    echo()
 
 
 def summary(result: AgentResult) -> str:

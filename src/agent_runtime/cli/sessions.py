@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_sessions
 from agent_runtime.strict_json import DuplicateName, loads_unique
 
@@ -54,12 +55,12 @@ def list_sessions(store: str | None, user: str | None, limit: int, cursor: str |
     page = _with_manager(store, lambda m: m.list_sessions(user_id=user, limit=limit, cursor=cursor))
     if as_json:
         listed = {"sessions": [s.to_dict() for s in page.sessions], "cursor": page.cursor}
-        click.echo(json.dumps(listed, ensure_ascii=False, default=str))
+        echo_json(listed)
         return
     for session in page.sessions:
-        click.echo(f"{session.id:32} {session.status:11} {_when(session.updated_at)}  {session.title}")
+        echo(f"{session.id:32} {session.status:11} {_when(session.updated_at)}  {session.title}")
     if page.cursor:
-        click.echo(f"more: --cursor {page.cursor}", err=True)
+        echo(f"more: --cursor {page.cursor}", err=True)
 
 
 @sessions.command()
@@ -71,11 +72,11 @@ def show(store: str | None, session_id: str, *, as_json: bool) -> None:
     session, checkpoint = _with_manager(store, lambda m: _read(m, session_id))
     messages = [] if checkpoint is None else checkpoint.messages
     if as_json:
-        click.echo(json.dumps(_document(session, messages), ensure_ascii=False, default=str))
+        echo_json(_document(session, messages))
         return
-    click.echo(f"{session.id}  {session.status}  {_when(session.updated_at)}  {session.title}")
+    echo(f"{session.id}  {session.status}  {_when(session.updated_at)}  {session.title}")
     for message in messages:
-        click.echo(f"{click.style(message.type, bold=True)}: {_shown(message)}")
+        echo(_shown(message), label=f"{message.type}:", bold=True)
 
 
 @sessions.command()
@@ -110,9 +111,9 @@ def resume(
         answer = {"type": "reject", "message": reason}
     result = _with_manager(store, lambda m: _resume(m, session_id, answer, edited))
     if as_json:
-        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, default=str))
+        echo_json(result.to_dict())
     else:
-        click.echo(result.output)
+        echo(result.output)
         show_pending(result)
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
@@ -178,7 +179,7 @@ async def _pending_action(manager: SessionManager, session_id: str) -> str:
 @click.pass_obj
 def fork(store: str | None, session_id: str, checkpoint: str | None, title: str | None) -> None:
     """Copy SESSION_ID into a new session, and print its id."""
-    click.echo(_with_manager(store, lambda m: m.fork_session(session_id, checkpoint, title=title)).id)
+    echo(_with_manager(store, lambda m: m.fork_session(session_id, checkpoint, title=title)).id)
 
 
 @sessions.command("import")
@@ -194,7 +195,7 @@ def import_(store: str | None, file: Path, threads: tuple[str, ...]) -> None:
             return await import_threads(manager, source, thread_ids=threads or None)
 
     for thread, session in _with_manager(store, act).items():
-        click.echo(f"{session.id}  from thread {thread}")
+        echo(f"{session.id}  from thread {thread}")
 
 
 @sessions.command()
@@ -226,7 +227,7 @@ def export(store: str | None, session_id: str) -> None:
         checkpoints = [{name: getattr(c, name) for name in fields} for c in history]
         return {**_document(session, checkpoint.messages if checkpoint else []), "checkpoints": checkpoints}
 
-    click.echo(json.dumps(_with_manager(store, act), ensure_ascii=False, default=str))
+    echo_json(_with_manager(store, act))
 
 
 async def _read(manager: SessionManager, session_id: str) -> Any:
@@ -258,7 +259,7 @@ def show_pending(result: AgentResult) -> None:
         for request in requests or [{"name": "question", "args": value}]:
             args = json.dumps(request.get("args"), ensure_ascii=False, default=str)
             name = request.get("name")
-            click.echo(f"{click.style('waits:', fg='yellow')} {name} {args} (id {interrupt.id})", err=True)
+            echo(f"{name} {args} (id {interrupt.id})", err=True, label="waits:", fg="yellow")
     if result.session_id:
         how = "--approve | --reject REASON | --answer ID=ANSWER"
-        click.echo(f"decide: agent-runtime sessions resume {result.session_id} {how}", err=True)
+        echo(f"decide: agent-runtime sessions resume {result.session_id} {how}", err=True)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent_runtime.cli.output import echo, echo_json
+from agent_runtime.escapes import json_line
+
 if TYPE_CHECKING:
     from agent_runtime.errors import Problem
 
@@ -50,17 +53,15 @@ def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: 
 
     reports = [_report(file, strict=strict, confined=confined) for file in files]
     if as_json:
-        click.echo(json.dumps({"files": reports}, ensure_ascii=False))
+        echo_json({"files": reports})
     else:
         for report in reports:
             for problem in report["problems"]:
-                click.echo("{file}:{line}:{column}: {level}: {message}".format(**problem), err=True)
+                echo("{file}:{line}:{column}: {level}: {message}".format(**problem), err=True)
             if report["valid"]:
-                click.echo(
-                    f"{report['file']}: ok, {report['name']} {report['version']}, digest {report['digest'][:12]}"
-                )
+                echo(f"{report['file']}: ok, {report['name']} {report['version']}, digest {report['digest'][:12]}")
                 for each in report["reaches"]:
-                    click.echo(SECRETS.text(f"  reaches {each['kind']} {each['value']}  ({each['place']})"))
+                    echo(SECRETS.text(f"  reaches {each['kind']} {each['value']}  ({each['place']})"))
     if any(report["missing"] for report in reports):
         return EXIT_NOT_FOUND
     return 0 if all(report["valid"] for report in reports) else EXIT_INVALID
@@ -123,10 +124,10 @@ def list_templates(*, as_json: bool) -> None:
         for t, p in loaded
     ]
     if as_json:
-        click.echo(json.dumps({"templates": rows}))
+        echo_json({"templates": rows})
         return
     for row in rows:
-        click.echo(f"{row['name']:10} {row['version']:8} {row['description']}")
+        echo(f"{row['name']:10} {row['version']:8} {row['description']}")
 
 
 @templates.command()
@@ -140,9 +141,9 @@ def show(agent: str, *, as_json: bool) -> None:
     template = AgentFactory().get_template(agent)
     if as_json:
         resolved = template.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        click.echo(json.dumps({"digest": template.digest, "template": resolved}, ensure_ascii=False, indent=2))
+        echo_json({"digest": template.digest, "template": resolved}, indent=2)
         return
-    click.echo(Path(shipped_templates().get(agent, agent)).read_text("utf-8"), nl=False)
+    echo(Path(shipped_templates().get(agent, agent)).read_text("utf-8"), nl=False)
 
 
 @templates.command()
@@ -170,16 +171,16 @@ def schema() -> None:
     """Print the JSON Schema of templates."""
     from agent_runtime.template import template_schema_text
 
-    click.echo(template_schema_text(), nl=False)
+    echo(template_schema_text(), nl=False)
 
 
 def _write(name: str, description: str, model: str, tools: str, folder: str) -> None:
     from agent_runtime.template import SCHEMA_FILE, parse_template, template_schema_text
 
-    quoted = json.dumps(description or f"The agent {name}.", ensure_ascii=False)
+    quoted = json_line(description or f"The agent {name}.")
     listed = _TOOLS[tools].replace("FOLDER", json.dumps(str(Path(folder).resolve())))
     text = _NEW.format(
-        name=json.dumps(name, ensure_ascii=False),
+        name=json_line(name),
         description=quoted,
         model=json.dumps(model),
         prompt=(description or "Answer plainly. Say so when you do not know.").replace("{{", "{ {").replace("\n", " "),
@@ -192,5 +193,5 @@ def _write(name: str, description: str, model: str, tools: str, folder: str) -> 
     path.write_text(text, "utf-8")
     if not Path(SCHEMA_FILE).exists():
         Path(SCHEMA_FILE).write_text(template_schema_text(), "utf-8")
-    click.echo(f"wrote {path}", err=True)
-    click.echo(f'agent-runtime run {path} "your question"')
+    echo(f"wrote {path}", err=True)
+    echo(f'agent-runtime run {path} "your question"')

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.options import shared_seats
+from agent_runtime.cli.output import echo
 from agent_runtime.cli.state import event_recording, open_dead, open_event_broker, settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def check(files: tuple[str, ...]) -> None:
     for file in files:
         rules = load_triggers(file)
         TriggerHandler(factory, [rule.model_copy(update={"enabled": True}) for rule in rules])  # as the start does
-        click.echo(f"{file}: {len(rules)} rules, ok")
+        echo(f"{file}: {len(rules)} rules, ok")
 
 
 @triggers.command()
@@ -66,12 +67,12 @@ async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port
             ) as handler,
         ):
             handler.webhooks.flush = handler.webhooks.flush or (None if relay is None else relay.flush)
-            click.echo(f"{len(handler.rules)} rules", err=True)
+            echo(f"{len(handler.rules)} rules", err=True)
             if sock is None:
                 await over.wait()
             else:
                 await _serve(handler, sock, over)
-        click.echo("stopped", err=True)
+        echo("stopped", err=True)
     finally:
         await letters.aclose()
         if broker is not None:

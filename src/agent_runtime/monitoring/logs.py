@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -13,6 +12,7 @@ from typing import Any, Literal, TextIO
 from weakref import WeakSet
 
 from agent_runtime.errors import ConfigurationError, close_matches
+from agent_runtime.escapes import escaped, json_line
 from agent_runtime.redaction import SECRETS, Redactor
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
             made["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
         if record.stack_info:
             made["stack"] = record.stack_info
-        return json.dumps(self._redactor.value(made), ensure_ascii=False, default=str)
+        return json_line(self._redactor.value(made), default=str)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -60,7 +60,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, redacted."""
-        return self._redactor.text(super().format(record))
+        return escaped(self._redactor.text(super().format(record)))  # a traceback quotes what others wrote
 
 
 class RedactingFormatter(logging.Formatter):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, InputInvalid
+from agent_runtime.escapes import json_line
 from agent_runtime.pool.task import AgentTask, TaskPriority
 from agent_runtime.redaction import SECRETS
 from agent_runtime.size_limits import size_limit
@@ -79,7 +80,7 @@ class ControlSocket:
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(self._answers(line)) as answers:
                 async for answer in answers:
-                    writer.write(json.dumps(answer, ensure_ascii=False, default=str).encode() + b"\n")
+                    writer.write(json_line(answer, default=str).encode() + b"\n")
                     await writer.drain()
 
     async def _answers(self, line: bytes) -> AsyncGenerator[dict[str, Any]]:

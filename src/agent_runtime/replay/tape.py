@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent_runtime.errors import AgentRuntimeError
+from agent_runtime.escapes import on_one_line
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.redaction import SECRETS
 from agent_runtime.replay.recording import Step
@@ -31,7 +32,7 @@ class Difference:
 
     def __str__(self) -> str:
         where = "the end" if self.step is None else f"step {self.step}"
-        what = "".join(c if c.isprintable() else "?" for c in self.what)
+        what = on_one_line(self.what)
         return f"{where}: {what}\n  recorded: {_short(self.recorded)}\n  replayed: {_short(self.replayed)}"
 
     def to_dict(self) -> dict[str, Any]:

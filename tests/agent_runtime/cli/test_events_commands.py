@@ -174,7 +174,7 @@ def test_dead_letters_are_listed_retried_and_discarded(home: Path) -> None:
 
     first, second = asyncio.run(add())
     listed = run("events", "dead", "list")
-    assert listed.count("ValueError: no ?]0;owned??fake line") == listed.count("\n") == 2
+    assert listed.count(r"ValueError: no \u001b]0;owned\u0007\u000afake line") == listed.count("\n") == 2
     assert run("events", "dead", "list", "--queue", "other") == ""
     assert json.loads(run("events", "dead", "show", first))["payload"]["data"] == {"n": 1}
     run("events", "dead", "retry", first)

@@ -1,0 +1,52 @@
+"""Text that others wrote, made safe for terminals and for formats that have one record on a line."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import Any
+
+_HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
+"""Without meaning for a terminal, and needed: joiners of scripts and emoji, the soft hyphen."""
+
+
+def escaped(text: str) -> str:
+    r"""Return `text` with what steers a terminal, or reorders what a person reads, as `\uXXXX`.
+
+    Those are control characters but newline and tab, bidirectional controls, other formats, line separators, halves of
+    surrogate pairs. A carriage return before a newline stays.
+    """
+    if text.isprintable():
+        return text
+    return "\r\n".join(_escaped(part, _HARMLESS) for part in text.split("\r\n"))
+
+
+def on_one_line(text: str) -> str:
+    """Return `text` as `escaped` does, newlines and tabs too."""
+    return text if text.isprintable() else _escaped(text, frozenset())
+
+
+def json_line(value: Any, **settings: Any) -> str:
+    r"""Return the JSON of a value, whose every character is printable: the others are written as `\uXXXX`.
+
+    A reader of the JSON gets the same value; a reader of lines sees one, whatever it takes for the end of a line.
+    """
+    return printable_json(json.dumps(value, ensure_ascii=False, **settings))
+
+
+def printable_json(text: str) -> str:
+    """Return JSON text as `json_line` writes it; newlines stay, which only stand between its tokens."""
+    return text if text.isprintable() else _escaped(text, frozenset("\n"))
+
+
+def _escaped(text: str, harmless: frozenset[str]) -> str:
+    return "".join(c if c in harmless or _is_plain(c) else _code(c) for c in text)
+
+
+def _is_plain(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _code(character: str) -> str:
+    data = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{data[at : at + 2].hex()}" for at in range(0, len(data), 2))
