@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -159,16 +160,23 @@ class AgentFactory(Components):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.event_bus.close()
-        await self.mcp_broker.aclose()
-        if self.session_manager is not None:
-            await self.session_manager.aclose()
-        if self.ledger is not None:
-            try:
-                await flush(self.ledger)
-            finally:
-                await self.ledger.aclose()
-        await self._seats.limits.aclose()
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write what was spent, and close all that the factory holds; all of it, also when one part fails.
+
+        Raises StoreError when spending could not be written: then it is lost, and held budgets are charged the
+        estimates of their calls.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._seats.limits.aclose)
+            if self.ledger is not None:
+                stack.push_async_callback(self.ledger.aclose)
+                stack.push_async_callback(flush, self.ledger)
+            if self.session_manager is not None:
+                stack.push_async_callback(self.session_manager.aclose)
+            stack.push_async_callback(self.mcp_broker.aclose)
+            self.event_bus.close()
 
     def _tell_server(self, server: str, state: str, why: str) -> None:
         self.event_bus.publish(

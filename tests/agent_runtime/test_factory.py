@@ -162,13 +162,13 @@ async def test_the_cache_is_bounded_and_follows_a_rotated_secret(monkeypatch: py
         factory.create_agent(template(f"{{model: script, system_prompt: {prompt}}}"))
     assert len(factory._built) == 2
     assert factory.create_agent(template("{model: script, system_prompt: a}")).agent is not first.agent
-    secret = template("{model: {id: script, api_key: {from_env: DUMMY_KEY}}}")
-    with pytest.raises(ConfigurationError, match="DUMMY_KEY is not set"):
+    secret = template("{model: {id: script, api_key: {from_env: ROTATED_VALUE}}}")
+    with pytest.raises(ConfigurationError, match="ROTATED_VALUE is not set"):
         factory.create_agent(secret)
-    monkeypatch.setenv("DUMMY_KEY", "dummy-1")
+    monkeypatch.setenv("ROTATED_VALUE", "dummy-1")
     built = factory.create_agent(secret)
     assert factory.create_agent(secret).agent is built.agent
-    monkeypatch.setenv("DUMMY_KEY", "dummy-2")
+    monkeypatch.setenv("ROTATED_VALUE", "dummy-2")
     assert factory.create_agent(secret).agent is not built.agent
 
 

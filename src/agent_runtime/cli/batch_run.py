@@ -13,7 +13,7 @@ from agent_runtime.cli.batch_options import absolute, open_batches
 from agent_runtime.cli.batch_view import BatchView, forecast_text, write_report
 from agent_runtime.cli.options import note_model, shared_seats
 from agent_runtime.cli.output import echo, echo_json
-from agent_runtime.cli.state import event_recording, open_dead, open_sessions
+from agent_runtime.cli.state import event_recording, open_dead, open_sessions, opened_factory
 from agent_runtime.errors import InputInvalid
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ async def prepared(
 ) -> AsyncIterator[tuple[ParallelAgentExecutor, str]]:
     """An open executor, and the name under which it knows the agent."""
     from agent_runtime.batch import ParallelAgentExecutor
-    from agent_runtime.factory import AgentFactory
     from agent_runtime.template.overrides import overridden
     from agent_runtime.template.spec import is_path
     from agent_runtime.types import Principal
@@ -44,7 +43,8 @@ async def prepared(
     store, dead = open_batches(journal), open_dead()
     try:
         sessions = open_sessions(None) if settings.sessions else None
-        async with AgentFactory(session_manager=sessions, **shared_seats(ledger)) as factory, event_recording(factory):
+        seats = {"session_manager": sessions, **shared_seats(ledger)}
+        async with opened_factory(**seats) as factory, event_recording(factory):
             name, principal = agent or "", None
             if agent:
                 template = factory.get_template(agent)

@@ -11,7 +11,7 @@ from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.output import echo
 from agent_runtime.cli.run import print_answer
 from agent_runtime.cli.sessions import show_pending
-from agent_runtime.cli.state import event_recording, open_sessions
+from agent_runtime.cli.state import event_recording, open_sessions, opened_factory
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
@@ -40,12 +40,11 @@ async def _chat(options: AgentOptions) -> None:
     import uuid
 
     from agent_runtime.errors import AgentRuntimeError, CallError, SessionError
-    from agent_runtime.factory import AgentFactory
 
     session_id = options.session if options.session is not None else str(uuid.uuid4())
     store = options.store if options.session is not None else "memory:"
     async with (
-        AgentFactory(session_manager=open_sessions(store), **options.seats()) as factory,
+        opened_factory(session_manager=open_sessions(store), **options.seats()) as factory,
         event_recording(factory),
     ):
         executor, waits = build_agent(factory, options), await _waits(factory, session_id)

@@ -10,7 +10,7 @@ import click
 from agent_runtime.cli.options import seconds, shared_seats
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.pool_table import table
-from agent_runtime.cli.state import event_recording, open_dead, open_sessions, state_folder
+from agent_runtime.cli.state import event_recording, open_dead, open_sessions, opened_factory, state_folder
 from agent_runtime.escapes import on_one_line
 
 if TYPE_CHECKING:
@@ -52,16 +52,14 @@ async def _start(
     import signal
     from contextlib import AsyncExitStack
 
-    from agent_runtime.factory import AgentFactory
     from agent_runtime.monitoring import RuntimeMetrics
     from agent_runtime.pool import AgentInstancePool, ControlSocket, PoolConfig, TemplateWatch, watch_pools
 
     config = PoolConfig() if config_file is None else PoolConfig.load(config_file)
     metrics = None if port is None else RuntimeMetrics()
     async with AsyncExitStack() as stack:
-        seats = shared_seats()
-        factory = AgentFactory(session_manager=open_sessions(store), metrics=metrics, **seats)
-        await stack.enter_async_context(factory)
+        seats = {"session_manager": open_sessions(store), "metrics": metrics, **shared_seats()}
+        factory = await stack.enter_async_context(opened_factory(**seats))
         await stack.enter_async_context(event_recording(factory))
         if templates is not None:
             await stack.enter_async_context(TemplateWatch(factory, templates))

@@ -11,7 +11,7 @@ import click
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.sessions import EXIT_INTERRUPTED, show_pending
-from agent_runtime.cli.state import event_recording, open_sessions
+from agent_runtime.cli.state import event_recording, open_sessions, opened_factory
 
 if TYPE_CHECKING:
     from agent_runtime.chunks import Chunk
@@ -60,7 +60,7 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
     session = options.session if options.session is not None or not asks else uuid.uuid4().hex
     # Without a session nothing of the conversation is left behind.
     sessions = None if session is None else open_sessions(options.store)
-    async with AgentFactory(session_manager=sessions, **options.seats()) as factory, event_recording(factory):
+    async with opened_factory(session_manager=sessions, **options.seats()) as factory, event_recording(factory):
         executor = build_agent(factory, options)
         try:
             call = AgentContext(prompt, session_id=session)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent_runtime.cli.options import shared_seats
 from agent_runtime.cli.output import echo, echo_json
-from agent_runtime.cli.state import open_sessions
+from agent_runtime.cli.state import event_recording, open_sessions, opened_factory
 from agent_runtime.strict_json import DuplicateName, loads_unique
 
 if TYPE_CHECKING:
@@ -104,12 +105,14 @@ def resume(
     as_json: bool,
 ) -> int:
     """Decide what SESSION_ID waits for, and go on with it."""
+    import asyncio
+
     if sum(given is not None for given in (decision, reason, edited, answers or None)) != 1:
         raise click.UsageError("say one of --approve, --reject, --edit and --answer")
     answer: Any = _answers(answers) if answers else decision
     if reason is not None:
         answer = {"type": "reject", "message": reason}
-    result = _with_manager(store, lambda m: _resume(m, session_id, answer, edited))
+    result: AgentResult = asyncio.run(_resume(open_sessions(store), session_id, answer, edited))
     if as_json:
         echo_json(result.to_dict())
     else:
@@ -119,14 +122,12 @@ def resume(
 
 
 async def _resume(manager: SessionManager, session_id: str, answer: Any, edited: str | None) -> AgentResult:
-    from agent_runtime.cli.state import settings
-    from agent_runtime.factory import AgentFactory
-
-    AgentFactory(session_manager=manager, templates=settings().templates)  # makes the session's agent again
-    if edited is not None:
-        name = await _pending_action(manager, session_id)
-        answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
-    return await manager.resume_session(session_id, answer)
+    # The factory makes the session's agent again, with the ledger, limits and event log of every other call.
+    async with opened_factory(session_manager=manager, **shared_seats()) as factory, event_recording(factory):
+        if edited is not None:
+            name = await _pending_action(manager, session_id)
+            answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
+        return await manager.resume_session(session_id, answer)
 
 
 def _answers(texts: Sequence[str]) -> Any:

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.cli.output import echo
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
@@ -108,6 +110,25 @@ def open_dead(url: str | None = None) -> DeadLetters:
     return open_dead_letters(url or settings().dead_letters or f"sqlite:{state_folder() / 'dead_letters.db'}")
 
 
+CLOSE_WITHIN_S = 5.0
+
+
+@asynccontextmanager
+async def opened_factory(**seats: Any) -> AsyncIterator[AgentFactory]:
+    """Open a factory; a store that fails as it closes is a warning, because what was answered stands."""
+    from agent_runtime.errors import StoreError
+    from agent_runtime.factory import AgentFactory
+
+    factory = AgentFactory(**seats)
+    try:
+        yield factory
+    finally:
+        try:
+            await factory.aclose()
+        except StoreError as error:
+            echo(f"what was spent could not be written: {error}", err=True, label="warning:", fg="yellow")
+
+
 @asynccontextmanager
 async def event_recording(factory: AgentFactory) -> AsyncIterator[Relay | None]:
     """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`; gives the relay."""
@@ -118,8 +139,12 @@ async def event_recording(factory: AgentFactory) -> AsyncIterator[Relay | None]:
 
     broker = open_event_broker()
     try:
-        async with Relay(factory.event_bus, broker) as relay:
+        relay = Relay(factory.event_bus, broker)
+        relay.start()
+        try:
             yield relay
+        finally:
+            await relay.aclose(CLOSE_WITHIN_S)
     finally:
         await broker.aclose()
 

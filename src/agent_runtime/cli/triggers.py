@@ -8,7 +8,7 @@ import click
 
 from agent_runtime.cli.options import shared_seats
 from agent_runtime.cli.output import echo
-from agent_runtime.cli.state import event_recording, open_dead, open_event_broker, settings
+from agent_runtime.cli.state import event_recording, open_dead, open_event_broker, opened_factory, settings
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,7 +51,6 @@ def run(file: str, broker: str | None, host: str, port: int) -> None:
 
 
 async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port: int) -> None:
-    from agent_runtime.factory import AgentFactory
     from agent_runtime.triggers import TriggerHandler
 
     letters, over = open_dead(None), _told_to_end()
@@ -59,7 +58,7 @@ async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port
     sock = _listening(host, port) if any(rule.webhook is not None and rule.enabled for rule in rules) else None
     try:
         async with (
-            AgentFactory(**shared_seats()) as factory,
+            opened_factory(**shared_seats()) as factory,
             event_recording(factory) as relay,
             # Events of this process come to the log by its own recording, unless another broker was named.
             TriggerHandler(

@@ -38,7 +38,9 @@ class SqliteFile:
 
     Args:
         path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
-        busy_timeout_s: how long to wait for another process's transaction before StoreTimeout.
+        busy_timeout_s: how long a call waits for another process's transaction before StoreTimeout, the time in which
+            it waited for other calls included. While the file stays locked, the next calls wait a tenth of it: what
+            is asked one after the other costs one wait.
         synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
 
     Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that cannot be upgraded,
@@ -69,25 +71,47 @@ class SqliteFile:
             raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"'{self.path}' cannot be used as a store: {error}") from error
+        self._busy_timeout_s = busy_timeout_s
+        self._waits_s = busy_timeout_s
+        self._is_locked = False
         self._clock_state: ClockState | None = None
         self._lock = threading.RLock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name; blocks while another thread or process writes. Raises StoreError."""
+        return self._call(operation, args, time.monotonic())
+
+    def _call(self, operation: str, args: tuple[Any, ...], asked_s: float) -> Any:
         with self._lock:
             try:
-                return getattr(self, f"_{operation}")(*args)
+                self._set_wait(time.monotonic() - asked_s)
+                result = getattr(self, f"_{operation}")(*args)
             except sqlite3.Error as error:
-                raise self._store_error(error) from error
+                failure = self._store_error(error)
+                self._is_locked = isinstance(failure, StoreTimeout)
+                raise failure from error
+            self._is_locked = False
+            return result
+
+    def _set_wait(self, waited_s: float) -> None:
+        full_s = self._busy_timeout_s
+        if self._is_locked or waited_s >= full_s:
+            wait_s = full_s / 10
+        else:
+            wait_s = full_s if waited_s < full_s / 10 else full_s - waited_s
+        if wait_s != self._waits_s:
+            self._waits_s = wait_s
+            self._db.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
 
     async def acall(self, operation: str, *args: Any) -> Any:
         """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
         try:
-            asked = asyncio.get_running_loop().run_in_executor(self._worker, lambda: self.call(operation, *args))
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._worker, self._call, operation, args, time.monotonic())
         except RuntimeError as error:
             raise StoreUnavailable(f"'{self.path}' has been closed") from error
-        return await asked
+        return await running
 
     async def aclose(self) -> None:
         """Close the file."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 
 from agent_runtime.cli.main import main
 from agent_runtime.cli.state import settings
+from agent_runtime.stores.sqlite_file import SqliteFile
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(180)  # each command is a process that imports LangChain
@@ -97,6 +100,29 @@ def test_decisions_on_the_command_line(run: Any) -> None:
     run("run", "careful.yaml", "warranty of chairs", "--session", "three", "-q")
     assert "not today" in run("sessions", "resume", "three", "--reject", "not today").stdout
     assert run("sessions", "resume", "three", "--edit", "no json").returncode == 2
+
+
+def test_what_a_decision_starts_is_counted_recorded_and_limited_like_every_call(run: Any) -> None:
+    run("run", "careful.yaml", "warranty of chairs", "--session", "one", "-q")
+    assert run("sessions", "resume", "one", "--approve").returncode == 0
+    rows = json.loads(run("cost", "report", "--format", "json").stdout)
+    assert sum(row["calls"] for row in rows) == 2  # the one that asked, the one that went on
+    ends = run("events", "query", "--type", "run.end", "--json").stdout.splitlines()
+    assert len(ends) == 2
+    run("run", "careful.yaml", "warranty of chairs", "--session", "two", "-q")
+    refused = run("sessions", "resume", "two", "--approve", AGENT_RUNTIME_TEMPLATES="confined")
+    assert refused.returncode == 3
+
+
+def test_an_answer_stands_where_the_ledger_is_locked(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SqliteFile.__init__, "__kwdefaults__", {"busy_timeout_s": 0.2, "synchronous": "full"})
+    assert run("run", "searcher", "opening hours", "-q").returncode == 0
+    for name in ("ledger", "events"):
+        with closing(sqlite3.connect(tmp_path / "home" / f"{name}.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answered = run("run", "searcher", "opening hours", "-q")
+        assert (answered.returncode, "10:00" in answered.stdout) == (0, True)
+        assert ("warning: what was spent could not be written" in answered.stderr) == (name == "ledger")
 
 
 def test_an_agent_that_asks_gets_a_session_by_itself(run: Any) -> None:
