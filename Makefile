@@ -1,4 +1,4 @@
-.PHONY: check test integration bench docs fix soak
+.PHONY: check test integration upstream bench docs fix soak
 
 check:  ## format, lint, types, published schema
 	uv run ruff format --check .
@@ -13,6 +13,9 @@ test:  ## the suite with coverage
 
 integration:  ## the tests with many processes, and every provider package in an environment of its own
 	UV_PROJECT_ENVIRONMENT=.venv-integration uv run --group integration pytest -m integration
+
+upstream:  ## LangGraph's own saver and store tests, from a checkout: LANGGRAPH_SRC=DIR
+	UV_PROJECT_ENVIRONMENT=.venv-upstream uv run --group upstream python -m tests.upstream $(LANGGRAPH_SRC)
 
 bench:  ## every figure with its bar; exits non-zero on a miss
 	uv run python -m benchmarks.run

@@ -41,7 +41,8 @@ class LocalChatModel(BaseChatModel):
         return self.provider
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        return {"ls_provider": self.provider, "ls_model_name": self.provider, "ls_model_type": "chat"}
+        name = kwargs.get("model", self.provider)
+        return {"ls_provider": self.provider, "ls_model_name": name, "ls_model_type": "chat"}
 
     def _said(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
         message = self.answer(messages, list(kwargs.get("tools") or ()), kwargs.get("tool_choice"))

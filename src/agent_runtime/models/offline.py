@@ -48,9 +48,13 @@ class OfflineChatModel(LocalChatModel):
     provider: str = "offline"
 
     def answer(self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any) -> AIMessage:
-        """A tool call while one fits; then, if the answer has a form (`tool_choice`), that; else text."""
-        asked, offered = _Asked(messages), [t["function"] for t in tools]
+        """Answer with a tool call while one fits; then, if the answer has a form (`tool_choice`), that; else text."""
+        asked = _Asked(messages)
+        offered = [t["function"] for t in tools]
         form = offered.pop() if offered and tool_choice in ("any", "required") else None
+        if (named := next((t for t in offered if t["name"] == tool_choice), None)) is not None:
+            form = named
+            offered = []
         call = asked.next_call(offered)
         if call is None and form is not None:
             call = (form["name"], {n: asked.form_value(n, p) for n, p in form["parameters"]["properties"].items()})
@@ -252,7 +256,9 @@ class _Asked:
         known = {k: v for r in self.results if isinstance(r, dict) for k, v in r.items()}
         items = next((v for v in known.values() if isinstance(v, list)), [])
         text = self.topic[:80].capitalize() if {"title", "subject"} & set(_words(name)) else self._draft()
-        by_type = {"integer": 0, "number": 0, "boolean": True, "array": [str(i) for i in items], "object": {}}
+        said = re.search(r"\d+", self.low)
+        number = int(said[0]) if said else 0
+        by_type = {"integer": number, "number": number, "boolean": True, "array": [str(i) for i in items], "object": {}}
         return schema["enum"][0] if "enum" in schema else known.get(name, by_type.get(schema.get("type", ""), text))
 
     def _draft(self) -> str:

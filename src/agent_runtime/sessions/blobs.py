@@ -49,6 +49,14 @@ class Blobs:
         """The value and its payload; raises CheckpointCorrupt or CheckpointVersion. Runs nothing that bytes name."""
         return self._opened(data, self.codec.decode, place)
 
+    def open_as(self, has_shape: Callable[[Any], bool], data: bytes, *place: str) -> Any:
+        """Return the value of a blob; raises as `open`, and CheckpointCorrupt for a value of another shape."""
+        value, _ = self._opened(data, self.codec.decode, place)
+        if not has_shape(value):
+            where = SEPARATOR.join(place)
+            raise CheckpointCorrupt(where, "its bytes are whole, but are not what is stored here", damaged=False)
+        return value
+
     def _opened(self, data: bytes, decode: Callable[[bytes], Any], place: tuple[str, ...]) -> tuple[Any, bytes]:
         where = SEPARATOR.join(place)
         payload = self.seal.open(data, where)
@@ -65,7 +73,14 @@ def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> d
     LangGraph copies every scalar of `configurable` and of the config's metadata into each checkpoint.
     """
     merged = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
-    return {name: value for name, value in merged.items() if not _is_credential(name)}
+    return {name: _listed(value) for name, value in merged.items() if not _is_credential(name)}
+
+
+def _listed(value: Any) -> Any:
+    """Return metadata as every saver of LangGraph gives it back: as JSON, which has no tuples."""
+    if isinstance(value, dict):
+        return {name: _listed(each) for name, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 @lru_cache(maxsize=1024)

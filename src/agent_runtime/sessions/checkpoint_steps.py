@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar, cast
@@ -18,6 +18,7 @@ from agent_runtime.sessions.chunk_refs import Refs, format_refs, next_number, nu
 from agent_runtime.sessions.codec import Codec
 from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
 from agent_runtime.sessions.seal import Seal
+from agent_runtime.sessions.shapes import is_row, is_write
 from agent_runtime.sessions.stored_list import StoredList
 from agent_runtime.sessions.thread_ids import config_of, place_of
 
@@ -256,7 +257,7 @@ class CheckpointSteps:
     def row_content(self, thread: str, row: Row) -> Steps[list[Any]]:
         """The verified content of a row: checkpoint, metadata, references, list channels."""
         place = ("row", thread, row.namespace, row.checkpoint_id, row.parent_id or "")
-        content = yield from self.opened_blob(thread, row.data, *place)
+        content = yield from self.opened_blob(thread, is_row, row.data, *place)
         if content[2] != row.chunks:
             yield from self.refused(thread, row.data, CheckpointCorrupt("/".join(place), "its references were changed"))
         return cast("list[Any]", content)
@@ -300,14 +301,14 @@ class CheckpointSteps:
         found = []
         for write in sorted(writes, key=lambda w: writes_sort_key(w.path, w.task_id, w.index)):
             place = (thread, row.namespace, row.checkpoint_id, write.task_id, str(write.index), write.path)
-            channel, value = yield from self.opened_blob(thread, write.data, "write", *place)
+            channel, value = yield from self.opened_blob(thread, is_write, write.data, "write", *place)
             found.append((write.task_id, channel, value))
         return found
 
-    def opened_blob(self, thread: str, data: bytes | None, *place: str) -> Steps[Any]:
-        """The value in a blob; one that does not verify is quarantined and raises CheckpointCorrupt."""
+    def opened_blob(self, thread: str, has_shape: Callable[[Any], bool], data: bytes | None, *place: str) -> Steps[Any]:
+        """Return the value in a blob; one that does not verify is quarantined and raises CheckpointCorrupt."""
         try:
-            return self.blobs.open(data or b"", *place)[0]
+            return self.blobs.open_as(has_shape, data or b"", *place)
         except CheckpointCorrupt as error:
             yield from self.refused(thread, data or b"", error)
 

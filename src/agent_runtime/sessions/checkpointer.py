@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
@@ -18,6 +19,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 
+from agent_runtime.errors import ConfigurationError
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.blobs import Blobs
 from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps
@@ -53,6 +55,8 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         mac_key: bytes | None = None,
         ttl_s: float | None = None,
     ) -> None:
+        if isinstance(records, str | Path):
+            raise ConfigurationError("an address is opened by SessionManager.from_url, or by from_conn_string")
         BaseCheckpointSaver.__init__(self)
         CheckpointSteps.__init__(self, records, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s)
 

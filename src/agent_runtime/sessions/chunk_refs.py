@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from typing import TypeAlias
 from urllib.parse import quote, unquote
 
+from agent_runtime.errors import CheckpointCorrupt
+
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Chunk numbers in the order in which their contents join, as (first, last): short however long a conversation is."""
+MAX_CHUNKS = 10_000_000
+"""Of one channel; a step adds one, and reading looks at each."""
 Refs: TypeAlias = dict[str, Ranges]
 """Chunk numbers by channel."""
 
@@ -50,12 +54,22 @@ def format_refs(refs: Refs) -> str:
 
 
 def parse_refs(text: str) -> Refs:
-    """The ranges by channel; raises ValueError for a string that `format_refs` does not make."""
+    """Return the ranges by channel; raises CheckpointCorrupt for a string that `format_refs` does not make."""
+    try:
+        return _parsed(text)
+    except (ValueError, AttributeError) as error:
+        raise CheckpointCorrupt("references", f"they name no chunks: {error}", damaged=False) from error
+
+
+def _parsed(text: str) -> Refs:
     refs: Refs = {}
     for part in text.split(";") if text else ():
         channel, equals, listed = part.partition("=")
         if not equals:
             raise ValueError(f"not chunk references: {part!r}")
         ranges = [each.partition("-") for each in listed.split(",")] if listed else []
-        refs[unquote(channel)] = tuple((int(first), int(last or first)) for first, _, last in ranges)
+        numbers = tuple((int(first), int(last or first)) for first, _, last in ranges)
+        if sum(last - first + 1 for first, last in numbers) > MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks of one channel")
+        refs[unquote(channel)] = numbers
     return refs

@@ -54,6 +54,11 @@ def is_of_messages(data: bytes) -> bool:
     return data[:1] == _ROWS
 
 
+_MARK = b"end of a value of agent_runtime"
+_END = ormsgpack.packb(_MARK)
+_PAIR = b"\x92"  # the head of a list of two
+
+
 class UnreadableBytes(ValueError):
     """Bytes that this codec did not write, or that name a type nobody allowed."""
 
@@ -112,7 +117,12 @@ class Codec:
     def decode(self, data: bytes) -> Any:
         """The value again; raises UnreadableBytes for anything this codec would not have written."""
         try:
-            return ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
+            # ormsgpack ignores what follows the first value: as one of two it has to be followed by the mark.
+            framed = b"".join((_PAIR, data, _END))
+            value, end = ormsgpack.unpackb(framed, ext_hook=self._hook, option=_READ_OPTIONS)
+            if end != _MARK:
+                raise UnreadableBytes("there are bytes behind the value")
+            return value
         except Exception as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
             raise UnreadableBytes(self._reason(data) or f"{type(error).__name__}: {error}") from error
 

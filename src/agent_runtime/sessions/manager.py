@@ -31,6 +31,7 @@ from agent_runtime.sessions.session import (
     check_sizes,
     tenant_of,
 )
+from agent_runtime.sessions.shapes import is_session
 from agent_runtime.sessions.stores import open_checkpointer
 from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
 from agent_runtime.sessions.turn import Turn
@@ -330,7 +331,7 @@ class SessionManager(SessionHistory):
         return SessionRow(key, session.tenant, session.user_id, session.created_at, session.expires_at, data)
 
     def _session(self, row: SessionRow) -> Session:
-        session = Session(**self.checkpointer.blobs.open(row.data, "session", row.key)[0])
+        session = Session(**self.checkpointer.blobs.open_as(is_session, row.data, "session", row.key))
         if (session.tenant, session.user_id) != (row.tenant, row.user):
             raise CheckpointCorrupt(row.key, "the record and its index name different owners", damaged=False)
         return session

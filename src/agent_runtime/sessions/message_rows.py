@@ -50,9 +50,9 @@ def message_of(number: int, content: Any, kept: dict[str, Any]) -> BaseMessage:
     """The message of a row again; raises ValueError for what is none."""
     # Put together, not validated again: LangChain would read tool calls into a message that was stored without them.
     # (pydantic's own model_construct takes sixty times as long for an AIMessage.)
-    cls, defaults, known = _MESSAGES[number], _DEFAULTS[number], _FIELDS[number]
-    if not isinstance(content, (str, list)) or not isinstance(kept, dict):
+    if number < 0 or not isinstance(content, (str, list)) or not isinstance(kept, dict):
         raise ValueError("no message")
+    cls, defaults, known = _MESSAGES[number], _DEFAULTS[number], _FIELDS[number]
     fields: dict[str, Any] = {"content": content, **defaults}
     for name, value in _FRESH[number]:
         fields[name] = value.copy()

@@ -7,10 +7,12 @@ import datetime as dt
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from langchain_core.agents import AgentAction, AgentFinish
 from langchain_core.documents import Document
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
@@ -74,6 +76,14 @@ def _interrupt_of(stored: Any) -> Interrupt:
     return Interrupt(stored[0], stored[1], response_schema=stored[2] if len(stored) > 2 else None)
 
 
+def _zone_key(zone: ZoneInfo) -> str:
+    if zone.key is None:
+        raise TypeError("a time zone that was read from a file has no name to be stored by")
+    return zone.key
+
+
+_ADDRESSES = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
+
 # Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
 _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("set", set, list, set),
@@ -98,6 +108,12 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("DeltaSnapshot", _DeltaSnapshot, lambda v: v.value, _DeltaSnapshot),
     ("Document", Document, lambda v: (v.page_content, v.metadata, v.id),
      lambda v: Document(page_content=v[0], metadata=v[1], id=v[2])),
+    ("AgentAction", AgentAction, lambda v: (v.tool, v.tool_input, v.log),
+     lambda v: AgentAction(tool=v[0], tool_input=v[1], log=v[2])),
+    ("AgentFinish", AgentFinish, lambda v: (v.return_values, v.log), lambda v: AgentFinish(v[0], v[1])),
+    ("timezone", dt.timezone, lambda v: (v.utcoffset(None), v.tzname(None)), lambda v: dt.timezone(*v)),
+    ("ZoneInfo", ZoneInfo, _zone_key, ZoneInfo),
+    *((each.__name__, each, str, each) for each in _ADDRESSES),
 ]  # fmt: skip
 WRITE = {cls: (name, write) for name, cls, write, _ in _PLAIN}
 READ = {name: read for name, _, _, read in _PLAIN}

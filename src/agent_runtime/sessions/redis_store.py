@@ -26,6 +26,7 @@ from agent_runtime.sessions.blobs import Blobs
 from agent_runtime.sessions.codec import Codec
 from agent_runtime.sessions.records import SEPARATOR
 from agent_runtime.sessions.seal import Seal
+from agent_runtime.sessions.shapes import is_item
 from agent_runtime.stores.redis_connection import RedisConnection
 
 _KEY = "\x1e"
@@ -123,7 +124,7 @@ class _StoreOperations:
 
     def _read(self, name: str) -> Any:
         data = yield "get", f"{self._base}:{name}"
-        return None if data is None else self._blobs.open(data, "memory", name)[0]
+        return None if data is None else self._blobs.open_as(is_item, data, "memory", name)
 
     def _refresh(self, name: str, ttl: float | None) -> Any:
         if ttl is not None:
@@ -153,7 +154,7 @@ class _StoreOperations:
                 if data is None:  # it has expired
                     yield "zrem", self._index, text
                     continue
-                content = self._blobs.open(data, "memory", text)[0]
+                content = self._blobs.open_as(is_item, data, "memory", text)
                 if _matches(content[0], op.filter):
                     found.append(_search_item(text, content))
                     if op.refresh_ttl:

@@ -9,6 +9,7 @@ from agent_runtime.errors import CheckpointCorrupt, InputInvalid
 from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps, digest_over
 from agent_runtime.sessions.chunk_refs import numbers_in, parse_refs
 from agent_runtime.sessions.records import Chunk, Loaded, Row
+from agent_runtime.sessions.shapes import is_write
 
 Rows = list[tuple[str, str]]
 """Checkpoints by namespace and id."""
@@ -54,7 +55,7 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
         # What tasks wrote after the checkpoint that was asked for belongs to what came after it.
         for write in loaded.writes if checkpoint_id != until else ():
             where = (*place, write.task_id, str(write.index), write.path)
-            value = yield from saver.opened_blob(source, write.data, "write", source, *where)
+            value = yield from saver.opened_blob(source, is_write, write.data, "write", source, *where)
             writes.append(write._replace(data=saver.blobs.close(value, "write", target, *where)))
         if writes:
             yield "save_writes", target, *place, writes, None, saver.ttl_s

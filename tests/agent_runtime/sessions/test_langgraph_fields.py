@@ -6,14 +6,17 @@ import dataclasses
 import datetime as dt
 from collections import Counter, OrderedDict, defaultdict, deque
 from enum import Enum
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from langchain_core.agents import AgentAction, AgentFinish
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
+from pydantic import BaseModel
 
 from agent_runtime.errors import StateNotSerializable
 from agent_runtime.sessions.codec import Codec
@@ -25,12 +28,14 @@ FULL: dict[type, Any] = {
     Send: Send("n", {"a": 1}, timeout=TimeoutPolicy(run_timeout=5, idle_timeout=dt.timedelta(seconds=2))),
     _DeltaSnapshot: _DeltaSnapshot([1, 2]),
     Document: Document(page_content="text", metadata={"a": 1}, id="d"),
+    AgentAction: AgentAction(tool="t", tool_input={"a": 1}, log="l"),
+    AgentFinish: AgentFinish({"a": 1}, "l"),
 }
 """A value of each class that is stored as plain data, with something in each of its fields."""
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    if isinstance(value, Document):
+    if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in type(value).model_fields}
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -49,6 +54,24 @@ def test_every_field_comes_back(value: Any) -> None:
 
 def test_a_timeout_has_the_fields_that_are_stored() -> None:
     assert {field.name for field in dataclasses.fields(TimeoutPolicy)} == {"run_timeout", "idle_timeout", "refresh_on"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dt.timezone.utc,  # noqa: UP017 - the class itself
+        dt.timezone(dt.timedelta(hours=5, minutes=30), "IST"),
+        ZoneInfo("Europe/Berlin"),
+        *(ip_interface(text) for text in ("10.0.0.1/8", "::1/64")),
+        *(ip_address(text) for text in ("10.0.0.1", "fe80::1%eth0")),
+        *(ip_network(text) for text in ("10.0.0.0/8", "::/0")),
+    ],
+    ids=str,
+)
+def test_zones_and_addresses_come_back_equal(value: Any) -> None:
+    codec = Codec()
+    back = codec.decode(codec.encode({"v": [value]}))["v"][0]
+    assert (back, type(back)) == (value, type(value))
 
 
 class Name(str):

@@ -1,0 +1,149 @@
+"""Whole, sealed bytes of another shape are CheckpointCorrupt in every place, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import ormsgpack
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+
+from agent_runtime import CheckpointCorrupt, SessionManager
+from agent_runtime.sessions import MemoryCheckpointer, RedisStore
+from agent_runtime.sessions.codec import Codec, UnreadableBytes
+from agent_runtime.sessions.memory_records import MemoryRecords
+from agent_runtime.stores import RedisConnection
+from agent_runtime.testing import ScriptedChatModel, say
+
+CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}
+PLAIN = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text("ab=-;", max_size=4)
+VALUES = st.recursive(
+    PLAIN | st.binary(max_size=3) | st.datetimes() | st.just(HumanMessage("x")),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(["id", "channel_versions", "versions_seen", "tenant", "x"]), inner, max_size=4
+        )
+        | st.tuples(inner)
+    ),
+    max_leaves=10,
+)
+BYTES = st.one_of(VALUES.map(Codec().encode), st.binary(max_size=12), VALUES.map(lambda v: Codec().encode(v) + b"\x01"))
+
+
+def a_thread() -> tuple[MemoryCheckpointer, Any]:
+    saver = MemoryCheckpointer()
+    create_agent(ScriptedChatModel(script=[say("hi")]), checkpointer=saver).invoke(
+        {"messages": [("user", "x")]}, CONFIG
+    )
+    records: Any = saver.records
+    assert isinstance(records, MemoryRecords)
+    return saver, records._by_name["t"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(BYTES)
+def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
+    saver, thread = a_thread()
+    key, row = list(thread.rows.items())[-1]
+    place = ("t", row.namespace, row.checkpoint_id, row.parent_id or "")
+    originals = dict(thread.rows), dict(thread.chunks)
+
+    def read_again() -> None:
+        saver._hot.clear()
+        try:
+            found = saver.get_tuple(CONFIG)
+        except CheckpointCorrupt:
+            return
+        assert found is not None
+        assert isinstance(found.checkpoint["channel_values"], dict)
+
+    thread.rows[key] = replace(row, data=saver.blobs.close_payload(payload, "row", *place))
+    read_again()
+    thread.rows.update(originals[0])
+    for chunk in originals[1]:
+        namespace, channel, number = chunk
+        thread.chunks[chunk] = saver.blobs.close_payload(payload, "chunk", "t", namespace, channel, str(number))
+        read_again()
+        thread.chunks.update(originals[1])
+    (_, writes), *_ = thread.writes.items()
+    for name, write in list(writes.items()):
+        where = ("t", row.namespace, row.checkpoint_id, write.task_id, str(write.index), write.path)
+        writes[name] = write._replace(data=saver.blobs.close_payload(payload, "write", *where))
+    read_again()
+
+
+@settings(max_examples=150, deadline=None)
+@given(BYTES)
+async def test_a_session_s_record(payload: bytes) -> None:
+    manager = SessionManager()
+    session = await manager.create_session("ada", session_id="s")
+    records: Any = manager.checkpointer.records
+    (key, row), = records._records.items()  # fmt: skip
+    records._records[key] = replace(row, data=manager.checkpointer.blobs.close_payload(payload, "session", key))
+    with pytest.raises(CheckpointCorrupt):
+        await manager.get_session("s")
+    assert (await manager.list_sessions()).sessions == []
+    records._records[key] = row
+    assert await manager.get_session("s") == session
+
+
+ITEMS: list[Any] = [
+    [], {}, "x", [{"a": 1}], [1, 2, 3, 4], [[1], dt.datetime.now(dt.UTC), dt.datetime.now(dt.UTC), None],
+    [{"a": 1}, dt.datetime.now(dt.UTC), dt.datetime.now(dt.UTC), "soon"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ITEMS)
+async def test_an_item_of_a_memory(value: Any, redis_url: str) -> None:
+    prefix = uuid.uuid4().hex
+    connection = RedisConnection(f"{redis_url}?prefix={prefix}")
+    store = RedisStore(connection)
+    await store.aput(("n",), "k", {"a": 1})
+    name = store._operations._name(("n",), "k")
+    data = store._operations._blobs.close(value, "memory", name)
+    with redis.Redis.from_url(redis_url) as client:
+        for key in client.scan_iter(f"*{prefix}*"):
+            if key.endswith(name.encode()):
+                client.set(key, data)
+    for read in (store.aget(("n",), "k"), store.asearch(("n",)), store.aput(("n",), "k", {"a": 2})):
+        with pytest.raises(CheckpointCorrupt):
+            await read
+    await connection.aclose()
+
+
+def test_bytes_behind_a_value_are_not_ignored() -> None:
+    codec = Codec()
+    data = codec.encode({"a": [1, AIMessage("x")]})
+    for more in (b"\x01", b"\xc0", data, b"\x00" * 40):
+        with pytest.raises(UnreadableBytes):
+            codec.decode(data + more)
+    with pytest.raises(UnreadableBytes):
+        codec.decode(b"")
+
+
+@pytest.mark.parametrize("number", [-1, 13, 10**6, True, "1", None])
+def test_a_message_of_a_number_that_no_class_has(number: Any) -> None:
+    inner = ormsgpack.packb([number, "text", {}])
+    row = ormsgpack.packb(ormsgpack.Ext(1, inner))
+    if number is True:
+        return
+    with pytest.raises(UnreadableBytes):
+        Codec().decode(row)
+
+
+def test_references_to_more_chunks_than_there_can_be() -> None:
+    saver, thread = a_thread()
+    key, row = list(thread.rows.items())[-1]
+    thread.rows[key] = replace(row, chunks="messages=0-99999999999999")
+    saver._hot.clear()
+    with pytest.raises(CheckpointCorrupt):
+        saver.get_tuple(CONFIG)
