@@ -14,6 +14,7 @@ from langgraph.types import Command
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
 from agent_runtime.models.callback_gate import with_callback_gate
+from agent_runtime.orchestration.answer_classes import allow_answers
 from agent_runtime.orchestration.boundaries import copy_of_graph, with_boundaries
 from agent_runtime.orchestration.call_input import answers_calls, check_answers, check_session
 from agent_runtime.orchestration.conversation import AGENT_KEY, session_input
@@ -61,6 +62,7 @@ class BareAgent:
         durability: str = "sync",
         digest: str | None = None,
     ) -> None:
+        allow_answers(agent)
         agent = with_boundaries(agent)
         self.agent, self.running, self._max_steps = agent, running, max_steps
         self._idle_timeout_s, self._gated, self._digest = idle_timeout_s, gated, digest

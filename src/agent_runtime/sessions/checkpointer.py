@@ -67,6 +67,10 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         clone.blobs = Blobs(self.blobs.codec.allowing(extra_allowlist), self.blobs.seal)
         return clone
 
+    def allow(self, types: Iterable[type | tuple[str, ...]]) -> None:
+        """Store and read values of these classes from now on, also for those who hold this saver."""
+        self.blobs = Blobs(self.blobs.codec.allowing(types), self.blobs.seal)
+
     def get_next_version(self, current: Any, channel: None) -> Any:
         """Return the version of a channel after `current`: the next integer.
 

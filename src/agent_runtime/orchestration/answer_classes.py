@@ -1,0 +1,59 @@
+"""The classes that an agent's structured answers are made of: a session stores them without being told."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
+from langgraph.pregel import Pregel
+from pydantic import BaseModel
+
+from agent_runtime.orchestration.answer_bounds import is_model_node
+from agent_runtime.sessions.checkpointer import Checkpointer
+
+
+def allow_answers(agent: Any) -> None:
+    """Let the checkpointer of a graph store what its agents' `response_format` says.
+
+    `create_agent` puts the object into the state, and names its class nowhere else. One that a middleware asks for in
+    a call is not seen here: it needs `allowed_types`.
+    """
+    saver = getattr(agent, "checkpointer", None)
+    if not isinstance(agent, Pregel) or not isinstance(saver, Checkpointer):
+        return
+    graphs = [agent, *(graph for _, graph in agent.get_subgraphs(recurse=True))]
+    classes = {each for graph in graphs for format_ in _formats(graph) for each in _classes(format_, set())}
+    if classes:
+        saver.allow(classes)
+
+
+def _formats(graph: Any) -> Iterator[Any]:
+    for node in getattr(graph, "nodes", {}).values():
+        function = getattr(node.bound, "func", None)
+        if function is not None and is_model_node(function):
+            for cell in function.__closure__ or ():
+                if isinstance(cell.cell_contents, ToolStrategy | ProviderStrategy | AutoStrategy):
+                    yield cell.cell_contents.schema
+
+
+def _classes(annotation: Any, seen: set[Any]) -> Iterator[type]:
+    """Yield the classes in a type, and in the fields of those: models, dataclasses, enums."""
+    for each in typing.get_args(annotation):
+        yield from _classes(each, seen)
+    if not isinstance(annotation, type) or annotation in seen:
+        return
+    seen.add(annotation)
+    if issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _classes(field.annotation, seen)
+    elif dataclasses.is_dataclass(annotation):
+        yield annotation
+        for hint in typing.get_type_hints(annotation).values():
+            yield from _classes(hint, seen)
+    elif issubclass(annotation, Enum):
+        yield annotation
