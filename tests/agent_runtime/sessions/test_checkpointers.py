@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
@@ -238,3 +239,12 @@ def test_references_are_ranges() -> None:
     assert list(numbers_in(first_numbers(ranges, 5))) == [0, 1, 2, 3, 7]
     refs: Refs = {"a;=,b": ranges, "empty": ()}
     assert parse_refs(format_refs(refs)) == refs
+
+
+def test_metadata_is_json_as_every_saver_gives_it_back() -> None:
+    saver = MemoryCheckpointer()
+    config: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    metadata: Any = {"source": "input", "step": 1, "counters": {"messages": (1, [2, (3,)])}}
+    saver.put(config, empty_checkpoint(), metadata, {})
+    found: Any = saver.get_tuple(config)
+    assert found.metadata["counters"] == {"messages": [1, [2, [3]]]}

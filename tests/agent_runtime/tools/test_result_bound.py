@@ -22,14 +22,19 @@ MIB = 1024 * 1024
 MARK = "\n[cut here: the result has"
 
 
-def tool_of(result: Any, **settings: Any) -> BaseTool:
+def tool_of(result: Any, *, is_async: bool = False, **settings: Any) -> BaseTool:
     def work() -> Any:
         """Work."""
         if isinstance(result, Exception):
             raise result
         return result() if callable(result) else result
 
-    return StructuredTool.from_function(work, name="work", handle_tool_error=True, **settings)
+    async def awork() -> Any:
+        """Work."""
+        return work()
+
+    way: Any = {"coroutine": awork} if is_async else {"func": work}
+    return StructuredTool.from_function(**way, name="work", handle_tool_error=True, **settings)
 
 
 def script(messages: list[Any]) -> Any:
@@ -83,8 +88,9 @@ def blocks(*texts: str) -> list[Any]:
         lambda: Command(update={"messages": [ToolMessage(LARGE, tool_call_id="call_0_0")]}),
     ],
 )
-async def test_every_form_of_a_result_is_cut(result: Any) -> None:
-    message = await message_of(tool_of(result), tool_result_bytes=2048)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_every_form_of_a_result_is_cut(result: Any, is_async: bool) -> None:
+    message = await message_of(tool_of(result, is_async=is_async), tool_result_bytes=2048)
     assert len(message.text.encode()) <= 2048 + 80
     assert MARK.strip() in message.text
 
