@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.auth.identities import TRIGGER_PREFIX
-from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, RateLimited
+from agent_runtime.errors import AgentRuntimeError, BudgetExceeded, ConfigurationError, RateLimited
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker
@@ -20,7 +20,7 @@ from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.sessions.session import TRIGGER_SESSION_PREFIX
 from agent_runtime.triggers.expressions import facts_of, filled, holds
-from agent_runtime.triggers.rules import TriggerRule
+from agent_runtime.triggers.rules import TriggerRule, clashing_sessions
 from agent_runtime.triggers.schedule import Schedules
 from agent_runtime.triggers.webhook import WebhookApp
 from agent_runtime.types import AgentContext, Principal
@@ -65,6 +65,8 @@ class TriggerHandler:
         relay: bool = True,
         **consumer: Any,
     ) -> None:
+        if (clash := clashing_sessions(rules)) is not None:
+            raise ConfigurationError(clash)
         self.rules = [rule for rule in rules if rule.enabled]
         self._factory, self._bus, self._name = factory, factory.event_bus, name
         self._own = broker is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -188,7 +189,18 @@ def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerR
             raise TemplateError(
                 [Problem(f"two of the name '{sorted(twice)[0]}': a {kind}'s is its own", "triggers", file)]
             )
+    if (clash := clashing_sessions(found)) is not None:
+        raise TemplateError([Problem(clash, "triggers", file)])
     return found
+
+
+def clashing_sessions(rules: Sequence[TriggerRule]) -> str | None:
+    """Return what is wrong with rules whose sessions would have one id: `a` with `b-x`, and `a-b` with `x`."""
+    names = sorted(rule.name for rule in rules if rule.session is not None)
+    for name in names:
+        if (longer := next((each for each in names if each.startswith(f"{name}-")), None)) is not None:
+            return f"sessions of the rules '{name}' and '{longer}' could have one id: rename one"
+    return None
 
 
 def _problem(node: Any, details: Any) -> Problem:

@@ -67,6 +67,13 @@ def test_strategies() -> None:
             aggregate_results(results, wrong)  # type: ignore[arg-type]
 
 
+def test_answers_that_differ_are_listed_once_each_in_their_order_however_many() -> None:
+    many = [str(n % 20_000) for n in range(40_000)]
+    assert merged(many) == many[:20_000]
+    assert merged([1, True, 1.0, "1", None, [1], [1], {"a": 1}, {"a": 1}]) == [1, True, 1.0, "1", None, [1], {"a": 1}]
+    assert merged(["x", "x"]) == "x"
+
+
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=5))
 def test_merging_loses_no_item_of_a_list(lists: list[list[int]]) -> None:
     assert (

@@ -54,9 +54,9 @@ async def test_while_a_file_stays_locked_only_the_first_call_waits_long(tmp_path
 
 
 async def test_calls_that_wait_for_each_other_wait_for_the_file_together(tmp_path: Path) -> None:
-    file = Numbers(tmp_path / "n.db", busy_timeout_s=1.0)
+    file = Numbers(tmp_path / "n.db", busy_timeout_s=0.4)
     with held(tmp_path / "n.db"):
-        async with asyncio.timeout(15):  # one after the other they would take 40 s
+        async with asyncio.timeout(10):  # one after the other they would take 16 s
             ended = await asyncio.gather(*(file.acall("add", n) for n in range(40)), return_exceptions=True)
     assert {type(each) for each in ended} == {StoreTimeout}
     await file.aclose()

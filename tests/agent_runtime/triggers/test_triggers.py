@@ -213,6 +213,10 @@ async def test_another_process_may_start_what_this_ones_events_ask_for(tmp_path:
         ("- {name: x, on: run.end, start: b, max_depth: 0}\n", "greater than or equal to 1"),
         ("- {name: x, on: run.end, start: b, colour: red}\n", "unknown key 'colour'"),
         ("- {name: x, on: run.end, start: b}\n- {name: x, on: run.end, start: a}\n", "two of the name 'x'"),
+        (
+            "- {name: a, on: run.end, start: b, session: s}\n- {name: a-b, on: run.end, start: b, session: s}\n",
+            "rename one",
+        ),
         ("- {name: x, webhook: {path: a/b, secret: {from_env: S}}, start: b}\n", "pattern"),
     ],
 )
