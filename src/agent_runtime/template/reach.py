@@ -88,11 +88,19 @@ def paths_of(template: AgentTemplate, values: Mapping[str, Any]) -> list[Reach]:
             reached.append(Reach("path", str(value), f"inputs.{name}"))
     for place, arguments in _arguments(template):
         try:
-            texts = strings_in(render_value(arguments, values))
+            rendered = render_value(arguments, values)
         except KeyError:  # an input without a value: the call is refused for it
             continue
+        # The first keys are names of parameters; those below are the template's own words, as values are.
+        texts = strings_in(rendered) + [key for value in rendered.values() for key in _keys_in(value)]
         reached += [Reach("path", text, place) for text in texts if is_path_like(text)]
     return reached
+
+
+def _keys_in(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [*map(str, value), *(key for each in value.values() for key in _keys_in(each))]
+    return [key for each in value for key in _keys_in(each)] if isinstance(value, list) else []
 
 
 def is_path_like(text: str) -> bool:

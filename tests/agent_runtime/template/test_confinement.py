@@ -196,6 +196,15 @@ def test_a_value_of_a_caller_is_held_to_the_folders_too(home: Path, outside: Pat
             factory.create_from_template(path, {"docs": value})
 
 
+@pytest.mark.parametrize("args", ["{docs: x, more: {OUT: a}}", "{docs: x, more: [{a: {OUT: b}}]}"])
+def test_a_path_among_the_keys_of_a_map_is_a_path(home: Path, outside: Path, args: str) -> None:
+    path = write(
+        home, f"spec: {{model: m, tools: [{{use: document_search, args: {args.replace('OUT', str(outside))}}}]}}"
+    )
+    with pytest.raises(TemplateError, match=f"confined.*{outside.name}"):
+        factory_of("confined").create_from_template(path)
+
+
 def test_a_link_out_of_the_folder_is_a_path_out_of_it(home: Path, outside: Path) -> None:
     (home / "docs" / "link").symlink_to(outside)
     path = write(home, f"spec: {{model: m, tools: [{{use: document_search, args: {{docs: {home}/docs/link}}}}]}}")
