@@ -25,6 +25,7 @@ from agent_runtime import SessionManager
 from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, RedisCheckpointer, SqliteCheckpointer
 from benchmarks.common import InstantModel, Row
 
+KEY = b"a key of the benchmark, 32 bytes"
 METADATA: Any = {"source": "loop", "step": 1, "parents": {}}
 Timed = Callable[[], Awaitable[float]]
 
@@ -226,6 +227,37 @@ async def listing_rows(urls: dict[str, str]) -> list[Row]:
     return rows
 
 
+async def keyed_rows() -> list[Row]:
+    """A step with a key, whose row holds a digest over its chunks, one for each step before, against one without."""
+    rows = []
+    for steps in (10, 1000):
+        savers = {"keyed": MemoryCheckpointer(mac_key=KEY), "plain": MemoryCheckpointer()}
+        timed = {name: one_more_step(saver, steps) for name, saver in savers.items()}
+        both, ours_ms, bare_ms = await ratio(await timed["keyed"], await timed["plain"], rounds=60)
+        note = f"{ours_ms * 1e3:.0f} us against {bare_ms * 1e3:.0f} us"
+        rows.append(Row(f"a sealed step behind {steps} others, against one without a key", both, None, note=note))
+    return rows
+
+
+async def one_more_step(saver: Any, steps: int) -> Timed:
+    """Return the timing of a step on a thread that has `steps`, each with a chunk of two messages."""
+    config = config_of("t")
+    messages: list[BaseMessage] = []
+    state = {"version": 0, "config": config}
+
+    async def timed() -> float:
+        messages.extend(messages_of(2))
+        state["version"] += 1
+        made = checkpoint(list(messages), state["version"])
+        started = time.process_time()
+        state["config"] = await saver.aput(state["config"], made, METADATA, {"messages": state["version"]})
+        return time.process_time() - started
+
+    for _ in range(steps):
+        await timed()
+    return timed
+
+
 async def session_rows() -> list[Row]:
     """Every figure about sessions."""
     with tempfile.TemporaryDirectory() as folder, ValkeyServer(config={"appendonly": "yes"}) as server:
@@ -236,6 +268,7 @@ async def session_rows() -> list[Row]:
             *await sqlite_rows(Path(folder)),
             *await growth_rows(),
             *await slope_rows(),
+            *await keyed_rows(),
             *await listing_rows(urls),
         ]
 
