@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -92,11 +93,13 @@ def main(args: list[str] | None = None) -> None:
         error.show(file=usage)
         echo(usage.getvalue(), err=True, nl=False)
         code = error.exit_code
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last one: it ends as an exit code
         from agent_runtime.cli.exit_codes import EXPECTED, exit_code
 
         if not isinstance(error, EXPECTED) and os.environ.get("AGENT_RUNTIME_TRACEBACK"):
-            raise
+            from agent_runtime.redaction import SECRETS
+
+            echo(SECRETS.text("".join(traceback.format_exception(error))), err=True)
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else _redacted(error)
         kind = "" if isinstance(error, EXPECTED) else f" internal: {type(error).__name__}:"
         echo(message, err=True, label=f"error:{kind}", fg="red")

@@ -276,7 +276,8 @@ class EventBus:
 
     def _after(self, wanted: Filter, after: int | str) -> list[Event]:
         own = [event for event in self._log if wanted.concerns(event)]
-        counter = self._counter_of(wanted)
+        # Whose events are not all theirs to see learns of no more than what they see: no count of a stream.
+        counter = None if wanted.user_id is not None else self._counter_of(wanted)
         last = max(own[-1].seq if own else 0, counter.seq if counter else 0)
         seq = after if isinstance(after, int) else self._seq_of(after, own, counter)
         if seq is None or seq > last:  # a place in another count: nothing of this one was read

@@ -5,17 +5,20 @@ from __future__ import annotations
 from agent_runtime.event_bus.event import Event
 
 MAX_STREAMS = 10_000
-MAX_MISSING = 1_000
+MAX_JUMP = 1_000_000
+"""Numbers that one event may be ahead; a second event as far ahead is believed."""
+MAX_MISSING = 100
 """Missing numbers of one stream that are remembered, to know them when they come late."""
 
 
 class _Stream:
-    __slots__ = ("last", "missing", "reading")
+    __slots__ = ("has_jumped", "last", "missing", "reading")
 
     def __init__(self, reading: int, last: int) -> None:
         self.reading = reading
         self.last = last
         self.missing: set[int] = set()
+        self.has_jumped = False
 
 
 class SequenceGaps:
@@ -54,6 +57,10 @@ class SequenceGaps:
                 self.missing -= 1
             return range(0)
         gap = range(stream.last + 1, seq)
+        if len(gap) > MAX_JUMP and not stream.has_jumped:  # one forged number must not hide every later gap
+            stream.has_jumped = True
+            return gap
+        stream.has_jumped = False
         stream.last = seq
         self.missing += len(gap)
         stream.missing.update(gap[: MAX_MISSING - len(stream.missing)])

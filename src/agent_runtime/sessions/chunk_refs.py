@@ -10,8 +10,9 @@ from agent_runtime.errors import CheckpointCorrupt
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Chunk numbers in the order in which their contents join, as (first, last): short however long a conversation is."""
-MAX_CHUNKS = 10_000_000
-"""Of one channel; a step adds one, and reading looks at each."""
+MAX_CHUNKS = 1_000_000
+"""Of one checkpoint; a step adds one for each list that it changes, and reading looks at each."""
+MAX_NUMBER = 2**63
 Refs: TypeAlias = dict[str, Ranges]
 """Chunk numbers by channel."""
 
@@ -63,13 +64,17 @@ def parse_refs(text: str) -> Refs:
 
 def _parsed(text: str) -> Refs:
     refs: Refs = {}
+    count = 0
     for part in text.split(";") if text else ():
         channel, equals, listed = part.partition("=")
         if not equals:
             raise ValueError(f"not chunk references: {part!r}")
         ranges = [each.partition("-") for each in listed.split(",")] if listed else []
         numbers = tuple((int(first), int(last or first)) for first, _, last in ranges)
-        if sum(last - first + 1 for first, last in numbers) > MAX_CHUNKS:
-            raise ValueError(f"more than {MAX_CHUNKS} chunks of one channel")
+        if any(not 0 <= first <= last < MAX_NUMBER for first, last in numbers):
+            raise ValueError("no range of chunks")
+        count += sum(last - first + 1 for first, last in numbers)
+        if count > MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks")
         refs[unquote(channel)] = numbers
     return refs

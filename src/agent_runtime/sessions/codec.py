@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, cast
@@ -54,6 +55,14 @@ def is_of_messages(data: bytes) -> bool:
     return data[:1] == _ROWS
 
 
+MAX_NESTED = 64
+"""Tuples, messages and the like in each other."""
+LEVELS_OF_ONE = 1024
+MAX_LEVELS = 8 * LEVELS_OF_ONE
+"""Levels of lists and maps: 16,000 of them, in a few KB of a forger's, took the whole stack and ended the process."""
+SAFE_NESTED = 7
+"""So many extensions in each other are always within `MAX_LEVELS`."""
+_NESTING = threading.local()
 _MARK = b"end of a value of agent_runtime"
 _END = ormsgpack.packb(_MARK)
 _PAIR = b"\x92"  # the head of a list of two
@@ -87,10 +96,14 @@ class Codec:
 
     def encode(self, value: Any) -> bytes:
         """The bytes of `value`; raises StateNotSerializable and stores nothing half."""
+        _NESTING.deepest = 0
         try:
-            return self._packed(value)
+            data = self._packed(value)
+            if _NESTING.deepest > SAFE_NESTED:
+                self.decode(data)
         except (TypeError, ValueError, RecursionError) as error:
             raise StateNotSerializable(self._refusal(value) or str(error)) from error
+        return data
 
     def encode_list(self, items: list[Any]) -> bytes:
         """The bytes of a list; one of messages alone is stored without a wrapper round each."""
@@ -119,7 +132,7 @@ class Codec:
         try:
             # ormsgpack ignores what follows the first value: as one of two it has to be followed by the mark.
             framed = b"".join((_PAIR, data, _END))
-            value, end = ormsgpack.unpackb(framed, ext_hook=self._hook, option=_READ_OPTIONS)
+            value, end = ormsgpack.unpackb(framed, ext_hook=self._hook_for(len(framed)), option=_READ_OPTIONS)
             if end != _MARK:
                 raise UnreadableBytes("there are bytes behind the value")
             return value
@@ -144,21 +157,20 @@ class Codec:
     def _reason(self, data: bytes) -> str:
         """What went wrong inside an extension type: ormsgpack does not pass it on."""
         reasons: list[str] = []
-
-        def hook(number: int, content: bytes) -> Any:
-            try:
-                ormsgpack.unpackb(content, ext_hook=hook, option=_READ_OPTIONS)
-                return self._hook(number, content)
-            except Exception as error:
-                reasons.append(f"{type(error).__name__}: {error}")
-                raise
-
         with contextlib.suppress(Exception):
-            ormsgpack.unpackb(data, ext_hook=hook, option=_READ_OPTIONS)
+            ormsgpack.unpackb(data, ext_hook=self._hook_for(len(data), reasons), option=_READ_OPTIONS)
         return reasons[0] if reasons else ""
 
     def _pack(self, number: int, content: Any) -> ormsgpack.Ext:
-        return ormsgpack.Ext(number, self._packed(content))
+        depth = getattr(_NESTING, "depth", 0)
+        if depth >= MAX_NESTED:
+            raise StateNotSerializable(f"more than {MAX_NESTED} values inside each other")
+        _NESTING.depth = depth + 1
+        _NESTING.deepest = max(_NESTING.deepest, depth + 1)
+        try:
+            return ormsgpack.Ext(number, self._packed(content))
+        finally:
+            _NESTING.depth = depth
 
     def _packed(self, content: Any) -> bytes:
         try:
@@ -198,8 +210,35 @@ class Codec:
             "add the class to allowed_types, or keep plain data in the state"
         )
 
-    def _hook(self, number: int, data: bytes) -> Any:
-        content = ormsgpack.unpackb(data, ext_hook=self._hook, option=_READ_OPTIONS)
+    def _hook_for(self, length: int, reasons: list[str] | None = None) -> Callable[[int, bytes], Any]:
+        """Return a reader of extension types for the value in so many bytes.
+
+        ormsgpack counts the levels of lists and maps anew in each extension, 1,024 of them. How many there are around
+        one is not known here, but no more than the bytes around it.
+        """
+        lengths = [length]
+        levels = 0
+
+        def hook(number: int, data: bytes) -> Any:
+            nonlocal levels
+            around = min(LEVELS_OF_ONE, lengths[-1] - len(data))
+            levels += around
+            lengths.append(len(data))
+            try:
+                if len(lengths) > MAX_NESTED or levels > MAX_LEVELS:
+                    raise UnreadableBytes("values are nested too deep")
+                return self._value_of(number, ormsgpack.unpackb(data, ext_hook=hook, option=_READ_OPTIONS))
+            except Exception as error:
+                if reasons is not None:
+                    reasons.append(f"{type(error).__name__}: {error}")
+                raise
+            finally:
+                lengths.pop()
+                levels -= around
+
+        return hook
+
+    def _value_of(self, number: int, content: Any) -> Any:
         if number == MESSAGE:
             return message_of(content[0], content[1], content[2])
         if number == TUPLE:

@@ -76,6 +76,17 @@ def _interrupt_of(stored: Any) -> Interrupt:
     return Interrupt(stored[0], stored[1], response_schema=stored[2] if len(stored) > 2 else None)
 
 
+def _only(kind: type, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return `make` for values of this type alone: `bytearray` of a number takes as many bytes."""
+
+    def read(stored: Any) -> Any:
+        if type(stored) is not kind:
+            raise TypeError(f"stored is a {type(stored).__name__}")
+        return make(stored)
+
+    return read
+
+
 def _zone_key(zone: ZoneInfo) -> str:
     if zone.key is None:
         raise TypeError("a time zone that was read from a file has no name to be stored by")
@@ -89,16 +100,16 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("set", set, list, set),
     ("frozenset", frozenset, list, frozenset),
     ("deque", deque, _deque_parts, _deque_of),
-    ("bytearray", bytearray, bytes, bytearray),
+    ("bytearray", bytearray, bytes, _only(bytes, bytearray)),
     ("OrderedDict", OrderedDict, lambda v: list(v.items()), OrderedDict),
     ("defaultdict", defaultdict, _defaultdict_parts, lambda v: defaultdict(_FACTORIES[v[0]], v[1])),
     ("Counter", Counter, lambda v: list(v.items()), lambda v: Counter(dict(v))),
-    ("int", int, str, int),
+    ("int", int, str, _only(str, int)),
     ("datetime", dt.datetime, _datetime_parts, _datetime_of),
     ("date", dt.date, dt.date.isoformat, dt.date.fromisoformat),
     ("time", dt.time, dt.time.isoformat, dt.time.fromisoformat),
     ("timedelta", dt.timedelta, lambda v: (v.days, v.seconds, v.microseconds), lambda v: dt.timedelta(*v)),
-    ("Decimal", Decimal, str, Decimal),
+    ("Decimal", Decimal, str, _only(str, Decimal)),
     ("UUID", UUID, lambda v: v.bytes, lambda v: UUID(bytes=v)),
     ("Send", Send, _send_parts, _send_of),
     ("Interrupt", Interrupt, _interrupt_parts, _interrupt_of),
@@ -113,7 +124,7 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("AgentFinish", AgentFinish, lambda v: (v.return_values, v.log), lambda v: AgentFinish(v[0], v[1])),
     ("timezone", dt.timezone, lambda v: (v.utcoffset(None), v.tzname(None)), lambda v: dt.timezone(*v)),
     ("ZoneInfo", ZoneInfo, _zone_key, ZoneInfo),
-    *((each.__name__, each, str, each) for each in _ADDRESSES),
+    *((each.__name__, each, str, _only(str, each)) for each in _ADDRESSES),
 ]  # fmt: skip
 WRITE = {cls: (name, write) for name, cls, write, _ in _PLAIN}
 READ = {name: read for name, _, _, read in _PLAIN}

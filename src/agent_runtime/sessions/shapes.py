@@ -11,6 +11,8 @@ from agent_runtime.sessions.chunk_refs import parse_refs
 from agent_runtime.sessions.session import Session
 
 _CHECKPOINT = {"id": str, "channel_versions": dict, "versions_seen": dict}
+LAST_TIME_S = 253_402_300_800
+"""The end of the year 9999, behind which no date can be written."""
 _TEXT = (str,)
 _MAP = (dict,)
 _TIME = (int, float)
@@ -37,13 +39,31 @@ def is_row(value: Any) -> bool:
         return False
     checkpoint, metadata, refs, lists, *digests = value
     return (
-        isinstance(checkpoint, dict)
-        and all(isinstance(checkpoint.get(name), kind) for name, kind in _CHECKPOINT.items())
-        and isinstance(metadata, dict)
+        _is_checkpoint(checkpoint)
+        and _is_metadata(metadata)
         and _are_refs(refs)
         and isinstance(lists, list)
         and all(isinstance(each, str) for each in lists)
         and all(isinstance(each, bytes) for each in digests)
+    )
+
+
+def _is_checkpoint(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), kind) for name, kind in _CHECKPOINT.items())
+        and len({type(version) for version in value["channel_versions"].values()}) <= 1
+        and all(isinstance(version, int | float | str) for version in value["channel_versions"].values())
+        and all(isinstance(versions, dict) for versions in value["versions_seen"].values())
+        and isinstance(value.get("updated_channels") or [], list)
+    )
+
+
+def _is_metadata(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step", 0), int)
+        and all(isinstance(value.get(name) or {}, dict) for name in ("parents", "counters_since_delta_snapshot"))
     )
 
 
@@ -66,6 +86,7 @@ def is_session(value: Any) -> bool:
         isinstance(value, dict)
         and value.keys() >= _REQUIRED
         and all(name in _SESSION and isinstance(each, _SESSION[name]) for name, each in value.items())
+        and all(0 <= value.get(name, 0) < LAST_TIME_S for name in ("created_at", "updated_at"))
     )
 
 

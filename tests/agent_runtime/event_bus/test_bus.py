@@ -529,6 +529,22 @@ def test_a_place_below_zero_is_refused() -> None:
         EventBus().subscribe(session_id="s", after=-1)
 
 
+async def test_whoever_may_see_only_their_own_events_learns_no_count_of_others() -> None:
+    bus = EventBus()
+    for n in range(37):
+        bus.publish(x(n, session_id="theirs", tenant="acme", user_id="ada"))
+    bob = Principal("bob", "acme")
+
+    async def told(session_id: str, after: int | str) -> list[Any]:
+        subscription = bus.subscribe(session_id=session_id, principal=bob, after=after)
+        return [event.data for event in await read(subscription, subscription.waiting)]
+
+    for after in (0, 1, 36, 37, 38, f"{bus.source}:acme/theirs:36"):
+        assert await told("theirs", after) == await told("of nobody", after)
+    admin = Principal("boss", "acme", frozenset({"sessions:all"}))
+    assert bus.subscribe(session_id="theirs", principal=admin, after=30).waiting == 7
+
+
 class ReadersComeAndGo(RuleBasedStateMachine):
     """Whatever is published, dropped, left and come back to: a reader knows every event, or how many it missed."""
 

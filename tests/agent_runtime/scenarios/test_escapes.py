@@ -89,6 +89,17 @@ def test_no_error_does_either(args: tuple[str, ...], home: Path) -> None:
     assert "rror: " in text
 
 
+def test_a_traceback_that_an_operator_asks_for_does_neither(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError(EVIL)
+
+    monkeypatch.setenv("AGENT_RUNTIME_TRACEBACK", "1")
+    monkeypatch.setattr("agent_runtime.cli.doctor._checks", fail)
+    text = ended("doctor")
+    check(text)
+    assert "Traceback" in text
+
+
 def raised() -> Any:
     try:
         raise ValueError(EVIL)

@@ -16,17 +16,19 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
-from agent_runtime import CheckpointCorrupt, SessionManager
+from agent_runtime import CheckpointCorrupt, SessionManager, StateNotSerializable
 from agent_runtime.sessions import MemoryCheckpointer, RedisStore
-from agent_runtime.sessions.codec import MESSAGE, Codec, UnreadableBytes
+from agent_runtime.sessions.chunk_refs import parse_refs
+from agent_runtime.sessions.codec import MESSAGE, PLAIN, TUPLE, Codec, UnreadableBytes
 from agent_runtime.sessions.memory_records import MemoryRecords
+from agent_runtime.sessions.shapes import is_row, is_session
 from agent_runtime.stores import RedisConnection
 from agent_runtime.testing import ScriptedChatModel, say
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}
-PLAIN = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text("ab=-;", max_size=4)
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text("ab=-;", max_size=4)
 VALUES = st.recursive(
-    PLAIN | st.binary(max_size=3) | st.datetimes() | st.just(HumanMessage("x")),
+    LEAVES | st.binary(max_size=3) | st.datetimes() | st.just(HumanMessage("x")),
     lambda inner: (
         st.lists(inner, max_size=5)
         | st.dictionaries(
@@ -138,6 +140,62 @@ def test_a_message_of_a_number_that_no_class_has(number: Any) -> None:
     listed = Codec().encode_list([AIMessage("x")])
     with pytest.raises(UnreadableBytes):
         Codec().decode_list(listed[:1] + ormsgpack.packb([row]))
+
+
+def test_values_that_are_nested_deeper_than_a_stack_are_no_value() -> None:
+    payload = ormsgpack.packb(1)
+    for _ in range(400):
+        payload = ormsgpack.packb(ormsgpack.Ext(TUPLE, b"\x91" * 900 + payload))
+    with pytest.raises(UnreadableBytes):
+        Codec().decode(payload)
+    value: Any = 1
+    for _ in range(60):
+        value = (value,)
+    assert Codec().decode(Codec().encode(value)) == value
+    with pytest.raises(StateNotSerializable):
+        Codec().encode((((((value,),),),),))
+
+
+@pytest.mark.parametrize("stored", [["bytearray", 1_500_000_000], ["int", 1.5], ["Decimal", 3], ["IPv4Address", 7]])
+def test_a_plain_value_is_made_of_its_own_form_alone(stored: list[Any]) -> None:
+    with pytest.raises(UnreadableBytes):
+        Codec().decode(ormsgpack.packb(ormsgpack.Ext(PLAIN, ormsgpack.packb(stored))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a=-5-3", "a=9-3", "a=0-99999999999,99999999999-0", f"a={2**64}", "a=0-999999;b=0-999999", "a=x", "a", "a=1-2-3"],
+)
+def test_references_that_cannot_be(text: str) -> None:
+    with pytest.raises(CheckpointCorrupt):
+        parse_refs(text)
+
+
+NO_ROWS: dict[str, Any] = {
+    "versions_seen": {"versions_seen": {"model": 5}},
+    "versions": {"channel_versions": {"messages": 1, "other": "1"}},
+    "updated": {"updated_channels": 5},
+}
+
+
+@pytest.mark.parametrize(
+    "change", [*NO_ROWS.values(), {"step": "x"}, {"counters_since_delta_snapshot": 5}, {"parents": 1}]
+)
+def test_a_row_of_odd_parts_is_none(change: dict[str, Any]) -> None:
+    saver, thread = a_thread()
+    row = list(thread.rows.values())[-1]
+    place = ("row", "t", row.namespace, row.checkpoint_id, row.parent_id or "")
+    checkpoint, metadata, *rest = saver.blobs.open_as(is_row, row.data, *place)
+    is_metadata = change.keys() <= {"step", "counters_since_delta_snapshot", "parents"}
+    changed = [checkpoint, {**metadata, **change}] if is_metadata else [{**checkpoint, **change}, metadata]
+    assert not is_row([*changed, *rest])
+
+
+@pytest.mark.parametrize("moment", [1e300, float("nan"), -1.0])
+def test_a_session_of_no_time_is_none(moment: float) -> None:
+    record = {"id": "s", "tenant": "t", "user_id": "u"}
+    assert is_session(record)
+    assert not is_session({**record, "updated_at": moment})
 
 
 def test_references_to_more_chunks_than_there_can_be() -> None:

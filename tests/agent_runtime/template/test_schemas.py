@@ -132,6 +132,40 @@ def test_what_is_no_json_is_a_fault_and_no_crash(value: Any) -> None:
         resolve_inputs(template_of({"properties": {"n": {}}}), {"n": value})
 
 
+@pytest.mark.parametrize("items", [{"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]}])
+async def test_a_value_with_very_many_faults_is_refused_at_once(items: dict[str, Any]) -> None:
+    template = template_of({"properties": {"tags": {"type": "array", "items": items}}})
+    watchdog = Watchdog()
+    async with watchdog.watch():
+        with pytest.raises(InputInvalid, match=r"tags\.0"):
+            resolve_inputs(template, {"tags": list(range(100_000))})
+    assert watchdog.longest_s < MAX_STALL_S
+    assert len(list(SchemaCheck({"items": items}).faults([1, 2, 3]))) == 3
+
+
+LARGE_SCHEMAS: dict[str, Any] = {
+    "products": {f"p{n}": {"anyOf": [{"properties": {f"x{k}": {}}} for k in range(14)]} for n in range(5)},
+    "dependencies": {"a": {"dependentSchemas": {f"x{n}": {"required": [f"y{n}"]} for n in range(24)}}},
+    "choices": {"a": {"not": {"enum": list(range(3000))}, "enum": list(range(3000))}},
+    "patterns": {"a": {"patternProperties": {f"^{n}": {"minimum": n} for n in range(20)}}},
+}
+
+
+@pytest.mark.parametrize("properties", LARGE_SCHEMAS.values(), ids=list(LARGE_SCHEMAS))
+def test_what_would_unfold_is_not_searched(properties: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Any] = []
+
+    def search(schema: Any, **_: Any) -> dict[str, Any]:
+        searched.append(schema)
+        return {}
+
+    monkeypatch.setattr("jsonschema_rs.canonical.find_unsatisfiable", search)
+    assert schema_problems({"properties": properties}, "inputs") == []
+    assert searched == []
+    assert schema_problems({"properties": {"a": {"enum": [1, 2]}}}, "inputs") == []
+    assert len(searched) == 1
+
+
 def test_a_fault_of_a_long_value_is_a_short_message() -> None:
     (fault,) = SchemaCheck({"type": "integer"}).faults("x" * 100_000)
     assert len(fault.message) < 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -95,11 +96,33 @@ async def test_every_form_of_a_result_is_cut(result: Any, is_async: bool) -> Non
     assert MARK.strip() in message.text
 
 
-@pytest.mark.parametrize("result", ["x" * 2048, blocks("x" * 1000, "y" * 1000), {"a": 1}, 7, None, ["a", "b"], []])
+@pytest.mark.parametrize("result", ["x" * 2048, blocks("x" * 900, "y" * 900), {"a": 1}, 7, None, ["a", "b"], []])
 async def test_what_fits_is_left_as_it_is(result: Any) -> None:
     bounded = await message_of(tool_of(result), tool_result_bytes=2048)
     assert bounded.content == (await message_of(tool_of(result))).content
     assert "cut here" not in bounded.text
+
+
+@pytest.mark.parametrize("text", ["", "x"])
+async def test_many_small_parts_have_the_bound_of_one_text(text: str) -> None:
+    message = await message_of(tool_of(blocks(*[text] * 50_000)), tool_result_bytes=4096)
+    assert len(json.dumps(message.content)) < 4096 + 100
+    assert message.text.count("cut here") == 1
+
+
+OTHERS: dict[str, Any] = {
+    "a message as a map": lambda: Command(
+        update={"messages": [{"role": "tool", "content": LARGE, "tool_call_id": "call_0_0"}]}
+    ),
+    "beside a text": [{"type": "text", "text": "x", "extras": {"a": LARGE}}],
+    "beside a message": lambda: ToolMessage("x", tool_call_id="call_0_0", additional_kwargs={"a": LARGE}),
+}
+
+
+@pytest.mark.parametrize("result", OTHERS.values(), ids=list(OTHERS))
+async def test_nothing_passes_beside_the_text(result: Any) -> None:
+    message = await message_of(tool_of(result), tool_result_bytes=2048, tool_media_bytes=2048)
+    assert len(message.model_dump_json().encode()) < 3000
 
 
 async def test_images_and_artifacts_have_a_bound_of_their_own() -> None:
@@ -164,4 +187,6 @@ def test_an_artifact_is_measured_for_so_long_only() -> None:
     circle: list[Any] = []
     circle.append(circle)
     assert size_of(circle, 1000) == 1001
+    assert size_of([memoryview(bytes(5000))], 1000) > 1000
+    assert size_of(10**10_000, 1000) > 1000
     assert size_of([b"x" * 10, {"a": "bc"}], 1000) == 13
