@@ -457,6 +457,19 @@ MUTANTS = [
     Mutant("a message of number -1 is the last class", "sessions/message_rows.py", "if number < 0 or not isinstance", "if not isinstance", "sessions/test_shapes.py -k no_class_has"),
     Mutant("metadata has tuples", "sessions/blobs.py", "name: _listed(value) for", "name: value for", f"{SAVERS} -k metadata_is_json"),
     Mutant("an answer's class is unknown to its session", f"{O}/bare_agent.py", "        allow_answers(agent)\n", "", "scenarios/reports/test_structured_output_in_session.py"),
+    # What the next reader found there.
+    Mutant("all faults of a value are collected", "template/json_schema.py", "if _is_small(plain, MAX_ALL_FAULTS):", "if True:", "template/test_schemas.py -k very_many_faults"),
+    Mutant("a search for contradictions unfolds", "template/json_schema.py", "combinations *= max(1, size)", "pass", "template/test_schemas.py -k unfold"),
+    Mutant("bytes of any depth are read", "sessions/codec.py", "if len(lengths) > MAX_NESTED or levels > MAX_LEVELS:", "if False:", "sessions/test_shapes.py -k deeper"),
+    Mutant("a number is made into as many bytes", "sessions/plain_types.py", "if type(stored) is not kind:", "if False:", "sessions/test_shapes.py -k own_form"),
+    Mutant("references to any numbers", "sessions/chunk_refs.py", "if any(not 0 <= first <= last < MAX_NUMBER for first, last in numbers):", "if False:", "sessions/test_shapes.py -k cannot_be"),
+    Mutant("a subscriber learns another user's count", "event_bus/bus.py", "None if wanted.user_id is not None else self._counter_of(wanted)", "self._counter_of(wanted)", f"{BUS} -k no_count"),
+    Mutant("small parts have no bound", "tools/result_bound.py", "if is_text and self.text <= PART_BYTES:", "if False:", "tools/test_result_bound.py -k many_small"),
+    Mutant("what stands beside a text has no bound", "tools/result_bound.py", "        if not extras:\n", "        if True:\n", "tools/test_result_bound.py -k nothing_passes"),
+    Mutant("one number far ahead is believed", "event_bus/sequence_gaps.py", "if len(gap) > MAX_JUMP and not stream.has_jumped:", "if False:", f"{CONSUMER} -k far_ahead"),
+    Mutant("a traceback is printed raw", "cli/main.py", 'echo(SECRETS.text("".join(traceback.format_exception(error))), err=True)', "raise", "scenarios/test_escapes.py -k traceback"),
+    Mutant("rules' sessions have one id", "triggers/rules.py", 'if each.startswith(f"{name}-")', "if False", f"{TRIGGERS} -k cannot_work"),
+    Mutant("a path hides among keys", "template/reach.py", "return [*map(str, value), *", "return [*", "template/test_confinement.py -k among_the_keys"),
 ]  # fmt: skip
 
 
