@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from agent_runtime import AgentFactory, Budget, MemoryLedger
 from agent_runtime.errors import ConfigurationError, ProviderError
 from agent_runtime.models import http_transport
 from agent_runtime.models.provider_errors import causes
+from agent_runtime.monitoring.prices import PriceTable
 
 pytestmark = pytest.mark.integration
 
@@ -195,6 +197,10 @@ CASES = {
 }  # fmt: skip
 
 
+NOON_S = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
+"""DeepSeek asks for half of its price from 16:30 to 0:30 UTC."""
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name, value in {
@@ -228,7 +234,8 @@ async def test_usage_and_cost_are_those_of_the_answer(
 ) -> None:
     case = CASES[name]
     ledger = MemoryLedger()
-    async with case.served(streamed=streamed) as (url, requests), AgentFactory(ledger=ledger) as factory:
+    prices = PriceTable(clock=lambda: NOON_S)
+    async with case.served(streamed=streamed) as (url, requests), AgentFactory(ledger=ledger, prices=prices) as factory:
         agent = factory.create_agent(spec_of(case, url, environment))
         result = await run_call(agent, "hello", streaming=streamed)
     assert result.output in ("Hello.", answers.TEXT)
