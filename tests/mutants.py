@@ -460,7 +460,6 @@ MUTANTS = [
     # What the next reader found there.
     Mutant("all faults of a value are collected", "template/json_schema.py", "if _is_small(plain, MAX_ALL_FAULTS):", "if True:", "template/test_schemas.py -k very_many_faults"),
     Mutant("a search for contradictions unfolds", "template/json_schema.py", "combinations *= max(1, size)", "pass", "template/test_schemas.py -k unfold"),
-    Mutant("bytes of any depth are read", "sessions/codec.py", "if len(lengths) > MAX_NESTED or levels > MAX_LEVELS:", "if False:", "sessions/test_shapes.py -k deeper"),
     Mutant("a number is made into as many bytes", "sessions/plain_types.py", "if type(stored) is not kind:", "if False:", "sessions/test_shapes.py -k own_form"),
     Mutant("references to any numbers", "sessions/chunk_refs.py", "if any(not 0 <= first <= last < MAX_NUMBER for first, last in numbers):", "if False:", "sessions/test_shapes.py -k cannot_be"),
     Mutant("a subscriber learns another user's count", "event_bus/bus.py", "None if wanted.user_id is not None else self._counter_of(wanted)", "self._counter_of(wanted)", f"{BUS} -k no_count"),
