@@ -455,7 +455,7 @@ MUTANTS = [
     Mutant("stored bytes of any shape are used", "sessions/blobs.py", "if not has_shape(value):", "if False:", "sessions/test_shapes.py"),
     Mutant("bytes behind a value are ignored", "sessions/codec.py", "if end != _MARK:", "if False:", "sessions/test_shapes.py -k bytes_behind"),
     Mutant("a message of number -1 is the last class", "sessions/message_rows.py", "if number < 0 or not isinstance", "if not isinstance", "sessions/test_shapes.py -k no_class_has"),
-    Mutant("metadata has tuples", "sessions/blobs.py", "name: _listed(value) for", "name: value for", f"{SAVERS} -k metadata_is_json"),
+    Mutant("metadata has tuples", "sessions/blobs.py", "n: _listed(v) if", "n: v if", f"{SAVERS} -k metadata_is_json"),
     Mutant("an answer's class is unknown to its session", f"{O}/bare_agent.py", "        allow_answers(agent)\n", "", "scenarios/reports/test_structured_output_in_session.py"),
     # What the next reader found there.
     Mutant("all faults of a value are collected", "template/json_schema.py", "if _is_small(plain, MAX_ALL_FAULTS):", "if True:", "template/test_schemas.py -k very_many_faults"),

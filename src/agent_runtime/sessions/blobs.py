@@ -73,13 +73,16 @@ def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> d
     LangGraph copies every scalar of `configurable` and of the config's metadata into each checkpoint.
     """
     merged = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
-    return {name: _listed(value) for name, value in merged.items() if not _is_credential(name)}
+    return {n: _listed(v) if type(v) in _NESTED else v for n, v in merged.items() if not _is_credential(n)}
+
+
+_NESTED = frozenset({dict, list, tuple})
 
 
 def _listed(value: Any) -> Any:
     """Return metadata as every saver of LangGraph gives it back: as JSON, which has no tuples."""
     if isinstance(value, dict):
-        return {name: _listed(each) for name, each in value.items()}
+        return {name: _listed(each) for name, each in value.items()} if value else value
     return [_listed(each) for each in value] if isinstance(value, tuple | list) else value
 
 

@@ -6,8 +6,6 @@ import dataclasses
 import datetime as dt
 from typing import Any
 
-from agent_runtime.errors import CheckpointCorrupt
-from agent_runtime.sessions.chunk_refs import parse_refs
 from agent_runtime.sessions.session import Session
 
 _CHECKPOINT = {"id": str, "channel_versions": dict, "versions_seen": dict}
@@ -41,7 +39,7 @@ def is_row(value: Any) -> bool:
     return (
         _is_checkpoint(checkpoint)
         and _is_metadata(metadata)
-        and _are_refs(refs)
+        and isinstance(refs, str)  # they are parsed, and refused, where they are used
         and isinstance(lists, list)
         and all(isinstance(each, str) for each in lists)
         and all(isinstance(each, bytes) for each in digests)
@@ -65,14 +63,6 @@ def _is_metadata(value: Any) -> bool:
         and isinstance(value.get("step", 0), int)
         and all(isinstance(value.get(name) or {}, dict) for name in ("parents", "counters_since_delta_snapshot"))
     )
-
-
-def _are_refs(value: Any) -> bool:
-    try:
-        parse_refs(value)
-    except CheckpointCorrupt:
-        return False
-    return True
 
 
 def is_write(value: Any) -> bool:
