@@ -248,9 +248,9 @@ async def one_more_step(saver: Any, steps: int) -> Timed:
     async def timed() -> float:
         messages.extend(messages_of(2))
         state["version"] += 1
-        made = checkpoint(list(messages), state["version"])
+        step = checkpoint(list(messages), state["version"])
         started = time.process_time()
-        state["config"] = await saver.aput(state["config"], made, METADATA, {"messages": state["version"]})
+        state["config"] = await saver.aput(state["config"], step, METADATA, {"messages": state["version"]})
         return time.process_time() - started
 
     for _ in range(steps):

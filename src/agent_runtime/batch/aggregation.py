@@ -18,7 +18,7 @@ Strategy: TypeAlias = Literal["preserve", "merge", "custom"]
 
 
 def value_of(result: TaskResult) -> Any:
-    """What a task said: its structured response, or else its text, read as JSON where that has one meaning."""
+    """Return a task's structured response, or else its text, parsed where it is JSON without duplicate names."""
     if result.structured_response is not None:
         return result.structured_response
     if result.output[:1] in ("{", "["):

@@ -25,7 +25,7 @@ from agent_runtime.errors import (
 )
 
 EXPECTED = (AgentRuntimeError, OSError, KeyboardInterrupt)
-"""What a command may end with; anything else is a fault of the program."""
+"""Errors that a command reports by their message alone; any other one is a bug of this program."""
 
 
 def exit_code(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""What the command line prints: text that others wrote cannot steer the terminal, and JSON is one line."""
+"""Print text and JSON to the terminal, with control characters escaped."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _is_checkpoint(value: Any) -> bool:
 def _is_metadata(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and isinstance(value.get("step", 0), int)
+        and isinstance(value.get("step") or 0, int)
         and all(isinstance(value.get(name) or {}, dict) for name in ("parents", "counters_since_delta_snapshot"))
     )
 

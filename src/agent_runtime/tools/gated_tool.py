@@ -138,7 +138,7 @@ def _task_method(cls: type[BaseTool]) -> Any:
     @wraps(inner)  # LangChain reads the signature of `_arun`
     async def _arun(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         try:
-            return bound_result(self, check_result(self, await inner(self, *args, **kwargs)))
+            return check_result(self, await inner(self, *args, **kwargs))
         except BaseException as error:
             if (failure := contained(error)) is error:
                 raise
@@ -160,7 +160,7 @@ def _thread_method(cls: type[BaseTool]) -> Any:
         for each in run.lineage:
             each.threads.add(thread)
         try:
-            return bound_result(self, check_result(self, inner(self, *args, **kwargs)))
+            return check_result(self, inner(self, *args, **kwargs))
         finally:
             for each in run.lineage:
                 each.threads.discard(thread)

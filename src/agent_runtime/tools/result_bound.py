@@ -45,10 +45,7 @@ def bound_result(tool: BaseTool, result: Any) -> Any:
     if isinstance(content, str) and len(content) * 4 <= text_bytes:
         return result
     budget = _Budget(text_bytes, limits.tool_media_bytes or DEFAULT_MEDIA_BYTES)
-    if tool.response_format == "content_and_artifact" and isinstance(result, tuple) and len(result) == 2:
-        bounded: Any = budget.with_artifact(*result)
-    else:
-        bounded = budget.of(result)
+    bounded = budget.of(result)
     if budget.left_out:
         LOG.warning("the result of the tool %s was cut: %s bytes were left out", tool.name, f"{budget.left_out:,}")
         return bounded
