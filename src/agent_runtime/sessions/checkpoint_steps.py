@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,6 +12,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMeta
 
 from agent_runtime.errors import CheckpointCorrupt
 from agent_runtime.sessions.blobs import Blobs, storable_metadata
+from agent_runtime.sessions.checkpoint_cache import CheckpointCache
 from agent_runtime.sessions.chunk_refs import Refs, format_refs, next_number, numbers_in, parse_refs
 from agent_runtime.sessions.codec import Codec
 from agent_runtime.sessions.records import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
@@ -24,7 +23,6 @@ from agent_runtime.sessions.thread_ids import config_of, place_of
 
 GUARD_KEY = "__agent_runtime_guard"
 """Under `configurable`: what the session layer holds. LangGraph passes it on and does not persist it."""
-HOT_THREADS = 256
 
 R = TypeVar("R")
 Steps: TypeAlias = Generator[tuple[Any, ...], Any, R]
@@ -62,8 +60,7 @@ class CheckpointSteps:
     ) -> None:
         self.records, self.ttl_s = records, ttl_s
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
-        self._hot: OrderedDict[tuple[str, str], _Hot] = OrderedDict()
-        self._lock = threading.Lock()
+        self._cache: CheckpointCache[_Hot] = CheckpointCache()
 
     # -- driving -------------------------------------------------------------------------------------------
 
@@ -125,7 +122,7 @@ class CheckpointSteps:
             except ChunkTaken:  # a fork, or another writer without a lease: take numbers behind its
                 for chunk in chunks:
                     numbers[chunk.channel] = yield "next_number", thread, namespace, chunk.channel
-        self._remember(thread, namespace, hot)
+        self._cache.put(thread, namespace, hot)
         return config_of(thread, namespace, checkpoint["id"])
 
     def _planned(
@@ -182,8 +179,7 @@ class CheckpointSteps:
         """What is stored of the checkpoint to be continued; read when this process does not know it."""
         if checkpoint_id is None:
             return _Hot("", {})
-        with self._lock:
-            hot = self._hot.get((thread, namespace))
+        hot = self._cache.get(thread, namespace)
         if hot is None or hot.checkpoint_id != checkpoint_id:
             loaded = yield "load", thread, namespace, checkpoint_id, None
             if loaded is None:
@@ -202,26 +198,16 @@ class CheckpointSteps:
             sealed.append(Write(task_id, index, task_path, self.blobs.close([channel, value], "write", *place)))
         yield "save_writes", thread, namespace, checkpoint_id or "", sealed, guard, self.ttl_s
 
-    def _remember(self, thread: str, namespace: str, hot: _Hot) -> None:
-        with self._lock:
-            self._hot[thread, namespace] = hot
-            self._hot.move_to_end((thread, namespace))
-            while len(self._hot) > HOT_THREADS:
-                self._hot.popitem(last=False)
-
     def forget(self, thread: str) -> None:
         """Drop what this process remembers of a thread."""
-        with self._lock:
-            for key in [k for k in self._hot if k[0] == thread]:
-                del self._hot[key]
+        self._cache.forget(thread)
 
     # -- reading -------------------------------------------------------------------------------------------
 
     def get_tuple_steps(self, config: RunnableConfig) -> Steps[CheckpointTuple | None]:
         """Read a checkpoint, from memory where this process wrote or read it last."""
         thread, namespace, checkpoint_id = place_of(config)
-        with self._lock:
-            hot = self._hot.get((thread, namespace))
+        hot = self._cache.get(thread, namespace)
         known = hot.checkpoint_id if hot is not None else None
         loaded: Loaded | None = yield "load", thread, namespace, checkpoint_id, known
         if loaded is None:
@@ -245,10 +231,9 @@ class CheckpointSteps:
 
     def _remember_latest(self, thread: str, namespace: str, hot: _Hot) -> None:
         # Reading an old checkpoint must not push out what the next step of the conversation needs.
-        with self._lock:
-            kept = self._hot.get((thread, namespace))
-        if kept is None or kept.checkpoint_id <= hot.checkpoint_id:
-            self._remember(thread, namespace, hot)
+        cached = self._cache.get(thread, namespace)
+        if cached is None or cached.checkpoint_id <= hot.checkpoint_id:
+            self._cache.put(thread, namespace, hot)
 
     def _hot_values(self, hot: _Hot) -> dict[str, Any]:
         decode = self.blobs.codec.decode

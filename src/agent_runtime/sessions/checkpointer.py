@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from langgraph.checkpoint.base import (
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.blobs import Blobs
+from agent_runtime.sessions.checkpoint_cache import CheckpointCache
 from agent_runtime.sessions.checkpoint_steps import CheckpointSteps, Steps
 from agent_runtime.sessions.memory_records import MemoryRecords
 from agent_runtime.sessions.records import Records
@@ -63,7 +63,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A copy that also knows these types; it shares the storage."""
         clone = copy.copy(self)
-        clone._hot = OrderedDict()  # what was read with the other allow-list stays there
+        clone._cache = CheckpointCache()  # what was read with the other allow-list stays there
         clone.blobs = Blobs(self.blobs.codec.allowing(extra_allowlist), self.blobs.seal)
         return clone
 

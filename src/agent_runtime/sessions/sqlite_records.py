@@ -35,6 +35,15 @@ _HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
 _CHUNKS_BETWEEN = (
     "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number BETWEEN ? AND ?"
 )
+_ROW = (
+    "SELECT id, parent, chunks, data, (SELECT expires_at FROM threads WHERE thread=?1) "
+    "FROM rows WHERE thread=?1 AND namespace=?2"
+)
+# One statement: a thread without a record of its own may have been quarantined as well.
+_THREAD_STATE = (
+    "SELECT token, until, owner, expires_at, (SELECT place FROM quarantine WHERE thread=?1 LIMIT 1), thread "
+    "FROM (SELECT 1) LEFT JOIN threads ON thread=?1"
+)
 _OF_A_THREAD = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
 
 
@@ -87,20 +96,17 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
         self._sweep()
-        query = "SELECT token, until, owner, expires_at FROM threads WHERE thread=?"
-        found = self._db.execute(query, (thread,)).fetchone()
-        token, until, owner, expires_at = found or (0, 0.0, "", None)
-        if guard is not None and guard.token != token:
+        token, until, owner, expires_at, quarantined, known = self._db.execute(_THREAD_STATE, (thread,)).fetchone()
+        if guard is not None and guard.token != (token or 0):
             raise StaleWriter("another writer has the session")
-        if guard is None and is_lease_held(owner, until):
+        if guard is None and is_lease_held(owner or "", until or 0.0):
             raise StaleWriter("a turn of the session is running")
-        bad = self._db.execute("SELECT place FROM quarantine WHERE thread=? LIMIT 1", (thread,)).fetchone()
-        if bad is not None:
-            raise CheckpointCorrupt(bad[0], "the session is quarantined and takes no writes")
+        if quarantined is not None:
+            raise CheckpointCorrupt(quarantined, "the session is quarantined and takes no writes")
         if expires_at is not None and expires_at <= self._deletion_time():
             self._erase(thread)  # what comes now is a new life of the thread
         expires = None if ttl_s is None else time.time() + ttl_s
-        if found is None or (expires is not None or expires_at is not None):
+        if known is None or expires is not None or expires_at is not None:
             self._db.execute(
                 "INSERT INTO threads (thread, expires_at) VALUES (?,?) "
                 "ON CONFLICT (thread) DO UPDATE SET expires_at=excluded.expires_at",
@@ -115,14 +121,13 @@ class SqliteRecords(SqliteSessions, Records):
             self._db.execute("COMMIT")
 
     def _loaded(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
-        query = "SELECT id, parent, chunks, data FROM rows WHERE thread=? AND namespace=?"
         if checkpoint_id is None:
-            found = self._db.execute(f"{query} ORDER BY id DESC LIMIT 1", (thread, namespace)).fetchone()
+            record = self._db.execute(f"{_ROW} ORDER BY id DESC LIMIT 1", (thread, namespace)).fetchone()
         else:
-            found = self._db.execute(f"{query} AND id=?", (thread, namespace, checkpoint_id)).fetchone()
-        if found is None or self._expired(thread):
+            record = self._db.execute(f"{_ROW} AND id=?3", (thread, namespace, checkpoint_id)).fetchone()
+        if record is None or self._is_past(record[4]):
             return None
-        row = Row(namespace, *found)
+        row = Row(namespace, *record[:4])
         writes = self._db.execute(
             "SELECT task, position, path, data FROM writes WHERE thread=? AND namespace=? AND id=?",
             (thread, namespace, row.checkpoint_id),
@@ -137,9 +142,12 @@ class SqliteRecords(SqliteSessions, Records):
         return loaded
 
     def _expired(self, thread: str) -> bool:
-        found = self._db.execute("SELECT expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
+        record = self._db.execute("SELECT expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
+        return record is not None and self._is_past(record[0])
+
+    def _is_past(self, expires_at: float | None) -> bool:
         # By the clock of deletions, so that what is invisible is what may be erased.
-        return found is not None and found[0] is not None and found[0] <= self._deletion_time()
+        return expires_at is not None and expires_at <= self._deletion_time()
 
     def _sweep(self) -> None:
         # Forget what has expired, now and then; it is invisible already.

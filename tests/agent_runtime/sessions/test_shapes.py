@@ -60,7 +60,7 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
     originals = dict(thread.rows), dict(thread.chunks)
 
     def read_again() -> None:
-        saver._hot.clear()
+        saver._cache.clear()
         try:
             found = saver.get_tuple(CONFIG)
         except CheckpointCorrupt:
@@ -202,6 +202,6 @@ def test_references_to_more_chunks_than_there_can_be() -> None:
     saver, thread = a_thread()
     key, row = list(thread.rows.items())[-1]
     thread.rows[key] = replace(row, chunks="messages=0-99999999999999")
-    saver._hot.clear()
+    saver._cache.clear()
     with pytest.raises(CheckpointCorrupt):
         saver.get_tuple(CONFIG)

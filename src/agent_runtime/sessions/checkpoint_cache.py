@@ -1,0 +1,55 @@
+"""The latest checkpoints of this process's threads, so that the next step of a conversation reads nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+MAX_CHECKPOINTS = 256
+
+T = TypeVar("T")
+
+
+class CheckpointCache(Generic[T]):
+    """Hold one value for each thread and namespace; those that were put last, at most `MAX_CHECKPOINTS` of them."""
+
+    __slots__ = ("_checkpoints", "_lock", "_namespaces")
+
+    def __init__(self) -> None:
+        self._checkpoints: OrderedDict[tuple[str, str], T] = OrderedDict()
+        self._namespaces: dict[str, set[str]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, thread: str, namespace: str) -> T | None:
+        """Return the value, or None."""
+        return self._checkpoints.get((thread, namespace))
+
+    def put(self, thread: str, namespace: str, checkpoint: T) -> None:
+        """Hold a value; the one that was put longest ago goes when there are too many."""
+        key = (thread, namespace)
+        with self._lock:
+            self._checkpoints[key] = checkpoint
+            self._checkpoints.move_to_end(key)
+            self._namespaces.setdefault(thread, set()).add(namespace)
+            if len(self._checkpoints) > MAX_CHECKPOINTS:
+                oldest, _ = self._checkpoints.popitem(last=False)
+                self._discard_namespace(*oldest)
+
+    def forget(self, thread: str) -> None:
+        """Drop the values of a thread, in a time that depends on this thread's namespaces alone."""
+        with self._lock:
+            for namespace in self._namespaces.pop(thread, ()):
+                del self._checkpoints[thread, namespace]
+
+    def clear(self) -> None:
+        """Drop all values."""
+        with self._lock:
+            self._checkpoints.clear()
+            self._namespaces.clear()
+
+    def _discard_namespace(self, thread: str, namespace: str) -> None:
+        namespaces = self._namespaces[thread]
+        namespaces.discard(namespace)
+        if not namespaces:
+            del self._namespaces[thread]
