@@ -1,0 +1,350 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant, TextChange
+
+MUTANTS = [
+    Mutant(
+        "results are seen before they are kept",
+        "test_execution.py -k store_that_fails",
+        Change(
+            "batch.journal.writer:JournalWriter._run",
+            "await self._write([each.change for each in outcomes])",
+            "if (news := [e for e in outcomes if e.news]):\n    self._on_kept(news)\nawait self._write([each.change for each in outcomes])\ncontinue",
+        ),
+    ),
+    Mutant(
+        "a stale owner writes",
+        "test_journals.py -k one_owner",
+        Change("batch.journal.sqlite:SqliteJournal._write", "self._check_owner(execution_id, token)", "pass"),
+    ),
+    Mutant(
+        "two owners at once",
+        "test_journals.py -k one_owner",
+        TextChange("batch.journal.redis", "if alive then return", "if false then return"),
+    ),
+    Mutant(
+        "a stale owner writes to Redis",
+        "test_journals.py -k 'one_owner or lost'",
+        TextChange("batch.journal.redis", "if not token or token ~= ARGV[1] or owner == '' then return 'lost' end", ""),
+    ),
+    Mutant(
+        "ids are taken twice",
+        "test_journals.py -k 'ids_are or alike'",
+        TextChange("batch.journal.redis", "if redis.call('HEXISTS', KEYS[2], id) == 1 or", "if"),
+    ),
+    Mutant(
+        "low starves",
+        "test_queue.py -k starves",
+        Change("batch.queue:TaskQueue.take", "level + max(0.0, now - line[0].accepted_s) / self._aging_s", "level"),
+    ),
+    Mutant(
+        "a batch's queue has no bound",
+        "test_queue.py -k wait_for_room",
+        Change("batch.queue:TaskQueue.promise_now", "self._waiting + self.promised >= self.size", "False"),
+    ),
+    Mutant(
+        "producers are not held back",
+        "test_execution.py -k held_back",
+        Change(
+            "batch.queue:TaskQueue.promise",
+            "self._waiting + self.promised >= self.size and (not self._closed)",
+            "False",
+        ),
+    ),
+    Mutant(
+        "limits of agents do not hold",
+        "test_execution.py -k limit_of_its_own",
+        Change("batch.queue:TaskQueue.take", "limit is not None and self._running[agent] >= limit", "False"),
+    ),
+    Mutant(
+        "a woken worker keeps its turn",
+        "test_queue.py -k passes_its_turn",
+        Change(
+            "batch.queue:TaskQueue.get", "if came.done() and (not came.cancelled()):\n    _wake(self._takers)", "pass"
+        ),
+    ),
+    Mutant(
+        "everything is tried again",
+        "test_execution.py -k transient",
+        Change(
+            "batch.error_handling:handle_execution_error",
+            "kind in retry.classes and attempt < retry.attempts",
+            "attempt < retry.attempts",
+        ),
+    ),
+    Mutant(
+        "retries have no budget",
+        "test_execution.py -k have_a_budget",
+        Change("batch.error_handling:RetryBudget.take", "self.used >= FREE_RETRIES + self.share * self.tasks", "False"),
+    ),
+    Mutant(
+        "a refusal is an attempt",
+        "test_execution.py -k says_when",
+        Change("batch.task_run:TaskRun._judged", "decision.action == 'postpone'", "False"),
+        Change("batch.task_run:TaskRun._again", "decision.action == 'postpone'", "False"),
+    ),
+    Mutant(
+        "fail fast goes on",
+        "test_execution.py -k 'failures or fail_fast'",
+        Change("batch.task_run:TaskRun.consequences", "settings.fail_fast or not settings.continue_on_error", "False"),
+    ),
+    Mutant(
+        "fail fast lets others end",
+        "test_execution.py -k fail_fast_stops",
+        Change("batch.execution:ExecutionRun._wind_up", "self.settings.fail_fast and state == 'failed'", "False"),
+    ),
+    Mutant(
+        "a stubborn task is waited for",
+        "test_execution.py -k ignores_its_cancel",
+        Change("batch.keeper:Keeper._watch", "run.crew.give_up(attempt)", "pass"),
+    ),
+    Mutant(
+        "cancel does not stop",
+        "test_execution.py -k cancel_begins",
+        Change("batch.crew:Crew.wind_up", "attempt.stop()", "pass"),
+    ),
+    Mutant(
+        "cancel begins more",
+        "test_execution.py -k get_free",
+        Change("batch.execution:ExecutionRun.end", "self.queue.hold()", "pass"),
+    ),
+    Mutant(
+        "what was running is not run again",
+        "test_crashes.py -k kill",
+        Change("batch.feeder:Feeder.load", "run.writer.put(lost)", "pass"),
+    ),
+    Mutant(
+        "finished tasks are run again",
+        "test_execution.py -k on_every_journal",
+        Change("batch.journal.sqlite:SqliteJournal._write", "self._db.executemany(update, rows)", "pass"),
+    ),
+    Mutant(
+        "poison is never put aside",
+        "test_execution.py -k lost_its_workers",
+        Change("batch.task_run:TaskRun.lost", "row.starts < most", "True"),
+    ),
+    Mutant(
+        "the batch has no account",
+        "test_money.py -k overspends",
+        Change("batch.task_run:TaskRun._call", "call.accounts = (run.account,)", "pass"),
+    ),
+    Mutant(
+        "the budget's end fails tasks",
+        "test_money.py -k overspends",
+        Change(
+            "batch.task_run:TaskRun._failed",
+            "isinstance(error, BudgetExceeded) and account is not None and (error.account == account.key)",
+            "False",
+        ),
+    ),
+    Mutant(
+        "nobody is asked",
+        "test_money.py -k approval",
+        Change("batch.feeder:Feeder._tell_forecast", "needs_approval(run.execution, settings)", "False"),
+    ),
+    Mutant(
+        "the pilot is all",
+        "test_money.py -k approval",
+        Change("batch.feeder:Feeder._plan_pilot", "places", "range(1, run.tally.total + 1)", only=(2,)),
+    ),
+    Mutant(
+        "a name is not the ledger's",
+        "test_crashes.py -k kill",
+        Change(
+            "monitoring.purse:Purse._planned",
+            "key or f'{self._operation_id}:{self._number}'",
+            "f'{self._operation_id}:{self._number}'",
+        ),
+    ),
+    Mutant(
+        "a name changes at each start", "test_crashes.py -k kill", Change("batch.attempt:call_names", "1", "row.starts")
+    ),
+    Mutant(
+        "sessions begin anew",
+        "test_crashes.py -k sessions",
+        Change("batch.task_run:TaskRun._go_on", "call.input = None", "pass"),
+    ),
+    Mutant(
+        "a bad row ends the file",
+        "test_sources.py -k jsonl",
+        Change("batch.sources:_jsonl_rows", "yield Row(place, None, f'not JSON: {error}')\ncontinue", "return"),
+    ),
+    Mutant(
+        "templates change in mid-batch",
+        "test_execution.py -k one_version",
+        Change("batch.backends:AsyncioBackend._agent", "made is not None and (not task.inputs)", "False"),
+    ),
+    Mutant(
+        "prompts are the first task's",
+        "test_backends.py -k inputs_fill",
+        Change(
+            "batch.backends:ProcessBackend._agent",
+            "agent.with_prompt(rendered_prompt(template, values)) if template.inputs else agent",
+            "agent",
+        ),
+    ),
+    Mutant(
+        "what ended meanwhile is run again",
+        "test_mishaps.py -k late_answer",
+        Change(
+            "batch.feeder:Feeder._feed",
+            "row.seq not in self.known and row.seq not in self._ended",
+            "row.seq not in self.known",
+        ),
+    ),
+    Mutant(
+        "a promised task is forgotten",
+        "test_mishaps.py -k being_accepted",
+        Change(
+            "batch.execution:ExecutionRun.open",
+            "self.tally.total - self.tally.ended + self.queue.promised",
+            "self.tally.total - self.tally.ended",
+        ),
+    ),
+    Mutant(
+        "what a budget interrupts is an answer",
+        "test_money.py -k conversations",
+        Change("batch.task_run:TaskRun.run", "answer.interrupts", "False"),
+    ),
+    Mutant(
+        "only the first ones are read",
+        "test_execution.py -k settings_change",
+        Change("batch.feeder:Feeder._feed", "self._look.set()", "pass"),
+    ),
+    Mutant(
+        "a place that is taken is asked for for ever",
+        "test_interrupted.py -k hiccup",
+        Change("batch.intake:Intake._clashing", "refused -= await self._known(refused)", "pass"),
+    ),
+    Mutant(
+        "who leaves takes the task along",
+        "test_interrupted.py -k goes_away",
+        Change(
+            "batch.submission:ExecutionSubmission.submit_task",
+            "asyncio.shield(asyncio.ensure_future(self._accepted(run, task)))",
+            "self._accepted(run, task)",
+        ),
+    ),
+    Mutant(
+        "what was not read is completed",
+        "test_interrupted.py -k loads_leaves",
+        Change(
+            "batch.execution:ExecutionRun._release",
+            "self._begun and (not self.open) and self.execution.sealed and (state == 'paused')",
+            "not self.open and self.execution.sealed and (state == 'paused')",
+        ),
+    ),
+    Mutant(
+        "a pause is stopped as a task",
+        "test_interrupted.py -k overdue",
+        Change("batch.task_run:TaskRun._unaffordable", "attempt.end()", "pass"),
+    ),
+    Mutant(
+        "who asks holds the budget",
+        "test_interrupted.py -k dead_call",
+        Change("batch.task_run:TaskRun._failed", "len(self._run.running) > 1", "self._run.running"),
+    ),
+    Mutant(
+        "what was spent before is free",
+        "test_interrupted.py -k comes_later",
+        Change("batch.shop:account_of", "float(execution.source.get('unbudgeted_usd', 0))", "0.0"),
+    ),
+    Mutant(
+        "what was lost has another name",
+        "test_interrupted.py -k names_again",
+        Change("batch.task_run:TaskRun.left", "(row.status, row.starts)", "(row.status, row.starts, row.tries)"),
+        Change("batch.task_run:TaskRun.left", "('pending', 1)", "('pending', 1, row.tries + 1)"),
+    ),
+    Mutant(
+        "a rest is time of the batch",
+        "test_interrupted.py -k rests",
+        Change("batch.execution:ExecutionRun.go_on", "self.tally.go_on()", "pass"),
+    ),
+    Mutant(
+        "a closing executor begins more",
+        "test_interrupted.py -k closes",
+        Change("batch.executor:ParallelAgentExecutor.resume_execution", "self._check_open()", "pass", only=(1,)),
+    ),
+    Mutant(
+        "zombies count as workers",
+        "test_mishaps.py -k given_up",
+        Change("batch.crew:Crew.give_up", "self._workers.discard(attempt.worker)", "pass"),
+    ),
+    Mutant(
+        "approval is passed over",
+        "test_mishaps.py -k its_approval",
+        Change("batch.executor:_check_approval", "needs_approval(execution, settings)", "False"),
+    ),
+    Mutant(
+        "a name is used twice in a call",
+        "test_mishaps.py -k name_of_its_own",
+        Change("models.request:key_of", "times = request.run.context.progress.said", "times: dict[str, int] = {}"),
+    ),
+    Mutant(
+        "batches have no owner",
+        "test_owners.py -k batch",
+        Change(
+            "batch.journal.owned:OwnedJournal._check",
+            "not self._may_use(await self._journal.get(execution_id))",
+            "False",
+        ),
+    ),
+    Mutant(
+        "ids of batches are one namespace",
+        "test_owners.py -k batch",
+        Change("batch.journal.owned:OwnedJournal.id_of", "f'{quoted(self._principal.tenant)}.{name}'", "name"),
+    ),
+    Mutant(
+        "dead letters have no owner",
+        "test_owners.py -k letters",
+        Change(
+            "event_bus.owned_dead_letters:OwnedDeadLetters._may_use",
+            "(letter.tenant or DEFAULT_TENANT) == self._principal.tenant and may_use(self._principal, letter.user)",
+            "True or may_use(self._principal, letter.user)",
+        ),
+    ),
+    Mutant(
+        "recordings have no owner",
+        "test_owners.py -k recorded",
+        Change(
+            "replay.recording:_owned",
+            "each.tenant == tenant and may_use(principal, each.user_id or '')",
+            "each.tenant == tenant",
+        ),
+    ),
+    Mutant(
+        "poison is for all callers",
+        "test_owners.py -k put_aside",
+        Change("pool.poison:_key", "principal.tenant", "''"),
+        Change("pool.poison:_key", "principal.id", "''"),
+    ),
+    Mutant(
+        "anybody makes a fork",
+        "test_owners.py -k recorded",
+        Change("replay.runs:replay_run", "principal is not None and from_step is not None", "False"),
+    ),
+    Mutant(
+        "a batch names files",
+        "test_owners.py -k neither_files",
+        Change("batch.caller_rules:CallerRules.check_agent", "is_path(name)", "False"),
+    ),
+    Mutant(
+        "a batch runs any agent",
+        "test_owners.py -k neither_files",
+        Change(
+            "batch.caller_rules:CallerRules.check_agent",
+            "self._factory.check_scopes(self._principal, 'run', template)",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "a batch gives paths",
+        "test_owners.py -k a_path_among",
+        Change("batch.caller_rules:CallerRules._check_inputs", "schema.get('format') == 'path'", "False"),
+    ),
+    Mutant(
+        "a line of any length is held",
+        "test_sources.py -k too_long",
+        Change("batch.sources:_Lines.__next__", "len(line) <= MAX_LINE", "True"),
+    ),
+]

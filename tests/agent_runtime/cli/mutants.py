@@ -1,0 +1,20 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant
+
+MUTANTS = [
+    Mutant(
+        "an answer fails with its ledger",
+        "test_sessions_command.py -k answer_stands",
+        Change("cli.state:opened_factory", "StoreError", "KeyError"),
+    ),
+    Mutant(
+        "a decision is not paid",
+        "test_sessions_command.py -k counted_recorded",
+        Change(
+            "cli.sessions:_resume",
+            "opened_factory(session_manager=manager, **shared_seats())",
+            "opened_factory(session_manager=manager)",
+        ),
+    ),
+]

@@ -1,0 +1,302 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant, TextChange
+
+MUTANTS = [
+    Mutant(
+        "bus grows without bound",
+        "test_bus.py -k says_how_many",
+        Change(
+            "event_bus.subscription:Subscription.__init__",
+            "deque(maxlen=buffer if policy == 'drop_oldest' else None)",
+            "deque()",
+        ),
+    ),
+    Mutant(
+        "acknowledged before it was handled",
+        "test_durable.py -k sqlite",
+        Change(
+            "event_bus.consumer:EventConsumer._deliver",
+            "try:\n    name = _name_of(event)\n    contents = f'{name} {_digest_of(event)}'\n    if await self._insist(lambda: self._seen.seen(self.name, name)):\n        self.repeated += 1\n        if not await self._insist(lambda: self._seen.seen(self.name, contents)):\n            self._tell_conflict(event)\n    else:\n        if (letter := (await self._handle(event))) is not None:\n            await self._insist(lambda: put_aside(self.dead_letters, letter))\n            self._tell(event, letter)\n        await self._insist(lambda: self._seen.add(self.name, contents))\n        await self._insist(lambda: self._seen.add(self.name, name))\nexcept _ToldToStop:\n    return",
+            "await self._acknowledge(delivery)\ntry:\n    name = _name_of(event)\n    contents = f'{name} {_digest_of(event)}'\n    if await self._insist(lambda: self._seen.seen(self.name, name)):\n        self.repeated += 1\n        if not await self._insist(lambda: self._seen.seen(self.name, contents)):\n            self._tell_conflict(event)\n    else:\n        if (letter := (await self._handle(event))) is not None:\n            await self._insist(lambda: put_aside(self.dead_letters, letter))\n            self._tell(event, letter)\n        await self._insist(lambda: self._seen.add(self.name, contents))\n        await self._insist(lambda: self._seen.add(self.name, name))\nexcept _ToldToStop:\n    return",
+        ),
+    ),
+    Mutant(
+        "acknowledged before it was handled, behind a proxy",
+        "test_durable.py -k redis",
+        Change(
+            "event_bus.consumer:EventConsumer._deliver",
+            "try:\n    name = _name_of(event)\n    contents = f'{name} {_digest_of(event)}'\n    if await self._insist(lambda: self._seen.seen(self.name, name)):\n        self.repeated += 1\n        if not await self._insist(lambda: self._seen.seen(self.name, contents)):\n            self._tell_conflict(event)\n    else:\n        if (letter := (await self._handle(event))) is not None:\n            await self._insist(lambda: put_aside(self.dead_letters, letter))\n            self._tell(event, letter)\n        await self._insist(lambda: self._seen.add(self.name, contents))\n        await self._insist(lambda: self._seen.add(self.name, name))\nexcept _ToldToStop:\n    return",
+            "await self._acknowledge(delivery)\ntry:\n    name = _name_of(event)\n    contents = f'{name} {_digest_of(event)}'\n    if await self._insist(lambda: self._seen.seen(self.name, name)):\n        self.repeated += 1\n        if not await self._insist(lambda: self._seen.seen(self.name, contents)):\n            self._tell_conflict(event)\n    else:\n        if (letter := (await self._handle(event))) is not None:\n            await self._insist(lambda: put_aside(self.dead_letters, letter))\n            self._tell(event, letter)\n        await self._insist(lambda: self._seen.add(self.name, contents))\n        await self._insist(lambda: self._seen.add(self.name, name))\nexcept _ToldToStop:\n    return",
+        ),
+    ),
+    Mutant(
+        "a failed event is acknowledged without a letter",
+        "test_consumer.py -k put_aside",
+        Change(
+            "event_bus.consumer:EventConsumer._deliver",
+            "await self._insist(lambda: put_aside(self.dead_letters, letter))",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "a stream does not wait for its retries",
+        "test_consumer.py -k 'tried_again or each_stream'",
+        Change("event_bus.consumer:EventConsumer._take", "stream in self._waiting", "False"),
+    ),
+    Mutant(
+        "known ids are handled again",
+        "test_consumer.py -k not_handled_again",
+        Change(
+            "event_bus.consumer:EventConsumer._deliver",
+            "await self._insist(lambda: self._seen.seen(self.name, name))",
+            "False",
+        ),
+    ),
+    Mutant(
+        "no cause is told",
+        "test_consumer.py -k names_its_cause",
+        Change("event_bus.consumer:EventConsumer._failure", "event.depth + 1", "event.depth"),
+    ),
+    Mutant(
+        "drops are not told",
+        "test_bus.py -k says_how_many",
+        Change("event_bus.subscription:Subscription._take", "if missing:\n    self._tell_gap(missing)", "pass"),
+    ),
+    Mutant(
+        "a gap stands behind what survived it",
+        "test_bus.py -k says_how_many",
+        Change("event_bus.subscription:Subscription._tell_gap", "self.policy == 'drop_oldest'", "False"),
+    ),
+    Mutant(
+        "no lock around publishing",
+        "test_bus.py -k many_threads",
+        Change("event_bus.bus:EventBus.publish", "lock.acquire()", "pass"),
+    ),
+    Mutant(
+        "a wake-up from another thread is lost",
+        "test_bus.py -k another_thread",
+        Change("event_bus.subscription:_tell_all", "loop.call_soon_threadsafe(_resolve, waiter)", "pass"),
+    ),
+    Mutant(
+        "a failing handler ends its subscription",
+        "test_bus.py -k harms_no_other",
+        Change("event_bus.subscription:Subscription._handle", "BaseException", "ZeroDivisionError"),
+    ),
+    Mutant(
+        "a failing plain handler ends its thread",
+        "test_bus.py -k harms_no_other",
+        Change("event_bus.subscription:Subscription._handle_in_thread", "BaseException", "ZeroDivisionError"),
+    ),
+    Mutant(
+        "what was retained is repeated",
+        "test_bus.py -k comes_back",
+        Change("event_bus.bus:EventBus._after", "event.seq > seq", "event.seq >= seq"),
+    ),
+    Mutant(
+        "coming back too late is not told",
+        "test_bus.py -k too_late",
+        Change("event_bus.bus:EventBus._after", "self._missed(wanted, own, last, seq)", "0"),
+    ),
+    Mutant(
+        "two tenants share a stream",
+        "test_bus.py -k counted_from_one",
+        Change("event_bus.event:stream_of", "f'{_quoted(tenant)}/{plain}'", "plain"),
+    ),
+    Mutant(
+        "the slowest group is not asked",
+        "test_brokers.py -k 'sqlite and trimming'",
+        Change(
+            "event_bus.brokers.sqlite:SqliteBroker._trim",
+            "border[0] if slowest is None else min(border[0], slowest)",
+            "border[0]",
+        ),
+    ),
+    Mutant(
+        "Redis trims what nobody has seen",
+        "test_brokers.py -k 'redis and trimming'",
+        TextChange(
+            "event_bus.brokers.redis",
+            "if slowest and not (before(id, slowest) or (id == slowest and not pending)) then break end",
+            "",
+        ),
+    ),
+    Mutant(
+        "two readers of one group",
+        "test_brokers.py -k 'redis and one_reader'",
+        TextChange("event_bus.brokers.redis", "if owner and owner ~= ARGV[1] then return 0 end", ""),
+    ),
+    Mutant(
+        "what is pending on Redis is not read first",
+        "test_brokers.py -k 'redis and not_acknowledged'",
+        Change("event_bus.brokers.redis:RedisBroker.fetch", "owner not in self._new_only", "False"),
+    ),
+    Mutant(
+        "a later acknowledgement covers an open event",
+        "test_brokers.py -k 'sqlite and out_of_order'",
+        Change("event_bus.brokers.group_reader:GroupReader._floor", "break", "continue"),
+    ),
+    Mutant(
+        "NATS forgets ids",
+        "test_brokers.py -k takes_an_event_once",
+        Change("event_bus.brokers.nats:NatsBroker.publish", "{'Nats-Msg-Id': _header(name)}", "{}"),
+    ),
+    Mutant(
+        "a relay gives up",
+        "test_consumer.py -k relay_hands_over",
+        Change(
+            "event_bus.relay:Relay._send",
+            "await asyncio.sleep(pause_s)\npause_s = min(pause_s * 2, MAX_PAUSE_S)",
+            "return",
+        ),
+    ),
+    Mutant(
+        "secrets on the wire",
+        "test_cloud_event.py -k secrets",
+        Change("event_bus.cloud_event:encoded", "made = SECRETS.whole(made)", "pass"),
+    ),
+    Mutant(
+        "a flush of a dead relay succeeds",
+        "test_consumer.py -k flush",
+        Change("event_bus.relay:Relay.flush", "self._done < wanted", "False", only=(1,)),
+    ),
+    Mutant(
+        "one bad event ends the relay",
+        "test_consumer.py -k cannot_be_sent",
+        Change("event_bus.relay:Relay._send", "Exception", "ZeroDivisionError"),
+    ),
+    Mutant(
+        "a handler's own cancellation is its consumer's",
+        "test_consumer.py -k cancellation_of_its_own",
+        Change("event_bus.consumer:EventConsumer._failure", "task is None or task.cancelling()", "True"),
+    ),
+    Mutant(
+        "a failed acknowledgement is forgotten",
+        "test_consumer.py -k sent_again",
+        Change("event_bus.brokers.group_reader:GroupReader._run", "await self._settle()", "pass"),
+    ),
+    Mutant(
+        "what was fetched before a new beginning counts",
+        "test_consumer.py -k lease_was_lost",
+        Change("event_bus.brokers.group_reader:GroupReader._fetch", "self._round != fetching", "False"),
+    ),
+    Mutant(
+        "a batch is known before it is there",
+        "test_brokers.py -k only_when_it_is_there",
+        TextChange(
+            "event_bus.brokers.redis",
+            "if redis.call('EXISTS', KEYS[2]) == 0 then",
+            "if redis.call('SET', KEYS[2], '1', 'NX') then",
+        ),
+    ),
+    Mutant(
+        "a client's lost cancellation is lost",
+        "test_brokers.py -k client_loses",
+        Change("event_bus.brokers.nats:NatsBroker._client", "cancels.check()", "pass"),
+    ),
+    Mutant(
+        "a file is opened beside its connections",
+        "test_brokers.py -k several_connections",
+        Change("stores.sqlite_file:_made", "os.O_CREAT | os.O_EXCL", "os.O_CREAT"),
+    ),
+    Mutant(
+        "a subscription crosses tenants",
+        "test_bus.py -k 'listened_to_alone or theirs'",
+        Change(
+            "event_bus.group:Filter.concerns",
+            "(self.session_id is None or event.session_id == self.session_id) and (self.run_id is None or event.run_id == self.run_id) and (self.tenant is None or self._tenant_of(event) == self.tenant) and (self.user_id is None or event.user_id == self.user_id)",
+            "(self.session_id is None or event.session_id == self.session_id) and (self.run_id is None or event.run_id == self.run_id) and (self.user_id is None or event.user_id == self.user_id)",
+        ),
+    ),
+    Mutant(
+        "a subscription crosses users",
+        "test_bus.py -k theirs",
+        Change(
+            "event_bus.group:Filter.concerns",
+            "(self.session_id is None or event.session_id == self.session_id) and (self.run_id is None or event.run_id == self.run_id) and (self.tenant is None or self._tenant_of(event) == self.tenant) and (self.user_id is None or event.user_id == self.user_id)",
+            "(self.session_id is None or event.session_id == self.session_id) and (self.run_id is None or event.run_id == self.run_id) and (self.tenant is None or self._tenant_of(event) == self.tenant)",
+        ),
+    ),
+    Mutant(
+        "ids of all tenants are one",
+        "test_event_identity.py -k hide_nothing",
+        Change(
+            "event_bus.consumer:_name_of",
+            "f\"{quote(event.tenant or DEFAULT_TENANT, safe='')}/{quote(event.source, safe='')}/{event.id}\"",
+            "event.id",
+        ),
+    ),
+    Mutant(
+        "a conflict is not told",
+        "test_event_identity.py -k other_contents",
+        Change("event_bus.consumer:EventConsumer._deliver", "self._tell_conflict(event)", "pass"),
+    ),
+    Mutant(
+        "seals are not looked at",
+        "test_event_identity.py -k seal",
+        Change("event_bus.cloud_event:from_cloud_event", "seal.check(content)", "pass"),
+    ),
+    Mutant(
+        "a seal is for any log",
+        "test_event_identity.py -k every_attribute",
+        Change("event_bus.event_seal:EventSeal._mac", "[self._log, attributes]", "[attributes]"),
+    ),
+    Mutant(
+        "what names no tenant is the default's",
+        "test_bus.py -k no_tenant",
+        Change(
+            "event_bus.group:Filter._tenant_of",
+            "event.tenant if self.is_named else event.tenant or DEFAULT_TENANT",
+            "event.tenant or DEFAULT_TENANT",
+        ),
+    ),
+    Mutant(
+        "a place of another count is taken for one of this",
+        "test_bus.py -k number_above",
+        Change("event_bus.bus:EventBus._after", "seq is None or seq > last", "seq is None"),
+    ),
+    Mutant(
+        "an id of another bus is read by its number",
+        "test_bus.py -k restarted_process",
+        Change(
+            "event_bus.bus:EventBus._seq_of",
+            "any((place == f'{s}:{stream}' for s in sources for stream in streams))",
+            "True or any((place == f'{s}:{stream}' for s in sources for stream in streams))",
+        ),
+    ),
+    Mutant(
+        "a missing number is not counted",
+        "test_consumer.py -k missing_in_a_stream",
+        Change("event_bus.sequence_gaps:SequenceGaps._compared", "self.missing += len(gap)", "pass"),
+    ),
+    Mutant(
+        "a stream is acknowledged out of order",
+        "test_consumer.py -k in_order_also",
+        Change(
+            "event_bus.consumer:EventConsumer._take",
+            "stream not in self._waiting and (not self._filter.wants(delivery.event.type))",
+            "not self._filter.wants(delivery.event.type)",
+        ),
+    ),
+    Mutant(
+        "numbers of another consumer are missing",
+        "test_consumer.py -k no_number_is_missing",
+        Change("event_bus.consumer:EventConsumer._run", "self._gaps.begin()", "pass"),
+    ),
+    Mutant(
+        "a subscriber learns another user's count",
+        "test_bus.py -k no_count",
+        Change(
+            "event_bus.bus:EventBus._after",
+            "None if wanted.user_id is not None else self._counter_of(wanted)",
+            "self._counter_of(wanted)",
+        ),
+    ),
+    Mutant(
+        "one number far ahead is believed",
+        "test_consumer.py -k far_ahead",
+        Change(
+            "event_bus.sequence_gaps:SequenceGaps._compared", "len(gap) > MAX_JUMP and (not stream.has_jumped)", "False"
+        ),
+    ),
+]

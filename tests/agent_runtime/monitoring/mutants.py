@@ -1,0 +1,147 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant, TextChange
+
+MUTANTS = [
+    Mutant(
+        "a budget ignores what is held",
+        "test_ledger.py -k 'holds_on_every and memory'",
+        Change("monitoring.ledger:Balance.left", "usd - self.spent_micro_usd", "usd"),
+        Change("monitoring.ledger:Balance.left", "self.held_micro_usd", "self.spent_micro_usd"),
+    ),
+    Mutant(
+        "a budget on Redis ignores what is held",
+        "test_ledger.py -k 'agree and redis'",
+        TextChange(
+            "monitoring.redis_ledger", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
+        ),
+    ),
+    Mutant(
+        "settling twice charges twice",
+        "test_ledger.py -k 'repeated and memory'",
+        Change(
+            "monitoring.ledger_book:Book._end",
+            "known is not None and known.state == 'settled'",
+            "known is not None and known.state == 'settled' and False",
+        ),
+    ),
+    Mutant(
+        "an abandoned hold is free",
+        "test_ledger.py -k 'abandoned and memory'",
+        Change("monitoring.ledger_book:Book.sweep", "held.amount", "NOTHING", only=(0,)),
+    ),
+    Mutant(
+        "money: holds are ignored under kills and losses",
+        "test_money.py -k no_kill",
+        TextChange(
+            "monitoring.redis_ledger", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
+        ),
+    ),
+    Mutant(
+        "a window on Redis forgets too soon",
+        "test_windows.py",
+        TextChange("monitoring.windows", "ARGV[2 * n] * 1000000 or 0", "ARGV[2 * n] * 500000 or 0"),
+    ),
+    Mutant(
+        "extra fields are not masked",
+        "test_logs.py -k redacted",
+        Change("monitoring.logs:JsonFormatter.format", "self._redactor.value(made)", "made"),
+    ),
+    Mutant(
+        "a hanging sink stalls its caller",
+        "test_logs.py -k hangs",
+        Change("monitoring.logs:LogSink.emit", "self._lines.put_nowait(line)", "self._lines.put(line, timeout=1)"),
+    ),
+    Mutant(
+        "metrics grow without bound",
+        "test_metrics.py -k fifty_thousand",
+        Change(
+            "monitoring.series:Series._new", "len(self._cells) >= self._max - 1 and shown not in self._cells", "False"
+        ),
+    ),
+    Mutant(
+        "secrets in labels",
+        "test_metrics.py -k labels",
+        Change("monitoring.series:Series._new", "SECRETS.text", "str"),
+        Change("monitoring.series:Series._new", "str(value)", "value"),
+    ),
+    Mutant(
+        "a lapsed reservation is charged and held",
+        "test_ledger.py -k 'after_its_lease and sqlite'",
+        Change(
+            "monitoring.ledger_book:Book._reserve",
+            "self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, [])",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "a reservation after its end is granted",
+        "test_ledger.py -k 'after_its_end and sqlite'",
+        Change("monitoring.ledger_book:Book._reserve", "known.state == 'held'", "True"),
+    ),
+    Mutant(
+        "what was paid is paid again",
+        "test_ledger.py -k bought_under",
+        Change(
+            "monitoring.ledger_book:Book._reserve",
+            "if known.state == 'settled' and known.amount != NOTHING:\n    return (asked.wanted, None)",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "a refusal gives back",
+        "test_ledger_names.py",
+        Change(
+            "monitoring.ledger_book:Book._reserve",
+            "return (None, self._refusal(account.key))",
+            "if expired is not None:\n    self._charge(expired, Amount(-expired.amount.micro_usd, 0), NOTHING, [])\nreturn (None, self._refusal(account.key))",
+        ),
+    ),
+    Mutant(
+        "an estimate is the last word",
+        "test_ledger_names.py",
+        Change("monitoring.ledger_book:Book._end", "self._top_up(known, ending, now, charges)", "pass"),
+    ),
+    Mutant(
+        "an address that begins alike is the provider",
+        "test_prices.py -k who_bills",
+        Change("monitoring.model_names:provider_of", "match.end() == len(address)", "True"),
+    ),
+    Mutant(
+        "a budget of one is for all",
+        "test_limits_that_match.py -k exactly",
+        Change(
+            "monitoring.budgets:Budget.is_for",
+            "self.only in (None, named) and self.tenant in (None, caller.tenant) and (self.user in (None, caller.user))",
+            "self.only in (None, named) and self.tenant in (None, caller.tenant)",
+        ),
+    ),
+    Mutant(
+        "a budget matches quoted names",
+        "test_limits_that_match.py -k holds_for",
+        Change("monitoring.budgets:Budget.is_for", "caller.tenant", "part_name('tenant', caller)", only=(1,)),
+    ),
+    Mutant(
+        "the general budget counts, too",
+        "test_limits_that_match.py -k most_names",
+        Change(
+            "monitoring.budgets:accounts_of",
+            "budget.scope == 'run' or budget.names < most_names[budget.scope, budget.per]",
+            "budget.scope == 'run'",
+        ),
+    ),
+    Mutant(
+        "a budget for nobody is taken",
+        "test_limits_that_match.py -k no_call",
+        Change(
+            "monitoring.budgets:Budget.__post_init__",
+            "(fault := fault_of_names(self.scope, self.only, self.tenant, self.user)) is not None",
+            "False",
+        ),
+    ),
+    Mutant(
+        "a caller without a key is not counted",
+        "test_limits_that_match.py -k without_a_key",
+        Change("monitoring.caller_names:part_name", "f'user:{user}'", "None"),
+    ),
+]

@@ -1,0 +1,107 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant
+
+MUTANTS = [
+    Mutant(
+        "a rewriting hook streams",
+        "test_factory.py -k vouches",
+        Change("assembly:", "('wrap_model_call', 'awrap_model_call')", "()"),
+    ),
+    Mutant(
+        "any reference allowed",
+        "test_factory.py -k python_references",
+        Change(
+            "assembly:unknown_names", "check(f'{at}.tools.{i}.ref', 'tool', tool.ref, registry.allowed_refs)", "pass"
+        ),
+    ),
+    Mutant(
+        "PII streamed before it is redacted",
+        "test_factory.py -k pii",
+        Change(
+            "assembly:assemble",
+            "any((_rewrites(m, registry) for m in spec.middleware))",
+            "False and any((_rewrites(m, registry) for m in spec.middleware))",
+        ),
+    ),
+    Mutant(
+        "registered secrets are not masked",
+        "test_canary.py -k traceback",
+        Change("redaction:Redactor._masked", "text", "''", only=(2,)),
+    ),
+    Mutant(
+        "encoded secrets are not masked",
+        "test_redaction.py -k every_form",
+        Change("secret_forms:_base64_cores", "3", "0"),
+    ),
+    Mutant(
+        "a misspelt setting is ignored",
+        "test_settings.py -k at_once",
+        Change(
+            "settings:read_settings",
+            "problems.append(f'unknown setting {shown} ({source}): {close_matches(shown, names)}')",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "a secret everybody may read",
+        "test_settings.py -k secret_files",
+        Change("secret_files:read_secret_file", "mode & stat.S_IROTH", "False"),
+    ),
+    Mutant(
+        "a secret stands at the cut",
+        "test_redaction.py -k cut",
+        Change("redaction:Redactor.text", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT"),
+    ),
+    Mutant(
+        "suspects are not looked for among small letters",
+        "test_redaction.py -k passed_over",
+        Change("redaction:Redactor.suspects", "text.casefold()", "text"),
+    ),
+    Mutant("prod may forget", "test_settings.py", Change("settings:_lost_on_restart", "address.is_in_memory", "False")),
+    Mutant(
+        "errors are not masked",
+        "test_redaction.py -k caller_sees",
+        Change(
+            "errors.base:AgentRuntimeError.__init__", "SECRETS.text(each) if isinstance(each, str) else each", "each"
+        ),
+    ),
+    Mutant(
+        "escapes hide a secret",
+        "test_redaction.py -k every_form",
+        Change(
+            "secret_forms:reduced",
+            "_letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)",
+            "_letters(text)",
+        ),
+    ),
+    Mutant(
+        "the quick look passes short secrets over",
+        "test_redaction.py -k quick_look",
+        Change("secret_forms:SecretForms._candidates", "self._short", "{}"),
+    ),
+    Mutant(
+        "an escape hides a secret's letters",
+        "test_redaction.py -k every_form",
+        Change("secret_forms:_reductions", "_has_escapes(text)", "False"),
+    ),
+    Mutant(
+        "a structured answer is not checked",
+        "test_factory.py -k does_not_fit_its_schema",
+        Change("template.response_schema:_core_schema.check", "faults", "False", only=(1,)),
+    ),
+    Mutant(
+        "a schema may point elsewhere",
+        "test_factory.py -k points_elsewhere",
+        Change("template.json_schema:outside_refs", "not each.startswith('#')", "False"),
+    ),
+    Mutant(
+        "a bound of the environment is not read",
+        "test_settings.py -k taken_from_the_environment",
+        Change(
+            "size_limits:size_limit",
+            "parsed(name, text) if text else SIZE_LIMITS[name].default",
+            "SIZE_LIMITS[name].default",
+        ),
+    ),
+]

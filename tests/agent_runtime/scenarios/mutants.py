@@ -1,0 +1,127 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant
+
+MUTANTS = [
+    Mutant(
+        "an exit in a tool goes through",
+        "test_user_code.py -k test_a_tool",
+        Change(
+            "errors.user_code:contained",
+            "exit_error = ExitFromUserCode(f'{type(error).__name__}: {error_text(error)}')",
+            "raise error\nexit_error = ExitFromUserCode(f'{type(error).__name__}: {error_text(error)}')",
+        ),
+    ),
+    Mutant(
+        "parts carry the runtime's keys",
+        "test_nothing_internal.py -k stream_mode",
+        Change("orchestration.parts:PartReader.read", "self._public(data) if mode in _WITH_CONFIGS else data", "data"),
+    ),
+    Mutant(
+        "an unusable input is taken",
+        "test_call_input.py -k unusable_input",
+        Change("orchestration.executor:AgentExecutor._call", "check_input(context.input, self.agent)", "pass"),
+    ),
+    Mutant(
+        "a session that nothing keeps is taken",
+        "test_call_input.py -k nothing_keeps",
+        Change(
+            "orchestration.bare_agent:BareAgent.run",
+            "check_session(context, self.agent, has_session=self.has_session(context))",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "an odd result ends the run",
+        "test_call_input.py -k cannot_be_used",
+        Change("tools.tool_result:_texts", "raise UnusableResult(error_text(failure)) from failure", "raise"),
+    ),
+    Mutant(
+        "what may have run is said not to have",
+        "test_call_input.py -k may_have_run",
+        Change(
+            "orchestration.conversation:repair",
+            "call_id in effects or call['name'] not in recorded",
+            "call_id in effects",
+        ),
+    ),
+    Mutant(
+        "a signal in a task group is contained",
+        "test_user_code.py -k task_group",
+        Change("errors.user_code:is_from_signal", "any((is_from_signal(each) for each in error.exceptions))", "False"),
+    ),
+    Mutant(
+        "an object as a node has no boundary",
+        "test_user_code.py -k any_shape",
+        Change(
+            "orchestration.boundaries:guarded",
+            "inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)",
+            "inspect.iscoroutinefunction(function)",
+        ),
+    ),
+    Mutant(
+        "a mapped chain has no boundary",
+        "test_user_code.py -k any_shape",
+        Change(
+            "orchestration.boundaries:with_boundaries", "RunnableBindingBase | RunnableEachBase", "RunnableBindingBase"
+        ),
+    ),
+    Mutant(
+        "a pair is two messages",
+        "test_call_input.py -k pair_is",
+        Change("orchestration.messages:agent_input", "[value] if is_pair(value) else value", "value"),
+    ),
+    Mutant(
+        "an edit calls another tool",
+        "test_held_attacks.py -k other_tool",
+        Change("orchestration.conversation:_fitting", "edited.get('name', name) != name", "False"),
+    ),
+    Mutant(
+        "callables of a config are believed",
+        "test_held_attacks.py -k config_answers",
+        Change(
+            "orchestration.reserved:inside_a_graph",
+            "callable(configurable.get(key)) and around.get(key) is not None",
+            "callable(configurable.get(key))",
+        ),
+    ),
+    Mutant(
+        "the content alone is reserved",
+        "test_held_attacks.py -k client_sends",
+        Change("models.request:input_bound", "_SENT", "()"),
+    ),
+    Mutant(
+        "a stream goes on after a swallowed cancel",
+        "test_swallowed_cancel.py -k stream",
+        Change("models.model_call:ModelCall.chunk", "self.cancels.check()", "pass"),
+    ),
+    Mutant(
+        "a cancelled call begins another one",
+        "test_swallowed_cancel.py -k begins_nothing",
+        Change("models.run:Run.check_refusal", "run.context.progress.is_cancelled", "False"),
+    ),
+    Mutant(
+        "a state's own class is lost",
+        "test_value_of_a_unary_call.py",
+        Change(
+            "orchestration.bare_agent:_reads_values",
+            "isinstance(agent, Pregel) and agent._output_mapper is None",
+            "isinstance(agent, Pregel)",
+        ),
+    ),
+    Mutant(
+        "the last of two names counts",
+        "test_double_names.py",
+        Change("strict_json:_unique", "len(value) != len(pairs)", "False"),
+    ),
+    Mutant(
+        "control characters are printed",
+        "test_escapes.py",
+        Change("escapes:_is_plain", "character.isprintable()", "True"),
+    ),
+    Mutant(
+        "a traceback is printed raw",
+        "test_escapes.py -k traceback",
+        Change("cli.main:main", "echo(SECRETS.text(''.join(traceback.format_exception(error))), err=True)", "raise"),
+    ),
+]

@@ -1,0 +1,168 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant
+
+MUTANTS = [
+    Mutant(
+        "aliases allowed",
+        "test_bad_templates.py -k T-06",
+        Change("template.yaml_reader:_Builder._node", "isinstance(event, yaml.AliasEvent)", "False"),
+    ),
+    Mutant(
+        "links followed out of the folder",
+        "test_bad_templates.py -k link",
+        Change("template.document:Document.inside", "not candidate.resolve().is_relative_to(self.root)", "False"),
+    ),
+    Mutant(
+        "secrets accepted",
+        "test_bad_templates.py -k T-41",
+        Change("template.document:Document._filled", "_SECRET.search(text)", "False"),
+    ),
+    Mutant(
+        "a misspelt tool needs no approval",
+        "test_tool_names.py",
+        Change("tool_names:ToolNames.resolve", "raise ConfigurationError(self.unknown(name))", "return"),
+    ),
+    Mutant(
+        "confinement comes after the servers",
+        "test_confinement.py -k 'nothing_that_is_not_listed or caller_is_held'",
+        Change("agent_keys:AgentKeys.values", "self.confinement is not None", "False"),
+    ),
+    Mutant(
+        "paths are compared as text",
+        "test_confinement.py -k link",
+        Change("template.confinement:_is_inside", "os.path.realpath", "os.path.abspath", only=(0,)),
+    ),
+    Mutant(
+        "an address is compared by its beginning",
+        "test_confinement.py -k by_its_parts",
+        Change(
+            "template.confinement:_covers",
+            "(one.scheme, one.netloc) != (other.scheme, other.netloc)",
+            "not address.startswith(allowed.rstrip('/'))",
+        ),
+    ),
+    Mutant(
+        "variables reach prompts",
+        "test_confinement.py -k reaches_no_prompt",
+        Change("template.loader:_variables_in_prompts", "is_prompt or is_default or is_described", "False"),
+    ),
+    Mutant(
+        "a program's environment is anybody's",
+        "test_confinement.py -k environment",
+        Change("template.reach:_of_server", "'env'", "'x'", only=(1,)),
+    ),
+    Mutant(
+        "a confined template reads the environment",
+        "test_confinement.py -k quotes_no_variable",
+        Change(
+            "factory:AgentFactory._confine",
+            "self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "LangChain makes a summarizer by its name",
+        "test_templates_of_others.py -k every_argument",
+        Change("registry:", "('model', 'first_model', 'summarizer')", "('model', 'first_model')"),
+    ),
+    Mutant(
+        "any width is a prompt's",
+        "test_templates_of_others.py -k arguments_of_middleware",
+        Change("assembly:_check_summary_prompt", "any((field != ['messages', '', None] for field in fields))", "False"),
+    ),
+    Mutant(
+        "a template's budget stands in",
+        "test_templates_of_others.py -k never_instead",
+        Change(
+            "orchestration.middleware.cost:CostTrackingMiddleware.__init__",
+            "(tuple(budgets), tuple(more_budgets))",
+            "(self.budgets,)",
+        ),
+    ),
+    Mutant(
+        "a template's limits are everybody's",
+        "test_templates_of_others.py -k each_their_own",
+        Change(
+            "pipeline:_of_template",
+            "dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
+            "limit if limit else dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
+        ),
+    ),
+    Mutant(
+        "commands are joined texts",
+        "test_templates_of_others.py -k word_by_word",
+        Change("template.confinement:Confinement.allows", "shlex.split(allowed)", "allowed"),
+        Change("template.confinement:Confinement.allows", "shlex.split(reach.value)", "reach.value.replace(\"'\", '')"),
+    ),
+    Mutant(
+        "a program starts where its author likes",
+        "test_templates_of_others.py -k word_by_word",
+        Change("template.confinement:Confinement.allows", "_is_inside(reach.value, self.roots)", "True"),
+    ),
+    Mutant(
+        "a name belongs to its last template",
+        "test_templates_of_others.py -k same_name",
+        Change("components:Components._check_owner", "folder != template.folder", "False"),
+    ),
+    Mutant(
+        "a name is an agent",
+        "test_templates_of_others.py -k same_name",
+        Change("sessions.agent_record:check_agent", "parts.append('folder')", "pass"),
+    ),
+    Mutant(
+        "a template has any number of files",
+        "test_templates_of_others.py -k so_many_files",
+        Change("template.document:Document._resolved", "self._count > MAX_FILES", "False"),
+    ),
+    Mutant(
+        "every unknown key is explained",
+        "test_templates_of_others.py -k refused_soon",
+        Change(
+            "template.loader:template_problems",
+            "[details for details in found if details['type'] == 'extra_forbidden'][:MAX_SUGGESTIONS]",
+            "[details for details in found if details['type'] == 'extra_forbidden']",
+        ),
+    ),
+    Mutant(
+        "a FIFO is read",
+        "test_templates_of_others.py -k sane_size",
+        Change("bounded_file:open_regular", "stat.S_ISREG(os.fstat(descriptor).st_mode)", "True"),
+    ),
+    Mutant(
+        "patterns may take for ever",
+        "test_schemas.py -k linear_time",
+        Change("template.json_schema:_options", "{'pattern_options': patterns, 'offline': True}", "{'offline': True}"),
+    ),
+    Mutant(
+        "a schema may contradict itself",
+        "test_schemas.py -k contradicts_itself_is_refused",
+        Change(
+            "template.json_schema:_contradictions", "combinations > MAX_COMBINATIONS or choices > MAX_CHOICES", "True"
+        ),
+    ),
+    Mutant(
+        "a default may be of another type",
+        "test_schemas.py -k contradicts_itself_is_refused",
+        Change("template.json_schema:_wrong_defaults", "isinstance(each, dict)", "False"),
+    ),
+    Mutant(
+        "all faults of a value are collected",
+        "test_schemas.py -k very_many_faults",
+        Change("template.json_schema:SchemaCheck.faults", "_is_small(plain, MAX_ALL_FAULTS)", "True"),
+    ),
+    Mutant(
+        "a search for contradictions unfolds",
+        "test_schemas.py -k unfold",
+        Change("template.json_schema:_search_size", "combinations *= max(1, size)", "pass"),
+    ),
+    Mutant(
+        "a path hides among keys",
+        "test_confinement.py -k among_the_keys",
+        Change(
+            "template.reach:_keys_in",
+            "[*map(str, value), *(key for each in value.values() for key in _keys_in(each))]",
+            "[*(key for each in value.values() for key in _keys_in(each))]",
+        ),
+    ),
+]

@@ -1,0 +1,44 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant
+
+MUTANTS = [
+    Mutant(
+        "two threads make tools at once",
+        "test_function_tool.py",
+        Change(
+            "tools.function_tool:structured_tool",
+            "with _SCHEMA_LOCK:\n    return StructuredTool.from_function(*args, **options)",
+            "if True:\n    return StructuredTool.from_function(*args, **options)",
+        ),
+    ),
+    Mutant(
+        "rows behind an open quote are not said",
+        "test_tools.py -k cannot_be_read_as",
+        Change("tools.csv_data:_problems", "swallowed", "False", only=(1,)),
+    ),
+    Mutant(
+        "a result of any size is taken",
+        "test_result_bound.py -k fifty",
+        Change("tools.result_bound:_Budget._text", "len(data) <= self.text", "True"),
+    ),
+    Mutant(
+        "an error's text has no bound",
+        "test_result_bound.py -k every_form",
+        Change(
+            "tools.gated_tool:_arun_checked",
+            "bound_result(tool, await inner(tool, tool_input, *args, **kwargs))",
+            "await inner(tool, tool_input, *args, **kwargs)",
+        ),
+    ),
+    Mutant(
+        "small parts have no bound",
+        "test_result_bound.py -k many_small",
+        Change("tools.result_bound:_Budget._parts", "is_text and self.text <= PART_BYTES", "False"),
+    ),
+    Mutant(
+        "what stands beside a text has no bound",
+        "test_result_bound.py -k nothing_passes",
+        Change("tools.result_bound:_Budget._with_extras", "not extras", "True"),
+    ),
+]

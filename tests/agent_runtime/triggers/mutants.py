@@ -1,0 +1,55 @@
+"""Deliberate defects and the tests of this folder that have to notice them."""
+
+from tests.mutants import Change, Mutant
+
+MUTANTS = [
+    Mutant(
+        "a circle of triggers runs on",
+        "test_triggers.py -k circle",
+        Change("triggers.handler:TriggerHandler._start", "event.depth >= rule.max_depth", "False"),
+    ),
+    Mutant(
+        "depth is not passed on",
+        "test_triggers.py -k circle",
+        Change("triggers.handler:TriggerHandler._start", "Cause(event.id, event.depth + 1)", "None"),
+    ),
+    Mutant(
+        "any truthy condition holds",
+        "test_triggers.py -k starts_nothing",
+        Change(
+            "triggers.expressions:holds", "evaluated(condition, facts) is True", "bool(evaluated(condition, facts))"
+        ),
+    ),
+    Mutant(
+        "a rule's rate is nobody's",
+        "test_triggers.py -k rules_rate",
+        Change("triggers.handler:agent_of", "rule.rate is not None", "False"),
+    ),
+    Mutant(
+        "webhooks are not signed",
+        "test_triggers.py -k not_good",
+        Change("triggers.webhook:WebhookApp._answer", "not signed(hook, key, headers, body)", "False"),
+    ),
+    Mutant(
+        "old signatures are good",
+        "test_triggers.py -k not_good",
+        Change("triggers.webhook:signed", "abs(time.time() - int(moment)) > MAX_AGE_S", "False"),
+    ),
+    Mutant(
+        "a GitHub delivery names the event",
+        "test_triggers.py -k starts_an_agent_once",
+        Change(
+            "triggers.webhook:_event_id", "hashlib.sha256(body).hexdigest()", "headers.get('x-github-delivery', '')"
+        ),
+    ),
+    Mutant(
+        "a rule's rate is not looked at",
+        "test_triggers.py -k cannot_work",
+        Change("triggers.rules:TriggerRule._can_be_kept", "RateLimit(rate)", "pass"),
+    ),
+    Mutant(
+        "rules' sessions have one id",
+        "test_triggers.py -k cannot_work",
+        Change("triggers.rules:clashing_sessions", "each.startswith(f'{name}-')", "False"),
+    ),
+]
