@@ -34,10 +34,10 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.auth.key_stores import MemoryKeyStore
-from agent_runtime.callback_event import CallbackEvent
-from agent_runtime.monitoring.ledger import NOTHING, Account, Amount, Ending, Reservation
-from agent_runtime.redaction import Redactor
-from agent_runtime.stores import redis_server
+from agent_runtime.budgets.ledger.ledger import NOTHING, Account, Amount, Ending, Reservation
+from agent_runtime.monitoring.callback_event import CallbackEvent
+from agent_runtime.secrets.redaction import Redactor
+from agent_runtime.storage import redis_server
 from benchmarks.common import InstantModel, Row, paired
 
 TEMPLATE = parse_template(

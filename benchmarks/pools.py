@@ -16,10 +16,10 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from agent_runtime import AgentContext, AgentFactory
-from agent_runtime.models.gate import ModelGate
-from agent_runtime.models.run import Run, current_run
 from agent_runtime.pool import AgentInstancePool, AgentSessionPool, AgentTask, PoolConfig
-from agent_runtime.pool.isolation.process_tree import uss_mb
+from agent_runtime.pool.process.process_tree import uss_mb
+from agent_runtime.run.gate import ModelGate
+from agent_runtime.run.state import Run, current_run
 from agent_runtime.template import AgentTemplate
 from benchmarks.common import InstantModel, Row
 

@@ -40,8 +40,8 @@ from agent_runtime import (
     gated,
     parse_template,
 )
+from agent_runtime.run.gated_tool import gated_tool
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.tools.gated_tool import gated_tool
 
 CALLS = 20_000
 CONCURRENT = 50

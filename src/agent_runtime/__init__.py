@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime.lazy import imported_late
+from agent_runtime._lazy import imported_late
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys, Authenticator, JwtAuthenticator, open_keys
-    from agent_runtime.callback_event import CallbackEvent, ExecutionSummary
+    from agent_runtime.budgets import Budget, Ledger, MemoryLedger, PriceTable, RedisLedger, SqliteLedger, open_ledger
     from agent_runtime.callback_handler import AgentCallbackHandler
     from agent_runtime.chunks import (
         Chunk,
@@ -69,25 +69,9 @@ if TYPE_CHECKING:
     from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, open_dead_letters
     from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.models.gate import ModelGate, RunLimits
-    from agent_runtime.models.gated_model import gated
-    from agent_runtime.monitoring import (
-        Budget,
-        ConcurrencyLimit,
-        Ledger,
-        LimitStore,
-        MemoryLedger,
-        PriceTable,
-        RateLimit,
-        RedisLedger,
-        RuntimeMetrics,
-        RuntimeTracing,
-        SqliteLedger,
-        configure_logging,
-        open_ledger,
-        open_limits,
-    )
-    from agent_runtime.orchestration.conversation import Resume
+    from agent_runtime.limits import ConcurrencyLimit, LimitStore, RateLimit, open_limits
+    from agent_runtime.monitoring import RuntimeMetrics, RuntimeTracing, configure_logging
+    from agent_runtime.monitoring.callback_event import CallbackEvent, ExecutionSummary
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.orchestration.middleware import (
         AuthMiddleware,
@@ -102,8 +86,11 @@ if TYPE_CHECKING:
     )
     from agent_runtime.orchestration.stream import AgentStream
     from agent_runtime.orchestration.timeouts import Timeouts
+    from agent_runtime.orchestration.turn_recovery import Resume
     from agent_runtime.registry import Registry, tool_factory
     from agent_runtime.replay import Replay, replay_run
+    from agent_runtime.run.gate import ModelGate, RunLimits
+    from agent_runtime.run.gated_model import gated
     from agent_runtime.sessions import Session, SessionManager
     from agent_runtime.template import AgentTemplate, load_template, parse_template
     from agent_runtime.triggers import TriggerHandler, load_triggers
@@ -111,36 +98,32 @@ if TYPE_CHECKING:
 
 # Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help` without LangChain.
 _MODULES = {
-    "replay": ("Replay", "replay_run"),
-    "triggers": ("TriggerHandler", "load_triggers"),
-    "event_bus.dead_letters": ("DeadLetter", "DeadLetters", "open_dead_letters"),
-    "event_bus.brokers": ("Broker", "Delivery", "EventQuery", "MemoryBroker", "SqliteBroker", "open_broker"),
-    "event_bus.relay": ("Relay",),
-    "event_bus.consumer": ("EventConsumer",),
-    "auth": ("ApiKeys", "Authenticator", "JwtAuthenticator", "open_keys"),
-    "monitoring": (
-        "Budget",
-        "Ledger",
-        "MemoryLedger",
-        "SqliteLedger",
-        "RedisLedger",
-        "PriceTable",
-        "open_ledger",
-        "ConcurrencyLimit",
-        "RateLimit",
-        "RuntimeMetrics",
-        "RuntimeTracing",
-        "configure_logging",
-        "open_limits",
-        "LimitStore",
+    "agent_runtime.replay": ("Replay", "replay_run"),
+    "agent_runtime.triggers": ("TriggerHandler", "load_triggers"),
+    "agent_runtime.event_bus.dead_letters": ("DeadLetter", "DeadLetters", "open_dead_letters"),
+    "agent_runtime.event_bus.brokers": (
+        "Broker",
+        "Delivery",
+        "EventQuery",
+        "MemoryBroker",
+        "SqliteBroker",
+        "open_broker",
     ),
-    "callback_event": ("CallbackEvent", "ExecutionSummary"),
-    "callback_handler": ("AgentCallbackHandler",),
-    "chunks": (
+    "agent_runtime.event_bus.relay": ("Relay",),
+    "agent_runtime.event_bus.consumer": ("EventConsumer",),
+    "agent_runtime.auth": ("ApiKeys", "Authenticator", "JwtAuthenticator", "open_keys"),
+    "agent_runtime.budgets": (
+        *("Budget", "Ledger", "MemoryLedger", "PriceTable", "RedisLedger", "SqliteLedger", "open_ledger"),
+    ),
+    "agent_runtime.limits": ("ConcurrencyLimit", "LimitStore", "RateLimit", "open_limits"),
+    "agent_runtime.monitoring": ("RuntimeMetrics", "RuntimeTracing", "configure_logging"),
+    "agent_runtime.monitoring.callback_event": ("CallbackEvent", "ExecutionSummary"),
+    "agent_runtime.callback_handler": ("AgentCallbackHandler",),
+    "agent_runtime.chunks": (
         *("Chunk", "CustomChunk", "Emit", "InterruptChunk", "PartChunk", "ReasoningChunk", "TextChunk"),
         *("ToolCallChunk", "ToolResultChunk"),
     ),
-    "errors": (
+    "agent_runtime.errors": (
         *("AgentFailed", "AgentRuntimeError", "CallCancelled", "CallDrained", "CallError", "CallTimeout"),
         *("CheckpointCorrupt", "CheckpointVersion", "ConfigurationError", "InputInvalid", "LimitExceeded"),
         *("MissingExtra", "Problem", "ProviderError", "ReservedKey", "SessionBusy", "SessionError", "SessionGone"),
@@ -149,22 +132,22 @@ _MODULES = {
         *("BudgetExceeded", "BudgetUnavailable", "PriceUnknown", "Unauthenticated", "Forbidden", "RateLimited"),
         *("CredentialTooLarge", "KeyInUrl", "KeyNotFound", "NotRecorded"),
     ),
-    "event_bus": ("Event", "EventBus", "Subscription"),
-    "factory": ("AgentFactory",),
-    "models.gate": ("ModelGate", "RunLimits"),
-    "models.gated_model": ("gated",),
-    "orchestration.conversation": ("Resume",),
-    "orchestration.executor": ("AgentExecutor",),
-    "orchestration.timeouts": ("Timeouts",),
-    "orchestration.middleware": (
+    "agent_runtime.event_bus": ("Event", "EventBus", "Subscription"),
+    "agent_runtime.factory": ("AgentFactory",),
+    "agent_runtime.run.gate": ("ModelGate", "RunLimits"),
+    "agent_runtime.run.gated_model": ("gated",),
+    "agent_runtime.orchestration.turn_recovery": ("Resume",),
+    "agent_runtime.orchestration.executor": ("AgentExecutor",),
+    "agent_runtime.orchestration.timeouts": ("Timeouts",),
+    "agent_runtime.orchestration.middleware": (
         *("AuthMiddleware", "ConcurrencyMiddleware", "CostTrackingMiddleware", "LoggingMiddleware"),
         *("Middleware", "RateLimitMiddleware", "RetryMiddleware", "SessionMiddleware", "Spending"),
     ),
-    "orchestration.stream": ("AgentStream",),
-    "sessions": ("Session", "SessionManager"),
-    "registry": ("Registry", "tool_factory"),
-    "template": ("AgentTemplate", "load_template", "parse_template"),
-    "types": ("AgentContext", "AgentResult", "Handler", "Principal", "Usage"),
+    "agent_runtime.orchestration.stream": ("AgentStream",),
+    "agent_runtime.sessions": ("Session", "SessionManager"),
+    "agent_runtime.registry": ("Registry", "tool_factory"),
+    "agent_runtime.template": ("AgentTemplate", "load_template", "parse_template"),
+    "agent_runtime.types": ("AgentContext", "AgentResult", "Handler", "Principal", "Usage"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

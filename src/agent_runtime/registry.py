@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from agent_runtime.errors import ConfigurationError, UnknownComponent
-from agent_runtime.models.provider_limiter import PROVIDERS, ProviderLimiter
+from agent_runtime.providers.limiter import PROVIDERS, ProviderLimiter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,9 +86,9 @@ class Registry:
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """The gated chat model that a template asks for. Raises as `build_model`."""
-        from agent_runtime.models.http_transport import bound_answers
-        from agent_runtime.models.request import ACCOUNT, IDEMPOTENCY_HEADER
         from agent_runtime.models.resolve import build_model
+        from agent_runtime.providers.http_transport import bound_answers
+        from agent_runtime.run.request import ACCOUNT, IDEMPOTENCY_HEADER
 
         model = build_model(spec, self.models).model_copy()  # one that is registered ready-made serves several
         bound_answers(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent_runtime.bounded_file import open_regular
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.size_limits import size_limit
 
 LOG = logging.getLogger("agent_runtime.secrets")

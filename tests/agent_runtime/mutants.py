@@ -6,20 +6,22 @@ MUTANTS = [
     Mutant(
         "a rewriting hook streams",
         "test_factory.py -k vouches",
-        Change("assembly:", "('wrap_model_call', 'awrap_model_call')", "()"),
+        Change("factory.build_agent:", "('wrap_model_call', 'awrap_model_call')", "()"),
     ),
     Mutant(
         "any reference allowed",
         "test_factory.py -k python_references",
         Change(
-            "assembly:unknown_names", "check(f'{at}.tools.{i}.ref', 'tool', tool.ref, registry.allowed_refs)", "pass"
+            "factory.build_agent:unknown_names",
+            "check(f'{at}.tools.{i}.ref', 'tool', tool.ref, registry.allowed_refs)",
+            "pass",
         ),
     ),
     Mutant(
         "PII streamed before it is redacted",
         "test_factory.py -k pii",
         Change(
-            "assembly:assemble",
+            "factory.build_agent:assemble",
             "any((_rewrites(m, registry) for m in spec.middleware))",
             "False and any((_rewrites(m, registry) for m in spec.middleware))",
         ),
@@ -27,12 +29,12 @@ MUTANTS = [
     Mutant(
         "registered secrets are not masked",
         "test_canary.py -k traceback",
-        Change("redaction:Redactor._masked", "text", "''", only=(2,)),
+        Change("secrets.redaction:Redactor._masked", "text", "''", only=(2,)),
     ),
     Mutant(
         "encoded secrets are not masked",
         "test_redaction.py -k every_form",
-        Change("secret_forms:_base64_cores", "3", "0"),
+        Change("secrets.forms:_base64_cores", "3", "0"),
     ),
     Mutant(
         "a misspelt setting is ignored",
@@ -51,12 +53,12 @@ MUTANTS = [
     Mutant(
         "a secret stands at the cut",
         "test_redaction.py -k cut",
-        Change("redaction:Redactor.text", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT"),
+        Change("secrets.redaction:Redactor.text", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT"),
     ),
     Mutant(
         "suspects are not looked for among small letters",
         "test_redaction.py -k passed_over",
-        Change("redaction:Redactor.suspects", "text.casefold()", "text"),
+        Change("secrets.redaction:Redactor.suspects", "text.casefold()", "text"),
     ),
     Mutant("prod may forget", "test_settings.py", Change("settings:_lost_on_restart", "address.is_in_memory", "False")),
     Mutant(
@@ -70,7 +72,7 @@ MUTANTS = [
         "escapes hide a secret",
         "test_redaction.py -k every_form",
         Change(
-            "secret_forms:reduced",
+            "secrets.forms:reduced",
             "_letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)",
             "_letters(text)",
         ),
@@ -78,12 +80,12 @@ MUTANTS = [
     Mutant(
         "the quick look passes short secrets over",
         "test_redaction.py -k quick_look",
-        Change("secret_forms:SecretForms._candidates", "self._short", "{}"),
+        Change("secrets.forms:SecretForms._candidates", "self._short", "{}"),
     ),
     Mutant(
         "an escape hides a secret's letters",
         "test_redaction.py -k every_form",
-        Change("secret_forms:_reductions", "_has_escapes(text)", "False"),
+        Change("secrets.forms:_reductions", "_has_escapes(text)", "False"),
     ),
     Mutant(
         "a structured answer is not checked",

@@ -22,13 +22,14 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(p for p in SRC.rglob("*.py"))
 
 LEVELS = {
-    "cancel_watch": 0, "lazy": 0, "chunks": 0, "usage": 0, "types": 0, "errors": 1, "redaction": 1, "secret_forms": 1,
-    "event_bus": 2, "stores": 2, "escapes": 0,
-    "bounded_file": 1, "secret_files": 2, "secret_strength": 1, "size_limits": 2, "strict_json": 1, "output_tail": 2,
-    "settings": 3, "template": 3, "registry": 3, "tools": 3, "models": 3, "callback_event": 3, "callback_handler": 3,
-    "monitoring": 3, "auth": 3, "sessions": 3,
-    "orchestration": 4, "mcp": 4, "tool_names": 5, "toolbox": 5, "agent_keys": 5, "assembly": 5, "pipeline": 5,
-    "components": 5, "factory": 5, "testing": 6, "triggers": 6, "replay": 6, "pool": 6, "batch": 6, "cli": 7,
+    "cancel_watch": 0, "_lazy": 0, "chunks": 0, "usage": 0, "types": 0, "escapes": 0,
+    "errors": 1, "secrets": 1, "bounded_file": 1, "strict_json": 1,
+    "event_bus": 2, "secret_files": 2, "storage": 2, "size_limits": 2, "subprocess_output": 2,
+    "settings": 3, "template": 3, "registry": 3, "tools": 3, "models": 3, "monitoring": 3,
+    "callback_handler": 3, "auth": 3, "limits": 3, "budgets": 3, "checkpoints": 3, "sessions": 3,
+    "providers": 3, "run": 3,
+    "orchestration": 4, "mcp": 4, "factory": 5,
+    "testing": 6, "triggers": 6, "replay": 6, "pool": 6, "remote": 6, "batch": 6, "cli": 7,
 }  # fmt: skip
 ROOT_FILES = {"__init__", "__main__"}
 

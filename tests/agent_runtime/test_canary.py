@@ -38,7 +38,7 @@ from agent_runtime import (
 )
 from agent_runtime.event_bus import Event
 from agent_runtime.monitoring import redact
-from agent_runtime.redaction import SECRETS, Redactor
+from agent_runtime.secrets.redaction import SECRETS, Redactor
 from agent_runtime.settings import read_settings
 from agent_runtime.testing import ScriptedChatModel, say
 from tests.agent_runtime.canary import CANARY

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 
-from agent_runtime import AgentExecutor, AgentFailed, redaction, secret_forms
-from agent_runtime.redaction import MASK, MAX_TEXT, SECRETS, Redactor
+from agent_runtime import AgentExecutor, AgentFailed
+from agent_runtime.secrets import forms as secret_forms
+from agent_runtime.secrets import redaction
+from agent_runtime.secrets.redaction import MASK, MAX_TEXT, SECRETS, Redactor
 
 SECRET = 'dummy/sécret+with "odd" characters'
 

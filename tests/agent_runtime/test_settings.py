@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime import ConfigurationError
-from agent_runtime.secret_strength import weakness_of
+from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.settings import read_settings
 from agent_runtime.size_limits import SIZE_LIMITS, size_limit, variable_of
 

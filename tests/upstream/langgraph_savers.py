@@ -42,7 +42,7 @@ def make_saver() -> Any:
     """Return a new saver of the kind that is under test; `InMemorySaver` is LangGraph's own, to compare with."""
     if SAVER == OWN:
         return importlib.import_module("tests.memory_assert").MemorySaverAssertImmutable()
-    from agent_runtime.sessions.stores import open_checkpointer
+    from agent_runtime.sessions.opening import open_checkpointer
 
     urls = {
         "memory": "memory:",
@@ -59,7 +59,7 @@ def make_store() -> Any:
 
         return InMemoryStore()
     from agent_runtime.sessions import RedisStore
-    from agent_runtime.stores import RedisConnection
+    from agent_runtime.storage import RedisConnection
 
     return RedisStore(RedisConnection(f"{os.environ['UPSTREAM_REDIS']}?prefix=s{next(_NUMBERS)}"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime.lazy import imported_late
+from agent_runtime._lazy import imported_late
 
 if TYPE_CHECKING:
     from agent_runtime.auth.api_keys import ApiKey, ApiKeys
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 # Loaded at first use: PyJWT is an extra, Redis and SQLite are not everybody's.
 _HOME = {
-    "ApiKey": "api_keys",
-    "ApiKeys": "api_keys",
-    "Authenticator": "authenticator",
-    "JwtAuthenticator": "jwt",
-    "allows": "scopes",
-    "credentials_of": "headers",
-    "open_keys": "key_stores",
+    "ApiKey": "agent_runtime.auth.api_keys",
+    "ApiKeys": "agent_runtime.auth.api_keys",
+    "Authenticator": "agent_runtime.auth.authenticator",
+    "JwtAuthenticator": "agent_runtime.auth.jwt",
+    "allows": "agent_runtime.auth.scopes",
+    "credentials_of": "agent_runtime.auth.headers",
+    "open_keys": "agent_runtime.auth.key_stores",
 }
 
 __all__ = ["ApiKey", "ApiKeys", "Authenticator", "JwtAuthenticator", "allows", "credentials_of", "open_keys"]

@@ -15,8 +15,8 @@ from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.auth.key_format import key_id_of, new_key
 from agent_runtime.auth.scopes import checked_scopes
 from agent_runtime.errors import ConfigurationError, KeyNotFound
-from agent_runtime.redaction import SECRETS
-from agent_runtime.secret_strength import weakness_of
+from agent_runtime.secrets.redaction import SECRETS
+from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.types import Principal
 
 MAX_CACHED = 10_000

@@ -12,7 +12,7 @@ from agent_runtime.auth.authenticator import LOG, refused, token_bytes
 from agent_runtime.auth.identities import MAX_NAME, fault_of_name, is_reserved
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra
-from agent_runtime.secret_strength import weakness_of
+from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
 from agent_runtime.types import Principal

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.auth.api_keys import ApiKey, ApiKeys
-from agent_runtime.stores import RedisConnection, SqliteFile, StoreUrl
-from agent_runtime.stores.deletion_clock import ProcessClock
-from agent_runtime.stores.sqlite_schema import StoreSchema
+from agent_runtime.storage import RedisConnection, SqliteFile, StoreUrl
+from agent_runtime.storage.deletion_clock import ProcessClock
+from agent_runtime.storage.sqlite_schema import StoreSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

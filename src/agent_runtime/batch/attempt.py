@@ -11,12 +11,12 @@ from agent_runtime.batch.error_handling import error_kind
 from agent_runtime.batch.result import Failure, Spent, TaskResult, TaskStatus
 from agent_runtime.errors import AgentRuntimeError, CallError
 from agent_runtime.errors.user_code import error_text
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.records import TaskRow
-    from agent_runtime.batch.scheduling import Seat
+    from agent_runtime.batch.load_balancer import Seat
     from agent_runtime.batch.task import BatchTask
 
 MAX_MESSAGE = 2_000

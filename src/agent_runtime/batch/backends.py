@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Protocol
 
-from agent_runtime.agent_keys import AgentKey
+from agent_runtime.factory.cache_keys import AgentKey
 from agent_runtime.orchestration.middleware import CostTrackingMiddleware
 from agent_runtime.pool.config import PoolConfig
-from agent_runtime.pool.instance_pool import AgentInstancePool
+from agent_runtime.pool.process.instance_pool import AgentInstancePool
 from agent_runtime.pool.task import AgentTask, Assignment
 from agent_runtime.template import rendered_prompt
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Where tasks run. All give the same results; `agent_runtime.testing.backend_conformance` checks one.
+    """Where tasks run. All give the same results; `agent_runtime.testing.conformance.batch_backend` checks one.
 
     `name` is shown in results, `slots` is how many tasks it runs at once (None: as many as it is given), `weight` its
     share when several are scheduled by weight.

@@ -8,8 +8,8 @@ from typing import Literal
 
 from agent_runtime.batch.settings import BatchSettings, RetrySettings
 from agent_runtime.errors import AgentRuntimeError, PoolOverloaded, RateLimited, TaskPoisoned
-from agent_runtime.models.provider_errors import retry_after_s
 from agent_runtime.orchestration.failures import failure_class
+from agent_runtime.providers.errors import retry_after_s
 
 FREE_RETRIES = 10
 """So many a batch has in any case: a share of a small one would be none."""

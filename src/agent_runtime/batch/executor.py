@@ -7,13 +7,13 @@ import time
 from decimal import Decimal
 from typing import Any
 
-from agent_runtime.batch.feeder import needs_approval
-from agent_runtime.batch.intake import check_task, read_source
+from agent_runtime.batch.ingestion import check_task, read_source
 from agent_runtime.batch.journal.records import Execution
+from agent_runtime.batch.prefetcher import needs_approval
+from agent_runtime.batch.queries import POLL_S
 from agent_runtime.batch.result import UNSUCCESSFUL
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.submission import ExecutionSubmission
-from agent_runtime.batch.views import POLL_S
 from agent_runtime.errors import ApprovalRequired, ConfigurationError, ExecutionBusy, InputInvalid
 
 

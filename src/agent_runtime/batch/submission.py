@@ -10,21 +10,22 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from agent_runtime.auth.caller_names import DEFAULT_TENANT
 from agent_runtime.auth.identities import OPERATOR
 from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
 from agent_runtime.batch.caller_rules import CallerRules
-from agent_runtime.batch.execution import ExecutionRun
-from agent_runtime.batch.intake import Intake, mapping_of, read_source, source_of
+from agent_runtime.batch.environment import Shop
+from agent_runtime.batch.ingestion import Intake, mapping_of, read_source, source_of
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.owned import OwnedJournal
 from agent_runtime.batch.journal.records import Execution, document
-from agent_runtime.batch.owner import LEASE_S
-from agent_runtime.batch.scheduling import Scheduler
+from agent_runtime.batch.lease_times import LEASE_S
+from agent_runtime.batch.load_balancer import Scheduler
+from agent_runtime.batch.queries import ExecutionViews
+from agent_runtime.batch.runner import ExecutionRun
 from agent_runtime.batch.settings import BatchSettings
-from agent_runtime.batch.shop import Shop
 from agent_runtime.batch.sources import Format
 from agent_runtime.batch.task import AnyTask
-from agent_runtime.batch.views import ExecutionViews
 from agent_runtime.errors import (
     ConfigurationError,
     ExecutionLost,
@@ -33,9 +34,8 @@ from agent_runtime.errors import (
 )
 from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
-from agent_runtime.monitoring.caller_names import DEFAULT_TENANT
-from agent_runtime.redaction import SECRETS
-from agent_runtime.stores.process_identity import is_process_dead, process_identity
+from agent_runtime.secrets.redaction import SECRETS
+from agent_runtime.storage.process_identity import is_process_dead, process_identity
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal

@@ -71,7 +71,7 @@ async def _waits(factory: AgentFactory, session_id: str) -> bool:
 
 
 def _input(line: str, *, waits: bool) -> Any:
-    from agent_runtime.orchestration.conversation import Resume
+    from agent_runtime.orchestration.turn_recovery import Resume
 
     decision = _DECISIONS.get(line.lower()) if waits else None
     return line if decision is None else Resume(decision)

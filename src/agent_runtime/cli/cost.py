@@ -13,7 +13,7 @@ from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_ledger
 
 if TYPE_CHECKING:
-    from agent_runtime.monitoring import Balance
+    from agent_runtime.budgets import Balance
 
 BY = ("tenant", "user", "template", "model", "day")
 COLUMNS = (

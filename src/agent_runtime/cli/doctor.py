@@ -20,7 +20,7 @@ PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTR
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(*, templates: tuple[str, ...], as_json: bool) -> int:
     """Check Python, settings, provider keys and stores. Exits 1 when something does not work; shows no secret."""
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
 
     shown = settings().shown()
     checks: list[dict[str, Any]] = [
@@ -96,6 +96,6 @@ def _store(name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable
 
 
 def _limits(url: str) -> Any:
-    from agent_runtime.monitoring import open_limits
+    from agent_runtime.limits import open_limits
 
     return open_limits(url)

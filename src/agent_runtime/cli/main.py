@@ -37,7 +37,7 @@ def cli() -> None:
     Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,
     5 timeout, 6 refused by a limit or a budget, 7 interrupted (a person is awaited), 130 Ctrl-C.
     """
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
 
     SECRETS.add_environment()
     settings()  # a wrong one ends every command before it does anything
@@ -76,7 +76,7 @@ for command in (
 
 
 def _redacted(error: BaseException) -> str:
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
 
     return SECRETS.text(str(error))
 
@@ -97,7 +97,7 @@ def main(args: list[str] | None = None) -> None:
         from agent_runtime.cli.exit_codes import EXPECTED, exit_code
 
         if not isinstance(error, EXPECTED) and os.environ.get("AGENT_RUNTIME_TRACEBACK"):
-            from agent_runtime.redaction import SECRETS
+            from agent_runtime.secrets.redaction import SECRETS
 
             echo(SECRETS.text("".join(traceback.format_exception(error))), err=True)
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else _redacted(error)

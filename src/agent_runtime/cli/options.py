@@ -38,10 +38,12 @@ class AgentOptions:
 
 def shared_seats(ledger: str | None = None, budget: float | None = None, *, record: bool = False) -> dict[str, Any]:
     """What a command gives its AgentFactory; with `record` the events have their contents."""
-    from agent_runtime.callback_handler import AgentCallbackHandler
+    from agent_runtime.budgets import Budget
     from agent_runtime.cli.state import open_ledger, settings
     from agent_runtime.event_bus import EventBus
-    from agent_runtime.monitoring import Budget, configure_logging, open_limits
+    from agent_runtime.limits import open_limits
+    from agent_runtime.monitoring import configure_logging
+    from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 
     configure_logging(settings().log_level, settings().log_format)
     usd, shared, bus = budget or settings().budget, settings().limits or "memory:", EventBus()
@@ -84,7 +86,7 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _complete_agent(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
     from click.shell_completion import CompletionItem
 
-    from agent_runtime.template.shipped import shipped_templates
+    from agent_runtime.template.builtin import shipped_templates
 
     names = [CompletionItem(name) for name in shipped_templates() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]

@@ -13,11 +13,11 @@ from agent_runtime.cli.output import echo
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
+    from agent_runtime.budgets import Ledger
     from agent_runtime.event_bus.brokers import Broker, EventLog
     from agent_runtime.event_bus.dead_letters import DeadLetters
     from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.monitoring import Ledger
     from agent_runtime.sessions import SessionManager
     from agent_runtime.settings import Settings
 
@@ -35,7 +35,7 @@ def state_folder() -> Path:
 
     Raises ConfigurationError for one that is another user's, or that others may write.
     """
-    from agent_runtime.stores.file_safety import check_own_folder  # with the errors, which `--help` does not need
+    from agent_runtime.storage.file_safety import check_own_folder  # with the errors, which `--help` does not need
 
     if given := settings().home:
         folder = Path(given)
@@ -61,7 +61,7 @@ def open_sessions(store: str | None = None) -> SessionManager:
 
 def open_ledger(url: str | None = None) -> Ledger:
     """Where spending is recorded: `url`, or `AGENT_RUNTIME_LEDGER`, or SQLite in the state directory."""
-    from agent_runtime.monitoring import open_ledger as open_at
+    from agent_runtime.budgets import open_ledger as open_at
 
     return open_at(url or settings().ledger or f"sqlite:{state_folder() / 'ledger.db'}")
 

@@ -49,7 +49,7 @@ _TOOLS = {
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as one JSON object.")
 def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: bool) -> int:
     """Check template FILES, and show what each reaches; problems with line and column. Exits 3 when one is invalid."""
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
 
     reports = [_report(file, strict=strict, confined=confined) for file in files]
     if as_json:
@@ -70,7 +70,7 @@ def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: 
 def _report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
     from agent_runtime.errors import Problem, TemplateError
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
     from agent_runtime.template import unused_inputs
     from agent_runtime.template.reach import reach_of
 

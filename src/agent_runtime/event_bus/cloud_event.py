@@ -13,7 +13,7 @@ from agent_runtime.errors import InputInvalid
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.event_bus.event_types import OWN_PREFIX, dataschema_of
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import DuplicateName, loads_unique
 

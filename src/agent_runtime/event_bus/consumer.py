@@ -16,12 +16,12 @@ from urllib.parse import quote
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start, ended
-from agent_runtime.event_bus.brokers.positions import checked_group
+from agent_runtime.event_bus.brokers.validation import checked_group
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, put_aside
+from agent_runtime.event_bus.deduplication import MemorySeenIds, SeenIds
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter
-from agent_runtime.event_bus.seen_ids import MemorySeenIds, SeenIds
 from agent_runtime.event_bus.sequence_gaps import SequenceGaps
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.event_bus.cloud_event import plain
-from agent_runtime.redaction import SECRETS
-from agent_runtime.stores import SqliteFile, StoreUrl
-from agent_runtime.stores.sqlite_schema import StoreSchema
+from agent_runtime.secrets.redaction import SECRETS
+from agent_runtime.storage import SqliteFile, StoreUrl
+from agent_runtime.storage.sqlite_schema import StoreSchema
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from agent_runtime.errors import ConfigurationError, InputInvalid
-from agent_runtime.secret_strength import weakness_of
+from agent_runtime.secrets.strength import weakness_of
 
 ATTRIBUTE = "seal"
 """The CloudEvents extension attribute that carries it."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_runtime.event_bus.dead_letters import DeadLetter
-from agent_runtime.stores import RedisConnection
+from agent_runtime.storage import RedisConnection
 
 # letters: id -> JSON; order: ids by number; one more sorted set of ids for each queue
 _INSERT = """

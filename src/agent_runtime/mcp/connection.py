@@ -16,7 +16,7 @@ from agent_runtime.mcp.answers import content_of, protocol_error
 from agent_runtime.mcp.messages import RequestWriter
 from agent_runtime.mcp.program import NotDelivered
 from agent_runtime.mcp.server import McpServer, check_folder
-from agent_runtime.output_tail import OutputTail
+from agent_runtime.subprocess_output import OutputTail
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool, ToolException

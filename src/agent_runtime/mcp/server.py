@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.mcp.messages import RequestWriter, forward_answers
 from agent_runtime.mcp.program import run_program
-from agent_runtime.models.http_transport import bound_client
 from agent_runtime.models.resolve import secret_value
+from agent_runtime.providers.http_transport import bound_client
 from agent_runtime.template.parts_spec import McpSpec, SecretRef
 
 if TYPE_CHECKING:

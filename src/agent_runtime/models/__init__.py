@@ -1,5 +1,1 @@
-"""Chat models: how a template's model is made, and the gate around each of its calls."""
-
-from agent_runtime.models.gate import ModelGate, RunLimits
-
-__all__ = ["ModelGate", "RunLimits"]
+"""Chat models: how a template's model is created, and models that need no network."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError, MissingExtra, UnknownComponent
-from agent_runtime.models.gated_model import gated
-from agent_runtime.redaction import SECRETS
+from agent_runtime.run.gated_model import gated
 from agent_runtime.secret_files import read_secret_file
+from agent_runtime.secrets.redaction import SECRETS
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from agent_runtime.errors import ConfigurationError, close_matches
 from agent_runtime.escapes import escaped, json_line
-from agent_runtime.redaction import SECRETS, Redactor
+from agent_runtime.secrets.redaction import SECRETS, Redactor
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

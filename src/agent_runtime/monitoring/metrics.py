@@ -15,9 +15,9 @@ from agent_runtime.size_limits import size_limit
 from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
-    from agent_runtime.callback_event import CallbackEvent
+    from agent_runtime.budgets.ledger.ledger import Account, Charge
     from agent_runtime.event_bus.consumer import EventConsumer
-    from agent_runtime.monitoring.ledger import Account, Charge
+    from agent_runtime.monitoring.callback_event import CallbackEvent
 
 MAX_SERIES = size_limit("metric_series")
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -15,7 +15,7 @@ from typing import Literal
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 
 OTHER = "other"
 MAX_LABEL = 128

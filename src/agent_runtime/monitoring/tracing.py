@@ -6,10 +6,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import MissingExtra
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 
 if TYPE_CHECKING:
-    from agent_runtime.callback_event import CallbackEvent
+    from agent_runtime.monitoring.callback_event import CallbackEvent
 
 MAX_OPEN = 100_000
 """Spans that nobody ends (a process that forgets its runs) must not fill the memory."""

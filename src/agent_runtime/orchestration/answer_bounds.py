@@ -9,9 +9,9 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langgraph.types import Command
 
 from agent_runtime.errors import LimitExceeded
-from agent_runtime.models.run import Run, current_run
+from agent_runtime.run.state import Run, current_run
+from agent_runtime.run.unreadable_arguments import unreadable_call
 from agent_runtime.size_limits import size_limit
-from agent_runtime.tools.unreadable_arguments import unreadable_call
 
 DEFAULT_CALLS = 128
 """Tool calls that one answer may have: OpenAI's own bound for parallel calls."""

@@ -12,8 +12,8 @@ from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, T
 from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
+from agent_runtime.checkpoints.checkpointer import Checkpointer
 from agent_runtime.orchestration.answer_bounds import is_model_node
-from agent_runtime.sessions.checkpointer import Checkpointer
 
 
 def allow_answers(agent: Any) -> None:

@@ -28,10 +28,10 @@ from langgraph.pregel._read import DEFAULT_BOUND
 from langgraph.pregel._write import ChannelWrite
 
 from agent_runtime.errors.user_code import contained
-from agent_runtime.models.run import GATED_TAG
 from agent_runtime.orchestration.answer_bounds import bound_answer, is_model_node
-from agent_runtime.tools.effects import IDEMPOTENT
-from agent_runtime.tools.gated_tool import gated_tool
+from agent_runtime.run.gated_tool import gated_tool
+from agent_runtime.run.idempotency import IDEMPOTENT
+from agent_runtime.run.state import GATED_TAG
 
 
 def guarded(function: Any) -> Any:

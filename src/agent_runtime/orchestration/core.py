@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from langgraph.errors import GraphRecursionError
 
-from agent_runtime.callback_handler import AgentCallbackHandler
 from agent_runtime.chunks import InterruptChunk, discard
 from agent_runtime.errors import AgentFailed, BudgetExceeded, LimitExceeded
-from agent_runtime.models.gate import ModelGate
-from agent_runtime.models.run import Refused, Run, current_run
-from agent_runtime.orchestration.drain import Running
+from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
+from agent_runtime.orchestration.call_tracker import Running
 from agent_runtime.orchestration.results import paused
+from agent_runtime.run.gate import ModelGate
+from agent_runtime.run.state import Refused, Run, current_run
 from agent_runtime.types import AgentContext, AgentResult
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.errors import GraphBubbleUp, GraphDrained
 from langgraph.types import Durability
 
-from agent_runtime.callback_event import CallbackEvent
-from agent_runtime.callback_handler import AgentCallbackHandler
+from agent_runtime.budgets.prices import PRICES, PriceTable
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import (
     AgentRuntimeError,
@@ -22,22 +21,23 @@ from agent_runtime.errors import (
     InputInvalid,
 )
 from agent_runtime.errors.user_code import contained, error_text
-from agent_runtime.models.gate import ModelGate, RunLimits
-from agent_runtime.models.run import current_run
-from agent_runtime.monitoring.prices import PRICES, PriceTable
-from agent_runtime.orchestration.bare_agent import BareAgent
+from agent_runtime.monitoring.callback_event import CallbackEvent
+from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.orchestration.call_input import check_ids, check_input
-from agent_runtime.orchestration.conversation import Resume
+from agent_runtime.orchestration.call_tracker import Running
 from agent_runtime.orchestration.core import Agent, Core
-from agent_runtime.orchestration.drain import Running
 from agent_runtime.orchestration.failures import as_call_error
+from agent_runtime.orchestration.local_agent import BareAgent
 from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, compose
 from agent_runtime.orchestration.middleware.base import LayerObserver
-from agent_runtime.orchestration.reserved import refuse_reserved_keys
 from agent_runtime.orchestration.runnable import AgentRunnable
 from agent_runtime.orchestration.stream import AgentStream
+from agent_runtime.orchestration.subgraph_calls import refuse_reserved_keys
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.orchestration.timeouts import NO_TIMEOUTS, Timeouts, check_gated
+from agent_runtime.orchestration.turn_recovery import Resume
+from agent_runtime.run.gate import ModelGate, RunLimits
+from agent_runtime.run.state import current_run
 from agent_runtime.types import AgentContext, AgentResult, Handler, Principal
 
 if TYPE_CHECKING:

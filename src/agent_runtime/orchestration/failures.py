@@ -11,7 +11,7 @@ from agent_runtime.errors import (
     ProviderError,
 )
 from agent_runtime.errors.user_code import error_text
-from agent_runtime.models.provider_errors import (
+from agent_runtime.providers.errors import (
     ANSWERED,
     CUT_ANSWERS,
     SERVER_ERRORS,

@@ -8,7 +8,7 @@ from typing import Any
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import SystemMessage
 
-from agent_runtime.models.run import current_run
+from agent_runtime.run.state import current_run
 
 
 class PromptMiddleware(AgentMiddleware[Any, Any]):

@@ -10,9 +10,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from agent_runtime.errors import CallError
-from agent_runtime.orchestration.reserved import inside_a_graph
-from agent_runtime.orchestration.shapes import raise_original, shaped, stream_part
 from agent_runtime.orchestration.stream import AgentStream
+from agent_runtime.orchestration.stream_shapes import raise_original, shaped, stream_part
+from agent_runtime.orchestration.subgraph_calls import inside_a_graph
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.types import AgentContext, AgentResult
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent_runtime.budgets.prices import preload_price
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.monitoring.prices import preload_price
 
 if TYPE_CHECKING:
-    from agent_runtime.models.gate import ModelGate
+    from agent_runtime.run.gate import ModelGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +42,5 @@ def check_gated(gate: ModelGate, *, gated: bool) -> None:
     if gate.model_call_timeout_s is not None:
         raise ConfigurationError(
             "a model_call timeout needs models that the runtime builds or gates; use the run or idle timeout, "
-            "or build the graph with agent_runtime.models.gated_model.gated(model)"
+            "or build the graph with agent_runtime.run.gated_model.gated(model)"
         )

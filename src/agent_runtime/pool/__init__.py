@@ -2,33 +2,33 @@
 
 from typing import TYPE_CHECKING
 
-from agent_runtime.lazy import imported_late
+from agent_runtime._lazy import imported_late
 
 if TYPE_CHECKING:
+    from agent_runtime.factory.template_watch import TemplateWatch
     from agent_runtime.pool.config import AgentLimits, PoolConfig
     from agent_runtime.pool.control import ControlSocket
-    from agent_runtime.pool.instance import AgentInstance, InstanceStatus
-    from agent_runtime.pool.instance_pool import AgentInstancePool
     from agent_runtime.pool.metrics import watch_pools
-    from agent_runtime.pool.session_context import AgentSessionContext, SessionKey
-    from agent_runtime.pool.session_pool import AgentSessionPool
+    from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
+    from agent_runtime.pool.process.instance_pool import AgentInstancePool
     from agent_runtime.pool.task import AgentTask, TaskPriority
-    from agent_runtime.pool.template_watch import TemplateWatch
+    from agent_runtime.pool.warm.session_context import AgentSessionContext, SessionKey
+    from agent_runtime.pool.warm.session_pool import AgentSessionPool
 
 _HOME = {
-    "AgentInstance": "instance",
-    "AgentInstancePool": "instance_pool",
-    "AgentLimits": "config",
-    "AgentSessionContext": "session_context",
-    "AgentSessionPool": "session_pool",
-    "AgentTask": "task",
-    "ControlSocket": "control",
-    "InstanceStatus": "instance",
-    "PoolConfig": "config",
-    "SessionKey": "session_context",
-    "TaskPriority": "task",
-    "TemplateWatch": "template_watch",
-    "watch_pools": "metrics",
+    "AgentInstance": "agent_runtime.pool.process.instance",
+    "AgentInstancePool": "agent_runtime.pool.process.instance_pool",
+    "AgentLimits": "agent_runtime.pool.config",
+    "AgentSessionContext": "agent_runtime.pool.warm.session_context",
+    "AgentSessionPool": "agent_runtime.pool.warm.session_pool",
+    "AgentTask": "agent_runtime.pool.task",
+    "ControlSocket": "agent_runtime.pool.control",
+    "InstanceStatus": "agent_runtime.pool.process.instance",
+    "PoolConfig": "agent_runtime.pool.config",
+    "SessionKey": "agent_runtime.pool.warm.session_context",
+    "TaskPriority": "agent_runtime.pool.task",
+    "TemplateWatch": "agent_runtime.factory.template_watch",
+    "watch_pools": "agent_runtime.pool.metrics",
 }
 
 __all__ = [

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, InputInvalid
 from agent_runtime.escapes import json_line
 from agent_runtime.pool.task import AgentTask, TaskPriority
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
 
 if TYPE_CHECKING:
-    from agent_runtime.pool.instance_pool import AgentInstancePool
-    from agent_runtime.pool.session_pool import AgentSessionPool
+    from agent_runtime.pool.process.instance_pool import AgentInstancePool
+    from agent_runtime.pool.warm.session_pool import AgentSessionPool
 
 MAX_LINE_BYTES = size_limit("control_bytes")
 MAX_PATH = 100

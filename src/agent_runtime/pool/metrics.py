@@ -12,8 +12,8 @@ from agent_runtime.monitoring.metrics import NAMESPACE, RuntimeMetrics
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.pool.instance_pool import AgentInstancePool
-    from agent_runtime.pool.session_pool import AgentSessionPool
+    from agent_runtime.pool.process.instance_pool import AgentInstancePool
+    from agent_runtime.pool.warm.session_pool import AgentSessionPool
 
 MAX_AGENTS = 200
 """Agent types, servers and accounts that have lines of their own."""

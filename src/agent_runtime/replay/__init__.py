@@ -1,7 +1,7 @@
 """Recorded runs, played again without a model, and gone on from in the middle."""
 
+from agent_runtime.replay.cassette import Difference
 from agent_runtime.replay.recording import Recording, Step, read_recording
 from agent_runtime.replay.runs import Replay, replay_run
-from agent_runtime.replay.tape import Difference
 
 __all__ = ["Difference", "Recording", "Replay", "Step", "read_recording", "replay_run"]

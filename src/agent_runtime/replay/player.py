@@ -13,12 +13,12 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.models.gated_model import gated
-from agent_runtime.models.run import PLAYED_TAG
 from agent_runtime.registry import Registry
+from agent_runtime.replay.cassette import RecordedFailure, Tape
 from agent_runtime.replay.recording import revived
-from agent_runtime.replay.tape import RecordedFailure, Tape
-from agent_runtime.tools.gated_tool import sent_arguments
+from agent_runtime.run.gated_model import gated
+from agent_runtime.run.gated_tool import sent_arguments
+from agent_runtime.run.state import PLAYED_TAG
 
 if TYPE_CHECKING:
     from agent_runtime.template.parts_spec import ModelSpec

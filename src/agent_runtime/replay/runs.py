@@ -9,10 +9,10 @@ from agent_runtime.errors import AgentRuntimeError, ConfigurationError, NotRecor
 from agent_runtime.event_bus.brokers import EventLog
 from agent_runtime.event_bus.cloud_event import plain
 from agent_runtime.factory import AgentFactory
-from agent_runtime.models.run import live_guard
+from agent_runtime.replay.cassette import Difference, ReplayDiverged, Tape, first_difference
 from agent_runtime.replay.player import ReplayRegistry
 from agent_runtime.replay.recording import Recording, read_recording, revived
-from agent_runtime.replay.tape import Difference, ReplayDiverged, Tape, first_difference
+from agent_runtime.run.state import live_guard
 from agent_runtime.sessions import SessionManager
 from agent_runtime.template.overrides import overridden
 from agent_runtime.template.spec import is_path

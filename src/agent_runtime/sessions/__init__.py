@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime.lazy import imported_late
+from agent_runtime._lazy import imported_late
 from agent_runtime.types import ALL_SESSIONS
 
 if TYPE_CHECKING:
-    from agent_runtime.sessions.checkpointer import (
+    from agent_runtime.checkpoints.checkpointer import (
         Checkpointer,
         MemoryCheckpointer,
         RedisCheckpointer,
         SqliteCheckpointer,
     )
+    from agent_runtime.checkpoints.redis_store import RedisStore
     from agent_runtime.sessions.manager import SessionManager
-    from agent_runtime.sessions.redis_store import RedisStore
     from agent_runtime.sessions.session import Session, SessionCheckpoint, SessionPage, SessionStatus
 
 # Loaded at first use: a program without Redis does not pay for its client.
 _HOME = {
-    "Checkpointer": "checkpointer",
-    "MemoryCheckpointer": "checkpointer",
-    "RedisCheckpointer": "checkpointer",
-    "SqliteCheckpointer": "checkpointer",
-    "SessionManager": "manager",
-    "RedisStore": "redis_store",
-    "Session": "session",
-    "SessionCheckpoint": "session",
-    "SessionPage": "session",
-    "SessionStatus": "session",
+    "Checkpointer": "agent_runtime.checkpoints.checkpointer",
+    "MemoryCheckpointer": "agent_runtime.checkpoints.checkpointer",
+    "RedisCheckpointer": "agent_runtime.checkpoints.checkpointer",
+    "SqliteCheckpointer": "agent_runtime.checkpoints.checkpointer",
+    "SessionManager": "agent_runtime.sessions.manager",
+    "RedisStore": "agent_runtime.checkpoints.redis_store",
+    "Session": "agent_runtime.sessions.session",
+    "SessionCheckpoint": "agent_runtime.sessions.session",
+    "SessionPage": "agent_runtime.sessions.session",
+    "SessionStatus": "agent_runtime.sessions.session",
 }
 
 __all__ = [

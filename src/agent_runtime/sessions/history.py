@@ -10,16 +10,16 @@ from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 
 from agent_runtime.auth.scopes import check_scope
+from agent_runtime.checkpoints import upkeep
+from agent_runtime.checkpoints.backends.backend import Guard
+from agent_runtime.checkpoints.operations import GUARD_KEY
+from agent_runtime.checkpoints.thread_ids import config_of, thread_of
 from agent_runtime.event_bus import Event, EventBus
-from agent_runtime.sessions import upkeep
-from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
-from agent_runtime.sessions.records import Guard
 from agent_runtime.sessions.session import Session, SessionCheckpoint
-from agent_runtime.sessions.thread_ids import config_of, thread_of
 from agent_runtime.types import Principal
 
 if TYPE_CHECKING:
-    from agent_runtime.sessions.checkpointer import Checkpointer
+    from agent_runtime.checkpoints.checkpointer import Checkpointer
     from agent_runtime.sessions.turns import Turns
 
 DEFAULT_TENANT = "default"

@@ -9,6 +9,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from agent_runtime.checkpoints import upkeep
+from agent_runtime.checkpoints.backends.backend import Lease, SessionRow
+from agent_runtime.checkpoints.checkpointer import Checkpointer, MemoryCheckpointer
+from agent_runtime.checkpoints.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
 from agent_runtime.errors import (
     CheckpointCorrupt,
     CheckpointVersion,
@@ -17,11 +21,9 @@ from agent_runtime.errors import (
     SessionGone,
     SessionNotFound,
 )
-from agent_runtime.sessions import upkeep
 from agent_runtime.sessions.agent_record import check_agent
-from agent_runtime.sessions.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
-from agent_runtime.sessions.records import Lease, SessionRow
+from agent_runtime.sessions.opening import open_checkpointer
 from agent_runtime.sessions.session import (
     ResumableAgent,
     Session,
@@ -31,12 +33,10 @@ from agent_runtime.sessions.session import (
     check_sizes,
     tenant_of,
 )
-from agent_runtime.sessions.shapes import is_session
-from agent_runtime.sessions.stores import open_checkpointer
-from agent_runtime.sessions.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
+from agent_runtime.sessions.session_shape import is_session
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.sessions.turns import MultitaskStrategy, Turns
-from agent_runtime.stores.process_identity import lease_owner
+from agent_runtime.storage.process_identity import lease_owner
 from agent_runtime.types import ALL_SESSIONS, AgentResult, Principal, may_use
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
+from agent_runtime.checkpoints.backends.backend import Guard
+from agent_runtime.checkpoints.operations import GUARD_KEY
+from agent_runtime.checkpoints.thread_ids import thread_of
 from agent_runtime.errors import ConfigurationError, InputInvalid, MissingExtra
-from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
 from agent_runtime.sessions.history import DEFAULT_TENANT
-from agent_runtime.sessions.records import Guard
-from agent_runtime.sessions.thread_ids import thread_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent_runtime.checkpoints.backends.backend import Guard, Records
+from agent_runtime.checkpoints.blobs import Blobs
 from agent_runtime.errors import StateNotSerializable
-from agent_runtime.sessions.blobs import Blobs
-from agent_runtime.sessions.records import Guard, Records
 from agent_runtime.sessions.session import Session
 from agent_runtime.sessions.turns import Held
 

@@ -12,10 +12,10 @@ from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
+from agent_runtime.checkpoints.backends.backend import Lease, Records
 from agent_runtime.errors import SessionBusy, StaleWriter, StoreError
 from agent_runtime.errors.user_code import is_from_signal
-from agent_runtime.sessions.records import Lease, Records
-from agent_runtime.stores.process_identity import lease_owner
+from agent_runtime.storage.process_identity import lease_owner
 
 MultitaskStrategy: TypeAlias = Literal["enqueue", "reject"]
 _FIRST_POLL_S, _LAST_POLL_S = 0.004, 0.1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import Problem, TemplateError
-from agent_runtime.redaction import SECRETS, names_a_secret
+from agent_runtime.secrets.redaction import SECRETS, names_a_secret
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
 from agent_runtime.template.yaml_reader import MAX_BYTES, MAX_DEPTH, Mark, Node, read_yaml, scalar

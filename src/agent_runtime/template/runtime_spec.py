@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent_runtime.monitoring.budgets import fault_of_names
+from agent_runtime.budgets.budget import fault_of_names
 from agent_runtime.template.duration import Duration
 
 Count = Annotated[int, Field(ge=1)]

@@ -12,9 +12,9 @@ from langchain_core.tools import BaseTool, ToolException
 from pydantic import BaseModel, Field
 
 from agent_runtime.registry import tool_factory
+from agent_runtime.run.idempotency import IDEMPOTENT
 from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.csv_data import CsvFolder, Row, Table, missing, plain
-from agent_runtime.tools.effects import IDEMPOTENT
 from agent_runtime.tools.function_tool import structured_tool
 
 MAX_ROWS = 100

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.registry import tool_factory
+from agent_runtime.run.idempotency import IDEMPOTENT
 from agent_runtime.size_limits import size_limit
 from agent_runtime.tools.arguments import wrong_arguments
-from agent_runtime.tools.effects import IDEMPOTENT
 from agent_runtime.tools.function_tool import structured_tool
 
 SUFFIXES = frozenset({".md", ".txt", ".rst"})

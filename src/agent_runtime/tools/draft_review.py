@@ -11,8 +11,8 @@ from langchain_core.tools import BaseTool
 from pydantic import Field
 
 from agent_runtime.registry import tool_factory
+from agent_runtime.run.idempotency import IDEMPOTENT
 from agent_runtime.tools.arguments import wrong_arguments
-from agent_runtime.tools.effects import IDEMPOTENT
 from agent_runtime.tools.function_tool import structured_tool
 
 LONG_SENTENCE_WORDS = 25

@@ -14,9 +14,9 @@ from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, TemplateError
 from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
 from agent_runtime.event_bus.group import Filter
+from agent_runtime.limits.rate_limits import RateLimit
 from agent_runtime.models.resolve import secret_value
-from agent_runtime.monitoring.rate_limits import RateLimit
-from agent_runtime.secret_strength import weakness_of
+from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.template.document import place, plain
 from agent_runtime.template.parts_spec import SecretRef
 from agent_runtime.template.runtime_spec import Count

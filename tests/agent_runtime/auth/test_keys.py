@@ -21,7 +21,7 @@ from agent_runtime import ConfigurationError, KeyNotFound, StoreUnavailable, Una
 from agent_runtime.auth import ApiKeys, open_keys
 from agent_runtime.auth.key_format import key_id_of, new_key
 from agent_runtime.auth.key_stores import MemoryKeyStore
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 
 PEPPER = b"a-dummy-pepper-of-32-bytes-......"
 

@@ -66,7 +66,7 @@ class BillingProvider:
     @property
     def billed_usd(self) -> Decimal:
         """At the prices of the public table, as the ledger rounds them: whole micro-USD for each call, up."""
-        from agent_runtime.monitoring.prices import PRICES
+        from agent_runtime.budgets.prices import PRICES
 
         price = PRICES.price("openai", "gpt-5-mini")
         assert price is not None

@@ -17,7 +17,7 @@ from tests.agent_runtime.programs import with_tests
 
 from agent_runtime import SqliteLedger
 from agent_runtime.batch import open_journal
-from agent_runtime.monitoring.ledger import MICRO
+from agent_runtime.budgets.ledger.ledger import MICRO
 
 HERE = "tests.agent_runtime.batch"
 

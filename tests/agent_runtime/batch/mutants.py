@@ -80,38 +80,40 @@ MUTANTS = [
     Mutant(
         "a refusal is an attempt",
         "test_execution.py -k says_when",
-        Change("batch.task_run:TaskRun._judged", "decision.action == 'postpone'", "False"),
-        Change("batch.task_run:TaskRun._again", "decision.action == 'postpone'", "False"),
+        Change("batch.task_runner:TaskRun._judged", "decision.action == 'postpone'", "False"),
+        Change("batch.task_runner:TaskRun._again", "decision.action == 'postpone'", "False"),
     ),
     Mutant(
         "fail fast goes on",
         "test_execution.py -k 'failures or fail_fast'",
-        Change("batch.task_run:TaskRun.consequences", "settings.fail_fast or not settings.continue_on_error", "False"),
+        Change(
+            "batch.task_runner:TaskRun.consequences", "settings.fail_fast or not settings.continue_on_error", "False"
+        ),
     ),
     Mutant(
         "fail fast lets others end",
         "test_execution.py -k fail_fast_stops",
-        Change("batch.execution:ExecutionRun._wind_up", "self.settings.fail_fast and state == 'failed'", "False"),
+        Change("batch.runner:ExecutionRun._wind_up", "self.settings.fail_fast and state == 'failed'", "False"),
     ),
     Mutant(
         "a stubborn task is waited for",
         "test_execution.py -k ignores_its_cancel",
-        Change("batch.keeper:Keeper._watch", "run.crew.give_up(attempt)", "pass"),
+        Change("batch.heartbeat:Keeper._watch", "run.crew.give_up(attempt)", "pass"),
     ),
     Mutant(
         "cancel does not stop",
         "test_execution.py -k cancel_begins",
-        Change("batch.crew:Crew.wind_up", "attempt.stop()", "pass"),
+        Change("batch.worker_pool:Crew.wind_up", "attempt.stop()", "pass"),
     ),
     Mutant(
         "cancel begins more",
         "test_execution.py -k get_free",
-        Change("batch.execution:ExecutionRun.end", "self.queue.hold()", "pass"),
+        Change("batch.runner:ExecutionRun.end", "self.queue.hold()", "pass"),
     ),
     Mutant(
         "what was running is not run again",
         "test_crashes.py -k kill",
-        Change("batch.feeder:Feeder.load", "run.writer.put(lost)", "pass"),
+        Change("batch.prefetcher:Feeder.load", "run.writer.put(lost)", "pass"),
     ),
     Mutant(
         "finished tasks are run again",
@@ -121,18 +123,18 @@ MUTANTS = [
     Mutant(
         "poison is never put aside",
         "test_execution.py -k lost_its_workers",
-        Change("batch.task_run:TaskRun.lost", "row.starts < most", "True"),
+        Change("batch.task_runner:TaskRun.lost", "row.starts < most", "True"),
     ),
     Mutant(
         "the batch has no account",
         "test_money.py -k overspends",
-        Change("batch.task_run:TaskRun._call", "call.accounts = (run.account,)", "pass"),
+        Change("batch.task_runner:TaskRun._call", "call.accounts = (run.account,)", "pass"),
     ),
     Mutant(
         "the budget's end fails tasks",
         "test_money.py -k overspends",
         Change(
-            "batch.task_run:TaskRun._failed",
+            "batch.task_runner:TaskRun._failed",
             "isinstance(error, BudgetExceeded) and account is not None and (error.account == account.key)",
             "False",
         ),
@@ -140,18 +142,18 @@ MUTANTS = [
     Mutant(
         "nobody is asked",
         "test_money.py -k approval",
-        Change("batch.feeder:Feeder._tell_forecast", "needs_approval(run.execution, settings)", "False"),
+        Change("batch.prefetcher:Feeder._tell_forecast", "needs_approval(run.execution, settings)", "False"),
     ),
     Mutant(
         "the pilot is all",
         "test_money.py -k approval",
-        Change("batch.feeder:Feeder._plan_pilot", "places", "range(1, run.tally.total + 1)", only=(2,)),
+        Change("batch.prefetcher:Feeder._plan_pilot", "places", "range(1, run.tally.total + 1)", only=(2,)),
     ),
     Mutant(
         "a name is not the ledger's",
         "test_crashes.py -k kill",
         Change(
-            "monitoring.purse:Purse._planned",
+            "budgets.call_budget:Purse._planned",
             "key or f'{self._operation_id}:{self._number}'",
             "f'{self._operation_id}:{self._number}'",
         ),
@@ -162,7 +164,7 @@ MUTANTS = [
     Mutant(
         "sessions begin anew",
         "test_crashes.py -k sessions",
-        Change("batch.task_run:TaskRun._go_on", "call.input = None", "pass"),
+        Change("batch.task_runner:TaskRun._go_on", "call.input = None", "pass"),
     ),
     Mutant(
         "a bad row ends the file",
@@ -187,7 +189,7 @@ MUTANTS = [
         "what ended meanwhile is run again",
         "test_mishaps.py -k late_answer",
         Change(
-            "batch.feeder:Feeder._feed",
+            "batch.prefetcher:Feeder._feed",
             "row.seq not in self.known and row.seq not in self._ended",
             "row.seq not in self.known",
         ),
@@ -196,7 +198,7 @@ MUTANTS = [
         "a promised task is forgotten",
         "test_mishaps.py -k being_accepted",
         Change(
-            "batch.execution:ExecutionRun.open",
+            "batch.runner:ExecutionRun.open",
             "self.tally.total - self.tally.ended + self.queue.promised",
             "self.tally.total - self.tally.ended",
         ),
@@ -204,17 +206,17 @@ MUTANTS = [
     Mutant(
         "what a budget interrupts is an answer",
         "test_money.py -k conversations",
-        Change("batch.task_run:TaskRun.run", "answer.interrupts", "False"),
+        Change("batch.task_runner:TaskRun.run", "answer.interrupts", "False"),
     ),
     Mutant(
         "only the first ones are read",
         "test_execution.py -k settings_change",
-        Change("batch.feeder:Feeder._feed", "self._look.set()", "pass"),
+        Change("batch.prefetcher:Feeder._feed", "self._look.set()", "pass"),
     ),
     Mutant(
         "a place that is taken is asked for for ever",
         "test_interrupted.py -k hiccup",
-        Change("batch.intake:Intake._clashing", "refused -= await self._known(refused)", "pass"),
+        Change("batch.ingestion:Intake._clashing", "refused -= await self._known(refused)", "pass"),
     ),
     Mutant(
         "who leaves takes the task along",
@@ -229,7 +231,7 @@ MUTANTS = [
         "what was not read is completed",
         "test_interrupted.py -k loads_leaves",
         Change(
-            "batch.execution:ExecutionRun._release",
+            "batch.runner:ExecutionRun._release",
             "self._begun and (not self.open) and self.execution.sealed and (state == 'paused')",
             "not self.open and self.execution.sealed and (state == 'paused')",
         ),
@@ -237,28 +239,28 @@ MUTANTS = [
     Mutant(
         "a pause is stopped as a task",
         "test_interrupted.py -k overdue",
-        Change("batch.task_run:TaskRun._unaffordable", "attempt.end()", "pass"),
+        Change("batch.task_runner:TaskRun._unaffordable", "attempt.end()", "pass"),
     ),
     Mutant(
         "who asks holds the budget",
         "test_interrupted.py -k dead_call",
-        Change("batch.task_run:TaskRun._failed", "len(self._run.running) > 1", "self._run.running"),
+        Change("batch.task_runner:TaskRun._failed", "len(self._run.running) > 1", "self._run.running"),
     ),
     Mutant(
         "what was spent before is free",
         "test_interrupted.py -k comes_later",
-        Change("batch.shop:account_of", "float(execution.source.get('unbudgeted_usd', 0))", "0.0"),
+        Change("batch.environment:account_of", "float(execution.source.get('unbudgeted_usd', 0))", "0.0"),
     ),
     Mutant(
         "what was lost has another name",
         "test_interrupted.py -k names_again",
-        Change("batch.task_run:TaskRun.left", "(row.status, row.starts)", "(row.status, row.starts, row.tries)"),
-        Change("batch.task_run:TaskRun.left", "('pending', 1)", "('pending', 1, row.tries + 1)"),
+        Change("batch.task_runner:TaskRun.left", "(row.status, row.starts)", "(row.status, row.starts, row.tries)"),
+        Change("batch.task_runner:TaskRun.left", "('pending', 1)", "('pending', 1, row.tries + 1)"),
     ),
     Mutant(
         "a rest is time of the batch",
         "test_interrupted.py -k rests",
-        Change("batch.execution:ExecutionRun.go_on", "self.tally.go_on()", "pass"),
+        Change("batch.runner:ExecutionRun.go_on", "self.tally.go_on()", "pass"),
     ),
     Mutant(
         "a closing executor begins more",
@@ -268,7 +270,7 @@ MUTANTS = [
     Mutant(
         "zombies count as workers",
         "test_mishaps.py -k given_up",
-        Change("batch.crew:Crew.give_up", "self._workers.discard(attempt.worker)", "pass"),
+        Change("batch.worker_pool:Crew.give_up", "self._workers.discard(attempt.worker)", "pass"),
     ),
     Mutant(
         "approval is passed over",
@@ -278,7 +280,7 @@ MUTANTS = [
     Mutant(
         "a name is used twice in a call",
         "test_mishaps.py -k name_of_its_own",
-        Change("models.request:key_of", "times = request.run.context.progress.said", "times: dict[str, int] = {}"),
+        Change("run.request:key_of", "times = request.run.context.progress.said", "times: dict[str, int] = {}"),
     ),
     Mutant(
         "batches have no owner",
@@ -315,8 +317,8 @@ MUTANTS = [
     Mutant(
         "poison is for all callers",
         "test_owners.py -k put_aside",
-        Change("pool.poison:_key", "principal.tenant", "''"),
-        Change("pool.poison:_key", "principal.id", "''"),
+        Change("pool.process.poison_tasks:_key", "principal.tenant", "''"),
+        Change("pool.process.poison_tasks:_key", "principal.id", "''"),
     ),
     Mutant(
         "anybody makes a fork",

@@ -20,12 +20,12 @@ from agent_runtime.batch import (
     ProcessBackend,
     TaskResult,
 )
-from agent_runtime.batch.scheduling import Scheduler
+from agent_runtime.batch.load_balancer import Scheduler
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.pool import PoolConfig
 from agent_runtime.testing import ScriptedChatModel
-from agent_runtime.testing.backend_conformance import BACKEND_CHECKS, run_backend_check
+from agent_runtime.testing.conformance.batch_backend import BACKEND_CHECKS, run_backend_check
 
 MAKE: dict[str, Callable[[AgentFactory], Backend]] = {
     "asyncio": AsyncioBackend,

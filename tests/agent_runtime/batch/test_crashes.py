@@ -14,7 +14,7 @@ from tests.agent_runtime.batch.kill_loop import kill_loop
 from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import open_journal
 from agent_runtime.batch.journal.records import document
-from agent_runtime.stores.process_identity import is_process_dead, process_identity
+from agent_runtime.storage.process_identity import is_process_dead, process_identity
 from agent_runtime.testing import ScriptedChatModel, say
 
 

@@ -24,7 +24,7 @@ from agent_runtime.errors import (
     StoreUnavailable,
     UnknownComponent,
 )
-from agent_runtime.stores.process_identity import process_identity
+from agent_runtime.storage.process_identity import process_identity
 
 
 async def test_every_task_has_one_result_on_every_journal(journal_url: str) -> None:

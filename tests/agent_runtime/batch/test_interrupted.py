@@ -17,14 +17,14 @@ from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, Parall
 from agent_runtime.batch.journal import writer
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
+from agent_runtime.budgets.ledger.ledger import Account, Amount, Reservation
 from agent_runtime.errors import (
     ApprovalRequired,
     ConfigurationError,
     StoreUnavailable,
     UnknownComponent,
 )
-from agent_runtime.monitoring.ledger import Account, Amount, Reservation
-from agent_runtime.stores.process_identity import process_identity
+from agent_runtime.storage.process_identity import process_identity
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import make_forecast, open_journal
 from agent_runtime.batch.forecast import pilot_places, student
 from agent_runtime.batch.journal.sqlite import SqliteJournal
-from agent_runtime.monitoring.ledger import MICRO
+from agent_runtime.budgets.ledger.ledger import MICRO
 
 ONE_USD = 0.000105
 """What a call of the stub provider costs: 100 tokens in and 40 out."""

@@ -26,7 +26,7 @@ from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import DeadLetter, MemoryDeadLetters
 from agent_runtime.event_bus.owned_dead_letters import OwnedDeadLetters
 from agent_runtime.event_bus.relay import Relay
-from agent_runtime.pool.poison import Poison
+from agent_runtime.pool.process.poison_tasks import Poison
 from agent_runtime.pool.task import AgentTask
 from agent_runtime.replay import read_recording, replay_run
 

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from agent_runtime import SqliteLedger
+from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Reservation, Spend, SpendLabels
 from agent_runtime.cli import cli
 from agent_runtime.cli.exit_codes import exit_code
 from agent_runtime.cli.main import main
 from agent_runtime.cli.state import settings
-from agent_runtime.monitoring.ledger import Account, Amount, Ending, Reservation, Spend, SpendLabels
 
 
 @pytest.fixture(autouse=True)

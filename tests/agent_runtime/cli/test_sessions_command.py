@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from agent_runtime.cli.main import main
 from agent_runtime.cli.state import settings
-from agent_runtime.stores.sqlite_file import SqliteFile
+from agent_runtime.storage.sqlite_file import SqliteFile
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(180)  # each command is a process that imports LangChain

@@ -197,7 +197,7 @@ MUTANTS = [
     Mutant(
         "a file is opened beside its connections",
         "test_brokers.py -k several_connections",
-        Change("stores.sqlite_file:_made", "os.O_CREAT | os.O_EXCL", "os.O_CREAT"),
+        Change("storage.sqlite_file:_made", "os.O_CREAT | os.O_EXCL", "os.O_CREAT"),
     ),
     Mutant(
         "a subscription crosses tenants",

@@ -16,8 +16,8 @@ from agent_runtime import Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Broker, MemoryBroker, open_broker
 from agent_runtime.event_bus.brokers.nats import NatsBroker
 from agent_runtime.event_bus.brokers.redis import RedisBroker
-from agent_runtime.testing.broker_conformance import BROKER_CHECKS, run_broker_check
-from agent_runtime.testing.broker_events import made, opened, taken
+from agent_runtime.testing.conformance.broker import BROKER_CHECKS, run_broker_check
+from agent_runtime.testing.conformance.broker_events import made, opened, taken
 
 BROKERS = ("memory", "sqlite", "redis", "nats")
 

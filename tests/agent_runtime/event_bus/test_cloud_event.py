@@ -120,7 +120,7 @@ def test_what_is_no_json_is_said_in_json() -> None:
 
 
 def test_secrets_do_not_leave() -> None:
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
 
     SECRETS.add("dummy-secret-of-events-1234")
     event = EventBus().stamp(Event("custom.x", {"a": ["dummy-secret-of-events-1234"], "password": "hunter2hunter2"}))
@@ -190,7 +190,7 @@ async def test_what_runs_publish_keeps_to_the_schemas() -> None:
     ],
 )
 def test_secrets_behind_what_json_escapes_do_not_leave_either(text: str) -> None:
-    from agent_runtime.redaction import SECRETS
+    from agent_runtime.secrets.redaction import SECRETS
 
     SECRETS.add('pässw"ord-1234567')
     stored = encoded(EventBus().stamp(Event("custom.x", {"a": [text]}))).decode()

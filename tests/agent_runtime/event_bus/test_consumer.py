@@ -22,10 +22,10 @@ from agent_runtime.event_bus.dead_letters import (
     SqliteDeadLetters,
     open_dead_letters,
 )
+from agent_runtime.event_bus.deduplication import MemorySeenIds, SqliteSeenIds
 from agent_runtime.event_bus.relay import Relay
-from agent_runtime.event_bus.seen_ids import MemorySeenIds, SqliteSeenIds
 from agent_runtime.event_bus.sequence_gaps import SequenceGaps
-from agent_runtime.testing.broker_events import made, streams_of
+from agent_runtime.testing.conformance.broker_events import made, streams_of
 
 FAST: dict[str, Any] = {"backoff_s": 0.001}
 

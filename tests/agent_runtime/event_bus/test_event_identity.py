@@ -17,8 +17,8 @@ from agent_runtime import ConfigurationError, Event, EventBus, InputInvalid
 from agent_runtime.event_bus.brokers import MemoryBroker, SqliteBroker, open_broker
 from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
 from agent_runtime.event_bus.consumer import EventConsumer
+from agent_runtime.event_bus.deduplication import MemorySeenIds, SqliteSeenIds
 from agent_runtime.event_bus.event_seal import EventSeal
-from agent_runtime.event_bus.seen_ids import MemorySeenIds, SqliteSeenIds
 
 KEY = b"a seal's key of the tests, 32 bytes or more"
 OTHER_KEY = b"another key of the tests, 32 bytes or more!"

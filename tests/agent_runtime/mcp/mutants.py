@@ -26,7 +26,7 @@ MUTANTS = [
     Mutant(
         "servers are never closed",
         "test_broker.py -k nobody_uses",
-        Change("mcp.broker:McpBroker._look_after", "unused_s > self._idle_s", "False"),
+        Change("mcp.connection_pool:McpBroker._look_after", "unused_s > self._idle_s", "False"),
     ),
     Mutant(
         "an answer without result is dropped",

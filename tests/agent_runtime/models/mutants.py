@@ -6,30 +6,30 @@ MUTANTS = [
     Mutant(
         "limits not checked",
         "test_gate.py -k refused_before",
-        Change("models.gate:ModelGate._check_all", "each.gate._check(each)", "pass"),
-        Change("models.gate:ModelGate._admitted", "each.gate._check(each)", "pass"),
+        Change("run.gate:ModelGate._check_all", "each.gate._check(each)", "pass"),
+        Change("run.gate:ModelGate._admitted", "each.gate._check(each)", "pass"),
     ),
     Mutant(
         "a swallowed refusal is forgotten",
         "test_gate.py -k cure",
-        Change("models.run:Run.refuse", "self.refusal = error", "pass"),
+        Change("run.state:Run.refuse", "self.refusal = error", "pass"),
     ),
     Mutant(
         "nested agents do not count",
         "test_gate.py -k agent_used_as_a_tool",
-        Change("models.run:Run.__init__", "() if parent is None else parent.lineage", "()"),
+        Change("run.state:Run.__init__", "() if parent is None else parent.lineage", "()"),
     ),
     Mutant(
         "calls counted twice",
         "test_gate.py -k counted_once",
-        Change("models.callback_gate:CallbackGate.on_chat_model_start", "GATED_TAG", "None"),
-        Change("models.callback_gate:CallbackGate.on_tool_start", "GATED_TAG", "None"),
+        Change("run.callback_gate:CallbackGate.on_chat_model_start", "GATED_TAG", "None"),
+        Change("run.callback_gate:CallbackGate.on_tool_start", "GATED_TAG", "None"),
     ),
     Mutant(
         "no model call timeout",
         "test_gate.py -k times_out",
         Change(
-            "models.gated_model:_timeout_s",
+            "run.gated_model:_timeout_s",
             "None if run is None or call is None else run.gate.model_call_timeout_s",
             "None",
         ),
@@ -37,12 +37,12 @@ MUTANTS = [
     Mutant(
         "a blocking model call is not timed",
         "test_gate.py -k blocking_model_call",
-        Change("models.gated_model:_blocking", "left_s is None", "True"),
+        Change("run.gated_model:_blocking", "left_s is None", "True"),
     ),
     Mutant(
         "no idle timeout",
         "test_gate.py -k is_idle",
-        Change("orchestration.bare_agent:BareAgent._within_idle", "self._idle_timeout_s is None", "True"),
+        Change("orchestration.local_agent:BareAgent._within_idle", "self._idle_timeout_s is None", "True"),
     ),
     Mutant(
         "no run timeout",
@@ -52,30 +52,28 @@ MUTANTS = [
     Mutant(
         "threads not counted",
         "test_gate.py -k threads_of_sync_tools",
-        Change("tools.gated_tool:_thread_method._run", "each.threads.add(thread)", "pass"),
+        Change("run.gated_tool:_thread_method._run", "each.threads.add(thread)", "pass"),
     ),
     Mutant(
         "accounts admit anybody",
         "test_provider_limiter.py -k never_more",
-        Change(
-            "models.provider_limiter:ProviderAccount._free", "self.limit is None or self.in_flight < self.limit", "True"
-        ),
+        Change("providers.limiter:ProviderAccount._free", "self.limit is None or self.in_flight < self.limit", "True"),
     ),
     Mutant(
         "an overload changes nothing",
         "test_provider_limiter.py -k halves",
-        Change("models.provider_limiter:ProviderAccount.left", "error is not None and is_overload", "False", only=(1,)),
+        Change("providers.limiter:ProviderAccount.left", "error is not None and is_overload", "False", only=(1,)),
     ),
     Mutant(
         "places are not given back",
         "test_provider_limiter.py -k 'take_places or vendors'",
-        Change("models.model_call:ModelCall.abort", "self._place.leave(error)", "pass"),
+        Change("run.model_call:ModelCall.abort", "self._place.leave(error)", "pass"),
     ),
     Mutant(
         "retry-after is not obeyed",
         "test_provider_limiter.py -k retry_after",
         Change(
-            "models.provider_limiter:ProviderAccount._block",
+            "providers.limiter:ProviderAccount._block",
             "self._blocked_until_s = max(self._blocked_until_s, until_s)",
             "pass",
         ),
@@ -83,22 +81,22 @@ MUTANTS = [
     Mutant(
         "no pace is learned",
         "test_provider_pace.py",
-        Change("models.provider_pace:Pace.refused", "self.rate = BELOW * answered / elapsed_s", "pass"),
+        Change("providers.rate_estimate:Pace.refused", "self.rate = BELOW * answered / elapsed_s", "pass"),
     ),
     Mutant(
         "the pace never rises",
         "test_provider_pace.py",
-        Change("models.provider_pace:Pace.answered", "self.rate * (1 + self._step)", "self.rate"),
+        Change("providers.rate_estimate:Pace.answered", "self.rate * (1 + self._step)", "self.rate"),
     ),
     Mutant(
         "a packed flood is read",
         "test_unreadable_answers.py -k flood",
-        Change("models.http_transport:_Decoder._count", "self._size > MAX_ANSWER_BYTES", "False"),
+        Change("providers.http_transport:_Decoder._count", "self._size > MAX_ANSWER_BYTES", "False"),
     ),
     Mutant(
         "a cut answer is free",
         "test_unreadable_answers.py -k cut",
-        Change("models.answers:settle_failure", "call.note_usage(_usage_of(error))", "pass"),
+        Change("providers.answers:settle_failure", "call.note_usage(_usage_of(error))", "pass"),
     ),
     Mutant(
         "a cut answer is asked for again",
@@ -108,16 +106,16 @@ MUTANTS = [
     Mutant(
         "one answer of many is reserved",
         "test_gate.py -k answers_that",
-        Change("models.request:ModelRequest.find_cap", "self.answers = wanted", "pass"),
+        Change("run.request:ModelRequest.find_cap", "self.answers = wanted", "pass"),
     ),
     Mutant(
         "a model's own arguments have no price",
         "test_gate.py -k own_arguments",
-        Change("models.request:_conditions", "(kwargs.get('extra_body'), *own)", "(kwargs.get('extra_body'),)"),
+        Change("run.request:_conditions", "(kwargs.get('extra_body'), *own)", "(kwargs.get('extra_body'),)"),
     ),
     Mutant(
         "a budget's limit is an argument everywhere",
         "test_gate.py -k field_or",
-        Change("models.request:ModelRequest.limit_output", "self.field_limit", "self.kwargs[self.cap]"),
+        Change("run.request:ModelRequest.limit_output", "self.field_limit", "self.kwargs[self.cap]"),
     ),
 ]

@@ -37,11 +37,11 @@ from agent_runtime import (
     ToolLoop,
     gated,
 )
-from agent_runtime.models.request import _conditions
-from agent_runtime.monitoring.prices import PRICES
+from agent_runtime.budgets.prices import PRICES
+from agent_runtime.factory.build_tools import agent_tool
+from agent_runtime.run.gated_tool import gated_tool
+from agent_runtime.run.request import _conditions
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.toolbox import agent_tool
-from agent_runtime.tools.gated_tool import gated_tool
 
 
 @tool

@@ -14,10 +14,10 @@ from langchain_core.outputs import ChatResult
 from pydantic import SecretStr
 
 from agent_runtime import AgentFactory, AgentFailed, BudgetExceeded, ProviderError
-from agent_runtime.models import provider_limiter
-from agent_runtime.models.provider_errors import overloaded, retry_after_s
-from agent_runtime.models.provider_headers import pause_s
-from agent_runtime.models.provider_limiter import ProviderAccount, ProviderLimiter
+from agent_runtime.providers import limiter as provider_limiter
+from agent_runtime.providers.errors import overloaded, retry_after_s
+from agent_runtime.providers.headers import pause_s
+from agent_runtime.providers.limiter import ProviderAccount, ProviderLimiter
 from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel, say
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agent_runtime.models.test_provider_limiter import Answered, account
 
-from agent_runtime.models import provider_limiter
-from agent_runtime.models.provider_headers import pause_s
-from agent_runtime.models.provider_pace import BELOW, Pace
+from agent_runtime.providers import limiter as provider_limiter
+from agent_runtime.providers.headers import pause_s
+from agent_runtime.providers.rate_estimate import BELOW, Pace
 
 REFUSED = Answered(429, headers={"retry-after": "1"})
 

@@ -17,10 +17,10 @@ from tests.support import provider_answers as answers
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
 from agent_runtime import AgentFactory, Budget, MemoryLedger
+from agent_runtime.budgets.prices import PriceTable
 from agent_runtime.errors import ConfigurationError, ProviderError
-from agent_runtime.models import http_transport
-from agent_runtime.models.provider_errors import causes
-from agent_runtime.monitoring.prices import PriceTable
+from agent_runtime.providers import http_transport
+from agent_runtime.providers.errors import causes
 
 pytestmark = pytest.mark.integration
 

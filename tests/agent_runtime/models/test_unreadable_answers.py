@@ -19,9 +19,9 @@ from tests.support.providers import openai_answer, openai_stream, provider, temp
 
 from agent_runtime import AgentExecutor, AgentFactory, Budget, MemoryLedger, gated
 from agent_runtime.errors import CallError, ProviderError
-from agent_runtime.models import http_transport
-from agent_runtime.models.provider_errors import overloaded
 from agent_runtime.orchestration.failures import failure_class
+from agent_runtime.providers import http_transport
+from agent_runtime.providers.errors import overloaded
 
 USAGE = {"prompt_tokens": 120_000, "completion_tokens": 500, "total_tokens": 120_500}
 EMPTY = {**openai_answer("gpt-5-mini", USAGE), "choices": []}

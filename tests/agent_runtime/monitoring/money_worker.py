@@ -27,7 +27,7 @@ from agent_runtime import (
     StoreError,
     gated,
 )
-from agent_runtime.monitoring.ledger_trips import flush
+from agent_runtime.budgets.ledger.retries import flush
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 100}})

@@ -6,21 +6,21 @@ MUTANTS = [
     Mutant(
         "a budget ignores what is held",
         "test_ledger.py -k 'holds_on_every and memory'",
-        Change("monitoring.ledger:Balance.left", "usd - self.spent_micro_usd", "usd"),
-        Change("monitoring.ledger:Balance.left", "self.held_micro_usd", "self.spent_micro_usd"),
+        Change("budgets.ledger.ledger:Balance.left", "usd - self.spent_micro_usd", "usd"),
+        Change("budgets.ledger.ledger:Balance.left", "self.held_micro_usd", "self.spent_micro_usd"),
     ),
     Mutant(
         "a budget on Redis ignores what is held",
         "test_ledger.py -k 'agree and redis'",
         TextChange(
-            "monitoring.redis_ledger", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
+            "budgets.ledger.redis", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
         ),
     ),
     Mutant(
         "settling twice charges twice",
         "test_ledger.py -k 'repeated and memory'",
         Change(
-            "monitoring.ledger_book:Book._end",
+            "budgets.ledger.rules:Book._end",
             "known is not None and known.state == 'settled'",
             "known is not None and known.state == 'settled' and False",
         ),
@@ -28,19 +28,19 @@ MUTANTS = [
     Mutant(
         "an abandoned hold is free",
         "test_ledger.py -k 'abandoned and memory'",
-        Change("monitoring.ledger_book:Book.sweep", "held.amount", "NOTHING", only=(0,)),
+        Change("budgets.ledger.rules:Book.sweep", "held.amount", "NOTHING", only=(0,)),
     ),
     Mutant(
         "money: holds are ignored under kills and losses",
         "test_money.py -k no_kill",
         TextChange(
-            "monitoring.redis_ledger", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
+            "budgets.ledger.redis", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
         ),
     ),
     Mutant(
         "a window on Redis forgets too soon",
         "test_windows.py",
-        TextChange("monitoring.windows", "ARGV[2 * n] * 1000000 or 0", "ARGV[2 * n] * 500000 or 0"),
+        TextChange("limits.windows", "ARGV[2 * n] * 1000000 or 0", "ARGV[2 * n] * 500000 or 0"),
     ),
     Mutant(
         "extra fields are not masked",
@@ -69,7 +69,7 @@ MUTANTS = [
         "a lapsed reservation is charged and held",
         "test_ledger.py -k 'after_its_lease and sqlite'",
         Change(
-            "monitoring.ledger_book:Book._reserve",
+            "budgets.ledger.rules:Book._reserve",
             "self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, [])",
             "pass",
         ),
@@ -77,13 +77,13 @@ MUTANTS = [
     Mutant(
         "a reservation after its end is granted",
         "test_ledger.py -k 'after_its_end and sqlite'",
-        Change("monitoring.ledger_book:Book._reserve", "known.state == 'held'", "True"),
+        Change("budgets.ledger.rules:Book._reserve", "known.state == 'held'", "True"),
     ),
     Mutant(
         "what was paid is paid again",
         "test_ledger.py -k bought_under",
         Change(
-            "monitoring.ledger_book:Book._reserve",
+            "budgets.ledger.rules:Book._reserve",
             "if known.state == 'settled' and known.amount != NOTHING:\n    return (asked.wanted, None)",
             "pass",
         ),
@@ -92,7 +92,7 @@ MUTANTS = [
         "a refusal gives back",
         "test_ledger_names.py",
         Change(
-            "monitoring.ledger_book:Book._reserve",
+            "budgets.ledger.rules:Book._reserve",
             "return (None, self._refusal(account.key))",
             "if expired is not None:\n    self._charge(expired, Amount(-expired.amount.micro_usd, 0), NOTHING, [])\nreturn (None, self._refusal(account.key))",
         ),
@@ -100,18 +100,18 @@ MUTANTS = [
     Mutant(
         "an estimate is the last word",
         "test_ledger_names.py",
-        Change("monitoring.ledger_book:Book._end", "self._top_up(known, ending, now, charges)", "pass"),
+        Change("budgets.ledger.rules:Book._end", "self._top_up(known, ending, now, charges)", "pass"),
     ),
     Mutant(
         "an address that begins alike is the provider",
         "test_prices.py -k who_bills",
-        Change("monitoring.model_names:provider_of", "match.end() == len(address)", "True"),
+        Change("budgets.model_names:provider_of", "match.end() == len(address)", "True"),
     ),
     Mutant(
         "a budget of one is for all",
         "test_limits_that_match.py -k exactly",
         Change(
-            "monitoring.budgets:Budget.is_for",
+            "budgets.budget:Budget.is_for",
             "self.only in (None, named) and self.tenant in (None, caller.tenant) and (self.user in (None, caller.user))",
             "self.only in (None, named) and self.tenant in (None, caller.tenant)",
         ),
@@ -119,13 +119,13 @@ MUTANTS = [
     Mutant(
         "a budget matches quoted names",
         "test_limits_that_match.py -k holds_for",
-        Change("monitoring.budgets:Budget.is_for", "caller.tenant", "part_name('tenant', caller)", only=(1,)),
+        Change("budgets.budget:Budget.is_for", "caller.tenant", "part_name('tenant', caller)", only=(1,)),
     ),
     Mutant(
         "the general budget counts, too",
         "test_limits_that_match.py -k most_names",
         Change(
-            "monitoring.budgets:accounts_of",
+            "budgets.budget:accounts_of",
             "budget.scope == 'run' or budget.names < most_names[budget.scope, budget.per]",
             "budget.scope == 'run'",
         ),
@@ -134,7 +134,7 @@ MUTANTS = [
         "a budget for nobody is taken",
         "test_limits_that_match.py -k no_call",
         Change(
-            "monitoring.budgets:Budget.__post_init__",
+            "budgets.budget:Budget.__post_init__",
             "(fault := fault_of_names(self.scope, self.only, self.tenant, self.user)) is not None",
             "False",
         ),
@@ -142,6 +142,6 @@ MUTANTS = [
     Mutant(
         "a caller without a key is not counted",
         "test_limits_that_match.py -k without_a_key",
-        Change("monitoring.caller_names:part_name", "f'user:{user}'", "None"),
+        Change("auth.caller_names:part_name", "f'user:{user}'", "None"),
     ),
 ]

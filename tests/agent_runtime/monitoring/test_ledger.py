@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_runtime.monitoring.ledger import (
+from agent_runtime.budgets.ledger.ledger import (
     KEPT_S,
     Account,
     Amount,
@@ -25,9 +25,9 @@ from agent_runtime.monitoring.ledger import (
     Spend,
     SpendLabels,
 )
-from agent_runtime.monitoring.memory_ledger import MemoryLedger
-from agent_runtime.monitoring.redis_ledger import RedisLedger
-from agent_runtime.monitoring.sqlite_ledger import SqliteLedger
+from agent_runtime.budgets.ledger.memory import MemoryLedger
+from agent_runtime.budgets.ledger.redis import RedisLedger
+from agent_runtime.budgets.ledger.sqlite import SqliteLedger
 
 TENANT, GLOBAL = Account("tenant=acme/day=2026-11-21", 1000, None), Account("global/total", None, 500)
 LABELS = SpendLabels("acme", "bob", "analyst", "gpt-5")

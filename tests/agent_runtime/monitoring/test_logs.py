@@ -25,7 +25,7 @@ from agent_runtime import (
 )
 from agent_runtime.monitoring import JsonFormatter, LogSink, redact
 from agent_runtime.monitoring.logs import ConsoleFormatter
-from agent_runtime.redaction import Redactor
+from agent_runtime.secrets.redaction import Redactor
 from agent_runtime.testing import ScriptedChatModel, say
 
 LOG = logging.getLogger("agent_runtime.test")

@@ -34,7 +34,7 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.testing.broker_events import made
+from agent_runtime.testing.conformance.broker_events import made
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: analyst}\n"
 

@@ -22,9 +22,9 @@ from agent_runtime import (
     PriceTable,
     gated,
 )
-from agent_runtime.monitoring.prices import PRICES
-from agent_runtime.monitoring.table_prices import PICO
-from agent_runtime.monitoring.token_counts import TokenCounts
+from agent_runtime.budgets.prices import PRICES
+from agent_runtime.budgets.table_prices import PICO
+from agent_runtime.budgets.token_counts import TokenCounts
 from agent_runtime.testing import ScriptedChatModel, say
 
 

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from agent_runtime.monitoring.rate_limits import RateLimit, Window
-from agent_runtime.monitoring.windows import RedisWindows
+from agent_runtime.limits.rate_limits import RateLimit, Window
+from agent_runtime.limits.windows import RedisWindows
 
 
 async def main(url: str, limit: str, seconds: float, file: str) -> None:

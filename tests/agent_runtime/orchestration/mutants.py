@@ -36,12 +36,12 @@ MUTANTS = [
     Mutant(
         "text emitted twice",
         "test_contracts.py -k text_chunks",
-        Change("orchestration.parts:PartReader._new", "message.id not in self._streamed", "True"),
+        Change("orchestration.stream_parts:PartReader._new", "message.id not in self._streamed", "True"),
     ),
     Mutant(
         "a unary call emits nothing",
         "test_contracts.py -k text_chunks",
-        Change("orchestration.bare_agent:BareAgent.run", "context.emit is not discard", "False"),
+        Change("orchestration.local_agent:BareAgent.run", "context.emit is not discard", "False"),
     ),
     Mutant(
         "the run's variable leaks",
@@ -65,7 +65,7 @@ MUTANTS = [
     Mutant(
         "no resume from the checkpoint",
         "test_retry.py -k resumed",
-        Change("orchestration.bare_agent:BareAgent._note_resumable", "bool(snapshot.next)", "not bool(snapshot.next)"),
+        Change("orchestration.local_agent:BareAgent._note_resumable", "bool(snapshot.next)", "not bool(snapshot.next)"),
     ),
     Mutant(
         "resume in mid-message",
@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant(
         "cancelled calls are free",
         "test_contracts.py -k cancelling_a_unary",
-        Change("models.model_call:ModelCall.abort", "not isinstance(error, Exception)", "False"),
+        Change("run.model_call:ModelCall.abort", "not isinstance(error, Exception)", "False"),
     ),
     Mutant(
         "a context serves two calls",
@@ -95,7 +95,7 @@ MUTANTS = [
         "a sessionless call is saved",
         "test_runnable.py -k nothing_is_left_behind",
         Change(
-            "orchestration.bare_agent:BareAgent.__init__",
+            "orchestration.local_agent:BareAgent.__init__",
             "copy_of_graph(cast('Any', agent), checkpointer=None) if self._has_checkpointer else agent",
             "agent",
         ),
@@ -104,7 +104,7 @@ MUTANTS = [
         "a lost reservation stays held",
         "test_cost.py -k lost_answer",
         Change(
-            "monitoring.purse:Purse._undone_if_lost",
+            "budgets.call_budget:Purse._undone_if_lost",
             "self._to_end.append(Ending(trip.reservation.operation_id, NOTHING))",
             "pass",
         ),
@@ -112,13 +112,13 @@ MUTANTS = [
     Mutant(
         "the output is not capped",
         "test_cost.py -k capped",
-        Change("models.request:ModelRequest.limit_output", "self.kwargs[self.cap] = tokens", "pass"),
+        Change("run.request:ModelRequest.limit_output", "self.kwargs[self.cap] = tokens", "pass"),
     ),
     Mutant(
         "a provider's lies are believed",
         "test_cost.py -k lies",
         Change(
-            "models.model_call:ModelCall._settle",
+            "run.model_call:ModelCall._settle",
             "not whole or counts is None or (not believable(counts, bool(self._messages), self._chars))",
             "not whole or counts is None",
         ),
@@ -127,7 +127,7 @@ MUTANTS = [
         "inner agents do not draw on the outer budget",
         "test_cost.py -k used_as_a_tool",
         Change(
-            "monitoring.purse:Purse.__init__",
+            "budgets.call_budget:Purse.__init__",
             "self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))",
             "pass",
         ),
@@ -140,7 +140,7 @@ MUTANTS = [
     Mutant(
         "what could not be written is lost",
         "test_cost.py -k could_not_be_written",
-        Change("monitoring.purse:Purse._write", "self.ledger.keep(endings)", "pass"),
+        Change("budgets.call_budget:Purse._write", "self.ledger.keep(endings)", "pass"),
     ),
     Mutant(
         "scopes are not asked for",
@@ -155,18 +155,20 @@ MUTANTS = [
     Mutant(
         "what a template requires is ignored",
         "test_auth_layer.py -k may_need_more",
-        Change("pipeline:_configured", "seats.authenticators or runtime.auth.require", "seats.authenticators"),
+        Change(
+            "factory.build_pipeline:_configured", "seats.authenticators or runtime.auth.require", "seats.authenticators"
+        ),
     ),
     Mutant(
         "a window has one too many",
         "test_limits.py -k 'hundred_of and memory'",
-        Change("monitoring.windows:MemoryWindows.acquire", "len(times) >= window.amount", "len(times) > window.amount"),
+        Change("limits.windows:MemoryWindows.acquire", "len(times) >= window.amount", "len(times) > window.amount"),
     ),
     Mutant(
         "a refused call is counted",
         "test_limits.py -k 'counts_in_none and redis'",
         TextChange(
-            "monitoring.windows",
+            "limits.windows",
             "  if free > now then return {n, int(free - now), int(now)} end\nend\nfor n, key in ipairs(KEYS) do\n",
             "  if free > now then return {n, int(free - now), int(now)} end\n",
         ),
@@ -174,7 +176,7 @@ MUTANTS = [
     Mutant(
         "empty windows are kept",
         "test_limits.py -k forgets",
-        Change("monitoring.windows:MemoryWindows._of", "kept.popitem(last=False)", "break"),
+        Change("limits.windows:MemoryWindows._of", "kept.popitem(last=False)", "break"),
     ),
     Mutant(
         "slots are not given back",
@@ -189,14 +191,14 @@ MUTANTS = [
         "slots are held by the dead",
         "test_limits.py -k process_that_dies",
         TextChange(
-            "monitoring.slots", "  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))\n", ""
+            "limits.concurrency", "  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))\n", ""
         ),
     ),
     Mutant(
         "inner agents are counted again",
         "test_limits.py -k counted_twice",
         Change(
-            "models.run:counted_around",
+            "run.state:counted_around",
             "frozenset().union(*(run.context.progress.counted for run in around.lineage))",
             "frozenset()",
         ),
@@ -210,7 +212,7 @@ MUTANTS = [
         "holds of parallel calls are freed by each other",
         "test_cost.py -k parallel_model_calls",
         Change(
-            "monitoring.purse:Purse._planned",
+            "budgets.call_budget:Purse._planned",
             "return (granted, None, Trip(self._to_end.copy(), reservation))",
             "self._to_end.append(Ending(operation_id, NOTHING))\nreturn (granted, None, Trip(self._to_end[:-1], reservation))",
         ),
@@ -218,7 +220,7 @@ MUTANTS = [
     Mutant(
         "an order switches a guard off",
         "test_auth_layer.py -k guard",
-        Change("pipeline:build_layers", "names = _with_enforced(list(names), configured)", "pass"),
+        Change("factory.build_pipeline:build_layers", "names = _with_enforced(list(names), configured)", "pass"),
     ),
     Mutant(
         "skills may lead anywhere",

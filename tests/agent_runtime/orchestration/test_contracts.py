@@ -30,8 +30,8 @@ from agent_runtime import (
     ToolCallChunk,
     ToolResultChunk,
 )
-from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.middleware import compose
+from agent_runtime.run.state import current_run
 from agent_runtime.testing import RecordingSink, run_layer, say
 
 

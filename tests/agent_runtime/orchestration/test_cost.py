@@ -33,12 +33,12 @@ from agent_runtime import (
     SqliteLedger,
     StoreTimeout,
 )
-from agent_runtime.models.model_call import believable
-from agent_runtime.models.request import input_bound
-from agent_runtime.monitoring.ledger import Account, Amount, SpendLabels
-from agent_runtime.monitoring.ledger_trips import flush
-from agent_runtime.monitoring.purse import Purse
-from agent_runtime.monitoring.token_counts import TokenCounts
+from agent_runtime.budgets.call_budget import Purse
+from agent_runtime.budgets.ledger.ledger import Account, Amount, SpendLabels
+from agent_runtime.budgets.ledger.retries import flush
+from agent_runtime.budgets.token_counts import TokenCounts
+from agent_runtime.run.model_call import believable
+from agent_runtime.run.request import input_bound
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 1000}})  # 0.0001 and 0.001 USD a token

@@ -34,9 +34,9 @@ from agent_runtime import (
     open_limits,
     parse_template,
 )
-from agent_runtime.monitoring.rate_limits import Window
-from agent_runtime.monitoring.slots import MemorySlots, RedisSlots, Slot, slots_of
-from agent_runtime.monitoring.windows import MemoryWindows, RedisWindows
+from agent_runtime.limits.concurrency import MemorySlots, RedisSlots, Slot, slots_of
+from agent_runtime.limits.rate_limits import Window
+from agent_runtime.limits.windows import MemoryWindows, RedisWindows
 from agent_runtime.orchestration.middleware import compose, fallback
 from agent_runtime.testing import ScriptedChatModel, say
 

@@ -19,8 +19,8 @@ from agent_runtime import (
     RetryMiddleware,
     Timeouts,
 )
-from agent_runtime.models.provider_errors import retry_after_s, status_of
 from agent_runtime.orchestration.failures import failure_class
+from agent_runtime.providers.errors import retry_after_s, status_of
 from agent_runtime.testing import RecordingSink, Say, say
 
 EFFECTS: list[int] = []

@@ -17,7 +17,7 @@ from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
 from agent_runtime import AgentFactory
 from agent_runtime.errors import AgentRuntimeError
 from agent_runtime.pool import AgentInstancePool, AgentTask, PoolConfig
-from agent_runtime.pool.isolation.process_tree import families, rss_mb
+from agent_runtime.pool.process.process_tree import families, rss_mb
 from agent_runtime.testing import ScriptedChatModel
 
 

@@ -21,8 +21,8 @@ from agent_runtime.errors import (
     WorkerStalled,
 )
 from agent_runtime.pool import AgentInstancePool, AgentTask, PoolConfig
-from agent_runtime.pool.isolation.process_tree import families, marked
-from agent_runtime.pool.isolation.worker import MARK
+from agent_runtime.pool.process.process_tree import families, marked
+from agent_runtime.pool.process.worker import MARK
 
 CONFIG = {"size": 4, "stall_timeout": 2.0, "grace": 0.3, "memory_mb": 300, "output_mb": 2}
 NEIGHBOURS = 20

@@ -34,9 +34,9 @@ from agent_runtime.errors import (
     WorkerDied,
 )
 from agent_runtime.pool import AgentInstancePool, AgentTask, InstanceStatus, PoolConfig, TaskPriority
-from agent_runtime.pool.instance import NEXT, AgentInstance
-from agent_runtime.pool.isolation.process_tree import process
-from agent_runtime.pool.waiting import Waiting
+from agent_runtime.pool.process.instance import NEXT, AgentInstance
+from agent_runtime.pool.process.process_tree import process
+from agent_runtime.pool.process.wait_queue import Waiting
 from agent_runtime.testing import ScriptedChatModel
 
 Make = Callable[..., AgentFactory]

@@ -31,8 +31,8 @@ from agent_runtime.errors import (
     WorkerDied,
 )
 from agent_runtime.pool import AgentInstancePool, AgentTask, InstanceStatus, PoolConfig, TaskPriority
-from agent_runtime.pool.instance import AgentInstance
-from agent_runtime.pool.isolation.process_tree import process, rss_mb
+from agent_runtime.pool.process.instance import AgentInstance
+from agent_runtime.pool.process.process_tree import process, rss_mb
 from agent_runtime.testing import ScriptedChatModel, say
 
 HIGH = TaskPriority.HIGH

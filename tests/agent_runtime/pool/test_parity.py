@@ -30,12 +30,12 @@ from agent_runtime import (
     TextChunk,
     ToolLoop,
 )
+from agent_runtime.budgets import PriceTable
 from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError
-from agent_runtime.monitoring import PriceTable
 from agent_runtime.pool import AgentInstancePool, AgentSessionPool, AgentTask, PoolConfig
+from agent_runtime.run.unreadable_arguments import REASON
 from agent_runtime.template.parts_spec import McpSpec, ModelSpec, ToolSpec
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.tools.unreadable_arguments import REASON
 
 QUESTIONS = {
     "analyst": "What is the total amount in the North?",

@@ -90,7 +90,7 @@ async def remember(argument: str) -> str:
 
 async def peek(argument: str) -> str:
     """Try to read another session's checkpoint through this process's own way to them."""
-    from agent_runtime.pool.isolation.remote_parts import RemoteCheckpointer
+    from agent_runtime.remote.remote_parts import RemoteCheckpointer
 
     try:
         found = await RemoteCheckpointer().aget_tuple({"configurable": {"thread_id": argument, "checkpoint_ns": ""}})
@@ -152,7 +152,7 @@ async def linger(argument: str) -> str:
     """Leave something running."""
 
     async def later() -> None:
-        from agent_runtime.pool.isolation.channel import channel
+        from agent_runtime.remote.channel import channel
 
         _UNDER_WAY.append("later")
         try:

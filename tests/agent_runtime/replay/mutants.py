@@ -15,7 +15,7 @@ MUTANTS = [
     Mutant(
         "a replay takes any answer",
         "test_replay.py -k first_difference",
-        Change("replay.tape:Tape._found", "comparable(kind, step.request) == asked", "True"),
+        Change("replay.cassette:Tape._found", "comparable(kind, step.request) == asked", "True"),
     ),
     Mutant(
         "missing calls are no difference",

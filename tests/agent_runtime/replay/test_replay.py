@@ -30,7 +30,7 @@ from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.models.offline import OfflineChatModel
 from agent_runtime.replay import Replay, read_recording, replay_run
-from agent_runtime.replay.tape import first_difference
+from agent_runtime.replay.cassette import first_difference
 from agent_runtime.testing import ScriptedChatModel, say
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: %s}\nspec:\n"

@@ -15,7 +15,11 @@ MUTANTS = [
     Mutant(
         "parts carry the runtime's keys",
         "test_nothing_internal.py -k stream_mode",
-        Change("orchestration.parts:PartReader.read", "self._public(data) if mode in _WITH_CONFIGS else data", "data"),
+        Change(
+            "orchestration.stream_parts:PartReader.read",
+            "self._public(data) if mode in _WITH_CONFIGS else data",
+            "data",
+        ),
     ),
     Mutant(
         "an unusable input is taken",
@@ -26,7 +30,7 @@ MUTANTS = [
         "a session that nothing keeps is taken",
         "test_call_input.py -k nothing_keeps",
         Change(
-            "orchestration.bare_agent:BareAgent.run",
+            "orchestration.local_agent:BareAgent.run",
             "check_session(context, self.agent, has_session=self.has_session(context))",
             "pass",
         ),
@@ -34,13 +38,13 @@ MUTANTS = [
     Mutant(
         "an odd result ends the run",
         "test_call_input.py -k cannot_be_used",
-        Change("tools.tool_result:_texts", "raise UnusableResult(error_text(failure)) from failure", "raise"),
+        Change("run.tool_result:_texts", "raise UnusableResult(error_text(failure)) from failure", "raise"),
     ),
     Mutant(
         "what may have run is said not to have",
         "test_call_input.py -k may_have_run",
         Change(
-            "orchestration.conversation:repair",
+            "orchestration.turn_recovery:repair",
             "call_id in effects or call['name'] not in recorded",
             "call_id in effects",
         ),
@@ -74,13 +78,13 @@ MUTANTS = [
     Mutant(
         "an edit calls another tool",
         "test_held_attacks.py -k other_tool",
-        Change("orchestration.conversation:_fitting", "edited.get('name', name) != name", "False"),
+        Change("orchestration.turn_recovery:_fitting", "edited.get('name', name) != name", "False"),
     ),
     Mutant(
         "callables of a config are believed",
         "test_held_attacks.py -k config_answers",
         Change(
-            "orchestration.reserved:inside_a_graph",
+            "orchestration.subgraph_calls:inside_a_graph",
             "callable(configurable.get(key)) and around.get(key) is not None",
             "callable(configurable.get(key))",
         ),
@@ -88,23 +92,23 @@ MUTANTS = [
     Mutant(
         "the content alone is reserved",
         "test_held_attacks.py -k client_sends",
-        Change("models.request:input_bound", "_SENT", "()"),
+        Change("run.request:input_bound", "_SENT", "()"),
     ),
     Mutant(
         "a stream goes on after a swallowed cancel",
         "test_swallowed_cancel.py -k stream",
-        Change("models.model_call:ModelCall.chunk", "self.cancels.check()", "pass"),
+        Change("run.model_call:ModelCall.chunk", "self.cancels.check()", "pass"),
     ),
     Mutant(
         "a cancelled call begins another one",
         "test_swallowed_cancel.py -k begins_nothing",
-        Change("models.run:Run.check_refusal", "run.context.progress.is_cancelled", "False"),
+        Change("run.state:Run.check_refusal", "run.context.progress.is_cancelled", "False"),
     ),
     Mutant(
         "a state's own class is lost",
         "test_value_of_a_unary_call.py",
         Change(
-            "orchestration.bare_agent:_reads_values",
+            "orchestration.local_agent:_reads_values",
             "isinstance(agent, Pregel) and agent._output_mapper is None",
             "isinstance(agent, Pregel)",
         ),

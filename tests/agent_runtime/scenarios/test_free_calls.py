@@ -12,7 +12,7 @@ import pytest
 from tests.support.providers import ObedientModel, obedient, openai_answer, provider, template
 
 from agent_runtime import AgentContext, AgentExecutor, AgentFactory, Budget, CallError, MemoryLedger, Principal
-from agent_runtime.monitoring import open_ledger
+from agent_runtime.budgets import open_ledger
 
 RUN_ID = str(uuid.UUID(int=7))
 CALLS = 12

@@ -28,7 +28,7 @@ from agent_runtime import (
     SessionManager,
 )
 from agent_runtime.errors import SessionNotFound
-from agent_runtime.models.request import input_bound
+from agent_runtime.run.request import input_bound
 from agent_runtime.testing import ScriptedChatModel, say
 
 OWNER = Principal("ada", "a", frozenset({"*"}))

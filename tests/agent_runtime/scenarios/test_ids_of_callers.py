@@ -8,7 +8,7 @@ import pytest
 
 from agent_runtime import AgentContext, Budget, ConfigurationError
 from agent_runtime.auth.identities import fault_of_name
-from agent_runtime.orchestration.drain import Running
+from agent_runtime.orchestration.call_tracker import Running
 from agent_runtime.tools.csv_data import number
 
 

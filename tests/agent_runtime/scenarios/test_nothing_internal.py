@@ -19,7 +19,7 @@ from langgraph.graph.message import MessagesState
 from agent_runtime import AgentContext, AgentExecutor, Principal, SessionManager, SessionMiddleware, gated
 from agent_runtime.errors import CheckpointCorrupt
 from agent_runtime.monitoring.logs import JsonFormatter
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.testing import ScriptedChatModel, say
 
 MODES = ["values", "updates", "messages", "custom", "checkpoints", "tasks", "debug"]

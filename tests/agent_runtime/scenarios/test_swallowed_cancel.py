@@ -14,8 +14,8 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 
 from agent_runtime import AgentExecutor, gated
+from agent_runtime.run.gated_tool import gated_tool
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.tools.gated_tool import gated_tool
 
 WORDS = 500
 

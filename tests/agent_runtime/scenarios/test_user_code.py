@@ -403,7 +403,7 @@ from langchain_core.tools import tool
 from langchain.agents import create_agent
 from agent_runtime import AgentExecutor, gated
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.tools.gated_tool import gated_tool
+from agent_runtime.run.gated_tool import gated_tool
 
 @tool
 async def work() -> str:

@@ -24,9 +24,9 @@ from pydantic import BaseModel
 from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint, config_of
 
 from agent_runtime import CheckpointCorrupt, CheckpointVersion, ConfigurationError, StateNotSerializable
+from agent_runtime.checkpoints.codec import Codec, UnreadableBytes
+from agent_runtime.checkpoints.seal import VERSION, Seal
 from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, SessionManager
-from agent_runtime.sessions.codec import Codec, UnreadableBytes
-from agent_runtime.sessions.seal import VERSION, Seal
 
 KEY = b"a key of the tests with 32 bytes"
 CODEC = Codec()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.sessions.checkpoint_cache import MAX_CHECKPOINTS, CheckpointCache
+from agent_runtime.checkpoints.cache import MAX_CHECKPOINTS, CheckpointCache
 
 THREADS = st.sampled_from(["a", "b", "c"])
 NAMESPACES = st.sampled_from(["", "x", "y"])

@@ -20,8 +20,8 @@ from langgraph.graph.message import _messages_delta_reducer
 from tests.agent_runtime.sessions.conftest import open_manager
 
 from agent_runtime import InputInvalid, StateNotSerializable
+from agent_runtime.checkpoints.chunk_refs import Refs, first_numbers, format_refs, numbers_in, parse_refs, with_number
 from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, RedisCheckpointer, SqliteCheckpointer
-from agent_runtime.sessions.chunk_refs import Refs, first_numbers, format_refs, numbers_in, parse_refs, with_number
 from agent_runtime.testing import ScriptedChatModel, say
 
 

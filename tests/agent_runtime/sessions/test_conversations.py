@@ -33,11 +33,11 @@ from agent_runtime import (
     SessionNotFound,
     gated,
 )
-from agent_runtime.orchestration import bare_agent
-from agent_runtime.orchestration.conversation import session_input
+from agent_runtime.orchestration import local_agent as bare_agent
+from agent_runtime.orchestration.turn_recovery import session_input
+from agent_runtime.run.gated_tool import gated_tool
+from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.tools.effects import SIDE_EFFECT_UNKNOWN
-from agent_runtime.tools.gated_tool import gated_tool
 
 EFFECTS: list[str] = []
 

@@ -18,8 +18,8 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
 from pydantic import BaseModel
 
+from agent_runtime.checkpoints.codec import Codec
 from agent_runtime.errors import StateNotSerializable
-from agent_runtime.sessions.codec import Codec
 
 FULL: dict[type, Any] = {
     Command: Command(graph="g", update={"a": 1}, resume={"i": 2}, goto=[Send("n", 1)]),

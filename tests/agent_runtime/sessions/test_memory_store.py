@@ -20,9 +20,9 @@ from langgraph.store.sqlite.aio import AsyncSqliteStore
 from tests.support.providers import template
 
 from agent_runtime import AgentFactory, AgentTemplate, CheckpointCorrupt, ConfigurationError, Principal, TemplateError
+from agent_runtime.checkpoints.redis_store import _StoreOperations
 from agent_runtime.sessions import RedisStore
-from agent_runtime.sessions.redis_store import _StoreOperations
-from agent_runtime.stores.redis_connection import RedisConnection
+from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.testing import ScriptedChatModel, say
 
 

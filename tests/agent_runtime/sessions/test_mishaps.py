@@ -19,11 +19,11 @@ from tests.agent_runtime.sessions.conftest import held_elsewhere, open_manager
 from tests.agent_runtime.sessions.test_conversations import EFFECTS, in_session, make
 
 from agent_runtime import AgentExecutor, SessionGone, SessionManager, SessionMiddleware, StaleWriter, StoreError
+from agent_runtime.checkpoints.backends.backend import Guard
+from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.sessions import MemoryCheckpointer
-from agent_runtime.sessions.records import Guard
-from agent_runtime.stores import RedisConnection
+from agent_runtime.storage import RedisConnection
 from agent_runtime.testing import say
-from agent_runtime.tools.effects import SIDE_EFFECT_UNKNOWN
 
 
 @tool

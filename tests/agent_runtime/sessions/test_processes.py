@@ -15,8 +15,8 @@ import pytest
 from tests.agent_runtime.sessions.conftest import open_manager
 
 from agent_runtime import SessionBusy, StaleWriter
-from agent_runtime.sessions.records import Guard
-from agent_runtime.stores import RedisConnection, redis_connection
+from agent_runtime.checkpoints.backends.backend import Guard
+from agent_runtime.storage import RedisConnection, redis_connection
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
@@ -180,7 +180,7 @@ async def test_cancelling_a_wait_leaves_no_lease_behind(shared_url: str) -> None
 async def test_a_fork_from_an_older_head_is_refused_to_a_stale_turn(shared_url: str) -> None:
     from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint
 
-    from agent_runtime.sessions.checkpoint_steps import GUARD_KEY
+    from agent_runtime.checkpoints.operations import GUARD_KEY
 
     async with open_manager(shared_url) as manager, manager.turn("s") as turn:
         config: Any = {"configurable": {"thread_id": turn.thread, "checkpoint_ns": "", GUARD_KEY: turn.guard}}

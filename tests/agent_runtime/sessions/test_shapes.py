@@ -17,12 +17,13 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from agent_runtime import CheckpointCorrupt, SessionManager, StateNotSerializable
+from agent_runtime.checkpoints.backends.memory import MemoryRecords
+from agent_runtime.checkpoints.chunk_refs import parse_refs
+from agent_runtime.checkpoints.codec import MESSAGE, PLAIN, TUPLE, Codec, UnreadableBytes
+from agent_runtime.checkpoints.shapes import is_row
 from agent_runtime.sessions import MemoryCheckpointer, RedisStore
-from agent_runtime.sessions.chunk_refs import parse_refs
-from agent_runtime.sessions.codec import MESSAGE, PLAIN, TUPLE, Codec, UnreadableBytes
-from agent_runtime.sessions.memory_records import MemoryRecords
-from agent_runtime.sessions.shapes import is_row, is_session
-from agent_runtime.stores import RedisConnection
+from agent_runtime.sessions.session_shape import is_session
+from agent_runtime.storage import RedisConnection
 from agent_runtime.testing import ScriptedChatModel, say
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}

@@ -6,13 +6,13 @@ MUTANTS = [
     Mutant(
         "a newer file is opened",
         "test_versions.py -k newer",
-        Change("stores.sqlite_schema:StoreSchema._known_version", "file_version > FILE_VERSION", "False"),
+        Change("storage.sqlite_schema:StoreSchema._known_version", "file_version > FILE_VERSION", "False"),
     ),
     Mutant(
         "a jump of the clock deletes",
         "test_clocks.py -k stands_by_its_time",
         Change(
-            "stores.deletion_clock:ClockState.deletion_time",
+            "storage.deletion_clock:ClockState.deletion_time",
             "if self.offset_s is None:\n    return min(wall_s, self.latest_s)",
             "return wall_s\nif self.offset_s is None:\n    return min(wall_s, self.latest_s)",
         ),
@@ -20,45 +20,45 @@ MUTANTS = [
     Mutant(
         "a lease by the wall clock never ends",
         "test_clocks.py -k earlier_version",
-        Change("stores.process_identity:is_lease_held", "until_boot_s > time.time()", "True"),
+        Change("storage.process_identity:is_lease_held", "until_boot_s > time.time()", "True"),
     ),
     Mutant(
         "half a password is shown",
         "test_store_url.py -k password",
-        Change("stores.store_url:_Parser._shown", "4096", "60"),
+        Change("storage.store_url:_Parser._shown", "4096", "60"),
     ),
     Mutant(
         "a link is followed",
         "test_file_safety.py -k link",
-        Change("stores.file_safety:check_own_file", "stat.S_ISLNK(status.st_mode)", "False"),
+        Change("storage.file_safety:check_own_file", "stat.S_ISLNK(status.st_mode)", "False"),
     ),
     Mutant(
         "files of others are used",
         "test_file_safety.py -k may_write",
-        Change("stores.file_safety:check_own_file", "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "False"),
+        Change("storage.file_safety:check_own_file", "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "False"),
     ),
     Mutant(
         "journals of a file are not looked at",
         "test_file_safety.py -k journal",
-        Change("stores.sqlite_file:SqliteFile.__init__", "('', '-wal', '-shm', '-journal')", "('',)"),
+        Change("storage.sqlite_file:SqliteFile.__init__", "('', '-wal', '-shm', '-journal')", "('',)"),
     ),
     Mutant(
         "a script is sent by its hash alone",
         "test_redis_scripts.py",
-        Change("stores.redis_server:adriven", "answer = (await _sent(client, [request]))[0]", "raise"),
+        Change("storage.redis_server:adriven", "answer = (await _sent(client, [request]))[0]", "raise"),
     ),
     Mutant(
         "each call waits for a locked file anew",
         "test_locked_file.py -k stays_locked",
         Change(
-            "stores.sqlite_file:SqliteFile._set_wait", "self._is_locked or waited_s >= full_s", "waited_s >= full_s"
+            "storage.sqlite_file:SqliteFile._set_wait", "self._is_locked or waited_s >= full_s", "waited_s >= full_s"
         ),
     ),
     Mutant(
         "waits for a locked file add up",
         "test_locked_file.py -k wait_for_each_other",
         Change(
-            "stores.sqlite_file:SqliteFile._call",
+            "storage.sqlite_file:SqliteFile._call",
             "self._set_wait(time.monotonic() - asked_s)",
             "self._is_locked = False",
         ),
@@ -66,6 +66,6 @@ MUTANTS = [
     Mutant(
         "a ledger is asked again however long it takes",
         "test_locked_file.py -k within_one_wait",
-        Change("monitoring.ledger_trips:aasked", "time.monotonic() + wait_s > until_s", "False"),
+        Change("budgets.ledger.retries:aasked", "time.monotonic() + wait_s > until_s", "False"),
     ),
 ]

@@ -19,15 +19,15 @@ from agent_runtime import AgentContext, Event, EventConsumer, SessionManager, Se
 from agent_runtime.auth.key_stores import MemoryKeyStore, SqliteKeyStore
 from agent_runtime.batch import open_journal
 from agent_runtime.batch.journal.records import Execution
+from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Reservation, Spend, SpendLabels
+from agent_runtime.budgets.ledger.memory import MemoryLedger
+from agent_runtime.budgets.ledger.sqlite import SqliteLedger
 from agent_runtime.errors import ExecutionBusy, SessionGone
 from agent_runtime.event_bus.brokers import SqliteBroker
-from agent_runtime.event_bus.seen_ids import SqliteSeenIds
-from agent_runtime.monitoring.ledger import Account, Amount, Ending, Reservation, Spend, SpendLabels
-from agent_runtime.monitoring.memory_ledger import MemoryLedger
-from agent_runtime.monitoring.sqlite_ledger import SqliteLedger
-from agent_runtime.stores import deletion_clock, process_identity
-from agent_runtime.stores.deletion_clock import CONFIRM_S, ClockState
-from agent_runtime.stores.process_identity import is_lease_held, is_process_dead, lease_owner
+from agent_runtime.event_bus.deduplication import SqliteSeenIds
+from agent_runtime.storage import deletion_clock, process_identity
+from agent_runtime.storage.deletion_clock import CONFIRM_S, ClockState
+from agent_runtime.storage.process_identity import is_lease_held, is_process_dead, lease_owner
 
 HOUR = 3600.0
 

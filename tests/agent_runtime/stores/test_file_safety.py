@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent_runtime import ConfigurationError, SessionManager
+from agent_runtime.budgets import open_ledger
 from agent_runtime.cli.state import settings, state_folder
-from agent_runtime.monitoring import open_ledger
-from agent_runtime.stores.file_safety import check_own_file, check_own_folder
+from agent_runtime.storage.file_safety import check_own_file, check_own_folder
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from agent_runtime import StoreTimeout
-from agent_runtime.monitoring import ledger_trips
-from agent_runtime.monitoring.ledger import Answer, Ledger
-from agent_runtime.stores.sqlite_file import SqliteFile
-from agent_runtime.stores.sqlite_schema import StoreSchema
+from agent_runtime.budgets.ledger import retries as ledger_trips
+from agent_runtime.budgets.ledger.ledger import Answer, Ledger
+from agent_runtime.storage.sqlite_file import SqliteFile
+from agent_runtime.storage.sqlite_schema import StoreSchema
 
 
 class Numbers(SqliteFile):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from agent_runtime.stores import RedisConnection
+from agent_runtime.storage import RedisConnection
 
 ADD = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
 

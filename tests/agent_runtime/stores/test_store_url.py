@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from agent_runtime import SessionManager, open_broker, open_keys
 from agent_runtime.batch import open_journal
+from agent_runtime.budgets import open_ledger
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.brokers import open_event_log
 from agent_runtime.event_bus.dead_letters import open_dead_letters
-from agent_runtime.monitoring import open_ledger, open_limits
-from agent_runtime.redaction import SECRETS
+from agent_runtime.limits import open_limits
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.sessions import RedisCheckpointer
-from agent_runtime.sessions.stores import open_checkpointer
-from agent_runtime.stores import RedisConnection, StoreUrl
-from agent_runtime.stores.store_url import FORMS
+from agent_runtime.sessions.opening import open_checkpointer
+from agent_runtime.storage import RedisConnection, StoreUrl
+from agent_runtime.storage.store_url import FORMS
 
 PEPPER = b"the pepper of these tests, 32 bytes or more"
 OPENERS: dict[str, Callable[[str], Any]] = {

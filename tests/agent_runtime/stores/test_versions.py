@@ -15,18 +15,18 @@ import redis
 from agent_runtime.auth.key_stores import RedisKeyStore, SqliteKeyStore
 from agent_runtime.batch.journal.redis import RedisJournal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
+from agent_runtime.budgets.ledger.redis import RedisLedger
+from agent_runtime.budgets.ledger.sqlite import SqliteLedger
+from agent_runtime.checkpoints.backends.redis import RedisRecords
+from agent_runtime.checkpoints.backends.sqlite import SqliteRecords
 from agent_runtime.errors import StoreVersion
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.brokers.redis import RedisBroker
 from agent_runtime.event_bus.dead_letters import SqliteDeadLetters
+from agent_runtime.event_bus.deduplication import SqliteSeenIds
 from agent_runtime.event_bus.redis_dead_letters import RedisDeadLetters
-from agent_runtime.event_bus.seen_ids import SqliteSeenIds
-from agent_runtime.monitoring.redis_ledger import RedisLedger
-from agent_runtime.monitoring.sqlite_ledger import SqliteLedger
-from agent_runtime.sessions.redis_records import RedisRecords
-from agent_runtime.sessions.sqlite_records import SqliteRecords
-from agent_runtime.stores import RedisConnection, SqliteFile
-from agent_runtime.stores.sqlite_schema import StoreSchema
+from agent_runtime.storage import RedisConnection, SqliteFile
+from agent_runtime.storage.sqlite_schema import StoreSchema
 
 FILES: list[Callable[[str], SqliteFile]] = [
     SqliteRecords, SqliteLedger, SqliteKeyStore, SqliteBroker, SqliteDeadLetters, SqliteSeenIds, SqliteJournal,

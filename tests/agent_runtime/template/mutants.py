@@ -21,12 +21,12 @@ MUTANTS = [
     Mutant(
         "a misspelt tool needs no approval",
         "test_tool_names.py",
-        Change("tool_names:ToolNames.resolve", "raise ConfigurationError(self.unknown(name))", "return"),
+        Change("factory.tool_names:ToolNames.resolve", "raise ConfigurationError(self.unknown(name))", "return"),
     ),
     Mutant(
         "confinement comes after the servers",
         "test_confinement.py -k 'nothing_that_is_not_listed or caller_is_held'",
-        Change("agent_keys:AgentKeys.values", "self.confinement is not None", "False"),
+        Change("factory.cache_keys:AgentKeys.values", "self.confinement is not None", "False"),
     ),
     Mutant(
         "paths are compared as text",
@@ -56,7 +56,7 @@ MUTANTS = [
         "a confined template reads the environment",
         "test_confinement.py -k quotes_no_variable",
         Change(
-            "factory:AgentFactory._confine",
+            "factory.agent_factory:AgentFactory._confine",
             "self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}",
             "pass",
         ),
@@ -69,7 +69,11 @@ MUTANTS = [
     Mutant(
         "any width is a prompt's",
         "test_templates_of_others.py -k arguments_of_middleware",
-        Change("assembly:_check_summary_prompt", "any((field != ['messages', '', None] for field in fields))", "False"),
+        Change(
+            "factory.build_agent:_check_summary_prompt",
+            "any((field != ['messages', '', None] for field in fields))",
+            "False",
+        ),
     ),
     Mutant(
         "a template's budget stands in",
@@ -84,7 +88,7 @@ MUTANTS = [
         "a template's limits are everybody's",
         "test_templates_of_others.py -k each_their_own",
         Change(
-            "pipeline:_of_template",
+            "factory.build_pipeline:_of_template",
             "dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
             "limit if limit else dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
         ),
@@ -103,7 +107,7 @@ MUTANTS = [
     Mutant(
         "a name belongs to its last template",
         "test_templates_of_others.py -k same_name",
-        Change("components:Components._check_owner", "folder != template.folder", "False"),
+        Change("factory.template_registry:Components._check_owner", "folder != template.folder", "False"),
     ),
     Mutant(
         "a name is an agent",

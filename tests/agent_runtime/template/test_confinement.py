@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent_runtime import AgentFactory, ConfigurationError, TemplateError, load_template
 from agent_runtime.cli.main import cli
 from agent_runtime.cli.state import settings
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.template import shipped_templates
 from agent_runtime.template.confinement import Confinement
 from agent_runtime.template.reach import Reach, reach_of

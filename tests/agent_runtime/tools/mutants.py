@@ -20,13 +20,13 @@ MUTANTS = [
     Mutant(
         "a result of any size is taken",
         "test_result_bound.py -k fifty",
-        Change("tools.result_bound:_Budget._text", "len(data) <= self.text", "True"),
+        Change("run.result_bound:_Budget._text", "len(data) <= self.text", "True"),
     ),
     Mutant(
         "an error's text has no bound",
         "test_result_bound.py -k every_form",
         Change(
-            "tools.gated_tool:_arun_checked",
+            "run.gated_tool:_arun_checked",
             "bound_result(tool, await inner(tool, tool_input, *args, **kwargs))",
             "await inner(tool, tool_input, *args, **kwargs)",
         ),
@@ -34,11 +34,11 @@ MUTANTS = [
     Mutant(
         "small parts have no bound",
         "test_result_bound.py -k many_small",
-        Change("tools.result_bound:_Budget._parts", "is_text and self.text <= PART_BYTES", "False"),
+        Change("run.result_bound:_Budget._parts", "is_text and self.text <= PART_BYTES", "False"),
     ),
     Mutant(
         "what stands beside a text has no bound",
         "test_result_bound.py -k nothing_passes",
-        Change("tools.result_bound:_Budget._with_extras", "not extras", "True"),
+        Change("run.result_bound:_Budget._with_extras", "not extras", "True"),
     ),
 ]

@@ -15,9 +15,9 @@ from langgraph.types import Command
 
 from agent_runtime import AgentContext, AgentExecutor, AgentFactory, RunLimits, SessionManager, SessionMiddleware, gated
 from agent_runtime.pool import AgentInstancePool
+from agent_runtime.run.result_bound import _Budget, size_of
 from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.tools.result_bound import _Budget, size_of
 
 MIB = 1024 * 1024
 MARK = "\n[cut here: the result has"

@@ -6,6 +6,6 @@ MUTANTS = [
     Mutant(
         "names are not sent",
         "test_wire.py -k have_names",
-        Change("models.request:ModelRequest.of", "kwargs['extra_headers']", "kwargs"),
+        Change("run.request:ModelRequest.of", "kwargs['extra_headers']", "kwargs"),
     ),
 ]

@@ -13,7 +13,7 @@ from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import Change, Execution, Kept, TaskRow
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
-from agent_runtime.stores.process_identity import boot_s
+from agent_runtime.storage.process_identity import boot_s
 
 
 class _Kept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.memory import MemoryJournal
-from agent_runtime.stores import StoreUrl
+from agent_runtime.storage import StoreUrl
 
 
 def open_journal(url: str) -> Journal:

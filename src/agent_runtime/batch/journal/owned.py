@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agent_runtime.auth.caller_names import quoted
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import Execution
 from agent_runtime.errors import ExecutionNotFound
-from agent_runtime.monitoring.caller_names import quoted
 from agent_runtime.types import Principal, may_use
 
 MAX_REMEMBERED = 10_000

@@ -11,7 +11,7 @@ from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept,
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
-from agent_runtime.stores import RedisConnection
+from agent_runtime.storage import RedisConnection
 
 _FIXED = ("seq", "id", "agent", "priority", "task", "accepted_s", "rank")
 _OWNED = """

@@ -12,9 +12,9 @@ from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
-from agent_runtime.stores import SqliteFile
-from agent_runtime.stores.process_identity import boot_s, is_lease_held
-from agent_runtime.stores.sqlite_schema import StoreSchema
+from agent_runtime.storage import SqliteFile
+from agent_runtime.storage.process_identity import boot_s, is_lease_held
+from agent_runtime.storage.sqlite_schema import StoreSchema
 
 _TASK = "seq, id, agent, priority, task, accepted_s, rank"
 _STATE = ", ".join(MOVING)

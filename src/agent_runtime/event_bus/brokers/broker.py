@@ -99,7 +99,7 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
 
 @runtime_checkable
 class Broker(Protocol):
-    """The seat for a broker. `agent_runtime.testing.broker_conformance` has the tests that each one passes.
+    """The seat for a broker. `agent_runtime.testing.conformance.broker` has the tests that each one passes.
 
     - What `publish` has returned for is in the log, once it is there in the order in which it was given.
     - Every group sees every event from its start on, each at least once. Within a stream the first deliveries are in

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from agent_runtime.errors import StoreError
 from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, DeliveryQueue, Start, Stored, ended
-from agent_runtime.event_bus.brokers.positions import checked_group
-from agent_runtime.stores.process_identity import lease_owner
+from agent_runtime.event_bus.brokers.validation import checked_group
+from agent_runtime.storage.process_identity import lease_owner
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0

@@ -19,11 +19,11 @@ from faststream.kafka.schemas.topic import Topic
 from agent_runtime.errors import InputInvalid, StoreTimeout, StoreUnavailable
 from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Start, Stored
 from agent_runtime.event_bus.brokers.kafka_group import KafkaGroup
-from agent_runtime.event_bus.brokers.positions import checked_group, stamped
+from agent_runtime.event_bus.brokers.validation import checked_group, stamped
 from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 
 
 class KafkaBroker:

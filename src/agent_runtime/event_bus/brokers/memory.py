@@ -12,7 +12,7 @@ from itertools import islice
 
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.positions import number_of, stamped
+from agent_runtime.event_bus.brokers.validation import number_of, stamped
 from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
 from agent_runtime.event_bus.event import Event
 

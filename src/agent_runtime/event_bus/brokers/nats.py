@@ -18,11 +18,11 @@ from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, InputInvalid, StoreTimeout, StoreUnavailable
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.positions import checked_group, number_of, stamped
+from agent_runtime.event_bus.brokers.validation import checked_group, number_of, stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 
 DUPLICATES_S = 600
 """How long JetStream knows an event's id, and takes it only once."""

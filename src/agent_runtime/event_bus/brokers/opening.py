@@ -7,10 +7,10 @@ import importlib.util
 from agent_runtime.errors import MissingExtra
 from agent_runtime.event_bus.brokers.broker import Broker
 from agent_runtime.event_bus.brokers.memory import MemoryBroker
-from agent_runtime.event_bus.brokers.positions import checked_group
 from agent_runtime.event_bus.brokers.sqlite import SqliteBroker
-from agent_runtime.stores import StoreUrl
-from agent_runtime.stores.store_url import FORMS
+from agent_runtime.event_bus.brokers.validation import checked_group
+from agent_runtime.storage import StoreUrl
+from agent_runtime.storage.store_url import FORMS
 
 EXTRAS = {"nats": "nats", "kafka": "aiokafka"}
 

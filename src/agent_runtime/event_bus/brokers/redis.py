@@ -10,11 +10,11 @@ from typing import Any
 from agent_runtime.errors import InputInvalid
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.positions import stamped
+from agent_runtime.event_bus.brokers.validation import stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
-from agent_runtime.stores import RedisConnection, StoreUrl
+from agent_runtime.storage import RedisConnection, StoreUrl
 
 BATCH_KEPT_S = 600
 """How long the same batch, sent again because an answer was lost, is known to have arrived."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from agent_runtime.event_bus.brokers.broker import Start, Stored
 from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.positions import number_of, stamped
+from agent_runtime.event_bus.brokers.validation import number_of, stamped
 from agent_runtime.event_bus.cloud_event import encoded, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
-from agent_runtime.stores import SqliteFile
-from agent_runtime.stores.process_identity import boot_s, is_lease_held
-from agent_runtime.stores.sqlite_schema import StoreSchema
+from agent_runtime.storage import SqliteFile
+from agent_runtime.storage.process_identity import boot_s, is_lease_held
+from agent_runtime.storage.sqlite_schema import StoreSchema
 
 POLL_S = 0.05
 

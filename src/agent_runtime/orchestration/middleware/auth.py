@@ -11,9 +11,9 @@ from agent_runtime.auth.authenticator import Authenticator, refused
 from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.auth.scopes import check_scope, checked_scopes
 from agent_runtime.errors import ConfigurationError, Unauthenticated
-from agent_runtime.models.run import current_run
 from agent_runtime.orchestration.caller_input import CALLER_ROLES, actions_of, check_roles, checked_roles
 from agent_runtime.orchestration.middleware.base import Middleware
+from agent_runtime.run.state import current_run
 
 if TYPE_CHECKING:
     from agent_runtime.types import AgentContext, AgentResult, Handler, Principal

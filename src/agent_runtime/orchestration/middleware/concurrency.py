@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent_runtime.errors import ConfigurationError, RateLimited, StoreError
-from agent_runtime.models.run import counted_around
-from agent_runtime.monitoring.rate_limits import KeysOf
-from agent_runtime.monitoring.slots import ConcurrencyLimit, MemorySlots, Slot, Slots, slots_of
+from agent_runtime.limits.concurrency import ConcurrencyLimit, MemorySlots, Slot, Slots, slots_of
+from agent_runtime.limits.rate_limits import KeysOf
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.orchestration.middleware.fallback import Fallback
+from agent_runtime.run.state import counted_around
 from agent_runtime.types import new_run_id
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from agent_runtime.auth.caller_names import Caller, caller_of
+from agent_runtime.budgets.budget import Budget, accounts_of, run_limits, united
+from agent_runtime.budgets.call_budget import Purse
+from agent_runtime.budgets.ledger.ledger import MICRO, Account, Charge, Ledger, SpendLabels
+from agent_runtime.budgets.ledger.memory import MemoryLedger
+from agent_runtime.budgets.spending_policy import Spending
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
-from agent_runtime.models.run import current_run
-from agent_runtime.monitoring.budgets import Budget, accounts_of, run_limits, united
-from agent_runtime.monitoring.caller_names import Caller, caller_of
-from agent_runtime.monitoring.ledger import MICRO, Account, Charge, Ledger, SpendLabels
-from agent_runtime.monitoring.memory_ledger import MemoryLedger
-from agent_runtime.monitoring.purse import Purse
-from agent_runtime.monitoring.spending import Spending
 from agent_runtime.orchestration.middleware.base import Middleware
+from agent_runtime.run.state import current_run
 
 if TYPE_CHECKING:
     from agent_runtime.types import AgentContext, AgentResult, Handler

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
-from agent_runtime.redaction import SECRETS
+from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
 CALLS = logging.getLogger("agent_runtime.calls")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent_runtime.errors import RateLimited
-from agent_runtime.models.run import counted_around
-from agent_runtime.monitoring.rate_limits import KeysOf, RateLimit, Window, windows_of
-from agent_runtime.monitoring.windows import MemoryWindows, Windows
+from agent_runtime.limits.rate_limits import KeysOf, RateLimit, Window, windows_of
+from agent_runtime.limits.windows import MemoryWindows, Windows
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.orchestration.middleware.fallback import Fallback
+from agent_runtime.run.state import counted_around
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus import EventBus

@@ -6,13 +6,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Collection
 
-from agent_runtime.callback_event import call_event
 from agent_runtime.chunks import Chunk
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import EventBus
-from agent_runtime.models.provider_errors import retry_after_s
+from agent_runtime.monitoring.callback_event import call_event
 from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class
 from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
+from agent_runtime.providers.errors import retry_after_s
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
 

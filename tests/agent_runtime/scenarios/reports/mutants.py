@@ -6,7 +6,7 @@ MUTANTS = [
     Mutant(
         "a fee per request is not reserved",
         "test_service_tier.py -k fee",
-        Change("models.request:quote", "0 if highest is None else highest.request", "0"),
+        Change("run.request:quote", "0 if highest is None else highest.request", "0"),
     ),
     Mutant(
         "a forgotten session fails its call",
@@ -27,7 +27,9 @@ MUTANTS = [
         "an old token stays with its agent",
         "test_mcp_token.py",
         Change(
-            "mcp.broker:McpBroker._current_connection", "self._opened(McpServer.of(spec, folder, scope))", "connection"
+            "mcp.connection_pool:McpBroker._current_connection",
+            "self._opened(McpServer.of(spec, folder, scope))",
+            "connection",
         ),
     ),
     Mutant(
@@ -38,27 +40,27 @@ MUTANTS = [
     Mutant(
         "orphans of a worker stay",
         "test_pool_signals.py",
-        Change("pool.isolation.worker:_end", "kill_descendants()", "pass"),
+        Change("pool.process.worker:_end", "kill_descendants()", "pass"),
     ),
     Mutant(
         "one answer for every question",
         "test_parallel_interrupts.py",
-        Change("orchestration.conversation:resume_command", "len(interrupts) > 1 and questions", "False"),
+        Change("orchestration.turn_recovery:resume_command", "len(interrupts) > 1 and questions", "False"),
     ),
     Mutant(
         "an id that is not pending is ignored",
         "test_parallel_interrupts.py",
-        Change("orchestration.conversation:_by_id", "[key for key in decision if key not in pending]", "[]"),
+        Change("orchestration.turn_recovery:_by_id", "[key for key in decision if key not in pending]", "[]"),
     ),
     Mutant(
         "a stream keeps the last question",
         "test_two_questions_in_a_stream.py",
-        Change("orchestration.parts:PartReader._ask", "self.interrupts += new", "self.interrupts = new"),
+        Change("orchestration.stream_parts:PartReader._ask", "self.interrupts += new", "self.interrupts = new"),
     ),
     Mutant(
         "cut arguments are the whole",
         "test_unreadable_arguments.py -k cut",
-        Change("models.model_call:ModelCall.end", "self.run.note_arguments(self._arguments)", "pass"),
+        Change("run.model_call:ModelCall.end", "self.run.note_arguments(self._arguments)", "pass"),
     ),
     Mutant(
         "unreadable arguments are dropped",
@@ -73,16 +75,16 @@ MUTANTS = [
     Mutant(
         "running totals add up",
         "test_usage_on_every_chunk.py",
-        Change("models.model_call:ModelCall.chunk", "_is_running_total(usage, self._last_usage)", "False"),
+        Change("run.model_call:ModelCall.chunk", "_is_running_total(usage, self._last_usage)", "False"),
     ),
     Mutant(
         "an id stays unreadable for good",
         "test_unreadable_arguments.py -k used_again",
-        Change("models.run:Run.note_arguments", "self.unreadable.pop(call_id, None)", "pass"),
+        Change("run.state:Run.note_arguments", "self.unreadable.pop(call_id, None)", "pass"),
     ),
     Mutant(
         "an answer's class is unknown to its session",
         "test_structured_output_in_session.py",
-        Change("orchestration.bare_agent:BareAgent.__init__", "allow_answers(agent)", "pass"),
+        Change("orchestration.local_agent:BareAgent.__init__", "allow_answers(agent)", "pass"),
     ),
 ]

@@ -9,8 +9,8 @@ import pytest
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
 from agent_runtime import AgentExecutor, AgentFactory, AgentResult
+from agent_runtime.budgets import Budget, PriceTable
 from agent_runtime.errors import PriceUnknown
-from agent_runtime.monitoring import Budget, PriceTable
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 TRUE = Decimal("0.00045")

@@ -11,8 +11,8 @@ from langchain_core.messages import AIMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
 
+from agent_runtime.checkpoints.codec import Codec
 from agent_runtime.sessions import SqliteCheckpointer
-from agent_runtime.sessions.codec import Codec
 
 SCHEMA = {"type": "object", "properties": {"amount": {"type": "number"}}}
 CONFIG: Any = {"configurable": {"thread_id": "1"}}

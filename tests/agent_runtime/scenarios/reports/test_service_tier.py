@@ -10,8 +10,8 @@ from tests.agent_runtime.calls import run_call
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
 from agent_runtime import AgentFactory, Budget, MemoryLedger
+from agent_runtime.budgets import PriceTable
 from agent_runtime.errors import BudgetExceeded
-from agent_runtime.monitoring import PriceTable
 
 USAGE = {
     "prompt_tokens": 100_000, "completion_tokens": 10_000, "total_tokens": 110_000,

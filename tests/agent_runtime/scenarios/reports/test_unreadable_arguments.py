@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from tests.support.providers import openai_stream, provider, template
 
 from agent_runtime import AgentFactory, AgentResult, LimitExceeded
-from agent_runtime.tools.unreadable_arguments import KEY, MAX_TEXT
+from agent_runtime.run.unreadable_arguments import KEY, MAX_TEXT
 
 BAD = ['{"text": "x', "no json", '{"text": ' + "9" * 5000 + "}"]
 

@@ -1,0 +1,44 @@
+"""What the executions of a process share, and the account that each of them draws on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.batch.settings import BatchSettings
+from agent_runtime.budgets.ledger.ledger import MICRO, Account
+
+if TYPE_CHECKING:
+    from agent_runtime.batch.journal.journal import Journal
+    from agent_runtime.batch.journal.records import Execution
+    from agent_runtime.batch.load_balancer import Scheduler
+    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.types import Principal
+
+
+@dataclass(slots=True)
+class Shop:
+    """What all executions of a process share."""
+
+    factory: AgentFactory
+    journal: Journal
+    scheduler: Scheduler
+    dead_letters: DeadLetters
+    owner: str
+    principal: Principal | None = None
+    credentials: Any = None
+    ended: Counter[str] = field(default_factory=Counter)
+    """Results that were kept here, by status, and under `retries` attempts after a failed one: of all executions."""
+
+
+def account_of(execution: Execution, settings: BatchSettings) -> Account | None:
+    """The account in the ledger that all calls of an execution with a budget draw on.
+
+    What was spent before there was a budget is on no account: the limit is so much lower.
+    """
+    if settings.max_cost_usd is None:
+        return None
+    limit_usd = settings.max_cost_usd - float(execution.source.get("unbudgeted_usd", 0))
+    return Account(f"batch={execution.id}/total", max(1, round(limit_usd * MICRO)), None)

@@ -1,0 +1,221 @@
+"""From what a producer gives to tasks that can be accepted: each checked, named, and as the journal has it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.batch.attempt import failed_result, failure_of
+from agent_runtime.batch.journal.records import Execution, TaskRow
+from agent_runtime.batch.journal.writer import insisted
+from agent_runtime.batch.lease_times import BEAT_S, LEASE_S
+from agent_runtime.batch.mapping import InputMapping
+from agent_runtime.batch.result import Spent
+from agent_runtime.batch.settings import BatchSettings
+from agent_runtime.batch.sources import Format, Row, read_rows
+from agent_runtime.batch.task import AnyTask, BatchTask, as_task
+from agent_runtime.errors import ConfigurationError, InputInvalid
+from agent_runtime.pool.task import TaskPriority
+
+if TYPE_CHECKING:
+    from agent_runtime.batch.caller_rules import CallerRules
+    from agent_runtime.batch.journal.journal import Journal
+    from agent_runtime.batch.load_balancer import Scheduler
+    from agent_runtime.factory import AgentFactory
+
+AT_ONCE = 500
+"""Tasks that are accepted in one step."""
+
+
+class Intake:
+    """Accepts the tasks of one execution.
+
+    An item that cannot be a task is accepted as one that has failed, so that its place is not lost; what is wrong with
+    its agent, or with its money, refuses the whole.
+
+    Args:
+        execution: whose tasks they are; its agent is for those that name none.
+        mapping: makes tasks of a file's rows; by their columns' names by default.
+        rules: what those who submit may name.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        scheduler: Scheduler,
+        settings: BatchSettings,
+        execution: Execution,
+        mapping: InputMapping | None = None,
+        rules: CallerRules | None = None,
+    ) -> None:
+        self._rules = rules
+        self._journal, self._scheduler, self._settings = journal, scheduler, settings
+        self._execution, self._execution_id, self._agent = execution, execution.id, execution.agent
+        self._mapping, self.seq, self._beat_s = mapping, 0, 0.0
+        self._turn = asyncio.Lock()  # places are given out in order
+
+    async def accept_all(self, tasks: Iterable[Any], *, again: bool = False) -> int:
+        """Journal every task; returns how many there are. `again`: leave out those that stand in the journal already.
+
+        Raises ConfigurationError, and InputInvalid for no task at all, or when all of the first ones are wrong: then
+        so is what they are made from.
+        """
+        items, before = iter(tasks), self.seq
+        while chunk := list(islice(items, AT_ONCE)):
+            known = await self._known(range(self.seq + 1, self.seq + len(chunk) + 1)) if again else set()
+            rows = await self.accept(chunk, known)
+            await self._keep_lease()
+            self._check(rows, first=self.seq == len(rows))
+        if self.seq == before:
+            raise InputInvalid("a batch has at least one task")
+        return self.seq - before
+
+    def _check(self, rows: list[TaskRow], *, first: bool) -> None:
+        errors = [row.result.error for row in rows if row.result is not None and row.result.error is not None]
+        if first and errors and len(errors) == len(rows):
+            raise InputInvalid(f"no task could be read: {errors[0].message}")
+        if errors and (self._settings.fail_fast or not self._settings.continue_on_error):
+            raise InputInvalid(f"the batch is to end at the first failure: {errors[0].message}")
+
+    async def _keep_lease(self) -> None:
+        """Accepting a long file takes longer than a lease."""
+        if time.monotonic() >= self._beat_s:
+            self._beat_s = time.monotonic() + BEAT_S
+            execution = self._execution
+            await self._journal.beat(execution.id, execution.token, LEASE_S, "{}")
+
+    async def accept(self, chunk: Iterable[Any], known: Container[int] = ()) -> list[TaskRow]:
+        """Journal some tasks in one step; returns their rows. One whose id is known already is a failed one.
+
+        Those whose places are `known` stand in the journal, and are left out.
+        """
+        async with self._turn:
+            before, rows = self.seq, list[TaskRow]()
+            try:
+                for item in chunk:
+                    self.seq += 1
+                    if self.seq not in known:
+                        rows.append(await self._row(item))
+            except BaseException:
+                self.seq = before
+                raise
+            left = rows  # from here on their places are taken: who fails does not know what was written
+            while left := await self._clashing(left):
+                for row in left:
+                    self._rename(row)
+        return rows
+
+    async def _clashing(self, rows: list[TaskRow]) -> list[TaskRow]:
+        """Journal them; returns those whose id is taken."""
+        refused = set(await insisted(lambda: self._journal.add(self._execution_id, rows)))
+        if refused:  # a place that is taken is its own: it was written by a try that seemed to fail
+            refused -= await self._known(refused)
+        return [row for row in rows if row.seq in refused]
+
+    async def _known(self, places: Iterable[int]) -> set[int]:
+        """Those of the places at which a task stands in the journal."""
+        found = await insisted(lambda: self._journal.places(self._execution_id, sorted(places)))
+        return {row.seq for row in found}
+
+    @staticmethod
+    def _rename(row: TaskRow) -> None:
+        """Of two tasks of one id the second has failed; one whose id was made here gets another."""
+        if row.result is None and row.id != f"t{row.seq}":
+            refused = InputInvalid(f"the id '{row.id}' stands twice in the batch", "id")
+            _fail(row, refused)
+        row.id = f"{row.id}#{row.seq}"
+        if row.result is not None:
+            row.result.task_id = row.id
+        else:
+            row.given = replace(row.to_task(), id=row.id)
+            row.task = row.given.to_json()
+
+    async def _row(self, item: Any) -> TaskRow:
+        queue, place, given = self._settings.queue, "", item
+        try:
+            if isinstance(item, Row):
+                place, given = item.place, item.values
+                item = self._of_row(item)
+            elif isinstance(item, Mapping) and self._mapping is not None and self._mapping.fields:
+                item = self._mapping.task(item)
+            task = as_task(item, self._agent)
+            if not task.agent:
+                raise ConfigurationError("a task names no agent, and neither does its batch: give agent=")
+            if not task.id:
+                task = replace(task) if task is item else task  # the caller's own stays as it is
+                task.id = f"t{self.seq}"
+            if self._rules is not None:
+                self._rules.check_task(task)
+            row = TaskRow.of(self.seq, task, queue.aging, queue.order)
+            budget = self._settings.max_cost_usd is not None
+            await check_task(self._scheduler, task, self._execution_id, budget=budget)
+        except InputInvalid as error:
+            shown = error if not place else InputInvalid(f"{place}: {error}")
+            return _failed(self.seq, self._agent, shown, given)
+        return row
+
+    def _of_row(self, row: Row) -> AnyTask:
+        if row.values is None:
+            raise InputInvalid(row.problem)
+        return (self._mapping or InputMapping(agent=self._agent)).task(row.values)
+
+
+async def check_task(scheduler: Scheduler, task: BatchTask, execution_id: str, *, budget: bool) -> None:
+    """Raise what is wrong with a task's agent on any backend, and ConfigurationError where no budget could be held."""
+    for seat in scheduler.seats:
+        if not await seat.backend.check(task, execution_id) and budget:
+            raise ConfigurationError(
+                "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the template"
+            )
+
+
+def _failed(seq: int, agent: str, error: InputInvalid, given: Any) -> TaskRow:
+    """A task that is none; by its own id and labels, where it has sound ones, it is found in its source."""
+    own: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    try:
+        known = BatchTask("", id=own.get("id") or f"t{seq}", metadata=own.get("metadata") or {})
+        known.to_json()
+    except InputInvalid:
+        known = BatchTask("", id=f"t{seq}")
+    row = TaskRow(seq, known.id, agent, TaskPriority.NORMAL, known.to_json(), time.time())
+    _fail(row, error)
+    assert row.result is not None  # noqa: S101 - it has failed
+    row.result.metadata = known.metadata
+    return row
+
+
+def _fail(row: TaskRow, error: InputInvalid) -> None:
+    """The task cannot be run, now or later."""
+    row.status, row.tries = "failed", -1
+    row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)])
+
+
+def source_of(tasks: Any, file_format: Format | None, mapping: Mapping[str, str] | None) -> dict[str, Any]:
+    """What is kept of where the tasks come from: enough to read a file again; nothing of what is no file."""
+    if not isinstance(tasks, str | Path):
+        if isinstance(tasks, Mapping) or not isinstance(tasks, Iterable | AsyncIterable):
+            raise InputInvalid(
+                f"tasks are a list, a file's name or an async iterator, not {type(tasks).__name__}", "tasks"
+            )
+        return {"mapping": dict(mapping)} if mapping else {}
+    path = str(tasks) if str(tasks) == "-" else str(Path(tasks).resolve())
+    return {"path": path, "format": file_format, "mapping": dict(mapping or {})}
+
+
+def read_source(source: dict[str, Any]) -> Iterator[Row]:
+    """The rows of the file that an execution was submitted with; raises as `read_rows`."""
+    return read_rows(source["path"], source.get("format"))
+
+
+def mapping_of(execution: Execution, factory: AgentFactory) -> InputMapping:
+    """How its rows become tasks; the agent's inputs say which of them are numbers."""
+    named = execution.agent and {"path", "mapping"} & set(
+        execution.source
+    )  # only a file's rows are text that may mean a number
+    properties = factory.get_template(execution.agent).inputs.get("properties", {}) if named else {}
+    return InputMapping(execution.source.get("mapping"), execution.agent, properties)

@@ -1,0 +1,50 @@
+"""Budgets in money and tokens: prices, reservations and the ledger that holds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent_runtime._lazy import imported_late
+
+if TYPE_CHECKING:
+    from agent_runtime.budgets.budget import Budget
+    from agent_runtime.budgets.ledger.ledger import Account, Amount, Balance, Ledger, Spend
+    from agent_runtime.budgets.ledger.memory import MemoryLedger
+    from agent_runtime.budgets.ledger.opening import open_ledger
+    from agent_runtime.budgets.ledger.redis import RedisLedger
+    from agent_runtime.budgets.ledger.sqlite import SqliteLedger
+    from agent_runtime.budgets.prices import PriceTable
+    from agent_runtime.budgets.spending_policy import Spending
+
+# Loaded at first use: a program without Redis does not pay for its client.
+_HOME = {
+    "Account": "agent_runtime.budgets.ledger.ledger",
+    "Amount": "agent_runtime.budgets.ledger.ledger",
+    "Balance": "agent_runtime.budgets.ledger.ledger",
+    "Budget": "agent_runtime.budgets.budget",
+    "Ledger": "agent_runtime.budgets.ledger.ledger",
+    "MemoryLedger": "agent_runtime.budgets.ledger.memory",
+    "PriceTable": "agent_runtime.budgets.prices",
+    "RedisLedger": "agent_runtime.budgets.ledger.redis",
+    "Spend": "agent_runtime.budgets.ledger.ledger",
+    "Spending": "agent_runtime.budgets.spending_policy",
+    "SqliteLedger": "agent_runtime.budgets.ledger.sqlite",
+    "open_ledger": "agent_runtime.budgets.ledger.opening",
+}
+
+__all__ = [
+    "Account",
+    "Amount",
+    "Balance",
+    "Budget",
+    "Ledger",
+    "MemoryLedger",
+    "PriceTable",
+    "RedisLedger",
+    "Spend",
+    "Spending",
+    "SqliteLedger",
+    "open_ledger",
+]
+
+__getattr__ = imported_late(__name__, _HOME)

@@ -1,0 +1,177 @@
+"""Budgets, and the accounts that a call draws on because of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Literal, TypeAlias
+
+from agent_runtime.auth.caller_names import Caller, part_name
+from agent_runtime.budgets.ledger.ledger import MICRO, Account
+from agent_runtime.errors import ConfigurationError
+
+Scope: TypeAlias = Literal["run", "session", "user", "tenant", "template", "global"]
+Period: TypeAlias = Literal["hour", "day", "month", "total"]
+SCOPES: tuple[Scope, ...] = ("run", "session", "user", "tenant", "template", "global")
+PERIODS: tuple[Period, ...] = ("hour", "day", "month", "total")
+
+MAX_TOKENS = 10**15
+"""A store counts in 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one scope may spend in one period, in USD, in tokens (input plus output), or both.
+
+    Args:
+        scope: `run` (one call with everything inside it), `session`, `user`, `tenant`, `template` or `global`. Each
+            user, tenant, ... has an account of its own.
+        usd: above 0 and finite; exact to a millionth.
+        tokens: at least 1.
+        per: `hour`, `day` or `month` (UTC), or `total`; a run has no period.
+        only: the one template, or the one tenant, that this budget is for.
+        tenant: the one tenant whose calls it is for; for the scopes `tenant`, `user` and `session`.
+        user: the one user of `tenant` that it is for; for the scope `user`.
+        warn_at: shares of the budget at which a `budget.warning` event is published.
+
+    Names are as the application has them, nothing quoted. Of the budgets of one scope and period the one with most
+    names counts: that of a user before that of the tenant's users, and that before one for all.
+
+    Raises ConfigurationError for a budget that cannot be one.
+    """
+
+    scope: Scope
+    usd: Decimal | float | str | None = None
+    tokens: int | None = None
+    per: Period = "total"
+    only: str | None = None
+    warn_at: tuple[float, ...] = (0.8,)
+    tenant: str | None = None
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES or self.per not in PERIODS:
+            raise ConfigurationError(f"a budget is for one of {SCOPES} per one of {PERIODS}")
+        if self.usd is None and self.tokens is None:
+            raise ConfigurationError(f"the budget of a {self.scope} says neither usd nor tokens")
+        if self.usd is not None:
+            _checked_usd(self.usd)
+        if self.tokens is not None and (isinstance(self.tokens, bool) or not 1 <= self.tokens <= MAX_TOKENS):
+            raise ConfigurationError(f"a budget in tokens is at least 1 and at most {MAX_TOKENS}, not {self.tokens}")
+        if not all(0 < share <= 1 for share in self.warn_at):
+            raise ConfigurationError(f"warn_at has shares above 0 and up to 1, not {self.warn_at}")
+        if self.scope == "run" and self.per != "total":
+            raise ConfigurationError("the budget of a run has no period")
+        if (fault := fault_of_names(self.scope, self.only, self.tenant, self.user)) is not None:
+            raise ConfigurationError(fault)
+
+    @property
+    def micro_usd(self) -> int | None:
+        """The limit in whole micro-USD."""
+        return None if self.usd is None else int(_checked_usd(self.usd) * MICRO)
+
+    @property
+    def names(self) -> int:
+        """How many names the budget has: the most special one of a scope and period counts."""
+        return sum(name is not None for name in (self.only, self.tenant, self.user))
+
+    def is_for(self, caller: Caller) -> bool:
+        """Tell whether the calls of `caller` draw on this budget."""
+        named = caller.tenant if self.scope == "tenant" else caller.template
+        return self.only in (None, named) and self.tenant in (None, caller.tenant) and self.user in (None, caller.user)
+
+
+def fault_of_names(scope: Scope, only: str | None, tenant: str | None, user: str | None) -> str | None:
+    """Return why no call could ever be one that the budget of these names is for, or None.
+
+    A budget that matches nobody would limit nothing, in silence.
+    """
+    if any(name is not None and not name.strip() for name in (only, tenant, user)):
+        return "a budget is for a name, and a blank one is none"
+    if only is not None and scope == "user":
+        return f"the budget of one user says `tenant` and `user`, not `only`: tenant: ..., user: {only}"
+    if only is not None and scope not in ("tenant", "template"):
+        return f"`only` names a tenant or a template; the budget of a {scope} cannot have it"
+    if only is not None and tenant is not None:
+        return "`only` of a tenant's budget is its `tenant`: say one of them"
+    if tenant is not None and scope not in ("tenant", "user", "session"):
+        return f"the budget of a {scope} is for all tenants: leave `tenant` out"
+    if user is not None and scope != "user":
+        return f"the budget of a {scope} is for all users: leave `user` out"
+    if user is not None and tenant is None:
+        return f"a user is one of a tenant: say `tenant` beside `user: {user}` ('default' without tenants)"
+    return None
+
+
+def _checked_usd(value: Decimal | float | str) -> Decimal:
+    try:
+        usd = Decimal(str(value))
+    except InvalidOperation:
+        usd = Decimal("nan")
+    if isinstance(value, bool) or not usd.is_finite() or not Decimal(1) / MICRO <= usd <= 1_000_000_000:
+        raise ConfigurationError(f"a budget in USD is a number of at least 0.000001, not {value!r}")
+    return usd
+
+
+def accounts_of(budgets: Iterable[Budget], caller: Caller, now_s: float) -> tuple[Account, ...]:
+    """The accounts that a call draws on; of two budgets of one account the smaller counts. Runs are not in it."""
+    accounts: dict[str, Account] = {}
+    own = [budget for budget in budgets if budget.scope != "run" and budget.is_for(caller)]
+    most_names: dict[tuple[Scope, Period], int] = {}
+    for budget in own:
+        place = budget.scope, budget.per
+        most_names[place] = max(budget.names, most_names.get(place, 0))
+    for budget in own:
+        if budget.scope == "run" or budget.names < most_names[budget.scope, budget.per]:
+            continue
+        name = part_name(budget.scope, caller)
+        if name is None:  # a call without a session
+            continue
+        bucket, ends_at = _bucket(budget.per, now_s)
+        key = f"{budget.scope}={name}/{bucket}" if name else f"{budget.scope}/{bucket}"
+        old = accounts.get(key, Account(key, None, None, ends_at))
+        usd = _least(old.limit_micro_usd, budget.micro_usd)
+        tokens = _least(old.limit_tokens, budget.tokens)
+        accounts[key] = Account(key, usd, tokens, ends_at)
+    return tuple(accounts.values())
+
+
+def united(sources: Iterable[tuple[Account, ...]]) -> tuple[Account, ...]:
+    """Return the accounts of several sources of budgets; of one account the smaller limits count."""
+    accounts: dict[str, Account] = {}
+    for each in (account for source in sources for account in source):
+        old = accounts.get(each.key, each)
+        usd = _least(old.limit_micro_usd, each.limit_micro_usd)
+        accounts[each.key] = each._replace(
+            limit_micro_usd=usd, limit_tokens=_least(old.limit_tokens, each.limit_tokens)
+        )
+    return tuple(accounts.values())
+
+
+def run_limits(budgets: Iterable[Budget]) -> tuple[int | None, int | None]:
+    """What one run may spend: micro-USD and tokens."""
+    usd = tokens = None
+    for budget in budgets:
+        if budget.scope == "run":
+            usd, tokens = _least(usd, budget.micro_usd), _least(tokens, budget.tokens)
+    return usd, tokens
+
+
+def _least(a: int | None, b: int | None) -> int | None:
+    return min((each for each in (a, b) if each is not None), default=None)
+
+
+def _bucket(per: Period, now_s: float) -> tuple[str, float | None]:
+    """The period that `now_s` is in, and when it ends, in seconds since the epoch."""
+    if per == "total":
+        return "total", None
+    now = datetime.fromtimestamp(now_s, UTC).replace(minute=0, second=0, microsecond=0)
+    if per == "hour":
+        return f"hour={now:%Y-%m-%dT%H}", (now + timedelta(hours=1)).timestamp()
+    day = now.replace(hour=0)
+    if per == "day":
+        return f"day={day:%Y-%m-%d}", (day + timedelta(days=1)).timestamp()
+    first = day.replace(day=1)
+    return f"month={first:%Y-%m}", (first + timedelta(days=32)).replace(day=1).timestamp()

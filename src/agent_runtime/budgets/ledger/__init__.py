@@ -1,0 +1,1 @@
+"""Ledgers: accounts, reservations and spending, in memory, in SQLite or in Redis."""

@@ -1,0 +1,112 @@
+"""The ledger in one SQLite file: for any number of processes on a machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from agent_runtime.budgets.ledger.ledger import (
+    ACCOUNT_KEPT_S,
+    KEPT_S,
+    SPEND_KEPT_S,
+    Amount,
+    Answer,
+    Balance,
+    Ending,
+    Ledger,
+    Reservation,
+    Spend,
+    SpendLabels,
+)
+from agent_runtime.budgets.ledger.rules import Book, Operation
+from agent_runtime.storage.sqlite_file import SqliteFile
+from agent_runtime.storage.sqlite_schema import StoreSchema
+
+_COUNTS = Spend._fields[1:]
+_ADD = ", ".join(f"{name}={name}+excluded.{name}" for name in _COUNTS)
+_BALANCE = "spent_micro_usd, held_micro_usd, spent_tokens, held_tokens, limit_micro_usd, limit_tokens, ends_at"
+
+
+class SqliteLedger(SqliteFile, Ledger):
+    """Every operation is one transaction. See SqliteFile for the arguments."""
+
+    SCHEMA = StoreSchema(
+        "ledger",
+        f"""
+CREATE TABLE IF NOT EXISTS accounts (key TEXT PRIMARY KEY, spent_micro_usd INTEGER NOT NULL, held_micro_usd INTEGER NOT
+    NULL, spent_tokens INTEGER NOT NULL, held_tokens INTEGER NOT NULL, limit_micro_usd INTEGER, limit_tokens INTEGER,
+    ends_at REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, state TEXT NOT NULL, micro_usd INTEGER NOT NULL, tokens
+    INTEGER NOT NULL, accounts TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS operations_due ON operations (state, at);
+CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, template TEXT, model TEXT,
+    {", ".join(f"{name} INTEGER NOT NULL" for name in _COUNTS)},
+    PRIMARY KEY (hour, tenant, user, template, model)) WITHOUT ROWID;
+""",
+    )
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time, **settings: Any) -> None:
+        super().__init__(path, **settings)
+        self._book = Book(_Pages(self, guarded=clock is time.time), KEPT_S, clock)
+
+    def _transact(self, endings: Iterable[Ending], reservation: Reservation | None) -> Answer:
+        with self._transaction():
+            return self._book.transact(endings, reservation)
+
+    def _sweep(self) -> int:
+        with self._transaction():
+            return self._book.sweep()
+
+    def _balances(self) -> dict[str, Balance]:
+        rows = self._db.execute(f"SELECT key, {_BALANCE} FROM accounts ORDER BY key")  # noqa: S608 - constants
+        return {key: Balance(*rest) for key, *rest in rows}
+
+    def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
+        query = "SELECT * FROM spends WHERE hour>=? AND hour<? ORDER BY hour, tenant, user, template, model"
+        rows = self._db.execute(query, (int(since_s // 3600), int(-(-until_s // 3600))))
+        return [(hour * 3600, Spend(SpendLabels(*rest[:4]), *rest[4:])) for hour, *rest in rows]
+
+
+class _Pages:
+    def __init__(self, file: SqliteLedger, *, guarded: bool) -> None:
+        self._db, self._file, self._guarded = file._db, file, guarded
+
+    def balance(self, key: str) -> Balance | None:
+        found = self._db.execute(f"SELECT {_BALANCE} FROM accounts WHERE key=?", (key,)).fetchone()  # noqa: S608
+        return None if found is None else Balance(*found)
+
+    def put_balance(self, key: str, balance: Balance) -> None:
+        values = tuple(getattr(balance, name) for name in balance.__slots__)
+        self._db.execute("INSERT OR REPLACE INTO accounts VALUES (?,?,?,?,?,?,?,?)", (key, *values))
+
+    def operation(self, operation_id: str) -> Operation | None:
+        query = "SELECT state, micro_usd, tokens, accounts FROM operations WHERE id=?"
+        found = self._db.execute(query, (operation_id,)).fetchone()
+        if found is None:
+            return None
+        state, micro_usd, tokens, accounts = found
+        return Operation(state, Amount(micro_usd, tokens), tuple(accounts.split("\n")) if accounts else ())
+
+    def put_operation(self, operation_id: str, operation: Operation, at: float) -> None:
+        values = (operation_id, operation.state, *operation.amount, "\n".join(operation.accounts), at)
+        self._db.execute("INSERT OR REPLACE INTO operations VALUES (?,?,?,?,?,?)", values)
+
+    def overdue(self, now: float, limit: int) -> list[str]:
+        query = "SELECT id FROM operations WHERE state='held' AND at<=? LIMIT ?"
+        return [found for (found,) in self._db.execute(query, (now, limit))]
+
+    def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
+        statement = (
+            f"INSERT INTO spends VALUES (?,?,?,?,?{',?' * len(_COUNTS)}) "  # noqa: S608 - constants
+            f"ON CONFLICT (hour, tenant, user, template, model) DO UPDATE SET {_ADD}"
+        )
+        self._db.executemany(statement, [(hour, *spend.labels, *spend[1:]) for spend in spends])
+
+    def forget(self, now: float) -> None:
+        if self._guarded:
+            now = min(now, self._file._deletion_time())
+        self._db.execute("DELETE FROM operations WHERE state<>'held' AND at<=?", (now,))
+        self._db.execute("DELETE FROM accounts WHERE ends_at<?", (now - ACCOUNT_KEPT_S,))
+        self._db.execute("DELETE FROM spends WHERE hour<?", (int((now - SPEND_KEPT_S) // 3600),))

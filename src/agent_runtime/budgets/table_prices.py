@@ -1,0 +1,169 @@
+"""Prices of the `genai-prices` table: they depend on the day, the hour, the service tier, the length of the input."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from agent_runtime.budgets.model_names import names_of, provider_of
+
+Conditions: TypeAlias = tuple[tuple[str, str], ...]
+"""What a price depends on beside the time, as the table names it: `(("service_tier", "priority"),)`."""
+PICO = 10**12
+"""Pico-USD in a USD: a worst case is computed before each call, and decimals are slow."""
+MILLION = 1_000_000
+MAX_CONDITIONS = 100
+DEFAULT_TIERS = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand"})
+"""Names of the service tier that the plain price is of."""
+
+
+class HighestRates(NamedTuple):
+    """The most that a call can cost, in whole pico-USD: for a token of input, one of output, and for the request.
+
+    `starts` are the lengths of input above which the rates at the same place hold, the first one 0.
+    """
+
+    starts: tuple[int, ...]
+    rates: tuple[tuple[int, int], ...]
+    request: int = 0
+
+    def at(self, input_tokens: int) -> tuple[int, int]:
+        """Return the rates of input and output for an input of at most so many tokens."""
+        return self.rates[bisect.bisect_left(self.starts, input_tokens, lo=1) - 1]
+
+
+def pico(usd: Decimal) -> int:
+    """Return an amount in whole pico-USD, rounded up."""
+    return int((usd * PICO).to_integral_value(ROUND_CEILING))
+
+
+class TableModel:
+    """One model of the table: its prices by time and conditions."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        constraints = [each.constraint for each in model.prices] if isinstance(model.prices, list) else []
+        self._variants = list(model.price_variants or ())
+        constraints += [variant.constraint for variant in self._variants]
+        self._constraints = [constraint for constraint in constraints if constraint is not None]
+        self._current: dict[Conditions, tuple[float, float, Any]] = {}
+        self._highest: dict[tuple[Conditions, float], tuple[float, float, HighestRates]] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether tokens have a price at all: some models are billed by the second or the image alone."""
+        prices = self._at(0.0, ())
+        return prices.output_mtok is not None
+
+    def has_tier(self, name: str, value: str) -> bool:
+        """Tell whether the table has a price of its own for this condition."""
+        return any(variant.when.get(name) == value for variant in self._variants)
+
+    def prices_at(self, at_s: float, conditions: Conditions) -> Any:
+        """Return the prices (genai-prices' `ModelPrice`) at a time in Unix seconds."""
+        known = self._current.get(conditions)
+        if known is None or not known[0] <= at_s < known[1]:
+            moments = list(self._boundaries(at_s - 86_400, at_s + 86_400))
+            begins = max((each for each in moments if each <= at_s), default=at_s - 86_400)
+            ends = min((each for each in moments if each > at_s), default=at_s + 86_400)
+            if len(self._current) >= MAX_CONDITIONS:  # they are words of answers
+                self._current.clear()
+            known = self._current[conditions] = (begins, ends, self._at(at_s, conditions))
+        return known[2]
+
+    def highest(self, at_s: float, for_s: float, requested: Conditions) -> HighestRates:
+        """Return the highest rates that may hold from `at_s` on, for `for_s` seconds, for a request of this kind."""
+        known = self._highest.get((requested, for_s))
+        if known is None or not known[0] <= at_s < known[1]:
+            until_s = at_s + for_s
+            later = list(self._boundaries(at_s, until_s + 86_400))
+            inside = [each for each in later if each <= until_s]
+            moments = [at_s, *inside]
+            possible = [self._at(each, conditions) for each in moments for conditions in self._possible(requested)]
+            comes_in = min((each for each in later if each > until_s), default=until_s + 86_400) - for_s
+            known = self._highest[requested, for_s] = (at_s, min([comes_in, *inside]), highest_of(possible))
+        return known[2]
+
+    def _possible(self, requested: Conditions) -> Iterator[Conditions]:
+        """Yield the conditions under which a request may be billed: a tier that it does not name is the account's."""
+        yield ()
+        asked = dict(requested)
+        for variant in self._variants:
+            if all(self._may_hold(name, value, asked) for name, value in variant.when.items()):
+                yield tuple(sorted(variant.when.items()))
+
+    @staticmethod
+    def _may_hold(name: str, value: str, asked: Mapping[str, str]) -> bool:
+        if name == "service_tier":
+            return asked.get(name, "auto") in ("auto", value)
+        # Fast modes and batches are asked for; a route or a kind of search may be chosen by the provider.
+        return asked.get(name) == value if name in ("speed", "processing") else True
+
+    def _at(self, at_s: float, conditions: Conditions) -> Any:
+        return self._model.get_prices(datetime.fromtimestamp(at_s, UTC), dict(conditions) or None)
+
+    def _boundaries(self, since_s: float, until_s: float) -> Iterator[float]:
+        """Yield the moments between the two at which a price may change."""
+        first = datetime.fromtimestamp(since_s, UTC).date() - timedelta(days=1)
+        days = [first + timedelta(days=n) for n in range(int((until_s - since_s) // 86_400) + 4)]
+        for constraint in self._constraints:
+            if (start := getattr(constraint, "start_date", None)) is not None:
+                moments = [datetime(start.year, start.month, start.day, tzinfo=UTC)]
+            else:
+                times = [_as_utc(constraint.start_time), _as_utc(constraint.end_time)]
+                moments = [datetime.combine(day, time) for day in days for time in times]
+            for moment in moments:
+                if since_s < moment.timestamp() <= until_s:
+                    yield moment.timestamp()
+
+
+def _as_utc(time: Any) -> Any:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+def highest_of(prices: Iterable[Any]) -> HighestRates:
+    """Return the highest of several `ModelPrice`s, kind by kind."""
+    inputs: list[Any] = []
+    outputs: list[Any] = []
+    request = Decimal(0)
+    for price in prices:
+        for name, rate in vars(price).items():
+            if rate is None or name.startswith("_"):
+                continue
+            if name == "requests_kcount":
+                request = max(request, rate / 1000)
+            elif name.endswith("_mtok"):
+                (outputs if name.startswith("output") else inputs).append(rate)
+    starts = sorted({0, *(tier.start for rate in (*inputs, *outputs) for tier in getattr(rate, "tiers", ()))})
+    rates = tuple((_top(inputs, start), _top(outputs, start)) for start in starts)
+    return HighestRates(tuple(starts), rates, pico(request))
+
+
+def _top(rates: list[Any], start: int) -> int:
+    """Return the highest rate for a token when the input may be longer than `start`, in pico-USD."""
+    usd = Decimal(0)
+    for rate in rates:
+        base = getattr(rate, "base", rate)
+        usd = max(usd, base, *(tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start))
+    return pico(usd / MILLION)
+
+
+@lru_cache(maxsize=512)
+def table_model(provider: str, model: str, base_url: str) -> TableModel | None:
+    """Find a model in the table, or None; its first use loads the table, which takes most of a second."""
+    from genai_prices import data_snapshot
+
+    snapshot = data_snapshot.get_snapshot()
+    provider_id, is_own_address = provider_of(snapshot, provider, base_url)
+    for name in names_of(model, is_own_address=is_own_address):
+        try:
+            _, found = snapshot.find_provider_model(name, None, provider_id, None)
+        except LookupError:
+            continue
+        known = TableModel(found)
+        return known if known.is_known else None
+    return None

@@ -1,0 +1,1 @@
+"""Where checkpoints and sessions are stored: memory, one SQLite file, Redis."""

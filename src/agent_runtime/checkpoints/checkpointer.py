@@ -1,0 +1,287 @@
+"""LangGraph checkpoint savers over the project's own storage: append-only, verified, the same on every backend."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_id,
+)
+
+from agent_runtime.checkpoints import upkeep
+from agent_runtime.checkpoints.backends.backend import Records
+from agent_runtime.checkpoints.backends.memory import MemoryRecords
+from agent_runtime.checkpoints.blobs import Blobs
+from agent_runtime.checkpoints.cache import CheckpointCache
+from agent_runtime.checkpoints.operations import CheckpointSteps, Steps
+from agent_runtime.checkpoints.thread_ids import config_of, place_of
+from agent_runtime.errors import ConfigurationError
+
+_PAGE = 50
+
+
+class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
+    """A LangGraph saver, sync and async in one class; `MemoryCheckpointer` and its siblings bring the storage.
+
+    A step stores what it adds: lists are chunks that later checkpoints share, so a conversation grows linearly.
+    Every blob is sealed (`Seal`) and read by an allow-list (`Codec`); one that does not verify raises
+    CheckpointCorrupt, is quarantined, and its thread takes no more writes.
+
+    Args:
+        records: the storage.
+        allowed_types: application classes that states may contain (pydantic models, dataclasses, enums).
+        mac_key: 32 to 64 secret bytes; then blobs carry a MAC instead of a digest.
+        ttl_s: seconds after its last use at which a thread is forgotten; None keeps it.
+
+    Its methods raise StoreError when the store fails, StateNotSerializable, CheckpointVersion, and StaleWriter
+    when a turn of the session layer holds the thread and the caller is not that turn.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        allowed_types: Iterable[type | tuple[str, ...]] = (),
+        mac_key: bytes | None = None,
+        ttl_s: float | None = None,
+    ) -> None:
+        if isinstance(records, str | Path):
+            raise ConfigurationError("an address is opened by SessionManager.from_url, or by from_conn_string")
+        BaseCheckpointSaver.__init__(self)
+        CheckpointSteps.__init__(self, records, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s)
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """A copy that also knows these types; it shares the storage."""
+        clone = copy.copy(self)
+        clone._cache = CheckpointCache()  # what was read with the other allow-list stays there
+        clone.blobs = Blobs(self.blobs.codec.allowing(extra_allowlist), self.blobs.seal)
+        return clone
+
+    def allow(self, types: Iterable[type | tuple[str, ...]]) -> None:
+        """Store and read values of these classes from now on, also for those who hold this saver."""
+        self.blobs = Blobs(self.blobs.codec.allowing(types), self.blobs.seal)
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """Return the version of a channel after `current`: the next integer.
+
+        A thread that one of LangGraph's own savers began has text for versions, ordered by a number of 32 digits; it
+        goes on in the same form.
+        """
+        if isinstance(current, str):
+            return f"{int(current.partition('.')[0]) + 1:032}.{0:016}"
+        return super().get_next_version(current, channel)
+
+    # -- LangGraph's interface -----------------------------------------------------------------------------
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that `config` names, or the thread's latest, or None."""
+        return self.run(self.get_tuple_steps(config))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """`get_tuple` for async callers."""
+        return await self.arun(self.get_tuple_steps(config))
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint after the one that `config` names; returns the config that names it."""
+        return self.run(self.put_steps(config, checkpoint, metadata))
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """`put` for async callers."""
+        return await self.arun(self.put_steps(config, checkpoint, metadata))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote after the checkpoint that `config` names."""
+        self.run(self.put_writes_steps(config, writes, task_id, task_path))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """`put_writes` for async callers."""
+        await self.arun(self.put_writes_steps(config, writes, task_id, task_path))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, newest first, read page by page; None lists every thread's."""
+        yield from _Listing(self, config, filter, before, limit)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """`list` for async callers."""
+        listing = _Listing(self, config, filter, before, limit)
+        while (found := await self.arun(listing.next())) is not None:
+            yield found
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete everything of a thread."""
+        self.run(upkeep.delete_thread(self, str(thread_id)))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """`delete_thread` for async callers."""
+        await self.arun(upkeep.delete_thread(self, str(thread_id)))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete what these runs wrote."""
+        self.run(upkeep.delete_for_runs(self, run_ids))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """`delete_for_runs` for async callers."""
+        await self.arun(upkeep.delete_for_runs(self, run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread with its whole history; raises InputInvalid when the target has checkpoints."""
+        self.run(upkeep.copy_thread(self, source_thread_id, target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """`copy_thread` for async callers."""
+        await self.arun(upkeep.copy_thread(self, source_thread_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep the latest checkpoint of each namespace and what it is rebuilt from, or (`delete`) nothing."""
+        self.run(upkeep.prune(self, thread_ids, strategy))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """`prune` for async callers."""
+        await self.arun(upkeep.prune(self, thread_ids, strategy))
+
+
+class _Listing:
+    """A position in a listing, and the steps to its next checkpoint."""
+
+    def __init__(
+        self,
+        saver: Checkpointer,
+        config: RunnableConfig | None,
+        wanted: dict[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> None:
+        self._saver, self._wanted, self._left = saver, wanted, limit
+        self._scoped, self._thread = config is not None, ""
+        self._namespace: str | None = None
+        self._before = get_checkpoint_id(before) if before is not None else None
+        self._ids: list[tuple[str, str]] = []
+        self._only: str | None = None
+        if config is not None:
+            self._thread, namespace, self._only = place_of(config)
+            self._namespace = namespace if "checkpoint_ns" in config["configurable"] else None
+        self._start = self._before
+        self._threads: list[str] = []
+
+    def __iter__(self) -> Iterator[CheckpointTuple]:
+        while (found := self._saver.run(self.next())) is not None:
+            yield found
+
+    def next(self) -> Steps[CheckpointTuple | None]:
+        """The next checkpoint that matches, or None at the end."""
+        if not self._scoped and not self._thread and not (yield from self._next_thread()):
+            return None
+        while self._left is None or self._left > 0:
+            if not self._ids:
+                self._ids = yield "list", self._thread, self._namespace, self._before, _PAGE
+                if not self._ids:
+                    if self._scoped or not (yield from self._next_thread()):
+                        return None
+                    continue
+            namespace, checkpoint_id = self._ids.pop(0)
+            self._before = checkpoint_id
+            if self._only not in (None, checkpoint_id):
+                continue
+            found = yield from self._saver.get_tuple_steps(config_of(self._thread, namespace, checkpoint_id))
+            if found is not None and upkeep.matches(found.metadata, self._wanted):
+                self._left = None if self._left is None else self._left - 1
+                return found
+        return None
+
+    def _next_thread(self) -> Steps[bool]:
+        if not self._threads:
+            self._threads = list((yield "threads", self._thread, _PAGE))
+        if not self._threads:
+            return False
+        self._thread, self._before = self._threads.pop(0), self._start
+        return True
+
+
+class MemoryCheckpointer(Checkpointer):
+    """Checkpoints in memory, behind the same checks as the durable ones. Gone with the process."""
+
+    def __init__(self, records: MemoryRecords | None = None, **settings: Any) -> None:
+        super().__init__(records or MemoryRecords(), **settings)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str = "", **settings: Any) -> AsyncIterator[Self]:
+        """A saver for the length of an `async with`; the string is not used."""
+        yield cls(**settings)
+
+
+class SqliteCheckpointer(Checkpointer):
+    """Checkpoints in one SQLite file, shared by any number of processes on a machine."""
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **settings: Any) -> AsyncIterator[Self]:
+        """A saver on the file at `conn_string` for the length of an `async with`."""
+        from agent_runtime.checkpoints.backends.sqlite import SqliteRecords
+
+        own = {name: settings.pop(name) for name in ("busy_timeout_s", "synchronous") if name in settings}
+        async with _closing(SqliteRecords(conn_string, **own)) as records:
+            yield cls(records, **settings)
+
+
+class RedisCheckpointer(Checkpointer):
+    """Checkpoints on Redis (6.2 or later) or Valkey, with plain commands."""
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **settings: Any) -> AsyncIterator[Self]:
+        """A saver on the server at `conn_string` (`redis://...`) for the length of an `async with`."""
+        from agent_runtime.checkpoints.backends.redis import RedisRecords
+
+        names = ("prefix", "durable", "timeout_s", "max_connections")
+        own = {name: settings.pop(name) for name in names if name in settings}
+        async with _closing(RedisRecords(conn_string, **own)) as records:
+            yield cls(records, **settings)
+
+
+@asynccontextmanager
+async def _closing(records: Any) -> AsyncIterator[Any]:
+    try:
+        yield records
+    finally:
+        await records.aclose()

@@ -1,0 +1,214 @@
+"""Long-term memory on plain Redis: a LangGraph store without modules."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+)
+
+from agent_runtime.checkpoints.backends.backend import SEPARATOR
+from agent_runtime.checkpoints.blobs import Blobs
+from agent_runtime.checkpoints.codec import Codec
+from agent_runtime.checkpoints.seal import Seal
+from agent_runtime.checkpoints.shapes import is_item
+from agent_runtime.storage.redis_connection import RedisConnection
+
+_KEY = "\x1e"
+_ESCAPE = "\x1d"
+_QUOTED = {SEPARATOR: f"{_ESCAPE}s", _KEY: f"{_ESCAPE}k", _ESCAPE: f"{_ESCAPE}e"}
+"""Our own separators as they stand in a label: a name that has one cannot reach into another namespace."""
+_PLAIN = {quoted: plain for plain, quoted in _QUOTED.items()}
+_ESCAPED = re.compile(f"{_ESCAPE}[ske]")
+_PAGE = 500
+_ABOVE_ALL = b"\xff"
+"""No byte of UTF-8: after every name with the same beginning."""
+_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
+    "$eq": operator.eq, "$ne": operator.ne, "$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt,
+    "$lte": operator.le,
+}  # fmt: skip
+
+
+class RedisStore(BaseStore):
+    """A LangGraph `BaseStore` on plain Redis or Valkey commands, for `register_memory`.
+
+    Items are sealed like checkpoints and expire by Redis itself (`ttl` in minutes, as LangGraph has it). There is no
+    vector index: a search by `query` returns what the namespace and the filter select, unscored.
+
+    Args:
+        connection: the server.
+        mac_key: 32 to 64 secret bytes; then items carry a MAC instead of a digest.
+
+    `async with RedisStore.from_conn_string(url) as store:` opens one. Methods raise StoreError, CheckpointCorrupt and
+    StateNotSerializable.
+    """
+
+    supports_ttl = True
+
+    def __init__(self, connection: RedisConnection, *, mac_key: bytes | None = None) -> None:
+        self._operations = _StoreOperations(connection, Blobs(Codec(), Seal(mac_key)))
+        self._connection = connection
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, *, mac_key: bytes | None = None) -> AsyncIterator[Self]:
+        """A store for the length of an `async with`; the address is in the grammar of StoreUrl."""
+        connection = RedisConnection(conn_string)
+        try:
+            yield cls(connection, mac_key=mac_key)
+        finally:
+            await connection.aclose()
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out operations in order, for a sync caller."""
+        done: list[Result] = self._connection.run(self._operations.batch(list(ops)))
+        return done
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """`batch` for async callers."""
+        done: list[Result] = await self._connection.arun(self._operations.batch(list(ops)))
+        return done
+
+
+class _StoreOperations:
+    """The operations, each yielding requests. Items are strings; one sorted set has their names in order."""
+
+    def __init__(self, connection: RedisConnection, blobs: Blobs) -> None:
+        self._base, self._blobs = f"{{{connection.prefix}:memory}}", blobs
+        self._index = f"{self._base}:names"
+
+    def batch(self, ops: list[Op]) -> Any:
+        results: list[Any] = []
+        for op in ops:
+            if isinstance(op, PutOp):
+                yield from self._put(op)
+                results.append(None)
+            elif isinstance(op, GetOp):
+                results.append((yield from self._get(op)))
+            elif isinstance(op, SearchOp):
+                results.append((yield from self._search(op)))
+            else:
+                results.append((yield from self._namespaces(op)))
+        return results
+
+    def _name(self, namespace: tuple[str, ...], key: str) -> str:
+        return SEPARATOR.join(map(_quoted, namespace)) + SEPARATOR + _KEY + _quoted(key)
+
+    def _put(self, op: PutOp) -> Any:
+        name = self._name(op.namespace, op.key)
+        if op.value is None:
+            yield "delete", f"{self._base}:{name}"
+            yield "zrem", self._index, name
+            return
+        old = yield from self._read(name)
+        now = datetime.now(UTC)
+        content = [op.value, now if old is None else old[1], now, op.ttl]
+        ttl_ms = None if op.ttl is None else max(1, round(op.ttl * 60_000))
+        yield "set", f"{self._base}:{name}", self._blobs.close(content, "memory", name), None, ttl_ms
+        yield "zadd", self._index, {name: 0}
+
+    def _read(self, name: str) -> Any:
+        data = yield "get", f"{self._base}:{name}"
+        return None if data is None else self._blobs.open_as(is_item, data, "memory", name)
+
+    def _refresh(self, name: str, ttl: float | None) -> Any:
+        if ttl is not None:
+            yield "pexpire", f"{self._base}:{name}", max(1, round(ttl * 60_000))
+
+    def _get(self, op: GetOp) -> Any:
+        name = self._name(op.namespace, op.key)
+        content = yield from self._read(name)
+        if content is None:
+            return None
+        if op.refresh_ttl:
+            yield from self._refresh(name, content[3])
+        return Item(value=content[0], key=op.key, namespace=op.namespace, created_at=content[1], updated_at=content[2])
+
+    def _search(self, op: SearchOp) -> Any:
+        found: list[SearchItem] = []
+        prefix = "".join(_quoted(part) + SEPARATOR for part in op.namespace_prefix)
+        high = b"(" + prefix.encode() + _ABOVE_ALL if prefix else "+"
+        low = f"[{prefix}" if prefix else "-"
+        while len(found) < op.offset + op.limit:
+            names = yield "zrangebylex", self._index, low, high, 0, _PAGE
+            if not names:
+                break
+            texts = [name.decode() for name in names]
+            values = yield "mget", [f"{self._base}:{text}" for text in texts]
+            for text, data in zip(texts, values, strict=True):
+                if data is None:  # it has expired
+                    yield "zrem", self._index, text
+                    continue
+                content = self._blobs.open_as(is_item, data, "memory", text)
+                if _matches(content[0], op.filter):
+                    found.append(_search_item(text, content))
+                    if op.refresh_ttl:
+                        yield from self._refresh(text, content[3])
+            low = f"({texts[-1]}"
+        return found[op.offset : op.offset + op.limit]
+
+    def _namespaces(self, op: ListNamespacesOp) -> Any:
+        names: dict[tuple[str, ...], None] = {}
+        low = "-"
+        while texts := [n.decode() for n in (yield "zrangebylex", self._index, low, "+", 0, _PAGE)]:
+            for text in texts:
+                namespace = _namespace(text)
+                if all(_meets(namespace, condition) for condition in op.match_conditions or ()):
+                    names[namespace[: op.max_depth] if op.max_depth else namespace] = None
+            low = f"({texts[-1]}"
+        return sorted(names)[op.offset : op.offset + op.limit]
+
+
+def _namespace(name: str) -> tuple[str, ...]:
+    path = name.partition(_KEY)[0]
+    return tuple(map(_unquoted, path.removesuffix(SEPARATOR).split(SEPARATOR)))
+
+
+def _quoted(label: str) -> str:
+    return "".join(_QUOTED.get(character, character) for character in label) if _has_separator(label) else label
+
+
+def _has_separator(label: str) -> bool:
+    return _ESCAPE in label or SEPARATOR in label or _KEY in label
+
+
+def _unquoted(label: str) -> str:
+    return _ESCAPED.sub(lambda found: _PLAIN[found[0]], label) if _ESCAPE in label else label
+
+
+def _search_item(name: str, content: list[Any]) -> SearchItem:
+    key = _unquoted(name.partition(_KEY)[2])
+    return SearchItem(_namespace(name), key, content[0], content[1], content[2])
+
+
+def _matches(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
+    return all(_compares(value.get(name), condition) for name, condition in (wanted or {}).items())
+
+
+def _compares(value: Any, condition: Any) -> bool:
+    if isinstance(condition, Mapping) and condition and all(str(k).startswith("$") for k in condition):
+        return all(bool(_COMPARE[op](value, operand)) for op, operand in condition.items())
+    return bool(value == condition)
+
+
+def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
+    path = condition.path
+    if len(path) > len(namespace):
+        return False
+    part = namespace[: len(path)] if condition.match_type == "prefix" else namespace[len(namespace) - len(path) :]
+    return all(want in ("*", have) for want, have in zip(path, part, strict=True))

@@ -1,0 +1,58 @@
+"""The shapes of what is stored: sealed bytes may hold any value, by a fault or by a forger's hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+_CHECKPOINT = {"id": str, "channel_versions": dict, "versions_seen": dict}
+
+
+def is_row(value: Any) -> bool:
+    """Whether it is a checkpoint's row: the checkpoint, its metadata, its references, its list channels, digests."""
+    if not isinstance(value, list) or len(value) < 4:
+        return False
+    checkpoint, metadata, refs, lists, *digests = value
+    return (
+        _is_checkpoint(checkpoint)
+        and _is_metadata(metadata)
+        and isinstance(refs, str)  # they are parsed, and refused, where they are used
+        and isinstance(lists, list)
+        and all(isinstance(each, str) for each in lists)
+        and all(isinstance(each, bytes) for each in digests)
+    )
+
+
+def _is_checkpoint(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), kind) for name, kind in _CHECKPOINT.items())
+        and len({type(version) for version in value["channel_versions"].values()}) <= 1
+        and all(isinstance(version, int | float | str) for version in value["channel_versions"].values())
+        and all(isinstance(versions, dict) for versions in value["versions_seen"].values())
+        and isinstance(value.get("updated_channels") or [], list)
+    )
+
+
+def _is_metadata(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step") or 0, int)
+        and all(isinstance(value.get(name) or {}, dict) for name in ("parents", "counters_since_delta_snapshot"))
+    )
+
+
+def is_write(value: Any) -> bool:
+    """Whether it is what a task wrote: a channel and a value."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+
+
+def is_item(value: Any) -> bool:
+    """Whether it is an item of a memory: its value, when it was made and changed, its time to live."""
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and isinstance(value[0], dict)
+        and all(isinstance(each, dt.datetime) for each in value[1:3])
+        and (value[3] is None or isinstance(value[3], int | float))
+    )

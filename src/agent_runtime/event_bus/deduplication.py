@@ -1,0 +1,86 @@
+"""Which events a consumer has handled, by id."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Protocol, runtime_checkable
+
+from agent_runtime.storage import SqliteFile
+from agent_runtime.storage.sqlite_schema import StoreSchema
+
+
+@runtime_checkable
+class SeenIds(Protocol):
+    """Remembers the names of handled events for a while. Methods raise StoreError when the store fails."""
+
+    async def seen(self, consumer: str, name: str) -> bool:
+        """Tell whether the consumer has handled the event of this name."""
+
+    async def add(self, consumer: str, name: str) -> None:
+        """Remember that it has."""
+
+    async def aclose(self) -> None:
+        """Close the store."""
+
+
+class MemorySeenIds:
+    """The last `max_ids` in this process: for what comes again because a connection was lost."""
+
+    def __init__(self, *, max_ids: int = 100_000) -> None:
+        self._ids: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._max_ids = max_ids
+
+    async def seen(self, consumer: str, name: str) -> bool:
+        """Tell whether the consumer has handled the event of this name."""
+        return (consumer, name) in self._ids
+
+    async def add(self, consumer: str, name: str) -> None:
+        """Remember that the consumer has handled it."""
+        self._ids[consumer, name] = None
+        if len(self._ids) > self._max_ids:
+            self._ids.popitem(last=False)
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class SqliteSeenIds(SqliteFile):
+    """In a SQLite file: also for what comes again because the process was killed. Kept for `kept_s` seconds."""
+
+    SCHEMA = StoreSchema(
+        "seen_ids",
+        """
+    CREATE TABLE IF NOT EXISTS seen_ids (
+      consumer TEXT NOT NULL, id TEXT NOT NULL, at_s REAL NOT NULL, PRIMARY KEY (consumer, id)) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS seen_ids_at ON seen_ids (at_s);
+    """,
+    )
+
+    def __init__(self, path: str, *, kept_s: float = 7 * 86400.0) -> None:
+        super().__init__(path)
+        self._kept_s = kept_s
+
+    async def seen(self, consumer: str, name: str) -> bool:
+        """Tell whether the consumer has handled the event of this name."""
+        found: bool = await self.acall("has", consumer, name)
+        return found
+
+    async def add(self, consumer: str, name: str) -> None:
+        """Remember that the consumer has handled it."""
+        await self.acall("put", consumer, name)
+
+    def _has(self, consumer: str, name: str) -> bool:
+        sql = "SELECT 1 FROM seen_ids WHERE consumer = ? AND id = ?"
+        return self._db.execute(sql, [consumer, name]).fetchone() is not None
+
+    def _put(self, consumer: str, name: str) -> None:
+        now = time.time()
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO seen_ids VALUES (?, ?, ?)", [consumer, name, now])
+            # A few with each: no run of its own, and never long.
+            db.execute(
+                "DELETE FROM seen_ids WHERE (consumer, id) IN "
+                "(SELECT consumer, id FROM seen_ids WHERE at_s < ? ORDER BY at_s LIMIT 10)",
+                [self._deletion_time() - self._kept_s],
+            )

@@ -1,0 +1,21 @@
+"""Executors from templates: build an agent, its tools and its layers; cache what was built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent_runtime._lazy import imported_late
+
+if TYPE_CHECKING:
+    from agent_runtime.factory.agent_factory import AgentFactory
+
+# Loaded at first use: parts of this package are needed without the factory.
+_HOME = {
+    "AgentFactory": "agent_runtime.factory.agent_factory",
+}
+
+__all__ = [
+    "AgentFactory",
+]
+
+__getattr__ = imported_late(__name__, _HOME)

@@ -1,0 +1,273 @@
+"""From a template to the LangChain agent it declares."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import string
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.tools import BaseTool
+from langgraph.pregel import Pregel
+
+from agent_runtime.errors import ConfigurationError, Problem, close_matches
+from agent_runtime.errors.user_code import error_text
+from agent_runtime.factory.build_tools import toolbox
+from agent_runtime.factory.tool_names import NAMING_ARGUMENTS, ToolNames, tools_of, unknown_tool_names
+from agent_runtime.orchestration.boundaries import copy_of_graph
+from agent_runtime.orchestration.prompt import PromptMiddleware
+from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
+from agent_runtime.run.gated_tool import gated_tool
+from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
+from agent_runtime.template.prompt import placeholders
+from agent_runtime.template.response_schema import checked_class
+from agent_runtime.template.skills import with_skills
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.template import AgentTemplate
+    from agent_runtime.template.spec import Spec
+
+
+REWRITING_HOOKS = (
+    *("after_model", "aafter_model", "after_agent", "aafter_agent"),
+    *("wrap_model_call", "awrap_model_call"),
+)
+
+
+def unknown_names(
+    template: AgentTemplate, registry: Registry, layers: Collection[str], templates: Collection[str]
+) -> list[Problem]:
+    """A problem for each name in the template, and in the agents it names by path, that nobody registered."""
+    spec, found = template.spec, list[Problem]()
+
+    def check(path: str, kind: str, name: str | None, known: Collection[str]) -> None:
+        if name is not None and name not in known:
+            code = "unknown_tool" if kind == "tool" else "template_invalid"
+            found.append(template.problem(path, f"unknown {kind} '{name}': {close_matches(name, known)}", code))
+
+    parts: list[tuple[str, Spec | SubagentSpec]] = [("spec", spec)]
+    parts += [(f"spec.subagents.{n}", each) for n, each in enumerate(spec.subagents)]
+    for at, part in parts:
+        for i, tool in enumerate(part.tools or ()):
+            check(f"{at}.tools.{i}.use", "tool", tool.use, registry.tools)
+            check(f"{at}.tools.{i}.ref", "tool", tool.ref, registry.allowed_refs)
+            check(f"{at}.tools.{i}.agent", "template", tool.agent, {*template.agents, *templates})
+        for i, middleware in enumerate(part.middleware):
+            known = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
+            check(f"{at}.middleware.{i}.use", "middleware", middleware.use, known)
+    for i, name in enumerate(spec.runtime.pipeline or ()):
+        check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
+    check("spec.memory", "memory", spec.memory, registry.memories)
+    check("spec.workflow", "workflow", spec.workflow, registry.workflows)
+    if not found:  # an unknown tool is said once
+        found += unknown_tool_names(template, registry, templates)
+    for inner in template.agents.values():
+        found += unknown_names(inner, registry, layers, templates)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A built agent. `gated`: every model reports to the gate by itself; `hold_text`, `needs_session`: see Core."""
+
+    agent: Runnable[Any, Any]
+    gated: bool
+    hold_text: bool
+    needs_session: bool = False
+    tools: Sequence[BaseTool] = ()
+
+
+def assemble(
+    template: AgentTemplate,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    agent_of: Callable[[str], AgentExecutor],
+    checkpointer: Any = None,
+) -> Assembled:
+    """Build what the template declares.
+
+    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. The names
+    have been checked by `unknown_names`. Raises ConfigurationError for arguments that do not fit.
+    """
+    spec = template.spec
+    if spec.workflow is not None:
+        return Assembled(_kept_by(checkpointer, registry.workflows[spec.workflow]), gated=False, hold_text=False)
+    assert spec.model is not None  # noqa: S101 - the template's own check
+    prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
+    per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
+    names = ToolNames()
+    middleware_of = partial(_gated_middleware, registry=registry, names=names)
+    tools = toolbox(template, registry, inputs, agent_of, middleware_of, names)
+    middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
+    middleware += _all_middleware(spec.middleware, middleware_of, names)
+    middleware += _fallbacks(spec.model, registry)
+    middleware += _approvals(spec.interrupt_on, names)
+    model = registry.model(spec.model)
+    try:
+        agent = create_agent(
+            model,
+            tools,
+            system_prompt=None if per_run_prompt else with_skills(prompt or "", template.skills) or None,
+            middleware=middleware,
+            response_format=_response_format(template),
+            checkpointer=checkpointer,
+            store=registry.memories.get(spec.memory or ""),
+            name=template.metadata.name,
+        )
+    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:  # LangChain's own checks
+        raise ConfigurationError(f"template '{template.metadata.name}' cannot be built: {error}") from error
+    inside = [m for each in spec.subagents for m in each.middleware]
+    return Assembled(
+        agent,
+        gated=not any(m.use in registry.middleware for m in [*spec.middleware, *inside]),
+        hold_text=any(_rewrites(m, registry) for m in spec.middleware),
+        needs_session=bool(spec.interrupt_on) or any(m.use == "human_in_the_loop" for m in spec.middleware),
+        tools=tools,
+    )
+
+
+def _kept_by(checkpointer: Any, workflow: Any) -> Any:
+    # The session manager's saver, whatever the graph was compiled with: it alone knows turns and tenants.
+    graph = checkpointer is not None and isinstance(workflow, Pregel)
+    return copy_of_graph(workflow, checkpointer=checkpointer) if graph else workflow
+
+
+def _all_middleware(
+    specs: Sequence[MiddlewareSpec], middleware_of: Callable[[MiddlewareSpec], Any], names: ToolNames
+) -> list[Any]:
+    """Build the middleware of an agent; what names tools comes last, because other middleware may bring some."""
+    made: dict[int, Any] = {}
+    for place, spec in sorted(enumerate(specs), key=lambda each: each[1].use in NAMING_ARGUMENTS):
+        made[place] = middleware_of(spec)
+        for name in tools_of(made[place]):
+            names.add(name)
+    return [made[place] for place in range(len(specs))]
+
+
+def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec], names: ToolNames) -> list[Any]:
+    if not interrupt_on:
+        return []
+    from langchain.agents.middleware import HumanInTheLoopMiddleware
+
+    decisions = {
+        name: spec if isinstance(spec, bool) else spec.model_dump(exclude_none=True)
+        for name, spec in interrupt_on.items()
+    }
+    return [HumanInTheLoopMiddleware(interrupt_on=names.resolve_keys(decisions))]
+
+
+def _response_format(template: AgentTemplate) -> Any:
+    if template.spec.response_format is None:
+        return None
+    schema = template.spec.response_format.schema_
+    # LangChain names the answer's tool after the title, and makes up a random one without it.
+    return checked_class({"title": "final_answer", **schema}) if isinstance(schema, dict) else schema
+
+
+def _extra(spec: MiddlewareSpec) -> dict[str, Any]:
+    return dict(spec.model_extra or {})
+
+
+def _rewrites(spec: MiddlewareSpec, registry: Registry) -> bool:
+    """Whether a middleware may change a message after the model has streamed it."""
+    if spec.use not in registry.middleware:
+        return spec.use in REWRITES_ANSWER and bool(_extra(spec).get("apply_to_output"))
+    if spec.use in registry.keeps_answer:
+        return False
+    found = registry.middleware[spec.use]
+    cls = found if inspect.isclass(found) else type(found)
+    return any(getattr(cls, hook) is not getattr(AgentMiddleware, hook) for hook in REWRITING_HOOKS)
+
+
+def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
+    if not spec.fallbacks:
+        return []
+    from langchain.agents.middleware import ModelFallbackMiddleware
+
+    first, *rest = [
+        registry.model(ModelSpec(id=name, params=spec.params, limits=spec.limits)) for name in spec.fallbacks
+    ]
+    return [ModelFallbackMiddleware(first, *rest)]
+
+
+def _middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
+    found, args = registry.langchain_middleware(spec.use), _extra(spec)
+    if not inspect.isclass(found):
+        if args:
+            raise ConfigurationError(f"middleware '{spec.use}' is registered ready-made and takes no arguments")
+        return found
+    for name in MODEL_ARGUMENTS:
+        if args.get(name) is not None:
+            args[name] = _model_argument(spec.use, name, args[name], registry)
+    if spec.use not in registry.middleware and (naming := NAMING_ARGUMENTS.get(spec.use)) in args:
+        args[naming] = names.resolve_argument(spec.use, args[naming])
+    try:
+        args, rest = _special(spec.use, args, registry)
+        _check_arguments(found, rest, args)
+        return found(*rest, **args)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
+
+
+def _model_argument(use: str, name: str, value: Any, registry: Registry) -> Any:
+    if isinstance(value, dict | list):  # what an application's own middleware takes under this name is its matter
+        raise ConfigurationError(f"middleware '{use}': '{name}' is the name of a model, not {value!r}")
+    if not isinstance(value, str):
+        return value
+    return registry.model(ModelSpec(id=value))
+
+
+def _check_arguments(middleware: Any, given: list[Any], named: dict[str, Any]) -> None:
+    signature = inspect.signature(middleware)
+    signature.bind(*given, **named)
+    known = [each.name for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    is_langchains = getattr(middleware, "__module__", "").startswith("langchain.")
+    if is_langchains and (unknown := [name for name in named if name not in known]):
+        raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
+
+
+def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
+    """A middleware whose own tools are counted, limited and recorded as the template's are."""
+    middleware = _middleware(spec, registry, names)
+    tools = [each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)]
+    if not tools:
+        return middleware
+    made = copy.copy(middleware)  # a ready-made one may serve several agents
+    made.tools = [gated_tool(registry.adopted(each)) for each in tools]
+    return made
+
+
+def _check_summary_prompt(prompt: Any) -> None:
+    """Raise ValueError for a text whose formatting does more than put the messages in: a width may take all memory."""
+    fields = [field for _, *field in string.Formatter().parse(str(prompt)) if field[0] is not None]
+    if any(field != ["messages", "", None] for field in fields):
+        raise ValueError("summary_prompt has {messages} and no other field; write a brace twice")
+
+
+def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Any]]:
+    """The few arguments that YAML cannot say the way Python does."""
+    if name == "model_fallback":
+        if set(args) != {"models"}:
+            raise ValueError("give its models as a list: models: [...]")
+        return {}, [registry.model(ModelSpec(id=m)) for m in args["models"]]
+    if name == "context_editing":
+        from langchain.agents.middleware import ClearToolUsesEdit
+
+        return {"edits": [ClearToolUsesEdit(**args)]}, []
+    if name == "tool_emulator" and "model" not in args:
+        raise ValueError("give the model that plays the tools: model: provider:name")
+    if name == "tool_error":
+        return {"on_error": lambda error, _request: f"{type(error).__name__}: {error_text(error)}", **args}, []
+    if name == "summarization" and "summary_prompt" in args:
+        _check_summary_prompt(args["summary_prompt"])
+    if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)
+        return {k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v for k, v in args.items()}, []
+    return args, []

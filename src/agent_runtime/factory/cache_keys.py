@@ -1,0 +1,110 @@
+"""What a built agent depends on: with another key it is another agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.mcp.connection_pool import KnownKeys, McpBroker, McpKey
+from agent_runtime.mcp.server import credential_scope
+from agent_runtime.models.resolve import auto_model, secret_version
+from agent_runtime.registry import Registry
+from agent_runtime.template import AgentTemplate, resolve_inputs
+from agent_runtime.template.prompt import render_value, uses_inputs
+
+if TYPE_CHECKING:
+    from agent_runtime.template.confinement import Confinement
+    from agent_runtime.template.parts_spec import McpSpec
+
+AgentKey = tuple[Any, ...]
+
+
+class AgentKeys:
+    """Makes keys.
+
+    A key has the template's content and folder, the registry's generation, the tools' inputs and code, the versions of
+    secrets, MCP servers with their tool lists, and whose credentials are used. A prompt's inputs are none of it: they
+    are filled in for each call.
+
+    Args:
+        registry: what templates name.
+        broker: knows the MCP servers.
+        get_template: a registered template, by its name.
+        max_defaults: how many templates' default inputs are remembered.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        broker: McpBroker,
+        get_template: Callable[[str | Path], AgentTemplate],
+        max_defaults: int,
+    ) -> None:
+        self._registry, self._broker, self._get_template = registry, broker, get_template
+        self._max_defaults = max_defaults
+        self.confinement: Confinement | None = None
+        """What templates may reach; None where they are trusted. Looked at before a server is asked for its tools."""
+        self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
+
+    def of(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> AgentKey:
+        """The key now. Raises InputInvalid, ConfigurationError, McpServerFailed.
+
+        MCP servers whose tool list is not known, or too old, are asked; it blocks for that.
+        """
+        return self._guarded(template, inputs, self._broker.key)
+
+    def known(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> tuple[AgentKey | None, bool]:
+        """The key without asking a server: None when one must be asked; and whether a tool list is old."""
+        known = KnownKeys(self._broker)
+        key = self._guarded(template, inputs, known.key)
+        return (None if known.unknown else key), known.aged
+
+    def values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the template's inputs with its defaults; raises InputInvalid, and TemplateError as `Confinement`."""
+        values = self._values(template, inputs)
+        if self.confinement is not None:
+            self.confinement.check(template, values)
+        return values
+
+    def _values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+        if inputs or not template.inputs:
+            return resolve_inputs(template, inputs)
+        if template.identity not in self._defaults:
+            if len(self._defaults) >= self._max_defaults:
+                self._defaults.clear()
+            self._defaults[template.identity] = resolve_inputs(template, None)
+        return self._defaults[template.identity]
+
+    def inner(self, template: AgentTemplate, name: str) -> AgentTemplate:
+        """The template behind an `agent:` tool."""
+        return template.agents.get(name) or self._get_template(name)
+
+    def _guarded(self, template: AgentTemplate, inputs: Mapping[str, Any] | None, mcp_key: McpKey) -> AgentKey:
+        try:
+            return self._key(template, self.values(template, inputs), mcp_key)
+        except RecursionError:
+            raise ConfigurationError(
+                f"template '{template.metadata.name}': its agents call each other in a circle"
+            ) from None
+
+    def _key(self, template: AgentTemplate, values: Mapping[str, Any], mcp_key: McpKey) -> AgentKey:
+        spec = template.spec
+        auto = auto_model()[0] if any(each.id == "auto" for each in spec.all_models()) else ""
+        secrets = tuple([secret_version(each.api_key) for each in spec.all_models()])
+        tools = spec.all_tools()
+        args = ""
+        if values and (used := [tool.args for tool in tools if uses_inputs(tool.args)]):
+            args = repr(render_value(used, values))
+        parts = tuple([self._part(template, tool, mcp_key) for tool in tools])
+        return (template.identity, self._registry.generation, auto, secrets, args, parts, credential_scope.get())
+
+    def _part(self, template: AgentTemplate, tool: Any, mcp_key: McpKey) -> Any:
+        if tool.mcp is not None:
+            server: McpSpec = tool.mcp
+            return mcp_key(server, template.folder)
+        if tool.agent is not None:
+            inner = self.inner(template, tool.agent)
+            return self._key(inner, self.values(inner, None), mcp_key)
+        return self._registry.code_of(tool)

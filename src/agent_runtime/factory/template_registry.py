@@ -1,0 +1,124 @@
+"""What an application makes known to a factory: templates, tools, models, middleware, memories, workflows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.store.base import BaseStore
+
+from agent_runtime.checkpoints.tenant_store import TenantStore
+from agent_runtime.errors import ConfigurationError, UnknownComponent
+from agent_runtime.orchestration.middleware import Middleware
+from agent_runtime.registry import Registry
+from agent_runtime.run.gated_model import gated
+from agent_runtime.template import AgentTemplate, load_template, shipped_templates
+from agent_runtime.template.spec import is_path
+
+
+class Components:
+    """The registration half of AgentFactory. Its methods may be called from any thread."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._templates: dict[str, AgentTemplate | Path] = dict(shipped_templates())
+        self._environ: Mapping[str, str] | None = None
+        """What `${VAR}` of templates is filled from; None is the process's environment."""
+        self._lock = threading.RLock()
+
+    def register_template(self, template: AgentTemplate | str | Path, name: str | None = None) -> str:
+        """Make a template (or the one in a file) known by `name`, by default its own; returns the name."""
+        loaded = template if isinstance(template, AgentTemplate) else self._loaded(template)
+        name = name or loaded.metadata.name
+        with self._lock:
+            self._check_owner(name, loaded)
+            self._templates[name] = loaded
+            self.registry.generation += 1
+        return name
+
+    def _check_owner(self, name: str, template: AgentTemplate) -> None:
+        """Raise ConfigurationError where a confined template would take the name of one that stands elsewhere."""
+        known = self._templates.get(name)
+        if self._environ is None or known is None:  # trusted templates may replace each other
+            return
+        folder = known.parent if isinstance(known, Path) else known.folder
+        if folder != template.folder:
+            raise ConfigurationError(f"'{name}' is the name of another template, and confined ones do not replace it")
+
+    def unregister_template(self, name: str) -> None:
+        """Forget a name; executors already made go on. Raises UnknownComponent."""
+        with self._lock:
+            if self._templates.pop(name, None) is None:
+                raise UnknownComponent("template", name, self._templates)
+            self.registry.generation += 1
+
+    def get_template(self, name_or_path: str | Path) -> AgentTemplate:
+        """The template of a registered name, or in a file. Raises as `create_from_template`."""
+        name = str(name_or_path)
+        if is_path(name_or_path):
+            return self._loaded(name_or_path)
+        with self._lock:
+            found = self._templates.get(name)
+            if found is None:
+                raise UnknownComponent("template", name, self._templates)
+            if isinstance(found, Path):  # a shipped one, read at its first use
+                found = self._templates[name] = self._loaded(found)
+            return found
+
+    def _loaded(self, path: str | Path) -> AgentTemplate:
+        return load_template(path, environ=self._environ)
+
+    def take_templates(self, other: Components) -> None:
+        """Know every template that `other` knows."""
+        with self._lock, other._lock:
+            self._templates.update(other._templates)
+            self.registry.generation += 1
+
+    def list_templates(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._templates)
+
+    def register_tool(self, name: str, tool: Any) -> None:
+        """Register a LangChain tool, a function, a tool class, or a function marked by `tool_factory`."""
+        self.registry.put(self.registry.tools, name, tool)
+
+    def register_model(self, name: str, factory: Any) -> None:
+        """Register a chat model, or a function that makes one from `spec.model.params`."""
+        ready = gated(factory) if isinstance(factory, BaseChatModel) else None
+        self.registry.put(self.registry.models, name, factory if ready is None else lambda **_: ready)
+
+    def register_middleware(self, name: str, middleware: Any, *, keeps_answer: bool = False) -> None:
+        """Register a runtime layer (for `runtime.pipeline`) or a LangChain middleware (for `spec.middleware`).
+
+        Takes an instance or a class of either `agent_runtime.Middleware` or LangChain's `AgentMiddleware`;
+        which of the two decides where templates can name it. Raises ConfigurationError for anything else.
+        An agent with a LangChain middleware that wraps model calls or acts after them streams its messages whole,
+        because such a hook may change them; `keeps_answer` says that this one does not, so tokens stream.
+        """
+        from langchain.agents.middleware import AgentMiddleware
+
+        cls = middleware if isinstance(middleware, type) else type(middleware)
+        if issubclass(cls, Middleware):
+            self.registry.put(self.registry.layers, name, middleware)
+        elif issubclass(cls, AgentMiddleware):
+            (self.registry.keeps_answer.add if keeps_answer else self.registry.keeps_answer.discard)(name)
+            self.registry.put(self.registry.middleware, name, middleware)
+        else:
+            raise ConfigurationError(f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware")
+
+    def register_memory(self, name: str, store: BaseStore, *, shared: bool = False) -> None:
+        """Register a LangGraph store for `spec.memory`: what agents remember beyond a session.
+
+        Each tenant has namespaces of its own in it, before which the tenant stands; with `shared` all tenants read and
+        write the same ones, as the agent's tools name them.
+        """
+        if not isinstance(store, BaseStore):
+            raise ConfigurationError(f"'{name}' is no LangGraph store: {type(store).__name__}")
+        self.registry.put(self.registry.memories, name, store if shared else TenantStore(store))
+
+    def register_workflow(self, name: str, workflow: Any) -> None:
+        """Register any Runnable or compiled graph, for `spec.workflow`."""
+        self.registry.put(self.registry.workflows, name, workflow)

@@ -1,0 +1,29 @@
+"""Limits of calls: rates over time and calls at once, in memory or in Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent_runtime._lazy import imported_late
+
+if TYPE_CHECKING:
+    from agent_runtime.limits.concurrency import ConcurrencyLimit
+    from agent_runtime.limits.opening import LimitStore, open_limits
+    from agent_runtime.limits.rate_limits import RateLimit
+
+# Loaded at first use: a program without Redis does not pay for its client.
+_HOME = {
+    "ConcurrencyLimit": "agent_runtime.limits.concurrency",
+    "LimitStore": "agent_runtime.limits.opening",
+    "RateLimit": "agent_runtime.limits.rate_limits",
+    "open_limits": "agent_runtime.limits.opening",
+}
+
+__all__ = [
+    "ConcurrencyLimit",
+    "LimitStore",
+    "RateLimit",
+    "open_limits",
+]
+
+__getattr__ = imported_late(__name__, _HOME)

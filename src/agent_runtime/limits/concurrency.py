@@ -1,0 +1,181 @@
+"""Slots: how many calls run at once, in memory or on Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from agent_runtime.auth.caller_names import caller_of
+from agent_runtime.errors import ConfigurationError, StoreError
+from agent_runtime.limits.rate_limits import check_parts, key_of
+from agent_runtime.storage import RedisConnection, StoreUrl
+from agent_runtime.types import AgentContext
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimit:
+    """At most `calls` at once for each user, tenant, key, template, or combination of them; `global` is all together.
+
+    Raises ConfigurationError for a limit that cannot be one.
+    """
+
+    calls: int
+    per: tuple[str, ...] = ("global",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.calls, bool) or self.calls < 1:
+            raise ConfigurationError(f"at least 1 call runs at once, not {self.calls}")
+        check_parts(self.per)
+
+    def __str__(self) -> str:
+        return f"{self.calls} at once" + ("" if self.per == ("global",) else f" per {' and '.join(self.per)}")
+
+
+class Slot(NamedTuple):
+    """One of `amount` places under `key`; `limit` is its text."""
+
+    key: str
+    amount: int
+    limit: str
+
+
+def slots_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> list[Slot]:
+    """The slots that a call needs."""
+    caller = caller_of(context)
+    keys = ((limit, key_of(limit.per, caller)) for limit in limits)
+    slots = [Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit)) for limit, key in keys if key is not None]
+    return list({slot.key: slot for slot in slots}.values())  # a limit that is stated twice counts once
+
+
+class Slots(Protocol):
+    """Where slots are counted. A holder has one in all of `slots` or, if one is full, in none.
+
+    `lease_s` is for how long they are held without `renew`; None when that is not needed.
+    """
+
+    lease_s: float | None
+
+    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+        """Take them; returns the first that is full. Raises StoreError."""
+
+    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+        """Give them back, or begin to; does not fail."""
+
+    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+        """Hold them for another `lease_s`; raises StoreError."""
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+
+
+class MemorySlots:
+    """Slots of one process."""
+
+    lease_s: float | None = None
+
+    def __init__(self) -> None:
+        self._lock, self._held = threading.Lock(), Counter[str]()
+
+    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+        """Take them; returns the first that is full."""
+        with self._lock:
+            for slot in slots:
+                if self._held[slot.key] >= slot.amount:
+                    return slot
+            self._held.update(slot.key for slot in slots)
+        return None
+
+    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+        """Give them back."""
+        with self._lock:
+            for slot in slots:
+                self._held[slot.key] -= 1
+                if self._held[slot.key] <= 0:
+                    del self._held[slot.key]
+
+    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+        """Nothing: they are held until they are given back."""
+
+    @property
+    def held(self) -> dict[str, int]:
+        """How many are taken, by key."""
+        return dict(self._held)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+_ACQUIRE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local holder, lease, only = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+for n, key in ipairs(KEYS) do
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+  if only == '' and not redis.call('ZSCORE', key, holder)
+    and redis.call('ZCARD', key) >= tonumber(ARGV[3 + n]) then return n end
+end
+for _, key in ipairs(KEYS) do
+  redis.call('ZADD', key, string.format('%.0f', now + lease), holder)
+  redis.call('PEXPIRE', key, string.format('%.0f', lease * 2))
+end
+return 0
+"""
+"""A holder that asks again has its slot already: the answer may have been lost. ARGV[3] 'renew': do not count."""
+
+
+class RedisSlots(RedisConnection):
+    """Slots that processes share. A process that dies gives its slots back when their lease ends.
+
+    See RedisConnection for the arguments.
+    """
+
+    lease_s: float | None = 30.0
+
+    def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
+        super().__init__(url, **settings)
+        self._giving: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+        """Take them; returns the first that is full. Raises StoreError."""
+        await self._given()
+        number = await self.acall("hold", slots, holder, "")
+        return slots[number - 1] if number else None
+
+    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+        """Hold them for another lease; raises StoreError."""
+        await self.acall("hold", slots, holder, "renew")
+
+    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+        """Begin to give them back: no caller waits for it, but the next one who asks here does."""
+        giving = asyncio.create_task(self._give_back_now(slots, holder))
+        self._giving.add(giving)
+        giving.add_done_callback(self._giving.discard)
+
+    async def aclose(self) -> None:
+        """Give back what is being given back, and close."""
+        await self._given()
+        await super().aclose()
+
+    async def _given(self) -> None:
+        loop = asyncio.get_running_loop()
+        if mine := [task for task in self._giving if task.get_loop() is loop]:
+            await asyncio.wait(mine)
+
+    async def _give_back_now(self, slots: Sequence[Slot], holder: str) -> None:
+        with suppress(StoreError):  # the lease ends by itself
+            await self.acall("give_back", slots, holder)
+
+    def _hold(self, slots: Sequence[Slot], holder: str, renew: str) -> Any:
+        args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in slots)]
+        return (yield _ACQUIRE, [self._key(slot) for slot in slots], args)
+
+    def _give_back(self, slots: Sequence[Slot], holder: str) -> Any:
+        yield [("zrem", self._key(slot), holder) for slot in slots]
+
+    def _key(self, slot: Slot) -> str:
+        return f"{self.prefix}:{{limits}}:{slot.key}"

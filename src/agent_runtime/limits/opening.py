@@ -1,0 +1,35 @@
+"""Where rate limits and slots are counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent_runtime.limits.concurrency import MemorySlots, RedisSlots, Slots
+from agent_runtime.limits.windows import MemoryWindows, RedisWindows, Windows
+from agent_runtime.storage import StoreUrl
+
+
+@dataclass(slots=True)
+class LimitStore:
+    """The store behind rate and concurrency limits: of this process, or shared by `processes` of them.
+
+    When a shared one is out, each process allows its share, one in `processes`.
+    """
+
+    windows: Windows = field(default_factory=MemoryWindows)
+    slots: Slots = field(default_factory=MemorySlots)
+    processes: int = 1
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        await self.windows.aclose()
+        await self.slots.aclose()
+
+
+def open_limits(url: str, *, processes: int = 1) -> LimitStore:
+    """Open the store of limits at an address (`StoreUrl`: memory or Redis); raises ConfigurationError."""
+    address = StoreUrl.parse(url, "the limits", ("memory", "redis"))
+    if address.kind == "memory":
+        return LimitStore(processes=processes)
+    # A count that a crash of the server loses is one that callers may use again: no reason to demand durability.
+    return LimitStore(RedisWindows(address, durable=False), RedisSlots(address, durable=False), processes)

@@ -1,0 +1,145 @@
+"""Rate limits: how many calls in a window, for whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+from agent_runtime.auth.caller_names import PARTS, Part, caller_of, part_name
+from agent_runtime.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+    from agent_runtime.auth.caller_names import Caller
+    from agent_runtime.types import AgentContext
+
+MAX_IN_WINDOW = 100_000
+"""A moving window remembers each call in it."""
+_RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:[1-9]\d{0,5}\s*)?(?:second|minute|hour|day|month|year)s?"
+_LIMIT = re.compile(rf"\s*(?P<rate>{_RATE})(?:\s+per\s+(?P<parts>[a-z]+(?:\s*(?:,|\band\b)\s*[a-z]+)*))?\s*")
+
+
+class Window(NamedTuple):
+    """At most `amount` admissions in any `window_s` seconds, counted under `key`; `limit` is its text."""
+
+    key: str
+    amount: int
+    window_s: int
+    limit: str
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Counted = TypeVar("Counted", bound=_Keyed)
+MAX_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most so many calls in any window, for each user, tenant, key, template, session, or combination of them.
+
+    `rate` is in the notation of the `limits` library: `60/minute`, `5 per 10 seconds`. `per` names the parts; `global`
+    is one window for all. Made from a text by `RateLimit.parse("60/minute per user")`. A user is one of a tenant: the
+    tenant is part of the user's name. Raises ConfigurationError for a limit that cannot be one.
+
+    A caller without a key counts, per key, as the user. A limit per session does not count calls without one: give one
+    per user beside it.
+    """
+
+    rate: str
+    per: tuple[str, ...] = ("global",)
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(_RATE, self.rate) is None:
+            raise ConfigurationError(f"'{self.rate}' is no rate: 60/minute, or 5 per 10 seconds")
+        if not 1 <= self.item.amount <= MAX_IN_WINDOW or self.item.get_expiry() < 1:
+            raise ConfigurationError(f"a rate limit allows 1 to {MAX_IN_WINDOW} calls, not '{self.rate}'")
+        check_parts(self.per)
+
+    @property
+    def item(self) -> RateLimitItem:
+        """The limit as the `limits` library has it."""
+        return _item(self.rate)
+
+    @classmethod
+    def parse(cls, text: str) -> RateLimit:
+        """`60/minute per user`, `1000/hour per tenant and template`, or `10/second` for all together."""
+        match = _LIMIT.fullmatch(text)
+        if match is None:
+            raise ConfigurationError(f"'{text}' is no rate limit: 60/minute per user, or 5 per 10 seconds")
+        parts = match["parts"]
+        return cls(match["rate"], ("global",) if parts is None else tuple(re.split(r"\s*(?:,|\band\b)\s*", parts)))
+
+    @classmethod
+    def parse_many(cls, given: str | Iterable[RateLimit | str]) -> list[RateLimit]:
+        """Limits of any form; in a text there may be several, with `;` between them."""
+        if isinstance(given, str):
+            return [cls.parse(each) for each in given.split(";") if each.strip()]
+        return [each for one in given for each in ([one] if isinstance(one, RateLimit) else cls.parse_many(one))]
+
+    def __str__(self) -> str:
+        return self.rate if self.per == ("global",) else f"{self.rate} per {' and '.join(self.per)}"
+
+
+@lru_cache(maxsize=1024)
+def _item(rate: str) -> RateLimitItem:
+    from limits import parse  # a tenth of a second, for agents with limits only
+
+    return parse(rate)
+
+
+def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
+    """The windows that a call counts in; one that needs what the call does not have (a session) is left out."""
+    caller = caller_of(context)
+    windows: dict[str, Window] = {}  # a limit that is stated twice counts once
+    for limit in limits:
+        if (key := key_of(limit.per, caller)) is not None:
+            item = limit.item
+            window_s = item.get_expiry()
+            name = f"{key}/{item.amount}:{window_s}"
+            windows[name] = Window(name, item.amount, window_s, str(limit))
+    return list(windows.values())
+
+
+def check_parts(per: Iterable[str]) -> None:
+    """Raise ConfigurationError for parts that a limit cannot be per."""
+    given = list(per)
+    if not given or not set(given) <= set(PARTS):
+        raise ConfigurationError(f"a limit is per one of {', '.join(PARTS)}, or several, not {given}")
+
+
+def key_of(per: tuple[str, ...], caller: Caller) -> str | None:
+    """Return what a call is counted under by a limit, or None when it lacks a part of that."""
+    names = [part_name(cast("Part", part), caller) for part in per]
+    return None if None in names else "/".join(f"{part}={name}" for part, name in zip(per, names, strict=True))
+
+
+class KeysOf(Generic[Counted]):
+    """What calls are counted under by some limits; remembered for each caller, because names are quoted slowly.
+
+    `make` gives a call's keys: `windows_of`, `slots_of`.
+    """
+
+    def __init__(self, limits: tuple[Any, ...], make: Callable[[tuple[Any, ...], AgentContext], list[Counted]]) -> None:
+        self._limits, self._make = limits, make
+        self._by_session = any("session" in limit.per for limit in limits)
+        self._known: dict[tuple[Any, ...], list[Counted]] = {}
+
+    def of(self, context: AgentContext, around: frozenset[str]) -> list[Counted]:
+        """A call's keys, without those that the calls around it are counted under."""
+        principal, session = context.principal, context.session_id if self._by_session else None
+        who = () if principal is None else (principal.tenant, principal.id, principal.key)
+        place = (who, context.agent_name, session)
+        found = self._known.get(place)
+        if found is None:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            found = self._known[place] = self._make(self._limits, context)
+        return [each for each in found if each.key not in around] if around else found

@@ -1,0 +1,270 @@
+"""LangChain callbacks and the runtime's own captures, as one ring of `CallbackEvent`s."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langgraph.callbacks import GraphCallbackHandler
+
+from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors.user_code import contained
+from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.monitoring.callback_event import (
+    DEFAULT_CAPTURE,
+    FAMILIES,
+    CallbackEvent,
+    ExecutionSummary,
+    Family,
+    call_event,
+    family_of,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.messages.ai import UsageMetadata
+    from langchain_core.outputs import LLMResult
+
+    from agent_runtime.types import AgentContext
+
+LOG = logging.getLogger("agent_runtime.events")
+LOG.addHandler(logging.NullHandler())
+
+
+def message_of(response: LLMResult) -> BaseMessage | None:
+    """The first generation's message of an LLM result, or None for a plain text LLM or an empty result."""
+    first = response.generations[0][0] if response.generations and response.generations[0] else None
+    return getattr(first, "message", None)
+
+
+class AgentCallbackHandler(GraphCallbackHandler):
+    """Keeps the last `max_events` events of the runs it hears; the oldest make room and are counted.
+
+    An executor reports to the handler it was given. The same class works alone, in any LangChain call:
+    `agent.invoke(..., config={"callbacks": [AgentCallbackHandler()]})`, beside LangSmith and other handlers.
+
+    Args:
+        max_events: size of the ring.
+        capture: which families to keep: run, llm, token, tool, chain, interrupt. Tokens and chains are
+            off by default: they are many, and each costs time on the path that produces it.
+        content: whether prompts, answers, tool arguments and results are kept too. Off: they may be private.
+        on_token: called with each streamed piece of model text, in the thread of the run.
+        bus: where every kept event is published as `Event(type="llm.start", data=CallbackEvent(...))`.
+        listeners: called with each event in the thread of the run, also of families that are not kept: metrics, traces.
+            One that raises is logged, and harms nobody.
+
+    Raises ConfigurationError for an unknown family or a ring below 1. All methods may be called from any thread.
+    """
+
+    run_inline = True  # the default hands every event to a thread: +90 % on a turn
+
+    def __init__(
+        self,
+        *,
+        max_events: int = 1000,
+        capture: Collection[Family] = DEFAULT_CAPTURE,
+        content: bool = False,
+        on_token: Callable[[str], None] | None = None,
+        bus: EventBus | None = None,
+        listeners: Sequence[Callable[[CallbackEvent], None]] = (),
+    ) -> None:
+        super().__init__()
+        self.listeners = list(listeners)
+        if unknown := set(capture) - set(FAMILIES):
+            raise ConfigurationError(f"unknown event family {sorted(unknown)}; known: {', '.join(FAMILIES)}")
+        if max_events < 1:
+            raise ConfigurationError(f"max_events must be at least 1, not {max_events}")
+        self.capture = frozenset(capture)
+        self.content, self.on_token, self.bus = content, on_token, bus
+        self.recorded = 0
+        self.dropped = 0
+        """Events that made room for newer ones."""
+        self._ring: deque[CallbackEvent] = deque(maxlen=max_events)
+        self._open: dict[str, tuple[str, str, float, dict[str, Any]]] = {}  # id: name, root id, start, metadata
+
+    @property
+    def wants_tokens(self) -> bool:
+        """Whether anybody asked for streamed tokens; a producer may skip the call when nobody did."""
+        return self.on_token is not None or "token" in self.capture
+
+    def record(self, event: CallbackEvent) -> None:
+        """Keep `event` and publish it, if its family is captured; tell every listener. Never waits."""
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except BaseException as error:
+                contained(error)
+                LOG.exception("a listener failed on %s", event.type)
+        if family_of(event.type) not in self.capture:
+            return
+        self.recorded += 1
+        self.dropped += len(self._ring) == self._ring.maxlen
+        self._ring.append(event)
+        if self.bus is not None and self.bus.active:
+            self.bus.publish(
+                Event(
+                    event.type.replace("_", ".", 1),
+                    event,
+                    event.run_id,
+                    event.session_id,
+                    event.user_id,
+                    event.time_s,
+                    event.tenant,
+                    event.template,
+                )
+            )
+
+    def tell(self, kind: str, context: AgentContext, data: dict[str, Any]) -> None:
+        """Publish what a layer says of a call; it is not kept in the ring."""
+        if self.bus is not None:
+            self.bus.publish(call_event(kind, context, data))
+
+    def token(self, text: str, run_id: str | None, call_id: str | None) -> None:
+        """Report one streamed piece of model text."""
+        if self.on_token is not None:
+            self.on_token(text)
+        if "token" in self.capture:
+            self.record(CallbackEvent("llm_new_token", run_id, call_id=call_id, data={"text": text}))
+
+    def events(
+        self,
+        type: str = "*",  # noqa: A002 - the field's name
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        since_s: float | None = None,
+        until_s: float | None = None,
+    ) -> list[CallbackEvent]:
+        """The kept events that match everything given, oldest first.
+
+        `type` is an `fnmatch` pattern (`llm_*`); `since_s` and `until_s` are Unix seconds, both inclusive.
+        """
+        return [
+            e
+            for e in tuple(self._ring)
+            if fnmatchcase(e.type, type)
+            and (run_id is None or e.run_id == run_id)
+            and (session_id is None or e.session_id == session_id)
+            and (user_id is None or e.user_id == user_id)
+            and (since_s is None or e.time_s >= since_s)
+            and (until_s is None or e.time_s <= until_s)
+        ]
+
+    def summary(self, run_id: str | None = None) -> ExecutionSummary:
+        """Counts of one run, or of everything kept."""
+        events = self.events(run_id=run_id)
+        kinds = Counter(e.type for e in events)
+        tools = Counter(e.name for e in events if e.type == "tool_start")
+        ends = [e.data for e in events if e.type == "llm_end"]
+        return ExecutionSummary(
+            runs=len({e.run_id for e in events}),
+            llm_calls=kinds["llm_start"],
+            tool_calls=kinds["tool_start"],
+            errors=sum(n for kind, n in kinds.items() if kind.endswith("_error")),
+            input_tokens=sum(d.get("input_tokens", 0) for d in ends),
+            output_tokens=sum(d.get("output_tokens", 0) for d in ends),
+            duration_s=events[-1].time_s - events[0].time_s if events else 0.0,
+            tools=dict(tools),
+        )
+
+    def clear(self) -> None:
+        """Forget every kept event; counters go on."""
+        self._ring.clear()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kept events and the counters, JSON-ready."""
+        return {
+            "recorded": self.recorded,
+            "dropped": self.dropped,
+            "events": [e.to_dict() for e in tuple(self._ring)],
+        }
+
+    # -- LangChain's side: only used when the handler is given to a LangChain call directly -----------------
+
+    def _start(self, kind: str, name: str, run_id: UUID, parent: UUID | None, kw: dict[str, Any], data: Any) -> None:
+        call_id, parent_id = str(run_id), None if parent is None else str(parent)
+        metadata = kw.get("metadata") or {}
+        root = self._open[parent_id][1] if parent_id in self._open else str(metadata.get("run_id") or call_id)
+        self._open[call_id] = (name, root, time.perf_counter(), metadata)
+        self._record(f"{kind}_start", call_id, parent_id, data)
+
+    def _end(self, kind: str, run_id: UUID, data: Any) -> None:
+        call_id = str(run_id)
+        if call_id in self._open:
+            self._record(kind, call_id, None, data)
+            if self._open.pop(call_id)[1] == call_id:  # the root: what was aborted below it got no end
+                self._open = {k: v for k, v in self._open.items() if v[1] != call_id}
+
+    def _record(self, kind: str, call_id: str, parent_id: str | None, data: dict[str, Any]) -> None:
+        name, root, started, metadata = self._open[call_id]
+        elapsed = None if kind.endswith("_start") else time.perf_counter() - started
+        session, user = metadata.get("thread_id") or metadata.get("session_id"), metadata.get("user_id")
+        self.record(CallbackEvent(kind, root, name, call_id, parent_id, session, user, elapsed, data))
+
+    def _shown(self, key: str, value: Any) -> dict[str, Any]:
+        return {key: value} if self.content else {}
+
+    def on_chat_model_start(  # noqa: D102
+        self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        name = (kwargs.get("metadata") or {}).get("ls_model_name") or kwargs.get("name") or "model"
+        self._start("llm", name, run_id, parent_run_id, kwargs, self._shown("messages", messages))
+
+    def on_llm_start(  # noqa: D102
+        self, serialized: Any, prompts: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        self.on_chat_model_start(serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, **kwargs)
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        root = self._open.get(str(run_id), (None, None))[1]
+        self.token(token if isinstance(token, str) else "", root, str(run_id))
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        message = message_of(response)
+        usage: UsageMetadata | None = getattr(message, "usage_metadata", None)
+        counts = {k: usage[k] for k in ("input_tokens", "output_tokens")} if usage else {}
+        self._end("llm_end", run_id, {**counts, **self._shown("message", message)})
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._end("llm_error", run_id, {"error": type(error).__name__})
+
+    def on_tool_start(  # noqa: D102
+        self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
+        self._start("tool", name, run_id, parent_run_id, kwargs, self._shown("args", kwargs.get("inputs") or input_str))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._end("tool_end", run_id, self._shown("output", output))
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._end("tool_error", run_id, {"error": type(error).__name__})
+
+    def on_chain_start(  # noqa: D102
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        name = kwargs.get("name") or (serialized or {}).get("name") or "chain"
+        self._start("chain", name, run_id, parent_run_id, kwargs, self._shown("inputs", inputs))
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._end("chain_end", run_id, self._shown("outputs", outputs))
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._end("chain_error", run_id, {"error": type(error).__name__})
+
+    def on_interrupt(self, event: Any) -> None:  # noqa: D102
+        self._graph_event("interrupt", event, {"count": len(event.interrupts)})
+
+    def on_resume(self, event: Any) -> None:  # noqa: D102
+        self._graph_event("resume", event, {})
+
+    def _graph_event(self, kind: str, event: Any, data: dict[str, Any]) -> None:
+        run_id = None if event.run_id is None else str(event.run_id)
+        root = self._open[run_id][1] if run_id in self._open else run_id
+        self.record(CallbackEvent(kind, root, call_id=run_id, data=data))

@@ -1,0 +1,97 @@
+"""Stopping an executor without losing what runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from langgraph.runtime import RunControl
+
+from agent_runtime.errors import CallDrained
+from agent_runtime.run.state import current_run
+from agent_runtime.types import AgentContext, Progress
+
+
+class Drainable(Protocol):
+    """What can tell a run to stop after its step: LangGraph's RunControl, or an instance of a pool."""
+
+    def request_drain(self, reason: str) -> None:
+        """Tell it."""
+
+
+class Running:
+    """The calls of an executor that are under way, and whether new ones are still taken."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        # By the call itself: its id may be chosen by its caller, and be another call's.
+        self._controls: dict[Progress, Drainable] = {}
+        self._tasks: dict[asyncio.Task[object], asyncio.AbstractEventLoop] = {}
+
+    def enter(self, task: asyncio.Task[object]) -> bool:
+        """Count the call of a task, and tell whether it is the task's outermost, which has to `leave`.
+
+        Raises CallDrained when no new calls are taken.
+        """
+        if self.draining and current_run.get() is None:  # an agent that another one calls belongs to that call
+            raise CallDrained("the agent is shutting down and takes no new calls")
+        if task in self._tasks:
+            return False
+        self._tasks[task] = task.get_loop()
+        return True
+
+    def leave(self, task: asyncio.Task[object]) -> None:
+        """Count the call of a task no longer."""
+        self._tasks.pop(task, None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls are under way."""
+        return bool(self._tasks)
+
+    def control(self, context: AgentContext) -> RunControl:
+        """LangGraph's handle on a run that has a checkpoint: it can be stopped after a step and resumed."""
+        control = self._controls[context.progress] = RunControl()
+        if self.draining:  # the shutdown began while this run was getting ready
+            control.request_drain("shutdown")
+        return control
+
+    def control_by(self, context: AgentContext, control: Drainable) -> None:
+        """Have a run that goes on elsewhere told by `control` that it shall stop after its step."""
+        self._controls[context.progress] = control
+        if self.draining:
+            control.request_drain("shutdown")
+
+    def stop_all(self, reason: str) -> None:
+        """Tell every run that has a checkpoint to stop after its step."""
+        for control in list(self._controls.values()):
+            control.request_drain(reason)
+
+    def ended(self, context: AgentContext) -> None:
+        """Forget a run."""
+        self._controls.pop(context.progress, None)
+
+    async def drain(self, grace_s: float) -> int:
+        """Take no new calls; stop runs with a session at their next step, wait for the others, cancel what is left.
+
+        Returns how many had to be cancelled after `grace_s` seconds.
+        """
+        self.draining = True
+        self.stop_all("shutdown")
+        mine = asyncio.current_task()
+        if await self._wait(mine, grace_s):
+            return 0
+        left = {task: loop for task, loop in list(self._tasks.items()) if task is not mine}
+        for task, loop in left.items():
+            loop.call_soon_threadsafe(task.cancel)
+        await self._wait(mine, grace_s)
+        return len(left)
+
+    async def _wait(self, mine: asyncio.Task[object] | None, limit_s: float) -> bool:
+        # Sync calls run on a loop of their own, so it is asked, not awaited, whether a call is over.
+        until = asyncio.get_running_loop().time() + limit_s
+        while any(task is not mine for task in list(self._tasks)):
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(0.01)
+        return True

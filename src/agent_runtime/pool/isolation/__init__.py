@@ -1,1 +1,0 @@
-"""An agent in a process of its own: the pipe, the worker at its end, and what the application does for it."""

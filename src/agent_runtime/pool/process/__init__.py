@@ -1,0 +1,1 @@
+"""Agents in processes of their own: instances, their scheduler, and what is done when one dies."""

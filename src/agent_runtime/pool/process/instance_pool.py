@@ -1,0 +1,261 @@
+"""AgentInstancePool: agents in processes of their own, behind the same onion."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from agent_runtime.errors import ConfigurationError, PoolOverloaded
+from agent_runtime.event_bus import Event
+from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters
+from agent_runtime.pool.config import PoolConfig
+from agent_runtime.pool.process.agent_versions import Catalog
+from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
+from agent_runtime.pool.process.poison_tasks import Poison
+from agent_runtime.pool.process.process_agent import ProcessAgent
+from agent_runtime.pool.process.scheduler import Roster
+from agent_runtime.pool.process.watchdog import Watchdog
+from agent_runtime.pool.process.worker_process import Guard, warm_up, zygote
+
+if TYPE_CHECKING:
+    from agent_runtime.factory import AgentFactory
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.orchestration.stream import AgentStream
+    from agent_runtime.pool.process.instance_worker import InstanceWorker
+    from agent_runtime.pool.task import AgentTask
+    from agent_runtime.template import AgentTemplate
+    from agent_runtime.types import AgentContext, AgentResult
+
+T = TypeVar("T")
+
+
+class AgentInstancePool:
+    """A pool of processes, each with one agent that runs one task at a time.
+
+    A call goes through the layers, the gate and the sessions of its factory, in this process; what an agent's graph and
+    tools do happens in the instance. An agent type is a template's name or path. `async with` starts the pool and ends
+    every process; it belongs to the loop that it was started on, and may be used from others and from threads.
+
+    Args:
+        factory: makes the agents, and everything around them.
+        config: sizes and limits.
+        dead_letters: where tasks go that end their processes again and again; in memory by default.
+
+    Start-up raises ConfigurationError where processes cannot be had (anything but Linux).
+    """
+
+    def __init__(
+        self,
+        factory: AgentFactory,
+        config: PoolConfig | None = None,
+        *,
+        dead_letters: DeadLetters | None = None,
+    ) -> None:
+        self.factory, self.config = factory, config or PoolConfig()
+        self.dead_letters = dead_letters or MemoryDeadLetters()
+        self.poison = Poison(self.config.max_kills, self.dead_letters, self._put_aside)
+        self.catalog = Catalog(factory, self.config.setup, lambda name, saver: ProcessAgent(self, name, saver))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._roster: Roster | None = None
+        self._guard: Guard | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.draining = False
+
+    async def __aenter__(self) -> Self:
+        context = zygote(self.config.preload)
+        self._loop = asyncio.get_running_loop()
+        await warm_up(context)
+        self._guard = await asyncio.to_thread(Guard, context)
+        self._roster = Roster(self.config, context, self.catalog, self._changed, self._process)
+        self._watch = self._loop.create_task(Watchdog(self._roster, self.config).run())
+        self._roster.make_room()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        if self._roster is not None:
+            await self._roster.close()
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.close)
+        if isinstance(self.dead_letters, MemoryDeadLetters):
+            await self.dead_letters.aclose()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the pool is being closed."""
+        return self.roster.closing
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the pool runs on; raises ConfigurationError before it is started."""
+        if self._loop is None:
+            raise ConfigurationError("the pool is not started: `async with AgentInstancePool(...) as pool:`")
+        return self._loop
+
+    @property
+    def roster(self) -> Roster:
+        """The instances; raises ConfigurationError before the pool is started."""
+        if self._roster is None:
+            raise ConfigurationError("the pool is not started: `async with AgentInstancePool(...) as pool:`")
+        return self._roster
+
+    # -- agents --------------------------------------------------------------------------------------------
+
+    def add_agent(
+        self,
+        agent: str,
+        template: str | Path | AgentTemplate | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
+        """Make an agent type of a template with inputs and overrides of its own; the name alone is a template's."""
+        self.catalog.add(agent, template, inputs, overrides)
+
+    def agent(self, agent: str) -> AgentExecutor:
+        """The executor of an agent type: every way of calling it runs in an instance.
+
+        Raises what the factory raises for a template that cannot be built, and NotPortable for one whose
+        components cannot be sent to a process.
+        """
+        return self.catalog.current(agent).executor
+
+    async def run(self, task: AgentTask) -> AgentResult:
+        """Run a task on any free instance of its agent, or a new one, or when one is free.
+
+        Raises as `AgentExecutor.execute`, and InstanceFailed (its kind says how), PoolOverloaded when too many
+        wait, TaskPoisoned, InstanceStartFailed. Cancelling stops the task.
+        """
+        return await self._call(task, None)
+
+    def stream(self, task: AgentTask) -> AgentStream:
+        """`run`, streamed: `async with pool.stream(task) as stream: async for text in stream`."""
+        return self.agent(task.agent).execute_stream(self._context(task))
+
+    def submit_task(self, instance_id: str, task: AgentTask) -> asyncio.Task[AgentResult]:
+        """Give a task to one instance, behind those that wait for it; await what is returned, or cancel it.
+
+        Raises InstanceNotFound at once; awaiting raises as `run`.
+        """
+        self.roster.worker(instance_id)
+        return asyncio.get_running_loop().create_task(self._call(task, instance_id))
+
+    async def _call(self, task: AgentTask, instance_id: str | None) -> AgentResult:
+        return await self.agent(task.agent).execute(self._context(task, instance_id))
+
+    def _context(self, task: AgentTask, instance_id: str | None = None) -> AgentContext:
+        if self.draining:
+            raise PoolOverloaded("the pool is draining and takes no new tasks")
+        call = task.call(instance_id)
+        limit_s = self.config.task_timeout if task.timeout_s is None else task.timeout_s
+        if limit_s is not None:
+            call.deadline = asyncio.get_running_loop().time() + limit_s
+        return call
+
+    # -- instances -----------------------------------------------------------------------------------------
+
+    async def create_instance(self, agent: str, context: Mapping[str, Any] | None = None) -> str:
+        """Make an instance and wait until it is ready; returns its id.
+
+        `context` is added to the runtime context of its tasks. Raises PoolOverloaded when there may be no further
+        one, InstanceStartFailed or what making the agent raises.
+        """
+        return await self._at_home(self._create(agent, context))
+
+    async def _create(self, agent: str, context: Mapping[str, Any] | None) -> str:
+        await self.catalog.refresh(agent)
+        return (await self.roster.create_ready(agent, context)).instance.id
+
+    async def _at_home(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run on the pool's own loop, whichever loop asks."""
+        if asyncio.get_running_loop() is self.loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+
+    async def warm_up(self, agent: str) -> None:
+        """Wait until there is an instance of an agent, made now if none is; raises as `create_instance`."""
+        if not await self._at_home(self.roster.has_one(agent)):
+            await self.create_instance(agent)
+
+    def get_instance_status(self, instance_id: str) -> AgentInstance:
+        """The instance, as it is now; raises InstanceNotFound."""
+        return self.roster.worker(instance_id).instance
+
+    async def shutdown_instance(self, instance_id: str, *, grace_s: float = 30.0) -> None:
+        """End an instance: at once when it is idle, else after its task, which is stopped after `grace_s` seconds.
+
+        Raises InstanceNotFound.
+        """
+        await self._at_home(self.roster.shut(self.roster.worker(instance_id), grace_s))
+
+    def get_pool_status(self) -> dict[str, Any]:
+        """The pool in numbers, and its instances, JSON-ready."""
+        workers = self.roster.workers.values()
+        by_status = dict.fromkeys((str(each) for each in InstanceStatus), 0)
+        for worker in workers:
+            by_status[str(worker.instance.status)] += 1
+        starts = self.roster.starts
+        return {
+            "size": self.config.size,
+            "draining": self.draining,
+            "instances": [worker.instance.to_dict() for worker in workers],
+            "by_status": by_status,
+            "queue": {"depth": len(self.roster.waiting), "limit": self.config.queue, **self.roster.waiting.depths()},
+            "memory_mb": round(sum(w.instance.memory_mb for w in workers), 1),
+            "memory_limit_mb": sum(w.instance.memory_limit_mb for w in workers),
+            "total_memory_mb": self.config.total_memory_mb,
+            "starts": starts.count,
+            "start_failures": starts.failures,
+            "start_seconds": round(starts.seconds, 3),
+            "kills": self.poison.kills,
+        }
+
+    async def drain(self, grace_s: float = 30.0) -> int:
+        """Take no new tasks; stop those with a session at their next checkpoint, wait for the others.
+
+        Returns how many had to be cancelled after `grace_s` seconds. Every task ends with a result or an error.
+        """
+        self.draining = True
+        stopped = await asyncio.gather(*(agent.drain(grace_s) for agent in self.catalog.executors()))
+        return sum(stopped)
+
+    # -- the pool's parts ----------------------------------------------------------------------------------
+
+    def finished(self, worker: InstanceWorker, error: BaseException | None) -> None:
+        """A task has ended; the instance is free again, if it still lives."""
+        instance = worker.instance
+        if instance.alive:
+            instance.tasks_done += 1
+            if error is not None:
+                instance.last_error = f"{type(error).__name__}: {error}"[:500]
+            instance.move(InstanceStatus.COMPLETED if error is None else InstanceStatus.ERROR)
+        self.roster.release(worker)
+
+    def _changed(self, instance: AgentInstance, before: InstanceStatus) -> None:
+        data: dict[str, Any] = {"instance_id": instance.id, "agent": instance.agent, "status": instance.status.value}
+        data["before"] = before.value
+        if instance.pid is not None:
+            data["pid"] = instance.pid
+        if instance.last_error:
+            data["error"] = instance.last_error
+        self.factory.event_bus.publish(Event("pool.instance", data, agent=instance.agent))
+
+    def _process(self, instance: AgentInstance, began: bool) -> None:
+        if self._guard is None or instance.pid is None:
+            return
+        try:
+            self._guard.tell(instance.pid, instance.id, alive=began)
+        except OSError:  # somebody has killed it: another one takes its place
+            self._guard = Guard(zygote(self.config.preload))
+            for each in self.roster.workers.values():
+                if each.instance.pid is not None:
+                    self._guard.tell(each.instance.pid, each.instance.id, alive=True)
+
+    def _put_aside(self, letter: DeadLetter) -> None:
+        data = {"letter_id": letter.id, "queue": letter.queue, "attempts": letter.attempts, "error": letter.error}
+        self.factory.event_bus.publish(Event("dead_letter.added", data))

@@ -1,0 +1,240 @@
+"""An instance and its process: how it starts, what it runs, why it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import (
+    InstanceFailed,
+    OutputOverflow,
+    WorkerDied,
+    WorkerOutOfMemory,
+    WorkerStalled,
+)
+from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
+from agent_runtime.pool.process.worker_process import WorkerProcess
+from agent_runtime.remote.exceptions import received, sent
+from agent_runtime.remote.frames import MAX_FRAME_BYTES, packed, unpacked
+from agent_runtime.remote.job_client import JobRun, job_of, refuse
+from agent_runtime.run.state import Run, current_run
+
+if TYPE_CHECKING:
+    from agent_runtime.pool.config import PoolConfig
+    from agent_runtime.pool.process.agent_versions import Version
+    from agent_runtime.types import AgentContext, AgentResult
+
+BEAT_S = 1.0
+"""How often a worker gives a sign of life, at most; with a short `stall_timeout` more often."""
+_JOBS = itertools.count(1)
+
+
+class InstanceWorker:
+    """Runs one instance. `on_begin` is called when its process has begun, `on_end` when it has ended."""
+
+    def __init__(
+        self,
+        instance: AgentInstance,
+        config: PoolConfig,
+        on_begin: Callable[[InstanceWorker], None],
+        on_end: Callable[[InstanceWorker], None],
+    ) -> None:
+        self.instance, self._config, self._on_begin, self._on_end = instance, config, on_begin, on_end
+        self.version: Version | None = None
+        self.process: WorkerProcess | None = None
+        self._job: JobRun | None = None
+        self._made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reason: BaseException | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+        self.started: asyncio.Task[None] | None = None
+        self._written = 0
+        self._stop_by_s = float("inf")
+        self.left = False
+        """The last task left something running: a tool in a thread."""
+        self.worn = False
+        """It is not used for another task."""
+
+    # -- start and end -------------------------------------------------------------------------------------
+
+    async def start(self, context: Any, version: Version) -> None:
+        """Fork the process and make the agent in it; raises what that raises, InstanceFailed, or TimeoutError."""
+        self.version = version
+        try:
+            async with asyncio.timeout(self._config.start_timeout):
+                self.process = await WorkerProcess.start(
+                    context,
+                    self.instance.id,
+                    on_message=self._on_message,
+                    on_broken=self._on_broken,
+                    on_output=self._on_output,
+                    beat_s=min(BEAT_S, self._config.stall_timeout / 4),
+                    address_space_mb=self._config.address_space_mb,
+                )
+                self.instance.pid = self.process.pid
+                self._on_begin(self)
+                self.process.when_ended(self._ended)
+                self.process.link.send("make", version.recipe)
+                await self._made
+        except BaseException as error:
+            self.kill(error)
+            raise
+        self.forgive(asyncio.get_running_loop().time())
+        self.instance.move(InstanceStatus.IDLE)
+
+    def stop(self) -> None:
+        """Ask the process to end by itself; it is idle."""
+        self._stop_by_s = asyncio.get_running_loop().time() + self._config.grace
+        if self.instance.alive:
+            self.instance.move(InstanceStatus.SHUTTING)
+        if self.process is not None:
+            self.process.link.send("stop")
+
+    def kill(self, reason: BaseException) -> None:
+        """End the process and all that it started; a task under way fails with `reason`."""
+        if self.reason is None:
+            self.reason = reason
+        if self.instance.alive:
+            self.instance.last_error = f"{type(reason).__name__}: {reason}"[:500]
+            self.instance.move(InstanceStatus.SHUTTING)
+        if self.process is not None:
+            self.process.kill()
+        elif self.instance.status is not InstanceStatus.TERMINATED:
+            self.instance.move(InstanceStatus.TERMINATED)
+
+    async def ended(self) -> None:
+        """Wait until the process has ended."""
+        if self.process is not None:
+            await asyncio.shield(self.process.exited)
+
+    def _ended(self, code: int | None) -> None:
+        reason = self.reason = self.reason or WorkerDied(code, instance_id=self.instance.id, tail=self._tail())
+        for task in self._asking:
+            task.cancel()
+        if not self._made.done():
+            self._made.set_exception(reason if isinstance(reason, Exception) else WorkerDied(code))
+            self._made.exception()  # nobody may be waiting any more
+        if self._job is not None:
+            self._job.fail(reason)
+        if self.instance.status is not InstanceStatus.TERMINATED:
+            if not self.instance.last_error and self.instance.status is not InstanceStatus.SHUTTING:
+                self.instance.last_error = str(reason)[:500]
+            self.instance.move(InstanceStatus.TERMINATED)
+        self._on_end(self)
+
+    def _tail(self) -> str:
+        return "" if self.process is None else self.process.tail
+
+    # -- a task --------------------------------------------------------------------------------------------
+
+    async def run(self, call: AgentContext) -> AgentResult:
+        """Run one call; raises what the agent raised, or InstanceFailed. Cancelling stops it, by a kill if need be."""
+        run = current_run.get()
+        assert run is not None  # noqa: S101 - the core has made one
+        assert self.process is not None and self.version is not None  # noqa: S101, PT018 - it is idle
+        self._written = 0
+        job = self._job = JobRun(next(_JOBS), self.process.link, self.version.desk, run)
+        error: BaseException = asyncio.CancelledError()
+        try:
+            return await self._answer(job, call, run)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._job = None
+            self.left = job.worn
+            self.worn = self.worn or job.worn
+            await job.close(error)
+
+    async def _answer(self, job: JobRun, call: AgentContext, run: Run) -> AgentResult:
+        try:
+            return await job.run(job_of(call, run))
+        except BaseException as error:
+            if self.reason is None and self.instance.alive and not job.answered:
+                await self._stopped(job)  # cancelled, or something failed here: over there it still runs
+            if isinstance(error, InstanceFailed) and error is self.reason and error.tail:
+                error.add_note(f"the last that it wrote:\n{error.tail[-2000:]}")
+            raise
+
+    async def _stopped(self, job: JobRun) -> None:
+        try:
+            async with asyncio.timeout(self._config.grace):
+                await job.stop()
+        except TimeoutError:
+            self.kill(WorkerStalled(self._config.grace, instance_id=self.instance.id, tail=self._tail()))
+            await self.ended()
+        except asyncio.CancelledError:
+            self.kill(asyncio.CancelledError("cancelled"))
+            raise
+
+    def request_drain(self, reason: str) -> None:
+        """Stop the task at its next checkpoint."""
+        if self.process is not None:
+            self.process.link.send("drain")
+
+    # -- what comes from the process -----------------------------------------------------------------------
+
+    def _on_message(self, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if self._job is not None:
+            self._job.take(message)
+        elif kind == "call" and not self._made.done():
+            task = asyncio.get_running_loop().create_task(self._describe(message[2], message[3], message[4]))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        elif kind == "call" and self.process is not None:
+            refuse(self.process.link, message[2])
+        elif kind == "made" and not self._made.done():
+            self._made.set_result(None)
+        elif kind == "unmade" and not self._made.done():
+            error = received(unpacked(message[1]), {})
+            self._made.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+    async def _describe(self, number: int, method: str, data: bytes) -> None:
+        assert self.process is not None and self.version is not None  # noqa: S101, PT018 - it has just asked
+        link = self.process.link
+        try:
+            card = await asyncio.to_thread(self.version.desk.describe, method, unpacked(data))
+            link.send("reply", number, True, packed(card))
+        except Exception as error:  # noqa: BLE001 - it is the worker's start that fails with it
+            link.send("reply", number, False, packed(sent(error)))
+
+    def _on_broken(self, error: Exception) -> None:
+        self.kill(OutputOverflow(MAX_FRAME_BYTES >> 20, instance_id=self.instance.id, tail=self._tail()))
+
+    def _on_output(self, count: int) -> None:
+        self._written += count
+        if self._written > self._config.output_mb << 20:
+            self.kill(OutputOverflow(self._config.output_mb, instance_id=self.instance.id, tail=self._tail()))
+
+    # -- the watch -----------------------------------------------------------------------------------------
+
+    def check_life(self, now_s: float) -> None:
+        """Kill a process that gives no sign of life; `now_s` is the loop's time."""
+        if self.process is not None and now_s > self._stop_by_s:
+            self.process.kill()  # it was asked to end, and did not
+        if self.process is None or not self.instance.alive or self.process.link.paused:
+            return
+        if self.instance.status is InstanceStatus.CREATING:
+            return  # it does not beat while it makes its agent; that has a limit of its own
+        limit_s = self._config.stall_timeout
+        if now_s - self.process.link.last_heard_s > limit_s:
+            self.kill(WorkerStalled(limit_s, instance_id=self.instance.id, tail=self._tail()))
+
+    def forgive(self, now_s: float) -> None:
+        """The application itself was asleep: what the process said meanwhile has not been read yet."""
+        if self.process is not None:
+            self.process.link.last_heard_s = now_s
+
+    def check_memory(self, used_mb: float) -> None:
+        """Kill a process that uses more than it may."""
+        self.instance.memory_mb = used_mb
+        limit_mb = self.instance.memory_limit_mb
+        if used_mb > limit_mb and self.instance.alive:
+            self.kill(WorkerOutOfMemory(int(used_mb), limit_mb, instance_id=self.instance.id, tail=self._tail()))
+
+    def used(self) -> None:
+        """A task has begun or ended."""
+        self.instance.last_used_s = time.time()

@@ -1,0 +1,29 @@
+"""The guard: a process that outlives a killed application just long enough to end its workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from agent_runtime.pool.process.process_tree import kill_family, process
+from agent_runtime.pool.process.worker import MARK
+
+
+def guard_main(pipe: Connection) -> None:
+    """Hear which workers there are; when the pipe ends, kill those that are left, and end."""
+    os.setsid()  # not in the application's group: what is sent to that must not reach this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    workers: dict[int, str] = {}
+    with suppress(EOFError, OSError):
+        while (message := pipe.recv()) is not None:
+            added, pid, instance_id = message
+            if added:
+                workers[pid] = instance_id
+            else:
+                workers.pop(pid, None)
+    for pid, instance_id in workers.items():
+        if process(pid) is not None or instance_id:
+            kill_family(pid, MARK, instance_id)

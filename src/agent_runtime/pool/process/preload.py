@@ -1,0 +1,43 @@
+"""What every worker needs, imported once in the fork server: workers begin with it, and share its memory.
+
+Nothing imported here may start threads, open sockets or make event loops: children would share them.
+"""
+
+import gc
+import importlib
+
+MODULES = (
+    "langchain.agents.middleware",
+    "agent_runtime.factory",
+    "agent_runtime.pool.process.instance_pool",  # a program's own main module, imported again in a worker, asks for it
+    "agent_runtime.pool.process.orphan_reaper",
+    "agent_runtime.remote.remote_model",
+    "agent_runtime.remote.worker_agent",
+    "agent_runtime.tools.csv_tools",
+    "agent_runtime.tools.document_search",
+    "agent_runtime.tools.draft_review",
+)
+
+for name in MODULES:
+    importlib.import_module(name)
+
+
+def build_one() -> None:
+    """Build an agent: what LangChain, LangGraph and pydantic work out at their first use is worked out for all."""
+    from langchain.agents import create_agent
+
+    from agent_runtime.models.offline import OfflineChatModel
+    from agent_runtime.registry import Registry
+    from agent_runtime.run.gated_model import gated
+    from agent_runtime.run.gated_tool import gated_tool
+    from agent_runtime.tools import register_shipped_tools
+
+    registry = Registry()
+    register_shipped_tools(registry)
+    tools = [gated_tool(registry.tool("csv_aggregate", {"data": "."}))]
+    create_agent(gated(OfflineChatModel()), tools, system_prompt="One.", name="one")
+
+
+build_one()
+gc.collect()
+gc.freeze()  # a collection in a child would write to every page of it

@@ -1,0 +1,105 @@
+"""An agent that runs in an instance of a pool: what the core of its executor awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import CallDrained, InputInvalid, InstanceFailed
+from agent_runtime.orchestration.call_tracker import Running
+from agent_runtime.pool.task import AgentTask, Assignment
+from agent_runtime.types import AgentContext, AgentResult
+
+if TYPE_CHECKING:
+    from agent_runtime.chunks import Chunk
+    from agent_runtime.pool.process.instance_pool import AgentInstancePool
+    from agent_runtime.pool.process.instance_worker import InstanceWorker
+
+
+class ProcessAgent:
+    """Takes an instance for each call, and gives it back.
+
+    Args:
+        pool: whose instances.
+        agent: the agent type.
+        saver: where the sessions of its calls are kept, or None.
+    """
+
+    def __init__(self, pool: AgentInstancePool, agent: str, saver: Any) -> None:
+        self._pool, self._agent, self._saver = pool, agent, saver
+        self.running = Running()
+
+    def has_session(self, context: AgentContext) -> bool:
+        """Whether the call's state is kept."""
+        return self._saver is not None and context.session_id is not None
+
+    async def state(self, context: AgentContext) -> Mapping[str, Any]:
+        """The last saved state of the call's session."""
+        thread = context.session_id if context.turn is None else context.turn.thread
+        found = await self._saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
+        return {} if found is None else dict(found.checkpoint["channel_values"])
+
+    async def run(self, context: AgentContext) -> AgentResult:
+        """One call, on the pool's loop: callers of other loops (sync ones) wait for it there."""
+        home, here = self._pool.loop, asyncio.get_running_loop()
+        if home is here:
+            return await self._run(context)
+
+        async def emit(chunk: Chunk) -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(context, chunk), here))
+
+        call = context.with_emit(emit) if context.streaming else context
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(call), home))
+
+    async def _run(self, context: AgentContext) -> AgentResult:
+        given: Assignment | None = context.assignment
+        if given is None:  # a call of the executor itself
+            given = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
+        pool, task = self._pool, given.task
+        pool.poison.check(task.id, context.principal)
+        await pool.catalog.refresh(self._agent)
+        worker = await pool.roster.acquire(self._agent, task.priority, given.instance_id)
+        error: BaseException | None = None
+        try:
+            return await self._run_on(worker, task, context)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            pool.finished(worker, error)
+            if error is None:
+                pool.poison.forget(task.id, context.principal)
+            elif not pool.closing and (ended := _ended_by(worker)) is not None:
+                await pool.poison.killed(task, context.principal, ended, quietly=error is not ended)
+
+    async def _run_on(self, worker: InstanceWorker, task: AgentTask, context: AgentContext) -> AgentResult:
+        worker.instance.current_task = task
+        if worker.instance.context:
+            context = _with_context(context, worker.instance.context)
+        if self.has_session(context):
+            if self.running.draining:
+                raise CallDrained("the pool is shutting down, and nothing of the call has run")
+            self.running.control_by(context, worker)
+        return await worker.run(context)
+
+
+def _ended_by(worker: InstanceWorker) -> InstanceFailed | None:
+    """Why the process is no more, or why it is not used again: what the task has to answer for."""
+    if isinstance(worker.reason, InstanceFailed):
+        return worker.reason
+    if worker.left:
+        return InstanceFailed("the task left something running: its process was ended", instance_id=worker.instance.id)
+    return None
+
+
+def _with_context(context: AgentContext, own: Mapping[str, Any]) -> AgentContext:
+    if context.context is not None and not isinstance(context.context, Mapping):
+        raise InputInvalid("an instance with a context of its own takes calls whose context is a map", "context")
+    sibling = context.with_input(context.input)
+    sibling.context = {**own, **(context.context or {})}
+    return sibling
+
+
+async def _awaited(context: AgentContext, chunk: Chunk) -> None:
+    await context.emit(chunk)

@@ -1,0 +1,69 @@
+"""The watch over a pool's processes: signs of life, memory of each and all that it starts, idleness."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from agent_runtime.pool.process.instance import InstanceStatus
+from agent_runtime.pool.process.process_tree import families, rss_mb
+
+if TYPE_CHECKING:
+    from agent_runtime.pool.config import PoolConfig
+    from agent_runtime.pool.process.instance_worker import InstanceWorker
+    from agent_runtime.pool.process.scheduler import Roster
+
+TICK_S = 0.1
+TREE_TICKS = 5
+"""The processes that an instance started are looked for at every fifth tick: that reads all of /proc."""
+LATE_S = 1.0
+"""A tick that comes so late says that this process was held up, not its workers."""
+
+
+class Watchdog:
+    """Looks at every worker ten times a second."""
+
+    def __init__(self, roster: Roster, config: PoolConfig) -> None:
+        self._roster, self._config = roster, config
+        self._families: dict[int, set[int]] = {}
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loop, ticks = asyncio.get_running_loop(), 0
+        before = loop.time()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            workers = list(self._roster.workers.values())
+            if now - before > TICK_S + LATE_S:
+                for worker in workers:
+                    worker.forgive(now)
+            before, ticks = now, ticks + 1
+            if ticks % TREE_TICKS == 1:
+                pids = [w.process.pid for w in workers if w.process is not None]
+                self._families = families(pids) if pids else {}
+            for worker in workers:
+                worker.check_life(now)
+                self._check_memory(worker)
+            self._check_idle(workers)
+
+    def _check_memory(self, worker: InstanceWorker) -> None:
+        if worker.process is None:
+            return
+        pid = worker.process.pid
+        worker.check_memory(sum(rss_mb(each) for each in self._families.get(pid, {pid})))
+
+    def _check_idle(self, workers: list[InstanceWorker]) -> None:
+        if (limit_s := self._config.idle_timeout) is None:
+            return
+        now = time.time()
+        for worker in workers:
+            instance = worker.instance
+            if instance.status is InstanceStatus.IDLE and now - instance.last_used_s > limit_s:
+                same = sum(
+                    w.instance.agent == instance.agent and w.instance.status is InstanceStatus.IDLE for w in workers
+                )
+                if same > self._config.of(instance.agent).warm:
+                    self._roster.retire(worker)
+                    return  # one at a time: the next tick counts anew

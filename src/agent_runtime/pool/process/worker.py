@@ -1,0 +1,148 @@
+"""The program of a worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import TransferFailed
+from agent_runtime.pool.process.process_tree import adopt_orphans, kill_descendants
+from agent_runtime.remote.channel import Channel, current_job
+from agent_runtime.remote.exceptions import sent
+from agent_runtime.remote.frames import packed, unpacked
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from agent_runtime.remote.worker_agent import WorkerAgent
+
+LEFT_S = 0.2
+MARK = "AGENT_RUNTIME_INSTANCE"
+"""In the environment of a worker and of all that it starts: by it the stragglers are found."""
+
+
+def worker_main(
+    pipe: Connection,
+    output: Connection,
+    instance_id: str,
+    environment: dict[str, str],
+    beat_s: float,
+    address_space_mb: int,
+) -> None:
+    """Make the agent that the application sends the recipe of, then run its jobs until the pipe ends."""
+    os.setsid()  # a group of its own: what it starts is killed with it
+    adopt_orphans()
+    os.environ.clear()  # the fork server's is as old as that
+    os.environ.update(environment)
+    os.environ[MARK] = instance_id
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if address_space_mb:
+        resource.setrlimit(resource.RLIMIT_AS, (address_space_mb << 20, address_space_mb << 20))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the application's; it tells its workers
+    for fd in (1, 2):
+        os.dup2(output.fileno(), fd)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, errors="replace")
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, errors="replace")
+    output.close()
+    sock = socket.socket(fileno=os.dup(pipe.fileno()))
+    pipe.close()
+    channel = Channel(sock)
+    channel.on_end = _end
+    asyncio.run(Worker(channel, beat_s).main())
+
+
+def _end() -> None:
+    """The application is gone: nothing of this process stays, nor of what it started."""
+    kill_descendants()
+    os.killpg(0, signal.SIGKILL)
+
+
+class Worker:
+    """One job at a time, and a sign of life between."""
+
+    def __init__(self, channel: Channel, beat_s: float) -> None:
+        self._channel, self._beat_s = channel, beat_s
+        self._agent: WorkerAgent | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stopped, self._told = asyncio.Event(), False
+
+    async def main(self) -> None:
+        """Serve until told to stop."""
+        loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        self._channel.on_message = self._on_message
+        self._channel.attach(loop)
+        self._beat()
+        await self._stopped.wait()
+
+    def _beat(self) -> None:
+        self._channel.send("beat")
+        asyncio.get_running_loop().call_later(self._beat_s, self._beat)
+
+    def _on_message(self, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == "run":
+            self._task = asyncio.get_running_loop().create_task(self._run(message[1], message[2]))
+        elif kind == "cancel" and self._task is not None:
+            self._told = True
+            self._task.cancel()
+        elif kind == "drain" and self._agent is not None:
+            self._agent.drain()
+        elif kind == "make":
+            self._make(message[1])
+        elif kind == "stop":
+            self._stopped.set()
+
+    async def _left_running(self) -> bool:
+        """End what the job left running on the loop; True when it does not end."""
+        left = asyncio.all_tasks() - {self._main, self._task}
+        for task in left:
+            task.cancel()
+        if not left:
+            return False
+        _, busy = await asyncio.wait(left, timeout=LEFT_S)
+        return bool(busy)
+
+    def _make(self, data: bytes) -> None:
+        gc.disable()  # many objects at once, hardly any of them garbage
+        try:
+            from agent_runtime.remote.worker_agent import WorkerAgent
+
+            self._agent = WorkerAgent(unpacked(data))
+            gc.freeze()
+        except BaseException as error:  # noqa: BLE001 - the application decides what a start that failed means
+            self._channel.send("unmade", packed(sent(error)))
+        else:
+            self._channel.send("made")
+        finally:
+            gc.enable()
+
+    async def _run(self, number: int, data: bytes) -> None:
+        assert self._agent is not None  # noqa: S101 - a job comes after the agent is made
+        progress: dict[str, Any] = {}
+        message: list[Any]
+        self._told = False
+        current_job.set(number)
+        try:
+            result, progress = await self._agent.run(unpacked(data))
+            for name in ("usage", "run_id", "session_id", "template_digest"):
+                setattr(result, name, None)  # the application knows these
+            message = ["ok", number, packed(result), progress]
+        except BaseException as error:  # noqa: BLE001 - whatever an agent raises is the answer
+            # SystemExit, or a cancellation that nobody asked for: this process is about to end.
+            ending = not isinstance(error, Exception) and not self._told
+            progress = {**self._agent.progress, "worn": ending}
+            message = ["error", number, packed(sent(error)), progress]
+        if await self._left_running():
+            message[3]["worn"] = True
+        self._task = None
+        try:
+            self._channel.send(*message)
+        except TransferFailed as error:
+            self._channel.send("error", number, packed(sent(error)), progress)

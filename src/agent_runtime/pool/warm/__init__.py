@@ -1,0 +1,1 @@
+"""Agents that are ready before the call: a cache of executors and session contexts."""

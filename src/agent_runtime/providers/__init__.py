@@ -1,0 +1,1 @@
+"""Accounts at providers: their concurrency, their rate, and their errors."""

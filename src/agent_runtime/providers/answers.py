@@ -1,0 +1,89 @@
+"""What came back from a provider: a message, or something that cannot be read as one."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from langchain_core.messages import BaseMessage
+
+from agent_runtime.errors import AgentRuntimeError, ProviderError
+from agent_runtime.errors.user_code import error_text
+from agent_runtime.providers.errors import ANSWERED, CUT_ANSWERS, causes, names_of_classes, status_of
+
+if TYPE_CHECKING:
+    from langchain_core.outputs import ChatResult
+
+    from agent_runtime.run.model_call import ModelCall
+
+
+class HttpAnswer:
+    """Whether an HTTP answer with a good status has come during one model call."""
+
+    __slots__ = ("has_come",)
+
+    def __init__(self) -> None:
+        self.has_come = False
+
+
+current_answer: ContextVar[HttpAnswer | None] = ContextVar("agent_runtime_http_answer", default=None)
+"""Where the HTTP transport notes the answer of the model call that is under way; None outside of one."""
+
+_NOT_ABOUT_THE_ANSWER = frozenset({"GraphBubbleUp", "APIConnectionError", "TransportError", "TimeoutException"})
+"""Errors that a call may end with after its answer has begun: a lost connection, a step of the graph."""
+
+
+def message_of_answer(result: ChatResult, call: ModelCall) -> tuple[BaseMessage, dict[str, Any]]:
+    """Return the message of an answer and the metadata beside it; raises ProviderError when it has none."""
+    metadata = dict(result.llm_output or {})
+    if not result.generations:
+        raise no_message(call, metadata)
+    generation = result.generations[0]
+    metadata.update(generation.generation_info or {})
+    return generation.message, metadata
+
+
+def no_message(call: ModelCall, metadata: dict[str, Any]) -> ProviderError:
+    """Make the error of an answer without a message; what it says was used bounds the estimate of the call."""
+    call.note_usage(metadata.get("token_usage") or metadata.get("usage"))
+    return ProviderError("the provider's answer has no message", status=ANSWERED)
+
+
+def empty_stream() -> ProviderError:
+    """Make the error of a stream that ended without a chunk."""
+    return ProviderError("the provider's answer is an empty stream", status=ANSWERED)
+
+
+def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool) -> NoReturn:
+    """Settle a call that raised, and raise what it raised; as a ProviderError when its answer could not be read."""
+    if isinstance(error, ProviderError) and error.status == ANSWERED:
+        call.abort(error, is_answered=True)
+        raise error
+    if names_of_classes(error) & CUT_ANSWERS:
+        call.note_usage(_usage_of(error))
+        call.abort(error, is_answered=True)
+        raise error
+    if _is_unreadable(error, has_answered=has_answered):
+        call.abort(error, is_answered=True)
+        summary = f"the provider's answer cannot be read: {type(error).__name__}: {error_text(error)}"
+        raise ProviderError(summary[:500], status=ANSWERED) from error
+    call.abort(error)
+    raise error
+
+
+def _usage_of(error: BaseException) -> Any:
+    """Return the raw figures of the answer that an error carries, or None."""
+    usage = getattr(getattr(error, "completion", None), "usage", None)
+    return None if usage is None else usage.model_dump()
+
+
+def _is_unreadable(error: BaseException, *, has_answered: bool) -> bool:
+    """Tell whether an exception is about an answer that came: HTML, null, no choices, an error object in a 200."""
+    if not isinstance(error, Exception) or isinstance(error, AgentRuntimeError):
+        return False
+    if any("AnswerTooLarge" in names_of_classes(each) for each in causes(error)):
+        return True
+    names, status = names_of_classes(error), status_of(error)
+    # httpx-sse's error of an answer that is no stream is a TransportError.
+    is_about_the_answer = "SSEError" in names or not names & _NOT_ABOUT_THE_ANSWER
+    return has_answered and (status is None or status < 400) and is_about_the_answer

@@ -1,0 +1,100 @@
+"""The application's end of the pipe to one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from agent_runtime.remote.frames import FrameReader, frame
+
+MAX_INBOX = 1_000
+"""Messages that a job may have waiting before its pipe is read no further."""
+MAX_INBOX_BYTES = 8 * 1024 * 1024
+
+
+class Link(asyncio.Protocol):
+    """Messages to a worker and from it. What belongs to the job under way waits in `inbox` until that reads it."""
+
+    def __init__(self, on_message: Callable[[tuple[Any, ...]], None], on_broken: Callable[[Exception], None]) -> None:
+        self._on_message, self._on_broken = on_message, on_broken
+        self._frames = FrameReader()
+        self._transport: Any = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self.last_heard_s = asyncio.get_running_loop().time()
+        self.paused, self.received = False, 0
+
+    @classmethod
+    async def open(
+        cls,
+        sock: socket.socket,
+        on_message: Callable[[tuple[Any, ...]], None],
+        on_broken: Callable[[Exception], None],
+    ) -> Link:
+        """A link over a connected socket."""
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_unix_connection(lambda: cls(on_message, on_broken), sock=sock)
+        return link
+
+    def send(self, *message: Any) -> None:
+        """Send a message without waiting; raises TransferFailed when it is too long."""
+        data = frame(message)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def room(self) -> None:
+        """Wait until the worker has read most of what was sent."""
+        await self._room.wait()
+
+    def pause(self) -> None:
+        """Read no further: the worker's sends will wait."""
+        if not self.paused:
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.paused:
+            self.paused = False
+            self.last_heard_s = asyncio.get_running_loop().time()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the socket; what is not sent yet is given up."""
+        self._room.set()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio's -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        self.last_heard_s = asyncio.get_running_loop().time()
+        self.received += 1
+        try:
+            messages = self._frames.feed(data)
+        except Exception as error:  # noqa: BLE001 - what came is no message: the worker is not to be trusted again
+            self._on_broken(error)
+            return
+        for message in messages:
+            if message[0] != "beat":
+                self._on_message(message)
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self._room.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio. Whether the worker has ended is told by its exit, not by this."""
+        self._room.set()

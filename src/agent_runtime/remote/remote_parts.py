@@ -1,0 +1,207 @@
+"""Stand-ins in a worker for what stays in the application: checkpoints, a session's turn, stores, tools, agents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
+from langgraph.store.base import BaseStore, Op, Result
+
+from agent_runtime.mcp.remote_tool import RemoteTool
+from agent_runtime.remote.channel import channel
+
+
+class RemoteCheckpointer(BaseCheckpointSaver[Any]):
+    """A LangGraph saver whose storage is the application's; it is shown the session of the running call, no other."""
+
+    def with_allowlist(self, extra_allowlist: Any) -> RemoteCheckpointer:
+        """Types are checked where they are stored."""
+        return self
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See LangGraph."""
+        found: CheckpointTuple | None = await channel().call("saver_get", _place(config))
+        return found
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """See LangGraph."""
+        place: RunnableConfig = await channel().call(
+            "saver_put", _put_place(config), checkpoint, metadata, new_versions
+        )
+        return place
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """See LangGraph."""
+        await channel().call("saver_writes", _place(config), list(writes), task_id, task_path)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """See LangGraph; at most 100 at a time."""
+        place = None if before is None else _place(before)
+        for found in await channel().call("saver_list", _place(config or {}), filter, place, limit):
+            yield found
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """`aget_tuple` for sync callers."""
+        found: CheckpointTuple | None = channel().call_blocking("saver_get", _place(config))
+        return found
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """`aput` for sync callers."""
+        args = _put_place(config), checkpoint, metadata, new_versions
+        place: RunnableConfig = channel().call_blocking("saver_put", *args)
+        return place
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """`aput_writes` for sync callers."""
+        channel().call_blocking("saver_writes", _place(config), list(writes), task_id, task_path)
+
+    def list(self, *args: Any, **kwargs: Any) -> Iterator[CheckpointTuple]:
+        """Not offered: what needs it is async."""
+        raise NotImplementedError("use alist")
+
+
+def _place(config: Mapping[str, Any]) -> dict[str, Any]:
+    given = config.get("configurable", {})
+    names = ("thread_id", "checkpoint_ns", "checkpoint_id")
+    return {"configurable": {name: given[name] for name in names if name in given}}
+
+
+def _put_place(config: Mapping[str, Any]) -> dict[str, Any]:
+    # The run and the caller's labels go into the checkpoint's metadata.
+    return {**_place(config), "metadata": dict(config.get("metadata") or {})}
+
+
+class RemoteTurn:
+    """The turn that the call holds, as `Turn` has it."""
+
+    def __init__(self, thread: str, status: str, *, unfinished: bool) -> None:
+        self.thread, self.unfinished, self.guard = thread, unfinished, None
+        self.session = SimpleNamespace(status=status)
+
+    def begins(self) -> None:
+        """See `Turn`."""
+        channel().tell("turn_begins")
+
+    async def tool_started(self, key: str) -> tuple[str, Any]:
+        """See `Turn`."""
+        found: tuple[str, Any] = await channel().call("turn", "tool_started", key)
+        return found
+
+    async def tool_ended(self, key: str, result: Any) -> None:
+        """See `Turn`."""
+        await channel().call("turn", "tool_ended", key, result)
+
+    async def tool_failed(self, key: str) -> None:
+        """See `Turn`."""
+        await channel().call("turn", "tool_failed", key)
+
+    async def tool_results(self) -> dict[str, Any]:
+        """See `Turn`."""
+        found: dict[str, Any] = await channel().call("turn", "tool_results")
+        return found
+
+    async def settled(self) -> None:
+        """See `Turn`."""
+        await channel().call("turn", "settled")
+
+
+class RemoteStore(BaseStore):
+    """A LangGraph store that is the application's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def batch(self, ops: Any) -> list[Result]:
+        """See LangGraph."""
+        found: list[Result] = channel().call_blocking("store", self._name, list(ops))
+        return found
+
+    async def abatch(self, ops: Any) -> list[Result]:
+        """See LangGraph."""
+        asked: list[Op] = list(ops)
+        found: list[Result] = await channel().call("store", self._name, asked)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCard:
+    """A tool that runs in the application: an MCP server's. `key` is its number there."""
+
+    key: int
+    name: str
+    description: str
+    args_schema: Any
+    response_format: str
+    metadata: Any
+
+    @classmethod
+    def of(cls, key: int, tool: BaseTool) -> ToolCard:
+        """The card of a tool."""
+        schema: Any = tool.tool_call_schema
+        plain = schema if isinstance(schema, dict) else schema.model_json_schema()
+        return cls(key, tool.name, tool.description, plain, tool.response_format, tool.metadata)
+
+    def tool(self) -> BaseTool:
+        """The stand-in."""
+        key, wants_artifact = self.key, self.response_format == "content_and_artifact"
+
+        async def ask(arguments: dict[str, Any]) -> Any:
+            content, artifact = await channel().call("tool", key, arguments)
+            return (content, artifact) if wants_artifact else content
+
+        return RemoteTool(
+            name=self.name,
+            description=self.description,
+            args_schema=self.args_schema,
+            call=ask,
+            response_format="content_and_artifact" if wants_artifact else "content",
+            metadata=self.metadata,
+            handle_tool_error=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCard:
+    """An agent that another one uses as a tool: it runs behind its own onion, in the application."""
+
+    key: int
+    name: str
+    description: str
+
+    async def execute(self, call: Any) -> Any:
+        """Its answer, as an object with `output`."""
+        return SimpleNamespace(output=await channel().call("agent", self.key, call.input))

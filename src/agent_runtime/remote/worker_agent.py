@@ -1,0 +1,158 @@
+"""The agent in a worker: the template's graph with stand-ins for what stays in the application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from agent_runtime.chunks import HAS_ROOM, Chunk, Emit, TextChunk, discard
+from agent_runtime.factory.build_agent import assemble
+from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
+from agent_runtime.orchestration.call_tracker import Running
+from agent_runtime.orchestration.local_agent import BareAgent
+from agent_runtime.registry import Registry
+from agent_runtime.remote.agent_spec import Recipe
+from agent_runtime.remote.channel import channel, current_job
+from agent_runtime.remote.frames import packed
+from agent_runtime.remote.remote_parts import RemoteCheckpointer, RemoteStore, RemoteTurn
+from agent_runtime.remote.worker_run import WorkerRun
+from agent_runtime.run.gate import RunLimits
+from agent_runtime.run.state import current_run
+from agent_runtime.tools import register_shipped_tools
+from agent_runtime.types import AgentContext, AgentResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.tools import BaseTool
+
+    from agent_runtime.orchestration.executor import AgentExecutor
+    from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
+
+HELD_HERE = ("calls_per_answer", "tool_result_bytes", "tool_media_bytes")
+"""Limits of what is in this process; the others are counted in the application."""
+
+
+class Job(NamedTuple):
+    """A call on its way to a worker: what of an AgentContext may travel, and how the application sees the run."""
+
+    input: Any
+    run_id: str
+    session_id: str | None
+    streaming: bool
+    silent: bool
+    options: Mapping[str, Any]
+    context: Any
+    metadata: Mapping[str, Any]
+    config: Mapping[str, Any] | None
+    prompt: str | None
+    turn: tuple[str, str, bool] | None
+    content: bool
+    limits_loops: bool
+
+    def agent_context(self, emit: Emit) -> AgentContext:
+        """The call as the agent's process sees it."""
+        made = AgentContext(
+            self.input,
+            run_id=self.run_id,
+            session_id=self.session_id,
+            streaming=self.streaming,
+            config=cast("Any", self.config),
+            context=self.context,
+            options=dict(self.options),
+            metadata=dict(self.metadata),
+            emit=discard if self.silent else emit,
+        )
+        if self.turn is not None:
+            thread, status, unfinished = self.turn
+            made = made.with_turn(RemoteTurn(thread, status, unfinished=unfinished))
+        return made
+
+
+class WorkerRegistry(Registry):
+    """The components of a recipe; models, stores and MCP tools are the application's."""
+
+    def model(self, spec: ModelSpec) -> BaseChatModel:
+        """A stand-in for the model."""
+        made: BaseChatModel = channel().call_blocking("describe_model", spec).model()
+        return made
+
+    def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
+        """Stand-ins for the tools of an MCP server."""
+        return [card.tool() for card in channel().call_blocking("describe_mcp", spec)]
+
+
+class WorkerAgent:
+    """Makes a recipe's agent and runs jobs with it, one after the other."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        registry = WorkerRegistry(recipe.allowed_refs)
+        register_shipped_tools(registry)
+        recipe.registry(registry)
+        memory = recipe.template.spec.memory
+        if memory:
+            registry.memories[memory] = RemoteStore(memory)
+        saver = RemoteCheckpointer() if recipe.has_sessions else None
+        built = assemble(recipe.template, registry, recipe.values, _agent_of, saver)
+        self.running = Running()
+        limits = recipe.template.spec.runtime.limits
+        self._limits = RunLimits(**{name: getattr(limits, name) for name in HELD_HERE})
+        self._bare = BareAgent(
+            built.agent,
+            self.running,
+            max_steps=recipe.max_steps,
+            idle_timeout_s=recipe.idle_timeout_s,
+            gated=built.gated,
+            hold_text=built.hold_text,
+            needs_session=built.needs_session,
+            durability=recipe.template.spec.runtime.durability,
+            digest=recipe.template.digest,
+        )
+        # They keep nothing: what happens is told to the application, which records it.
+        self._recorders = {content: AgentCallbackHandler(content=content) for content in (False, True)}
+        self.progress: dict[str, Any] = {}
+
+    async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
+        """The result of a job, without what the application knows itself, and how far the call came."""
+        context = job.agent_context(_emit)
+        run = WorkerRun(
+            context,
+            self._recorders[job.content],
+            job.prompt,
+            limits_loops=job.limits_loops,
+            limits=self._limits,
+        )
+        token = current_run.set(run)
+        try:
+            result = await self._bare.run(context)
+        finally:
+            current_run.reset(token)
+            self.running.ended(context)
+            self.running.draining = False
+            progress = context.progress
+            self.progress = {
+                "ended": progress.ended,
+                "resumable": progress.resumable,
+                "message_open": progress.message_open,
+                "threads_left": len(run.threads),
+            }
+        return result, self.progress
+
+    def drain(self) -> None:
+        """Stop the running job at its next step, if it has a session; also one that is only getting ready."""
+        self.running.draining = True
+        self.running.stop_all("shutdown")
+
+
+def _emit(chunk: Chunk) -> Any:
+    if type(chunk) is TextChunk and chunk.part is None:
+        channel().send("text", current_job.get(), chunk.message_id, chunk.text)
+    else:
+        channel().send("chunk", current_job.get(), packed(chunk))
+    return HAS_ROOM
+
+
+def _agent_of(name: str) -> AgentExecutor:
+    return cast("AgentExecutor", channel().call_blocking("describe_agent", name))

@@ -1,0 +1,129 @@
+"""A run as it is seen inside a worker: what counts, limits and records it is in the application."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+from agent_runtime.errors import CallError
+from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
+from agent_runtime.remote.channel import channel
+from agent_runtime.remote.exceptions import sent
+from agent_runtime.run.gate import ModelGate, RunLimits
+from agent_runtime.run.state import Run
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from agent_runtime.cancel_watch import CancelWatch
+    from agent_runtime.run.model_call import ModelCall
+    from agent_runtime.run.request import ModelRequest
+    from agent_runtime.run.state import ToolCall
+    from agent_runtime.types import AgentContext
+
+_NUMBERS = itertools.count(1)
+
+
+class WorkerRun(Run):
+    """Asks the application before each tool call, and before each call of a model that a tool hides."""
+
+    __slots__ = ("limits_loops",)
+
+    def __init__(
+        self,
+        context: AgentContext,
+        recorder: AgentCallbackHandler,
+        prompt: str | None,
+        *,
+        limits_loops: bool,
+        limits: RunLimits,
+    ) -> None:
+        super().__init__(context, WorkerGate(limits), recorder, prompt)
+        self.limits_loops = limits_loops
+
+    def check_calls(self, count: int) -> None:
+        """Raise Refused when a limit has no room for so many tool calls; one call is checked when it is opened."""
+        if count > 1:
+            self._asked("check_calls", next(_NUMBERS), count)
+
+    def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
+        """Account for a tool call; raises Refused when a limit forbids it."""
+        self.check_refusal()
+        shown = args if self.recorder.content else None
+        if shown is None and self.limits_loops:
+            shown = json.dumps(args, sort_keys=True, default=str)
+        number = self._asked("open_tool", next(_NUMBERS), name, shown, call_id)
+        return WorkerToolCall(number, content=self.recorder.content)  # type: ignore[return-value]  # the same two methods
+
+    def _asked(self, method: str, number: int, *args: Any) -> int:
+        try:
+            channel().call_blocking(method, number, *args)
+        except RefusedThere as refused:
+            raise self.refuse(refused) from None
+        return number
+
+
+class RefusedThere(CallError):
+    """The application refused a step, and knows why; the run ends with its reason."""
+
+
+class WorkerGate(ModelGate):
+    """The gate for models that tools make themselves: they are called here, and counted there."""
+
+    def open(self, request: ModelRequest) -> ModelCall:
+        """Ask whether the call may be made; raises Refused."""
+        run = request.run
+        assert isinstance(run, WorkerRun)  # noqa: S101 - there is no other here
+        number = run._asked(
+            "open_model", next(_NUMBERS), request.model, request.provider, request.messages, _plain(request.kwargs)
+        )
+        return WorkerModelCall(run, number)  # type: ignore[return-value]  # what those who hold one use of it
+
+    async def aopen(self, request: ModelRequest) -> ModelCall:
+        """`open` for async callers."""
+        return self.open(request)
+
+
+class WorkerModelCall:
+    """One call of a hidden model; what comes of it is told to the application."""
+
+    __slots__ = ("_number", "cancels", "run")
+
+    def __init__(self, run: WorkerRun, number: int) -> None:
+        self.run, self._number = run, number
+        self.cancels: CancelWatch | None = None
+
+    def chunk(self, message: BaseMessage) -> None:
+        """Tell one streamed chunk."""
+        channel().tell("model_chunk", self._number, message)
+
+    def end(self, message: BaseMessage | None = None) -> None:
+        """Tell the end."""
+        channel().tell("model_end", self._number, message)
+
+    def abort(self, error: BaseException) -> None:
+        """Tell the failure."""
+        channel().tell("model_abort", self._number, sent(error))
+
+
+class WorkerToolCall:
+    """One running tool call."""
+
+    __slots__ = ("_content", "_number")
+
+    def __init__(self, number: int, *, content: bool) -> None:
+        self._number, self._content = number, content
+
+    def end(self, output: Any) -> None:
+        """Tell the result."""
+        channel().tell("tool_end", self._number, output if self._content else None)
+
+    def abort(self, error: BaseException) -> None:
+        """Tell the failure."""
+        channel().tell("tool_abort", self._number, sent(error))
+
+
+def _plain(kwargs: Any) -> dict[str, Any]:
+    kept = ("tools", "functions", "response_format", "model", "max_tokens", "stop")
+    return {name: kwargs[name] for name in kept if name in kwargs}

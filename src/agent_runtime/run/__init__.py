@@ -1,0 +1,5 @@
+"""One run: its state, the gate of each model call, and the models and tools that pass it."""
+
+from agent_runtime.run.gate import ModelGate, RunLimits
+
+__all__ = ["ModelGate", "RunLimits"]

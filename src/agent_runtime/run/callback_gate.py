@@ -1,0 +1,133 @@
+"""The callback route to the gate, for models and tools that the factory did not build."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler, Callbacks
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables.config import merge_configs
+
+from agent_runtime.cancel_watch import CancelWatch
+from agent_runtime.monitoring.callback_handler import message_of
+from agent_runtime.providers.answers import no_message, settle_failure
+from agent_runtime.run.model_call import ModelCall
+from agent_runtime.run.request import ModelRequest
+from agent_runtime.run.state import GATED_TAG, PLAYED_TAG, Run, current_run, live_guard
+
+
+class CallbackGate(BaseCallbackHandler):
+    """Takes model and tool calls to the current run; a refusal raised here stops them before they start.
+
+    A gated model or tool carries `GATED_TAG` and is skipped. It costs 6-9 % of a turn, so it is attached only
+    around agents whose models are not ours, and inside tools, which may hide a model of their own.
+    """
+
+    run_inline = True  # in the task of the call: that is where `current_run` is set
+    raise_error = True
+
+    def on_chat_model_start(  # noqa: D102
+        self, serialized: Any, messages: list[list[Any]], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        run = current_run.get()
+        if run is None or GATED_TAG in (kwargs.get("tags") or ()):
+            return
+        if (guard := live_guard.get()) is not None and PLAYED_TAG not in (kwargs.get("tags") or ()):
+            guard(str(kwargs.get("name") or "a model"))
+        metadata = kwargs.get("metadata") or {}
+        model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
+        provider = str(metadata.get("ls_provider") or "unknown")
+        # LangChain waits for no handler of this kind, so a ledger elsewhere is asked blocking; nothing can be capped.
+        request = ModelRequest(run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {}))
+        call = run.gate.open(request)
+        call.cancels = CancelWatch()
+        run.open_calls[run_id] = call
+
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        from langchain_core.messages import HumanMessage
+
+        self.on_chat_model_start(serialized, [[HumanMessage(p) for p in prompts]], run_id=run_id, **kwargs)
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        run = current_run.get()
+        message = getattr(chunk, "message", None)
+        call = None if run is None else run.open_calls.get(run_id)
+        if message is not None and isinstance(call, ModelCall):
+            call.chunk(message, getattr(chunk, "generation_info", None))
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        if (call := self._pop(run_id)) is None:
+            return
+        message, metadata = message_of(response), dict(response.llm_output or {})
+        if message is None and isinstance(call, ModelCall) and not any(response.generations):
+            settle_failure(call, no_message(call, metadata), has_answered=True)
+        call.end(message, metadata)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        if (call := self._pop(run_id)) is not None:
+            call.abort(error)
+
+    def on_tool_start(  # noqa: D102
+        self, serialized: Any, input_str: str, *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        run = current_run.get()
+        if run is None or GATED_TAG in (kwargs.get("tags") or ()):
+            return
+        inputs = kwargs.get("inputs")
+        args = input_str if inputs is None else inputs
+        if _in_thread():
+            for each in run.lineage:
+                each.threads.add(run_id)
+        run.open_calls[run_id] = run.open_tool((serialized or {}).get("name", "tool"), args, kwargs.get("tool_call_id"))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._thread_ended(run_id)
+        if (call := self._pop(run_id)) is not None:
+            call.end(output)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+        self._thread_ended(run_id)
+        if (call := self._pop(run_id)) is not None:
+            call.abort(error)
+
+    @staticmethod
+    def _thread_ended(run_id: UUID) -> None:
+        run = current_run.get()
+        for each in () if run is None else run.lineage:
+            each.threads.discard(run_id)
+
+    @staticmethod
+    def _pop(run_id: UUID) -> Any:
+        run: Run | None = current_run.get()
+        return None if run is None else run.open_calls.pop(run_id, None)
+
+
+def _in_thread() -> bool:
+    """Whether this is a worker thread: there a sync tool runs, and nothing can stop it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _no_refusal(record: logging.LogRecord) -> bool:
+    # LangChain logs what a handler raises as a handler's mistake; a refusal is none, and its own error tells of it.
+    args = record.args
+    return not (isinstance(args, tuple) and args[:1] == (CallbackGate.__name__,) and "Refused(" in str(args[-1]))
+
+
+logging.getLogger("langchain_core.callbacks.manager").addFilter(_no_refusal)
+
+CALLBACK_GATE = CallbackGate()
+"""One for the process: it keeps nothing, the current run does."""
+
+
+def with_callback_gate(callbacks: Callbacks) -> Callbacks:
+    """`callbacks` with the gate added for everything below; the given list or manager is left alone."""
+    if not callbacks:
+        return [CALLBACK_GATE]
+    return merge_configs({"callbacks": callbacks}, {"callbacks": [CALLBACK_GATE]})["callbacks"]

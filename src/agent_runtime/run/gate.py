@@ -1,0 +1,165 @@
+"""ModelGate: the one place before and after each model call of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent_runtime.budgets.ledger.ledger import NOTHING
+from agent_runtime.budgets.prices import PRICES, PriceTable
+from agent_runtime.errors import CallError, ConfigurationError, LimitExceeded, PriceUnknown
+from agent_runtime.run.model_call import ModelCall
+from agent_runtime.run.request import ModelRequest, Quote, input_bound, quote
+from agent_runtime.run.state import LEDGER
+
+if TYPE_CHECKING:
+    from agent_runtime.budgets.reservations import Draw
+    from agent_runtime.providers.limiter import Place, ProviderAccount
+    from agent_runtime.run.state import Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Hard limits of one run; None is no limit. Nested agents count towards the run around them.
+
+    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how often the
+    same tool may be called with the same arguments. Each is checked before the next step is taken, so the
+    tokens of the last call may go over; `tool_calls` for a whole answer before any of its calls runs.
+    `calls_per_answer` (128 when it is None) is for each answer: the calls beyond it are answered by errors.
+    `tool_result_bytes` (1 MiB when it is None) is for the texts of each tool's result, `tool_media_bytes` (16 MiB) for
+    its images, files and artifact: what is longer is cut, and the model reads that it was.
+    Raises ConfigurationError for a value below 1.
+    """
+
+    max_steps: int | None = None
+    model_calls: int | None = None
+    tool_calls: int | None = None
+    tokens: int | None = None
+    tool_loop: int | None = None
+    calls_per_answer: int | None = None
+    tool_result_bytes: int | None = None
+    tool_media_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"limit {name} must be at least 1, not {value}")
+
+
+NO_LIMITS = RunLimits()
+
+
+class ModelGate:
+    """Admits model calls and settles what they used. One per executor; it keeps no state of a call.
+
+    Args:
+        limits: of one run.
+        model_call_timeout_s: of one model call.
+        prices: what models cost.
+    """
+
+    def __init__(
+        self,
+        limits: RunLimits | None = None,
+        *,
+        model_call_timeout_s: float | None = None,
+        prices: PriceTable = PRICES,
+    ) -> None:
+        self.limits, self.prices = limits or NO_LIMITS, prices
+        self.model_call_timeout_s = model_call_timeout_s
+
+    def open(self, request: ModelRequest) -> ModelCall:
+        """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent.
+
+        Blocks for a place at the provider, and for the ledger when the call has a budget.
+        """
+        place = None if request.account is None else _place_for_sync(request.account)
+        try:
+            if (worst := self._worst(request)) is None:
+                return self._admitted(request, None, place)
+            try:
+                draw = request.run.purse.draw(*worst.range(), request.key)  # type: ignore[union-attr]  # it has limits
+            except CallError as error:
+                raise request.run.owner_of(error).refuse(error) from error.__cause__
+            return self._capped(request, worst, draw, place)
+        except BaseException:
+            if place is not None:
+                place.leave()
+            raise
+
+    async def aopen(self, request: ModelRequest) -> ModelCall:
+        """`open` for async callers."""
+        place = None if request.account is None else await request.account.aenter()
+        try:
+            if (worst := self._worst(request)) is None:
+                return self._admitted(request, None, place)
+            try:
+                draw = await request.run.purse.adraw(*worst.range(), request.key)  # type: ignore[union-attr]
+            except CallError as error:
+                raise request.run.owner_of(error).refuse(error) from error.__cause__
+            return self._capped(request, worst, draw, place)
+        except BaseException:
+            if place is not None:
+                place.leave()
+            raise
+
+    def _worst(self, request: ModelRequest) -> Quote | None:
+        """What the call may cost at most, or None when nothing limits that."""
+        run = request.run
+        if (purse := run.purse) is None or not purse.limited:
+            return None
+        self._check_all(run)  # before money is reserved for a call that is refused anyway
+        spending = purse.spending
+        highest = self.prices.highest(
+            request.provider, request.model, request.conditions, spending.hold_ttl_s, base_url=request.base_url
+        )
+        if highest is None and purse.limits_usd and spending.unknown_price == "refuse":
+            raise run.refuse(PriceUnknown(request.provider, request.model))
+        bound = spending.input_bound or input_bound
+        return quote(request, highest, bound, spending.max_output_tokens, spending.min_output_tokens)
+
+    def _capped(self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None) -> ModelCall:
+        request.limit_output(worst.affordable_output(draw.granted))
+        try:
+            return self._admitted(request, draw, place)
+        except BaseException:
+            assert request.run.purse is not None  # noqa: S101 - it has just drawn
+            request.run.purse.end(draw, NOTHING, None)
+            raise
+
+    @staticmethod
+    def _check_all(run: Run) -> None:
+        with LEDGER:
+            run.check_refusal()
+            for each in run.lineage:
+                each.gate._check(each)
+
+    def _admitted(self, request: ModelRequest, draw: Draw | None, place: Place | None) -> ModelCall:
+        run = request.run
+        lineage = run.lineage
+        with LEDGER:
+            run.check_refusal()
+            for each in lineage:
+                each.gate._check(each)
+            for each in lineage:
+                each.context.usage.model_calls += 1
+            number = run.context.usage.model_calls
+        return ModelCall(request, number, self.prices, draw, place)
+
+    def _check(self, run: Run) -> None:
+        limits, used = self.limits, run.context.usage
+        if limits.model_calls is not None and used.model_calls >= limits.model_calls:
+            raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
+        if limits.tokens is not None and used.total_tokens >= limits.tokens:
+            raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
+
+
+def _place_for_sync(account: ProviderAccount) -> Place:
+    """A place for a sync call; on a loop's own thread it cannot wait, because that loop may have to free one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return account.enter()
+    return account.counted()

@@ -1,0 +1,96 @@
+"""Tools whose effect must not happen twice: what a session remembers of a call before and after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import interrupt
+
+from agent_runtime.errors.user_code import contained
+from agent_runtime.run.state import current_run
+
+if TYPE_CHECKING:
+    from agent_runtime.sessions.turn import Turn
+
+IDEMPOTENT = "idempotent"
+"""The key of a tool's metadata that says that running it twice is harmless."""
+SIDE_EFFECT_UNKNOWN = "side_effect_unknown"
+
+
+_PART = "\x1f"
+
+
+def effect_key(namespace: str, call_id: str, digest: str) -> str:
+    """The name of a call in a session's ledger."""
+    return _PART.join((namespace, call_id, digest))
+
+
+def place_of_effect(key: str) -> tuple[str, str]:
+    """The LangGraph task and the call that a name is of."""
+    namespace, _, rest = key.partition(_PART)
+    return namespace.rpartition(":")[2], rest.rpartition(_PART)[0]
+
+
+def idempotent(tool: BaseTool) -> BaseTool:
+    """A copy of `tool`, marked: after a crash it is simply run again."""
+    return tool.model_copy(update={"metadata": {**(tool.metadata or {}), IDEMPOTENT: True}})
+
+
+async def once(tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a tool call of a session, unless an earlier attempt at the same call has: then its result is the answer.
+
+    An attempt that started and never ended (the process died, or the call was cancelled) may have had its effect.
+    Then a person is asked, by an interrupt whose value has the code `side_effect_unknown`: approve runs the tool
+    again, reject tells the model that the effect is not known. A tool that raised has said so, and may run again.
+    """
+    current = current_run.get()
+    turn = None if current is None else current.context.turn
+    call_id = given.get("tool_call_id")
+    if turn is None or call_id is None or (tool.metadata or {}).get(IDEMPOTENT):
+        return await run()
+    # LangGraph names a step's task after the checkpoint, so the same step has the same name when it is run again.
+    namespace = ((given.get("config") or {}).get("configurable") or {}).get("checkpoint_ns", "")
+    asked = json.dumps(tool_input, sort_keys=True, default=str)
+    key = effect_key(namespace, call_id, blake2b(asked.encode(), digest_size=8).hexdigest())
+    state, result = await turn.tool_started(key)
+    if state == "ended":
+        return result
+    if state == "unknown" and not _approved(tool, tool_input):
+        text = "Whether this call took effect before a crash is not known, and it was not run again."
+        return ToolMessage(text, tool_call_id=call_id, name=tool.name, status="error")
+    return await _recorded(turn, key, run, again=state == "unknown")
+
+
+async def _recorded(turn: Turn, key: str, run: Callable[[], Awaitable[Any]], *, again: bool) -> Any:
+    try:
+        result = await run()
+    except GraphBubbleUp:
+        if not again:  # it asks a question of its own, and will be run anew with the answer
+            await turn.tool_failed(key)
+        raise
+    except BaseException as error:
+        if (failure := contained(error)) is not error:
+            await turn.tool_failed(key)
+            raise failure from error
+        await turn.tool_failed(key)
+        raise
+    await turn.tool_ended(key, result)
+    return result
+
+
+def _approved(tool: BaseTool, tool_input: Any) -> bool:
+    request = {
+        "name": tool.name,
+        "args": tool_input,
+        "description": f"'{tool.name}' was started and its answer lost: it may have taken effect. Run it again?",
+    }
+    review = {"action_name": tool.name, "allowed_decisions": ["approve", "reject"]}
+    answer = interrupt({"code": SIDE_EFFECT_UNKNOWN, "action_requests": [request], "review_configs": [review]})
+    decisions = answer.get("decisions", [{}]) if isinstance(answer, dict) else [{}]
+    return bool(decisions[0].get("type") == "approve")

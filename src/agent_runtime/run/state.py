@@ -1,0 +1,247 @@
+"""What the runtime knows about one running call, reachable from wherever the agent's code runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from langgraph.errors import GraphBubbleUp
+
+from agent_runtime.errors import BudgetExceeded, CallError, LimitExceeded, ToolLoop
+from agent_runtime.errors.user_code import error_text
+from agent_runtime.monitoring.callback_event import CallbackEvent
+from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
+from agent_runtime.run.streamed_arguments import StreamedArguments, is_readable
+
+if TYPE_CHECKING:
+    from agent_runtime.budgets.call_budget import Purse
+    from agent_runtime.run.gate import ModelGate
+    from agent_runtime.run.model_call import ModelCall
+    from agent_runtime.types import AgentContext
+
+GATED_TAG = "agent_runtime:gated"
+"""On models and tools that report to the run by themselves, so that the callback route skips them."""
+
+LEDGER = threading.Lock()
+"""Held while a ledger is checked and changed: sync tools, and the models they call, run in threads."""
+
+live_guard: ContextVar[Callable[[str], None] | None] = ContextVar("agent_runtime_live_guard", default=None)
+"""Called with the name of a model that is about to be asked; a replay sets one that raises."""
+
+PLAYED_TAG = "agent_runtime:played"
+"""On models that play a recording, so that the guard lets them pass."""
+
+current_tool: ContextVar[str | None] = ContextVar("agent_runtime_current_tool", default=None)
+"""The id of the tool call in whose code this is."""
+
+current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
+
+
+def counted_around() -> frozenset[str]:
+    """The limits that the calls around this one are counted in."""
+    around = current_run.get()
+    if around is None:
+        return frozenset()
+    return frozenset().union(*(run.context.progress.counted for run in around.lineage))
+
+
+class Refused(GraphBubbleUp):
+    """Carries a refusal out of the agent loop.
+
+    A `GraphBubbleUp` passes through LangGraph's tool node and LangChain's retry, fallback and error
+    middleware untouched; as a plain exception each of them would try to cure it.
+    """
+
+    def __init__(self, run: Run, error: CallError) -> None:
+        super().__init__(str(error))
+        self.run, self.error = run, error
+
+
+class Run:
+    """One call's state inside the agent: its ledger, its limits' counters, its open model and tool calls.
+
+    A run that starts inside another (an agent used as a tool or a node) has it as `parent`; usage is added to,
+    and limits are checked on, the whole line up to the outermost run.
+    """
+
+    __slots__ = (
+        "_around", "context", "gate", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
+        "tenant", "threads", "tool_counts", "unreadable", "user_id",
+    )  # fmt: skip
+
+    def __init__(
+        self, context: AgentContext, gate: ModelGate, recorder: AgentCallbackHandler, prompt: str | None = None
+    ) -> None:
+        parent = current_run.get()
+        self.context, self.gate, self.recorder, self.prompt = context, gate, recorder, prompt
+        self._around: tuple[Run, ...] = () if parent is None else parent.lineage
+        inherited = None if parent is None else parent.purse
+        self.purse: Purse | None = inherited if context.purse is None else context.purse
+        self.user_id = None if context.principal is None else context.principal.id
+        self.tenant = None if context.principal is None else context.principal.tenant
+        self.refusal: CallError | None = None
+        self.tool_counts: Counter[str] = Counter()
+        self.unreadable: dict[str, str] = {}
+        """Arguments of streamed tool calls that are no JSON object, by the calls' ids."""
+        self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
+        self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
+        self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id
+
+    @property
+    def lineage(self) -> tuple[Run, ...]:
+        """This run and those around it, the outermost last.
+
+        Not stored: a run that holds itself is freed by the cycle collector alone, with its input and messages.
+        """
+        return (self, *self._around)
+
+    def record(
+        self, kind: str, name: str, call_id: str | None, data: dict[str, Any], started_s: float | None = None
+    ) -> None:
+        """Report an event of this run; `started_s` (perf_counter) gives it a duration."""
+        elapsed = None if started_s is None else time.perf_counter() - started_s
+        context = self.context
+        self.recorder.record(
+            CallbackEvent(
+                kind,
+                context.run_id,
+                name,
+                call_id,
+                current_tool.get(),
+                context.session_id,
+                self.user_id,
+                elapsed,
+                data,
+                tenant=self.tenant,
+                template=context.agent_name,
+            )
+        )
+
+    def refuse(self, error: CallError) -> Refused:
+        """Remember that the run must stop, in case something inside swallows the exception; returns it."""
+        if self.refusal is None:
+            self.refusal = error
+        return Refused(self, self.refusal)
+
+    def owner_of(self, error: CallError) -> Run:
+        """The run whose budget refused: an outer one stops as a whole, an inner one is its caller's to judge."""
+        if not isinstance(error, BudgetExceeded):
+            return self
+        for run in self.lineage:
+            purse = run.context.purse
+            if purse is not None and purse.owns(error.account):
+                return run
+        return self
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the call of this run, or of one around it, has been cancelled."""
+        return any(run.context.progress.is_cancelled for run in self.lineage)
+
+    def check_refusal(self) -> None:
+        """Raise Refused when this run, or one around it, must stop, and CancelledError when its call was cancelled."""
+        for run in self.lineage:
+            if run.context.progress.is_cancelled:  # a library between swallowed it
+                raise asyncio.CancelledError
+            if run.refusal is not None:
+                raise Refused(run, run.refusal)
+
+    async def close(self, error: BaseException) -> None:
+        """Settle what was open when the run ended, and close the providers' streams.
+
+        On an abort LangChain fires neither `on_llm_end` nor `on_llm_error`, and it may leave a model's stream
+        suspended for the garbage collector to find: until then the provider would go on sending, and billing.
+        """
+        for call in list(self.open_calls.values()):
+            call.abort(error)
+        self.open_calls.clear()
+        while self.open_streams:
+            stream_call, (stream, _) = self.open_streams.popitem()
+            stream_call.abort(error)
+            if stream is not None:
+                with contextlib.suppress(RuntimeError):  # a task that is being cancelled is closing it just now
+                    await stream.aclose()
+
+    def in_stream_step(self) -> bool:
+        """Whether this task is inside a step of a model's stream: what it calls there is part of that call."""
+        if not self.open_streams:
+            return False
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # a thread
+            return False
+        return any(owner is task and s is not None and s.ag_running for s, owner in self.open_streams.values())
+
+    def note_arguments(self, arguments: StreamedArguments) -> None:
+        """Remember which of a streamed answer's calls have arguments that are no JSON object.
+
+        Some providers use an id again in the next answer: one that is readable now is remembered no longer.
+        """
+        for call_id, text in arguments.by_id().items():
+            if is_readable(text):
+                self.unreadable.pop(call_id, None)
+            else:
+                self.unreadable[call_id] = text
+
+    def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
+        """Account for a tool call that is about to start; raises Refused when a limit forbids it."""
+        with LEDGER:
+            self.check_refusal()
+            for run in self.lineage:
+                limits, used = run.gate.limits, run.context.usage
+                if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
+                    raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls))
+            self._check_loop(name, args)
+            for run in self.lineage:
+                run.context.usage.tool_calls += 1
+                run.context.progress.tools_started += 1
+        return ToolCall(self, name, args, call_id)
+
+    def check_calls(self, count: int) -> None:
+        """Raise Refused when a limit has no room for so many tool calls: before the first of an answer runs."""
+        with LEDGER:
+            for run in self.lineage:
+                limits, used = run.gate.limits, run.context.usage
+                if limits.tool_calls is not None and used.tool_calls + count > limits.tool_calls:
+                    detail = f"{used.tool_calls} made, and {count} more in one answer"
+                    raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls, detail))
+
+    def _check_loop(self, name: str, args: Any) -> None:
+        maximum = self.gate.limits.tool_loop
+        if maximum is None:
+            return
+        key = f"{name} {json.dumps(args, sort_keys=True, default=str)}"
+        self.tool_counts[key] += 1
+        if self.tool_counts[key] > maximum:
+            raise self.refuse(ToolLoop("tool_loop", maximum, f"'{name}' with the same arguments"))
+
+
+class ToolCall:
+    """One running tool call."""
+
+    __slots__ = ("_call_id", "_name", "_run", "_started_s")
+
+    def __init__(self, run: Run, name: str, args: Any, call_id: str | None) -> None:
+        self._run, self._name, self._call_id = run, name, call_id
+        self._started_s = time.perf_counter()
+        run.record("tool_start", name, call_id, {"args": args} if run.recorder.content else {})
+
+    def end(self, output: Any) -> None:
+        """Report the tool's result."""
+        data = {"output": output} if self._run.recorder.content else {}
+        self._run.record("tool_end", self._name, self._call_id, data, self._started_s)
+
+    def abort(self, error: BaseException) -> None:
+        """Report the tool's failure; control flow (an interrupt) is not one."""
+        if not isinstance(error, GraphBubbleUp):
+            data = {"error": type(error).__name__}
+            if self._run.recorder.content:
+                data["message"] = error_text(error)
+            self._run.record("tool_error", self._name, self._call_id, data, self._started_s)

@@ -1,0 +1,188 @@
+"""Secrets out of everything that is written: by their values, and by the usual forms of keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from agent_runtime.secrets.forms import SecretForms
+
+MIN_SECRET_LENGTH = 6
+"""Shorter values stand in ordinary text too often to be taken out of it."""
+MAX_TEXT = 64 * 1024
+"""Characters of one log record; what is longer is cut."""
+MARGIN = 16 * 1024
+"""Longer than any secret."""
+MASK = "[redacted]"
+
+# Linear patterns only: no nested repetition, nothing that can be tried again from many places.
+_FORMS = re.compile(
+    r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic and those that copy them
+    r"|\bart_[0-9A-Za-z]{12}_[0-9A-Za-z]{20,}"
+    r"|\b(?:ghp|gho|ghs|ghu|github_pat|glpat|xox[abps]|hf|lsv2|npm|pypi)[_-][A-Za-z0-9_-]{16,}"
+    r"|\bAIza[A-Za-z0-9_-]{30,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|(?i:\b(?:bearer|basic))[ ]+[A-Za-z0-9+/=._~-]{8,}"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\\]{0,8000}"
+)
+_SECRET_NAME = re.compile(
+    r"(?i)(key|token|secret|password|passwd|passphrase|pepper|credentials?|_(pw|pwd|pass|auth|dsn))$"
+)
+_IN_ADDRESS = re.compile(r"(?<=://)([^\s/@:]{0,256}):([^\s/@]{1,256})@")
+_NAMED = re.compile(
+    r"(?i)((?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper))"
+    r"([\"']?\s{0,3}[=:]\s{0,3}[\"']?)(?!\[redacted\])([^\s\"'&,;})\]]{6,512})"
+)
+
+
+_IN_QUERY = re.compile(
+    r"(?i)([?&;](?:[a-z0-9.-]{0,32}[_-])?(?:key|sig|signature|auth|jwt|pass|pwd|credential)=)(?!\[redacted\])([^&\s\"'#<>]{6,1024})"
+)
+"""A credential in the query of an address, under a name that is one only there: `?key=`."""
+_FORM_HINTS = ("k-", "art_", "gh", "glpat", "xox", "hf_", "hf-", "lsv2", "npm", "pypi", "bearer", "basic", "-----begin")
+"""What a text has that `_FORMS` matches, in small letters; those in capitals stand in `_capitals_in`."""
+_NAMES = ("token", "secret", "password", "passwd", "pepper", "key")
+_KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
+_NAMES_A_SECRET = re.compile(r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$")
+_AFTER_NAME = re.compile(r"[\"']?\s{0,3}[=:]")
+_ENDED = {word: re.compile(rf"{word}(?=[\"'=:\s]|\Z)") for word in _NAMES}
+"""The words where they end, in a text in small letters."""
+
+
+def _capitals_in(text: str) -> bool:
+    """Whether a form of `_FORMS` with capitals may be there. One letter is looked for in a tenth of a word's time."""
+    if "J" in text and "eyJ" in text:
+        return True
+    return "I" in text and ("AKIA" in text or "ASIA" in text or "AIza" in text)
+
+
+def _named_in(text: str, lowered: str, word: str) -> bool:
+    """Whether `word` may be a name in the sense of `_NAMED` somewhere."""
+    if word not in lowered or _ENDED[word].search(lowered) is None:  # "tokens" are none
+        return False
+    if len(text) != len(lowered):
+        # Not every letter keeps its length when it is made small: the places do not agree.
+        return True
+    for match in _ENDED[word].finditer(lowered):
+        end = match.end()
+        if text[end : end + 1] in ("", "\n") or _AFTER_NAME.match(text, end):
+            before = lowered[max(0, match.start() - 8) : match.start()]
+            if word != "key" or (before[:-1] if before[-1:] in ("_", "-") else before).endswith(_KINDS_OF_KEY):
+                return True
+    return False
+
+
+def names_a_secret(variable: str) -> bool:
+    """Tell whether a variable of the environment has a name as secrets have."""
+    return _SECRET_NAME.search(variable) is not None
+
+
+class Redactor:
+    """Masks registered secrets, in the forms in which they travel, and what looks like a key.
+
+    A secret is found as `SecretForms` does: as it is, in other case, broken, quoted, escaped, URL-encoded, in base64
+    (twice, too), in hexadecimal and in UTF-16. One that is split over two texts is not. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._added: set[str | bytes] = set()
+        self._forms = SecretForms()
+
+    def add(self, secret: str | bytes | None) -> None:
+        """Mask this value from now on; one under six characters is not registered, it would mask ordinary words."""
+        if secret is None or len(secret.strip()) < MIN_SECRET_LENGTH:
+            return
+        stripped = secret.strip()
+        with self._lock:
+            if stripped not in self._added:
+                self._added.add(stripped)
+                self._forms.add(stripped)
+
+    def add_environment(self) -> None:
+        """Register what environment variables with a secret's name hold, and passwords in addresses there."""
+        for name, value in os.environ.items():
+            if names_a_secret(name):
+                self.add(value)
+            elif "://" in value:
+                self.add_address(value)
+
+    def add_address(self, url: str) -> None:
+        """Register the password in a URL, as it stands there and decoded."""
+        try:
+            password = urlsplit(url).password
+        except ValueError:
+            return
+        self.add(password)
+        self.add(None if password is None else unquote(password))
+
+    def text(self, text: str) -> str:
+        """`text` without secrets, and cut to 64 KiB."""
+        if len(text) > MAX_TEXT:
+            # Half a secret is not recognised: what stands near the cut is not shown, however short masking made it.
+            masked = self._masked(text[: MAX_TEXT + MARGIN])
+            return masked[: max(0, min(MAX_TEXT, len(masked) - MARGIN))] + " [cut]"
+        return self._masked(text)
+
+    def suspects(self, text: str) -> bool:
+        """Whether something in `text` may have to be masked: one look before `whole` walks through it."""
+        # Looking for plain words takes a hundredth of what the expressions take, and most texts have none of them.
+        lowered = text.casefold()  # as the expressions compare letters: a long s is an s
+        return (
+            self._forms.may_be_in(text)
+            or any(hint in lowered for hint in _FORM_HINTS)
+            or _capitals_in(text)
+            or ("://" in text and "@" in text)
+            or ("=" in text and ("?" in text or "&" in text) and _IN_QUERY.search(text) is not None)
+            or any(_named_in(text, lowered, word) for word in _NAMES)
+        )
+
+    def whole(self, value: Any) -> Any:
+        """JSON data with every text masked, none cut: for what must be read again by a program."""
+        if isinstance(value, str):
+            return self._masked(value)
+        if isinstance(value, dict):
+            return {self._masked(key): self._under(key, each) for key, each in value.items()}
+        return [self.whole(each) for each in value] if isinstance(value, list) else value
+
+    def _under(self, key: str, value: Any) -> Any:
+        named = isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH and _NAMES_A_SECRET.search(key)
+        return MASK if named else self.whole(value)
+
+    def _masked(self, text: str) -> str:
+        if not self.suspects(text):
+            return text
+        if places := self._forms.find(text):
+            pieces = []
+            at = 0
+            for place in places:
+                pieces += [text[at : place.start], MASK]
+                at = place.end
+            text = "".join([*pieces, text[at:]])
+        text = _FORMS.sub(MASK, text)
+        text = _IN_ADDRESS.sub(rf"\1:{MASK}@", text)
+        text = _IN_QUERY.sub(rf"\1{MASK}", text)
+        return _NAMED.sub(rf"\1\2{MASK}", text)
+
+    def value(self, value: Any, depth: int = 6) -> Any:
+        """The same for every text in plain nested data; other objects become their masked repr."""
+        if isinstance(value, str):
+            return self.text(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, Decimal):
+            return format(value, "f")
+        if depth and isinstance(value, dict):
+            return {self.text(str(k)): self.value(v, depth - 1) for k, v in value.items()}
+        if depth and isinstance(value, (list, tuple, set, frozenset)):
+            return [self.value(v, depth - 1) for v in value]
+        return self.text(repr(value))
+
+
+SECRETS = Redactor()
+"""The registry of this process: model keys, peppers, store passwords register themselves; applications add theirs."""

@@ -1,0 +1,39 @@
+"""The shape of a stored session: sealed bytes may hold any value, by a fault or by a forger's hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from agent_runtime.sessions.session import Session
+
+LAST_TIME_S = 253_402_300_800
+"""The end of the year 9999, behind which no date can be written."""
+_TEXT = (str,)
+_MAP = (dict,)
+_TIME = (int, float)
+_TIME_OR_NONE = (int, float, type(None))
+_SESSION: dict[str, tuple[type, ...]] = {
+    "id": _TEXT,
+    "tenant": _TEXT,
+    "user_id": (str, type(None)),
+    "agent": _MAP,
+    "title": _TEXT,
+    "metadata": _MAP,
+    "status": _TEXT,
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "expires_at": _TIME_OR_NONE,
+    "ttl_s": _TIME_OR_NONE,
+}
+_REQUIRED = {field.name for field in dataclasses.fields(Session)[:3]}
+
+
+def is_session(value: Any) -> bool:
+    """Whether it is a session's record."""
+    return (
+        isinstance(value, dict)
+        and value.keys() >= _REQUIRED
+        and all(name in _SESSION and isinstance(each, _SESSION[name]) for name, each in value.items())
+        and all(0 <= value.get(name, 0) < LAST_TIME_S for name in ("created_at", "updated_at"))
+    )

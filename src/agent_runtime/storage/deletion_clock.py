@@ -1,0 +1,82 @@
+"""The time that deletions go by: a wall clock that was set wrong for a while must delete nothing for good."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Self
+
+from agent_runtime.storage.process_identity import boot_id, boot_s
+
+TOLERANCE_S = 60.0
+"""A wall clock that moves ahead by less than this, against the boot clock, is only corrected."""
+CONFIRM_S = 3600.0
+"""A jump ahead counts when the clock has stood by it for so long, by the boot clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockState:
+    """What is known of a wall clock. `offset_s` is wall minus boot time, None while it is not known for this boot.
+
+    `candidate_s` is an offset that was seen first at `candidate_since_s` (boot time) and is not confirmed yet.
+    `latest_s` is the latest wall time that was relied on.
+    """
+
+    boot: str
+    offset_s: float | None
+    latest_s: float
+    candidate_s: float | None = None
+    candidate_since_s: float = 0.0
+
+    @classmethod
+    def of_new_store(cls, wall_s: float) -> Self:
+        """Start with the clock as it is: a store without contents has nothing to lose by it."""
+        return cls(boot_id(), wall_s - boot_s(), wall_s)
+
+    @classmethod
+    def of_known_store(cls, wall_s: float) -> Self:
+        """Start with the clock as a candidate: what the store has may be younger than the clock says."""
+        return cls(boot_id(), None, 0.0, wall_s - boot_s(), boot_s())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        """Return all fields as JSON."""
+        return json.dumps(asdict(self))
+
+    def observe(self, wall_s: float) -> Self:
+        """Return the state after one more look at the clock."""
+        boot, offset = boot_s(), wall_s - boot_s()
+        if self.boot != boot_id():
+            return replace(self, boot=boot_id(), offset_s=None, candidate_s=offset, candidate_since_s=boot)
+        if self.offset_s is not None and offset <= self.offset_s + TOLERANCE_S:
+            return replace(self, offset_s=offset, latest_s=max(self.latest_s, wall_s), candidate_s=None)
+        if self.candidate_s is None or abs(offset - self.candidate_s) > TOLERANCE_S:
+            return replace(self, candidate_s=offset, candidate_since_s=boot)
+        if boot - self.candidate_since_s < CONFIRM_S:
+            return self
+        return replace(self, offset_s=offset, latest_s=wall_s, candidate_s=None)
+
+    def deletion_time(self, wall_s: float) -> float:
+        """Return the wall time, in Unix seconds, up to which what has expired may be deleted."""
+        if self.offset_s is None:
+            return min(wall_s, self.latest_s)
+        return min(wall_s, boot_s() + self.offset_s)
+
+
+class ProcessClock:
+    """The deletion time of what is kept in this process's memory."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._state = clock, ClockState.of_new_store(clock())
+
+    def deletion_time(self) -> float:
+        """Look at the clock and return the time that deletions may rely on."""
+        wall_s = self._clock()
+        self._state = self._state.observe(wall_s)
+        return self._state.deletion_time(wall_s)

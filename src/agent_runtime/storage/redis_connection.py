@@ -1,0 +1,210 @@
+"""A connection to Redis or Valkey that runs operations for sync and async callers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, ClassVar, TypeAlias
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio as aioredis
+
+from agent_runtime.cancel_watch import CancelWatch
+from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
+from agent_runtime.storage.redis_server import adriven, check_server, connect_settings, driven, store_error
+from agent_runtime.storage.store_url import REDIS_ONLY, StoreUrl
+
+Steps: TypeAlias = Generator[Any, Any, Any]
+DEFAULT_PREFIX = "agent_runtime"
+DEFAULT_TIMEOUT_S = 3.0
+_LOST = (redis.ConnectionError, redis.TimeoutError)
+
+
+class RedisConnection:
+    """Runs operations (methods named after them, with an underscore) that yield one request after another.
+
+    Sync and async callers have clients of their own, async ones one for each loop.
+
+    Args:
+        url: an address in the grammar of StoreUrl, with `prefix`, `durable` and `timeout_s` as options.
+        prefix: of every key; by default `agent_runtime`.
+        durable: refuse a server that would lose acknowledged writes when it is killed (append-only file off).
+            With False such a loss is reported as StoreUnavailable when it is noticed, once.
+        timeout_s: for connecting and for each answer.
+        max_connections: of each client; a caller waits `timeout_s` for a free one.
+
+    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not durable; StoreVersion
+    when what a subclass keeps there (`STORE`, in the form of `VERSION`) was written by a newer release.
+    """
+
+    STORE: ClassVar[str] = ""
+    VERSION: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Callable[[Any], Steps]]] = {}
+    """For each version, what makes it of the version before; it may run twice, when two processes open the store."""
+
+    def __init__(
+        self,
+        url: str | StoreUrl,
+        *,
+        prefix: str | None = None,
+        durable: bool = True,
+        timeout_s: float | None = None,
+        max_connections: int = 64,
+    ) -> None:
+        address = url if isinstance(url, StoreUrl) else StoreUrl.parse(url, "a Redis store", REDIS_ONLY)
+        if prefix is not None and address.prefix not in (None, prefix):
+            raise ConfigurationError(f"the prefix is '{address.prefix}' in the address and '{prefix}' beside it")
+        self.prefix = prefix or address.prefix or DEFAULT_PREFIX
+        self._durable = durable if address.durable is None else address.durable
+        self._timeout_s = timeout_s or address.timeout_s or DEFAULT_TIMEOUT_S
+        self._settings = connect_settings(address.target, self._timeout_s, max_connections)
+        self._max_connections = max_connections
+        self._url, self._epoch = address.target, b""
+        self._sync: Any = None
+        self._sync_lock, self._sync_slots = threading.Lock(), threading.Semaphore(max_connections)
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; blocks for the round trip."""
+        return self.run(getattr(self, f"_{operation}")(*args))
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name. A cancelled one may or may not have arrived; none is half done."""
+        return await self.arun(getattr(self, f"_{operation}")(*args))
+
+    def run(self, steps: Steps) -> Any:
+        """The result of `steps`, which yield requests; raises StoreError."""
+        if not self._sync_slots.acquire(timeout=self._timeout_s):
+            raise self._no_connection()
+        client = None
+        try:
+            with self._sync_lock:
+                client = self._sync = self._sync or self._opened_sync()
+            return driven(steps, client)
+        except redis.RedisError as error:
+            if isinstance(error, _LOST):
+                # The next call checks the server anew: it may have come back empty.
+                with self._sync_lock:
+                    self._sync = None if self._sync is client else self._sync
+            raise store_error(error) from error
+        finally:
+            if client is not None and client is not self._sync:  # what others wait for may still come
+                client.connection_pool.disconnect(inuse_connections=False)
+            self._sync_slots.release()
+
+    def _opened_sync(self) -> Any:
+        client = redis.Redis(connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings))
+        try:
+            driven(self._open_steps(), client)
+        except BaseException:
+            client.connection_pool.disconnect()
+            raise
+        return client
+
+    async def arun(self, steps: Steps) -> Any:
+        """`run` for async callers."""
+        cancels = CancelWatch()
+        try:
+            return await self._arun(steps)
+        finally:
+            cancels.check()  # redis-py sends by `asyncio.wait_for`
+
+    async def _arun(self, steps: Steps) -> Any:
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop) or self._slots.setdefault(loop, asyncio.Semaphore(self._max_connections))
+        await self._wait_for(slots)
+        client = self._async.get(loop)
+        try:
+            if client is None:
+                async with self._opening.setdefault(loop, asyncio.Lock()):
+                    client = self._async.get(loop) or await self._opened(loop)
+            return await adriven(steps, client)
+        except redis.RedisError as error:
+            if isinstance(error, _LOST) and client is not None and self._async.get(loop) is client:
+                del self._async[loop]
+            raise store_error(error) from error
+        finally:
+            slots.release()
+            if client is not None and client is not self._async.get(loop):
+                await client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _wait_for(self, slots: asyncio.Semaphore) -> None:
+        # Not redis-py's BlockingConnectionPool: its lock and timer cost each command a fifth of its round trip.
+        if not slots.locked():
+            await slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await slots.acquire()
+        except TimeoutError:
+            raise self._no_connection() from None
+
+    def _no_connection(self) -> StoreTimeout:
+        return StoreTimeout(f"no connection to the store was free for {self._timeout_s} s")
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
+        for other in [each for each in list(self._async) if each.is_closed()]:
+            del self._async[other]  # its client would keep it for ever
+        pool = aioredis.ConnectionPool.from_url(self._url, **self._settings)
+        client = aioredis.Redis(connection_pool=pool)
+        try:
+            await adriven(self._open_steps(), client)
+        except BaseException:
+            await pool.disconnect()
+            raise
+        self._async[loop] = client
+        return client
+
+    async def aclose(self) -> None:
+        """Close this loop's connections and the sync ones."""
+        client = self._async.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.connection_pool.disconnect()
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.connection_pool.disconnect()
+
+    def _open_steps(self) -> Steps:
+        """Check the server before its first use, and the version of what is stored there."""
+        memory = yield "info", "memory"
+        persistence = yield "info", "persistence"
+        check_server({"memory": memory, "persistence": persistence}, durable=self._durable)
+        epoch_key = f"{self.prefix}:epoch"
+        yield "execute_command", "SET", epoch_key, uuid.uuid4().hex, "NX"
+        self._check_epoch((yield "get", epoch_key))
+        if self.STORE:
+            yield from self._check_version()
+
+    def _check_version(self) -> Steps:
+        key = f"{self.prefix}:versions"
+        # What carries no version yet was written by version 1, or is new.
+        is_unmarked = yield "hsetnx", key, self.STORE, 1
+        version = int((yield "hget", key, self.STORE))
+        if version > self.VERSION:
+            raise StoreVersion(
+                f"the {self.STORE} under the prefix '{self.prefix}' have version {version}, and this release of "
+                f"agent_runtime knows {self.VERSION}: they were made by a newer one, which has to open them"
+            )
+        for newer in range(version + 1, self.VERSION + 1):
+            yield from self.UPGRADES[newer](self)
+            yield "hset", key, self.STORE, newer
+        if is_unmarked:
+            yield from self._first_use()
+
+    def _first_use(self) -> Steps:
+        """Do what is done once for a store that carries no version yet."""
+        yield from ()
+
+    def _check_epoch(self, epoch: Any) -> None:
+        known, self._epoch = self._epoch, epoch
+        if known not in (b"", epoch):
+            self._lost()
+            raise StoreUnavailable("the server has lost its data since it was last used (its epoch changed)")
+
+    def _lost(self) -> None:
+        """The server has come back empty: forget what was known of it."""

@@ -1,0 +1,160 @@
+"""One SQLite file (WAL): durable, for any number of processes on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
+from agent_runtime.storage.deletion_clock import ClockState
+from agent_runtime.storage.file_safety import check_own_file, check_own_folder
+from agent_runtime.storage.sqlite_schema import StoreSchema
+
+WRITE_CLOCK_EVERY_S = 600.0
+
+
+def _made(path: str) -> None:
+    """Make the file, its owner's alone, if it is not there.
+
+    One that is there is not opened: closing it again would take away the locks of every SQLite connection that this
+    process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would remove its journal.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+class SqliteFile:
+    """Runs operations (methods named after them, with an underscore) on one connection.
+
+    Async callers wait for a thread of its own. A subclass says its `SCHEMA`: tables, version, upgrades.
+
+    Args:
+        path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
+        busy_timeout_s: how long a call waits for another process's transaction before StoreTimeout, the time in which
+            it waited for other calls included. While the file stays locked, the next calls wait a tenth of it: what
+            is asked one after the other costs one wait.
+        synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
+
+    Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that cannot be upgraded,
+    ConfigurationError for a link, and for a file or folder that others may write.
+    """
+
+    SCHEMA: ClassVar[StoreSchema]
+
+    def __init__(
+        self, path: str | Path, *, busy_timeout_s: float = 5.0, synchronous: Literal["full", "normal"] = "full"
+    ) -> None:
+        self.path = str(path)
+        try:
+            if self.path != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                check_own_folder(Path(path).parent)
+                for suffix in ("", "-wal", "-shm", "-journal"):  # SQLite reads those as the file itself
+                    check_own_file(Path(f"{path}{suffix}"))
+                _made(self.path)
+            self._db = sqlite3.connect(
+                self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={synchronous}")
+            self.SCHEMA.open(self._db, self.path)
+        except StoreError:
+            self._db.close()
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"'{self.path}' cannot be used as a store: {error}") from error
+        self._busy_timeout_s = busy_timeout_s
+        self._waits_s = busy_timeout_s
+        self._is_locked = False
+        self._clock_state: ClockState | None = None
+        self._lock = threading.RLock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Run the operation of this name; blocks while another thread or process writes. Raises StoreError."""
+        return self._call(operation, args, time.monotonic())
+
+    def _call(self, operation: str, args: tuple[Any, ...], asked_s: float) -> Any:
+        with self._lock:
+            try:
+                self._set_wait(time.monotonic() - asked_s)
+                result = getattr(self, f"_{operation}")(*args)
+            except sqlite3.Error as error:
+                failure = self._store_error(error)
+                self._is_locked = isinstance(failure, StoreTimeout)
+                raise failure from error
+            self._is_locked = False
+            return result
+
+    def _set_wait(self, waited_s: float) -> None:
+        full_s = self._busy_timeout_s
+        if self._is_locked or waited_s >= full_s:
+            wait_s = full_s / 10
+        else:
+            wait_s = full_s if waited_s < full_s / 10 else full_s - waited_s
+        if wait_s != self._waits_s:
+            self._waits_s = wait_s
+            self._db.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+
+    async def acall(self, operation: str, *args: Any) -> Any:
+        """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
+        try:
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._worker, self._call, operation, args, time.monotonic())
+        except RuntimeError as error:
+            raise StoreUnavailable(f"'{self.path}' has been closed") from error
+        return await running
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        self._worker.shutdown(wait=True)
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite may have rolled back by itself: a full disk
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _deletion_time(self) -> float:
+        """Look at the wall clock and return the time up to which what has expired may be deleted."""
+        wall_s = time.time()
+        state = self._clock_state
+        if state is None:
+            row = self._db.execute("SELECT state FROM agent_runtime_clock").fetchone()
+            state = ClockState.of_known_store(wall_s) if row is None else ClockState.from_json(row[0])
+        observed = state.observe(wall_s)
+        if self._clock_state is None or _differ(observed, state):
+            self._db.execute("INSERT OR REPLACE INTO agent_runtime_clock VALUES (1, ?)", (observed.to_json(),))
+        self._clock_state = observed
+        return observed.deletion_time(wall_s)
+
+    def _store_error(self, error: sqlite3.Error) -> StoreError:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            return StoreTimeout(f"another process holds '{self.path}': {text}")
+        if "full" in text or "too big" in text:
+            return StoreFull(f"'{self.path}': {text}")
+        return StoreUnavailable(f"'{self.path}': {text}")
+
+
+def _differ(new: ClockState, old: ClockState) -> bool:
+    """Tell whether a state is worth writing: small corrections of the clock are not."""
+    known = (new.boot, new.offset_s is None, new.candidate_since_s, new.candidate_s is None)
+    before = (old.boot, old.offset_s is None, old.candidate_since_s, old.candidate_s is None)
+    moved = abs((new.offset_s or 0.0) - (old.offset_s or 0.0)) > 1.0
+    return known != before or moved or new.latest_s - old.latest_s > WRITE_CLOCK_EVERY_S

@@ -1,0 +1,179 @@
+"""What every backend of a batch must do, as checks that any test suite can run.
+
+    @pytest.mark.parametrize("check", BACKEND_CHECKS)
+    async def test_my_backend(check):
+        await run_backend_check(check, lambda factory: MyBackend(factory))
+
+A check raises AssertionError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from agent_runtime.batch.backends import Backend
+from agent_runtime.batch.task import BatchTask
+from agent_runtime.budgets.ledger.ledger import Account
+from agent_runtime.budgets.ledger.memory import MemoryLedger
+from agent_runtime.errors import AgentFailed, CallTimeout, UnknownComponent
+from agent_runtime.factory import AgentFactory
+from agent_runtime.template import AgentTemplate
+from agent_runtime.testing.scripted_model import Say, ScriptedChatModel, say
+from agent_runtime.types import AgentContext
+
+Make = Callable[[AgentFactory], Backend]
+WITHIN_S = 30.0
+_HEAD = {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate"}
+
+
+async def conformance_nap(seconds: float) -> str:
+    """Sleep."""
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+def _script(messages: list[BaseMessage]) -> Say:
+    """`say X` says X, `nap X` sleeps, `fail` raises; anything else repeats the system prompt."""
+    last = messages[-1]
+    word, _, rest = str(last.text).partition(" ")
+    if last.type == "tool" or word == "say":
+        return say(rest or str(last.text))
+    if word == "nap":
+        return say("", ("conformance_nap", {"seconds": float(rest)}))
+    if word == "fail":
+        return say("", fail=ConnectionError("cut"))
+    return say(str(messages[0].text))
+
+
+def conformance_factory(**seats: Any) -> AgentFactory:
+    """A factory with the agent `conforming` that the checks use."""
+    factory = AgentFactory(**seats)
+    factory.register_model("scripted", lambda **_: ScriptedChatModel(script=_script))
+    factory.register_tool("conformance_nap", conformance_nap)
+    spec = {
+        "model": "scripted",
+        "system_prompt": "You speak {{ inputs.language }}.",
+        "tools": ["conformance_nap"],
+        "runtime": {"retry": {"attempts": 1}, "cost": {"unknown_price": "allow"}},
+    }
+    inputs = {"type": "object", "properties": {"language": {"type": "string", "default": "English"}}}
+    content = {**_HEAD, "metadata": {"name": "conforming"}, "inputs": inputs, "spec": spec}
+    factory.register_template(AgentTemplate.model_validate(content))
+    return factory
+
+
+async def _ran(backend: Backend, text: str, name: str = "t", **given: Any) -> Any:
+    task = BatchTask(text, agent="conforming", id=name, inputs=given.pop("inputs", {}))
+    call = AgentContext(text)
+    for key, value in given.items():
+        setattr(call, key, value)
+    return await backend.run(task, call, "conformance")
+
+
+async def it_answers_and_says_what_it_used(backend: Backend) -> None:
+    """The result is that of `AgentExecutor.execute`."""
+    result = await _ran(backend, "say hello")
+    assert (result.output, result.status) == ("hello", "completed")
+    assert result.usage.model_calls == 1
+
+
+async def tasks_run_beside_each_other(backend: Backend) -> None:
+    """Each gets its own answer."""
+    results = await asyncio.gather(*(_ran(backend, f"say {n}", name=str(n)) for n in range(8)))
+    assert [result.output for result in results] == [str(n) for n in range(8)]
+
+
+async def a_tasks_inputs_fill_its_prompt(backend: Backend) -> None:
+    """And no other task's."""
+    languages = ["French", "Dutch", "French"]
+    made = [_ran(backend, "prompt", name=str(n), inputs={"language": each}) for n, each in enumerate(languages)]
+    found = [result.output for result in await asyncio.gather(*made, _ran(backend, "prompt"))]
+    assert found == ["You speak French.", "You speak Dutch.", "You speak French.", "You speak English."]
+
+
+async def a_failure_is_typed(backend: Backend) -> None:
+    """What an agent raises is a CallError with its usage; the next task is not hurt."""
+    try:
+        await _ran(backend, "fail")
+    except AgentFailed as error:
+        assert error.usage.model_calls == 1
+        assert "cut" in str(error)
+    else:
+        raise AssertionError("the failure did not come out")
+    assert (await _ran(backend, "say after")).output == "after"
+
+
+async def a_deadline_ends_a_task(backend: Backend) -> None:
+    """With CallTimeout."""
+    try:
+        await _ran(backend, "nap 60", deadline=asyncio.get_running_loop().time() + 0.3)
+    except CallTimeout as error:
+        assert error.scope == "run"
+    else:
+        raise AssertionError("it ran beyond its deadline")
+
+
+async def cancelling_stops_a_task(backend: Backend) -> None:
+    """Whoever cancels does not wait long, and the next task is not hurt."""
+    job = asyncio.ensure_future(_ran(backend, "nap 60"))
+    await asyncio.sleep(0.3)
+    job.cancel()
+    try:
+        await job
+    except asyncio.CancelledError:
+        pass
+    else:
+        raise AssertionError("a cancelled task gave a result")
+    assert (await _ran(backend, "say after")).output == "after"
+
+
+async def what_cannot_run_is_refused(backend: Backend) -> None:
+    """Before it is accepted."""
+    assert (
+        await backend.check(BatchTask("x", agent="conforming"), "conformance") is True
+    )  # its spending is under the ledger
+    try:
+        await backend.check(BatchTask("x", agent="nobody-knows-this"), "conformance")
+    except UnknownComponent:
+        return
+    raise AssertionError("an agent that there is not was accepted")
+
+
+async def spending_goes_to_the_calls_accounts(backend: Backend) -> None:
+    """A batch's budget is one of them."""
+    account = Account("batch=conformance/total", None, 1_000_000)
+    result = await _ran(backend, "say hello", accounts=(account,))
+    ledger = _LEDGERS[id(backend)]
+    assert ledger.call("balances")[account.key].spent_tokens == result.usage.total_tokens > 0
+
+
+BACKEND_CHECKS: tuple[Callable[[Backend], Awaitable[None]], ...] = (
+    it_answers_and_says_what_it_used,
+    tasks_run_beside_each_other,
+    a_tasks_inputs_fill_its_prompt,
+    a_failure_is_typed,
+    a_deadline_ends_a_task,
+    cancelling_stops_a_task,
+    what_cannot_run_is_refused,
+    spending_goes_to_the_calls_accounts,
+)
+"""All of them."""
+_LEDGERS: dict[int, MemoryLedger] = {}
+
+
+async def run_backend_check(check: Callable[[Backend], Awaitable[None]], make: Make) -> None:
+    """Run one check on a backend of its own."""
+    ledger = MemoryLedger()
+    async with conformance_factory(ledger=ledger) as factory, asyncio.timeout(WITHIN_S):
+        backend = make(factory)
+        await backend.open()
+        _LEDGERS[id(backend)] = ledger
+        try:
+            await check(backend)
+        finally:
+            del _LEDGERS[id(backend)]
+            await backend.aclose()

@@ -1,0 +1,265 @@
+"""What every event broker must do, as checks that any test suite can run.
+
+    @pytest.mark.parametrize("check", BROKER_CHECKS)
+    async def test_my_broker(check):
+        await run_broker_check(check, lambda: MyBroker(url, name=fresh_name))
+
+`connect` opens one more connection to the same log, which is empty at the start. A check raises AssertionError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from agent_runtime.errors import ConfigurationError, InputInvalid
+from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.event_bus.brokers import Broker
+from agent_runtime.event_bus.cloud_event import to_cloud_event
+from agent_runtime.testing.conformance.broker_events import (
+    WITHIN_S,
+    Connect,
+    assert_complete,
+    made,
+    opened,
+    refuses,
+    streams_of,
+    take_some,
+    taken,
+)
+
+
+async def everything_comes_in_order_and_unchanged(connect: Connect) -> None:
+    """What was published is what is delivered, stream by stream."""
+    events = made(50, streams=5)
+    async with opened(connect) as broker:
+        await broker.publish(events[:20])
+        await broker.publish(events[20:])
+        found = await taken(broker, "g", 50)
+        assert streams_of(found) == streams_of(events)
+        by_id = {event.id: to_cloud_event(event) for event in events}
+        assert [to_cloud_event(event) == by_id[event.id] for event in found] == [True] * 50
+        assert await broker.lag("g") == 0
+
+
+async def every_group_sees_everything(connect: Connect) -> None:
+    """Groups do not take from each other."""
+    events = made(10)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        for group in ("a", "b"):
+            assert_complete(await taken(broker, group, 10), events)
+
+
+async def what_is_not_acknowledged_comes_again(connect: Connect) -> None:
+    """Before what follows it; what was acknowledged up to there does not."""
+    events = made(10)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        first = await taken(broker, "g", 6, ack=lambda n: n < 3)
+        assert [e.seq for e in first] == [1, 2, 3, 4, 5, 6]
+    async with opened(connect) as broker:
+        assert await broker.lag("g") == 7
+        again = await taken(broker, "g", 7)
+        assert [e.seq for e in again] == [4, 5, 6, 7, 8, 9, 10]
+
+
+async def acknowledging_out_of_order_loses_nothing(connect: Connect) -> None:
+    """An event that is still open is not covered by the acknowledgement of a later one."""
+    events = made(10)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        await taken(broker, "g", 10, ack=lambda n: n in (0, 1, 5, 9))
+    async with opened(connect) as broker:
+        again: list[int] = []
+        async with asyncio.timeout(WITHIN_S), broker.consume("g") as deliveries:
+            async for delivery in deliveries:
+                again.append(delivery.event.seq)
+                await delivery.ack()
+                if {3, 4, 5, 7, 8, 9} <= set(again):
+                    break
+        assert again == sorted(again)
+
+
+async def one_consumer_of_a_group_reads_and_another_takes_over(connect: Connect) -> None:
+    """The second gets a stream's events when the first has gone, and all of them."""
+    events = made(20)
+    seen: list[str] = []
+    found: list[Event] = []
+
+    async def second(broker: Broker) -> None:
+        async with broker.consume("g") as deliveries:
+            async for delivery in deliveries:
+                seen.append("second")
+                found.append(delivery.event)
+                await delivery.ack()
+
+    async with opened(connect) as one, opened(connect) as two:
+        await one.publish(events[:10])
+        async with asyncio.timeout(WITHIN_S), one.consume("g") as deliveries:
+            await take_some(deliveries, 5, seen, found, within_s=WITHIN_S)
+            standing_by = asyncio.create_task(second(two))
+            await take_some(deliveries, 5, seen, found, within_s=3.0)
+        await one.publish(events[10:])
+        async with asyncio.timeout(WITHIN_S):
+            while len({e.id for e in found}) < 20:
+                await asyncio.sleep(0.05)
+        standing_by.cancel()
+        await asyncio.wait({standing_by})
+    assert seen[:5] == ["first"] * 5
+    assert_complete(found, events)
+
+
+async def a_group_can_begin_with_what_is_new(connect: Connect) -> None:
+    """`start="latest"` skips what was there when the group was new, and only then."""
+    events = made(10)
+    async with opened(connect) as broker:
+        await broker.publish(events[:5])
+        async with asyncio.timeout(WITHIN_S), broker.consume("g", start="latest") as deliveries:
+            waiting = asyncio.ensure_future(anext(deliveries))
+            await broker.publish(events[5:])
+            delivery = await waiting
+            assert delivery.event.seq == 6
+            await delivery.ack()
+        assert [e.seq for e in await taken(broker, "g", 4, start="latest")] == [7, 8, 9, 10]
+
+
+async def reading_goes_on_where_it_stopped(connect: Connect) -> None:
+    """`read` needs no group; a position leads to what follows it, also later and elsewhere."""
+    events = made(30)
+    async with opened(connect) as broker:
+        assert await broker.read(wait_s=0.05) == []
+        await broker.publish(events[:20])
+        part = await broker.read(limit=7, wait_s=5)
+        assert [s.event.seq for s in part] == list(range(1, 8))
+    async with opened(connect) as broker:
+        rest = await broker.read(part[-1].position, limit=100, wait_s=5)
+        assert [s.event.seq for s in rest] == list(range(8, 21))
+        waiting = asyncio.create_task(broker.read(rest[-1].position, wait_s=10))
+        await asyncio.sleep(0.2)
+        await broker.publish(events[20:])
+        assert (await waiting)[0].event.seq == 21
+        await refuses(InputInvalid, broker.read("no position"))
+
+
+async def publishing_again_is_safe(connect: Connect) -> None:
+    """The answer to a publish may be lost: the same batch once more adds no event and changes no order."""
+    events = made(10)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        last = made(1, bus=EventBus(source="after"))
+        await broker.publish(last)
+        found: list[Event] = []
+        async with asyncio.timeout(WITHIN_S), broker.consume("g") as deliveries:
+            async for delivery in deliveries:
+                found.append(delivery.event)
+                await delivery.ack()
+                if delivery.event.source == "after":
+                    break
+        assert_complete(found, [*events, *last])
+
+
+async def concurrent_publishers_lose_nothing(connect: Connect) -> None:
+    """Each one's order holds."""
+    batches = [made(60, streams=3, bus=EventBus(source=f"bus-{n}")) for n in range(4)]
+
+    async def publish(events: list[Event]) -> None:
+        async with opened(connect) as broker:
+            for at in range(0, len(events), 10):
+                await broker.publish(events[at : at + 10])
+
+    await asyncio.gather(*(publish(batch) for batch in batches))
+    async with opened(connect) as broker:
+        assert_complete(await taken(broker, "g", 240), [e for batch in batches for e in batch])
+
+
+async def lag_counts_what_is_open(connect: Connect) -> None:
+    """Of a group that is there, and of one that is not."""
+    async with opened(connect) as broker:
+        await broker.publish(made(8))
+        await taken(broker, "g", 3)
+        assert await broker.lag("g") == 5
+        assert await broker.lag("unknown") == 8
+
+
+async def trimming_spares_what_a_group_has_not_handled(connect: Connect) -> None:
+    """However few are to be kept."""
+    events = made(40)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        await taken(broker, "fast", 40)
+        await taken(broker, "slow", 10)
+        removed = await broker.trim(5)
+        assert removed in (0, 10)
+        assert [e.seq for e in await taken(broker, "slow", 30)] == list(range(11, 41))
+        await broker.trim(5)
+        left = await broker.read(limit=100, wait_s=5)
+        assert left[-1].event.seq == 40
+        assert removed == 0 or len(left) == 5
+
+
+async def a_forgotten_group_begins_anew(connect: Connect) -> None:
+    """And holds back no trim."""
+    events = made(10)
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        await taken(broker, "g", 10)
+        await broker.delete_group("g")
+        await broker.delete_group("g")
+        assert [e.seq for e in await taken(broker, "g", 10)] == list(range(1, 11))
+
+
+async def any_content_survives(connect: Connect) -> None:
+    """Unicode, deep and large data, and what has no UTF-8."""
+    bus = EventBus()
+    contents = ["\u0000\u2028 😀", {"a": {"b": [None, True, 1.5, "word " * 40_000]}}, ["\ud800"], "", None, 0]
+    events = [bus.stamp(Event("custom.content", each, session_id="s", tenant="t-1", agent="é")) for each in contents]
+    async with opened(connect) as broker:
+        await broker.publish(events)
+        found = await taken(broker, "g", len(contents))
+    assert [e.data for e in found[:2]] == contents[:2]
+    assert found[2].data == ["?"]
+    assert [e.data for e in found[3:]] == contents[3:]
+    assert {(e.tenant, e.agent, e.session_id) for e in found} == {("t-1", "é", "s")}
+
+
+async def what_cannot_work_is_refused(connect: Connect) -> None:
+    """An event without a place, a group's name that is none."""
+    async with opened(connect) as broker:
+        await broker.publish([])
+        await refuses(InputInvalid, broker.publish([Event("custom.check")]))
+        for name in ("", "a b", "x" * 129, "ü", "a.b"):
+            try:
+                broker.consume(name)
+            except ConfigurationError:
+                continue
+            raise AssertionError(f"the group {name!r} was taken")
+
+
+BROKER_CHECKS: dict[str, Callable[[Connect], Awaitable[None]]] = {
+    each.__name__: each
+    for each in (
+        everything_comes_in_order_and_unchanged,
+        every_group_sees_everything,
+        what_is_not_acknowledged_comes_again,
+        acknowledging_out_of_order_loses_nothing,
+        one_consumer_of_a_group_reads_and_another_takes_over,
+        a_group_can_begin_with_what_is_new,
+        reading_goes_on_where_it_stopped,
+        publishing_again_is_safe,
+        concurrent_publishers_lose_nothing,
+        lag_counts_what_is_open,
+        trimming_spares_what_a_group_has_not_handled,
+        a_forgotten_group_begins_anew,
+        any_content_survives,
+        what_cannot_work_is_refused,
+    )
+}
+"""Every check by its name."""
+
+
+async def run_broker_check(name: str, connect: Connect) -> None:
+    """Run one check of `BROKER_CHECKS` on an empty log."""
+    await BROKER_CHECKS[name](connect)
