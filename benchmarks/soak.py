@@ -1,6 +1,9 @@
-"""The long form of the proofs: `make soak`. Mutants, crashes, a store that stands still, mixed calls, a fuzzer.
+"""The long form of the proofs: `make soak`.
 
-Prints the figures that stand in docs/proof.md. Bounded to about ten minutes; no network, no files but temporary ones.
+Mutants, crashes, a store that stands still, mixed calls, a fuzzer.
+
+Prints the figures that stand in docs/proof.md. Bounded to about ten minutes; no network, no files
+but temporary ones.
 """
 
 from __future__ import annotations
@@ -66,7 +69,10 @@ def script(messages: list[Any]) -> Any:
 
 
 async def one(agent: AgentExecutor, number: int, dice: random.Random) -> str:
-    """One call in one of five ways: read whole, unary, left early, cancelled, timed out by the caller."""
+    """One call in one of five ways.
+
+    Read whole, unary, left early, cancelled, timed out by the caller.
+    """
     way = dice.randrange(5)
     try:
         if way == 0:
@@ -90,11 +96,16 @@ async def one(agent: AgentExecutor, number: int, dice: random.Random) -> str:
 
 async def soak() -> dict[str, Any]:
     model = gated(ScriptedChatModel(script=script))
-    limits, timeouts = RunLimits(model_calls=10), Timeouts(run_s=30, idle_s=10, model_call_s=10)
-    agent = AgentExecutor(create_agent(model, [gated_tool(wait)]), gated=True, limits=limits, timeouts=timeouts)
-    dice, outcomes = random.Random(7), dict[str, int]()  # noqa: S311 - a seed that can be told
+    limits = RunLimits(model_calls=10)
+    timeouts = Timeouts(run_s=30, idle_s=10, model_call_s=10)
+    agent = AgentExecutor(
+        create_agent(model, [gated_tool(wait)]), gated=True, limits=limits, timeouts=timeouts
+    )
+    dice = random.Random(7)  # noqa: S311 - a seed that can be told
+    outcomes = dict[str, int]()
     numbers = iter(range(CALLS))
-    before, rss = len(asyncio.all_tasks()), list[float]()
+    before = len(asyncio.all_tasks())
+    rss = list[float]()
 
     async def worker() -> None:
         for number in numbers:
@@ -121,7 +132,10 @@ async def soak() -> dict[str, Any]:
 
 
 def fuzz() -> dict[str, Any]:
-    """Random edits of the shipped templates: each is read or refused with a place, and nothing else happens."""
+    """Random edits of the shipped templates.
+
+    Each is read or refused with a place, and nothing else happens.
+    """
     dice = random.Random(11)  # noqa: S311
     seeds = [path.read_text() for path in sorted(Path("templates").glob("*.yaml"))]
     bits = [
@@ -146,12 +160,15 @@ def fuzz() -> dict[str, Any]:
         "\n",
     ]
     ends = {"read": 0, "refused": 0}
-    slowest, until = 0.0, time.monotonic() + FUZZ_S
+    slowest = 0.0
+    until = time.monotonic() + FUZZ_S
     while time.monotonic() < until:
         text = list(dice.choice(seeds))
         for _ in range(dice.randrange(1, 8)):
             at = dice.randrange(len(text))
-            text[at : at + dice.randrange(3)] = dice.choice([list(dice.choice(bits)), [], text[at : at + 20]])
+            text[at : at + dice.randrange(3)] = dice.choice(
+                [list(dice.choice(bits)), [], text[at : at + 20]]
+            )
         started = time.process_time()
         try:
             parse_template("".join(text), folder="templates")
@@ -164,9 +181,13 @@ def fuzz() -> dict[str, Any]:
 
 
 def crashes() -> dict[str, Any]:
-    """Kill -9 at every boundary of a turn, on both durable stores, going on by a message and by the run itself."""
+    """Kill -9 at every boundary of a turn, on both durable stores, going on by a message and by the
+    run itself."""
     counts: dict[str, Any] = {}
-    with ValkeyServer(config={"appendonly": "yes"}) as server, tempfile.TemporaryDirectory() as folder:
+    with (
+        ValkeyServer(config={"appendonly": "yes"}) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         for store in ("sqlite", "redis"):
             for mode in ("message", "continue"):
                 where = Path(folder) / f"{store}-{mode}"
@@ -178,30 +199,52 @@ def crashes() -> dict[str, Any]:
 
 
 def durable() -> dict[str, Any]:
-    """A subscriber killed at random, behind a proxy that loses 1 % of replies, publisher too: deliveries, seconds."""
+    """A subscriber killed at random, behind a proxy that loses 1 % of replies, publisher too.
+
+    Deliveries, seconds.
+    """
     counts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("sqlite", "redis", "nats", "kafka"):
             where = Path(folder) / kind
             where.mkdir()
             with broker_url(kind, where, share=0.01) as url:
-                shape: dict[str, Any] = {"kills": 4 if kind == "kafka" else 12, "events": 3000, "within_s": 180}
+                shape: dict[str, Any] = {
+                    "kills": 4 if kind == "kafka" else 12,
+                    "events": 3000,
+                    "within_s": 180,
+                }
                 counts[kind] = asyncio.run(prove(url, url, where, seed=23, **shape))
     return counts
 
 
 def money() -> dict[str, Any]:
-    """Four processes of 150 calls at once spend one budget over a proxy that loses replies; in the first form one of
-    them is killed in each round. Micro-USD billed by the provider, in the ledger, and the budget."""
+    """Four processes of 150 calls at once spend one budget over a proxy that loses replies.
+
+    In the first form one of
+    them is killed in each round. Micro-USD billed by the provider, in the ledger, and the
+    budget."""
     counts: dict[str, Any] = {}
-    with ValkeyServer(config={"appendonly": "yes"}) as server, tempfile.TemporaryDirectory() as folder:
+    with (
+        ValkeyServer(config={"appendonly": "yes"}) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         url = f"redis://127.0.0.1:{server.port}"
         shape: dict[str, Any] = {"processes": 4, "at_once": 150, "rounds": 20}
-        for name, calls, budget, kill in (("killed", 150, "20", True), ("not killed", 150, "50", False)):
+        for name, calls, budget, kill in (
+            ("killed", 150, "20", True),
+            ("not killed", 150, "50", False),
+        ):
             where = Path(folder) / name
             where.mkdir()
-            billed, spent, limit = spend_rounds(url, where, calls=calls, budget=budget, kill=kill, **shape)
-            assert billed <= spent <= limit if kill else billed == spent <= limit, (billed, spent, limit)
+            billed, spent, limit = spend_rounds(
+                url, where, calls=calls, budget=budget, kill=kill, **shape
+            )
+            assert billed <= spent <= limit if kill else billed == spent <= limit, (
+                billed,
+                spent,
+                limit,
+            )
             counts[name] = {"billed": billed, "ledger": spent, "budget": limit}
     return counts
 
@@ -216,7 +259,10 @@ def pool() -> dict[str, Any]:
 
 
 def batches() -> dict[str, Any]:
-    """A batch of 500 tasks, killed at 20 random points: each task has one result, and is billed and charged once."""
+    """A batch of 500 tasks, killed at 20 random points.
+
+    Each task has one result, and is billed and charged once.
+    """
     with tempfile.TemporaryDirectory() as folder:
         found = kill_loop(Path(folder), tasks=500, kills=20, seed=7)
     assert (found["results"], found["right"], found["billed"]) == (500, 500, 500), found
@@ -226,12 +272,22 @@ def batches() -> dict[str, Any]:
 
 
 async def standstill() -> dict[str, Any]:
-    """Redis stopped for ten seconds under a conversation: every call is answered or refused in time, none is lost."""
+    """Redis stopped for ten seconds under a conversation.
+
+    Every call is answered or refused in time, none is lost.
+    """
     with ValkeyServer(config={"appendonly": "yes"}) as server:
-        async with SessionManager.from_url(f"redis://127.0.0.1:{server.port}?timeout_s=1") as manager:
-            graph = create_agent(gated(ScriptedChatModel(script=[say("ok")])), checkpointer=manager.checkpointer)
+        async with SessionManager.from_url(
+            f"redis://127.0.0.1:{server.port}?timeout_s=1"
+        ) as manager:
+            graph = create_agent(
+                gated(ScriptedChatModel(script=[say("ok")])), checkpointer=manager.checkpointer
+            )
             agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
-            answered, refused, slowest, stopped = 1, 0, 0.0, False
+            answered = 1
+            refused = 0
+            slowest = 0.0
+            stopped = False
             await agent.execute(AgentContext("hi", session_id="s"))
             assert server._process is not None
             began = time.monotonic()

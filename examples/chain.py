@@ -10,7 +10,9 @@ from agent_runtime import AgentFactory
 
 async def main() -> None:
     agent = AgentFactory().create_from_template("templates/searcher.yaml")
-    prompt = ChatPromptTemplate.from_messages([("human", "What do the documents say about {topic}?")])
+    prompt = ChatPromptTemplate.from_messages(
+        [("human", "What do the documents say about {topic}?")]
+    )
 
     state_chain = prompt | agent | (lambda state: f"{len(state['messages'])} messages")
     print(await state_chain.ainvoke({"topic": "the warranty of chairs"}))

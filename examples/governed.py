@@ -1,4 +1,4 @@
-"""Who may call, how often, and for how much: a key, a rate limit, a budget, and what is seen of it."""
+"""A governed agent: an API key, a rate limit, a budget, and a look at logs and metrics."""
 
 import asyncio
 
@@ -17,7 +17,8 @@ from agent_runtime import (
 async def main() -> None:
     keys = open_keys("memory:", pepper=b"a dummy pepper, of at least 32 bytes")
     key, _ = keys.create("ada", tenant="acme", scopes=["run:searcher"])
-    metrics, ledger = RuntimeMetrics(), MemoryLedger()
+    metrics = RuntimeMetrics()
+    ledger = MemoryLedger()
     async with AgentFactory(
         authenticators=[keys],
         rate_limits=["2/minute per user"],
@@ -28,14 +29,22 @@ async def main() -> None:
         agent = factory.create_from_template("searcher")
         for credentials in (key, None, key, key):
             try:
-                result = await agent.execute(AgentContext("How long is the warranty?", credentials=credentials))
+                result = await agent.execute(
+                    AgentContext("How long is the warranty?", credentials=credentials)
+                )
                 print(result.usage.total_tokens, "tokens")
             except (Unauthenticated, RateLimited) as refused:
                 print(f"{refused.code}: {refused}")
 
     for account, balance in ledger.call("balances").items():
         print(f"{account}: {balance.spent_tokens} of {balance.limit_tokens} tokens")
-    print(*(line for line in metrics.render().decode().splitlines() if line.startswith("agent_runtime_runs_total")))
+    print(
+        *(
+            line
+            for line in metrics.render().decode().splitlines()
+            if line.startswith("agent_runtime_runs_total")
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A hand-written LangGraph graph behind the onion: limits, timeouts, retries and events, without a template."""
+"""A hand-written LangGraph graph behind the onion.
+
+Limits, timeouts, retries and events, without a template.
+"""
 
 import asyncio
 from typing import Annotated, TypedDict
@@ -17,7 +20,10 @@ class State(TypedDict):
 
 def draft(state: State) -> dict[str, object]:
     number = state.get("drafts", 0) + 1
-    return {"messages": [AIMessage(f"Draft {number} about: {state['messages'][0].text}")], "drafts": number}
+    return {
+        "messages": [AIMessage(f"Draft {number} about: {state['messages'][0].text}")],
+        "drafts": number,
+    }
 
 
 def good_enough(state: State) -> str:
@@ -32,7 +38,9 @@ graph = builder.compile()
 
 
 async def main() -> None:
-    agent = AgentExecutor(graph, name="drafter", limits=RunLimits(max_steps=10), timeouts=Timeouts(run_s=30))
+    agent = AgentExecutor(
+        graph, name="drafter", limits=RunLimits(max_steps=10), timeouts=Timeouts(run_s=30)
+    )
     result = await agent.execute("the new opening hours")
     print(result.output)
     print([event.type for event in agent.callback_handler.events(run_id=result.run_id)])

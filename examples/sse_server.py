@@ -1,10 +1,12 @@
 """Runs that go on when a reader goes away, and readers who come back where they were.
 
-Run it with `uv run uvicorn examples.sse_server:app`. Start a run and read its events, as often as you like:
+Run it with `uv run uvicorn examples.sse_server:app`. Start a run and read its events, as often as
+you like:
 
     curl -X POST '127.0.0.1:8000/runs?q=Which+region+sells+most'            {"run_id": "..."}
     curl -N '127.0.0.1:8000/runs/RUN_ID/events'                             from the start
-    curl -N '127.0.0.1:8000/runs/RUN_ID/events' -H 'Last-Event-ID: ID'      what follows the event with this id
+    curl -N '127.0.0.1:8000/runs/RUN_ID/events' -H 'Last-Event-ID: ID' what follows the event with
+    this id
     curl -X DELETE '127.0.0.1:8000/runs/RUN_ID'                             stop it
 """
 
@@ -30,14 +32,17 @@ async def events(bus: EventBus, run_id: str, after: int | str) -> AsyncIterator[
     async with bus.subscribe(*SEEN, run_id=run_id, after=after, buffer=1000) as subscription:
         async for event in subscription:
             mark = f"id: {event.id}\n" if event.seq else ""  # a gap has no place of its own
-            yield f"{mark}event: {event.type}\ndata: {json.dumps(to_cloud_event(event)['data'])}\n\n"
+            yield (
+                f"{mark}event: {event.type}\ndata: {json.dumps(to_cloud_event(event)['data'])}\n\n"
+            )
             if event.type in ("run.end", "run.error"):
                 return
 
 
 async def start(request: Request) -> Response:
     """`POST /runs?q=...`: begin a run, whoever stays to read it."""
-    question, state = request.query_params.get("q", ""), request.app.state
+    question = request.query_params.get("q", "")
+    state = request.app.state
     if not question:
         return JSONResponse({"error": "give a question as ?q="}, status_code=400)
     call = AgentContext(question, run_id=str(uuid.uuid4()))
@@ -55,17 +60,27 @@ async def start(request: Request) -> Response:
 
 
 async def read(request: Request) -> Response:
-    """`GET /runs/{run_id}/events`: the run's events; `Last-Event-ID` says which the reader has seen."""
+    """`GET /runs/{run_id}/events`: the run's events.
+
+    `Last-Event-ID` says which the reader has seen.
+    """
     last_id = request.headers.get("last-event-id", "")
     if len(last_id) > 300:
         return JSONResponse({"error": "Last-Event-ID is the id of an event"}, status_code=400)
-    run_id, bus = request.path_params["run_id"], request.app.state.bus
+    run_id = request.path_params["run_id"]
+    bus = request.app.state.bus
     if not bus.retained(run_id=run_id):
-        return JSONResponse({"error": "no such run, or its events are not kept any more"}, status_code=404)
+        return JSONResponse(
+            {"error": "no such run, or its events are not kept any more"}, status_code=404
+        )
     if any(event.id == last_id for event in bus.retained("run.end", "run.error", run_id=run_id)):
-        return Response(status_code=204)  # the end was seen: an EventSource that comes back stops at this
+        return Response(
+            status_code=204
+        )  # the end was seen: an EventSource that comes back stops at this
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(events(bus, run_id, last_id or 0), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(
+        events(bus, run_id, last_id or 0), media_type="text/event-stream", headers=headers
+    )
 
 
 async def stop(request: Request) -> Response:
@@ -85,7 +100,8 @@ def make_app(factory: AgentFactory, template: str = "analyst") -> Starlette:
         Route("/runs/{run_id}/events", read),
     ]
     made = Starlette(routes=routes)
-    made.state.bus, made.state.agent = factory.event_bus, factory.create_from_template(template)
+    made.state.bus = factory.event_bus
+    made.state.agent = factory.create_from_template(template)
     made.state.running = {}
     return made
 

@@ -11,6 +11,7 @@ from hypothesis import settings
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
-# The suite starts a hundred programs. Where bytecode is not kept, each compiles LangChain before it does anything.
+# The suite starts a hundred programs. Where bytecode is not kept, each compiles LangChain before it
+# does anything.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

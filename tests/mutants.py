@@ -73,7 +73,12 @@ class Change:
         statements = ast.parse(self.before).body
         first = statements[0]
         places: list[ast.expr | Statements] = []
-        if scope is not None and len(statements) == 1 and isinstance(first, ast.Expr) and _is_expression(self.after):
+        if (
+            scope is not None
+            and len(statements) == 1
+            and isinstance(first, ast.Expr)
+            and _is_expression(self.after)
+        ):
             form = _form(first.value)
             places += [n for n in _nodes(scope) if isinstance(n, ast.expr) and _form(n) == form]
         elif scope is not None:
@@ -151,7 +156,9 @@ def _definition(tree: ast.Module, qualified: str) -> ast.AST | None:
     return scope
 
 
-def _own_definitions(scope: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+def _own_definitions(
+    scope: ast.AST,
+) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     for child in ast.iter_child_nodes(scope):
         if isinstance(child, _DEFINITIONS):
             yield child
@@ -175,7 +182,11 @@ def _equal_statements(scope: ast.AST, statements: list[ast.stmt]) -> list[ast.ex
             if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
                 own = [_form(statement) for statement in block]
                 starts = range(len(own) - count + 1)
-                places += [Statements(block, start, count) for start in starts if own[start : start + count] == forms]
+                places += [
+                    Statements(block, start, count)
+                    for start in starts
+                    if own[start : start + count] == forms
+                ]
     return places
 
 
@@ -198,8 +209,24 @@ def is_killed(mutant: Mutant, folder: Path) -> bool:
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "templates").symlink_to(ROOT / "templates")
     mutant.mutate(source / "agent_runtime")
-    path, *options = shlex.split(mutant.test) if not mutant.test.startswith("-") else ["", *shlex.split(mutant.test)]
-    pytest = [sys.executable, "-m", "pytest", "-q", "-n0", "-x", "--timeout=60", "-p", "no:cacheprovider", "-m", ""]
+    path, *options = (
+        shlex.split(mutant.test)
+        if not mutant.test.startswith("-")
+        else ["", *shlex.split(mutant.test)]
+    )
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n0",
+        "-x",
+        "--timeout=60",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "",
+    ]
     try:
         ended = subprocess.run(
             [*pytest, str(mutant.folder / path), *options],
@@ -210,7 +237,9 @@ def is_killed(mutant: Mutant, folder: Path) -> bool:
             check=False,
             timeout=HANGS_S,
         )
-    except subprocess.TimeoutExpired:  # it hangs beyond the test's own time limit: in CI that is noticed, too
+    except (
+        subprocess.TimeoutExpired
+    ):  # it hangs beyond the test's own time limit: in CI that is noticed, too
         return True
     finally:
         end_processes_of(source)
@@ -231,7 +260,11 @@ def end_processes_of(source: Path) -> None:
 
 def main(only: str = "") -> int:
     """Print a line for each mutant of a module or test whose path contains `only`; return 1 when one survives."""
-    mutants = [m for m in all_mutants() if only in f"{m.folder}/{m.test}" or any(only in c.module for c in m.changes)]
+    mutants = [
+        m
+        for m in all_mutants()
+        if only in f"{m.folder}/{m.test}" or any(only in c.module for c in m.changes)
+    ]
     survivors = []
     for mutant in mutants:
         with tempfile.TemporaryDirectory() as folder:

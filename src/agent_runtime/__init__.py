@@ -8,7 +8,15 @@ from agent_runtime._lazy import imported_late
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys, Authenticator, JwtAuthenticator, open_keys
-    from agent_runtime.budgets import Budget, Ledger, MemoryLedger, PriceTable, RedisLedger, SqliteLedger, open_ledger
+    from agent_runtime.budgets import (
+        Budget,
+        Ledger,
+        MemoryLedger,
+        PriceTable,
+        RedisLedger,
+        SqliteLedger,
+        open_ledger,
+    )
     from agent_runtime.callback_handler import AgentCallbackHandler
     from agent_runtime.chunks import (
         Chunk,
@@ -64,7 +72,14 @@ if TYPE_CHECKING:
         UnknownComponent,
     )
     from agent_runtime.event_bus import Event, EventBus, Subscription
-    from agent_runtime.event_bus.brokers import Broker, Delivery, EventQuery, MemoryBroker, SqliteBroker, open_broker
+    from agent_runtime.event_bus.brokers import (
+        Broker,
+        Delivery,
+        EventQuery,
+        MemoryBroker,
+        SqliteBroker,
+        open_broker,
+    )
     from agent_runtime.event_bus.consumer import EventConsumer
     from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, open_dead_letters
     from agent_runtime.event_bus.relay import Relay
@@ -96,7 +111,8 @@ if TYPE_CHECKING:
     from agent_runtime.triggers import TriggerHandler, load_triggers
     from agent_runtime.types import AgentContext, AgentResult, Handler, Principal, Usage
 
-# Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help` without LangChain.
+# Loaded at first use: `import agent_runtime` costs nothing, and the command line answers `--help`
+# without LangChain.
 _MODULES = {
     "agent_runtime.replay": ("Replay", "replay_run"),
     "agent_runtime.triggers": ("TriggerHandler", "load_triggers"),
@@ -113,23 +129,81 @@ _MODULES = {
     "agent_runtime.event_bus.consumer": ("EventConsumer",),
     "agent_runtime.auth": ("ApiKeys", "Authenticator", "JwtAuthenticator", "open_keys"),
     "agent_runtime.budgets": (
-        *("Budget", "Ledger", "MemoryLedger", "PriceTable", "RedisLedger", "SqliteLedger", "open_ledger"),
+        *(
+            "Budget",
+            "Ledger",
+            "MemoryLedger",
+            "PriceTable",
+            "RedisLedger",
+            "SqliteLedger",
+            "open_ledger",
+        ),
     ),
     "agent_runtime.limits": ("ConcurrencyLimit", "LimitStore", "RateLimit", "open_limits"),
     "agent_runtime.monitoring": ("RuntimeMetrics", "RuntimeTracing", "configure_logging"),
     "agent_runtime.monitoring.callback_event": ("CallbackEvent", "ExecutionSummary"),
     "agent_runtime.callback_handler": ("AgentCallbackHandler",),
     "agent_runtime.chunks": (
-        *("Chunk", "CustomChunk", "Emit", "InterruptChunk", "PartChunk", "ReasoningChunk", "TextChunk"),
+        *(
+            "Chunk",
+            "CustomChunk",
+            "Emit",
+            "InterruptChunk",
+            "PartChunk",
+            "ReasoningChunk",
+            "TextChunk",
+        ),
         *("ToolCallChunk", "ToolResultChunk"),
     ),
     "agent_runtime.errors": (
-        *("AgentFailed", "AgentRuntimeError", "CallCancelled", "CallDrained", "CallError", "CallTimeout"),
-        *("CheckpointCorrupt", "CheckpointVersion", "ConfigurationError", "InputInvalid", "LimitExceeded"),
-        *("MissingExtra", "Problem", "ProviderError", "ReservedKey", "SessionBusy", "SessionError", "SessionGone"),
-        *("SessionIdInvalid", "SessionNotFound", "StaleWriter", "StateNotSerializable", "StoreError", "StoreFull"),
-        *("StoreTimeout", "StoreUnavailable", "StreamMisuse", "TemplateError", "ToolLoop", "UnknownComponent"),
-        *("BudgetExceeded", "BudgetUnavailable", "PriceUnknown", "Unauthenticated", "Forbidden", "RateLimited"),
+        *(
+            "AgentFailed",
+            "AgentRuntimeError",
+            "CallCancelled",
+            "CallDrained",
+            "CallError",
+            "CallTimeout",
+        ),
+        *(
+            "CheckpointCorrupt",
+            "CheckpointVersion",
+            "ConfigurationError",
+            "InputInvalid",
+            "LimitExceeded",
+        ),
+        *(
+            "MissingExtra",
+            "Problem",
+            "ProviderError",
+            "ReservedKey",
+            "SessionBusy",
+            "SessionError",
+            "SessionGone",
+        ),
+        *(
+            "SessionIdInvalid",
+            "SessionNotFound",
+            "StaleWriter",
+            "StateNotSerializable",
+            "StoreError",
+            "StoreFull",
+        ),
+        *(
+            "StoreTimeout",
+            "StoreUnavailable",
+            "StreamMisuse",
+            "TemplateError",
+            "ToolLoop",
+            "UnknownComponent",
+        ),
+        *(
+            "BudgetExceeded",
+            "BudgetUnavailable",
+            "PriceUnknown",
+            "Unauthenticated",
+            "Forbidden",
+            "RateLimited",
+        ),
         *("CredentialTooLarge", "KeyInUrl", "KeyNotFound", "NotRecorded"),
     ),
     "agent_runtime.event_bus": ("Event", "EventBus", "Subscription"),

@@ -11,7 +11,8 @@ from pathlib import Path
 def open_regular(path: str | Path) -> int:
     """Return a descriptor that reads a regular file.
 
-    Raises OSError: EINVAL for what is none (a FIFO would be waited for, a device has no end), else as `os.open`.
+    Raises OSError: EINVAL for what is none (a FIFO would be waited for, a device has no end), else
+    as `os.open`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -9,17 +9,20 @@ from typing import Any, TypeAlias, cast
 
 @dataclass(slots=True)
 class TextChunk:
-    """A piece of the text of message `message_id`; the pieces of a message join to its whole text."""
+    """A piece of the text of message `message_id`; joined they are its whole text."""
 
     message_id: str
     text: str
     part: Any = field(default=None, repr=False, compare=False)
-    """What a Runnable caller gets for it: LangGraph's namespace, message and metadata, or the piece of a chain."""
+    """What a Runnable caller gets for it.
+
+    LangGraph's namespace, message and metadata, or the piece of a chain.
+    """
 
 
 @dataclass(slots=True)
 class ReasoningChunk:
-    """A piece of the model's reasoning for message `message_id`; never part of the answer's text."""
+    """A piece of the reasoning of message `message_id`; never part of its text."""
 
     message_id: str
     text: str
@@ -36,7 +39,10 @@ class ToolCallChunk:
 
 @dataclass(slots=True)
 class ToolResultChunk:
-    """What the tool answered to call `id`; `content` is the text or the content blocks of its message."""
+    """What the tool answered to call `id`.
+
+    `content` is the text or the content blocks of its message.
+    """
 
     id: str
     name: str
@@ -52,7 +58,7 @@ class CustomChunk:
 
 @dataclass(slots=True)
 class InterruptChunk:
-    """The run has stopped and waits for a person; `interrupts` are LangGraph `Interrupt` objects."""
+    """The run waits for a person; `interrupts` are LangGraph `Interrupt` objects."""
 
     interrupts: tuple[Any, ...]
 
@@ -67,7 +73,13 @@ class PartChunk:
 
 
 Chunk: TypeAlias = (
-    TextChunk | ReasoningChunk | ToolCallChunk | ToolResultChunk | CustomChunk | InterruptChunk | PartChunk
+    TextChunk
+    | ReasoningChunk
+    | ToolCallChunk
+    | ToolResultChunk
+    | CustomChunk
+    | InterruptChunk
+    | PartChunk
 )
 Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
 """Hands one chunk outwards; returns when there is room for the next one."""
@@ -83,7 +95,10 @@ class _HasRoom:
 
 
 HAS_ROOM = _HasRoom()
-"""What an `Emit` may return when there is room at once: whoever emits token by token need not await it."""
+"""What an `Emit` may return when there is room at once.
+
+Whoever emits token by token need not await it.
+"""
 
 
 async def discard(chunk: Chunk) -> None:

@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe for terminals and for formats that have one record on a line."""
+"""Escapes text of others for terminals and for formats with one record a line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
 def escaped(text: str) -> str:
     r"""Return `text` with what steers a terminal, or reorders what a person reads, as `\uXXXX`.
 
-    Those are control characters but newline and tab, bidirectional controls, other formats, line separators, halves of
-    surrogate pairs. A carriage return before a newline stays.
+    Those are control characters but newline and tab, bidirectional controls, other formats, line
+    separators, halves of surrogate pairs. A carriage return before a newline stays.
     """
     if text.isprintable():
         return text
@@ -27,15 +27,21 @@ def on_one_line(text: str) -> str:
 
 
 def json_line(value: Any, **settings: Any) -> str:
-    r"""Return the JSON of a value, whose every character is printable: the others are written as `\uXXXX`.
+    r"""Return the JSON of a value, whose every character is printable.
 
-    A reader of the JSON gets the same value; a reader of lines sees one, whatever it takes for the end of a line.
+    The others are written as `\uXXXX`.
+
+    A reader of the JSON gets the same value; a reader of lines sees one, whatever it takes for the
+    end of a line.
     """
     return printable_json(json.dumps(value, ensure_ascii=False, **settings))
 
 
 def printable_json(text: str) -> str:
-    """Return JSON text as `json_line` writes it; newlines stay, which only stand between its tokens."""
+    """Return JSON text as `json_line` writes it.
+
+    Newlines stay, which only stand between its tokens.
+    """
     return text if text.isprintable() else _escaped(text, frozenset("\n"))
 
 

@@ -42,23 +42,30 @@ LANGCHAIN_MIDDLEWARE: Mapping[str, str] = {
 }
 """LangChain's own middleware by short name, in `langchain.agents.middleware`.
 
-Not its shell tool: a template that could name it would run commands. An application registers that one itself.
+Not its shell tool: a template that could name it would run commands. An application registers that
+one itself.
 """
 
 MODEL_ARGUMENTS = ("model", "first_model", "summarizer")
-"""Arguments of those that name a model: built as the template's own model is, so that the gate sees its calls. A name
+"""Arguments of those that name a model.
+
+Built as the template's own model is, so that the gate sees its calls. A name
 that LangChain resolved would be a model of the account's that no limit or budget sees."""
 
 REWRITES_ANSWER = frozenset({"pii"})
-"""Middleware that may change a message after it was streamed: its text is held back until it is final."""
+"""Middleware that may change a message after it was streamed.
+
+Its text is held back until it is final.
+"""
 
 
 class Registry:
     """Names and what stands behind them. `generation` changes with every registration.
 
     Args:
-        allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`; none by default. A
-            reference runs the code of the module it names, so the list is the application's to give.
+        allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`; none by
+            default. A reference runs the code of the module it names, so the list is the
+            application's to give.
     """
 
     def __init__(self, allowed_refs: frozenset[str] = frozenset()) -> None:
@@ -66,11 +73,14 @@ class Registry:
         self.generation = 0
         self.tools: dict[str, Any] = {}
         self.ready_tools: dict[str, tuple[Any, BaseTool]] = {}
-        """Tools without arguments, converted and gated once for their code: a schema is most of what an agent costs."""
+        """Tools without arguments, converted and gated once for their code.
+
+        A schema is most of what an agent costs.
+        """
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
         self.keeps_answer: set[str] = set()
-        """Registered LangChain middleware of which the application says that it never changes an answer's text."""
+        """LangChain middleware that, by its registration, never changes an answer's text."""
         self.layers: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
         self.memories: dict[str, BaseStore] = {}
@@ -79,7 +89,10 @@ class Registry:
         """Holds the sessions of MCP servers; the factory's."""
 
     def put(self, table: dict[str, Any], name: str, component: Any) -> None:
-        """Register under `name`, replacing what was there; agents built from now on use the new one."""
+        """Register under `name`, replacing what was there.
+
+        Agents built from now on use the new one.
+        """
         table[name] = component
         self.ready_tools.pop(name, None)
         self.generation += 1
@@ -90,7 +103,9 @@ class Registry:
         from agent_runtime.providers.http_transport import bound_answers
         from agent_runtime.run.request import ACCOUNT, IDEMPOTENCY_HEADER
 
-        model = build_model(spec, self.models).model_copy()  # one that is registered ready-made serves several
+        model = build_model(
+            spec, self.models
+        ).model_copy()  # one that is registered ready-made serves several
         bound_answers(model)
         account = self.providers.account_of(model)
         account.allow(spec.limits.max_in_flight, spec.limits.overload_codes)
@@ -99,18 +114,24 @@ class Registry:
         return model
 
     def makes_tools(self, name: str) -> bool:
-        """Whether what is registered makes a tool anew for each agent: it may keep what belongs to one of them."""
+        """Whether what is registered makes a tool anew for each agent.
+
+        It may keep what belongs to one of them.
+        """
         found = self.tools.get(name)
         return inspect.isclass(found) or getattr(found, "_makes_tool", False)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
-        """The tool registered as `name`; raises UnknownComponent, or ConfigurationError when `args` do not fit it."""
+        """The tool registered as `name`.
+
+        Raises UnknownComponent, or ConfigurationError when `args` do not fit it.
+        """
         if name not in self.tools:
             raise UnknownComponent("tool", name, self.tools)
         return as_tool(self.tools[name], name, args)
 
     def ref(self, ref: str, args: Mapping[str, Any]) -> BaseTool:
-        """The tool at `pkg.mod:obj`, imported only if the application allowed exactly this entry."""
+        """Return the tool at `pkg.mod:obj`; only entries that the application allowed."""
         if ref not in self.allowed_refs:
             raise UnknownComponent("tool reference", ref, self.allowed_refs)
         module, _, attribute = ref.partition(":")
@@ -121,7 +142,10 @@ class Registry:
         return as_tool(found, ref, args)
 
     def code_of(self, spec: ToolSpec) -> Any:
-        """What a tool's behaviour is made of: the object itself and its code; two with the same are the same."""
+        """What a tool's behaviour is made of: the object itself and its code.
+
+        Two with the same are the same.
+        """
         found: Any = None
         if spec.use is not None:
             found = self.tools.get(spec.use)
@@ -135,7 +159,9 @@ class Registry:
         code = getattr(inner, "__code__", None)
         if code is None:
             kind = inner if isinstance(inner, type) else type(inner)
-            code = tuple([each.__code__ for each in vars(kind).values() if inspect.isfunction(each)])
+            code = tuple(
+                [each.__code__ for each in vars(kind).values() if inspect.isfunction(each)]
+            )
         return id(found), code
 
     def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
@@ -162,10 +188,12 @@ class Registry:
 
 
 def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
-    """A tool from what was registered: a tool or a function as it is, or a factory called with `args`.
+    """A tool from what was registered.
 
-    A class, or a function marked by `tool_factory`, is a factory; anything else takes no arguments. Raises
-    ConfigurationError when the arguments do not fit.
+    A tool or a function as it is, or a factory called with `args`.
+
+    A class, or a function marked by `tool_factory`, is a factory; anything else takes no arguments.
+    Raises ConfigurationError when the arguments do not fit.
     """
     from langchain_core.tools import BaseTool
 
@@ -183,7 +211,9 @@ def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
         return found
     if callable(found):
         return function_tool(found)
-    raise ConfigurationError(f"tool '{name}' is neither a LangChain tool nor a function: {type(found).__name__}")
+    raise ConfigurationError(
+        f"tool '{name}' is neither a LangChain tool nor a function: {type(found).__name__}"
+    )
 
 
 @overload
@@ -195,9 +225,10 @@ def tool_factory(*, name: str) -> Callable[[F], F]: ...
 
 
 def tool_factory(function: Any = None, *, name: str | None = None) -> Any:
-    """Mark a function that makes a tool from a template's `args`, to tell it from a function that is one.
+    """Mark a function that creates a tool from a template's `args`.
 
-    `name` is what the tools that it makes are called, so that a template can be checked where none can be made.
+    `name` is what the tools that it makes are called, so that a template can be checked where none
+    can be made.
     """
     if function is None:
         return partial(tool_factory, name=name)

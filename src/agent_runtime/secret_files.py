@@ -21,8 +21,9 @@ _WARNED: set[Path] = set()
 def read_secret_file(path: str | Path, *, min_bytes: int = 1) -> str:
     """The secret in a file, registered for redaction.
 
-    One newline at the end is taken off, with a warning. Raises ConfigurationError, which never quotes the content,
-    for a file that is missing, not UTF-8, too short or too long, or that others than its owner and group may read.
+    One newline at the end is taken off, with a warning. Raises ConfigurationError, which never
+    quotes the content, for a file that is missing, not UTF-8, too short or too long, or that others
+    than its owner and group may read.
     """
     file = Path(path).expanduser()
     try:
@@ -31,14 +32,19 @@ def read_secret_file(path: str | Path, *, min_bytes: int = 1) -> str:
             content = opened.read(MAX_BYTES + 1)
         text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the secret file {file}: {type(error).__name__}") from None
+        raise ConfigurationError(
+            f"cannot read the secret file {file}: {type(error).__name__}"
+        ) from None
     if mode & stat.S_IROTH:
         raise ConfigurationError(f"everybody may read the secret file {file}: chmod 600 it")
     if text.endswith("\n"):
         text = text.removesuffix("\n").removesuffix("\r")
         if file not in _WARNED:  # a template's secret is read for each agent that is asked for
             _WARNED.add(file)
-            LOG.warning("the secret file %s ends with a newline, which is not taken as part of the secret", file)
+            LOG.warning(
+                "the secret file %s ends with a newline, which is not taken as part of the secret",
+                file,
+            )
     if not min_bytes <= len(text.encode()) <= MAX_BYTES:
         raise ConfigurationError(f"the secret in {file} has {min_bytes} to {MAX_BYTES} bytes")
     SECRETS.add(text)

@@ -93,8 +93,8 @@ class Settings:
     """What a process is told from outside.
 
     Each field is `AGENT_RUNTIME_<FIELD>` in the environment, and `<field>` in the TOML file that
-    `AGENT_RUNTIME_CONFIG` names. What the command line says goes first, then the environment, then the file.
-    `sources` says where each that was given comes from. Secrets are never shown.
+    `AGENT_RUNTIME_CONFIG` names. What the command line says goes first, then the environment, then
+    the file. `sources` says where each that was given comes from. Secrets are never shown.
     """
 
     home: str | None = _setting(str)
@@ -133,12 +133,17 @@ class Settings:
         return made
 
     def __repr__(self) -> str:
-        given = {name: row["value"] for name, row in self.shown().items() if row["source"] != "default"}
+        given = {
+            name: row["value"] for name, row in self.shown().items() if row["source"] != "default"
+        }
         return f"Settings({given})"
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process. Raises ConfigurationError, which lists everything that is wrong, without values."""
+    """The settings of this process.
+
+    Raises ConfigurationError, which lists everything that is wrong, without values.
+    """
     environ = os.environ if environ is None else environ
     known = {each.name: each.metadata["parse"] for each in fields(Settings)[:-1]}
     problems: list[str] = []
@@ -157,7 +162,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")
             continue
         try:
-            values[name], sources[name] = known[name](text), source
+            values[name] = known[name](text)
+            sources[name] = source
         except (ValueError, ConfigurationError) as error:
             problems.append(f"{_variable(name)} ({source}): {error}")
     problems += _unsafe(values)
@@ -175,7 +181,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value != "":
             # In other letters it is another variable, and none of ours.
-            found[name.removeprefix(PREFIX).lower() if name.isupper() else name] = (value, "environment")
+            found[name.removeprefix(PREFIX).lower() if name.isupper() else name] = (
+                value,
+                "environment",
+            )
     return found
 
 
@@ -203,9 +212,14 @@ def _unsafe(values: Mapping[str, Any]) -> list[str]:
     ]
     if values.get("preset") == "prod":
         if values.get("auth") == "off":
-            found.append("the preset prod does not run without authentication: AGENT_RUNTIME_AUTH=off is refused")
+            found.append(
+                "the preset prod does not run without authentication: AGENT_RUNTIME_AUTH=off is "
+                "refused"
+            )
         if values.get("host") in ("0.0.0.0", "::", ""):  # noqa: S104 - what is refused
-            found.append("the preset prod does not listen on every interface: name one in AGENT_RUNTIME_HOST")
+            found.append(
+                "the preset prod does not listen on every interface: name one in AGENT_RUNTIME_HOST"
+            )
         found += _lost_on_restart(values)
     return found
 
@@ -220,9 +234,13 @@ def _lost_on_restart(values: Mapping[str, Any]) -> list[str]:
         address = StoreUrl.parse(text, name, tuple(FORMS), has_logs=True)
         if address.is_in_memory:
             problems.append(
-                f"{_variable(name)}: the preset prod keeps nothing in memory, where a restart loses it: "
+                f"{_variable(name)}: the preset prod keeps nothing in memory, where a restart "
+                "loses it: "
                 "name a file (sqlite:FILE) or a server (redis://HOST)"
             )
         elif address.durable is False and name != "limits":
-            problems.append(f"{_variable(name)}: the preset prod refuses a server that loses writes (durable=no)")
+            problems.append(
+                f"{_variable(name)}: the preset prod refuses a server that loses writes "
+                "(durable=no)"
+            )
     return problems

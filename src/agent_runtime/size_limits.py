@@ -21,8 +21,12 @@ class SizeLimit(NamedTuple):
 
 
 SIZE_LIMITS = {
-    "yaml_bytes": SizeLimit(256 * KIB, "A YAML file: a template, rules, settings of a pool or a batch."),
-    "template_files": SizeLimit(100, "Files that one template is made of, each as often as it is named."),
+    "yaml_bytes": SizeLimit(
+        256 * KIB, "A YAML file: a template, rules, settings of a pool or a batch."
+    ),
+    "template_files": SizeLimit(
+        100, "Files that one template is made of, each as often as it is named."
+    ),
     "skill_bytes": SizeLimit(1_000_000, "A file of a skill."),
     "pattern_bytes": SizeLimit(MIB, "Memory of one compiled pattern of a JSON Schema."),
     "settings_bytes": SizeLimit(256 * KIB, "The settings' file."),
@@ -53,7 +57,8 @@ SIZE_LIMITS = {
 def size_limit(name: str) -> int:
     """Return a bound: `AGENT_RUNTIME_MAX_{NAME}` of the environment, or its default.
 
-    It is read when the module that needs it is imported, once for a process. Raises ConfigurationError.
+    It is read when the module that needs it is imported, once for a process. Raises
+    ConfigurationError.
     """
     text = os.environ.get(variable_of(name), "")
     return parsed(name, text) if text else SIZE_LIMITS[name].default
@@ -75,7 +80,10 @@ def problem_of(variable: str, text: str) -> str | None:
     """Return what is wrong with a variable of this prefix, or None."""
     name = variable.removeprefix(PREFIX).lower()
     if name not in SIZE_LIMITS:
-        return f"unknown bound {variable}: {close_matches(variable, [variable_of(each) for each in SIZE_LIMITS])}"
+        return (
+            f"unknown bound {variable}: "
+            f"{close_matches(variable, [variable_of(each) for each in SIZE_LIMITS])}"
+        )
     try:
         parsed(name, text)
     except ConfigurationError as error:

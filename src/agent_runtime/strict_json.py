@@ -1,4 +1,7 @@
-"""JSON that means one thing: a name that stands twice is refused, because readers differ on which one counts."""
+"""JSON that means one thing.
+
+A name that stands twice is refused, because readers differ on which one counts.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ class DuplicateName(ValueError):
 
 
 def loads_unique(data: str | bytes | bytearray) -> Any:
-    """Parse JSON; raises DuplicateName for an object with a name twice, ValueError for text that is no JSON."""
+    """Parse JSON.
+
+    Raises DuplicateName for an object with a name twice, ValueError for text that is no JSON.
+    """
     return json.loads(data, object_pairs_hook=_unique)
 
 

@@ -19,7 +19,8 @@ class OutputTail:
     """
 
     def __init__(self, fd: int, on_bytes: Callable[[int], None]) -> None:
-        self._fd, self._on_bytes = fd, on_bytes
+        self._fd = fd
+        self._on_bytes = on_bytes
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         os.set_blocking(fd, False)

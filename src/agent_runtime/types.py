@@ -25,8 +25,9 @@ Status: TypeAlias = Literal["completed", "interrupted"]
 class Principal:
     """Who calls. `id` and `tenant` are opaque names; `scopes` say what the caller may do.
 
-    A scope is `action:template` (`run:analyst`, `resume:*`), `*` for all, or a name of the application's own.
-    `key` names the credential that was shown (a key's or a token's id), never the credential itself.
+    A scope is `action:template` (`run:analyst`, `resume:*`), `*` for all, or a name of the
+    application's own. `key` names the credential that was shown (a key's or a token's id), never
+    the credential itself.
     """
 
     id: str
@@ -40,12 +41,18 @@ ALL_SESSIONS = "sessions:all"
 
 
 def may_use(principal: Principal | None, owner: str) -> bool:
-    """Tell whether the caller may use what is `owner`'s in their tenant; without one it is the application itself."""
+    """Tell whether the caller may use what is `owner`'s in their tenant.
+
+    Without one it is the application itself.
+    """
     return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes
 
 
 class Progress:
-    """How far a call has come, shared by all its layers: decides whether a failure may be tried again."""
+    """How far a call has come, shared by all its layers.
+
+    Decides whether a failure may be tried again.
+    """
 
     __slots__ = (
         "cancels",
@@ -70,10 +77,13 @@ class Progress:
         """The agent came to its own end: nothing of the run is left to be continued."""
         self.tools_started = 0
         self.message_open = False
-        """A message has been emitted in part; running its model call again would show its text twice."""
+        """A message has been emitted in part.
+
+        Running its model call again would show its text twice.
+        """
         self.model_error: BaseException | None = None  # what the last failed model call raised
         self.resumable = False
-        """The agent has a checkpoint of this call, so `input=None` continues it and repeats no finished tool."""
+        """True when the call has a checkpoint: `input=None` continues it, repeating no tool."""
         self.said: dict[str, int] = {}
         """Model requests that have a name, by their contents: how often each was made."""
 
@@ -86,18 +96,23 @@ class Progress:
 def new_run_id() -> str:
     """A random UUID (version 4, RFC 9562) as text, in half the time of `str(uuid.uuid4())`."""
     text = os.urandom(16).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 class AgentContext:
-    """One call, as every layer sees it. A second call needs a context of its own: usage and progress are the call's.
+    """One call, as every layer sees it. A second call needs a context of its own.
+
+    Usage and progress are the call's.
 
     Args:
-        input: a str, a message or list of messages, a PromptValue, the agent's input dict, a LangGraph
-            `Command`, or None (continue from the checkpoint).
+        input: a str, a message or list of messages, a PromptValue, the agent's input dict, a
+            LangGraph `Command`, or None (continue from the checkpoint).
         run_id: a UUID string; a new one by default.
-        session_id: the conversation (LangGraph's thread id), or None: then the call leaves nothing behind.
-        credentials: what the caller showed to prove who they are. Secret: never in a repr, never stored.
+        session_id: the conversation (LangGraph's thread id), or None: then the call leaves nothing
+        behind.
+        credentials: what the caller showed to prove who they are. Secret: never in a repr, never
+        stored.
         principal: who calls, once known; all layers of the call see the same.
         streaming: whether somebody reads chunks while the call runs; only `core` asks.
         config: the caller's RunnableConfig, or None.
@@ -110,21 +125,24 @@ class AgentContext:
         turn: what the session layer holds for the call, or None; set by that layer.
         purse: what the call may spend, or None; set by the cost layer.
         assignment: which task of a pool the call is, or None; set by the pool.
-        accounts: budgets that the call draws on beside those of its agent (a batch's), for the cost layer.
+        accounts: budgets that the call draws on beside those of its agent (a batch's), for the cost
+        layer.
         deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
         attempts: how often the retry layer may try this call, or None for the layer's own setting.
         emit: where chunks go; set by the edge.
         usage: the ledger of the call; a new one by default.
-        idempotency_key: a name of what the call is for: made again after a crash, it has the same. Models whose
-            template says `idempotency_header` are asked under names made from it.
+        idempotency_key: a name of what the call is for: made again after a crash, it has the same.
+            Models whose template says `idempotency_header` are asked under names made from it.
 
-    Siblings made by `with_emit` and `with_input` share every object (usage, metadata, progress); assigning
-    a field of one does not change the other.
+    Siblings made by `with_emit` and `with_input` share every object (usage, metadata, progress);
+    assigning a field of one does not change the other.
     """
 
     __slots__ = (
-        "_caller", "accounts", "agent_name", "agent_ref", "assignment", "attempts", "config", "context", "credentials",
-        "deadline", "emit", "idempotency_key", "input", "metadata", "options", "progress", "purse", "run_id",
+        "_caller", "accounts", "agent_name", "agent_ref", "assignment", "attempts", "config",
+        "context", "credentials",
+        "deadline", "emit", "idempotency_key", "input", "metadata", "options", "progress", "purse",
+        "run_id",
         "session_id", "streaming", "template_digest", "turn", "usage",
     )  # fmt: skip
 
@@ -216,28 +234,48 @@ class AgentContext:
         return sibling
 
     def _sibling(self) -> AgentContext:
-        # Written out: a loop over __slots__ or dataclasses.replace costs five times as much, on every layer.
+        # Written out: a loop over __slots__ or dataclasses.replace costs five times as much, on
+        # every layer.
         new = AgentContext.__new__(AgentContext)
-        new.input, new.run_id, new.session_id = self.input, self.run_id, self.session_id
-        new.credentials, new._caller, new.streaming = self.credentials, self._caller, self.streaming
-        new.config, new.context, new.options = self.config, self.context, self.options
-        new.agent_ref, new.agent_name = self.agent_ref, self.agent_name
-        new.metadata, new.deadline, new.attempts = self.metadata, self.deadline, self.attempts
-        new.emit, new.usage, new.progress, new.turn = self.emit, self.usage, self.progress, self.turn
-        new.purse, new.template_digest, new.assignment = self.purse, self.template_digest, self.assignment
-        new.accounts, new.idempotency_key = self.accounts, self.idempotency_key
+        new.input = self.input
+        new.run_id = self.run_id
+        new.session_id = self.session_id
+        new.credentials = self.credentials
+        new._caller = self._caller
+        new.streaming = self.streaming
+        new.config = self.config
+        new.context = self.context
+        new.options = self.options
+        new.agent_ref = self.agent_ref
+        new.agent_name = self.agent_name
+        new.metadata = self.metadata
+        new.deadline = self.deadline
+        new.attempts = self.attempts
+        new.emit = self.emit
+        new.usage = self.usage
+        new.progress = self.progress
+        new.turn = self.turn
+        new.purse = self.purse
+        new.template_digest = self.template_digest
+        new.assignment = self.assignment
+        new.accounts = self.accounts
+        new.idempotency_key = self.idempotency_key
         return new
 
     def __repr__(self) -> str:
-        return f"AgentContext(run_id={self.run_id!r}, session_id={self.session_id!r}, streaming={self.streaming})"
+        return (
+            f"AgentContext(run_id={self.run_id!r}, session_id={self.session_id!r}, "
+            f"streaming={self.streaming})"
+        )
 
 
 @dataclass(slots=True)
 class AgentResult:
     """What one call gave.
 
-    `output` is the text of the final answer message, or the JSON of a structured response, or empty on an interrupt,
-    or the plain string form of what another kind of agent returned. `value` is what the agent returned, whole.
+    `output` is the text of the final answer message, or the JSON of a structured response, or empty
+    on an interrupt, or the plain string form of what another kind of agent returned. `value` is
+    what the agent returned, whole.
     """
 
     output: str
@@ -258,31 +296,45 @@ class AgentResult:
         return self.usage.cost_usd
 
     def with_text(self, text: str) -> AgentResult:
-        """The same result with another answer text everywhere; the layer emits the changed text itself."""
+        """The same result with another answer text everywhere.
+
+        The layer emits the changed text itself.
+        """
         messages = list(self.messages)
         value: Any = text
-        answer = next((i for i in reversed(range(len(messages))) if messages[i].type in ("ai", "tool")), None)
+        answer = next(
+            (i for i in reversed(range(len(messages))) if messages[i].type in ("ai", "tool")), None
+        )
         if answer is not None:
             old = messages[answer]
             messages[answer] = old.model_copy(update={"content": text})
             if isinstance(self.value, Mapping) and "messages" in self.value:
                 value = {
                     **self.value,
-                    "messages": [messages[answer] if m is old else m for m in self.value["messages"]],
+                    "messages": [
+                        messages[answer] if m is old else m for m in self.value["messages"]
+                    ],
                 }
                 value.pop("structured_response", None)
             else:
                 value = messages[answer]
-        return dataclasses.replace(self, output=text, value=value, messages=messages, structured_response=None)
+        return dataclasses.replace(
+            self, output=text, value=value, messages=messages, structured_response=None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The documented JSON form (the CLI's `--json`): no messages, no raw value."""
         structured = self.structured_response
         return {
             "output": self.output,
-            "structured_response": structured.model_dump() if hasattr(structured, "model_dump") else structured,
+            "structured_response": structured.model_dump()
+            if hasattr(structured, "model_dump")
+            else structured,
             "status": self.status,
-            "interrupts": [{"id": getattr(i, "id", None), "value": getattr(i, "value", i)} for i in self.interrupts],
+            "interrupts": [
+                {"id": getattr(i, "id", None), "value": getattr(i, "value", i)}
+                for i in self.interrupts
+            ],
             "usage": self.usage.to_dict(),
             "cost_usd": None if self.cost_usd is None else format(self.cost_usd, "f"),
             "run_id": self.run_id,

@@ -19,11 +19,14 @@ TOKEN_COUNTS = (
 
 @dataclass(slots=True)
 class Usage:
-    """The ledger of one call: tokens and counts, of every model call made for it, nested agents included.
+    """The ledger of one call.
 
-    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones, as in LangChain's `UsageMetadata`.
-    `estimated`: a model call ended without the provider's figures (aborted, or none sent); its tokens are our count.
-    `cost_usd` is None as soon as one billed call has no known price.
+    Tokens and counts, of every model call made for it, nested agents included.
+
+    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones, as in LangChain's
+    `UsageMetadata`. `estimated`: a model call ended without the provider's figures (aborted, or
+    none sent); its tokens are our count. `cost_usd` is None as soon as one billed call has no known
+    price.
     """
 
     input_tokens: int = 0
@@ -43,7 +46,10 @@ class Usage:
 
     @property
     def cost_kind(self) -> Literal["exact", "estimated", "unknown"]:
-        """`exact`: the provider's figures and a known price; `estimated`: our count; `unknown`: no price."""
+        """`exact`: the provider's figures and a known price; `estimated`: our count; `unknown`.
+
+        No price.
+        """
         return "unknown" if self.cost_usd is None else "estimated" if self.estimated else "exact"
 
     @property
@@ -52,8 +58,10 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def add_cost(self, cost_usd: Decimal | None) -> None:
-        """Add one model call's cost in USD; None (no known price) makes the sum unknown for good."""
-        self.cost_usd = None if cost_usd is None or self.cost_usd is None else self.cost_usd + cost_usd
+        """Add a model call's cost in USD; None (no known price) makes the sum unknown."""
+        self.cost_usd = (
+            None if cost_usd is None or self.cost_usd is None else self.cost_usd + cost_usd
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""

@@ -24,17 +24,22 @@ from tests.agent_runtime.canary import CANARY, VARIABLE
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_secret_in_any_output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Run the whole suite at DEBUG with a secret in its environment; at the end it is nowhere in what was written."""
+    """Run the whole suite at DEBUG with a secret in its environment.
+
+    At the end it is nowhere in what was written.
+    """
     os.environ[VARIABLE] = CANARY  # for child processes too
     SECRETS.add_environment()
     folder = tmp_path_factory.getbasetemp()
     os.environ["AGENT_RUNTIME_HOME"] = str(
         folder / "home"
     )  # commands record here, not in the home of who runs the suite
-    root, handler = logging.getLogger(), logging.FileHandler(folder / "suite.log")
+    root = logging.getLogger()
+    handler = logging.FileHandler(folder / "suite.log")
     redact(handler)
     root.addHandler(handler)
-    ours, level = logging.getLogger("agent_runtime"), root.level
+    ours = logging.getLogger("agent_runtime")
+    level = root.level
     root.setLevel(logging.DEBUG)
     yield
     root.removeHandler(handler)
@@ -60,7 +65,8 @@ def _nothing_left_in_the_checkout() -> Iterator[None]:
 def _logging_restored() -> Iterator[None]:
     """Take away what a test, or a command that it ran, configured."""
     ours = logging.getLogger("agent_runtime")
-    handlers, level = list(ours.handlers), ours.level
+    handlers = list(ours.handlers)
+    level = ours.level
     yield
     for handler in [each for each in ours.handlers if each not in handlers]:
         ours.removeHandler(handler)
@@ -70,7 +76,13 @@ def _logging_restored() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_provider_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY", "LANGSMITH_API_KEY"):
+    for name in (
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "GOOGLE_API_KEY",
+        "MISTRAL_API_KEY",
+        "LANGSMITH_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
 
@@ -86,7 +98,10 @@ def redis_url() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that is free now. The server's own search starts at one place, so two test processes would meet there."""
+    """A port that is free now.
+
+    The server's own search starts at one place, so two test processes would meet there.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -99,16 +114,26 @@ async def no_tasks_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     await asyncio.sleep(0)
-    left = [t for t in asyncio.all_tasks() - before if not t.done() and t is not asyncio.current_task()]
+    left = [
+        t for t in asyncio.all_tasks() - before if not t.done() and t is not asyncio.current_task()
+    ]
     assert not left, left
 
 
 @pytest.fixture
 def make_agent() -> Any:
-    """`make(script, tools=..., **executor settings)`: a gated `create_agent` graph over a scripted model."""
+    """`make(script, tools=..., **executor settings)`.
+
+    A gated `create_agent` graph over a scripted model.
+    """
 
     def make(
-        script: Any, tools: Any = (), *, delay_s: float = 0.0, graph: dict[str, Any] | None = None, **kw: Any
+        script: Any,
+        tools: Any = (),
+        *,
+        delay_s: float = 0.0,
+        graph: dict[str, Any] | None = None,
+        **kw: Any,
     ) -> Any:
         model = ScriptedChatModel(script=script, delay_s=delay_s)
         agent = create_agent(gated(model), [gated_tool(t) for t in tools], **(graph or {}))

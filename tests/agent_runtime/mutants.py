@@ -53,19 +53,27 @@ MUTANTS = [
     Mutant(
         "a secret stands at the cut",
         "test_redaction.py -k cut",
-        Change("secrets.redaction:Redactor.text", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT"),
+        Change(
+            "secrets.redaction:Redactor.text", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT"
+        ),
     ),
     Mutant(
         "suspects are not looked for among small letters",
         "test_redaction.py -k passed_over",
         Change("secrets.redaction:Redactor.suspects", "text.casefold()", "text"),
     ),
-    Mutant("prod may forget", "test_settings.py", Change("settings:_lost_on_restart", "address.is_in_memory", "False")),
+    Mutant(
+        "prod may forget",
+        "test_settings.py",
+        Change("settings:_lost_on_restart", "address.is_in_memory", "False"),
+    ),
     Mutant(
         "errors are not masked",
         "test_redaction.py -k caller_sees",
         Change(
-            "errors.base:AgentRuntimeError.__init__", "SECRETS.text(each) if isinstance(each, str) else each", "each"
+            "errors.base:AgentRuntimeError.__init__",
+            "SECRETS.text(each) if isinstance(each, str) else each",
+            "each",
         ),
     ),
     Mutant(

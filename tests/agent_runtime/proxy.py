@@ -1,4 +1,5 @@
-"""A TCP proxy that loses replies: the server has done what it was asked, and the connection ends."""
+"""A TCP proxy that loses replies: the server has done what it was asked, and the connection
+ends."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def losing_proxy(port: int, share: float, seed: int = 7, listen: int = 0) -> Ite
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection("127.0.0.1", port)
 
-        async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter, lost: float) -> None:
+        async def forward(
+            source: asyncio.StreamReader, target: asyncio.StreamWriter, lost: float
+        ) -> None:
             try:
                 while data := await source.read(1 << 16):
                     if dice.random() < lost:

@@ -16,7 +16,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
-from agent_runtime import AgentCallbackHandler, AgentContext, CallbackEvent, ConfigurationError, Principal
+from agent_runtime import (
+    AgentCallbackHandler,
+    AgentContext,
+    CallbackEvent,
+    ConfigurationError,
+    Principal,
+)
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -31,7 +37,9 @@ TWO_STEPS = [say("", ("add", {"a": 1, "b": 2})), say("it is three")]
 
 async def test_events_are_found_by_type_time_run_session_and_user(make_agent: Any) -> None:
     handler = AgentCallbackHandler()
-    agent, _ = make_agent(TWO_STEPS, [add], callback_handler=handler, graph={"checkpointer": InMemorySaver()})
+    agent, _ = make_agent(
+        TWO_STEPS, [add], callback_handler=handler, graph={"checkpointer": InMemorySaver()}
+    )
     first = await agent.execute(AgentContext("x", session_id="s1", principal=Principal("ada")))
     middle = time.time()
     second = await agent.execute(AgentContext("y", session_id="s2", principal=Principal("bob")))
@@ -44,7 +52,9 @@ async def test_events_are_found_by_type_time_run_session_and_user(make_agent: An
     assert [e.name for e in handler.events("tool_*")] == ["add", "add"]
     ends = handler.events("llm_end", run_id=first.run_id)
     assert all(e.duration_s is not None and e.duration_s >= 0 for e in ends)
-    assert {e.call_id for e in handler.events("llm_start")} == {e.call_id for e in handler.events("llm_end")}
+    assert {e.call_id for e in handler.events("llm_start")} == {
+        e.call_id for e in handler.events("llm_end")
+    }
 
 
 async def test_summary_and_to_dict(make_agent: Any) -> None:
@@ -62,9 +72,14 @@ async def test_summary_and_to_dict(make_agent: Any) -> None:
 async def test_content_is_kept_only_when_asked(make_agent: Any) -> None:
     agent, _ = make_agent([say("", ("add", {"a": 4711, "b": 2})), say("answer-text")], [add])
     await agent.execute("question-text")
-    assert not any(word in repr(agent.callback_handler.events()) for word in ("4711", "question-text", "answer-text"))
+    assert not any(
+        word in repr(agent.callback_handler.events())
+        for word in ("4711", "question-text", "answer-text")
+    )
     handler = AgentCallbackHandler(content=True)
-    agent, _ = make_agent([say("", ("add", {"a": 4711, "b": 2})), say("answer-text")], [add], callback_handler=handler)
+    agent, _ = make_agent(
+        [say("", ("add", {"a": 4711, "b": 2})), say("answer-text")], [add], callback_handler=handler
+    )
     await agent.execute("question-text")
     assert all(word in repr(handler.events()) for word in ("4711", "question-text", "answer-text"))
 
@@ -75,7 +90,11 @@ async def test_tokens_go_to_on_token_and_into_the_ring_when_asked(make_agent: An
     agent, _ = make_agent([say("one two three")], callback_handler=handler)
     async with agent.execute_stream("x") as stream:
         _ = [t async for t in stream]
-    assert printed == ["one ", "two ", "three"] == [e.data["text"] for e in handler.events("llm_new_token")]
+    assert (
+        printed
+        == ["one ", "two ", "three"]
+        == [e.data["text"] for e in handler.events("llm_new_token")]
+    )
     assert {e.type for e in handler.events()} == {"llm_new_token"}
 
 
@@ -87,12 +106,20 @@ def test_the_ring_keeps_the_newest_and_counts_the_rest() -> None:
     assert (handler.recorded, handler.dropped) == (5, 2)
 
 
-@given(st.lists(st.sampled_from(["llm_start", "tool_end", "chain_start", "llm_new_token", "interrupt", "resume"])))
+@given(
+    st.lists(
+        st.sampled_from(
+            ["llm_start", "tool_end", "chain_start", "llm_new_token", "interrupt", "resume"]
+        )
+    )
+)
 def test_only_captured_families_are_kept(kinds: list[str]) -> None:
     handler = AgentCallbackHandler(max_events=1000, capture=["llm", "interrupt"])
     for kind in kinds:
         handler.record(CallbackEvent(kind, "r"))
-    assert [e.type for e in handler.events()] == [k for k in kinds if k in ("llm_start", "interrupt", "resume")]
+    assert [e.type for e in handler.events()] == [
+        k for k in kinds if k in ("llm_start", "interrupt", "resume")
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"max_events": 0}, {"capture": ["everything"]}])
@@ -102,7 +129,9 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 
 async def test_alone_it_works_in_any_langchain_call() -> None:
-    handler = AgentCallbackHandler(capture=["llm", "tool", "chain", "token", "interrupt"], content=True)
+    handler = AgentCallbackHandler(
+        capture=["llm", "tool", "chain", "token", "interrupt"], content=True
+    )
     graph = create_agent(ScriptedChatModel(script=TWO_STEPS), [add])
     await graph.ainvoke({"messages": "x"}, {"callbacks": [handler], "metadata": {"user_id": "ada"}})
     graph.invoke({"messages": "x"}, {"callbacks": [handler]})
@@ -127,7 +156,9 @@ async def test_alone_it_hears_errors_interrupts_and_resumes() -> None:
         model = ScriptedChatModel(script=[say("", ("broken", {}))])
         await create_agent(model, [broken]).ainvoke({"messages": "x"}, {"callbacks": [handler]})
     with pytest.raises(ValueError, match="boom"):
-        await ScriptedChatModel(script=[say(fail=ValueError("boom"))]).ainvoke("x", {"callbacks": [handler]})
+        await ScriptedChatModel(script=[say(fail=ValueError("boom"))]).ainvoke(
+            "x", {"callbacks": [handler]}
+        )
     assert {e.type for e in handler.events("*_error")} == {"tool_error", "chain_error", "llm_error"}
 
     def ask(state: Any) -> Any:
@@ -135,8 +166,16 @@ async def test_alone_it_hears_errors_interrupts_and_resumes() -> None:
         return {}
 
     saver = InMemorySaver()
-    graph = StateGraph(MessagesState).add_node("ask", ask).set_entry_point("ask").compile(checkpointer=saver)
+    graph = (
+        StateGraph(MessagesState)
+        .add_node("ask", ask)
+        .set_entry_point("ask")
+        .compile(checkpointer=saver)
+    )
     config: Any = {"configurable": {"thread_id": "t"}, "callbacks": [handler]}
     await graph.ainvoke({"messages": "x"}, config)
     await graph.ainvoke(Command(resume=1), config)
-    assert [e.type for e in handler.events() if e.type in ("interrupt", "resume")] == ["interrupt", "resume"]
+    assert [e.type for e in handler.events() if e.type in ("interrupt", "resume")] == [
+        "interrupt",
+        "resume",
+    ]

@@ -1,4 +1,7 @@
-"""A secret in twelve places is in no output: logs, events, metrics, traces, errors, the command line, stores."""
+"""A secret in twelve places is in no output.
+
+Logs, events, metrics, traces, errors, the command line, stores.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,13 @@ HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n
 
 @pytest.fixture
 def out(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """Everything that is logged at DEBUG, as our sink and as a redacted handler of the application write it."""
+    """Everything that is logged at DEBUG, as our sink and as a redacted handler of the application
+    write it."""
     stream = io.StringIO()
     monkeypatch.setenv("DUMMY_API_KEY", CANARY)
     sink = configure_logging("DEBUG", stream=stream)
-    root, handler = logging.getLogger(), logging.StreamHandler(stream)
+    root = logging.getLogger()
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(name)s %(message)s"))
     redact(handler)
     level = root.level
@@ -108,18 +113,28 @@ async def leak(secret: str) -> str:
 async def test_tool_argument_exception_pydantic_and_traceback(  # 5, 6, 7, 8
     out: io.StringIO, content: bool, tmp_path: Path
 ) -> None:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    metrics, bus = RuntimeMetrics(), EventBus()
-    handler = AgentCallbackHandler(content=content, bus=bus, listeners=[RuntimeTracing(provider).on_event])
+    metrics = RuntimeMetrics()
+    bus = EventBus()
+    handler = AgentCallbackHandler(
+        content=content, bus=bus, listeners=[RuntimeTracing(provider).on_event]
+    )
     ledger = SqliteLedger(tmp_path / "ledger.db")
     factory = AgentFactory(
-        callback_handler=handler, event_bus=bus, metrics=metrics, ledger=ledger, budgets=[Budget("run", tokens=100_000)]
+        callback_handler=handler,
+        event_bus=bus,
+        metrics=metrics,
+        ledger=ledger,
+        budgets=[Budget("run", tokens=100_000)],
     )
     factory.register_tool("leak", leak)
     factory.register_model("m", ScriptedChatModel(script=[say("", ("leak", {"secret": CANARY}))]))
     agent = factory.create_agent(
-        parse_template(f"{HEAD}spec: {{model: m, tools: [leak], runtime: {{logging: {{content: true}}}}}}\n")
+        parse_template(
+            f"{HEAD}spec: {{model: m, tools: [leak], runtime: {{logging: {{content: true}}}}}}\n"
+        )
     )
     async with bus.subscribe() as events:
         with pytest.raises(AgentFailed) as failed:
@@ -144,11 +159,17 @@ async def test_tool_argument_exception_pydantic_and_traceback(  # 5, 6, 7, 8
 
 
 def test_config_repr_metric_label_and_event(out: io.StringIO) -> None:  # 9, 10, 11
-    settings = read_settings({"AGENT_RUNTIME_SESSION_KEY": CANARY, "AGENT_RUNTIME_KEY_PEPPER": CANARY})
+    settings = read_settings(
+        {"AGENT_RUNTIME_SESSION_KEY": CANARY, "AGENT_RUNTIME_KEY_PEPPER": CANARY}
+    )
     LOG.debug("settings %s %s", settings, settings.shown())
     assert CANARY not in repr(settings)
     metrics = RuntimeMetrics()
-    metrics.on_event(CallbackEvent("tool_end", "1", CANARY, tenant=CANARY, template=CANARY, data={"error": CANARY}))
+    metrics.on_event(
+        CallbackEvent(
+            "tool_end", "1", CANARY, tenant=CANARY, template=CANARY, data={"error": CANARY}
+        )
+    )
     assert CANARY not in metrics.render().decode()
     event = CallbackEvent("llm_error", "1", "m", data={"error": CANARY, "deep": [{"key": CANARY}]})
     assert CANARY not in json.dumps(event.to_dict())
@@ -157,7 +178,10 @@ def test_config_repr_metric_label_and_event(out: io.StringIO) -> None:  # 9, 10,
 
 def test_child_environment_and_the_command_line(tmp_path: Path) -> None:  # 12
     template = tmp_path / "t.yaml"
-    template.write_text(f"{HEAD}spec: {{model: {{id: 'openai:gpt-5-mini', api_key: {{from_env: DUMMY_API_KEY}}}}}}\n")
+    template.write_text(
+        f"{HEAD}spec: {{model: {{id: 'openai:gpt-5-mini', api_key: {{from_env: "
+        "DUMMY_API_KEY}}}\n"
+    )
     environment = {
         **os.environ,
         "DUMMY_API_KEY": CANARY,
@@ -176,7 +200,12 @@ def test_child_environment_and_the_command_line(tmp_path: Path) -> None:  # 12
             ["keys", "revoke", CANARY],
         )
     ]
-    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    how: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "cwd": tmp_path,
+    }
     for process in [subprocess.Popen(command, env=environment, **how) for command in commands]:
         stdout, stderr = process.communicate()
         assert CANARY not in stdout + stderr, process.args

@@ -22,7 +22,9 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-async def test_python_in_the_documentation_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_python_in_the_documentation_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("templates", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)  # what it writes is not left in the checkout
@@ -48,6 +50,10 @@ def test_every_middleware_name_and_error_code_is_documented() -> None:
     assert all(f"`{name}`" in templates for name in LANGCHAIN_MIDDLEWARE)
     tree = errors.__doc__ or ""
     for name, found in vars(errors).items():
-        if inspect.isclass(found) and issubclass(found, errors.AgentRuntimeError) and name != "AgentRuntimeError":
+        if (
+            inspect.isclass(found)
+            and issubclass(found, errors.AgentRuntimeError)
+            and name != "AgentRuntimeError"
+        ):
             assert name in tree
             assert found.code in tree or found.code == "call_failed", name

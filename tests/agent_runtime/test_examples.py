@@ -23,7 +23,9 @@ PROGRAMS = sorted(p.stem for p in (ROOT / "examples").glob("*.py") if p.stem != 
 
 
 def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", ROOT / "examples" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"examples_{name}", ROOT / "examples" / f"{name}.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -34,7 +36,8 @@ def load(name: str) -> Any:
 EXPECTED = {
     "chain": "4 messages.*16:00",
     "embed": "North.*per.*tokens, 0 USD|North.*tokens, 0 USD",
-    "governed": r"tokens.*unauthenticated: .*rate_limited: .*tenant=acme/day=.*of 100000 tokens.*runs_total",
+    "governed": r"tokens.*unauthenticated: .*rate_limited: .*tenant=acme/day=.*of 100000 "
+    r"tokens.*runs_total",
     "graph_node": "is 24|The count",
     "own_graph": "Draft 3 about: the new opening hours.*run_start.*run_end",
     "stopwatch": r"[0-9a-f-]{36} \d+\.\d{3} s.*two years",
@@ -48,14 +51,18 @@ def test_every_example_is_listed_and_expected() -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_an_example_runs(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_example_runs(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     await load(name).main()
     assert re.search(EXPECTED[name], capsys.readouterr().out, re.DOTALL)
 
 
 def test_an_example_runs_as_a_program() -> None:
-    done = subprocess.run([sys.executable, "examples/embed.py"], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "examples/embed.py"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -147,5 +154,9 @@ async def test_sse_a_run_is_stopped_by_whoever_asks_and_bad_requests_are_answere
         assert (await answer(port, "/runs/other/events"))[0] == 404
         for unknown in ("x", "-1", "9" * 40):
             status, body = await answer(port, f"{run}/events", last_event_id=unknown)
-            assert (status, "event: bus.gap" in body, "event: run.start" in body) == (200, True, True)
+            assert (status, "event: bus.gap" in body, "event: run.start" in body) == (
+                200,
+                True,
+                True,
+            )
         assert (await answer(port, f"{run}/events", last_event_id="9" * 400))[0] == 400

@@ -35,7 +35,9 @@ from agent_runtime import (
 from agent_runtime.models.resolve import auto_model
 from agent_runtime.testing import ScriptedChatModel, say
 
-HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t, description: Helps.}\n"
+HEAD = (
+    "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t, description: Helps.}\n"
+)
 
 
 def template(spec: str, top: str = "") -> AgentTemplate:
@@ -72,19 +74,26 @@ async def test_the_searcher_quotes_and_the_writer_fills_its_form(tmp_path: Path)
         .execute("How do bees tell the way?")
     )
     assert '"Bees dance to tell the way." (n.md:1)' in found.output
-    written = await AgentFactory().create_from_template("writer").execute("Announce something about bees")
+    written = (
+        await AgentFactory().create_from_template("writer").execute("Announce something about bees")
+    )
     assert set(written.structured_response) == {"title", "text", "words", "changes"}
     assert written.output.startswith('{"title"')
 
 
 async def test_a_known_template_is_compiled_once(factory: AgentFactory) -> None:
     one = template("{model: script}")
-    first, second = factory.create_agent(one), factory.create_agent(one)
+    first = factory.create_agent(one)
+    second = factory.create_agent(one)
     assert first is not second
     assert first.agent is second.agent
-    assert factory.create_agent(template("{model: script}")).agent is first.agent  # by content, not by object
+    assert (
+        factory.create_agent(template("{model: script}")).agent is first.agent
+    )  # by content, not by object
     factory.register_tool("anything", lambda: None)
-    assert factory.create_agent(one).agent is not first.agent  # a new registration may mean another tool
+    assert (
+        factory.create_agent(one).agent is not first.agent
+    )  # a new registration may mean another tool
 
 
 async def test_prompt_inputs_do_not_compile_a_graph_and_do_not_mix(factory: AgentFactory) -> None:
@@ -125,7 +134,10 @@ async def test_one_callers_inputs_never_reach_another(factory: AgentFactory) -> 
     await factory.create_agent(one, {"name": "alice"}).execute("x")
     await factory.create_agent(one).execute("x")
     assert seen == ["I am alice", "I am nobody"]
-    needed = template("{model: echo, system_prompt: 'Me: {{ inputs.name }}'}", inputs.replace(", default: nobody", ""))
+    needed = template(
+        "{model: echo, system_prompt: 'Me: {{ inputs.name }}'}",
+        inputs.replace(", default: nobody", ""),
+    )
     factory.create_agent(needed, {"name": "bob"})
     with pytest.raises(InputInvalid, match="name"):
         factory.create_agent(needed)
@@ -135,7 +147,10 @@ async def test_tool_inputs_are_part_of_what_is_kept(tmp_path: Path) -> None:
     factory = AgentFactory()
     for name, value in (("a", 1), ("b", 2)):
         (tmp_path / f"{name}.csv").write_text(f"n\n{value}\n")
-    agents = [factory.create_from_template("analyst", {"data": str(tmp_path / f"{n}.csv")}) for n in ("a", "b", "a")]
+    agents = [
+        factory.create_from_template("analyst", {"data": str(tmp_path / f"{n}.csv")})
+        for n in ("a", "b", "a")
+    ]
     assert agents[0].agent is agents[2].agent
     assert agents[0].agent is not agents[1].agent
     assert "is 2" in (await agents[1].execute("What is the total n?")).output
@@ -143,7 +158,9 @@ async def test_tool_inputs_are_part_of_what_is_kept(tmp_path: Path) -> None:
 
 async def test_the_same_text_in_two_folders_reads_two_folders(tmp_path: Path) -> None:
     factory = AgentFactory()
-    text = Path("templates/analyst.yaml").read_text().replace("{file: prompts/analyst.md}", "Answer.")
+    text = (
+        Path("templates/analyst.yaml").read_text().replace("{file: prompts/analyst.md}", "Answer.")
+    )
     answers = []
     for name, value in (("one", 1), ("two", 2)):
         (tmp_path / name / "data").mkdir(parents=True)
@@ -154,14 +171,18 @@ async def test_the_same_text_in_two_folders_reads_two_folders(tmp_path: Path) ->
     assert ["is 1" in answers[0], "is 2" in answers[1]] == [True, True]
 
 
-async def test_the_cache_is_bounded_and_follows_a_rotated_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_is_bounded_and_follows_a_rotated_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     factory = AgentFactory(max_agents=2)
     factory.register_model("script", lambda **params: ScriptedChatModel(script=[say("x")]))
     first = factory.create_agent(template("{model: script, system_prompt: a}"))
     for prompt in ("b", "c"):
         factory.create_agent(template(f"{{model: script, system_prompt: {prompt}}}"))
     assert len(factory._built) == 2
-    assert factory.create_agent(template("{model: script, system_prompt: a}")).agent is not first.agent
+    assert (
+        factory.create_agent(template("{model: script, system_prompt: a}")).agent is not first.agent
+    )
     secret = template("{model: {id: script, api_key: {from_env: ROTATED_VALUE}}}")
     with pytest.raises(ConfigurationError, match="ROTATED_VALUE is not set"):
         factory.create_agent(secret)
@@ -173,8 +194,12 @@ async def test_the_cache_is_bounded_and_follows_a_rotated_secret(monkeypatch: py
 
 
 def test_a_hundred_threads_compile_once(factory: AgentFactory) -> None:
-    one, agents = template("{model: script}"), []
-    threads = [threading.Thread(target=lambda: agents.append(factory.create_agent(one).agent)) for _ in range(100)]
+    one = template("{model: script}")
+    agents = []
+    threads = [
+        threading.Thread(target=lambda: agents.append(factory.create_agent(one).agent))
+        for _ in range(100)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -192,24 +217,36 @@ async def test_overrides_replace_and_deepen_the_spec(factory: AgentFactory) -> N
 
 
 async def test_limits_and_timeouts_of_the_template_hold(factory: AgentFactory) -> None:
-    factory.register_model("loop", ScriptedChatModel(script=lambda m: say("", ("again", {"n": len(m)}))))
+    factory.register_model(
+        "loop", ScriptedChatModel(script=lambda m: say("", ("again", {"n": len(m)})))
+    )
 
     def again(n: int) -> str:
         """Again."""
         return "again"
 
     factory.register_tool("again", again)
-    agent = factory.create_agent(template("{model: loop, tools: [again], runtime: {limits: {model_calls: 3}}}"))
+    agent = factory.create_agent(
+        template("{model: loop, tools: [again], runtime: {limits: {model_calls: 3}}}")
+    )
     with pytest.raises(LimitExceeded, match="model_calls"):
         await agent.execute("x")
 
 
 def test_names_that_nobody_registered_are_all_listed(factory: AgentFactory) -> None:
-    spec = "{model: script, tools: [csv_tob, {ref: 'a:b'}], middleware: [{use: pi}], runtime: {pipeline: [guard]}}"
+    spec = (
+        "{model: script, tools: [csv_tob, {ref: 'a:b'}], middleware: [{use: pi}], runtime: "
+        "{pipeline: [guard]}}"
+    )
     with pytest.raises(TemplateError) as failed:
         factory.create_agent(template(spec))
     messages = str(failed.value)
-    for part in ("did you mean 'csv_top'", "unknown tool 'a:b'", "unknown middleware 'pi'", "unknown layer 'guard'"):
+    for part in (
+        "did you mean 'csv_top'",
+        "unknown tool 'a:b'",
+        "unknown middleware 'pi'",
+        "unknown layer 'guard'",
+    ):
         assert part in messages
     assert [p.code for p in failed.value.problems][:2] == ["unknown_tool", "unknown_tool"]
 
@@ -239,7 +276,9 @@ async def test_python_references_need_exactly_their_entry_in_code(
 
 
 async def test_an_agent_is_a_tool_of_another(tmp_path: Path, factory: AgentFactory) -> None:
-    (tmp_path / "inner.yaml").write_text(f"{HEAD.replace('name: t', 'name: inner')}spec: {{model: script}}\n")
+    (tmp_path / "inner.yaml").write_text(
+        f"{HEAD.replace('name: t', 'name: inner')}spec: {{model: script}}\n"
+    )
     (tmp_path / "outer.yaml").write_text(
         f"{HEAD}spec: {{model: outer, tools: [{{agent: ./inner.yaml, as: helper}}]}}\n"
     )
@@ -255,7 +294,9 @@ async def test_an_agent_is_a_tool_of_another(tmp_path: Path, factory: AgentFacto
     for unknown in (UnknownComponent, TemplateError):
         with pytest.raises(unknown, match="nobody"):
             broken = template("{model: outer, tools: [{agent: nobody}]}")
-            factory.create_agent(broken) if unknown is UnknownComponent else factory.check_template(broken)
+            factory.create_agent(broken) if unknown is UnknownComponent else factory.check_template(
+                broken
+            )
     factory.register_template(template("{model: outer, tools: [{agent: b}]}"), "a")
     factory.register_template(template("{model: outer, tools: [{agent: a}]}"), "b")
     with pytest.raises(ConfigurationError, match="in a circle"):
@@ -283,18 +324,28 @@ class Marker(AgentMiddleware):
         return {"messages": [AIMessage(f"marked {self.mark}", id="mark")]}
 
 
-async def test_layers_and_langchain_middleware_are_named_where_they_belong(factory: AgentFactory) -> None:
+async def test_layers_and_langchain_middleware_are_named_where_they_belong(
+    factory: AgentFactory,
+) -> None:
     factory.register_middleware("loud", Loud)
     factory.register_middleware("marker", Marker)
     factory.register_middleware("ready", Marker("ready"))
-    agent = factory.create_agent(template("{model: script, runtime: {pipeline: [logging, loud, retry]}}"))
+    agent = factory.create_agent(
+        template("{model: script, runtime: {pipeline: [logging, loud, retry]}}")
+    )
     assert (await agent.execute("x")).output == "scripted!"
-    agent = factory.create_agent(template("{model: script, middleware: [{use: marker, mark: here}]}"))
+    agent = factory.create_agent(
+        template("{model: script, middleware: [{use: marker, mark: here}]}")
+    )
     result = await agent.execute("x")
     assert result.output == "marked here"
-    assert result.usage.model_calls == 1  # counted once although an unknown middleware needs the callback route
     assert (
-        await factory.create_agent(template("{model: script, middleware: [{use: ready}]}")).execute("x")
+        result.usage.model_calls == 1
+    )  # counted once although an unknown middleware needs the callback route
+    assert (
+        await factory.create_agent(template("{model: script, middleware: [{use: ready}]}")).execute(
+            "x"
+        )
     ).output == "marked ready"
     for wrong in ("{use: ready, mark: x}", "{use: marker, colour: x}", "{use: pii}"):
         with pytest.raises(ConfigurationError):
@@ -308,18 +359,24 @@ async def test_layers_and_langchain_middleware_are_named_where_they_belong(facto
 
 def test_what_langchain_refuses_to_build_is_a_configuration_error(factory: AgentFactory) -> None:
     with pytest.raises(ConfigurationError, match="remove duplicate middleware"):
-        factory.create_agent(template("{model: script, middleware: [{use: tool_retry}, {use: tool_retry}]}"))
+        factory.create_agent(
+            template("{model: script, middleware: [{use: tool_retry}, {use: tool_retry}]}")
+        )
 
 
-async def test_text_that_a_registered_middleware_may_rewrite_is_held_back(factory: AgentFactory) -> None:
+async def test_text_that_a_registered_middleware_may_rewrite_is_held_back(
+    factory: AgentFactory,
+) -> None:
     class Redact(AgentMiddleware):
         def after_model(self, state: Any, runtime: Any) -> Any:
-            return {"messages": [state["messages"][-1].model_copy(update={"content": "[redacted]"})]}
+            return {
+                "messages": [state["messages"][-1].model_copy(update={"content": "[redacted]"})]
+            }
 
     factory.register_middleware("redact", Redact)
-    async with factory.create_agent(template("{model: script, middleware: [{use: redact}]}")).execute_stream(
-        "x"
-    ) as stream:
+    async with factory.create_agent(
+        template("{model: script, middleware: [{use: redact}]}")
+    ).execute_stream("x") as stream:
         assert [t async for t in stream] == ["[redacted]"]
     assert stream.text == "[redacted]"
 
@@ -348,7 +405,9 @@ async def test_a_rewriting_wrap_model_call_is_held_back_unless_the_application_v
         assert stream.text == "".join(texts)
 
 
-async def test_pii_in_the_answer_is_not_streamed_before_it_is_redacted(factory: AgentFactory) -> None:
+async def test_pii_in_the_answer_is_not_streamed_before_it_is_redacted(
+    factory: AgentFactory,
+) -> None:
     factory.register_model("leaky", ScriptedChatModel(script=[say("write to ada@example.org now")]))
     spec = "{model: leaky, middleware: [{use: pii, pii_type: email, apply_to_output: true}]}"
     async with factory.create_agent(template(spec)).execute_stream("x") as stream:
@@ -381,7 +440,9 @@ async def test_langchains_own_middleware_by_name(factory: AgentFactory) -> None:
         assert (await factory.create_agent(template(spec)).execute("x")).output == "scripted", use
 
 
-def test_middleware_that_would_pick_a_model_or_a_shell_by_itself_is_refused(factory: AgentFactory) -> None:
+def test_middleware_that_would_pick_a_model_or_a_shell_by_itself_is_refused(
+    factory: AgentFactory,
+) -> None:
     with pytest.raises(ConfigurationError, match="give the model that plays the tools"):
         factory.create_agent(template("{model: script, middleware: [{use: tool_emulator}]}"))
     with pytest.raises(TemplateError, match="unknown middleware 'shell'"):
@@ -390,14 +451,19 @@ def test_middleware_that_would_pick_a_model_or_a_shell_by_itself_is_refused(fact
 
 async def test_a_fallback_model_answers_when_the_first_fails(factory: AgentFactory) -> None:
     factory.register_model("broken", ScriptedChatModel(script=[say(fail=ValueError("down"))]))
-    result = await factory.create_agent(template("{model: {id: broken, fallbacks: [script]}}")).execute("x")
+    result = await factory.create_agent(
+        template("{model: {id: broken, fallbacks: [script]}}")
+    ).execute("x")
     assert result.output == "scripted"
     assert result.usage.model_calls == 2
 
 
 async def test_structured_answers(factory: AgentFactory) -> None:
     factory.register_model("forms", ScriptedChatModel(script=[say("", ("final_answer", {"n": 5}))]))
-    spec = "{model: forms, response_format: {schema: {type: object, properties: {n: {type: integer}}, required: [n]}}}"
+    spec = (
+        "{model: forms, response_format: {schema: {type: object, properties: {n: {type: "
+        "integer}}, required: [n]}}}"
+    )
     result = await factory.create_agent(template(spec)).execute("x")
     assert (result.structured_response, result.output) == ({"n": 5}, '{"n": 5}')
     assert result.to_dict()["structured_response"] == {"n": 5}
@@ -422,7 +488,9 @@ async def test_a_structured_answer_that_does_not_fit_its_schema_is_asked_for_aga
     factory: AgentFactory, wrong: dict[str, Any], said: str, streamed: bool
 ) -> None:
     right = {"days": [{"n": 1}]}
-    model = ScriptedChatModel(script=[say("", ("final_answer", wrong)), say("", ("final_answer", right))])
+    model = ScriptedChatModel(
+        script=[say("", ("final_answer", wrong)), say("", ("final_answer", right))]
+    )
     factory.register_model("forms", model)
     agent = factory.create_agent(template(NESTED))
     if streamed:
@@ -447,11 +515,17 @@ async def test_a_checkpointer_makes_a_session_remember() -> None:
     factory = AgentFactory(checkpointer=InMemorySaver())
     factory.register_model("count", ScriptedChatModel(script=lambda m: say(str(len(m)))))
     agent = factory.create_agent(template("{model: count}"))
-    assert [(await agent.execute(AgentContext("x", session_id="s"))).output for _ in range(3)] == ["1", "3", "5"]
+    assert [(await agent.execute(AgentContext("x", session_id="s"))).output for _ in range(3)] == [
+        "1",
+        "3",
+        "5",
+    ]
     assert (await agent.execute("x")).output == "1"
 
 
-def test_templates_are_registered_listed_and_forgotten(factory: AgentFactory, tmp_path: Path) -> None:
+def test_templates_are_registered_listed_and_forgotten(
+    factory: AgentFactory, tmp_path: Path
+) -> None:
     assert factory.list_templates() == ["analyst", "searcher", "writer"]
     assert factory.register_template(template("{model: script}")) == "t"
     assert factory.register_template(template("{model: script}"), "other") == "other"
@@ -510,14 +584,24 @@ def test_models_are_resolved_or_refused(monkeypatch: pytest.MonkeyPatch) -> None
         ("{model: gpt-5}", UnknownComponent, "provider:name"),
         ("{model: 'nosuchprovider:x'}", ConfigurationError, "nosuchprovider"),
         ("{model: 'groq:x'}", MissingExtra, "langchain-groq"),
-        ("{model: {id: 'openai:x', api_key: {from_env: DUMMY}}}", ConfigurationError, "DUMMY is not set"),
-        ("{model: {id: 'openai:x', api_key: {from_file: /nonexistent/key}}}", ConfigurationError, "secret file"),
+        (
+            "{model: {id: 'openai:x', api_key: {from_env: DUMMY}}}",
+            ConfigurationError,
+            "DUMMY is not set",
+        ),
+        (
+            "{model: {id: 'openai:x', api_key: {from_file: /nonexistent/key}}}",
+            ConfigurationError,
+            "secret file",
+        ),
         ("{model: 'openai:gpt-5-mini'}", ConfigurationError, "cannot be built"),
     ):
         with pytest.raises(error, match=message):
             factory.create_agent(template(spec))
     monkeypatch.setenv("DUMMY", "dummy-key-value")
-    made = factory.create_agent(template("{model: {id: 'openai:gpt-5-mini', api_key: {from_env: DUMMY}}}"))
+    made = factory.create_agent(
+        template("{model: {id: 'openai:gpt-5-mini', api_key: {from_env: DUMMY}}}")
+    )
     assert "dummy-key-value" not in repr(made.agent)
 
 

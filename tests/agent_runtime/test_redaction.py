@@ -110,7 +110,8 @@ def test_no_part_of_a_secret_stands_at_the_cut(shift: int) -> None:
 
 
 def test_binary_secrets_are_masked_as_they_are_shown() -> None:
-    raw, redactor = bytes(range(200, 240)), Redactor()
+    raw = bytes(range(200, 240))
+    redactor = Redactor()
     redactor.add(raw)
     for text in (raw.hex(), raw.hex().upper(), repr(raw), base64.b64encode(raw).decode()):
         assert MASK in redactor.text(text)
@@ -127,7 +128,9 @@ def test_nested_values_are_masked(redactor: Redactor) -> None:
 
 
 @given(
-    st.text(max_size=200), st.text(min_size=6, max_size=40).filter(lambda s: len(s.strip()) >= 6), st.text(max_size=200)
+    st.text(max_size=200),
+    st.text(min_size=6, max_size=40).filter(lambda s: len(s.strip()) >= 6),
+    st.text(max_size=200),
 )
 def test_a_secret_never_comes_through(before: str, secret: str, after: str) -> None:
     redactor = Redactor()
@@ -165,11 +168,36 @@ def test_no_text_takes_long(redactor: Redactor, unit: str) -> None:
     assert time.process_time() - started < 0.5  # a bound against blow-ups: 64 KiB take a few ms
 
 
-LONG_S, KELVIN, DOTTED = "\u017f", "\u212a", "\u0130"
+LONG_S = "\u017f"
+KELVIN = "\u212a"
+DOTTED = "\u0130"
 FRAGMENTS = st.sampled_from(
     [
-        *("sk-", "token", "TOKEN", "Api_Key", "apikey", "secret-key", "=", ": ", '": "', "x" * 20, f"{LONG_S}ecret"),
-        *("https://", "a:b@c", "eyJ" + "a" * 9 + ".", "Bearer ", "AKIA" + "A" * 16, "hf_", "art_", "passwd", "\n", " "),
+        *(
+            "sk-",
+            "token",
+            "TOKEN",
+            "Api_Key",
+            "apikey",
+            "secret-key",
+            "=",
+            ": ",
+            '": "',
+            "x" * 20,
+            f"{LONG_S}ecret",
+        ),
+        *(
+            "https://",
+            "a:b@c",
+            "eyJ" + "a" * 9 + ".",
+            "Bearer ",
+            "AKIA" + "A" * 16,
+            "hf_",
+            "art_",
+            "passwd",
+            "\n",
+            " ",
+        ),
         *("-----BEGIN PRIVATE KEY-----", f"to{KELVIN}en", DOTTED, "longenough", f"api_{KELVIN}ey"),
     ]
 )
@@ -187,7 +215,8 @@ def test_nothing_that_would_be_masked_is_passed_over(parts: list[str]) -> None:
     assert redactor.whole([{"a": text}]) == [{"a": redactor._masked(text)}]
 
 
-# -- forms of a registered secret --------------------------------------------------------------------------
+# -- forms of a registered secret
+# --------------------------------------------------------------------------
 
 TOKEN = "S3cr3t/Value+With&Quote'9xyz"
 
@@ -213,7 +242,9 @@ def forms_in_the_wild(secret: str) -> dict[str, str]:
         "base64 of UTF-16": base64.b64encode(secret.encode("utf-16-le")).decode(),
         "base64 of UTF-16 with its mark": base64.b64encode(secret.encode("utf-16")).decode(),
         "base64 twice": base64.b64encode(base64.b64encode(raw)).decode(),
-        "base64 twice behind something": base64.b64encode(b"x: " + base64.b64encode(b"ab" + raw)).decode(),
+        "base64 twice behind something": base64.b64encode(
+            b"x: " + base64.b64encode(b"ab" + raw)
+        ).decode(),
         "HTML": html.escape(secret),
         "HTML numbers": "".join(f"&#{ord(c)};" for c in secret),
         "HTML hexadecimal": "".join(f"&#x{ord(c):x};" for c in secret),
@@ -248,12 +279,16 @@ def test_a_registered_secret_is_masked_in_every_form(form: str) -> None:
     masked = redactor.text(f"the value is {shown}, and the rest stays")
     assert masked.startswith("the value is ")
     assert masked.endswith(", and the rest stays")
-    left = secret_forms.reduced(masked.removeprefix("the value is ").removesuffix(", and the rest stays"))
+    left = secret_forms.reduced(
+        masked.removeprefix("the value is ").removesuffix(", and the rest stays")
+    )
     # Of base64 some edge characters depend on what stands beside it, and may stay.
     assert len(left.replace(b"redacted", b"")) <= 12, masked
 
 
-@pytest.mark.parametrize("secret", ["\u5bc6\u7801\u5bc6\u7801\u5bc6\u7801", "!!$$%%^^&&**", "a!b@c#d$"])
+@pytest.mark.parametrize(
+    "secret", ["\u5bc6\u7801\u5bc6\u7801\u5bc6\u7801", "!!$$%%^^&&**", "a!b@c#d$"]
+)
 def test_a_secret_of_other_signs_is_masked_as_it_is_written(secret: str) -> None:
     redactor = Redactor()
     redactor.add(secret)
@@ -262,7 +297,9 @@ def test_a_secret_of_other_signs_is_masked_as_it_is_written(secret: str) -> None
 
 
 @given(
-    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=12, max_size=60),
+    st.text(
+        st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=12, max_size=60
+    ),
     st.sampled_from(sorted(forms_in_the_wild(TOKEN))),
     st.text(st.sampled_from(" \n.,=:%&x"), max_size=20),
 )
@@ -276,7 +313,8 @@ def test_no_letters_of_a_secret_come_through(secret: str, form: str, around: str
 
 
 @given(
-    st.lists(st.text(st.sampled_from("abcde12"), min_size=7, max_size=30), min_size=1, max_size=5), st.text("abcde12")
+    st.lists(st.text(st.sampled_from("abcde12"), min_size=7, max_size=30), min_size=1, max_size=5),
+    st.text("abcde12"),
 )
 def test_the_quick_look_and_the_thorough_one_agree(secrets: list[str], text: str) -> None:
     forms = secret_forms.SecretForms()
@@ -305,7 +343,22 @@ def test_an_error_that_a_caller_sees_has_no_secret() -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["%41", "%2541", "&amp;", "&#65;", "\\u0041", "\\n", "\\", "%", "&", "aB1", "/", "\u00e9"])
+        st.sampled_from(
+            [
+                "%41",
+                "%2541",
+                "&amp;",
+                "&#65;",
+                "\\u0041",
+                "\\n",
+                "\\",
+                "%",
+                "&",
+                "aB1",
+                "/",
+                "\u00e9",
+            ]
+        )
     ).map("".join)
 )
 def test_places_are_those_of_the_reduced_text(text: str) -> None:
@@ -313,7 +366,8 @@ def test_places_are_those_of_the_reduced_text(text: str) -> None:
     assert content == secret_forms.reduced(text)
     assert len(starts) == len(content)
     assert all(
-        ends.get(n, starts[n] + 1) <= (starts[n + 1] if n + 1 < len(starts) else len(text)) for n in range(len(starts))
+        ends.get(n, starts[n] + 1) <= (starts[n + 1] if n + 1 < len(starts) else len(text))
+        for n in range(len(starts))
     )
 
 
@@ -326,10 +380,20 @@ def test_a_text_that_repeats_a_part_of_a_secret_takes_no_longer() -> None:
     started = time.process_time()
     assert not redactor._forms.may_be_in(text)
     assert redactor._masked(text + " wordpass12 ").endswith(f" {MASK} ")
-    assert time.process_time() - started < 2.5  # 0.9 MB; walking through every repetition took minutes
+    assert (
+        time.process_time() - started < 2.5
+    )  # 0.9 MB; walking through every repetition took minutes
 
 
 def test_names_of_variables_that_hold_secrets() -> None:
-    secret = ["OPENAI_API_KEY", "GITHUB_TOKEN", "CRM_PW", "DB_PASS", "SENTRY_DSN", "KEY_PEPPER", "PASSWORD"]
+    secret = [
+        "OPENAI_API_KEY",
+        "GITHUB_TOKEN",
+        "CRM_PW",
+        "DB_PASS",
+        "SENTRY_DSN",
+        "KEY_PEPPER",
+        "PASSWORD",
+    ]
     other = ["PWD", "OLDPWD", "HOME", "REGION", "SSH_AUTH_SOCK", "KEYBOARD", "PASSENGERS"]
     assert [name for name in [*secret, *other] if redaction.names_a_secret(name)] == secret

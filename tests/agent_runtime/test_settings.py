@@ -57,7 +57,9 @@ def test_a_wrong_setting_is_refused(variable: str, value: str, says: str) -> Non
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(ConfigurationError) as failed:
-        read_settings({"AGENT_RUNTIME_PORT": "x", "AGENT_RUNTIME_BUDGET": "x", "AGENT_RUNTIME_NOTHING": "x"})
+        read_settings(
+            {"AGENT_RUNTIME_PORT": "x", "AGENT_RUNTIME_BUDGET": "x", "AGENT_RUNTIME_NOTHING": "x"}
+        )
     assert len(str(failed.value).splitlines()) == 3
 
 
@@ -104,7 +106,10 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 
 def test_nothing_that_is_shown_has_a_secret_in_it() -> None:
     found = read_settings(
-        {"AGENT_RUNTIME_LEDGER": "redis://user:dummypassword@host/0", "AGENT_RUNTIME_SESSION_KEY": SECRET}
+        {
+            "AGENT_RUNTIME_LEDGER": "redis://user:dummypassword@host/0",
+            "AGENT_RUNTIME_SESSION_KEY": SECRET,
+        }
     )
     for text in (repr(found), str(found.shown())):
         assert "dummypassword" not in text
@@ -114,7 +119,8 @@ def test_nothing_that_is_shown_has_a_secret_in_it() -> None:
 
 @pytest.mark.parametrize("name", ["SESSION_KEY", "KEY_PEPPER"])
 @pytest.mark.parametrize(
-    "weak", [" " * 40, "k" * 40, "ab" * 20, "abcdefghijklmnopqrstuvwxyz0123456789", "0123456789" * 4]
+    "weak",
+    [" " * 40, "k" * 40, "ab" * 20, "abcdefghijklmnopqrstuvwxyz0123456789", "0123456789" * 4],
 )
 def test_a_secret_that_could_be_guessed_is_refused(name: str, weak: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="could be guessed") as refused:
@@ -142,11 +148,17 @@ def test_an_address_of_no_store_is_refused_when_settings_are_read(store: str) ->
 
 @pytest.mark.parametrize("store", STORES)
 def test_production_keeps_nothing_where_a_restart_loses_it(store: str) -> None:
-    addresses = ["memory:", "redis://h/0?durable=no", *([] if store == "LIMITS" else ["sqlite::memory:"])]
+    addresses = [
+        "memory:",
+        "redis://h/0?durable=no",
+        *([] if store == "LIMITS" else ["sqlite::memory:"]),
+    ]
     for address in addresses:
         given = {f"AGENT_RUNTIME_{store}": address}
         assert read_settings(given)
-        if store == "LIMITS" and "durable" in address:  # a count that a crash loses is one that callers may use again
+        if (
+            store == "LIMITS" and "durable" in address
+        ):  # a count that a crash loses is one that callers may use again
             continue
         with pytest.raises(ConfigurationError, match=f"AGENT_RUNTIME_{store}: the preset prod"):
             read_settings({**given, "AGENT_RUNTIME_PRESET": "prod"})
@@ -157,16 +169,22 @@ def test_production_keeps_nothing_where_a_restart_loses_it(store: str) -> None:
 def test_every_bound_of_a_process_is_in_the_docs_and_in_use() -> None:
     page = (ROOT / "docs" / "limits.md").read_text()
     used = {
-        name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r'size_limit\("(\w+)"\)', path.read_text())
+        name
+        for path in (ROOT / "src").rglob("*.py")
+        for name in re.findall(r'size_limit\("(\w+)"\)', path.read_text())
     }
     assert used == set(SIZE_LIMITS)
     for name, limit in SIZE_LIMITS.items():
-        (shown,) = re.findall(rf"\| `{variable_of(name)}` \| ([\d,]+)( Ki| Mi)? \| {re.escape(limit.of)} \|", page)
+        (shown,) = re.findall(
+            rf"\| `{variable_of(name)}` \| ([\d,]+)( Ki| Mi)? \| {re.escape(limit.of)} \|", page
+        )
         factor = {"": 1, " Ki": 1024, " Mi": 1024 * 1024}[shown[1]]
         assert int(shown[0].replace(",", "")) * factor == limit.default
 
 
-def test_a_bound_is_taken_from_the_environment_and_a_wrong_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bound_is_taken_from_the_environment_and_a_wrong_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AGENT_RUNTIME_MAX_YAML_BYTES", "100")
     assert size_limit("yaml_bytes") == 100
     read_settings(dict(os.environ))
@@ -176,5 +194,7 @@ def test_a_bound_is_taken_from_the_environment_and_a_wrong_one_is_refused(monkey
             size_limit("yaml_bytes")
         with pytest.raises(ConfigurationError, match="MAX_YAML_BYTES is a whole number"):
             read_settings(dict(os.environ))
-    with pytest.raises(ConfigurationError, match="unknown bound AGENT_RUNTIME_MAX_YAML_BYTE: did you mean"):
+    with pytest.raises(
+        ConfigurationError, match="unknown bound AGENT_RUNTIME_MAX_YAML_BYTE: did you mean"
+    ):
         read_settings({"AGENT_RUNTIME_MAX_YAML_BYTE": "100"})

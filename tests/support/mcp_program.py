@@ -1,7 +1,8 @@
 """An MCP server for tests, in plain JSON-RPC: over stdio, or over HTTP with `--port N`.
 
-Environment: `MCP_LOG` names a file that gets a line for each call and each cancelled call; `MCP_TOKEN_FILE` one with
-the token that HTTP requests must bring. `deaf` as an argument: the end of its input does not end it.
+Environment: `MCP_LOG` names a file that gets a line for each call and each cancelled call;
+`MCP_TOKEN_FILE` one with the token that HTTP requests must bring. `deaf` as an argument: the end of
+its input does not end it.
 """
 
 from __future__ import annotations
@@ -21,22 +22,47 @@ from mcp.server.lowlevel import Server
 
 ARGS = sys.argv[1:]
 EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
-TEXT: dict[str, Any] = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-SECONDS: dict[str, Any] = {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]}
+TEXT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+}
+SECONDS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"seconds": {"type": "number"}},
+    "required": ["seconds"],
+}
 WORDS: dict[str, Any] = {
     "type": "object",
     "properties": {
         name: {"type": "string"}
-        for name in ("name", "tool", "config", "runtime", "run_manager", "self", "arguments", "call")
+        for name in (
+            "name",
+            "tool",
+            "config",
+            "runtime",
+            "run_manager",
+            "self",
+            "arguments",
+            "call",
+        )
     },
 }
 TOOLS = {
-    "pid": EMPTY, "child": EMPTY, "echo": TEXT, "slow": SECONDS, "words": WORDS, "resource": EMPTY, "nothing": EMPTY,
-    "structured_only": EMPTY, "structured_error": EMPTY, "coded_error": EMPTY, "spoken": EMPTY, "refused": EMPTY,
+    "pid": EMPTY, "child": EMPTY, "echo": TEXT, "slow": SECONDS, "words": WORDS, "resource": EMPTY,
+    "nothing": EMPTY,
+    "structured_only": EMPTY, "structured_error": EMPTY, "coded_error": EMPTY, "spoken": EMPTY,
+    "refused": EMPTY,
 }  # fmt: skip
-RESOURCE = types.TextResourceContents(uri="file:///a.txt", text="the resource's text", mimeType="text/plain")  # type: ignore[arg-type]
+RESOURCE = types.TextResourceContents(
+    uri="file:///a.txt",  # type: ignore[arg-type]
+    text="the resource's text",
+    mimeType="text/plain",
+)
 ANSWERS: dict[str, Any] = {
-    "structured_only": types.CallToolResult(content=[], structuredContent={"rows": [{"region": "North", "total": 41}]}),
+    "structured_only": types.CallToolResult(
+        content=[], structuredContent={"rows": [{"region": "North", "total": 41}]}
+    ),
     "structured_error": types.CallToolResult(
         content=[], structuredContent={"code": "RATE_LIMITED", "retry_after": 30}, isError=True
     ),
@@ -76,7 +102,12 @@ async def call_tool(name: str, arguments: dict[str, Any]) -> Any:
         null = subprocess.DEVNULL
         text = str(
             subprocess.Popen(
-                [sys.executable, "-c", CHILD], stdin=null, stdout=null, stderr=null, env={}, start_new_session=True
+                [sys.executable, "-c", CHILD],
+                stdin=null,
+                stdout=null,
+                stderr=null,
+                env={},
+                start_new_session=True,
             ).pid
         )
     if name == "slow":
@@ -93,7 +124,9 @@ answer_call = server.request_handlers[types.CallToolRequest]
 
 async def refuse_or_answer(request: types.CallToolRequest) -> types.ServerResult:
     if request.params.name == "refused":
-        raise McpError(types.ErrorData(code=-32602, message="no such region", data={"known": ["North"]}))
+        raise McpError(
+            types.ErrorData(code=-32602, message="no such region", data={"known": ["North"]})
+        )
     return await answer_call(request)
 
 

@@ -20,18 +20,29 @@ PROGRAM = str(Path(__file__).with_name("mcp_program.py"))
 
 def program_tool(*args: str, env: dict[str, str] | None = None) -> dict[str, Any]:
     """A template's entry for the server as a program."""
-    return {"mcp": {"command": sys.executable, "args": [PROGRAM, *args], "timeout": "20s", "env": env or {}}}
+    return {
+        "mcp": {
+            "command": sys.executable,
+            "args": [PROGRAM, *args],
+            "timeout": "20s",
+            "env": env or {},
+        }
+    }
 
 
 def calling(*calls: tuple[str, dict[str, Any]]) -> ScriptedChatModel:
     """A model that calls tools, and says "done" when they have answered."""
-    return ScriptedChatModel(script=lambda messages: say("done") if messages[-1].type == "tool" else say("", *calls))
+    return ScriptedChatModel(
+        script=lambda messages: say("done") if messages[-1].type == "tool" else say("", *calls)
+    )
 
 
 @contextlib.contextmanager
 def http_server(port: int, env: dict[str, str] | None = None) -> Iterator[None]:
     """The server over HTTP, killed at the end."""
-    process = subprocess.Popen([sys.executable, PROGRAM, "--port", str(port)], env={**os.environ, **(env or {})})
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, "--port", str(port)], env={**os.environ, **(env or {})}
+    )
     try:
         for _ in range(400):
             with socket.socket() as probe:

@@ -1,6 +1,9 @@
-"""The answers of model providers on the wire, whole and streamed; `support/providers.py` serves them.
+"""The answers of model providers on the wire, whole and streamed.
 
-Each function takes the provider's own usage object, as it came from the provider, and puts it where the provider does.
+`support/providers.py` serves them.
+
+Each function takes the provider's own usage object, as it came from the provider, and puts it where
+the provider does.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ def sse(events: Iterable[Any]) -> bytes:
 
 def anthropic_answer(model: str, usage: dict[str, Any]) -> dict[str, Any]:
     return {
-        "id": "m", "type": "message", "role": "assistant", "model": model, "stop_reason": "end_turn",
+        "id": "m", "type": "message", "role": "assistant", "model": model,
+        "stop_reason": "end_turn",
         "stop_sequence": None, "content": [{"type": "text", "text": TEXT}], "usage": usage,
     }  # fmt: skip
 
@@ -30,13 +34,19 @@ def anthropic_stream(model: str, usage: dict[str, Any]) -> list[Any]:
     def event(kind: str, **more: Any) -> str:
         return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n"
 
-    start = {**anthropic_answer(model, {**usage, "output_tokens": 1}), "content": [], "stop_reason": None}
+    start = {
+        **anthropic_answer(model, {**usage, "output_tokens": 1}),
+        "content": [],
+        "stop_reason": None,
+    }
     return [
         event("message_start", message=start),
         event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
         event("content_block_delta", index=0, delta={"type": "text_delta", "text": TEXT}),
         event("content_block_stop", index=0),
-        event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=usage),
+        event(
+            "message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=usage
+        ),
         event("message_stop"),
     ]
 
@@ -44,11 +54,20 @@ def anthropic_stream(model: str, usage: dict[str, Any]) -> list[Any]:
 def responses_answer(model: str, usage: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return an answer of OpenAI's Responses API."""
     content = {"type": "output_text", "text": TEXT, "annotations": []}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [content]}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [content],
+    }
     return {
-        "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": model, "error": None,
-        "incomplete_details": None, "instructions": None, "metadata": {}, "output": [message], "tools": [],
-        "parallel_tool_calls": True, "tool_choice": "auto", "temperature": 1, "top_p": 1, "usage": usage, **more,
+        "id": "resp_1", "object": "response", "created_at": 1, "status": "completed",
+        "model": model, "error": None,
+        "incomplete_details": None, "instructions": None, "metadata": {}, "output": [message],
+        "tools": [],
+        "parallel_tool_calls": True, "tool_choice": "auto", "temperature": 1, "top_p": 1,
+        "usage": usage, **more,
     }  # fmt: skip
 
 
@@ -68,17 +87,33 @@ def responses_stream(model: str, usage: dict[str, Any], **more: Any) -> bytes:
         {"type": "response.completed", "response": end},
     ]
     numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
-    return b"".join(b"event: " + event["type"].encode() + b"\n" + sse([event]) for event in numbered)
+    return b"".join(
+        b"event: " + event["type"].encode() + b"\n" + sse([event]) for event in numbered
+    )
 
 
-def google_answer(model: str, usage: dict[str, Any], text: str = TEXT, finish: str = "STOP") -> dict[str, Any]:
-    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": finish, "index": 0}
-    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "r1"}
+def google_answer(
+    model: str, usage: dict[str, Any], text: str = TEXT, finish: str = "STOP"
+) -> dict[str, Any]:
+    candidate = {
+        "content": {"role": "model", "parts": [{"text": text}]},
+        "finishReason": finish,
+        "index": 0,
+    }
+    return {
+        "candidates": [candidate],
+        "usageMetadata": usage,
+        "modelVersion": model,
+        "responseId": "r1",
+    }
 
 
 def google_stream(model: str, usage: dict[str, Any]) -> bytes:
     """Return events with running totals, of which the last one counts."""
-    early = {"promptTokenCount": usage["promptTokenCount"], "totalTokenCount": usage["promptTokenCount"] + 1}
+    early = {
+        "promptTokenCount": usage["promptTokenCount"],
+        "totalTokenCount": usage["promptTokenCount"] + 1,
+    }
     first = google_answer(model, {**early, "candidatesTokenCount": 1}, TEXT[:5])
     del first["candidates"][0]["finishReason"]
     return sse([first, google_answer(model, usage, TEXT[5:])])
@@ -86,7 +121,12 @@ def google_stream(model: str, usage: dict[str, Any]) -> bytes:
 
 def bedrock_answer(usage: dict[str, Any]) -> dict[str, Any]:
     message = {"role": "assistant", "content": [{"text": TEXT}]}
-    return {"output": {"message": message}, "stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 1}}
+    return {
+        "output": {"message": message},
+        "stopReason": "end_turn",
+        "usage": usage,
+        "metrics": {"latencyMs": 1},
+    }
 
 
 def bedrock_stream(usage: dict[str, Any]) -> bytes:
@@ -120,13 +160,20 @@ def ollama_answer(model: str, usage: dict[str, Any]) -> bytes:
     head = {"model": model, "created_at": "2026-01-01T00:00:00Z"}
     pieces = [
         {**head, "message": {"role": "assistant", "content": TEXT}, "done": False},
-        {**head, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", **usage},
+        {
+            **head,
+            "message": {"role": "assistant", "content": ""},
+            "done": True,
+            "done_reason": "stop",
+            **usage,
+        },
     ]
     return b"".join(json.dumps(piece).encode() + b"\n" for piece in pieces)
 
 
 def stream_with_usage_at_the_end(model: str, **last: Any) -> list[Any]:
-    """Return chunks of a chat completion whose last one has the reason of the end and what `last` says."""
+    """Return chunks of a chat completion whose last one has the reason of the end and what `last`
+    says."""
     head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model}
     delta = {"index": 0, "delta": {"role": "assistant", "content": TEXT}, "finish_reason": None}
     end = {"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}

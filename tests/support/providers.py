@@ -29,8 +29,8 @@ async def provider(
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
     """Serve HTTP on loopback; gives the address and the requests that came.
 
-    `answer(request, path)` returns a dict (one JSON body), a list (SSE data), text or bytes (a body as it is), or one
-    of them behind a status.
+    `answer(request, path)` returns a dict (one JSON body), a list (SSE data), text or bytes (a body
+    as it is), or one of them behind a status.
     """
     requests: list[dict[str, Any]] = []
 
@@ -56,7 +56,10 @@ async def provider(
 
 
 def forget_clients() -> None:
-    """Forget the clients that LangChain keeps by address: a port that comes again has one of a closed loop."""
+    """Forget the clients that LangChain keeps by address.
+
+    A port that comes again has one of a closed loop.
+    """
     for name in ("langchain_openai.chat_models._client_utils", "langchain_anthropic._client_utils"):
         module = sys.modules.get(name)
         for member in vars(module).values() if module is not None else ():
@@ -67,20 +70,34 @@ def forget_clients() -> None:
 def _response(status: int, body: Any, headers: dict[str, str]) -> bytes:
     kind = "application/json"
     if isinstance(body, list):
-        text = "".join(x if isinstance(x, str) else f"data: {json.dumps(x)}\n\n" for x in body) + "data: [DONE]\n\n"
-        kind, data = "text/event-stream", text.encode()
+        text = (
+            "".join(x if isinstance(x, str) else f"data: {json.dumps(x)}\n\n" for x in body)
+            + "data: [DONE]\n\n"
+        )
+        kind = "text/event-stream"
+        data = text.encode()
     elif isinstance(body, str):
-        kind, data = "text/html", body.encode()
+        kind = "text/html"
+        data = body.encode()
     else:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    sent = {"content-type": kind, "content-length": str(len(data)), "connection": "close", **headers}
+    sent = {
+        "content-type": kind,
+        "content-length": str(len(data)),
+        "connection": "close",
+        **headers,
+    }
     lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
     return f"HTTP/1.1 {status} OK\r\n{lines}\r\n".encode() + data
 
 
 def openai_answer(model: str, usage: Any, text: str = "Hello.", **more: Any) -> dict[str, Any]:
     """Return a chat completion."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+    }
     head = {"id": "x", "object": "chat.completion", "created": 1, "model": model, "usage": usage}
     return {**head, "choices": [choice], **more}
 
@@ -90,11 +107,16 @@ def openai_stream(model: str, usage: Any, text: str = "Hello.", **more: Any) -> 
     base = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model, **more}
     delta = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    return [{**base, "choices": [delta]}, {**base, "choices": [end]}, {**base, "choices": [], "usage": usage}]
+    return [
+        {**base, "choices": [delta]},
+        {**base, "choices": [end]},
+        {**base, "choices": [], "usage": usage},
+    ]
 
 
 class ObedientModel(ScriptedChatModel):
-    """A scripted model of any provider and name that says `outputs` tokens, or as many as it is allowed to."""
+    """A scripted model of any provider and name that says `outputs` tokens, or as many as it is
+    allowed to."""
 
     provider_name: str = "scripted"
     model_name: str = "m"
@@ -104,20 +126,32 @@ class ObedientModel(ScriptedChatModel):
     stated: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
 
     def _get_ls_params(self, stop: Any = None, **kwargs: Any) -> Any:
-        return {"ls_provider": self.provider_name, "ls_model_name": self.model_name, "ls_model_type": "chat"}
+        return {
+            "ls_provider": self.provider_name,
+            "ls_model_name": self.model_name,
+            "ls_model_type": "chat",
+        }
 
-    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
         result = await super()._agenerate(messages, stop, run_manager, **kwargs)
         outputs = min(self.outputs, kwargs.get("max_tokens") or self.outputs)
         message = result.generations[0].message
         assert isinstance(message, AIMessage)
         total = self.inputs + outputs
-        message.usage_metadata = {"input_tokens": self.inputs, "output_tokens": outputs, "total_tokens": total}
+        message.usage_metadata = {
+            "input_tokens": self.inputs,
+            "output_tokens": outputs,
+            "total_tokens": total,
+        }
         message.response_metadata = {**message.response_metadata, **self.stated}
         return result
 
 
-def obedient(provider_name: str, model_name: str, inputs: int = 10, outputs: int = 100, **more: Any) -> ObedientModel:
+def obedient(
+    provider_name: str, model_name: str, inputs: int = 10, outputs: int = 100, **more: Any
+) -> ObedientModel:
     """Return an obedient model that always answers."""
     return ObedientModel(
         script=lambda messages: say("yes"),

@@ -1,7 +1,10 @@
-"""Run LangGraph's own checkpoint, Pregel and store tests with each saver, and compare with LangGraph's InMemorySaver.
+"""Run LangGraph's own checkpoint, Pregel and store tests with each saver, and compare with
+LangGraph's InMemorySaver.
 
-`python -m tests.upstream DIR`, where DIR is a checkout of LangGraph's public repository. Prints how many tests pass
-with each saver, and each that passes with InMemorySaver only; exits 1 when one is no refusal by design.
+`python -m tests.upstream DIR`, where DIR is a checkout of LangGraph's public repository. Prints how
+many tests pass
+with each saver, and each that passes with InMemorySaver only; exits 1 when one is no refusal by
+design.
 """
 
 from __future__ import annotations
@@ -21,13 +24,15 @@ OWN = "InMemorySaver"
 SAVERS = (OWN, "memory", "sqlite", "redis")
 LIBRARIES = ("langgraph", "checkpoint", "prebuilt")
 BY_DESIGN = {
-    # States with classes of the application's, which a store takes only when `allowed_types` names them.
+    # States with classes of the application's, which a store takes only when `allowed_types` names
+    # them.
     "test_conditional_state_graph[memory]",
     "test_in_one_fan_out_state_graph_waiting_edge_custom_state_class_pydantic_input[memory]",
     "test_stream_messages_dedupe_pydantic_subgraph_interrupt[memory]",
     "test_interrupt_functional_pydantic[memory]",
     "test_react_agent_update_state[memory-CustomStatePydantic-v2]",
-    # It compares ids that every `uuid.uuid4` of the process moves on; on Redis there are more of them.
+    # It compares ids that every `uuid.uuid4` of the process moves on; on Redis there are more of
+    # them.
     "test_root_graph[memory]",
 }
 
@@ -38,7 +43,8 @@ def passed(tests: Path, saver: str, redis: str) -> tuple[set[str], int]:
     What fails beside others is tried once more by itself: some tests compare times.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # Beside its library the checkout's own source would be imported, not the one that is installed.
+        # Beside its library the checkout's own source would be imported, not the one that is
+        # installed.
         shutil.copytree(tests, Path(folder) / "tests")
         environ = {
             **os.environ,
@@ -55,16 +61,35 @@ def passed(tests: Path, saver: str, redis: str) -> tuple[set[str], int]:
 
 
 def _run(folder: str, environ: dict[str, str], *tests: str) -> dict[str, bool]:
-    """Run tests in the folder; return by id whether each passed, without those that were skipped."""
+    """Run tests in the folder; return by id whether each passed, without those that were
+    skipped."""
     report = Path(folder) / "report.xml"
-    options = ["-p", "langgraph_savers", "-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "-q"]
+    options = [
+        "-p",
+        "langgraph_savers",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        ".",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+    ]
     options += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
     options += ["-o", "junit_family=xunit1", f"--junitxml={report}", "--timeout", "60"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
-    subprocess.run(command, cwd=folder, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(
+        command,
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
     cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - pytest's own report
     return {
-        f"{case.attrib['file']}::{case.attrib['name']}": case.find("failure") is None and case.find("error") is None
+        f"{case.attrib['file']}::{case.attrib['name']}": case.find("failure") is None
+        and case.find("error") is None
         for case in cases
         if case.find("skipped") is None
     }
@@ -76,14 +101,17 @@ def main(source: str) -> int:
     with ValkeyServer(config={"appendonly": "yes"}) as server:
         for library in LIBRARIES:
             tests = Path(source) / "libs" / library / "tests"
-            results = {saver: passed(tests, saver, f"redis://127.0.0.1:{server.port}") for saver in SAVERS}
+            results = {
+                saver: passed(tests, saver, f"redis://127.0.0.1:{server.port}") for saver in SAVERS
+            }
             own, count = results[OWN]
             for saver, (good, ran) in results.items():
                 missed = sorted(own - good)
                 others = [name for name in missed if name.partition("::")[2] not in BY_DESIGN]
                 unexpected += len(others) + (ran != count)
                 click.echo(
-                    f"{library:12} {saver:14} {len(good):4} of {ran}, {len(missed) - len(others)} refused by design"
+                    f"{library:12} {saver:14} {len(good):4} of {ran}, "
+                    f"{len(missed) - len(others)} refused by design"
                 )
                 for name in others:
                     click.echo(f"    fails: {name}")

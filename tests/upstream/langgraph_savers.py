@@ -1,7 +1,10 @@
-"""A pytest plugin for a checkout of LangGraph: its tests get one saver and one store, those that the environment names.
+"""A pytest plugin for a checkout of LangGraph.
 
-It stands for the checkout's `tests.conftest_checkpointer` and `tests.conftest_store`, which need a PostgreSQL server,
-and leaves only the tests that use a saver or a store. It is imported by itself: `tests` is the checkout's package.
+Its tests get one saver and one store, those that the environment names.
+
+It stands for the checkout's `tests.conftest_checkpointer` and `tests.conftest_store`, which need a
+PostgreSQL server, and leaves only the tests that use a saver or a store. It is imported by itself:
+`tests` is the checkout's package.
 """
 
 from __future__ import annotations
@@ -39,7 +42,10 @@ _NUMBERS = count(os.getpid() * 1_000_000)
 
 
 def make_saver() -> Any:
-    """Return a new saver of the kind that is under test; `InMemorySaver` is LangGraph's own, to compare with."""
+    """Return a new saver of the kind that is under test.
+
+    `InMemorySaver` is LangGraph's own, to compare with.
+    """
     if SAVER == OWN:
         return importlib.import_module("tests.memory_assert").MemorySaverAssertImmutable()
     from agent_runtime.sessions.opening import open_checkpointer
@@ -65,7 +71,9 @@ def make_store() -> Any:
 
 
 class _UnderTest:
-    """Stand for LangGraph's own class in a test: what is made of it is a new one of the kind that is under test.
+    """Stand for LangGraph's own class in a test.
+
+    What is made of it is a new one of the kind that is under test.
 
     A class that a test derives from it, and `isinstance`, mean LangGraph's own.
     """
@@ -85,7 +93,10 @@ class _UnderTest:
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Leave the tests that use the saver under test, or the store; one that a test makes itself is one, too."""
+    """Leave the tests that use the saver under test, or the store.
+
+    One that a test makes itself is one, too.
+    """
     chosen = []
     for item in items:
         used = FIXTURES & set(getattr(item, "fixturenames", ()))
@@ -127,7 +138,14 @@ def _stand_for(name: str, prefix: str, kinds: list[str], memory: Callable[[], An
     sys.modules[name] = module
 
 
-_POSTGRES = ["postgres", "postgres_pipe", "postgres_pool", "postgres_aio", "postgres_aio_pipe", "postgres_aio_pool"]
+_POSTGRES = [
+    "postgres",
+    "postgres_pipe",
+    "postgres_pool",
+    "postgres_aio",
+    "postgres_aio_pipe",
+    "postgres_aio_pool",
+]
 _SAVERS = ["memory", "memory_migrate_sends", "sqlite", "sqlite_aes", "sqlite_aio", *_POSTGRES]
 _stand_for("tests.conftest_checkpointer", "_checkpointer", _SAVERS, _saver)
 _stand_for("tests.conftest_store", "_store", ["memory", *_POSTGRES], _store)

@@ -25,7 +25,15 @@ _HOME = {
     "open_keys": "agent_runtime.auth.key_stores",
 }
 
-__all__ = ["ApiKey", "ApiKeys", "Authenticator", "JwtAuthenticator", "allows", "credentials_of", "open_keys"]
+__all__ = [
+    "ApiKey",
+    "ApiKeys",
+    "Authenticator",
+    "JwtAuthenticator",
+    "allows",
+    "credentials_of",
+    "open_keys",
+]
 
 
 __getattr__ = imported_late(__name__, _HOME)

@@ -26,10 +26,12 @@ REVOKED_WITHIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key, never the key: `digest` is its HMAC under the pepper. Times are Unix seconds.
+    """What is kept of a key, never the key: `digest` is its HMAC under the pepper.
 
-    `mac` is an HMAC over all other fields, so that who can write to the store cannot change whose key it is or what it
-    may do; empty in records of versions that had none.
+    Times are Unix seconds.
+
+    `mac` is an HMAC over all other fields, so that who can write to the store cannot change whose
+    key it is or what it may do; empty in records of versions that had none.
     """
 
     id: str
@@ -65,12 +67,14 @@ class ApiKeys:
 
     Args:
         store: where they are kept: `MemoryKeyStore`, `SqliteKeyStore`, `RedisKeyStore`.
-        pepper: at least 32 bytes that are not in the store: who reads the store alone cannot check a guess.
+        pepper: at least 32 bytes that are not in the store: who reads the store alone cannot check
+        a guess.
         clock: seconds since the epoch, for the times of keys.
         monotonic: seconds that no change of the clock moves, for what is remembered.
 
-    Methods of the administration block for the store; `authenticate` looks at it at most every five seconds for
-    each key. Raises ConfigurationError for a short pepper, StoreError when the store fails.
+    Methods of the administration block for the store; `authenticate` looks at it at most every five
+    seconds for each key. Raises ConfigurationError for a short pepper, StoreError when the store
+    fails.
     """
 
     def __init__(
@@ -84,9 +88,13 @@ class ApiKeys:
         self._monotonic = monotonic
         if (reason := weakness_of(pepper)) is not None:
             raise ConfigurationError(f"the pepper of API keys could be guessed: {reason}")
-        self.store, self._pepper, self._clock = store, pepper, clock
+        self.store = store
+        self._pepper = pepper
+        self._clock = clock
         SECRETS.add(pepper)
-        self._known: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = (
+            OrderedDict()
+        )
         self._nobody = self._digest(b"nobody's key")
 
     def _digest(self, key: bytes) -> bytes:
@@ -98,8 +106,10 @@ class ApiKeys:
         return replace(record, mac=self._digest(b"api key record\0" + fields.encode()).hex())
 
     def is_signed(self, record: ApiKey) -> bool:
-        """Tell whether the record is as these keys, or others with the same pepper, have written it."""
-        return hmac.compare_digest(record.mac.encode(errors="replace"), self._signed(record).mac.encode())
+        """Tell whether a record was written by these keys, or by others with the same pepper."""
+        return hmac.compare_digest(
+            record.mac.encode(errors="replace"), self._signed(record).mac.encode()
+        )
 
     async def authenticate(self, credentials: Any) -> Principal:
         """Whose key this is; raises Unauthenticated, StoreError."""
@@ -125,13 +135,18 @@ class ApiKeys:
     ) -> tuple[ApiKey | None, bytes, Principal | None, float]:
         if record is not None and (record.id != key_id or not self.is_signed(record)):
             LOG.warning(
-                "the record of the key %s is refused: it was changed in the store, or is of a version that signed none "
+                "the record of the key %s is refused: it was changed in the store, or is of a "
+                "version that signed none "
                 "(`agent-runtime keys sign` signs those, once)",
                 key_id,
             )
             record = None
         digest = self._nobody if record is None else bytes.fromhex(record.digest)
-        principal = None if record is None else Principal(record.user, record.tenant, frozenset(record.scopes), key_id)
+        principal = (
+            None
+            if record is None
+            else Principal(record.user, record.tenant, frozenset(record.scopes), key_id)
+        )
         known = self._known[key_id] = (record, digest, principal, now + REVOKED_WITHIN_S)
         self._known.move_to_end(key_id)
         while len(self._known) > MAX_CACHED:
@@ -142,7 +157,8 @@ class ApiKeys:
         """Close the store."""
         await self.store.aclose()
 
-    # -- administration ------------------------------------------------------------------------------------
+    # -- administration
+    # ------------------------------------------------------------------------------------
 
     def create(
         self,
@@ -154,7 +170,10 @@ class ApiKeys:
         not_before: float = 0.0,
         expires_at: float | None = None,
     ) -> tuple[str, ApiKey]:
-        """A new key and its record. The key is shown this once: it is not kept. Raises ConfigurationError."""
+        """A new key and its record. The key is shown this once: it is not kept.
+
+        Raises ConfigurationError.
+        """
         for name, value in (("user", user), ("tenant", tenant)):
             if (fault := fault_of_name(value)) is not None:
                 raise ConfigurationError(f"the {name} of a key cannot be '{value[:80]}': {fault}")
@@ -166,14 +185,18 @@ class ApiKeys:
         key_id, key = new_key()
         chosen = tuple(sorted(checked_scopes(scopes)))
         digest = self._digest(key.encode()).hex()
-        record = self._signed(ApiKey(key_id, digest, user, tenant, chosen, note, now, not_before, expires_at))
+        record = self._signed(
+            ApiKey(key_id, digest, user, tenant, chosen, note, now, not_before, expires_at)
+        )
         self.store.call("put", record)
         return key, record
 
     def list(self, tenant: str | None = None) -> list[ApiKey]:
         """The records, oldest first; of one tenant, or of all."""
         found: list[ApiKey] = self.store.call("all")
-        return sorted((k for k in found if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id))
+        return sorted(
+            (k for k in found if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id)
+        )
 
     def sign(self) -> Sequence[ApiKey]:
         """Sign the records that have no signature, once, after an upgrade; returns them.
@@ -181,22 +204,27 @@ class ApiKeys:
         Look at them first (`list`): from then on they are what this version would have written.
         """
         unsigned = [record for record in self.list() if not record.mac]
-        return [self._signed(record) for record in unsigned if self.store.call("change", record, self._signed(record))]
+        return [
+            self._signed(record)
+            for record in unsigned
+            if self.store.call("change", record, self._signed(record))
+        ]
 
     def revoke(self, key_id: str, *, with_successors: bool | None = None) -> ApiKey:
         """End a key; every process refuses it within five seconds.
 
         Args:
             key_id: whose record is changed.
-            with_successors: whether the keys that it was rotated to end, too. Who stole the key may have rotated it, so
-                it has to be said for a key with a successor that works.
+            with_successors: whether the keys that it was rotated to end, too. Who stole the key may
+                have rotated it, so it has to be said for a key with a successor that works.
 
         Raises KeyNotFound, ConfigurationError when that has to be said.
         """
         successors = self._successors(self._found(key_id))
         if successors and with_successors is None:
             raise ConfigurationError(
-                f"the key '{key_id}' was rotated to '{successors[0].id}', which works: say with_successors=True to end "
+                f"the key '{key_id}' was rotated to '{successors[0].id}', which works: say "
+                "with_successors=True to end "
                 "both, False to end this one alone"
             )
         for each in successors if with_successors else ():
@@ -228,11 +256,14 @@ class ApiKeys:
 
         Raises KeyNotFound, and ConfigurationError for a key that does not work any more.
         """
-        old, now = self._found(key_id), self._clock()
+        old = self._found(key_id)
+        now = self._clock()
         if overlap_s < 0:
             raise ConfigurationError(f"the overlap is not negative, not {overlap_s}")
         if not self.is_signed(old):
-            raise ConfigurationError(f"the record of the key '{key_id}' was not written by this release: revoke it")
+            raise ConfigurationError(
+                f"the record of the key '{key_id}' was not written by this release: revoke it"
+            )
         if (state := old.state(now)) in ("revoked", "expired") or old.replaced_by:
             raise ConfigurationError(
                 f"the key '{key_id}' is {'replaced' if old.replaced_by else state}: make a new one"

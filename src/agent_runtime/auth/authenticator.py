@@ -20,8 +20,9 @@ MAX_CREDENTIAL_BYTES = size_limit("credential_bytes")
 class Authenticator(Protocol):
     """Recognises callers by what they show; write your own for anything that is not built in.
 
-    `authenticate` returns a principal or raises `Unauthenticated`, whatever is wrong: there is no anonymous
-    principal. It must not log or keep the credential, and raises StoreError when it cannot know.
+    `authenticate` returns a principal or raises `Unauthenticated`, whatever is wrong: there is no
+    anonymous principal. It must not log or keep the credential, and raises StoreError when it
+    cannot know.
     """
 
     async def authenticate(self, credentials: Any) -> Principal:
@@ -29,7 +30,10 @@ class Authenticator(Protocol):
 
 
 def refused(reason: str) -> Unauthenticated:
-    """The one answer to every bad credential; why it is bad is for the log, which sees nothing of it."""
+    """The one answer to every bad credential.
+
+    Why it is bad is for the log, which sees nothing of it.
+    """
     LOG.info("a credential was refused: %s", reason)
     return Unauthenticated()
 

@@ -1,7 +1,7 @@
 """The names of tenants, users, keys, templates and sessions in limits, budgets and their accounts.
 
-Quoted, so that no name can look like another one's account, and made here alone: what a limit is compared with is what
-a call is counted under.
+Quoted, so that no name can look like another one's account, and made here alone: what a limit is
+compared with is what a call is counted under.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ DEFAULT_TENANT = "default"
 
 
 class Caller(NamedTuple):
-    """Who makes a call: names as the application has them; `session` and `key` are None for a call without one."""
+    """Who makes a call: names as the application has them.
+
+    `session` and `key` are None for a call without one.
+    """
 
     tenant: str
     user: str
@@ -28,18 +31,26 @@ class Caller(NamedTuple):
 
 
 def caller_of(context: AgentContext) -> Caller:
-    """Return who makes a call; without a principal it is the nameless user of the default tenant."""
+    """Return a call's caller: its principal, or the nameless user of the default tenant."""
     principal = context.principal
     if principal is None:
         return Caller(DEFAULT_TENANT, "", context.agent_name, context.session_id)
-    return Caller(principal.tenant, principal.id, context.agent_name, context.session_id, principal.key or None)
+    return Caller(
+        principal.tenant,
+        principal.id,
+        context.agent_name,
+        context.session_id,
+        principal.key or None,
+    )
 
 
 def part_name(part: Part, caller: Caller) -> str | None:
-    """Return a caller's name as one part of a limit; None when the call has none, which is a session only.
+    """Return a caller's name as one part of a limit.
 
-    A user and a session are those of their tenant, so the tenant is part of their names. A caller without a key (a
-    token without an id, a principal of the application) is counted as the user.
+    None when the call has none, which is a session only.
+
+    A user and a session are those of their tenant, so the tenant is part of their names. A caller
+    without a key (a token without an id, a principal of the application) is counted as the user.
     """
     if part == "global":
         return ""

@@ -11,24 +11,33 @@ TRIGGER_PREFIX = "trigger:"
 OPERATOR = "operator"
 """The user id of the command line."""
 _RESERVED_PREFIXES = (TRIGGER_PREFIX, "runtime:")
-_TOGETHER = ({"HIRAGANA", "KATAKANA", "CJK", "LATIN"}, {"HANGUL", "CJK", "LATIN"}, {"BOPOMOFO", "CJK", "LATIN"})
+_TOGETHER = (
+    {"HIRAGANA", "KATAKANA", "CJK", "LATIN"},
+    {"HANGUL", "CJK", "LATIN"},
+    {"BOPOMOFO", "CJK", "LATIN"},
+)
 """Scripts that stand together in one name where they are at home: Japanese, Korean, Chinese."""
 _NO_SCRIPT = ("DIGIT", "FULLWIDTH DIGIT", "MODIFIER", "COMBINING", "FEMININE", "MASCULINE", "MICRO")
-_SCRIPTS = {"FULLWIDTH": "LATIN", "IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA", "HALFWIDTH": "KATAKANA"}
+_SCRIPTS = {
+    "FULLWIDTH": "LATIN",
+    "IDEOGRAPHIC": "CJK",
+    "KATAKANA-HIRAGANA": "KATAKANA",
+    "HALFWIDTH": "KATAKANA",
+}
 """Characters whose names do not begin with their script's."""
 
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Unicode's characters that are ignored when they are shown (Default_Ignorable), and the blank of Braille."""
+"""Characters that Unicode does not show (Default_Ignorable), and the Braille blank."""
 
 
 def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
     """Return why a text may not be the id of a user or tenant, or None.
 
-    Two ids that look alike are two users to a program and one to a person: so an id is in NFC, has nothing around it
-    that cannot be seen, and letters of one script in each word.
+    Two ids that look alike are two users to a program and one to a person: so an id is in NFC, has
+    nothing around it that cannot be seen, and letters of one script in each word.
     """
     if not name.strip() or len(name) > MAX_NAME:
         return f"a name has 1 to {MAX_NAME} characters"
@@ -42,10 +51,15 @@ def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
         return "a name has no characters that cannot be seen"
     if unicodedata.normalize("NFC", name) != name:
         return "a name is in Unicode's normal form C"
-    for word in re.findall(r"[^\W\d_]+", name):  # an address has a name in one script and a host in another
+    for word in re.findall(
+        r"[^\W\d_]+", name
+    ):  # an address has a name in one script and a host in another
         scripts = {script for character in word if (script := _script_of(character)) is not None}
         if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
-            return f"a word of a name has letters of one script, not of {', '.join(sorted(scripts)).lower()}"
+            return (
+                "a word of a name has letters of one script, not of "
+                f"{', '.join(sorted(scripts)).lower()}"
+            )
     return None
 
 

@@ -1,4 +1,7 @@
-"""JSON web tokens, strictly: signed by a known key with that key's one algorithm, and every claim of its type."""
+"""JSON web tokens, strictly.
+
+Signed by a known key with that key's one algorithm, and every claim of its type.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ CHECKED_EVERY_S = 5.0
 MAX_KEYS_BYTES = size_limit("jwt_keys_bytes")
 STALE_AFTER_S = 300.0
 """How long the keys that were read last are trusted when their file cannot be read any more."""
-ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384",
+    "PS512", "ES256",
                         "ES384", "ES512", "EdDSA"})  # fmt: skip
-MIN_HMAC_BYTES, MIN_RSA_BITS = 32, 2048
+MIN_HMAC_BYTES = 32
+MIN_RSA_BITS = 2048
 _TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
@@ -36,10 +41,10 @@ class JwtAuthenticator:
     """Recognises callers by signed tokens. Needs the extra `jwt`.
 
     Args:
-        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read again every five seconds. Each
-            key has `kid` and `alg`: a token names its key, and no other algorithm is tried on it. A file that becomes
-            unreadable is a warning at once, and after five minutes no token is accepted; an empty list of keys accepts
-            none at once.
+        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read again every
+            five seconds. Each key has `kid` and `alg`: a token names its key, and no other
+            algorithm is tried on it. A file that becomes unreadable is a warning at once, and after
+            five minutes no token is accepted; an empty list of keys accepts none at once.
         issuer, audience: what `iss` and `aud` must be, exactly; a list of audiences is refused.
         max_age_s: of a token, from `iat` (or now, when it has none) to `exp`.
         required: claims that must be there, beside `exp`, `iss`, `aud` and `sub`.
@@ -69,9 +74,16 @@ class JwtAuthenticator:
     ) -> None:
         self._monotonic = monotonic
         self._ascii_names = ascii_names
-        self._issuer, self._audience, self._max_age_s, self._clock = issuer, audience, max_age_s, clock
-        self._tenant_claim, self._scope_claim, self._revocations = tenant_claim, scope_claim, revocations
-        needed = {"exp", "iss", "aud", "sub", *required} | ({"jti"} if revocations is not None else set())
+        self._issuer = issuer
+        self._audience = audience
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._tenant_claim = tenant_claim
+        self._scope_claim = scope_claim
+        self._revocations = revocations
+        needed = {"exp", "iss", "aud", "sub", *required} | (
+            {"jti"} if revocations is not None else set()
+        )
         self._required = sorted(needed)
         self._path = None if isinstance(keys, Mapping) else Path(keys)
         self._keys: dict[str, tuple[str, Any]] = {}
@@ -89,7 +101,10 @@ class JwtAuthenticator:
                 raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
 
     def _reload(self, path: Path, now: float) -> None:
-        """Read the file of keys again. By its contents: times and sizes can stay the same when it is replaced."""
+        """Read the file of keys again. By its contents.
+
+        Times and sizes can stay the same when it is replaced.
+        """
         was_readable = self._read_at == self._looked_at
         self._looked_at = now
         try:
@@ -104,7 +119,8 @@ class JwtAuthenticator:
             # It may be replaced just now, so what was read last holds for a while.
             if was_readable:
                 LOG.warning(
-                    "the key file '%s' cannot be read: %s; tokens are refused from %.0f s after it was read last on",
+                    "the key file '%s' cannot be read: %s; tokens are refused from %.0f s after "
+                    "it was read last on",
                     path, error, STALE_AFTER_S,
                 )  # fmt: skip
             if now - self._read_at >= STALE_AFTER_S:
@@ -129,7 +145,8 @@ class JwtAuthenticator:
         import jwt
 
         try:
-            # PyJWT takes the last of two equal names; another reader of the same token may take the first.
+            # PyJWT takes the last of two equal names; another reader of the same token may take the
+            # first.
             for part in token.split(b".")[:2]:
                 loads_unique(jwt.utils.base64url_decode(part))
             header = jwt.get_unverified_header(token)
@@ -151,14 +168,23 @@ class JwtAuthenticator:
                     "verify_iat": False,
                 },
             )
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        except (
+            jwt.PyJWTError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             # From None: a library's message may quote what it was given.
             raise refused(f"a token that does not verify ({type(error).__name__})") from None
         return claims
 
     def _principal(self, claims: dict[str, Any], now: float) -> Principal:
         times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
-        if not all(type(t) in (int, float) and -MAX_TIME < t < MAX_TIME for t in times.values()):  # NaN is not either
+        if not all(
+            type(t) in (int, float) and -MAX_TIME < t < MAX_TIME for t in times.values()
+        ):  # NaN is not either
             raise refused("a time that is none")
         if times["exp"] <= now - LEEWAY_S:
             raise refused("an expired token")
@@ -168,7 +194,9 @@ class JwtAuthenticator:
             raise refused("a token that lives too long")
         names = {name: claims.get(name, "") for name in ("sub", "jti")}
         names["tenant"] = claims.get(self._tenant_claim, "default")
-        if not all(isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()):
+        if not all(
+            isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()
+        ):
             raise refused("a name that is none")
         if self._revocations is not None and not names["jti"].strip():
             raise refused("an empty name")
@@ -197,7 +225,7 @@ class JwtAuthenticator:
 
 
 def _keys_of(jwks: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str, tuple[str, Any]]:
-    """Return key ids with algorithm and key; raises ConfigurationError that names no part of a key."""
+    """Return key ids with algorithm and key; raises ConfigurationError without key material."""
     try:
         import jwt
     except ImportError as error:
@@ -207,13 +235,19 @@ def _keys_of(jwks: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str
     if not isinstance(entries, list) or not (entries or may_be_empty):
         raise ConfigurationError("a JWKS is an object with a list `keys`")
     for number, entry in enumerate(entries):
-        kid, algorithm = (entry.get("kid"), entry.get("alg")) if isinstance(entry, dict) else (None, None)
+        kid, algorithm = (
+            (entry.get("kid"), entry.get("alg")) if isinstance(entry, dict) else (None, None)
+        )
         if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS or kid in found:
-            raise ConfigurationError(f"keys[{number}] needs a `kid` of its own and an `alg` of {sorted(ALGORITHMS)}")
+            raise ConfigurationError(
+                f"keys[{number}] needs a `kid` of its own and an `alg` of {sorted(ALGORITHMS)}"
+            )
         try:
             key = jwt.PyJWK.from_dict(entry, algorithm).key
         except Exception:  # noqa: BLE001 - whatever the library finds, its message may quote the key
-            raise ConfigurationError(f"keys[{number}] ('{kid}') is not a valid key for {algorithm}") from None
+            raise ConfigurationError(
+                f"keys[{number}] ('{kid}') is not a valid key for {algorithm}"
+            ) from None
         _check_strength(kid, key)
         found[kid] = (algorithm, key)
     return found
@@ -223,5 +257,9 @@ def _check_strength(kid: str, key: Any) -> None:
     if isinstance(key, bytes) and (reason := weakness_of(key, MIN_HMAC_BYTES)) is not None:
         raise ConfigurationError(f"the HMAC key '{kid}' could be guessed: {reason}")
     # An elliptic key's size is its curve's; RSA's is free, and small ones are broken.
-    if (size := getattr(key, "key_size", MIN_RSA_BITS)) < MIN_RSA_BITS and "RSA" in type(key).__name__:
-        raise ConfigurationError(f"the RSA key '{kid}' has at least {MIN_RSA_BITS} bits, not {size}")
+    if (size := getattr(key, "key_size", MIN_RSA_BITS)) < MIN_RSA_BITS and "RSA" in type(
+        key
+    ).__name__:
+        raise ConfigurationError(
+            f"the RSA key '{kid}' has at least {MIN_RSA_BITS} bits, not {size}"
+        )

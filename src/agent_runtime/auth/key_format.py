@@ -1,4 +1,7 @@
-"""What an API key looks like: `art_<id>_<secret><checksum>`, so that scanners find it and typing errors show."""
+"""What an API key looks like.
+
+`art_<id>_<secret><checksum>`, so that scanners find it and typing errors show.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import string
 import zlib
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 12, 43, 6
+ID_LENGTH = 12
+SECRET_LENGTH = 43
+CHECKSUM_LENGTH = 6
 """43 digits to the base 62 hold 256 bits."""
 PATTERN = f"art_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
 _KEY = re.compile(PATTERN.encode())

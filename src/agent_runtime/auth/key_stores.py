@@ -29,8 +29,8 @@ return 1
 class MemoryKeyStore:
     """Keys of one process.
 
-    Operations: `put`, `get`, `all`, `change(old, new)` (only if it still is `old`; says whether), `token_revoked(id)`,
-    `revoke_token(id, until)` with the end of the token.
+    Operations: `put`, `get`, `all`, `change(old, new)` (only if it still is `old`; says whether),
+    `token_revoked(id)`, `revoke_token(id, until)` with the end of the token.
     """
 
     def __init__(self) -> None:
@@ -105,10 +105,16 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
     def _revoke_token(self, token_id: str, until: float) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM revoked_tokens WHERE until<?", (self._deletion_time(),))
-            db.execute("INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)", (token_id, until + KEPT_LONGER_S))
+            db.execute(
+                "INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)",
+                (token_id, until + KEPT_LONGER_S),
+            )
 
     def _token_revoked(self, token_id: str) -> bool:
-        return self._db.execute("SELECT 1 FROM revoked_tokens WHERE id=?", (token_id,)).fetchone() is not None
+        return (
+            self._db.execute("SELECT 1 FROM revoked_tokens WHERE id=?", (token_id,)).fetchone()
+            is not None
+        )
 
 
 class RedisKeyStore(RedisConnection):
@@ -131,14 +137,22 @@ class RedisKeyStore(RedisConnection):
         return [_key(text) for text in found]
 
     def _revoke_token(self, token_id: str, until: float) -> Iterator[Any]:
-        yield "set", f"{self.prefix}:revoked:{token_id}", "1", max(1, round(until + KEPT_LONGER_S - time.time()))
+        yield (
+            "set",
+            f"{self.prefix}:revoked:{token_id}",
+            "1",
+            max(1, round(until + KEPT_LONGER_S - time.time())),
+        )
 
     def _token_revoked(self, token_id: str) -> Any:
         return bool((yield "exists", f"{self.prefix}:revoked:{token_id}"))
 
 
 def open_keys(url: str, pepper: bytes) -> ApiKeys:
-    """Open the API keys at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    """Open the API keys at an address (`StoreUrl`: memory, SQLite, Redis).
+
+    Raises ConfigurationError, StoreError.
+    """
     address = StoreUrl.parse(url, "the API keys")
     if address.kind == "memory":
         return ApiKeys(MemoryKeyStore(), pepper)

@@ -11,7 +11,9 @@ from agent_runtime.errors import ConfigurationError, Forbidden
 if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
-_SCOPE = re.compile(r"\*|[A-Za-z0-9_.-]{1,64}(:(\*|[A-Za-z0-9_./-]{1,128}))?|\*:[A-Za-z0-9_./-]{1,128}")
+_SCOPE = re.compile(
+    r"\*|[A-Za-z0-9_.-]{1,64}(:(\*|[A-Za-z0-9_./-]{1,128}))?|\*:[A-Za-z0-9_./-]{1,128}"
+)
 
 
 def checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
@@ -19,7 +21,9 @@ def checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
     found = frozenset(scopes)
     for scope in found:
         if not isinstance(scope, str) or _SCOPE.fullmatch(scope) is None:
-            raise ConfigurationError(f"a scope is `action:template`, `action:*`, `*` or a name, not {scope!r}")
+            raise ConfigurationError(
+                f"a scope is `action:template`, `action:*`, `*` or a name, not {scope!r}"
+            )
     return found
 
 
@@ -30,7 +34,10 @@ def check_scope(principal: Principal, needed: str) -> None:
 
 
 def allows(scopes: Collection[str], needed: str) -> bool:
-    """Whether `scopes` contain `needed`: itself, for its action on anything (`run:*`), for anything on it, or `*`."""
+    """Whether `scopes` contain `needed`.
+
+    Itself, for its action on anything (`run:*`), for anything on it, or `*`.
+    """
     if needed in scopes or "*" in scopes:
         return True
     action, colon, thing = needed.partition(":")

@@ -7,7 +7,11 @@ from agent_runtime._lazy import imported_late
 if TYPE_CHECKING:
     from agent_runtime.batch.aggregation import aggregate_results, reduce_results
     from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
-    from agent_runtime.batch.error_handling import ErrorDecision, RetryBudget, handle_execution_error
+    from agent_runtime.batch.error_handling import (
+        ErrorDecision,
+        RetryBudget,
+        handle_execution_error,
+    )
     from agent_runtime.batch.executor import ParallelAgentExecutor
     from agent_runtime.batch.forecast import Forecast, make_forecast
     from agent_runtime.batch.journal import Journal, open_journal

@@ -18,7 +18,7 @@ Strategy: TypeAlias = Literal["preserve", "merge", "custom"]
 
 
 def value_of(result: TaskResult) -> Any:
-    """Return a task's structured response, or else its text, parsed where it is JSON without duplicate names."""
+    """Return a task's structured response, or its text, parsed where it is JSON."""
     if result.structured_response is not None:
         return result.structured_response
     if result.output[:1] in ("{", "["):
@@ -37,9 +37,10 @@ def aggregate_results(
 ) -> Any:
     """One value of what the tasks that succeeded said, in the order of their places.
 
-    `preserve`: a map of task id and value. `merge`: maps are joined key by key (maps within them likewise, lists one
-    behind the other, other values as the list of those that differ); a list of values where they are no maps.
-    `custom`: whatever `combine` makes of the list of values. `reduce_results` has an agent do it.
+    `preserve`: a map of task id and value. `merge`: maps are joined key by key (maps within them
+    likewise, lists one behind the other, other values as the list of those that differ); a list of
+    values where they are no maps. `custom`: whatever `combine` makes of the list of values.
+    `reduce_results` has an agent do it.
 
     Raises InputInvalid for a strategy that is none, or `custom` without `combine`.
     """
@@ -88,15 +89,19 @@ async def reduce_results(
     instruction: str = "Combine these results into one.",
     at_once: int = 20,
 ) -> TaskResult:
-    """Have an agent make one result of all: `at_once` of them at a time, then of what came of these, as a tree.
+    """Have an agent make one result of all.
 
-    The agent is given the instruction and a JSON list of values. Its last answer is returned, with the usage of all
-    its calls. Raises what its calls raise, InputInvalid when there is nothing to be reduced. Cancelling stops it.
+    `at_once` of them at a time, then of what came of these, as a tree.
+
+    The agent is given the instruction and a JSON list of values. Its last answer is returned, with
+    the usage of all its calls. Raises what its calls raise, InputInvalid when there is nothing to
+    be reduced. Cancelling stops it.
     """
     from agent_runtime.batch.result import Spent
 
     found = sorted((each for each in results if each.succeeded), key=lambda each: each.position)
-    values, spent = [value_of(each) for each in found], Spent()
+    values = [value_of(each) for each in found]
+    spent = Spent()
     if not values or at_once < 2:
         raise InputInvalid("a reduction takes at least one result, and at least two at once")
     answer = None
@@ -107,9 +112,17 @@ async def reduce_results(
             answer = await agent.execute(f"{instruction}\n{json.dumps(part, ensure_ascii=False)}")
             spent.add(answer.usage)
             structured = answer.structured_response
-            plain = structured.model_dump(mode="json") if hasattr(structured, "model_dump") else structured
-            made.append(TaskResult("reduced", 1, "completed", agent.name or "", answer.output, plain))
+            plain = (
+                structured.model_dump(mode="json")
+                if hasattr(structured, "model_dump")
+                else structured
+            )
+            made.append(
+                TaskResult("reduced", 1, "completed", agent.name or "", answer.output, plain)
+            )
         values = [value_of(each) for each in made]
     whole = made[0]
-    whole.usage, whole.cost_usd, whole.estimated = spent.usage, spent.cost_usd, spent.estimated
+    whole.usage = spent.usage
+    whole.cost_usd = spent.cost_usd
+    whole.estimated = spent.estimated
     return whole

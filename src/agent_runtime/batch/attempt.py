@@ -44,8 +44,12 @@ class Attempt:
     )
 
     def __init__(self, row: TaskRow, task: BatchTask, seat: Seat, context: AgentContext) -> None:
-        self.row, self.task, self.seat, self.context = row, task, seat, context
-        self.began_s, self.overdue_s = time.monotonic(), float("inf")
+        self.row = row
+        self.task = task
+        self.seat = seat
+        self.context = context
+        self.began_s = time.monotonic()
+        self.overdue_s = float("inf")
         self.ended_s: float | None = None
         self.slow = self.asked = self.given_up = False
         self.worker = asyncio.current_task()
@@ -57,7 +61,7 @@ class Attempt:
             self.worker.cancel()
 
     def end(self) -> None:
-        """It has ended; a cancel that it was asked for, and has seen or not, is not its worker's."""
+        """Mark the end: a later or pending cancel is not its worker's."""
         self.ended_s = self.ended_s or time.monotonic()
         while self.asked and self.worker is not None and self.worker.cancelling():
             self.worker.uncancel()
@@ -71,16 +75,19 @@ class Attempt:
 def call_names(execution_id: str, row: TaskRow) -> tuple[str, str]:
     """The task's own name, and the key of its present try.
 
-    The key is the same again when the process has died in the middle: then nobody knows what was done. After a try
-    that ended in any way there is another one: what it has cost is settled.
+    The key is the same again when the process has died in the middle: then nobody knows what was
+    done. After a try that ended in any way there is another one: what it has cost is settled.
     """
     task_id = f"{execution_id}:{row.id}"
     return task_id, f"{task_id}:{row.tries + 1}"
 
 
-def result_of(attempt: Attempt, answer: AgentResult, spent: Spent, history: list[Failure]) -> TaskResult:
+def result_of(
+    attempt: Attempt, answer: AgentResult, spent: Spent, history: list[Failure]
+) -> TaskResult:
     """The result of an attempt that gave an answer."""
-    row, structured = attempt.row, answer.structured_response
+    row = attempt.row
+    structured = answer.structured_response
     return TaskResult(
         row.id,
         row.seq,
@@ -106,15 +113,25 @@ def result_of(attempt: Attempt, answer: AgentResult, spent: Spent, history: list
 
 
 def failed_result(
-    row: TaskRow, status: TaskStatus, spent: Spent, history: list[Failure], attempt: Attempt | None = None
+    row: TaskRow,
+    status: TaskStatus,
+    spent: Spent,
+    history: list[Failure],
+    attempt: Attempt | None = None,
 ) -> TaskResult:
     """The result of a task that is not tried again; its error is the last of its history."""
-    made = TaskResult(row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_s=time.time())
-    made.attempts, made.usage = len(history), spent.usage
-    made.cost_usd, made.estimated = spent.cost_usd, spent.estimated
+    made = TaskResult(
+        row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_s=time.time()
+    )
+    made.attempts = len(history)
+    made.usage = spent.usage
+    made.cost_usd = spent.cost_usd
+    made.estimated = spent.estimated
     if attempt is not None:
-        made.duration_s, made.run_id = round(attempt.duration_s, 6), attempt.context.run_id
-        made.worker, made.metadata = attempt.seat.backend.name, attempt.task.metadata
+        made.duration_s = round(attempt.duration_s, 6)
+        made.run_id = attempt.context.run_id
+        made.worker = attempt.seat.backend.name
+        made.metadata = attempt.task.metadata
         made.session_id = attempt.context.session_id
     return made
 
@@ -124,7 +141,9 @@ def failure_of(error: BaseException, attempt: int, worker: str = "") -> Failure:
     code = error.code if isinstance(error, AgentRuntimeError) else "internal"
     text = error_text(error)
     text = text if isinstance(error, AgentRuntimeError) else f"{type(error).__name__}: {text}"
-    return Failure(attempt, error_kind(error), code, SECRETS.text(text)[:MAX_MESSAGE], time.time(), worker)
+    return Failure(
+        attempt, error_kind(error), code, SECRETS.text(text)[:MAX_MESSAGE], time.time(), worker
+    )
 
 
 def spent_so_far(row: TaskRow) -> Spent:
@@ -145,7 +164,9 @@ def plain_history(history: list[Failure]) -> str:
 
 def plain_spent(spent: Spent) -> str:
     """What was spent, as the journal has it."""
-    return json.dumps({"usage": spent.usage, "cost_usd": spent.cost_usd, "estimated": spent.estimated})
+    return json.dumps(
+        {"usage": spent.usage, "cost_usd": spent.cost_usd, "estimated": spent.estimated}
+    )
 
 
 def usage_of(attempt: Attempt, error: BaseException) -> Any:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Where tasks run. All give the same results; `agent_runtime.testing.conformance.batch_backend` checks one.
+    """Where tasks run. All give the same results.
 
-    `name` is shown in results, `slots` is how many tasks it runs at once (None: as many as it is given), `weight` its
-    share when several are scheduled by weight.
+    `agent_runtime.testing.conformance.batch_backend` checks one.
+
+    `name` is shown in results, `slots` is how many tasks it runs at once (None: as many as it is
+    given), `weight` its share when several are scheduled by weight.
     """
 
     name: str
@@ -40,7 +42,10 @@ class Backend(Protocol):
         """Give back what was opened; no task runs any more."""
 
     async def check(self, task: BatchTask, execution_id: str) -> bool:
-        """Raise what is wrong with a task before it is accepted; returns whether its spending is under a budget."""
+        """Raise what is wrong with a task before it is accepted.
+
+        Returns whether its spending is under a budget.
+        """
 
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """Run one attempt. Cancelling stops it. Raises as `AgentExecutor.execute`."""
@@ -52,11 +57,22 @@ class Backend(Protocol):
 class AsyncioBackend:
     """In this process, on the event loop: agents that wait for models and tools share it well.
 
-    A template is read once for each execution, at its first task: a batch runs with one version of it.
+    A template is read once for each execution, at its first task: a batch runs with one version of
+    it.
     """
 
-    def __init__(self, factory: AgentFactory, *, name: str = "asyncio", slots: int | None = None, weight: float = 1.0):
-        self._factory, self.name, self.slots, self.weight = factory, name, slots, weight
+    def __init__(
+        self,
+        factory: AgentFactory,
+        *,
+        name: str = "asyncio",
+        slots: int | None = None,
+        weight: float = 1.0,
+    ):
+        self._factory = factory
+        self.name = name
+        self.slots = slots
+        self.weight = weight
         self._kept: dict[str, dict[str, tuple[AgentTemplate, AgentExecutor | None]]] = {}
 
     async def open(self) -> None:
@@ -69,7 +85,9 @@ class AsyncioBackend:
         """See `Backend.check`."""
         if task.agent in self._kept.get(execution_id, ()):
             return budgeted(self._agent(task, execution_id))
-        return budgeted(await asyncio.to_thread(self._agent, task, execution_id))  # the first of its kind: it is built
+        return budgeted(
+            await asyncio.to_thread(self._agent, task, execution_id)
+        )  # the first of its kind: it is built
 
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """See `Backend.run`."""
@@ -95,7 +113,8 @@ class ProcessBackend:
     """In processes of an instance pool: agents that compute, or that may crash, hang or leak.
 
     Args:
-        pool: a pool that is started and stays yours; or None, and one of `config` is started and ended here.
+        pool: a pool that is started and stays yours; or None, and one of `config` is started and
+            ended here.
     """
 
     def __init__(
@@ -108,7 +127,9 @@ class ProcessBackend:
         name: str = "process",
         weight: float = 1.0,
     ) -> None:
-        self._factory, self.name, self.weight = factory, name, weight
+        self._factory = factory
+        self.name = name
+        self.weight = weight
         self._own = pool is None
         self.pool = pool or AgentInstancePool(factory, config, dead_letters=dead_letters)
         self.slots: int | None = self.pool.config.size
@@ -134,8 +155,11 @@ class ProcessBackend:
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """See `Backend.run`."""
         name, agent = self._agent(task, execution_id)
-        task_id = f"{execution_id}:{task.id}"  # the same for all attempts: the pool counts whom a task has killed
-        call.assignment = Assignment(AgentTask(name, call.input, id=task_id, priority=task.priority))
+        # the same for all attempts: the pool counts whom a task has killed
+        task_id = f"{execution_id}:{task.id}"
+        call.assignment = Assignment(
+            AgentTask(name, call.input, id=task_id, priority=task.priority)
+        )
         return await agent.execute(call)
 
     def forget(self, execution_id: str) -> None:
@@ -145,19 +169,23 @@ class ProcessBackend:
     def _agent(self, task: BatchTask, execution_id: str) -> tuple[str, AgentExecutor]:
         """The agent type of a task, and its executor with the task's own prompt.
 
-        Tasks whose inputs only fill a prompt share instances; inputs of tools make another agent type.
+        Tasks whose inputs only fill a prompt share instances; inputs of tools make another agent
+        type.
         """
         templates = self._templates.setdefault(execution_id, {})
         if (template := templates.get(task.agent)) is None:
             template = templates[task.agent] = self._factory.get_template(task.agent)
         keys = self._factory.keys
-        values, key = keys.values(template, task.inputs), keys.of(template, task.inputs)
+        values = keys.values(template, task.inputs)
+        key = keys.of(template, task.inputs)
         if (name := self._types.get(key)) is None:
             digest = hashlib.sha256(repr(key).encode()).hexdigest()[:8]
             name = self._types[key] = f"{template.metadata.name}~{digest}"
             self.pool.add_agent(name, template, task.inputs)
         agent = self.pool.agent(name)
-        return name, agent.with_prompt(rendered_prompt(template, values)) if template.inputs else agent
+        return name, agent.with_prompt(
+            rendered_prompt(template, values)
+        ) if template.inputs else agent
 
 
 def budgeted(agent: AgentExecutor) -> bool:

@@ -23,10 +23,18 @@ class BatchFile(BatchSettings):
 
     agent: Annotated[str, Field(description="A template's name or path.")] = ""
     model: Annotated[str | None, Field(description="In place of the template's.")] = None
-    tasks: Annotated[str | list[Any] | None, Field(description="A file of tasks, or the tasks themselves.")] = None
-    mapping: dict[str, str] = Field(default={}, description="What is made of which columns; see InputMapping.")
-    output: Annotated[str | None, Field(description="A JSONL file of results, as they come.")] = None
-    report: Annotated[str | None, Field(description="The final report: .json for figures, else text.")] = None
+    tasks: Annotated[
+        str | list[Any] | None, Field(description="A file of tasks, or the tasks themselves.")
+    ] = None
+    mapping: dict[str, str] = Field(
+        default={}, description="What is made of which columns; see InputMapping."
+    )
+    output: Annotated[str | None, Field(description="A JSONL file of results, as they come.")] = (
+        None
+    )
+    report: Annotated[
+        str | None, Field(description="The final report: .json for figures, else text.")
+    ] = None
     name: str = ""
 
     @model_validator(mode="after")
@@ -38,7 +46,9 @@ class BatchFile(BatchSettings):
     def settings(self) -> BatchSettings:
         """The part that says how it is run."""
         own = set(BatchSettings.model_fields)
-        return BatchSettings.parse({key: value for key, value in self.given().items() if key in own})
+        return BatchSettings.parse(
+            {key: value for key, value in self.given().items() if key in own}
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> BatchFile | None:

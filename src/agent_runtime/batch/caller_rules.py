@@ -1,4 +1,7 @@
-"""What a principal may name in a batch: registered agents that they may run, and no file of the machine."""
+"""What a principal may name in a batch.
+
+Registered agents that they may run, and no file of the machine.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,26 @@ class CallerRules:
     """
 
     def __init__(self, factory: AgentFactory, principal: Principal | None) -> None:
-        self._factory, self._principal = factory, principal
+        self._factory = factory
+        self._principal = principal
         self._checked: set[str] = set()
 
     def check_source(self, tasks: Any, agent: str) -> None:
         """Raise InputInvalid for tasks that are a file's name, and as `check_agent`."""
         if self._principal is not None and isinstance(tasks, str | Path):
-            raise InputInvalid("a principal submits tasks as a list: a file is the application's to read", "tasks")
+            raise InputInvalid(
+                "a principal submits tasks as a list: a file is the application's to read", "tasks"
+            )
         self.check_agent(agent)
 
     def check_agent(self, name: str) -> None:
-        """Raise ConfigurationError for a file or an unknown name, Forbidden for an agent that may not be run."""
+        """Raise ConfigurationError for an unknown agent, Forbidden for one not allowed."""
         if self._principal is None or not name or name in self._checked:
             return
         if is_path(name):
-            raise ConfigurationError("a principal names a registered agent: a file is the application's to load")
+            raise ConfigurationError(
+                "a principal names a registered agent: a file is the application's to load"
+            )
         try:
             template = self._factory.get_template(name)
         except UnknownComponent:  # whose text names every template of the application
@@ -53,4 +61,6 @@ class CallerRules:
         properties = self._factory.get_template(task.agent).inputs.get("properties", {})
         for name, schema in properties.items():
             if name in task.inputs and schema.get("format") == "path":
-                raise InputInvalid(f"'{name}' is a path, and so the application's to give", f"inputs.{name}")
+                raise InputInvalid(
+                    f"'{name}' is a path, and so the application's to give", f"inputs.{name}"
+                )

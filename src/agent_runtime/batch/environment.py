@@ -30,7 +30,10 @@ class Shop:
     principal: Principal | None = None
     credentials: Any = None
     ended: Counter[str] = field(default_factory=Counter)
-    """Results that were kept here, by status, and under `retries` attempts after a failed one: of all executions."""
+    """Results that were kept here, by status, and under `retries` attempts after a failed one.
+
+    Of all executions.
+    """
 
 
 def account_of(execution: Execution, settings: BatchSettings) -> Account | None:

@@ -22,8 +22,8 @@ LONGEST_REFUSAL_S = 86400.0
 class ErrorDecision:
     """What to do about an error of the class `kind`.
 
-    `retry` after `wait_s` seconds, `postpone` (nothing was done for it, so it counts as no attempt), or end the task as
-    `fail`, `skip` or `poison`.
+    `retry` after `wait_s` seconds, `postpone` (nothing was done for it, so it counts as no
+    attempt), or end the task as `fail`, `skip` or `poison`.
     """
 
     action: Literal["retry", "postpone", "fail", "skip", "poison"]
@@ -32,13 +32,18 @@ class ErrorDecision:
 
 
 class RetryBudget:
-    """How many retries a batch may make in all: when a provider is down, trying again is not a cure.
+    """How many retries a batch may make in all.
 
-    `share` of its tasks (https://sre.google/sre-book/handling-overload/, "per-client retry budget"), and ten.
+    When a provider is down, trying again is not a cure.
+
+    `share` of its tasks (https://sre.google/sre-book/handling-overload/, "per-client retry
+    budget"), and ten.
     """
 
     def __init__(self, share: float, tasks: int = 0, used: int = 0) -> None:
-        self.share, self.tasks, self.used = share, tasks, used
+        self.share = share
+        self.tasks = tasks
+        self.used = used
 
     def take(self) -> bool:
         """Take one, if there is one."""
@@ -49,7 +54,10 @@ class RetryBudget:
 
 
 def error_kind(error: BaseException) -> str:
-    """The class under which an error is counted: a failure class (`timeout`, `rate_limit`, ...), or its code."""
+    """The class under which an error is counted.
+
+    A failure class (`timeout`, `rate_limit`, ...), or its code.
+    """
     if isinstance(error, TaskPoisoned):
         return "worker"
     if isinstance(error, RateLimited):
@@ -64,9 +72,10 @@ def handle_execution_error(
 ) -> ErrorDecision:
     """What to do about the error of a task's attempt number `attempt` (from 1).
 
-    A refusal that says when to come again (a rate limit, a full pool) is no attempt. Transient failures are tried
-    again, as `settings.retry` says, with exponential backoff and full jitter, or when the provider says. Everything
-    else, and the last attempt, ends the task as `settings.fallback_strategy` says.
+    A refusal that says when to come again (a rate limit, a full pool) is no attempt. Transient
+    failures are tried again, as `settings.retry` says, with exponential backoff and full jitter, or
+    when the provider says. Everything else, and the last attempt, ends the task as
+    `settings.fallback_strategy` says.
     """
     kind = error_kind(error)
     if isinstance(error, TaskPoisoned):

@@ -20,31 +20,43 @@ from agent_runtime.errors import ApprovalRequired, ConfigurationError, Execution
 class ParallelAgentExecutor(ExecutionSubmission):
     """Runs batches of agent tasks, many at once, from a journal that survives this process.
 
-    Each task is one call of its agent, through every layer that the factory gives it. `async with` opens the backends;
-    leaving it stops what still runs, within its grace: the journal knows how to go on.
+    Each task is one call of its agent, through every layer that the factory gives it. `async with`
+    opens the backends; leaving it stops what still runs, within its grace: the journal knows how to
+    go on.
 
     Args:
         factory: makes the agents.
         settings: for executions that do not say otherwise.
-        journal: where everything is kept: in memory by default; `open_journal("sqlite:FILE")` survives a crash.
-        backends: where tasks run; by default the one that the settings name. They are opened and closed here.
+        journal: where everything is kept: in memory by default; `open_journal("sqlite:FILE")`
+        survives a crash.
+        backends: where tasks run; by default the one that the settings name. They are opened and
+        closed here.
         dead_letters: where tasks go that end their workers again and again.
         principal, credentials: who calls; credentials are never written down.
     """
 
     async def resume_execution(
-        self, execution_id: str, *, max_cost_usd: float | None = None, approve: bool = False, **changes: Any
+        self,
+        execution_id: str,
+        *,
+        max_cost_usd: float | None = None,
+        approve: bool = False,
+        **changes: Any,
     ) -> None:
-        """Go on with an execution that is paused, or whose process is gone: what has ended is not run again.
+        """Go on with an execution that is paused, or whose process is gone.
 
-        `max_cost_usd` is its new budget, in all; `approve` goes on although the forecast is above the budget; further
-        settings replace those that it was submitted with. Raises ExecutionNotFound, ExecutionBusy while another
-        process runs it, ConfigurationError.
+        What has ended is not run again.
+
+        `max_cost_usd` is its new budget, in all; `approve` goes on although the forecast is above
+        the budget; further settings replace those that it was submitted with. Raises
+        ExecutionNotFound, ExecutionBusy while another process runs it, ConfigurationError.
         """
         if max_cost_usd is not None:
             changes["max_cost_usd"] = max_cost_usd
         if (run := self._running(execution_id)) is not None and run.ending:
-            await run.closed()  # it is being cancelled, say: what comes after that is another run of it
+            await (
+                run.closed()
+            )  # it is being cancelled, say: what comes after that is another run of it
             run = None
         if run is not None:
             run.execution.approved |= approve
@@ -55,15 +67,19 @@ class ParallelAgentExecutor(ExecutionSubmission):
             await run.go_on()
             return
         execution = await self.journal.get(execution_id)
-        settings, asked = BatchSettings.parse(execution.settings).with_changes(**changes), execution.wanted
+        settings = BatchSettings.parse(execution.settings).with_changes(**changes)
+        asked = execution.wanted
         execution.approved |= approve
         _check_approval(execution, settings)
-        await self._check_budget(execution, settings, Decimal(execution.progress.get("cost_usd", "0")))
+        await self._check_budget(
+            execution, settings, Decimal(execution.progress.get("cost_usd", "0"))
+        )
         crashed = execution.owner not in ("", self._shop.owner)  # nobody has given it up
         self._check_open()
         await self._lease(execution)
         try:
-            execution.settings, execution.ended_s = settings.given(), None
+            execution.settings = settings.given()
+            execution.ended_s = None
             await self._accept_rest(execution, settings)
             await self.journal.heard(execution_id, asked)
             self._check_open()  # it may have been closed meanwhile
@@ -72,8 +88,13 @@ class ParallelAgentExecutor(ExecutionSubmission):
             raise
         self._start(execution, settings, crashed=crashed)
 
-    async def _check_budget(self, execution: Execution, settings: BatchSettings, spent_usd: Decimal) -> None:
-        """A budget that comes later needs a ledger, too; what was spent before, on no account, is taken off it."""
+    async def _check_budget(
+        self, execution: Execution, settings: BatchSettings, spent_usd: Decimal
+    ) -> None:
+        """A budget that comes later needs a ledger, too.
+
+        What was spent before, on no account, is taken off it.
+        """
         if settings.max_cost_usd is None or execution.settings.get("max_cost_usd") is not None:
             return
         for agent in await self.journal.agents(execution.id):
@@ -84,20 +105,26 @@ class ParallelAgentExecutor(ExecutionSubmission):
     async def _accept_rest(self, execution: Execution, settings: BatchSettings) -> None:
         """Of a file whose tasks were being accepted when the process ended, take the others too."""
         if not execution.sealed and execution.source.get("path", "-") != "-":
-            await self._intake(execution, settings).accept_all(read_source(execution.source), again=True)
+            await self._intake(execution, settings).accept_all(
+                read_source(execution.source), again=True
+            )
         elif not execution.sealed:
             execution.source["cut"] = True  # of stdin, or a list, nobody knows what else there was
         execution.sealed = True
 
     async def rerun_failed(self, execution_id: str, **changes: Any) -> int:
-        """Run again what failed, was left out or put aside, of an execution that is not running; returns how many.
+        """Run again what failed, was left out or put aside, of an execution that is not running.
+
+        Returns how many.
 
         Results of what succeeded stay. Raises as `resume_execution`.
         """
         if self._running(execution_id) is not None:
             raise ExecutionBusy(execution_id, "this process")
         execution = await self.journal.get(execution_id)
-        settings = BatchSettings.parse(execution.settings).with_changes(**changes)  # before anything is changed
+        settings = BatchSettings.parse(execution.settings).with_changes(
+            **changes
+        )  # before anything is changed
         _check_approval(execution, settings)
         await self._lease(execution)
         count = await self.journal.reset(execution_id, execution.token, UNSUCCESSFUL)
@@ -108,7 +135,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
         return count
 
     async def pause_execution(self, execution_id: str) -> None:
-        """Begin no new task until it is resumed; those that run go on. Another process is asked to."""
+        """Start no new task until resumed; running ones finish. Works across processes."""
         if (run := self._running(execution_id)) is not None:
             await run.pause()
         else:
@@ -117,16 +144,23 @@ class ParallelAgentExecutor(ExecutionSubmission):
             await self.journal.want(execution_id, "pause")
 
     async def suspend_execution(self, execution_id: str) -> None:
-        """Stop running an execution here, when its tasks have ended or after their grace; anybody may resume it.
+        """Stop running an execution here, when its tasks have ended or after their grace.
+
+        Anybody may resume it.
 
         Raises InputInvalid when it is not run here.
         """
         await self._run_here(execution_id).close()
 
-    async def cancel_execution(self, execution_id: str, *, within_s: float = 60.0) -> dict[str, Any]:
-        """Begin no new task at once, let running ones end within their grace, stop the others; returns the status.
+    async def cancel_execution(
+        self, execution_id: str, *, within_s: float = 60.0
+    ) -> dict[str, Any]:
+        """Begin no new task at once, let running ones end within their grace, stop the others.
 
-        Results of what finished stay. Another process that runs it is asked to, and waited for `within_s` seconds.
+        Returns the status.
+
+        Results of what finished stay. Another process that runs it is asked to, and waited for
+        `within_s` seconds.
         """
         if (run := self._running(execution_id)) is not None:
             run.end("cancelled", "asked")
@@ -143,23 +177,31 @@ class ParallelAgentExecutor(ExecutionSubmission):
             while not (await self.journal.get(execution_id)).over and time.monotonic() < until_s:  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S / 2)
         else:
-            execution.state, execution.why, execution.ended_s = "cancelled", "asked", time.time()
+            execution.state = "cancelled"
+            execution.why = "asked"
+            execution.ended_s = time.time()
             execution.progress = {**execution.progress, "running": 0}
             await self.journal.save(execution, release=True)
         return await self.get_execution_status(execution_id)
 
-    def configure_parallel_settings(self, execution_id: str | None = None, **changes: Any) -> BatchSettings:
-        """Change the settings: of executions submitted from now on, or of one that runs here; returns them.
+    def configure_parallel_settings(
+        self, execution_id: str | None = None, **changes: Any
+    ) -> BatchSettings:
+        """Change the settings: of executions submitted from now on, or of one that runs here.
 
-        Of one that runs `max_concurrent`, time limits, retries and what is done about errors change at once; its queue
-        and its backends stay as they are. Raises ConfigurationError.
+        Returns them.
+
+        Of one that runs `max_concurrent`, time limits, retries and what is done about errors change
+        at once; its queue and its backends stay as they are. Raises ConfigurationError.
         """
         if execution_id is None:
             self.settings = self.settings.with_changes(**changes)
             return self.settings
         run = self._run_here(execution_id)
         if "max_cost_usd" in changes and run.settings.max_cost_usd is None:
-            raise ConfigurationError("the first budget of a batch is given to resume_execution(id, max_cost_usd=...)")
+            raise ConfigurationError(
+                "the first budget of a batch is given to resume_execution(id, max_cost_usd=...)"
+            )
         run.change_settings(run.settings.with_changes(**changes))
         return run.settings
 

@@ -12,10 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of a batch of `tasks`, from `sample` of them: the whole cost in USD with its interval, and tokens and time.
+    """Of a batch of `tasks`, from `sample` of them.
 
-    `low_usd` to `high_usd` is where the sum will lie with `confidence`, if the other tasks are like the sample. Costs
-    are None when a price is not known. `unsuccessful` of the sample failed.
+    The whole cost in USD with its interval, and tokens and time.
+
+    `low_usd` to `high_usd` is where the sum will lie with `confidence`, if the other tasks are like
+    the sample. Costs are None when a price is not known. `unsuccessful` of the sample failed.
     """
 
     tasks: int
@@ -45,23 +47,25 @@ def make_forecast(
 ) -> Forecast:
     """The forecast of `tasks` from a sample of them, which has cost what it has cost.
 
-    The interval is Student's prediction interval for the sum of the others: their own spread, and that of the mean
-    that was measured. With a sample of one there is no spread to be told: the interval is twice its size to either
-    side.
+    The interval is Student's prediction interval for the sum of the others: their own spread, and
+    that of the mean that was measured. With a sample of one there is no spread to be told: the
+    interval is twice its size to either side.
     """
     sample = len(costs)
     rest = max(0, tasks - sample)
     low = high = mean = None
     if all(each is not None for each in costs) and sample:
         known = [float(each) for each in costs if each is not None]
-        spent, average = sum(known), fmean(known)
+        spent = sum(known)
+        average = fmean(known)
         mean = spent + rest * average
         if sample == 1:
             margin = rest * average
         else:
             spread = math.sqrt(rest + rest * rest / sample) * stdev(known)
             margin = student(confidence, sample - 1) * spread
-        low, high = max(spent, mean - margin), mean + margin
+        low = max(spent, mean - margin)
+        high = mean + margin
     whole_s = fmean(seconds) * tasks / max(1, min(concurrent, tasks)) if seconds else 0.0
     whole_tokens = round(fmean(tokens) * tasks) if tokens else 0
     return Forecast(tasks, sample, confidence, mean, low, high, whole_tokens, whole_s, unsuccessful)
@@ -70,8 +74,8 @@ def make_forecast(
 def student(confidence: float, degrees: int) -> float:
     """Student's t for a two-sided interval.
 
-    Exact for one and two degrees of freedom, else Hill's approximation (G. W. Hill, Algorithm 396, CACM 13 (1970)
-    619), good to 1e-4 there.
+    Exact for one and two degrees of freedom, else Hill's approximation (G. W. Hill, Algorithm 396,
+    CACM 13 (1970) 619), good to 1e-4 there.
     """
     p = 1 - confidence
     if degrees == 1:
@@ -98,6 +102,9 @@ def student(confidence: float, degrees: int) -> float:
 
 
 def pilot_places(tasks: int, share: float, at_least: int) -> list[int]:
-    """Which tasks (by place, from 1) are tried first: evenly spread, so that a file sorted by size misleads nobody."""
+    """Which tasks (by place, from 1) are tried first.
+
+    Evenly spread, so that a file sorted by size misleads nobody.
+    """
     count = min(tasks, max(at_least, math.ceil(tasks * share)))
     return sorted({1 + int((n + 0.5) * tasks / count) for n in range(count)}) if count else []

@@ -17,14 +17,18 @@ TICK_S = 0.25
 
 
 class Keeper:
-    """Runs beside the workers; `run` raises ExecutionLost when another process has taken the execution over."""
+    """Runs beside the workers.
+
+    `run` raises ExecutionLost when another process has taken the execution over.
+    """
 
     def __init__(self, run: ExecutionRun) -> None:
         self._run = run
 
     async def run(self) -> None:
         """Keep until cancelled."""
-        next_s, held_until_s = 0.0, time.monotonic() + LEASE_S
+        next_s = 0.0
+        held_until_s = time.monotonic() + LEASE_S
         while True:
             now_s = time.monotonic()
             if now_s >= next_s:
@@ -46,7 +50,11 @@ class Keeper:
             await run.shop.journal.heard(execution.id, wanted)
             await self.asked(wanted)
         pools = [each.backend for each in run.shop.scheduler.seats]
-        used = sum(float(pool.memory_mb) for each in pools if (pool := getattr(each, "usage", None)) is not None)
+        used = sum(
+            float(pool.memory_mb)
+            for each in pools
+            if (pool := getattr(each, "usage", None)) is not None
+        )
         run.tally.pool_memory_mb = max(run.tally.pool_memory_mb, used)
 
     async def asked(self, wanted: Wanted) -> None:
@@ -65,7 +73,11 @@ class Keeper:
             if took_s >= run.settings.slow_after and not attempt.slow:
                 attempt.slow = True
                 run.tally.slow += 1
-                data = {"execution_id": run.execution.id, "task_id": attempt.row.id, "running_s": round(took_s, 3)}
+                data = {
+                    "execution_id": run.execution.id,
+                    "task_id": attempt.row.id,
+                    "running_s": round(took_s, 3),
+                }
                 run.publish("batch.slow", data)
             if took_s >= attempt.overdue_s + run.settings.grace:  # it does not end by a cancel
                 run.crew.give_up(attempt)

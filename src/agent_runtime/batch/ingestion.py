@@ -1,4 +1,7 @@
-"""From what a producer gives to tasks that can be accepted: each checked, named, and as the journal has it."""
+"""From what a producer gives to tasks that can be accepted.
+
+Each checked, named, and as the journal has it.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ AT_ONCE = 500
 class Intake:
     """Accepts the tasks of one execution.
 
-    An item that cannot be a task is accepted as one that has failed, so that its place is not lost; what is wrong with
-    its agent, or with its money, refuses the whole.
+    An item that cannot be a task is accepted as one that has failed, so that its place is not lost;
+    what is wrong with its agent, or with its money, refuses the whole.
 
     Args:
         execution: whose tasks they are; its agent is for those that name none.
@@ -54,20 +57,33 @@ class Intake:
         rules: CallerRules | None = None,
     ) -> None:
         self._rules = rules
-        self._journal, self._scheduler, self._settings = journal, scheduler, settings
-        self._execution, self._execution_id, self._agent = execution, execution.id, execution.agent
-        self._mapping, self.seq, self._beat_s = mapping, 0, 0.0
+        self._journal = journal
+        self._scheduler = scheduler
+        self._settings = settings
+        self._execution = execution
+        self._execution_id = execution.id
+        self._agent = execution.agent
+        self._mapping = mapping
+        self.seq = 0
+        self._beat_s = 0.0
         self._turn = asyncio.Lock()  # places are given out in order
 
     async def accept_all(self, tasks: Iterable[Any], *, again: bool = False) -> int:
-        """Journal every task; returns how many there are. `again`: leave out those that stand in the journal already.
+        """Journal every task; returns how many there are. `again`.
 
-        Raises ConfigurationError, and InputInvalid for no task at all, or when all of the first ones are wrong: then
-        so is what they are made from.
+        Leave out those that stand in the journal already.
+
+        Raises ConfigurationError, and InputInvalid for no task at all, or when all of the first
+        ones are wrong: then so is what they are made from.
         """
-        items, before = iter(tasks), self.seq
+        items = iter(tasks)
+        before = self.seq
         while chunk := list(islice(items, AT_ONCE)):
-            known = await self._known(range(self.seq + 1, self.seq + len(chunk) + 1)) if again else set()
+            known = (
+                await self._known(range(self.seq + 1, self.seq + len(chunk) + 1))
+                if again
+                else set()
+            )
             rows = await self.accept(chunk, known)
             await self._keep_lease()
             self._check(rows, first=self.seq == len(rows))
@@ -76,7 +92,11 @@ class Intake:
         return self.seq - before
 
     def _check(self, rows: list[TaskRow], *, first: bool) -> None:
-        errors = [row.result.error for row in rows if row.result is not None and row.result.error is not None]
+        errors = [
+            row.result.error
+            for row in rows
+            if row.result is not None and row.result.error is not None
+        ]
         if first and errors and len(errors) == len(rows):
             raise InputInvalid(f"no task could be read: {errors[0].message}")
         if errors and (self._settings.fail_fast or not self._settings.continue_on_error):
@@ -90,12 +110,15 @@ class Intake:
             await self._journal.beat(execution.id, execution.token, LEASE_S, "{}")
 
     async def accept(self, chunk: Iterable[Any], known: Container[int] = ()) -> list[TaskRow]:
-        """Journal some tasks in one step; returns their rows. One whose id is known already is a failed one.
+        """Journal some tasks in one step; returns their rows.
+
+        One whose id is known already is a failed one.
 
         Those whose places are `known` stand in the journal, and are left out.
         """
         async with self._turn:
-            before, rows = self.seq, list[TaskRow]()
+            before = self.seq
+            rows = list[TaskRow]()
             try:
                 for item in chunk:
                     self.seq += 1
@@ -104,7 +127,8 @@ class Intake:
             except BaseException:
                 self.seq = before
                 raise
-            left = rows  # from here on their places are taken: who fails does not know what was written
+            # from here on their places are taken: who fails does not know what was written
+            left = rows
             while left := await self._clashing(left):
                 for row in left:
                     self._rename(row)
@@ -136,16 +160,21 @@ class Intake:
             row.task = row.given.to_json()
 
     async def _row(self, item: Any) -> TaskRow:
-        queue, place, given = self._settings.queue, "", item
+        queue = self._settings.queue
+        place = ""
+        given = item
         try:
             if isinstance(item, Row):
-                place, given = item.place, item.values
+                place = item.place
+                given = item.values
                 item = self._of_row(item)
             elif isinstance(item, Mapping) and self._mapping is not None and self._mapping.fields:
                 item = self._mapping.task(item)
             task = as_task(item, self._agent)
             if not task.agent:
-                raise ConfigurationError("a task names no agent, and neither does its batch: give agent=")
+                raise ConfigurationError(
+                    "a task names no agent, and neither does its batch: give agent="
+                )
             if not task.id:
                 task = replace(task) if task is item else task  # the caller's own stays as it is
                 task.id = f"t{self.seq}"
@@ -165,17 +194,23 @@ class Intake:
         return (self._mapping or InputMapping(agent=self._agent)).task(row.values)
 
 
-async def check_task(scheduler: Scheduler, task: BatchTask, execution_id: str, *, budget: bool) -> None:
-    """Raise what is wrong with a task's agent on any backend, and ConfigurationError where no budget could be held."""
+async def check_task(
+    scheduler: Scheduler, task: BatchTask, execution_id: str, *, budget: bool
+) -> None:
+    """Raise what makes a task's agent unusable, and ConfigurationError without a ledger."""
     for seat in scheduler.seats:
         if not await seat.backend.check(task, execution_id) and budget:
             raise ConfigurationError(
-                "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the template"
+                "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the "
+                "template"
             )
 
 
 def _failed(seq: int, agent: str, error: InputInvalid, given: Any) -> TaskRow:
-    """A task that is none; by its own id and labels, where it has sound ones, it is found in its source."""
+    """A task that is none.
+
+    By its own id and labels, where it has sound ones, it is found in its source.
+    """
     own: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     try:
         known = BatchTask("", id=own.get("id") or f"t{seq}", metadata=own.get("metadata") or {})
@@ -191,16 +226,23 @@ def _failed(seq: int, agent: str, error: InputInvalid, given: Any) -> TaskRow:
 
 def _fail(row: TaskRow, error: InputInvalid) -> None:
     """The task cannot be run, now or later."""
-    row.status, row.tries = "failed", -1
+    row.status = "failed"
+    row.tries = -1
     row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)])
 
 
-def source_of(tasks: Any, file_format: Format | None, mapping: Mapping[str, str] | None) -> dict[str, Any]:
-    """What is kept of where the tasks come from: enough to read a file again; nothing of what is no file."""
+def source_of(
+    tasks: Any, file_format: Format | None, mapping: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What is kept of where the tasks come from: enough to read a file again.
+
+    Nothing of what is no file.
+    """
     if not isinstance(tasks, str | Path):
         if isinstance(tasks, Mapping) or not isinstance(tasks, Iterable | AsyncIterable):
             raise InputInvalid(
-                f"tasks are a list, a file's name or an async iterator, not {type(tasks).__name__}", "tasks"
+                f"tasks are a list, a file's name or an async iterator, not {type(tasks).__name__}",
+                "tasks",
             )
         return {"mapping": dict(mapping)} if mapping else {}
     path = str(tasks) if str(tasks) == "-" else str(Path(tasks).resolve())

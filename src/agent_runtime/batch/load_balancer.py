@@ -16,7 +16,7 @@ Strategy: TypeAlias = Literal["least_busy", "round_robin", "weighted"]
 
 @dataclass(slots=True)
 class Seat:
-    """A backend and what it runs now. `credit` is what it has saved up under the weighted strategy."""
+    """A backend and its running tasks; `credit` belongs to the weighted strategy."""
 
     backend: Backend
     busy: int = 0
@@ -36,17 +36,21 @@ class Seat:
 class Scheduler:
     """Hands out seats.
 
-    `least_busy`: the one with the smallest share of its slots in use; `round_robin`: in turn; `weighted`: each by its
-    weight, evenly spread (nginx's smooth weighted round robin). A backend whose slots are all in use is passed over.
+    `least_busy`: the one with the smallest share of its slots in use; `round_robin`: in turn;
+    `weighted`: each by its weight, evenly spread (nginx's smooth weighted round robin). A backend
+    whose slots are all in use is passed over.
 
     Raises ConfigurationError for no backend, or a weight that is not above 0.
     """
 
     def __init__(self, backends: Sequence[Backend], strategy: Strategy = "least_busy") -> None:
         if not backends or any(not each.weight > 0 for each in backends):
-            raise ConfigurationError("a batch needs at least one backend, each with a weight above 0")
+            raise ConfigurationError(
+                "a batch needs at least one backend, each with a weight above 0"
+            )
         self.seats = [Seat(backend) for backend in backends]
-        self._strategy, self._turn = strategy, 0
+        self._strategy = strategy
+        self._turn = 0
         self._waiting: deque[asyncio.Future[Seat]] = deque()
 
     @property
@@ -60,7 +64,11 @@ class Scheduler:
 
         Nobody gets past those who wait: a seat that gets free is theirs before it can be taken.
         """
-        free = self.seats if len(self.seats) == 1 and self.seats[0].free else [s for s in self.seats if s.free]
+        free = (
+            self.seats
+            if len(self.seats) == 1 and self.seats[0].free
+            else [s for s in self.seats if s.free]
+        )
         if not free:
             return None
         seat = free[0] if len(free) == 1 else self._chosen(free)
@@ -82,7 +90,10 @@ class Scheduler:
         return best
 
     async def acquire(self) -> Seat:
-        """`take`, after a wait if need be: several executions share the backends, and are served in turn."""
+        """`take`, after a wait if need be.
+
+        Several executions share the backends, and are served in turn.
+        """
         if (seat := self.take()) is not None:
             return seat
         given: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()

@@ -17,25 +17,35 @@ _OWN = ("id", "agent", "priority", "timeout_s")
 class InputMapping:
     """Makes tasks of rows.
 
-    Without a mapping a row's columns `input`, `id`, `agent`, `priority` and `timeout_s` are the task's, those that
-    are named as an input of the template fill it, and the others become metadata.
+    Without a mapping a row's columns `input`, `id`, `agent`, `priority` and `timeout_s` are the
+    task's, those that are named as an input of the template fill it, and the others become
+    metadata.
 
     Args:
         fields: what is made of which columns: `{"input": "Classify: {text}", "id": "{ticket}",
-            "inputs.language": "{lang}", "metadata.customer": "{customer}"}`. `{{` is a brace. A field that is one
+            "inputs.language": "{lang}", "metadata.customer": "{customer}"}`. `{{` is a brace. A
+            field that is one
             column and nothing else (`"{rows}"`) takes its value as it is.
         agent: for rows that name none.
-        properties: the template's inputs (JSON Schema), so that text from a CSV becomes a number where one is asked.
+        properties: the template's inputs (JSON Schema), so that text from a CSV becomes a number
+            where one is asked.
 
     Raises ConfigurationError for a field that a task does not have.
     """
 
     def __init__(
-        self, fields: Mapping[str, str] | None = None, agent: str = "", properties: Mapping[str, Any] | None = None
+        self,
+        fields: Mapping[str, str] | None = None,
+        agent: str = "",
+        properties: Mapping[str, Any] | None = None,
     ) -> None:
-        self.fields, self.agent, self.properties = dict(fields or {}), agent, properties or {}
+        self.fields = dict(fields or {})
+        self.agent = agent
+        self.properties = properties or {}
         for name in self.fields:
-            if name not in ("input", *_OWN) and not name.startswith(("inputs.", "metadata.", "input.")):
+            if name not in ("input", *_OWN) and not name.startswith(
+                ("inputs.", "metadata.", "input.")
+            ):
                 known = ("input", *_OWN, "inputs.NAME", "metadata.NAME", "input.KEY")
                 raise ConfigurationError(f"a mapping has no '{name}': {close_matches(name, known)}")
         if "input" in self.fields and any(name.startswith("input.") for name in self.fields):
@@ -44,14 +54,22 @@ class InputMapping:
     def task(self, row: Mapping[str, Any]) -> BatchTask:
         """The task of a row; raises InputInvalid, which names the column."""
         made = self._mapped(row) if self.fields else self._by_names(row)
-        made["inputs"] = {name: self._typed(name, value) for name, value in made.get("inputs", {}).items()}
+        made["inputs"] = {
+            name: self._typed(name, value) for name, value in made.get("inputs", {}).items()
+        }
         if isinstance(seconds := made.get("timeout_s"), str):
             made["timeout_s"] = scalar(seconds) if seconds.strip() else None
-        return as_task({name: value for name, value in made.items() if value not in ("", None)}, self.agent)
+        return as_task(
+            {name: value for name, value in made.items() if value not in ("", None)}, self.agent
+        )
 
     def _mapped(self, row: Mapping[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {name: row[name] for name in _OWN if row.get(name) not in (None, "")}
-        made |= {name: dict(row[name]) for name in ("inputs", "metadata") if isinstance(row.get(name), Mapping)}
+        made |= {
+            name: dict(row[name])
+            for name in ("inputs", "metadata")
+            if isinstance(row.get(name), Mapping)
+        }
         if "input" in row and not any(name.partition(".")[0] == "input" for name in self.fields):
             made["input"] = row["input"]
         for field, text in self.fields.items():
@@ -64,11 +82,14 @@ class InputMapping:
         return made
 
     def _by_names(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        made: dict[str, Any] = {name: dict(row[name]) if _is_map(row, name) else {} for name in ("inputs", "metadata")}
+        made: dict[str, Any] = {
+            name: dict(row[name]) if _is_map(row, name) else {} for name in ("inputs", "metadata")
+        }
         if row.get("input") in (None, ""):
             columns = ", ".join(str(name) for name in row) or "none"
             raise InputInvalid(
-                f"the row has no 'input' (it has: {columns}); say how it is made: --map 'input=... {{COLUMN}} ...'",
+                f"the row has no 'input' (it has: {columns}); say how it is made: --map "
+                "'input=... {COLUMN} ...'",
                 "input",
             )
         for name, value in row.items():
@@ -90,11 +111,16 @@ def _is_map(row: Mapping[str, Any], name: str) -> bool:
 
 
 def filled(text: str, row: Mapping[str, Any]) -> Any:
-    """`text` with `{column}` replaced by the row's values; raises InputInvalid for a column that it does not have."""
+    """`text` with `{column}` replaced by the row's values.
+
+    Raises InputInvalid for a column that it does not have.
+    """
 
     def value(name: str) -> Any:
         if name not in row:
-            raise InputInvalid(f"there is no column '{name}': {close_matches(name, map(str, row))}", name)
+            raise InputInvalid(
+                f"there is no column '{name}': {close_matches(name, map(str, row))}", name
+            )
         return row[name]
 
     whole = re.fullmatch(r"\{([^{}]+)\}", text)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def watch_batches(metrics: RuntimeMetrics, executor: ParallelAgentExecutor) -> None:
-    """Show an executor's batches among the metrics, all together: ids of executions are no labels."""
+    """Export an executor's batches as metrics, summed: execution ids are no labels."""
     metrics.registry.register(BatchCollector(executor))
 
 
@@ -28,8 +28,11 @@ class BatchCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand at one moment."""
-        counts, runs = self._executor.ended_here(), self._executor.live_runs()
-        tasks = CounterMetricFamily(f"{NAMESPACE}_batch_tasks", "Tasks that have ended.", labels=["status"])
+        counts = self._executor.ended_here()
+        runs = self._executor.live_runs()
+        tasks = CounterMetricFamily(
+            f"{NAMESPACE}_batch_tasks", "Tasks that have ended.", labels=["status"]
+        )
         for status in ENDED:
             tasks.add_metric([status], counts[status])
         yield tasks

@@ -26,8 +26,9 @@ FIRST = 4
 class Feeder:
     """Keeps an execution's queue filled.
 
-    `known` are the places of the tasks that are here: in the queue, waiting for their next attempt, or running. All
-    others that have not ended stand in the journal only, so that a batch of any size takes the same memory.
+    `known` are the places of the tasks that are here: in the queue, waiting for their next attempt,
+    or running. All others that have not ended stand in the journal only, so that a batch of any
+    size takes the same memory.
     """
 
     def __init__(self, run: ExecutionRun) -> None:
@@ -40,14 +41,21 @@ class Feeder:
         self._agents: Sequence[str] = ()
         self._dry: set[str] = set()
         """Agents of which no further task stands in the journal."""
-        self._ended, self._asking = set[int](), False
+        self._ended = set[int]()
+        self._asking = False
         """Tasks that have ended while the journal was asked: its answer may not know it."""
 
-    # -- what is there -------------------------------------------------------------------------------------
+    # -- what is there
+    # -------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Read how far the execution is; what was running when its last process ended has to be run again."""
-        run, journal, name = self._run, self._run.shop.journal, self._run.execution.id
+        """Read how far the execution is.
+
+        What was running when its last process ended has to be run again.
+        """
+        run = self._run
+        journal = self._run.shop.journal
+        name = self._run.execution.id
         async for kept in all_results(run):
             run.tally.add(kept.result)
         counts = await insisted(lambda: journal.counts(name))
@@ -55,7 +63,11 @@ class Feeder:
         run.tally.retries = run.retries.used = int(run.execution.progress.get("retries", 0))
         while rows := await insisted(lambda: journal.rows(name, "running", PAGE)):
             for row in rows:
-                lost = await run.tasks.lost(row, run.settings.max_lost) if run.crashed else run.tasks.left(row)
+                lost = (
+                    await run.tasks.lost(row, run.settings.max_lost)
+                    if run.crashed
+                    else run.tasks.left(row)
+                )
                 run.writer.put(lost)
             await run.writer.written()
         if run.crashed:
@@ -71,7 +83,9 @@ class Feeder:
         if wanted is None or run.execution.forecast is not None or run.execution.approved:
             return
         places = pilot_places(run.tally.total, wanted.share, wanted.at_least)
-        if run.execution.sealed and run.tally.total > 2 * len(places):  # else it is the whole, nearly
+        if run.execution.sealed and run.tally.total > 2 * len(
+            places
+        ):  # else it is the whole, nearly
             self._pilot = set(places)
 
     def added(self, rows: Sequence[TaskRow]) -> None:
@@ -83,8 +97,12 @@ class Feeder:
             self._dry |= new
 
     def _know(self, agents: Sequence[str]) -> None:
-        """These are the agents; one that is named by its file has the limit of its template's name, too."""
-        self._agents, run = agents, self._run
+        """These are the agents.
+
+        One that is named by its file has the limit of its template's name, too.
+        """
+        self._agents = agents
+        run = self._run
         for agent in agents if run.settings.limits else ():
             with suppress(AgentRuntimeError):  # its tasks will tell
                 name = run.shop.factory.get_template(agent).metadata.name
@@ -103,16 +121,23 @@ class Feeder:
         if self._asking:
             self._ended.add(seq)
 
-    # -- feeding -------------------------------------------------------------------------------------------
+    # -- feeding
+    # -------------------------------------------------------------------------------------------
 
     @property
     def _share(self) -> int:
-        """How many tasks of each agent are kept in the queue: one whose tasks must wait leaves room for the others."""
+        """How many tasks of each agent are kept in the queue.
+
+        One whose tasks must wait leaves room for the others.
+        """
         return max(1, self._run.settings.queue.size // max(1, len(self._agents)))
 
     def _hungry(self) -> list[str]:
-        queue, most = self._run.queue, self._share // 2
-        return [agent for agent in self._agents if agent not in self._dry and queue.depth(agent) <= most]
+        queue = self._run.queue
+        most = self._share // 2
+        return [
+            agent for agent in self._agents if agent not in self._dry and queue.depth(agent) <= most
+        ]
 
     def look(self) -> None:
         """See whether there is something to be done."""
@@ -123,7 +148,10 @@ class Feeder:
         """A task is to be run again: now, after its wait, or at the very end."""
         self.known.add(row.seq)
         wait_s = row.not_before_s - time.time()
-        if self._run.settings.fallback_strategy == "retry" and row.attempts >= self._run.settings.retry.attempts:
+        if (
+            self._run.settings.fallback_strategy == "retry"
+            and row.attempts >= self._run.settings.retry.attempts
+        ):
             self._last.append(row)
             self.look()
         elif wait_s > 0:
@@ -134,7 +162,9 @@ class Feeder:
     async def run(self) -> None:
         """Feed until cancelled."""
         if self._pilot:
-            for row in await self._run.shop.journal.places(self._run.execution.id, sorted(self._pilot)):
+            for row in await self._run.shop.journal.places(
+                self._run.execution.id, sorted(self._pilot)
+            ):
                 if row.status == "pending":
                     self.later(row)
             while await self._pilot_runs():
@@ -153,46 +183,67 @@ class Feeder:
         return bool((self._pilot & self.known).difference(row.seq for row in self._last))
 
     async def _feed(self) -> None:
-        run, share = self._run, self._share
+        run = self._run
+        share = self._share
         for agent in self._hungry():
-            known, wanted = len(self.known), share - run.queue.depth(agent)
-            if not known and run.settings.queue.order == "fifo":  # the first ones run while the others are read
+            known = len(self.known)
+            wanted = share - run.queue.depth(agent)
+            if (
+                not known and run.settings.queue.order == "fifo"
+            ):  # the first ones run while the others are read
                 wanted = min(wanted, FIRST * run.limit)
                 self._look.set()
             self._ended.clear()
             found = await self._pending(agent, known + wanted)
-            rows = [row for row in found if row.seq not in self.known and row.seq not in self._ended]
+            rows = [
+                row for row in found if row.seq not in self.known and row.seq not in self._ended
+            ]
             if len(found) < known + wanted:
                 self._dry.add(agent)  # that was all
             # The newest first is the last in, first out of a queue whose end is taken from.
-            for row in rows[:wanted] if run.settings.queue.order == "fifo" else reversed(rows[:wanted]):
+            for row in (
+                rows[:wanted] if run.settings.queue.order == "fifo" else reversed(rows[:wanted])
+            ):
                 self.later(row)
             if len(rows) > wanted:
                 self._dry.discard(agent)
-        if self._last and (run.execution.sealed or run.producer_failed) and run.open == len(self._last):
-            last, self._last = self._last, []
+        if (
+            self._last
+            and (run.execution.sealed or run.producer_failed)
+            and run.open == len(self._last)
+        ):
+            last = self._last
+            self._last = []
             for row in last:
                 run.queue.put_back(row)
 
     async def _pending(self, agent: str, count: int) -> Sequence[TaskRow]:
         self._asking = True
         try:
-            journal, name = self._run.shop.journal, self._run.execution.id
+            journal = self._run.shop.journal
+            name = self._run.execution.id
             return await insisted(lambda: journal.rows(name, "pending", count, agent=agent))
         finally:
             self._asking = False
 
-    # -- the pilot -----------------------------------------------------------------------------------------
+    # -- the pilot
+    # -----------------------------------------------------------------------------------------
 
     async def _tell_forecast(self) -> None:
         """What the whole will cost, told from the pilot; above the budget somebody is asked."""
-        run, settings = self._run, self._run.settings
+        run = self._run
+        settings = self._run.settings
         results = [kept.result async for kept in all_results(run)]
-        refused = [each.error is not None and each.error.kind == "input_invalid" for each in results]
+        refused = [
+            each.error is not None and each.error.kind == "input_invalid" for each in results
+        ]
         found = [each for each, not_run in zip(results, refused, strict=True) if not not_run]
         made = make_forecast(
             [each.cost for each in found],
-            [each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0) for each in found],
+            [
+                each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0)
+                for each in found
+            ],
             [each.duration_s for each in found],
             tasks=run.tally.total - sum(refused),
             concurrent=run.limit,
@@ -201,14 +252,17 @@ class Feeder:
         )
         run.execution.forecast = made.to_dict()
         await run.shop.journal.save(run.execution)
-        run.publish("batch.forecast", {"execution_id": run.execution.id, "forecast": made.to_dict()})
+        run.publish(
+            "batch.forecast", {"execution_id": run.execution.id, "forecast": made.to_dict()}
+        )
         if needs_approval(run.execution, settings):
             await run.pause("approval", "awaiting_approval")
 
 
 def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
     """Whether somebody has to say that an execution may go on: its forecast is above its budget."""
-    limit, made = settings.max_cost_usd, execution.forecast
+    limit = settings.max_cost_usd
+    made = execution.forecast
     if limit is None or made is None or execution.approved or not settings.approval:
         return False
     return made["cost_usd"] is None or made["cost_usd"] > limit

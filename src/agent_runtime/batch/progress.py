@@ -16,17 +16,24 @@ RATE_S = 30.0
 
 
 class Tally:
-    """Counts results as they are kept. `active_s` is how long it was run before, in other processes too."""
+    """Counts results as they are kept.
+
+    `active_s` is how long it was run before, in other processes too.
+    """
 
     def __init__(self, active_s: float = 0.0) -> None:
         self.total = self.ended = 0
         self.by_status: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
-        self.cost_usd, self.unpriced, self.estimated = Decimal(0), 0, 0
+        self.cost_usd = Decimal(0)
+        self.unpriced = 0
+        self.estimated = 0
         self.retries = self.slow = self.lost = 0
         self.serial_s = 0.0
-        self._active_s, self._began_s, self._cpu_s = active_s, time.monotonic(), time.process_time()
+        self._active_s = active_s
+        self._began_s = time.monotonic()
+        self._cpu_s = time.process_time()
         self._marks: list[tuple[float, int]] = [(self._began_s, 0)]
         self._stopped_s: float | None = None
         self.pool_memory_mb = 0.0
@@ -55,7 +62,8 @@ class Tally:
     def start_clock(self) -> None:
         """From now on the rate is measured: what was done before is not of this process."""
         self._began_s = time.monotonic()
-        self._cpu_s, self._marks = time.process_time(), [(self._began_s, self.ended)]
+        self._cpu_s = time.process_time()
+        self._marks = [(self._began_s, self.ended)]
 
     def stop_clock(self) -> None:
         """The execution is not run any more, or rests."""
@@ -65,7 +73,8 @@ class Tally:
     def go_on(self) -> None:
         """It is run again: the time between does not count."""
         if self._stopped_s is not None:
-            rested_s, self._stopped_s = time.monotonic() - self._stopped_s, None
+            rested_s = time.monotonic() - self._stopped_s
+            self._stopped_s = None
             self._began_s += rested_s
             self._marks = [(then_s + rested_s, ended) for then_s, ended in self._marks]
 
@@ -79,12 +88,14 @@ class Tally:
     @property
     def rate(self) -> float:
         """Tasks that ended per second, lately."""
-        (then_s, before), now_s = self._marks[0], time.monotonic() if self._stopped_s is None else self._stopped_s
+        then_s, before = self._marks[0]
+        now_s = time.monotonic() if self._stopped_s is None else self._stopped_s
         return (self.ended - before) / (now_s - then_s) if now_s > then_s else 0.0
 
     def to_dict(self, running: int) -> dict[str, Any]:
         """The figures, JSON-ready; `eta_s` is None while nothing can be said."""
-        left, rate = self.total - self.ended, self.rate
+        left = self.total - self.ended
+        rate = self.rate
         return {
             "total": self.total,
             "ended": self.ended,

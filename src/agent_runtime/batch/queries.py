@@ -1,4 +1,4 @@
-"""What can be seen of executions: of those that run here, and, through the journal, of all others."""
+"""Read-only queries: live state of executions here, journal state of the others."""
 
 from __future__ import annotations
 
@@ -36,10 +36,16 @@ class ExecutionViews:
         return None if run is None or run.ended else run
 
     async def wait(self, execution_id: str) -> dict[str, Any]:
-        """Wait until the execution is over, paused or lost; returns its status. Raises what ended its runner."""
+        """Wait until the execution is over, paused or lost; returns its status.
+
+        Raises what ended its runner.
+        """
         if (run := self._runs.get(execution_id)) is not None:
             await run.rested()
-        while (status := await self.get_execution_status(execution_id))["state"] in ("running", "pending"):  # noqa: ASYNC110
+        while (status := await self.get_execution_status(execution_id))["state"] in (  # noqa: ASYNC110
+            "running",
+            "pending",
+        ):
             await asyncio.sleep(POLL_S)  # another process runs it
         return status
 
@@ -53,11 +59,16 @@ class ExecutionViews:
         return [run for run in self._runs.values() if not run.ended]
 
     def ended_here(self) -> Counter[str]:
-        """Results that were kept here, by status, and `retries`; of all executions, also of those that are over."""
+        """Results that were kept here, by status, and `retries`.
+
+        Of all executions, also of those that are over.
+        """
         return Counter(self._shop.ended)
 
     async def get_execution_status(self, execution_id: str) -> dict[str, Any]:
-        """How it stands, JSON-ready: state, counts, rate, ETA, cost and errors so far. Raises ExecutionNotFound.
+        """How it stands, JSON-ready: state, counts, rate, ETA, cost and errors so far.
+
+        Raises ExecutionNotFound.
 
         `state` is `lost` when its process is gone in the middle: resume it.
         """
@@ -67,15 +78,22 @@ class ExecutionViews:
         counts = await self.journal.counts(execution_id)
         ended: dict[str, int] = {status: counts.get(status, 0) for status in ENDED}
         total = sum(counts.values())
-        figures: dict[str, Any] = {**execution.progress, **ended, "total": total, "ended": sum(ended.values())}
+        figures: dict[str, Any] = {
+            **execution.progress,
+            **ended,
+            "total": total,
+            "ended": sum(ended.values()),
+        }
         return shown(execution, figures)
 
     async def list_executions(self, limit: int = 100) -> list[dict[str, Any]]:
         """The status of the newest executions of the journal."""
         return [await self.get_execution_status(each.id) for each in await self.journal.list(limit)]
 
-    async def get_execution_results(self, execution_id: str, *, ordered: bool = True) -> list[TaskResult]:
-        """The results so far: in the order of the tasks, or as they came. Raises ExecutionNotFound."""
+    async def get_execution_results(
+        self, execution_id: str, *, ordered: bool = True
+    ) -> list[TaskResult]:
+        """Return the results so far, in task order or by completion. Raises ExecutionNotFound."""
         await self.journal.get(execution_id)
         by: Literal["seq", "number"] = "seq" if ordered else "number"
         found: list[TaskResult] = []
@@ -88,11 +106,13 @@ class ExecutionViews:
     async def stream_results(
         self, execution_id: str, *, ordered: bool = False, after: int = 0, follow: bool = True
     ) -> AsyncIterator[TaskResult]:
-        """The results, each when it is kept; in the order of the tasks if `ordered` (a slow one holds up the others).
+        """The results, each when it is kept.
 
-        Ends when the execution is over, or paused with nothing running; with `follow=False` behind the last that there
-        is. `after` leaves out the first ones. Left early it disturbs nothing: results are in the journal. Raises
-        ExecutionNotFound.
+        In the order of the tasks if `ordered` (a slow one holds up the others).
+
+        Ends when the execution is over, or paused with nothing running; with `follow=False` behind
+        the last that there is. `after` leaves out the first ones. Left early it disturbs nothing:
+        results are in the journal. Raises ExecutionNotFound.
         """
         by: Literal["seq", "number"] = "seq" if ordered else "number"
         place = 0
@@ -122,13 +142,20 @@ class ExecutionViews:
         """Whether nothing happens any more unless somebody asks for it."""
         if run is not None and not run.ended:
             return run.resting
-        return (await self.get_execution_status(execution_id))["state"] not in ("running", "pending")
+        return (await self.get_execution_status(execution_id))["state"] not in (
+            "running",
+            "pending",
+        )
 
     async def get_performance_metrics(self, execution_id: str | None = None) -> dict[str, Any]:
-        """Figures of an execution (see BatchReport), or of this executor: what runs, waits and is done here."""
+        """Figures of an execution (see BatchReport), or of this executor.
+
+        What runs, waits and is done here.
+        """
         if execution_id is not None:
             return (await self.get_report(execution_id)).to_dict()
-        runs, counts = self.live_runs(), self.ended_here()
+        runs = self.live_runs()
+        counts = self.ended_here()
         return {
             "executions": len(runs),
             "running": sum(len(run.running) for run in runs),
@@ -141,7 +168,9 @@ class ExecutionViews:
 
     async def get_report(self, execution_id: str) -> BatchReport:
         """The report of an execution, final when that is over. Raises ExecutionNotFound."""
-        run = self._running(execution_id)  # one that has ended here another process may have gone on with
+        run = self._running(
+            execution_id
+        )  # one that has ended here another process may have gone on with
         execution = await self.journal.get(execution_id)
         figures = execution.progress if run is None else run.tally.to_dict(len(run.running))
         return await make_report(self.journal, execution if run is None else run.execution, figures)
@@ -154,18 +183,27 @@ class ExecutionViews:
         agent: AgentExecutor | None = None,
         **options: Any,
     ) -> Any:
-        """One value of all results: `aggregate_results`, or `reduce` by an agent (`reduce_results`, a TaskResult)."""
+        """One value of all results.
+
+        `aggregate_results`, or `reduce` by an agent (`reduce_results`, a TaskResult).
+        """
         found = await self.get_execution_results(execution_id)
         if strategy == "reduce":
             if agent is None:
-                raise ConfigurationError("the strategy 'reduce' needs an agent: aggregate(id, 'reduce', agent=...)")
+                raise ConfigurationError(
+                    "the strategy 'reduce' needs an agent: aggregate(id, 'reduce', agent=...)"
+                )
             return await reduce_results(found, agent, **options)
         return aggregate_results(found, strategy, **options)  # it refuses what it does not know
 
 
-def shown(execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None) -> dict[str, Any]:
+def shown(
+    execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """An execution as its status is told."""
-    lost = execution.state in ("running", "pending") and (is_process_dead(execution.owner) or not execution.is_leased)
+    lost = execution.state in ("running", "pending") and (
+        is_process_dead(execution.owner) or not execution.is_leased
+    )
     return {
         "execution_id": execution.id,
         "name": execution.name,

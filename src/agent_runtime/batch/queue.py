@@ -1,4 +1,7 @@
-"""The queue in front of a batch's workers: by priority, in which waiting raises, with a bound for producers."""
+"""The queue in front of a batch's workers.
+
+By priority, in which waiting raises, with a bound for producers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ OVERDUE = 2 * LEVELS
 
 
 class Queued(Protocol):
-    """What may stand in a queue. `accepted_s` are Unix seconds: waiting counts from there, also over a restart."""
+    """What may stand in a queue. `accepted_s` are Unix seconds.
+
+    Waiting counts from there, also over a restart.
+    """
 
     agent: str
     priority: TaskPriority
@@ -31,14 +37,16 @@ _Lines = list[deque[Q]]
 class TaskQueue(Generic[Q]):
     """Tasks that wait for a worker, of one event loop.
 
-    A task's rank is its priority, and one more for each `aging_s` that it has waited: low is served, however many
-    urgent ones come. Of one priority the oldest goes first (`fifo`), or the newest (`lifo`).
+    A task's rank is its priority, and one more for each `aging_s` that it has waited: low is
+    served, however many urgent ones come. Of one priority the oldest goes first (`fifo`), or the
+    newest (`lifo`).
 
     Args:
         size: how many may wait; producers are held back, or refused.
         order: within a priority.
         aging_s: after so many seconds of waiting a task counts as of the next priority.
-        limits: how many tasks of an agent may run at once; those beyond it wait and hold up no other agent.
+        limits: how many tasks of an agent may run at once; those beyond it wait and hold up no
+            other agent.
     """
 
     def __init__(
@@ -50,7 +58,10 @@ class TaskQueue(Generic[Q]):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.size, self._order, self._aging_s, self._limits = size, order, aging_s, dict(limits or {})
+        self.size = size
+        self._order = order
+        self._aging_s = aging_s
+        self._limits = dict(limits or {})
         self._clock = clock
         self._lines: dict[str, _Lines[Q]] = {}
         self._waiting = 0
@@ -71,17 +82,23 @@ class TaskQueue(Generic[Q]):
 
     def depths(self) -> dict[str, int]:
         """How many wait, by priority."""
-        by_level = {each: sum(len(lines[each]) for lines in self._lines.values()) for each in TaskPriority}
+        by_level = {
+            each: sum(len(lines[each]) for lines in self._lines.values()) for each in TaskPriority
+        }
         return {each.name.lower(): count for each, count in by_level.items()}
 
     def limit(self, agent: str, most: int) -> None:
         """Let at most so many tasks of an agent run at once, if nothing is said of it yet."""
         self._limits.setdefault(agent, most)
 
-    # -- producers -----------------------------------------------------------------------------------------
+    # -- producers
+    # -----------------------------------------------------------------------------------------
 
     async def promise(self) -> None:
-        """Wait for room, and keep a place for one task; give it by `put`, or give the place back by `forgo`."""
+        """Wait for room, and keep a place for one task.
+
+        Give it by `put`, or give the place back by `forgo`.
+        """
         while self._waiting + self.promised >= self.size and not self._closed:
             room = asyncio.get_running_loop().create_future()
             self._makers.append(room)
@@ -118,13 +135,17 @@ class TaskQueue(Generic[Q]):
         self._waiting += 1
         _wake(self._takers)
 
-    # -- workers -------------------------------------------------------------------------------------------
+    # -- workers
+    # -------------------------------------------------------------------------------------------
 
     def take(self) -> Q | None:
         """The next task, or None when none may be taken now; say `done` when it has run."""
         if self.held or self._closed or not self._waiting:
             return None
-        now, best, best_line, best_agent = self._clock(), 0.0, None, ""
+        now = self._clock()
+        best = 0.0
+        best_line = None
+        best_agent = ""
         for agent, lines in self._lines.items():
             if self._not_before and now < self._not_before.get(agent, 0.0):
                 continue
@@ -135,7 +156,9 @@ class TaskQueue(Generic[Q]):
                 if line:
                     rank = level + max(0.0, now - line[0].accepted_s) / self._aging_s
                     if best_line is None or rank > best:
-                        best, best_line, best_agent = rank, line, agent
+                        best = rank
+                        best_line = line
+                        best_agent = agent
         if best_line is None:
             return None
         task = self._next(best_line, now)
@@ -153,7 +176,9 @@ class TaskQueue(Generic[Q]):
         return line.pop()
 
     async def get(self, enough: Callable[[], bool] = lambda: False) -> Q | None:
-        """`take`, after a wait if need be; None when the queue was closed, or `enough` says so when it is woken.
+        """`take`, after a wait if need be.
+
+        None when the queue was closed, or `enough` says so when it is woken.
 
         Cancelling loses nothing.
         """
@@ -177,7 +202,10 @@ class TaskQueue(Generic[Q]):
             _wake(self._takers)
 
     def defer(self, agent: str, wait_s: float) -> None:
-        """Give out no task of an agent for so long: it was refused, and was told when to come again."""
+        """Give out no task of an agent for so long.
+
+        It was refused, and was told when to come again.
+        """
         self._not_before[agent] = max(self._not_before.get(agent, 0.0), self._clock() + wait_s)
         asyncio.get_running_loop().call_later(wait_s, self.wake)
 
@@ -195,7 +223,10 @@ class TaskQueue(Generic[Q]):
         self._wake_all(self._takers)
 
     def close(self) -> None:
-        """Whoever waits for a task, now or later, gets None; who waits for room gets it; nothing is given out."""
+        """Whoever waits for a task, now or later, gets None; who waits for room gets it.
+
+        Nothing is given out.
+        """
         self._closed = True
         self._wake_all(self._takers)
         self._wake_all(self._makers)

@@ -1,4 +1,4 @@
-"""What a batch took, in the end or so far: told from its results, however many processes it took."""
+"""A batch's cost, time and outcome, from its results, whichever process ran it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ PAGE = 1_000
 class BatchReport:
     """A batch in figures; times in seconds.
 
-    `speed_up` is the summed time of its tasks (what they would have taken one after another) over the time that it was
-    run, `efficiency` that for each task at once; both count tasks that have ended. Durations are of last attempts.
-    `cost_usd` is of everything that has a price; `unpriced` counts results with calls that have none.
-    `peak_memory_mb` and `cpu_s` are of the runner's process (with the pool's memory), since it last began.
+    `speed_up` is the summed time of its tasks (what they would have taken one after another) over
+    the time that it was run, `efficiency` that for each task at once; both count tasks that have
+    ended. Durations are of last attempts. `cost_usd` is of everything that has a price; `unpriced`
+    counts results with calls that have none. `peak_memory_mb` and `cpu_s` are of the runner's
+    process (with the pool's memory), since it last began.
     """
 
     execution_id: str
@@ -63,16 +64,25 @@ class BatchReport:
     def to_text(self) -> str:
         """A page for people."""
         status = ", ".join(f"{count} {name}" for name, count in sorted(self.by_status.items()))
-        tokens = f"{self.usage.get('input_tokens', 0)} tokens in, {self.usage.get('output_tokens', 0)} out"
+        tokens = (
+            f"{self.usage.get('input_tokens', 0)} tokens in, "
+            f"{self.usage.get('output_tokens', 0)} out"
+        )
         about = " (some estimated)" if self.estimated else ""
         unknown = f", {self.unpriced} tasks without a known price" if self.unpriced else ""
-        calls = f"{self.usage.get('model_calls', 0)} model calls, {self.usage.get('tool_calls', 0)} tool calls"
+        calls = (
+            f"{self.usage.get('model_calls', 0)} model calls, "
+            f"{self.usage.get('tool_calls', 0)} tool calls"
+        )
         lines = [
             f"batch       {self.execution_id} {self.name}".rstrip(),
             f"state       {self.state}{': ' + self.why if self.why else ''}",
             f"tasks       {self.total}: {status}",
             f"time        {self.wall_s:.1f} s; one after another {self.serial_s:.1f} s",
-            f"parallel    {self.speed_up:.2f} x with {self.max_concurrent} at once, efficiency {self.efficiency:.3f}",
+            (
+                f"parallel    {self.speed_up:.2f} x with {self.max_concurrent} at once, efficiency "
+                f"{self.efficiency:.3f}"
+            ),
             f"throughput  {self.tasks_per_s:.2f} tasks/s",
             f"duration    p50 {self.p50_s:.3f} s, p95 {self.p95_s:.3f} s, p99 {self.p99_s:.3f} s",
             f"usage       {tokens}, {calls}",
@@ -81,27 +91,39 @@ class BatchReport:
             f"resources   {self.peak_memory_mb:.0f} MiB at most, {self.cpu_s:.1f} s CPU",
         ]
         if self.forecast and self.forecast.get("cost_usd") is not None:
-            low, high = self.forecast["low_usd"], self.forecast["high_usd"]
-            lines.append(f"forecast    {self.forecast['cost_usd']:.6f} USD ({low:.6f} to {high:.6f})")
+            low = self.forecast["low_usd"]
+            high = self.forecast["high_usd"]
+            lines.append(
+                f"forecast    {self.forecast['cost_usd']:.6f} USD ({low:.6f} to {high:.6f})"
+            )
         if self.errors:
-            lines.append("errors      " + ", ".join(f"{count} {kind}" for kind, count in self.errors.items()))
+            lines.append(
+                "errors      " + ", ".join(f"{count} {kind}" for kind, count in self.errors.items())
+            )
         return "\n".join(lines)
 
 
-async def make_report(journal: Journal, execution: Execution, figures: dict[str, Any]) -> BatchReport:
-    """The report of an execution; `figures` are those of its runner, the last that it left or live ones.
+async def make_report(
+    journal: Journal, execution: Execution, figures: dict[str, Any]
+) -> BatchReport:
+    """The report of an execution.
+
+    `figures` are those of its runner, the last that it left or live ones.
 
     Results are read a page at a time; of each only its duration is kept.
     """
     counts = await journal.counts(execution.id)
-    report = BatchReport(execution.id, execution.name, execution.state, execution.why, sum(counts.values()))
+    report = BatchReport(
+        execution.id, execution.name, execution.state, execution.why, sum(counts.values())
+    )
     report.by_status = {str(status): count for status, count in counts.items()}
     durations = array("d")
     usage: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     agents: Counter[str] = Counter()
     workers: Counter[str] = Counter()
-    cost, after = Decimal(0), 0
+    cost = Decimal(0)
+    after = 0
     while page := await journal.results(execution.id, after, PAGE):
         after = page[-1].number
         for result in (kept.result for kept in page):
@@ -115,23 +137,34 @@ async def make_report(journal: Journal, execution: Execution, figures: dict[str,
             report.unpriced += result.cost_usd is None
             report.attempts += result.attempts
             report.retries += result.attempts - 1
-    report.usage, report.errors = dict(usage), dict(errors.most_common())
-    report.agents, report.workers, report.cost_usd = dict(agents), dict(workers), format(cost, "f")
+    report.usage = dict(usage)
+    report.errors = dict(errors.most_common())
+    report.agents = dict(agents)
+    report.workers = dict(workers)
+    report.cost_usd = format(cost, "f")
     _time(report, durations, execution, figures)
     return report
 
 
-def _time(report: BatchReport, durations: array[float], execution: Execution, figures: dict[str, Any]) -> None:
-    report.wall_s, report.serial_s = float(figures.get("active_s", 0.0)), sum(durations)
+def _time(
+    report: BatchReport, durations: array[float], execution: Execution, figures: dict[str, Any]
+) -> None:
+    report.wall_s = float(figures.get("active_s", 0.0))
+    report.serial_s = sum(durations)
     report.max_concurrent = int(execution.settings.get("max_concurrent", 10))
     if report.wall_s > 0:
         report.speed_up = round(report.serial_s / report.wall_s, 3)
-        report.efficiency = round(report.speed_up / max(1, min(report.max_concurrent, report.total)), 4)
+        report.efficiency = round(
+            report.speed_up / max(1, min(report.max_concurrent, report.total)), 4
+        )
         report.tasks_per_s = round(len(durations) / report.wall_s, 3)
     report.serial_s = round(report.serial_s, 3)
     ranked = sorted(durations)
-    report.p50_s, report.p95_s, report.p99_s = (quantile(ranked, share) for share in (0.5, 0.95, 0.99))
-    report.peak_memory_mb, report.cpu_s = figures.get("peak_memory_mb", 0.0), figures.get("cpu_s", 0.0)
+    report.p50_s, report.p95_s, report.p99_s = (
+        quantile(ranked, share) for share in (0.5, 0.95, 0.99)
+    )
+    report.peak_memory_mb = figures.get("peak_memory_mb", 0.0)
+    report.cpu_s = figures.get("cpu_s", 0.0)
     report.forecast = execution.forecast
 
 

@@ -10,9 +10,13 @@ from typing import Any, Literal, TypeAlias
 
 from agent_runtime.event_bus.cloud_event import plain
 
-TaskStatus: TypeAlias = Literal["pending", "running", "completed", "failed", "skipped", "poisoned", "interrupted"]
+TaskStatus: TypeAlias = Literal[
+    "pending", "running", "completed", "failed", "skipped", "poisoned", "interrupted"
+]
 ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "skipped", "poisoned", "interrupted")
-"""A task has one of these for good: `skipped` failed and was left out, `poisoned` ended its workers, `interrupted`
+"""A task has one of these for good.
+
+`skipped` failed and was left out, `poisoned` ended its workers, `interrupted`
 waits for a person."""
 UNSUCCESSFUL: tuple[TaskStatus, ...] = ("failed", "skipped", "poisoned")
 _ENCODED = json.JSONEncoder(ensure_ascii=True, default=plain).encode
@@ -21,7 +25,10 @@ COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens", "model_calls", 
 
 @dataclass(slots=True)
 class Failure:
-    """One attempt that failed: `kind` is the error's class (`timeout`, `rate_limit`, ...), `code` its stable code."""
+    """One attempt that failed.
+
+    `kind` is the error's class (`timeout`, `rate_limit`, ...), `code` its stable code.
+    """
 
     attempt: int
     kind: str
@@ -33,9 +40,12 @@ class Failure:
 
 @dataclass(slots=True)
 class TaskResult:
-    """What became of a task; `usage` and `cost_usd` are of all its attempts, `duration_s` of the last one.
+    """What became of a task.
 
-    `position` is its place in the batch, from 1. `cost_usd` is a decimal text, None when a price is not known.
+    `usage` and `cost_usd` are of all its attempts, `duration_s` of the last one.
+
+    `position` is its place in the batch, from 1. `cost_usd` is a decimal text, None when a price is
+    not known.
     """
 
     task_id: str

@@ -12,8 +12,9 @@ from agent_runtime.batch.result import TaskResult
 class ResultFile:
     """Writes a result a line; `with` opens and closes it.
 
-    The file is made anew: of an execution that is gone on with, the journal has all results, also those that a killed
-    process had written only half. Until it is whole, it is readable up to its last line.
+    The file is made anew: of an execution that is gone on with, the journal has all results, also
+    those that a killed process had written only half. Until it is whole, it is readable up to its
+    last line.
     """
 
     def __init__(self, path: str | Path) -> None:

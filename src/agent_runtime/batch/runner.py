@@ -31,35 +31,46 @@ LOG = logging.getLogger("agent_runtime.batch")
 class ExecutionRun:
     """Runs an execution whose lease this process has, from where the journal says it is.
 
-    Workers (`max_concurrent` of them) take tasks from the queue, which the feeder fills from the journal; a result is
-    seen only when it is kept there.
+    Workers (`max_concurrent` of them) take tasks from the queue, which the feeder fills from the
+    journal; a result is seen only when it is kept there.
     """
 
-    def __init__(self, shop: Shop, execution: Execution, settings: BatchSettings, *, crashed: bool = False) -> None:
-        self.shop, self.execution, self.settings = shop, execution, settings
+    def __init__(
+        self, shop: Shop, execution: Execution, settings: BatchSettings, *, crashed: bool = False
+    ) -> None:
+        self.shop = shop
+        self.execution = execution
+        self.settings = settings
         queue = settings.queue
-        self.queue: TaskQueue[TaskRow] = TaskQueue(queue.size, queue.order, queue.aging, settings.limits)
+        self.queue: TaskQueue[TaskRow] = TaskQueue(
+            queue.size, queue.order, queue.aging, settings.limits
+        )
         self.writer = JournalWriter(shop.journal, execution.id, execution.token, self._kept)
         self.tally = Tally(float(execution.progress.get("active_s", 0.0)))
         self.retries = RetryBudget(settings.retry.budget)
         self.running: dict[int, Attempt] = {}
-        self.feeder, self.keeper, self.tasks = Feeder(self), Keeper(self), TaskRun(self)
+        self.feeder = Feeder(self)
+        self.keeper = Keeper(self)
+        self.tasks = TaskRun(self)
         self.account = account_of(execution, settings)
         self.limit = settings.max_concurrent
         self.crew = Crew(self, self._helper_ended)
         self._over = asyncio.Event()
-        self._news, self._rest = asyncio.Event(), asyncio.Event()
+        self._news = asyncio.Event()
+        self._rest = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._ending: tuple[ExecutionState, str] | None = None
         self._turn = asyncio.Lock()
         self.loaded = asyncio.Event()
         """Set when it is known what there is to do, or that it ends."""
-        self._begun, self.crashed = False, crashed
+        self._begun = False
+        self.crashed = crashed
         self.producer_failed = ""
         self.error: BaseException | None = None
 
-    # -- from outside --------------------------------------------------------------------------------------
+    # -- from outside
+    # --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to run it."""
@@ -107,7 +118,8 @@ class ExecutionRun:
 
     def tell(self) -> None:
         """Something has changed."""
-        news, self._news = self._news, asyncio.Event()
+        news = self._news
+        self._news = asyncio.Event()
         news.set()
         if self.ended or self.queue.held:
             self._rest.set()
@@ -131,7 +143,10 @@ class ExecutionRun:
         self.feeder.look()
 
     def end(self, state: ExecutionState, why: str = "") -> None:
-        """Begin no new task, and end when those that run have, or after their grace; the first to say so counts."""
+        """Begin no new task, and end when those that run have, or after their grace.
+
+        The first to say so counts.
+        """
         if self._ending is None:
             self._ending = (state, why)
         self.queue.hold()
@@ -139,10 +154,15 @@ class ExecutionRun:
         self.tell()
 
     async def close(self) -> None:
-        """Stop running it here: tasks may end within their grace. It can be gone on with, here or elsewhere."""
+        """Stop running it here: tasks may end within their grace.
+
+        It can be gone on with, here or elsewhere.
+        """
         if not self._over.is_set():
             paused = self.execution.state in ("paused", "awaiting_approval")
-            self.end(*((self.execution.state, self.execution.why) if paused else ("paused", "closed")))
+            self.end(
+                *((self.execution.state, self.execution.why) if paused else ("paused", "closed"))
+            )
         await self.closed()
 
     async def closed(self) -> None:
@@ -152,7 +172,8 @@ class ExecutionRun:
 
     def change_settings(self, settings: BatchSettings) -> None:
         """Use other settings from now on; the queue and the backends stay."""
-        self.settings, self.execution.settings = settings, settings.given()
+        self.settings = settings
+        self.execution.settings = settings.given()
         self.account = account_of(self.execution, settings)
         self.retries.share = settings.retry.budget
         self.limit = settings.max_concurrent
@@ -175,7 +196,8 @@ class ExecutionRun:
         self.queue.forgo()
         self.check_end()
 
-    # -- running -------------------------------------------------------------------------------------------
+    # -- running
+    # -------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
@@ -236,32 +258,51 @@ class ExecutionRun:
     def _count(self, result: TaskResult) -> None:
         self.tally.add(result)
         self.shop.ended[result.status] += 1
-        data = {"execution_id": self.execution.id, "task_id": result.task_id, "status": result.status}
-        error = {} if result.error is None else {"error": result.error.code, "kind": result.error.kind}
-        self.publish("batch.task", {**data, "attempts": result.attempts, "duration_s": result.duration_s, **error})
+        data = {
+            "execution_id": self.execution.id,
+            "task_id": result.task_id,
+            "status": result.status,
+        }
+        error = (
+            {} if result.error is None else {"error": result.error.code, "kind": result.error.kind}
+        )
+        self.publish(
+            "batch.task",
+            {**data, "attempts": result.attempts, "duration_s": result.duration_s, **error},
+        )
 
     def publish(self, kind: str, data: dict[str, Any]) -> None:
         """Say something on the factory's bus."""
         self.shop.factory.event_bus.publish(Event(kind, data))
 
     async def _become(self, state: ExecutionState, why: str, *, release: bool = False) -> None:
-        before, self.execution.state, self.execution.why = self.execution.state, state, why
+        before = self.execution.state
+        self.execution.state = state
+        self.execution.why = why
         self.execution.progress = self.tally.to_dict(len(self.running))
         if release:
             await self.shop.journal.save(self.execution, release=True)
         else:
             await insisted(lambda: self.shop.journal.save(self.execution))
-        data = {"execution_id": self.execution.id, "state": state, "before": before, **({"why": why} if why else {})}
+        data = {
+            "execution_id": self.execution.id,
+            "state": state,
+            "before": before,
+            **({"why": why} if why else {}),
+        }
         self.publish("batch.execution", data)
         self.tell()
 
-    # -- the end -------------------------------------------------------------------------------------------
+    # -- the end
+    # -------------------------------------------------------------------------------------------
 
     async def _wind_up(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         state = self._ending[0] if self._ending else "completed"
         at_once = self.settings.fail_fast and state == "failed"
         self.queue.close()
-        await self.crew.wind_up(0.0 if at_once or isinstance(self.error, ExecutionLost) else self.settings.grace)
+        await self.crew.wind_up(
+            0.0 if at_once or isinstance(self.error, ExecutionLost) else self.settings.grace
+        )
         for task in helpers:
             task.cancel()
         await asyncio.wait(helpers)
@@ -274,7 +315,8 @@ class ExecutionRun:
         self.tally.stop_clock()
         state, why = self._ending or ("paused", "error" if self.error is not None else "closed")
         if self._begun and not self.open and self.execution.sealed and state == "paused":
-            state, why = "completed", ""
+            state = "completed"
+            why = ""
         if state in ("completed", "failed", "cancelled"):
             self.execution.ended_s = time.time()
         try:

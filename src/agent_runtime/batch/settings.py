@@ -20,22 +20,33 @@ Usd = Annotated[float, Field(gt=0)]
 class QueueSettings(Strict):
     """The queue in front of the workers."""
 
-    size: Annotated[Count, Field(description="Tasks that wait in memory; producers are held back beyond it.")] = 1000
-    order: Annotated[Literal["fifo", "lifo"], Field(description="Of one priority: the oldest or the newest.")] = "fifo"
-    aging: Annotated[Duration, Field(description="After so long a task counts as of the next priority.")] = 60.0
+    size: Annotated[
+        Count, Field(description="Tasks that wait in memory; producers are held back beyond it.")
+    ] = 1000
+    order: Annotated[
+        Literal["fifo", "lifo"], Field(description="Of one priority: the oldest or the newest.")
+    ] = "fifo"
+    aging: Annotated[
+        Duration, Field(description="After so long a task counts as of the next priority.")
+    ] = 60.0
 
 
 class RetrySettings(Strict):
-    """When a failed task is tried again, beside what its agent's own retry layer does within one attempt."""
+    """When a failed task is run again, beside the retries of its agent's own layer."""
 
     attempts: Annotated[Count, Field(description="Of one task, in all.")] = 3
     on: list[RetryClass] = Field(default=["transient"])
-    initial_delay: Annotated[Duration, Field(description="Upper bound of the first wait; it doubles; full jitter.")] = (
-        0.5
-    )
+    initial_delay: Annotated[
+        Duration, Field(description="Upper bound of the first wait; it doubles; full jitter.")
+    ] = 0.5
     max_delay: Duration = 30.0
     budget: Annotated[
-        float, Field(ge=0, le=10, description="Retries of the whole batch, as a share of its tasks; ten are free.")
+        float,
+        Field(
+            ge=0,
+            le=10,
+            description="Retries of the whole batch, as a share of its tasks; ten are free.",
+        ),
     ] = 0.2
 
     @model_validator(mode="after")
@@ -64,45 +75,67 @@ class BatchSettings(Strict):
     backend: Literal["asyncio", "process"] = "asyncio"
     pool: Annotated[PoolConfig, Field(description="Of the backend `process`.")] = PoolConfig()
     scheduling: Annotated[
-        Literal["least_busy", "round_robin", "weighted"], Field(description="Among several backends.")
+        Literal["least_busy", "round_robin", "weighted"],
+        Field(description="Among several backends."),
     ] = "least_busy"
     queue: QueueSettings = QueueSettings()
     limits: dict[str, Count] = Field(default={}, description="Tasks at once, by agent.")
     task_timeout: Annotated[Duration | None, Field(description="Of one attempt at a task.")] = 300.0
-    grace: Annotated[Duration, Field(description="What running tasks may take to end after a cancel.")] = 10.0
-    slow_after: Annotated[Duration, Field(description="A task that takes longer is told by an event.")] = 60.0
+    grace: Annotated[
+        Duration, Field(description="What running tasks may take to end after a cancel.")
+    ] = 10.0
+    slow_after: Annotated[
+        Duration, Field(description="A task that takes longer is told by an event.")
+    ] = 60.0
     retry: RetrySettings = RetrySettings()
-    continue_on_error: Annotated[bool, Field(description="False: after a failure no new task is begun.")] = True
-    fail_fast: Annotated[bool, Field(description="A failure ends the batch at once, and what runs of it.")] = False
+    continue_on_error: Annotated[
+        bool, Field(description="False: after a failure no new task is begun.")
+    ] = True
+    fail_fast: Annotated[
+        bool, Field(description="A failure ends the batch at once, and what runs of it.")
+    ] = False
     fallback_strategy: Annotated[
         Literal["fail", "skip", "retry"],
-        Field(description="A task that failed for good: counted, left out, or once more when all others have ended."),
+        Field(
+            description="A task that failed for good: counted, left out, or once more when all "
+            "others have ended."
+        ),
     ] = "fail"
-    max_lost: Annotated[Count, Field(description="A task that ended so many workers is put aside.")] = 3
-    max_cost_usd: Annotated[Usd | None, Field(description="Budget of the whole; it pauses when that is used up.")] = (
-        None
-    )
+    max_lost: Annotated[
+        Count, Field(description="A task that ended so many workers is put aside.")
+    ] = 3
+    max_cost_usd: Annotated[
+        Usd | None, Field(description="Budget of the whole; it pauses when that is used up.")
+    ] = None
     pilot: PilotSettings | None = None
-    approval: Annotated[bool, Field(description="Ask when the forecast is above max_cost_usd.")] = True
+    approval: Annotated[bool, Field(description="Ask when the forecast is above max_cost_usd.")] = (
+        True
+    )
     sessions: Annotated[
-        bool, Field(description="Keep each task's steps: one that is tried again goes on from its last.")
+        bool,
+        Field(description="Keep each task's steps: one that is tried again goes on from its last."),
     ] = False
 
     @model_validator(mode="after")
     def _fits(self) -> BatchSettings:
         if self.fail_fast and self.fallback_strategy != "fail":
-            raise ValueError("fail_fast ends a batch at its first failure: it goes with fallback_strategy 'fail'")
+            raise ValueError(
+                "fail_fast ends a batch at its first failure: it goes with fallback_strategy 'fail'"
+            )
         check_grace(self)
         return self
 
     @classmethod
     def parse(cls, content: Any) -> BatchSettings:
-        """The settings in a map; raises ConfigurationError, which lists everything that is wrong."""
+        """Return the settings of a map; raises ConfigurationError with every problem."""
         return parse_section(cls, content, "batch")
 
     @classmethod
     def load(cls, path: str | Path) -> BatchSettings:
-        """The `batch:` part of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
+        """The `batch:` part of a YAML file.
+
+        Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+        """
         return read_section(cls, path, "batch")
 
     def with_changes(self, **changes: Any) -> BatchSettings:

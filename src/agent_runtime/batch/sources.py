@@ -23,7 +23,10 @@ _ENDINGS: dict[str, Format] = {
     ".yml": "yaml",
 }  # fmt: skip
 MAX_LINE = size_limit("row_characters")
-"""Characters of one line, and of one field of a CSV file, whose library allows 128 KiB: less than a document has."""
+"""Characters of one line, and of one field of a CSV file, whose library allows 128 KiB.
+
+Less than a document has.
+"""
 
 
 class Row(NamedTuple):
@@ -38,11 +41,14 @@ class Row(NamedTuple):
 
 
 def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[Row]:
-    """Yield the rows of a file, by its ending or in `file_format`; `-` is stdin, JSONL unless that says otherwise.
+    """Yield the rows of a file, by its ending or in `file_format`.
 
-    A row that cannot be read is given with its problem, and the next ones follow. A JSONL file has a map, or a text,
-    on each line; a YAML file a list of them, or a map with a list `tasks`. Raises ConfigurationError for a source that
-    cannot be read at all, TemplateError for YAML that is none, OSError.
+    `-` is stdin, JSONL unless that says otherwise.
+
+    A row that cannot be read is given with its problem, and the next ones follow. A JSONL file has
+    a map, or a text, on each line; a YAML file a list of them, or a map with a list `tasks`. Raises
+    ConfigurationError for a source that cannot be read at all, TemplateError for YAML that is none,
+    OSError.
     """
     if str(path) == "-":
         if hasattr(sys.stdin, "reconfigure"):
@@ -52,7 +58,9 @@ def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[R
     ending = Path(path).suffix.lower()
     kind = file_format or _ENDINGS.get(ending)
     if kind is None:
-        raise ConfigurationError(f"'{path}': tasks come from .jsonl, .csv or .yaml files; say which with --format")
+        raise ConfigurationError(
+            f"'{path}': tasks come from .jsonl, .csv or .yaml files; say which with --format"
+        )
     if kind == "yaml":
         yield from _yaml_rows(Path(path))
         return
@@ -72,7 +80,9 @@ def _opened(path: str | Path) -> int:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise ConfigurationError(f"'{path}' is no regular file: give what a program writes by a pipe, and -") from None
+        raise ConfigurationError(
+            f"'{path}' is no regular file: give what a program writes by a pipe, and -"
+        ) from None
 
 
 class LineTooLong(csv.Error, ValueError):
@@ -80,7 +90,7 @@ class LineTooLong(csv.Error, ValueError):
 
 
 class _Lines:
-    """The lines of a file; one that is too long is an error in its place, and the next ones follow."""
+    """Yield the lines of a file; an overlong one is an error, and the next ones follow."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -133,7 +143,9 @@ def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
     if not columns:
         raise ConfigurationError(f"'{name}' is empty: its first line has the names of the columns")
     if len(set(columns)) < len(columns):
-        raise ConfigurationError(f"'{name}': a column stands twice in the first line: {', '.join(columns)}")
+        raise ConfigurationError(
+            f"'{name}': a column stands twice in the first line: {', '.join(columns)}"
+        )
     while True:
         try:
             values = next(reader)
@@ -144,9 +156,13 @@ def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
             continue
         place = f"line {reader.line_num}"
         if None in values:
-            yield Row(place, None, f"it has more fields than the first line, which has {len(columns)}")
+            yield Row(
+                place, None, f"it has more fields than the first line, which has {len(columns)}"
+            )
         elif any(value is None for value in values.values()):
-            yield Row(place, None, f"it has fewer fields than the first line, which has {len(columns)}")
+            yield Row(
+                place, None, f"it has fewer fields than the first line, which has {len(columns)}"
+            )
         else:
             try:
                 yield Row(place, {key: _checked(value) for key, value in values.items()})
@@ -158,11 +174,15 @@ def _yaml_rows(path: Path) -> Iterator[Row]:
     try:
         content: Any = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
     except TemplateError as error:
-        raise ConfigurationError(f"{error} (long lists of tasks are better kept as JSONL or CSV)") from None
+        raise ConfigurationError(
+            f"{error} (long lists of tasks are better kept as JSONL or CSV)"
+        ) from None
     if isinstance(content, dict) and "tasks" in content:
         content = content["tasks"]
     if not isinstance(content, list):
-        raise ConfigurationError(f"'{path}': a YAML source is a list of tasks, or a map with a list 'tasks'")
+        raise ConfigurationError(
+            f"'{path}': a YAML source is a list of tasks, or a map with a list 'tasks'"
+        )
     for number, value in enumerate(content, 1):
         yield _row(f"item {number}", value)
 

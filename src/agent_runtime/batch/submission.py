@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -60,19 +67,28 @@ class ExecutionSubmission(ExecutionViews):
         principal: Principal | None = None,
         credentials: Any = None,
     ) -> None:
-        self.factory, self.settings = factory, settings or BatchSettings()
+        self.factory = factory
+        self.settings = settings or BatchSettings()
         self.journal = journal or MemoryJournal()
         # Who runs commands is the application itself; its name is given out to nobody.
-        is_operator = principal is not None and principal.id == OPERATOR and principal.tenant == DEFAULT_TENANT
+        is_operator = (
+            principal is not None
+            and principal.id == OPERATOR
+            and principal.tenant == DEFAULT_TENANT
+        )
         if credentials is not None and principal is None:
-            raise ConfigurationError("credentials alone do not say whose the batches are: give the principal, too")
+            raise ConfigurationError(
+                "credentials alone do not say whose the batches are: give the principal, too"
+            )
         if principal is not None and not is_operator:
             self.journal = OwnedJournal(self.journal, principal)
         self._rules = CallerRules(factory, None if is_operator else principal)
         self._dead = dead_letters or MemoryDeadLetters()
         self._backends = list(backends) or [self._backend()]
         scheduler = Scheduler(self._backends, self.settings.scheduling)
-        self._shop = Shop(factory, self.journal, scheduler, self._dead, process_identity(), principal, credentials)
+        self._shop = Shop(
+            factory, self.journal, scheduler, self._dead, process_identity(), principal, credentials
+        )
         self._runs: dict[str, ExecutionRun] = {}
         self._feeding: dict[str, asyncio.Task[None]] = {}
         self._intakes: dict[str, Intake] = {}
@@ -100,7 +116,8 @@ class ExecutionSubmission(ExecutionViews):
         await asyncio.gather(*(run.close() for run in self._runs.values()), return_exceptions=True)
         await self._closing.aclose()
 
-    # -- submitting ----------------------------------------------------------------------------------------
+    # -- submitting
+    # ----------------------------------------------------------------------------------------
 
     async def submit_batch_tasks(
         self,
@@ -115,21 +132,25 @@ class ExecutionSubmission(ExecutionViews):
         max_cost_usd: float | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> str:
-        """Accept tasks and begin to run them; returns the execution's id, which begins with a principal's tenant.
+        """Accept tasks and begin to run them.
 
-        Tasks are a list, a JSONL, CSV or YAML file, or an async iterator. Of the first two every task is in the journal
-        when this returns; from an async iterator they are taken as the queue has room for them. An item that cannot be
-        a task becomes a failed one. `mapping` makes tasks of a file's rows, see InputMapping; `notes` are kept with
-        the execution (JSON).
+        Returns the execution's id, which begins with a principal's tenant.
 
-        Raises InputInvalid for no task at all or an id that is taken, ConfigurationError for an agent that cannot be
-        made or a budget without a ledger, QueueFull never.
+        Tasks are a list, a JSONL, CSV or YAML file, or an async iterator. Of the first two every
+        task is in the journal when this returns; from an async iterator they are taken as the queue
+        has room for them. An item that cannot be a task becomes a failed one. `mapping` makes tasks
+        of a file's rows, see InputMapping; `notes` are kept with the execution (JSON).
+
+        Raises InputInvalid for no task at all or an id that is taken, ConfigurationError for an
+        agent that cannot be made or a budget without a ledger, QueueFull never.
         """
         changes = {"max_concurrent": max_concurrent, "max_cost_usd": max_cost_usd}
         settings = self.settings.with_changes(**{k: v for k, v in changes.items() if v is not None})
         chosen = execution_id or f"b{uuid.uuid4().hex[:12]}"
         if not _ID.fullmatch(chosen):
-            raise InputInvalid("an execution's id is 1 to 64 ASCII letters, digits, _ and -", "execution_id")
+            raise InputInvalid(
+                "an execution's id is 1 to 64 ASCII letters, digits, _ and -", "execution_id"
+            )
         own_id = self.journal.id_of(chosen) if isinstance(self.journal, OwnedJournal) else chosen
         execution = Execution(own_id, settings.given(), name=name, agent=agent)
         self._rules.check_source(tasks, agent)
@@ -140,12 +161,16 @@ class ExecutionSubmission(ExecutionViews):
             raise InputInvalid(f"an execution's notes are JSON: {error}", "notes") from None
         self._check_open()
         if not await self.journal.create(execution):
-            raise InputInvalid(f"there is an execution '{execution.id}' already: resume it, or give another id")
+            raise InputInvalid(
+                f"there is an execution '{execution.id}' already: resume it, or give another id"
+            )
         try:
             await self._lease(execution)
             intake = self._intake(execution, settings)
             if not isinstance(tasks, AsyncIterable):
-                rows = read_source(execution.source) if isinstance(tasks, str | Path) else iter(tasks)
+                rows = (
+                    read_source(execution.source) if isinstance(tasks, str | Path) else iter(tasks)
+                )
                 await intake.accept_all(rows)
                 execution.sealed = True
             await self.journal.save(execution)
@@ -158,13 +183,17 @@ class ExecutionSubmission(ExecutionViews):
             raise
         run = self._start(execution, settings)
         if isinstance(tasks, AsyncIterable):
-            feeding = self._feeding[execution.id] = asyncio.create_task(self._feed(run, aiter(tasks)))
+            feeding = self._feeding[execution.id] = asyncio.create_task(
+                self._feed(run, aiter(tasks))
+            )
             run.when_over(feeding.cancel)
         return execution.id
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ConfigurationError("the executor is not open: `async with ParallelAgentExecutor(...) as executor:`")
+            raise ConfigurationError(
+                "the executor is not open: `async with ParallelAgentExecutor(...) as executor:`"
+            )
 
     def _forget(self, execution_id: str) -> None:
         for seat in self._shop.scheduler.seats:
@@ -179,10 +208,11 @@ class ExecutionSubmission(ExecutionViews):
         return made
 
     async def submit_task(self, execution_id: str, task: AnyTask, *, wait: bool = True) -> None:
-        """Add a task to an execution that takes more (`submit_batch_tasks` of an async iterator that has not ended).
+        """Add a task to an execution whose input is still open.
 
-        Waits while the queue is full; with `wait=False` it raises QueueFull instead. When it returns the task is in the
-        journal. Raises InputInvalid when the execution is not run here or takes no more.
+        Waits while the queue is full; with `wait=False` it raises QueueFull instead. When it
+        returns the task is in the journal. Raises InputInvalid when the execution is not run here
+        or takes no more.
         """
         run = self._taking(execution_id)
         await run.loaded.wait()
@@ -198,7 +228,9 @@ class ExecutionSubmission(ExecutionViews):
             self._taking(run.execution.id)  # it may have ended while it waited for room
             (row,) = await self._intakes[run.execution.id].accept([task])
         except BaseException as error:
-            if isinstance(error, StoreError):  # nobody knows whether it is in the journal: a resume will see
+            if isinstance(
+                error, StoreError
+            ):  # nobody knows whether it is in the journal: a resume will see
                 run.failed(error)
             run.forgo()
             raise
@@ -228,7 +260,8 @@ class ExecutionSubmission(ExecutionViews):
         run.check_end()
         run.feeder.look()
 
-    # -- running -------------------------------------------------------------------------------------------
+    # -- running
+    # -------------------------------------------------------------------------------------------
 
     async def _lease(self, execution: Execution) -> None:
         # One that this process has given up without being able to say so is nobody's.
@@ -238,10 +271,14 @@ class ExecutionSubmission(ExecutionViews):
         execution.token = await self.journal.lease(execution.id, owner, LEASE_S, dead=dead)
         execution.owner = owner
 
-    def _start(self, execution: Execution, settings: BatchSettings, *, crashed: bool = False) -> ExecutionRun:
+    def _start(
+        self, execution: Execution, settings: BatchSettings, *, crashed: bool = False
+    ) -> ExecutionRun:
         over = [name for name, run in self._runs.items() if run.ended]
         for name in over[: max(0, len(over) - MAX_REMEMBERED)]:  # the journal knows them
             self._forget(name)
-        run = self._runs[execution.id] = ExecutionRun(self._shop, execution, settings, crashed=crashed)
+        run = self._runs[execution.id] = ExecutionRun(
+            self._shop, execution, settings, crashed=crashed
+        )
         run.start()
         return run

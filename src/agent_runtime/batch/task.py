@@ -24,15 +24,20 @@ def priority_of(value: Any) -> TaskPriority:
     try:
         return TaskPriority[value.upper()] if isinstance(value, str) else TaskPriority(value)
     except (KeyError, ValueError):
-        raise InputInvalid(f"no priority '{value}': urgent, high, normal, low", "priority") from None
+        raise InputInvalid(
+            f"no priority '{value}': urgent, high, normal, low", "priority"
+        ) from None
 
 
 @dataclass(slots=True)
 class BatchTask:
-    """One call of an agent in a batch. Everything in it is JSON: it is kept in the journal before it is accepted.
+    """One call of an agent in a batch. Everything in it is JSON.
+
+    It is kept in the journal before it is accepted.
 
     Args:
-        input: as for `AgentExecutor.execute`: text, a list of messages as maps, or the agent's input map.
+        input: as for `AgentExecutor.execute`: text, a list of messages as maps, or the agent's
+        input map.
         agent: a template's name or path; the batch's own agent when it is empty.
         id: its name within the batch; by default its place, `t1`, `t2`, ...
         inputs: the template's parameters.
@@ -54,11 +59,21 @@ class BatchTask:
     def __post_init__(self) -> None:
         self.priority = priority_of(self.priority)
         if self.input is None or not isinstance(self.input, str | list | Mapping):
-            raise InputInvalid(f"a task's input is text, messages or a map, not {type(self.input).__name__}", "input")
+            raise InputInvalid(
+                f"a task's input is text, messages or a map, not {type(self.input).__name__}",
+                "input",
+            )
         if not isinstance(self.id, str) or len(self.id) > MAX_ID or not self.id.isprintable():
-            raise InputInvalid(f"a task's id is printable text of at most {MAX_ID} characters", "id")
-        if self.timeout_s is not None and not (_number(self.timeout_s) and 0 < self.timeout_s <= MAX_TIMEOUT_S):
-            raise InputInvalid(f"a task's timeout is a positive number of seconds, not {self.timeout_s}", "timeout_s")
+            raise InputInvalid(
+                f"a task's id is printable text of at most {MAX_ID} characters", "id"
+            )
+        if self.timeout_s is not None and not (
+            _number(self.timeout_s) and 0 < self.timeout_s <= MAX_TIMEOUT_S
+        ):
+            raise InputInvalid(
+                f"a task's timeout is a positive number of seconds, not {self.timeout_s}",
+                "timeout_s",
+            )
         for name in ("inputs", "metadata"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InputInvalid(f"a task's {name} are a map", name)
@@ -66,7 +81,10 @@ class BatchTask:
             raise InputInvalid("a task's agent is a template's name or path", "agent")
 
     def to_json(self) -> str:
-        """The task as it is journaled; raises InputInvalid for values that JSON cannot say, or too many of them."""
+        """The task as it is journaled.
+
+        Raises InputInvalid for values that JSON cannot say, or too many of them.
+        """
         content: dict[str, Any] = {"input": self.input, "priority": int(self.priority)}
         for name in _OPTIONAL:
             if value := getattr(self, name):  # defaults are left out
@@ -76,7 +94,9 @@ class BatchTask:
         except (TypeError, ValueError, RecursionError) as error:
             raise InputInvalid(f"a task is JSON: {error}", "input") from None
         if len(text) > MAX_TASK_BYTES:
-            raise InputInvalid(f"a task has at most {MAX_TASK_BYTES} bytes, this one has {len(text)}", "input")
+            raise InputInvalid(
+                f"a task has at most {MAX_TASK_BYTES} bytes, this one has {len(text)}", "input"
+            )
         return text
 
     @classmethod
@@ -102,7 +122,9 @@ def as_task(given: AnyTask, agent: str = "") -> BatchTask:
         raise InputInvalid(f"a task is text, a map or a BatchTask, not {type(given).__name__}")
     known = BatchTask.__slots__
     if unknown := [key for key in given if key not in known]:
-        raise InputInvalid(f"unknown field of a task: {close_matches(str(unknown[0]), known)}", str(unknown[0]))
+        raise InputInvalid(
+            f"unknown field of a task: {close_matches(str(unknown[0]), known)}", str(unknown[0])
+        )
     if "input" not in given:
         raise InputInvalid("a task has an 'input'", "input")
     return BatchTask(**{"agent": agent, **given})
@@ -115,9 +137,12 @@ def create_batch_tasks(
     priority: TaskPriority | str | int | None = None,
     make: Callable[[Any], AnyTask] | None = None,
 ) -> list[BatchTask]:
-    """Tasks of whatever is at hand: texts, maps with a task's fields, or other things that `make` turns into them.
+    """Tasks of whatever is at hand.
 
-    `agent` and `priority` are for those that do not say their own. Raises InputInvalid, which says which item.
+    Texts, maps with a task's fields, or other things that `make` turns into them.
+
+    `agent` and `priority` are for those that do not say their own. Raises InputInvalid, which says
+    which item.
     """
     made = []
     for place, item in enumerate(items, 1):
@@ -126,16 +151,23 @@ def create_batch_tasks(
         except InputInvalid as error:
             raise InputInvalid(f"item {place}: {error}") from None
         said = isinstance(item, BatchTask) or (isinstance(item, Mapping) and "priority" in item)
-        made.append(task if priority is None or said else replace(task, priority=priority_of(priority)))
+        made.append(
+            task if priority is None or said else replace(task, priority=priority_of(priority))
+        )
     return made
 
 
 def prioritize_tasks(
     tasks: Iterable[BatchTask], by: Callable[[BatchTask], TaskPriority | str | int] | None = None
 ) -> list[BatchTask]:
-    """The tasks in the order of their priority, the highest first; of one priority as they were given.
+    """The tasks in the order of their priority, the highest first.
 
-    `by` gives each its priority first: `lambda task: "urgent" if task.metadata.get("vip") else "normal"`.
+    Of one priority as they were given.
+
+    `by` gives each its priority first: `lambda task: "urgent" if task.metadata.get("vip") else
+    "normal"`.
     """
-    ranked = [task if by is None else replace(task, priority=priority_of(by(task))) for task in tasks]
+    ranked = [
+        task if by is None else replace(task, priority=priority_of(by(task))) for task in tasks
+    ]
     return sorted(ranked, key=lambda task: -task.priority)

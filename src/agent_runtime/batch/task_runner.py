@@ -24,7 +24,13 @@ from agent_runtime.batch.error_handling import ErrorDecision, handle_execution_e
 from agent_runtime.batch.journal.records import Change, TaskRow
 from agent_runtime.batch.journal.writer import Outcome
 from agent_runtime.batch.result import TaskResult, TaskStatus
-from agent_runtime.errors import AgentFailed, AgentRuntimeError, BudgetExceeded, CallTimeout, InstanceFailed
+from agent_runtime.errors import (
+    AgentFailed,
+    AgentRuntimeError,
+    BudgetExceeded,
+    CallTimeout,
+    InstanceFailed,
+)
 from agent_runtime.errors.user_code import contained
 from agent_runtime.event_bus.dead_letters import DeadLetter, put_aside
 from agent_runtime.types import AgentContext, AgentResult
@@ -51,14 +57,19 @@ class TaskRun:
     def outcome(row: TaskRow, result: TaskResult | None = None, *, again: bool = False) -> Outcome:
         """How a task stands, for the journal; `again` when it is to be queued once that is kept."""
         change = Change(
-            row.seq, row.id, row.status, row.attempts, row.tries, row.starts, row.not_before_s, row.history, row.spent,
+            row.seq, row.id, row.status, row.attempts, row.tries, row.starts,
+            row.not_before_s, row.history, row.spent,
             result,
         )  # fmt: skip
         return Outcome(change, row if again else None)
 
     async def run(self, row: TaskRow, seat: Seat) -> Outcome | Callable[[], Outcome] | None:
-        """One attempt; returns what is to be written of it, None when it was given up. Cancelling stops it."""
-        run, task = self._run, row.to_task()
+        """One attempt; returns what is to be written of it, None when it was given up.
+
+        Cancelling stops it.
+        """
+        run = self._run
+        task = row.to_task()
         task_id, key = call_names(run.execution.id, row)
         call = self._call(row, task, task_id, key)
         if run.settings.sessions:
@@ -70,13 +81,16 @@ class TaskRun:
             attempt.overdue_s = limit_s + run.settings.grace
         run.running[row.seq] = attempt
         try:
-            # Awaited here and not in a task of its own: the next one begins without a turn of the loop between.
+            # Awaited here and not in a task of its own: the next one begins without a turn of the
+            # loop between.
             answer = await seat.backend.run(task, call, run.execution.id)
         except asyncio.CancelledError as error:
             if not attempt.asked:
                 if (this := asyncio.current_task()) is not None and this.cancelling():
                     raise
-                return self._judged(attempt, AgentFailed("the backend raised CancelledError, but nobody cancelled"))
+                return self._judged(
+                    attempt, AgentFailed("the backend raised CancelledError, but nobody cancelled")
+                )
             return None if attempt.given_up else await self._stopped(attempt, error)
         except BaseException as error:  # noqa: BLE001 - whatever a backend raises is the task's
             failure = contained(error)
@@ -133,9 +147,13 @@ class TaskRun:
         return call
 
     async def _go_on(self, call: AgentContext, row: TaskRow) -> None:
-        """Give the call its session; when an attempt before has left steps in it, go on behind the last of them."""
+        """Give the call its session.
+
+        When an attempt before has left steps in it, go on behind the last of them.
+        """
         call.session_id = f"{self._run.execution.id}-{row.seq}"
-        manager, principal = self._run.shop.factory.session_manager, self._run.shop.principal
+        manager = self._run.shop.factory.session_manager
+        principal = self._run.shop.principal
         if manager is None or (row.starts <= 1 and not row.tries):
             return
         try:
@@ -145,27 +163,36 @@ class TaskRun:
         if found is not None and found.messages:
             call.input = None
 
-    # -- what became of it ---------------------------------------------------------------------------------
+    # -- what became of it
+    # ---------------------------------------------------------------------------------
 
     def _succeeded(self, attempt: Attempt, answer: AgentResult) -> Outcome:
-        row, spent = attempt.row, spent_so_far(attempt.row)
+        row = attempt.row
+        spent = spent_so_far(row)
         spent.add(answer.usage)
         result = result_of(attempt, answer, spent, history_of(row))
-        row.status, row.spent = result.status, ""
+        row.status = result.status
+        row.spent = ""
         return self.outcome(row, result)
 
     async def _failed(self, attempt: Attempt, error: Exception) -> Outcome | None:
         account = self._run.account
-        if isinstance(error, BudgetExceeded) and account is not None and error.account == account.key:
+        if (
+            isinstance(error, BudgetExceeded)
+            and account is not None
+            and error.account == account.key
+        ):
             if error.held_usd and len(self._run.running) > 1:
-                # It is not used up: others that are under way hold it. When they have ended there will be more.
+                # It is not used up: others that are under way hold it. When they have ended there
+                # will be more.
                 self._run.queue.defer(attempt.row.agent, HELD_S)
                 return self._back(attempt)
             return await self._unaffordable(attempt)
         return self._judged(attempt, error)
 
     def _judged(self, attempt: Attempt, error: Exception) -> Outcome:
-        run, row = self._run, attempt.row
+        run = self._run
+        row = attempt.row
         run.tally.lost += isinstance(error, InstanceFailed)
         decision = handle_execution_error(error, row.attempts + 1, run.settings, run.retries)
         spent = spent_so_far(row)
@@ -182,7 +209,11 @@ class TaskRun:
             self._tell_retry(row, history[-1].code)
             return self._again(row, decision)
         most = run.settings.retry.attempts
-        if run.settings.fallback_strategy == "retry" and row.attempts <= most and decision.action == "fail":
+        if (
+            run.settings.fallback_strategy == "retry"
+            and row.attempts <= most
+            and decision.action == "fail"
+        ):
             row.attempts = most
             return self._again(row, decision)
         row.status = _STATUS[decision.action]
@@ -191,22 +222,36 @@ class TaskRun:
         return self.outcome(row, result)
 
     def _tell_retry(self, row: TaskRow, code: str) -> None:
-        data = {"execution_id": self._run.execution.id, "task_id": row.id, "attempt": row.attempts, "error": code}
+        data = {
+            "execution_id": self._run.execution.id,
+            "task_id": row.id,
+            "attempt": row.attempts,
+            "error": code,
+        }
         self._run.publish("batch.retry", data)
 
     def _again(self, row: TaskRow, decision: ErrorDecision) -> Outcome:
-        row.status, row.starts, row.tries, row.not_before_s = "pending", 0, row.tries + 1, 0.0
+        row.status = "pending"
+        row.starts = 0
+        row.tries = row.tries + 1
+        row.not_before_s = 0.0
         if decision.action == "postpone":
-            self._run.queue.defer(row.agent, decision.wait_s)  # the others of its kind would be refused, too
+            self._run.queue.defer(
+                row.agent, decision.wait_s
+            )  # the others of its kind would be refused, too
         else:
             row.not_before_s = time.time() + decision.wait_s
         return self.outcome(row, again=True)
 
     def _back(self, attempt: Attempt) -> Outcome:
         """As if it had not been begun; what it has cost is not forgotten."""
-        row, spent = attempt.row, spent_so_far(attempt.row)
+        row = attempt.row
+        spent = spent_so_far(row)
         spent.add(attempt.context.usage)
-        row.status, row.starts, row.tries, row.spent = "pending", 0, row.tries + 1, plain_spent(spent)
+        row.status = "pending"
+        row.starts = 0
+        row.tries = row.tries + 1
+        row.spent = plain_spent(spent)
         return self.outcome(row, again=True)
 
     async def _unaffordable(self, attempt: Attempt) -> Outcome | None:
@@ -217,7 +262,8 @@ class TaskRun:
 
     def consequences(self, result: TaskResult) -> None:
         """End the execution when it is not to go on after a failure."""
-        settings, run = self._run.settings, self._run
+        settings = self._run.settings
+        run = self._run
         if result.status != "failed":
             return
         why = f"task {result.task_id}: {result.error.code if result.error else 'failed'}"
@@ -225,25 +271,39 @@ class TaskRun:
             run.end("failed", why)
 
     def left(self, row: TaskRow) -> Outcome:
-        """A task that was left running by a process that lost its journal: again, under the same name."""
-        row.status, row.starts = "pending", 1
+        """A task that was left running by a process that lost its journal.
+
+        Again, under the same name.
+        """
+        row.status = "pending"
+        row.starts = 1
         return self.outcome(row)
 
     async def lost(self, row: TaskRow, most: int) -> Outcome:
-        """A task whose worker is gone, with its whole process: again, or put aside when it has had enough of them."""
+        """A task whose worker is gone, with its whole process.
+
+        Again, or put aside when it has had enough of them.
+        """
         run = self._run
         run.tally.lost += 1
         error = InstanceFailed("the process that ran the task has ended")
         history = [*history_of(row), failure_of(error, row.attempts + 1)]
-        row.history, row.status = plain_history(history), "pending"
+        row.history = plain_history(history)
+        row.status = "pending"
         if row.starts < most:
             return self.outcome(row)
-        row.status, row.attempts = "poisoned", row.attempts + 1
+        row.status = "poisoned"
+        row.attempts = row.attempts + 1
         payload = {"execution_id": run.execution.id, "task": row.to_task().to_json()}
         owner = {"tenant": run.execution.tenant, "user": run.execution.user}
         letter = DeadLetter.of(QUEUE, payload, error, row.starts, **owner)
         await put_aside(run.shop.dead_letters, letter)
-        data = {"letter_id": letter.id, "queue": QUEUE, "attempts": letter.attempts, "error": letter.error}
+        data = {
+            "letter_id": letter.id,
+            "queue": QUEUE,
+            "attempts": letter.attempts,
+            "error": letter.error,
+        }
         run.publish("dead_letter.added", data)
         result = failed_result(row, "poisoned", spent_so_far(row), history)
         return self.outcome(row, result)

@@ -19,16 +19,23 @@ class Crew:
     """As many workers as tasks may run at once; `on_end` hears of each that has ended."""
 
     def __init__(self, run: ExecutionRun, on_end: Callable[[asyncio.Task[None]], None]) -> None:
-        self._run, self._on_end = run, on_end
+        self._run = run
+        self._on_end = on_end
         self._workers: set[asyncio.Task[None]] = set()
         self._left_alone: set[asyncio.Task[None]] = set()
         """Workers whose tasks do not end: others have their places."""
         self._surplus = 0
         self.careful = 0
-        """So many starts are awaited: after a crash, so that a task that ends its process at once is counted."""
+        """So many starts are awaited.
+
+        After a crash, so that a task that ends its process at once is counted.
+        """
 
     def staff(self, limit: int) -> None:
-        """Have as many workers as may run tasks at once; those that are too many end with their task."""
+        """Have as many workers as may run tasks at once.
+
+        Those that are too many end with their task.
+        """
         slots = self._run.shop.scheduler.slots
         wanted = limit if slots is None else min(limit, slots)
         for _ in range(wanted - len(self._workers)):
@@ -55,14 +62,17 @@ class Crew:
 
     async def _one(self, row: TaskRow) -> bool:
         """Run a task; False when this worker's place was given to another one meanwhile."""
-        run, scheduler = self._run, self._run.shop.scheduler
-        seat, given_up = None, False
+        run = self._run
+        scheduler = self._run.shop.scheduler
+        seat = None
+        given_up = False
         try:
             seat = scheduler.take() or await scheduler.acquire()
             if run.queue.held:  # meanwhile nothing may be begun any more
                 run.queue.put_back(row)
                 return True
-            row.starts, row.status = row.starts + 1, "running"
+            row.starts = row.starts + 1
+            row.status = "running"
             if not run.writer.volatile:  # else it would be forgotten with the process anyway
                 run.writer.put(run.tasks.outcome(row))
             if self.careful or run.writer.behind:
@@ -93,7 +103,7 @@ class Crew:
             self._hire()
 
     async def wind_up(self, grace_s: float) -> None:
-        """Let running tasks end within their grace, then stop them, and leave those alone that do not stop."""
+        """Let running tasks end within their grace, then cancel them, then abandon them."""
         await self._gone(grace_s)
         for attempt in list(self._run.running.values()):
             attempt.stop()

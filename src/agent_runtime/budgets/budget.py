@@ -26,8 +26,8 @@ class Budget:
     """What one scope may spend in one period, in USD, in tokens (input plus output), or both.
 
     Args:
-        scope: `run` (one call with everything inside it), `session`, `user`, `tenant`, `template` or `global`. Each
-            user, tenant, ... has an account of its own.
+        scope: `run` (one call with everything inside it), `session`, `user`, `tenant`, `template`
+            or `global`. Each user, tenant, ... has an account of its own.
         usd: above 0 and finite; exact to a millionth.
         tokens: at least 1.
         per: `hour`, `day` or `month` (UTC), or `total`; a run has no period.
@@ -36,8 +36,9 @@ class Budget:
         user: the one user of `tenant` that it is for; for the scope `user`.
         warn_at: shares of the budget at which a `budget.warning` event is published.
 
-    Names are as the application has them, nothing quoted. Of the budgets of one scope and period the one with most
-    names counts: that of a user before that of the tenant's users, and that before one for all.
+    Names are as the application has them, nothing quoted. Of the budgets of one scope and period
+    the one with most names counts: that of a user before that of the tenant's users, and that
+    before one for all.
 
     Raises ConfigurationError for a budget that cannot be one.
     """
@@ -58,8 +59,12 @@ class Budget:
             raise ConfigurationError(f"the budget of a {self.scope} says neither usd nor tokens")
         if self.usd is not None:
             _checked_usd(self.usd)
-        if self.tokens is not None and (isinstance(self.tokens, bool) or not 1 <= self.tokens <= MAX_TOKENS):
-            raise ConfigurationError(f"a budget in tokens is at least 1 and at most {MAX_TOKENS}, not {self.tokens}")
+        if self.tokens is not None and (
+            isinstance(self.tokens, bool) or not 1 <= self.tokens <= MAX_TOKENS
+        ):
+            raise ConfigurationError(
+                f"a budget in tokens is at least 1 and at most {MAX_TOKENS}, not {self.tokens}"
+            )
         if not all(0 < share <= 1 for share in self.warn_at):
             raise ConfigurationError(f"warn_at has shares above 0 and up to 1, not {self.warn_at}")
         if self.scope == "run" and self.per != "total":
@@ -80,10 +85,16 @@ class Budget:
     def is_for(self, caller: Caller) -> bool:
         """Tell whether the calls of `caller` draw on this budget."""
         named = caller.tenant if self.scope == "tenant" else caller.template
-        return self.only in (None, named) and self.tenant in (None, caller.tenant) and self.user in (None, caller.user)
+        return (
+            self.only in (None, named)
+            and self.tenant in (None, caller.tenant)
+            and self.user in (None, caller.user)
+        )
 
 
-def fault_of_names(scope: Scope, only: str | None, tenant: str | None, user: str | None) -> str | None:
+def fault_of_names(
+    scope: Scope, only: str | None, tenant: str | None, user: str | None
+) -> str | None:
     """Return why no call could ever be one that the budget of these names is for, or None.
 
     A budget that matches nobody would limit nothing, in silence.
@@ -91,7 +102,10 @@ def fault_of_names(scope: Scope, only: str | None, tenant: str | None, user: str
     if any(name is not None and not name.strip() for name in (only, tenant, user)):
         return "a budget is for a name, and a blank one is none"
     if only is not None and scope == "user":
-        return f"the budget of one user says `tenant` and `user`, not `only`: tenant: ..., user: {only}"
+        return (
+            "the budget of one user says `tenant` and `user`, not `only`: tenant: ..., "
+            f"user: {only}"
+        )
     if only is not None and scope not in ("tenant", "template"):
         return f"`only` names a tenant or a template; the budget of a {scope} cannot have it"
     if only is not None and tenant is not None:
@@ -101,7 +115,10 @@ def fault_of_names(scope: Scope, only: str | None, tenant: str | None, user: str
     if user is not None and scope != "user":
         return f"the budget of a {scope} is for all users: leave `user` out"
     if user is not None and tenant is None:
-        return f"a user is one of a tenant: say `tenant` beside `user: {user}` ('default' without tenants)"
+        return (
+            f"a user is one of a tenant: say `tenant` beside `user: {user}` ('default' "
+            "without tenants)"
+        )
     return None
 
 
@@ -110,13 +127,20 @@ def _checked_usd(value: Decimal | float | str) -> Decimal:
         usd = Decimal(str(value))
     except InvalidOperation:
         usd = Decimal("nan")
-    if isinstance(value, bool) or not usd.is_finite() or not Decimal(1) / MICRO <= usd <= 1_000_000_000:
+    if (
+        isinstance(value, bool)
+        or not usd.is_finite()
+        or not Decimal(1) / MICRO <= usd <= 1_000_000_000
+    ):
         raise ConfigurationError(f"a budget in USD is a number of at least 0.000001, not {value!r}")
     return usd
 
 
 def accounts_of(budgets: Iterable[Budget], caller: Caller, now_s: float) -> tuple[Account, ...]:
-    """The accounts that a call draws on; of two budgets of one account the smaller counts. Runs are not in it."""
+    """The accounts that a call draws on; of two budgets of one account the smaller counts.
+
+    Runs are not in it.
+    """
     accounts: dict[str, Account] = {}
     own = [budget for budget in budgets if budget.scope != "run" and budget.is_for(caller)]
     most_names: dict[tuple[Scope, Period], int] = {}
@@ -139,7 +163,7 @@ def accounts_of(budgets: Iterable[Budget], caller: Caller, now_s: float) -> tupl
 
 
 def united(sources: Iterable[tuple[Account, ...]]) -> tuple[Account, ...]:
-    """Return the accounts of several sources of budgets; of one account the smaller limits count."""
+    """Return the accounts of several sources of budgets, each with its smallest limits."""
     accounts: dict[str, Account] = {}
     for each in (account for source in sources for account in source):
         old = accounts.get(each.key, each)
@@ -155,7 +179,8 @@ def run_limits(budgets: Iterable[Budget]) -> tuple[int | None, int | None]:
     usd = tokens = None
     for budget in budgets:
         if budget.scope == "run":
-            usd, tokens = _least(usd, budget.micro_usd), _least(tokens, budget.tokens)
+            usd = _least(usd, budget.micro_usd)
+            tokens = _least(tokens, budget.tokens)
     return usd, tokens
 
 

@@ -64,7 +64,9 @@ class Purse:
         parent: Purse | None = None,
         on_charge: Callable[[tuple[Charge, ...]], None] | None = None,
     ) -> None:
-        self.labels, self.spending, self.ledger = labels, spending, ledger
+        self.labels = labels
+        self.spending = spending
+        self.ledger = ledger
         self.own_accounts = self.accounts = accounts
         self.own_run_budgets = () if run_limits == (None, None) else (RunBudget(*run_limits),)
         self.run_budgets: tuple[RunBudget, ...] = self.own_run_budgets
@@ -72,7 +74,8 @@ class Purse:
             own = {a.key for a in accounts}
             self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))
             self.run_budgets = (*self.own_run_budgets, *parent.run_budgets)
-        # Random: a name that a caller chooses, as its run id, would let two calls share one reservation.
+        # Random: a name that a caller chooses, as its run id, would let two calls share one
+        # reservation.
         self._operation_id = secrets.token_hex(16)
         self._on_charge = on_charge
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
@@ -94,14 +97,20 @@ class Purse:
 
     def owns(self, account: str) -> bool:
         """Whether a refusal's account is this purse's own, and not one of those around it."""
-        return any(a.key == account for a in self.own_accounts) or (account == "run" and bool(self.own_run_budgets))
+        return any(a.key == account for a in self.own_accounts) or (
+            account == "run" and bool(self.own_run_budgets)
+        )
 
-    # -- drawing -------------------------------------------------------------------------------------------
+    # -- drawing
+    # -------------------------------------------------------------------------------------------
 
     def draw(self, least: Amount, wanted: Amount, key: str | None = None) -> Draw:
-        """Reserve for one model call; blocks for the ledger. Raises BudgetExceeded, BudgetUnavailable.
+        """Reserve for one model call; blocks for the ledger.
 
-        `key` names the call for its provider, too: one of the same name was paid, or will be, with this one.
+        Raises BudgetExceeded, BudgetUnavailable.
+
+        `key` names the call for its provider, too: one of the same name was paid, or will be, with
+        this one.
         """
         granted, hold, trip = self._planned(least, wanted, key)
         if trip is None:
@@ -111,7 +120,10 @@ class Purse:
         return self._drawn(trip, granted, answer)
 
     async def adraw(self, least: Amount, wanted: Amount, key: str | None = None) -> Draw:
-        """`draw` for async callers. Cancelled while it waits it holds nothing for longer than until the call's end."""
+        """`draw` for async callers.
+
+        Cancelled while it waits it holds nothing for longer than until the call's end.
+        """
         if self.ledger.instant:
             return self.draw(least, wanted, key)
         granted, hold, trip = self._planned(least, wanted, key)
@@ -121,8 +133,10 @@ class Purse:
             answer = await aasked(self.ledger, *trip)
         return self._drawn(trip, granted, answer)
 
-    def _planned(self, least: Amount, wanted: Amount, key: str | None) -> tuple[Amount, Hold | None, Trip | None]:
-        """What the run's own budgets grant, and a hold with room for it, or what the ledger has to be asked."""
+    def _planned(
+        self, least: Amount, wanted: Amount, key: str | None
+    ) -> tuple[Amount, Hold | None, Trip | None]:
+        """Return what the run's budgets grant, and a reservation or a request to the ledger."""
         with self._lock:
             granted = self._from_run_budgets(least, wanted) if self.run_budgets else wanted
             if not self.accounts:
@@ -138,7 +152,9 @@ class Purse:
             calls = self.spending.slab_calls if key is None else 1
             slab = Amount(granted.micro_usd * calls, granted.tokens * calls)
             name = key or f"{self._operation_id}:{self._number}"
-            reservation = Reservation(name, self.accounts, least, slab, self.spending.hold_ttl_s, key is not None)
+            reservation = Reservation(
+                name, self.accounts, least, slab, self.spending.hold_ttl_s, key is not None
+            )
             return granted, None, Trip(self._to_end.copy(), reservation)
 
     def _from_run_budgets(self, least: Amount, wanted: Amount) -> Amount:
@@ -176,13 +192,17 @@ class Purse:
             assert answer.refusal is not None  # noqa: S101 - the ledger's contract
             raise self._exceeded(answer.refusal)
         assert trip.reservation is not None  # noqa: S101 - it was asked for
-        hold = Hold(trip.reservation.operation_id, answer.granted, calls=1, keyed=trip.reservation.keyed)
+        hold = Hold(
+            trip.reservation.operation_id, answer.granted, calls=1, keyed=trip.reservation.keyed
+        )
         with self._lock:
             self._holds[hold.operation_id] = hold
         return Draw(self._within(hold, granted), hold)
 
     def _within(self, hold: Hold, wanted: Amount) -> Amount:
-        granted = Amount(min(wanted.micro_usd, hold.granted.micro_usd), min(wanted.tokens, hold.granted.tokens))
+        granted = Amount(
+            min(wanted.micro_usd, hold.granted.micro_usd), min(wanted.tokens, hold.granted.tokens)
+        )
         with self._lock:
             hold.drawn = granted
             for budget in self.run_budgets:
@@ -190,7 +210,10 @@ class Purse:
         return granted
 
     def end(self, draw: Draw | None, actual: Amount, spend: Spend | None) -> None:
-        """Say what a model call cost in the end; it is written with the next trip, or when the purse is closed."""
+        """Say what a model call cost in the end.
+
+        It is written with the next trip, or when the purse is closed.
+        """
         with self._lock:
             if spend is not None and (draw is None or draw.hold is None):
                 self._unheld.append(spend)
@@ -198,10 +221,12 @@ class Purse:
                 return
             draw.ended = True
             for budget in self.run_budgets:
-                budget.held, budget.spent = minus(budget.held, draw.granted), plus(budget.spent, actual)
+                budget.held = minus(budget.held, draw.granted)
+                budget.spent = plus(budget.spent, actual)
             if (hold := draw.hold) is not None:
                 hold.calls -= 1
-                hold.drawn, hold.used = minus(hold.drawn, draw.granted), plus(hold.used, actual)
+                hold.drawn = minus(hold.drawn, draw.granted)
+                hold.used = plus(hold.used, actual)
                 hold.spends += [] if spend is None else [spend]
 
     def _release(self, granted: Amount) -> None:
@@ -216,14 +241,16 @@ class Purse:
     async def close(self) -> None:
         """Write what has not been written; shielded, so that a cancelled call settles too.
 
-        What a failing store does not take is kept by the ledger for its next call; if none comes before the leases
-        of the holds end, they are charged at their estimate until then.
+        What a failing store does not take is kept by the ledger for its next call; if none comes
+        before the leases of the holds end, they are charged at their estimate until then.
         """
         with self._lock:
             for idle in [h for h in self._holds.values() if not h.calls]:
                 self._retire(idle)
             if self._unheld:
-                self._to_end.append(Ending(f"{self._operation_id}:spent", NOTHING, tuple(self._unheld)))
+                self._to_end.append(
+                    Ending(f"{self._operation_id}:spent", NOTHING, tuple(self._unheld))
+                )
                 self._unheld = []
             endings = self._to_end
             self._to_end = []
@@ -257,12 +284,18 @@ class Purse:
 
     def _exceeded(self, refusal: Refusal) -> BudgetExceeded:
         account = next(a for a in self.accounts if a.key == refusal.key)
-        return self._error(refusal.key, refusal.spent, refusal.held, account.limit_micro_usd, account.limit_tokens)
+        return self._error(
+            refusal.key, refusal.spent, refusal.held, account.limit_micro_usd, account.limit_tokens
+        )
 
     def _exceeded_run(self, budget: RunBudget) -> BudgetExceeded:
-        return self._error("run", budget.spent, budget.held, budget.limit_micro_usd, budget.limit_tokens)
+        return self._error(
+            "run", budget.spent, budget.held, budget.limit_micro_usd, budget.limit_tokens
+        )
 
-    def _error(self, key: str, spent: Amount, held: Amount, usd: int | None, tokens: int | None) -> BudgetExceeded:
+    def _error(
+        self, key: str, spent: Amount, held: Amount, usd: int | None, tokens: int | None
+    ) -> BudgetExceeded:
         return BudgetExceeded(
             key,
             _usd(spent.micro_usd),

@@ -6,26 +6,36 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-_PROVIDERS = {"azure_openai": "azure", "azure_ai": "azure", "google_anthropic_vertex": "google", "bedrock": "aws"}
+_PROVIDERS = {
+    "azure_openai": "azure",
+    "azure_ai": "azure",
+    "google_anthropic_vertex": "google",
+    "bedrock": "aws",
+}
 """LangChain's names of providers that the table would take for another one."""
 _PATHS = re.compile(r"^(?:models|publishers/[^/]+/models|projects/.+/models|endpoints)/")
 _REGIONS = re.compile(r"^(?:us|eu|apac|jp|au|ca|global|us-gov)\.")
 _OPEN_WEIGHTS = re.compile(r"^gpt-oss")
-"""Models of a provider's table that anybody may run: at an address of its own one costs what its server costs."""
+"""Models of a provider's table that anybody may run.
+
+At an address of its own one costs what its server costs.
+"""
 
 
 def provider_of(snapshot: Any, provider: str, base_url: str) -> tuple[str | None, bool]:
-    """Return the table's id of who bills (None when the model's name has to tell), and whether the address is unknown.
+    """Return the id of the provider that bills, and whether the address is unknown.
 
-    The address decides where it is a known provider's: an OpenAI client may talk to any of them. A server at an
-    address of its own is not taken for a provider by the name of its model.
+    The address decides where it is a known provider's: an OpenAI client may talk to any of them. A
+    server at an address of its own is not taken for a provider by the name of its model.
     """
     if base_url:
         address = _lower_host(base_url)
         for known in snapshot.providers:
             match = re.match(known.api_pattern, address)
             if match and (
-                match.end() == len(address) or address[match.end()] in ":/?" or address[match.end() - 1] == "/"
+                match.end() == len(address)
+                or address[match.end()] in ":/?"
+                or address[match.end() - 1] == "/"
             ):
                 return str(known.id), False
     if provider != "unknown":
@@ -40,9 +50,12 @@ def _lower_host(address: str) -> str:
 
 
 def names_of(model: str, *, is_own_address: bool) -> Iterator[str]:
-    """Yield the names to try, the model's own first: paths, regions and the parts of an ARN stand before others.
+    """Yield the names to try, the model's own first.
 
-    At an address of its own only the name itself counts: what stands behind a path there is somebody's copy.
+    Paths, regions and the parts of an ARN stand before others.
+
+    At an address of its own only the name itself counts: what stands behind a path there is
+    somebody's copy.
     """
     if is_own_address:
         if not _OPEN_WEIGHTS.match(model):

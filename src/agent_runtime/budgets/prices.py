@@ -37,9 +37,12 @@ MAX_USD_PER_REQUEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for one token of each kind, and for a request; parts of the input and the output have rates of their own.
+    """USD for one token of each kind, and for a request.
 
-    `is_exact` is False for a price that is the nearest known one: the table has none for the service tier.
+    Parts of the input and the output have rates of their own.
+
+    `is_exact` is False for a price that is the nearest known one: the table has none for the
+    service tier.
     """
 
     input: Decimal
@@ -58,14 +61,23 @@ class Price:
     """Prices that depend on how much is bought: asked for each call, instead of the rates above."""
 
     def cost_usd(self, usage: UsageMetadata | TokenCounts) -> Decimal | None:
-        """Return the price of one model call in USD; None when its figures contradict each other, or are none."""
+        """Return the price of one model call in USD.
+
+        None when its figures contradict each other, or are none.
+        """
         counts = usage if isinstance(usage, TokenCounts) else token_counts(usage)
         if counts is None:
             return None
         if self.table is not None:
             return self.table(counts)
         short_writes = counts.cache_write - counts.cache_write_1h
-        plain_in = counts.input - counts.cache_read - counts.cache_write - counts.input_audio - counts.input_image
+        plain_in = (
+            counts.input
+            - counts.cache_read
+            - counts.cache_write
+            - counts.input_audio
+            - counts.input_image
+        )
         plain_out = counts.output - counts.output_audio - counts.output_image - counts.reasoning
         if min(plain_in, plain_out, short_writes) < 0:
             return None
@@ -85,19 +97,29 @@ class Price:
 
     def highest(self) -> HighestRates:
         """Return the most that a call can cost at these rates."""
-        inputs = self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio, self.input_image
+        inputs = (
+            self.input,
+            self.cache_read,
+            self.cache_write,
+            self.cache_write_1h,
+            self.input_audio,
+            self.input_image,
+        )
         outputs = self.output, self.output_audio, self.output_image, self.reasoning
         return HighestRates((0,), ((pico(max(inputs)), pico(max(outputs))),), pico(self.request))
 
 
-_TOKEN_KINDS = tuple(name for name in Price.__slots__ if name not in ("request", "is_exact", "table"))
+_TOKEN_KINDS = tuple(
+    name for name in Price.__slots__ if name not in ("request", "is_exact", "table")
+)
 _OUTPUT_KINDS = frozenset({"output", "output_audio", "output_image", "reasoning"})
 
 
 def _price_of(rates: Mapping[str, Decimal], **more: Any) -> Price:
-    """Make a price of rates by kind; a kind without one costs what the input, or the output, costs."""
+    """Return a price of rates by kind; a missing kind costs what input or output costs."""
     whole: dict[str, Any] = {
-        kind: rates.get(kind, rates["output" if kind in _OUTPUT_KINDS else "input"]) for kind in _TOKEN_KINDS
+        kind: rates.get(kind, rates["output" if kind in _OUTPUT_KINDS else "input"])
+        for kind in _TOKEN_KINDS
     }
     return Price(**whole, **more)
 
@@ -112,26 +134,34 @@ class PriceTable:
     """Prices by provider and model, as LangChain names them (`openai`, `gpt-5-mini`).
 
     Args:
-        own: prices of one's own, which go before the table's: `{"openai:gpt-5-mini": {"input": 0.25, "output": 2}}`,
-            in USD for a million tokens; further kinds are cache_read, cache_write, cache_write_1h, input_audio,
-            input_image, output_audio, output_image and reasoning, and request, in USD for each call. `"free"` instead
-            of a map: costs nothing. `provider:*` is any model.
+        own: prices of one's own, which go before the table's: `{"openai:gpt-5-mini": {"input":
+            0.25, "output": 2}}`, in USD for a million tokens; further kinds are cache_read,
+            cache_write, cache_write_1h, input_audio, input_image, output_audio, output_image and
+            reasoning, and request, in USD for each call. `"free"` instead of a map: costs nothing.
+            `provider:*` is any model.
         clock: Unix seconds, for prices that depend on the date and the hour.
 
     `version` says which prices these are. Raises ConfigurationError for a price that cannot be one.
     """
 
-    def __init__(self, own: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, own: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self.clock = clock
         self._own = {name: _own_price(name, value) for name, value in (own or {}).items()}
         self._own_highest = {name: price.highest() for name, price in self._own.items()}
         self._exact: dict[tuple[int, Conditions], tuple[Any, Price]] = {}
         digest = hashlib.sha256(repr(sorted((own or {}).items())).encode()).hexdigest()[:8]
-        self.version = f"genai-prices {version('genai-prices')}" + (f" + own {digest}" if own else "")
+        self.version = f"genai-prices {version('genai-prices')}" + (
+            f" + own {digest}" if own else ""
+        )
 
     @classmethod
     def from_file(cls, path: str | Path) -> PriceTable:
-        """Make a table with the prices in a YAML file; raises ConfigurationError, FileNotFoundError."""
+        """Make a table with the prices in a YAML file.
+
+        Raises ConfigurationError, FileNotFoundError.
+        """
         import yaml
 
         content = yaml.safe_load(read_bounded(path, MAX_FILE_BYTES))
@@ -153,7 +183,8 @@ class PriceTable:
         Args:
             provider: LangChain's name of it, `unknown` when nobody says.
             model: as it is asked for, or as an answer names it.
-            conditions: what else the price depends on, as the answer says: its service tier, speed, processing.
+            conditions: what else the price depends on, as the answer says: its service tier, speed,
+            processing.
             at_s: when the call was made, in Unix seconds; now by default.
             base_url: the server's address, where it is not the client's own.
         """
@@ -169,15 +200,25 @@ class PriceTable:
         if known is None or known[0] is not prices:
             if len(self._exact) > MAX_CACHED:
                 self._exact.clear()
-            known = self._exact[id(prices), conditions] = prices, _exact_price(found, prices, conditions)
+            known = self._exact[id(prices), conditions] = (
+                prices,
+                _exact_price(found, prices, conditions),
+            )
         return known[1]
 
     def highest(
-        self, provider: str, model: str, requested: Conditions = (), for_s: float = 0.0, *, base_url: str = ""
+        self,
+        provider: str,
+        model: str,
+        requested: Conditions = (),
+        for_s: float = 0.0,
+        *,
+        base_url: str = "",
     ) -> HighestRates | None:
-        """Return the highest rates that a call made within `for_s` seconds may be billed at, or None.
+        """Return the highest rates that a call within `for_s` seconds may be billed at.
 
-        `requested` is what the request says; a service tier that it does not say is the account's own, so the highest.
+        `requested` is what the request says; a service tier that it does not say is the account's
+        own, so the highest.
         """
         if (own := self._own_name(provider, model)) is not None:
             return self._own_highest[own]
@@ -189,7 +230,9 @@ class PriceTable:
     def _own_name(self, provider: str, model: str) -> str | None:
         if not self._own:
             return None
-        return next((name for name in (f"{provider}:{model}", f"{provider}:*") if name in self._own), None)
+        return next(
+            (name for name in (f"{provider}:{model}", f"{provider}:*") if name in self._own), None
+        )
 
 
 MAX_CACHED = 1_000
@@ -211,10 +254,16 @@ def _own_price(name: str, value: Any) -> Price:
         return FREE
     kinds = {*_TOKEN_KINDS, "request"}
     if not isinstance(value, Mapping) or not {"input", "output"} <= set(value) <= kinds:
-        raise ConfigurationError(f"the price of '{name}' is 'free', or a map with input and output, of {sorted(kinds)}")
+        raise ConfigurationError(
+            f"the price of '{name}' is 'free', or a map with input and output, of {sorted(kinds)}"
+        )
     rates: dict[str, Decimal] = {}
     for kind, text in value.items():
-        most, unit = (MAX_USD_PER_REQUEST, "a call") if kind == "request" else (MAX_USD_PER_MILLION, "a million tokens")
+        most, unit = (
+            (MAX_USD_PER_REQUEST, "a call")
+            if kind == "request"
+            else (MAX_USD_PER_MILLION, "a million tokens")
+        )
         try:
             usd = Decimal("nan" if isinstance(text, bool) else str(text))
         except InvalidOperation:
@@ -222,7 +271,8 @@ def _own_price(name: str, value: Any) -> Price:
         is_free_part = kind.startswith("cache_") and usd == 0
         if not usd.is_finite() or not (0 < usd <= most or is_free_part):
             raise ConfigurationError(
-                f"the {kind} price of '{name}' is USD for {unit}, above 0 and up to {most}: not {text!r}"
+                f"the {kind} price of '{name}' is USD for {unit}, above 0 and up to {most}: not "
+                f"{text!r}"
             )
         rates[kind] = usd if kind == "request" else usd / MILLION
     return _price_of(rates, request=rates.get("request", Decimal(0)))
@@ -236,7 +286,10 @@ def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Pric
 
         try:
             total: Decimal = prices.calc_price(Usage(**counts.priced()))["total_price"]
-        except (ValueError, LookupError):  # figures that contradict each other: the answer is not lost for that
+        except (
+            ValueError,
+            LookupError,
+        ):  # figures that contradict each other: the answer is not lost for that
             return None
         return total
 
@@ -248,14 +301,21 @@ def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Pric
         rates[kind] = fallback if whole is None else (whole - request) / MILLION
     depends_on_length = any(getattr(rate, "tiers", None) for rate in vars(prices).values())
     is_exact = all(
-        (name == "service_tier" and value in DEFAULT_TIERS) or model.has_tier(name, value) for name, value in conditions
+        (name == "service_tier" and value in DEFAULT_TIERS) or model.has_tier(name, value)
+        for name, value in conditions
     )
-    return _price_of(rates, request=request, is_exact=is_exact, table=cost if depends_on_length else None)
+    return _price_of(
+        rates, request=request, is_exact=is_exact, table=cost if depends_on_length else None
+    )
 
 
 def _bought(kind: str, count: int) -> TokenCounts:
     """Return the counts of a call that has nothing but tokens of one kind."""
-    whole: dict[str, Any] = {"input": 0, "output": 0, "output" if kind in _OUTPUT_KINDS else "input": count}
+    whole: dict[str, Any] = {
+        "input": 0,
+        "output": 0,
+        "output" if kind in _OUTPUT_KINDS else "input": count,
+    }
     if kind == "cache_write_1h":
         whole["cache_write"] = count
     whole[kind] = count

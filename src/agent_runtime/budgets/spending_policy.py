@@ -14,14 +14,18 @@ class Spending:
     """How a call with budgets spends.
 
     Args:
-        on_exhausted: `stop` raises BudgetExceeded; `pause` ends a call that has a session as interrupted: it goes on
-            when it is resumed after the budget was raised.
-        unknown_price: `refuse` a model whose price nobody knows when the call has a budget in USD, or `allow` it.
-        max_output_tokens: reserved for, and sent as the limit of, a model call that does not say its own.
+        on_exhausted: `stop` raises BudgetExceeded; `pause` ends a call that has a session as
+            interrupted: it goes on when it is resumed after the budget was raised.
+        unknown_price: `refuse` a model whose price nobody knows when the call has a budget in USD,
+        or `allow` it.
+        max_output_tokens: reserved for, and sent as the limit of, a model call that does not say
+        its own.
         min_output_tokens: a model call that cannot afford so much output is refused.
         slab_calls: how many model calls' worth is reserved in one trip.
-        hold_ttl_s: after how long a hold that nobody ended is charged at its estimate: longer than a model call takes.
-        input_bound: the most tokens that a request's messages and arguments can have; by default a third of its bytes.
+        hold_ttl_s: after how long a hold that nobody ended is charged at its estimate: longer than
+        a model call takes.
+        input_bound: the most tokens that a request's messages and arguments can have; by default a
+            third of its bytes.
 
     Raises ConfigurationError for a value that cannot be one.
     """
@@ -35,8 +39,13 @@ class Spending:
     input_bound: Callable[[list[Any], Any], int] | None = None
 
     def __post_init__(self) -> None:
-        if self.on_exhausted not in ("stop", "pause") or self.unknown_price not in ("refuse", "allow"):
-            raise ConfigurationError("on_exhausted is stop or pause, unknown_price is refuse or allow")
+        if self.on_exhausted not in ("stop", "pause") or self.unknown_price not in (
+            "refuse",
+            "allow",
+        ):
+            raise ConfigurationError(
+                "on_exhausted is stop or pause, unknown_price is refuse or allow"
+            )
         for name in ("max_output_tokens", "min_output_tokens", "slab_calls", "hold_ttl_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} is above 0, not {getattr(self, name)}")

@@ -1,4 +1,7 @@
-"""Prices of the `genai-prices` table: they depend on the day, the hour, the service tier, the length of the input."""
+"""Prices of the `genai-prices` table.
+
+They depend on the day, the hour, the service tier, the length of the input.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from typing import Any, NamedTuple, TypeAlias
 from agent_runtime.budgets.model_names import names_of, provider_of
 
 Conditions: TypeAlias = tuple[tuple[str, str], ...]
-"""What a price depends on beside the time, as the table names it: `(("service_tier", "priority"),)`."""
+"""What a price depends on beside the time, as the table names it.
+
+`(("service_tier", "priority"),)`.
+"""
 PICO = 10**12
 """Pico-USD in a USD: a worst case is computed before each call, and decimals are slow."""
 MILLION = 1_000_000
@@ -22,7 +28,9 @@ DEFAULT_TIERS = frozenset({"", "auto", "default", "standard", "standard_only", "
 
 
 class HighestRates(NamedTuple):
-    """The most that a call can cost, in whole pico-USD: for a token of input, one of output, and for the request.
+    """The most that a call can cost, in whole pico-USD.
+
+    For a token of input, one of output, and for the request.
 
     `starts` are the lengths of input above which the rates at the same place hold, the first one 0.
     """
@@ -46,7 +54,9 @@ class TableModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        constraints = [each.constraint for each in model.prices] if isinstance(model.prices, list) else []
+        constraints = (
+            [each.constraint for each in model.prices] if isinstance(model.prices, list) else []
+        )
         self._variants = list(model.price_variants or ())
         constraints += [variant.constraint for variant in self._variants]
         self._constraints = [constraint for constraint in constraints if constraint is not None]
@@ -55,7 +65,10 @@ class TableModel:
 
     @property
     def is_known(self) -> bool:
-        """Whether tokens have a price at all: some models are billed by the second or the image alone."""
+        """Whether tokens have a price at all.
+
+        Some models are billed by the second or the image alone.
+        """
         prices = self._at(0.0, ())
         return prices.output_mtok is not None
 
@@ -76,20 +89,33 @@ class TableModel:
         return known[2]
 
     def highest(self, at_s: float, for_s: float, requested: Conditions) -> HighestRates:
-        """Return the highest rates that may hold from `at_s` on, for `for_s` seconds, for a request of this kind."""
+        """Return the highest rates from `at_s` on, for `for_s` seconds, for such a request."""
         known = self._highest.get((requested, for_s))
         if known is None or not known[0] <= at_s < known[1]:
             until_s = at_s + for_s
             later = list(self._boundaries(at_s, until_s + 86_400))
             inside = [each for each in later if each <= until_s]
             moments = [at_s, *inside]
-            possible = [self._at(each, conditions) for each in moments for conditions in self._possible(requested)]
-            comes_in = min((each for each in later if each > until_s), default=until_s + 86_400) - for_s
-            known = self._highest[requested, for_s] = (at_s, min([comes_in, *inside]), highest_of(possible))
+            possible = [
+                self._at(each, conditions)
+                for each in moments
+                for conditions in self._possible(requested)
+            ]
+            comes_in = (
+                min((each for each in later if each > until_s), default=until_s + 86_400) - for_s
+            )
+            known = self._highest[requested, for_s] = (
+                at_s,
+                min([comes_in, *inside]),
+                highest_of(possible),
+            )
         return known[2]
 
     def _possible(self, requested: Conditions) -> Iterator[Conditions]:
-        """Yield the conditions under which a request may be billed: a tier that it does not name is the account's."""
+        """Yield the conditions under which a request may be billed.
+
+        A tier that it does not name is the account's.
+        """
         yield ()
         asked = dict(requested)
         for variant in self._variants:
@@ -100,7 +126,8 @@ class TableModel:
     def _may_hold(name: str, value: str, asked: Mapping[str, str]) -> bool:
         if name == "service_tier":
             return asked.get(name, "auto") in ("auto", value)
-        # Fast modes and batches are asked for; a route or a kind of search may be chosen by the provider.
+        # Fast modes and batches are asked for; a route or a kind of search may be chosen by the
+        # provider.
         return asked.get(name) == value if name in ("speed", "processing") else True
 
     def _at(self, at_s: float, conditions: Conditions) -> Any:
@@ -138,23 +165,30 @@ def highest_of(prices: Iterable[Any]) -> HighestRates:
                 request = max(request, rate / 1000)
             elif name.endswith("_mtok"):
                 (outputs if name.startswith("output") else inputs).append(rate)
-    starts = sorted({0, *(tier.start for rate in (*inputs, *outputs) for tier in getattr(rate, "tiers", ()))})
+    starts = sorted(
+        {0, *(tier.start for rate in (*inputs, *outputs) for tier in getattr(rate, "tiers", ()))}
+    )
     rates = tuple((_top(inputs, start), _top(outputs, start)) for start in starts)
     return HighestRates(tuple(starts), rates, pico(request))
 
 
 def _top(rates: list[Any], start: int) -> int:
-    """Return the highest rate for a token when the input may be longer than `start`, in pico-USD."""
+    """Return the highest rate per token for an input above `start`, in pico-USD."""
     usd = Decimal(0)
     for rate in rates:
         base = getattr(rate, "base", rate)
-        usd = max(usd, base, *(tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start))
+        usd = max(
+            usd, base, *(tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start)
+        )
     return pico(usd / MILLION)
 
 
 @lru_cache(maxsize=512)
 def table_model(provider: str, model: str, base_url: str) -> TableModel | None:
-    """Find a model in the table, or None; its first use loads the table, which takes most of a second."""
+    """Find a model in the table, or None.
+
+    Its first use loads the table, which takes most of a second.
+    """
     from genai_prices import data_snapshot
 
     snapshot = data_snapshot.get_snapshot()

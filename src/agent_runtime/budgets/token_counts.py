@@ -1,4 +1,4 @@
-"""The token counts of one model call, from LangChain's usage metadata to the names that prices are asked by."""
+"""Token counts of one model call, from LangChain's usage metadata to the price table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 MAX_PLAUSIBLE_TOKENS = 50_000_000
 """More than any context window: a count above it is no count."""
 TIER_PREFIXES = ("priority", "flex")
-"""What langchain-openai puts before the names of details when the answer says another service tier than the default."""
+"""The prefix of langchain-openai's details for a service tier that is not the default."""
 
 
 class TokenCounts(NamedTuple):
     """Counts of one call; `input` contains all other kinds of input, `output` those of output.
 
-    `cache_write_1h` is the part of `cache_write` that is kept for an hour. `service_tier` is what the names of the
-    details say, empty for the default.
+    `cache_write_1h` is the part of `cache_write` that is kept for an hour. `service_tier` is what
+    the names of the details say, empty for the default.
     """
 
     input: int
@@ -51,7 +51,10 @@ _TABLE_NAMES = (
 
 
 def token_counts(usage: Mapping[str, Any]) -> TokenCounts | None:
-    """Read LangChain's `UsageMetadata`; None for figures that are no counts: text, fractions, negative or huge ones."""
+    """Read LangChain's `UsageMetadata`; None for figures that are no counts.
+
+    Text, fractions, negative or huge ones.
+    """
     inputs: Mapping[str, Any] = usage.get("input_token_details") or {}
     outputs: Mapping[str, Any] = usage.get("output_token_details") or {}
     if not inputs and not outputs:  # a third of the time of the rest, at each model call
@@ -80,7 +83,8 @@ def token_counts(usage: Mapping[str, Any]) -> TokenCounts | None:
     for count in counts:
         if not _is_count(count):
             return None
-    # langchain-anthropic counts writes with a time to live under their own names, and says 0 for the sum of them.
+    # langchain-anthropic counts writes with a time to live under their own names, and says 0 for
+    # the sum of them.
     return TokenCounts(*counts[:3], writes or long_writes + short_writes, *counts[4:10], tier)  # type: ignore[arg-type]
 
 
@@ -96,19 +100,24 @@ def _detail(details: Mapping[str, Any], name: str, tier: str) -> Any:
 def with_numbers(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the usage with figures that were sent as text as numbers, for an estimate."""
     return {
-        name: int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+        name: int(value)
+        if isinstance(value, str) and value.isdecimal() and len(value) < 10
+        else value
         for name, value in usage.items()
         if not isinstance(value, Mapping)
     }
 
 
 def are_text(usage: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
-    """Tell whether a provider sent its figures as text, which LangChain turns into numbers on the way.
+    """Tell whether a provider sent its figures as text, which LangChain converts.
 
-    `answer` is the raw metadata of the answer. A stream has none: there the sum of two texts gives it away.
+    `answer` is the raw metadata of the answer. A stream has none: there the sum of two texts gives
+    it away.
     """
     raw = answer.get("token_usage") or answer.get("usage")
-    if isinstance(raw, Mapping) and any(isinstance(value, str) for name, value in raw.items() if "token" in name):
+    if isinstance(raw, Mapping) and any(
+        isinstance(value, str) for name, value in raw.items() if "token" in name
+    ):
         return True
     inputs: Any = usage.get("input_tokens")
     outputs: Any = usage.get("output_tokens")

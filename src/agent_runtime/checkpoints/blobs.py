@@ -22,12 +22,16 @@ _CREDENTIAL = re.compile(
 
 
 class Blobs:
-    """`close` makes a sealed blob of a value, `open` the value of a blob; the place says which blob it is."""
+    """`close` makes a sealed blob of a value, `open` the value of a blob.
+
+    The place says which blob it is.
+    """
 
     __slots__ = ("codec", "seal")
 
     def __init__(self, codec: Codec, seal: Seal) -> None:
-        self.codec, self.seal = codec, seal
+        self.codec = codec
+        self.seal = seal
 
     def close(self, value: Any, *place: str) -> bytes:
         """Sealed bytes; raises StateNotSerializable."""
@@ -46,18 +50,28 @@ class Blobs:
         return self._opened(data, self.codec.decode_list, place)
 
     def open(self, data: bytes, *place: str) -> tuple[Any, bytes]:
-        """The value and its payload; raises CheckpointCorrupt or CheckpointVersion. Runs nothing that bytes name."""
+        """The value and its payload; raises CheckpointCorrupt or CheckpointVersion.
+
+        Runs nothing that bytes name.
+        """
         return self._opened(data, self.codec.decode, place)
 
     def open_as(self, has_shape: Callable[[Any], bool], data: bytes, *place: str) -> Any:
-        """Return the value of a blob; raises as `open`, and CheckpointCorrupt for a value of another shape."""
+        """Return the value of a blob.
+
+        Raises as `open`, and CheckpointCorrupt for a value of another shape.
+        """
         value, _ = self._opened(data, self.codec.decode, place)
         if not has_shape(value):
             where = SEPARATOR.join(place)
-            raise CheckpointCorrupt(where, "its bytes are whole, but are not what is stored here", damaged=False)
+            raise CheckpointCorrupt(
+                where, "its bytes are whole, but are not what is stored here", damaged=False
+            )
         return value
 
-    def _opened(self, data: bytes, decode: Callable[[bytes], Any], place: tuple[str, ...]) -> tuple[Any, bytes]:
+    def _opened(
+        self, data: bytes, decode: Callable[[bytes], Any], place: tuple[str, ...]
+    ) -> tuple[Any, bytes]:
         where = SEPARATOR.join(place)
         payload = self.seal.open(data, where)
         try:
@@ -70,10 +84,15 @@ class Blobs:
 def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
     """What LangGraph would persist, without anything whose name says that it is a credential.
 
-    LangGraph copies every scalar of `configurable` and of the config's metadata into each checkpoint.
+    LangGraph copies every scalar of `configurable` and of the config's metadata into each
+    checkpoint.
     """
     merged = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
-    return {n: _listed(v) if type(v) in _NESTED else v for n, v in merged.items() if not _is_credential(n)}
+    return {
+        n: _listed(v) if type(v) in _NESTED else v
+        for n, v in merged.items()
+        if not _is_credential(n)
+    }
 
 
 _NESTED = frozenset({dict, list, tuple})

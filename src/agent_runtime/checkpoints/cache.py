@@ -1,4 +1,4 @@
-"""The latest checkpoints of this process's threads, so that the next step of a conversation reads nothing."""
+"""Cache of this process's latest checkpoints: the next step reads nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 class CheckpointCache(Generic[T]):
-    """Hold one value for each thread and namespace; those that were put last, at most `MAX_CHECKPOINTS` of them."""
+    """Hold one value for each thread and namespace.
+
+    Those that were put last, at most `MAX_CHECKPOINTS` of them.
+    """
 
     __slots__ = ("_checkpoints", "_lock", "_namespaces")
 

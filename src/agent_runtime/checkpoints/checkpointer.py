@@ -1,4 +1,7 @@
-"""LangGraph checkpoint savers over the project's own storage: append-only, verified, the same on every backend."""
+"""LangGraph checkpoint savers over the project's own storage.
+
+Append-only, verified, the same on every backend.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +34,23 @@ _PAGE = 50
 
 
 class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
-    """A LangGraph saver, sync and async in one class; `MemoryCheckpointer` and its siblings bring the storage.
+    """A LangGraph saver, sync and async in one class.
 
-    A step stores what it adds: lists are chunks that later checkpoints share, so a conversation grows linearly.
-    Every blob is sealed (`Seal`) and read by an allow-list (`Codec`); one that does not verify raises
-    CheckpointCorrupt, is quarantined, and its thread takes no more writes.
+    `MemoryCheckpointer` and its siblings bring the storage.
+
+    A step stores what it adds: lists are chunks that later checkpoints share, so a conversation
+    grows linearly. Every blob is sealed (`Seal`) and read by an allow-list (`Codec`); one that does
+    not verify raises CheckpointCorrupt, is quarantined, and its thread takes no more writes.
 
     Args:
         records: the storage.
-        allowed_types: application classes that states may contain (pydantic models, dataclasses, enums).
+        allowed_types: application classes that states may contain (pydantic models, dataclasses,
+        enums).
         mac_key: 32 to 64 secret bytes; then blobs carry a MAC instead of a digest.
         ttl_s: seconds after its last use at which a thread is forgotten; None keeps it.
 
-    Its methods raise StoreError when the store fails, StateNotSerializable, CheckpointVersion, and StaleWriter
-    when a turn of the session layer holds the thread and the caller is not that turn.
+    Its methods raise StoreError when the store fails, StateNotSerializable, CheckpointVersion, and
+    StaleWriter when a turn of the session layer holds the thread and the caller is not that turn.
     """
 
     def __init__(
@@ -56,9 +62,13 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         ttl_s: float | None = None,
     ) -> None:
         if isinstance(records, str | Path):
-            raise ConfigurationError("an address is opened by SessionManager.from_url, or by from_conn_string")
+            raise ConfigurationError(
+                "an address is opened by SessionManager.from_url, or by from_conn_string"
+            )
         BaseCheckpointSaver.__init__(self)
-        CheckpointSteps.__init__(self, records, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s)
+        CheckpointSteps.__init__(
+            self, records, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s
+        )
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A copy that also knows these types; it shares the storage."""
@@ -68,20 +78,21 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         return clone
 
     def allow(self, types: Iterable[type | tuple[str, ...]]) -> None:
-        """Store and read values of these classes from now on, also for those who hold this saver."""
+        """Allow these classes from now on, also for other holders of this saver."""
         self.blobs = Blobs(self.blobs.codec.allowing(types), self.blobs.seal)
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         """Return the version of a channel after `current`: the next integer.
 
-        A thread that one of LangGraph's own savers began has text for versions, ordered by a number of 32 digits; it
-        goes on in the same form.
+        A thread that one of LangGraph's own savers began has text for versions, ordered by a number
+        of 32 digits; it goes on in the same form.
         """
         if isinstance(current, str):
             return f"{int(current.partition('.')[0]) + 1:032}.{0:016}"
         return super().get_next_version(current, channel)
 
-    # -- LangGraph's interface -----------------------------------------------------------------------------
+    # -- LangGraph's interface
+    # -----------------------------------------------------------------------------
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the thread's latest, or None."""
@@ -98,7 +109,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Store a checkpoint after the one that `config` names; returns the config that names it."""
+        """Store a checkpoint after the one of `config`; return the config that names it."""
         return self.run(self.put_steps(config, checkpoint, metadata))
 
     async def aput(
@@ -112,13 +123,21 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         return await self.arun(self.put_steps(config, checkpoint, metadata))
 
     def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
     ) -> None:
         """Store what a task wrote after the checkpoint that `config` names."""
         self.run(self.put_writes_steps(config, writes, task_id, task_path))
 
     async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
     ) -> None:
         """`put_writes` for async callers."""
         await self.arun(self.put_writes_steps(config, writes, task_id, task_path))
@@ -164,7 +183,10 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         await self.arun(upkeep.delete_for_runs(self, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy a thread with its whole history; raises InputInvalid when the target has checkpoints."""
+        """Copy a thread with its whole history.
+
+        Raises InputInvalid when the target has checkpoints.
+        """
         self.run(upkeep.copy_thread(self, source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -172,7 +194,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         await self.arun(upkeep.copy_thread(self, source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Keep the latest checkpoint of each namespace and what it is rebuilt from, or (`delete`) nothing."""
+        """Keep each namespace's latest checkpoint and what it needs; `delete` keeps nothing."""
         self.run(upkeep.prune(self, thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -191,8 +213,11 @@ class _Listing:
         before: RunnableConfig | None,
         limit: int | None,
     ) -> None:
-        self._saver, self._wanted, self._left = saver, wanted, limit
-        self._scoped, self._thread = config is not None, ""
+        self._saver = saver
+        self._wanted = wanted
+        self._left = limit
+        self._scoped = config is not None
+        self._thread = ""
         self._namespace: str | None = None
         self._before = get_checkpoint_id(before) if before is not None else None
         self._ids: list[tuple[str, str]] = []
@@ -222,7 +247,9 @@ class _Listing:
             self._before = checkpoint_id
             if self._only not in (None, checkpoint_id):
                 continue
-            found = yield from self._saver.get_tuple_steps(config_of(self._thread, namespace, checkpoint_id))
+            found = yield from self._saver.get_tuple_steps(
+                config_of(self._thread, namespace, checkpoint_id)
+            )
             if found is not None and upkeep.matches(found.metadata, self._wanted):
                 self._left = None if self._left is None else self._left - 1
                 return found
@@ -233,7 +260,8 @@ class _Listing:
             self._threads = list((yield "threads", self._thread, _PAGE))
         if not self._threads:
             return False
-        self._thread, self._before = self._threads.pop(0), self._start
+        self._thread = self._threads.pop(0)
+        self._before = self._start
         return True
 
 
@@ -259,7 +287,11 @@ class SqliteCheckpointer(Checkpointer):
         """A saver on the file at `conn_string` for the length of an `async with`."""
         from agent_runtime.checkpoints.backends.sqlite import SqliteRecords
 
-        own = {name: settings.pop(name) for name in ("busy_timeout_s", "synchronous") if name in settings}
+        own = {
+            name: settings.pop(name)
+            for name in ("busy_timeout_s", "synchronous")
+            if name in settings
+        }
         async with _closing(SqliteRecords(conn_string, **own)) as records:
             yield cls(records, **settings)
 
@@ -270,7 +302,7 @@ class RedisCheckpointer(Checkpointer):
     @classmethod
     @asynccontextmanager
     async def from_conn_string(cls, conn_string: str, **settings: Any) -> AsyncIterator[Self]:
-        """A saver on the server at `conn_string` (`redis://...`) for the length of an `async with`."""
+        """Open a saver on the server at `conn_string` (`redis://...`)."""
         from agent_runtime.checkpoints.backends.redis import RedisRecords
 
         names = ("prefix", "durable", "timeout_s", "max_connections")

@@ -9,7 +9,10 @@ from urllib.parse import quote, unquote
 from agent_runtime.errors import CheckpointCorrupt
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
-"""Chunk numbers in the order in which their contents join, as (first, last): short however long a conversation is."""
+"""Chunk numbers in the order in which their contents join, as (first, last).
+
+Short however long a conversation is.
+"""
 MAX_CHUNKS = 1_000_000
 """Of one checkpoint; a step adds one for each list that it changes, and reading looks at each."""
 MAX_NUMBER = 2**63
@@ -55,11 +58,16 @@ def format_refs(refs: Refs) -> str:
 
 
 def parse_refs(text: str) -> Refs:
-    """Return the ranges by channel; raises CheckpointCorrupt for a string that `format_refs` does not make."""
+    """Return the ranges by channel.
+
+    Raises CheckpointCorrupt for a string that `format_refs` does not make.
+    """
     try:
         return _parsed(text)
     except (ValueError, AttributeError) as error:
-        raise CheckpointCorrupt("references", f"they name no chunks: {error}", damaged=False) from error
+        raise CheckpointCorrupt(
+            "references", f"they name no chunks: {error}", damaged=False
+        ) from error
 
 
 def _parsed(text: str) -> Refs:

@@ -1,4 +1,7 @@
-"""State values as bytes, by an allow-list: what is not on it is refused when it is written and when it is read."""
+"""State values as bytes, by an allow-list.
+
+What is not on it is refused when it is written and when it is read.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,37 @@ ENCODE_OPTIONS = (
 )
 _READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 
-MESSAGE, TUPLE, PLAIN, OWN_TYPE, FAILURE, PAIRS = 64, 65, 66, 67, 68, 69
-"""The extension types of the format; their numbers are part of it, and none of LangGraph's own serialiser's."""
+MESSAGE = 64
+TUPLE = 65
+PLAIN = 66
+OWN_TYPE = 67
+FAILURE = 68
+PAIRS = 69
+"""The extension types of the format.
 
-_ROWS, _ANY = b"r", b"a"
+Their numbers are part of it, and none of LangGraph's own serialiser's.
+"""
+
+_ROWS = b"r"
+_ANY = b"a"
 """How a list is stored: messages as rows, or any values."""
 
 
 def _plain_form(value: Any) -> str | list[Any] | dict[Any, Any] | None:
-    """Return the text, list or map that a value of a subclass is equal to; None where more would be lost.
+    """Return the text, list or map that a value of a subclass is equal to.
 
-    `AIMessage.text` is of such a class. One with attributes, or with an equality of its own, is refused.
+    None where more would be lost.
+
+    `AIMessage.text` is of such a class. One with attributes, or with an equality of its own, is
+    refused.
     """
     bases: tuple[Any, ...] = (str, list, dict)
     for base in bases:
-        if not isinstance(value, base) or isinstance(value, Enum) or type(value).__eq__ is not base.__eq__:
+        if (
+            not isinstance(value, base)
+            or isinstance(value, Enum)
+            or type(value).__eq__ is not base.__eq__
+        ):
             continue
         return None if getattr(value, "__dict__", None) else base(value)
     return None
@@ -59,7 +78,10 @@ MAX_NESTED = 64
 """Tuples, messages and the like in each other."""
 LEVELS_OF_ONE = 1024
 MAX_LEVELS = 8 * LEVELS_OF_ONE
-"""Levels of lists and maps: 16,000 of them, in a few KB of a forger's, took the whole stack and ended the process."""
+"""Levels of lists and maps.
+
+16,000 of them, in a few KB of a forger's, took the whole stack and ended the process.
+"""
 SAFE_NESTED = 7
 """So many extensions in each other are always within `MAX_LEVELS`."""
 _NESTING = threading.local()
@@ -75,9 +97,10 @@ class UnreadableBytes(ValueError):
 class Codec:
     """Encodes and decodes state values.
 
-    Plain data, dates, decimals, LangChain's messages and documents and LangGraph's own values are known. Other types
-    (pydantic models, dataclasses, enums of the application) are allowed one by one in `allowed_types`, as classes or as
-    `(module, name)`. An unknown type raises StateNotSerializable on the way in and UnreadableBytes on the way out.
+    Plain data, dates, decimals, LangChain's messages and documents and LangGraph's own values are
+    known. Other types (pydantic models, dataclasses, enums of the application) are allowed one by
+    one in `allowed_types`, as classes or as `(module, name)`. An unknown type raises
+    StateNotSerializable on the way in and UnreadableBytes on the way out.
     """
 
     def __init__(self, allowed_types: Iterable[type | tuple[str, ...]] = ()) -> None:
@@ -128,16 +151,23 @@ class Codec:
         raise UnreadableBytes("not a list")
 
     def decode(self, data: bytes) -> Any:
-        """The value again; raises UnreadableBytes for anything this codec would not have written."""
+        """Decode a value; raises UnreadableBytes for bytes this codec would not write."""
         try:
-            # ormsgpack ignores what follows the first value: as one of two it has to be followed by the mark.
+            # ormsgpack ignores what follows the first value: as one of two it has to be followed by
+            # the mark.
             framed = b"".join((_PAIR, data, _END))
-            value, end = ormsgpack.unpackb(framed, ext_hook=self._hook_for(len(framed)), option=_READ_OPTIONS)
+            value, end = ormsgpack.unpackb(
+                framed, ext_hook=self._hook_for(len(framed)), option=_READ_OPTIONS
+            )
             if end != _MARK:
                 raise UnreadableBytes("there are bytes behind the value")
             return value
-        except Exception as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
-            raise UnreadableBytes(self._reason(data) or f"{type(error).__name__}: {error}") from error
+        except (
+            Exception
+        ) as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
+            raise UnreadableBytes(
+                self._reason(data) or f"{type(error).__name__}: {error}"
+            ) from error
 
     def _refusal(self, value: Any) -> str:
         """Why `value` was refused: ormsgpack does not pass on what its callback raised."""
@@ -158,7 +188,9 @@ class Codec:
         """What went wrong inside an extension type: ormsgpack does not pass it on."""
         reasons: list[str] = []
         with contextlib.suppress(Exception):
-            ormsgpack.unpackb(data, ext_hook=self._hook_for(len(data), reasons), option=_READ_OPTIONS)
+            ormsgpack.unpackb(
+                data, ext_hook=self._hook_for(len(data), reasons), option=_READ_OPTIONS
+            )
         return reasons[0] if reasons else ""
 
     def _pack(self, number: int, content: Any) -> ormsgpack.Ext:
@@ -178,7 +210,9 @@ class Codec:
         except TypeError as error:
             if "key must be str" not in str(error):
                 raise
-            return ormsgpack.packb(_with_pairs(content), default=self._default, option=ENCODE_OPTIONS)
+            return ormsgpack.packb(
+                _with_pairs(content), default=self._default, option=ENCODE_OPTIONS
+            )
 
     def _default(self, value: Any) -> Any:
         cls = type(value)
@@ -193,11 +227,18 @@ class Codec:
             return self._pack(PLAIN, [found[0], found[1](value)])
         if (key := _key(cls)) in self._allowed:
             return self._pack(OWN_TYPE, [key, _own_content(value)])
-        if isinstance(value, BaseMessage):  # a subclass of the application's: kept as the message that it is
+        if isinstance(
+            value, BaseMessage
+        ):  # a subclass of the application's: kept as the message that it is
             base = next(c for c in cls.__mro__ if c in NUMBERS)
             number, said, kept = row_of(NUMBERS[base], value)
             return self._pack(
-                MESSAGE, [number, said, {n: v for n, v in kept.items() if n in base.model_fields and n != "type"}]
+                MESSAGE,
+                [
+                    number,
+                    said,
+                    {n: v for n, v in kept.items() if n in base.model_fields and n != "type"},
+                ],
             )
         if (plain := _plain_form(value)) is not None:
             return plain
@@ -210,11 +251,13 @@ class Codec:
             "add the class to allowed_types, or keep plain data in the state"
         )
 
-    def _hook_for(self, length: int, reasons: list[str] | None = None) -> Callable[[int, bytes], Any]:
+    def _hook_for(
+        self, length: int, reasons: list[str] | None = None
+    ) -> Callable[[int, bytes], Any]:
         """Return a reader of extension types for the value in so many bytes.
 
-        ormsgpack counts the levels of lists and maps anew in each extension, 1,024 of them. How many there are around
-        one is not known here, but no more than the bytes around it.
+        ormsgpack counts the levels of lists and maps anew in each extension, 1,024 of them. How
+        many there are around one is not known here, but no more than the bytes around it.
         """
         lengths = [length]
         levels = 0
@@ -227,7 +270,9 @@ class Codec:
             try:
                 if len(lengths) > MAX_NESTED or levels > MAX_LEVELS:
                     raise UnreadableBytes("values are nested too deep")
-                return self._value_of(number, ormsgpack.unpackb(data, ext_hook=hook, option=_READ_OPTIONS))
+                return self._value_of(
+                    number, ormsgpack.unpackb(data, ext_hook=hook, option=_READ_OPTIONS)
+                )
             except Exception as error:
                 if reasons is not None:
                     reasons.append(f"{type(error).__name__}: {error}")
@@ -306,4 +351,6 @@ def _own_content(value: Any) -> Any:
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, PurePath):
         return str(value)
-    raise StateNotSerializable(f"{type(value).__name__} is allowed, but is no pydantic model, dataclass, enum or path")
+    raise StateNotSerializable(
+        f"{type(value).__name__} is allowed, but is no pydantic model, dataclass, enum or path"
+    )

@@ -1,4 +1,7 @@
-"""How checkpoints are stored and read, without I/O: append-only, verified, the same on every backend."""
+"""How checkpoints are stored and read, without I/O.
+
+Append-only, verified, the same on every backend.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,33 @@ from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMetadata, CheckpointTuple, writes_sort_key
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    writes_sort_key,
+)
 
-from agent_runtime.checkpoints.backends.backend import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
+from agent_runtime.checkpoints.backends.backend import (
+    Chunk,
+    ChunkTaken,
+    Guard,
+    Loaded,
+    ParentGone,
+    Records,
+    Row,
+    Write,
+)
 from agent_runtime.checkpoints.blobs import Blobs, storable_metadata
 from agent_runtime.checkpoints.cache import CheckpointCache
-from agent_runtime.checkpoints.chunk_refs import Refs, format_refs, next_number, numbers_in, parse_refs
+from agent_runtime.checkpoints.chunk_refs import (
+    Refs,
+    format_refs,
+    next_number,
+    numbers_in,
+    parse_refs,
+)
 from agent_runtime.checkpoints.codec import Codec
 from agent_runtime.checkpoints.seal import Seal
 from agent_runtime.checkpoints.shapes import is_row, is_write
@@ -22,7 +46,10 @@ from agent_runtime.checkpoints.thread_ids import config_of, place_of
 from agent_runtime.errors import CheckpointCorrupt
 
 GUARD_KEY = "__agent_runtime_guard"
-"""Under `configurable`: what the session layer holds. LangGraph passes it on and does not persist it."""
+"""Under `configurable`: what the session layer holds.
+
+LangGraph passes it on and does not persist it.
+"""
 
 R = TypeVar("R")
 Steps: TypeAlias = Generator[tuple[Any, ...], Any, R]
@@ -31,7 +58,10 @@ Steps: TypeAlias = Generator[tuple[Any, ...], Any, R]
 
 @dataclass(slots=True)
 class _Hot:
-    """What is known of a checkpoint without reading it: its references, its stored lists, and other values' bytes."""
+    """What is known of a checkpoint without reading it.
+
+    Its references, its stored lists, and other values' bytes.
+    """
 
     checkpoint_id: str
     versions: dict[str, Any]
@@ -58,11 +88,13 @@ class CheckpointSteps:
         mac_key: bytes | None,
         ttl_s: float | None,
     ) -> None:
-        self.records, self.ttl_s = records, ttl_s
+        self.records = records
+        self.ttl_s = ttl_s
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
         self._cache: CheckpointCache[_Hot] = CheckpointCache()
 
-    # -- driving -------------------------------------------------------------------------------------------
+    # -- driving
+    # -------------------------------------------------------------------------------------------
 
     def run(self, steps: Steps[R]) -> R:
         """Carry out an operation for a sync caller."""
@@ -92,7 +124,8 @@ class CheckpointSteps:
         except StopIteration as stop:
             return cast("R", stop.value)
 
-    # -- writing -------------------------------------------------------------------------------------------
+    # -- writing
+    # -------------------------------------------------------------------------------------------
 
     def put_steps(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
@@ -108,13 +141,19 @@ class CheckpointSteps:
             refs = format_refs(hot.refs)
             place = (thread, namespace, checkpoint["id"], parent_id or "")
             bare = {k: v for k, v in checkpoint.items() if k != "channel_values"}
-            data = self.blobs.close([bare, kept, refs, sorted(hot.lists), *self.whole_digest(hot)], "row", *place)
+            data = self.blobs.close(
+                [bare, kept, refs, sorted(hot.lists), *self.whole_digest(hot)], "row", *place
+            )
             row = Row(namespace, checkpoint["id"], parent_id, refs, data)
-            shared = len(chunks) < sum(last - first + 1 for ranges in hot.refs.values() for first, last in ranges)
+            shared = len(chunks) < sum(
+                last - first + 1 for ranges in hot.refs.values() for first, last in ranges
+            )
             try:
                 yield "save", thread, row, chunks, guard, self.ttl_s, kept.get("run_id"), shared
                 break
-            except ParentGone:  # somebody deleted the thread: what this process knows of it is of another life
+            except (
+                ParentGone
+            ):  # somebody deleted the thread: what this process knows of it is of another life
                 before = _Hot("", {})
                 self.forget(thread)
                 for channel in hot.refs:
@@ -126,10 +165,17 @@ class CheckpointSteps:
         return config_of(thread, namespace, checkpoint["id"])
 
     def _planned(
-        self, thread: str, namespace: str, checkpoint: Checkpoint, before: _Hot, numbers: dict[str, int]
+        self,
+        thread: str,
+        namespace: str,
+        checkpoint: Checkpoint,
+        before: _Hot,
+        numbers: dict[str, int],
     ) -> tuple[_Hot, list[Chunk]]:
-        values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
-        hot, chunks = _Hot(checkpoint["id"], dict(versions)), list[Chunk]()
+        values = checkpoint["channel_values"]
+        versions = checkpoint["channel_versions"]
+        hot = _Hot(checkpoint["id"], dict(versions))
+        chunks = list[Chunk]()
         for channel in versions:
             old = before.refs.get(channel)
             if old is not None and before.versions.get(channel) == versions[channel]:
@@ -142,7 +188,8 @@ class CheckpointSteps:
                 continue
             if channel not in values:
                 continue
-            number, value = numbers.get(channel, next_number(old or ())), values[channel]
+            number = numbers.get(channel, next_number(old or ()))
+            value = values[channel]
             if type(value) is list:
                 stored = before.lists.get(channel) or StoredList(self.blobs.codec, (), [], [])
                 hot.lists[channel], payload = stored.extended(value, number)
@@ -151,7 +198,9 @@ class CheckpointSteps:
                 payload = hot.others[channel] = self.blobs.codec.encode(value)
                 hot.refs[channel] = ((number, number),)
             if payload is not None:
-                data = self.blobs.close_payload(payload, "chunk", thread, namespace, channel, str(number))
+                data = self.blobs.close_payload(
+                    payload, "chunk", thread, namespace, channel, str(number)
+                )
                 chunks.append(Chunk(channel, number, data))
                 hot.digests[channel, number] = self.blobs.seal.digest_of(data)
             self._keep_digests(hot, before, channel)
@@ -167,16 +216,24 @@ class CheckpointSteps:
     def whole_digest(self, known: _Hot) -> list[bytes]:
         """Return the digest over all chunks of a checkpoint, for its row; nothing without a key.
 
-        Each chunk is sealed for its place. Without this, chunks of two states that had the same places (the session was
-        put back to an earlier state in between) could be put together into one that never was.
+        Each chunk is sealed for its place. Without this, chunks of two states that had the same
+        places (the session was put back to an earlier state in between) could be put together into
+        one that never was.
         """
         if not self.blobs.seal.is_keyed:
             return []
-        places = [(channel, number) for channel in sorted(known.refs) for number in numbers_in(known.refs[channel])]
+        places = [
+            (channel, number)
+            for channel in sorted(known.refs)
+            for number in numbers_in(known.refs[channel])
+        ]
         return [digest_over([known.digests[place] for place in places])]
 
     def _known(self, thread: str, namespace: str, checkpoint_id: str | None) -> Steps[_Hot]:
-        """What is stored of the checkpoint to be continued; read when this process does not know it."""
+        """What is stored of the checkpoint to be continued.
+
+        Read when this process does not know it.
+        """
         if checkpoint_id is None:
             return _Hot("", {})
         hot = self._cache.get(thread, namespace)
@@ -187,7 +244,9 @@ class CheckpointSteps:
             _, hot = yield from self.opened(thread, loaded)
         return hot
 
-    def put_writes_steps(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str) -> Steps[None]:
+    def put_writes_steps(
+        self, config: RunnableConfig, writes: Any, task_id: str, task_path: str
+    ) -> Steps[None]:
         """Store what a task wrote."""
         thread, namespace, checkpoint_id = place_of(config)
         guard: Guard | None = config.get("configurable", {}).get(GUARD_KEY)
@@ -195,14 +254,19 @@ class CheckpointSteps:
         for position, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, position)
             place = (thread, namespace, checkpoint_id or "", task_id, str(index), task_path)
-            sealed.append(Write(task_id, index, task_path, self.blobs.close([channel, value], "write", *place)))
+            sealed.append(
+                Write(
+                    task_id, index, task_path, self.blobs.close([channel, value], "write", *place)
+                )
+            )
         yield "save_writes", thread, namespace, checkpoint_id or "", sealed, guard, self.ttl_s
 
     def forget(self, thread: str) -> None:
         """Drop what this process remembers of a thread."""
         self._cache.forget(thread)
 
-    # -- reading -------------------------------------------------------------------------------------------
+    # -- reading
+    # -------------------------------------------------------------------------------------------
 
     def get_tuple_steps(self, config: RunnableConfig) -> Steps[CheckpointTuple | None]:
         """Read a checkpoint, from memory where this process wrote or read it last."""
@@ -212,7 +276,11 @@ class CheckpointSteps:
         loaded: Loaded | None = yield "load", thread, namespace, checkpoint_id, known
         if loaded is None:
             return None
-        return (yield from self.tuple_of(thread, loaded, hot if loaded.row.checkpoint_id == known else None))
+        return (
+            yield from self.tuple_of(
+                thread, loaded, hot if loaded.row.checkpoint_id == known else None
+            )
+        )
 
     def tuple_of(self, thread: str, loaded: Loaded, hot: _Hot | None) -> Steps[CheckpointTuple]:
         """What LangGraph gets for a loaded row."""
@@ -237,14 +305,19 @@ class CheckpointSteps:
 
     def _hot_values(self, hot: _Hot) -> dict[str, Any]:
         decode = self.blobs.codec.decode
-        return {c: hot.lists[c].hand_out() if c in hot.lists else decode(hot.others[c]) for c in hot.refs}
+        return {
+            c: hot.lists[c].hand_out() if c in hot.lists else decode(hot.others[c])
+            for c in hot.refs
+        }
 
     def row_content(self, thread: str, row: Row) -> Steps[list[Any]]:
         """The verified content of a row: checkpoint, metadata, references, list channels."""
         place = ("row", thread, row.namespace, row.checkpoint_id, row.parent_id or "")
         content = yield from self.opened_blob(thread, is_row, row.data, *place)
         if content[2] != row.chunks:
-            yield from self.refused(thread, row.data, CheckpointCorrupt("/".join(place), "its references were changed"))
+            yield from self.refused(
+                thread, row.data, CheckpointCorrupt("/".join(place), "its references were changed")
+            )
         return cast("list[Any]", content)
 
     def opened(
@@ -253,9 +326,11 @@ class CheckpointSteps:
         """The values of a checkpoint, verified, and what to remember of it."""
         row = loaded.row
         content = content or (yield from self.row_content(thread, row))
-        hot, values = _Hot(row.checkpoint_id, dict(content[0]["channel_versions"])), dict[str, Any]()
+        hot = _Hot(row.checkpoint_id, dict(content[0]["channel_versions"]))
+        values = dict[str, Any]()
         for channel, ranges in parse_refs(content[2]).items():
-            pieces, payloads = list[Any](), list[bytes]()
+            pieces = list[Any]()
+            payloads = list[bytes]()
             for number in numbers_in(ranges):
                 place = ("chunk", thread, row.namespace, channel, str(number))
                 data = loaded.chunks.get((channel, number))
@@ -272,26 +347,49 @@ class CheckpointSteps:
                 hot.digests[channel, number] = self.blobs.seal.digest_of(data or b"")
             hot.refs[channel] = ranges
             if channel in content[3]:
-                hot.lists[channel] = StoredList(self.blobs.codec, ranges, payloads, [len(p) for p in pieces])
+                hot.lists[channel] = StoredList(
+                    self.blobs.codec, ranges, payloads, [len(p) for p in pieces]
+                )
                 values[channel] = [item for piece in pieces for item in piece]
             else:
-                values[channel], hot.others[channel] = pieces[0], payloads[0]
-        if content[4:] and self.whole_digest(hot) != content[4:]:  # one of an earlier version says nothing of it
+                values[channel] = pieces[0]
+                hot.others[channel] = payloads[0]
+        if (
+            content[4:] and self.whole_digest(hot) != content[4:]
+        ):  # one of an earlier version says nothing of it
             where = f"row/{thread}/{row.namespace}/{row.checkpoint_id}"
-            yield from self.refused(thread, row.data, CheckpointCorrupt(where, "its chunks are of different states"))
+            yield from self.refused(
+                thread, row.data, CheckpointCorrupt(where, "its chunks are of different states")
+            )
         return values, hot
 
-    def writes_of(self, thread: str, row: Row, writes: list[Write]) -> Steps[list[tuple[str, str, Any]]]:
+    def writes_of(
+        self, thread: str, row: Row, writes: list[Write]
+    ) -> Steps[list[tuple[str, str, Any]]]:
         """Verified writes, in the order in which LangGraph applies them."""
         found = []
         for write in sorted(writes, key=lambda w: writes_sort_key(w.path, w.task_id, w.index)):
-            place = (thread, row.namespace, row.checkpoint_id, write.task_id, str(write.index), write.path)
-            channel, value = yield from self.opened_blob(thread, is_write, write.data, "write", *place)
+            place = (
+                thread,
+                row.namespace,
+                row.checkpoint_id,
+                write.task_id,
+                str(write.index),
+                write.path,
+            )
+            channel, value = yield from self.opened_blob(
+                thread, is_write, write.data, "write", *place
+            )
             found.append((write.task_id, channel, value))
         return found
 
-    def opened_blob(self, thread: str, has_shape: Callable[[Any], bool], data: bytes | None, *place: str) -> Steps[Any]:
-        """Return the value in a blob; one that does not verify is quarantined and raises CheckpointCorrupt."""
+    def opened_blob(
+        self, thread: str, has_shape: Callable[[Any], bool], data: bytes | None, *place: str
+    ) -> Steps[Any]:
+        """Return the value in a blob.
+
+        One that does not verify is quarantined and raises CheckpointCorrupt.
+        """
         try:
             return self.blobs.open_as(has_shape, data or b"", *place)
         except CheckpointCorrupt as error:
@@ -299,7 +397,10 @@ class CheckpointSteps:
 
     @staticmethod
     def refused(thread: str, data: bytes, error: CheckpointCorrupt) -> Steps[None]:
-        """Keep a copy of what was damaged, and raise. What is whole but of another configuration is left alone."""
+        """Keep a copy of what was damaged, and raise.
+
+        What is whole but of another configuration is left alone.
+        """
         if error.damaged:
             yield "quarantine", thread, error.place, data
         raise error

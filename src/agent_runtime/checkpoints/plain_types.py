@@ -1,4 +1,4 @@
-"""The values beside messages and plain data that states may hold, and how each is stored as plain data."""
+"""Values beside messages and plain data, and how each is stored as plain data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import datetime as dt
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -19,7 +26,10 @@ from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
 
 
 def _datetime_parts(value: dt.datetime) -> Any:
-    """Return ISO text, and the name of the zone beside it: the offset alone is another time after the next change."""
+    """Return ISO text, and the name of the zone beside it.
+
+    The offset alone is another time after the next change.
+    """
     zone = value.tzinfo
     if not isinstance(zone, ZoneInfo) or zone.key is None:
         return value.isoformat()
@@ -45,12 +55,15 @@ def _defaultdict_parts(value: defaultdict[Any, Any]) -> Any:
     factory = value.default_factory
     name = next((each for each, known in _FACTORIES.items() if known is factory), None)
     if name is None:  # anything else would be code that is named in a store
-        raise TypeError(f"a defaultdict is stored with the factories {', '.join(_FACTORIES)}, not {factory!r}")
+        raise TypeError(
+            f"a defaultdict is stored with the factories {', '.join(_FACTORIES)}, not {factory!r}"
+        )
     return (name, list(value.items()))
 
 
 _FACTORIES: dict[str, Callable[[], Any] | None] = {
-    "none": None, "list": list, "dict": dict, "set": set, "int": int, "float": float, "str": str, "bool": bool,
+    "none": None, "list": list, "dict": dict, "set": set, "int": int, "float": float, "str": str,
+    "bool": bool,
 }  # fmt: skip
 
 
@@ -60,7 +73,11 @@ def _timeout_of(parts: dict[str, Any]) -> TimeoutPolicy | None:
 
 def _send_parts(value: Send) -> Any:
     timeout = value.timeout
-    parts = {} if timeout is None else {f.name: getattr(timeout, f.name) for f in dataclasses.fields(timeout)}
+    parts = (
+        {}
+        if timeout is None
+        else {f.name: getattr(timeout, f.name) for f in dataclasses.fields(timeout)}
+    )
     return (value.node, value.arg, parts) if parts else (value.node, value.arg)
 
 
@@ -69,7 +86,11 @@ def _send_of(stored: Any) -> Send:
 
 
 def _interrupt_parts(value: Interrupt) -> Any:
-    return (value.value, value.id) if value.response_schema is None else (value.value, value.id, value.response_schema)
+    return (
+        (value.value, value.id)
+        if value.response_schema is None
+        else (value.value, value.id, value.response_schema)
+    )
 
 
 def _interrupt_of(stored: Any) -> Interrupt:
@@ -108,7 +129,8 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("datetime", dt.datetime, _datetime_parts, _datetime_of),
     ("date", dt.date, dt.date.isoformat, dt.date.fromisoformat),
     ("time", dt.time, dt.time.isoformat, dt.time.fromisoformat),
-    ("timedelta", dt.timedelta, lambda v: (v.days, v.seconds, v.microseconds), lambda v: dt.timedelta(*v)),
+    ("timedelta", dt.timedelta, lambda v: (v.days, v.seconds, v.microseconds),
+    lambda v: dt.timedelta(*v)),
     ("Decimal", Decimal, str, _only(str, Decimal)),
     ("UUID", UUID, lambda v: v.bytes, lambda v: UUID(bytes=v)),
     ("Send", Send, _send_parts, _send_of),
@@ -121,8 +143,10 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
      lambda v: Document(page_content=v[0], metadata=v[1], id=v[2])),
     ("AgentAction", AgentAction, lambda v: (v.tool, v.tool_input, v.log),
      lambda v: AgentAction(tool=v[0], tool_input=v[1], log=v[2])),
-    ("AgentFinish", AgentFinish, lambda v: (v.return_values, v.log), lambda v: AgentFinish(v[0], v[1])),
-    ("timezone", dt.timezone, lambda v: (v.utcoffset(None), v.tzname(None)), lambda v: dt.timezone(*v)),
+    ("AgentFinish", AgentFinish, lambda v: (v.return_values, v.log), lambda v: AgentFinish(v[0],
+    v[1])),
+    ("timezone", dt.timezone, lambda v: (v.utcoffset(None), v.tzname(None)),
+    lambda v: dt.timezone(*v)),
     ("ZoneInfo", ZoneInfo, _zone_key, ZoneInfo),
     *((each.__name__, each, str, _only(str, each)) for each in _ADDRESSES),
 ]  # fmt: skip

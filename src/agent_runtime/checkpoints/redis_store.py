@@ -32,14 +32,18 @@ from agent_runtime.storage.redis_connection import RedisConnection
 _KEY = "\x1e"
 _ESCAPE = "\x1d"
 _QUOTED = {SEPARATOR: f"{_ESCAPE}s", _KEY: f"{_ESCAPE}k", _ESCAPE: f"{_ESCAPE}e"}
-"""Our own separators as they stand in a label: a name that has one cannot reach into another namespace."""
+"""Our own separators as they stand in a label.
+
+A name that has one cannot reach into another namespace.
+"""
 _PLAIN = {quoted: plain for plain, quoted in _QUOTED.items()}
 _ESCAPED = re.compile(f"{_ESCAPE}[ske]")
 _PAGE = 500
 _ABOVE_ALL = b"\xff"
 """No byte of UTF-8: after every name with the same beginning."""
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
-    "$eq": operator.eq, "$ne": operator.ne, "$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt,
+    "$eq": operator.eq, "$ne": operator.ne, "$gt": operator.gt, "$gte": operator.ge,
+    "$lt": operator.lt,
     "$lte": operator.le,
 }  # fmt: skip
 
@@ -47,15 +51,16 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 class RedisStore(BaseStore):
     """A LangGraph `BaseStore` on plain Redis or Valkey commands, for `register_memory`.
 
-    Items are sealed like checkpoints and expire by Redis itself (`ttl` in minutes, as LangGraph has it). There is no
-    vector index: a search by `query` returns what the namespace and the filter select, unscored.
+    Items are sealed like checkpoints and expire by Redis itself (`ttl` in minutes, as LangGraph has
+    it). There is no vector index: a search by `query` returns what the namespace and the filter
+    select, unscored.
 
     Args:
         connection: the server.
         mac_key: 32 to 64 secret bytes; then items carry a MAC instead of a digest.
 
-    `async with RedisStore.from_conn_string(url) as store:` opens one. Methods raise StoreError, CheckpointCorrupt and
-    StateNotSerializable.
+    `async with RedisStore.from_conn_string(url) as store:` opens one. Methods raise StoreError,
+    CheckpointCorrupt and StateNotSerializable.
     """
 
     supports_ttl = True
@@ -66,7 +71,9 @@ class RedisStore(BaseStore):
 
     @classmethod
     @asynccontextmanager
-    async def from_conn_string(cls, conn_string: str, *, mac_key: bytes | None = None) -> AsyncIterator[Self]:
+    async def from_conn_string(
+        cls, conn_string: str, *, mac_key: bytes | None = None
+    ) -> AsyncIterator[Self]:
         """A store for the length of an `async with`; the address is in the grammar of StoreUrl."""
         connection = RedisConnection(conn_string)
         try:
@@ -86,10 +93,14 @@ class RedisStore(BaseStore):
 
 
 class _StoreOperations:
-    """The operations, each yielding requests. Items are strings; one sorted set has their names in order."""
+    """The operations, each yielding requests. Items are strings.
+
+    One sorted set has their names in order.
+    """
 
     def __init__(self, connection: RedisConnection, blobs: Blobs) -> None:
-        self._base, self._blobs = f"{{{connection.prefix}:memory}}", blobs
+        self._base = f"{{{connection.prefix}:memory}}"
+        self._blobs = blobs
         self._index = f"{self._base}:names"
 
     def batch(self, ops: list[Op]) -> Any:
@@ -119,7 +130,13 @@ class _StoreOperations:
         now = datetime.now(UTC)
         content = [op.value, now if old is None else old[1], now, op.ttl]
         ttl_ms = None if op.ttl is None else max(1, round(op.ttl * 60_000))
-        yield "set", f"{self._base}:{name}", self._blobs.close(content, "memory", name), None, ttl_ms
+        yield (
+            "set",
+            f"{self._base}:{name}",
+            self._blobs.close(content, "memory", name),
+            None,
+            ttl_ms,
+        )
         yield "zadd", self._index, {name: 0}
 
     def _read(self, name: str) -> Any:
@@ -137,7 +154,13 @@ class _StoreOperations:
             return None
         if op.refresh_ttl:
             yield from self._refresh(name, content[3])
-        return Item(value=content[0], key=op.key, namespace=op.namespace, created_at=content[1], updated_at=content[2])
+        return Item(
+            value=content[0],
+            key=op.key,
+            namespace=op.namespace,
+            created_at=content[1],
+            updated_at=content[2],
+        )
 
     def _search(self, op: SearchOp) -> Any:
         found: list[SearchItem] = []
@@ -180,7 +203,11 @@ def _namespace(name: str) -> tuple[str, ...]:
 
 
 def _quoted(label: str) -> str:
-    return "".join(_QUOTED.get(character, character) for character in label) if _has_separator(label) else label
+    return (
+        "".join(_QUOTED.get(character, character) for character in label)
+        if _has_separator(label)
+        else label
+    )
 
 
 def _has_separator(label: str) -> bool:
@@ -201,7 +228,11 @@ def _matches(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool
 
 
 def _compares(value: Any, condition: Any) -> bool:
-    if isinstance(condition, Mapping) and condition and all(str(k).startswith("$") for k in condition):
+    if (
+        isinstance(condition, Mapping)
+        and condition
+        and all(str(k).startswith("$") for k in condition)
+    ):
         return all(bool(_COMPARE[op](value, operand)) for op, operand in condition.items())
     return bool(value == condition)
 
@@ -210,5 +241,9 @@ def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
     path = condition.path
     if len(path) > len(namespace):
         return False
-    part = namespace[: len(path)] if condition.match_type == "prefix" else namespace[len(namespace) - len(path) :]
+    part = (
+        namespace[: len(path)]
+        if condition.match_type == "prefix"
+        else namespace[len(namespace) - len(path) :]
+    )
     return all(want in ("*", have) for want, have in zip(path, part, strict=True))

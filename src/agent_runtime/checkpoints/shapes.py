@@ -1,4 +1,4 @@
-"""The shapes of what is stored: sealed bytes may hold any value, by a fault or by a forger's hand."""
+"""Shapes of stored values: sealed bytes may hold any value, by fault or forgery."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ _CHECKPOINT = {"id": str, "channel_versions": dict, "versions_seen": dict}
 
 
 def is_row(value: Any) -> bool:
-    """Whether it is a checkpoint's row: the checkpoint, its metadata, its references, its list channels, digests."""
+    """Whether it is a checkpoint's row.
+
+    The checkpoint, its metadata, its references, its list channels, digests.
+    """
     if not isinstance(value, list) or len(value) < 4:
         return False
     checkpoint, metadata, refs, lists, *digests = value
@@ -28,7 +31,9 @@ def _is_checkpoint(value: Any) -> bool:
         isinstance(value, dict)
         and all(isinstance(value.get(name), kind) for name, kind in _CHECKPOINT.items())
         and len({type(version) for version in value["channel_versions"].values()}) <= 1
-        and all(isinstance(version, int | float | str) for version in value["channel_versions"].values())
+        and all(
+            isinstance(version, int | float | str) for version in value["channel_versions"].values()
+        )
         and all(isinstance(versions, dict) for versions in value["versions_seen"].values())
         and isinstance(value.get("updated_channels") or [], list)
     )
@@ -38,7 +43,10 @@ def _is_metadata(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("step") or 0, int)
-        and all(isinstance(value.get(name) or {}, dict) for name in ("parents", "counters_since_delta_snapshot"))
+        and all(
+            isinstance(value.get(name) or {}, dict)
+            for name in ("parents", "counters_since_delta_snapshot")
+        )
     )
 
 
@@ -48,7 +56,7 @@ def is_write(value: Any) -> bool:
 
 
 def is_item(value: Any) -> bool:
-    """Whether it is an item of a memory: its value, when it was made and changed, its time to live."""
+    """Tell whether it is a memory item: value, times of creation and change, expiry."""
     return (
         isinstance(value, list)
         and len(value) == 4

@@ -1,4 +1,7 @@
-"""A list channel (mostly the messages) that grows by appending: what is stored of it, and what has to be added."""
+"""A list channel (mostly the messages) that grows by appending.
+
+What is stored of it, and what has to be added.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,28 @@ from langchain_core.messages import BaseMessage
 from agent_runtime.checkpoints.chunk_refs import Ranges, first_numbers, with_number
 from agent_runtime.checkpoints.codec import ENCODE_OPTIONS, Codec, is_of_messages
 
-_fields_of, _extra_of = attrgetter("__dict__"), attrgetter("__pydantic_extra__")
+_fields_of = attrgetter("__dict__")
+_extra_of = attrgetter("__pydantic_extra__")
 _PLAIN = (str, int, float, bool, type(None), bytes)
 
 
 class StoredList:
     """The chunks of a list: their numbers, sizes and bytes, and copies of the messages in them.
 
-    LangGraph hands the whole list over at every step. What is stored already is found by comparing contents (never by
-    the identity of objects: those may have been edited), and only what follows is added; a chunk is never changed.
-    The copies kept here are handed out as copies: whatever an application does to its own stays there.
+    LangGraph hands the whole list over at every step. What is stored already is found by comparing
+    contents (never by the identity of objects: those may have been edited), and only what follows
+    is added; a chunk is never changed. The copies kept here are handed out as copies: whatever an
+    application does to its own stays there.
     """
 
     __slots__ = ("_codec", "_ends", "_known", "_payloads", "ranges")
 
-    def __init__(self, codec: Codec, ranges: Ranges, payloads: list[bytes], sizes: list[int]) -> None:
-        self._codec, self.ranges, self._payloads = codec, ranges, payloads
+    def __init__(
+        self, codec: Codec, ranges: Ranges, payloads: list[bytes], sizes: list[int]
+    ) -> None:
+        self._codec = codec
+        self.ranges = ranges
+        self._payloads = payloads
         self._ends = list(accumulate(sizes))
         self._known: _Messages | None = None  # of the first chunks, as far as they have been needed
 
@@ -39,7 +48,10 @@ class StoredList:
         return list(chain.from_iterable(map(self._codec.decode_list, self._payloads)))
 
     def extended(self, items: list[Any], number: int) -> tuple[StoredList, bytes | None]:
-        """What is stored when `items` are, and the bytes of the new chunk `number` (None: nothing is to be added)."""
+        """What is stored when `items` are, and the bytes of the new chunk `number` (None.
+
+        Nothing is to be added).
+        """
         kept = self._same_chunks(items)
         new = StoredList(self._codec, self.ranges, self._payloads[:kept], [])
         new._ends = self._ends[:kept]
@@ -65,13 +77,19 @@ class StoredList:
             return len(self._ends)
         start = 0
         for index, end in enumerate(self._ends):
-            if end > len(items) or self._codec.encode_list(items[start:end]) != self._payloads[index]:
+            if (
+                end > len(items)
+                or self._codec.encode_list(items[start:end]) != self._payloads[index]
+            ):
                 return index
             start = end
         return len(self._ends)
 
     def _messages(self) -> _Messages | None:
-        """Copies of all messages, those not needed before read from their bytes; None when there are other items."""
+        """Copies of all messages, those not needed before read from their bytes.
+
+        None when there are other items.
+        """
         known = self._known
         unread = self._payloads[known.chunks if known else 0 :]
         if unread:  # two threads may both do this: each assigns the same
@@ -83,19 +101,33 @@ class StoredList:
 
 
 class _Messages:
-    """Messages that nobody else has, laid out so that a thousand are compared at once: a tenth of what a loop takes."""
+    """Messages that nobody else has, laid out so that a thousand are compared at once.
+
+    A tenth of what a loop takes.
+    """
 
     __slots__ = ("_bytes", "_classes", "_extras", "_fields", "_set", "chunks")
 
     def __init__(self, own: list[BaseMessage], chunks: int, before: _Messages | None) -> None:
         self.chunks = chunks
-        self._classes: list[type[BaseMessage]] = [*(before._classes if before else ()), *map(type, own)]
-        self._fields: list[dict[str, Any]] = [*(before._fields if before else ()), *map(_fields_of, own)]
+        self._classes: list[type[BaseMessage]] = [
+            *(before._classes if before else ()),
+            *map(type, own),
+        ]
+        self._fields: list[dict[str, Any]] = [
+            *(before._fields if before else ()),
+            *map(_fields_of, own),
+        ]
         self._extras: list[Any] = [*(before._extras if before else ()), *map(_extra_of, own)]
-        self._bytes: bytes | None = _packed(own) if before is None or before._bytes is not None else None
+        self._bytes: bytes | None = (
+            _packed(own) if before is None or before._bytes is not None else None
+        )
         if before is not None and before._bytes is not None and self._bytes is not None:
             self._bytes = before._bytes + self._bytes
-        self._set: list[set[str]] = [*(before._set if before else ()), *(m.__pydantic_fields_set__ for m in own)]
+        self._set: list[set[str]] = [
+            *(before._set if before else ()),
+            *(m.__pydantic_fields_set__ for m in own),
+        ]
 
     def start(self, items: list[Any]) -> bool:
         """Whether `items` start with these."""
@@ -103,7 +135,8 @@ class _Messages:
         if len(items) < count:
             return False
         part = items if len(items) == count else items[:count]
-        # Their bytes, not the objects: 1, 1.0 and True are equal. Packing is faster than comparing, too.
+        # Their bytes, not the objects: 1, 1.0 and True are equal. Packing is faster than comparing,
+        # too.
         return (
             self._bytes is not None
             and list(map(type, part)) == self._classes
@@ -116,7 +149,9 @@ class _Messages:
         try:
             return [self._copy(index) for index in range(len(self._classes))]
         except TypeError:  # one holds an object: only its bytes make another one
-            return codec.decode_list(codec.encode_list([self._shown(i) for i in range(len(self._classes))]))
+            return codec.decode_list(
+                codec.encode_list([self._shown(i) for i in range(len(self._classes))])
+            )
 
     def _copy(self, index: int) -> BaseMessage:
         # Neither model_copy nor deepcopy: those take four and twenty times as long.
@@ -137,7 +172,10 @@ class _Messages:
 
 
 def _packed(messages: list[Any]) -> bytes | None:
-    """The messages' fields as bytes that can be joined; None when there are values that only the codec can write."""
+    """The messages' fields as bytes that can be joined.
+
+    None when there are values that only the codec can write.
+    """
     try:
         data = ormsgpack.packb(list(map(_fields_of, messages)), option=ENCODE_OPTIONS)
     except (TypeError, ValueError):

@@ -23,11 +23,11 @@ from agent_runtime.run.state import current_run
 
 
 class TenantStore(BaseStore):
-    """Puts the tenant of the running call before each namespace of another store, and takes it off again.
+    """Prefixes each namespace of another store with the tenant of the running call.
 
-    An agent of one tenant reads, searches, lists and writes its own tenant's items only, whatever its tools ask for.
-    Outside of a run, and in a call without a principal, the tenant is `default`. An expiry that the agent does not
-    state is the inner store's default.
+    An agent of one tenant reads, searches, lists and writes its own tenant's items only, whatever
+    its tools ask for. Outside of a run, and in a call without a principal, the tenant is `default`.
+    An expiry that the agent does not state is the inner store's default.
     """
 
     def __init__(self, store: BaseStore) -> None:
@@ -43,14 +43,18 @@ class TenantStore(BaseStore):
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """`batch` for async callers."""
         label = _namespace_of_tenant()
-        return [_own(result) for result in await self.inner.abatch([_moved(op, label) for op in ops])]
+        return [
+            _own(result) for result in await self.inner.abatch([_moved(op, label) for op in ops])
+        ]
 
 
 def _namespace_of_tenant() -> str:
     run = current_run.get()
     principal = None if run is None else run.context.principal
     # LangGraph allows no dots in labels.
-    return "tenant " + quoted(DEFAULT_TENANT if principal is None else principal.tenant).replace(".", "%2E")
+    return "tenant " + quoted(DEFAULT_TENANT if principal is None else principal.tenant).replace(
+        ".", "%2E"
+    )
 
 
 def _moved(op: Op, label: str) -> Op:
@@ -85,4 +89,6 @@ def _own(result: Result) -> Result:
 
 
 def _own_item(item: SearchItem) -> SearchItem:
-    return SearchItem(item.namespace[1:], item.key, item.value, item.created_at, item.updated_at, item.score)
+    return SearchItem(
+        item.namespace[1:], item.key, item.value, item.created_at, item.updated_at, item.score
+    )

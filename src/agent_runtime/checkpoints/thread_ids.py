@@ -19,27 +19,57 @@ _NO_UUID = uuid.UUID(int=0)
 
 
 def checked_name(value: Any, what: str = "session_id") -> str:
-    """`value`, when it may name a session or a tenant; raises SessionIdInvalid. ASCII only, so no two look alike."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or value in (str(_NO_UUID), _NO_UUID.hex):
-        shown = repr(value) if len(repr(value)) <= 80 else f"{type(value).__name__} of {len(repr(value))} characters"
-        raise SessionIdInvalid(f"not a usable name: {shown}; 1 to 128 letters, digits, '_' and '-'", what)
+    """`value`, when it may name a session or a tenant; raises SessionIdInvalid.
+
+    ASCII only, so no two look alike.
+    """
+    if (
+        not isinstance(value, str)
+        or not _NAME.fullmatch(value)
+        or value in (str(_NO_UUID), _NO_UUID.hex)
+    ):
+        shown = (
+            repr(value)
+            if len(repr(value)) <= 80
+            else f"{type(value).__name__} of {len(repr(value))} characters"
+        )
+        raise SessionIdInvalid(
+            f"not a usable name: {shown}; 1 to 128 letters, digits, '_' and '-'", what
+        )
     return value
 
 
 def thread_of(tenant: str, session_id: str) -> str:
-    """The LangGraph thread of a session: its tenant is part of the name, so that tenants cannot meet."""
+    """The LangGraph thread of a session.
+
+    Its tenant is part of the name, so that tenants cannot meet.
+    """
     return f"{checked_name(tenant, 'tenant')}:{checked_name(session_id)}"
 
 
 def place_of(config: RunnableConfig) -> tuple[str, str, str | None]:
-    """Thread, namespace and checkpoint id in a config; raises InputInvalid for a thread id that cannot be one."""
+    """Thread, namespace and checkpoint id in a config.
+
+    Raises InputInvalid for a thread id that cannot be one.
+    """
     given = config.get("configurable", {})
     if "thread_id" not in given:
         raise InputInvalid("a checkpointer needs a thread_id", "configurable.thread_id")
-    thread, namespace = given["thread_id"], str(given.get("checkpoint_ns") or "")
-    thread = str(thread) if isinstance(thread, (int, uuid.UUID)) and not isinstance(thread, bool) else thread
-    if not isinstance(thread, str) or not 0 < len(thread) <= MAX_THREAD_ID or not thread.isprintable():
-        raise InputInvalid(f"a thread id is 1 to {MAX_THREAD_ID} printable characters", "configurable.thread_id")
+    thread = given["thread_id"]
+    namespace = str(given.get("checkpoint_ns") or "")
+    thread = (
+        str(thread)
+        if isinstance(thread, (int, uuid.UUID)) and not isinstance(thread, bool)
+        else thread
+    )
+    if (
+        not isinstance(thread, str)
+        or not 0 < len(thread) <= MAX_THREAD_ID
+        or not thread.isprintable()
+    ):
+        raise InputInvalid(
+            f"a thread id is 1 to {MAX_THREAD_ID} printable characters", "configurable.thread_id"
+        )
     checkpoint_id = given.get("checkpoint_id")
     if SEPARATOR in namespace:
         raise InputInvalid("a namespace has no control characters", "configurable.checkpoint_ns")
@@ -48,12 +78,20 @@ def place_of(config: RunnableConfig) -> tuple[str, str, str | None]:
 
 def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
     """The config that names a checkpoint."""
-    return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+    return {
+        "configurable": {
+            "thread_id": thread,
+            "checkpoint_ns": namespace,
+            "checkpoint_id": checkpoint_id,
+        }
+    }
 
 
 def cursor_of(row: SessionRow) -> str:
     """The cursor of the page after this row."""
-    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.key.partition(":")[2]]).encode()).decode()
+    return base64.urlsafe_b64encode(
+        json.dumps([row.created_at, row.key.partition(":")[2]]).encode()
+    ).decode()
 
 
 def opened_cursor(cursor: str | None, tenant: str) -> tuple[float, str] | None:

@@ -15,8 +15,12 @@ Rows = list[tuple[str, str]]
 """Checkpoints by namespace and id."""
 
 
-def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | None = None) -> Steps[None]:
-    """Copy every checkpoint, sealed anew for its new thread; `until` leaves out what is not on the way to it.
+def copy_thread(
+    saver: CheckpointSteps, source: str, target: str, until: str | None = None
+) -> Steps[None]:
+    """Copy every checkpoint, sealed anew for its new thread.
+
+    `until` leaves out what is not on the way to it.
 
     Raises InputInvalid when the target has checkpoints already.
     """
@@ -37,14 +41,19 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
             if (namespace, channel, number) in done:
                 continue
             try:
-                payload = saver.blobs.payload(data, "chunk", source, namespace, channel, str(number))
+                payload = saver.blobs.payload(
+                    data, "chunk", source, namespace, channel, str(number)
+                )
             except CheckpointCorrupt as error:
                 yield from saver.refused(source, data, error)
                 raise
-            sealed = saver.blobs.close_payload(payload, "chunk", target, namespace, channel, str(number))
+            sealed = saver.blobs.close_payload(
+                payload, "chunk", target, namespace, channel, str(number)
+            )
             done[namespace, channel, number] = saver.blobs.seal.digest_of(sealed)
             chunks.append(Chunk(channel, number, sealed))
-        row, place = loaded.row, (namespace, checkpoint_id)
+        row = loaded.row
+        place = (namespace, checkpoint_id)
         content[1] = {**content[1], **({"thread_id": target} if "thread_id" in content[1] else {})}
         if content[4:]:
             content[4] = _whole_digest(namespace, content[2], done)
@@ -55,20 +64,29 @@ def copy_thread(saver: CheckpointSteps, source: str, target: str, until: str | N
         # What tasks wrote after the checkpoint that was asked for belongs to what came after it.
         for write in loaded.writes if checkpoint_id != until else ():
             where = (*place, write.task_id, str(write.index), write.path)
-            value = yield from saver.opened_blob(source, is_write, write.data, "write", source, *where)
+            value = yield from saver.opened_blob(
+                source, is_write, write.data, "write", source, *where
+            )
             writes.append(write._replace(data=saver.blobs.close(value, "write", target, *where)))
         if writes:
             yield "save_writes", target, *place, writes, None, saver.ttl_s
 
 
-def _whole_digest(namespace: str, references: str, digests: Mapping[tuple[str, str, int], bytes]) -> bytes:
+def _whole_digest(
+    namespace: str, references: str, digests: Mapping[tuple[str, str, int], bytes]
+) -> bytes:
     refs = parse_refs(references)
-    places = [(namespace, channel, number) for channel in sorted(refs) for number in numbers_in(refs[channel])]
+    places = [
+        (namespace, channel, number)
+        for channel in sorted(refs)
+        for number in numbers_in(refs[channel])
+    ]
     return digest_over([digests[place] for place in places])
 
 
 def _ancestors(thread: str, rows: Rows, until: str) -> Steps[Rows]:
-    kept, wanted = [], {until}
+    kept = []
+    wanted = {until}
     for namespace, checkpoint_id in rows:
         if namespace != "":
             if checkpoint_id <= until:
@@ -96,7 +114,8 @@ def delete_for_runs(saver: CheckpointSteps, run_ids: Sequence[str]) -> Steps[Non
     for run_id in run_ids:
         threads |= set((yield "threads_of_run", run_id))
     for thread in sorted(threads):
-        doomed, kept = list[Row](), list[Row]()
+        doomed = list[Row]()
+        kept = list[Row]()
         for loaded in (yield from _rows(thread)):
             content = yield from saver.row_content(thread, loaded.row)
             (doomed if content[1].get("run_id") in wanted else kept).append(loaded.row)
@@ -104,9 +123,12 @@ def delete_for_runs(saver: CheckpointSteps, run_ids: Sequence[str]) -> Steps[Non
 
 
 def prune(saver: CheckpointSteps, thread_ids: Sequence[str], strategy: str) -> Steps[None]:
-    """Keep only the latest checkpoint of each namespace, and what it is rebuilt from; or delete everything.
+    """Keep only the latest checkpoint of each namespace, and what it is rebuilt from.
 
-    A `DeltaChannel` is rebuilt from the writes of its ancestors back to its last snapshot: those stay.
+    Or delete everything.
+
+    A `DeltaChannel` is rebuilt from the writes of its ancestors back to its last snapshot: those
+    stay.
     """
     if strategy not in ("keep_latest", "delete"):
         raise InputInvalid("the strategy is keep_latest or delete", "strategy")
@@ -122,15 +144,23 @@ def prune(saver: CheckpointSteps, thread_ids: Sequence[str], strategy: str) -> S
         kept: dict[tuple[str, str], Row] = {}
         for row in latest.values():
             yield from _keep_with_history(saver, thread, row, by_id, kept)
-        yield from _drop(saver, thread, [r for key, r in by_id.items() if key not in kept], list(kept.values()))
+        yield from _drop(
+            saver, thread, [r for key, r in by_id.items() if key not in kept], list(kept.values())
+        )
 
 
 def _keep_with_history(
-    saver: CheckpointSteps, thread: str, row: Row, by_id: dict[tuple[str, str], Row], kept: dict[tuple[str, str], Row]
+    saver: CheckpointSteps,
+    thread: str,
+    row: Row,
+    by_id: dict[tuple[str, str], Row],
+    kept: dict[tuple[str, str], Row],
 ) -> Steps[None]:
     content = yield from saver.row_content(thread, row)
     kept[row.namespace, row.checkpoint_id] = row
-    open_channels = set(content[1].get("counters_since_delta_snapshot") or ()) - set(parse_refs(row.chunks))
+    open_channels = set(content[1].get("counters_since_delta_snapshot") or ()) - set(
+        parse_refs(row.chunks)
+    )
     while open_channels and row.parent_id is not None:
         parent = by_id.get((row.namespace, row.parent_id))
         if parent is None:
@@ -153,9 +183,15 @@ def _rows(thread: str) -> Steps[list[Loaded]]:
 def _drop(saver: CheckpointSteps, thread: str, doomed: list[Row], kept: list[Row]) -> Steps[None]:
     if not doomed:
         return
-    needed, free = _chunks_of(kept), _chunks_of(doomed)
+    needed = _chunks_of(kept)
+    free = _chunks_of(doomed)
     unused = {key: numbers - needed.get(key, set()) for key, numbers in free.items()}
-    yield "drop", thread, [(r.namespace, r.checkpoint_id) for r in doomed], {k: n for k, n in unused.items() if n}
+    yield (
+        "drop",
+        thread,
+        [(r.namespace, r.checkpoint_id) for r in doomed],
+        {k: n for k, n in unused.items() if n},
+    )
     saver.forget(thread)
 
 

@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.batch_options import BatchOptions, absolute, batch_options, check_outputs, open_batches
+from agent_runtime.cli.batch_options import (
+    BatchOptions,
+    absolute,
+    batch_options,
+    check_outputs,
+    open_batches,
+)
 from agent_runtime.cli.batch_view import BatchView, print_status, table, write_report
 from agent_runtime.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from agent_runtime.batch import ParallelAgentExecutor
 
-JOURNAL = click.option("--journal", metavar="URL", help="Where batches are kept; default: the state directory.")
-LEDGER = click.option("--ledger", metavar="URL", help="Where spending is recorded; default: the state directory.")
-YES = click.option("-y", "--yes", is_flag=True, help="Go on although the forecast is above the budget.")
+JOURNAL = click.option(
+    "--journal", metavar="URL", help="Where batches are kept; default: the state directory."
+)
+LEDGER = click.option(
+    "--ledger", metavar="URL", help="Where spending is recorded; default: the state directory."
+)
+YES = click.option(
+    "-y", "--yes", is_flag=True, help="Go on although the forecast is above the budget."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 ID = click.argument("execution_id", metavar="ID")
@@ -42,9 +54,17 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 @JSON
 @QUIET
 def run(
-    options: BatchOptions, *, journal: str | None, ledger: str | None, yes: bool, as_json: bool, quiet: bool
+    options: BatchOptions,
+    *,
+    journal: str | None,
+    ledger: str | None,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
-    r"""Run the tasks in SOURCE: a JSONL, CSV or YAML file, `-` for stdin (JSONL), or a YAML file with a 'batch:' map.
+    r"""Run the tasks in SOURCE.
+
+    A JSONL, CSV or YAML file, `-` for stdin (JSONL), or a YAML file with a 'batch:' map.
 
     \b
     Results go to --out (or to stdout), each when it is kept; progress and the report to stderr.
@@ -55,7 +75,13 @@ def run(
 
 
 async def _start(
-    options: BatchOptions, journal: str | None, ledger: str | None, *, yes: bool, as_json: bool, quiet: bool
+    options: BatchOptions,
+    journal: str | None,
+    ledger: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     from agent_runtime.cli.batch_run import followed, prepared
     from agent_runtime.template.spec import is_path
@@ -63,8 +89,15 @@ async def _start(
     settings, mapping = options.resolved()
     check_outputs(options)
     named = options.agent
-    notes = {"out": absolute(options.out), "report": absolute(options.report), "model": options.model}
-    async with prepared(journal, ledger, settings, options.agent, options.model, quiet=quiet) as (executor, agent):
+    notes = {
+        "out": absolute(options.out),
+        "report": absolute(options.report),
+        "model": options.model,
+    }
+    async with prepared(journal, ledger, settings, options.agent, options.model, quiet=quiet) as (
+        executor,
+        agent,
+    ):
         try:
             execution_id = await executor.submit_batch_tasks(
                 options.tasks,
@@ -84,8 +117,15 @@ async def _start(
 @ID
 @JOURNAL
 @LEDGER
-@click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Its new budget, in all.")
-@click.option("-n", "--max-concurrent", type=click.IntRange(1, 10_000), help="Tasks at once, from now on.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0, min_open=True),
+    metavar="USD",
+    help="Its new budget, in all.",
+)
+@click.option(
+    "-n", "--max-concurrent", type=click.IntRange(1, 10_000), help="Tasks at once, from now on."
+)
 @click.option("--approve", is_flag=True, help="Go on although the forecast is above the budget.")
 @JSON
 @QUIET
@@ -116,7 +156,9 @@ def resume(
 @LEDGER
 @JSON
 @QUIET
-def rerun(execution_id: str, *, journal: str | None, ledger: str | None, as_json: bool, quiet: bool) -> int:
+def rerun(
+    execution_id: str, *, journal: str | None, ledger: str | None, as_json: bool, quiet: bool
+) -> int:
     """Run again what failed, was left out or put aside; results of what succeeded stay."""
 
     async def again(executor: ParallelAgentExecutor) -> None:
@@ -128,7 +170,13 @@ def rerun(execution_id: str, *, journal: str | None, ledger: str | None, as_json
 
 
 async def _again(
-    execution_id: str, journal: str | None, ledger: str | None, go_on: Any, *, as_json: bool, quiet: bool
+    execution_id: str,
+    journal: str | None,
+    ledger: str | None,
+    go_on: Any,
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     from agent_runtime.batch import BatchSettings
     from agent_runtime.cli.batch_run import followed, prepared
@@ -140,10 +188,13 @@ async def _again(
         await store.aclose()
     notes = execution.source.get("notes", {})
     settings = BatchSettings.parse(execution.settings)
-    agent, model = notes.get("agent") or execution.agent, notes.get("model")
+    agent = notes.get("agent") or execution.agent
+    model = notes.get("model")
     async with prepared(journal, ledger, settings, agent, model, quiet=quiet) as (executor, _):
         await go_on(executor)
-        return await followed(executor, execution_id, notes, yes=False, as_json=as_json, quiet=quiet)
+        return await followed(
+            executor, execution_id, notes, yes=False, as_json=as_json, quiet=quiet
+        )
 
 
 @asynccontextmanager
@@ -186,7 +237,9 @@ def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> i
 @batch.command()
 @ID
 @JOURNAL
-@click.option("--interval", default=1.0, type=click.FloatRange(0.1), help="Seconds between two looks.")
+@click.option(
+    "--interval", default=1.0, type=click.FloatRange(0.1), help="Seconds between two looks."
+)
 @JSON
 def watch(execution_id: str, *, journal: str | None, interval: float, as_json: bool) -> int:
     """Show a batch as it runs, in whichever process, until it is over or paused."""
@@ -243,9 +296,18 @@ def pause(execution_id: str, *, journal: str | None) -> int:
 @ID
 @JOURNAL
 @JSON
-@click.option("--results", metavar="FILE", type=click.Path(dir_okay=False), help="Write all results, in order, there.")
-@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there.")
-def report(execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None) -> int:
+@click.option(
+    "--results",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write all results, in order, there.",
+)
+@click.option(
+    "--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there."
+)
+def report(
+    execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None
+) -> int:
     """Print what a batch took: time, throughput, efficiency, tokens, cost, errors by class."""
     if results is not None and out is not None and absolute(results) == absolute(out):
         raise click.UsageError(f"--out: '{out}' is where the results go: give another file")
@@ -257,7 +319,9 @@ def report(execution_id: str, *, journal: str | None, as_json: bool, results: st
             await executor.get_execution_status(execution_id)  # before a file is emptied for it
             if results is not None:
                 with ResultFile(results) as file:
-                    async for result in executor.stream_results(execution_id, ordered=True, follow=False):
+                    async for result in executor.stream_results(
+                        execution_id, ordered=True, follow=False
+                    ):
                         file.write(result)
             return await executor.get_report(execution_id)
 

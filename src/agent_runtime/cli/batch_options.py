@@ -78,15 +78,23 @@ class BatchOptions:
         found = BatchFile.read(self.source) if self.source.endswith((".yaml", ".yml")) else None
         if found is not None:
             base = base.with_changes(**found.settings().given())
-            mapping, self.tasks = dict(found.mapping), found.tasks
-            self.agent, self.model = self.agent or found.agent, self.model or found.model
-            self.out, self.report = self.out or found.output, self.report or found.report
+            mapping = dict(found.mapping)
+            self.tasks = found.tasks
+            self.agent = self.agent or found.agent
+            self.model = self.model or found.model
+            self.out = self.out or found.output
+            self.report = self.report or found.report
             self.name = self.name or found.name
             if self.tasks is None:
                 raise click.UsageError(f"{self.source}: the batch names no 'tasks'")
         if self.model is not None and not self.agent:
-            raise click.UsageError("--model goes with --agent: tasks that name their own agent use that agent's model")
-        limits = {(absolute(name) or name) if is_path(name) else name: most for name, most in base.limits.items()}
+            raise click.UsageError(
+                "--model goes with --agent: tasks that name their own agent use that agent's model"
+            )
+        limits = {
+            (absolute(name) or name) if is_path(name) else name: most
+            for name, most in base.limits.items()
+        }
         changes = {**self.changes(), **({"limits": limits} if limits else {})}
         given = base.given()
         if "retry" in changes:
@@ -94,6 +102,78 @@ class BatchOptions:
         if base.pilot is not None:
             changes.pop("pilot", None)
         return base.with_changes(**changes), mapping | self.mapping()
+
+
+_WHAT_RUNS = (
+    click.argument("source"),
+    click.option(
+        "--agent", metavar="AGENT", help="A template's file or name, for tasks that name none."
+    ),
+    click.option(
+        "--map",
+        "maps",
+        metavar="FIELD=TEXT",
+        multiple=True,
+        help="What a task is made of: 'input=Classify: {text}', id={ticket}, "
+        "inputs.lang={lang}; repeatable.",
+    ),
+    click.option(
+        "--out",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="Results as JSONL, as they come.",
+    ),
+    click.option(
+        "--report",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="The report; .json: figures.",
+    ),
+    click.option(
+        "--format",
+        "file_format",
+        type=click.Choice(["jsonl", "csv", "yaml"]),
+        help="Of SOURCE.",
+    ),
+    click.option(
+        "--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."
+    ),
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False),
+        help="A YAML file with a 'batch:' map of settings.",
+    ),
+)
+_HOW_IT_RUNS = (
+    click.option(
+        "-n",
+        "--max-concurrent",
+        type=click.IntRange(1, 10_000),
+        help="Tasks at once; 10 by default.",
+    ),
+    click.option(
+        "--max-cost",
+        type=click.FloatRange(0, min_open=True),
+        metavar="USD",
+        help="Budget of the whole: told beforehand from a few tasks, never overspent; pauses "
+        "when it is used up.",
+    ),
+    click.option(
+        "--forecast", is_flag=True, help="Tell from a few tasks what the whole will cost."
+    ),
+    click.option("--backend", type=click.Choice(["asyncio", "process"]), help="Where agents run."),
+    click.option("--timeout", metavar="DURATION", help="Of one attempt at a task; 5m by default."),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, 100),
+        help="Further attempts after transient failures; 2.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="End at the first task that fails."),
+    click.option(
+        "--id", "execution_id", metavar="ID", help="Of the execution; made when it is left out."
+    ),
+    click.option("--name", default="", help="For people."),
+)
 
 
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,32 +185,7 @@ def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(BatchOptions(**{name: given.pop(name) for name in names}), **given)
 
     decorated: Callable[..., Any] = with_options
-    decorators = (
-        click.argument("source"),
-        click.option("--agent", metavar="AGENT", help="A template's file or name, for tasks that name none."),
-        click.option(
-            "--map", "maps", metavar="FIELD=TEXT", multiple=True,
-            help="What a task is made of: 'input=Classify: {text}', id={ticket}, inputs.lang={lang}; repeatable.",
-        ),
-        click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Results as JSONL, as they come."),
-        click.option("--report", metavar="FILE", type=click.Path(dir_okay=False), help="The report; .json: figures."),
-        click.option("--format", "file_format", type=click.Choice(["jsonl", "csv", "yaml"]), help="Of SOURCE."),
-        click.option("--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."),
-        click.option("--config", type=click.Path(dir_okay=False), help="A YAML file with a 'batch:' map of settings."),
-        click.option("-n", "--max-concurrent", type=click.IntRange(1, 10_000), help="Tasks at once; 10 by default."),
-        click.option(
-            "--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD",
-            help="Budget of the whole: told beforehand from a few tasks, never overspent; pauses when it is used up.",
-        ),
-        click.option("--forecast", is_flag=True, help="Tell from a few tasks what the whole will cost."),
-        click.option("--backend", type=click.Choice(["asyncio", "process"]), help="Where agents run."),
-        click.option("--timeout", metavar="DURATION", help="Of one attempt at a task; 5m by default."),
-        click.option("--retries", type=click.IntRange(0, 100), help="Further attempts after transient failures; 2."),
-        click.option("--fail-fast", is_flag=True, help="End at the first task that fails."),
-        click.option("--id", "execution_id", metavar="ID", help="Of the execution; made when it is left out."),
-        click.option("--name", default="", help="For people."),
-    )  # fmt: skip
-    for decorate in reversed(decorators):
+    for decorate in reversed((*_WHAT_RUNS, *_HOW_IT_RUNS)):
         decorated = decorate(decorated)
     return decorated
 
@@ -144,8 +199,16 @@ def open_batches(url: str | None = None) -> Journal:
 
 def check_outputs(options: BatchOptions) -> None:
     """Raise UsageError for a file that cannot be written, before anything is run and paid for."""
-    taken = {absolute(each): "is read from" for each in (options.source, options.tasks) if isinstance(each, str)}
-    written = [(option, path) for option, path in (("--out", options.out), ("--report", options.report)) if path]
+    taken = {
+        absolute(each): "is read from"
+        for each in (options.source, options.tasks)
+        if isinstance(each, str)
+    }
+    written = [
+        (option, path)
+        for option, path in (("--out", options.out), ("--report", options.report))
+        if path
+    ]
     for option, path in written:
         if (place := absolute(path)) in taken and place is not None:
             raise click.UsageError(f"{option}: '{path}' {taken[place]}: give another file")
@@ -157,7 +220,9 @@ def check_outputs(options: BatchOptions) -> None:
             with Path(path).open("a", encoding="utf-8"):
                 pass
         except OSError as error:
-            raise click.UsageError(f"{option}: '{path}' cannot be written: {error.strerror}") from None
+            raise click.UsageError(
+                f"{option}: '{path}' cannot be written: {error.strerror}"
+            ) from None
 
 
 def absolute(path: str | None) -> str | None:

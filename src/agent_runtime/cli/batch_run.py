@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from agent_runtime.auth.identities import OPERATOR
     from agent_runtime.batch import BatchSettings, ParallelAgentExecutor, TaskResult
 
-EXIT_BUDGET, EXIT_AWAITED, EXIT_INTERRUPTED = 6, 7, 130
+EXIT_BUDGET = 6
+EXIT_AWAITED = 7
+EXIT_INTERRUPTED = 130
 SHOW_S = 0.5
 
 
@@ -40,12 +42,14 @@ async def prepared(
     from agent_runtime.template.spec import is_path
     from agent_runtime.types import Principal
 
-    store, dead = open_batches(journal), open_dead()
+    store = open_batches(journal)
+    dead = open_dead()
     try:
         sessions = open_sessions(None) if settings.sessions else None
         seats = {"session_manager": sessions, **shared_seats(ledger)}
         async with opened_factory(**seats) as factory, event_recording(factory):
-            name, principal = agent or "", None
+            name = agent or ""
+            principal = None
             if agent:
                 template = factory.get_template(agent)
                 if not quiet:
@@ -54,9 +58,13 @@ async def prepared(
                     name = factory.register_template(overridden(template, {"model": model}))
                 elif is_path(agent):
                     name = absolute(agent) or ""
-                if template.spec.runtime.auth.require:  # who runs commands here owns the state directory
+                if (
+                    template.spec.runtime.auth.require
+                ):  # who runs commands here owns the state directory
                     principal = Principal(OPERATOR, scopes=frozenset({"*"}))
-            made = ParallelAgentExecutor(factory, settings, journal=store, dead_letters=dead, principal=principal)
+            made = ParallelAgentExecutor(
+                factory, settings, journal=store, dead_letters=dead, principal=principal
+            )
             async with made as executor:
                 yield executor, name
     finally:
@@ -79,7 +87,9 @@ async def followed(
     for sig in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sig, stopped.set)
     rested = asyncio.Event()
-    writing = asyncio.create_task(_write(executor, execution_id, notes.get("out"), rested, as_json=as_json))
+    writing = asyncio.create_task(
+        _write(executor, execution_id, notes.get("out"), rested, as_json=as_json)
+    )
     try:
         found = await _watched(executor, execution_id, stopped, writing, yes=yes, quiet=quiet)
         if stopped.is_set() or _broken(writing):
@@ -92,7 +102,9 @@ async def followed(
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
-    return await _told_end(executor, found, notes, as_json=as_json, quiet=quiet, stopped=stopped.is_set())
+    return await _told_end(
+        executor, found, notes, as_json=as_json, quiet=quiet, stopped=stopped.is_set()
+    )
 
 
 def _broken(writing: asyncio.Task[None]) -> bool:
@@ -101,7 +113,12 @@ def _broken(writing: asyncio.Task[None]) -> bool:
 
 
 async def _write(
-    executor: ParallelAgentExecutor, execution_id: str, out: str | None, rested: asyncio.Event, *, as_json: bool
+    executor: ParallelAgentExecutor,
+    execution_id: str,
+    out: str | None,
+    rested: asyncio.Event,
+    *,
+    as_json: bool,
 ) -> None:
     """Write results as they come, to a file or to stdout, until the batch rests for good."""
     from agent_runtime.batch import ResultFile
@@ -109,7 +126,8 @@ async def _write(
     if out is None and as_json:
         return
     with nullcontext(None) if out is None else ResultFile(out) as file:
-        count, last = 0, False
+        count = 0
+        last = False
         while not last:
             last = rested.is_set()
             async for result in executor.stream_results(execution_id, after=count):
@@ -139,16 +157,22 @@ async def _watched(
     try:
         with BatchView(quiet=quiet) as view:
             while True:
-                await asyncio.wait([rests, stops], timeout=SHOW_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    [rests, stops], timeout=SHOW_S, return_when=asyncio.FIRST_COMPLETED
+                )
                 found = await executor.get_execution_status(execution_id)
                 view.show(found, last=rests.done())
                 if stops.done() or _broken(writing):
                     return found
                 if rests.done():
                     found = rests.result()
-                    if found["state"] != "awaiting_approval" or not await _approved(found, stops, yes=yes, quiet=quiet):
+                    if found["state"] != "awaiting_approval" or not await _approved(
+                        found, stops, yes=yes, quiet=quiet
+                    ):
                         return found
-                    if (await executor.get_execution_status(execution_id))["state"] != "awaiting_approval":
+                    if (await executor.get_execution_status(execution_id))[
+                        "state"
+                    ] != "awaiting_approval":
                         return await executor.get_execution_status(execution_id)
                     await executor.resume_execution(execution_id, approve=True)
                     rests = asyncio.create_task(executor.wait(execution_id))
@@ -157,7 +181,9 @@ async def _watched(
         stops.cancel()
 
 
-async def _approved(found: Mapping[str, Any], stops: asyncio.Task[Any], *, yes: bool, quiet: bool) -> bool:
+async def _approved(
+    found: Mapping[str, Any], stops: asyncio.Task[Any], *, yes: bool, quiet: bool
+) -> bool:
     if not quiet or not yes:
         echo(f"{forecast_text(found)}; the budget is {found['max_cost_usd']:g} USD", err=True)
     if yes:
@@ -166,7 +192,8 @@ async def _approved(found: Mapping[str, Any], stops: asyncio.Task[Any], *, yes: 
         return False
     echo("Go on until the budget is used up? [y/N]: ", nl=False, err=True)
     # Not in a thread: that could not be interrupted.
-    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    answered = asyncio.Event()
     loop.add_reader(sys.stdin, answered.set)
     answer = asyncio.create_task(answered.wait())
     try:
@@ -199,13 +226,22 @@ async def _told_end(
 
 
 def _hint(found: Mapping[str, Any]) -> None:
-    name, why = found["execution_id"], found["why"]
+    name = found["execution_id"]
+    why = found["why"]
     if found.get("cut"):
-        echo("its tasks were being read when it was killed: those that had not been are not part of it", err=True)
+        echo(
+            "its tasks were being read when it was killed: those that had not been are not part "
+            "of it",
+            err=True,
+        )
     if found["state"] == "awaiting_approval":
         echo(f"to go on all the same: agent-runtime batch resume {name} --approve", err=True)
     elif found["state"] == "paused" and why == "budget":
-        echo(f"the budget is used up; with a larger one: agent-runtime batch resume {name} --max-cost USD", err=True)
+        echo(
+            f"the budget is used up; with a larger one: agent-runtime batch resume {name} "
+            "--max-cost USD",
+            err=True,
+        )
     elif found["state"] == "paused":
         echo(f"to go on: agent-runtime batch resume {name}", err=True)
     elif found.get("failed") or found.get("poisoned"):

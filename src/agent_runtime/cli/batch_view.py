@@ -23,10 +23,14 @@ EVERY_S = 10.0
 
 def line(status: Mapping[str, Any]) -> str:
     """How a batch stands, on one line."""
-    total, ended = status.get("total", 0), status.get("ended", 0)
+    total = status.get("total", 0)
+    ended = status.get("ended", 0)
     eta = status.get("eta_s")
     parts = [
-        f"{status['execution_id']} {status['state']}{': ' + status['why'] if status['why'] else ''}",
+        (
+            f"{status['execution_id']} "
+            f"{status['state']}{': ' + status['why'] if status['why'] else ''}"
+        ),
         f"{ended}/{total} ({100 * ended // total if total else 0} %)",
         f"{status.get('rate', 0.0):.1f}/s",
     ]
@@ -49,8 +53,14 @@ def _cost(status: Mapping[str, Any]) -> str:
 
 
 def _errors(status: Mapping[str, Any]) -> str:
-    bad = {name: status.get(name, 0) for name in ("failed", "skipped", "poisoned", "interrupted") if status.get(name)}
-    kinds = ", ".join(f"{kind} {count}" for kind, count in list(status.get("errors", {}).items())[:4])
+    bad = {
+        name: status.get(name, 0)
+        for name in ("failed", "skipped", "poisoned", "interrupted")
+        if status.get(name)
+    }
+    kinds = ", ".join(
+        f"{kind} {count}" for kind, count in list(status.get("errors", {}).items())[:4]
+    )
     counted = ", ".join(f"{count} {name}" for name, count in bad.items())
     return f"{counted}{f' ({kinds})' if kinds else ''}"
 
@@ -62,7 +72,8 @@ class BatchView:
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task: Any = None
-        self._next_s, self._tenth = 0.0, -1
+        self._next_s = 0.0
+        self._tenth = -1
 
     def __enter__(self) -> BatchView:
         if not self._quiet and sys.stderr.isatty():
@@ -81,11 +92,17 @@ class BatchView:
     def show(self, status: Mapping[str, Any], *, last: bool = False) -> None:
         """Show how it stands now."""
         if self._bar is not None:
-            said = f"{status.get('rate', 0.0):.1f}/s ETA {_span(status.get('eta_s'))} {_cost(status)} {_errors(status)}"
+            said = (
+                f"{status.get('rate', 0.0):.1f}/s ETA {_span(status.get('eta_s'))} "
+                f"{_cost(status)} {_errors(status)}"
+            )
             if self._task is None:
                 self._task = self._bar.add_task("", total=status.get("total", 0), said="")
             self._bar.update(
-                self._task, completed=status.get("ended", 0), total=status.get("total", 0), said=on_one_line(said)
+                self._task,
+                completed=status.get("ended", 0),
+                total=status.get("total", 0),
+                said=on_one_line(said),
             )
             return
         total = status.get("total", 0)
@@ -93,22 +110,36 @@ class BatchView:
         now = time.monotonic()
         if not self._quiet and (last or tenth > self._tenth or now >= self._next_s):
             echo(line(status), err=True)
-            self._next_s, self._tenth = now + EVERY_S, tenth
+            self._next_s = now + EVERY_S
+            self._tenth = tenth
 
 
 def table(statuses: list[dict[str, Any]]) -> str:
     """Several batches, one a line."""
-    columns = (("ID", 16), ("STATE", 18), ("TASKS", 16), ("FAILED", 8), ("COST USD", 14), ("CREATED", 17), ("NAME", 20))
+    columns = (
+        ("ID", 16),
+        ("STATE", 18),
+        ("TASKS", 16),
+        ("FAILED", 8),
+        ("COST USD", 14),
+        ("CREATED", 17),
+        ("NAME", 20),
+    )
     rows = ["".join(f"{name:<{width}}" for name, width in columns).rstrip()]
     for each in statuses:
         bad = sum(each.get(name, 0) for name in ("failed", "skipped", "poisoned"))
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(each["created_s"]))
         values = (
-            each["execution_id"], each["state"], f"{each.get('ended', 0)}/{each.get('total', 0)}", bad,
+            each["execution_id"], each["state"], f"{each.get('ended', 0)}/{each.get('total', 0)}",
+            bad,
             each.get("cost_usd", "0"), made, each["name"],
         )  # fmt: skip
         rows.append(
-            on_one_line("".join(f"{v!s:<{width}}" for v, (_, width) in zip(values, columns, strict=True)).rstrip())
+            on_one_line(
+                "".join(
+                    f"{v!s:<{width}}" for v, (_, width) in zip(values, columns, strict=True)
+                ).rstrip()
+            )
         )
     return "\n".join(rows)
 
@@ -119,7 +150,9 @@ def forecast_text(status: Mapping[str, Any]) -> str:
     if not found:
         return ""
     if found["cost_usd"] is None:
-        return f"forecast from {found['sample']} tasks: cost unknown, about {found['tokens']} tokens"
+        return (
+            f"forecast from {found['sample']} tasks: cost unknown, about {found['tokens']} tokens"
+        )
     return (
         f"forecast from {found['sample']} of {found['tasks']} tasks: {found['cost_usd']:.4f} USD "
         f"({found['low_usd']:.4f} to {found['high_usd']:.4f} with {found['confidence']:.0%}), "
@@ -136,5 +169,9 @@ def print_status(status: Mapping[str, Any], *, err: bool) -> None:
 
 def write_report(path: str, report: BatchReport) -> None:
     """Write a report; figures where the name ends in `.json`, else text."""
-    text = json_line(report.to_dict(), indent=2) if path.endswith(".json") else escaped(report.to_text())
+    text = (
+        json_line(report.to_dict(), indent=2)
+        if path.endswith(".json")
+        else escaped(report.to_text())
+    )
     Path(path).write_text(text + "\n", "utf-8")

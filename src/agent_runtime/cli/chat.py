@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.types import AgentResult
 
-_DECISIONS = {"y": "approve", "yes": "approve", "approve": "approve", "n": "reject", "no": "reject", "reject": "reject"}
+_DECISIONS = {
+    "y": "approve",
+    "yes": "approve",
+    "approve": "approve",
+    "n": "reject",
+    "no": "reject",
+    "reject": "reject",
+}
 
 
 @click.command()
@@ -26,9 +33,9 @@ _DECISIONS = {"y": "approve", "yes": "approve", "approve": "approve", "n": "reje
 def chat(options: AgentOptions) -> None:
     """Talk to AGENT: one line a turn, until the end of input or /exit.
 
-    With --session the conversation is kept and can be taken up again; without, it is forgotten. From a pipe every line
-    is a turn. A turn that fails says so and the conversation goes on. When the agent asks for approval, `yes` and `no`
-    decide; any other line is a new message instead.
+    With --session the conversation is kept and can be taken up again; without, it is forgotten.
+    From a pipe every line is a turn. A turn that fails says so and the conversation goes on. When
+    the agent asks for approval, `yes` and `no` decide; any other line is a new message instead.
     """
     import asyncio  # not at the top: `--help` pays for every import
 
@@ -47,7 +54,8 @@ async def _chat(options: AgentOptions) -> None:
         opened_factory(session_manager=open_sessions(store), **options.seats()) as factory,
         event_recording(factory),
     ):
-        executor, waits = build_agent(factory, options), await _waits(factory, session_id)
+        executor = build_agent(factory, options)
+        waits = await _waits(factory, session_id)
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:
                 continue

@@ -30,7 +30,9 @@ COLUMNS = (
 
 
 @click.group()
-@click.option("--ledger", metavar="URL", help="sqlite:FILE or redis://...; default: the state directory.")
+@click.option(
+    "--ledger", metavar="URL", help="sqlite:FILE or redis://...; default: the state directory."
+)
 @click.pass_context
 def cost(context: click.Context, ledger: str | None) -> None:
     """Report what was spent, and how budgets stand."""
@@ -49,19 +51,35 @@ def _asked(url: str | None, operation: str, *args: Any) -> Any:
 
 def _output(command: Any) -> Any:
     return click.option(
-        "--format", "style", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+        "--format",
+        "style",
+        type=click.Choice(["table", "csv", "json"]),
+        default="table",
+        show_default=True,
     )(command)
 
 
 @cost.command()
-@click.option("--by", type=click.Choice(BY), multiple=True, help="Group by this; repeatable. Default: tenant.")
-@click.option("--since", metavar="WHEN", default="30d", show_default=True, help="2026-11-01, 2026-11-01T12, or 7d ago.")
+@click.option(
+    "--by", type=click.Choice(BY), multiple=True, help="Group by this; repeatable. Default: tenant."
+)
+@click.option(
+    "--since",
+    metavar="WHEN",
+    default="30d",
+    show_default=True,
+    help="2026-11-01, 2026-11-01T12, or 7d ago.",
+)
 @click.option("--until", metavar="WHEN", help="As --since; default: now.")
 @_output
 @click.pass_obj
 def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, style: str) -> None:
-    """Show what was spent in whole hours (UTC). `estimated` and `unknown` count model calls without an exact cost."""
-    begin, end = moment(since, "--since"), time.time() if until is None else moment(until, "--until")
+    """Show what was spent in whole hours (UTC).
+
+    `estimated` and `unknown` count model calls without an exact cost.
+    """
+    begin = moment(since, "--since")
+    end = time.time() if until is None else moment(until, "--until")
     rows = grouped(_asked(url, "report", begin, end), by or ("tenant",))
     _show(rows, (*(by or ("tenant",)), *COLUMNS), style)
 
@@ -72,7 +90,9 @@ def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, 
 def budgets(url: str | None, style: str) -> None:
     """Show every account with what is spent, held by calls under way, and left."""
     rows = [_account(key, balance) for key, balance in _asked(url, "balances").items()]
-    names = "account spent_usd held_usd limit_usd left_usd spent_tokens held_tokens limit_tokens".split()
+    names = (
+        "account spent_usd held_usd limit_usd left_usd spent_tokens held_tokens limit_tokens"
+    ).split()
     _show(rows, names, style)
 
 
@@ -83,12 +103,16 @@ def grouped(spends: Iterable[tuple[int, Any]], by: tuple[str, ...]) -> list[dict
     found: dict[tuple[str, ...], dict[str, int]] = {}
     for hour, spend in spends:
         labels = {**spend.labels._asdict(), "day": f"{datetime.fromtimestamp(hour, UTC):%Y-%m-%d}"}
-        sums = found.setdefault(tuple(labels[name] for name in by), dict.fromkeys((*COLUMNS, "micro_usd"), 0))
+        sums = found.setdefault(
+            tuple(labels[name] for name in by), dict.fromkeys((*COLUMNS, "micro_usd"), 0)
+        )
         for name in (*COLUMNS, "micro_usd"):
             sums[name] += getattr(spend, name, 0)
     rows = []
     for place, sums in sorted(found.items(), key=lambda item: (-item[1]["micro_usd"], item[0])):
-        rows.append({**dict(zip(by, place, strict=True)), **sums, "cost_usd": _usd(sums.pop("micro_usd"))})
+        rows.append(
+            {**dict(zip(by, place, strict=True)), **sums, "cost_usd": _usd(sums.pop("micro_usd"))}
+        )
     for row in rows:
         row.pop("micro_usd", None)
     return rows
@@ -110,7 +134,8 @@ def _account(key: str, balance: Balance) -> dict[str, Any]:
 
 
 def _usd(micro_usd: int) -> str:
-    sign, whole = "-" if micro_usd < 0 else "", abs(micro_usd)
+    sign = "-" if micro_usd < 0 else ""
+    whole = abs(micro_usd)
     return f"{sign}{whole // 1_000_000}.{whole % 1_000_000:06d}"
 
 
@@ -131,9 +156,17 @@ def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> Non
         texts = [names, *([str(row[name]) for name in names] for row in rows)]
         widths = [max(len(line[n]) for line in texts) for n in range(len(names))]
         for line in texts:
-            echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+            echo(
+                "  ".join(
+                    text.ljust(width) for text, width in zip(line, widths, strict=True)
+                ).rstrip()
+            )
 
 
 def _cell(value: Any) -> Any:
     """A name that a spreadsheet would take for a formula is text there."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+        else value
+    )

@@ -51,7 +51,9 @@ def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_jso
             echo_json(letter.to_dict())
         else:
             failure = f"{letter.error}: {letter.message[:60]}"
-            echo(on_one_line(f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {failure}"))
+            echo(
+                on_one_line(f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {failure}")
+            )
 
 
 @dead.command()
@@ -72,7 +74,8 @@ def show(urls: tuple[Any, Any], letter_id: str) -> int:
 def retry(urls: tuple[Any, Any], letter_id: str) -> int:
     """Publish the event of LETTER_ID in the log once more, under a new id, and forget the letter.
 
-    Whoever consumes the log gets it again: every rule that matches it, not only the one that failed.
+    Whoever consumes the log gets it again: every rule that matches it, not only the one that
+    failed.
     """
 
     async def action(letters: DeadLetters) -> bool:
@@ -82,9 +85,12 @@ def retry(urls: tuple[Any, Any], letter_id: str) -> int:
         letter = await letters.get(letter_id)
         if letter is None:
             return False
-        event, broker = from_cloud_event(letter.payload), open_event_broker(urls[0])
+        event = from_cloud_event(letter.payload)
+        broker = open_event_broker(urls[0])
         try:
-            await broker.publish([dataclasses.replace(event, own_id=f"{event.id}:retry:{letter.id}")])
+            await broker.publish(
+                [dataclasses.replace(event, own_id=f"{event.id}:retry:{letter.id}")]
+            )
         finally:
             await broker.aclose()
         return await letters.remove(letter_id)
@@ -97,7 +103,11 @@ def retry(urls: tuple[Any, Any], letter_id: str) -> int:
 @click.pass_obj
 def discard(urls: tuple[Any, Any], letter_id: str) -> int:
     """Throw the letter LETTER_ID away."""
-    return 0 if _with_letters(urls[1], lambda letters: letters.remove(letter_id)) else _missing(letter_id)
+    return (
+        0
+        if _with_letters(urls[1], lambda letters: letters.remove(letter_id))
+        else _missing(letter_id)
+    )
 
 
 def _missing(letter_id: str) -> int:

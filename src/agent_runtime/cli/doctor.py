@@ -10,16 +10,31 @@ import click
 
 from agent_runtime.cli.batch_options import open_batches
 from agent_runtime.cli.output import echo, echo_json
-from agent_runtime.cli.state import open_dead, open_events, open_keys, open_ledger, open_sessions, settings
+from agent_runtime.cli.state import (
+    open_dead,
+    open_events,
+    open_keys,
+    open_ledger,
+    open_sessions,
+    settings,
+)
 
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTRAL_API_KEY")
 
 
 @click.command()
-@click.option("--template", "templates", multiple=True, help="Show what this template reaches, too; repeatable.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    help="Show what this template reaches, too; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(*, templates: tuple[str, ...], as_json: bool) -> int:
-    """Check Python, settings, provider keys and stores. Exits 1 when something does not work; shows no secret."""
+    """Check Python, settings, provider keys and stores. Exits 1 when something does not work.
+
+    Shows no secret.
+    """
     from agent_runtime.secrets.redaction import SECRETS
 
     shown = settings().shown()
@@ -57,7 +72,7 @@ def _checks() -> Iterator[tuple[str, bool, str]]:
 
 
 def _reach(name: str) -> Iterator[tuple[str, bool, str]]:
-    """Say of a template whether it may reach what it does: all of it where templates are trusted."""
+    """Report whether a template may reach its targets; all may where it is trusted."""
     from agent_runtime.errors import AgentRuntimeError
     from agent_runtime.factory import AgentFactory
     from agent_runtime.template.confinement import Confinement
@@ -76,7 +91,9 @@ def _reach(name: str) -> Iterator[tuple[str, bool, str]]:
         yield name, True, "reaches nothing but its folder and registered tools"
 
 
-def _store(name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable[Any]]) -> tuple[str, bool, str]:
+def _store(
+    name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable[Any]]
+) -> tuple[str, bool, str]:
     import asyncio
 
     from agent_runtime.errors import AgentRuntimeError

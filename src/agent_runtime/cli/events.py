@@ -24,7 +24,9 @@ SHOWN = ("name", "status", "error", "code", "reason", "rule", "account", "missed
 
 @click.group()
 @click.option(
-    "--log", metavar="URL", help="sqlite:FILE, redis://..., nats://..., kafka://...; default: the state directory."
+    "--log",
+    metavar="URL",
+    help="sqlite:FILE, redis://..., nats://..., kafka://...; default: the state directory.",
 )
 @click.pass_context
 def events(context: click.Context, log: str | None) -> None:
@@ -58,19 +60,29 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
         chosen = {of.get(name, name): given.pop(name) for name in names}
         begin = None if since is None else moment(since, "--since")
         end = None if until is None else moment(until, "--until")
-        return command(*args, wanted=EventQuery(types, since_s=begin, until_s=end, **chosen), **given)
+        return command(
+            *args, wanted=EventQuery(types, since_s=begin, until_s=end, **chosen), **given
+        )
 
     decorated: Callable[..., Any] = with_query
     for decorate in (
         click.option("--until", metavar="WHEN", help="As --since."),
-        click.option("--since", metavar="WHEN", help="2026-11-01, 2026-11-01T12:30 (UTC), or 2h for two hours ago."),
+        click.option(
+            "--since",
+            metavar="WHEN",
+            help="2026-11-01, 2026-11-01T12:30 (UTC), or 2h for two hours ago.",
+        ),
         click.option("--agent", help="Only this agent's."),
         click.option("--user", help="Only this user's."),
         click.option("--tenant", help="Only this tenant's."),
         click.option("--session", help="Only this session's."),
         click.option("--run", help="Only this run's."),
         click.option(
-            "--type", "types", multiple=True, metavar="PATTERN", help="Only types like this (`llm.*`); repeatable."
+            "--type",
+            "types",
+            multiple=True,
+            metavar="PATTERN",
+            help="Only types like this (`llm.*`); repeatable.",
         ),
     ):
         decorated = decorate(decorated)
@@ -105,7 +117,9 @@ def tail(url: str | None, wanted: EventQuery, lines: int, *, follow: bool, as_js
 @click.option("--after", metavar="POSITION", help="Only what stands behind this place of the log.")
 @click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
 @click.pass_obj
-def query(url: str | None, wanted: EventQuery, limit: int, after: str | None, *, as_json: bool) -> None:
+def query(
+    url: str | None, wanted: EventQuery, limit: int, after: str | None, *, as_json: bool
+) -> None:
     """Search the log, oldest first."""
     found = with_log(url, lambda log: log.query(wanted, after=after, limit=limit))
     for stored in found:
@@ -116,17 +130,25 @@ def query(url: str | None, wanted: EventQuery, limit: int, after: str | None, *,
 
 @events.command()
 @_filters
-@click.option("-o", "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file; default: stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    help="A file; default: stdout.",
+)
 @click.pass_obj
 def export(url: str | None, wanted: EventQuery, output: Any) -> None:
     """Write all events that match as CloudEvents, one JSON object a line."""
 
     async def action(log: EventLog) -> int:
-        position, count = None, 0
+        position = None
+        count = 0
         while page := await log.query(wanted, after=position, limit=1000):
             for stored in page:
                 output.write(_line(stored) + "\n")
-            position, count = page[-1].position, count + len(page)
+            position = page[-1].position
+            count = count + len(page)
         return count
 
     echo(f"{with_log(url, action)} events", err=True)
@@ -134,18 +156,30 @@ def export(url: str | None, wanted: EventQuery, output: Any) -> None:
 
 @events.command()
 @click.argument("run_id")
-@click.option("--from", "from_step", type=click.IntRange(1), metavar="STEP", help="Fork: go on live from this step.")
+@click.option(
+    "--from",
+    "from_step",
+    type=click.IntRange(1),
+    metavar="STEP",
+    help="Fork: go on live from this step.",
+)
 @click.option("--model", metavar="PROVIDER:NAME", help="The live model of a fork.")
 @click.option("--steps", is_flag=True, help="Only list the recorded steps.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def replay(
-    url: str | None, run_id: str, from_step: int | None, model: str | None, *, steps: bool, as_json: bool
+    url: str | None,
+    run_id: str,
+    from_step: int | None,
+    model: str | None,
+    *,
+    steps: bool,
+    as_json: bool,
 ) -> int:
-    """Run the recorded RUN_ID again without any model call, and report the first difference (exit code 1).
+    """Replay RUN_ID without model calls and print the first difference (exit code 1).
 
-    A run is recorded whole by `agent-runtime run --record`. With --from the run is forked: what came before STEP is
-    played, the rest is live.
+    A run is recorded whole by `agent-runtime run --record`. With --from the run is forked: what
+    came before STEP is played, the rest is live.
     """
     from agent_runtime.replay import read_recording, replay_run
 
@@ -187,7 +221,10 @@ def _list_steps(steps: Any, *, as_json: bool) -> None:
         if as_json:
             echo_json(step.to_dict())
         else:
-            asked = json.dumps(step.request[-1] if step.kind == "llm" and step.request else step.request, default=str)
+            asked = json.dumps(
+                step.request[-1] if step.kind == "llm" and step.request else step.request,
+                default=str,
+            )
             echo(on_one_line(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}"))
 
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @click.group()
-@click.option("--store", metavar="URL", help="sqlite:FILE or redis://...; default: the state directory.")
+@click.option(
+    "--store", metavar="URL", help="sqlite:FILE or redis://...; default: the state directory."
+)
 @click.pass_context
 def keys(context: click.Context, store: str | None) -> None:
     """Create, list, revoke and rotate API keys."""
@@ -28,7 +30,10 @@ def keys(context: click.Context, store: str | None) -> None:
 @click.argument("user")
 @click.option("--tenant", default="default", show_default=True)
 @click.option(
-    "--scope", "scopes", multiple=True, help="run:TEMPLATE, resume:*, *; repeatable. Default: run:*, resume:*"
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="run:TEMPLATE, resume:*, *; repeatable. Default: run:*, resume:*",
 )
 @click.option("--expires-in", metavar="DURATION", help="30d, 12h; default: never.")
 @click.option("--note", default="", help="What the key is for.")
@@ -47,7 +52,9 @@ def create(
     """Make a key for USER. It is printed this once; only its HMAC is kept."""
     expires_at = None if expires_in is None else time.time() + seconds(expires_in, "--expires-in")
     chosen = scopes or ("run:*", "resume:*")
-    key, record = open_keys(store).create(user, tenant=tenant, scopes=chosen, note=note, expires_at=expires_at)
+    key, record = open_keys(store).create(
+        user, tenant=tenant, scopes=chosen, note=note, expires_at=expires_at
+    )
     _show_new(key, record, as_json=as_json)
 
 
@@ -57,18 +64,24 @@ def create(
 @click.pass_obj
 def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
     """List keys, oldest first."""
-    found, now = open_keys(store).list(tenant), time.time()
+    found = open_keys(store).list(tenant)
+    now = time.time()
     if as_json:
         echo_json([{**k.to_dict(), "state": k.state(now)} for k in found])
         return
     for k in found:
-        echo(f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  {k.note}".rstrip())
+        echo(
+            f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  "
+            f"{k.note}".rstrip()
+        )
 
 
 @keys.command()
 @click.argument("key_id")
 @click.option(
-    "--with-successors/--only-this", default=None, help="Whether keys that it was rotated to end, too; asked if unsaid."
+    "--with-successors/--only-this",
+    default=None,
+    help="Whether keys that it was rotated to end, too; asked if unsaid.",
 )
 @click.pass_obj
 def revoke(store: str | None, key_id: str, *, with_successors: bool | None) -> None:
@@ -96,7 +109,13 @@ def sign(store: str | None) -> None:
 
 @keys.command()
 @click.argument("key_id")
-@click.option("--overlap", metavar="DURATION", default="24h", show_default=True, help="How long the old key works.")
+@click.option(
+    "--overlap",
+    metavar="DURATION",
+    default="24h",
+    show_default=True,
+    help="How long the old key works.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def rotate(store: str | None, key_id: str, overlap: str, *, as_json: bool) -> None:
@@ -109,4 +128,7 @@ def _show_new(key: str, record: ApiKey, *, as_json: bool) -> None:
     shown: dict[str, Any] = {"key": key, **record.to_dict()}
     echo_json(shown) if as_json else echo(key)
     if not as_json:
-        echo(f"key {record.id} of {record.user} ({record.tenant}): keep it, it is not shown again", err=True)
+        echo(
+            f"key {record.id} of {record.user} ({record.tenant}): keep it, it is not shown again",
+            err=True,
+        )

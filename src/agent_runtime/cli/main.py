@@ -84,7 +84,9 @@ def _redacted(error: BaseException) -> str:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; ends the process with the documented exit code."""
     try:
-        code: Any = cli.main(args=args, prog_name="agent-runtime", complete_var=COMPLETE_VAR, standalone_mode=False)
+        code: Any = cli.main(
+            args=args, prog_name="agent-runtime", complete_var=COMPLETE_VAR, standalone_mode=False
+        )
     except click.exceptions.Abort:
         echo("interrupted", err=True)
         code = 130

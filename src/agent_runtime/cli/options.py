@@ -36,7 +36,9 @@ class AgentOptions:
         return shared_seats(self.ledger, self.budget, record=self.record)
 
 
-def shared_seats(ledger: str | None = None, budget: float | None = None, *, record: bool = False) -> dict[str, Any]:
+def shared_seats(
+    ledger: str | None = None, budget: float | None = None, *, record: bool = False
+) -> dict[str, Any]:
     """What a command gives its AgentFactory; with `record` the events have their contents."""
     from agent_runtime.budgets import Budget
     from agent_runtime.cli.state import open_ledger, settings
@@ -46,7 +48,9 @@ def shared_seats(ledger: str | None = None, budget: float | None = None, *, reco
     from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 
     configure_logging(settings().log_level, settings().log_format)
-    usd, shared, bus = budget or settings().budget, settings().limits or "memory:", EventBus()
+    usd = budget or settings().budget
+    shared = settings().limits or "memory:"
+    bus = EventBus()
     return {
         "event_bus": bus,
         "callback_handler": AgentCallbackHandler(bus=bus, content=record),
@@ -62,20 +66,53 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_options(**given: Any) -> Any:
-        options = AgentOptions(**{field.name: given.pop(field.name) for field in fields(AgentOptions)})
+        options = AgentOptions(
+            **{field.name: given.pop(field.name) for field in fields(AgentOptions)}
+        )
         return command(options, **given)
 
     decorated: Callable[..., Any] = with_options
     decorators = (
         click.argument("agent", shell_complete=_complete_agent),
-        click.option("--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."),
-        click.option("--input", "inputs", metavar="NAME=VALUE", multiple=True, help="A template input; repeatable."),
-        click.option("--timeout", metavar="DURATION", help="Time limit of a call: 30s, 5m, or seconds."),
-        click.option("--session", metavar="ID", help="Go on with this conversation; it is made when it is new."),
-        click.option("--store", metavar="URL", help="Where sessions are kept: sqlite:FILE, redis://..., memory:."),
-        click.option("--ledger", metavar="URL", help="Where spending is recorded; default: the state directory."),
-        click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="USD", help="What a call may spend."),
-        click.option("--record", is_flag=True, help="Record questions, answers and tool results, to be replayed."),
+        click.option(
+            "--model", metavar="PROVIDER:NAME", help="Use this model instead of the template's."
+        ),
+        click.option(
+            "--input",
+            "inputs",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="A template input; repeatable.",
+        ),
+        click.option(
+            "--timeout", metavar="DURATION", help="Time limit of a call: 30s, 5m, or seconds."
+        ),
+        click.option(
+            "--session",
+            metavar="ID",
+            help="Go on with this conversation; it is made when it is new.",
+        ),
+        click.option(
+            "--store",
+            metavar="URL",
+            help="Where sessions are kept: sqlite:FILE, redis://..., memory:.",
+        ),
+        click.option(
+            "--ledger",
+            metavar="URL",
+            help="Where spending is recorded; default: the state directory.",
+        ),
+        click.option(
+            "--budget",
+            type=click.FloatRange(0, min_open=True),
+            metavar="USD",
+            help="What a call may spend.",
+        ),
+        click.option(
+            "--record",
+            is_flag=True,
+            help="Record questions, answers and tool results, to be replayed.",
+        ),
         click.option("-q", "--quiet", is_flag=True, help="No notes on stderr."),
     )
     for decorate in reversed(decorators):
@@ -83,7 +120,9 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def _complete_agent(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+def _complete_agent(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[Any]:
     from click.shell_completion import CompletionItem
 
     from agent_runtime.template.builtin import shipped_templates
@@ -126,7 +165,10 @@ def seconds(text: str, option: str) -> float:
 
 
 def moment(text: str, option: str) -> float:
-    """Unix seconds of a moment on the command line: a day, an hour or minute of it (UTC), or how long ago."""
+    """Unix seconds of a moment on the command line.
+
+    A day, an hour or minute of it (UTC), or how long ago.
+    """
     import re
     import time
     from datetime import UTC, datetime
@@ -163,6 +205,7 @@ def note_model(model_id: str) -> None:
         echo(f"note: {note}", err=True)
     if chosen == "offline:":
         echo(
-            "note: no provider key is set, so the offline stand-in answers; --model provider:name uses a real model",
+            "note: no provider key is set, so the offline stand-in answers; --model "
+            "provider:name uses a real model",
             err=True,
         )

@@ -7,8 +7,13 @@ from typing import Any
 import click
 
 
-def echo(text: str = "", *, err: bool = False, nl: bool = True, label: str = "", **style: Any) -> None:
-    """Print text for people, escaped; `label` goes before it, and `style` is the label's, or the text's without one."""
+def echo(
+    text: str = "", *, err: bool = False, nl: bool = True, label: str = "", **style: Any
+) -> None:
+    """Print text for people, escaped.
+
+    `label` goes before it, and `style` is the label's, or the text's without one.
+    """
     from agent_runtime.escapes import escaped
 
     shown = escaped(text)

@@ -10,7 +10,13 @@ import click
 from agent_runtime.cli.options import seconds, shared_seats
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.pool_table import table
-from agent_runtime.cli.state import event_recording, open_dead, open_sessions, opened_factory, state_folder
+from agent_runtime.cli.state import (
+    event_recording,
+    open_dead,
+    open_sessions,
+    opened_factory,
+    state_folder,
+)
 from agent_runtime.escapes import on_one_line
 
 if TYPE_CHECKING:
@@ -34,18 +40,34 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 @pool.command()
 @click.argument("agents", nargs=-1)
 @click.option("--config", type=click.Path(dir_okay=False), help="A YAML file with a 'pool:' map.")
-@click.option("--templates", type=click.Path(file_okay=False), help="A folder of templates, watched for changes.")
-@click.option("--store", metavar="URL", help="Where sessions are kept; default: the state directory.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1.")
+@click.option(
+    "--templates",
+    type=click.Path(file_okay=False),
+    help="A folder of templates, watched for changes.",
+)
+@click.option(
+    "--store", metavar="URL", help="Where sessions are kept; default: the state directory."
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1."
+)
 def start(
-    agents: tuple[str, ...], config: str | None, templates: str | None, store: str | None, metrics_port: int | None
+    agents: tuple[str, ...],
+    config: str | None,
+    templates: str | None,
+    store: str | None,
+    metrics_port: int | None,
 ) -> int:
-    """Start a pool and keep one instance of each of AGENTS warm, until Ctrl-C, SIGTERM or `pool drain`."""
+    """Start a pool with one warm instance of each of AGENTS; Ctrl-C or SIGTERM ends it."""
     return int(_run(_start(agents, config, templates, store, metrics_port)))
 
 
 async def _start(
-    agents: tuple[str, ...], config_file: str | None, templates: str | None, store: str | None, port: int | None
+    agents: tuple[str, ...],
+    config_file: str | None,
+    templates: str | None,
+    store: str | None,
+    port: int | None,
 ) -> int:
     import asyncio
     import os
@@ -53,7 +75,13 @@ async def _start(
     from contextlib import AsyncExitStack
 
     from agent_runtime.monitoring import RuntimeMetrics
-    from agent_runtime.pool import AgentInstancePool, ControlSocket, PoolConfig, TemplateWatch, watch_pools
+    from agent_runtime.pool import (
+        AgentInstancePool,
+        ControlSocket,
+        PoolConfig,
+        TemplateWatch,
+        watch_pools,
+    )
 
     config = PoolConfig() if config_file is None else PoolConfig.load(config_file)
     metrics = None if port is None else RuntimeMetrics()
@@ -63,7 +91,9 @@ async def _start(
         await stack.enter_async_context(event_recording(factory))
         if templates is not None:
             await stack.enter_async_context(TemplateWatch(factory, templates))
-        made = await stack.enter_async_context(AgentInstancePool(factory, config, dead_letters=open_dead()))
+        made = await stack.enter_async_context(
+            AgentInstancePool(factory, config, dead_letters=open_dead())
+        )
         path = state_folder() / POOLS / f"{os.getpid()}.sock"
         control = await stack.enter_async_context(ControlSocket(made, path))
         if metrics is not None and port is not None:
@@ -94,7 +124,9 @@ def _chosen(pid: int | None) -> Path:
     if not found:
         raise click.UsageError("no pool is running: start one with `agent-runtime pool start`")
     if len(found) > 1:
-        raise click.UsageError(f"several pools are running, say which: --pid {', '.join(p.stem for p in found)}")
+        raise click.UsageError(
+            f"several pools are running, say which: --pid {', '.join(p.stem for p in found)}"
+        )
     return found[0]
 
 
@@ -138,7 +170,8 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
     """Show the pools as they change, until Ctrl-C."""
     import time
 
-    wait_s, shown = seconds(interval, "--interval"), 0
+    wait_s = seconds(interval, "--interval")
+    shown = 0
     while count is None or shown < count:
         text = "\n".join(table(each) for each in _run(_statuses(pid))) or "no pool is running"
         if sys.stdout.isatty():
@@ -152,7 +185,9 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
 
 @pool.command()
 @PID
-@click.option("--grace", default="30s", metavar="DURATION", help="How long running tasks may take to end.")
+@click.option(
+    "--grace", default="30s", metavar="DURATION", help="How long running tasks may take to end."
+)
 def drain(pid: int | None, grace: str) -> int:
     """Have a pool take no new tasks, let those that run end, and end itself."""
     for answer in _run(_asked(_chosen(pid), {"do": "drain", "grace_s": seconds(grace, "--grace")})):
@@ -169,7 +204,9 @@ async def _asked(path: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _raise_error(answer: dict[str, Any]) -> None:
     if answer["type"] == "error":
-        raise click.ClickException(f"{answer['error']['code']}: {on_one_line(answer['error']['message'])}")
+        raise click.ClickException(
+            f"{answer['error']['code']}: {on_one_line(answer['error']['message'])}"
+        )
 
 
 @pool.command()
@@ -177,7 +214,9 @@ def _raise_error(answer: dict[str, Any]) -> None:
 @click.argument("prompt", required=False)
 @PID
 @click.option("--session", metavar="ID", help="Go on with this conversation.")
-@click.option("--priority", type=click.Choice(["low", "normal", "high", "critical"]), default="normal")
+@click.option(
+    "--priority", type=click.Choice(["low", "normal", "high", "critical"]), default="normal"
+)
 @click.option("--timeout", metavar="DURATION", help="Time limit of the call, with its wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def run(
@@ -194,8 +233,16 @@ def run(
     from pathlib import Path
 
     text = prompt if prompt not in (None, "-") else sys.stdin.read().strip()
-    name = str(Path(agent).resolve()) if "/" in agent or agent.endswith((".yaml", ".yml")) else agent
-    request = {"do": "run", "agent": name, "input": text, "session_id": session, "priority": priority}
+    name = (
+        str(Path(agent).resolve()) if "/" in agent or agent.endswith((".yaml", ".yml")) else agent
+    )
+    request = {
+        "do": "run",
+        "agent": name,
+        "input": text,
+        "session_id": session,
+        "priority": priority,
+    }
     if timeout is not None:
         request["timeout_s"] = str(seconds(timeout, "--timeout"))
     return int(_run(_print_answer(_chosen(pid), request, as_json=as_json)))

@@ -8,20 +8,25 @@ from typing import Any
 from agent_runtime.escapes import on_one_line
 
 COLUMNS = (
-    ("ID", 14), ("AGENT", 20), ("STATUS", 11), ("PID", 8), ("MEM MiB", 9), ("LIMIT", 7), ("TASKS", 7), ("IDLE s", 8),
+    ("ID", 14), ("AGENT", 20), ("STATUS", 11), ("PID", 8), ("MEM MiB", 9), ("LIMIT", 7), ("TASKS",
+    7), ("IDLE s", 8),
 )  # fmt: skip
 
 
 def table(status: dict[str, Any]) -> str:
     """The status that a control socket answers, for people."""
-    pool, queue = status["pool"], status["pool"]["queue"]
-    waiting = ", ".join(f"{name} {queue[name]}" for name in ("critical", "high", "normal", "low") if queue[name])
+    pool = status["pool"]
+    queue = pool["queue"]
+    waiting = ", ".join(
+        f"{name} {queue[name]}" for name in ("critical", "high", "normal", "low") if queue[name]
+    )
     total = "" if pool["total_memory_mb"] is None else f" of {pool['total_memory_mb']}"
     head = (
         f"pool {status['pid']}: {len(pool['instances'])}/{pool['size']} instances"
         f"{', draining' if pool['draining'] else ''}; queue {queue['depth']}/{queue['limit']}"
         f"{f' ({waiting})' if waiting else ''}; memory {pool['memory_mb']:.0f} MiB, "
-        f"limits {pool['memory_limit_mb']}{total}; starts {pool['starts']}, failed {pool['start_failures']}, "
+        f"limits {pool['memory_limit_mb']}{total}; starts {pool['starts']}, failed "
+        f"{pool['start_failures']}, "
         f"killed by tasks {pool['kills']}"
     )
     lines = [head, "".join(f"{name:<{width}}" for name, width in COLUMNS).rstrip()]
@@ -34,12 +39,17 @@ def table(status: dict[str, Any]) -> str:
         )
     for each in status["mcp"]:
         state = "open" if each["open"] else "closed"
-        lines.append(f"mcp {on_one_line(each['server'])}: {state}, {each['users']} agents, {each['calls']} calls")
+        lines.append(
+            f"mcp {on_one_line(each['server'])}: {state}, {each['users']} agents, "
+            f"{each['calls']} calls"
+        )
     return "\n".join(lines)
 
 
 def _row(instance: dict[str, Any]) -> str:
-    idle_s = max(0.0, time.time() - instance["last_used_s"]) if instance["status"] == "idle" else 0.0
+    idle_s = (
+        max(0.0, time.time() - instance["last_used_s"]) if instance["status"] == "idle" else 0.0
+    )
     values = (
         instance["id"],
         on_one_line(instance["agent"])[-19:],

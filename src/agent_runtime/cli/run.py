@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 @agent_options
 @click.argument("prompt", required=False)
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object: output, usage, cost_usd, run_id, status..."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object: output, usage, cost_usd, run_id, status...",
 )
 @click.option(
-    "--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object per event as it comes; the last is the result."
+    "--jsonl",
+    "as_jsonl",
+    is_flag=True,
+    help="Print one JSON object per event as it comes; the last is the result.",
 )
 def run(options: AgentOptions, prompt: str | None, *, as_json: bool, as_jsonl: bool) -> int:
-    """Run AGENT (a template file or a registered name) once on PROMPT, or on stdin when it is left out or `-`.
+    """Run AGENT (a template file or a name) once on PROMPT, or on stdin without one.
 
     The answer goes to stdout, and is streamed when that is a terminal; notes go to stderr.
     """
@@ -60,7 +66,10 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
     session = options.session if options.session is not None or not asks else uuid.uuid4().hex
     # Without a session nothing of the conversation is left behind.
     sessions = None if session is None else open_sessions(options.store)
-    async with opened_factory(session_manager=sessions, **options.seats()) as factory, event_recording(factory):
+    async with (
+        opened_factory(session_manager=sessions, **options.seats()) as factory,
+        event_recording(factory),
+    ):
         executor = build_agent(factory, options)
         try:
             call = AgentContext(prompt, session_id=session)
@@ -77,7 +86,9 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
 
-async def _call(executor: AgentExecutor, call: AgentContext, *, as_json: bool, as_jsonl: bool) -> AgentResult:
+async def _call(
+    executor: AgentExecutor, call: AgentContext, *, as_json: bool, as_jsonl: bool
+) -> AgentResult:
     if as_json:
         return await executor.execute(call)
     async with executor.execute_stream(call) as stream:
@@ -92,7 +103,8 @@ async def _call(executor: AgentExecutor, call: AgentContext, *, as_json: bool, a
 
 async def print_answer(stream: AgentStream) -> None:
     """Print the text as it comes to a terminal; elsewhere the answer alone, when it is there."""
-    live, shown = sys.stdout.isatty(), ""
+    live = sys.stdout.isatty()
+    shown = ""
     async for text in stream:
         if live:
             echo(text, nl=False)
@@ -116,7 +128,10 @@ def chunk_dict(chunk: Chunk) -> dict[str, Any]:
     """A chunk as `--jsonl` prints it: `{"type": "text", ...}` with the chunk's own fields."""
     fields = {f.name: getattr(chunk, f.name) for f in dataclasses.fields(chunk) if f.name != "part"}
     name = type(chunk).__name__.removesuffix("Chunk")
-    return {"type": "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_"), **fields}
+    return {
+        "type": "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_"),
+        **fields,
+    }
 
 
 def error_dict(error: Any) -> dict[str, Any]:

@@ -28,7 +28,11 @@ _QUESTION = re.compile("(?P<id>[0-9a-f-]{32,36})=(?P<answer>.*)", re.DOTALL)
 
 
 @click.group()
-@click.option("--store", metavar="URL", help="memory:, sqlite:FILE or redis://...; default: the state directory.")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="memory:, sqlite:FILE or redis://...; default: the state directory.",
+)
 @click.pass_context
 def sessions(context: click.Context, store: str | None) -> None:
     """List, show, resume, fork, import, delete and export sessions."""
@@ -51,7 +55,9 @@ def _with_manager(store: str | None, action: Callable[[SessionManager], Awaitabl
 @click.option("--cursor", help="Where the page before ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def list_sessions(store: str | None, user: str | None, limit: int, cursor: str | None, *, as_json: bool) -> None:
+def list_sessions(
+    store: str | None, user: str | None, limit: int, cursor: str | None, *, as_json: bool
+) -> None:
     """List sessions, newest first."""
     page = _with_manager(store, lambda m: m.list_sessions(user_id=user, limit=limit, cursor=cursor))
     if as_json:
@@ -82,15 +88,25 @@ def show(store: str | None, session_id: str, *, as_json: bool) -> None:
 
 @sessions.command()
 @click.argument("session_id")
-@click.option("--approve", "decision", flag_value="approve", help="Run the pending actions as they are.")
-@click.option("--reject", "reason", metavar="REASON", help="Do not run them; the model is told REASON.")
-@click.option("--edit", "edited", metavar="JSON", help="Run the one pending action with these arguments instead.")
+@click.option(
+    "--approve", "decision", flag_value="approve", help="Run the pending actions as they are."
+)
+@click.option(
+    "--reject", "reason", metavar="REASON", help="Do not run them; the model is told REASON."
+)
+@click.option(
+    "--edit",
+    "edited",
+    metavar="JSON",
+    help="Run the one pending action with these arguments instead.",
+)
 @click.option(
     "--answer",
     "answers",
     metavar="[ID=]ANSWER",
     multiple=True,
-    help="Answer a question: `approve`, text or JSON. With several questions name each by its id, once for each.",
+    help="Answer a question: `approve`, text or JSON. With several questions name each by its "
+    "id, once for each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -121,9 +137,15 @@ def resume(
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
 
-async def _resume(manager: SessionManager, session_id: str, answer: Any, edited: str | None) -> AgentResult:
-    # The factory makes the session's agent again, with the ledger, limits and event log of every other call.
-    async with opened_factory(session_manager=manager, **shared_seats()) as factory, event_recording(factory):
+async def _resume(
+    manager: SessionManager, session_id: str, answer: Any, edited: str | None
+) -> AgentResult:
+    # The factory makes the session's agent again, with the ledger, limits and event log of every
+    # other call.
+    async with (
+        opened_factory(session_manager=manager, **shared_seats()) as factory,
+        event_recording(factory),
+    ):
         if edited is not None:
             name = await _pending_action(manager, session_id)
             answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
@@ -138,9 +160,13 @@ def _answers(texts: Sequence[str]) -> Any:
     by_id: dict[str, Any] = {}
     for text, match in zip(texts, named, strict=True):
         if match is None:
-            raise click.BadParameter(f"name its question, ID=ANSWER: '{text}'", param_hint="--answer")
+            raise click.BadParameter(
+                f"name its question, ID=ANSWER: '{text}'", param_hint="--answer"
+            )
         if match["id"] in by_id:
-            raise click.BadParameter(f"question {match['id']} is answered twice", param_hint="--answer")
+            raise click.BadParameter(
+                f"question {match['id']} is answered twice", param_hint="--answer"
+            )
         by_id[match["id"]] = _value(match["answer"])
     return by_id
 
@@ -185,7 +211,13 @@ def fork(store: str | None, session_id: str, checkpoint: str | None, title: str 
 
 @sessions.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--thread", "threads", multiple=True, metavar="ID", help="Only this thread; may be given more than once.")
+@click.option(
+    "--thread",
+    "threads",
+    multiple=True,
+    metavar="ID",
+    help="Only this thread; may be given more than once.",
+)
 @click.pass_obj
 def import_(store: str | None, file: Path, threads: tuple[str, ...]) -> None:
     """Copy the threads of FILE, which LangGraph's SqliteSaver wrote, into new sessions."""
@@ -226,7 +258,10 @@ def export(store: str | None, session_id: str) -> None:
         history = await manager.history(session_id, limit=1000)
         fields = ("id", "parent_id", "created_at", "step", "source", "run_id")
         checkpoints = [{name: getattr(c, name) for name in fields} for c in history]
-        return {**_document(session, checkpoint.messages if checkpoint else []), "checkpoints": checkpoints}
+        return {
+            **_document(session, checkpoint.messages if checkpoint else []),
+            "checkpoints": checkpoints,
+        }
 
     echo_json(_with_manager(store, act))
 
@@ -242,7 +277,10 @@ def _document(session: Session, messages: list[BaseMessage]) -> dict[str, Any]:
 
 
 def _shown(message: BaseMessage) -> str:
-    calls = [f"{c['name']}({json.dumps(c['args'], ensure_ascii=False)})" for c in getattr(message, "tool_calls", ())]
+    calls = [
+        f"{c['name']}({json.dumps(c['args'], ensure_ascii=False)})"
+        for c in getattr(message, "tool_calls", ())
+    ]
     return " ".join([text for text in (str(message.text),) if text] + calls)
 
 

@@ -31,11 +31,15 @@ def settings() -> Settings:
 
 
 def state_folder() -> Path:
-    """Return the state directory: `AGENT_RUNTIME_HOME`, or the platform's own place for a user's state.
+    """Return the state directory.
+
+    `AGENT_RUNTIME_HOME`, or the platform's own place for a user's state.
 
     Raises ConfigurationError for one that is another user's, or that others may write.
     """
-    from agent_runtime.storage.file_safety import check_own_folder  # with the errors, which `--help` does not need
+    from agent_runtime.storage.file_safety import (
+        check_own_folder,
+    )  # with the errors, which `--help` does not need
 
     if given := settings().home:
         folder = Path(given)
@@ -48,9 +52,12 @@ def state_folder() -> Path:
 
 
 def open_sessions(store: str | None = None) -> SessionManager:
-    """The sessions of the command line: `store`, or `AGENT_RUNTIME_SESSIONS`, or SQLite in the state directory.
+    """The sessions of the command line.
 
-    `AGENT_RUNTIME_SESSION_KEY` (32 to 64 characters) seals what is stored. Raises ConfigurationError, StoreUnavailable.
+    `store`, or `AGENT_RUNTIME_SESSIONS`, or SQLite in the state directory.
+
+    `AGENT_RUNTIME_SESSION_KEY` (32 to 64 characters) seals what is stored. Raises
+    ConfigurationError, StoreUnavailable.
     """
     from agent_runtime.sessions import SessionManager
 
@@ -60,7 +67,10 @@ def open_sessions(store: str | None = None) -> SessionManager:
 
 
 def open_ledger(url: str | None = None) -> Ledger:
-    """Where spending is recorded: `url`, or `AGENT_RUNTIME_LEDGER`, or SQLite in the state directory."""
+    """Where spending is recorded.
+
+    `url`, or `AGENT_RUNTIME_LEDGER`, or SQLite in the state directory.
+    """
     from agent_runtime.budgets import open_ledger as open_at
 
     return open_at(url or settings().ledger or f"sqlite:{state_folder() / 'ledger.db'}")
@@ -69,13 +79,19 @@ def open_ledger(url: str | None = None) -> Ledger:
 def open_keys(url: str | None = None) -> ApiKeys:
     """The API keys: `url`, or `AGENT_RUNTIME_KEYS`, or SQLite in the state directory.
 
-    Their pepper is `AGENT_RUNTIME_KEY_PEPPER` or the file `AGENT_RUNTIME_KEY_PEPPER_FILE`; without both it is made
-    once, in the state directory, readable by its owner alone.
+    Their pepper is `AGENT_RUNTIME_KEY_PEPPER` or the file `AGENT_RUNTIME_KEY_PEPPER_FILE`; without
+    both it is made once, in the state directory, readable by its owner alone.
     """
     from agent_runtime.auth import open_keys as open_at
 
-    pepper = settings().key_pepper or settings().key_pepper_file or _own_pepper(state_folder() / "key_pepper")
-    return open_at(url or settings().keys or f"sqlite:{state_folder() / 'keys.db'}", pepper.encode())
+    pepper = (
+        settings().key_pepper
+        or settings().key_pepper_file
+        or _own_pepper(state_folder() / "key_pepper")
+    )
+    return open_at(
+        url or settings().keys or f"sqlite:{state_folder() / 'keys.db'}", pepper.encode()
+    )
 
 
 def _events_url(url: str | None) -> str:
@@ -107,7 +123,9 @@ def open_dead(url: str | None = None) -> DeadLetters:
     """Dead letters: `url`, or `AGENT_RUNTIME_DEAD_LETTERS`, or SQLite in the state directory."""
     from agent_runtime.event_bus.dead_letters import open_dead_letters
 
-    return open_dead_letters(url or settings().dead_letters or f"sqlite:{state_folder() / 'dead_letters.db'}")
+    return open_dead_letters(
+        url or settings().dead_letters or f"sqlite:{state_folder() / 'dead_letters.db'}"
+    )
 
 
 CLOSE_WITHIN_S = 5.0
@@ -115,7 +133,10 @@ CLOSE_WITHIN_S = 5.0
 
 @asynccontextmanager
 async def opened_factory(**seats: Any) -> AsyncIterator[AgentFactory]:
-    """Open a factory; a store that fails as it closes is a warning, because what was answered stands."""
+    """Open a factory.
+
+    A store that fails as it closes is a warning, because what was answered stands.
+    """
     from agent_runtime.errors import StoreError
     from agent_runtime.factory import AgentFactory
 
@@ -126,12 +147,20 @@ async def opened_factory(**seats: Any) -> AsyncIterator[AgentFactory]:
         try:
             await factory.aclose()
         except StoreError as error:
-            echo(f"what was spent could not be written: {error}", err=True, label="warning:", fg="yellow")
+            echo(
+                f"what was spent could not be written: {error}",
+                err=True,
+                label="warning:",
+                fg="yellow",
+            )
 
 
 @asynccontextmanager
 async def event_recording(factory: AgentFactory) -> AsyncIterator[Relay | None]:
-    """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`; gives the relay."""
+    """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`.
+
+    Gives the relay.
+    """
     if _events_url(None) == "off":
         yield None
         return

@@ -45,10 +45,15 @@ _TOOLS = {
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
-@click.option("--confined", is_flag=True, help="What a template reaches beyond its folder is an error.")
+@click.option(
+    "--confined", is_flag=True, help="What a template reaches beyond its folder is an error."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as one JSON object.")
 def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: bool) -> int:
-    """Check template FILES, and show what each reaches; problems with line and column. Exits 3 when one is invalid."""
+    """Check template FILES, and show what each reaches; problems with line and column.
+
+    Exits 3 when one is invalid.
+    """
     from agent_runtime.secrets.redaction import SECRETS
 
     reports = [_report(file, strict=strict, confined=confined) for file in files]
@@ -59,9 +64,14 @@ def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: 
             for problem in report["problems"]:
                 echo("{file}:{line}:{column}: {level}: {message}".format(**problem), err=True)
             if report["valid"]:
-                echo(f"{report['file']}: ok, {report['name']} {report['version']}, digest {report['digest'][:12]}")
+                echo(
+                    f"{report['file']}: ok, {report['name']} {report['version']}, digest "
+                    f"{report['digest'][:12]}"
+                )
                 for each in report["reaches"]:
-                    echo(SECRETS.text(f"  reaches {each['kind']} {each['value']}  ({each['place']})"))
+                    echo(
+                        SECRETS.text(f"  reaches {each['kind']} {each['value']}  ({each['place']})")
+                    )
     if any(report["missing"] for report in reports):
         return EXIT_NOT_FOUND
     return 0 if all(report["valid"] for report in reports) else EXIT_INVALID
@@ -99,7 +109,10 @@ def _report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
 
 
 def _problem(problem: Problem, level: str) -> dict[str, Any]:
-    fields = {name: getattr(problem, name) for name in ("code", "path", "file", "line", "column", "message")}
+    fields = {
+        name: getattr(problem, name)
+        for name in ("code", "path", "file", "line", "column", "message")
+    }
     return {
         "level": level,
         **fields,
@@ -120,7 +133,12 @@ def list_templates(*, as_json: bool) -> None:
 
     loaded = [(load_template(path), path) for path in shipped_templates().values()]
     rows = [
-        {"name": t.metadata.name, "version": t.metadata.version, "description": t.metadata.description, "file": str(p)}
+        {
+            "name": t.metadata.name,
+            "version": t.metadata.version,
+            "description": t.metadata.description,
+            "file": str(p),
+        }
         for t, p in loaded
     ]
     if as_json:
@@ -132,7 +150,12 @@ def list_templates(*, as_json: bool) -> None:
 
 @templates.command()
 @click.argument("agent")
-@click.option("--json", "as_json", is_flag=True, help="Print the resolved template as JSON, secrets by reference.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the resolved template as JSON, secrets by reference.",
+)
 def show(agent: str, *, as_json: bool) -> None:
     """Show AGENT (a registered name or a file): its text, or what it resolves to."""
     from agent_runtime.factory import AgentFactory
@@ -183,10 +206,14 @@ def _write(name: str, description: str, model: str, tools: str, folder: str) -> 
         name=json_line(name),
         description=quoted,
         model=json.dumps(model),
-        prompt=(description or "Answer plainly. Say so when you do not know.").replace("{{", "{ {").replace("\n", " "),
+        prompt=(description or "Answer plainly. Say so when you do not know.")
+        .replace("{{", "{ {")
+        .replace("\n", " "),
         tools=f"  tools:\n{listed}" if listed else "",
     )
-    parse_template(text, file=f"{name}.yaml")  # before anything is written: a bad name is refused with its reason
+    parse_template(
+        text, file=f"{name}.yaml"
+    )  # before anything is written: a bad name is refused with its reason
     path = Path(f"{name}.yaml")
     if path.exists():
         raise click.UsageError(f"{path} exists already")

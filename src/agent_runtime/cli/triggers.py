@@ -8,7 +8,13 @@ import click
 
 from agent_runtime.cli.options import shared_seats
 from agent_runtime.cli.output import echo
-from agent_runtime.cli.state import event_recording, open_dead, open_event_broker, opened_factory, settings
+from agent_runtime.cli.state import (
+    event_recording,
+    open_dead,
+    open_event_broker,
+    opened_factory,
+    settings,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,7 +30,10 @@ def triggers() -> None:
 @triggers.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 def check(files: tuple[str, ...]) -> None:
-    """Check FILES as `run` does: rules, agents, secrets of webhooks; those that are not enabled, too."""
+    """Check FILES as `run` does: rules, agents, secrets of webhooks.
+
+    Those that are not enabled, too.
+    """
     from agent_runtime.cli.state import settings
     from agent_runtime.factory import AgentFactory
     from agent_runtime.triggers import TriggerHandler, load_triggers
@@ -32,14 +41,22 @@ def check(files: tuple[str, ...]) -> None:
     factory = AgentFactory(templates=settings().templates)
     for file in files:
         rules = load_triggers(file)
-        TriggerHandler(factory, [rule.model_copy(update={"enabled": True}) for rule in rules])  # as the start does
+        TriggerHandler(
+            factory, [rule.model_copy(update={"enabled": True}) for rule in rules]
+        )  # as the start does
         echo(f"{file}: {len(rules)} rules, ok")
 
 
 @triggers.command()
 @click.argument("file", type=click.Path())
-@click.option("--broker", metavar="URL", help="Whose events start agents; default: the event log of this machine.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where webhooks are listened for.")
+@click.option(
+    "--broker",
+    metavar="URL",
+    help="Whose events start agents; default: the event log of this machine.",
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where webhooks are listened for."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def run(file: str, broker: str | None, host: str, port: int) -> None:
     """Run the rules of FILE until Ctrl-C: schedules, webhooks, and what events start."""
@@ -53,19 +70,29 @@ def run(file: str, broker: str | None, host: str, port: int) -> None:
 async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port: int) -> None:
     from agent_runtime.triggers import TriggerHandler
 
-    letters, over = open_dead(None), _told_to_end()
-    broker = None if broker_url is None and settings().events == "off" else open_event_broker(broker_url)
-    sock = _listening(host, port) if any(rule.webhook is not None and rule.enabled for rule in rules) else None
+    letters = open_dead(None)
+    over = _told_to_end()
+    broker = (
+        None if broker_url is None and settings().events == "off" else open_event_broker(broker_url)
+    )
+    sock = (
+        _listening(host, port)
+        if any(rule.webhook is not None and rule.enabled for rule in rules)
+        else None
+    )
     try:
         async with (
             opened_factory(**shared_seats()) as factory,
             event_recording(factory) as relay,
-            # Events of this process come to the log by its own recording, unless another broker was named.
+            # Events of this process come to the log by its own recording, unless another broker was
+            # named.
             TriggerHandler(
                 factory, rules, broker=broker, relay=broker_url is not None, dead_letters=letters
             ) as handler,
         ):
-            handler.webhooks.flush = handler.webhooks.flush or (None if relay is None else relay.flush)
+            handler.webhooks.flush = handler.webhooks.flush or (
+                None if relay is None else relay.flush
+            )
             echo(f"{len(handler.rules)} rules", err=True)
             if sock is None:
                 await over.wait()
@@ -83,7 +110,8 @@ def _told_to_end() -> asyncio.Event:
     import asyncio
     import signal
 
-    over, loop = asyncio.Event(), asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, over.set)
     return over
@@ -95,7 +123,9 @@ def _listening(host: str, port: int) -> Any:
     from agent_runtime.errors import ConfigurationError
 
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     except OSError as error:
         raise ConfigurationError(f"cannot listen for webhooks on {host}:{port}: {error}") from error
 
@@ -114,6 +144,8 @@ async def _serve(handler: TriggerHandler, sock: Any, over: asyncio.Event) -> Non
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # the signals are ours
     serving = asyncio.create_task(server.serve(sockets=[sock]))
-    await asyncio.wait({serving, asyncio.ensure_future(over.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        {serving, asyncio.ensure_future(over.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
     server.should_exit = True
     await serving

@@ -26,12 +26,18 @@ class KeyNotFound(AgentRuntimeError):
 
 
 class KeyInUrl(InputInvalid):
-    """A credential stood in a URL, where logs and histories keep it: send it in a header, and replace it."""
+    """A credential stood in a URL, where logs and histories keep it.
+
+    Send it in a header, and replace it.
+    """
 
     code = "key_in_url"
 
     def __init__(self) -> None:
-        super().__init__("a credential does not belong into a URL: send it as `Authorization: Bearer`, and replace it")
+        super().__init__(
+            "a credential does not belong into a URL: send it as `Authorization: Bearer`, and "
+            "replace it"
+        )
 
 
 class CredentialTooLarge(InputInvalid):

@@ -11,7 +11,7 @@ from agent_runtime.secrets.redaction import SECRETS
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
-    """A ready sentence for an error about an unknown name: the nearest known ones, or all of a few."""
+    """Return a sentence for an unknown name: the nearest known ones, or all of a few."""
     known = sorted(known)
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
         return "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
@@ -23,8 +23,9 @@ def close_matches(name: str, known: Iterable[str]) -> str:
 class AgentRuntimeError(Exception):
     """The root of the tree; `code` is stable and meant for machines.
 
-    Registered secrets, and what looks like a key, are masked in the message: callers see it. What an error quotes from
-    the application's own code or a library stands as it was in its `__cause__`.
+    Registered secrets, and what looks like a key, are masked in the message: callers see it. What
+    an error quotes from the application's own code or a library stands as it was in its
+    `__cause__`.
     """
 
     code: ClassVar[str] = "internal"
@@ -41,7 +42,10 @@ class ConfigurationError(AgentRuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a template. `path` is the field (`spec.model.params.temperature`); lines count from 1."""
+    """One thing wrong with a template. `path` is the field (`spec.model.params.temperature`).
+
+    Lines count from 1.
+    """
 
     message: str
     path: str = ""
@@ -56,7 +60,7 @@ class Problem:
 
 
 class TemplateError(ConfigurationError):
-    """A template is invalid; `problems` lists everything that is wrong with it, not just the first."""
+    """A template is invalid; `problems` lists everything that is wrong with it."""
 
     code = "template_invalid"
 
@@ -66,12 +70,16 @@ class TemplateError(ConfigurationError):
 
 
 class UnknownComponent(ConfigurationError):
-    """Nothing is registered under this name. `kind` is tool, model, middleware, layer, template, workflow."""
+    """Nothing is registered under this name.
+
+    `kind` is tool, model, middleware, layer, template, workflow.
+    """
 
     code = "unknown_component"
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name = kind, name
+        self.kind = kind
+        self.name = name
         super().__init__(f"unknown {kind} '{name}': {close_matches(name, known)}")
 
 
@@ -81,11 +89,13 @@ class MissingExtra(ConfigurationError):
     code = "missing_extra"
 
     def __init__(self, feature: str, install: str) -> None:
-        super().__init__(f"{feature} needs a package that is not installed: pip install '{install}'")
+        super().__init__(
+            f"{feature} needs a package that is not installed: pip install '{install}'"
+        )
 
 
 class InputInvalid(AgentRuntimeError):
-    """The input of a call, or the `inputs` of a template, cannot be used; `path` names the field."""
+    """A call's input or a template's `inputs` cannot be used; `path` names the field."""
 
     code = "input_invalid"
 
@@ -95,7 +105,7 @@ class InputInvalid(AgentRuntimeError):
 
 
 class SessionIdInvalid(InputInvalid):
-    """Not an id that a session (or a tenant) may have: 1 to 128 ASCII letters, digits, `_` and `-`."""
+    """Not a session's or tenant's id: 1 to 128 ASCII letters, digits, `_` and `-`."""
 
     code = "session_id_invalid"
 

@@ -15,13 +15,19 @@ class BatchError(AgentRuntimeError):
 
 
 class QueueFull(BatchError):
-    """The queue holds as many tasks as it may, and the producer would not wait; nothing was accepted."""
+    """The queue holds as many tasks as it may, and the producer would not wait.
+
+    Nothing was accepted.
+    """
 
     code = "queue_full"
 
     def __init__(self, size: int) -> None:
         self.size = size
-        super().__init__(f"the queue holds {size} tasks already: wait until there is room, or give a larger queue.size")
+        super().__init__(
+            f"the queue holds {size} tasks already: wait until there is room, or give a larger "
+            "queue.size"
+        )
 
 
 class ExecutionNotFound(BatchError):
@@ -32,7 +38,8 @@ class ExecutionNotFound(BatchError):
     def __init__(self, execution_id: str) -> None:
         self.execution_id = execution_id
         super().__init__(
-            f"no batch execution '{execution_id}' in this journal; `agent-runtime batch status` lists them"
+            f"no batch execution '{execution_id}' in this journal; `agent-runtime batch status` "
+            "lists them"
         )
 
 
@@ -42,26 +49,36 @@ class ExecutionBusy(BatchError):
     code = "execution_busy"
 
     def __init__(self, execution_id: str, owner: str) -> None:
-        self.execution_id, self.owner = execution_id, owner
+        self.execution_id = execution_id
+        self.owner = owner
         super().__init__(f"the execution '{execution_id}' is being run by {owner}")
 
 
 class ApprovalRequired(BatchError):
-    """The forecast is above the budget, and nobody has said that the execution may go on; `forecast` is it."""
+    """The forecast is above the budget, and nobody has said that the execution may go on.
+
+    `forecast` is it.
+    """
 
     code = "approval_required"
 
     def __init__(self, execution_id: str, forecast: Mapping[str, Any], limit_usd: float) -> None:
-        self.execution_id, self.forecast, self.limit_usd = execution_id, forecast, limit_usd
+        self.execution_id = execution_id
+        self.forecast = forecast
+        self.limit_usd = limit_usd
         cost = forecast.get("cost_usd")
         told = "cannot be told" if cost is None else f"will be about {cost:.6f} USD"
         super().__init__(
-            f"the cost of '{execution_id}' {told}, and its budget is {limit_usd:g} USD: approve it, or raise that"
+            f"the cost of '{execution_id}' {told}, and its budget is {limit_usd:g} USD: approve "
+            "it, or raise that"
         )
 
 
 class ExecutionLost(BatchError):
-    """This process lost an execution to another one: its lease ended. What it had not written is the other's now."""
+    """This process lost an execution to another one: its lease ended.
+
+    What it had not written is the other's now.
+    """
 
     code = "execution_lost"
 

@@ -9,7 +9,10 @@ from agent_runtime.errors.base import AgentRuntimeError
 
 
 class CallError(AgentRuntimeError):
-    """A call failed. The edge fills in `run_id`, `usage` (what was spent until then) and so `cost_usd`."""
+    """A call failed.
+
+    The edge fills in `run_id`, `usage` (what was spent until then) and so `cost_usd`.
+    """
 
     code = "call_failed"
     layer: ClassVar[str] = ""
@@ -19,7 +22,8 @@ class CallError(AgentRuntimeError):
         from agent_runtime.types import Usage
 
         super().__init__(message)
-        self.run_id, self.usage = "", Usage()
+        self.run_id = ""
+        self.usage = Usage()
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -41,8 +45,11 @@ class ProviderError(AgentFailed):
 
     code = "provider_error"
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
-        self.status, self.retry_after_s = status, retry_after_s
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.status = status
+        self.retry_after_s = retry_after_s
         super().__init__(message)
 
 
@@ -62,12 +69,15 @@ class CallTimeout(CallError):
     code = "timeout"
 
     def __init__(self, scope: Literal["run", "idle", "model_call"], timeout_s: float) -> None:
-        self.scope, self.timeout_s = scope, timeout_s
+        self.scope = scope
+        self.timeout_s = timeout_s
         super().__init__(f"the {scope} timeout of {timeout_s:g} s passed")
 
 
 class LimitExceeded(CallError):
-    """A limit of the run refused the next step, before it was taken: `limit` is its name, `maximum` its value.
+    """A limit of the run refused the next step, before it was taken.
+
+    `limit` is its name, `maximum` its value.
 
     With a session the run can be continued from its checkpoint.
     """
@@ -75,8 +85,11 @@ class LimitExceeded(CallError):
     code = "limit_exceeded"
 
     def __init__(self, limit: str, maximum: int, detail: str = "") -> None:
-        self.limit, self.maximum = limit, maximum
-        super().__init__(f"the run reached its limit of {maximum} {limit}{': ' + detail if detail else ''}")
+        self.limit = limit
+        self.maximum = maximum
+        super().__init__(
+            f"the run reached its limit of {maximum} {limit}{': ' + detail if detail else ''}"
+        )
 
 
 class ToolLoop(LimitExceeded):
@@ -92,20 +105,26 @@ class CallCancelled(CallError):
 
 
 class CallDrained(CallError):
-    """A shutdown stopped the call at a checkpoint: calling the session again with input None goes on from there."""
+    """A shutdown stopped the call at a checkpoint.
+
+    Calling the session again with input None goes on from there.
+    """
 
     code = "drained"
 
 
 class SessionBusy(CallError):
-    """Another turn of the session is running (`reject`), or too many wait for theirs (`enqueue`)."""
+    """Another turn of the session runs (`reject`), or too many wait (`enqueue`)."""
 
     code = "session_busy"
     layer = "session"
 
 
 class StaleWriter(CallError):
-    """The turn lost its session: its lease ran out and another writer came, or the head of the session moved."""
+    """The turn lost its session.
+
+    Its lease ran out and another writer came, or the head of the session moved.
+    """
 
     code = "stale_writer"
 
@@ -113,9 +132,10 @@ class StaleWriter(CallError):
 class BudgetExceeded(CallError):
     """A budget has too little left for the next model call, which was not sent.
 
-    `account` is the budget (`tenant=acme/day=2026-11-21`, or `run`), `spent_usd`, `held_usd` and `limit_usd` are USD,
-    `spent_tokens` and `limit_tokens` tokens; a limit is None where there is none of that kind. `pauses`: with a
-    session the call ends as interrupted instead, and goes on when it is resumed after the budget was raised.
+    `account` is the budget (`tenant=acme/day=2026-11-21`, or `run`), `spent_usd`, `held_usd` and
+    `limit_usd` are USD, `spent_tokens` and `limit_tokens` tokens; a limit is None where there is
+    none of that kind. `pauses`: with a session the call ends as interrupted instead, and goes on
+    when it is resumed after the budget was raised.
     """
 
     code = "budget_exceeded"
@@ -132,13 +152,20 @@ class BudgetExceeded(CallError):
         *,
         pauses: bool = False,
     ) -> None:
-        self.account, self.spent_usd, self.held_usd, self.limit_usd = account, spent_usd, held_usd, limit_usd
-        self.spent_tokens, self.limit_tokens, self.pauses = spent_tokens, limit_tokens, pauses
+        self.account = account
+        self.spent_usd = spent_usd
+        self.held_usd = held_usd
+        self.limit_usd = limit_usd
+        self.spent_tokens = spent_tokens
+        self.limit_tokens = limit_tokens
+        self.pauses = pauses
         of_usd = "" if limit_usd is None else f" of {limit_usd:f}"
         of_tokens = "" if limit_tokens is None else f" of {limit_tokens}"
         super().__init__(
-            f"the budget '{account}' has too little left for another model call: {spent_usd:f}{of_usd} USD and "
-            f"{spent_tokens}{of_tokens} tokens are spent, {held_usd:f} USD is held by calls under way"
+            f"the budget '{account}' has too little left for another model call: "
+            f"{spent_usd:f}{of_usd} USD and "
+            f"{spent_tokens}{of_tokens} tokens are spent, {held_usd:f} USD is held by calls "
+            "under way"
         )
 
 
@@ -156,9 +183,11 @@ class PriceUnknown(CallError):
     layer = "cost"
 
     def __init__(self, provider: str, model: str) -> None:
-        self.provider, self.model = provider, model
+        self.provider = provider
+        self.model = model
         super().__init__(
-            f"the price of '{provider}:{model}' is not known, and the call has a budget in USD: add it to the prices, "
+            f"the price of '{provider}:{model}' is not known, and the call has a budget in USD: "
+            "add it to the prices, "
             "or allow models without a price (unknown_price: allow)"
         )
 
@@ -166,12 +195,14 @@ class PriceUnknown(CallError):
 class RateLimited(CallError):
     """A rate limit, or a limit of calls at once, refused the call before anything was done for it.
 
-    `limit` is the limit as it was given, `retry_after_s` after how many seconds another try makes sense.
+    `limit` is the limit as it was given, `retry_after_s` after how many seconds another try makes
+    sense.
     """
 
     code = "rate_limited"
     layer = "rate_limit"
 
     def __init__(self, limit: str, retry_after_s: float) -> None:
-        self.limit, self.retry_after_s = limit, retry_after_s
+        self.limit = limit
+        self.retry_after_s = retry_after_s
         super().__init__(f"the limit '{limit}' is reached; try again in {retry_after_s:.3g} s")

@@ -7,30 +7,44 @@ from agent_runtime.errors.calls import AgentFailed, CallError
 
 
 class InstanceFailed(AgentFailed):
-    """The process that ran the agent is gone; `instance_id` says which, `tail` the last that it wrote to its output."""
+    """The process that ran the agent is gone.
+
+    `instance_id` says which, `tail` the last that it wrote to its output.
+    """
 
     code = "instance_failed"
 
     def __init__(self, message: str, *, instance_id: str = "", tail: str = "") -> None:
-        self.instance_id, self.tail = instance_id, tail
+        self.instance_id = instance_id
+        self.tail = tail
         super().__init__(message)
 
 
 class WorkerDied(InstanceFailed):
-    """It ended by itself, or by somebody else's signal. `exit_code` is negative for a signal, None when unknown."""
+    """It ended by itself, or by somebody else's signal.
+
+    `exit_code` is negative for a signal, None when unknown.
+    """
 
     code = "worker_died"
 
     def __init__(self, exit_code: int | None, *, instance_id: str = "", tail: str = "") -> None:
         self.exit_code = exit_code
-        how = "with exit code 0, without an answer" if exit_code == 0 else f"with exit code {exit_code}"
+        how = (
+            "with exit code 0, without an answer"
+            if exit_code == 0
+            else f"with exit code {exit_code}"
+        )
         if exit_code is not None and exit_code < 0:
             how = f"by signal {-exit_code}"
         super().__init__(f"the agent's process ended {how}", instance_id=instance_id, tail=tail)
 
 
 class WorkerStalled(InstanceFailed):
-    """It gave no sign of life for `timeout_s` seconds and was killed: stopped, or busy in its event loop."""
+    """It gave no sign of life for `timeout_s` seconds and was killed.
+
+    Stopped, or busy in its event loop.
+    """
 
     code = "worker_stalled"
 
@@ -41,18 +55,24 @@ class WorkerStalled(InstanceFailed):
 
 
 class WorkerOutOfMemory(InstanceFailed):
-    """It and what it started used `used_mb` MiB of memory, above its limit of `limit_mb`, and was killed."""
+    """The process tree used `used_mb` MiB, above its limit `limit_mb`, and was killed."""
 
     code = "worker_oom"
 
-    def __init__(self, used_mb: int, limit_mb: int, *, instance_id: str = "", tail: str = "") -> None:
-        self.used_mb, self.limit_mb = used_mb, limit_mb
-        message = f"the agent's process used {used_mb} MiB, above its limit of {limit_mb} MiB, and was killed"
+    def __init__(
+        self, used_mb: int, limit_mb: int, *, instance_id: str = "", tail: str = ""
+    ) -> None:
+        self.used_mb = used_mb
+        self.limit_mb = limit_mb
+        message = (
+            f"the agent's process used {used_mb} MiB, above its limit of {limit_mb} MiB, "
+            "and was killed"
+        )
         super().__init__(message, instance_id=instance_id, tail=tail)
 
 
 class OutputOverflow(InstanceFailed):
-    """It wrote more than `limit_mb` MiB, to its output in one task or as one message, and was killed."""
+    """It wrote more than `limit_mb` MiB of output, or one message of it, and was killed."""
 
     code = "protocol_overflow"
 
@@ -63,23 +83,33 @@ class OutputOverflow(InstanceFailed):
 
 
 class TransferFailed(AgentFailed):
-    """A value cannot be brought from one process to the other: it does not pickle, or does not load."""
+    """A value cannot be brought from one process to the other.
+
+    It does not pickle, or does not load.
+    """
 
     code = "transfer_failed"
 
 
 class InstanceStartFailed(CallError):
-    """Instances of this agent do not start; `__cause__` is the last failure, `retry_after_s` when it is tried again."""
+    """Instances of this agent do not start.
+
+    `__cause__` is the last failure, `retry_after_s` when it is tried again.
+    """
 
     code = "instance_start_failed"
 
     def __init__(self, agent: str, why: str, retry_after_s: float = 0.0) -> None:
-        self.agent, self.retry_after_s = agent, retry_after_s
+        self.agent = agent
+        self.retry_after_s = retry_after_s
         super().__init__(f"no instance of '{agent}' could be started: {why}")
 
 
 class PoolOverloaded(CallError):
-    """Every instance is busy and the queue is full, or the pool is closing; nothing was done for the call."""
+    """Every instance is busy and the queue is full, or the pool is closing.
+
+    Nothing was done for the call.
+    """
 
     code = "overloaded"
     layer = "pool"
@@ -90,13 +120,21 @@ class PoolOverloaded(CallError):
 
 
 class TaskPoisoned(CallError):
-    """The task has killed `kills` instances and is refused; it is among the dead letters as `letter_id`."""
+    """The task has killed `kills` instances and is refused.
+
+    It is among the dead letters as `letter_id`.
+    """
 
     code = "task_poisoned"
 
     def __init__(self, task_id: str, kills: int, letter_id: str) -> None:
-        self.task_id, self.kills, self.letter_id = task_id, kills, letter_id
-        super().__init__(f"the task '{task_id}' has ended {kills} processes and is not run again (letter {letter_id})")
+        self.task_id = task_id
+        self.kills = kills
+        self.letter_id = letter_id
+        super().__init__(
+            f"the task '{task_id}' has ended {kills} processes and is not run again (letter "
+            f"{letter_id})"
+        )
 
 
 class InstanceNotFound(AgentRuntimeError):

@@ -29,20 +29,28 @@ class SessionGone(SessionError):
     code = "session_gone"
 
     def __init__(self, session_id: str, why: Literal["deleted", "expired"]) -> None:
-        self.session_id, self.why = session_id, why
-        super().__init__(f"the session '{session_id}' was {why}" if why == "deleted" else f"'{session_id}' has expired")
+        self.session_id = session_id
+        self.why = why
+        super().__init__(
+            f"the session '{session_id}' was {why}"
+            if why == "deleted"
+            else f"'{session_id}' has expired"
+        )
 
 
 class CheckpointCorrupt(SessionError):
-    """Stored bytes do not verify (then quarantined), or are not of this configuration (`damaged` False). Both stay."""
+    """Stored bytes do not verify, or cannot be read here (`damaged` is False); both stay."""
 
     code = "checkpoint_corrupt"
 
     def __init__(self, place: str, why: str, *, damaged: bool = True) -> None:
-        self.place, self.damaged = place, damaged
+        self.place = place
+        self.damaged = damaged
         # The second part names the thread, `tenant:session`; a caller knows only the session.
         parts = place.split("\x1f")
-        shown = "/".join([*parts[:1], *(part.rpartition(":")[2] for part in parts[1:2]), *parts[2:]])
+        shown = "/".join(
+            [*parts[:1], *(part.rpartition(":")[2] for part in parts[1:2]), *parts[2:]]
+        )
         super().__init__(f"stored data cannot be trusted ({shown}): {why}")
 
 
@@ -56,7 +64,7 @@ class CheckpointVersion(SessionError):
 
 
 class StateNotSerializable(SessionError):
-    """A value of the agent's state may not be stored; the message says which type and what to do."""
+    """A value of the state may not be stored; the message names its type and the remedy."""
 
     code = "state_not_serializable"
 
@@ -74,7 +82,10 @@ class StoreUnavailable(StoreError):
 
 
 class StoreVersion(StoreUnavailable):
-    """The store was written by a version of agent_runtime that this one cannot go on from; nothing was changed."""
+    """The store was written by a version of agent_runtime that this one cannot go on from.
+
+    Nothing was changed.
+    """
 
     code = "store_version"
 

@@ -1,7 +1,9 @@
-"""The boundary around code of the application's and its libraries': whatever it raises ends its own call, no other.
+"""The boundary around code of the application's and its libraries'.
 
-`except Exception` is not that boundary: `sys.exit()` in a tool raises SystemExit, which asyncio carries out of the
-event loop, and with it every other call in the process.
+Whatever it raises ends its own call, no other.
+
+`except Exception` is not that boundary: `sys.exit()` in a tool raises SystemExit, which asyncio
+carries out of the event loop, and with it every other call in the process.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ MAX_TEXT = 2_000
 
 
 class ExitFromUserCode(Exception):
-    """Code that the runtime called raised SystemExit, KeyboardInterrupt or the like; it is the `__cause__`."""
+    """Code that the runtime called raised SystemExit, KeyboardInterrupt or the like.
+
+    It is the `__cause__`.
+    """
 
 
 def contained(error: BaseException) -> Exception:
     """Return what user code raised as an Exception, or raise what is not the code's own.
 
-    A cancellation, the end of a generator, and what a signal's handler raised (Ctrl-C, a `sys.exit` on SIGTERM) go on.
+    A cancellation, the end of a generator, and what a signal's handler raised (Ctrl-C, a `sys.exit`
+    on SIGTERM) go on.
     """
     if isinstance(error, Exception):
         return error
@@ -39,24 +45,29 @@ def contained(error: BaseException) -> Exception:
 def is_from_signal(error: BaseException) -> bool:
     """Tell whether a signal raised this, wherever the main thread was just then.
 
-    Then its traceback goes through the handler of a signal; or, for the interpreter's own handler of SIGINT, it begins
-    at an instruction that raises nothing by itself.
+    Then its traceback goes through the handler of a signal; or, for the interpreter's own handler
+    of SIGINT, it begins at an instruction that raises nothing by itself.
     """
     if threading.current_thread() is not threading.main_thread():
         return False  # signals are handled in the main thread
     if isinstance(error, BaseExceptionGroup):  # what a task group makes of it
         return any(is_from_signal(each) for each in error.exceptions)
     handlers = _handler_codes()
-    trace, last = error.__traceback__, None
+    trace = error.__traceback__
+    last = None
     while trace is not None:
         if trace.tb_frame.f_code in handlers:
             return True
-        trace, last = trace.tb_next, trace
+        last = trace
+        trace = trace.tb_next
     return isinstance(error, KeyboardInterrupt) and last is not None and not _is_at_raise(last)
 
 
 def error_text(error: BaseException) -> str:
-    """Return an exception's text, whatever its `__str__` does; bounded, and text that UTF-8 can write."""
+    """Return an exception's text, whatever its `__str__` does.
+
+    Bounded, and text that UTF-8 can write.
+    """
     try:
         text = str(error)
     except BaseException as odd:
@@ -86,5 +97,7 @@ def _handler_codes() -> set[CodeType]:
 
 
 _MORE_SIGNALS = [
-    getattr(signal, name) for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM")
+    if hasattr(signal, name)
 ]

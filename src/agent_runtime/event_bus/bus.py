@@ -38,7 +38,8 @@ class _Counter:
     __slots__ = ("seq", "source")
 
     def __init__(self, source: str) -> None:
-        self.seq, self.source = 0, source
+        self.seq = 0
+        self.source = source
 
 
 class EventBus:
@@ -46,8 +47,8 @@ class EventBus:
 
     Args:
         retain: how many of the last events are kept for those who come later, or come back.
-        source: this bus's name in the events; a random one by default. With `seq` it names an event for ever, so no
-            other bus may have had it, one of an earlier process neither.
+        source: this bus's name in the events; a random one by default. With `seq` it names an event
+            for ever, so no other bus may have had it, one of an earlier process neither.
     """
 
     def __init__(self, *, retain: int = 4096, source: str | None = None) -> None:
@@ -59,8 +60,12 @@ class EventBus:
         self.published = 0
         self._log: deque[Event] = deque(maxlen=retain)
         self._groups: dict[Filter, Group] = {}
-        self._routes: dict[str, tuple[Group, ...]] = {}  # by type, of the groups that want it whosever it is
-        self._keyed: dict[str, tuple[Group, ...]] = {}  # by the session, run or tenant that a group wants
+        self._routes: dict[
+            str, tuple[Group, ...]
+        ] = {}  # by type, of the groups that want it whosever it is
+        self._keyed: dict[
+            str, tuple[Group, ...]
+        ] = {}  # by the session, run or tenant that a group wants
         self._counters: dict[str, _Counter] = {}
         self._older_counters: dict[str, _Counter] = {}
         self._rotations = 0
@@ -68,24 +73,31 @@ class EventBus:
         self._tasks: dict[asyncio.Task[None], Subscription] = {}
         self._closed = False
 
-    # -- publishing ----------------------------------------------------------------------------------------
+    # -- publishing
+    # ----------------------------------------------------------------------------------------
 
     @property
     def active(self) -> bool:
-        """Whether an event goes anywhere; a publisher may skip making one when nobody listens and nothing is kept."""
+        """Whether an event goes anywhere.
+
+        A publisher may skip making one when nobody listens and nothing is kept.
+        """
         return bool(self._groups or self._log.maxlen) and not self._closed
 
     @property
     def dropped(self) -> int:
         """Events lost to full buffers, over all subscribers, closed ones included."""
-        subscriptions = [each for group in list(self._groups.values()) for each in list(group.members)]
+        subscriptions = [
+            each for group in list(self._groups.values()) for each in list(group.members)
+        ]
         return self._dropped_by_closed + sum(each.dropped for each in subscriptions)
 
     def publish(self, event: Event) -> Event:
-        """Stamp `event` with its source and place, keep it, and hand it to every matching subscriber.
+        """Add source and sequence to `event`, retain it, and hand it to its subscribers.
 
-        Any thread; never waits, never raises for a subscriber's sake. Returns the event. One that has a `seq` (it comes
-        from elsewhere) keeps it. After `close` it goes nowhere. Raises ConfigurationError for an unknown type.
+        Any thread; never waits, never raises for a subscriber's sake. Returns the event. One that
+        has a `seq` (it comes from elsewhere) keeps it. After `close` it goes nowhere. Raises
+        ConfigurationError for an unknown type.
         """
         lock = self.lock
         lock.acquire()  # `with` takes twice as long, and this is the way of every token
@@ -106,10 +118,17 @@ class EventBus:
         return event
 
     async def apublish(self, event: Event) -> Event:
-        """`publish`, once every subscriber with the policy `block` has room for it; the one way in that may wait."""
+        """`publish`, once every subscriber with the policy `block` has room for it.
+
+        The one way in that may wait.
+        """
         while True:
             blocking = [each for group in list(self._groups.values()) for each in group.checked]
-            full = [s for s in blocking if s.policy == "block" and s.full and s.group.filter.matches(event)]
+            full = [
+                s
+                for s in blocking
+                if s.policy == "block" and s.full and s.group.filter.matches(event)
+            ]
             if not full:
                 return self.publish(event)
             await full[0].room()
@@ -121,7 +140,9 @@ class EventBus:
         return event
 
     def _stamp(self, event: Event) -> None:
-        stream = event.stream if event.tenant is not None else event.session_id or event.run_id or ""
+        stream = (
+            event.stream if event.tenant is not None else event.session_id or event.run_id or ""
+        )
         counter = self._counters.get(stream) or self._counter(stream)
         counter.seq += 1
         set_seq(event, counter.seq)
@@ -135,11 +156,15 @@ class EventBus:
     def _counter(self, stream: str) -> _Counter:
         counter = self._older_counters.pop(stream, None)
         if len(self._counters) >= MAX_STREAMS // 2:
-            self._older_counters, self._counters = self._counters, {}
+            self._older_counters = self._counters
+            self._counters = {}
             self._rotations += 1
         if counter is None:
-            # A stream that was forgotten begins at 1 again, as of another source: no id is given twice.
-            counter = _Counter(f"{self.source}.{self._rotations}" if self._rotations else self.source)
+            # A stream that was forgotten begins at 1 again, as of another source: no id is given
+            # twice.
+            counter = _Counter(
+                f"{self.source}.{self._rotations}" if self._rotations else self.source
+            )
         self._counters[stream] = counter
         return counter
 
@@ -155,7 +180,8 @@ class EventBus:
                 if group.filter.concerns(event) and group.wants(event.type):
                     group.push(event)
 
-    # -- listening -----------------------------------------------------------------------------------------
+    # -- listening
+    # -----------------------------------------------------------------------------------------
 
     def subscribe(
         self,
@@ -170,26 +196,31 @@ class EventBus:
         handler: EventHandler | None = None,
         name: str = "",
     ) -> Subscription:
-        """Listen to the types that match one of `patterns` (`fnmatch`: `llm.*`; all by default), from now on.
+        """Listen to the types that match one of `patterns` (`fnmatch`: `llm.*`.
+
+        All by default), from now on.
 
         Args:
             patterns: of types.
             session_id: only events of this session of `tenant`.
             run_id: only events of this run of `tenant`.
             tenant: only events of this tenant; with a session or run it is `default` unless given.
-            principal: who listens: only events of their tenant, and of their own calls and sessions unless they have
-                the scope `sessions:all`. None is the application's own code.
-            after: begin with the retained events of the session or run behind this `seq`, or behind the event of this
-                `id`, without loss or repetition before the ones that follow; a `bus.gap` first when some are not
-                retained any more. What another bus counted (before a restart) is no place here: then a `bus.gap` and
-                all that is retained. A number cannot tell that once the new count has passed it; an id always does.
+            principal: who listens: only events of their tenant, and of their own calls and sessions
+                unless they have the scope `sessions:all`. None is the application's own code.
+            after: begin with the retained events of the session or run behind this `seq`, or behind
+                the event of this `id`, without loss or repetition before the ones that follow; a
+                `bus.gap` first when some are not retained any more. What another bus counted
+                (before a restart) is no place here: then a `bus.gap` and all that is retained. A
+                number cannot tell that once the new count has passed it; an id always does.
             buffer: how many events wait for this subscriber at most.
-            policy: for an event without room: `drop_oldest` makes room, `drop_newest` loses it, `block` lets `apublish`
-                wait (and loses it where a plain `publish` cannot).
-            handler: called with every event: an async function on this loop, a plain one in a thread of its own.
+            policy: for an event without room: `drop_oldest` makes room, `drop_newest` loses it,
+                `block` lets `apublish` wait (and loses it where a plain `publish` cannot).
+            handler: called with every event: an async function on this loop, a plain one in a
+            thread of its own.
             name: of the handler, in logs.
 
-        Raises ConfigurationError for values that cannot work, and RuntimeError for an async handler without a loop.
+        Raises ConfigurationError for values that cannot work, and RuntimeError for an async handler
+        without a loop.
         """
         if buffer < 1:
             raise ConfigurationError(f"buffer must be at least 1, not {buffer}")
@@ -204,10 +235,14 @@ class EventBus:
             backlog = [] if after is None else self._after(wanted, after)
             subscription = self._join(wanted, buffer, policy, backlog)
         if handler is not None:
-            subscription.handle_with(handler, name or getattr(handler, "__qualname__", type(handler).__name__))
+            subscription.handle_with(
+                handler, name or getattr(handler, "__qualname__", type(handler).__name__)
+            )
         return subscription
 
-    def _join(self, wanted: Filter, buffer: int, policy: Policy, backlog: list[Event]) -> Subscription:
+    def _join(
+        self, wanted: Filter, buffer: int, policy: Policy, backlog: list[Event]
+    ) -> Subscription:
         group = self._groups.get(wanted)
         if group is None:
             group = Group(wanted)
@@ -239,7 +274,9 @@ class EventBus:
             if subscription in group.checked:
                 group.checked.remove(subscription)
             else:
-                group.appends[:] = [s.buffer.append for s in group.members if s.policy == "drop_oldest"]
+                group.appends[:] = [
+                    s.buffer.append for s in group.members if s.policy == "drop_oldest"
+                ]
             subscription.end = group.pushed
             if subscription in group.sleeping:
                 group.sleeping.remove(subscription)
@@ -259,7 +296,8 @@ class EventBus:
         else:
             del self._keyed[key]
 
-    # -- what was --------------------------------------------------------------------------------------------
+    # -- what was
+    # --------------------------------------------------------------------------------------------
 
     def retained(
         self,
@@ -269,20 +307,27 @@ class EventBus:
         tenant: str | None = None,
         principal: Principal | None = None,
     ) -> list[Event]:
-        """Return the retained events that match, oldest first; the arguments are those of `subscribe`."""
+        """Return the retained events that match, oldest first.
+
+        The arguments are those of `subscribe`.
+        """
         wanted = Filter.of(patterns, session_id, run_id, tenant, principal)
         with self.lock:
             return [event for event in self._log if wanted.matches(event)]
 
     def _after(self, wanted: Filter, after: int | str) -> list[Event]:
         own = [event for event in self._log if wanted.concerns(event)]
-        # Whose events are not all theirs to see learns of no more than what they see: no count of a stream.
+        # Whose events are not all theirs to see learns of no more than what they see: no count of a
+        # stream.
         counter = None if wanted.user_id is not None else self._counter_of(wanted)
         last = max(own[-1].seq if own else 0, counter.seq if counter else 0)
         seq = after if isinstance(after, int) else self._seq_of(after, own, counter)
         if seq is None or seq > last:  # a place in another count: nothing of this one was read
             missed = max(1, own[0].seq - 1 if own else last)
-            return [self._gap(wanted, missed, "restart"), *(event for event in own if wanted.wants(event.type))]
+            return [
+                self._gap(wanted, missed, "restart"),
+                *(event for event in own if wanted.wants(event.type)),
+            ]
         events = [event for event in own if event.seq > seq and wanted.wants(event.type)]
         if missed := self._missed(wanted, own, last, seq):
             return [self._gap(wanted, missed, "retention"), *events]
@@ -293,7 +338,7 @@ class EventBus:
         return self._counters.get(stream) or self._older_counters.get(stream)
 
     def _seq_of(self, event_id: str, own: list[Event], counter: _Counter | None) -> int | None:
-        """Return the place of the event of this id in the present count, or None when it is of another one."""
+        """Return the sequence number of the event of this id; None when it is unknown."""
         for event in own:
             if event.id == event_id:
                 return event.seq
@@ -302,21 +347,33 @@ class EventBus:
             return None
         sources = {event.source for event in own} if counter is None else {counter.source}
         streams = {event.stream for event in own} or {place.rpartition(":")[2]}
-        return int(seq) if any(place == f"{s}:{stream}" for s in sources for stream in streams) else None
+        return (
+            int(seq)
+            if any(place == f"{s}:{stream}" for s in sources for stream in streams)
+            else None
+        )
 
     def _gap(self, wanted: Filter, missed: int, reason: str) -> Event:
         data = {"missed": missed, "policy": reason}
-        return Event("bus.gap", data, wanted.run_id, wanted.session_id, tenant=wanted.tenant, source=self.source)
+        return Event(
+            "bus.gap",
+            data,
+            wanted.run_id,
+            wanted.session_id,
+            tenant=wanted.tenant,
+            source=self.source,
+        )
 
     def _missed(self, wanted: Filter, own: list[Event], last: int, seq: int) -> int:
         if not own:
             return last - seq
-        # Retained are the last ones, without holes. A run inside a session does not begin at 1: what came before it is
-        # not its own.
+        # Retained are the last ones, without holes. A run inside a session does not begin at 1:
+        # what came before it is not its own.
         is_whole = wanted.session_id is None and own[0].type == "run.start"
         return 0 if is_whole else max(0, own[0].seq - seq - 1)
 
-    # -- the end ---------------------------------------------------------------------------------------------
+    # -- the end
+    # ---------------------------------------------------------------------------------------------
 
     def keep(self, task: asyncio.Task[None], subscription: Subscription) -> None:
         """Hold a handler's task: the loop itself does not."""
@@ -333,7 +390,10 @@ class EventBus:
                 subscription.close()
 
     async def aclose(self, grace_s: float = 5.0) -> int:
-        """`close`, and let handlers finish what waits for `grace_s` seconds; returns how many events were left."""
+        """`close`, and let handlers finish what waits for `grace_s` seconds.
+
+        Returns how many events were left.
+        """
         tasks = {t: s for t, s in self._tasks.items() if t.get_loop() is asyncio.get_running_loop()}
         self.close()
         if tasks:

@@ -30,7 +30,7 @@ EXTENSIONS = {
     "agent": "agent",
     "causationid": "cause",
 }
-"""Our attributes beside the standard's, by their names on the wire (`sequence`, `partitionkey` are the standard's)."""
+"""Attributes beside the standard's, by their names on the wire."""
 
 
 def to_cloud_event(event: Event) -> dict[str, Any]:
@@ -81,37 +81,54 @@ def _as_cloud_event(event: Event) -> dict[str, Any]:
 
 
 def encoded(event: Event, seal: EventSeal | None = None) -> bytes:
-    """Return the CloudEvent as JSON bytes, sealed if there is a seal; InputInvalid for one above `MAX_EVENT_BYTES`."""
+    """Return the CloudEvent as JSON bytes, sealed if there is a seal.
+
+    InputInvalid for one above `MAX_EVENT_BYTES`.
+    """
     try:
         made = _as_cloud_event(event)
-        # In one text for one look, but as they are: JSON's escapes would hide what stands behind them.
+        # In one text for one look, but as they are: JSON's escapes would hide what stands behind
+        # them.
         if SECRETS.suspects("\n".join(_texts(made, []))):
             made = SECRETS.whole(made)
         if seal is not None:
-            # Over what a reader will have: a lone surrogate, which has no UTF-8, is a question mark there.
+            # Over what a reader will have: a lone surrogate, which has no UTF-8, is a question mark
+            # there.
             made = json.loads(_json(made).encode("utf-8", "replace"))
             seal.sign(made)
         text = _json(made)
     except (TypeError, ValueError, OverflowError, RecursionError, OSError, AttributeError) as error:
-        raise InputInvalid(f"an event that JSON cannot say: {type(error).__name__}", "data") from error
+        raise InputInvalid(
+            f"an event that JSON cannot say: {type(error).__name__}", "data"
+        ) from error
     # A lone surrogate, which a provider's broken stream may hold, has no UTF-8.
     data = text.encode("utf-8", "replace")
     if len(data) > MAX_EVENT_BYTES:
-        raise InputInvalid(f"an event of {len(data)} bytes; at most {MAX_EVENT_BYTES} can be sent", "data")
+        raise InputInvalid(
+            f"an event of {len(data)} bytes; at most {MAX_EVENT_BYTES} can be sent", "data"
+        )
     return data
 
 
 def from_cloud_event(given: Any, seal: EventSeal | None = None) -> Event:
-    """Return the event of a CloudEvent (bytes, text or a mapping); raises InputInvalid that says what is wrong."""
+    """Return the event of a CloudEvent (bytes, text or a mapping).
+
+    Raises InputInvalid that says what is wrong.
+    """
     content = _parsed(given)
     if seal is not None:
         seal.check(content)
     for name in ("id", "source", "type"):
-        if not isinstance(content.get(name), str) or not content[name] or not _is_text(content[name]):
+        if (
+            not isinstance(content.get(name), str)
+            or not content[name]
+            or not _is_text(content[name])
+        ):
             raise InputInvalid("a CloudEvent has this attribute, a non-empty text", name)
     if content.get("specversion") != "1.0":
         raise InputInvalid(
-            f"only CloudEvents 1.0 are read, not {str(content.get('specversion'))[:20]!r}", "specversion"
+            f"only CloudEvents 1.0 are read, not {str(content.get('specversion'))[:20]!r}",
+            "specversion",
         )
     fields: dict[str, Any] = {}
     for name, field in EXTENSIONS.items():
@@ -143,7 +160,8 @@ def _is_text(value: str) -> bool:
 def read_event(content: Any, position: str, seal: EventSeal | None = None) -> Event:
     """Return the event at a place of a log.
 
-    What is none, or is not sealed where the log has a key, becomes a `bus.unreadable`, so that nobody is stuck at it.
+    What is none, or is not sealed where the log has a key, becomes a `bus.unreadable`, so that
+    nobody is stuck at it.
     """
     try:
         return from_cloud_event(content, seal)
@@ -190,7 +208,10 @@ def _count(content: Mapping[str, Any], name: str) -> int:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can say it: messages and models by their fields, anything unknown as its text."""
+    """`value` as JSON can say it.
+
+    Messages and models by their fields, anything unknown as its text.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

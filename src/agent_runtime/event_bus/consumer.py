@@ -1,4 +1,7 @@
-"""EventConsumer: a named consumer of a broker's events, with retries, dead letters and a graceful end."""
+"""EventConsumer.
+
+A named consumer of a broker's events, with retries, dead letters and a graceful end.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,12 @@ from agent_runtime.errors.user_code import contained, error_text
 from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start, ended
 from agent_runtime.event_bus.brokers.validation import checked_group
 from agent_runtime.event_bus.cloud_event import to_cloud_event
-from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, put_aside
+from agent_runtime.event_bus.dead_letters import (
+    DeadLetter,
+    DeadLetters,
+    MemoryDeadLetters,
+    put_aside,
+)
 from agent_runtime.event_bus.deduplication import MemorySeenIds, SeenIds
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter
@@ -34,15 +42,21 @@ Handle: TypeAlias = Callable[[Event], Awaitable[Any]]
 
 
 def _name_of(event: Event) -> str:
-    """Return the name that an event is known by: an id is unique for its source, and a tenant's own."""
-    return f"{quote(event.tenant or DEFAULT_TENANT, safe='')}/{quote(event.source, safe='')}/{event.id}"
+    """Return the name that an event is known by.
+
+    An id is unique for its source, and a tenant's own.
+    """
+    tenant = quote(event.tenant or DEFAULT_TENANT, safe="")
+    return f"{tenant}/{quote(event.source, safe='')}/{event.id}"
 
 
 def _digest_of(event: Event) -> str:
     """Return what tells two events of one name apart: what a handler acts on."""
     content = to_cloud_event(event)
     parts = [content.get(part) for part in ("type", "subject", "agent", "userid", "data")]
-    return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(errors="replace"), digest_size=16).hexdigest()
+    return blake2b(
+        json.dumps(parts, sort_keys=True, default=str).encode(errors="replace"), digest_size=16
+    ).hexdigest()
 
 
 class _ToldToStop(Exception):
@@ -50,21 +64,25 @@ class _ToldToStop(Exception):
 
 
 class EventConsumer:
-    """Calls `handler` with every event of a broker that matches, at least once, and each stream's in order.
+    """Calls `handler` with each matching event of a broker, at least once and in order.
 
-    `async with EventConsumer(broker, "billing", handler): ...`, or `start()` and `stop()`. Of several consumers of
-    one name, in any number of processes, one reads and the others stand by (on Kafka they share its partitions).
+    `async with EventConsumer(broker, "billing", handler): ...`, or `start()` and `stop()`. Of
+    several consumers of one name, in any number of processes, one reads and the others stand by (on
+    Kafka they share its partitions).
 
-    A handler that raises is called again after a pause; its stream waits, others go on. After `retries` further tries
-    the event becomes a dead letter and the stream goes on. It is acknowledged after that, never before: whatever is
-    killed, it comes again. An event that is known as handled is not handled again. Known is the id of one source and
-    tenant; the same id with other contents is not handled either, and a `bus.conflict` on `bus` says so. A number that
-    is missing in a stream is counted in `missing`, logged, and a `bus.gap` with the policy `log` on `bus`.
+    A handler that raises is called again after a pause; its stream waits, others go on. After
+    `retries` further tries the event becomes a dead letter and the stream goes on. It is
+    acknowledged after that, never before: whatever is killed, it comes again. An event that is
+    known as handled is not handled again. Known is the id of one source and tenant; the same id
+    with other contents is not handled either, and a `bus.conflict` on `bus` says so. A number that
+    is missing in a stream is counted in `missing`, logged, and a `bus.gap` with the policy `log` on
+    `bus`.
 
     Args:
         broker: whose events; the broker stays open.
         name: of the consumer and its group: 1 to 128 ASCII letters, digits, `_` and `-`.
-        handler: an async function of the event. What it publishes or starts says that the event is its cause.
+        handler: an async function of the event. What it publishes or starts says that the event is
+        its cause.
         patterns: of types; the others are acknowledged unseen.
         concurrency: how many events are handled at once, of different streams.
         retries: further tries of one event.
@@ -74,7 +92,8 @@ class EventConsumer:
         seen_ids: which were handled; in memory by default, which does not outlive the process.
         bus: where `dead_letter.added`, `bus.conflict` and `bus.gap` are published.
         start: where the group begins when it is new.
-        check_sequence: look for missing numbers; False for a log that a relay fills with some types only.
+        check_sequence: look for missing numbers; False for a log that a relay fills with some types
+            only.
 
     Raises ConfigurationError for settings that cannot work.
     """
@@ -97,26 +116,41 @@ class EventConsumer:
         start: Start = "earliest",
         check_sequence: bool = True,
     ) -> None:
-        if concurrency < 1 or retries < 0 or backoff_s <= 0 or (timeout_s is not None and timeout_s <= 0):
-            raise ConfigurationError("concurrency is 1 or more, retries 0 or more, pauses and timeouts above 0 seconds")
-        self.name, self._broker, self._handler = checked_group(name), broker, handler
-        self._filter, self._start = Filter(patterns), start
-        self._concurrency, self._retries, self._timeout_s = concurrency, retries, timeout_s
-        self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
+        if (
+            concurrency < 1
+            or retries < 0
+            or backoff_s <= 0
+            or (timeout_s is not None and timeout_s <= 0)
+        ):
+            raise ConfigurationError(
+                "concurrency is 1 or more, retries 0 or more, pauses and timeouts above 0 seconds"
+            )
+        self.name = checked_group(name)
+        self._broker = broker
+        self._handler = handler
+        self._filter = Filter(patterns)
+        self._start = start
+        self._concurrency = concurrency
+        self._retries = retries
+        self._timeout_s = timeout_s
+        self._backoff_s = backoff_s
+        self._max_backoff_s = max_backoff_s
         self.dead_letters: DeadLetters = dead_letters or MemoryDeadLetters()
         self._seen: SeenIds = seen_ids or MemorySeenIds()
         self._bus = bus
         self._check_sequence = check_sequence
         self._gaps = SequenceGaps()
         self.handled = self.failed = self.retried = self.repeated = 0
-        """Events handled, given up as dead letters, tries that failed, deliveries that were known."""
+        """Events handled, given up as dead letters, tries that failed, deliveries that were known.
+        """
         self.last_lag = 0
         """`lag()` as it was measured last, every `LAG_EVERY_S` seconds: for metrics."""
         self._waiting: dict[str, deque[Delivery]] = {}  # by stream: one at a time is handled
         self._working: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(concurrency)
         self._task: asyncio.Task[None] | None = None
-        self._stopping, self._joined = asyncio.Event(), asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._joined = asyncio.Event()
 
     @property
     def missing(self) -> int:
@@ -127,7 +161,8 @@ class EventConsumer:
         """How many events are not acknowledged yet: the metric to alert on. Raises StoreError."""
         return await self._broker.lag(self.name)
 
-    # -- the lifecycle -------------------------------------------------------------------------------------
+    # -- the lifecycle
+    # -------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -150,14 +185,18 @@ class EventConsumer:
         if self._task is None:
             self._stopping.clear()
             self._joined.clear()
-            self._task = asyncio.create_task(self._run(), name=f"agent_runtime consumer {self.name}")
-            self._measuring = asyncio.create_task(self._measure(), name=f"agent_runtime lag of {self.name}")
+            self._task = asyncio.create_task(
+                self._run(), name=f"agent_runtime consumer {self.name}"
+            )
+            self._measuring = asyncio.create_task(
+                self._measure(), name=f"agent_runtime lag of {self.name}"
+            )
 
     async def stop(self, grace_s: float = 30.0) -> int:
         """Take nothing new, and let what is being handled end for `grace_s` seconds.
 
-        Returns how many handlers had to be cancelled; their events come again. Cancelled itself, it cancels them at
-        once.
+        Returns how many handlers had to be cancelled; their events come again. Cancelled itself, it
+        cancels them at once.
         """
         if self._task is None:
             return 0
@@ -175,7 +214,8 @@ class EventConsumer:
             self._waiting.clear()
         return len(left)
 
-    # -- the work ------------------------------------------------------------------------------------------
+    # -- the work
+    # ------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
@@ -201,11 +241,15 @@ class EventConsumer:
     async def _take(self, delivery: Delivery) -> None:
         if self._check_sequence and (gap := self._gaps.look(delivery.event, delivery.reading)):
             self._report_gap(delivery.event, gap)
-        stream = delivery.event.stream or delivery.position  # what belongs to no run waits for nothing
+        stream = (
+            delivery.event.stream or delivery.position
+        )  # what belongs to no run waits for nothing
         if stream not in self._waiting and not self._filter.wants(delivery.event.type):
             await self._acknowledge(delivery)
             return
-        if stream in self._waiting:  # also one that is not wanted: a stream is acknowledged in order
+        if (
+            stream in self._waiting
+        ):  # also one that is not wanted: a stream is acknowledged in order
             self._waiting[stream].append(delivery)
             return
         await self._slots.acquire()
@@ -240,7 +284,8 @@ class EventConsumer:
                 if (letter := await self._handle(event)) is not None:
                     await self._insist(lambda: put_aside(self.dead_letters, letter))
                     self._tell(event, letter)
-                # The contents first: of a consumer that is killed in between, the event comes again.
+                # The contents first: of a consumer that is killed in between, the event comes
+                # again.
                 await self._insist(lambda: self._seen.add(self.name, contents))
                 await self._insist(lambda: self._seen.add(self.name, name))
         except _ToldToStop:
@@ -256,7 +301,12 @@ class EventConsumer:
             except BaseException as error:  # noqa: BLE001 - a store of the application's may fail as it likes
                 failure = contained(error)
                 text = error_text(failure)
-                LOG.warning("the consumer %s cannot use its store: %s: %s", self.name, type(failure).__name__, text)
+                LOG.warning(
+                    "the consumer %s cannot use its store: %s: %s",
+                    self.name,
+                    type(failure).__name__,
+                    text,
+                )
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, self._max_backoff_s)
 
@@ -272,15 +322,27 @@ class EventConsumer:
             self.retried += 1
             if attempt > self._retries:
                 self.failed += 1
-                LOG.error("the consumer %s gives up %s after %d tries", self.name, event.id, attempt, exc_info=failure)
-                content, owner = to_cloud_event(event), {"tenant": event.tenant, "user": event.user_id}
+                LOG.error(
+                    "the consumer %s gives up %s after %d tries",
+                    self.name,
+                    event.id,
+                    attempt,
+                    exc_info=failure,
+                )
+                content = to_cloud_event(event)
+                owner = {"tenant": event.tenant, "user": event.user_id}
                 return DeadLetter.of(self.name, content, failure, attempt, **owner)
             text = error_text(failure)
-            LOG.warning("the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, text)
+            LOG.warning(
+                "the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, text
+            )
             await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))
 
     async def _failure(self, event: Event) -> BaseException | None:
-        """What one try ended in. A handler's own CancelledError is a failure; only the consumer's end cancels it."""
+        """What one try ended in. A handler's own CancelledError is a failure.
+
+        Only the consumer's end cancels it.
+        """
         token = current_cause.set(Cause(event.id, event.depth + 1))
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -306,24 +368,45 @@ class EventConsumer:
 
     def _tell(self, event: Event, letter: DeadLetter) -> None:
         if self._bus is not None:
-            data = {"letter_id": letter.id, "queue": self.name, "attempts": letter.attempts, "error": letter.error}
-            self._bus.publish(Event("dead_letter.added", data, event.run_id, event.session_id, tenant=event.tenant))
+            data = {
+                "letter_id": letter.id,
+                "queue": self.name,
+                "attempts": letter.attempts,
+                "error": letter.error,
+            }
+            self._bus.publish(
+                Event(
+                    "dead_letter.added", data, event.run_id, event.session_id, tenant=event.tenant
+                )
+            )
 
     def _tell_conflict(self, event: Event) -> None:
-        LOG.warning("the consumer %s has handled %s with other contents: this one is dropped", self.name, event.id)
+        LOG.warning(
+            "the consumer %s has handled %s with other contents: this one is dropped",
+            self.name,
+            event.id,
+        )
         if self._bus is not None:
             data = {"event_id": event.id, "queue": self.name, "event_type": event.type}
-            self._bus.publish(Event("bus.conflict", data, event.run_id, event.session_id, tenant=event.tenant))
+            self._bus.publish(
+                Event("bus.conflict", data, event.run_id, event.session_id, tenant=event.tenant)
+            )
 
     def _report_gap(self, event: Event, gap: range) -> None:
         numbers = str(gap[0]) if len(gap) == 1 else f"{gap[0]} to {gap[-1]}"
-        LOG.warning("the consumer %s: %s of the stream %r did not come", self.name, numbers, event.stream)
+        LOG.warning(
+            "the consumer %s: %s of the stream %r did not come", self.name, numbers, event.stream
+        )
         if self._bus is not None:
             data = {"missed": len(gap), "policy": "log"}
-            self._bus.publish(Event("bus.gap", data, event.run_id, event.session_id, tenant=event.tenant))
+            self._bus.publish(
+                Event("bus.gap", data, event.run_id, event.session_id, tenant=event.tenant)
+            )
 
     async def _acknowledge(self, delivery: Delivery) -> None:
         try:
             await delivery.ack()
         except Exception as error:  # noqa: BLE001 - it is sent again, or the event comes again and is known then
-            LOG.warning("the consumer %s cannot acknowledge %s: %s", self.name, delivery.event.id, error)
+            LOG.warning(
+                "the consumer %s cannot acknowledge %s: %s", self.name, delivery.event.id, error
+            )

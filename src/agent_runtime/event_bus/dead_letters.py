@@ -24,9 +24,9 @@ from agent_runtime.storage.sqlite_schema import StoreSchema
 class DeadLetter:
     """One thing that could not be handled.
 
-    `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the last failure's class
-    and `message` its text, without secrets; `attempts` how often it was tried, `added_s` Unix seconds; `tenant` and
-    `user` whose it was, empty for the application's own.
+    `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the
+    last failure's class and `message` its text, without secrets; `attempts` how often it was tried,
+    `added_s` Unix seconds; `tenant` and `user` whose it was, empty for the application's own.
     """
 
     queue: str
@@ -53,7 +53,15 @@ class DeadLetter:
         """Return the letter of a failure; secrets are masked."""
         content = SECRETS.whole(plain(payload))
         message = SECRETS.text(error_text(error))
-        return cls(queue, content, type(error).__name__, message, attempts, tenant=tenant or "", user=user or "")
+        return cls(
+            queue,
+            content,
+            type(error).__name__,
+            message,
+            attempts,
+            tenant=tenant or "",
+            user=user or "",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
@@ -88,7 +96,8 @@ class MemoryDeadLetters:
 
     def __init__(self, *, max_letters: int = 10_000) -> None:
         self._letters: dict[str, DeadLetter] = {}
-        self._max_letters, self.dropped = max_letters, 0
+        self._max_letters = max_letters
+        self.dropped = 0
 
     async def add(self, letter: DeadLetter) -> None:
         """See `DeadLetters.add`."""
@@ -124,7 +133,8 @@ class SqliteDeadLetters(SqliteFile):
         "dead_letters",
         """
     CREATE TABLE IF NOT EXISTS dead_letters (
-      number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, letter TEXT NOT NULL);
+      number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL,
+          letter TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS dead_letters_queue ON dead_letters (queue, number);
     """,
     )
@@ -156,15 +166,21 @@ class SqliteDeadLetters(SqliteFile):
 
     def _insert(self, letter_id: str, queue: str, text: str) -> None:
         self._db.execute(
-            "INSERT OR IGNORE INTO dead_letters (id, queue, letter) VALUES (?, ?, ?)", [letter_id, queue, text]
+            "INSERT OR IGNORE INTO dead_letters (id, queue, letter) VALUES (?, ?, ?)",
+            [letter_id, queue, text],
         )
 
     def _select(self, queue: str | None, limit: int) -> Any:
-        sql = "SELECT letter FROM dead_letters WHERE ?1 IS NULL OR queue = ?1 ORDER BY number LIMIT ?2"
+        sql = (
+            "SELECT letter FROM dead_letters WHERE ?1 IS NULL OR queue = ?1 ORDER BY number "
+            "LIMIT ?2"
+        )
         return self._db.execute(sql, [queue, limit]).fetchall()
 
     def _find(self, letter_id: str) -> Any:
-        return self._db.execute("SELECT letter FROM dead_letters WHERE id = ?", [letter_id]).fetchone()
+        return self._db.execute(
+            "SELECT letter FROM dead_letters WHERE id = ?", [letter_id]
+        ).fetchone()
 
     def _delete(self, letter_id: str) -> bool:
         return self._db.execute("DELETE FROM dead_letters WHERE id = ?", [letter_id]).rowcount == 1
@@ -176,7 +192,10 @@ class SqliteDeadLetters(SqliteFile):
 
 
 def open_dead_letters(url: str) -> DeadLetters:
-    """Open dead letters at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    """Open dead letters at an address (`StoreUrl`: memory, SQLite, Redis).
+
+    Raises ConfigurationError, StoreError.
+    """
     address = StoreUrl.parse(url, "the dead letters")
     if address.kind == "memory":
         return MemoryDeadLetters()
@@ -188,5 +207,8 @@ def open_dead_letters(url: str) -> DeadLetters:
 
 
 async def put_aside(letters: DeadLetters, letter: DeadLetter) -> None:
-    """Add a letter, whether or not whoever asks is being cancelled: it is the last trace of what failed."""
+    """Add a letter, whether or not whoever asks is being cancelled.
+
+    It is the last trace of what failed.
+    """
     await asyncio.shield(letters.add(letter))

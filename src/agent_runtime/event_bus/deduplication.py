@@ -12,7 +12,10 @@ from agent_runtime.storage.sqlite_schema import StoreSchema
 
 @runtime_checkable
 class SeenIds(Protocol):
-    """Remembers the names of handled events for a while. Methods raise StoreError when the store fails."""
+    """Remembers the names of handled events for a while.
+
+    Methods raise StoreError when the store fails.
+    """
 
     async def seen(self, consumer: str, name: str) -> bool:
         """Tell whether the consumer has handled the event of this name."""
@@ -46,13 +49,17 @@ class MemorySeenIds:
 
 
 class SqliteSeenIds(SqliteFile):
-    """In a SQLite file: also for what comes again because the process was killed. Kept for `kept_s` seconds."""
+    """In a SQLite file: also for what comes again because the process was killed.
+
+    Kept for `kept_s` seconds.
+    """
 
     SCHEMA = StoreSchema(
         "seen_ids",
         """
     CREATE TABLE IF NOT EXISTS seen_ids (
-      consumer TEXT NOT NULL, id TEXT NOT NULL, at_s REAL NOT NULL, PRIMARY KEY (consumer, id)) WITHOUT ROWID;
+      consumer TEXT NOT NULL, id TEXT NOT NULL, at_s REAL NOT NULL, PRIMARY KEY (consumer,
+          id)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS seen_ids_at ON seen_ids (at_s);
     """,
     )

@@ -49,18 +49,23 @@ class Event(_Fields):
     Args:
         type: one of `EVENT_TYPES` (`run.end`), or `custom.` and a name of the application's own.
         data: what happened: a `CallbackEvent`, or plain data.
-        run_id, session_id, user_id, tenant, agent: whose it is, where known; `agent` is the agent's name.
+        run_id, session_id, user_id, tenant, agent: whose it is, where known; `agent` is the agent's
+        name.
         time_s: Unix wall-clock seconds.
-        source: the bus that published it; stamped by `EventBus.publish`, as `seq`, `cause` and `depth` are.
+        source: the bus that published it; stamped by `EventBus.publish`, as `seq`, `cause` and
+        `depth` are.
         seq: its place in its stream, from 1, without gaps; 0 before it is published.
-        cause: the id of the event that led to this one, or None; `depth` how many there are in that chain.
-        own_id: an id that is known before (a webhook's delivery); otherwise `id` is made of source, stream and seq.
+        cause: the id of the event that led to this one, or None; `depth` how many there are in that
+        chain.
+        own_id: an id that is known before (a webhook's delivery); otherwise `id` is made of source,
+            stream and seq.
     """
 
     __slots__ = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Event:  # noqa: D102 - the class's own docstring
-        # A frozen dataclass sets each field by object.__setattr__, four times as slow; this one freezes at the end.
+        # A frozen dataclass sets each field by object.__setattr__, four times as slow; this one
+        # freezes at the end.
         made: Any = _Fields(*args, **kwargs)
         made.__class__ = cls
         frozen: Event = made
@@ -83,7 +88,10 @@ class Event(_Fields):
 
     @property
     def stream(self) -> str:
-        """Within what `seq` counts: the tenant's session, else the run, else "" for what concerns no run."""
+        """Within what `seq` counts.
+
+        The tenant's session, else the run, else "" for what concerns no run.
+        """
         return stream_of(self.tenant, self.session_id or self.run_id)
 
     @property
@@ -100,7 +108,10 @@ set_depth: Any = _Fields.__dict__["depth"].__set__
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What led to whatever happens in this context: an event's id, and how long the chain is with what follows."""
+    """What led to whatever happens in this context.
+
+    An event's id, and how long the chain is with what follows.
+    """
 
     event_id: str
     depth: int

@@ -17,14 +17,17 @@ MIN_KEY_BYTES = 32
 
 
 class EventSeal:
-    """Signs CloudEvents with a key (BLAKE2b, 128 bit) over all their attributes and the name of their log.
+    """Signs CloudEvents (BLAKE2b, 128 bit) over all attributes and their log's name.
 
-    Every publisher and reader of the log has the same key. Raises ConfigurationError for a key that could be guessed.
+    Every publisher and reader of the log has the same key. Raises ConfigurationError for a key that
+    could be guessed.
     """
 
     def __init__(self, key: bytes, log: str) -> None:
         if not MIN_KEY_BYTES <= len(key) <= 64:
-            raise ConfigurationError(f"an event key has {MIN_KEY_BYTES} to 64 bytes, this one {len(key)}")
+            raise ConfigurationError(
+                f"an event key has {MIN_KEY_BYTES} to 64 bytes, this one {len(key)}"
+            )
         if (reason := weakness_of(key)) is not None:
             raise ConfigurationError(f"the event key could be guessed: {reason}")
         self._key = key
@@ -35,9 +38,13 @@ class EventSeal:
         content[ATTRIBUTE] = self._mac(content)
 
     def check(self, content: Mapping[str, Any]) -> None:
-        """Raise InputInvalid for an event that was not sealed with this key for this log, or was changed since."""
+        """Raise InputInvalid for an event without a valid seal of this key and log."""
         seal = content.get(ATTRIBUTE)
-        if not isinstance(seal, str) or not seal.isascii() or not hmac.compare_digest(seal, self._mac(content)):
+        if (
+            not isinstance(seal, str)
+            or not seal.isascii()
+            or not hmac.compare_digest(seal, self._mac(content))
+        ):
             raise InputInvalid("not sealed with the key of this log", ATTRIBUTE)
 
     def _mac(self, content: Mapping[str, Any]) -> str:

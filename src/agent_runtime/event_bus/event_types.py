@@ -17,12 +17,20 @@ _SECONDS = {"type": "number", "minimum": 0}
 _USAGE = {"type": "object", "description": "tokens, calls and cost of the run so far"}
 _MESSAGE = {"type": "object", "description": "a LangChain message; only where content is recorded"}
 _CALL = {"name": _TEXT, "call_id": _TEXT, "parent_id": _TEXT, "duration_s": _SECONDS}
-_ERROR = {"error": {"type": "string", "description": "the error's code, or its class where it is a provider's"}}
+_ERROR = {
+    "error": {
+        "type": "string",
+        "description": "the error's code, or its class where it is a provider's",
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A type: its `name`, `description`, the JSON Schema `properties` of its data, and which are always there."""
+    """A type.
+
+    Its `name`, `description`, the JSON Schema `properties` of its data, and which are always there.
+    """
 
     name: str
     description: str
@@ -31,7 +39,10 @@ class EventType:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema (2020-12) of an event's `data`; readers ignore properties that they do not know."""
+        """The JSON Schema (2020-12) of an event's `data`.
+
+        Readers ignore properties that they do not know.
+        """
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": dataschema_of(self.name),
@@ -50,44 +61,84 @@ def dataschema_of(event_type: str) -> str:
 
 def _refused(layer: str) -> EventType:
     return EventType(
-        f"{layer}.refused", f"The {layer} layer refused a call.", {"code": _TEXT, "message": _TEXT}, ("code",)
+        f"{layer}.refused",
+        f"The {layer} layer refused a call.",
+        {"code": _TEXT, "message": _TEXT},
+        ("code",),
     )
 
 
 _TYPES = (
-    EventType("run.start", "A call of an agent began.", {**_CALL, "input": {}, "agent": {"type": "object"}}, ("name",)),
+    EventType(
+        "run.start",
+        "A call of an agent began.",
+        {**_CALL, "input": {}, "agent": {"type": "object"}},
+        ("name",),
+    ),
     EventType(
         "run.end",
         "A call ended: completed, interrupted, stopped or drained.",
         {**_CALL, "status": _TEXT, "usage": _USAGE, "output": {}},
         ("name", "status", "usage"),
     ),
-    EventType("run.error", "A call failed or was cancelled.", {**_CALL, **_ERROR, "usage": _USAGE}, ("name", "error")),
-    EventType("llm.start", "A model call began.", {**_CALL, "messages": {"type": "array"}}, ("name",)),
+    EventType(
+        "run.error",
+        "A call failed or was cancelled.",
+        {**_CALL, **_ERROR, "usage": _USAGE},
+        ("name", "error"),
+    ),
+    EventType(
+        "llm.start", "A model call began.", {**_CALL, "messages": {"type": "array"}}, ("name",)
+    ),
     EventType(
         "llm.end",
         "A model answered.",
-        {**_CALL, "input_tokens": _COUNT, "output_tokens": _COUNT, "cost_usd": {}, "message": _MESSAGE},
+        {
+            **_CALL,
+            "input_tokens": _COUNT,
+            "output_tokens": _COUNT,
+            "cost_usd": {},
+            "message": _MESSAGE,
+        },
         ("name",),
     ),
-    EventType("llm.error", "A model call failed or was cut.", {**_CALL, **_ERROR}, ("name", "error")),
-    EventType("llm.new_token", "A piece of streamed text; only where tokens are captured.", {"text": _TEXT}, ("text",)),
+    EventType(
+        "llm.error", "A model call failed or was cut.", {**_CALL, **_ERROR}, ("name", "error")
+    ),
+    EventType(
+        "llm.new_token",
+        "A piece of streamed text; only where tokens are captured.",
+        {"text": _TEXT},
+        ("text",),
+    ),
     EventType("tool.start", "A tool call began.", {**_CALL, "args": {}}, ("name",)),
     EventType("tool.end", "A tool answered.", {**_CALL, "output": {}}, ("name",)),
     EventType("tool.error", "A tool call failed.", {**_CALL, **_ERROR}, ("name", "error")),
     EventType(
-        "tool.thread_left", "Sync tools still run in threads of a call that has ended.", {"count": _COUNT}, ("count",)
+        "tool.thread_left",
+        "Sync tools still run in threads of a call that has ended.",
+        {"count": _COUNT},
+        ("count",),
     ),
     EventType("chain.start", "A chain began (a handler used alone).", {**_CALL, "inputs": {}}),
     EventType("chain.end", "A chain ended.", {**_CALL, "outputs": {}}),
     EventType("chain.error", "A chain failed.", {**_CALL, **_ERROR}, ("error",)),
     EventType("interrupt", "A run waits for a person.", {**_CALL, "count": _COUNT}, ("count",)),
     EventType("resume", "A run goes on after an interrupt.", _CALL),
-    EventType("session.created", "A session was made.", {"agent": {"type": "object"}, "title": _TEXT}),
+    EventType(
+        "session.created", "A session was made.", {"agent": {"type": "object"}, "title": _TEXT}
+    ),
     EventType("session.forked", "A session was made from another one.", {"from": _TEXT}, ("from",)),
-    EventType("session.deleted", "A session was deleted, or has expired.", {"why": _TEXT}, ("why",)),
+    EventType(
+        "session.deleted", "A session was deleted, or has expired.", {"why": _TEXT}, ("why",)
+    ),
     EventType("session.turn_start", "A call has the turn of its session.", {"waited_s": _SECONDS}),
-    EventType("session.turn_end", "A call gave the turn of its session back.", {"status": _TEXT}, ("status",)),
+    EventType(
+        "session.turn_end",
+        "A call gave the turn of its session back.",
+        {"status": _TEXT},
+        ("status",),
+    ),
     _refused("auth"),
     _refused("rate_limit"),
     _refused("concurrency"),
@@ -95,11 +146,22 @@ _TYPES = (
     _refused("cost"),
     _refused("pool"),
     EventType(
-        "retry.again", "The retry layer tries a call once more.", {"attempt": _COUNT, **_ERROR}, ("attempt", "error")
+        "retry.again",
+        "The retry layer tries a call once more.",
+        {"attempt": _COUNT, **_ERROR},
+        ("attempt", "error"),
     ),
-    EventType("budget.warning", "A budget has reached one of its warning marks.", {"account": _TEXT}, ("account",)),
     EventType(
-        "limits.fallback", "A limit's store is out; a local limiter has taken over.", {"layer": _TEXT}, ("layer",)
+        "budget.warning",
+        "A budget has reached one of its warning marks.",
+        {"account": _TEXT},
+        ("account",),
+    ),
+    EventType(
+        "limits.fallback",
+        "A limit's store is out; a local limiter has taken over.",
+        {"layer": _TEXT},
+        ("layer",),
     ),
     EventType("limits.restored", "A limit's store is back.", {"layer": _TEXT}, ("layer",)),
     EventType(
@@ -127,9 +189,17 @@ _TYPES = (
         ("letter_id", "queue", "error"),
     ),
     EventType(
-        "trigger.fired", "A rule started an agent.", {"rule": _TEXT, "agent": _TEXT, "event_id": _TEXT}, ("rule",)
+        "trigger.fired",
+        "A rule started an agent.",
+        {"rule": _TEXT, "agent": _TEXT, "event_id": _TEXT},
+        ("rule",),
     ),
-    EventType("trigger.failed", "What a rule started failed.", {"rule": _TEXT, **_ERROR}, ("rule", "error")),
+    EventType(
+        "trigger.failed",
+        "What a rule started failed.",
+        {"rule": _TEXT, **_ERROR},
+        ("rule", "error"),
+    ),
     EventType(
         "trigger.stopped",
         "A rule was held back: its depth of causation, its rate or its budget.",
@@ -139,7 +209,14 @@ _TYPES = (
     EventType(
         "pool.instance",
         "An instance of a pool has another status.",
-        {"instance_id": _TEXT, "agent": _TEXT, "status": _TEXT, "before": _TEXT, "pid": _COUNT, **_ERROR},
+        {
+            "instance_id": _TEXT,
+            "agent": _TEXT,
+            "status": _TEXT,
+            "before": _TEXT,
+            "pid": _COUNT,
+            **_ERROR,
+        },
         ("instance_id", "agent", "status"),
     ),
     EventType(
@@ -148,7 +225,11 @@ _TYPES = (
         {"key": _TEXT, "what": _TEXT, "why": _TEXT, "build_s": _SECONDS},
         ("key", "what"),
     ),
-    EventType("template.changed", "A watched template was read anew.", {"template": _TEXT, "digest": _TEXT}),
+    EventType(
+        "template.changed",
+        "A watched template was read anew.",
+        {"template": _TEXT, "digest": _TEXT},
+    ),
     EventType(
         "template.rejected",
         "A watched template is broken; the version before it goes on serving.",
@@ -205,9 +286,17 @@ _TYPES = (
         {"execution_id": _TEXT, "forecast": {"type": "object"}},
         ("execution_id", "forecast"),
     ),
-    EventType("webhook.received", "A signed request came in.", {"hook": _TEXT, "payload": {}}, ("hook", "payload")),
     EventType(
-        "schedule.due", "A schedule's moment has come.", {"schedule": _TEXT, "due_s": {"type": "number"}}, ("schedule",)
+        "webhook.received",
+        "A signed request came in.",
+        {"hook": _TEXT, "payload": {}},
+        ("hook", "payload"),
+    ),
+    EventType(
+        "schedule.due",
+        "A schedule's moment has come.",
+        {"schedule": _TEXT, "due_s": {"type": "number"}},
+        ("schedule",),
     ),
 )
 
@@ -217,7 +306,9 @@ EVENT_TYPES: Mapping[str, EventType] = {each.name: each for each in _TYPES}
 
 def check_type(event_type: str) -> None:
     """Raise ConfigurationError for a type that nobody has described."""
-    if event_type not in EVENT_TYPES and not (event_type.startswith(OWN_PREFIX) and len(event_type) > len(OWN_PREFIX)):
+    if event_type not in EVENT_TYPES and not (
+        event_type.startswith(OWN_PREFIX) and len(event_type) > len(OWN_PREFIX)
+    ):
         raise ConfigurationError(
             f"unknown event type '{event_type}': {close_matches(event_type, EVENT_TYPES)} "
             f"An application's own begins with '{OWN_PREFIX}'."

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 
-MAX_PATTERNS, MAX_PATTERN = 100, 200
+MAX_PATTERNS = 100
+MAX_PATTERN = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What a subscriber wants: types by `fnmatch` patterns, and the rest exactly, where given.
 
-    Two tenants may use one session or run id, so a filter by either has a tenant; `default` is whose everything is that
-    names none.
+    Two tenants may use one session or run id, so a filter by either has a tenant; `default` is
+    whose everything is that names none.
     """
 
     patterns: tuple[str, ...] = ("*",)
@@ -33,7 +34,10 @@ class Filter:
     tenant: str | None = None
     user_id: str | None = None
     is_named: bool = False
-    """Whether an event has to name the tenant: what names none is the application's own, and no principal's."""
+    """Whether an event has to name the tenant.
+
+    What names none is the application's own, and no principal's.
+    """
 
     @classmethod
     def of(
@@ -84,9 +88,11 @@ class Filter:
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
-    """Raise ConfigurationError for more or longer patterns than a look at each event has time for."""
+    """Raise ConfigurationError for too many or too long patterns."""
     if len(patterns) > MAX_PATTERNS or any(len(each) > MAX_PATTERN for each in patterns):
-        raise ConfigurationError(f"a subscription has at most {MAX_PATTERNS} patterns of {MAX_PATTERN} characters")
+        raise ConfigurationError(
+            f"a subscription has at most {MAX_PATTERNS} patterns of {MAX_PATTERN} characters"
+        )
 
 
 class Group:
@@ -95,7 +101,8 @@ class Group:
     __slots__ = ("_known", "appends", "checked", "filter", "members", "pushed", "sleeping")
 
     def __init__(self, wanted: Filter) -> None:
-        self.filter, self.pushed = wanted, 0
+        self.filter = wanted
+        self.pushed = 0
         self._known: dict[str, bool] = {}
         self.members: list[Subscription] = []
         self.appends: list[Callable[[Event], None]] = []
@@ -120,6 +127,7 @@ class Group:
                     subscription.buffer.append(event)
         self.pushed += 1  # last: what a reader finds missing without the lock is never too much
         if self.sleeping:
-            sleeping, self.sleeping = self.sleeping, []
+            sleeping = self.sleeping
+            self.sleeping = []
             for subscription in sleeping:
                 subscription.wake()

@@ -1,4 +1,7 @@
-"""Dead letters as one principal sees them: their own, or, with the scope `sessions:all`, their tenant's."""
+"""Dead letters as one principal sees them.
+
+Their own, or, with the scope `sessions:all`, their tenant's.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,17 @@ class OwnedDeadLetters:
     """Shows and removes the principal's letters; any other letter is one that is not there."""
 
     def __init__(self, letters: DeadLetters, principal: Principal) -> None:
-        self._letters, self._principal = letters, principal
+        self._letters = letters
+        self._principal = principal
 
     async def add(self, letter: DeadLetter) -> None:
-        """Raise ConfigurationError: the runtime puts letters aside, and one more may push out another's."""
-        raise ConfigurationError(f"'{letter.queue}': a principal looks at dead letters, and adds none")
+        """Raise ConfigurationError.
+
+        The runtime puts letters aside, and one more may push out another's.
+        """
+        raise ConfigurationError(
+            f"'{letter.queue}': a principal looks at dead letters, and adds none"
+        )
 
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Return the oldest letters first, of one queue or of all."""
@@ -50,4 +59,6 @@ class OwnedDeadLetters:
         await self._letters.aclose()
 
     def _may_use(self, letter: DeadLetter) -> bool:
-        return (letter.tenant or DEFAULT_TENANT) == self._principal.tenant and may_use(self._principal, letter.user)
+        return (letter.tenant or DEFAULT_TENANT) == self._principal.tenant and may_use(
+            self._principal, letter.user
+        )

@@ -26,7 +26,10 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 
 
 class RedisDeadLetters(RedisConnection):
-    """Keep dead letters on a Redis server; its keys share a slot. See RedisConnection for the arguments."""
+    """Keep dead letters on a Redis server; its keys share a slot.
+
+    See RedisConnection for the arguments.
+    """
 
     STORE = "dead_letters"
 
@@ -62,7 +65,12 @@ class RedisDeadLetters(RedisConnection):
 
     def _insert(self, letter: DeadLetter) -> Any:
         text = json.dumps(letter.to_dict(), ensure_ascii=True)
-        keys = [self._key("letters"), self._order(None), self._order(letter.queue), self._key("number")]
+        keys = [
+            self._key("letters"),
+            self._order(None),
+            self._order(letter.queue),
+            self._key("number"),
+        ]
         yield _INSERT, keys, [letter.id, text]
 
     def _select(self, queue: str | None, limit: int) -> Any:

@@ -21,9 +21,10 @@ TRIM_EVERY = 200  # batches
 class Relay:
     """Hands every event of a bus to a broker, in order, in batches, again until it is acknowledged.
 
-    `async with Relay(bus, broker): ...`; at the end what waits is sent. When the broker is out for longer than the
-    buffer lasts, the oldest events are lost, and a `bus.gap` in the log says how many. An event that the broker cannot
-    take (it is too large) is logged, counted in `refused`, and left out.
+    `async with Relay(bus, broker): ...`; at the end what waits is sent. When the broker is out for
+    longer than the buffer lasts, the oldest events are lost, and a `bus.gap` in the log says how
+    many. An event that the broker cannot take (it is too large) is logged, counted in `refused`,
+    and left out.
 
     Args:
         bus: whose events.
@@ -42,10 +43,13 @@ class Relay:
         buffer: int = 100_000,
         keep: int | None = None,
     ) -> None:
-        self._bus, self._broker, self._keep = bus, broker, keep
+        self._bus = bus
+        self._broker = broker
+        self._keep = keep
         self._subscription = bus.subscribe(*patterns, buffer=buffer)
         self.sent = self.refused = 0
-        self._taken = 0  # since the relay began: what was read from the subscription, and what of it is done with
+        # since the relay began: what was read from the subscription, and what of it is done with
+        self._taken = 0
         self._done = 0
         self._progress = asyncio.Event()
         self._batches = 0
@@ -82,11 +86,17 @@ class Relay:
         except TimeoutError:
             raise StoreTimeout(f"the broker did not take all events within {timeout_s} s") from None
         if self._done < wanted:
-            raise StoreUnavailable("the relay is not running: these events are not in the broker's log")
+            raise StoreUnavailable(
+                "the relay is not running: these events are not in the broker's log"
+            )
 
     async def aclose(self, timeout_s: float = 10.0) -> None:
-        """Send what waits, for at most `timeout_s` seconds, and end; what is left then is lost, and logged."""
-        task, self._task = self._task, None
+        """Send what waits, for at most `timeout_s` seconds, and end.
+
+        What is left then is lost, and logged.
+        """
+        task = self._task
+        self._task = None
         self._subscription.close()
         if task is None:
             return
@@ -110,7 +120,9 @@ class Relay:
             await self._trim()
 
     def _placed(self, event: Event) -> Event:
-        return event if event.seq or event.own_id else self._bus.stamp(event)  # a gap of ours has no place yet
+        return (
+            event if event.seq or event.own_id else self._bus.stamp(event)
+        )  # a gap of ours has no place yet
 
     async def _send(self, batch: list[Event]) -> None:
         pause_s = 0.05
@@ -118,7 +130,12 @@ class Relay:
             try:
                 await self._broker.publish(batch)
             except StoreError as error:
-                LOG.warning("%d events wait for the broker, tried again in %.2f s: %s", len(batch), pause_s, error)
+                LOG.warning(
+                    "%d events wait for the broker, tried again in %.2f s: %s",
+                    len(batch),
+                    pause_s,
+                    error,
+                )
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - one event must not hold up, or end, the log of all others
@@ -131,7 +148,9 @@ class Relay:
     async def _send_one_by_one(self, batch: list[Event], error: Exception) -> None:
         if len(batch) == 1:
             self.refused += 1
-            LOG.error("the event %r cannot be sent: %s: %s", batch[0].id, type(error).__name__, error)
+            LOG.error(
+                "the event %r cannot be sent: %s: %s", batch[0].id, type(error).__name__, error
+            )
             return
         for event in batch:
             await self._send([event])

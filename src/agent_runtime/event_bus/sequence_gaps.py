@@ -24,8 +24,8 @@ class _Stream:
 class SequenceGaps:
     """Compare each event's `seq` with the one before it in its stream.
 
-    A stream is compared within one `reading` only: between two, another consumer may have had it. The streams that were
-    read last are remembered, 10,000 of them.
+    A stream is compared within one `reading` only: between two, another consumer may have had it.
+    The streams that were read last are remembered, 10,000 of them.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,9 @@ class SequenceGaps:
         stream = self._streams.pop(place, None)
         if stream is None or stream.reading != reading:
             stream = _Stream(reading, event.seq)
-        self._streams[place] = stream  # the last one: the first is the one that was not used for longest
+        self._streams[place] = (
+            stream  # the last one: the first is the one that was not used for longest
+        )
         if len(self._streams) > MAX_STREAMS:
             del self._streams[next(iter(self._streams))]
         return self._compared(stream, event.seq)
@@ -57,7 +59,9 @@ class SequenceGaps:
                 self.missing -= 1
             return range(0)
         gap = range(stream.last + 1, seq)
-        if len(gap) > MAX_JUMP and not stream.has_jumped:  # one forged number must not hide every later gap
+        if (
+            len(gap) > MAX_JUMP and not stream.has_jumped
+        ):  # one forged number must not hide every later gap
             stream.has_jumped = True
             return gap
         stream.has_jumped = False

@@ -23,22 +23,34 @@ LOG = logging.getLogger("agent_runtime.events")
 Policy: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
 POLICIES: tuple[Policy, ...] = ("drop_oldest", "drop_newest", "block")
 EventHandler: TypeAlias = Callable[[Event], Any]
-"""An async function, awaited on the loop of the subscriber; or a plain one, called in a thread of its own."""
+"""An async function, awaited on the loop of the subscriber.
+
+Or a plain one, called in a thread of its own.
+"""
 
 
 class Subscription:
-    """`async with bus.subscribe("llm.*") as events: async for event in events: ...`; or a handler's.
+    """`async with bus.subscribe("llm.*") as events: async for event in events: ...`.
 
-    At most `buffer` events wait, and as many have been taken and are being read. What is lost beyond that is told by a
-    `bus.gap` event at its place in the order, and counted in `dropped`. Iteration ends when the bus or the
-    subscription is closed and what waits has been read. Cancelling a waiting `async for` loses no event.
+    Or a handler's.
+
+    At most `buffer` events wait, and as many have been taken and are being read. What is lost
+    beyond that is told by a `bus.gap` event at its place in the order, and counted in `dropped`.
+    Iteration ends when the bus or the subscription is closed and what waits has been read.
+    Cancelling a waiting `async for` loses no event.
 
     `failed` counts what a handler raised; it is logged, and the next event is handled.
     """
 
-    def __init__(self, bus: EventBus, group: Group, buffer: int, policy: Policy, backlog: list[Event]) -> None:
-        self.policy, self.size, self.failed = policy, buffer, 0
-        self._bus, self.group, self._seen = bus, group, group.pushed  # `_seen`: how far into the group it has come
+    def __init__(
+        self, bus: EventBus, group: Group, buffer: int, policy: Policy, backlog: list[Event]
+    ) -> None:
+        self.policy = policy
+        self.size = buffer
+        self.failed = 0
+        self._bus = bus
+        self.group = group
+        self._seen = group.pushed  # `_seen`: how far into the group it has come
         self.end: int | None = None  # how far the group had come when this one left it
         self.buffer: deque[Event] = deque(maxlen=buffer if policy == "drop_oldest" else None)
         self._ready: deque[Event] = deque(backlog)
@@ -47,7 +59,9 @@ class Subscription:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._rooms: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._may_pop = policy == "drop_oldest"  # nobody waits for room: one event may be taken without the lock
+        self._may_pop = (
+            policy == "drop_oldest"
+        )  # nobody waits for room: one event may be taken without the lock
         self.asleep = False
         self.closed = False
 
@@ -71,7 +85,8 @@ class Subscription:
         pushed = self.group.pushed if self.end is None else self.end
         return pushed - self._seen - len(self.buffer)
 
-    # -- reading -------------------------------------------------------------------------------------------
+    # -- reading
+    # -------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,18 +123,24 @@ class Subscription:
                 return
 
     def _take(self) -> bool:
-        """Move what waits to where it is read, with a gap event where something was lost; False when nothing waits."""
+        """Move what waits to where it is read, with a gap event where something was lost.
+
+        False when nothing waits.
+        """
         buffer = self.buffer
-        missing, count = self._missing(), len(buffer)
+        missing = self._missing()
+        count = len(buffer)
         if not (missing or count):
             return False
         with self._bus.lock:
-            missing, count = self._missing(), len(buffer)
+            missing = self._missing()
+            count = len(buffer)
             self._ready.extend(buffer)
             buffer.clear()
             self._seen += count + missing
             self._lost += missing
-            rooms, self._rooms = self._rooms, []
+            rooms = self._rooms
+            self._rooms = []
         if missing:
             self._tell_gap(missing)
         _tell_all(rooms)
@@ -141,7 +162,10 @@ class Subscription:
             self._ready.append(gap)
 
     def _sleeper(self) -> asyncio.Future[None] | None:
-        """What to wait for until something comes; None when something came meanwhile, or nothing will."""
+        """What to wait for until something comes.
+
+        None when something came meanwhile, or nothing will.
+        """
         loop = self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         waiter: asyncio.Future[None] = loop.create_future()
@@ -188,22 +212,34 @@ class Subscription:
         self._bus.remove(self.group, self)
         with self._bus.lock:
             self.closed = True
-            rooms, self._rooms = self._rooms, []
+            rooms = self._rooms
+            self._rooms = []
         _tell_all(rooms)
         self.wake()
 
-    # -- handling ------------------------------------------------------------------------------------------
+    # -- handling
+    # ------------------------------------------------------------------------------------------
 
     def handle_with(self, handler: EventHandler, name: str) -> None:
         """Have `handler` called with every event, from now on."""
-        called: Any = handler if inspect.isfunction(handler) or inspect.ismethod(handler) else type(handler).__call__
+        called: Any = (
+            handler
+            if inspect.isfunction(handler) or inspect.ismethod(handler)
+            else type(handler).__call__
+        )
         if inspect.iscoroutinefunction(called):
-            self._bus.keep(asyncio.get_running_loop().create_task(self._handle(handler, name), name=name), self)
+            self._bus.keep(
+                asyncio.get_running_loop().create_task(self._handle(handler, name), name=name), self
+            )
             return
-        threading.Thread(target=self._handle_in_thread, args=(handler, name), daemon=True, name=name).start()
+        threading.Thread(
+            target=self._handle_in_thread, args=(handler, name), daemon=True, name=name
+        ).start()
 
     async def _handle(self, handler: EventHandler, name: str) -> None:
-        ready, buffer, group = self._ready, self.buffer, self.group
+        ready = self._ready
+        buffer = self.buffer
+        group = self.group
         while True:
             if ready:
                 event = ready.popleft()
@@ -254,7 +290,10 @@ class Subscription:
 
 
 def _asked_to_end() -> bool:
-    """Whether this task is being cancelled; a handler may raise CancelledError for reasons of its own."""
+    """Whether this task is being cancelled.
+
+    A handler may raise CancelledError for reasons of its own.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -53,32 +53,38 @@ if TYPE_CHECKING:
 class AgentFactory(Components):
     """Makes executors from templates, and keeps what they share.
 
-    A compiled agent is kept under the digest of its template, the registry's generation, its tools' inputs and
-    the version of its secret; a prompt's inputs do not compile a new one. All methods may be called from any thread.
+    A compiled agent is kept under the digest of its template, the registry's generation, its tools'
+    inputs and the version of its secret; a prompt's inputs do not compile a new one. All methods
+    may be called from any thread.
 
     Args:
         registry: what templates may name; a new one with the shipped tools by default.
         event_bus: where events go; a new one by default.
-        callback_handler: keeps the events of every run; by default the last 1,000, published on the bus.
-        pipeline: layers for every template that does not say its own: names, or `Middleware` instances.
+        callback_handler: keeps the events of every run; by default the last 1,000, published on the
+        bus.
+        pipeline: layers for every template that does not say its own: names, or `Middleware`
+        instances.
         session_manager: keeps conversations: a call with a `session_id` goes on with that session.
-        checkpointer: a LangGraph saver of your own instead. A `session_id` is then its thread id, and nothing
-            takes turns, checks tenants or repairs: for graphs that are managed elsewhere.
-        ledger: where spending is recorded and budgets are held; without one only templates with budgets have an
-            account, in memory.
+        checkpointer: a LangGraph saver of your own instead. A `session_id` is then its thread id,
+            and nothing takes turns, checks tenants or repairs: for graphs that are managed
+            elsewhere.
+        ledger: where spending is recorded and budgets are held; without one only templates with
+            budgets have an account, in memory.
         budgets: of every call of every agent made here, beside those of its template.
         prices: what models cost; the public table by default.
-        authenticators: recognise callers by their credentials; with any, a call without a principal is refused.
+        authenticators: recognise callers by their credentials; with any, a call without a principal
+        is refused.
         rate_limits: of every agent made here: RateLimit, or text such as `60/minute per user`.
         concurrency: how many calls run at once, of every agent made here.
         limits: where both are counted; in this process by default. See `open_limits`.
         metrics: counts all runs, and their layers.
         mcp_broker: holds the sessions of MCP servers; a new one by default.
-        allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With `registry` given,
-            say it there.
-        templates: who writes the templates. `trusted`: somebody who may run programs and read files here, as the
-            application's own developers. `confined`, or a `Confinement` with lists: somebody else, whose templates
-            start no program, reach no address, variable, secret or folder that the lists do not have.
+        allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With
+            `registry` given, say it there.
+        templates: who writes the templates. `trusted`: somebody who may run programs and read files
+            here, as the application's own developers. `confined`, or a `Confinement` with lists:
+            somebody else, whose templates start no program, reach no address, variable, secret or
+            folder that the lists do not have.
         max_agents: how many compiled agents are kept, least recently used first out.
 
     `async with AgentFactory() as factory:` closes the bus at the end.
@@ -107,17 +113,26 @@ class AgentFactory(Components):
         max_agents: int = 256,
     ) -> None:
         if registry is not None and allowed_refs:
-            raise ConfigurationError("give allowed_refs to the Registry, or to the factory without a registry")
+            raise ConfigurationError(
+                "give allowed_refs to the Registry, or to the factory without a registry"
+            )
         if session_manager is not None and checkpointer is not None:
-            raise ConfigurationError("give a session_manager or a checkpointer: the manager has its own")
+            raise ConfigurationError(
+                "give a session_manager or a checkpointer: the manager has its own"
+            )
         super().__init__(registry or Registry(frozenset(allowed_refs)))
         register_shipped_tools(self.registry)
-        self.mcp_broker = self.registry.mcp_broker = mcp_broker or McpBroker(on_state=self._tell_server)
+        self.mcp_broker = self.registry.mcp_broker = mcp_broker or McpBroker(
+            on_state=self._tell_server
+        )
         self.event_bus = event_bus or EventBus()
         self.registry.providers.tell(self.event_bus)
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
-        self._checkpointer, self._max_agents = checkpointer, max_agents
-        self.session_manager, self.ledger, self._prices = session_manager, ledger, prices
+        self._checkpointer = checkpointer
+        self._max_agents = max_agents
+        self.session_manager = session_manager
+        self.ledger = ledger
+        self._prices = prices
         self._seats = Seats(
             self.event_bus,
             session_manager,
@@ -145,11 +160,15 @@ class AgentFactory(Components):
 
     def _confine(self, templates: str | Confinement) -> None:
         if templates != "confined" and not isinstance(templates, Confinement):
-            raise ConfigurationError(f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}")
+            raise ConfigurationError(
+                f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}"
+            )
         confinement = templates if isinstance(templates, Confinement) else Confinement()
         self.keys.confinement = confinement
         # Errors quote values, so what is not listed is not even read.
-        self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}
+        self._environ = {
+            name: os.environ[name] for name in confinement.variables if name in os.environ
+        }
 
     @property
     def confinement(self) -> Confinement | None:
@@ -163,10 +182,12 @@ class AgentFactory(Components):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Write what was spent, and close all that the factory holds; all of it, also when one part fails.
+        """Write what was spent, and close all that the factory holds.
 
-        Raises StoreError when spending could not be written: then it is lost, and held budgets are charged the
-        estimates of their calls.
+        All of it, also when one part fails.
+
+        Raises StoreError when spending could not be written: then it is lost, and held budgets are
+        charged the estimates of their calls.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._seats.limits.aclose)
@@ -180,16 +201,22 @@ class AgentFactory(Components):
 
     def _tell_server(self, server: str, state: str, why: str) -> None:
         self.event_bus.publish(
-            Event("mcp.server", {"server": server, "state": state, **({"error": why} if why else {})})
+            Event(
+                "mcp.server", {"server": server, "state": state, **({"error": why} if why else {})}
+            )
         )
 
     async def drain(self, grace_s: float = 30.0) -> int:
-        """`AgentExecutor.drain` for every agent made here, at once; returns how many calls had to be cancelled."""
+        """`AgentExecutor.drain` for every agent made here, at once.
+
+        Returns how many calls had to be cancelled.
+        """
         with self._lock:
             built = list(self._built.values())
         return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in built)))
 
-    # -- agents --------------------------------------------------------------------------------------------
+    # -- agents
+    # --------------------------------------------------------------------------------------------
 
     def create_agent(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, **overrides: Any
@@ -197,9 +224,9 @@ class AgentFactory(Components):
         """The executor of a template.
 
         `inputs` are the template's parameters; `overrides` replace or deepen keys of its `spec`
-        (`model="openai:gpt-5-mini"`, `runtime={"limits": {"model_calls": 3}}`). Raises InputInvalid,
-        TemplateError for overrides that do not fit, and ConfigurationError (UnknownComponent, MissingExtra)
-        for what cannot be built.
+        (`model="openai:gpt-5-mini"`, `runtime={"limits": {"model_calls": 3}}`). Raises
+        InputInvalid, TemplateError for overrides that do not fit, and ConfigurationError
+        (UnknownComponent, MissingExtra) for what cannot be built.
         """
         return self._create(template, inputs, overrides, template.metadata.name)
 
@@ -214,13 +241,19 @@ class AgentFactory(Components):
         ref |= self._place_of(template)
         if overrides:
             template = overridden(template, overrides)
-        values, key = self.keys.values(template, inputs), self.keys.of(template, inputs)
+        values = self.keys.values(template, inputs)
+        key = self.keys.of(template, inputs)
         built = self._kept(key) or self._built_once(key, template, values)
         # What is kept has no prompt of its own: one caller's inputs must not reach another.
-        return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
+        return built.with_prompt(
+            rendered_prompt(template, values) if template.inputs else None, ref
+        )
 
     def _place_of(self, template: AgentTemplate) -> dict[str, str]:
-        """Return where a confined template stands: whoever writes one chooses its name, but not its folder."""
+        """Return where a confined template stands.
+
+        Whoever writes one chooses its name, but not its folder.
+        """
         return {} if self.confinement is None else {"folder": str(template.folder or "")}
 
     def _kept(self, key: AgentKey) -> AgentExecutor | None:
@@ -229,7 +262,9 @@ class AgentFactory(Components):
                 self._built.move_to_end(key)
             return built
 
-    def _built_once(self, key: AgentKey, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
+    def _built_once(
+        self, key: AgentKey, template: AgentTemplate, values: Mapping[str, Any]
+    ) -> AgentExecutor:
         """Build, once for all threads that ask for the same; others do not wait for it."""
         with self._lock:
             lock = self._building.setdefault(key, RLock())
@@ -249,19 +284,23 @@ class AgentFactory(Components):
     def agent_of(self, session: Session, principal: Principal | None = None) -> AgentExecutor:
         """Make the agent of a session's record again.
 
-        For a `principal` it is built only when that one may resume it: building starts MCP servers. Raises
-        ConfigurationError when the record does not say which agent it is, Forbidden.
+        For a `principal` it is built only when that one may resume it: building starts MCP servers.
+        Raises ConfigurationError when the record does not say which agent it is, Forbidden.
         """
         if "template" not in session.agent:
-            raise ConfigurationError(f"the session '{session.id}' does not say which agent it is of: give `agent`")
+            raise ConfigurationError(
+                f"the session '{session.id}' does not say which agent it is of: give `agent`"
+            )
         ref = session.agent
         template = self.get_template(ref["template"])
         if principal is not None:
             self.check_scopes(principal, "resume", template)
-        return self.create_from_template(ref["template"], ref.get("inputs") or None, **ref.get("overrides", {}))
+        return self.create_from_template(
+            ref["template"], ref.get("inputs") or None, **ref.get("overrides", {})
+        )
 
     def check_scopes(self, principal: Principal, action: str, template: AgentTemplate) -> None:
-        """Raise Forbidden when the agent's auth layer would, so that nothing is built for one who may not call it."""
+        """Raise Forbidden when the agent's auth layer would; nothing is built before."""
         auth = template.spec.runtime.auth
         if self._seats.authenticators or auth.require:
             for scope in (f"{action}:{template.metadata.name}", *auth.require):
@@ -275,8 +314,9 @@ class AgentFactory(Components):
     ) -> AgentExecutor:
         """`create_agent` for a registered name, a template file, or a template at hand.
 
-        A name with a `/` or a `.yaml` ending is a file, read anew each time. Raises UnknownComponent for a
-        name that is not registered, TemplateError for an invalid file, FileNotFoundError for a missing one.
+        A name with a `/` or a `.yaml` ending is a file, read anew each time. Raises
+        UnknownComponent for a name that is not registered, TemplateError for an invalid file,
+        FileNotFoundError for a missing one.
         """
         if isinstance(name_or_path, AgentTemplate):
             return self.create_agent(name_or_path, inputs, **overrides)
@@ -284,13 +324,19 @@ class AgentFactory(Components):
         return self._create(self.get_template(name_or_path), inputs, overrides, source)
 
     def create_batch(
-        self, templates: Sequence[str | Path | AgentTemplate], inputs: Mapping[str, Any] | None = None, **overrides: Any
+        self,
+        templates: Sequence[str | Path | AgentTemplate],
+        inputs: Mapping[str, Any] | None = None,
+        **overrides: Any,
     ) -> list[AgentExecutor]:
-        """`create_from_template` for each of `templates`, in order; raises for the first that fails."""
+        """`create_from_template` for each of `templates`, in order.
+
+        Raises for the first that fails.
+        """
         return [self.create_from_template(template, inputs, **overrides) for template in templates]
 
     def check_template(self, template: AgentTemplate) -> None:
-        """Raise TemplateError for every name in `template` that is not registered here, and all that it may not reach.
+        """Raise TemplateError for each unknown name and each target that is not allowed.
 
         Builds nothing.
         """
@@ -299,40 +345,60 @@ class AgentFactory(Components):
         if problems := problems or unknown_names(template, self.registry, layers, self._templates):
             raise TemplateError(problems)
 
-    # -- building ------------------------------------------------------------------------------------------
+    # -- building
+    # ------------------------------------------------------------------------------------------
 
     def inner_agent(self, template: AgentTemplate, name: str) -> AgentExecutor:
         """The executor behind an `agent:` tool of a template."""
         return self.create_agent(self.keys.inner(template, name))
 
     def build_agent(
-        self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, *, ref: Mapping[str, Any] | None = None
+        self,
+        template: AgentTemplate,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        ref: Mapping[str, Any] | None = None,
     ) -> AgentExecutor:
         """`create_agent`, built anew and not kept here: for who keeps agents in another way.
 
         `ref` is how it can be made again, for the records of its sessions.
         """
-        ref = ref or {"template": template.metadata.name, "inputs": dict(inputs or {}), "overrides": {}}
+        ref = ref or {
+            "template": template.metadata.name,
+            "inputs": dict(inputs or {}),
+            "overrides": {},
+        }
         ref = {**ref, **self._place_of(template)}
         values = self.keys.values(template, inputs)
         built = self._build(template, values)
-        return built.with_prompt(rendered_prompt(template, values) if template.inputs else None, ref)
+        return built.with_prompt(
+            rendered_prompt(template, values) if template.inputs else None, ref
+        )
 
     def _build(self, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
         self.check_template(template)
         layers = build_layers(template, self._seats, self.registry.layers)
         # Without the session layer nothing would take turns: such an agent keeps no sessions.
-        sessions = self.session_manager if any(isinstance(layer, SessionMiddleware) for layer in layers) else None
+        sessions = (
+            self.session_manager
+            if any(isinstance(layer, SessionMiddleware) for layer in layers)
+            else None
+        )
         saver = self._checkpointer if sessions is None else sessions.checkpointer
-        built = assemble(template, self.registry, values, partial(self.inner_agent, template), saver)
+        built = assemble(
+            template, self.registry, values, partial(self.inner_agent, template), saver
+        )
         runtime = template.spec.runtime
-        limits, timeout = runtime.limits, runtime.timeout
+        limits = runtime.limits
+        timeout = runtime.timeout
         return AgentExecutor(
             built.agent,
             pipeline=layers,
             prices=self._prices,
             limits=RunLimits(**dict(limits)) if limits.model_fields_set else None,
-            timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call) if timeout.model_fields_set else None,
+            timeouts=Timeouts(timeout.run, timeout.idle, timeout.model_call)
+            if timeout.model_fields_set
+            else None,
             callback_handler=self.callback_handler,
             name=template.metadata.name,
             description=template.metadata.description,

@@ -18,7 +18,12 @@ from langgraph.pregel import Pregel
 from agent_runtime.errors import ConfigurationError, Problem, close_matches
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.factory.build_tools import toolbox
-from agent_runtime.factory.tool_names import NAMING_ARGUMENTS, ToolNames, tools_of, unknown_tool_names
+from agent_runtime.factory.tool_names import (
+    NAMING_ARGUMENTS,
+    ToolNames,
+    tools_of,
+    unknown_tool_names,
+)
 from agent_runtime.orchestration.boundaries import copy_of_graph
 from agent_runtime.orchestration.prompt import PromptMiddleware
 from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
@@ -45,13 +50,18 @@ REWRITING_HOOKS = (
 def unknown_names(
     template: AgentTemplate, registry: Registry, layers: Collection[str], templates: Collection[str]
 ) -> list[Problem]:
-    """A problem for each name in the template, and in the agents it names by path, that nobody registered."""
-    spec, found = template.spec, list[Problem]()
+    """Return a problem for each unregistered name in a template and its agents."""
+    spec = template.spec
+    found = list[Problem]()
 
     def check(path: str, kind: str, name: str | None, known: Collection[str]) -> None:
         if name is not None and name not in known:
             code = "unknown_tool" if kind == "tool" else "template_invalid"
-            found.append(template.problem(path, f"unknown {kind} '{name}': {close_matches(name, known)}", code))
+            found.append(
+                template.problem(
+                    path, f"unknown {kind} '{name}': {close_matches(name, known)}", code
+                )
+            )
 
     parts: list[tuple[str, Spec | SubagentSpec]] = [("spec", spec)]
     parts += [(f"spec.subagents.{n}", each) for n, each in enumerate(spec.subagents)]
@@ -76,7 +86,10 @@ def unknown_names(
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A built agent. `gated`: every model reports to the gate by itself; `hold_text`, `needs_session`: see Core."""
+    """A built agent. `gated`: every model reports to the gate by itself.
+
+    `hold_text`, `needs_session`: see Core.
+    """
 
     agent: Runnable[Any, Any]
     gated: bool
@@ -94,12 +107,15 @@ def assemble(
 ) -> Assembled:
     """Build what the template declares.
 
-    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. The names
-    have been checked by `unknown_names`. Raises ConfigurationError for arguments that do not fit.
+    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. The
+    names have been checked by `unknown_names`. Raises ConfigurationError for arguments that do not
+    fit.
     """
     spec = template.spec
     if spec.workflow is not None:
-        return Assembled(_kept_by(checkpointer, registry.workflows[spec.workflow]), gated=False, hold_text=False)
+        return Assembled(
+            _kept_by(checkpointer, registry.workflows[spec.workflow]), gated=False, hold_text=False
+        )
     assert spec.model is not None  # noqa: S101 - the template's own check
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
     per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
@@ -115,35 +131,51 @@ def assemble(
         agent = create_agent(
             model,
             tools,
-            system_prompt=None if per_run_prompt else with_skills(prompt or "", template.skills) or None,
+            system_prompt=None
+            if per_run_prompt
+            else with_skills(prompt or "", template.skills) or None,
             middleware=middleware,
             response_format=_response_format(template),
             checkpointer=checkpointer,
             store=registry.memories.get(spec.memory or ""),
             name=template.metadata.name,
         )
-    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:  # LangChain's own checks
-        raise ConfigurationError(f"template '{template.metadata.name}' cannot be built: {error}") from error
+    except (
+        AssertionError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # LangChain's own checks
+        raise ConfigurationError(
+            f"template '{template.metadata.name}' cannot be built: {error}"
+        ) from error
     inside = [m for each in spec.subagents for m in each.middleware]
     return Assembled(
         agent,
         gated=not any(m.use in registry.middleware for m in [*spec.middleware, *inside]),
         hold_text=any(_rewrites(m, registry) for m in spec.middleware),
-        needs_session=bool(spec.interrupt_on) or any(m.use == "human_in_the_loop" for m in spec.middleware),
+        needs_session=bool(spec.interrupt_on)
+        or any(m.use == "human_in_the_loop" for m in spec.middleware),
         tools=tools,
     )
 
 
 def _kept_by(checkpointer: Any, workflow: Any) -> Any:
-    # The session manager's saver, whatever the graph was compiled with: it alone knows turns and tenants.
+    # The session manager's saver, whatever the graph was compiled with: it alone knows turns and
+    # tenants.
     graph = checkpointer is not None and isinstance(workflow, Pregel)
     return copy_of_graph(workflow, checkpointer=checkpointer) if graph else workflow
 
 
 def _all_middleware(
-    specs: Sequence[MiddlewareSpec], middleware_of: Callable[[MiddlewareSpec], Any], names: ToolNames
+    specs: Sequence[MiddlewareSpec],
+    middleware_of: Callable[[MiddlewareSpec], Any],
+    names: ToolNames,
 ) -> list[Any]:
-    """Build the middleware of an agent; what names tools comes last, because other middleware may bring some."""
+    """Build the middleware of an agent.
+
+    What names tools comes last, because other middleware may bring some.
+    """
     made: dict[int, Any] = {}
     for place, spec in sorted(enumerate(specs), key=lambda each: each[1].use in NAMING_ARGUMENTS):
         made[place] = middleware_of(spec)
@@ -169,7 +201,9 @@ def _response_format(template: AgentTemplate) -> Any:
         return None
     schema = template.spec.response_format.schema_
     # LangChain names the answer's tool after the title, and makes up a random one without it.
-    return checked_class({"title": "final_answer", **schema}) if isinstance(schema, dict) else schema
+    return (
+        checked_class({"title": "final_answer", **schema}) if isinstance(schema, dict) else schema
+    )
 
 
 def _extra(spec: MiddlewareSpec) -> dict[str, Any]:
@@ -193,16 +227,20 @@ def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
     from langchain.agents.middleware import ModelFallbackMiddleware
 
     first, *rest = [
-        registry.model(ModelSpec(id=name, params=spec.params, limits=spec.limits)) for name in spec.fallbacks
+        registry.model(ModelSpec(id=name, params=spec.params, limits=spec.limits))
+        for name in spec.fallbacks
     ]
     return [ModelFallbackMiddleware(first, *rest)]
 
 
 def _middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
-    found, args = registry.langchain_middleware(spec.use), _extra(spec)
+    found = registry.langchain_middleware(spec.use)
+    args = _extra(spec)
     if not inspect.isclass(found):
         if args:
-            raise ConfigurationError(f"middleware '{spec.use}' is registered ready-made and takes no arguments")
+            raise ConfigurationError(
+                f"middleware '{spec.use}' is registered ready-made and takes no arguments"
+            )
         return found
     for name in MODEL_ARGUMENTS:
         if args.get(name) is not None:
@@ -218,8 +256,12 @@ def _middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> A
 
 
 def _model_argument(use: str, name: str, value: Any, registry: Registry) -> Any:
-    if isinstance(value, dict | list):  # what an application's own middleware takes under this name is its matter
-        raise ConfigurationError(f"middleware '{use}': '{name}' is the name of a model, not {value!r}")
+    if isinstance(
+        value, dict | list
+    ):  # what an application's own middleware takes under this name is its matter
+        raise ConfigurationError(
+            f"middleware '{use}': '{name}' is the name of a model, not {value!r}"
+        )
     if not isinstance(value, str):
         return value
     return registry.model(ModelSpec(id=value))
@@ -228,7 +270,9 @@ def _model_argument(use: str, name: str, value: Any, registry: Registry) -> Any:
 def _check_arguments(middleware: Any, given: list[Any], named: dict[str, Any]) -> None:
     signature = inspect.signature(middleware)
     signature.bind(*given, **named)
-    known = [each.name for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    known = [
+        each.name for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD
+    ]
     is_langchains = getattr(middleware, "__module__", "").startswith("langchain.")
     if is_langchains and (unknown := [name for name in named if name not in known]):
         raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
@@ -237,7 +281,9 @@ def _check_arguments(middleware: Any, given: list[Any], named: dict[str, Any]) -
 def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
     """A middleware whose own tools are counted, limited and recorded as the template's are."""
     middleware = _middleware(spec, registry, names)
-    tools = [each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)]
+    tools = [
+        each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)
+    ]
     if not tools:
         return middleware
     made = copy.copy(middleware)  # a ready-made one may serve several agents
@@ -246,13 +292,18 @@ def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames
 
 
 def _check_summary_prompt(prompt: Any) -> None:
-    """Raise ValueError for a text whose formatting does more than put the messages in: a width may take all memory."""
+    """Raise ValueError for a text whose formatting does more than put the messages in.
+
+    A width may take all memory.
+    """
     fields = [field for _, *field in string.Formatter().parse(str(prompt)) if field[0] is not None]
     if any(field != ["messages", "", None] for field in fields):
         raise ValueError("summary_prompt has {messages} and no other field; write a brace twice")
 
 
-def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Any]]:
+def _special(
+    name: str, args: dict[str, Any], registry: Registry
+) -> tuple[dict[str, Any], list[Any]]:
     """The few arguments that YAML cannot say the way Python does."""
     if name == "model_fallback":
         if set(args) != {"models"}:
@@ -265,9 +316,15 @@ def _special(name: str, args: dict[str, Any], registry: Registry) -> tuple[dict[
     if name == "tool_emulator" and "model" not in args:
         raise ValueError("give the model that plays the tools: model: provider:name")
     if name == "tool_error":
-        return {"on_error": lambda error, _request: f"{type(error).__name__}: {error_text(error)}", **args}, []
+        return {
+            "on_error": lambda error, _request: f"{type(error).__name__}: {error_text(error)}",
+            **args,
+        }, []
     if name == "summarization" and "summary_prompt" in args:
         _check_summary_prompt(args["summary_prompt"])
     if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)
-        return {k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v for k, v in args.items()}, []
+        return {
+            k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v
+            for k, v in args.items()
+        }, []
     return args, []

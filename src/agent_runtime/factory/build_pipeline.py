@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 ENFORCED = ("auth", "rate_limit", "concurrency", "cost")
-"""A pipeline that leaves one of these out has it all the same, at its place, where it is configured."""
+"""Layers that are added at their position where they are configured but not listed."""
 
 
 @dataclass(slots=True)
@@ -60,22 +60,34 @@ class Seats:
 def build_layers(
     template: AgentTemplate, seats: Seats, registered: Mapping[str, type | Middleware]
 ) -> list[Middleware]:
-    """The layers of a template's agent, outermost first; raises UnknownComponent for one that is not configured."""
+    """The layers of a template's agent, outermost first.
+
+    Raises UnknownComponent for one that is not configured.
+    """
     configured = _configured(template, seats)
-    default = [name for name in DEFAULT_ORDER if name in configured]  # an order: a layer is there when configured
+    default = [
+        name for name in DEFAULT_ORDER if name in configured
+    ]  # an order: a layer is there when configured
     names: Sequence[str | Middleware] = template.spec.runtime.pipeline or seats.pipeline or default
     names = _with_enforced(list(names), configured)
     layers: list[Middleware] = []
     for name in names:
-        layer = name if isinstance(name, Middleware) else configured.get(name) or registered.get(name)
+        layer = (
+            name if isinstance(name, Middleware) else configured.get(name) or registered.get(name)
+        )
         if layer is None:
             raise UnknownComponent("layer", str(name), [*configured, *registered])
         layers.append(layer() if isinstance(layer, type) else layer)
     return layers
 
 
-def _with_enforced(names: list[str | Middleware], configured: Mapping[str, Middleware]) -> list[str | Middleware]:
-    """An order says where layers stand; it does not switch off those that hold callers to their limits."""
+def _with_enforced(
+    names: list[str | Middleware], configured: Mapping[str, Middleware]
+) -> list[str | Middleware]:
+    """An order says where layers stand.
+
+    It does not switch off those that hold callers to their limits.
+    """
     for name in [each for each in ENFORCED if each in configured]:
         if not any(each == name or isinstance(each, type(configured[name])) for each in names):
             inside = DEFAULT_ORDER[DEFAULT_ORDER.index(name) + 1 :]
@@ -85,20 +97,33 @@ def _with_enforced(names: list[str | Middleware], configured: Mapping[str, Middl
 
 
 def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
-    runtime, bus, limits = template.spec.runtime, seats.event_bus, seats.limits
-    retry, at_once = runtime.retry, runtime.concurrency
+    runtime = template.spec.runtime
+    bus = seats.event_bus
+    limits = seats.limits
+    retry = runtime.retry
+    at_once = runtime.concurrency
     configured: dict[str, Middleware] = {
         "logging": LoggingMiddleware(content=runtime.logging.content),
-        "retry": RetryMiddleware(retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay, bus=bus),
+        "retry": RetryMiddleware(
+            retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay, bus=bus
+        ),
     }
     if seats.authenticators or runtime.auth.require:
         auth = runtime.auth
-        configured["auth"] = AuthMiddleware(*seats.authenticators, require=auth.require, roles=auth.roles)
-    if rates := [*seats.rate_limits, *(_of_template(RateLimit.parse(text)) for text in runtime.rate_limits)]:
-        configured["rate_limit"] = RateLimitMiddleware(rates, limits.windows, processes=limits.processes, bus=bus)
+        configured["auth"] = AuthMiddleware(
+            *seats.authenticators, require=auth.require, roles=auth.roles
+        )
+    if rates := [
+        *seats.rate_limits,
+        *(_of_template(RateLimit.parse(text)) for text in runtime.rate_limits),
+    ]:
+        configured["rate_limit"] = RateLimitMiddleware(
+            rates, limits.windows, processes=limits.processes, bus=bus
+        )
     if seats.session_manager is not None:
         sessions = template.spec.sessions
-        strategy, ttl_s = sessions.multitask_strategy, sessions.ttl
+        strategy = sessions.multitask_strategy
+        ttl_s = sessions.ttl
         configured["session"] = SessionMiddleware(seats.session_manager, strategy, ttl_s=ttl_s)
     if places := [
         *seats.concurrency,
@@ -116,16 +141,24 @@ Limit = TypeVar("Limit", RateLimit, ConcurrencyLimit)
 
 
 def _of_template(limit: Limit) -> Limit:
-    """Return a template's own limit, which counts its own calls: it cannot use up what others may call."""
+    """Return a template's own limit, which counts its own calls.
+
+    It cannot use up what others may call.
+    """
     per: tuple[str, ...] = limit.per
     if "template" in per:
         return limit
-    return dataclasses.replace(limit, per=("template",) if per == ("global",) else (*per, "template"))
+    return dataclasses.replace(
+        limit, per=("template",) if per == ("global",) else (*per, "template")
+    )
 
 
 def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
     cost = template.spec.runtime.cost
-    own = [Budget(b.scope, b.usd, b.tokens, b.per, b.only, tuple(b.warn_at), b.tenant, b.user) for b in cost.budgets]
+    own = [
+        Budget(b.scope, b.usd, b.tokens, b.per, b.only, tuple(b.warn_at), b.tenant, b.user)
+        for b in cost.budgets
+    ]
     spending = Spending(
         cost.on_exhausted,
         cost.unknown_price,

@@ -1,4 +1,7 @@
-"""The tools of a template's agent: registered ones, other agents, MCP servers', sub-agents and skills."""
+"""The tools of a template's agent.
+
+Registered ones, other agents, MCP servers', sub-agents and skills.
+"""
 
 from __future__ import annotations
 
@@ -40,22 +43,29 @@ def toolbox(
 ) -> list[BaseTool]:
     """All tools of a template's agent, gated.
 
-    `inputs` fill their arguments, `agent_of` gives the executor behind an `agent:` tool, `middleware_of` makes what
-    sub-agents name; `names` hears how each tool may be called. Raises ConfigurationError for what does not fit,
-    McpServerFailed.
+    `inputs` fill their arguments, `agent_of` gives the executor behind an `agent:` tool,
+    `middleware_of` makes what sub-agents name; `names` hears how each tool may be called. Raises
+    ConfigurationError for what does not fit, McpServerFailed.
     """
     spec = template.spec
     inner = partial(_tools, template=template, registry=registry, inputs=inputs, agent_of=agent_of)
     tools = inner(spec.tools, names=names)
     awaited = frozenset(
-        tool for name, asks in spec.interrupt_on.items() if asks and name in names for tool in names.resolve(name)
+        tool
+        for name, asks in spec.interrupt_on.items()
+        if asks and name in names
+        for tool in names.resolve(name)
     )
     subagents = {
-        each.name: _subagent(each, spec, tools, inner, registry, middleware_of, awaited) for each in spec.subagents
+        each.name: _subagent(each, spec, tools, inner, registry, middleware_of, awaited)
+        for each in spec.subagents
     }
     if subagents:
         names.add("task")
-        tools = [*tools, gated_tool(task_tool(spec.subagents, subagents, spec.runtime.limits.max_steps))]
+        tools = [
+            *tools,
+            gated_tool(task_tool(spec.subagents, subagents, spec.runtime.limits.max_steps)),
+        ]
     if template.skills:
         names.add("read_skill")
         tools = [*tools, gated_tool(idempotent(skill_reader(template.skills)))]
@@ -87,7 +97,8 @@ def _check_names(template: AgentTemplate, tools: Sequence[BaseTool]) -> None:
     names = [tool.name for tool in tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(
-            f"template '{template.metadata.name}': two tools are called '{twice[0]}'; `as` renames an agent's tool, "
+            f"template '{template.metadata.name}': two tools are called '{twice[0]}'; `as` "
+            "renames an agent's tool, "
             "and goes before the names of an MCP server's tools"
         )
 
@@ -101,7 +112,10 @@ def _subagent(
     middleware_of: Callable[..., Any],
     awaited: frozenset[str],
 ) -> Any:
-    """The graph of a sub-agent. It is part of this agent's run, and its steps are saved as steps of that."""
+    """The graph of a sub-agent.
+
+    It is part of this agent's run, and its steps are saved as steps of that.
+    """
     names = ToolNames()
     own = list(tools) if each.tools is None else inner(each.tools, names=names)
     if each.tools is None:
@@ -109,7 +123,8 @@ def _subagent(
             names.add(tool.name)
     if waits := sorted({tool.name for tool in own} & awaited):
         raise ConfigurationError(
-            f"the sub-agent '{each.name}' would use '{waits[0]}', which waits for a person: a sub-agent cannot wait; "
+            f"the sub-agent '{each.name}' would use '{waits[0]}', which waits for a person: a "
+            "sub-agent cannot wait; "
             "give it `tools` without it"
         )
     model = each.model or spec.model
@@ -124,10 +139,19 @@ def _subagent(
 
 
 def _tool(
-    spec: ToolSpec, registry: Registry, inputs: Mapping[str, Any], agent_of: Callable[[str], AgentExecutor]
+    spec: ToolSpec,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    agent_of: Callable[[str], AgentExecutor],
 ) -> BaseTool:
-    if spec.use is not None and not spec.args and not spec.idempotent and not registry.makes_tools(spec.use):
-        code, (known, ready) = registry.code_of(spec), registry.ready_tools.get(spec.use, (None, None))
+    if (
+        spec.use is not None
+        and not spec.args
+        and not spec.idempotent
+        and not registry.makes_tools(spec.use)
+    ):
+        code = registry.code_of(spec)
+        (known, ready) = registry.ready_tools.get(spec.use, (None, None))
         if ready is None or known != code:
             ready = gated_tool(registry.tool(spec.use, {}))
             registry.ready_tools[spec.use] = (code, ready)
@@ -142,16 +166,21 @@ def _tool(
     return gated_tool(idempotent(made) if spec.idempotent else made)
 
 
-def agent_tool(executor: AgentExecutor, name: str | None = None, description: str | None = None) -> BaseTool:
-    """An agent as a tool of another: its calls go through its own onion and count towards the run around it.
+def agent_tool(
+    executor: AgentExecutor, name: str | None = None, description: str | None = None
+) -> BaseTool:
+    """An agent as a tool of another.
 
-    What the inner agent raises as a CallError reaches the outer model as an error message of the tool; what its tools
-    report reaches the reader of the outer stream. Raises ConfigurationError for an agent that may ask a person: it has
-    no session of its own in which it could wait.
+    Its calls go through its own onion and count towards the run around it.
+
+    What the inner agent raises as a CallError reaches the outer model as an error message of the
+    tool; what its tools report reaches the reader of the outer stream. Raises ConfigurationError
+    for an agent that may ask a person: it has no session of its own in which it could wait.
     """
     if getattr(executor, "needs_session", False):
         raise ConfigurationError(
-            f"the agent '{executor.name}' may ask a person, and as a tool of another it cannot wait for the answer: "
+            f"the agent '{executor.name}' may ask a person, and as a tool of another it cannot "
+            "wait for the answer: "
             "take out its approvals, or give its tools to the outer agent, which can ask"
         )
 

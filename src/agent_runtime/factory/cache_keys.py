@@ -24,9 +24,9 @@ AgentKey = tuple[Any, ...]
 class AgentKeys:
     """Makes keys.
 
-    A key has the template's content and folder, the registry's generation, the tools' inputs and code, the versions of
-    secrets, MCP servers with their tool lists, and whose credentials are used. A prompt's inputs are none of it: they
-    are filled in for each call.
+    A key has the template's content and folder, the registry's generation, the tools' inputs and
+    code, the versions of secrets, MCP servers with their tool lists, and whose credentials are
+    used. A prompt's inputs are none of it: they are filled in for each call.
 
     Args:
         registry: what templates name.
@@ -42,10 +42,15 @@ class AgentKeys:
         get_template: Callable[[str | Path], AgentTemplate],
         max_defaults: int,
     ) -> None:
-        self._registry, self._broker, self._get_template = registry, broker, get_template
+        self._registry = registry
+        self._broker = broker
+        self._get_template = get_template
         self._max_defaults = max_defaults
         self.confinement: Confinement | None = None
-        """What templates may reach; None where they are trusted. Looked at before a server is asked for its tools."""
+        """What templates may reach; None where they are trusted.
+
+        Looked at before a server is asked for its tools.
+        """
         self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
 
     def of(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> AgentKey:
@@ -55,14 +60,22 @@ class AgentKeys:
         """
         return self._guarded(template, inputs, self._broker.key)
 
-    def known(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> tuple[AgentKey | None, bool]:
-        """The key without asking a server: None when one must be asked; and whether a tool list is old."""
+    def known(
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None
+    ) -> tuple[AgentKey | None, bool]:
+        """The key without asking a server: None when one must be asked.
+
+        And whether a tool list is old.
+        """
         known = KnownKeys(self._broker)
         key = self._guarded(template, inputs, known.key)
         return (None if known.unknown else key), known.aged
 
     def values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the template's inputs with its defaults; raises InputInvalid, and TemplateError as `Confinement`."""
+        """Return the template's inputs with its defaults.
+
+        Raises InputInvalid, and TemplateError as `Confinement`.
+        """
         values = self._values(template, inputs)
         if self.confinement is not None:
             self.confinement.check(template, values)
@@ -81,7 +94,9 @@ class AgentKeys:
         """The template behind an `agent:` tool."""
         return template.agents.get(name) or self._get_template(name)
 
-    def _guarded(self, template: AgentTemplate, inputs: Mapping[str, Any] | None, mcp_key: McpKey) -> AgentKey:
+    def _guarded(
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None, mcp_key: McpKey
+    ) -> AgentKey:
         try:
             return self._key(template, self.values(template, inputs), mcp_key)
         except RecursionError:
@@ -98,7 +113,15 @@ class AgentKeys:
         if values and (used := [tool.args for tool in tools if uses_inputs(tool.args)]):
             args = repr(render_value(used, values))
         parts = tuple([self._part(template, tool, mcp_key) for tool in tools])
-        return (template.identity, self._registry.generation, auto, secrets, args, parts, credential_scope.get())
+        return (
+            template.identity,
+            self._registry.generation,
+            auto,
+            secrets,
+            args,
+            parts,
+            credential_scope.get(),
+        )
 
     def _part(self, template: AgentTemplate, tool: Any, mcp_key: McpKey) -> Any:
         if tool.mcp is not None:

@@ -22,9 +22,9 @@ MAX_CHANGED = 1_000
 class TemplateFiles:
     """What a factory's `get_template` gives, without reading files that have not changed.
 
-    A file is the same while its times of change (of contents and of inode), its size and its inode are: the time of
-    contents alone can be set, and is too coarse for two writes in a row. What the template takes from the environment
-    counts too.
+    A file is the same while its times of change (of contents and of inode), its size and its inode
+    are: the time of contents alone can be set, and is too coarse for two writes in a row. What the
+    template takes from the environment counts too.
     """
 
     def __init__(self, factory: AgentFactory) -> None:
@@ -32,8 +32,13 @@ class TemplateFiles:
         self._read: dict[str, tuple[Stamp, AgentTemplate]] = {}
         self._changed: OrderedDict[tuple[Any, str], AgentTemplate] = OrderedDict()
 
-    def get(self, source: str | Path | AgentTemplate, overrides: Mapping[str, Any] | None = None) -> AgentTemplate:
-        """The template, with keys of its spec replaced; raises UnknownComponent, TemplateError, FileNotFoundError."""
+    def get(
+        self, source: str | Path | AgentTemplate, overrides: Mapping[str, Any] | None = None
+    ) -> AgentTemplate:
+        """The template, with keys of its spec replaced.
+
+        Raises UnknownComponent, TemplateError, FileNotFoundError.
+        """
         template = self._template(source)
         if not overrides:
             return template
@@ -55,7 +60,8 @@ class TemplateFiles:
             return known[1]
         template = self._factory.get_template(source)
         before = stamp_of(template)
-        # Read between two equal stamps: a file that is written meanwhile is read again at the next call.
+        # Read between two equal stamps: a file that is written meanwhile is read again at the next
+        # call.
         again = self._factory.get_template(source)
         if stamp_of(again) == before and again.digest == template.digest:
             self._read[path] = (before, again)
@@ -64,7 +70,9 @@ class TemplateFiles:
 
 def stamp_of(template: AgentTemplate) -> Stamp:
     """How the files of a template are now, and the environment's values that it has."""
-    return stamp_of_files(template.files), tuple([os.environ.get(name) for name in template.variables])
+    return stamp_of_files(template.files), tuple(
+        [os.environ.get(name) for name in template.variables]
+    )
 
 
 def stamp_of_files(files: Iterable[Path]) -> tuple[Any, ...]:

@@ -1,4 +1,7 @@
-"""What an application makes known to a factory: templates, tools, models, middleware, memories, workflows."""
+"""What an application makes known to a factory.
+
+Templates, tools, models, middleware, memories, workflows.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,13 @@ class Components:
         """What `${VAR}` of templates is filled from; None is the process's environment."""
         self._lock = threading.RLock()
 
-    def register_template(self, template: AgentTemplate | str | Path, name: str | None = None) -> str:
-        """Make a template (or the one in a file) known by `name`, by default its own; returns the name."""
+    def register_template(
+        self, template: AgentTemplate | str | Path, name: str | None = None
+    ) -> str:
+        """Make a template (or the one in a file) known by `name`, by default its own.
+
+        Returns the name.
+        """
         loaded = template if isinstance(template, AgentTemplate) else self._loaded(template)
         name = name or loaded.metadata.name
         with self._lock:
@@ -40,13 +48,15 @@ class Components:
         return name
 
     def _check_owner(self, name: str, template: AgentTemplate) -> None:
-        """Raise ConfigurationError where a confined template would take the name of one that stands elsewhere."""
+        """Raise ConfigurationError when a confined template takes the name of another one."""
         known = self._templates.get(name)
         if self._environ is None or known is None:  # trusted templates may replace each other
             return
         folder = known.parent if isinstance(known, Path) else known.folder
         if folder != template.folder:
-            raise ConfigurationError(f"'{name}' is the name of another template, and confined ones do not replace it")
+            raise ConfigurationError(
+                f"'{name}' is the name of another template, and confined ones do not replace it"
+            )
 
     def unregister_template(self, name: str) -> None:
         """Forget a name; executors already made go on. Raises UnknownComponent."""
@@ -82,21 +92,26 @@ class Components:
         return sorted(self._templates)
 
     def register_tool(self, name: str, tool: Any) -> None:
-        """Register a LangChain tool, a function, a tool class, or a function marked by `tool_factory`."""
+        """Register a LangChain tool, a function, a tool class, or a `tool_factory`."""
         self.registry.put(self.registry.tools, name, tool)
 
     def register_model(self, name: str, factory: Any) -> None:
         """Register a chat model, or a function that makes one from `spec.model.params`."""
         ready = gated(factory) if isinstance(factory, BaseChatModel) else None
-        self.registry.put(self.registry.models, name, factory if ready is None else lambda **_: ready)
+        self.registry.put(
+            self.registry.models, name, factory if ready is None else lambda **_: ready
+        )
 
-    def register_middleware(self, name: str, middleware: Any, *, keeps_answer: bool = False) -> None:
-        """Register a runtime layer (for `runtime.pipeline`) or a LangChain middleware (for `spec.middleware`).
+    def register_middleware(
+        self, name: str, middleware: Any, *, keeps_answer: bool = False
+    ) -> None:
+        """Register a runtime layer (`runtime.pipeline`) or a LangChain middleware.
 
-        Takes an instance or a class of either `agent_runtime.Middleware` or LangChain's `AgentMiddleware`;
-        which of the two decides where templates can name it. Raises ConfigurationError for anything else.
-        An agent with a LangChain middleware that wraps model calls or acts after them streams its messages whole,
-        because such a hook may change them; `keeps_answer` says that this one does not, so tokens stream.
+        Takes an instance or a class of either `agent_runtime.Middleware` or LangChain's
+        `AgentMiddleware`; which of the two decides where templates can name it. Raises
+        ConfigurationError for anything else. An agent with a LangChain middleware that wraps model
+        calls or acts after them streams its messages whole, because such a hook may change them;
+        `keeps_answer` says that this one does not, so tokens stream.
         """
         from langchain.agents.middleware import AgentMiddleware
 
@@ -104,16 +119,22 @@ class Components:
         if issubclass(cls, Middleware):
             self.registry.put(self.registry.layers, name, middleware)
         elif issubclass(cls, AgentMiddleware):
-            (self.registry.keeps_answer.add if keeps_answer else self.registry.keeps_answer.discard)(name)
+            (
+                self.registry.keeps_answer.add
+                if keeps_answer
+                else self.registry.keeps_answer.discard
+            )(name)
             self.registry.put(self.registry.middleware, name, middleware)
         else:
-            raise ConfigurationError(f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware")
+            raise ConfigurationError(
+                f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware"
+            )
 
     def register_memory(self, name: str, store: BaseStore, *, shared: bool = False) -> None:
         """Register a LangGraph store for `spec.memory`: what agents remember beyond a session.
 
-        Each tenant has namespaces of its own in it, before which the tenant stands; with `shared` all tenants read and
-        write the same ones, as the agent's tools name them.
+        Each tenant has namespaces of its own in it, before which the tenant stands; with `shared`
+        all tenants read and write the same ones, as the agent's tools name them.
         """
         if not isinstance(store, BaseStore):
             raise ConfigurationError(f"'{name}' is no LangGraph store: {type(store).__name__}")

@@ -1,4 +1,7 @@
-"""A folder of templates, watched: what changes is checked, then served; what is broken is said, and not served."""
+"""A folder of templates, watched: what changes is checked, then served.
+
+What is broken is said, and not served.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,22 @@ _LOG = logging.getLogger("agent_runtime.templates")
 class TemplateWatch:
     """Registers the templates of a folder by their names, and again when a file of theirs changes.
 
-    A file is loaded and checked whole before it takes the place of the version before it, for calls that begin from
-    then on. A broken one changes nothing: the version before goes on serving, a `template.rejected` event and
-    `problems` say what is wrong. A template whose file is gone is no longer registered.
+    A file is loaded and checked whole before it takes the place of the version before it, for calls
+    that begin from then on. A broken one changes nothing: the version before goes on serving, a
+    `template.rejected` event and `problems` say what is wrong. A template whose file is gone is no
+    longer registered.
 
-    It looks at the files twice a second (at their stamps, see `TemplateFiles`), which works on every file system.
-    `async with` loads everything and watches; it raises TemplateError for files that are broken then.
+    It looks at the files twice a second (at their stamps, see `TemplateFiles`), which works on
+    every file system. `async with` loads everything and watches; it raises TemplateError for files
+    that are broken then.
     """
 
-    def __init__(self, factory: AgentFactory, folder: str | Path, *, interval_s: float = 0.5) -> None:
-        self._factory, self.folder, self._interval_s = factory, Path(folder), interval_s
+    def __init__(
+        self, factory: AgentFactory, folder: str | Path, *, interval_s: float = 0.5
+    ) -> None:
+        self._factory = factory
+        self.folder = Path(folder)
+        self._interval_s = interval_s
         self._templates: dict[str, AgentTemplate] = {}
         self._paths: dict[str, Path] = {}
         self.problems: dict[str, list[str]] = {}
@@ -43,7 +52,13 @@ class TemplateWatch:
         seen = self._stamp()
         self.reload()
         if self.problems:
-            raise TemplateError([Problem(each, file=file) for file, found in self.problems.items() for each in found])
+            raise TemplateError(
+                [
+                    Problem(each, file=file)
+                    for file, found in self.problems.items()
+                    for each in found
+                ]
+            )
         self._task = asyncio.get_running_loop().create_task(self._watch(seen))
         return self
 
@@ -58,21 +73,31 @@ class TemplateWatch:
             await asyncio.sleep(self._interval_s)
             try:
                 now = await asyncio.to_thread(self._stamp)
-                if now != seen:  # looked at before it is read: what is written meanwhile is seen the next time
+                if (
+                    now != seen
+                ):  # looked at before it is read: what is written meanwhile is seen the next time
                     await asyncio.to_thread(self.reload)
                     seen = now
             except Exception:  # noqa: BLE001 - the watch goes on, and says so
                 _LOG.exception("the templates in %s cannot be read; tried again", self.folder)
 
     def _stamp(self) -> tuple[Any, ...]:
-        """How all files below the folder are now, and those outside that its templates are made of."""
+        """Return the state of all files below the folder and of those its templates use."""
         below = sorted(each for each in self.folder.rglob("*"))[:MAX_FILES]
         read = {file for template in self._templates.values() for file in template.files}
-        return tuple(map(str, below)), stamp_of_files([*below, *sorted(read)]), *map(stamp_of, self._templates.values())
+        return (
+            tuple(map(str, below)),
+            stamp_of_files([*below, *sorted(read)]),
+            *map(stamp_of, self._templates.values()),
+        )
 
     def reload(self) -> None:
-        """Load every template of the folder, and take over those that are right and have changed."""
-        files = sorted(each for each in self.folder.iterdir() if each.suffix in (".yaml", ".yml") and each.is_file())
+        """Load every template of the folder, and replace those that are valid and changed."""
+        files = sorted(
+            each
+            for each in self.folder.iterdir()
+            if each.suffix in (".yaml", ".yml") and each.is_file()
+        )
         found: dict[str, tuple[Path, AgentTemplate]] = {}
         broken: dict[Path, Exception] = {}
         for path in files:
@@ -81,35 +106,54 @@ class TemplateWatch:
                 self._factory.check_template(template)
                 if template.metadata.name in found:
                     other = found[template.metadata.name][0].name
-                    raise ConfigurationError(f"'{other}' has a template of the same name '{template.metadata.name}'")
+                    raise ConfigurationError(
+                        f"'{other}' has a template of the same name '{template.metadata.name}'"
+                    )
             except (AgentRuntimeError, OSError) as error:
                 broken[path] = error
             else:
                 found[template.metadata.name] = (path, template)
         self._take(found, broken)
 
-    def _take(self, found: dict[str, tuple[Path, AgentTemplate]], broken: dict[Path, Exception]) -> None:
-        self.problems = {name: text for name, text in self.problems.items() if self.folder / name in broken}
+    def _take(
+        self, found: dict[str, tuple[Path, AgentTemplate]], broken: dict[Path, Exception]
+    ) -> None:
+        self.problems = {
+            name: text for name, text in self.problems.items() if self.folder / name in broken
+        }
         for path, error in broken.items():
             self._reject(path, error)
-        serving = {name for name, path in self._paths.items() if path in broken}  # the version before goes on
+        serving = {
+            name for name, path in self._paths.items() if path in broken
+        }  # the version before goes on
         for name in [each for each in self._templates if each not in found and each not in serving]:
             with suppress(AgentRuntimeError):
                 self._factory.unregister_template(name)
             del self._templates[name], self._paths[name]
         for name, (path, template) in found.items():
             known = self._templates.get(name)
-            self._templates[name], self._paths[name] = template, path
+            self._templates[name] = template
+            self._paths[name] = path
             if known is None or known.identity != template.identity:
                 self._factory.register_template(template)
                 data = {"template": name, "digest": template.digest}
                 self._factory.event_bus.publish(Event("template.changed", data))
 
     def _reject(self, path: Path, error: Exception) -> None:
-        found = [str(each) for each in error.problems] if isinstance(error, TemplateError) else [str(error)]
+        found = (
+            [str(each) for each in error.problems]
+            if isinstance(error, TemplateError)
+            else [str(error)]
+        )
         if self.problems.get(path.name) == found:
             return
         self.problems[path.name] = found
         name = next((name for name, known in self._paths.items() if known == path), path.stem)
-        _LOG.error("template %s is broken, the version before it goes on serving: %s", path, "; ".join(found))
-        self._factory.event_bus.publish(Event("template.rejected", {"template": name, "problems": found}))
+        _LOG.error(
+            "template %s is broken, the version before it goes on serving: %s",
+            path,
+            "; ".join(found),
+        )
+        self._factory.event_bus.publish(
+            Event("template.rejected", {"template": name, "problems": found})
+        )

@@ -1,8 +1,8 @@
 """The names that a template may say for an agent's tools, and what happens where one names no tool.
 
-A tool has the name that the model sees, and the one under which the template takes it: a registered name, a reference,
-another agent. Approvals and limits are for a tool whichever of them is written. A name of none is an error, because
-what it was meant to hold would run free.
+A tool has the name that the model sees, and the one under which the template takes it: a registered
+name, a reference, another agent. Approvals and limits are for a tool whichever of them is written.
+A name of none is an error, because what it was meant to hold would run free.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _TOOLS_OF_MIDDLEWARE: Mapping[str, Sequence[str]] = {
 class ToolNames:
     """The names of one agent's tools: `resolve` gives those that the model sees.
 
-    `is_complete` is False while tools are missing that only building the agent makes known: an MCP server's.
+    `is_complete` is False while tools are missing that only building the agent makes known: an MCP
+    server's.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class ToolNames:
         self.is_complete = True
 
     def add(self, tool_name: str, *others: str | None) -> None:
-        """Note a tool by the name that the model sees, and by the others that a template may say for it."""
+        """Add a tool by its name for the model, and by the names a template may use."""
         for name in (tool_name, *others):
             if name is not None:
                 self._by_name.setdefault(name, set()).add(tool_name)
@@ -63,13 +64,19 @@ class ToolNames:
         return f"no tool of this agent is called '{name}': {close_matches(name, self._by_name)}"
 
     def resolve(self, name: str) -> list[str]:
-        """Return the names that the model sees of the tools called `name`; raises ConfigurationError for none."""
+        """Return the names that the model sees of the tools called `name`.
+
+        Raises ConfigurationError for none.
+        """
         if name not in self._by_name:
             raise ConfigurationError(self.unknown(name))
         return sorted(self._by_name[name])
 
     def resolve_keys(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the map with the names that the model sees; the name itself goes before another one of a tool."""
+        """Return the map with the names that the model sees.
+
+        The name itself goes before another one of a tool.
+        """
         resolved: dict[str, Any] = {}
         for name in sorted(values, key=lambda name: name in self._by_name.get(name, ())):
             resolved.update(dict.fromkeys(self.resolve(name), values[name]))
@@ -82,28 +89,46 @@ class ToolNames:
         if isinstance(value, str):
             names = self.resolve(value)
             if len(names) > 1:
-                raise ConfigurationError(f"middleware '{middleware}': '{value}' is several tools: {', '.join(names)}")
+                raise ConfigurationError(
+                    f"middleware '{middleware}': '{value}' is several tools: {', '.join(names)}"
+                )
             return names[0]
         if isinstance(value, list):
-            return [name for each in value for name in (self.resolve(each) if isinstance(each, str) else [each])]
+            return [
+                name
+                for each in value
+                for name in (self.resolve(each) if isinstance(each, str) else [each])
+            ]
         return value
 
 
 def names_in(middleware: Iterable[MiddlewareSpec]) -> list[tuple[int, str, str]]:
-    """Return the tool names in the arguments of LangChain's middleware: its place, the argument, the name."""
+    """Return the tool names in the arguments of LangChain's middleware.
+
+    Its place, the argument, the name.
+    """
     stated: list[tuple[int, str, str]] = []
     for place, spec in enumerate(middleware):
         argument = NAMING_ARGUMENTS.get(spec.use)
         value = None if argument is None else (spec.model_extra or {}).get(argument)
-        names = [value] if isinstance(value, str) else value if isinstance(value, list | Mapping) else []
+        names = (
+            [value]
+            if isinstance(value, str)
+            else value
+            if isinstance(value, list | Mapping)
+            else []
+        )
         stated += [(place, argument or "", name) for name in names if isinstance(name, str)]
     return stated
 
 
-def unknown_tool_names(template: AgentTemplate, registry: Registry, templates: Collection[str]) -> list[Problem]:
-    """Return a problem for each approval, and each argument of middleware, that names no tool of the agent.
+def unknown_tool_names(
+    template: AgentTemplate, registry: Registry, templates: Collection[str]
+) -> list[Problem]:
+    """Return a problem for each approval or middleware argument that names no tool.
 
-    Nothing is built that has an effect; where that leaves tools unknown (an MCP server's), building the agent checks.
+    Nothing is built that has an effect; where that leaves tools unknown (an MCP server's), building
+    the agent checks.
     """
     spec = template.spec
     if not spec.interrupt_on and not names_in(spec.middleware):
@@ -112,13 +137,21 @@ def unknown_tool_names(template: AgentTemplate, registry: Registry, templates: C
     if not names.is_complete:
         return []
     stated = [(f"spec.interrupt_on.{name}", name) for name in spec.interrupt_on]
-    stated += [(f"spec.middleware.{place}.{argument}", name) for place, argument, name in names_in(spec.middleware)]
-    return [template.problem(path, names.unknown(name), "unknown_tool") for path, name in stated if name not in names]
+    stated += [
+        (f"spec.middleware.{place}.{argument}", name)
+        for place, argument, name in names_in(spec.middleware)
+    ]
+    return [
+        template.problem(path, names.unknown(name), "unknown_tool")
+        for path, name in stated
+        if name not in names
+    ]
 
 
 def static_names(template: AgentTemplate, registry: Registry) -> ToolNames:
-    """Return the names of a template's tools, as far as they are known without building the agent."""
-    names, spec = ToolNames(), template.spec
+    """Return a template's tool names as far as known without building the agent."""
+    names = ToolNames()
+    spec = template.spec
     for tool in spec.tools:
         name = _static_name(tool, template, registry)
         if name is None:
@@ -129,7 +162,11 @@ def static_names(template: AgentTemplate, registry: Registry) -> ToolNames:
         component = registry.middleware.get(middleware.use)
         if inspect.isclass(component):
             names.is_complete = False
-        for name in _TOOLS_OF_MIDDLEWARE.get(middleware.use, ()) if component is None else tools_of(component):
+        for name in (
+            _TOOLS_OF_MIDDLEWARE.get(middleware.use, ())
+            if component is None
+            else tools_of(component)
+        ):
             names.add(name)
     if spec.subagents:
         names.add("task")
@@ -153,8 +190,16 @@ def _static_name(tool: ToolSpec, template: AgentTemplate, registry: Registry) ->
     made: BaseTool
     try:
         args = render_value(tool.args, resolve_inputs(template, None)) if tool.args else {}
-        made = registry.tool(tool.use, args) if tool.use is not None else registry.ref(tool.ref or "", args)
-    except (ConfigurationError, InputInvalid, KeyError):  # an input without a default, a folder that is not there yet
+        made = (
+            registry.tool(tool.use, args)
+            if tool.use is not None
+            else registry.ref(tool.ref or "", args)
+        )
+    except (
+        ConfigurationError,
+        InputInvalid,
+        KeyError,
+    ):  # an input without a default, a folder that is not there yet
         stated: str | None = getattr(registry.tools.get(tool.use or ""), "_tool_name", None)
         return stated
     return made.name

@@ -19,7 +19,9 @@ from agent_runtime.types import AgentContext
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyLimit:
-    """At most `calls` at once for each user, tenant, key, template, or combination of them; `global` is all together.
+    """At most `calls` at once for each user, tenant, key, template, or combination of them.
+
+    `global` is all together.
 
     Raises ConfigurationError for a limit that cannot be one.
     """
@@ -33,7 +35,9 @@ class ConcurrencyLimit:
         check_parts(self.per)
 
     def __str__(self) -> str:
-        return f"{self.calls} at once" + ("" if self.per == ("global",) else f" per {' and '.join(self.per)}")
+        return f"{self.calls} at once" + (
+            "" if self.per == ("global",) else f" per {' and '.join(self.per)}"
+        )
 
 
 class Slot(NamedTuple):
@@ -48,8 +52,14 @@ def slots_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> lis
     """The slots that a call needs."""
     caller = caller_of(context)
     keys = ((limit, key_of(limit.per, caller)) for limit in limits)
-    slots = [Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit)) for limit, key in keys if key is not None]
-    return list({slot.key: slot for slot in slots}.values())  # a limit that is stated twice counts once
+    slots = [
+        Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit))
+        for limit, key in keys
+        if key is not None
+    ]
+    return list(
+        {slot.key: slot for slot in slots}.values()
+    )  # a limit that is stated twice counts once
 
 
 class Slots(Protocol):
@@ -79,7 +89,8 @@ class MemorySlots:
     lease_s: float | None = None
 
     def __init__(self) -> None:
-        self._lock, self._held = threading.Lock(), Counter[str]()
+        self._lock = threading.Lock()
+        self._held = Counter[str]()
 
     async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
         """Take them; returns the first that is full."""
@@ -125,7 +136,10 @@ for _, key in ipairs(KEYS) do
 end
 return 0
 """
-"""A holder that asks again has its slot already: the answer may have been lost. ARGV[3] 'renew': do not count."""
+"""A holder that asks again has its slot already: the answer may have been lost. ARGV[3] 'renew'.
+
+Do not count.
+"""
 
 
 class RedisSlots(RedisConnection):

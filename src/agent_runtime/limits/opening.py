@@ -11,7 +11,9 @@ from agent_runtime.storage import StoreUrl
 
 @dataclass(slots=True)
 class LimitStore:
-    """The store behind rate and concurrency limits: of this process, or shared by `processes` of them.
+    """The store behind rate and concurrency limits.
+
+    Of this process, or shared by `processes` of them.
 
     When a shared one is out, each process allows its share, one in `processes`.
     """
@@ -27,9 +29,15 @@ class LimitStore:
 
 
 def open_limits(url: str, *, processes: int = 1) -> LimitStore:
-    """Open the store of limits at an address (`StoreUrl`: memory or Redis); raises ConfigurationError."""
+    """Open the store of limits at an address (`StoreUrl`: memory or Redis).
+
+    Raises ConfigurationError.
+    """
     address = StoreUrl.parse(url, "the limits", ("memory", "redis"))
     if address.kind == "memory":
         return LimitStore(processes=processes)
-    # A count that a crash of the server loses is one that callers may use again: no reason to demand durability.
-    return LimitStore(RedisWindows(address, durable=False), RedisSlots(address, durable=False), processes)
+    # A count that a crash of the server loses is one that callers may use again: no reason to
+    # demand durability.
+    return LimitStore(
+        RedisWindows(address, durable=False), RedisSlots(address, durable=False), processes
+    )

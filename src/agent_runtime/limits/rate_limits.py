@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 MAX_IN_WINDOW = 100_000
 """A moving window remembers each call in it."""
 _RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:[1-9]\d{0,5}\s*)?(?:second|minute|hour|day|month|year)s?"
-_LIMIT = re.compile(rf"\s*(?P<rate>{_RATE})(?:\s+per\s+(?P<parts>[a-z]+(?:\s*(?:,|\band\b)\s*[a-z]+)*))?\s*")
+_LIMIT = re.compile(
+    rf"\s*(?P<rate>{_RATE})(?:\s+per\s+(?P<parts>[a-z]+(?:\s*(?:,|\band\b)\s*[a-z]+)*))?\s*"
+)
 
 
 class Window(NamedTuple):
-    """At most `amount` admissions in any `window_s` seconds, counted under `key`; `limit` is its text."""
+    """At most `amount` admissions in any `window_s` seconds, counted under `key`.
+
+    `limit` is its text.
+    """
 
     key: str
     amount: int
@@ -43,14 +48,15 @@ MAX_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most so many calls in any window, for each user, tenant, key, template, session, or combination of them.
+    """A maximum of calls in any window, per user, tenant, key, template or session.
 
-    `rate` is in the notation of the `limits` library: `60/minute`, `5 per 10 seconds`. `per` names the parts; `global`
-    is one window for all. Made from a text by `RateLimit.parse("60/minute per user")`. A user is one of a tenant: the
-    tenant is part of the user's name. Raises ConfigurationError for a limit that cannot be one.
+    `rate` is in the notation of the `limits` library: `60/minute`, `5 per 10 seconds`. `per` names
+    the parts; `global` is one window for all. Made from a text by `RateLimit.parse("60/minute per
+    user")`. A user is one of a tenant: the tenant is part of the user's name. Raises
+    ConfigurationError for a limit that cannot be one.
 
-    A caller without a key counts, per key, as the user. A limit per session does not count calls without one: give one
-    per user beside it.
+    A caller without a key counts, per key, as the user. A limit per session does not count calls
+    without one: give one per user beside it.
     """
 
     rate: str
@@ -60,7 +66,9 @@ class RateLimit:
         if re.fullmatch(_RATE, self.rate) is None:
             raise ConfigurationError(f"'{self.rate}' is no rate: 60/minute, or 5 per 10 seconds")
         if not 1 <= self.item.amount <= MAX_IN_WINDOW or self.item.get_expiry() < 1:
-            raise ConfigurationError(f"a rate limit allows 1 to {MAX_IN_WINDOW} calls, not '{self.rate}'")
+            raise ConfigurationError(
+                f"a rate limit allows 1 to {MAX_IN_WINDOW} calls, not '{self.rate}'"
+            )
         check_parts(self.per)
 
     @property
@@ -70,19 +78,28 @@ class RateLimit:
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:
-        """`60/minute per user`, `1000/hour per tenant and template`, or `10/second` for all together."""
+        """Parse `60/minute per user`, `1000/hour per tenant and template`, or `10/second`."""
         match = _LIMIT.fullmatch(text)
         if match is None:
-            raise ConfigurationError(f"'{text}' is no rate limit: 60/minute per user, or 5 per 10 seconds")
+            raise ConfigurationError(
+                f"'{text}' is no rate limit: 60/minute per user, or 5 per 10 seconds"
+            )
         parts = match["parts"]
-        return cls(match["rate"], ("global",) if parts is None else tuple(re.split(r"\s*(?:,|\band\b)\s*", parts)))
+        return cls(
+            match["rate"],
+            ("global",) if parts is None else tuple(re.split(r"\s*(?:,|\band\b)\s*", parts)),
+        )
 
     @classmethod
     def parse_many(cls, given: str | Iterable[RateLimit | str]) -> list[RateLimit]:
         """Limits of any form; in a text there may be several, with `;` between them."""
         if isinstance(given, str):
             return [cls.parse(each) for each in given.split(";") if each.strip()]
-        return [each for one in given for each in ([one] if isinstance(one, RateLimit) else cls.parse_many(one))]
+        return [
+            each
+            for one in given
+            for each in ([one] if isinstance(one, RateLimit) else cls.parse_many(one))
+        ]
 
     def __str__(self) -> str:
         return self.rate if self.per == ("global",) else f"{self.rate} per {' and '.join(self.per)}"
@@ -96,7 +113,10 @@ def _item(rate: str) -> RateLimitItem:
 
 
 def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
-    """The windows that a call counts in; one that needs what the call does not have (a session) is left out."""
+    """The windows that a call counts in.
+
+    One that needs what the call does not have (a session) is left out.
+    """
     caller = caller_of(context)
     windows: dict[str, Window] = {}  # a limit that is stated twice counts once
     for limit in limits:
@@ -112,29 +132,43 @@ def check_parts(per: Iterable[str]) -> None:
     """Raise ConfigurationError for parts that a limit cannot be per."""
     given = list(per)
     if not given or not set(given) <= set(PARTS):
-        raise ConfigurationError(f"a limit is per one of {', '.join(PARTS)}, or several, not {given}")
+        raise ConfigurationError(
+            f"a limit is per one of {', '.join(PARTS)}, or several, not {given}"
+        )
 
 
 def key_of(per: tuple[str, ...], caller: Caller) -> str | None:
     """Return what a call is counted under by a limit, or None when it lacks a part of that."""
     names = [part_name(cast("Part", part), caller) for part in per]
-    return None if None in names else "/".join(f"{part}={name}" for part, name in zip(per, names, strict=True))
+    return (
+        None
+        if None in names
+        else "/".join(f"{part}={name}" for part, name in zip(per, names, strict=True))
+    )
 
 
 class KeysOf(Generic[Counted]):
-    """What calls are counted under by some limits; remembered for each caller, because names are quoted slowly.
+    """What calls are counted under by some limits.
+
+    Remembered for each caller, because names are quoted slowly.
 
     `make` gives a call's keys: `windows_of`, `slots_of`.
     """
 
-    def __init__(self, limits: tuple[Any, ...], make: Callable[[tuple[Any, ...], AgentContext], list[Counted]]) -> None:
-        self._limits, self._make = limits, make
+    def __init__(
+        self,
+        limits: tuple[Any, ...],
+        make: Callable[[tuple[Any, ...], AgentContext], list[Counted]],
+    ) -> None:
+        self._limits = limits
+        self._make = make
         self._by_session = any("session" in limit.per for limit in limits)
         self._known: dict[tuple[Any, ...], list[Counted]] = {}
 
     def of(self, context: AgentContext, around: frozenset[str]) -> list[Counted]:
         """A call's keys, without those that the calls around it are counted under."""
-        principal, session = context.principal, context.session_id if self._by_session else None
+        principal = context.principal
+        session = context.session_id if self._by_session else None
         who = () if principal is None else (principal.tenant, principal.id, principal.key)
         place = (who, context.agent_name, session)
         found = self._known.get(place)

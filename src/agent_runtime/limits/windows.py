@@ -1,8 +1,8 @@
 """Moving windows: the times of the last admissions, in memory or on Redis.
 
-The `limits` library gives the notation. Its own moving windows ask one limit at a time (a call that the second limit
-refuses has used up the first), take each process's clock, keep a list for every key for ever in memory, and start a
-timer thread for a call; so the windows themselves are ours.
+The `limits` library gives the notation. Its own moving windows ask one limit at a time (a call that
+the second limit refuses has used up the first), take each process's clock, keep a list for every
+key for ever in memory, and start a timer thread for a call; so the windows themselves are ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from agent_runtime.storage import RedisConnection
 class Admission(NamedTuple):
     """`refused` is the first window that is full, None when the call is counted in all of them.
 
-    `retry_after_s` is when that one has room again; `at` the time of the decision, by the store's clock.
+    `retry_after_s` is when that one has room again; `at` the time of the decision, by the store's
+    clock.
     """
 
     refused: Window | None
@@ -29,7 +30,10 @@ class Admission(NamedTuple):
 
 
 class Windows(Protocol):
-    """Where admissions are remembered. `acquire` counts a call in all windows or, if one is full, in none."""
+    """Where admissions are remembered.
+
+    `acquire` counts a call in all windows or, if one is full, in none.
+    """
 
     async def acquire(self, windows: Sequence[Window]) -> Admission:
         """Count one call; raises StoreError."""
@@ -42,7 +46,8 @@ class MemoryWindows:
     """Windows of one process. What no window contains any more is forgotten."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._lock = clock, threading.Lock()
+        self._clock = clock
+        self._lock = threading.Lock()
         # By length of window: within one the least recently used key is the first to be empty.
         self._times: dict[int, OrderedDict[str, deque[float]]] = {}
 
@@ -65,7 +70,9 @@ class MemoryWindows:
         gone = now - window.window_s
         for _ in range(2):  # two for each that may come: all empty ones go in time
             oldest = next(iter(kept.values()), None)
-            if oldest is None or (oldest and oldest[-1] > gone):  # one may be empty: its last call was refused
+            if oldest is None or (
+                oldest and oldest[-1] > gone
+            ):  # one may be empty: its last call was refused
                 break
             kept.popitem(last=False)
         times = kept.get(window.key) or deque()
@@ -113,6 +120,10 @@ class RedisWindows(RedisConnection):
 
     def _acquire(self, windows: Sequence[Window]) -> Any:
         keys = [f"{self.prefix}:{{limits}}:{window.key}" for window in windows]
-        number, wait, now = yield _ACQUIRE, keys, [each for w in windows for each in (w.amount, w.window_s)]
+        number, wait, now = yield (
+            _ACQUIRE,
+            keys,
+            [each for w in windows for each in (w.amount, w.window_s)],
+        )
         refused = windows[number - 1] if number else None
         return Admission(refused, int(wait) / 1e6, int(now) / 1e6)

@@ -1,4 +1,7 @@
-"""MCP servers: one process or connection for all agents that may share it, held open while somebody uses it."""
+"""MCP servers.
+
+One process or connection for all agents that may share it, held open while somebody uses it.
+"""
 
 from typing import TYPE_CHECKING
 

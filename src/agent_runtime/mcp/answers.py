@@ -15,16 +15,21 @@ EMPTY = "The tool has run and answered nothing."
 
 
 def content_of(result: CallToolResult) -> Any:
-    """Return the content and the artifact of a server's answer; raises ToolException for one that is an error.
+    """Return the content and the artifact of a server's answer.
 
-    The adapter leaves structured content in the artifact, which no model reads: it becomes text where the answer has
-    no content of its own, and where an error's text does not have it (a code, a time to wait).
+    Raises ToolException for one that is an error.
+
+    The adapter leaves structured content in the artifact, which no model reads: it becomes text
+    where the answer has no content of its own, and where an error's text does not have it (a code,
+    a time to wait).
     """
     from langchain_mcp_adapters.tools import _convert_call_tool_result
 
     content = [_readable(block) for block in result.content]
     structured = result.structuredContent
-    if structured is not None and (not content or (result.isError and not _says(content, structured))):
+    if structured is not None and (
+        not content or (result.isError and not _says(content, structured))
+    ):
         content.append(_text(json.dumps(structured, ensure_ascii=False)))
     if not content:
         content.append(_text("The tool failed and said nothing." if result.isError else EMPTY))
@@ -32,7 +37,10 @@ def content_of(result: CallToolResult) -> Any:
 
 
 def protocol_error(error: McpError) -> ToolException:
-    """Return the error of a call that the server refused, with its code: a model may mend its arguments."""
+    """Return the error of a call that the server refused, with its code.
+
+    A model may mend its arguments.
+    """
     from langchain_mcp_adapters.tools import _MCPToolExecutionError
 
     refusal = error.error
@@ -47,7 +55,9 @@ def _readable(block: Any) -> Any:
 
     if not isinstance(block, AudioContent):
         return block
-    return _text(f"[audio of type {block.mimeType}, which cannot be passed on]")  # the adapter would raise
+    return _text(
+        f"[audio of type {block.mimeType}, which cannot be passed on]"
+    )  # the adapter would raise
 
 
 def _text(text: str) -> Any:

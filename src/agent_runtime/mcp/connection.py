@@ -1,4 +1,7 @@
-"""One held session with an MCP server: opened when it is needed, again after it broke, closed when it is not used."""
+"""One held session with an MCP server.
+
+Opened when it is needed, again after it broke, closed when it is not used.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,14 @@ class Connection:
     """
 
     def __init__(self, server: McpServer, on_state: Callable[[McpServer, str, str], None]) -> None:
-        self.server, self._on_state = server, on_state
-        self.users, self.calls, self.opened = 0, 0, 0
+        self.server = server
+        self._on_state = on_state
+        self.users = 0
+        self.calls = 0
+        self.opened = 0
         self.last_used_s = time.monotonic()
-        self.tools_digest, self._listed_s = "", float("-inf")
+        self.tools_digest = ""
+        self._listed_s = float("-inf")
         self._notices = self._heard_of = 0
         self.last_answer_s = time.monotonic()
         self._tools: dict[str, BaseTool] = {}
@@ -56,7 +63,9 @@ class Connection:
         self._ready: asyncio.Future[None] | None = None
         self._broken = asyncio.Event()
         self._is_forgotten = False
-        self._failures, self._again_s, self._error = 0, 0.0, ""
+        self._failures = 0
+        self._again_s = 0.0
+        self._error = ""
         self._listing = asyncio.Lock()
         self._under_way: set[asyncio.Future[Any]] = set()
         self._lost: set[asyncio.Future[Any]] = set()
@@ -82,10 +91,14 @@ class Connection:
         """Whether it is being opened, or called."""
         return bool(self.calls) or (self._ready is not None and not self._ready.done())
 
-    # -- the session ---------------------------------------------------------------------------------------
+    # -- the session
+    # ---------------------------------------------------------------------------------------
 
     async def session(self) -> ClientSession:
-        """The session, opened if need be; raises McpServerFailed, at once while it fails again and again."""
+        """The session, opened if need be.
+
+        Raises McpServerFailed, at once while it fails again and again.
+        """
         self.last_used_s = time.monotonic()
         while self._session is None:
             if self._ready is not None and not self._ready.done():
@@ -94,7 +107,9 @@ class Connection:
                 await asyncio.wait([self._life])  # the one before has not ended yet
             else:
                 if (left_s := self._again_s - time.monotonic()) > 0:
-                    raise McpServerFailed(self.server.name, f"{self._error}; tried again in {left_s:.1f} s")
+                    raise McpServerFailed(
+                        self.server.name, f"{self._error}; tried again in {left_s:.1f} s"
+                    )
                 self._ready = asyncio.get_running_loop().create_future()
                 self._life = asyncio.get_running_loop().create_task(self._live(self._ready))
         return self._session
@@ -107,7 +122,10 @@ class Connection:
         try:
             check_folder(self.server)
             async with asyncio.timeout(self.server.timeout_s) as opening:
-                async with self.server.session(self._heard, self._broken, errors) as (session, requests):
+                async with self.server.session(self._heard, self._broken, errors) as (
+                    session,
+                    requests,
+                ):
                     await self._list(session)
                     opening.reschedule(None)
                     self._requests = requests
@@ -132,8 +150,11 @@ class Connection:
     def _opened(self, session: ClientSession, ready: asyncio.Future[None]) -> None:
         self._session = session
         self._is_forgotten = False
-        self._failures, self._again_s, self._error = 0, 0.0, ""
-        self.opened, self.last_used_s = self.opened + 1, time.monotonic()
+        self._failures = 0
+        self._again_s = 0.0
+        self._error = ""
+        self.opened = self.opened + 1
+        self.last_used_s = time.monotonic()
         self.last_answer_s = self.last_used_s
         self._on_state(self.server, "open", "")
         if not ready.done():
@@ -145,12 +166,16 @@ class Connection:
             self._lost.add(call)
             call.cancel()
 
-    def _failed(self, error: BaseException, output: OutputTail, ready: asyncio.Future[None]) -> None:
+    def _failed(
+        self, error: BaseException, output: OutputTail, ready: asyncio.Future[None]
+    ) -> None:
         output.drain()
         tail = output.tail
         self._failures += 1
         if not ready.done() or self._failures > 1:  # one that worked may be opened again at once
-            self._again_s = time.monotonic() + min(FIRST_WAIT_S * 2 ** (self._failures - 1), LONGEST_WAIT_S)
+            self._again_s = time.monotonic() + min(
+                FIRST_WAIT_S * 2 ** (self._failures - 1), LONGEST_WAIT_S
+            )
         said = str(error) or type(error).__name__
         if isinstance(error, TimeoutError):
             said = f"it was not ready within {self.server.timeout_s:g} s"
@@ -161,7 +186,9 @@ class Connection:
             ready.exception()
         self._give_up(ready, self._error, error)
 
-    def _give_up(self, ready: asyncio.Future[None], why: str, cause: BaseException | None = None) -> None:
+    def _give_up(
+        self, ready: asyncio.Future[None], why: str, cause: BaseException | None = None
+    ) -> None:
         if not ready.done():
             failed = McpServerFailed(self.server.name, why)
             failed.__cause__ = cause
@@ -169,7 +196,7 @@ class Connection:
             ready.exception()  # nobody may be waiting any more
 
     async def close(self) -> None:
-        """End the session, and the server if it is a program; who uses it next opens another one."""
+        """Close the session, and the server if it is a program; the next use opens another."""
         life = self._life
         self._session_over()
         if life is not None and not life.done():
@@ -191,10 +218,14 @@ class Connection:
             self._session = None  # the next call opens another one
             self._broken.set()
 
-    # -- tools ---------------------------------------------------------------------------------------------
+    # -- tools
+    # ---------------------------------------------------------------------------------------------
 
     async def tools(self) -> list[BaseTool]:
-        """The server's tools as the adapter makes them; asked for again when the list is no longer fresh."""
+        """The server's tools as the adapter makes them.
+
+        Asked for again when the list is no longer fresh.
+        """
         session = await self.session()
         async with self._listing:
             if not self.fresh:
@@ -204,29 +235,41 @@ class Connection:
                 except Exception as error:
                     self._break(session)
                     said = str(error) or type(error).__name__
-                    raise McpServerFailed(self.server.name, f"its tools cannot be listed: {said}") from error
+                    raise McpServerFailed(
+                        self.server.name, f"its tools cannot be listed: {said}"
+                    ) from error
         return list(self._tools.values())
 
     async def _list(self, session: ClientSession) -> None:
         from langchain_mcp_adapters.tools import load_mcp_tools
 
-        began_s, notices = time.monotonic(), self._notices
+        began_s = time.monotonic()
+        notices = self._notices
         found = await load_mcp_tools(session)
         self._tools = {tool.name: tool for tool in found}
         content = [[tool.name, tool.description, tool.args_schema] for tool in found]
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        digest = hashlib.sha256(
+            json.dumps(content, sort_keys=True, default=str).encode()
+        ).hexdigest()
         if self.tools_digest and digest != self.tools_digest:
             self._on_state(self.server, "tools_changed", "")
-        self.tools_digest, self._listed_s, self._heard_of = digest, began_s, notices
+        self.tools_digest = digest
+        self._listed_s = began_s
+        self._heard_of = notices
 
     async def _heard(self, message: Any) -> None:
         from mcp.types import ServerNotification, ToolListChangedNotification
 
-        if isinstance(message, ServerNotification) and isinstance(message.root, ToolListChangedNotification):
+        if isinstance(message, ServerNotification) and isinstance(
+            message.root, ToolListChangedNotification
+        ):
             self._notices += 1
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Call a tool; content and artifact as the adapter makes them. Raises McpServerFailed, ToolException."""
+        """Call a tool; content and artifact as the adapter makes them.
+
+        Raises McpServerFailed, ToolException.
+        """
         self.calls += 1
         try:
             async with asyncio.timeout(self.server.timeout_s) as scope:
@@ -234,7 +277,9 @@ class Connection:
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            self._checking = asyncio.get_running_loop().create_task(self.check())  # it may hang for good
+            self._checking = asyncio.get_running_loop().create_task(
+                self.check()
+            )  # it may hang for good
             message = f"'{name}' did not answer within {self.server.timeout_s:g} s"
             raise McpServerFailed(self.server.name, message) from error
         finally:
@@ -248,15 +293,21 @@ class Connection:
             if name not in self._tools:
                 raise McpServerFailed(self.server.name, f"it has no tool '{name}' any more")
             try:
-                return content_of(await self._request(session, name, session.call_tool(name, arguments)))
+                return content_of(
+                    await self._request(session, name, session.call_tool(name, arguments))
+                )
             except _NotRun as error:
                 self._is_forgotten = True
                 self._break(session)
                 if is_resent:
-                    raise McpServerFailed(self.server.name, f"its session ended before '{name}'") from error
+                    raise McpServerFailed(
+                        self.server.name, f"its session ended before '{name}'"
+                    ) from error
                 is_resent = True
 
-    async def _request(self, session: ClientSession, name: str, request: Coroutine[Any, Any, Any]) -> Any:
+    async def _request(
+        self, session: ClientSession, name: str, request: Coroutine[Any, Any, Any]
+    ) -> Any:
         requests = cast("RequestWriter", self._requests)
         call = asyncio.ensure_future(request)
         self._under_way.add(call)
@@ -268,7 +319,9 @@ class Connection:
             if call in self._lost:
                 if not requests.has_sent(call):
                     raise _NotRun from error
-                raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
+                raise McpServerFailed(
+                    self.server.name, f"its session ended during '{name}'"
+                ) from error
             await self._cancel_request(session, call)
             raise
         except Exception as error:
@@ -280,7 +333,9 @@ class Connection:
                 if not requests.has_sent(call):
                     raise _NotRun from error
                 self._break(session)
-                raise McpServerFailed(self.server.name, f"its session ended during '{name}'") from error
+                raise McpServerFailed(
+                    self.server.name, f"its session ended during '{name}'"
+                ) from error
             if (refusal := _refusal(error)) is not None:
                 raise refusal from error
             raise
@@ -293,17 +348,25 @@ class Connection:
         from anyio import BrokenResourceError, ClosedResourceError
         from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
 
-        if self._session is not session or self._requests is None or not isinstance(call, asyncio.Task):
+        if (
+            self._session is not session
+            or self._requests is None
+            or not isinstance(call, asyncio.Task)
+        ):
             return
         request_id = self._requests.request_of(call)
         if request_id is None:
             return
         self._requests.close_request(request_id)
-        params = CancelledNotificationParams(requestId=request_id, reason="the run was cancelled or its time is over")
+        params = CancelledNotificationParams(
+            requestId=request_id, reason="the run was cancelled or its time is over"
+        )
         # Where the session is over, the request is over with it.
         with suppress(TimeoutError, OSError, BrokenResourceError, ClosedResourceError):
             async with asyncio.timeout(CANCEL_S):
-                await session.send_notification(ClientNotification(CancelledNotification(params=params)))
+                await session.send_notification(
+                    ClientNotification(CancelledNotification(params=params))
+                )
 
 
 class _NotRun(Exception):
@@ -311,11 +374,15 @@ class _NotRun(Exception):
 
 
 def _is_not_run(error: Exception) -> bool:
-    """Whether an error says that the server has run nothing: a request that did not leave, or met a lost session."""
+    """Whether an error says that the server has run nothing.
+
+    A request that did not leave, or met a lost session.
+    """
     from mcp import McpError
 
     if isinstance(error, McpError):
-        # The client's own answer to an HTTP 404: the server has been restarted, and knows the session no more.
+        # The client's own answer to an HTTP 404: the server has been restarted, and knows the
+        # session no more.
         return error.error.code == SESSION_TERMINATED and "session terminated" in str(error).lower()
     return isinstance(error, NotDelivered)
 
@@ -334,7 +401,7 @@ def _unreadable_reason(error: Exception) -> str | None:
 
 
 def _refusal(error: Exception) -> ToolException | None:
-    """Return the error that a model reads of a call that the server refused, None for any other error."""
+    """Return the tool error for a call that the server refused, None otherwise."""
     from mcp import McpError
 
     return protocol_error(error) if isinstance(error, McpError) else None
@@ -349,7 +416,9 @@ def _is_lost(error: Exception) -> bool:
 
     if isinstance(error, McpError):
         return error.error.code == CONNECTION_CLOSED
-    return isinstance(error, BrokenResourceError | ClosedResourceError | ConnectionError | HTTPError)
+    return isinstance(
+        error, BrokenResourceError | ClosedResourceError | ConnectionError | HTTPError
+    )
 
 
 def _root(error: BaseException) -> BaseException:

@@ -49,22 +49,28 @@ def _release(counted: list[Connection]) -> None:
 
 
 class McpBroker:
-    """Holds sessions on a loop in a thread of its own, so that agents of any loop, and sync ones, share them.
+    """Keeps MCP sessions on one loop in its own thread, shared by agents of any loop.
 
     Args:
-        idle_s: a connection that no agent has tools of, or that nobody called, is closed after so many seconds.
-        on_state: told a server's name, its new state (`open`, `closed`, `failed`, `tools_changed`), and why.
+        idle_s: a connection that no agent has tools of, or that nobody called, is closed after so
+        many seconds.
+        on_state: told a server's name, its new state (`open`, `closed`, `failed`, `tools_changed`),
+            and why.
 
     Methods may be called from any thread and any loop.
     """
 
-    def __init__(self, *, idle_s: float = 900.0, on_state: Callable[[str, str, str], None] | None = None) -> None:
-        self._idle_s, self._told = idle_s, on_state
+    def __init__(
+        self, *, idle_s: float = 900.0, on_state: Callable[[str, str, str], None] | None = None
+    ) -> None:
+        self._idle_s = idle_s
+        self._told = on_state
         self._thread = LoopThread(name="agent_runtime MCP servers")
         self._connections: dict[str, Connection] = {}
         self._upkeep: asyncio.Task[None] | None = None
 
-    # -- what agents are made of ---------------------------------------------------------------------------
+    # -- what agents are made of
+    # ---------------------------------------------------------------------------
 
     def tools(
         self,
@@ -75,7 +81,9 @@ class McpBroker:
         exclude: Sequence[str] = (),
         prefix: str | None = None,
     ) -> list[BaseTool]:
-        """A server's tools, as a template chooses and names them. Blocks while the server is opened.
+        """A server's tools, as a template chooses and names them.
+
+        Blocks while the server is opened.
 
         Raises McpServerFailed, MissingExtra, ConfigurationError for a choice that leaves none.
         """
@@ -84,7 +92,8 @@ class McpBroker:
         chosen = [tool for tool in found if _chosen(tool.name, include, exclude)]
         if not chosen:
             raise ConfigurationError(
-                f"the MCP server '{connection.server.name}' has no tool that include and exclude leave; it has "
+                f"the MCP server '{connection.server.name}' has no tool that include and exclude "
+                "leave; it has "
                 f"{', '.join(sorted(tool.name for tool in found)) or 'none'}"
             )
         lease = _Lease(connection)
@@ -92,7 +101,9 @@ class McpBroker:
         return [self._held(current, tool, prefix, lease) for tool in chosen]
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
-        """What an agent with this server's tools depends on: who may share it, its secrets, its tool list.
+        """What an agent with this server's tools depends on.
+
+        Who may share it, its secrets, its tool list.
 
         Blocks while the list is asked for; raises as `tools`.
         """
@@ -102,13 +113,19 @@ class McpBroker:
         return f"{connection.server.key}:{connection.tools_digest}"
 
     async def prepare(self, spec: McpSpec, folder: Path | None) -> None:
-        """Open the server and ask for its tools, so that `key` and `tools` do not block; raises as `tools`."""
+        """Open the server and ask for its tools, so that `key` and `tools` do not block.
+
+        Raises as `tools`.
+        """
         connection = self._connection(McpServer.of(spec, folder))
         if not connection.fresh:
             await self._thread.arun(connection.tools())
 
     def known_key(self, spec: McpSpec, folder: Path | None) -> tuple[str | None, bool]:
-        """`key` without asking the server, None when it must be asked; and whether the list it stands for is old."""
+        """`key` without asking the server, None when it must be asked.
+
+        And whether the list it stands for is old.
+        """
         connection = self._connections.get(McpServer.of(spec, folder).key)
         if connection is None or not connection.tools_digest or connection.outdated:
             return None, False
@@ -117,17 +134,23 @@ class McpBroker:
     def _current_connection(
         self, spec: McpSpec, folder: Path | None, connection: Connection
     ) -> Callable[[], Connection]:
-        """Return what gives the connection of each call, on the broker's loop: its secrets as they are by then.
+        """Return what gives the connection of each call, on the broker's loop.
 
-        A token that was renewed, say in a file, reaches the agents that were made with the old one too. The
-        credential scope stays the one that the agent was made in.
+        Its secrets as they are by then.
+
+        A token that was renewed, say in a file, reaches the agents that were made with the old one
+        too. The credential scope stays the one that the agent was made in.
         """
-        if not any(isinstance(value, SecretRef) for value in [*spec.env.values(), *spec.headers.values()]):
+        if not any(
+            isinstance(value, SecretRef) for value in [*spec.env.values(), *spec.headers.values()]
+        ):
             return lambda: connection
         scope = credential_scope.get()
         return lambda: self._opened(McpServer.of(spec, folder, scope))
 
-    def _held(self, current: Callable[[], Connection], tool: BaseTool, prefix: str | None, lease: _Lease) -> BaseTool:
+    def _held(
+        self, current: Callable[[], Connection], tool: BaseTool, prefix: str | None, lease: _Lease
+    ) -> BaseTool:
         name = tool.name
 
         async def call_there(arguments: dict[str, Any]) -> Any:
@@ -158,7 +181,10 @@ class McpBroker:
         return self._opened(server)
 
     def _opened(self, server: McpServer) -> Connection:
-        """Return a server's connection, on the broker's loop; its session is opened when it is needed."""
+        """Return a server's connection, on the broker's loop.
+
+        Its session is opened when it is needed.
+        """
         if self._upkeep is None:
             self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
         return self._connections.setdefault(server.key, Connection(server, self._on_state))
@@ -167,7 +193,8 @@ class McpBroker:
         if self._told is not None:
             self._told(server.name, state, why)
 
-    # -- upkeep --------------------------------------------------------------------------------------------
+    # -- upkeep
+    # --------------------------------------------------------------------------------------------
 
     async def _look_after(self) -> None:
         while True:
@@ -185,9 +212,18 @@ class McpBroker:
                     await connection.check()
 
     def status(self) -> list[dict[str, Any]]:
-        """The servers: name, whether a session is open, agents that have tools of it, calls under way, openings."""
+        """The servers.
+
+        Name, whether a session is open, agents that have tools of it, calls under way, openings.
+        """
         return [
-            {"server": c.server.name, "open": c.is_open, "users": c.users, "calls": c.calls, "opened": c.opened}
+            {
+                "server": c.server.name,
+                "open": c.is_open,
+                "users": c.users,
+                "calls": c.calls,
+                "opened": c.opened,
+            }
             for c in list(self._connections.values())
         ]
 
@@ -210,15 +246,21 @@ class McpBroker:
 
 
 class KnownKeys:
-    """Gathers `known_key` of several servers: `unknown` and `aged` say whether one must be asked, or is old."""
+    """Gathers `known_key` of several servers.
+
+    `unknown` and `aged` say whether one must be asked, or is old.
+    """
 
     def __init__(self, broker: McpBroker) -> None:
-        self._broker, self.unknown, self.aged = broker, False, False
+        self._broker = broker
+        self.unknown = False
+        self.aged = False
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
         """A server's key, empty when it is not known."""
         found, aged = self._broker.known_key(spec, folder)
-        self.unknown, self.aged = self.unknown or found is None, self.aged or aged
+        self.unknown = self.unknown or found is None
+        self.aged = self.aged or aged
         return found or ""
 
 

@@ -1,4 +1,7 @@
-"""The messages between a session and its MCP server: what was sent, by whom, and what can never be answered."""
+"""The messages between a session and its MCP server.
+
+What was sent, by whom, and what can never be answered.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 class RequestWriter:
     """A session's outgoing stream that knows which task waits for the answer to which request.
 
-    The session sends a request in the task that called it. `inner` is a program's input, or a library's stream.
+    The session sends a request in the task that called it. `inner` is a program's input, or a
+    library's stream.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -54,7 +58,9 @@ class RequestWriter:
 
     def request_of(self, task: asyncio.Task[Any]) -> int | str | None:
         """Return the id of the request that `task` waits for, None when it waits for none."""
-        return next((request_id for request_id, waiting in self._tasks.items() if waiting is task), None)
+        return next(
+            (request_id for request_id, waiting in self._tasks.items() if waiting is task), None
+        )
 
     def has_sent(self, task: asyncio.Future[Any]) -> bool:
         """Whether a request of `task` may have reached the server."""
@@ -79,12 +85,17 @@ class RequestWriter:
         await self.aclose()
 
 
-async def forward_answers(source: Any, into: Any, requests: RequestWriter, *, is_http: bool) -> None:
-    """Pass a server's messages on; answer a request with an error when its own answer cannot be read.
+async def forward_answers(
+    source: Any, into: Any, requests: RequestWriter, *, is_http: bool
+) -> None:
+    """Pass a server's messages on.
 
-    The library drops a message that is not JSON-RPC, an answer with neither `result` nor `error` for one, and its
-    caller waits for good. Over HTTP every message answers a request, so one without an id ends all open requests; a
-    program may write lines to its output that are no messages at all.
+    Answer a request with an error when its own answer cannot be read.
+
+    The library drops a message that is not JSON-RPC, an answer with neither `result` nor `error`
+    for one, and its caller waits for good. Over HTTP every message answers a request, so one
+    without an id ends all open requests; a program may write lines to its output that are no
+    messages at all.
     """
     from anyio import BrokenResourceError, ClosedResourceError
     from mcp.types import JSONRPCError, JSONRPCResponse

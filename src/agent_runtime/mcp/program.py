@@ -1,4 +1,4 @@
-"""MCP servers that are programs: started under a supervisor, spoken to over their input and output."""
+"""MCP servers that are programs: started under a supervisor, on their stdio."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class ProgramWriter:
         self._read = 0
 
     async def send(self, message: SessionMessage) -> None:
-        """Write a message. Raises NotDelivered when the program has ended before it read the whole of it."""
+        """Write a message.
+
+        Raises NotDelivered when the program has ended before it read the whole of it.
+        """
         data = message.message.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
         request_id = getattr(message.message.root, "id", None)
         try:
@@ -61,9 +64,14 @@ class ProgramWriter:
             raise NotDelivered("the server has ended") from error
 
     def has_read(self, request_id: int | str | None) -> bool:
-        """Whether the program may have read a request; what it left is in the pipe, and an answered one was read."""
+        """Whether the program may have read a request.
+
+        What it left is in the pipe, and an answered one was read.
+        """
         if self._fd is not None:
-            unread = int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+            unread = int.from_bytes(
+                fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder
+            )
             transport: Any = self._stdin.transport
             self._read = self._written - unread - transport.get_write_buffer_size()
         return self._ends.get(request_id, 0) <= self._read
@@ -82,12 +90,16 @@ class ProgramWriter:
 
 
 @asynccontextmanager
-async def run_program(connection: Mapping[str, Any], errors: TextIO) -> AsyncIterator[tuple[Any, ProgramWriter]]:
-    """Start a server and yield the stream of its messages and its input; end it and all that it started.
+async def run_program(
+    connection: Mapping[str, Any], errors: TextIO
+) -> AsyncIterator[tuple[Any, ProgramWriter]]:
+    """Start a server and yield the stream of its messages and its input.
 
-    `connection` has `command`, `args`, `env` and `cwd`; `errors` gets what the program writes to its stderr. On
-    Linux the server also ends when this process does, whichever way. Raises OSError, ValueError for a message of
-    more than MAX_MESSAGE_BYTES.
+    End it and all that it started.
+
+    `connection` has `command`, `args`, `env` and `cwd`; `errors` gets what the program writes to
+    its stderr. On Linux the server also ends when this process does, whichever way. Raises OSError,
+    ValueError for a message of more than MAX_MESSAGE_BYTES.
     """
     import anyio
     from mcp.client.stdio import get_default_environment
@@ -143,7 +155,9 @@ async def _read(stdout: StreamReader, into: Any) -> None:
                 rest.append(last)
                 size += len(last)
                 if size > MAX_MESSAGE_BYTES:
-                    raise ValueError(f"the server sent a message of more than {MAX_MESSAGE_BYTES} bytes")
+                    raise ValueError(
+                        f"the server sent a message of more than {MAX_MESSAGE_BYTES} bytes"
+                    )
 
 
 async def _end(process: Process) -> None:
@@ -157,6 +171,8 @@ async def _end(process: Process) -> None:
                 ask()
         await process.wait()
     finally:
-        if process.returncode is None:  # cancelled once more: nobody waits, and the supervisor ends the rest
+        if (
+            process.returncode is None
+        ):  # cancelled once more: nobody waits, and the supervisor ends the rest
             with suppress(ProcessLookupError):
                 process.terminate()

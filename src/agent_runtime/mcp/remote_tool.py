@@ -1,4 +1,7 @@
-"""A tool that runs elsewhere: on an MCP server, or in the application that a worker process belongs to."""
+"""A tool that runs elsewhere.
+
+On an MCP server, or in the application that a worker process belongs to.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ from agent_runtime.orchestration.sync import LOOP_THREAD
 class RemoteTool(BaseTool):
     """A tool whose arguments go as one map to `call`, whatever their names are.
 
-    LangChain passes arguments by name to a function, and takes those named `config`, `run_manager` and `runtime` for
-    its own; one named `self` raises TypeError. `args_schema` is a JSON Schema.
+    LangChain passes arguments by name to a function, and takes those named `config`, `run_manager`
+    and `runtime` for its own; one named `self` raises TypeError. `args_schema` is a JSON Schema.
     """
 
     call: Callable[[dict[str, Any]], Awaitable[Any]]
 
-    def _to_args_and_kwargs(self, tool_input: Any, tool_call_id: str | None) -> tuple[Any, dict[str, Any]]:
+    def _to_args_and_kwargs(
+        self, tool_input: Any, tool_call_id: str | None
+    ) -> tuple[Any, dict[str, Any]]:
         arguments = self._parse_input(tool_input, tool_call_id)
         return (arguments,), {}
 

@@ -31,7 +31,9 @@ Notice = Callable[[Any], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class McpServer:
-    """A server: `key` is the same for all that may share one, `name` is for people; `timeout_s` is seconds.
+    """A server: `key` is the same for all that may share one, `name` is for people.
+
+    `timeout_s` is seconds.
 
     `connection` has secrets in it and is in no repr.
     """
@@ -43,7 +45,9 @@ class McpServer:
 
     @classmethod
     def of(cls, spec: McpSpec, folder: Path | None, scope: str | None = None) -> McpServer:
-        """Return the server that a template means now; raises ConfigurationError for a secret that is not there.
+        """Return the server that a template means now.
+
+        Raises ConfigurationError for a secret that is not there.
 
         `scope` is the credential scope, the present one when None.
         """
@@ -51,14 +55,21 @@ class McpServer:
             scope = credential_scope.get()
         if spec.command is not None:
             cwd = None if spec.cwd is None else str((folder or Path.cwd()) / spec.cwd)
-            connection: dict[str, Any] = {"command": spec.command, "args": list(spec.args), "cwd": cwd}
+            connection: dict[str, Any] = {
+                "command": spec.command,
+                "args": list(spec.args),
+                "cwd": cwd,
+            }
             connection["env"] = _filled(spec.env)
-            name = " ".join([os.path.basename(spec.command), *(os.path.basename(arg) for arg in spec.args[:2])])
+            name = " ".join(
+                [os.path.basename(spec.command), *(os.path.basename(arg) for arg in spec.args[:2])]
+            )
         else:
             connection = {"url": spec.url, "transport": spec.transport or "streamable_http"}
             connection["headers"] = _filled(spec.headers)
             name = str(spec.url)
-            scope = ""  # what a server may see of its caller is in the headers: who sends the same may share it
+            # what a server may see of its caller is in the headers: who sends the same may share it
+            scope = ""
         content = json.dumps([connection, scope, spec.timeout], sort_keys=True)
         return cls(hashlib.sha256(content.encode()).hexdigest(), name, spec.timeout, connection)
 
@@ -66,7 +77,9 @@ class McpServer:
     async def session(
         self, notice: Notice, ended: asyncio.Event, errors: TextIO
     ) -> AsyncIterator[tuple[ClientSession, RequestWriter]]:
-        """Open an initialized session; `ended` is set when the server is gone, `errors` gets a program's stderr.
+        """Open an initialized session.
+
+        `ended` is set when the server is gone, `errors` gets a program's stderr.
 
         Raises MissingExtra, and what opening it raises.
         """
@@ -91,7 +104,9 @@ class McpServer:
             async with (
                 into,
                 answers,
-                ClientSession(answers, cast("Any", requests), message_handler=cast("Any", notice)) as session,
+                ClientSession(
+                    answers, cast("Any", requests), message_handler=cast("Any", notice)
+                ) as session,
             ):
                 await session.initialize()
                 yield session, requests
@@ -117,12 +132,18 @@ async def _http(connection: Mapping[str, Any]) -> AsyncIterator[tuple[Any, Any]]
         async with sse_client(url, headers, httpx_client_factory=client_of) as streams:
             yield streams
         return
-    async with client_of(headers) as client, streamable_http_client(url, http_client=client) as (read, write, _):
+    async with (
+        client_of(headers) as client,
+        streamable_http_client(url, http_client=client) as (read, write, _),
+    ):
         yield read, write
 
 
 def _filled(given: Mapping[str, str | SecretRef]) -> dict[str, str]:
-    return {name: secret_value(value) if isinstance(value, SecretRef) else value for name, value in given.items()}
+    return {
+        name: secret_value(value) if isinstance(value, SecretRef) else value
+        for name, value in given.items()
+    }
 
 
 def check_folder(server: McpServer) -> None:

@@ -1,8 +1,9 @@
 """Run one program, and end it with all that it has started when its owner ends.
 
-Started by path as a script of its own (`python -I -S supervisor.py OWNER COMMAND [ARG ...]`, 13 ms of CPU), so it
-imports nothing of the package. Linux only. Every process that the program starts becomes this one's child when its
-own parent ends, whatever session or environment it has given itself (prctl(2), PR_SET_CHILD_SUBREAPER).
+Started by path as a script of its own (`python -I -S supervisor.py OWNER COMMAND [ARG ...]`, 13 ms
+of CPU), so it imports nothing of the package. Linux only. Every process that the program starts
+becomes this one's child when its own parent ends, whatever session or environment it has given
+itself (prctl(2), PR_SET_CHILD_SUBREAPER).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class _Ended(BaseException):
 
 
 def main(owner: int, command: list[str]) -> NoReturn:
-    """Run `command` with this process's input and output, and exit as it does (128 and the signal's number)."""
+    """Run `command` on this process's streams and exit as it does (128 + signal)."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,7 @@
-"""A chat model whose answer is computed in this process: the base of the offline and the scripted model."""
+"""A chat model whose answer is computed in this process.
+
+The base of the offline and the scripted model.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,36 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 
 class LocalChatModel(BaseChatModel):
-    """Subclasses say what to answer; this says it as a provider would: streamed, with tool calls and usage."""
+    """Subclasses say what to answer; this says it as a provider would.
+
+    Streamed, with tool calls and usage.
+    """
 
     provider: str = "local"
     delay_s: float = 0.0
-    """How long the model takes for each streamed piece, and for an answer that is not streamed, in seconds."""
+    """Seconds for each streamed piece, and for an answer that is not streamed."""
 
     @abstractmethod
-    def answer(self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any) -> AIMessage:
-        """The answer to `messages`; `tools` are in OpenAI's format. May raise what a provider would."""
+    def answer(
+        self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any
+    ) -> AIMessage:
+        """The answer to `messages`; `tools` are in OpenAI's format.
+
+        May raise what a provider would.
+        """
 
     def pieces(self, message: AIMessage) -> Iterator[str | Exception]:
-        """The answer's text as it is streamed, word by word; an exception among them is raised there."""
+        """The answer's text as it is streamed, word by word.
+
+        An exception among them is raised there.
+        """
         yield from re.findall(r"\s*\S+\s*", str(message.text))
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Any:
         """Offer tools, as for any chat model."""
-        return self.bind(tools=[convert_to_openai_tool(t) for t in tools], tool_choice=tool_choice, **kwargs)
+        return self.bind(
+            tools=[convert_to_openai_tool(t) for t in tools], tool_choice=tool_choice, **kwargs
+        )
 
     @property
     def _llm_type(self) -> str:
@@ -54,7 +70,11 @@ class LocalChatModel(BaseChatModel):
         return message
 
     def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> ChatResult:
         message = self._said(messages, kwargs)
         if failure := next((p for p in self.pieces(message) if isinstance(p, Exception)), None):
@@ -62,13 +82,21 @@ class LocalChatModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> ChatResult:
         await asyncio.sleep(self.delay_s)
         return self._generate(messages, stop, None, **kwargs)
 
     def _stream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         message = self._said(messages, kwargs)
         for piece in self.pieces(message):
@@ -78,16 +106,23 @@ class LocalChatModel(BaseChatModel):
         yield _last(message)
 
     async def _astream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages, stop, None, **kwargs):
-            await asyncio.sleep(self.delay_s)  # always: a stream that never awaits reaches its reader all at the end
+            await asyncio.sleep(
+                self.delay_s
+            )  # always: a stream that never awaits reaches its reader all at the end
             yield chunk
 
 
 def usage_by_length(messages: list[BaseMessage], said: str) -> UsageMetadata:
     """The usage of a model that has no tokens: a token for every four characters."""
-    inputs, outputs = sum(len(str(m.text)) for m in messages) // 4 + 1, len(said) // 4 + 1
+    inputs = sum(len(str(m.text)) for m in messages) // 4 + 1
+    outputs = len(said) // 4 + 1
     return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
 
 

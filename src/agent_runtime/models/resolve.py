@@ -26,7 +26,10 @@ AUTO_MODELS = (
     ("GOOGLE_API_KEY", "langchain_google_genai", "google_genai:gemini-2.5-flash"),
     ("MISTRAL_API_KEY", "langchain_mistralai", "mistralai:mistral-small-latest"),
 )
-"""What `auto` tries in turn: environment variable, package, model. Without any of them it is `offline:`."""
+"""What `auto` tries in turn: environment variable, package, model.
+
+Without any of them it is `offline:`.
+"""
 
 EXTRAS = frozenset({"openai", "anthropic"})
 OPENAI_CLIENTS = frozenset({"openai", "azure_openai", "deepseek", "xai"})
@@ -34,7 +37,7 @@ OPENAI_CLIENTS = frozenset({"openai", "azure_openai", "deepseek", "xai"})
 
 
 def auto_model(environ: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
-    """The model id that `auto` stands for here, and a note for each key whose package is not installed."""
+    """Return the model id for `auto`, and a note for each key without its package."""
     environ = os.environ if environ is None else environ
     notes: list[str] = []
     for variable, package, model in AUTO_MODELS:
@@ -42,13 +45,20 @@ def auto_model(environ: Mapping[str, str] | None = None) -> tuple[str, list[str]
             continue
         if importlib.util.find_spec(package) is not None:
             return model, notes
-        notes.append(f"{variable} is set, but {package.replace('_', '-')} is not installed: {_install(model)}")
+        notes.append(
+            f"{variable} is set, but {package.replace('_', '-')} is not installed: "
+            f"{_install(model)}"
+        )
     return "offline:", notes
 
 
 def _install(model_id: str) -> str:
     provider = model_id.partition(":")[0]
-    name = f"langchain-agent-runtime[{provider}]" if provider in EXTRAS else f"langchain-{provider.replace('_', '-')}"
+    name = (
+        f"langchain-agent-runtime[{provider}]"
+        if provider in EXTRAS
+        else f"langchain-{provider.replace('_', '-')}"
+    )
     return f"pip install '{name}'"
 
 
@@ -58,7 +68,8 @@ def secret_value(ref: SecretRef) -> str:
         value = os.environ.get(ref.from_env)
         if not value:
             raise ConfigurationError(
-                f"environment variable {ref.from_env} is not set; the template takes a secret from it"
+                f"environment variable {ref.from_env} is not set; the template takes a secret "
+                "from it"
             )
         SECRETS.add(value)
         return value
@@ -66,16 +77,19 @@ def secret_value(ref: SecretRef) -> str:
 
 
 def secret_version(ref: SecretRef | None) -> str:
-    """A digest that changes when the secret does: part of the key under which a built agent is kept."""
+    """A digest that changes when the secret does.
+
+    Part of the key under which a built agent is kept.
+    """
     return "" if ref is None else hashlib.sha256(secret_value(ref).encode()).hexdigest()[:16]
 
 
 def build_model(spec: ModelSpec, registered: Mapping[str, ModelFactory]) -> BaseChatModel:
     """The gated chat model of a template.
 
-    SDK-side retries are off (`max_retries=0`): every billed attempt passes the gate. Raises UnknownComponent
-    for an id that is neither registered nor `provider:name`, MissingExtra when the provider's package is
-    missing, ConfigurationError when its constructor refuses the settings.
+    SDK-side retries are off (`max_retries=0`): every billed attempt passes the gate. Raises
+    UnknownComponent for an id that is neither registered nor `provider:name`, MissingExtra when the
+    provider's package is missing, ConfigurationError when its constructor refuses the settings.
     """
     model_id = auto_model()[0] if spec.id == "auto" else spec.id
     params = {k: v for k, v in spec.params if v is not None and k != "extra"} | spec.params.extra
@@ -87,7 +101,9 @@ def build_model(spec: ModelSpec, registered: Mapping[str, ModelFactory]) -> Base
 
         return gated(OfflineChatModel())
     if not colon:
-        raise UnknownComponent("model", model_id, [*registered, "offline:", "auto", "provider:name"])
+        raise UnknownComponent(
+            "model", model_id, [*registered, "offline:", "auto", "provider:name"]
+        )
     if spec.base_url is not None:
         params["base_url"] = spec.base_url
     if spec.api_key is not None:
@@ -102,12 +118,17 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
         # Left alone they ask for no usage in a stream as soon as another base_url is set.
         params = {"stream_usage": True, **params}
     if provider == "openai":
-        # Its headers say how much of the account's limits is left; the gate reads them, and takes them away.
+        # Its headers say how much of the account's limits is left; the gate reads them, and takes
+        # them away.
         params = {"include_response_headers": True, **params}
     try:
-        model: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0, **params)
+        model: BaseChatModel = init_chat_model(
+            name, model_provider=provider, max_retries=0, **params
+        )
     except ImportError as error:
-        raise MissingExtra(f"model provider '{provider}'", _install(provider + ":")[13:-1]) from error
+        raise MissingExtra(
+            f"model provider '{provider}'", _install(provider + ":")[13:-1]
+        ) from error
     except Exception as error:  # noqa: BLE001 - whatever the provider raises
         # A provider's own message may quote the settings it refused: name the kind, not the text.
         kind = type(error).__name__
@@ -120,17 +141,22 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
 
 
 def _check_address(model: BaseChatModel, provider: str) -> None:
-    """Refuse a `base_url` that a class does not know: LangChain would send it to the provider, as a parameter."""
+    """Refuse a `base_url` that a class does not know.
+
+    LangChain would send it to the provider, as a parameter.
+    """
     if "base_url" in (getattr(model, "model_kwargs", None) or {}):
         raise ConfigurationError(
-            f"the models of '{provider}' take no base_url: leave it out, or register a model that is made in Python"
+            f"the models of '{provider}' take no base_url: leave it out, or register a model "
+            "that is made in Python"
         )
 
 
 def _stop_client_retries(model: BaseChatModel) -> None:
     """Turn off the retries of a client that takes `max_retries=0` for its own default.
 
-    langchain-openrouter 0.2 then leaves it to its SDK, which repeats a 5xx or a lost connection for an hour.
+    langchain-openrouter 0.2 then leaves it to its SDK, which repeats a 5xx or a lost connection for
+    an hour.
     """
     configuration = getattr(getattr(model, "client", None), "sdk_configuration", None)
     if configuration is not None:

@@ -22,10 +22,11 @@ DEFAULT_CAPTURE: tuple[Family, ...] = ("run", "llm", "tool", "interrupt")
 class CallbackEvent:
     """One thing that happened in a run.
 
-    `type` is `run_start/_end/_error`, `llm_start/_end/_error`, `llm_new_token`, `tool_start/_end/_error`,
-    `tool_thread_left`, `chain_start/_end/_error`, `interrupt` or `resume`. `call_id` ties start and end
-    together. `time_s` is Unix wall-clock seconds, `duration_s` comes from a monotonic clock and is set on ends.
-    `template` names the agent whose run it is.
+    `type` is `run_start/_end/_error`, `llm_start/_end/_error`, `llm_new_token`,
+    `tool_start/_end/_error`, `tool_thread_left`, `chain_start/_end/_error`, `interrupt` or
+    `resume`. `call_id` ties start and end together. `time_s` is Unix wall-clock seconds,
+    `duration_s` comes from a monotonic clock and is set on ends. `template` names the agent whose
+    run it is.
     """
 
     type: str
@@ -42,8 +43,16 @@ class CallbackEvent:
     template: str = ""
 
     def to_event_data(self) -> dict[str, Any]:
-        """What the event on the bus does not say itself: the part of it that is its `data` on the wire."""
-        own = {"name": self.name, "call_id": self.call_id, "parent_id": self.parent_id, "duration_s": self.duration_s}
+        """What the event on the bus does not say itself.
+
+        The part of it that is its `data` on the wire.
+        """
+        own = {
+            "name": self.name,
+            "call_id": self.call_id,
+            "parent_id": self.parent_id,
+            "duration_s": self.duration_s,
+        }
         return {**{key: value for key, value in own.items() if value is not None}, **self.data}
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,4 +89,12 @@ def call_event(kind: str, context: AgentContext, data: dict[str, Any]) -> Event:
     """What a layer says of a call, for the bus."""
     who = context.principal
     user, tenant = (None, None) if who is None else (who.id, who.tenant)
-    return Event(kind, data, context.run_id, context.session_id, user, tenant=tenant, agent=context.agent_name)
+    return Event(
+        kind,
+        data,
+        context.run_id,
+        context.session_id,
+        user,
+        tenant=tenant,
+        agent=context.agent_name,
+    )

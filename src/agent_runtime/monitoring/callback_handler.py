@@ -37,28 +37,34 @@ LOG.addHandler(logging.NullHandler())
 
 
 def message_of(response: LLMResult) -> BaseMessage | None:
-    """The first generation's message of an LLM result, or None for a plain text LLM or an empty result."""
+    """Return the message of an LLM result, or None for plain text or an empty result."""
     first = response.generations[0][0] if response.generations and response.generations[0] else None
     return getattr(first, "message", None)
 
 
 class AgentCallbackHandler(GraphCallbackHandler):
-    """Keeps the last `max_events` events of the runs it hears; the oldest make room and are counted.
+    """Keeps the last `max_events` events of the runs it hears.
 
-    An executor reports to the handler it was given. The same class works alone, in any LangChain call:
-    `agent.invoke(..., config={"callbacks": [AgentCallbackHandler()]})`, beside LangSmith and other handlers.
+    The oldest make room and are counted.
+
+    An executor reports to the handler it was given. The same class works alone, in any LangChain
+    call: `agent.invoke(..., config={"callbacks": [AgentCallbackHandler()]})`, beside LangSmith and
+    other handlers.
 
     Args:
         max_events: size of the ring.
-        capture: which families to keep: run, llm, token, tool, chain, interrupt. Tokens and chains are
-            off by default: they are many, and each costs time on the path that produces it.
-        content: whether prompts, answers, tool arguments and results are kept too. Off: they may be private.
+        capture: which families to keep: run, llm, token, tool, chain, interrupt. Tokens and chains
+            are off by default: they are many, and each costs time on the path that produces it.
+        content: whether prompts, answers, tool arguments and results are kept too. Off: they may be
+        private.
         on_token: called with each streamed piece of model text, in the thread of the run.
-        bus: where every kept event is published as `Event(type="llm.start", data=CallbackEvent(...))`.
-        listeners: called with each event in the thread of the run, also of families that are not kept: metrics, traces.
-            One that raises is logged, and harms nobody.
+        bus: where every kept event is published as `Event(type="llm.start",
+        data=CallbackEvent(...))`.
+        listeners: called with each event in the thread of the run, also of families that are not
+            kept: metrics, traces. One that raises is logged, and harms nobody.
 
-    Raises ConfigurationError for an unknown family or a ring below 1. All methods may be called from any thread.
+    Raises ConfigurationError for an unknown family or a ring below 1. All methods may be called
+    from any thread.
     """
 
     run_inline = True  # the default hands every event to a thread: +90 % on a turn
@@ -76,24 +82,30 @@ class AgentCallbackHandler(GraphCallbackHandler):
         super().__init__()
         self.listeners = list(listeners)
         if unknown := set(capture) - set(FAMILIES):
-            raise ConfigurationError(f"unknown event family {sorted(unknown)}; known: {', '.join(FAMILIES)}")
+            raise ConfigurationError(
+                f"unknown event family {sorted(unknown)}; known: {', '.join(FAMILIES)}"
+            )
         if max_events < 1:
             raise ConfigurationError(f"max_events must be at least 1, not {max_events}")
         self.capture = frozenset(capture)
-        self.content, self.on_token, self.bus = content, on_token, bus
+        self.content = content
+        self.on_token = on_token
+        self.bus = bus
         self.recorded = 0
         self.dropped = 0
         """Events that made room for newer ones."""
         self._ring: deque[CallbackEvent] = deque(maxlen=max_events)
-        self._open: dict[str, tuple[str, str, float, dict[str, Any]]] = {}  # id: name, root id, start, metadata
+        self._open: dict[
+            str, tuple[str, str, float, dict[str, Any]]
+        ] = {}  # id: name, root id, start, metadata
 
     @property
     def wants_tokens(self) -> bool:
-        """Whether anybody asked for streamed tokens; a producer may skip the call when nobody did."""
+        """True when streamed tokens have a listener; a producer may skip the call otherwise."""
         return self.on_token is not None or "token" in self.capture
 
     def record(self, event: CallbackEvent) -> None:
-        """Keep `event` and publish it, if its family is captured; tell every listener. Never waits."""
+        """Record and publish a captured event, and call every listener. Never waits."""
         for listener in self.listeners:
             try:
                 listener(event)
@@ -129,7 +141,9 @@ class AgentCallbackHandler(GraphCallbackHandler):
         if self.on_token is not None:
             self.on_token(text)
         if "token" in self.capture:
-            self.record(CallbackEvent("llm_new_token", run_id, call_id=call_id, data={"text": text}))
+            self.record(
+                CallbackEvent("llm_new_token", run_id, call_id=call_id, data={"text": text})
+            )
 
     def events(
         self,
@@ -143,7 +157,8 @@ class AgentCallbackHandler(GraphCallbackHandler):
     ) -> list[CallbackEvent]:
         """The kept events that match everything given, oldest first.
 
-        `type` is an `fnmatch` pattern (`llm_*`); `since_s` and `until_s` are Unix seconds, both inclusive.
+        `type` is an `fnmatch` pattern (`llm_*`); `since_s` and `until_s` are Unix seconds, both
+        inclusive.
         """
         return [
             e
@@ -185,12 +200,20 @@ class AgentCallbackHandler(GraphCallbackHandler):
             "events": [e.to_dict() for e in tuple(self._ring)],
         }
 
-    # -- LangChain's side: only used when the handler is given to a LangChain call directly -----------------
+    # -- LangChain's side: only used when the handler is given to a LangChain call directly
+    # -----------------
 
-    def _start(self, kind: str, name: str, run_id: UUID, parent: UUID | None, kw: dict[str, Any], data: Any) -> None:
-        call_id, parent_id = str(run_id), None if parent is None else str(parent)
+    def _start(
+        self, kind: str, name: str, run_id: UUID, parent: UUID | None, kw: dict[str, Any], data: Any
+    ) -> None:
+        call_id = str(run_id)
+        parent_id = None if parent is None else str(parent)
         metadata = kw.get("metadata") or {}
-        root = self._open[parent_id][1] if parent_id in self._open else str(metadata.get("run_id") or call_id)
+        root = (
+            self._open[parent_id][1]
+            if parent_id in self._open
+            else str(metadata.get("run_id") or call_id)
+        )
         self._open[call_id] = (name, root, time.perf_counter(), metadata)
         self._record(f"{kind}_start", call_id, parent_id, data)
 
@@ -198,28 +221,47 @@ class AgentCallbackHandler(GraphCallbackHandler):
         call_id = str(run_id)
         if call_id in self._open:
             self._record(kind, call_id, None, data)
-            if self._open.pop(call_id)[1] == call_id:  # the root: what was aborted below it got no end
+            if (
+                self._open.pop(call_id)[1] == call_id
+            ):  # the root: what was aborted below it got no end
                 self._open = {k: v for k, v in self._open.items() if v[1] != call_id}
 
     def _record(self, kind: str, call_id: str, parent_id: str | None, data: dict[str, Any]) -> None:
         name, root, started, metadata = self._open[call_id]
         elapsed = None if kind.endswith("_start") else time.perf_counter() - started
-        session, user = metadata.get("thread_id") or metadata.get("session_id"), metadata.get("user_id")
-        self.record(CallbackEvent(kind, root, name, call_id, parent_id, session, user, elapsed, data))
+        session = metadata.get("thread_id") or metadata.get("session_id")
+        user = metadata.get("user_id")
+        self.record(
+            CallbackEvent(kind, root, name, call_id, parent_id, session, user, elapsed, data)
+        )
 
     def _shown(self, key: str, value: Any) -> dict[str, Any]:
         return {key: value} if self.content else {}
 
     def on_chat_model_start(  # noqa: D102
-        self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: Any,
+        messages: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
         name = (kwargs.get("metadata") or {}).get("ls_model_name") or kwargs.get("name") or "model"
         self._start("llm", name, run_id, parent_run_id, kwargs, self._shown("messages", messages))
 
     def on_llm_start(  # noqa: D102
-        self, serialized: Any, prompts: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: Any,
+        prompts: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.on_chat_model_start(serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, **kwargs)
+        self.on_chat_model_start(
+            serialized, prompts, run_id=run_id, parent_run_id=parent_run_id, **kwargs
+        )
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         root = self._open.get(str(run_id), (None, None))[1]
@@ -235,10 +277,23 @@ class AgentCallbackHandler(GraphCallbackHandler):
         self._end("llm_error", run_id, {"error": type(error).__name__})
 
     def on_tool_start(  # noqa: D102
-        self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: Any,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
-        self._start("tool", name, run_id, parent_run_id, kwargs, self._shown("args", kwargs.get("inputs") or input_str))
+        self._start(
+            "tool",
+            name,
+            run_id,
+            parent_run_id,
+            kwargs,
+            self._shown("args", kwargs.get("inputs") or input_str),
+        )
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         self._end("tool_end", run_id, self._shown("output", output))
@@ -247,7 +302,13 @@ class AgentCallbackHandler(GraphCallbackHandler):
         self._end("tool_error", run_id, {"error": type(error).__name__})
 
     def on_chain_start(  # noqa: D102
-        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
         name = kwargs.get("name") or (serialized or {}).get("name") or "chain"
         self._start("chain", name, run_id, parent_run_id, kwargs, self._shown("inputs", inputs))

@@ -1,4 +1,7 @@
-"""Structured logs: one line for each record, without secrets, to a sink that never stalls the caller."""
+"""Structured logs.
+
+One line for each record, without secrets, to a sink that never stalls the caller.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time, level, logger, message, the fields that it was given, and its exception."""
+    """A record as one JSON object.
+
+    Time, level, logger, message, the fields that it was given, and its exception.
+    """
 
     def __init__(self, redactor: Redactor = SECRETS) -> None:
         super().__init__()
@@ -29,7 +35,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line; every text in it is redacted before it is encoded."""
         made = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -51,16 +58,25 @@ class ConsoleFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The first line, without what a traceback adds; nothing in it looks like another line."""
-        record.message = record.message.encode("unicode_escape").decode() if _broken(record.message) else record.message
-        shown = {name: value for name, value in _fields_of(record).items() if value not in (None, "")}
+        record.message = (
+            record.message.encode("unicode_escape").decode()
+            if _broken(record.message)
+            else record.message
+        )
+        shown = {
+            name: value for name, value in _fields_of(record).items() if value not in (None, "")
+        }
         fields = " ".join(
-            f"{name}={value!r}" if _broken(str(value)) else f"{name}={value}" for name, value in shown.items()
+            f"{name}={value!r}" if _broken(str(value)) else f"{name}={value}"
+            for name, value in shown.items()
         )
         return super().formatMessage(record) + (f"  {fields}" if fields else "")
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, redacted."""
-        return escaped(self._redactor.text(super().format(record)))  # a traceback quotes what others wrote
+        return escaped(
+            self._redactor.text(super().format(record))
+        )  # a traceback quotes what others wrote
 
 
 class RedactingFormatter(logging.Formatter):
@@ -68,7 +84,8 @@ class RedactingFormatter(logging.Formatter):
 
     def __init__(self, inner: logging.Formatter | None, redactor: Redactor = SECRETS) -> None:
         super().__init__()
-        self._inner, self._redactor = inner or logging.Formatter(), redactor
+        self._inner = inner or logging.Formatter()
+        self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; tracebacks are part of it."""
@@ -79,12 +96,15 @@ class RedactingFormatter(logging.Formatter):
 
 
 def redact(handler: logging.Handler, redactor: Redactor = SECRETS) -> None:
-    """Make a handler of the application write no secret. Its formatter is where everything passes."""
+    """Mask secrets in the output of an application's handler, through its formatter."""
     handler.setFormatter(RedactingFormatter(handler.formatter, redactor))
 
 
 def _unformatted(record: logging.LogRecord, error: Exception) -> str:
-    return f"a log record could not be formatted ({type(error).__name__}): {record.pathname}:{record.lineno}"
+    return (
+        f"a log record could not be formatted ({type(error).__name__}): "
+        f"{record.pathname}:{record.lineno}"
+    )
 
 
 def _broken(text: str) -> bool:
@@ -99,7 +119,9 @@ _SINKS: WeakSet[LogSink] = WeakSet()
 
 
 class LogSink(logging.Handler):
-    """Writes lines from a thread of its own. When the stream hangs, lines are dropped and counted, nobody waits.
+    """Writes lines from a thread of its own.
+
+    When the stream hangs, lines are dropped and counted, nobody waits.
 
     Args:
         stream: where lines go; stderr by default.
@@ -108,10 +130,15 @@ class LogSink(logging.Handler):
     """
 
     def __init__(
-        self, stream: TextIO | None = None, formatter: logging.Formatter | None = None, *, max_lines: int = 10_000
+        self,
+        stream: TextIO | None = None,
+        formatter: logging.Formatter | None = None,
+        *,
+        max_lines: int = 10_000,
     ) -> None:
         super().__init__()
-        self.stream, self.dropped = stream or sys.stderr, 0
+        self.stream = stream or sys.stderr
+        self.dropped = 0
         self.setFormatter(formatter or JsonFormatter())
         self._lines: queue.Queue[str | threading.Event] = queue.Queue(max_lines)
         self._thread: threading.Thread | None = None
@@ -119,16 +146,22 @@ class LogSink(logging.Handler):
         _SINKS.add(self)
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child: the parent's thread is not there, and what waits is the parent's to write."""
+        """Begin anew in a forked child.
+
+        The parent's thread is not there, and what waits is the parent's to write.
+        """
         self._lines = queue.Queue(self._lines.maxsize)
-        self._thread, self._start = None, threading.Lock()
+        self._thread = None
+        self._start = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format the record and leave it to the thread."""
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - logging would print the record's arguments as they are
-            line = self.format(logging.makeLogRecord({"name": record.name, "msg": _unformatted(record, error)}))
+            line = self.format(
+                logging.makeLogRecord({"name": record.name, "msg": _unformatted(record, error)})
+            )
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -136,7 +169,9 @@ class LogSink(logging.Handler):
         if self._thread is None:
             with self._start:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._write, name="agent_runtime log", daemon=True)
+                    self._thread = threading.Thread(
+                        target=self._write, name="agent_runtime log", daemon=True
+                    )
                     self._thread.start()
 
     def _write(self) -> None:
@@ -157,7 +192,7 @@ class LogSink(logging.Handler):
                     line.set()
 
     def drain(self, timeout_s: float = 2.0) -> bool:
-        """Wait until what was logged is written; False when it was not within `timeout_s` seconds."""
+        """Wait until all records are written; False when `timeout_s` passed first."""
         if self._thread is None:
             return True
         done = threading.Event()
@@ -190,17 +225,22 @@ def configure_logging(
     logger: str = "agent_runtime",
     redactor: Redactor = SECRETS,
 ) -> LogSink:
-    """Write the records of `logger` and its children as lines; returns the sink, to be drained at the end.
+    """Write the records of `logger` and its children as lines.
+
+    Returns the sink, to be drained at the end.
 
     Replaces a sink that was configured before; other handlers stay. Raises ConfigurationError.
     """
     if str(level).upper() not in LEVELS:
-        raise ConfigurationError(f"unknown log level '{level}': {close_matches(str(level).upper(), LEVELS)}")
+        raise ConfigurationError(
+            f"unknown log level '{level}': {close_matches(str(level).upper(), LEVELS)}"
+        )
     if format not in ("json", "console"):
         raise ConfigurationError(f"unknown log format '{format}': json or console")
     redactor.add_environment()
     made = JsonFormatter(redactor) if format == "json" else ConsoleFormatter(redactor)
-    sink, target = LogSink(stream, made), logging.getLogger(logger)
+    sink = LogSink(stream, made)
+    target = logging.getLogger(logger)
     for old in [each for each in target.handlers if isinstance(each, LogSink)]:
         target.removeHandler(old)
         old.close()

@@ -28,52 +28,97 @@ NAMESPACE = "agent_runtime"
 class RuntimeMetrics:
     """What all runs of a process took, cost and came to.
 
-    Give it to an AgentFactory (`metrics=`), or add `on_event` to an AgentCallbackHandler's listeners. Labels are
-    template, tenant, model, provider's outcome, tool, layer, account and kinds; never a run, a session or a user.
+    Give it to an AgentFactory (`metrics=`), or add `on_event` to an AgentCallbackHandler's
+    listeners. Labels are template, tenant, model, provider's outcome, tool, layer, account and
+    kinds; never a run, a session or a user.
 
     Args:
         registry: where the metrics are registered; one of their own by default.
         max_series: how many series there are at most, over all metrics.
 
-    Raises ConfigurationError for fewer than 500 series, ValueError (the client's) for a registry that has them.
+    Raises ConfigurationError for fewer than 500 series, ValueError (the client's) for a registry
+    that has them.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, max_series: int = MAX_SERIES) -> None:
+    def __init__(
+        self, registry: CollectorRegistry | None = None, *, max_series: int = MAX_SERIES
+    ) -> None:
         if max_series < 500:
             raise ConfigurationError(f"max_series is at least 500, not {max_series}")
         self.registry = registry or CollectorRegistry()
-        self._lock, self._max_series = threading.Lock(), max_series
+        self._lock = threading.Lock()
+        self._max_series = max_series
         self._collector = SeriesCollector(self._lock, self._read_watched)
         self._watched: dict[tuple[Series, str], Callable[[], float]] = {}
         add = self._add
-        self._runs = add(14, "counter", "runs", "Calls that ended.", "template", "tenant", "outcome")
-        self._run_s = add(14, "histogram", "run_duration_seconds", "How long calls took.", "template")
+        self._runs = add(
+            14, "counter", "runs", "Calls that ended.", "template", "tenant", "outcome"
+        )
+        self._run_s = add(
+            14, "histogram", "run_duration_seconds", "How long calls took.", "template"
+        )
         self._running = add(2, "gauge", "runs_active", "Calls under way.", "template")
-        self._models = add(8, "counter", "model_calls", "Model calls that ended.", "template", "model", "outcome")
-        self._model_s = add(10, "histogram", "model_call_duration_seconds", "How long they took.", "model")
-        self._first_s = add(10, "histogram", "time_to_first_token_seconds", "Until a stream's first token.", "model")
-        self._tokens = add(10, "counter", "tokens", "Tokens; input has the cached ones.", "template", "model", "kind")
-        self._cost = add(14, "counter", "cost_usd", "Cost in USD.", "tenant", "template", "model", "kind")
-        self._unpriced = add(2, "counter", "unpriced_model_calls", "Model calls without a known price.", "model")
-        self._tools = add(8, "counter", "tool_calls", "Tool calls that ended.", "template", "tool", "outcome")
-        self._layer_s = add(2, "histogram", "layer_seconds", "What layers took themselves.", "layer")
-        self._waiting = add(1, "gauge", "waiting", "Calls that wait in a layer: its queue.", "layer")
-        self._budgets = add(3, "gauge", "budget_used_ratio", "Share of a budget that is spent.", "account")
+        self._models = add(
+            8, "counter", "model_calls", "Model calls that ended.", "template", "model", "outcome"
+        )
+        self._model_s = add(
+            10, "histogram", "model_call_duration_seconds", "How long they took.", "model"
+        )
+        self._first_s = add(
+            10, "histogram", "time_to_first_token_seconds", "Until a stream's first token.", "model"
+        )
+        self._tokens = add(
+            10,
+            "counter",
+            "tokens",
+            "Tokens; input has the cached ones.",
+            "template",
+            "model",
+            "kind",
+        )
+        self._cost = add(
+            14, "counter", "cost_usd", "Cost in USD.", "tenant", "template", "model", "kind"
+        )
+        self._unpriced = add(
+            2, "counter", "unpriced_model_calls", "Model calls without a known price.", "model"
+        )
+        self._tools = add(
+            8, "counter", "tool_calls", "Tool calls that ended.", "template", "tool", "outcome"
+        )
+        self._layer_s = add(
+            2, "histogram", "layer_seconds", "What layers took themselves.", "layer"
+        )
+        self._waiting = add(
+            1, "gauge", "waiting", "Calls that wait in a layer: its queue.", "layer"
+        )
+        self._budgets = add(
+            3, "gauge", "budget_used_ratio", "Share of a budget that is spent.", "account"
+        )
         self._drops = add(1, "gauge", "dropped", "What was dropped and counted, by where.", "where")
-        self._lags = add(1, "gauge", "consumer_lag", "Events that a consumer has not acknowledged.", "consumer")
+        self._lags = add(
+            1, "gauge", "consumer_lag", "Events that a consumer has not acknowledged.", "consumer"
+        )
         self.registry.register(self._collector)
 
     def _add(
-        self, percent: int, kind: Literal["counter", "gauge", "histogram"], name: str, text: str, *labels: str
+        self,
+        percent: int,
+        kind: Literal["counter", "gauge", "histogram"],
+        name: str,
+        text: str,
+        *labels: str,
     ) -> Series:
         """A metric that has this share of all series."""
-        bounds = () if kind != "histogram" else LAYER_SECONDS if name == "layer_seconds" else SECONDS
+        bounds = (
+            () if kind != "histogram" else LAYER_SECONDS if name == "layer_seconds" else SECONDS
+        )
         share = self._max_series * percent // 100
         series = Series(kind, f"{NAMESPACE}_{name}", text, labels, share, bounds)
         self._collector.series.append(series)
         return series
 
-    # -- what is counted -----------------------------------------------------------------------------------
+    # -- what is counted
+    # -----------------------------------------------------------------------------------
 
     def on_event(self, event: CallbackEvent) -> None:
         """Count one event of a run."""
@@ -92,7 +137,9 @@ class RuntimeMetrics:
         self._run_s.observe(event.duration_s or 0.0, event.template)
 
     def _llm_end(self, event: CallbackEvent) -> None:
-        data, template, model = event.data, event.template, event.name
+        data = event.data
+        template = event.template
+        model = event.name
         self._models.cell(template, model, data.get("error", "ok"))[0] += 1
         self._model_s.observe(event.duration_s or 0.0, model)
         if (first_s := data.get("first_token_s")) is not None:
@@ -159,7 +206,8 @@ class RuntimeMetrics:
         for (series, label), read in self._watched.items():
             series.cell(label)[0] = read()
 
-    # -- how it is seen ------------------------------------------------------------------------------------
+    # -- how it is seen
+    # ------------------------------------------------------------------------------------
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format: answer a scrape with it from any framework."""
@@ -172,5 +220,5 @@ class RuntimeMetrics:
         return make_asgi_app(self.registry)
 
     def write(self, path: str | Path) -> None:
-        """Write the metrics to a file, whole or not at all, for the node exporter's textfile collector."""
+        """Write the metrics to a file atomically, for the node exporter's textfile collector."""
         write_to_textfile(str(path), self.registry)

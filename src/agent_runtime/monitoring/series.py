@@ -1,7 +1,9 @@
-"""Numbers under labels: few instructions to change one, a bound on how many there are, Prometheus' types at a scrape.
+"""Numbers under labels.
 
-The client library's own counters take a lock for each change and keep a second series for each; here one lock serves
-all changes of an event.
+Few instructions to change one, a bound on how many there are, Prometheus' types at a scrape.
+
+The client library's own counters take a lock for each change and keep a second series for each;
+here one lock serves all changes of an event.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Literal
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from agent_runtime.secrets.redaction import SECRETS
@@ -39,14 +46,23 @@ class Series:
         max_series: int,
         bounds: Sequence[float] = (),
     ) -> None:
-        self.kind, self.name, self.text, self.labels, self.bounds = kind, name, text, labels, list(bounds)
-        lines = len(bounds) + 3 if bounds else 1  # one for each bucket, the infinite one, count and sum
+        self.kind = kind
+        self.name = name
+        self.text = text
+        self.labels = labels
+        self.bounds = list(bounds)
+        lines = (
+            len(bounds) + 3 if bounds else 1
+        )  # one for each bucket, the infinite one, count and sum
         self._max = max(1, max_series // lines)
         self._known: dict[tuple[object, ...], list[float]] = {}
         self._cells: dict[tuple[str, ...], list[float]] = {}
 
     def cell(self, *values: object) -> list[float]:
-        """The numbers under these label values: the value; or the sum, then a count for each bucket."""
+        """The numbers under these label values: the value.
+
+        Or the sum, then a count for each bucket.
+        """
         found = self._known.get(values)
         return self._new(values) if found is None else found
 
@@ -60,10 +76,14 @@ class Series:
 
     def _new(self, values: tuple[object, ...]) -> list[float]:
         shown = tuple(SECRETS.text(str(value))[:MAX_LABEL] for value in values)
-        if len(self._cells) >= self._max - 1 and shown not in self._cells:  # `other` has the last place
+        if (
+            len(self._cells) >= self._max - 1 and shown not in self._cells
+        ):  # `other` has the last place
             return self._cells.setdefault((OTHER,) * len(values), self._empty())
         cell = self._cells.setdefault(shown, self._empty())
-        if len(self._known) < 2 * self._max:  # values that look alike share a cell, and do not fill the memory
+        if (
+            len(self._known) < 2 * self._max
+        ):  # values that look alike share a cell, and do not fill the memory
             self._known[values] = cell
         return cell
 
@@ -76,7 +96,9 @@ class Series:
             histogram = HistogramMetricFamily(self.name, self.text, labels=self.labels)
             names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
             for labels, (total, *counts) in list(self._cells.items()):
-                histogram.add_metric(labels, list(zip(names, accumulate(counts), strict=True)), total)
+                histogram.add_metric(
+                    labels, list(zip(names, accumulate(counts), strict=True)), total
+                )
             return histogram
         made = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         family = made(self.name, self.text, labels=self.labels)
@@ -86,10 +108,15 @@ class Series:
 
 
 class SeriesCollector(Collector):
-    """Shows all series at a scrape; `lock` is held for it, as for every change. `refresh` is called before."""
+    """Shows all series at a scrape; `lock` is held for it, as for every change.
+
+    `refresh` is called before.
+    """
 
     def __init__(self, lock: threading.Lock, refresh: Callable[[], None]) -> None:
-        self._lock, self._refresh, self.series = lock, refresh, list[Series]()
+        self._lock = lock
+        self._refresh = refresh
+        self.series = list[Series]()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand at one moment."""

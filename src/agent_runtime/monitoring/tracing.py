@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of runs, model calls and tools, by the semantic conventions for generative AI."""
+"""OpenTelemetry spans of runs, model calls and tools (GenAI semantic conventions)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ _COUNTS = {
 class RuntimeTracing:
     """Makes spans of a handler's events: add `on_event` to its listeners. Needs the extra `otel`.
 
-    A run's span is a child of the span that is current where it starts, or of the run around it; those of its model
-    and tool calls are children of the run's. Prompts, answers and arguments are not recorded.
+    A run's span is a child of the span that is current where it starts, or of the run around it;
+    those of its model and tool calls are children of the run's. Prompts, answers and arguments are
+    not recorded.
 
     Args:
         tracer_provider: the application's; the global one by default.
@@ -59,7 +60,8 @@ class RuntimeTracing:
     def _begin(self, family: str, key: str, event: CallbackEvent) -> None:
         around = self._open.get(f"run:{event.parent_id if family == 'run' else event.run_id}:")
         inside = None if around is None else self._trace.set_span_in_context(around)
-        operation, name = _OPERATIONS[family], SECRETS.text(event.name)
+        operation = _OPERATIONS[family]
+        name = SECRETS.text(event.name)
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": operation,
             _NAMES[family]: name,
@@ -71,7 +73,9 @@ class RuntimeTracing:
             attributes["agent_runtime.tenant"] = SECRETS.text(event.tenant)
         kind = self._trace.SpanKind.CLIENT if family == "llm" else self._trace.SpanKind.INTERNAL
         start_ns = int(event.time_s * 1e9)
-        span = self._tracer.start_span(f"{operation} {name}", inside, kind, attributes, start_time=start_ns)
+        span = self._tracer.start_span(
+            f"{operation} {name}", inside, kind, attributes, start_time=start_ns
+        )
         self._open[key] = span
         while len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)[1].end()

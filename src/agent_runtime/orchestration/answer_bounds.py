@@ -22,19 +22,23 @@ MAX_DEPTH = 64
 
 
 def is_model_node(function: Any) -> bool:
-    """Tell whether a graph's function is the model node of an agent that LangChain's `create_agent` has made."""
+    """Tell whether a function is the model node of LangChain's `create_agent`."""
     name = getattr(function, "__qualname__", "").rpartition(".")[2]
-    return getattr(function, "__module__", "") == "langchain.agents.factory" and name in ("model_node", "amodel_node")
+    return getattr(function, "__module__", "") == "langchain.agents.factory" and name in (
+        "model_node",
+        "amodel_node",
+    )
 
 
 def bound_answer(update: Any) -> Any:
     """Return what a model node has returned, with the calls of its answer counted and bounded.
 
-    LangGraph makes a task of every call of an answer before a limit can stop the second one: 10,000 calls kept the
-    event loop for 14 s. Here the run's `tool_calls` is compared with the whole answer first; calls beyond
-    `calls_per_answer`, and those whose arguments are nested too deep to be stored, get an error message that the model
-    sees, and do not run. So do calls whose arguments are no JSON: LangChain puts them aside, and a run whose model made
-    only such calls would end with an empty answer. Raises Refused (LimitExceeded).
+    LangGraph makes a task of every call of an answer before a limit can stop the second one: 10,000
+    calls kept the event loop for 14 s. Here the run's `tool_calls` is compared with the whole
+    answer first; calls beyond `calls_per_answer`, and those whose arguments are nested too deep to
+    be stored, get an error message that the model sees, and do not run. So do calls whose arguments
+    are no JSON: LangChain puts them aside, and a run whose model made only such calls would end
+    with an empty answer. Raises Refused (LimitExceeded).
 
     No middleware does it: one that wraps the model call costs 7 % of a turn.
     """
@@ -56,16 +60,28 @@ def bound_answer(update: Any) -> Any:
 
 def _bounded(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[BaseMessage]:
     answered = {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
-    readable = [call for call in answer.tool_calls if call["id"] not in answered and call["id"] not in run.unreadable]
+    readable = [
+        call
+        for call in answer.tool_calls
+        if call["id"] not in answered and call["id"] not in run.unreadable
+    ]
     unreadable = _unreadable(answer, run)
     pending = [*readable, *unreadable]
     if len(pending) > MAX_ANSWERED_CALLS:
-        raise run.refuse(LimitExceeded("calls_per_answer", MAX_ANSWERED_CALLS, f"{len(pending)} in one answer"))
+        raise run.refuse(
+            LimitExceeded("calls_per_answer", MAX_ANSWERED_CALLS, f"{len(pending)} in one answer")
+        )
     most = run.gate.limits.calls_per_answer or DEFAULT_CALLS
     too_deep = [call for call in readable if _is_deep(call["args"])]
     deep_ones = {id(call) for call in too_deep}
-    if pending and len(too_deep) == len(pending):  # nothing is left that could run, and take the agent on
-        raise run.refuse(LimitExceeded("answer_depth", MAX_DEPTH, "the arguments of every call are nested deeper"))
+    if pending and len(too_deep) == len(
+        pending
+    ):  # nothing is left that could run, and take the agent on
+        raise run.refuse(
+            LimitExceeded(
+                "answer_depth", MAX_DEPTH, "the arguments of every call are nested deeper"
+            )
+        )
     shallow = [call for call in readable if id(call) not in deep_ones]
     too_many = [*shallow, *unreadable][most:]
     run.check_calls(min(len(shallow), most))
@@ -84,14 +100,20 @@ def _bounded(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[B
 def _unreadable(answer: AIMessage, run: Run) -> list[ToolCall]:
     """Return the calls whose arguments are no JSON, as the conversation shall have them.
 
-    LangChain puts those of a whole answer aside. Of a streamed one it reads what there is of an object that was cut.
+    LangChain puts those of a whole answer aside. Of a streamed one it reads what there is of an
+    object that was cut.
     """
     calls = [
-        unreadable_call(call["name"] or "unknown", call["id"] or f"call_{uuid.uuid4().hex}", call["args"] or "")
+        unreadable_call(
+            call["name"] or "unknown", call["id"] or f"call_{uuid.uuid4().hex}", call["args"] or ""
+        )
         for call in answer.invalid_tool_calls
     ]
     cut = [call for call in answer.tool_calls if call["id"] in run.unreadable]
-    return calls + [unreadable_call(call["name"], call["id"] or "", run.unreadable[call["id"] or ""]) for call in cut]
+    return calls + [
+        unreadable_call(call["name"], call["id"] or "", run.unreadable[call["id"] or ""])
+        for call in cut
+    ]
 
 
 def _error(call: ToolCall, text: str) -> ToolMessage:
@@ -103,13 +125,17 @@ def _with_calls(message: AIMessage, changed: dict[Any, Any]) -> AIMessage:
     content: Any = message.content
     if isinstance(content, list):
         content = [
-            _block(block, changed[block.get("id")]) if isinstance(block, dict) and block.get("id") in changed else block
+            _block(block, changed[block.get("id")])
+            if isinstance(block, dict) and block.get("id") in changed
+            else block
             for block in content
         ]
     calls: list[Any] = [changed.get(call["id"], call) for call in message.tool_calls]
     known = {call["id"] for call in message.tool_calls}
     calls += [call for call_id, call in changed.items() if call_id not in known]
-    return message.model_copy(update={"content": content, "tool_calls": calls, "invalid_tool_calls": []})
+    return message.model_copy(
+        update={"content": content, "tool_calls": calls, "invalid_tool_calls": []}
+    )
 
 
 def _block(block: dict[str, Any], call: Any) -> dict[str, Any]:

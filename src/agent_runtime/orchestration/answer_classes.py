@@ -1,4 +1,7 @@
-"""The classes that an agent's structured answers are made of: a session stores them without being told."""
+"""The classes that an agent's structured answers are made of.
+
+A session stores them without being told.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,16 @@ from agent_runtime.orchestration.answer_bounds import is_model_node
 def allow_answers(agent: Any) -> None:
     """Let the checkpointer of a graph store what its agents' `response_format` says.
 
-    `create_agent` puts the object into the state, and names its class nowhere else. One that a middleware asks for in
-    a call is not seen here: it needs `allowed_types`.
+    `create_agent` puts the object into the state, and names its class nowhere else. One that a
+    middleware asks for in a call is not seen here: it needs `allowed_types`.
     """
     saver = getattr(agent, "checkpointer", None)
     if not isinstance(agent, Pregel) or not isinstance(saver, Checkpointer):
         return
     graphs = [agent, *(graph for _, graph in agent.get_subgraphs(recurse=True))]
-    classes = {each for graph in graphs for format_ in _formats(graph) for each in _classes(format_, set())}
+    classes = {
+        each for graph in graphs for format_ in _formats(graph) for each in _classes(format_, set())
+    }
     if classes:
         saver.allow(classes)
 

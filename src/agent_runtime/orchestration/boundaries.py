@@ -1,7 +1,10 @@
-"""The boundary around the functions of an agent: what one raises beyond Exception fails its own run.
+"""The boundary around the functions of an agent.
 
-LangChain and LangGraph run functions in tasks of their own, and asyncio carries SystemExit and KeyboardInterrupt of any
-task out of the event loop. No caller can catch that, so the functions themselves are wrapped.
+What one raises beyond Exception fails its own run.
+
+LangChain and LangGraph run functions in tasks of their own, and asyncio carries SystemExit and
+KeyboardInterrupt of any task out of the event loop. No caller can catch that, so the functions
+themselves are wrapped.
 """
 
 from __future__ import annotations
@@ -35,12 +38,17 @@ from agent_runtime.run.state import GATED_TAG
 
 
 def guarded(function: Any) -> Any:
-    """Return the function behind the boundary; sync, async and generator functions stay what they are."""
+    """Return the function behind the boundary.
+
+    Sync, async and generator functions stay what they are.
+    """
     if function is None or getattr(function, "__agent_runtime_guarded__", False):
         return function
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         return function  # read by its caller, in the caller's own task
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
     check = bound_answer if is_model_node(function) else _unchecked
     wrapper = _guarded_async(function, check) if is_async else _guarded_sync(function, check)
     wrapper.__agent_runtime_guarded__ = True  # type: ignore[attr-defined]
@@ -78,12 +86,16 @@ def _guarded_sync(function: Callable[..., Any], check: Callable[[Any], Any]) -> 
 
 
 def with_boundaries(runnable: Any) -> Any:
-    """Return a copy of an agent whose functions are guarded: a graph's nodes and routers, and a chain's steps.
+    """Return a copy of an agent whose functions are guarded.
+
+    A graph's nodes and routers, and a chain's steps.
 
     Subgraphs and nested chains are followed; a Runnable of another class is left as it is.
     """
     if isinstance(runnable, Pregel):
-        return copy_of_graph(runnable, nodes={name: _node(node) for name, node in runnable.nodes.items()})
+        return copy_of_graph(
+            runnable, nodes={name: _node(node) for name, node in runnable.nodes.items()}
+        )
     if isinstance(runnable, ToolNode):
         return _tool_node(runnable)
     if isinstance(runnable, ChannelWrite):  # LangGraph's own code
@@ -111,18 +123,25 @@ def with_boundaries(runnable: Any) -> Any:
         return runnable.model_copy(update={"mapper": with_boundaries(runnable.mapper)})
     if isinstance(runnable, RunnableWithFallbacks):
         fallbacks = [with_boundaries(each) for each in runnable.fallbacks]
-        return runnable.model_copy(update={"runnable": with_boundaries(runnable.runnable), "fallbacks": fallbacks})
+        return runnable.model_copy(
+            update={"runnable": with_boundaries(runnable.runnable), "fallbacks": fallbacks}
+        )
     if isinstance(runnable, RunnableBranch):
-        branches = [(with_boundaries(condition), with_boundaries(step)) for condition, step in runnable.branches]
-        return runnable.model_copy(update={"branches": branches, "default": with_boundaries(runnable.default)})
+        branches = [
+            (with_boundaries(condition), with_boundaries(step))
+            for condition, step in runnable.branches
+        ]
+        return runnable.model_copy(
+            update={"branches": branches, "default": with_boundaries(runnable.default)}
+        )
     return runnable
 
 
 def copy_of_graph(graph: Pregel[Any, Any, Any, Any], **changes: Any) -> Pregel[Any, Any, Any, Any]:
-    """Return a copy of a graph with these attributes, and with what LangGraph's own copy leaves out.
+    """Return a copy of a graph with these attributes, complete where LangGraph's is not.
 
-    The mappers make version 2's values of a state that is a Pydantic model or a dataclass. The list of the classes
-    that a checkpoint may hold is taken, too.
+    The mappers make version 2's values of a state that is a Pydantic model or a dataclass. The list
+    of the classes that a checkpoint may hold is taken, too.
     """
     new = graph.copy(changes)
     for name in ("_output_mapper", "_state_mapper", "_serde_allowlist"):
@@ -132,13 +151,16 @@ def copy_of_graph(graph: Pregel[Any, Any, Any, Any], **changes: Any) -> Pregel[A
 
 
 def _tool_node(node: ToolNode) -> ToolNode:
-    """Return a copy whose tools report to the run that they are called in, as those of a template do.
+    """Return a copy whose tools report to their run, as those of a template do.
 
     So limits, and the record of what may have had its effect, hold for graphs of one's own, too.
     """
     guarded_copy: Any = copy.copy(node)
-    guarded_copy._tools_by_name = {name: gated_tool(tool) for name, tool in node.tools_by_name.items()}
-    guarded_copy.func, guarded_copy.afunc = guarded(guarded_copy._func), guarded(guarded_copy._afunc)
+    guarded_copy._tools_by_name = {
+        name: gated_tool(tool) for name, tool in node.tools_by_name.items()
+    }
+    guarded_copy.func = guarded(guarded_copy._func)
+    guarded_copy.afunc = guarded(guarded_copy._afunc)
     # Each call is a task of its own, and so are these hooks around it.
     guarded_copy._wrap_tool_call = guarded(guarded_copy._wrap_tool_call)
     guarded_copy._awrap_tool_call = guarded(guarded_copy._awrap_tool_call)
@@ -146,7 +168,7 @@ def _tool_node(node: ToolNode) -> ToolNode:
 
 
 def recorded_tools(graph: Any) -> set[str]:
-    """Return the tools of a graph whose calls a session's ledger records, so that one without an entry never began."""
+    """Return the tools of a graph whose calls a session records before they start."""
     nodes = [node.bound for node in graph.nodes.values() if isinstance(node.bound, ToolNode)]
     return {
         name
@@ -157,6 +179,9 @@ def recorded_tools(graph: Any) -> set[str]:
 
 
 def _node(node: Any) -> Any:
-    # LangGraph compares its own pass-through by identity: a copy of it would be one more traced step in every run.
+    # LangGraph compares its own pass-through by identity: a copy of it would be one more traced
+    # step in every run.
     bound = node.bound if node.bound is DEFAULT_BOUND else with_boundaries(node.bound)
-    return node.copy({"bound": bound, "writers": [with_boundaries(writer) for writer in node.writers]})
+    return node.copy(
+        {"bound": bound, "writers": [with_boundaries(writer) for writer in node.writers]}
+    )

@@ -1,4 +1,7 @@
-"""The check of what a caller gives a call: its input in every form, and its ids, before anything is written or paid."""
+"""The check of what a caller gives a call.
+
+Its input in every form, and its ids, before anything is written or paid.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from agent_runtime.orchestration.turn_recovery import Resume
 from agent_runtime.types import AgentContext
 
 MAX_DEPTH = 64
-"""Levels of maps and lists in one input: providers and JSON parsers refuse more, and recursion ends near 1,000."""
+"""Levels of maps and lists in one input.
+
+Providers and JSON parsers refuse more, and recursion ends near 1,000.
+"""
 MAX_INT_BITS = 14_000
 """The largest whole number that Python writes in decimal (4,300 digits)."""
 MAX_ID_CHARACTERS = 1024
@@ -28,7 +34,7 @@ _HIDDEN = ("__", "branch:")
 _MEDIA = frozenset({"image", "audio", "video", "file"})
 _SOURCES = ("url", "base64", "data", "file_id", "source", "file")
 _SOURCE_TYPES = {"url": ("url",), "base64": ("data",), "id": ("id",), "text": ("text",)}
-"""The first form of LangChain's blocks names the kind of source, and each kind has a field of its own."""
+"""Source types of LangChain's first block form, with the field that each one has."""
 
 
 def check_ids(context: AgentContext) -> None:
@@ -43,16 +49,21 @@ def check_ids(context: AgentContext) -> None:
 
 
 def check_session(context: AgentContext, agent: Any, *, has_session: bool) -> None:
-    """Raise InputInvalid for a call of a session that would keep nothing; `has_session` says whether it is kept.
+    """Raise InputInvalid for a call of a session that would keep nothing.
 
-    A thread id that LangChain's own methods pass to an agent that is no LangGraph graph is the agent's own affair.
+    `has_session` says whether it is kept.
+
+    A thread id that LangChain's own methods pass to an agent that is no LangGraph graph is the
+    agent's own affair.
     """
     if context.session_id is None or has_session:
         return
     if context.config is None or is_graph(agent):
         raise InputInvalid(
-            "this agent keeps no sessions: give its factory a session_manager (`AgentFactory(session_manager="
-            "SessionManager.from_url(...))`), or its graph a checkpointer; without either leave session_id out",
+            "this agent keeps no sessions: give its factory a session_manager "
+            "(`AgentFactory(session_manager="
+            "SessionManager.from_url(...))`), or its graph a checkpointer; without either leave "
+            "session_id out",
             "session_id",
         )
 
@@ -60,8 +71,8 @@ def check_session(context: AgentContext, agent: Any, *, has_session: bool) -> No
 def check_input(value: Any, agent: Any) -> None:
     """Raise InputInvalid, with the place of the fault, for an input that no agent could take.
 
-    It would fail late, after something was paid, or leave a session that nobody can use any more. An agent that is no
-    LangGraph graph takes any input; text is checked for all.
+    It would fail late, after something was paid, or leave a session that nobody can use any more.
+    An agent that is no LangGraph graph takes any input; text is checked for all.
     """
     if type(value) is str and not value.isascii():
         _check_text(value, "")
@@ -78,15 +89,24 @@ def check_input(value: Any, agent: Any) -> None:
     elif isinstance(value, str | BaseMessage | PromptValue | list | tuple):
         channels = getattr(agent, "channels", None)
         if channels is not None and "messages" not in channels:
-            takes = f"it takes a dict with {_keys(channels)}" if _takes_state(agent) else "it takes a dict"
+            takes = (
+                f"it takes a dict with {_keys(channels)}"
+                if _takes_state(agent)
+                else "it takes a dict"
+            )
             raise InputInvalid(f"this agent has no 'messages'; {takes}")
         if not isinstance(value, str):
             _check_messages(value, "messages")
         elif not value or value.isspace():
             raise InputInvalid("the input is empty")
-    elif not isinstance(value, BaseModel) and not dataclasses.is_dataclass(value) and _takes_state(agent):
+    elif (
+        not isinstance(value, BaseModel)
+        and not dataclasses.is_dataclass(value)
+        and _takes_state(agent)
+    ):
         raise InputInvalid(
-            f"an input is text, messages, a map of the agent's state, a Command or None, not {type(value).__name__}"
+            "an input is text, messages, a map of the agent's state, a Command or None, not "
+            f"{type(value).__name__}"
         )
 
 
@@ -94,7 +114,9 @@ def _check_id(value: Any, place: str) -> None:
     if not isinstance(value, str):
         raise InputInvalid(f"an id is text, not {type(value).__name__}", place)
     if not value or len(value) > MAX_ID_CHARACTERS:
-        raise InputInvalid(f"an id has 1 to {MAX_ID_CHARACTERS} characters, not {len(value)}", place)
+        raise InputInvalid(
+            f"an id has 1 to {MAX_ID_CHARACTERS} characters, not {len(value)}", place
+        )
     _check_text(value, place)
 
 
@@ -105,7 +127,8 @@ def _check_text(text: str, place: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputInvalid(
-            f"character {error.start} is half of a surrogate pair, which cannot be stored or sent: decode the text "
+            f"character {error.start} is half of a surrogate pair, which cannot be stored or "
+            "sent: decode the text "
             'with errors="replace"',
             place,
         ) from None
@@ -147,13 +170,17 @@ def _check_command(command: Command[Any], agent: Any) -> None:
 def _check_state(state: Mapping[Any, Any], agent: Any, place: str, keys: Set[str] | None) -> None:
     """Check the values of a state, and its names when `keys` says which there may be."""
     channels = getattr(agent, "channels", None)
-    if not channels or not _takes_state(agent):  # a function of LangGraph's functional API takes what it likes
+    if not channels or not _takes_state(
+        agent
+    ):  # a function of LangGraph's functional API takes what it likes
         _check_value(state, place.rstrip("."), MAX_DEPTH)
         return
     if keys is not None and not keys >= state.keys():
         unknown = next(name for name in state if name not in keys)
         known = ", ".join(sorted(keys))
-        raise InputInvalid(f"the agent's input has no '{unknown}': it has {known}", f"{place}{unknown}")
+        raise InputInvalid(
+            f"the agent's input has no '{unknown}': it has {known}", f"{place}{unknown}"
+        )
     for name, value in state.items():
         where = f"{place}{name}"
         value = value.value if isinstance(value, Overwrite) else value  # noqa: PLW2901 - what the channel will hold
@@ -164,9 +191,12 @@ def _check_state(state: Mapping[Any, Any], agent: Any, place: str, keys: Set[str
 
 
 def _input_keys(agent: Any) -> Set[str] | None:
-    """Return the keys of an agent's input; None where it is no map, or where LangGraph does not say.
+    """Return the keys of an agent's input.
 
-    LangGraph drops other keys without a word, and what its middleware counts in the state is not a caller's to set.
+    None where it is no map, or where LangGraph does not say.
+
+    LangGraph drops other keys without a word, and what its middleware counts in the state is not a
+    caller's to set.
     """
     builder = getattr(agent, "builder", None)
     schema = getattr(builder, "input_schema", None)
@@ -177,7 +207,10 @@ def _input_keys(agent: Any) -> Set[str] | None:
 
 
 def _takes_state(agent: Any) -> bool:
-    """Tell whether an agent's input is a map of channels; that of LangGraph's functional API is any value."""
+    """Tell whether an agent's input is a map of channels.
+
+    That of LangGraph's functional API is any value.
+    """
     channels = getattr(agent, "channels", None)
     return not channels or any(not name.startswith(_HIDDEN) for name in channels)
 
@@ -202,7 +235,9 @@ def _check_messages(value: Any, place: str) -> None:
             continue
         if open_calls:
             call_id, where = next(iter(open_calls.items()))
-            raise InputInvalid(f"the tool call '{call_id}' has no ToolMessage right after its message", where)
+            raise InputInvalid(
+                f"the tool call '{call_id}' has no ToolMessage right after its message", where
+            )
         if isinstance(message, AIMessage) and message.tool_calls:
             _note_calls(message, f"{place}[{index}]", open_calls)
 
@@ -216,22 +251,31 @@ def _as_list(value: Any, place: str) -> list[Any]:
 
 
 def _note_calls(message: AIMessage, place: str, open_calls: dict[str, str]) -> None:
-    """Add a message's calls to those that wait for an answer; later messages may use an id that is answered again."""
+    """Add a message's calls to those that wait for an answer.
+
+    Later messages may use an id that is answered again.
+    """
     for number, call in enumerate(message.tool_calls):
         call_id = call["id"]
         if call_id is None:  # some providers give none, so no ToolMessage can name it
             continue
         if call_id in open_calls:
-            raise InputInvalid(f"two tool calls have the id '{call_id}'", f"{place}.tool_calls[{number}]")
+            raise InputInvalid(
+                f"two tool calls have the id '{call_id}'", f"{place}.tool_calls[{number}]"
+            )
         open_calls[call_id] = place
 
 
 def _is_plain_short(value: Any) -> bool:
-    """Tell whether a pair or a map is one message of plain text: its conversion to a message costs 20 us."""
+    """Tell whether a pair or a map is one message of plain text.
+
+    Its conversion to a message costs 20 us.
+    """
     if type(value) is tuple and len(value) == 2:
         role, content = value
     elif type(value) is dict and len(value) == 2:
-        role, content = value.get("role"), value.get("content")
+        role = value.get("role")
+        content = value.get("content")
     else:
         return False
     is_text = type(content) is str and content.isascii() and content != "" and not content.isspace()
@@ -239,7 +283,10 @@ def _is_plain_short(value: Any) -> bool:
 
 
 def _is_plain(message: BaseMessage) -> bool:
-    """Whether a message is text in ASCII and nothing else: the check of the others costs four times as much."""
+    """Whether a message is text in ASCII and nothing else.
+
+    The check of the others costs four times as much.
+    """
     content = message.content
     message_id = message.id
     return (
@@ -248,7 +295,10 @@ def _is_plain(message: BaseMessage) -> bool:
         and content != ""
         and not content.isspace()
         and not message.additional_kwargs
-        and (message_id is None or (type(message_id) is str and 0 < len(message_id) <= 256 and message_id.isascii()))
+        and (
+            message_id is None
+            or (type(message_id) is str and 0 < len(message_id) <= 256 and message_id.isascii())
+        )
         and not (isinstance(message, AIMessage) and message.tool_calls)
     )
 
@@ -283,13 +333,17 @@ def _check_message(message: BaseMessage, place: str) -> None:
 
 def _check_blocks(content: Any, place: str, *, is_said: bool) -> None:
     if not isinstance(content, list):
-        raise InputInvalid(f"content is text or a list of blocks, not {type(content).__name__}", place)
+        raise InputInvalid(
+            f"content is text or a list of blocks, not {type(content).__name__}", place
+        )
     if is_said and not content:
         raise InputInvalid("a blank message", place)
     for number, block in enumerate(content):
         where = f"{place}[{number}]"
         if isinstance(block, Mapping):
-            if len(block) == 1 and isinstance(next(iter(block.values())), Mapping):  # Amazon's {"cachePoint": {...}}
+            if len(block) == 1 and isinstance(
+                next(iter(block.values())), Mapping
+            ):  # Amazon's {"cachePoint": {...}}
                 _check_value(block, where, MAX_DEPTH)
                 continue
             if not isinstance(block.get("type"), str) or not block["type"]:
@@ -300,7 +354,9 @@ def _check_blocks(content: Any, place: str, *, is_said: bool) -> None:
         elif isinstance(block, str):
             text = block
         else:
-            raise InputInvalid(f"a content block is a map or text, not {type(block).__name__}", where)
+            raise InputInvalid(
+                f"a content block is a map or text, not {type(block).__name__}", where
+            )
         if is_said and text is not None and (not text or text.isspace()):
             raise InputInvalid("a blank text block", where)
         if isinstance(block, Mapping) and block["type"] in _MEDIA:
@@ -309,10 +365,15 @@ def _check_blocks(content: Any, place: str, *, is_said: bool) -> None:
 
 
 def _check_media(block: Mapping[str, Any], place: str) -> None:
-    """Check that a block of media says where its bytes are: LangChain raises for one that does not, at every turn."""
+    """Check that a block of media says where its bytes are.
+
+    LangChain raises for one that does not, at every turn.
+    """
     source_type = block.get("source_type")
     if source_type is not None and source_type not in _SOURCE_TYPES:
-        raise InputInvalid(f"a source_type is one of {', '.join(_SOURCE_TYPES)}", f"{place}.source_type")
+        raise InputInvalid(
+            f"a source_type is one of {', '.join(_SOURCE_TYPES)}", f"{place}.source_type"
+        )
     names = (*_SOURCES, block["type"]) if source_type is None else _SOURCE_TYPES[source_type]
     if not any(isinstance(block.get(name), str | Mapping) and block[name] for name in names):
         raise InputInvalid(f"{block['type']} content needs one of {', '.join(names)}", place)
@@ -335,15 +396,21 @@ def answers_calls(value: Any) -> bool:
 
 
 def check_answers(value: Any, saved: Sequence[BaseMessage]) -> None:
-    """Raise InputInvalid for a ToolMessage in an input whose call neither the input nor the conversation has."""
+    """Raise InputInvalid for a ToolMessage without its call in input or conversation."""
     messages = value.get("messages") if isinstance(value, Mapping) else value
     given = [messages] if isinstance(messages, BaseMessage | Mapping) else list(messages or ())
-    known = {call["id"] for message in saved if isinstance(message, AIMessage) for call in message.tool_calls}
+    known = {
+        call["id"]
+        for message in saved
+        if isinstance(message, AIMessage)
+        for call in message.tool_calls
+    }
     for index, each in enumerate(given):
         message = _as_message(each, f"messages[{index}]")
         if isinstance(message, AIMessage):
             known.update(call["id"] for call in message.tool_calls)
         elif isinstance(message, ToolMessage) and message.tool_call_id not in known:
             raise InputInvalid(
-                f"the answer to the tool call '{message.tool_call_id}', which no message makes", f"messages[{index}]"
+                f"the answer to the tool call '{message.tool_call_id}', which no message makes",
+                f"messages[{index}]",
             )

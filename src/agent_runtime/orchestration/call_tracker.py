@@ -13,7 +13,7 @@ from agent_runtime.types import AgentContext, Progress
 
 
 class Drainable(Protocol):
-    """What can tell a run to stop after its step: LangGraph's RunControl, or an instance of a pool."""
+    """Stops a run after its step: LangGraph's RunControl, or a pool's instance."""
 
     def request_drain(self, reason: str) -> None:
         """Tell it."""
@@ -29,11 +29,13 @@ class Running:
         self._tasks: dict[asyncio.Task[object], asyncio.AbstractEventLoop] = {}
 
     def enter(self, task: asyncio.Task[object]) -> bool:
-        """Count the call of a task, and tell whether it is the task's outermost, which has to `leave`.
+        """Count a task's call and return True for its outermost, which has to `leave`.
 
         Raises CallDrained when no new calls are taken.
         """
-        if self.draining and current_run.get() is None:  # an agent that another one calls belongs to that call
+        if (
+            self.draining and current_run.get() is None
+        ):  # an agent that another one calls belongs to that call
             raise CallDrained("the agent is shutting down and takes no new calls")
         if task in self._tasks:
             return False
@@ -50,7 +52,10 @@ class Running:
         return bool(self._tasks)
 
     def control(self, context: AgentContext) -> RunControl:
-        """LangGraph's handle on a run that has a checkpoint: it can be stopped after a step and resumed."""
+        """LangGraph's handle on a run that has a checkpoint.
+
+        It can be stopped after a step and resumed.
+        """
         control = self._controls[context.progress] = RunControl()
         if self.draining:  # the shutdown began while this run was getting ready
             control.request_drain("shutdown")
@@ -72,7 +77,9 @@ class Running:
         self._controls.pop(context.progress, None)
 
     async def drain(self, grace_s: float) -> int:
-        """Take no new calls; stop runs with a session at their next step, wait for the others, cancel what is left.
+        """Take no new calls.
+
+        Stop runs with a session at their next step, wait for the others, cancel what is left.
 
         Returns how many had to be cancelled after `grace_s` seconds.
         """
@@ -88,7 +95,8 @@ class Running:
         return len(left)
 
     async def _wait(self, mine: asyncio.Task[object] | None, limit_s: float) -> bool:
-        # Sync calls run on a loop of their own, so it is asked, not awaited, whether a call is over.
+        # Sync calls run on a loop of their own, so it is asked, not awaited, whether a call is
+        # over.
         until = asyncio.get_running_loop().time() + limit_s
         while any(task is not mine for task in list(self._tasks)):
             if asyncio.get_running_loop().time() >= until:

@@ -27,9 +27,15 @@ from agent_runtime.orchestration.turn_recovery import Resume
 
 Action: TypeAlias = Literal["run", "resume", "command"]
 ROLES = ("user", "assistant", "tool", "system", "remove")
-"""Roles that a template may allow: `system` with OpenAI's `developer`, `remove` for LangGraph's RemoveMessage."""
+"""Roles that a template may allow.
+
+`system` with OpenAI's `developer`, `remove` for LangGraph's RemoveMessage.
+"""
 CALLER_ROLES = ("user", "assistant", "tool")
-"""What callers may send by default. Who sends a `system` message instructs the agent as its author does."""
+"""What callers may send by default.
+
+Who sends a `system` message instructs the agent as its author does.
+"""
 _ROLE_OF_CLASS: tuple[tuple[type[BaseMessage], str], ...] = (
     (HumanMessage, "user"),
     (AIMessage, "assistant"),
@@ -52,10 +58,11 @@ _ROLE_OF = {
 
 
 def actions_of(value: Any) -> tuple[Action, ...]:
-    """Return the actions that a call with this input is, each of which its caller needs the scope of.
+    """Return the actions of a call with this input, each of which needs a scope.
 
-    `run` for an input of the agent, `resume` for the answer to an interrupt, `command` for what steers the graph past
-    its model and its approvals: a Command with `goto`, `update` or `graph`, a Send.
+    `run` for an input of the agent, `resume` for the answer to an interrupt, `command` for what
+    steers the graph past its model and its approvals: a Command with `goto`, `update` or `graph`, a
+    Send.
     """
     if isinstance(value, Resume):
         return ("resume",)
@@ -78,11 +85,12 @@ def checked_roles(roles: Iterable[str]) -> frozenset[str]:
 
 
 def check_roles(value: Any, allowed: frozenset[str]) -> None:
-    """Raise InputInvalid for a message in an input, or in a command's update, whose role a caller may not send."""
+    """Raise InputInvalid for a message whose role a caller may not send."""
     for place, role in _roles_in(value.update if isinstance(value, Command) else value):
         if role not in allowed:
             raise InputInvalid(
-                f"a caller may send messages of {', '.join(sorted(allowed))}, not of '{role}': the template's "
+                f"a caller may send messages of {', '.join(sorted(allowed))}, not of '{role}': "
+                "the template's "
                 "`runtime.auth.roles` says which",
                 place,
             )
@@ -90,9 +98,13 @@ def check_roles(value: Any, allowed: frozenset[str]) -> None:
 
 def _roles_in(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, BaseModel) and not isinstance(value, BaseMessage | PromptValue):
-        value = {name: getattr(value, name, None) for name in type(value).model_fields} | (value.model_extra or {})
+        value = {name: getattr(value, name, None) for name in type(value).model_fields} | (
+            value.model_extra or {}
+        )
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        value = {
+            field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)
+        }
     is_state = isinstance(value, Mapping) and not {"content", "kwargs"} & value.keys()
     if is_state:
         for name, each in value.items():
@@ -102,22 +114,37 @@ def _roles_in(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _roles_of_messages(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Give the roles of what LangChain reads as messages, in any of its forms; other values have none."""
+    """Give the roles of what LangChain reads as messages, in any of its forms.
+
+    Other values have none.
+    """
     if isinstance(value, Overwrite):
         value = value.value
     elif isinstance(value, Mapping) and len(value) == 1 and "__overwrite__" in value:
         value = value["__overwrite__"]
     if isinstance(value, PromptValue):
         value = value.to_messages()
-    is_one = isinstance(value, str | Mapping | BaseMessage) or is_pair(value) or not isinstance(value, Iterable)
+    is_one = (
+        isinstance(value, str | Mapping | BaseMessage)
+        or is_pair(value)
+        or not isinstance(value, Iterable)
+    )
     for index, each in enumerate([value] if is_one else value):
         if (role := _role_of(each)) is not None:
             yield f"{place}[{index}]", role
 
 
 def _role_of(value: Any) -> str | None:
-    """Return a message's role; forms that LangChain reads as messages are converted by itself, not guessed."""
-    if type(value) is dict and len(value) == 2 and type(value.get("content")) is str and value.get("role") in _ROLE_OF:
+    """Return a message's role.
+
+    Forms that LangChain reads as messages are converted by itself, not guessed.
+    """
+    if (
+        type(value) is dict
+        and len(value) == 2
+        and type(value.get("content")) is str
+        and value.get("role") in _ROLE_OF
+    ):
         return _ROLE_OF[value["role"]]
     if not isinstance(value, BaseMessage):
         if not isinstance(value, str | Mapping | Sequence) or isinstance(value, str | bytes):

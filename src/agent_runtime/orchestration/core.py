@@ -45,26 +45,41 @@ class Core:
     """
 
     def __init__(
-        self, agent: Agent, gate: ModelGate, recorder: AgentCallbackHandler, *, digest: str | None = None
+        self,
+        agent: Agent,
+        gate: ModelGate,
+        recorder: AgentCallbackHandler,
+        *,
+        digest: str | None = None,
     ) -> None:
-        self.agent, self._gate, self._recorder, self._digest = agent, gate, recorder, digest
+        self.agent = agent
+        self._gate = gate
+        self._recorder = recorder
+        self._digest = digest
         self.running = agent.running
         self._prompt: str | None = None
 
     def run_by(self, agent: Agent) -> Core:
         """A core with the same limits and listeners around another agent."""
         new = copy.copy(self)
-        new.agent, new.running = agent, agent.running
+        new.agent = agent
+        new.running = agent.running
         return new
 
     def with_prompt(self, prompt: str) -> Core:
-        """A core for the same agent with a system prompt of its own: the one rendered from a template's inputs."""
+        """A core for the same agent with a system prompt of its own.
+
+        The one rendered from a template's inputs.
+        """
         new = copy.copy(self)
         new._prompt = prompt
         return new
 
     async def __call__(self, context: AgentContext) -> AgentResult:
-        """Run the agent; raises what it raised, or LimitExceeded or CallTimeout. Cancellation stops it."""
+        """Run the agent; raises what it raised, or LimitExceeded or CallTimeout.
+
+        Cancellation stops it.
+        """
         run = Run(context, self._gate, self._recorder, self._prompt)
         token = current_run.set(run)
         result: AgentResult | None
@@ -82,7 +97,9 @@ class Core:
             task = asyncio.current_task()
             if run.is_cancelled or (task is not None and task.cancelling()):
                 raise
-            raise AgentFailed("the agent raised CancelledError, but nobody cancelled the call") from error
+            raise AgentFailed(
+                "the agent raised CancelledError, but nobody cancelled the call"
+            ) from error
         finally:
             current_run.reset(token)
             self.running.ended(context)
@@ -90,7 +107,11 @@ class Core:
         if run.refusal is None:
             assert result is not None  # noqa: S101 - only a refusal leaves none
             return result
-        if isinstance(run.refusal, BudgetExceeded) and run.refusal.pauses and self.agent.has_session(context):
+        if (
+            isinstance(run.refusal, BudgetExceeded)
+            and run.refusal.pauses
+            and self.agent.has_session(context)
+        ):
             return await self._paused(run.refusal, context)
         raise run.refusal  # also one that something inside the agent swallowed
 

@@ -28,7 +28,12 @@ from agent_runtime.orchestration.call_tracker import Running
 from agent_runtime.orchestration.core import Agent, Core
 from agent_runtime.orchestration.failures import as_call_error
 from agent_runtime.orchestration.local_agent import BareAgent
-from agent_runtime.orchestration.middleware import LoggingMiddleware, Middleware, RetryMiddleware, compose
+from agent_runtime.orchestration.middleware import (
+    LoggingMiddleware,
+    Middleware,
+    RetryMiddleware,
+    compose,
+)
 from agent_runtime.orchestration.middleware.base import LayerObserver
 from agent_runtime.orchestration.runnable import AgentRunnable
 from agent_runtime.orchestration.stream import AgentStream
@@ -48,9 +53,9 @@ if TYPE_CHECKING:
 class AgentExecutor(AgentRunnable):
     """One agent behind the onion. Built once, shared by any number of concurrent calls.
 
-    It has two faces. Its own: `execute`, `execute_stream`, `execute_sync`, `execute_with_retry`, which open
-    no LangChain root run. And LangChain's: it is a `Runnable` with the input and output of the agent it wraps.
-    Both go through the same layers.
+    It has two faces. Its own: `execute`, `execute_stream`, `execute_sync`, `execute_with_retry`,
+    which open no LangChain root run. And LangChain's: it is a `Runnable` with the input and output
+    of the agent it wraps. Both go through the same layers.
 
     Args:
         agent: any Runnable: a `create_agent` graph, a hand-written graph, a chain.
@@ -64,7 +69,8 @@ class AgentExecutor(AgentRunnable):
         hold_text: emit messages whole, when nothing inside can change them any more.
         needs_session: the agent interrupts to ask a person, so a call without a session is refused.
         tools: the agent's, for who shows them.
-        durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
+        durability: when a session's checkpoints are written: `sync` (before the next step), `async`
+        or `exit`.
         ref: how to make this agent again, kept in the records of its sessions.
         digest: the template's.
         on_layer: told each layer's name and the seconds that it took itself, for each call.
@@ -93,9 +99,12 @@ class AgentExecutor(AgentRunnable):
         on_layer: LayerObserver | None = None,
     ) -> None:
         timeouts = timeouts or NO_TIMEOUTS
-        self.name, self.description = name, description
+        self.name = name
+        self.description = description
         self.callback_handler = callback_handler or AgentCallbackHandler()
-        self.pipeline = (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)
+        self.pipeline = (
+            (LoggingMiddleware(), RetryMiddleware()) if pipeline is None else tuple(pipeline)
+        )
         gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s, prices=prices)
         check_gated(gate, gated=gated)
         bare = BareAgent(
@@ -110,7 +119,10 @@ class AgentExecutor(AgentRunnable):
             digest=digest,
         )
         self._core = Core(bare, gate, self.callback_handler, digest=digest)
-        self.agent, self.template_digest, self.ref, self.tools = agent, digest, ref, tuple(tools)
+        self.agent = agent
+        self.template_digest = digest
+        self.ref = ref
+        self.tools = tuple(tools)
         self.needs_session = needs_session
         self._run_timeout_s = timeouts.run_s
         self._on_layer = on_layer
@@ -118,17 +130,22 @@ class AgentExecutor(AgentRunnable):
         self._principal: Principal | None = None
         self._credentials: Any = None
 
-    def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> AgentExecutor:
+    def with_caller(
+        self, *, principal: Principal | None = None, credentials: Any = None
+    ) -> AgentExecutor:
         """The same agent with a caller for every call made through the copy.
 
         This is the only way to say who calls: never through `configurable`, which is persisted.
         """
         bound = self._copy()
-        bound._principal, bound._credentials = principal, credentials
+        bound._principal = principal
+        bound._credentials = credentials
         return bound
 
-    def with_prompt(self, prompt: str | None, ref: Mapping[str, Any] | None = None) -> AgentExecutor:
-        """The same graph with another rendered system prompt (a template's inputs do not compile a graph)."""
+    def with_prompt(
+        self, prompt: str | None, ref: Mapping[str, Any] | None = None
+    ) -> AgentExecutor:
+        """Return the same graph with another system prompt, without compiling it again."""
         bound = self._copy()
         bound.ref = ref or self.ref
         if prompt is not None:
@@ -152,25 +169,30 @@ class AgentExecutor(AgentRunnable):
         """Run one call to its end.
 
         Args:
-            call: the input (str, message or list of messages, PromptValue, the agent's input dict), or an
-                `AgentContext` when more is to be said. Here and below.
+            call: the input (str, message or list of messages, PromptValue, the agent's input dict),
+                or an `AgentContext` when more is to be said. Here and below.
 
         Raises CallError (or a subclass) with `run_id`, `usage` and `cost_usd` when the call fails;
-        InputInvalid when the input is unusable. Cancelling stops the agent after every layer's `finally`.
+        InputInvalid when the input is unusable. Cancelling stops the agent after every layer's
+        `finally`.
         """
         return await self._call(self._context(call))
 
     def execute_sync(self, call: Any) -> AgentResult:
         """`execute` for a thread without an event loop: blocks until the end, raises the same.
 
-        It runs on one long-lived loop thread; a KeyboardInterrupt cancels the call and waits for clean-up.
+        It runs on one long-lived loop thread; a KeyboardInterrupt cancels the call and waits for
+        clean-up.
         """
         return LOOP_THREAD.run(self.execute(call))
 
     def execute_stream(self, call: Any) -> AgentStream:
-        """Open one streamed call: `async with agent.execute_stream(call) as stream: async for text in stream`.
+        """Open one streamed call: `async with agent.execute_stream(call) as stream.
 
-        Nothing runs before the stream is entered; leaving it early cancels the call and waits for clean-up.
+        Async for text in stream`.
+
+        Nothing runs before the stream is entered; leaving it early cancels the call and waits for
+        clean-up.
         """
         return AgentStream(self._call, self._context(call))
 
@@ -188,7 +210,10 @@ class AgentExecutor(AgentRunnable):
         return await self._call(context)
 
     async def resume(self, session_id: str, decision: Any) -> AgentResult:
-        """Answer what an interrupted session waits for; `decision` as in `Resume`. Raises as `execute`."""
+        """Answer what an interrupted session waits for; `decision` as in `Resume`.
+
+        Raises as `execute`.
+        """
         return await self.execute(AgentContext(Resume(decision), session_id=session_id))
 
     @property
@@ -197,30 +222,44 @@ class AgentExecutor(AgentRunnable):
         return self._core.running.busy
 
     async def drain(self, grace_s: float = 30.0) -> int:
-        """Stop without losing anything: no new calls, runs with a session stop at their next checkpoint.
+        """Stop without losing anything.
 
-        They raise CallDrained; a later call of the session with input None goes on from there, in any process.
-        Calls without a session may finish. Returns how many had to be cancelled after `grace_s` seconds.
+        No new calls, runs with a session stop at their next checkpoint.
+
+        They raise CallDrained; a later call of the session with input None goes on from there, in
+        any process. Calls without a session may finish. Returns how many had to be cancelled after
+        `grace_s` seconds.
         """
         return await self._core.running.drain(grace_s)
 
     def _context(self, call: Any) -> AgentContext:
         own = call if isinstance(call, AgentContext) else None
         principal = self._principal
-        if principal is None and self._credentials is None and (own is None or own.credentials is None):
+        if (
+            principal is None
+            and self._credentials is None
+            and (own is None or own.credentials is None)
+        ):
             around = current_run.get()  # an agent inside another acts for its caller
             principal = None if around is None else around.context.principal
         if own is None:
             context = AgentContext(call, principal=principal, credentials=self._credentials)
         else:
-            context = own.with_caller(principal, self._credentials)  # a caller's own object stays as it is
-        context.agent_ref, context.agent_name, context.template_digest = self.ref, self.name or "", self.template_digest
+            context = own.with_caller(
+                principal, self._credentials
+            )  # a caller's own object stays as it is
+        context.agent_ref = self.ref
+        context.agent_name = self.name or ""
+        context.template_digest = self.template_digest
         return context
 
     async def _call(self, context: AgentContext) -> AgentResult:
         """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
         if context.progress.started:
-            raise InputInvalid("this AgentContext has been used: one context is one call, make a new one for the next")
+            raise InputInvalid(
+                "this AgentContext has been used: one context is one call, make a new one for "
+                "the next"
+            )
         check_ids(context)
         context.progress.started = True
         started = time.perf_counter()
@@ -243,12 +282,16 @@ class AgentExecutor(AgentRunnable):
             raise
         except GraphDrained as drained:
             self._record("run_end", context, started, {"status": "drained"})
-            raise self._with_usage(CallDrained("a shutdown stopped the call at a checkpoint"), context) from drained
+            raise self._with_usage(
+                CallDrained("a shutdown stopped the call at a checkpoint"), context
+            ) from drained
         except GraphBubbleUp:  # an interrupt on its way to the graph around us
             self._record("run_end", context, started, {"status": "stopped"})
             raise
         except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
-            error = self._failure(contained(thrown), context, started, is_cancelled=cancels.is_cancelled)
+            error = self._failure(
+                contained(thrown), context, started, is_cancelled=cancels.is_cancelled
+            )
             raise error from error.__cause__
         finally:
             if is_counted:
@@ -264,13 +307,16 @@ class AgentExecutor(AgentRunnable):
         self, raised: Exception, context: AgentContext, started: float, *, is_cancelled: bool
     ) -> BaseException:
         """Return what a failed call raises, and report it; its cause is what was raised inside."""
-        if is_cancelled:  # something raised while the call was being cancelled: the cancel wins, unary and streamed
+        # something raised while the call was being cancelled: the cancel wins, unary and streamed
+        if is_cancelled:
             self._record("run_error", context, started, {"error": "cancelled"})
             cancelled = asyncio.CancelledError()
             cancelled.__cause__ = raised
             return cancelled
         model_error = context.progress.model_error
-        error = raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, model_error)
+        error = (
+            raised if isinstance(raised, AgentRuntimeError) else as_call_error(raised, model_error)
+        )
         self._record("run_error", context, started, {"error": error.code})
         if isinstance(error, CallError) and error.layer:
             data = {"code": error.code, "message": error_text(error)}
@@ -280,12 +326,17 @@ class AgentExecutor(AgentRunnable):
     def _said(self, context: AgentContext) -> dict[str, Any]:
         if not self.callback_handler.content:
             return {}
-        return {"input": context.input, "agent": dict(self.ref or {}), "digest": self.template_digest}
+        return {
+            "input": context.input,
+            "agent": dict(self.ref or {}),
+            "digest": self.template_digest,
+        }
 
     @staticmethod
     def _with_usage(error: AgentRuntimeError, context: AgentContext) -> AgentRuntimeError:
         if isinstance(error, CallError):
-            error.run_id, error.usage = context.run_id, context.usage
+            error.run_id = context.run_id
+            error.usage = context.usage
         return error
 
     async def _within_deadline(self, context: AgentContext) -> AgentResult:
@@ -301,8 +352,11 @@ class AgentExecutor(AgentRunnable):
                 raise
             raise CallTimeout("run", context.deadline - now) from contained(error)
 
-    def _record(self, kind: str, context: AgentContext, started: float | None, data: dict[str, Any]) -> None:
-        principal, around = context.principal, current_run.get()
+    def _record(
+        self, kind: str, context: AgentContext, started: float | None, data: dict[str, Any]
+    ) -> None:
+        principal = context.principal
+        around = current_run.get()
         elapsed = None if started is None else time.perf_counter() - started
         if started is not None and kind != "interrupt":
             data = {**data, "usage": context.usage.to_dict()}

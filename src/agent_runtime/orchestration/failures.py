@@ -24,17 +24,21 @@ from agent_runtime.providers.errors import (
 
 RETRY_CLASSES = ("rate_limit", "server_error", "connection", "timeout", "worker")
 
-# Names, because the SDKs (openai, anthropic, httpx, botocore) are optional and none is imported here.
+# Names, because the SDKs (openai, anthropic, httpx, botocore) are optional and none is imported
+# here.
 _CONNECTION_ERRORS = frozenset({
-    "APIConnectionError", "TransportError", "ConnectError", "ClientConnectionError", "HTTPClientError",
+    "APIConnectionError", "TransportError", "ConnectError", "ClientConnectionError",
+    "HTTPClientError",
     "EndpointConnectionError",
 })  # fmt: skip
 _COME_AGAIN = CUT_ANSWERS | {"AnswerTooLarge"}
-_TIMEOUT_ERRORS = frozenset({"APITimeoutError", "TimeoutException", "ConnectTimeoutError", "ReadTimeoutError"})
+_TIMEOUT_ERRORS = frozenset(
+    {"APITimeoutError", "TimeoutException", "ConnectTimeoutError", "ReadTimeoutError"}
+)
 
 
 def failure_class(error: BaseException) -> str | None:
-    """`rate_limit`, `server_error`, `connection`, `timeout`, `worker`, or None for a failure that would come again."""
+    """Classify a retryable failure; None for one that would come again."""
     if isinstance(error, InstanceFailed):
         return "worker"
     if isinstance(error, ProviderError) and error.status == ANSWERED:
@@ -46,7 +50,9 @@ def failure_class(error: BaseException) -> str | None:
         return None
     status = status_of(error)
     if status is not None:
-        return "rate_limit" if status == 429 else "server_error" if status in SERVER_ERRORS else None
+        return (
+            "rate_limit" if status == 429 else "server_error" if status in SERVER_ERRORS else None
+        )
     for each in causes(error):
         names = names_of_classes(each)
         if names & _TIMEOUT_ERRORS or isinstance(each, TimeoutError):
@@ -57,13 +63,17 @@ def failure_class(error: BaseException) -> str | None:
 
 
 def as_call_error(error: Exception, model_error: BaseException | None) -> CallError:
-    """The typed error for what an agent raised: itself when it is one, else one whose `__cause__` it becomes.
+    """The typed error for what an agent raised.
 
-    It is a ProviderError only when a model call raised it (`model_error`): a tool's own connection may fail too.
+    Itself when it is one, else one whose `__cause__` it becomes.
+
+    It is a ProviderError only when a model call raised it (`model_error`): a tool's own connection
+    may fail too.
     """
     if isinstance(error, CallError):
         return error
-    status, kind = status_of(error), failure_class(error)
+    status = status_of(error)
+    kind = failure_class(error)
     summary = f"{type(error).__name__}: {error_text(error)}"
     failed: CallError
     from_model = model_error is not None and any(e is model_error for e in causes(error))

@@ -39,13 +39,17 @@ class BareAgent:
 
     Args:
         agent: any Runnable; a LangGraph graph gives messages, interrupts and checkpoints.
-        running: the calls under way, of which each with a session can be told to stop at its next step.
+        running: the calls under way, of which each with a session can be told to stop at its next
+        step.
         max_steps: LangGraph supersteps of one run, or None.
-        idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside to notice.
-        gated: whether every model of the agent is gated; if not, model and tool calls are taken from callbacks.
+        idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside
+        to notice.
+        gated: whether every model of the agent is gated; if not, model and tool calls are taken
+        from callbacks.
         hold_text: emit messages only at the end, because a middleware may still change their text.
         needs_session: the agent interrupts, which makes no sense without a session.
-        durability: when a session's checkpoints are written: `sync` (before the next step), `async` or `exit`.
+        durability: when a session's checkpoints are written: `sync` (before the next step), `async`
+        or `exit`.
         digest: the template's.
     """
 
@@ -64,16 +68,25 @@ class BareAgent:
     ) -> None:
         allow_answers(agent)
         agent = with_boundaries(agent)
-        self.agent, self.running, self._max_steps = agent, running, max_steps
-        self._idle_timeout_s, self._gated, self._digest = idle_timeout_s, gated, digest
+        self.agent = agent
+        self.running = running
+        self._max_steps = max_steps
+        self._idle_timeout_s = idle_timeout_s
+        self._gated = gated
+        self._digest = digest
         self._is_graph = is_graph(agent)
         self._reads_values = _reads_values(agent)
         self._stops_at_nodes = any(getattr(agent, f"{option}_nodes", None) for option in _STOPS)
         self._hold_text = hold_text
-        self._needs_session, self._durability = needs_session, durability
+        self._needs_session = needs_session
+        self._durability = durability
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
         # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
-        self._stateless = copy_of_graph(cast("Any", agent), checkpointer=None) if self._has_checkpointer else agent
+        self._stateless = (
+            copy_of_graph(cast("Any", agent), checkpointer=None)
+            if self._has_checkpointer
+            else agent
+        )
 
     def has_session(self, context: AgentContext) -> bool:
         """Whether the call's state is kept."""
@@ -87,16 +100,23 @@ class BareAgent:
 
     async def run(self, context: AgentContext) -> AgentResult:
         """One call; raises what the agent raises."""
-        if self.running.draining and context.turn is not None:  # it waited for its turn while the shutdown began
+        if (
+            self.running.draining and context.turn is not None
+        ):  # it waited for its turn while the shutdown began
             raise CallDrained("the agent is shutting down and takes no new calls")
         agent = self.agent if self.has_session(context) else self._stateless
         check_session(context, self.agent, has_session=self.has_session(context))
-        config, options = self._config(context), dict(context.options)
+        config = self._config(context)
+        options = dict(context.options)
         if answers_calls(context.input):
             saved = messages_in(await self.state(context)) if self.has_session(context) else []
             check_answers(context.input, saved)
         value = await session_input(
-            agent, config, context, kept=self.has_session(context), needs_session=self._needs_session
+            agent,
+            config,
+            context,
+            kept=self.has_session(context),
+            needs_session=self._needs_session,
         )
         if self.has_session(context):
             options.setdefault("durability", self._durability)
@@ -104,7 +124,9 @@ class BareAgent:
         if context.context is not None:
             options["context"] = context.context
         try:
-            shaped = bool({"stream_mode", "version"} & options.keys())  # asked of a unary call: LangGraph's to shape
+            shaped = bool(
+                {"stream_mode", "version"} & options.keys()
+            )  # asked of a unary call: LangGraph's to shape
             if context.streaming or (self._idle_timeout_s is not None and not shaped):
                 return await self._stream(agent, value, config, options, context)
             values_alone = self._reads_values and not shaped and "output_keys" not in options
@@ -128,7 +150,12 @@ class BareAgent:
         return result
 
     async def _stream(
-        self, agent: Any, value: Any, config: RunnableConfig, options: dict[str, Any], context: AgentContext
+        self,
+        agent: Any,
+        value: Any,
+        config: RunnableConfig,
+        options: dict[str, Any],
+        context: AgentContext,
     ) -> AgentResult:
         if not self._is_graph:
             async with aclosing(agent.astream(value, config, **options)) as pieces:
@@ -137,15 +164,23 @@ class BareAgent:
         asked = options.pop("stream_mode", None) if context.streaming else None
         asked = [asked] if isinstance(asked, str) else list(asked or ())
         options.pop("version", None)
-        # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what they asked for.
+        # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what
+        # they asked for.
         subgraphs = bool(options.pop("subgraphs", not (asked or self._gated)))
         wanted = asked or OWN_MODES
-        # A unary call streams only to notice silence: it emits, like any unary call, when it has succeeded.
+        # A unary call streams only to notice silence: it emits, like any unary call, when it has
+        # succeeded.
         hold = self._hold_text or not context.streaming
         # Held-back text must not leave as tokens, whoever asks for them.
-        modes = list(dict.fromkeys([*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]))
+        modes = list(
+            dict.fromkeys(
+                [*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]
+            )
+        )
         thread = None if context.turn is None else (context.turn.thread, context.session_id or "")
-        reader = PartReader(context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold, thread=thread)
+        reader = PartReader(
+            context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold, thread=thread
+        )
         parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
         async with aclosing(parts):
             await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
@@ -160,7 +195,8 @@ class BareAgent:
     async def _read_parts(
         parts: AsyncIterator[Any], reader: PartReader, context: AgentContext, *, subgraphs: bool
     ) -> None:
-        ns, streaming = (), context.streaming
+        ns = ()
+        streaming = context.streaming
         async for part in parts:  # the way of every token
             if subgraphs:
                 ns, mode, data = part
@@ -171,12 +207,19 @@ class BareAgent:
             elif streaming:
                 if (chunk := reader.text_chunk(ns, data)) is None:
                     await reader.read(ns, mode, data)
-                elif (emitted := context.emit(chunk)) is not HAS_ROOM:  # awaiting what is done costs too
+                elif (
+                    emitted := context.emit(chunk)
+                ) is not HAS_ROOM:  # awaiting what is done costs too
                     await emitted
 
     def _runs_through(self, options: dict[str, Any]) -> bool:
-        """Tell whether a run without interrupts is at its end: its graph or its caller may stop it around a node."""
-        return not self._stops_at_nodes and not (options and any(options.get(option) for option in _STOPS))
+        """Tell whether a run without interrupts is at its end.
+
+        Its graph or its caller may stop it around a node.
+        """
+        return not self._stops_at_nodes and not (
+            options and any(options.get(option) for option in _STOPS)
+        )
 
     async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
         returned: Any = None
@@ -184,13 +227,21 @@ class BareAgent:
             text = piece if isinstance(piece, str) else str(getattr(piece, "text", ""))
             if text:
                 context.progress.message_open = True
-                await context.emit(TextChunk(getattr(piece, "id", None) or context.run_id, text, piece))
+                await context.emit(
+                    TextChunk(getattr(piece, "id", None) or context.run_id, text, piece)
+                )
             try:
                 returned = piece if returned is None else returned + piece
-            except TypeError:  # pieces that do not add up: the last is the whole, as in LangChain's own transforms
+            except (
+                TypeError
+            ):  # pieces that do not add up: the last is the whole, as in LangChain's own transforms
                 returned = piece
         # A stream's chunks add up to a chunk; the result is the message that a unary call returns.
-        return message_chunk_to_message(returned) if isinstance(returned, BaseMessageChunk) else returned
+        return (
+            message_chunk_to_message(returned)
+            if isinstance(returned, BaseMessageChunk)
+            else returned
+        )
 
     def _within_idle(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
         return parts if self._idle_timeout_s is None else within_idle(parts, self._idle_timeout_s)
@@ -204,10 +255,16 @@ class BareAgent:
             except ValueError:
                 raise InputInvalid(f"not a UUID: '{context.run_id}'", "run_id") from None
         if given or context.metadata or context.session_id is not None:
-            # For checkpoints and for the handlers of a caller; without either it would only cost 1 % of a turn.
-            config["metadata"] = {**given.get("metadata", {}), **context.metadata, "run_id": context.run_id}
+            # For checkpoints and for the handlers of a caller; without either it would only cost 1
+            # % of a turn.
+            config["metadata"] = {
+                **given.get("metadata", {}),
+                **context.metadata,
+                "run_id": context.run_id,
+            }
         if context.session_id is not None:
-            # What is stated here goes before the thread's own name, which LangChain would copy for every handler.
+            # What is stated here goes before the thread's own name, which LangChain would copy for
+            # every handler.
             config["metadata"]["thread_id"] = context.session_id
             if context.agent_name:
                 config["metadata"][AGENT_KEY] = context.agent_name
@@ -217,12 +274,17 @@ class BareAgent:
             own = {"thread_id": context.turn.thread, GUARD_KEY: context.turn.guard}
             config["configurable"] = {**given.get("configurable", {}), **own}
         elif context.session_id is not None:
-            config["configurable"] = {**given.get("configurable", {}), "thread_id": context.session_id}
+            config["configurable"] = {
+                **given.get("configurable", {}),
+                "thread_id": context.session_id,
+            }
         if not self._gated:
             config["callbacks"] = with_callback_gate(given.get("callbacks"))
         return cast("RunnableConfig", config)
 
-    async def _note_resumable(self, agent: Any, config: RunnableConfig, context: AgentContext) -> None:
+    async def _note_resumable(
+        self, agent: Any, config: RunnableConfig, context: AgentContext
+    ) -> None:
         if not self.has_session(context):
             return
         try:
@@ -236,8 +298,8 @@ class BareAgent:
 def _reads_values(agent: Any) -> bool:
     """Tell whether a unary call may read the graph's values alone, as LangGraph's version 2 does.
 
-    Version 1 reads its updates too, only to notice interrupts; without them a turn costs 1.5 to 2.8 % less. Version 2
-    gives another state where a schema is a Pydantic model or a dataclass.
+    Version 1 reads its updates too, only to notice interrupts; without them a turn costs 1.5 to 2.8
+    % less. Version 2 gives another state where a schema is a Pydantic model or a dataclass.
     """
     return isinstance(agent, Pregel) and agent._output_mapper is None
 

@@ -1,4 +1,4 @@
-"""Between what callers say and what agents take, and between what agents return and what callers read."""
+"""Converts callers' input to agents' input, and agents' output to results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from langgraph.pregel.protocol import PregelProtocol
 from agent_runtime.chunks import Chunk, ReasoningChunk, TextChunk, ToolCallChunk, ToolResultChunk
 
 
-# `isinstance` of an abstract class costs 0.7 us, at each call for the agent and for every message of its state.
+# `isinstance` of an abstract class costs 0.7 us, at each call for the agent and for every message
+# of its state.
 @lru_cache(maxsize=256)
 def _is_graph_class(kind: type) -> bool:
     return issubclass(kind, PregelProtocol)
@@ -35,8 +36,9 @@ def is_graph(agent: object) -> bool:
 def agent_input(value: Any, agent: Any) -> Any:
     """Return what `agent` takes for the input of a call, which `check_input` has accepted.
 
-    Text, messages and prompts become `{"messages": [...]}` for a graph with a `messages` channel; a dict,
-    a `Command` and None go through as they are, and so does everything for an agent that is not a graph.
+    Text, messages and prompts become `{"messages": [...]}` for a graph with a `messages` channel; a
+    dict, a `Command` and None go through as they are, and so does everything for an agent that is
+    not a graph.
     """
     if type(value) is dict or not is_graph(agent):
         return value
@@ -53,24 +55,32 @@ def agent_input(value: Any, agent: Any) -> Any:
 
 def is_pair(value: Any) -> bool:
     """Tell whether a tuple is one message in short, `("user", "hi")`."""
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, str) for each in value)
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(each, str) for each in value)
+    )
 
 
 def messages_in(value: Any) -> list[BaseMessage]:
-    """Return the messages in what an agent returned: a state with `messages`, one message, or none."""
+    """Return the messages in an agent's output: a state's, one message, or none."""
     if type(value) is dict:
         messages: object = value.get("messages")
     elif isinstance(value, BaseMessage):
         return [value]
     else:
-        messages = value.get("messages") if isinstance(value, Mapping) else getattr(value, "messages", None)
+        messages = (
+            value.get("messages")
+            if isinstance(value, Mapping)
+            else getattr(value, "messages", None)
+        )
     if not isinstance(messages, list):
         return []
     return [each for each in cast("list[BaseMessage]", messages) if _is_message_class(type(each))]
 
 
 def new_messages(messages: list[BaseMessage], known: set[str | None]) -> list[BaseMessage]:
-    """The tail of `messages` after the last one that is known (or, if none is, after the last human one)."""
+    """Return the messages after the last known one, or after the last human one."""
     for index in reversed(range(len(messages))):
         if messages[index].id in known:
             return messages[index + 1 :]
@@ -81,7 +91,10 @@ def new_messages(messages: list[BaseMessage], known: set[str | None]) -> list[Ba
 
 
 def whole_message(message: BaseMessage, *, with_text: bool = True) -> list[Chunk]:
-    """The chunks of a message that is complete; its text is left out when it has been streamed already."""
+    """The chunks of a message that is complete.
+
+    Its text is left out when it has been streamed already.
+    """
     chunks: list[Chunk] = []
     message_id = message.id or ""
     if message.type == "ai":
@@ -93,12 +106,19 @@ def whole_message(message: BaseMessage, *, with_text: bool = True) -> list[Chunk
         calls = getattr(message, "tool_calls", ())
         chunks += [ToolCallChunk(c["id"] or "", c["name"], c["args"]) for c in calls]
     elif message.type == "tool":
-        chunks.append(ToolResultChunk(getattr(message, "tool_call_id", ""), message.name or "", message.content))
+        chunks.append(
+            ToolResultChunk(
+                getattr(message, "tool_call_id", ""), message.name or "", message.content
+            )
+        )
     return chunks
 
 
 def is_plain(message: BaseMessage) -> bool:
-    """Whether the content is text alone: then the cost of parsing content blocks is spared, token by token."""
+    """Whether the content is text alone.
+
+    Then the cost of parsing content blocks is spared, token by token.
+    """
     return type(message.content) is str and "reasoning_content" not in message.additional_kwargs
 
 
@@ -106,11 +126,16 @@ def reasoning_of(message: BaseMessage) -> str:
     """The reasoning text in a message or chunk; empty for plain text content."""
     if is_plain(message):
         return ""
-    return "".join(str(b.get("reasoning", "")) for b in message.content_blocks if b["type"] == "reasoning")
+    return "".join(
+        str(b.get("reasoning", "")) for b in message.content_blocks if b["type"] == "reasoning"
+    )
 
 
 def answer_text(value: Any, messages: list[BaseMessage], structured: Any) -> str:
-    """`AgentResult.output`: the structured response as JSON, or the last message's text, or the value in plain form."""
+    """`AgentResult.output`.
+
+    The structured response as JSON, or the last message's text, or the value in plain form.
+    """
     if structured is not None:
         return _plain(structured)
     if messages:

@@ -14,16 +14,20 @@ from agent_runtime.run.state import current_run
 class PromptMiddleware(AgentMiddleware[Any, Any]):
     """Gives the model the prompt of the current run, so that one compiled graph serves every input.
 
-    The hooks are plain functions that return the inner awaitable: LangChain's tracing makes two thread hops
-    around an `async def` one, 340 us a call.
+    The hooks are plain functions that return the inner awaitable: LangChain's tracing makes two
+    thread hops around an `async def` one, 340 us a call.
     """
 
-    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
         """Set the prompt, then call the model."""
         return handler(_with_prompt(request))
 
     def awrap_model_call(  # type: ignore[override]  # not `async def`, see above
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> Awaitable[ModelResponse[Any]]:
         """Set the prompt, then call the model."""
         return handler(_with_prompt(request))

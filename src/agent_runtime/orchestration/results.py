@@ -21,7 +21,9 @@ def result_of(returned: Any, context: AgentContext, digest: str | None) -> Agent
     if isinstance(returned, Mapping):
         interrupts = tuple(returned.get("__interrupt__") or ())
     else:
-        interrupts = tuple(getattr(returned, "interrupts", ()))  # GraphOutput, when a caller asked for v2
+        interrupts = tuple(
+            getattr(returned, "interrupts", ())
+        )  # GraphOutput, when a caller asked for v2
     state = returned.value if isinstance(returned, GraphOutput) else returned
     if isinstance(state, Mapping):
         structured = state.get("structured_response")
@@ -41,19 +43,26 @@ def result_of(returned: Any, context: AgentContext, digest: str | None) -> Agent
 
 
 def with_interrupts(output: GraphOutput[Any]) -> Any:
-    """Return the state of a graph's output, its interrupts inside, as a graph returns it by default."""
+    """Return a graph's output as its state with its interrupts inside, as by default."""
     if not output.interrupts:
         return output.value
     state = output.value if isinstance(output.value, dict) else {}
     return {**state, "__interrupt__": list(output.interrupts)}
 
 
-def paused(refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None) -> AgentResult:
-    """An interrupted call: its next model call waits for a larger budget. It goes on when it is resumed."""
+def paused(
+    refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None
+) -> AgentResult:
+    """An interrupted call: its next model call waits for a larger budget.
+
+    It goes on when it is resumed.
+    """
     question = {
         "code": refusal.code,
         "description": str(refusal),
         "account": refusal.account,
         "limit_usd": None if refusal.limit_usd is None else format(refusal.limit_usd, "f"),
     }
-    return result_of({**state, "__interrupt__": (Interrupt(value=question, id=context.run_id),)}, context, digest)
+    return result_of(
+        {**state, "__interrupt__": (Interrupt(value=question, id=context.run_id),)}, context, digest
+    )

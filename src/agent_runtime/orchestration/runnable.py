@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 
 class AgentRunnable(Runnable[Any, Any]):
-    """What `Runnable` asks for, by way of the executor's one path. It opens a root run, for tracing.
+    """What `Runnable` asks for, by way of the executor's one path.
 
-    `ainvoke` returns what the agent returns; `astream` yields what the agent's `astream` would, with LangGraph's
-    modes, versions and defaults; as a step of a chain the next step gets the final state. The layers are around
-    each of them. A failed call raises the original exception with a note that says what was spent.
-    `configurable.thread_id` is the session id.
+    It opens a root run, for tracing.
+
+    `ainvoke` returns what the agent returns; `astream` yields what the agent's `astream` would,
+    with LangGraph's modes, versions and defaults; as a step of a chain the next step gets the final
+    state. The layers are around each of them. A failed call raises the original exception with a
+    note that says what was spent. `configurable.thread_id` is the session id.
     """
 
     agent: Runnable[Any, Any]
@@ -44,16 +46,21 @@ class AgentRunnable(Runnable[Any, Any]):
         """The Runnable that returns the answer's text, and streams it."""
         return AgentText(self)
 
-    # -- one call ------------------------------------------------------------------------------------------
+    # -- one call
+    # ------------------------------------------------------------------------------------------
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the agent; `kwargs` go to its `ainvoke`. Raises what the agent raised."""
         return (await self._invoke(input, config, **kwargs)).value
 
-    async def _invoke(self, input: Any, config: RunnableConfig | None, **kwargs: Any) -> AgentResult:
+    async def _invoke(
+        self, input: Any, config: RunnableConfig | None, **kwargs: Any
+    ) -> AgentResult:
         results: list[AgentResult] = []
 
-        async def inner(value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
+        async def inner(
+            value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> Any:
             context = self._runnable_context(value, run_manager, config, kwargs)
             results.append(await self._call(context))
             return results[0].value
@@ -92,7 +99,8 @@ class AgentRunnable(Runnable[Any, Any]):
             )
         )
 
-    # -- streams -------------------------------------------------------------------------------------------
+    # -- streams
+    # -------------------------------------------------------------------------------------------
 
     async def astream(  # type: ignore[override]  # LangGraph's keywords, named
         self,
@@ -104,15 +112,22 @@ class AgentRunnable(Runnable[Any, Any]):
         subgraphs: bool = False,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """Stream as the agent's own `astream` does; closing early cancels the call and waits for clean-up."""
-        mode: str | list[str] | None = None  # an agent that is not a graph streams pieces of its output
+        """Stream as the agent's own `astream` does.
+
+        Closing early cancels the call and waits for clean-up.
+        """
+        mode: str | list[str] | None = (
+            None  # an agent that is not a graph streams pieces of its output
+        )
         if (default := getattr(self.agent, "stream_mode", None)) is not None:
             chosen = stream_mode or default
             mode = chosen if isinstance(chosen, str) else list(chosen)
             kwargs = {**kwargs, "stream_mode": mode, "subgraphs": subgraphs}
 
         async def chunks(
-            inputs: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+            inputs: AsyncIterator[Any],
+            run_manager: AsyncCallbackManagerForChainRun,
+            config: RunnableConfig,
         ) -> AsyncIterator[Any]:
             value = [i async for i in inputs][-1]
             context = self._runnable_context(value, run_manager, config, kwargs)
@@ -128,11 +143,17 @@ class AgentRunnable(Runnable[Any, Any]):
         async with aclosing(cast("AsyncGenerator[Any]", run)) as parts:
             try:
                 async for part in parts:
-                    yield part if mode is None else shaped(part, mode, version, subgraphs=subgraphs, agent=self.agent)
+                    yield (
+                        part
+                        if mode is None
+                        else shaped(part, mode, version, subgraphs=subgraphs, agent=self.agent)
+                    )
             except CallError as error:
                 raise_original(error)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
         """`astream` for a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
@@ -154,7 +175,9 @@ class AgentRunnable(Runnable[Any, Any]):
     ) -> Iterator[Any]:
         """`atransform` for a thread without an event loop."""
         final: Any = None
-        for piece in input:  # in the caller's thread: what comes before may be sync calls of the same kind
+        for (
+            piece
+        ) in input:  # in the caller's thread: what comes before may be sync calls of the same kind
             final = _added(final, piece)
         yield self.invoke(final, config, **kwargs)
 
@@ -166,15 +189,21 @@ class AgentRunnable(Runnable[Any, Any]):
         version: Any = "v2",
         **kwargs: Any,
     ) -> AsyncIterator[StreamEvent]:
-        """LangChain's event stream, version v2 (or v1); v3 hands out run objects that would bypass the layers."""
+        """LangChain's event stream, version v2 (or v1).
+
+        V3 hands out run objects that would bypass the layers.
+        """
         if version == "v3":
             raise NotImplementedError(
                 "astream_events v3 would go around the layers: use version='v2' or execute_stream"
             )
-        events: AsyncIterator[StreamEvent] = super().astream_events(input, config, version=version, **kwargs)
+        events: AsyncIterator[StreamEvent] = super().astream_events(
+            input, config, version=version, **kwargs
+        )
         return events
 
-    # -- shapes: the agent's own ---------------------------------------------------------------------------
+    # -- shapes: the agent's own
+    # ---------------------------------------------------------------------------
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
         """The agent's input schema."""
@@ -184,11 +213,15 @@ class AgentRunnable(Runnable[Any, Any]):
         """The agent's output schema."""
         return self.agent.get_output_schema(config)
 
-    def get_input_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+    def get_input_jsonschema(
+        self, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """The agent's input schema, as JSON Schema."""
         return self.agent.get_input_jsonschema(config, **kwargs)
 
-    def get_output_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+    def get_output_jsonschema(
+        self, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """The agent's output schema, as JSON Schema."""
         return self.agent.get_output_jsonschema(config, **kwargs)
 
@@ -198,7 +231,10 @@ class AgentRunnable(Runnable[Any, Any]):
 
 
 class AgentText(Runnable[Any, str]):
-    """An executor as a Runnable from its input to the answer's text; tokens stream on through a chain."""
+    """An executor as a Runnable from its input to the answer's text.
+
+    Tokens stream on through a chain.
+    """
 
     def __init__(self, executor: AgentRunnable) -> None:
         self._executor = executor
@@ -223,7 +259,9 @@ class AgentText(Runnable[Any, str]):
         async def one() -> AsyncIterator[Any]:
             yield input
 
-        async with aclosing(cast("AsyncGenerator[str]", self.atransform(one(), config, **kwargs))) as pieces:
+        async with aclosing(
+            cast("AsyncGenerator[str]", self.atransform(one(), config, **kwargs))
+        ) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -236,9 +274,13 @@ class AgentText(Runnable[Any, str]):
         """As a step of a chain: gather the input, then stream the text."""
 
         async def pieces(
-            inputs: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+            inputs: AsyncIterator[Any],
+            run_manager: AsyncCallbackManagerForChainRun,
+            config: RunnableConfig,
         ) -> AsyncIterator[str]:
-            context = self._executor._runnable_context(await _gathered(inputs), run_manager, config, kwargs)
+            context = self._executor._runnable_context(
+                await _gathered(inputs), run_manager, config, kwargs
+            )
             async with AgentStream(self._executor._call, context) as stream:
                 async for text in stream:
                     yield text
@@ -251,7 +293,9 @@ class AgentText(Runnable[Any, str]):
             except CallError as error:
                 raise_original(error)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[str]:
         """`astream` for a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 

@@ -13,17 +13,21 @@ from agent_runtime.errors import CallCancelled, StreamMisuse
 from agent_runtime.types import AgentContext, AgentResult
 
 BUFFER = 16
-"""Chunks that may wait for the reader; 16 costs 0.7 us a chunk where 1 costs 12.5, and holds back soon enough."""
+"""Chunks that may wait for the reader.
+
+16 costs 0.7 us a chunk where 1 costs 12.5, and holds back soon enough.
+"""
 
 
 class AgentStream:
     """One streamed call, as its reader sees it.
 
-    `async with executor.execute_stream(...) as stream: async for text in stream: ...` iterates text;
-    `stream.chunks()` iterates typed chunks instead. After the last one `stream.result` has the result. The
-    call starts on entering; leaving early cancels it and waits until every layer's `finally` has run. What the
-    call raised is raised to the reader, once, when the chunks before it have been read; an error of the reader's
-    own body wins. A call that the runtime itself cancels raises CallCancelled.
+    `async with executor.execute_stream(...) as stream: async for text in stream: ...` iterates
+    text; `stream.chunks()` iterates typed chunks instead. After the last one `stream.result` has
+    the result. The call starts on entering; leaving early cancels it and waits until every layer's
+    `finally` has run. What the call raised is raised to the reader, once, when the chunks before it
+    have been read; an error of the reader's own body wins. A call that the runtime itself cancels
+    raises CallCancelled.
     """
 
     def __init__(
@@ -33,7 +37,8 @@ class AgentStream:
         *,
         buffer: int = BUFFER,
     ) -> None:
-        self._call, self._buffer = call, buffer
+        self._call = call
+        self._buffer = buffer
         self.context = context.with_emit(self._put)
         self.context.streaming = True
         self._waiting: deque[Chunk] = deque()
@@ -41,7 +46,8 @@ class AgentStream:
         self._reader: asyncio.Future[None] | None = None
         self._task: asyncio.Task[AgentResult] | None = None
         self._told = False  # the failure has been raised to the reader
-        self._message_id, self._pieces = "", [""]
+        self._message_id = ""
+        self._pieces = [""]
 
     @property
     def run_id(self) -> str:
@@ -57,7 +63,10 @@ class AgentStream:
 
     @property
     def result(self) -> AgentResult:
-        """The call's result; raises StreamMisuse before the end, and what the call raised if it failed."""
+        """The call's result.
+
+        Raises StreamMisuse before the end, and what the call raised if it failed.
+        """
         if self._task is None or not self._task.done():
             raise StreamMisuse("the result is there when the stream has been read to its end")
         if self._task.cancelled():
@@ -76,7 +85,10 @@ class AgentStream:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         task = self._task
         assert task is not None  # noqa: S101
@@ -104,7 +116,8 @@ class AgentStream:
         self._wake()
 
     def _wake(self) -> None:
-        reader, self._reader = self._reader, None
+        reader = self._reader
+        self._reader = None
         if reader is not None and not reader.done():
             reader.set_result(None)
 
@@ -124,7 +137,10 @@ class AgentStream:
         raise StopAsyncIteration
 
     async def _arrival(self) -> bool:
-        """Wait until a chunk is there; False at the end. Raises what the call raised, once, after its chunks."""
+        """Wait until a chunk is there; False at the end.
+
+        Raises what the call raised, once, after its chunks.
+        """
         task = self._task or self._started()
         while not self._waiting:
             if task.done():
@@ -135,7 +151,9 @@ class AgentStream:
                     task.result()  # raises what the call raised
                 return False
             if self._reader is not None and not self._reader.done():
-                raise StreamMisuse("a stream has one reader: another task is waiting for its next chunk")
+                raise StreamMisuse(
+                    "a stream has one reader: another task is waiting for its next chunk"
+                )
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         return True
@@ -147,20 +165,23 @@ class AgentStream:
             self._room = None
         if type(chunk) is TextChunk:
             if chunk.message_id != self._message_id:
-                self._message_id, self._pieces = chunk.message_id, []
+                self._message_id = chunk.message_id
+                self._pieces = []
             self._pieces.append(chunk.text)
         return chunk
 
     def _started(self) -> asyncio.Task[AgentResult]:
         if self._task is None:
             raise StreamMisuse(
-                "open the stream first: `async with agent.execute_stream(...) as stream: async for text in stream: ...`"
+                "open the stream first: `async with agent.execute_stream(...) as stream: async "
+                "for text in stream: ...`"
             )
         return self._task
 
     def _cancelled(self) -> CallCancelled:
         error = CallCancelled("the runtime cancelled the call")
-        error.run_id, error.usage = self.run_id, self.context.usage
+        error.run_id = self.run_id
+        error.usage = self.context.usage
         return error
 
 
@@ -189,7 +210,8 @@ def _cause_of(task: asyncio.Task[AgentResult]) -> BaseException | None:
 
 
 async def _finished(task: asyncio.Task[AgentResult]) -> None:
-    # A second cancel of the reader must not leave the call behind half cleaned up: wait on, then let it through.
+    # A second cancel of the reader must not leave the call behind half cleaned up: wait on, then
+    # let it through.
     interrupted: asyncio.CancelledError | None = None
     while not task.done():
         try:

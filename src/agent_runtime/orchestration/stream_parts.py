@@ -8,25 +8,39 @@ from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
-from agent_runtime.chunks import CustomChunk, Emit, InterruptChunk, PartChunk, ReasoningChunk, TextChunk
+from agent_runtime.chunks import (
+    CustomChunk,
+    Emit,
+    InterruptChunk,
+    PartChunk,
+    ReasoningChunk,
+    TextChunk,
+)
 from agent_runtime.errors import CallTimeout
-from agent_runtime.orchestration.messages import is_plain, messages_in, new_messages, reasoning_of, whole_message
+from agent_runtime.orchestration.messages import (
+    is_plain,
+    messages_in,
+    new_messages,
+    reasoning_of,
+    whole_message,
+)
 from agent_runtime.types import Progress
 
 _NONE_OPEN: tuple[Any, str | None] = (object(), None)
 
 
 class PartReader:
-    """Reads the parts of one streamed call and emits chunks, so that each message's text is emitted exactly once.
+    """Turns the parts of one streamed call into chunks, each text exactly once.
 
-    Text that arrives token by token is emitted as it comes; the text of a message that did not (the model does not
-    stream, or tokens are held back) is emitted whole when the message is in the state. `state` is the last root
-    state, `interrupts` what the run waits for.
+    Text that arrives token by token is emitted as it comes; the text of a message that did not (the
+    model does not stream, or tokens are held back) is emitted whole when the message is in the
+    state. `state` is the last root state, `interrupts` what the run waits for.
 
     Args:
         emit: where chunks go; each is awaited before the next part is read.
         progress: told when a message has been emitted in part.
-        asked: stream modes that a Runnable caller asked for; their parts are emitted as they are, too.
+        asked: stream modes that a Runnable caller asked for; their parts are emitted as they are,
+        too.
         subgraphs: whether that caller wants the parts of nested graphs.
         hold: emit no message before `finish`, because a middleware may still change it.
         thread: the name under which the saver knows the session, and the session's own id.
@@ -58,21 +72,28 @@ class PartReader:
         hold: bool = False,
         thread: tuple[str, str] | None = None,
     ) -> None:
-        self._emit, self._progress, self._asked, self._subgraphs = emit, progress, frozenset(asked), subgraphs
+        self._emit = emit
+        self._progress = progress
+        self._asked = frozenset(asked)
+        self._subgraphs = subgraphs
         self._thread = thread
-        self._hold, self._wants_messages = hold, "messages" in self._asked
+        self._hold = hold
+        self._wants_messages = "messages" in self._asked
         self.state: Any = None
         self.interrupts: tuple[Any, ...] = ()
         self._known: dict[tuple[str, ...], set[str | None]] = {}
         self._streamed: set[str] = set()
-        # LangGraph gives every part of one model call the same metadata object: whether it is the answer's, and
-        # under which id, is decided once. The first id counts: Anthropic sends the message's id once and LangChain
-        # fills the other chunks with an id of its own. None: not the answer's.
+        # LangGraph gives every part of one model call the same metadata object: whether it is the
+        # answer's, and under which id, is decided once. The first id counts: Anthropic sends the
+        # message's id once and LangChain fills the other chunks with an id of its own. None: not
+        # the answer's.
         self._calls: dict[int, tuple[Any, str | None]] = {}
         self._open: tuple[Any, str | None] = _NONE_OPEN  # the one of them whose text came last
 
     def text_chunk(self, ns: tuple[str, ...], data: Any) -> TextChunk | None:
-        """The chunk of a `messages` part that is a piece of the answer's plain text; None: give the part to `read`.
+        """The chunk of a `messages` part that is a piece of the answer's plain text; None.
+
+        Give the part to `read`.
 
         The way of nearly every token, so it is a plain function and decides little anew.
         """
@@ -91,7 +112,9 @@ class PartReader:
             self._open = (metadata, message_id)
             self._progress.message_open = True
             self._streamed.add(message_id)
-        return TextChunk(message_id, content, (ns, message, metadata) if self._wants_messages else None)
+        return TextChunk(
+            message_id, content, (ns, message, metadata) if self._wants_messages else None
+        )
 
     async def read(self, ns: tuple[str, ...], mode: str, data: Any) -> None:
         """Emit what any other part says; waits for the reader."""
@@ -102,12 +125,18 @@ class PartReader:
         elif mode == "messages" and await self._blocks(ns, data):
             return
         if mode in self._asked and (self._subgraphs or not ns):
-            await self._emit(PartChunk(mode, ns, self._public(data) if mode in _WITH_CONFIGS else data))
+            await self._emit(
+                PartChunk(mode, ns, self._public(data) if mode in _WITH_CONFIGS else data)
+            )
 
     def _public(self, data: Any) -> Any:
         """Return a part whose configs hold the session's own id and none of the runtime's keys."""
         if isinstance(data, list | tuple):
-            return type(data)(self._public(each) for each in data) if type(data) in (list, tuple) else data
+            return (
+                type(data)(self._public(each) for each in data)
+                if type(data) in (list, tuple)
+                else data
+            )
         if not isinstance(data, dict):
             return data
         public = {}
@@ -121,7 +150,10 @@ class PartReader:
         return public
 
     async def _blocks(self, ns: tuple[str, ...], data: Any) -> bool:
-        """Emit the text of a whole message, or the reasoning and text of content blocks; False without text."""
+        """Emit the text of a whole message, or the reasoning and text of content blocks.
+
+        False without text.
+        """
         message, metadata = data
         if isinstance(message, AIMessageChunk):
             message_id = self._calls[id(metadata)][1]
@@ -147,7 +179,8 @@ class PartReader:
     async def _values(self, ns: tuple[str, ...], data: Any) -> None:
         if not ns:
             self.state = data
-            self._progress.message_open, self._open = False, _NONE_OPEN
+            self._progress.message_open = False
+            self._open = _NONE_OPEN
             if isinstance(data, dict) and (found := data.get("__interrupt__")):
                 await self._ask(found)
         if _in_tool(ns):
@@ -185,10 +218,15 @@ OWN_KEYS = "__agent_runtime"
 """What the runtime's own keys of `configurable` begin with."""
 _WITH_CONFIGS = frozenset({"debug", "checkpoints", "tasks"})
 """Modes whose parts have LangGraph's configs in them."""
-_CONFIG_PARTS = frozenset({"payload", "config", "parent_config", "configurable", "metadata", "tasks", "state"})
+_CONFIG_PARTS = frozenset(
+    {"payload", "config", "parent_config", "configurable", "metadata", "tasks", "state"}
+)
 """Where in such a part configs are; what a state holds is left alone."""
 _NOT_THE_ANSWERS = ("tools", ".before_agent", ".before_model", ".after_model", ".after_agent")
-"""Nodes of a `create_agent` graph in which a hidden model may speak: its tools and LangChain's middleware."""
+"""Nodes of a `create_agent` graph in which a hidden model may speak.
+
+Its tools and LangChain's middleware.
+"""
 
 
 def _in_tool(ns: tuple[str, ...]) -> bool:
@@ -196,7 +234,8 @@ def _in_tool(ns: tuple[str, ...]) -> bool:
 
 
 def _is_answer(ns: tuple[str, ...], message: Any, metadata: Any) -> bool:
-    # A model inside a tool or inside a LangChain middleware (summarisation) streams here too: not the answer.
+    # A model inside a tool or inside a LangChain middleware (summarisation) streams here too: not
+    # the answer.
     return (
         isinstance(message, BaseMessage)
         and message.type in ("ai", "AIMessageChunk")

@@ -13,17 +13,23 @@ from agent_runtime.errors import AgentFailed, CallError
 
 
 def stream_part(chunk: Chunk, mode: str | list[str] | None, *, subgraphs: bool) -> Any:
-    """The LangGraph v2 part that a chunk stands for, or None for one that this caller did not ask for."""
+    """Return a chunk as a LangGraph v2 part, or None when its mode was not requested."""
     if isinstance(chunk, PartChunk):
         return {"type": chunk.mode, "ns": chunk.ns, "data": chunk.data}
     if not isinstance(chunk, TextChunk):
         return None
     if mode is None:
-        return chunk.text if isinstance(chunk.part, str | None) else _with_text(chunk.part, chunk.text)
+        return (
+            chunk.text if isinstance(chunk.part, str | None) else _with_text(chunk.part, chunk.text)
+        )
     if mode != "messages" and "messages" not in mode:
         return None
     if chunk.part is None:  # a layer's own answer, or text it rewrote from scratch
-        return {"type": "messages", "ns": (), "data": (AIMessageChunk(content=chunk.text, id=chunk.message_id), {})}
+        return {
+            "type": "messages",
+            "ns": (),
+            "data": (AIMessageChunk(content=chunk.text, id=chunk.message_id), {}),
+        }
     ns, message, metadata = chunk.part
     if ns and not subgraphs:
         return None
@@ -35,25 +41,37 @@ def _with_text(message: Any, text: str) -> Any:
     return message if str(message.text) == text else message.model_copy(update={"content": text})
 
 
-def shaped(part: Any, mode: str | list[str], version: str, *, subgraphs: bool, agent: Any = None) -> Any:
+def shaped(
+    part: Any, mode: str | list[str], version: str, *, subgraphs: bool, agent: Any = None
+) -> Any:
     """Return a v2 part as the graph `agent` gives it for this mode, version and `subgraphs`."""
     if version == "v2":
         return _typed(part, agent)
-    item: tuple[Any, ...] = (part["data"],) if isinstance(mode, str) else (part["type"], part["data"])
+    item: tuple[Any, ...] = (
+        (part["data"],) if isinstance(mode, str) else (part["type"], part["data"])
+    )
     if subgraphs:
         item = (part["ns"], *item)
     return item if len(item) > 1 else item[0]
 
 
 def _typed(part: Any, agent: Any) -> Any:
-    """Return a part with its interrupts beside its state, and the state of the class that the graph's schema is."""
-    kind, data = part["type"], part["data"]
+    """Return a part with its interrupts beside its state, in the schema's class."""
+    kind = part["type"]
+    data = part["data"]
     if kind == "values" and isinstance(data, dict):
         state = dict(data)
         interrupts = state.pop("__interrupt__", ())
         mapper = getattr(agent, "_output_mapper", None)
-        return {**part, "data": state if mapper is None else mapper(state), "interrupts": interrupts}
-    if kind in ("checkpoints", "debug") and (mapper := getattr(agent, "_state_mapper", None)) is not None:
+        return {
+            **part,
+            "data": state if mapper is None else mapper(state),
+            "interrupts": interrupts,
+        }
+    if (
+        kind in ("checkpoints", "debug")
+        and (mapper := getattr(agent, "_state_mapper", None)) is not None
+    ):
         data = copy.deepcopy(data)
         _coerce_checkpoint_values(data, mapper)
         return {**part, "data": data}
@@ -67,12 +85,16 @@ def raise_original(error: CallError) -> NoReturn:
 
 
 def _original_error(error: CallError) -> BaseException:
-    """What a LangChain caller expects: the provider's or tool's own exception, with ours as its note."""
+    """What a LangChain caller expects.
+
+    The provider's or tool's own exception, with ours as its note.
+    """
     cause = error.__cause__
     if not isinstance(error, AgentFailed) or cause is None:
         return error
     spent = error.usage.total_tokens
     cause.add_note(
-        f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost {error.cost_usd} USD"
+        f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost "
+        f"{error.cost_usd} USD"
     )
     return cause

@@ -14,7 +14,10 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for threads that have no event loop; started at the first use, ends with the process."""
+    """Runs coroutines for threads that have no event loop.
+
+    Started at the first use, ends with the process.
+    """
 
     def __init__(self, name: str = "agent_runtime sync calls") -> None:
         self._name = name
@@ -25,13 +28,16 @@ class LoopThread:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Block until `coroutine` has finished, in a copy of the caller's context variables.
 
-        A KeyboardInterrupt (or any exception) in the waiting thread cancels the coroutine and waits for its
-        clean-up. Raises ConfigurationError when called from the loop's own thread, where it could never finish.
+        A KeyboardInterrupt (or any exception) in the waiting thread cancels the coroutine and waits
+        for its clean-up. Raises ConfigurationError when called from the loop's own thread, where it
+        could never finish.
         """
         loop = self._started()
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise ConfigurationError("a sync call from the runtime's own loop thread would wait for itself: use await")
+            raise ConfigurationError(
+                "a sync call from the runtime's own loop thread would wait for itself: use await"
+            )
         context = contextvars.copy_context()
         done = threading.Event()
         tasks: list[asyncio.Task[T]] = []
@@ -52,12 +58,17 @@ class LoopThread:
 
     async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await `coroutine` there, from another loop; cancelling cancels it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._started()))
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        )
 
     def close(self) -> None:
         """End the thread; a later use starts another one."""
         with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            loop = self._loop
+            thread = self._thread
+            self._loop = None
+            self._thread = None
         if loop is not None and thread is not None and thread is not threading.current_thread():
             loop.call_soon_threadsafe(loop.stop)
             thread.join(5)
@@ -83,9 +94,13 @@ class LoopThread:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None or self._thread is None or not self._thread.is_alive():  # also after a fork
+            if (
+                self._loop is None or self._thread is None or not self._thread.is_alive()
+            ):  # also after a fork
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name=self._name, daemon=True
+                )
                 self._thread.start()
             return self._loop
 

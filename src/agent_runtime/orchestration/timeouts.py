@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Timeouts:
     """Time limits in seconds; None is none.
 
-    `run_s` is the whole call with everything a layer or a slow reader adds; `idle_s` how long the agent may
-    say nothing; `model_call_s` one model call, provider time only. Raises ConfigurationError unless positive.
+    `run_s` is the whole call with everything a layer or a slow reader adds; `idle_s` how long the
+    agent may say nothing; `model_call_s` one model call, provider time only. Raises
+    ConfigurationError unless positive.
     """
 
     run_s: float | None = None
@@ -28,7 +29,9 @@ class Timeouts:
         for name in self.__slots__:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ConfigurationError(f"timeout {name} must be a positive number of seconds, not {value}")
+                raise ConfigurationError(
+                    f"timeout {name} must be a positive number of seconds, not {value}"
+                )
 
 
 NO_TIMEOUTS = Timeouts()
@@ -41,6 +44,7 @@ def check_gated(gate: ModelGate, *, gated: bool) -> None:
     preload_price("unknown", "")
     if gate.model_call_timeout_s is not None:
         raise ConfigurationError(
-            "a model_call timeout needs models that the runtime builds or gates; use the run or idle timeout, "
+            "a model_call timeout needs models that the runtime builds or gates; use the run or "
+            "idle timeout, "
             "or build the graph with agent_runtime.run.gated_model.gated(model)"
         )

@@ -1,4 +1,7 @@
-"""What a turn of a session finds: decisions that are awaited, and tool calls that a turn before it left open."""
+"""What a turn of a session finds.
+
+Decisions that are awaited, and tool calls that a turn before it left open.
+"""
 
 from __future__ import annotations
 
@@ -24,36 +27,49 @@ AGENT_KEY = "agent_runtime_agent"
 STOPPED = "This tool call was stopped before it answered; it did not run."
 _ID = re.compile("[0-9a-f]{32}")
 """The form of LangGraph's ids of interrupts."""
-UNKNOWN = "This tool call was stopped: whether it ran and took effect is not known. Check before trying again."
+UNKNOWN = (
+    "This tool call was stopped: whether it ran and took effect is not known. Check "
+    "before trying again."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
     """The input that answers what an interrupted session waits for.
 
-    `decision` is `"approve"`, `"reject"`, or LangChain's form (`{"type": "approve"}`, `{"type": "reject", "message":
-    ...}`, `{"type": "edit", "edited_action": {"name": ..., "args": {...}}}`), or a list with one for each pending
-    action. One decision goes to all of them; an edit fits one action only. For an interrupt of another kind it is
-    the value that `interrupt()` returns.
+    `decision` is `"approve"`, `"reject"`, or LangChain's form (`{"type": "approve"}`, `{"type":
+    "reject", "message": ...}`, `{"type": "edit", "edited_action": {"name": ..., "args": {...}}}`),
+    or a list with one for each pending action. One decision goes to all of them; an edit fits one
+    action only. For an interrupt of another kind it is the value that `interrupt()` returns.
 
-    When several interrupts are pending, it is a map from the `id` of each to its decision; those that are left out
-    stay pending. One value for several questions raises InputInvalid, and so does an id that is not pending.
+    When several interrupts are pending, it is a map from the `id` of each to its decision; those
+    that are left out stay pending. One value for several questions raises InputInvalid, and so does
+    an id that is not pending.
     """
 
     decision: Any
 
 
 def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[Any]:
-    """Return LangGraph's command for a decision; raises InputInvalid when nothing is pending or it does not fit."""
+    """Return LangGraph's command for a decision.
+
+    Raises InputInvalid when nothing is pending or it does not fit.
+    """
     if not interrupts:
         raise InputInvalid("nothing waits for a decision in this session", "decision")
     if (by_id := _by_id(decision, interrupts)) is not None:
-        return Command(resume={each.id: _answer(by_id[each.id], each) for each in interrupts if each.id in by_id})
+        return Command(
+            resume={
+                each.id: _answer(by_id[each.id], each) for each in interrupts if each.id in by_id
+            }
+        )
     questions = [each for each in interrupts if _action_requests(each) is None]
     if len(interrupts) > 1 and questions:
         ids = ", ".join(f"'{each.id}'" for each in interrupts)
         raise InputInvalid(
-            f"{len(interrupts)} questions are pending: give a map from their ids to the answers ({ids})", "decision"
+            f"{len(interrupts)} questions are pending: give a map from their ids to the answers "
+            f"({ids})",
+            "decision",
         )
     if questions:
         return Command(resume={questions[0].id: decision})
@@ -65,7 +81,9 @@ def _by_id(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any] | N
     if not isinstance(decision, Mapping) or not decision:
         return None
     pending = {each.id for each in interrupts}
-    if not pending & decision.keys() and not all(isinstance(key, str) and _ID.fullmatch(key) for key in decision):
+    if not pending & decision.keys() and not all(
+        isinstance(key, str) and _ID.fullmatch(key) for key in decision
+    ):
         return None
     if unknown := [key for key in decision if key not in pending]:
         raise InputInvalid(f"no pending question has the id '{unknown[0]}'", "decision")
@@ -73,21 +91,32 @@ def _by_id(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any] | N
 
 
 def _answer(decision: Any, interrupt: Interrupt) -> Any:
-    return decision if _action_requests(interrupt) is None else _for_all(decision, [interrupt])[interrupt.id]
+    return (
+        decision
+        if _action_requests(interrupt) is None
+        else _for_all(decision, [interrupt])[interrupt.id]
+    )
 
 
 def _for_all(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
-    """Return the answers of interrupts that ask about actions: one decision for all, or a list with one for each."""
+    """Return the answers of interrupts that ask about actions.
+
+    One decision for all, or a list with one for each.
+    """
     given = list(decision) if isinstance(decision, list) else None
     answers: dict[str, Any] = {}
     for interrupt in interrupts:
         requests = _action_requests(interrupt) or []
         if given is None:
             if len(requests) > 1 and _typed(decision)["type"] == "edit":
-                raise InputInvalid(f"{len(requests)} actions wait: give a list with a decision for each", "decision")
+                raise InputInvalid(
+                    f"{len(requests)} actions wait: give a list with a decision for each",
+                    "decision",
+                )
             mine = [decision] * len(requests)
         else:
-            mine, given = given[: len(requests)], given[len(requests) :]
+            mine = given[: len(requests)]
+            given = given[len(requests) :]
             if len(mine) < len(requests):
                 raise InputInvalid("there are fewer decisions than pending actions", "decision")
         answers[interrupt.id] = {
@@ -99,19 +128,29 @@ def _for_all(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
 
 
 def _fitting(decision: Any, request: Any) -> dict[str, Any]:
-    """Return a decision in LangChain's form; an edit changes the arguments of the tool that was asked about."""
+    """Return a decision in LangChain's form.
+
+    An edit changes the arguments of the tool that was asked about.
+    """
     typed = _typed(decision)
     edited = typed.get("edited_action")
     name = request.get("name") if isinstance(request, Mapping) else None
     if typed["type"] == "edit" and isinstance(edited, Mapping) and edited.get("name", name) != name:
-        raise InputInvalid(f"an edit is one of the call of '{name}', and cannot call another tool", "decision")
+        raise InputInvalid(
+            f"an edit is one of the call of '{name}', and cannot call another tool", "decision"
+        )
     return typed
 
 
 def _types_of(resume: Any) -> set[Any]:
-    """Return the kinds of decisions in the answer of a LangGraph command, for one interrupt or for several by id."""
+    """Return the kinds of decisions in a command's answer, by interrupt where it has ids."""
     answers = [resume, *(resume.values() if isinstance(resume, Mapping) else ())]
-    decisions = [each for answer in answers if isinstance(answer, Mapping) for each in answer.get("decisions") or ()]
+    decisions = [
+        each
+        for answer in answers
+        if isinstance(answer, Mapping)
+        for each in answer.get("decisions") or ()
+    ]
     return {each.get("type") for each in decisions if isinstance(each, Mapping)}
 
 
@@ -119,19 +158,28 @@ def _check_edits(resume: Mapping[str, Any], interrupts: Sequence[Interrupt]) -> 
     for interrupt in interrupts:
         answer = resume.get(interrupt.id, resume)
         decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
-        for decision, request in zip(decisions or (), _action_requests(interrupt) or (), strict=False):
+        for decision, request in zip(
+            decisions or (), _action_requests(interrupt) or (), strict=False
+        ):
             _fitting(decision, request)
 
 
 def _action_requests(interrupt: Interrupt) -> list[Any] | None:
-    requests = interrupt.value.get("action_requests") if isinstance(interrupt.value, Mapping) else None
+    requests = (
+        interrupt.value.get("action_requests") if isinstance(interrupt.value, Mapping) else None
+    )
     return requests if isinstance(requests, list) else None
 
 
 def _typed(decision: Any) -> dict[str, Any]:
     if isinstance(decision, str):
         decision = {"type": decision}
-    if not isinstance(decision, Mapping) or decision.get("type") not in ("approve", "edit", "reject", "respond"):
+    if not isinstance(decision, Mapping) or decision.get("type") not in (
+        "approve",
+        "edit",
+        "reject",
+        "respond",
+    ):
         raise InputInvalid("a decision is approve, reject, or a map with a type", "decision")
     return dict(decision)
 
@@ -143,9 +191,12 @@ async def session_input(
 
     `kept` says whether the call has a session. Raises InputInvalid before anything is changed.
     """
-    value, turn = context.input, context.turn
+    value = context.input
+    turn = context.turn
     if needs_session and not kept:
-        raise InputInvalid("this agent may stop to ask a person, so its calls need a session_id", "session_id")
+        raise InputInvalid(
+            "this agent may stop to ask a person, so its calls need a session_id", "session_id"
+        )
     if isinstance(value, Resume):
         if not kept:
             raise InputInvalid("only a session can be resumed", "session_id")
@@ -161,38 +212,50 @@ async def session_input(
     return ready
 
 
-async def _resumed(agent: Any, config: RunnableConfig, decision: Any, turn: Turn | None, name: str) -> Any:
+async def _resumed(
+    agent: Any, config: RunnableConfig, decision: Any, turn: Turn | None, name: str
+) -> Any:
     snapshot: StateSnapshot = await agent.aget_state(config)
     asked_by = (snapshot.metadata or {}).get(AGENT_KEY, name)
-    if asked_by != name:  # the session's record says so first; it is sealed apart from the checkpoint
-        raise InputInvalid(f"the session waits for its agent '{asked_by}', and this is '{name}'", "session_id")
+    if (
+        asked_by != name
+    ):  # the session's record says so first; it is sealed apart from the checkpoint
+        raise InputInvalid(
+            f"the session waits for its agent '{asked_by}', and this is '{name}'", "session_id"
+        )
     waits = turn is not None and turn.session.status == "interrupted" and turn.unfinished
     if not snapshot.interrupts and snapshot.next and waits:
         # A budget was exhausted: nothing but the run itself waits, and it goes on where it stopped.
         if _typed(decision)["type"] != "approve":
-            raise InputInvalid("a call that waits for a budget is resumed with approve, or given up by a new message")
+            raise InputInvalid(
+                "a call that waits for a budget is resumed with approve, or given up by a new "
+                "message"
+            )
         return None
     return resume_command(decision, snapshot.interrupts)
 
 
 async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
-    """Answer the tool calls that an unfinished turn left open, so that the conversation is one again.
+    """Complete the tool calls that an unfinished turn left without a result.
 
-    Results that were saved, or that the ledger has, are used; for the others a message says what is known. Providers
-    refuse a conversation in which a tool call has no answer.
+    Results that were saved, or that the ledger has, are used; for the others a message says what is
+    known. Providers refuse a conversation in which a tool call has no answer.
     """
-    # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a retry, and drops it.
+    # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a
+    # retry, and drops it.
     config = {"configurable": config["configurable"]}
     left = await _left(agent, config)
     if left is not None and any(isinstance(m, AIMessage) for m in left.messages):
-        # The model had answered, and only its task's own record says so: a new input would discard that.
+        # The model had answered, and only its task's own record says so: a new input would discard
+        # that.
         await _update(agent, config, left, left.messages, left.others)
         left = await _left(agent, config)
     calls, told = _last_calls(messages_in(left.snapshot.values) if left is not None else [])
     if left is None or calls.keys() <= told.keys():
         await turn.settled()
         return
-    written, others = left.messages.copy(), left.others.copy()
+    written = left.messages.copy()
+    others = left.others.copy()
     effects = await _effects(turn, left.snapshot)
     recorded = recorded_tools(agent)
     answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
@@ -206,7 +269,9 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
         elif call_id not in answers:
             has_begun = call_id in effects or call["name"] not in recorded
             text = UNKNOWN if has_begun else STOPPED
-            answers[call_id] = ToolMessage(text, tool_call_id=call_id, name=call["name"], status="error")
+            answers[call_id] = ToolMessage(
+                text, tool_call_id=call_id, name=call["name"], status="error"
+            )
     # The answers come right after the calls, whatever else a tool said.
     said = [m for m in written if not (isinstance(m, ToolMessage) and m.tool_call_id in calls)]
     await _update(agent, config, left, [*(answers[call_id] for call_id in calls), *said], others)
@@ -215,7 +280,10 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """Where an unfinished turn stands: its last checkpoint, and what the tasks that had finished then wrote."""
+    """Where an unfinished turn stands.
+
+    Its last checkpoint, and what the tasks that had finished then wrote.
+    """
 
     snapshot: StateSnapshot
     messages: list[BaseMessage]
@@ -223,7 +291,8 @@ class _Left:
 
 
 async def _left(agent: Any, config: RunnableConfig) -> _Left | None:
-    # The checkpoint itself: asked for the thread, LangGraph shows finished tasks' writes as if they were applied.
+    # The checkpoint itself: asked for the thread, LangGraph shows finished tasks' writes as if they
+    # were applied.
     saved = await agent.checkpointer.aget_tuple(config)
     if saved is None:
         return None
@@ -237,12 +306,19 @@ async def _left(agent: Any, config: RunnableConfig) -> _Left | None:
 
 
 def _as_messages(value: Any) -> list[BaseMessage]:
-    """What a node may return as messages: one, or several, as LangChain's classes or their plain forms."""
+    """What a node may return as messages.
+
+    One, or several, as LangChain's classes or their plain forms.
+    """
     return convert_to_messages(value if isinstance(value, list) else [value])
 
 
 async def _update(
-    agent: Any, config: RunnableConfig, left: _Left, messages: list[Any], others: list[tuple[str, Any]]
+    agent: Any,
+    config: RunnableConfig,
+    left: _Left,
+    messages: list[Any],
+    others: list[tuple[str, Any]],
 ) -> None:
     as_node = left.snapshot.next[0] if left.snapshot.next else None
     update: Command[Any] = Command(update={"messages": messages})
@@ -250,12 +326,17 @@ async def _update(
         # A command each: several tasks may have written to one channel.
         written: list[Command[Any]] = [Command(update={name: value}) for name, value in others]
         await agent.aupdate_state(config, [update, *written], as_node=as_node)
-    except InvalidUpdateError:  # what they wrote does not go together; that is why the turn had no end
+    except (
+        InvalidUpdateError
+    ):  # what they wrote does not go together; that is why the turn had no end
         await agent.aupdate_state(config, update, as_node=as_node)
 
 
 async def _effects(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
-    """The ledger's entries of the step that was left, by call: another step may have had calls of the same ids."""
+    """The ledger's entries of the step that was left, by call.
+
+    Another step may have had calls of the same ids.
+    """
     tasks = {task.id for task in snapshot.tasks}
     found: dict[str, Any] = {}
     for key, result in (await turn.tool_results()).items():
@@ -270,7 +351,11 @@ def _parts(result: Any) -> tuple[list[BaseMessage], list[tuple[str, Any]]]:
     if result is None:
         return [], []
     if not isinstance(result, Command):
-        return [m for m in (result if isinstance(result, list) else [result]) if isinstance(m, ToolMessage)], []
+        return [
+            m
+            for m in (result if isinstance(result, list) else [result])
+            if isinstance(m, ToolMessage)
+        ], []
     update = result.update if isinstance(result.update, Mapping) else {}
     others = [(name, value) for name, value in update.items() if name != "messages"]
     return _as_messages(update.get("messages", [])), others

@@ -18,7 +18,10 @@ def check_grace(settings: Any) -> None:
     """Raise ValueError for a `grace` that was given and is longer than the task it follows."""
     limit_s = settings.task_timeout
     if "grace" in settings.model_fields_set and limit_s is not None and settings.grace > limit_s:
-        raise ValueError("grace, which follows task_timeout, is longer than that: a task would take twice its time")
+        raise ValueError(
+            "grace, which follows task_timeout, is longer than that: a task would take twice its "
+            "time"
+        )
 
 
 class AgentLimits(Strict):
@@ -26,7 +29,9 @@ class AgentLimits(Strict):
 
     limit: Annotated[Count | None, Field(description="Instances of this agent at most.")] = None
     warm: Annotated[int, Field(ge=0, description="Instances that are kept ready.")] = 0
-    memory_mb: Annotated[Megabytes | None, Field(description="In place of the pool's own limit.")] = None
+    memory_mb: Annotated[
+        Megabytes | None, Field(description="In place of the pool's own limit.")
+    ] = None
 
 
 class PoolConfig(Strict):
@@ -34,28 +39,43 @@ class PoolConfig(Strict):
 
     size: Annotated[int, Field(ge=1, le=1000, description="Instances at most.")] = 6
     agents: dict[str, AgentLimits] = Field(default={})
-    memory_mb: Annotated[Megabytes, Field(description="Resident memory of an instance and all it starts.")] = 1024
+    memory_mb: Annotated[
+        Megabytes, Field(description="Resident memory of an instance and all it starts.")
+    ] = 1024
     total_memory_mb: Annotated[
-        Megabytes | None, Field(description="The sum of the limits of all instances; no instance is made beyond it.")
+        Megabytes | None,
+        Field(description="The sum of the limits of all instances; no instance is made beyond it."),
     ] = None
     address_space_mb: Annotated[
-        int, Field(ge=0, description="RLIMIT_AS of an instance; 0 is none. It counts virtual memory.")
+        int,
+        Field(ge=0, description="RLIMIT_AS of an instance; 0 is none. It counts virtual memory."),
     ] = 0
-    output_mb: Annotated[Count, Field(description="What an instance may write to its output in one task.")] = 10
-    task_timeout: Annotated[Duration | None, Field(description="For tasks that do not say their own.")] = 300.0
-    idle_timeout: Annotated[Duration | None, Field(description="An unused instance ends after it.")] = 600.0
+    output_mb: Annotated[
+        Count, Field(description="What an instance may write to its output in one task.")
+    ] = 10
+    task_timeout: Annotated[
+        Duration | None, Field(description="For tasks that do not say their own.")
+    ] = 300.0
+    idle_timeout: Annotated[
+        Duration | None, Field(description="An unused instance ends after it.")
+    ] = 600.0
     max_tasks: Annotated[Count, Field(description="After so many an instance is replaced.")] = 1000
-    max_kills: Annotated[Count, Field(description="A task that ended so many instances is put aside.")] = 3
+    max_kills: Annotated[
+        Count, Field(description="A task that ended so many instances is put aside.")
+    ] = 3
     queue: Annotated[int, Field(ge=0, description="Calls that wait; one more is refused.")] = 1000
     start_timeout: Duration = 30.0
     starting: Annotated[Count, Field(description="Instances that start at the same time.")] = 4
-    stall_timeout: Annotated[Duration, Field(description="Without a sign of life so long, an instance is killed.")] = (
-        30.0
-    )
+    stall_timeout: Annotated[
+        Duration, Field(description="Without a sign of life so long, an instance is killed.")
+    ] = 30.0
     grace: Annotated[Duration, Field(description="From a cancel to the kill.")] = 1.0
-    preload: Annotated[list[str], Field(description="Modules that the fork server loads once, for all.")] = []
+    preload: Annotated[
+        list[str], Field(description="Modules that the fork server loads once, for all.")
+    ] = []
     setup: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A function of a Registry.")
+        str | None,
+        Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A function of a Registry."),
     ] = None
 
     @model_validator(mode="after")
@@ -80,12 +100,18 @@ class PoolConfig(Strict):
 
     @classmethod
     def parse(cls, content: Any) -> PoolConfig:
-        """The configuration in a map; raises ConfigurationError, which lists everything that is wrong."""
+        """The configuration in a map.
+
+        Raises ConfigurationError, which lists everything that is wrong.
+        """
         return parse_section(cls, content, "pool")
 
     @classmethod
     def load(cls, path: str | Path) -> PoolConfig:
-        """The `pool:` part of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
+        """The `pool:` part of a YAML file.
+
+        Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+        """
         return read_section(cls, path, "pool")
 
 

@@ -1,4 +1,7 @@
-"""The control socket of a pool: what only the live process knows, for other processes of the same user."""
+"""The control socket of a pool.
+
+What only the live process knows, for other processes of the same user.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,10 @@ MAX_PATH = 100
 class ControlSocket:
     """Answers requests, one JSON object a line, with one or more of the same kind.
 
-    `{"do": "status"}`, `{"do": "drain", "grace_s": 30}`, and `{"do": "run", "agent": ..., "input": ...}` (further keys:
-    `session_id`, `priority`, `timeout_s`), which is answered with a line for each piece of text and one for the result.
-    Only the owner of the process may connect: the file has the mode 0600.
+    `{"do": "status"}`, `{"do": "drain", "grace_s": 30}`, and `{"do": "run", "agent": ..., "input":
+    ...}` (further keys: `session_id`, `priority`, `timeout_s`), which is answered with a line for
+    each piece of text and one for the result. Only the owner of the process may connect: the file
+    has the mode 0600.
 
     Args:
         pool: the pool.
@@ -39,20 +43,28 @@ class ControlSocket:
         sessions: a warm pool to be shown too.
     """
 
-    def __init__(self, pool: AgentInstancePool, path: str | Path, *, sessions: AgentSessionPool | None = None) -> None:
-        self._pool, self.path, self._sessions = pool, Path(path), sessions
+    def __init__(
+        self, pool: AgentInstancePool, path: str | Path, *, sessions: AgentSessionPool | None = None
+    ) -> None:
+        self._pool = pool
+        self.path = Path(path)
+        self._sessions = sessions
         self._server: asyncio.Server | None = None
         self.drained = asyncio.Event()
         """Set when somebody has had the pool drained."""
         if len(os.fsencode(self.path)) > MAX_PATH:
-            raise ConfigurationError(f"the control socket's path is longer than {MAX_PATH} bytes: {self.path}")
+            raise ConfigurationError(
+                f"the control socket's path is longer than {MAX_PATH} bytes: {self.path}"
+            )
 
     async def __aenter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_LINE_BYTES)
+            self._server = await asyncio.start_unix_server(
+                self._serve, self.path, limit=MAX_LINE_BYTES
+            )
         finally:
             os.umask(before)
         return self
@@ -66,7 +78,9 @@ class ControlSocket:
         try:
             line = await reader.readline()
             answering = asyncio.create_task(self._answer(line, writer))
-            leaving = asyncio.create_task(reader.read())  # nothing more is asked: its end is the client's
+            leaving = asyncio.create_task(
+                reader.read()
+            )  # nothing more is asked: its end is the client's
             try:
                 await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
             finally:

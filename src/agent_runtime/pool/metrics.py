@@ -1,4 +1,7 @@
-"""Pools, MCP servers and provider accounts as Prometheus metrics, read at each scrape: nothing is paid on a call."""
+"""Pools, MCP servers and provider accounts as Prometheus metrics, read at each scrape.
+
+Nothing is paid on a call.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,14 @@ class PoolCollector(Collector):
     """Reads what pools say of themselves."""
 
     def __init__(
-        self, factory: AgentFactory, instances: AgentInstancePool | None, sessions: AgentSessionPool | None
+        self,
+        factory: AgentFactory,
+        instances: AgentInstancePool | None,
+        sessions: AgentSessionPool | None,
     ) -> None:
-        self._factory, self._instances, self._sessions = factory, instances, sessions
+        self._factory = factory
+        self._instances = instances
+        self._sessions = sessions
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand at one moment."""
@@ -45,16 +53,49 @@ class PoolCollector(Collector):
         if self._sessions is not None:
             yield from _session_metrics(self._sessions.status())
         accounts = self._factory.registry.providers.status()[:MAX_AGENTS]
-        yield _by("gauge", "provider_in_flight", "Model calls in flight.", "provider", accounts, "in_flight")
-        yield _by("gauge", "provider_waiting", "Model calls that wait for a place.", "provider", accounts, "waiting")
-        limited = [each for each in accounts if each["limit"] is not None]
-        yield _by("gauge", "provider_limit", "How many may be in flight now.", "provider", limited, "limit")
         yield _by(
-            "counter", "provider_overloads", "Answers that said it was too much.", "provider", accounts, "overloads"
+            "gauge",
+            "provider_in_flight",
+            "Model calls in flight.",
+            "provider",
+            accounts,
+            "in_flight",
+        )
+        yield _by(
+            "gauge",
+            "provider_waiting",
+            "Model calls that wait for a place.",
+            "provider",
+            accounts,
+            "waiting",
+        )
+        limited = [each for each in accounts if each["limit"] is not None]
+        yield _by(
+            "gauge",
+            "provider_limit",
+            "How many may be in flight now.",
+            "provider",
+            limited,
+            "limit",
+        )
+        yield _by(
+            "counter",
+            "provider_overloads",
+            "Answers that said it was too much.",
+            "provider",
+            accounts,
+            "overloads",
         )
         servers = self._factory.mcp_broker.status()[:MAX_AGENTS]
         yield _by("gauge", "mcp_calls", "Calls of MCP tools under way.", "server", servers, "calls")
-        yield _by("counter", "mcp_opened", "Sessions opened with MCP servers.", "server", servers, "opened")
+        yield _by(
+            "counter",
+            "mcp_opened",
+            "Sessions opened with MCP servers.",
+            "server",
+            servers,
+            "opened",
+        )
 
 
 def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
@@ -64,15 +105,21 @@ def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
         place = (each["agent"], each["status"])
         counted[place] = counted.get(place, 0) + 1
         memory[each["agent"]] = memory.get(each["agent"], 0.0) + each["memory_mb"]
-    family = GaugeMetricFamily(f"{NAMESPACE}_pool_instances", "Instances.", labels=["agent", "status"])
+    family = GaugeMetricFamily(
+        f"{NAMESPACE}_pool_instances", "Instances.", labels=["agent", "status"]
+    )
     for place, count in counted.items():
         family.add_metric(list(place), count)
     yield family
-    family = GaugeMetricFamily(f"{NAMESPACE}_pool_memory_bytes", "Resident memory of instances.", labels=["agent"])
+    family = GaugeMetricFamily(
+        f"{NAMESPACE}_pool_memory_bytes", "Resident memory of instances.", labels=["agent"]
+    )
     for agent, memory_mb in memory.items():
         family.add_metric([agent], memory_mb * 2**20)
     yield family
-    family = GaugeMetricFamily(f"{NAMESPACE}_pool_queue", "Calls that wait for an instance.", labels=["priority"])
+    family = GaugeMetricFamily(
+        f"{NAMESPACE}_pool_queue", "Calls that wait for an instance.", labels=["priority"]
+    )
     for priority in ("low", "normal", "high", "critical"):
         family.add_metric([priority], status["queue"][priority])
     yield family
@@ -82,13 +129,19 @@ def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
         ("kills", "Instances that tasks have ended."),
     ):
         yield CounterMetricFamily(f"{NAMESPACE}_pool_{name}", text, value=status[name])
-    yield CounterMetricFamily(f"{NAMESPACE}_pool_start_seconds", "What starts took.", value=status["start_seconds"])
+    yield CounterMetricFamily(
+        f"{NAMESPACE}_pool_start_seconds", "What starts took.", value=status["start_seconds"]
+    )
 
 
 def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{NAMESPACE}_warm_contexts", "Agents kept warm.", value=status["size"])
-    yield GaugeMetricFamily(f"{NAMESPACE}_warm_bytes", "About what they keep in memory.", value=status["size_bytes"])
-    yield GaugeMetricFamily(f"{NAMESPACE}_warm_hit_ratio", "Callers who found theirs.", value=status["hit_rate"])
+    yield GaugeMetricFamily(
+        f"{NAMESPACE}_warm_bytes", "About what they keep in memory.", value=status["size_bytes"]
+    )
+    yield GaugeMetricFamily(
+        f"{NAMESPACE}_warm_hit_ratio", "Callers who found theirs.", value=status["hit_rate"]
+    )
     for name, text in (
         ("hits", "Callers who found their agent ready."),
         ("misses", "Callers who waited for a build."),
@@ -103,7 +156,9 @@ def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     yield family
 
 
-def _by(kind: str, name: str, text: str, label: str, rows: list[dict[str, Any]], value: str) -> Metric:
+def _by(
+    kind: str, name: str, text: str, label: str, rows: list[dict[str, Any]], value: str
+) -> Metric:
     made = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
     family = made(f"{NAMESPACE}_{name}", text, labels=[label])
     sums: dict[str, float] = {}

@@ -28,7 +28,8 @@ class AgentTask:
     """One call of an agent in a pool.
 
     Args:
-        agent: the agent type: the name of a template that the pool's factory knows, or a template's path.
+        agent: the agent type: the name of a template that the pool's factory knows, or a template's
+        path.
         input: as for `AgentExecutor.execute`.
         id: the task's own name, by which it is known when it is given to the pool again.
         context: LangChain's runtime context for this call, added to the instance's own.
@@ -51,7 +52,10 @@ class AgentTask:
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
-            raise InputInvalid(f"a task's timeout is a positive number of seconds, not {self.timeout_s}", "timeout_s")
+            raise InputInvalid(
+                f"a task's timeout is a positive number of seconds, not {self.timeout_s}",
+                "timeout_s",
+            )
         try:
             self.priority = TaskPriority(self.priority)
         except ValueError:

@@ -9,7 +9,13 @@ from langchain_core.messages import BaseMessage
 
 from agent_runtime.errors import AgentRuntimeError, ProviderError
 from agent_runtime.errors.user_code import error_text
-from agent_runtime.providers.errors import ANSWERED, CUT_ANSWERS, causes, names_of_classes, status_of
+from agent_runtime.providers.errors import (
+    ANSWERED,
+    CUT_ANSWERS,
+    causes,
+    names_of_classes,
+    status_of,
+)
 
 if TYPE_CHECKING:
     from langchain_core.outputs import ChatResult
@@ -26,15 +32,28 @@ class HttpAnswer:
         self.has_come = False
 
 
-current_answer: ContextVar[HttpAnswer | None] = ContextVar("agent_runtime_http_answer", default=None)
-"""Where the HTTP transport notes the answer of the model call that is under way; None outside of one."""
+current_answer: ContextVar[HttpAnswer | None] = ContextVar(
+    "agent_runtime_http_answer", default=None
+)
+"""Where the HTTP transport notes the answer of the model call that is under way.
 
-_NOT_ABOUT_THE_ANSWER = frozenset({"GraphBubbleUp", "APIConnectionError", "TransportError", "TimeoutException"})
-"""Errors that a call may end with after its answer has begun: a lost connection, a step of the graph."""
+None outside of one.
+"""
+
+_NOT_ABOUT_THE_ANSWER = frozenset(
+    {"GraphBubbleUp", "APIConnectionError", "TransportError", "TimeoutException"}
+)
+"""Errors that a call may end with after its answer has begun.
+
+A lost connection, a step of the graph.
+"""
 
 
 def message_of_answer(result: ChatResult, call: ModelCall) -> tuple[BaseMessage, dict[str, Any]]:
-    """Return the message of an answer and the metadata beside it; raises ProviderError when it has none."""
+    """Return the message of an answer and the metadata beside it.
+
+    Raises ProviderError when it has none.
+    """
     metadata = dict(result.llm_output or {})
     if not result.generations:
         raise no_message(call, metadata)
@@ -44,7 +63,10 @@ def message_of_answer(result: ChatResult, call: ModelCall) -> tuple[BaseMessage,
 
 
 def no_message(call: ModelCall, metadata: dict[str, Any]) -> ProviderError:
-    """Make the error of an answer without a message; what it says was used bounds the estimate of the call."""
+    """Make the error of an answer without a message.
+
+    What it says was used bounds the estimate of the call.
+    """
     call.note_usage(metadata.get("token_usage") or metadata.get("usage"))
     return ProviderError("the provider's answer has no message", status=ANSWERED)
 
@@ -55,7 +77,10 @@ def empty_stream() -> ProviderError:
 
 
 def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool) -> NoReturn:
-    """Settle a call that raised, and raise what it raised; as a ProviderError when its answer could not be read."""
+    """Settle a call that raised, and raise what it raised.
+
+    As a ProviderError when its answer could not be read.
+    """
     if isinstance(error, ProviderError) and error.status == ANSWERED:
         call.abort(error, is_answered=True)
         raise error
@@ -65,7 +90,9 @@ def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool)
         raise error
     if _is_unreadable(error, has_answered=has_answered):
         call.abort(error, is_answered=True)
-        summary = f"the provider's answer cannot be read: {type(error).__name__}: {error_text(error)}"
+        summary = (
+            f"the provider's answer cannot be read: {type(error).__name__}: {error_text(error)}"
+        )
         raise ProviderError(summary[:500], status=ANSWERED) from error
     call.abort(error)
     raise error
@@ -78,12 +105,16 @@ def _usage_of(error: BaseException) -> Any:
 
 
 def _is_unreadable(error: BaseException, *, has_answered: bool) -> bool:
-    """Tell whether an exception is about an answer that came: HTML, null, no choices, an error object in a 200."""
+    """Tell whether an exception is about an answer that came.
+
+    HTML, null, no choices, an error object in a 200.
+    """
     if not isinstance(error, Exception) or isinstance(error, AgentRuntimeError):
         return False
     if any("AnswerTooLarge" in names_of_classes(each) for each in causes(error)):
         return True
-    names, status = names_of_classes(error), status_of(error)
+    names = names_of_classes(error)
+    status = status_of(error)
     # httpx-sse's error of an answer that is no stream is a TransportError.
     is_about_the_answer = "SSEError" in names or not names & _NOT_ABOUT_THE_ANSWER
     return has_answered and (status is None or status < 400) and is_about_the_answer

@@ -1,4 +1,7 @@
-"""What a provider's own exception says: its HTTP status, its codes, how long to wait, whichever SDK raised it."""
+"""What a provider's own exception says.
+
+Its HTTP status, its codes, how long to wait, whichever SDK raised it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ ANSWERED = 200
 
 
 CUT_ANSWERS = frozenset({"LengthFinishReasonError", "ContentFilterFinishReasonError"})
-"""Errors of the openai package for a structured answer that was cut: it was read and is billed, and comes cut again."""
+"""Errors of the openai package for a structured answer that was cut.
+
+It was read and is billed, and comes cut again.
+"""
 _AMAZON_CODES = {
     "internalserver": 500,
     "modeltimeout": 408,
@@ -36,7 +42,10 @@ _AMAZON_CODES = {
 
 
 def names_of_classes(error: BaseException) -> set[str]:
-    """Return the names of an exception's classes: the SDKs that have them are optional, and none is imported here."""
+    """Return the names of an exception's classes.
+
+    The SDKs that have them are optional, and none is imported here.
+    """
     return {cls.__name__ for cls in type(error).__mro__}
 
 
@@ -52,22 +61,29 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def connection_reason(error: BaseException) -> str | None:
-    """Return what the operating system or TLS said of a connection that failed; the SDKs say "Connection error."."""
+    """Return what the operating system or TLS said of a connection that failed.
+
+    The SDKs say "Connection error.".
+    """
     current: BaseException | None = error
     for _ in range(MAX_CAUSES):
-        if current is None or isinstance(current, OSError):  # so are ssl.SSLError, and a name that is not known
+        if current is None or isinstance(
+            current, OSError
+        ):  # so are ssl.SSLError, and a name that is not known
             break
         current = current.__cause__ or current.__context__  # httpcore leaves its cause out
     if not isinstance(current, OSError):
         return None
-    while isinstance(current.__cause__, OSError):  # its context may be an error that the application was handling
+    while isinstance(
+        current.__cause__, OSError
+    ):  # its context may be an error that the application was handling
         current = current.__cause__
     text = error_text(current)
     return text if text and text not in str(error) else None
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that a provider answered with, or None when the failure was not an answer."""
+    """Return the HTTP status of a provider's answer, None when there was no answer."""
     for each in causes(error):
         response = getattr(each, "response", None)
         status = getattr(each, "status_code", None) or getattr(response, "status_code", None)
@@ -91,7 +107,10 @@ def headers_of(error: BaseException) -> Mapping[str, str]:
 
 
 def _amazon_status(response: Mapping[str, Any]) -> int | None:
-    """Return the status in a botocore error; inside a stream it is the name of the error that tells."""
+    """Return the status in a botocore error.
+
+    Inside a stream it is the name of the error that tells.
+    """
     status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
     code = str((response.get("Error") or {}).get("Code", ""))
     return _AMAZON_CODES.get(code.removesuffix("Exception").lower(), status)
@@ -100,7 +119,8 @@ def _amazon_status(response: Mapping[str, Any]) -> int | None:
 def retry_after_s(error: BaseException) -> float | None:
     """Seconds that the provider asked to wait, or None.
 
-    `Retry-After` (RFC 9110 10.2.3: seconds or a date), or `retry-after-ms`, which OpenAI and Azure send.
+    `Retry-After` (RFC 9110 10.2.3: seconds or a date), or `retry-after-ms`, which OpenAI and Azure
+    send.
     """
     headers = headers_of(error)
     with contextlib.suppress(ValueError, TypeError):
@@ -120,11 +140,16 @@ def _finite(seconds: float) -> float | None:
 
 
 def overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
-    """Whether a provider says that it is too much: by its status, or by a vendor's own code in its answer."""
+    """Whether a provider says that it is too much.
+
+    By its status, or by a vendor's own code in its answer.
+    """
     if status_of(error) in OVERLOADED:
         return True
     wanted = {str(code) for code in codes}
-    return bool(wanted) and any(str(found) in wanted for each in causes(error) for found in _codes(each))
+    return bool(wanted) and any(
+        str(found) in wanted for each in causes(error) for found in _codes(each)
+    )
 
 
 def _codes(error: BaseException) -> Iterator[Any]:
@@ -132,6 +157,9 @@ def _codes(error: BaseException) -> Iterator[Any]:
     for place in (getattr(error, "code", None), getattr(error, "body", None), *error.args[:1]):
         if isinstance(place, Mapping):
             inner = place.get("error")
-            yield from (place.get("code"), inner.get("code") if isinstance(inner, Mapping) else None)
+            yield from (
+                place.get("code"),
+                inner.get("code") if isinstance(inner, Mapping) else None,
+            )
         elif isinstance(place, str | int):
             yield place

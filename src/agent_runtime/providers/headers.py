@@ -17,7 +17,9 @@ _RESETS = (
 
 
 def pause_s(headers: Mapping[str, str], in_flight: int = 0) -> float | None:
-    """How long the provider's headers say to wait because nothing is left, in seconds; None when something is.
+    """How long the provider's headers say to wait because nothing is left, in seconds.
+
+    None when something is.
 
     Calls that are `in_flight` will use up the requests that are left.
     """
@@ -38,8 +40,12 @@ def _reset_s(text: str | None) -> float | None:
         return float(text)
     units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     if re.fullmatch(r"(\d+(\.\d+)?(ms|[dhms]))+", text):
-        return sum(float(n) * units[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[dhms])", text))
+        return sum(
+            float(n) * units[unit] for n, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[dhms])", text)
+        )
     try:
-        return max(0.0, datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - time.time())
+        return max(
+            0.0, datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - time.time()
+        )
     except (ValueError, TypeError):
         return None

@@ -1,6 +1,9 @@
-"""The HTTP side of models that are made here: answers are bounded when they are decoded, and noted when they come.
+"""The HTTP side of models that are made here.
 
-Provider SDKs use `httpx`, or its successor `httpx2`; both have the same classes, and neither is imported here.
+Answers are bounded when they are decoded, and noted when they come.
+
+Provider SDKs use `httpx`, or its successor `httpx2`; both have the same classes, and neither is
+imported here.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ _DEPTH = 4
 _WINDOW_BITS = {"gzip": 47, "x-gzip": 47, "deflate": 47, "identity": 0}
 """47 reads the heads of gzip and of zlib."""
 _CLIENT_PACKAGES = frozenset({
-    "anthropic", "cerebras", "cohere", "fireworks", "google", "groq", "mistralai", "ollama", "openai", "openrouter",
+    "anthropic", "cerebras", "cohere", "fireworks", "google", "groq", "mistralai", "ollama",
+    "openai", "openrouter",
     "perplexity", "together",
 })  # fmt: skip
 """Packages whose objects may hold an HTTP client."""
@@ -41,18 +45,29 @@ class _Decoder:
 
     def __init__(self, headers: Any, library: Any) -> None:
         self._library = library
-        names = [name.strip().lower() for name in headers.get("content-encoding", "").split(",") if name.strip()]
+        names = [
+            name.strip().lower()
+            for name in headers.get("content-encoding", "").split(",")
+            if name.strip()
+        ]
         if len(names) > 2 or any(name not in _WINDOW_BITS for name in names):
-            raise self._too_large(f"an answer in an encoding that was not asked for: {', '.join(names)[:80]}")
+            raise self._too_large(
+                f"an answer in an encoding that was not asked for: {', '.join(names)[:80]}"
+            )
         # The last encoding was put on last.
-        self._stages = [zlib.decompressobj(_WINDOW_BITS[name]) for name in reversed(names) if _WINDOW_BITS[name]]
+        self._stages = [
+            zlib.decompressobj(_WINDOW_BITS[name]) for name in reversed(names) if _WINDOW_BITS[name]
+        ]
         self._is_stream = headers.get("content-type", "").startswith("text/event-stream")
         self._may_be_bare = names == ["deflate"]
         self._size = 0
         self._line = 0
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        """Yield what a piece of the body says; raises AnswerTooLarge, or the library's DecodingError."""
+        """Yield what a piece of the body says.
+
+        Raises AnswerTooLarge, or the library's DecodingError.
+        """
         for piece in self._through(data, self._stages):
             self._count(piece)
             yield piece
@@ -61,17 +76,22 @@ class _Decoder:
         if not stages:
             yield data
             return
-        stage, inner = stages[0], stages[1:]
+        stage = stages[0]
+        inner = stages[1:]
         while data:
             try:
                 piece = stage.decompress(data, _STEP_BYTES)
             except zlib.error as error:
-                if self._may_be_bare and not self._size:  # "deflate" without the head of zlib, as some servers send it
+                if (
+                    self._may_be_bare and not self._size
+                ):  # "deflate" without the head of zlib, as some servers send it
                     self._may_be_bare = False
                     self._stages = [zlib.decompressobj(-zlib.MAX_WBITS)]
                     yield from self._through(data, self._stages)
                     return
-                raise self._library.DecodingError(f"a body that is not what its encoding says: {error}") from error
+                raise self._library.DecodingError(
+                    f"a body that is not what its encoding says: {error}"
+                ) from error
             data = stage.unconsumed_tail
             if piece:
                 yield from self._through(piece, inner)
@@ -86,7 +106,9 @@ class _Decoder:
         self._line = self._line + len(piece) if end < 0 else len(piece) - end - 1
         longest = max(self._line, max((len(line) for line in piece.split(b"\n")), default=0))
         if self._size > MAX_STREAM_BYTES or longest > MAX_EVENT_BYTES:
-            raise self._too_large(f"a stream of more than {MAX_STREAM_BYTES} bytes, or {MAX_EVENT_BYTES} in one line")
+            raise self._too_large(
+                f"a stream of more than {MAX_STREAM_BYTES} bytes, or {MAX_EVENT_BYTES} in one line"
+            )
 
     def _too_large(self, message: str) -> Exception:
         error: Exception = _classes(self._library.__name__)["AnswerTooLarge"](message)
@@ -99,7 +121,10 @@ def _classes(library_name: str) -> dict[str, Any]:
     library: Any = sys.modules[library_name]
 
     class AnswerTooLarge(library.DecodingError):  # type: ignore[misc]
-        """An answer of more decoded bytes than a model's can have: a small one may be packed a thousandfold."""
+        """An answer of more decoded bytes than a model's can have.
+
+        A small one may be packed a thousandfold.
+        """
 
     return {
         "AnswerTooLarge": AnswerTooLarge,
@@ -111,7 +136,8 @@ def _classes(library_name: str) -> dict[str, Any]:
 def _async_transport(library: Any) -> type:
     class BoundedBody(library.AsyncByteStream):  # type: ignore[misc]
         def __init__(self, inner: Any, decoder: _Decoder) -> None:
-            self._inner, self._decoder = inner, decoder
+            self._inner = inner
+            self._decoder = decoder
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             async for data in self._inner:
@@ -144,7 +170,8 @@ def _async_transport(library: Any) -> type:
 def _sync_transport(library: Any) -> type:
     class BoundedBody(library.SyncByteStream):  # type: ignore[misc]
         def __init__(self, inner: Any, decoder: _Decoder) -> None:
-            self._inner, self._decoder = inner, decoder
+            self._inner = inner
+            self._decoder = decoder
 
         def __iter__(self) -> Iterator[bytes]:
             for data in self._inner:
@@ -179,13 +206,16 @@ def _decoded(library: Any, response: Any, stream: Any) -> Any:
     headers = response.headers.copy()
     for name in ("content-encoding", "content-length"):
         headers.pop(name, None)
-    return library.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
+    return library.Response(
+        response.status_code, headers=headers, stream=stream, extensions=response.extensions
+    )
 
 
 def bound_answers(model: BaseChatModel) -> None:
     """Bound the answers of every HTTP client that a chat model holds, its SDK's included.
 
-    LangChain shares its clients between models, so one may be bound already. A client of another kind is left alone.
+    LangChain shares its clients between models, so one may be bound already. A client of another
+    kind is left alone.
     """
     libraries = [sys.modules[name] for name in LIBRARIES if name in sys.modules]
     if not libraries:
@@ -202,31 +232,41 @@ def bound_answers(model: BaseChatModel) -> None:
         for part in parts:
             if type(part).__module__ == "botocore.client":
                 part.meta.events.register("before-parse", _note_amazon_answer, unique_id=__name__)
-        level = [part for part in parts if type(part).__module__.partition(".")[0] in _CLIENT_PACKAGES]
+        level = [
+            part for part in parts if type(part).__module__.partition(".")[0] in _CLIENT_PACKAGES
+        ]
 
 
 def _note_amazon_answer(response_dict: Any = None, **_kwargs: Any) -> None:
-    """Note an answer that botocore has received; its own parser reads it whole and does not unpack it."""
+    """Note an answer that botocore has received.
+
+    Its own parser reads it whole and does not unpack it.
+    """
     answer = current_answer.get()
     if answer is not None and response_dict and response_dict.get("status_code", 500) < 400:
         answer.has_come = True
 
 
 def _parts_of(thing: Any) -> list[Any]:
-    # Clients that are made at their first use are made now: a look before each call would cost each call.
+    # Clients that are made at their first use are made now: a look before each call would cost each
+    # call.
     for name in ("_client", "_async_client"):
         if hasattr(type(thing), name):
             try:
                 getattr(thing, name)
             except Exception:  # noqa: BLE001, S112 - a client that cannot be made says so when it is used
                 continue
-    private = getattr(thing, "__pydantic_private__", None) or {}  # where langchain-ollama has its clients
+    private = (
+        getattr(thing, "__pydantic_private__", None) or {}
+    )  # where langchain-ollama has its clients
     return [*getattr(thing, "__dict__", {}).values(), *private.values()]
 
 
 def bound_client(client: Any, library: Any) -> None:
     """Bound the answers of one client of `httpx` or `httpx2`, whichever `library` is."""
-    wrapper = _classes(library.__name__)["AsyncClient" if isinstance(client, library.AsyncClient) else "Client"]
+    wrapper = _classes(library.__name__)[
+        "AsyncClient" if isinstance(client, library.AsyncClient) else "Client"
+    ]
     if not isinstance(client._transport, wrapper):
         client._transport = wrapper(client._transport)
     for pattern, transport in list(client._mounts.items()):

@@ -1,4 +1,7 @@
-"""How many calls may be in flight at a provider: never more than an account allows, fewer after an overload."""
+"""How many calls may be in flight at a provider.
+
+Never more than an account allows, fewer after an overload.
+"""
 
 from __future__ import annotations
 
@@ -34,29 +37,39 @@ class _Waiter:
     __slots__ = ("granted", "wake")
 
     def __init__(self, wake: Callable[[], object]) -> None:
-        self.wake, self.granted = wake, False
+        self.wake = wake
+        self.granted = False
 
 
 class ProviderAccount:
     """One provider's account. Places are handed on in the order in which they were asked for.
 
-    `limit` is how many calls may be in flight now, None without one; `in_flight` how many are. `pace` bounds how often
-    they begin, once the provider has told how often they may.
+    `limit` is how many calls may be in flight now, None without one; `in_flight` how many are.
+    `pace` bounds how often they begin, once the provider has told how often they may.
     """
 
-    def __init__(self, name: str, told: Callable[[ProviderAccount, int | None, str], None], base_url: str = "") -> None:
-        self.name, self._told, self.base_url = name, told, base_url
+    def __init__(
+        self,
+        name: str,
+        told: Callable[[ProviderAccount, int | None, str], None],
+        base_url: str = "",
+    ) -> None:
+        self.name = name
+        self._told = told
+        self.base_url = base_url
         self.maximum: int | None = None
         self.limit: int | None = None
         self.codes: frozenset[int | str] = frozenset()
-        self.in_flight, self.peak, self.overloads = 0, 0, 0
+        self.in_flight = 0
+        self.peak = 0
+        self.overloads = 0
         self.pace = Pace()
         self._blocked_until_s = self._lowered_s = self._raised_s = 0.0
         self._lock = threading.Lock()
         self._waiters: deque[_Waiter] = deque()
 
     def allow(self, maximum: int | None, codes: Collection[int | str]) -> None:
-        """What a template says of the account; of several the lowest maximum counts, and all codes."""
+        """A template's account settings; the lowest maximum and all codes of several count."""
         self.codes |= frozenset(codes)
         if maximum is not None and (self.maximum is None or maximum < self.maximum):
             self.maximum = maximum
@@ -67,14 +80,16 @@ class ProviderAccount:
         """How many calls wait for a place."""
         return len(self._waiters)
 
-    # -- a place -------------------------------------------------------------------------------------------
+    # -- a place
+    # -------------------------------------------------------------------------------------------
 
     async def aenter(self) -> Place:
         """A place, after a wait if need be. Cancelling gives it up."""
         with self._lock:
             if not self._waiters and self._free():
                 return self._place()
-            loop, woken = asyncio.get_running_loop(), asyncio.Event()
+            loop = asyncio.get_running_loop()
+            woken = asyncio.Event()
             waiter = _Waiter(lambda: loop.call_soon_threadsafe(woken.set))
             self._waiters.append(waiter)
         try:
@@ -156,7 +171,10 @@ class ProviderAccount:
             self._begin()
 
     def _wake_first(self) -> None:
-        """The first one watches the clock while the provider asks for a pause: it has to know for how long."""
+        """The first one watches the clock while the provider asks for a pause.
+
+        It has to know for how long.
+        """
         while self._waiters:
             try:
                 self._waiters[0].wake()
@@ -174,24 +192,35 @@ class ProviderAccount:
             self._hand_on()
             self._wake_first()
 
-    # -- what comes of a call ------------------------------------------------------------------------------
+    # -- what comes of a call
+    # ------------------------------------------------------------------------------
 
-    def left(self, place: Place, error: BaseException | None, headers: Mapping[str, str] | None) -> None:
+    def left(
+        self, place: Place, error: BaseException | None, headers: Mapping[str, str] | None
+    ) -> None:
         """A call has ended: its place is free, and the limit follows what the provider said."""
-        now, told = time.monotonic(), None
+        now = time.monotonic()
+        told = None
         is_overload = error is not None and overloaded(error, self.codes)
         asked_s = None if error is None else retry_after_s(error)
         asked_s = None if asked_s is None else min(asked_s, LONGEST_BLOCK_S)
-        pause = max(asked_s or 0.0, pause_s(headers_of(error)) or 0.0) if error is not None and is_overload else 0.0
+        pause = (
+            max(asked_s or 0.0, pause_s(headers_of(error)) or 0.0)
+            if error is not None and is_overload
+            else 0.0
+        )
         with self._lock:
             self.in_flight -= 1
             before = self.limit
             if error is not None and is_overload:
                 self.overloads += 1
-                if place.began_s >= self._lowered_s:  # of calls that were in flight together one counts
+                if (
+                    place.began_s >= self._lowered_s
+                ):  # of calls that were in flight together one counts
                     self._lowered_s = self._raised_s = now
                     if not self.pace.refused(error, now, asked_s):
-                        self.limit, told = max(1, (self.limit or self.peak) // 2), "overload"
+                        self.limit = max(1, (self.limit or self.peak) // 2)
+                        told = "overload"
             elif error is None:
                 told = self._answered(now)
                 pause = max(pause, pause_s(headers or {}, self.in_flight) or 0.0)
@@ -238,16 +267,21 @@ class Place:
         self._account: ProviderAccount | None = account
         self.began_s = time.monotonic()
 
-    def leave(self, error: BaseException | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def leave(
+        self, error: BaseException | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         """The call has ended, with `error` if it failed; `headers` are the provider's answer's."""
-        account, self._account = self._account, None
+        account = self._account
+        self._account = None
         if account is not None:
             account.left(self, error, headers)
 
 
 _ADDRESSES = (
-    "base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "groq_api_base", "fireworks_api_base",
-    "mistral_api_url", "openrouter_api_base", "xai_api_base", "api_base", "endpoint_url", "endpoint",
+    "base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "groq_api_base",
+    "fireworks_api_base",
+    "mistral_api_url", "openrouter_api_base", "xai_api_base", "api_base", "endpoint_url",
+    "endpoint",
 )  # fmt: skip
 """What chat models call the address of their server."""
 
@@ -262,12 +296,16 @@ def address_of(model: BaseChatModel) -> str:
 
 @lru_cache(maxsize=256)
 def _address_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
-    # Asking a pydantic model for an attribute that it has not takes 7 us, and there are twelve names.
+    # Asking a pydantic model for an attribute that it has not takes 7 us, and there are twelve
+    # names.
     return tuple(name for name in _ADDRESSES if name in kind.model_fields or hasattr(kind, name))
 
 
 class ProviderLimiter:
-    """The accounts of a process, by provider, address and key. Each change of a limit is told to the buses given."""
+    """The accounts of a process, by provider, address and key.
+
+    Each change of a limit is told to the buses given.
+    """
 
     def __init__(self) -> None:
         self._accounts: dict[tuple[str, str, str], ProviderAccount] = {}
@@ -280,15 +318,23 @@ class ProviderLimiter:
         with self._lock:
             if place not in self._accounts:
                 name = f"{provider}@{base_url}" if base_url else provider
-                self._accounts[place] = ProviderAccount(f"{name}#{key[:6]}" if key else name, self._changed, base_url)
+                self._accounts[place] = ProviderAccount(
+                    f"{name}#{key[:6]}" if key else name, self._changed, base_url
+                )
             return self._accounts[place]
 
     def account_of(self, model: BaseChatModel) -> ProviderAccount:
-        """The account that a model's calls count on: its provider, its address, and a digest of its key."""
+        """The account that a model's calls count on.
+
+        Its provider, its address, and a digest of its key.
+        """
         provider = str(model._get_ls_params().get("ls_provider") or "unknown")
         address = address_of(model)
         secrets: list[Any] = [getattr(model, name, None) for name in sorted(model.lc_secrets)]
-        shown = [each.get_secret_value() if hasattr(each, "get_secret_value") else each for each in secrets]
+        shown = [
+            each.get_secret_value() if hasattr(each, "get_secret_value") else each
+            for each in secrets
+        ]
         digest = hashlib.sha256(repr(shown).encode()).hexdigest() if any(shown) else ""
         return self.account(provider, address, digest)
 
@@ -301,7 +347,12 @@ class ProviderLimiter:
         return [account.status() for account in list(self._accounts.values())]
 
     def _changed(self, account: ProviderAccount, before: int | None, why: str) -> None:
-        data = {"provider": account.name, "limit": account.limit, "why": why, **({"before": before} if before else {})}
+        data = {
+            "provider": account.name,
+            "limit": account.limit,
+            "why": why,
+            **({"before": before} if before else {}),
+        }
         for bus in list(self._buses):
             bus.publish(Event("provider.limit", data))
 

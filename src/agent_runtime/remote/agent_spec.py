@@ -1,4 +1,7 @@
-"""What a worker needs to make an agent: the template, and the components that it names, made ready to travel."""
+"""What a worker needs to make an agent.
+
+The template, and the components that it names, made ready to travel.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An agent, to be made in another process. `components` are those of the registry, by table and name."""
+    """An agent, to be made in another process.
+
+    `components` are those of the registry, by table and name.
+    """
 
     agent: str
     template: AgentTemplate
@@ -94,14 +100,17 @@ def components_of(
 ) -> dict[str, dict[str, Place | bytes]]:
     """The registered components that a template names.
 
-    Raises NotPortable for one that cannot travel, unless there is a setup function that may register it over there.
+    Raises NotPortable for one that cannot travel, unless there is a setup function that may
+    register it over there.
     """
     found: dict[str, dict[str, Place | bytes]] = {}
     for table, name in _named(template):
         if name not in getattr(registry, table):
             continue
         try:
-            found.setdefault(table, {})[name] = portable(getattr(registry, table)[name], f"{table}: '{name}'")
+            found.setdefault(table, {})[name] = portable(
+                getattr(registry, table)[name], f"{table}: '{name}'"
+            )
         except NotPortable:
             if not has_setup:
                 raise
@@ -111,7 +120,9 @@ def components_of(
 def _named(template: AgentTemplate) -> Iterator[tuple[str, str]]:
     spec = template.spec
     yield from (("tools", tool.use) for tool in spec.all_tools() if tool.use)
-    yield from (("middleware", each.use) for each in spec.middleware if each.use not in LANGCHAIN_MIDDLEWARE)
+    yield from (
+        ("middleware", each.use) for each in spec.middleware if each.use not in LANGCHAIN_MIDDLEWARE
+    )
     if spec.workflow:
         yield "workflows", spec.workflow
 
@@ -125,7 +136,8 @@ def portable(component: Any, what: str) -> Place | bytes:
         pickle.loads(data)  # noqa: S301 - just made
     except Exception as error:
         raise NotPortable(
-            f"{what} cannot be sent to an agent's process ({type(error).__name__}: {error}): make it importable by "
+            f"{what} cannot be sent to an agent's process ({type(error).__name__}: {error}): "
+            "make it importable by "
             "name from a module, or register it in the function that the pool's `setup` names"
         ) from error
     return data
@@ -134,7 +146,8 @@ def portable(component: Any, what: str) -> Place | bytes:
 def place_of(component: Any) -> Place | None:
     """Where this very object can be imported from, or None."""
     inner = getattr(component, "func", None) or getattr(component, "coroutine", None) or component
-    module, name = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
+    module = getattr(inner, "__module__", None)
+    name = getattr(inner, "__qualname__", None)
     if module in sys.modules and name and _at(module, name) is component:
         return Place(module, name)
     home = sys.modules.get(module or "")

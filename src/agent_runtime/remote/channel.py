@@ -29,21 +29,27 @@ def channel() -> Channel:
 
 
 class Channel:
-    """One socket. Sends block when the application does not read: that is how a slow reader slows an agent down.
+    """One socket. Sends block when the application does not read.
 
-    Calls may be made from the event loop, from threads, and (blocking) from the loop's own thread: then the socket is
-    read in place, and what else arrives meanwhile is handled afterwards.
+    That is how a slow reader slows an agent down.
+
+    Calls may be made from the event loop, from threads, and (blocking) from the loop's own thread:
+    then the socket is read in place, and what else arrives meanwhile is handled afterwards.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         _OPEN[:] = [self]  # a worker has one
-        self._socket, self._lock, self._reader = sock, threading.Lock(), FrameReader()
+        self._socket = sock
+        self._lock = threading.Lock()
+        self._reader = FrameReader()
         self._ids = itertools.count(1)
         self._waiting: dict[int, Callable[[tuple[Any, ...]], None]] = {}
         self._backlog: list[tuple[Any, ...]] = []
         self._thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
-        os.register_at_fork(after_in_child=self._socket.close)  # a copy of this process has no part in it
+        os.register_at_fork(
+            after_in_child=self._socket.close
+        )  # a copy of this process has no part in it
         self.on_message: Callable[[tuple[Any, ...]], None] = lambda message: None
         self.on_end: Callable[[], None] = lambda: None
 
@@ -54,7 +60,10 @@ class Channel:
         self._handle_backlog()
 
     def send(self, *message: Any) -> None:
-        """Send a message, from any thread; raises TransferFailed when it is too long, OSError when nobody is there."""
+        """Send a message, from any thread.
+
+        Raises TransferFailed when it is too long, OSError when nobody is there.
+        """
         data = frame(message)
         with self._lock:
             self._socket.sendall(data)
@@ -63,7 +72,8 @@ class Channel:
         """Tell the application something, without waiting."""
         self.send("tell", current_job.get(), method, packed(args))
 
-    # -- calls ---------------------------------------------------------------------------------------------
+    # -- calls
+    # ---------------------------------------------------------------------------------------------
 
     async def call(self, method: str, *args: Any) -> Any:
         """Ask the application; raises what it raises. Cancelling tells it to stop."""
@@ -116,8 +126,11 @@ class Channel:
             self._loop.call_soon(self._handle_backlog)
         return _answer(found[0])
 
-    def _ask(self, method: str, args: tuple[Any, ...], answer: Callable[[tuple[Any, ...]], None]) -> int:
-        data, number = packed(args), next(self._ids)
+    def _ask(
+        self, method: str, args: tuple[Any, ...], answer: Callable[[tuple[Any, ...]], None]
+    ) -> int:
+        data = packed(args)
+        number = next(self._ids)
         self._waiting[number] = answer
         self.send("call", current_job.get(), number, method, data, current_tool.get())
         return number
@@ -126,7 +139,8 @@ class Channel:
         if self._waiting.pop(number, None) is not None:
             self.send("end", number)
 
-    # -- what comes in -------------------------------------------------------------------------------------
+    # -- what comes in
+    # -------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
         self._handle_backlog()

@@ -1,8 +1,9 @@
 """Exceptions between processes.
 
-Many do not survive pickle: those whose `__init__` wants more than `args` (an `openai.RateLimitError`) fail while they
-are loaded. So an exception travels as its class, its arguments and its fields, and is put together again without its
-`__init__`; what of it cannot travel is left out or becomes text.
+Many do not survive pickle: those whose `__init__` wants more than `args` (an
+`openai.RateLimitError`) fail while they are loaded. So an exception travels as its class, its
+arguments and its fields, and is put together again without its `__init__`; what of it cannot travel
+is left out or becomes text.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _REF = "_agent_runtime_ref"
 
 @dataclass(frozen=True, slots=True)
 class SentFailure:
-    """An exception on its way. `ref` names the object itself, when it is the receiver's own that comes back."""
+    """An exception on its way.
+
+    `ref` names the object itself, when it is the receiver's own that comes back.
+    """
 
     module: str
     name: str
@@ -39,9 +43,11 @@ class ForeignError(Exception):
 
 
 def sent(error: BaseException, ref: int | None = None, *, depth: int = MAX_CAUSES) -> SentFailure:
-    """An exception made ready to travel; `ref` is a number under which the sender keeps the object."""
+    """A serialized exception; `ref` numbers the object that the sender keeps."""
     kind = type(error)
-    trace = "".join(traceback.format_exception(kind, error, error.__traceback__, chain=False))[-MAX_TRACE_CHARS:]
+    trace = "".join(traceback.format_exception(kind, error, error.__traceback__, chain=False))[
+        -MAX_TRACE_CHARS:
+    ]
     cause = error.__cause__
     return SentFailure(
         kind.__module__,
@@ -57,7 +63,10 @@ def sent(error: BaseException, ref: int | None = None, *, depth: int = MAX_CAUSE
 
 
 def received(failure: SentFailure, kept: Mapping[int, BaseException]) -> BaseException:
-    """The exception again: the receiver's own object where it is one of `kept`, otherwise a likeness of it."""
+    """The exception again.
+
+    The receiver's own object where it is one of `kept`, otherwise a likeness of it.
+    """
     if failure.ref is not None and failure.ref in kept:
         return kept[failure.ref]
     error = _made(failure)

@@ -1,7 +1,7 @@
 """Messages on a pipe: four bytes of length, then a tuple of plain values.
 
-What is not plain (messages, states, exceptions) travels as bytes inside such a tuple, so that a value which cannot be
-read fails the task that it belongs to, and nothing else.
+What is not plain (messages, states, exceptions) travels as bytes inside such a tuple, so that a
+value which cannot be read fails the task that it belongs to, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from agent_runtime.errors import TransferFailed
 from agent_runtime.size_limits import size_limit
 
 MAX_FRAME_BYTES = size_limit("frame_bytes")
-"""No message is longer; a longer one is refused by its sender, and ends a process that claims to send it."""
+"""No message is longer.
+
+A longer one is refused by its sender, and ends a process that claims to send it.
+"""
 _HEADER = 4
 
 
@@ -25,7 +28,9 @@ def frame(message: tuple[Any, ...]) -> bytes:
     """A message as bytes; raises TransferFailed when it is too long."""
     data = pickle.dumps(message, 5)
     if len(data) > MAX_FRAME_BYTES:
-        raise TransferFailed(f"a value of {len(data) >> 20} MiB is too large for the pipe to the agent's process")
+        raise TransferFailed(
+            f"a value of {len(data) >> 20} MiB is too large for the pipe to the agent's process"
+        )
     return len(data).to_bytes(_HEADER, "big") + data
 
 
@@ -35,7 +40,9 @@ def packed(value: Any) -> bytes:
         return pickle.dumps(value, 5)
     except Exception as error:
         kind = type(value).__name__
-        raise TransferFailed(f"a value of type {kind} does not pickle: {type(error).__name__}: {error}") from error
+        raise TransferFailed(
+            f"a value of type {kind} does not pickle: {type(error).__name__}: {error}"
+        ) from error
 
 
 def unpacked(data: bytes) -> Any:
@@ -55,14 +62,19 @@ class FrameReader:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
-        """The messages that are whole now; raises FrameTooLong, and pickle's errors for what is none."""
+        """The messages that are whole now.
+
+        Raises FrameTooLong, and pickle's errors for what is none.
+        """
         buffer = self._data
         if buffer:
             buffer += data
             data = bytes(buffer) if len(buffer) < 65536 else data
             if len(buffer) >= 65536:
                 return self._cut_long()
-        found, at, size = [], 0, len(data)
+        found = []
+        at = 0
+        size = len(data)
         while size - at >= _HEADER:
             length = int.from_bytes(data[at : at + _HEADER], "big")
             if length > MAX_FRAME_BYTES:
@@ -76,8 +88,10 @@ class FrameReader:
         return found
 
     def _cut_long(self) -> list[tuple[Any, ...]]:
-        # A long message comes in many pieces: the buffer grows in place and is cut when it is whole.
-        buffer, found = self._data, []
+        # A long message comes in many pieces: the buffer grows in place and is cut when it is
+        # whole.
+        buffer = self._data
+        found = []
         while len(buffer) >= _HEADER:
             length = int.from_bytes(buffer[:_HEADER], "big")
             if length > MAX_FRAME_BYTES:

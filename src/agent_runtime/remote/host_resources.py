@@ -1,4 +1,7 @@
-"""What the application has for the workers of one agent: models, MCP tools, inner agents, stores, checkpoints."""
+"""What the application has for the workers of one agent.
+
+Models, MCP tools, inner agents, stores, checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Desk:
     """Answers what workers ask while they make their agent, and keeps what their calls will need.
 
     Args:
-        template: the agent's; a worker can have the models and servers that it names, and no others.
+        template: the agent's; a worker can have the models and servers that it names, and no
+        others.
         registry: the application's.
         agent_of: gives the executor behind an `agent:` tool.
         saver: the application's checkpointer, or None.
@@ -43,7 +47,10 @@ class Desk:
         agent_of: Callable[[str], AgentExecutor],
         saver: Any,
     ) -> None:
-        self._template, self._registry, self._agent_of, self.saver = template, registry, agent_of, saver
+        self._template = template
+        self._registry = registry
+        self._agent_of = agent_of
+        self.saver = saver
         self._model_specs = _models_named(template)
         self._lock = threading.RLock()
         self.models: list[BaseChatModel] = []
@@ -65,7 +72,9 @@ class Desk:
     def describe_model(self, spec: ModelSpec) -> ModelCard:
         """The card of a model that the template names."""
         if spec not in self._model_specs:
-            raise ConfigurationError(f"the template '{self._template.metadata.name}' names no model '{spec.id}'")
+            raise ConfigurationError(
+                f"the template '{self._template.metadata.name}' names no model '{spec.id}'"
+            )
         model = self._registry.model(spec)
         self.models.append(model)
         return ModelCard.of(len(self.models) - 1, model)
@@ -73,7 +82,9 @@ class Desk:
     def describe_mcp(self, spec: ToolSpec) -> list[ToolCard]:
         """The cards of an MCP server's tools."""
         if spec not in self._template.spec.all_tools():
-            raise ConfigurationError(f"the template '{self._template.metadata.name}' names no such MCP server")
+            raise ConfigurationError(
+                f"the template '{self._template.metadata.name}' names no such MCP server"
+            )
         found = self._registry.mcp(spec, self._template.folder)
         first = len(self.tools)
         self.tools += found
@@ -82,7 +93,9 @@ class Desk:
     def describe_agent(self, name: str) -> AgentCard:
         """The card of an agent that this one uses as a tool."""
         if name not in [tool.agent for tool in self._template.spec.all_tools()]:
-            raise ConfigurationError(f"the template '{self._template.metadata.name}' names no agent '{name}'")
+            raise ConfigurationError(
+                f"the template '{self._template.metadata.name}' names no agent '{name}'"
+            )
         executor = self._agent_of(name)
         self.agents.append(executor)
         return AgentCard(len(self.agents) - 1, executor.name or name, executor.description)
@@ -90,7 +103,9 @@ class Desk:
     def store(self, name: str) -> Any:
         """The template's long-term memory."""
         if name != self._template.spec.memory:
-            raise ConfigurationError(f"the template '{self._template.metadata.name}' names no memory '{name}'")
+            raise ConfigurationError(
+                f"the template '{self._template.metadata.name}' names no memory '{name}'"
+            )
         return self._registry.memories[name]
 
     def offered(self, key: int, tools: bytes | None, kwargs: Mapping[str, Any]) -> Any:
@@ -112,7 +127,10 @@ def _models_named(template: AgentTemplate) -> list[ModelSpec]:
     found = spec.all_models()
     if spec.model is not None:
         found += fallback_specs(spec.model)
-    for each in [*spec.middleware, *(middleware for inner in spec.subagents for middleware in inner.middleware)]:
+    for each in [
+        *spec.middleware,
+        *(middleware for inner in spec.subagents for middleware in inner.middleware),
+    ]:
         args = each.model_extra or {}
         named: Sequence[Any] = [args.get(name) for name in MODEL_ARGUMENTS]
         if isinstance(args.get("models"), list):

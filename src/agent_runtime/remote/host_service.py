@@ -1,4 +1,7 @@
-"""What the application does for one job: its model calls, its tools' permits, its checkpoints, within its run."""
+"""What the application does for one job.
+
+Its model calls, its tools' permits, its checkpoints, within its run.
+"""
 
 from __future__ import annotations
 
@@ -28,24 +31,32 @@ MAX_LISTED = 100
 
 
 class Service:
-    """Answers a job's calls, each in a task of its own, in the context of the run that the job is of."""
+    """Answers a job's requests, each in its own task and in the context of its run."""
 
     def __init__(self, desk: Desk, link: Link, run: Run) -> None:
-        self._desk, self._link, self._run = desk, link, run
+        self._desk = desk
+        self._link = link
+        self._run = run
         self._context = contextvars.copy_context()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._open_tools: dict[int, ToolCall] = {}
         self._open_models: dict[int, ModelCall] = {}
         self.kept: dict[int, BaseException] = {}
-        """Exceptions that were raised here and told to the worker: when they come back, they are themselves again."""
+        """Exceptions that were raised here and told to the worker.
 
-    # -- messages ------------------------------------------------------------------------------------------
+        When they come back, they are themselves again.
+        """
+
+    # -- messages
+    # ------------------------------------------------------------------------------------------
 
     def call(self, number: int, method: str, data: bytes, tool_call_id: str | None) -> None:
         """Begin to answer a call."""
         context = self._context.copy()
         context.run(current_tool.set, tool_call_id)
-        task = asyncio.get_running_loop().create_task(self._answer(number, method, data), context=context)
+        task = asyncio.get_running_loop().create_task(
+            self._answer(number, method, data), context=context
+        )
         self._tasks[number] = task
         task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
@@ -93,19 +104,26 @@ class Service:
                 self._link.send("part", number, part)
                 await self._link.room()
 
-    # -- models --------------------------------------------------------------------------------------------
+    # -- models
+    # --------------------------------------------------------------------------------------------
 
-    async def _do_model(self, key: int, messages: Any, stop: Any, tools: bytes | None, kwargs: Any) -> Any:
+    async def _do_model(
+        self, key: int, messages: Any, stop: Any, tools: bytes | None, kwargs: Any
+    ) -> Any:
         return await self._desk.offered(key, tools, kwargs).ainvoke(messages, stop=stop)
 
     async def _do_model_stream(
         self, key: int, messages: Any, stop: Any, tools: bytes | None, kwargs: Any
     ) -> AsyncIterator[Any]:
-        async with aclosing(self._desk.offered(key, tools, kwargs).astream(messages, stop=stop)) as chunks:
+        async with aclosing(
+            self._desk.offered(key, tools, kwargs).astream(messages, stop=stop)
+        ) as chunks:
             async for chunk in chunks:
                 yield sent_chunk(chunk)
 
-    async def _do_open_model(self, number: int, model: str, provider: str, messages: Any, kwargs: Any) -> None:
+    async def _do_open_model(
+        self, number: int, model: str, provider: str, messages: Any, kwargs: Any
+    ) -> None:
         self._open_models[number] = await self._run.gate.aopen(
             ModelRequest(self._run, model, provider, messages, kwargs)
         )
@@ -122,7 +140,8 @@ class Service:
         if (call := self._open_models.pop(number, None)) is not None:
             call.abort(received(failure, self.kept))
 
-    # -- tools and agents ----------------------------------------------------------------------------------
+    # -- tools and agents
+    # ----------------------------------------------------------------------------------
 
     async def _do_check_calls(self, _number: int, count: int) -> None:
         self._run.check_calls(count)
@@ -150,10 +169,14 @@ class Service:
     async def _do_store(self, name: str, ops: Any) -> Any:
         return await self._desk.store(name).abatch(ops)
 
-    # -- the session ---------------------------------------------------------------------------------------
+    # -- the session
+    # ---------------------------------------------------------------------------------------
 
     def _own(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with the turn's right to write; raises SessionNotFound for another session's thread."""
+        """The config with the turn's right to write.
+
+        Raises SessionNotFound for another session's thread.
+        """
         context = self._run.context
         thread = context.session_id if context.turn is None else context.turn.thread
         given = config["configurable"]
@@ -165,15 +188,25 @@ class Service:
     async def _do_saver_get(self, config: RunnableConfig) -> Any:
         return _shown(await self._desk.saver.aget_tuple(self._own(config)))
 
-    async def _do_saver_put(self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any) -> Any:
-        return _place(await self._desk.saver.aput(self._own(config), checkpoint, metadata, versions))
+    async def _do_saver_put(
+        self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any
+    ) -> Any:
+        return _place(
+            await self._desk.saver.aput(self._own(config), checkpoint, metadata, versions)
+        )
 
-    async def _do_saver_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str) -> None:
+    async def _do_saver_writes(
+        self, config: RunnableConfig, writes: Any, task_id: str, task_path: str
+    ) -> None:
         await self._desk.saver.aput_writes(self._own(config), writes, task_id, task_path)
 
-    async def _do_saver_list(self, config: RunnableConfig, wanted: Any, before: Any, limit: int | None) -> Any:
+    async def _do_saver_list(
+        self, config: RunnableConfig, wanted: Any, before: Any, limit: int | None
+    ) -> Any:
         most = MAX_LISTED if limit is None else min(limit, MAX_LISTED)
-        listing = self._desk.saver.alist(self._own(config), filter=wanted, before=before, limit=most)
+        listing = self._desk.saver.alist(
+            self._own(config), filter=wanted, before=before, limit=most
+        )
         return [_shown(each) async for each in listing]
 
     async def _do_turn(self, method: str, *args: Any) -> Any:

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 
 class JobRun:
-    """Sends a call to a worker, gives its chunks to the call's reader, and answers what the worker asks.
+    """Sends a call to a worker, passes on its chunks, and answers its requests.
 
-    `worn`: what it left behind (a tool in a thread, an exit under way) is in the way of another job there.
+    `worn`: what it left behind (a tool in a thread, an exit under way) is in the way of another job
+    there.
     """
 
     def __init__(self, number: int, link: Link, desk: Desk, run: Run) -> None:
-        self._number, self._link, self._run = number, link, run
+        self._number = number
+        self._link = link
+        self._run = run
         self._inbox: deque[tuple[Any, ...]] = deque()
         self._bytes = 0
         self._came = asyncio.Event()
@@ -66,7 +69,10 @@ class JobRun:
         return await self._answer(self._run.context)
 
     async def stop(self) -> None:
-        """Tell the worker to stop the job, and wait until it has; its clean-up may still ask for things."""
+        """Tell the worker to stop the job, and wait until it has.
+
+        Its clean-up may still ask for things.
+        """
         self._link.send("cancel", self._number)
         while not self.answered and await self._next() is not None:
             pass
@@ -103,7 +109,11 @@ class JobRun:
             await self._came.wait()
         message = self._inbox.popleft()
         self._bytes -= sum(len(part) for part in message if isinstance(part, bytes | str))
-        if self._link.paused and len(self._inbox) < MAX_INBOX // 2 and self._bytes <= MAX_INBOX_BYTES // 2:
+        if (
+            self._link.paused
+            and len(self._inbox) < MAX_INBOX // 2
+            and self._bytes <= MAX_INBOX_BYTES // 2
+        ):
             self._link.resume()
         if message[0] in ("ok", "error"):
             self.answered = True
@@ -119,7 +129,9 @@ class JobRun:
             self._run.threads.add(("worker", number))
         if kind == "ok":
             result: AgentResult = unpacked(data)
-            result.usage, result.run_id, result.session_id = context.usage, context.run_id, context.session_id
+            result.usage = context.usage
+            result.run_id = context.run_id
+            result.session_id = context.session_id
             result.template_digest = context.template_digest
             return result
         error = received(unpacked(data), self._service.kept)
@@ -137,7 +149,9 @@ def job_of(context: AgentContext, run: Run) -> Job:
     if config is not None:
         kept = {k: v for k, v in config.items() if k in ("tags", "metadata", "recursion_limit")}
         given = config.get("configurable", {})
-        kept["configurable"] = {k: v for k, v in given.items() if not k.startswith("__") and _travels(v)}
+        kept["configurable"] = {
+            k: v for k, v in given.items() if not k.startswith("__") and _travels(v)
+        }
     return Job(
         input=context.input,
         run_id=context.run_id,

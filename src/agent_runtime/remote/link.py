@@ -15,16 +15,23 @@ MAX_INBOX_BYTES = 8 * 1024 * 1024
 
 
 class Link(asyncio.Protocol):
-    """Messages to a worker and from it. What belongs to the job under way waits in `inbox` until that reads it."""
+    """Messages to a worker and from it.
 
-    def __init__(self, on_message: Callable[[tuple[Any, ...]], None], on_broken: Callable[[Exception], None]) -> None:
-        self._on_message, self._on_broken = on_message, on_broken
+    What belongs to the job under way waits in `inbox` until that reads it.
+    """
+
+    def __init__(
+        self, on_message: Callable[[tuple[Any, ...]], None], on_broken: Callable[[Exception], None]
+    ) -> None:
+        self._on_message = on_message
+        self._on_broken = on_broken
         self._frames = FrameReader()
         self._transport: Any = None
         self._room = asyncio.Event()
         self._room.set()
         self.last_heard_s = asyncio.get_running_loop().time()
-        self.paused, self.received = False, 0
+        self.paused = False
+        self.received = 0
 
     @classmethod
     async def open(
@@ -68,7 +75,8 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # -- asyncio's -----------------------------------------------------------------------------------------
+    # -- asyncio's
+    # -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""

@@ -20,7 +20,10 @@ from agent_runtime.run.streamed_arguments import StreamedArguments
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What LangChain asks a model about itself before it calls it; `key` is its number in the application."""
+    """What LangChain asks a model about itself before it calls it.
+
+    `key` is its number in the application.
+    """
 
     key: int
     llm_type: str
@@ -33,8 +36,13 @@ class ModelCard:
     def of(cls, key: int, model: BaseChatModel) -> ModelCard:
         """The card of a model."""
         name = getattr(model, "model_name", None) or getattr(model, "model", None) or ""
-        streams = type(model)._astream is not BaseChatModel._astream or type(model)._stream is not BaseChatModel._stream
-        return cls(key, model._llm_type, str(name), model.profile, dict(model._get_ls_params()), streams)
+        streams = (
+            type(model)._astream is not BaseChatModel._astream
+            or type(model)._stream is not BaseChatModel._stream
+        )
+        return cls(
+            key, model._llm_type, str(name), model.profile, dict(model._get_ls_params()), streams
+        )
 
     def model(self) -> BaseChatModel:
         """The stand-in."""
@@ -61,16 +69,26 @@ class RemoteChatModel(BaseChatModel):
         return self.bind(offered=packed(plain), **kwargs)
 
     def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> ChatResult:
         return _result(channel().call_blocking("model", *self._asked(messages, stop, kwargs)))
 
     async def _agenerate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> ChatResult:
         return _result(await channel().call("model", *self._asked(messages, stop, kwargs)))
 
-    def _asked(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def _asked(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[Any, ...]:
         offered = kwargs.pop("offered", None)
         return self.card.key, messages, stop, offered, kwargs
 
@@ -79,10 +97,19 @@ class StreamingRemoteChatModel(RemoteChatModel):
     """One that streams."""
 
     def _stream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        # In sync code the whole answer comes at once: nobody could read the pieces before it anyway.
-        message = _result(channel().call_blocking("model", *self._asked(messages, stop, kwargs))).generations[0].message
+        # In sync code the whole answer comes at once: nobody could read the pieces before it
+        # anyway.
+        message = (
+            _result(channel().call_blocking("model", *self._asked(messages, stop, kwargs)))
+            .generations[0]
+            .message
+        )
         chunk = _as_chunk(message)
         arguments = StreamedArguments()
         arguments.add(chunk.tool_call_chunks)
@@ -90,7 +117,11 @@ class StreamingRemoteChatModel(RemoteChatModel):
         _note_unreadable(arguments)
 
     async def _astream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         arguments = StreamedArguments()
         async for part in channel().stream("model_stream", *self._asked(messages, stop, kwargs)):
@@ -109,7 +140,10 @@ def _note_unreadable(arguments: StreamedArguments) -> None:
 
 
 def sent_chunk(chunk: BaseMessage) -> Any:
-    """A streamed chunk made ready to travel; one that is only text goes as text, which is most of them."""
+    """A streamed chunk made ready to travel.
+
+    One that is only text goes as text, which is most of them.
+    """
     content = chunk.content
     if type(content) is str and isinstance(chunk, AIMessageChunk) and _only_text(chunk):
         return chunk.id, content
@@ -125,8 +159,15 @@ def revived_chunk(part: Any) -> AIMessageChunk:
 
 
 def _only_text(chunk: AIMessageChunk) -> bool:
-    said = chunk.additional_kwargs or chunk.response_metadata or chunk.usage_metadata or chunk.tool_call_chunks
-    return not (said or chunk.tool_calls or chunk.invalid_tool_calls or chunk.name or chunk.chunk_position)
+    said = (
+        chunk.additional_kwargs
+        or chunk.response_metadata
+        or chunk.usage_metadata
+        or chunk.tool_call_chunks
+    )
+    return not (
+        said or chunk.tool_calls or chunk.invalid_tool_calls or chunk.name or chunk.chunk_position
+    )
 
 
 def _as_chunk(message: BaseMessage) -> AIMessageChunk:
@@ -134,14 +175,22 @@ def _as_chunk(message: BaseMessage) -> AIMessageChunk:
     calls = fields.pop("tool_calls", [])
     calls = [*calls, *fields.pop("invalid_tool_calls", [])]
     pieces: list[Any] = [
-        {"name": c["name"], "args": _text(c["args"]), "id": c["id"], "index": n, "type": "tool_call_chunk"}
+        {
+            "name": c["name"],
+            "args": _text(c["args"]),
+            "id": c["id"],
+            "index": n,
+            "type": "tool_call_chunk",
+        }
         for n, c in enumerate(calls)
     ]
     return AIMessageChunk(**fields, tool_call_chunks=pieces, chunk_position="last")
 
 
 def _text(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments)  # text: of a call that is no JSON
+    return (
+        arguments if isinstance(arguments, str) else json.dumps(arguments)
+    )  # text: of a call that is no JSON
 
 
 def _result(message: AIMessage) -> ChatResult:

@@ -1,4 +1,7 @@
-"""Stand-ins in a worker for what stays in the application: checkpoints, a session's turn, stores, tools, agents."""
+"""Stand-ins in a worker for what stays in the application.
+
+Checkpoints, a session's turn, stores, tools, agents.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ from agent_runtime.remote.channel import channel
 
 
 class RemoteCheckpointer(BaseCheckpointSaver[Any]):
-    """A LangGraph saver whose storage is the application's; it is shown the session of the running call, no other."""
+    """A LangGraph saver whose storage is the application's.
+
+    It is shown the session of the running call, no other.
+    """
 
     def with_allowlist(self, extra_allowlist: Any) -> RemoteCheckpointer:
         """Types are checked where they are stored."""
@@ -48,7 +54,11 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         return place
 
     async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
     ) -> None:
         """See LangGraph."""
         await channel().call("saver_writes", _place(config), list(writes), task_id, task_path)
@@ -84,7 +94,11 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         return place
 
     def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
     ) -> None:
         """`aput_writes` for sync callers."""
         channel().call_blocking("saver_writes", _place(config), list(writes), task_id, task_path)
@@ -109,7 +123,9 @@ class RemoteTurn:
     """The turn that the call holds, as `Turn` has it."""
 
     def __init__(self, thread: str, status: str, *, unfinished: bool) -> None:
-        self.thread, self.unfinished, self.guard = thread, unfinished, None
+        self.thread = thread
+        self.unfinished = unfinished
+        self.guard = None
         self.session = SimpleNamespace(status=status)
 
     def begins(self) -> None:
@@ -177,7 +193,8 @@ class ToolCard:
 
     def tool(self) -> BaseTool:
         """The stand-in."""
-        key, wants_artifact = self.key, self.response_format == "content_and_artifact"
+        key = self.key
+        wants_artifact = self.response_format == "content_and_artifact"
 
         async def ask(arguments: dict[str, Any]) -> Any:
             content, artifact = await channel().call("tool", key, arguments)
@@ -196,7 +213,7 @@ class ToolCard:
 
 @dataclass(frozen=True, slots=True)
 class AgentCard:
-    """An agent that another one uses as a tool: it runs behind its own onion, in the application."""
+    """An agent as another agent's tool: it runs behind its own onion, on the host."""
 
     key: int
     name: str

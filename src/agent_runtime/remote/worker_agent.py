@@ -36,7 +36,10 @@ HELD_HERE = ("calls_per_answer", "tool_result_bytes", "tool_media_bytes")
 
 
 class Job(NamedTuple):
-    """A call on its way to a worker: what of an AgentContext may travel, and how the application sees the run."""
+    """A call on its way to a worker.
+
+    What of an AgentContext may travel, and how the application sees the run.
+    """
 
     input: Any
     run_id: str
@@ -111,11 +114,13 @@ class WorkerAgent:
             digest=recipe.template.digest,
         )
         # They keep nothing: what happens is told to the application, which records it.
-        self._recorders = {content: AgentCallbackHandler(content=content) for content in (False, True)}
+        self._recorders = {
+            content: AgentCallbackHandler(content=content) for content in (False, True)
+        }
         self.progress: dict[str, Any] = {}
 
     async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
-        """The result of a job, without what the application knows itself, and how far the call came."""
+        """Return a job's result without the application's own data, and its progress."""
         context = job.agent_context(_emit)
         run = WorkerRun(
             context,
@@ -141,7 +146,10 @@ class WorkerAgent:
         return result, self.progress
 
     def drain(self) -> None:
-        """Stop the running job at its next step, if it has a session; also one that is only getting ready."""
+        """Stop the running job at its next step, if it has a session.
+
+        Also one that is only getting ready.
+        """
         self.running.draining = True
         self.running.stop_all("shutdown")
 

@@ -26,7 +26,7 @@ _NUMBERS = itertools.count(1)
 
 
 class WorkerRun(Run):
-    """Asks the application before each tool call, and before each call of a model that a tool hides."""
+    """Asks the host before each tool call, and before each model call inside a tool."""
 
     __slots__ = ("limits_loops",)
 
@@ -43,7 +43,10 @@ class WorkerRun(Run):
         self.limits_loops = limits_loops
 
     def check_calls(self, count: int) -> None:
-        """Raise Refused when a limit has no room for so many tool calls; one call is checked when it is opened."""
+        """Raise Refused when a limit has no room for so many tool calls.
+
+        One call is checked when it is opened.
+        """
         if count > 1:
             self._asked("check_calls", next(_NUMBERS), count)
 
@@ -76,7 +79,12 @@ class WorkerGate(ModelGate):
         run = request.run
         assert isinstance(run, WorkerRun)  # noqa: S101 - there is no other here
         number = run._asked(
-            "open_model", next(_NUMBERS), request.model, request.provider, request.messages, _plain(request.kwargs)
+            "open_model",
+            next(_NUMBERS),
+            request.model,
+            request.provider,
+            request.messages,
+            _plain(request.kwargs),
         )
         return WorkerModelCall(run, number)  # type: ignore[return-value]  # what those who hold one use of it
 
@@ -91,7 +99,8 @@ class WorkerModelCall:
     __slots__ = ("_number", "cancels", "run")
 
     def __init__(self, run: WorkerRun, number: int) -> None:
-        self.run, self._number = run, number
+        self.run = run
+        self._number = number
         self.cancels: CancelWatch | None = None
 
     def chunk(self, message: BaseMessage) -> None:
@@ -113,7 +122,8 @@ class WorkerToolCall:
     __slots__ = ("_content", "_number")
 
     def __init__(self, number: int, *, content: bool) -> None:
-        self._number, self._content = number, content
+        self._number = number
+        self._content = content
 
     def end(self, output: Any) -> None:
         """Tell the result."""

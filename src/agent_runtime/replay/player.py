@@ -1,4 +1,7 @@
-"""The agent of a replay: its models and tools answer from a tape, in a fork from the live ones where that ends."""
+"""The agent of a replay.
+
+Its models and tools answer from a tape, in a fork from the live ones where that ends.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ _TAPE = "_agent_runtime_tape"
 
 
 class ReplayChatModel(BaseChatModel):
-    """Says what the model said. In a fork the live model is made, and asked, from the chosen step on.
+    """Says what the model said.
+
+    In a fork the live model is made, and asked, from the chosen step on.
 
     Its own answers are not streamed: how a text was cut into pieces is not recorded.
     """
@@ -66,7 +71,11 @@ class ReplayChatModel(BaseChatModel):
         return model.bind_tools(tools, **kwargs) if tools else model.bind(**kwargs)
 
     def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> ChatResult:
         found = self._recorded(messages)
         if found is None:
@@ -75,7 +84,11 @@ class ReplayChatModel(BaseChatModel):
         return found
 
     async def _agenerate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
     ) -> ChatResult:
         found = self._recorded(messages)
         if found is None:
@@ -89,13 +102,28 @@ class ReplayRegistry(Registry):
 
     def __init__(self, original: Registry, tape: Tape, model: str | None = None) -> None:
         super().__init__(original.allowed_refs)
-        self._original, self._tape, self._live_model = original, tape, model
-        for table in ("tools", "models", "middleware", "keeps_answer", "layers", "workflows", "memories"):
+        self._original = original
+        self._tape = tape
+        self._live_model = model
+        for table in (
+            "tools",
+            "models",
+            "middleware",
+            "keeps_answer",
+            "layers",
+            "workflows",
+            "memories",
+        ):
             setattr(self, table, getattr(original, table))
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
-        """A model that plays the tape, and looks like the one that it stands for: LangChain builds by its profile."""
-        chosen = spec if self._live_model is None else spec.model_copy(update={"id": self._live_model})
+        """A model that plays the tape, and looks like the one that it stands for.
+
+        LangChain builds by its profile.
+        """
+        chosen = (
+            spec if self._live_model is None else spec.model_copy(update={"id": self._live_model})
+        )
         seen = self._looked_at(spec)
         made = ReplayChatModel(
             model_id=spec.id,
@@ -112,7 +140,9 @@ class ReplayRegistry(Registry):
         for key in ({}, {"api_key": "replay-asks-nobody"}):
             params = spec.params.model_copy(update={"extra": {**spec.params.extra, **key}})
             try:
-                return self._original.model(spec.model_copy(update={"api_key": None, "params": params}))
+                return self._original.model(
+                    spec.model_copy(update={"api_key": None, "params": params})
+                )
             except ConfigurationError:
                 continue
         return None
@@ -159,5 +189,7 @@ def _played(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> tuple[bo
         return tape.answer("tool", tool.name, sent_arguments(tool, tool_input), call_id)
     except RecordedFailure as failure:
         if type(failure).__name__ == "ValidationError":
-            tool._parse_input(tool_input, call_id)  # says again what does not fit, as an error that LangChain knows
+            tool._parse_input(
+                tool_input, call_id
+            )  # says again what does not fit, as an error that LangChain knows
         raise

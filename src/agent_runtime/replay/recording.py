@@ -1,4 +1,7 @@
-"""What the event log knows of a run: its input, its model and tool calls in order, and how it ended."""
+"""What the event log knows of a run.
+
+Its input, its model and tool calls in order, and how it ended.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from agent_runtime.event_bus.event import DEFAULT_TENANT
 from agent_runtime.size_limits import size_limit
 from agent_runtime.types import Principal, may_use
 
-MESSAGE_TYPES = frozenset({"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
+MESSAGE_TYPES = frozenset(
+    {"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"}
+)
 MAX_EVENTS = size_limit("recorded_events")
 _STEPS = ("llm.*", "tool.start", "tool.end", "tool.error", "run.*")
 
@@ -27,8 +32,8 @@ class Step:
 
     `call_id` names the call, `parent` the tool call in whose code it was made, if any.
 
-    `request` is a model's messages or a tool's arguments, `answer` what came back, as JSON data; `error` is the class
-    of what it failed with.
+    `request` is a model's messages or a tool's arguments, `answer` what came back, as JSON data;
+    `error` is the class of what it failed with.
     """
 
     number: int
@@ -49,7 +54,10 @@ class Step:
 
 @dataclass(slots=True)
 class Recording:
-    """A run with everything inside it. `input`, `output` are JSON data; `status` is that of its end, or `failed`."""
+    """A run with everything inside it. `input`, `output` are JSON data.
+
+    `status` is that of its end, or `failed`.
+    """
 
     run_id: str
     agent: Mapping[str, Any]
@@ -72,30 +80,44 @@ async def read_recording(
         log: the event log.
         run_id: which run.
         tenant: whose; needed when runs of two tenants have this id, because callers may choose it.
-        principal: who asks: only runs of their tenant, and of their own unless they have the scope `sessions:all`.
+        principal: who asks: only runs of their tenant, and of their own unless they have the scope
+            `sessions:all`.
 
-    Raises NotRecorded when the log does not have it whole, with its contents, or it is not the principal's.
+    Raises NotRecorded when the log does not have it whole, with its contents, or it is not the
+    principal's.
     """
-    every = [stored.event for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)]
+    every = [
+        stored.event
+        for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)
+    ]
     own = _owned(every, run_id, tenant_of(principal, tenant), principal)
     start = next((event for event in own if event.type == "run.start"), None)
     if start is None:
         raise NotRecorded(f"the log has no start of the run '{run_id}'")
     if "input" not in start.data:
         raise NotRecorded(
-            f"the run '{run_id}' was recorded without its contents: record with AgentCallbackHandler(content=True), "
+            f"the run '{run_id}' was recorded without its contents: record with "
+            "AgentCallbackHandler(content=True), "
             "or `agent-runtime run --record`"
         )
     ends = [event for event in own if event.type in ("run.end", "run.error")]
     if not ends:
-        raise NotRecorded(f"the run '{run_id}' has no end in the log: it is still running, or was killed")
-    found = Recording(run_id, start.data.get("agent") or {}, start.data.get("digest"), start.data["input"])
+        raise NotRecorded(
+            f"the run '{run_id}' has no end in the log: it is still running, or was killed"
+        )
+    found = Recording(
+        run_id, start.data.get("agent") or {}, start.data.get("digest"), start.data["input"]
+    )
     found.session_id = start.session_id
     found.tenant = next((event.tenant for event in own if event.tenant is not None), None)
     end = ends[-1]
-    found.status, found.output = end.data.get("status", "failed"), end.data.get("output")
+    found.status = end.data.get("status", "failed")
+    found.output = end.data.get("output")
     found.error = end.data.get("error") if end.type == "run.error" else None
-    events = sorted([*own, *await _inside(log, start, end, found.tenant)], key=lambda event: (event.time_s, event.seq))
+    events = sorted(
+        [*own, *await _inside(log, start, end, found.tenant)],
+        key=lambda event: (event.time_s, event.seq),
+    )
     found.steps = _steps(events)
     if found.session_id is not None:
         found.input = _conversation(found)
@@ -107,18 +129,24 @@ def tenant_of(principal: Principal | None, tenant: str | None) -> str | None:
     return tenant if principal is None else principal.tenant
 
 
-def _owned(events: list[Event], run_id: str, tenant: str | None, principal: Principal | None) -> list[Event]:
+def _owned(
+    events: list[Event], run_id: str, tenant: str | None, principal: Principal | None
+) -> list[Event]:
     """Return the events that are of one tenant's run.
 
-    The start of a call with credentials names no tenant, because its caller is not known yet: for the application it
-    belongs to the one tenant that the other events name; no principal sees it.
+    The start of a call with credentials names no tenant, because its caller is not known yet: for
+    the application it belongs to the one tenant that the other events name; no principal sees it.
     """
     tenants = {event.tenant for event in events if event.tenant is not None}
     if tenant is None and len(tenants) > 1:
         named = ", ".join(sorted(tenants))
         raise NotRecorded(f"runs of the tenants {named} have the id '{run_id}': say which tenant")
     if principal is not None:
-        return [each for each in events if each.tenant == tenant and may_use(principal, each.user_id or "")]
+        return [
+            each
+            for each in events
+            if each.tenant == tenant and may_use(principal, each.user_id or "")
+        ]
     is_one = tenants <= {tenant} or tenant is None
     unnamed = tenant if is_one else DEFAULT_TENANT
     return [each for each in events if tenant is None or (each.tenant or unnamed) == tenant]
@@ -127,14 +155,19 @@ def _owned(events: list[Event], run_id: str, tenant: str | None, principal: Prin
 async def _inside(log: EventLog, start: Event, end: Event, tenant: str | None) -> list[Event]:
     """The events of the runs that the run started: agents used as tools."""
     window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
-    parents, found = {start.run_id}, list[Event]()
+    parents = {start.run_id}
+    found = list[Event]()
     for stored in await log.query(window, limit=MAX_EVENTS):
         event = stored.event
-        is_own = event.tenant == tenant and event.user_id == end.user_id  # an inner agent acts for the same caller
+        is_own = (
+            event.tenant == tenant and event.user_id == end.user_id
+        )  # an inner agent acts for the same caller
         if is_own and event.data.get("parent_id") in parents and event.run_id not in parents:
             parents.add(event.run_id)
             inner = await log.query(EventQuery(_STEPS, run_id=event.run_id), limit=MAX_EVENTS)
-            found += [e.event for e in inner if (e.event.tenant, e.event.user_id) == (tenant, end.user_id)]
+            found += [
+                e.event for e in inner if (e.event.tenant, e.event.user_id) == (tenant, end.user_id)
+            ]
     return found
 
 
@@ -148,28 +181,41 @@ def _steps(events: list[Event]) -> list[Step]:
         key = (family, event.run_id, event.data.get("call_id"))
         if what == "start":
             request = event.data.get("messages" if family == "llm" else "args")
-            step = Step(len(steps) + 1, family, event.data.get("name", ""), event.run_id or "", request)  # type: ignore[arg-type]
-            step.call_id, step.parent = event.data.get("call_id"), event.data.get("parent_id")
+            step = Step(
+                len(steps) + 1,
+                family,  # type: ignore[arg-type]
+                event.data.get("name", ""),
+                event.run_id or "",
+                request,
+            )
+            step.call_id = event.data.get("call_id")
+            step.parent = event.data.get("parent_id")
             steps.append(step)
             open_calls[key] = step
         elif (begun := open_calls.pop(key, None)) is not None:
             begun.answer = event.data.get("message" if family == "llm" else "output")
-            begun.error, begun.message = event.data.get("error"), event.data.get("message", "")
+            begun.error = event.data.get("error")
+            begun.message = event.data.get("message", "")
     if open_calls:
         open_step = next(iter(open_calls.values()))
         raise NotRecorded(
-            f"step {open_step.number} ({open_step.kind} {open_step.name}) has no end in the log: it asked a person, or "
+            f"step {open_step.number} ({open_step.kind} {open_step.name}) has no end in the log: "
+            "it asked a person, or "
             "events were lost"
         )
     return steps
 
 
 def _conversation(found: Recording) -> Any:
-    """A session's run began with what was said before: the first model call that has the question has that too.
+    """A session's run began with what was said before.
+
+    The first model call that has the question has that too.
 
     A middleware may ask a model before that, about something else.
     """
-    asked = [step.request for step in found.steps if step.kind == "llm" and step.run_id == found.run_id]
+    asked = [
+        step.request for step in found.steps if step.kind == "llm" and step.run_id == found.run_id
+    ]
     for request in asked:
         said = [message for message in request or () if message.get("type") != "system"]
         if not isinstance(found.input, str) or (said and said[-1].get("content") == found.input):

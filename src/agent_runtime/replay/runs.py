@@ -1,4 +1,7 @@
-"""Replaying a recorded run: the same agent, without its models and tools; or on from one of its steps, with them."""
+"""Replaying a recorded run: the same agent, without its models and tools.
+
+Or on from one of its steps, with them.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,9 @@ _SESSION = "replay"
 class Replay:
     """How a replay went.
 
-    `difference` is the first place where it is not what was recorded, or None; in a fork only up to its step. `result`
-    is the replayed run's, or None when it failed (`error`). `template_changed`: the template is not the recorded one
-    any more.
+    `difference` is the first place where it is not what was recorded, or None; in a fork only up to
+    its step. `result` is the replayed run's, or None when it failed (`error`). `template_changed`:
+    the template is not the recorded one any more.
     """
 
     recording: Recording
@@ -85,20 +88,27 @@ async def replay_run(
         tenant: whose run, as in `read_recording`.
         principal: who asks, as in `read_recording`; a principal replays, and makes no fork.
         factory: knows the templates, tools and models that the agent needs; a plain one by default.
-        from_step: fork: what the run did before this step is played, from it on models and tools are the live ones.
+        from_step: fork: what the run did before this step is played, from it on models and tools
+        are the live ones.
         model: the live model of a fork, instead of the template's.
 
-    Raises NotRecorded, ConfigurationError when the agent cannot be made again or is no template's, TemplateError.
+    Raises NotRecorded, ConfigurationError when the agent cannot be made again or is no template's,
+    TemplateError.
     """
     recording = await read_recording(log, run_id, tenant=tenant, principal=principal)
     if from_step is not None and not 1 <= from_step <= len(recording.steps) + 1:
         raise ConfigurationError(
-            f"the run has the steps 1 to {len(recording.steps)}; there is none to fork at {from_step}"
+            f"the run has the steps 1 to {len(recording.steps)}; there is none to fork at "
+            f"{from_step}"
         )
     if principal is not None and from_step is not None:
-        raise ConfigurationError("a fork calls live models outside of every budget: it is the application's to make")
+        raise ConfigurationError(
+            "a fork calls live models outside of every budget: it is the application's to make"
+        )
     if model is not None and from_step is None:
-        raise ConfigurationError("a replay calls no model: say from which step on it should be a fork")
+        raise ConfigurationError(
+            "a replay calls no model: say from which step on it should be a fork"
+        )
     factory = factory or AgentFactory()
     template = _template(factory, recording, is_callers=principal is not None)
     tape = Tape(recording.steps, from_step)
@@ -128,21 +138,35 @@ async def replay_run(
 def _template(factory: AgentFactory, recording: Recording, *, is_callers: bool) -> AgentTemplate:
     name = recording.agent.get("template")
     if not name:
-        raise NotRecorded(f"the run '{recording.run_id}' is of no template's agent: it cannot be made again")
+        raise NotRecorded(
+            f"the run '{recording.run_id}' is of no template's agent: it cannot be made again"
+        )
     if is_callers and is_path(name):
-        raise ConfigurationError("a run of a template that is not registered is the application's to replay")
+        raise ConfigurationError(
+            "a run of a template that is not registered is the application's to replay"
+        )
     template = factory.get_template(name)
     if is_callers and _has_servers(factory, template):
-        raise ConfigurationError("a run of an agent with MCP servers is the application's to replay: it starts them")
+        raise ConfigurationError(
+            "a run of an agent with MCP servers is the application's to replay: it starts them"
+        )
     _refuse_workflows(factory, template)
     overrides = recording.agent.get("overrides", {})
     return overridden(template, overrides) if overrides else template
 
 
 def _has_servers(factory: AgentFactory, template: AgentTemplate) -> bool:
-    inner = [template.agents.get(tool.agent) or factory.get_template(tool.agent) for tool in _agents(template)]
-    tools = [*template.spec.tools, *(tool for each in template.spec.subagents for tool in each.tools or ())]
-    return any(tool.mcp is not None for tool in tools) or any(_has_servers(factory, each) for each in inner)
+    inner = [
+        template.agents.get(tool.agent) or factory.get_template(tool.agent)
+        for tool in _agents(template)
+    ]
+    tools = [
+        *template.spec.tools,
+        *(tool for each in template.spec.subagents for tool in each.tools or ()),
+    ]
+    return any(tool.mcp is not None for tool in tools) or any(
+        _has_servers(factory, each) for each in inner
+    )
 
 
 def _agents(template: AgentTemplate) -> list[Any]:
@@ -152,15 +176,21 @@ def _agents(template: AgentTemplate) -> list[Any]:
 def _refuse_workflows(factory: AgentFactory, template: AgentTemplate) -> None:
     if template.spec.workflow is not None:
         name = template.metadata.name
-        raise ConfigurationError(f"'{name}' is a workflow with models of its own, which no recording can replace")
+        raise ConfigurationError(
+            f"'{name}' is a workflow with models of its own, which no recording can replace"
+        )
     for tool in template.spec.tools:
         if tool.agent is not None:
-            _refuse_workflows(factory, template.agents.get(tool.agent) or factory.get_template(tool.agent))
+            _refuse_workflows(
+                factory, template.agents.get(tool.agent) or factory.get_template(tool.agent)
+            )
 
 
 def _sessions(template: AgentTemplate) -> SessionManager | None:
     """A session of its own where the agent may ask a person; it ends with the replay."""
-    asks = template.spec.interrupt_on or any(each.use == "human_in_the_loop" for each in template.spec.middleware)
+    asks = template.spec.interrupt_on or any(
+        each.use == "human_in_the_loop" for each in template.spec.middleware
+    )
     return SessionManager() if asks else None
 
 
@@ -172,7 +202,9 @@ async def _run(factory: AgentFactory, template: AgentTemplate, recording: Record
     agent = factory.create_agent(template, recording.agent.get("inputs") or None, **overrides)
     session = _SESSION if factory.session_manager is not None else None
     caller = Principal("replay", scopes=frozenset({"*"}))
-    return await agent.execute(AgentContext(revived(recording.input), session_id=session, principal=caller))
+    return await agent.execute(
+        AgentContext(revived(recording.input), session_id=session, principal=caller)
+    )
 
 
 def _diverged(error: BaseException | None) -> Difference | None:

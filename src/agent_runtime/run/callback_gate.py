@@ -20,10 +20,13 @@ from agent_runtime.run.state import GATED_TAG, PLAYED_TAG, Run, current_run, liv
 
 
 class CallbackGate(BaseCallbackHandler):
-    """Takes model and tool calls to the current run; a refusal raised here stops them before they start.
+    """Takes model and tool calls to the current run.
 
-    A gated model or tool carries `GATED_TAG` and is skipped. It costs 6-9 % of a turn, so it is attached only
-    around agents whose models are not ours, and inside tools, which may hide a model of their own.
+    A refusal raised here stops them before they start.
+
+    A gated model or tool carries `GATED_TAG` and is skipped. It costs 6-9 % of a turn, so it is
+    attached only around agents whose models are not ours, and inside tools, which may hide a model
+    of their own.
     """
 
     run_inline = True  # in the task of the call: that is where `current_run` is set
@@ -40,18 +43,27 @@ class CallbackGate(BaseCallbackHandler):
         metadata = kwargs.get("metadata") or {}
         model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
         provider = str(metadata.get("ls_provider") or "unknown")
-        # LangChain waits for no handler of this kind, so a ledger elsewhere is asked blocking; nothing can be capped.
-        request = ModelRequest(run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {}))
+        # LangChain waits for no handler of this kind, so a ledger elsewhere is asked blocking;
+        # nothing can be capped.
+        request = ModelRequest(
+            run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {})
+        )
         call = run.gate.open(request)
         call.cancels = CancelWatch()
         run.open_calls[run_id] = call
 
-    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+    def on_llm_start(  # noqa: D102
+        self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any
+    ) -> None:
         from langchain_core.messages import HumanMessage
 
-        self.on_chat_model_start(serialized, [[HumanMessage(p) for p in prompts]], run_id=run_id, **kwargs)
+        self.on_chat_model_start(
+            serialized, [[HumanMessage(p) for p in prompts]], run_id=run_id, **kwargs
+        )
 
-    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
+    def on_llm_new_token(  # noqa: D102
+        self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any
+    ) -> None:
         run = current_run.get()
         message = getattr(chunk, "message", None)
         call = None if run is None else run.open_calls.get(run_id)
@@ -61,7 +73,8 @@ class CallbackGate(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         if (call := self._pop(run_id)) is None:
             return
-        message, metadata = message_of(response), dict(response.llm_output or {})
+        message = message_of(response)
+        metadata = dict(response.llm_output or {})
         if message is None and isinstance(call, ModelCall) and not any(response.generations):
             settle_failure(call, no_message(call, metadata), has_answered=True)
         call.end(message, metadata)
@@ -81,7 +94,9 @@ class CallbackGate(BaseCallbackHandler):
         if _in_thread():
             for each in run.lineage:
                 each.threads.add(run_id)
-        run.open_calls[run_id] = run.open_tool((serialized or {}).get("name", "tool"), args, kwargs.get("tool_call_id"))
+        run.open_calls[run_id] = run.open_tool(
+            (serialized or {}).get("name", "tool"), args, kwargs.get("tool_call_id")
+        )
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         self._thread_ended(run_id)
@@ -115,9 +130,14 @@ def _in_thread() -> bool:
 
 
 def _no_refusal(record: logging.LogRecord) -> bool:
-    # LangChain logs what a handler raises as a handler's mistake; a refusal is none, and its own error tells of it.
+    # LangChain logs what a handler raises as a handler's mistake; a refusal is none, and its own
+    # error tells of it.
     args = record.args
-    return not (isinstance(args, tuple) and args[:1] == (CallbackGate.__name__,) and "Refused(" in str(args[-1]))
+    return not (
+        isinstance(args, tuple)
+        and args[:1] == (CallbackGate.__name__,)
+        and "Refused(" in str(args[-1])
+    )
 
 
 logging.getLogger("langchain_core.callbacks.manager").addFilter(_no_refusal)
@@ -127,7 +147,10 @@ CALLBACK_GATE = CallbackGate()
 
 
 def with_callback_gate(callbacks: Callbacks) -> Callbacks:
-    """`callbacks` with the gate added for everything below; the given list or manager is left alone."""
+    """`callbacks` with the gate added for everything below.
+
+    The given list or manager is left alone.
+    """
     if not callbacks:
         return [CALLBACK_GATE]
     return merge_configs({"callbacks": callbacks}, {"callbacks": [CALLBACK_GATE]})["callbacks"]

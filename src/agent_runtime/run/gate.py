@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class RunLimits:
     """Hard limits of one run; None is no limit. Nested agents count towards the run around them.
 
-    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how often the
-    same tool may be called with the same arguments. Each is checked before the next step is taken, so the
-    tokens of the last call may go over; `tool_calls` for a whole answer before any of its calls runs.
-    `calls_per_answer` (128 when it is None) is for each answer: the calls beyond it are answered by errors.
-    `tool_result_bytes` (1 MiB when it is None) is for the texts of each tool's result, `tool_media_bytes` (16 MiB) for
-    its images, files and artifact: what is longer is cut, and the model reads that it was.
-    Raises ConfigurationError for a value below 1.
+    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how
+    often the same tool may be called with the same arguments. Each is checked before the next step
+    is taken, so the tokens of the last call may go over; `tool_calls` for a whole answer before any
+    of its calls runs. `calls_per_answer` (128 when it is None) is for each answer: the calls beyond
+    it are answered by errors. `tool_result_bytes` (1 MiB when it is None) is for the texts of each
+    tool's result, `tool_media_bytes` (16 MiB) for its images, files and artifact: what is longer is
+    cut, and the model reads that it was. Raises ConfigurationError for a value below 1.
     """
 
     max_steps: int | None = None
@@ -67,11 +67,12 @@ class ModelGate:
         model_call_timeout_s: float | None = None,
         prices: PriceTable = PRICES,
     ) -> None:
-        self.limits, self.prices = limits or NO_LIMITS, prices
+        self.limits = limits or NO_LIMITS
+        self.prices = prices
         self.model_call_timeout_s = model_call_timeout_s
 
     def open(self, request: ModelRequest) -> ModelCall:
-        """Admit one model call, or raise `Refused` (which stops the run, resumable) before anything is sent.
+        """Admit one model call, or raise `Refused` before anything is sent.
 
         Blocks for a place at the provider, and for the ledger when the call has a budget.
         """
@@ -113,14 +114,22 @@ class ModelGate:
         self._check_all(run)  # before money is reserved for a call that is refused anyway
         spending = purse.spending
         highest = self.prices.highest(
-            request.provider, request.model, request.conditions, spending.hold_ttl_s, base_url=request.base_url
+            request.provider,
+            request.model,
+            request.conditions,
+            spending.hold_ttl_s,
+            base_url=request.base_url,
         )
         if highest is None and purse.limits_usd and spending.unknown_price == "refuse":
             raise run.refuse(PriceUnknown(request.provider, request.model))
         bound = spending.input_bound or input_bound
-        return quote(request, highest, bound, spending.max_output_tokens, spending.min_output_tokens)
+        return quote(
+            request, highest, bound, spending.max_output_tokens, spending.min_output_tokens
+        )
 
-    def _capped(self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None) -> ModelCall:
+    def _capped(
+        self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None
+    ) -> ModelCall:
         request.limit_output(worst.affordable_output(draw.granted))
         try:
             return self._admitted(request, draw, place)
@@ -149,7 +158,8 @@ class ModelGate:
         return ModelCall(request, number, self.prices, draw, place)
 
     def _check(self, run: Run) -> None:
-        limits, used = self.limits, run.context.usage
+        limits = self.limits
+        used = run.context.usage
         if limits.model_calls is not None and used.model_calls >= limits.model_calls:
             raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
         if limits.tokens is not None and used.total_tokens >= limits.tokens:
@@ -157,7 +167,10 @@ class ModelGate:
 
 
 def _place_for_sync(account: ProviderAccount) -> Place:
-    """A place for a sync call; on a loop's own thread it cannot wait, because that loop may have to free one."""
+    """A place for a sync call.
+
+    On a loop's own thread it cannot wait, because that loop may have to free one.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:

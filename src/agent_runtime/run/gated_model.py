@@ -35,15 +35,20 @@ T = TypeVar("T")
 
 
 def gated(model: M) -> M:
-    """A copy of `model` whose calls pass the ModelGate of the current run; outside a run it is the model itself.
+    """A copy of `model` whose calls pass the ModelGate of the current run.
 
-    The copy's class is a subclass of the model's own with the same name, so `isinstance` checks, `profile`,
-    `bind_tools` and traces work as before. A model that is gated already is returned as it is.
+    Outside a run it is the model itself.
+
+    The copy's class is a subclass of the model's own with the same name, so `isinstance` checks,
+    `profile`, `bind_tools` and traces work as before. A model that is gated already is returned as
+    it is.
     """
     if GATED_TAG in (model.tags or ()):
         return model
     params = model._get_ls_params()
-    preload_price(str(params.get("ls_provider") or "unknown"), str(params.get("ls_model_name") or ""))
+    preload_price(
+        str(params.get("ls_provider") or "unknown"), str(params.get("ls_model_name") or "")
+    )
     copy = model.model_copy(update={"tags": [*(model.tags or ()), GATED_TAG]})
     copy.__class__ = cast("type[M]", _gated_class(type(model)))
     return copy
@@ -51,8 +56,8 @@ def gated(model: M) -> M:
 
 @lru_cache(maxsize=256)
 def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
-    # LangChain asks whether a class overrides `_stream` and `_astream` to decide whether a model can stream:
-    # those two are wrapped only where the model really has them.
+    # LangChain asks whether a class overrides `_stream` and `_astream` to decide whether a model
+    # can stream: those two are wrapped only where the model really has them.
     methods: dict[str, Any] = {"_generate": _generate(cls), "_agenerate": _agenerate(cls)}
     if cls._stream is not BaseChatModel._stream:
         methods["_stream"] = _stream(cls)
@@ -62,10 +67,13 @@ def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     return type(cls.__name__, (cls,), {**methods, **names})
 
 
-def _request(model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest | None:
+def _request(
+    model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]
+) -> ModelRequest | None:
     run = current_run.get()
-    # Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only the outer one
-    # counts. An async stream sets no variable for each token: whether one of its steps is running is seen on it.
+    # Some providers implement one of the four methods by another (`_agenerate` by `_astream`): only
+    # the outer one counts. An async stream sets no variable for each token: whether one of its
+    # steps is running is seen on it.
     if run is None or current_answer.get() is not None or run.in_stream_step():
         return None
     if (guard := live_guard.get()) is not None and PLAYED_TAG not in (model.tags or ()):
@@ -84,7 +92,9 @@ def _timeout_s(call: ModelCall | None) -> float | None:
 def _generate(cls: type[BaseChatModel]) -> Any:
     inner = cls._generate
 
-    def _generate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+    def _generate(
+        self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> ChatResult:
         if (request := _request(self, messages, kwargs)) is None:
             return inner(self, messages, *args, **kwargs)
         call = request.run.gate.open(request)
@@ -107,12 +117,14 @@ def _generate(cls: type[BaseChatModel]) -> Any:
 def _blocking(step: Callable[[], T], call: ModelCall, left_s: float | None) -> T:
     """Run one blocking step of a model call, for at most `left_s` seconds; raises CallTimeout.
 
-    A thread cannot be stopped: the provider's client goes on in one that the run counts as left behind.
+    A thread cannot be stopped: the provider's client goes on in one that the run counts as left
+    behind.
     """
     if left_s is None:
         return step()
     answer: Future[T] = Future()
-    context, lineage = contextvars.copy_context(), call.run.lineage
+    context = contextvars.copy_context()
+    lineage = call.run.lineage
 
     def work() -> None:
         try:
@@ -138,7 +150,9 @@ def _blocking(step: Callable[[], T], call: ModelCall, left_s: float | None) -> T
 def _agenerate(cls: type[BaseChatModel]) -> Any:
     inner = cls._agenerate
 
-    async def _agenerate(self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+    async def _agenerate(
+        self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> ChatResult:
         if (request := _request(self, messages, kwargs)) is None:
             return await inner(self, messages, *args, **kwargs)
         call = await request.run.gate.aopen(request)
@@ -183,8 +197,12 @@ def _stream(cls: type[BaseChatModel]) -> Any:
             if call is None:
                 yield from chunks
                 return
-            call.run.open_streams[call] = (None, None)  # in a thread: it can be settled from outside, not closed
-            has_begun, answer = False, HttpAnswer()
+            call.run.open_streams[call] = (
+                None,
+                None,
+            )  # in a thread: it can be settled from outside, not closed
+            has_begun = False
+            answer = HttpAnswer()
             try:
                 while True:
                     started = time.monotonic()
@@ -221,7 +239,9 @@ def _closing(chunks: Any) -> Iterator[Iterator[ChatGenerationChunk]]:
     try:
         yield chunks
     finally:
-        with suppress(ValueError):  # a step that timed out still runs in its thread: it cannot be closed
+        with suppress(
+            ValueError
+        ):  # a step that timed out still runs in its thread: it cannot be closed
             chunks.close()
 
 
@@ -245,7 +265,9 @@ def _astream(cls: type[BaseChatModel]) -> Any:
         call = None if request is None else await request.run.gate.aopen(request)
         asked = self if request is None else request.limited(self)
         timeout_s = _timeout_s(call)
-        async with aclosing(_begun(partial(inner, asked, messages, *args, **kwargs), call)) as chunks:
+        async with aclosing(
+            _begun(partial(inner, asked, messages, *args, **kwargs), call)
+        ) as chunks:
             if call is None:
                 async for chunk in chunks:
                     yield chunk
@@ -278,9 +300,12 @@ def _astream(cls: type[BaseChatModel]) -> Any:
     return _astream
 
 
-async def _timed(chunks: AsyncIterator[ChatGenerationChunk], timeout_s: float) -> AsyncIterator[ChatGenerationChunk]:
+async def _timed(
+    chunks: AsyncIterator[ChatGenerationChunk], timeout_s: float
+) -> AsyncIterator[ChatGenerationChunk]:
     # Only the provider's time counts: the clock stands still while the consumer has the chunk.
-    left_s, clock = timeout_s, asyncio.get_running_loop().time
+    left_s = timeout_s
+    clock = asyncio.get_running_loop().time
     while True:
         started = clock()
         try:

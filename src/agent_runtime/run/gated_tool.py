@@ -21,8 +21,8 @@ from agent_runtime.run.unreadable_arguments import unreadable_answer
 def gated_tool(tool: BaseTool) -> BaseTool:
     """A copy of `tool` that passes the run's limits before it starts and is counted while it runs.
 
-    Models that it calls inside reach the gate through callbacks. The copy's class is a subclass of the tool's
-    own with the same name; outside a run it behaves as the tool itself.
+    Models that it calls inside reach the gate through callbacks. The copy's class is a subclass of
+    the tool's own with the same name; outside a run it behaves as the tool itself.
     """
     if GATED_TAG in (tool.tags or ()):
         return tool
@@ -35,14 +35,15 @@ def gated_tool(tool: BaseTool) -> BaseTool:
 def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
     # LangChain runs `_arun` in a task of its own: what it must not raise is caught inside it.
     methods = {
-        "run": _run_method(cls), "arun": _arun_method(cls), "_run": _thread_method(cls), "_arun": _task_method(cls)
+        "run": _run_method(cls), "arun": _arun_method(cls), "_run": _thread_method(cls),
+        "_arun": _task_method(cls)
     }  # fmt: skip
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     return type(cls.__name__, (cls,), {**methods, **names})
 
 
 def sent_arguments(tool: BaseTool, tool_input: Any) -> Any:
-    """What the model asked for, without what LangChain injects (the state, the runtime, the call's id)."""
+    """Return the model's arguments without what LangChain injects."""
     if not isinstance(tool_input, dict):
         return tool_input
     names = tool.__dict__.get("_agent_runtime_sent")
@@ -67,7 +68,9 @@ def _run_method(cls: type[BaseTool]) -> Any:
     inner = cls.run
 
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        if (answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))) is not None:
+        if (
+            answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))
+        ) is not None:
             return answer
         if (call := _open(self, tool_input, kwargs)) is None:
             return inner(self, tool_input, *args, **kwargs)
@@ -91,13 +94,20 @@ def _arun_method(cls: type[BaseTool]) -> Any:
     inner = cls.arun
 
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        if (answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))) is not None:
+        if (
+            answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))
+        ) is not None:
             return answer
         if (call := _open(self, tool_input, kwargs)) is None:
             return await inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))
         try:
-            output = await once(self, tool_input, kwargs, lambda: _arun_checked(inner, self, tool_input, args, kwargs))
+            output = await once(
+                self,
+                tool_input,
+                kwargs,
+                lambda: _arun_checked(inner, self, tool_input, args, kwargs),
+            )
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
@@ -111,14 +121,20 @@ def _arun_method(cls: type[BaseTool]) -> Any:
     return arun
 
 
-async def _arun_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+async def _arun_checked(
+    inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]
+) -> Any:
     try:
-        return bound_result(tool, await inner(tool, tool_input, *args, **kwargs))  # texts of errors, too
+        return bound_result(
+            tool, await inner(tool, tool_input, *args, **kwargs)
+        )  # texts of errors, too
     except UnusableResult as unusable:
         return _message_for_model(unusable, tool, kwargs)
 
 
-def _run_checked(inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _run_checked(
+    inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]
+) -> Any:
     try:
         return bound_result(tool, inner(tool, tool_input, *args, **kwargs))
     except UnusableResult as unusable:

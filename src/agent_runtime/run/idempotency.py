@@ -1,4 +1,4 @@
-"""Tools whose effect must not happen twice: what a session remembers of a call before and after it."""
+"""Tools that must not run twice: what a session records before and after a call."""
 
 from __future__ import annotations
 
@@ -42,19 +42,25 @@ def idempotent(tool: BaseTool) -> BaseTool:
     return tool.model_copy(update={"metadata": {**(tool.metadata or {}), IDEMPOTENT: True}})
 
 
-async def once(tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a tool call of a session, unless an earlier attempt at the same call has: then its result is the answer.
+async def once(
+    tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Callable[[], Awaitable[Any]]
+) -> Any:
+    """Run a tool call of a session, unless an earlier attempt at the same call has.
 
-    An attempt that started and never ended (the process died, or the call was cancelled) may have had its effect.
-    Then a person is asked, by an interrupt whose value has the code `side_effect_unknown`: approve runs the tool
-    again, reject tells the model that the effect is not known. A tool that raised has said so, and may run again.
+    Then its result is the answer.
+
+    An attempt that started and never ended (the process died, or the call was cancelled) may have
+    had its effect. Then a person is asked, by an interrupt whose value has the code
+    `side_effect_unknown`: approve runs the tool again, reject tells the model that the effect is
+    not known. A tool that raised has said so, and may run again.
     """
     current = current_run.get()
     turn = None if current is None else current.context.turn
     call_id = given.get("tool_call_id")
     if turn is None or call_id is None or (tool.metadata or {}).get(IDEMPOTENT):
         return await run()
-    # LangGraph names a step's task after the checkpoint, so the same step has the same name when it is run again.
+    # LangGraph names a step's task after the checkpoint, so the same step has the same name when it
+    # is run again.
     namespace = ((given.get("config") or {}).get("configurable") or {}).get("checkpoint_ns", "")
     asked = json.dumps(tool_input, sort_keys=True, default=str)
     key = effect_key(namespace, call_id, blake2b(asked.encode(), digest_size=8).hexdigest())
@@ -62,7 +68,9 @@ async def once(tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Call
     if state == "ended":
         return result
     if state == "unknown" and not _approved(tool, tool_input):
-        text = "Whether this call took effect before a crash is not known, and it was not run again."
+        text = (
+            "Whether this call took effect before a crash is not known, and it was not run again."
+        )
         return ToolMessage(text, tool_call_id=call_id, name=tool.name, status="error")
     return await _recorded(turn, key, run, again=state == "unknown")
 
@@ -88,9 +96,12 @@ def _approved(tool: BaseTool, tool_input: Any) -> bool:
     request = {
         "name": tool.name,
         "args": tool_input,
-        "description": f"'{tool.name}' was started and its answer lost: it may have taken effect. Run it again?",
+        "description": f"'{tool.name}' was started and its answer lost: it may have taken "
+        "effect. Run it again?",
     }
     review = {"action_name": tool.name, "allowed_decisions": ["approve", "reject"]}
-    answer = interrupt({"code": SIDE_EFFECT_UNKNOWN, "action_requests": [request], "review_configs": [review]})
+    answer = interrupt(
+        {"code": SIDE_EFFECT_UNKNOWN, "action_requests": [request], "review_configs": [review]}
+    )
     decisions = answer.get("decisions", [{}]) if isinstance(answer, dict) else [{}]
     return bool(decisions[0].get("type") == "approve")

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from agent_runtime.run.request import ModelRequest
 
 CHARS_PER_TOKEN = 4
-"""The usual rule of thumb for English; used only where a provider sends no figures, and marked `estimated`."""
+"""The usual rule of thumb for English.
+
+Used only where a provider sends no figures, and marked `estimated`.
+"""
 _STATED = ("service_tier", "speed", "processing")
 """What an answer may say of its price, in its metadata or in its raw usage."""
 _STATED_IN = frozenset({*_STATED, "usage", "token_usage"})
@@ -39,7 +42,7 @@ _DETAILS = TOKEN_COUNTS[2:]
 
 
 class ModelCall:
-    """One admitted model call. Exactly one of `end` and `abort` settles it; later ones do nothing."""
+    """One admitted model call. The first `end` or `abort` settles it."""
 
     __slots__ = (
         "_answer",
@@ -70,43 +73,66 @@ class ModelCall:
     )
 
     def __init__(
-        self, request: ModelRequest, number: int, prices: PriceTable, draw: Draw | None, place: Place | None = None
+        self,
+        request: ModelRequest,
+        number: int,
+        prices: PriceTable,
+        draw: Draw | None,
+        place: Place | None = None,
     ) -> None:
-        self.run, self.model, self.provider = request.run, request.model, request.provider
-        self._messages, self._requested = request.messages, request.model
-        self._prices, self._draw, self._place = prices, draw, place
-        self._base_url, self._conditions = request.base_url, request.conditions
+        self.run = request.run
+        self.model = request.model
+        self.provider = request.provider
+        self._messages = request.messages
+        self._requested = request.model
+        self._prices = prices
+        self._draw = draw
+        self._place = place
+        self._base_url = request.base_url
+        self._conditions = request.conditions
         self._started_at = prices.clock()
         self._headers: dict[str, str] | None = None
         self._metadata: dict[str, Any] = {}
         self._last_usage: UsageMetadata | None = None
-        self._chars, self._usage, self.settled = 0, cast("UsageMetadata | None", None), False
-        self._began, self._first_token_s = False, cast("float | None", None)
+        self._chars = 0
+        self._usage = cast("UsageMetadata | None", None)
+        self.settled = False
+        self._began = False
+        self._first_token_s = cast("float | None", None)
         self._arguments: StreamedArguments | None = None
         self.cancels: CancelWatch | None = None
         """Watches the task that reads the stream."""
         self._answer: Any = None  # a stream's chunks so far, where content is recorded
-        self._started_s, self._tokens = time.perf_counter(), self.run.recorder.wants_tokens
+        self._started_s = time.perf_counter()
+        self._tokens = self.run.recorder.wants_tokens
         self.call_id = f"{self.run.context.run_id}:{number}"
         data = {"messages": self._messages} if self.run.recorder.content else {}
         self.run.record("llm_start", self.model, self.call_id, data)
 
     def chunk(self, message: BaseMessage, info: Mapping[str, Any] | None = None) -> None:
-        """Count one streamed chunk, so that an aborted stream can be settled; `info` is the generation's metadata.
+        """Count one streamed chunk, so that an aborted stream can be settled.
 
-        Raises CancelledError when the reader's task was cancelled and the provider's client swallowed it.
+        `info` is the generation's metadata.
+
+        Raises CancelledError when the reader's task was cancelled and the provider's client
+        swallowed it.
         """
         content = message.content
         text = content if type(content) is str else str(message.text)
         if not self._began:
-            self._began, self._first_token_s = True, time.perf_counter() - self._started_s
+            self._began = True
+            self._first_token_s = time.perf_counter() - self._started_s
         if message.response_metadata or info:
             self._read_metadata(message, info)
         self._chars += len(text) or _silent_chars(message)
         if self._tokens and text:
             self.run.recorder.token(text, self.run.context.run_id, self.call_id)
         if (usage := getattr(message, "usage_metadata", None)) is not None:
-            self._usage = usage if _is_running_total(usage, self._last_usage) else add_usage(self._usage, usage)
+            self._usage = (
+                usage
+                if _is_running_total(usage, self._last_usage)
+                else add_usage(self._usage, usage)
+            )
             self._last_usage = usage
         if pieces := getattr(message, "tool_call_chunks", None):
             self._arguments = self._arguments or StreamedArguments()
@@ -116,8 +142,13 @@ class ModelCall:
         if self.cancels is not None:
             self.cancels.check()
 
-    def end(self, message: BaseMessage | None = None, info: Mapping[str, Any] | None = None) -> None:
-        """Settle a call that succeeded; `message` is the whole answer, or None when it was streamed."""
+    def end(
+        self, message: BaseMessage | None = None, info: Mapping[str, Any] | None = None
+    ) -> None:
+        """Settle a call that succeeded.
+
+        `message` is the whole answer, or None when it was streamed.
+        """
         if message is not None:
             self._read_metadata(message, info)
             self._usage = getattr(message, "usage_metadata", None)
@@ -126,17 +157,25 @@ class ModelCall:
             self.run.note_arguments(self._arguments)
         name = self._metadata.get("model_name") or self._metadata.get("model")
         self.model = name if isinstance(name, str) and name else self.model
-        answer = message if message is not None or self._answer is None else message_chunk_to_message(self._answer)
+        answer = (
+            message
+            if message is not None or self._answer is None
+            else message_chunk_to_message(self._answer)
+        )
         if self._place is not None:
             self._place.leave(headers=self._headers)
-        self._settle("llm_end", {"message": answer} if self.run.recorder.content and answer is not None else {})
+        self._settle(
+            "llm_end",
+            {"message": answer} if self.run.recorder.content and answer is not None else {},
+        )
 
     def abort(self, error: BaseException, *, is_answered: bool = False) -> None:
         """Settle a call that failed or was cut.
 
-        A provider that answered with an error bills nothing, so a call that streamed nothing and failed by
-        itself is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is estimated, and so is
-        one whose answer came and cannot be read (`is_answered`).
+        A provider that answered with an error bills nothing, so a call that streamed nothing and
+        failed by itself is free; one that was cut (cancel, timeout, a connection lost in
+        mid-stream) is estimated, and so is one whose answer came and cannot be read
+        (`is_answered`).
         """
         self.run.context.progress.model_error = error
         if self._place is not None:
@@ -151,15 +190,20 @@ class ModelCall:
         self._settle("llm_error", self._failure(error), whole=False)
 
     def note_usage(self, usage: Any) -> None:
-        """Keep the raw figures of an answer that has no message; they bound its estimate from below."""
+        """Keep the raw figures of an answer that has no message.
+
+        They bound its estimate from below.
+        """
         if isinstance(usage, dict):
             inputs = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
             outputs = usage.get("completion_tokens") or usage.get("output_tokens") or 0
             if type(inputs) is int and type(outputs) is int:
-                self._usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+                self._usage = UsageMetadata(
+                    input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs
+                )
 
     def _read_metadata(self, message: BaseMessage, info: Mapping[str, Any] | None) -> None:
-        """Keep what the answer says of itself, and the provider's headers, which do not belong into a conversation."""
+        """Store the answer's metadata, and the provider's headers apart from the message."""
         headers = message.response_metadata.pop("headers", None)
         if isinstance(headers, dict):
             self._headers = headers
@@ -175,9 +219,13 @@ class ModelCall:
             return
         self.settled = True
         counts = None if self._usage is None else token_counts(self._usage)
-        estimated = not whole or counts is None or not believable(counts, bool(self._messages), self._chars)
+        estimated = (
+            not whole or counts is None or not believable(counts, bool(self._messages), self._chars)
+        )
         if estimated or counts is None:
-            seen = counts or (None if self._usage is None else token_counts(with_numbers(self._usage)))
+            seen = counts or (
+                None if self._usage is None else token_counts(with_numbers(self._usage))
+            )
             counts = self._estimate(seen)
         price = self._price(counts)
         cost = None if price is None else price.cost_usd(counts)
@@ -197,9 +245,10 @@ class ModelCall:
         self._record(kind, shown)
 
     def _price(self, counts: TokenCounts) -> Price | None:
-        """Return the price of the model that was asked for, or else of the one that the answer names.
+        """Return the price of the requested model, or else of the answering one.
 
-        An alias or a deployment has no price of its own. One that has is not priced by what an answer says.
+        An alias or a deployment has no price of its own. One that has is not priced by what an
+        answer says.
         """
         conditions = self._stated(counts)
         price = self._price_of(self._requested, conditions)
@@ -208,16 +257,24 @@ class ModelCall:
         return price
 
     def _price_of(self, model: str, conditions: Conditions) -> Price | None:
-        return self._prices.price(self.provider, model, conditions, self._started_at, base_url=self._base_url)
+        return self._prices.price(
+            self.provider, model, conditions, self._started_at, base_url=self._base_url
+        )
 
     def _stated(self, counts: TokenCounts) -> Conditions:
-        """Return the conditions of the price: what the answer says goes before what was asked for."""
-        if not self._conditions and not counts.service_tier and self._metadata.keys().isdisjoint(_STATED_IN):
+        """Return the price's conditions: the answer's go before the request's."""
+        if (
+            not self._conditions
+            and not counts.service_tier
+            and self._metadata.keys().isdisjoint(_STATED_IN)
+        ):
             return ()
         stated = {name: value for name, value in self._conditions if value != "auto"}
         raw = self._metadata.get("usage") or self._metadata.get("token_usage")
         for place in (raw if isinstance(raw, dict) else {}, self._metadata):
-            stated.update({name: place[name] for name in _STATED if isinstance(place.get(name), str)})
+            stated.update(
+                {name: place[name] for name in _STATED if isinstance(place.get(name), str)}
+            )
         if counts.service_tier:
             stated["service_tier"] = counts.service_tier
         if stated.get("service_tier") == "batch":  # Anthropic's word for it
@@ -229,7 +286,10 @@ class ModelCall:
         return tuple(sorted(stated.items()))
 
     def _spent(self, purse: Purse, ours: Usage) -> tuple[Amount, Spend]:
-        """What the ledger is told: unknown costs are charged as they were held, which is the worst case."""
+        """What the ledger is told.
+
+        Unknown costs are charged as they were held, which is the worst case.
+        """
         held = 0 if self._draw is None else self._draw.granted.micro_usd
         cost = ours.cost_usd
         micro_usd = held if cost is None else int((cost * MICRO).to_integral_value(ROUND_CEILING))
@@ -254,7 +314,8 @@ class ModelCall:
             self.run.purse.end(self._draw, NOTHING, None)
 
     def _estimate(self, seen: TokenCounts | None) -> TokenCounts:
-        # A stream's first chunk may already carry the input's count (Anthropic): never go below what was seen.
+        # A stream's first chunk may already carry the input's count (Anthropic): never go below
+        # what was seen.
         inputs = max(count_tokens_approximately(self._messages), seen.input if seen else 0)
         outputs = max(-(-self._chars // CHARS_PER_TOKEN), seen.output if seen else 0)
         return TokenCounts(inputs, outputs)
@@ -277,20 +338,30 @@ def _shown(ours: Usage) -> dict[str, Any]:
 def _is_running_total(usage: UsageMetadata, before: UsageMetadata | None) -> bool:
     """Tell whether a chunk's usage has that of the chunk before it inside.
 
-    Parts of a usage name the input once. Servers with continuous usage (vLLM, SGLang) repeat it on every chunk, with
-    the output so far: 700 tokens of input would become 4,200.
+    Parts of a usage name the input once. Servers with continuous usage (vLLM, SGLang) repeat it on
+    every chunk, with the output so far: 700 tokens of input would become 4,200.
     """
     if before is None or before["input_tokens"] == 0:
         return False
-    return usage["input_tokens"] >= before["input_tokens"] and usage["output_tokens"] >= before["output_tokens"]
+    return (
+        usage["input_tokens"] >= before["input_tokens"]
+        and usage["output_tokens"] >= before["output_tokens"]
+    )
 
 
 def believable(counts: TokenCounts, asked: bool, chars: int) -> bool:
-    """Tell whether counts fit what was sent and what came: no provider bills nothing for something."""
+    """Tell whether token counts fit request and answer: none bills nothing."""
     return not (asked and counts.input == 0) and not (chars and counts.output == 0)
 
 
-def _add(ledger: Usage, counts: TokenCounts, cost_usd: Decimal | None, price_table: str, *, estimated: bool) -> None:
+def _add(
+    ledger: Usage,
+    counts: TokenCounts,
+    cost_usd: Decimal | None,
+    price_table: str,
+    *,
+    estimated: bool,
+) -> None:
     ledger.input_tokens += counts.input
     ledger.output_tokens += counts.output
     ledger.cache_read_tokens += counts.cache_read
@@ -306,7 +377,11 @@ def _silent_chars(message: BaseMessage) -> int:
     """Characters of a chunk that are billed but are no text: tool-call arguments and reasoning."""
     calls = sum(len(c["args"] or "") for c in getattr(message, "tool_call_chunks", ()))
     blocks = message.content if isinstance(message.content, list) else ()
-    return calls + sum(len(str(b.get("reasoning") or b.get("thinking") or "")) for b in blocks if isinstance(b, dict))
+    return calls + sum(
+        len(str(b.get("reasoning") or b.get("thinking") or ""))
+        for b in blocks
+        if isinstance(b, dict)
+    )
 
 
 def _tool_call_chars(message: BaseMessage) -> int:

@@ -26,11 +26,15 @@ BYTES_PER_TOKEN = 3
 """Ordinary text has more bytes to a token with every tokenizer in use: English more than four."""
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_IMAGE = 2_000
-"""More than any provider bills for one image at its usual size; other media are not bounded by it."""
+"""More than any provider bills for one image at its usual size; other media are not bounded by it.
+"""
 CAPS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """What models call the limit of their output."""
 FIELD_CAPS = frozenset({"num_predict"})
-"""Limits that are read from the model, or from the call's `options`: as an argument of the call they are an error."""
+"""Limits that are read from the model, or from the call's `options`.
+
+As an argument of the call they are an error.
+"""
 
 _ANSWERS = ("n", "candidate_count")
 _CONDITIONS = ("service_tier", "speed")
@@ -48,11 +52,12 @@ InputBound: TypeAlias = Callable[[list[BaseMessage], Mapping[str, Any]], int]
 class ModelRequest:
     """A call of `model` at `provider`, LangChain's names; `kwargs` are what goes to the provider.
 
-    `cap` is the name under which the output is limited, None when the model has no such setting; `max_output` what
-    the model's owner asked for. `account` is whose places the call takes, None for a model of unknown origin. `key`
-    names it for its provider, if that tells by names what it has answered before. `base_url` is the server's address
-    where it is not the client's own, `conditions` what the request says of its price: the service tier, the speed.
-    `field_limit` is a limit of the output that the model itself has to carry. `answers` is how many answers are asked
+    `cap` is the name under which the output is limited, None when the model has no such setting;
+    `max_output` what the model's owner asked for. `account` is whose places the call takes, None
+    for a model of unknown origin. `key` names it for its provider, if that tells by names what it
+    has answered before. `base_url` is the server's address where it is not the client's own,
+    `conditions` what the request says of its price: the service tier, the speed. `field_limit` is a
+    limit of the output that the model itself has to carry. `answers` is how many answers are asked
     for, each of which may be as long as the limit.
     """
 
@@ -71,12 +76,21 @@ class ModelRequest:
     answers: int = 1
 
     @classmethod
-    def of(cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]) -> ModelRequest:
+    def of(
+        cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]
+    ) -> ModelRequest:
         """The request that a model's own method was called with."""
         params = model._get_ls_params(**kwargs)
         name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
         account = model.__dict__.get(ACCOUNT)
-        request = cls(run, name, str(params.get("ls_provider") or "unknown"), messages, kwargs, account=account)
+        request = cls(
+            run,
+            name,
+            str(params.get("ls_provider") or "unknown"),
+            messages,
+            kwargs,
+            account=account,
+        )
         request.base_url = address_of(model) if account is None else account.base_url
         request.conditions = _conditions(model, kwargs)
         if (header := model.__dict__.get(IDEMPOTENCY_HEADER)) and run.context.idempotency_key:
@@ -114,7 +128,10 @@ class ModelRequest:
             self.field_limit = tokens
 
     def limited(self, model: BaseChatModel) -> BaseChatModel:
-        """Return the model to call: itself, or a copy with the limit where only a field can hold it."""
+        """Return the model to call.
+
+        Itself, or a copy with the limit where only a field can hold it.
+        """
         if self.field_limit is None or self.cap is None:
             return model
         return model.model_copy(update={self.cap: self.field_limit})
@@ -122,7 +139,9 @@ class ModelRequest:
 
 @lru_cache(maxsize=256)
 def _condition_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
-    return tuple(name for name in (*_CONDITIONS, "model_kwargs", "extra_body") if name in kind.model_fields)
+    return tuple(
+        name for name in (*_CONDITIONS, "model_kwargs", "extra_body") if name in kind.model_fields
+    )
 
 
 def _conditions(model: BaseChatModel, kwargs: Mapping[str, Any]) -> Conditions:
@@ -147,7 +166,10 @@ def _cap_of(kind: type[BaseChatModel]) -> str | None:
 
 
 class Quote(NamedTuple):
-    """What a request costs at most: for its input with its fee, for each token of output; how much output is wanted."""
+    """What a request costs at most: for its input with its fee, for each token of output.
+
+    How much output is wanted.
+    """
 
     input_tokens: int
     input_pico_usd: int
@@ -176,26 +198,40 @@ class Quote(NamedTuple):
 
 
 def quote(
-    request: ModelRequest, highest: HighestRates | None, bound: InputBound, max_output: int, min_output: int
+    request: ModelRequest,
+    highest: HighestRates | None,
+    bound: InputBound,
+    max_output: int,
+    min_output: int,
 ) -> Quote:
     """The worst case of a request; `max_output` is for requests that do not say theirs."""
     most = max_output if request.max_output is None else request.max_output
     tokens = bound(request.messages, request.kwargs)
     input_rate, output_rate = (0, 0) if highest is None else highest.at(tokens)
     fee = 0 if highest is None else highest.request
-    return Quote(tokens, input_rate * tokens + fee, output_rate, min(min_output, most), most, request.answers)
+    return Quote(
+        tokens, input_rate * tokens + fee, output_rate, min(min_output, most), most, request.answers
+    )
 
 
 def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:
-    """At most how many tokens the input has: a third of its bytes, and a fixed number for each message and image."""
-    size, images = 0, 0
+    """At most how many tokens the input has.
+
+    A third of its bytes, and a fixed number for each message and image.
+    """
+    size = 0
+    images = 0
     for message in messages:
         content = message.content
         if isinstance(content, str):
             size += len(content.encode(errors="replace"))
         else:
             for block in content:
-                media = isinstance(block, dict) and block.get("type") in ("image", "image_url", "input_image")
+                media = isinstance(block, dict) and block.get("type") in (
+                    "image",
+                    "image_url",
+                    "input_image",
+                )
                 images += media
                 size += _bytes_of(_without_media(block) if media else block)
         # Clients send more of a message than its content.
@@ -204,15 +240,22 @@ def input_bound(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:
         fields = message.__dict__
         for name in _SENT:
             if value := fields.get(name):
-                size += len(value.encode(errors="replace")) if isinstance(value, str) else _bytes_of(value)
+                size += (
+                    len(value.encode(errors="replace"))
+                    if isinstance(value, str)
+                    else _bytes_of(value)
+                )
     for name in ("tools", "functions", "response_format"):
         if (given := kwargs.get(name)) is not None:
             size += _size_of(given)
-    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_IMAGE * images
+    return (
+        -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_IMAGE * images
+    )
 
 
 _SENT = ("tool_calls", "invalid_tool_calls", "name", "tool_call_id", "artifact", "role")
-"""Fields of messages, beside content and `additional_kwargs`, that clients send to their providers."""
+"""Fields of messages, beside content and `additional_kwargs`, that clients send to their providers.
+"""
 
 
 def _bytes_of(value: Any) -> int:
@@ -222,7 +265,9 @@ def _bytes_of(value: Any) -> int:
 def _without_media(block: Any) -> Any:
     """Return a block of media without what holds its bytes or its address."""
     if isinstance(block, dict):
-        return {name: _without_media(each) for name, each in block.items() if name not in _MEDIA_BYTES}
+        return {
+            name: _without_media(each) for name, each in block.items() if name not in _MEDIA_BYTES
+        }
     return block
 
 
@@ -249,13 +294,16 @@ def _stable(value: Any) -> str:
 
 
 def key_of(request: ModelRequest, model: BaseChatModel, call_key: str) -> str:
-    """Name a request for its provider and for the ledger: by who asks, who sells, and all that is asked.
+    """Name a request for its provider and for the ledger.
 
-    So the key that a caller chose buys nothing that another tenant, user, account, address or body has paid for.
-    Requests of one call that say the same are counted.
+    By who asks, who sells, and all that is asked.
+
+    So the key that a caller chose buys nothing that another tenant, user, account, address or body
+    has paid for. Requests of one call that say the same are counted.
     """
     messages = [
-        (m.type, m.content, getattr(m, "tool_calls", None), getattr(m, "tool_call_id", None)) for m in request.messages
+        (m.type, m.content, getattr(m, "tool_calls", None), getattr(m, "tool_call_id", None))
+        for m in request.messages
     ]
     principal = request.run.context.principal
     buyer = ("", "") if principal is None else (principal.tenant, principal.id)
@@ -263,7 +311,9 @@ def key_of(request: ModelRequest, model: BaseChatModel, call_key: str) -> str:
     seller = (request.provider, request.base_url, "" if account is None else account.name)
     asked = {name: value for name, value in request.kwargs.items() if name != "extra_headers"}
     asked["the model's own"] = dict(model._identifying_params)
-    text = json.dumps([buyer, seller, request.model, messages, asked], sort_keys=True, default=_stable)
+    text = json.dumps(
+        [buyer, seller, request.model, messages, asked], sort_keys=True, default=_stable
+    )
     digest = blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
     times = request.run.context.progress.said
     times[digest] = times.get(digest, 0) + 1

@@ -19,7 +19,10 @@ LOG = logging.getLogger("agent_runtime.tools")
 DEFAULT_TEXT_BYTES = 1024 * 1024
 """Of a result's texts: some 250,000 tokens, more than a context window takes."""
 DEFAULT_MEDIA_BYTES = 16 * 1024 * 1024
-"""Of what else a result has: images and files, and its artifact, which no model reads but a session stores."""
+"""Of what else a result has.
+
+Images and files, and its artifact, which no model reads but a session stores.
+"""
 PART_BYTES = 64
 """What a part counts for beside its text: a hundred thousand empty ones are 8 MB of JSON."""
 MAX_MEASURED = 100_000
@@ -30,9 +33,9 @@ TEXTS = frozenset({"text", "text-plain", "plaintext"})
 def bound_result(tool: BaseTool, result: Any) -> Any:
     """Return what a tool has returned, cut to the run's `tool_result_bytes` and `tool_media_bytes`.
 
-    The rest of a text is left out, with a mark in its place; an image or file whole. Messages, lists of blocks,
-    commands with messages and artifacts are bounded likewise; other updates of a command are the graph's own. Outside
-    a run nothing is cut.
+    The rest of a text is left out, with a mark in its place; an image or file whole. Messages,
+    lists of blocks, commands with messages and artifacts are bounded likewise; other updates of a
+    command are the graph's own. Outside a run nothing is cut.
     """
     run = current_run.get()
     if run is None:
@@ -47,7 +50,11 @@ def bound_result(tool: BaseTool, result: Any) -> Any:
     budget = _Budget(text_bytes, limits.tool_media_bytes or DEFAULT_MEDIA_BYTES)
     bounded = budget.of(result)
     if budget.left_out:
-        LOG.warning("the result of the tool %s was cut: %s bytes were left out", tool.name, f"{budget.left_out:,}")
+        LOG.warning(
+            "the result of the tool %s was cut: %s bytes were left out",
+            tool.name,
+            f"{budget.left_out:,}",
+        )
         return bounded
     return result
 
@@ -66,13 +73,20 @@ class _Budget:
             return self._text(content)
         if isinstance(content, ToolMessage):
             inner, artifact = self.with_artifact(content.content, content.artifact)
-            own = {name: self._small(getattr(content, name)) for name in ("additional_kwargs", "response_metadata")}
+            own = {
+                name: self._small(getattr(content, name))
+                for name in ("additional_kwargs", "response_metadata")
+            }
             return content.model_copy(update={"content": inner, "artifact": artifact, **own})
         if isinstance(content, BaseMessage):
             return content.model_copy(update={"content": self.of(content.content)})
         if isinstance(content, Command):
             return self._command(content)
-        if isinstance(content, list | tuple) and content and all(_is_part(each) for each in content):
+        if (
+            isinstance(content, list | tuple)
+            and content
+            and all(_is_part(each) for each in content)
+        ):
             return self._parts(content)
         if content is None or isinstance(content, bool | int | float):
             return content
@@ -120,15 +134,25 @@ class _Budget:
         return message
 
     def _parts(self, parts: Any) -> list[Any]:
-        """Return the parts that have room; what comes behind the last text that has is left out without more marks."""
+        """Return the parts that have room.
+
+        What comes behind the last text that has is left out without more marks.
+        """
         bounded = []
         for part in parts:
-            is_text = isinstance(part, str) or (isinstance(part, Mapping) and part.get("type") in TEXTS)
+            is_text = isinstance(part, str) or (
+                isinstance(part, Mapping) and part.get("type") in TEXTS
+            )
             if is_text and self.text <= PART_BYTES:
                 self.left_out += PART_BYTES
                 if not self._is_marked:
                     self._is_marked = True
-                    bounded.append({"type": "text", "text": "[cut here: the result has more parts; ask for less]"})
+                    bounded.append(
+                        {
+                            "type": "text",
+                            "text": "[cut here: the result has more parts; ask for less]",
+                        }
+                    )
                 continue
             self.text -= PART_BYTES if is_text else 0
             bounded.append(self._part(part))
@@ -175,7 +199,9 @@ class _Budget:
 
 
 def _is_part(value: Any) -> bool:
-    return isinstance(value, str | BaseMessage | Command) or (isinstance(value, Mapping) and "type" in value)
+    return isinstance(value, str | BaseMessage | Command) or (
+        isinstance(value, Mapping) and "type" in value
+    )
 
 
 def _written(content: Any) -> str:
@@ -187,7 +213,10 @@ def _written(content: Any) -> str:
 
 
 def size_of(value: Any, stop: int) -> int:
-    """Return about how many bytes the texts and binary parts of a value have; it ends beyond `stop`."""
+    """Return about how many bytes the texts and binary parts of a value have.
+
+    It ends beyond `stop`.
+    """
     size = 0
     parts = [value]
     for _ in range(MAX_MEASURED):

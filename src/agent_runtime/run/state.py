@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from agent_runtime.types import AgentContext
 
 GATED_TAG = "agent_runtime:gated"
-"""On models and tools that report to the run by themselves, so that the callback route skips them."""
+"""On models and tools that report to the run by themselves, so that the callback route skips them.
+"""
 
 LEDGER = threading.Lock()
-"""Held while a ledger is checked and changed: sync tools, and the models they call, run in threads."""
+"""Held while a ledger is checked and changed: sync tools, and the models they call, run in threads.
+"""
 
-live_guard: ContextVar[Callable[[str], None] | None] = ContextVar("agent_runtime_live_guard", default=None)
+live_guard: ContextVar[Callable[[str], None] | None] = ContextVar(
+    "agent_runtime_live_guard", default=None
+)
 """Called with the name of a model that is about to be asked; a replay sets one that raises."""
 
 PLAYED_TAG = "agent_runtime:played"
@@ -61,26 +65,37 @@ class Refused(GraphBubbleUp):
 
     def __init__(self, run: Run, error: CallError) -> None:
         super().__init__(str(error))
-        self.run, self.error = run, error
+        self.run = run
+        self.error = error
 
 
 class Run:
-    """One call's state inside the agent: its ledger, its limits' counters, its open model and tool calls.
+    """One call's state inside the agent.
 
-    A run that starts inside another (an agent used as a tool or a node) has it as `parent`; usage is added to,
-    and limits are checked on, the whole line up to the outermost run.
+    Its ledger, its limits' counters, its open model and tool calls.
+
+    A run that starts inside another (an agent used as a tool or a node) has it as `parent`; usage
+    is added to, and limits are checked on, the whole line up to the outermost run.
     """
 
     __slots__ = (
-        "_around", "context", "gate", "open_calls", "open_streams", "prompt", "purse", "recorder", "refusal",
+        "_around", "context", "gate", "open_calls", "open_streams", "prompt", "purse", "recorder",
+        "refusal",
         "tenant", "threads", "tool_counts", "unreadable", "user_id",
     )  # fmt: skip
 
     def __init__(
-        self, context: AgentContext, gate: ModelGate, recorder: AgentCallbackHandler, prompt: str | None = None
+        self,
+        context: AgentContext,
+        gate: ModelGate,
+        recorder: AgentCallbackHandler,
+        prompt: str | None = None,
     ) -> None:
         parent = current_run.get()
-        self.context, self.gate, self.recorder, self.prompt = context, gate, recorder, prompt
+        self.context = context
+        self.gate = gate
+        self.recorder = recorder
+        self.prompt = prompt
         self._around: tuple[Run, ...] = () if parent is None else parent.lineage
         inherited = None if parent is None else parent.purse
         self.purse: Purse | None = inherited if context.purse is None else context.purse
@@ -90,7 +105,9 @@ class Run:
         self.tool_counts: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         """Arguments of streamed tool calls that are no JSON object, by the calls' ids."""
-        self.open_calls: dict[Any, ModelCall | ToolCall] = {}  # seen through callbacks, by LangChain's run id
+        self.open_calls: dict[
+            Any, ModelCall | ToolCall
+        ] = {}  # seen through callbacks, by LangChain's run id
         self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
         self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id
 
@@ -98,12 +115,18 @@ class Run:
     def lineage(self) -> tuple[Run, ...]:
         """This run and those around it, the outermost last.
 
-        Not stored: a run that holds itself is freed by the cycle collector alone, with its input and messages.
+        Not stored: a run that holds itself is freed by the cycle collector alone, with its input
+        and messages.
         """
         return (self, *self._around)
 
     def record(
-        self, kind: str, name: str, call_id: str | None, data: dict[str, Any], started_s: float | None = None
+        self,
+        kind: str,
+        name: str,
+        call_id: str | None,
+        data: dict[str, Any],
+        started_s: float | None = None,
     ) -> None:
         """Report an event of this run; `started_s` (perf_counter) gives it a duration."""
         elapsed = None if started_s is None else time.perf_counter() - started_s
@@ -125,13 +148,19 @@ class Run:
         )
 
     def refuse(self, error: CallError) -> Refused:
-        """Remember that the run must stop, in case something inside swallows the exception; returns it."""
+        """Remember that the run must stop, in case something inside swallows the exception.
+
+        Returns it.
+        """
         if self.refusal is None:
             self.refusal = error
         return Refused(self, self.refusal)
 
     def owner_of(self, error: CallError) -> Run:
-        """The run whose budget refused: an outer one stops as a whole, an inner one is its caller's to judge."""
+        """The run whose budget refused.
+
+        An outer one stops as a whole, an inner one is its caller's to judge.
+        """
         if not isinstance(error, BudgetExceeded):
             return self
         for run in self.lineage:
@@ -146,7 +175,7 @@ class Run:
         return any(run.context.progress.is_cancelled for run in self.lineage)
 
     def check_refusal(self) -> None:
-        """Raise Refused when this run, or one around it, must stop, and CancelledError when its call was cancelled."""
+        """Raise Refused when this run or an outer one must stop, CancelledError when cancelled."""
         for run in self.lineage:
             if run.context.progress.is_cancelled:  # a library between swallowed it
                 raise asyncio.CancelledError
@@ -156,8 +185,9 @@ class Run:
     async def close(self, error: BaseException) -> None:
         """Settle what was open when the run ended, and close the providers' streams.
 
-        On an abort LangChain fires neither `on_llm_end` nor `on_llm_error`, and it may leave a model's stream
-        suspended for the garbage collector to find: until then the provider would go on sending, and billing.
+        On an abort LangChain fires neither `on_llm_end` nor `on_llm_error`, and it may leave a
+        model's stream suspended for the garbage collector to find: until then the provider would go
+        on sending, and billing.
         """
         for call in list(self.open_calls.values()):
             call.abort(error)
@@ -166,23 +196,32 @@ class Run:
             stream_call, (stream, _) = self.open_streams.popitem()
             stream_call.abort(error)
             if stream is not None:
-                with contextlib.suppress(RuntimeError):  # a task that is being cancelled is closing it just now
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # a task that is being cancelled is closing it just now
                     await stream.aclose()
 
     def in_stream_step(self) -> bool:
-        """Whether this task is inside a step of a model's stream: what it calls there is part of that call."""
+        """Whether this task is inside a step of a model's stream.
+
+        What it calls there is part of that call.
+        """
         if not self.open_streams:
             return False
         try:
             task = asyncio.current_task()
         except RuntimeError:  # a thread
             return False
-        return any(owner is task and s is not None and s.ag_running for s, owner in self.open_streams.values())
+        return any(
+            owner is task and s is not None and s.ag_running
+            for s, owner in self.open_streams.values()
+        )
 
     def note_arguments(self, arguments: StreamedArguments) -> None:
         """Remember which of a streamed answer's calls have arguments that are no JSON object.
 
-        Some providers use an id again in the next answer: one that is readable now is remembered no longer.
+        Some providers use an id again in the next answer: one that is readable now is remembered no
+        longer.
         """
         for call_id, text in arguments.by_id().items():
             if is_readable(text):
@@ -191,11 +230,12 @@ class Run:
                 self.unreadable[call_id] = text
 
     def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
-        """Account for a tool call that is about to start; raises Refused when a limit forbids it."""
+        """Count a tool call before its start; raises Refused when a limit forbids it."""
         with LEDGER:
             self.check_refusal()
             for run in self.lineage:
-                limits, used = run.gate.limits, run.context.usage
+                limits = run.gate.limits
+                used = run.context.usage
                 if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
                     raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls))
             self._check_loop(name, args)
@@ -205,10 +245,14 @@ class Run:
         return ToolCall(self, name, args, call_id)
 
     def check_calls(self, count: int) -> None:
-        """Raise Refused when a limit has no room for so many tool calls: before the first of an answer runs."""
+        """Raise Refused when a limit has no room for so many tool calls.
+
+        Before the first of an answer runs.
+        """
         with LEDGER:
             for run in self.lineage:
-                limits, used = run.gate.limits, run.context.usage
+                limits = run.gate.limits
+                used = run.context.usage
                 if limits.tool_calls is not None and used.tool_calls + count > limits.tool_calls:
                     detail = f"{used.tool_calls} made, and {count} more in one answer"
                     raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls, detail))
@@ -229,7 +273,9 @@ class ToolCall:
     __slots__ = ("_call_id", "_name", "_run", "_started_s")
 
     def __init__(self, run: Run, name: str, args: Any, call_id: str | None) -> None:
-        self._run, self._name, self._call_id = run, name, call_id
+        self._run = run
+        self._name = name
+        self._call_id = call_id
         self._started_s = time.perf_counter()
         run.record("tool_start", name, call_id, {"args": args} if run.recorder.content else {})
 

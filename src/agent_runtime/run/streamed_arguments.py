@@ -9,7 +9,8 @@ from typing import Any
 class StreamedArguments:
     """Joins the arguments of streamed tool calls.
 
-    LangChain takes what there is of an object that was cut, say by the limit of the answer's tokens, for the whole.
+    LangChain takes what there is of an object that was cut, say by the limit of the answer's
+    tokens, for the whole.
     """
 
     __slots__ = ("_calls",)
@@ -20,7 +21,9 @@ class StreamedArguments:
     def add(self, pieces: list[Any]) -> None:
         """Take the `tool_call_chunks` of one chunk."""
         for piece in pieces:
-            self._calls.setdefault(piece["id"] if piece["index"] is None else piece["index"], []).append(piece)
+            self._calls.setdefault(
+                piece["id"] if piece["index"] is None else piece["index"], []
+            ).append(piece)
 
     def by_id(self) -> dict[str, str]:
         """Return the arguments of each call as text, by the call's id."""

@@ -1,4 +1,4 @@
-"""What a tool returned, checked before LangChain makes a message of it that nobody can store or send."""
+"""Checks of a tool's return value, before LangChain makes a message of it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ class UnusableResult(Exception):
 def check_result(tool: BaseTool, result: Any) -> Any:
     """Return a tool's result; raises UnusableResult for one that cannot be written as text.
 
-    LangChain writes results in its own `arun`, outside of the tool's error handling: a number of 5,000 digits, an
-    object whose `__str__` raises or half a surrogate pair would end the run, and the session with it.
+    LangChain writes results in its own `arun`, outside of the tool's error handling: a number of
+    5,000 digits, an object whose `__str__` raises or half a surrogate pair would end the run, and
+    the session with it.
     """
     content = result
-    if tool.response_format == "content_and_artifact" and isinstance(result, tuple) and len(result) == 2:
+    if (
+        tool.response_format == "content_and_artifact"
+        and isinstance(result, tuple)
+        and len(result) == 2
+    ):
         content = result[0]
     for text in _texts(content):
         try:

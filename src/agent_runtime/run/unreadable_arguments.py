@@ -7,10 +7,16 @@ from typing import Any
 from langchain_core.messages import ToolCall, ToolMessage
 
 KEY = "__unreadable_arguments__"
-"""The one argument of such a call. A call without an answer would end a run, or break its conversation."""
+"""The one argument of such a call.
+
+A call without an answer would end a run, or break its conversation.
+"""
 MAX_TEXT = 2000
 """Characters of the arguments that stay in the conversation, for the model to see."""
-REASON = "not run: the arguments are not a JSON object (or hold a number of more than 4,300 digits): call it again"
+REASON = (
+    "not run: the arguments are not a JSON object (or hold a number of more than 4,300 "
+    "digits): call it again"
+)
 
 
 def unreadable_call(name: str, call_id: str, arguments: str) -> ToolCall:

@@ -1,8 +1,8 @@
 """Registered secrets, found in a text in whatever form they travel.
 
-A text is reduced to its letters and digits in small form, with percent-encoding, entities and escapes decoded; so is
-each secret, as it is and in the encodings that change its letters (base64, hexadecimal, UTF-16). What separates,
-quotes or breaks it in the text does not hide it then.
+A text is reduced to its letters and digits in small form, with percent-encoding, entities and
+escapes decoded; so is each secret, as it is and in the encodings that change its letters (base64,
+hexadecimal, UTF-16). What separates, quotes or breaks it in the text does not hide it then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
-MIN_LONG, MIN_SHORT = 15, 7
-"""Letters and digits of a form that is found by windows of 8 or of 4 bytes: one of them is whole in any place."""
+MIN_LONG = 15
+MIN_SHORT = 7
+"""Letters and digits of a form that is found by windows of 8 or of 4 bytes.
+
+One of them is whole in any place.
+"""
 # Nested encodings are bounded: a run of backslashes would be tried again from each of its places.
 _ESCAPED = re.compile(
     r"%(?:25){0,8}(?P<percent>[0-9A-Fa-f]{2})"
@@ -27,7 +31,10 @@ _ESCAPED = re.compile(
     r"|x(?P<byte>[0-9A-Fa-f]{2})|[nrtbfv0ae])"
     r"|\x1b\[[0-9;]{0,16}[A-Za-z]|<[^<>]{1,40}>"
 )
-"""What stands for one character, or for none: percent-encoding, entities, escapes, colours of a terminal, tags."""
+"""What stands for one character, or for none.
+
+Percent-encoding, entities, escapes, colours of a terminal, tags.
+"""
 _PIECE = re.compile(rf"{_ESCAPED.pattern}|[A-Za-z0-9]+")
 _LETTERS = re.compile("[A-Za-z0-9]+")
 _KEPT = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
@@ -56,11 +63,16 @@ class SecretForms:
         self._short_forms: frozenset[bytes] = frozenset()
 
     def add(self, secret: str | bytes) -> None:
-        """Find this secret from now on. One writer at a time: readers see a form once all of it is there."""
+        """Find this secret from now on. One writer at a time.
+
+        Readers see a form once all of it is there.
+        """
         raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
         text = raw.decode("utf-8", "replace")
         plain = reduced(text)
-        if len(plain) < MIN_SHORT:  # other signs than letters and digits, or another script: only as it is written
+        if (
+            len(plain) < MIN_SHORT
+        ):  # other signs than letters and digits, or another script: only as it is written
             shown = [repr(raw)[2:-1]] if isinstance(secret, bytes) else [text, repr(text)[1:-1]]
             self._exact |= {*shown, json.dumps(text)[1:-1], quote(raw, safe=""), quote_plus(raw)}
         else:
@@ -82,7 +94,9 @@ class SecretForms:
         """Tell, fast, whether a registered secret may be in the text; False is certain."""
         if any(exact in text for exact in self._exact):
             return True
-        return any(form in content for content in _reductions(text) for form in self._candidates(content))
+        return any(
+            form in content for content in _reductions(text) for form in self._candidates(content)
+        )
 
     def _candidates(self, content: bytes) -> set[bytes]:
         """Return the forms of which a window stands in the content."""
@@ -93,14 +107,18 @@ class SecretForms:
             windows = struct.unpack_from(f"<{len(content) // width}{code}", content)
             if index.keys().isdisjoint(windows):
                 continue
-            for window in index.keys() & set(windows):  # each once, however often the text repeats it
+            for window in index.keys() & set(
+                windows
+            ):  # each once, however often the text repeats it
                 forms.update(index[window])
         return forms
 
     def find(self, text: str) -> list[Span]:
         """Return the places that hold a secret, in order and apart."""
         spans = [
-            Span(match.start(), match.end()) for exact in self._exact for match in re.finditer(re.escape(exact), text)
+            Span(match.start(), match.end())
+            for exact in self._exact
+            for match in re.finditer(re.escape(exact), text)
         ]
         for piece, plain in ((_PIECE, reduced(text)), (_LETTERS, _letters(text))):
             forms = [form for form in self._candidates(plain) if form in plain]
@@ -111,12 +129,14 @@ class SecretForms:
                 at = content.find(form)
                 while at >= 0:
                     last = at + len(form) - 1
-                    spans.append(self._place(text, form, starts[at], ends.get(last, starts[last] + 1)))
+                    spans.append(
+                        self._place(text, form, starts[at], ends.get(last, starts[last] + 1))
+                    )
                     at = content.find(form, last + 1)
         return _apart(spans)
 
     def _place(self, text: str, form: bytes, start: int, end: int) -> Span:
-        """Return a secret's place with the signs that it begins and ends with, where they are there as they are."""
+        """Return a secret's span, widened by the punctuation that it begins and ends with."""
         before, after = self._edges.get(form, ("", ""))
         if before and text.endswith(before, 0, start):
             start -= len(before)
@@ -126,7 +146,7 @@ class SecretForms:
 
 
 def reduced(text: str) -> bytes:
-    """Return the letters and digits of a text, in small form, with what is encoded in it decoded."""
+    """Return a text's letters and digits in lower case, with encodings decoded."""
     return _letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)
 
 
@@ -140,7 +160,10 @@ def _letters(text: str) -> bytes:
 
 
 def _reductions(text: str) -> Iterator[bytes]:
-    """Give the letters of a text, decoded and as they stand: what looks like an escape may be a secret's own."""
+    """Give the letters of a text, decoded and as they stand.
+
+    What looks like an escape may be a secret's own.
+    """
     yield reduced(text)
     if _has_escapes(text):
         yield _letters(text)
@@ -155,8 +178,10 @@ def _decoded(match: re.Match[str]) -> str:
     return chr(number) if 0 < number < 128 else ""
 
 
-def _reduced_with_places(text: str, piece: re.Pattern[str]) -> tuple[bytes, list[int], dict[int, int]]:
-    """Return what `reduced` does, where each of its characters begins in the text, and where the decoded ones end."""
+def _reduced_with_places(
+    text: str, piece: re.Pattern[str]
+) -> tuple[bytes, list[int], dict[int, int]]:
+    """Return the reduced text, the start of each character and the end of decoded ones."""
     content = bytearray()
     starts: list[int] = []
     ends: dict[int, int] = {}
@@ -191,7 +216,11 @@ def _forms_of(raw: bytes, text: str) -> set[bytes]:
     """Return a secret's reduced forms: as it is, and in encodings that make other letters of it."""
     # Also without decoding: what looks like an escape in a secret may be the secret's own letters.
     forms = {reduced(text), _letters(text)}
-    for coded in (raw, text.encode("utf-16-le", "surrogatepass"), text.encode("utf-16-be", "surrogatepass")):
+    for coded in (
+        raw,
+        text.encode("utf-16-le", "surrogatepass"),
+        text.encode("utf-16-be", "surrogatepass"),
+    ):
         forms.add(coded.hex().encode())
         for once in _base64_cores(coded):
             forms.add(once.lower().translate(None, _DROPPED))
@@ -201,9 +230,10 @@ def _forms_of(raw: bytes, text: str) -> set[bytes]:
 
 
 def _base64_cores(raw: bytes) -> Iterator[bytes]:
-    """Give what base64 makes of the bytes at each of the three places they can stand at, without its edges.
+    """Yield the base64 forms of the bytes at each of three alignments, without edges.
 
-    What stands before moves it by one or two bytes; the characters at its edges depend on its neighbours.
+    What stands before moves it by one or two bytes; the characters at its edges depend on its
+    neighbours.
     """
     for shift in range(3):
         coded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")

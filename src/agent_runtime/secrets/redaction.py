@@ -44,18 +44,40 @@ _IN_QUERY = re.compile(
     r"(?i)([?&;](?:[a-z0-9.-]{0,32}[_-])?(?:key|sig|signature|auth|jwt|pass|pwd|credential)=)(?!\[redacted\])([^&\s\"'#<>]{6,1024})"
 )
 """A credential in the query of an address, under a name that is one only there: `?key=`."""
-_FORM_HINTS = ("k-", "art_", "gh", "glpat", "xox", "hf_", "hf-", "lsv2", "npm", "pypi", "bearer", "basic", "-----begin")
-"""What a text has that `_FORMS` matches, in small letters; those in capitals stand in `_capitals_in`."""
+_FORM_HINTS = (
+    "k-",
+    "art_",
+    "gh",
+    "glpat",
+    "xox",
+    "hf_",
+    "hf-",
+    "lsv2",
+    "npm",
+    "pypi",
+    "bearer",
+    "basic",
+    "-----begin",
+)
+"""What a text has that `_FORMS` matches, in small letters.
+
+Those in capitals stand in `_capitals_in`.
+"""
 _NAMES = ("token", "secret", "password", "passwd", "pepper", "key")
 _KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
-_NAMES_A_SECRET = re.compile(r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$")
+_NAMES_A_SECRET = re.compile(
+    r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$"
+)
 _AFTER_NAME = re.compile(r"[\"']?\s{0,3}[=:]")
 _ENDED = {word: re.compile(rf"{word}(?=[\"'=:\s]|\Z)") for word in _NAMES}
 """The words where they end, in a text in small letters."""
 
 
 def _capitals_in(text: str) -> bool:
-    """Whether a form of `_FORMS` with capitals may be there. One letter is looked for in a tenth of a word's time."""
+    """Whether a form of `_FORMS` with capitals may be there.
+
+    One letter is looked for in a tenth of a word's time.
+    """
     if "J" in text and "eyJ" in text:
         return True
     return "I" in text and ("AKIA" in text or "ASIA" in text or "AIza" in text)
@@ -72,7 +94,9 @@ def _named_in(text: str, lowered: str, word: str) -> bool:
         end = match.end()
         if text[end : end + 1] in ("", "\n") or _AFTER_NAME.match(text, end):
             before = lowered[max(0, match.start() - 8) : match.start()]
-            if word != "key" or (before[:-1] if before[-1:] in ("_", "-") else before).endswith(_KINDS_OF_KEY):
+            if word != "key" or (before[:-1] if before[-1:] in ("_", "-") else before).endswith(
+                _KINDS_OF_KEY
+            ):
                 return True
     return False
 
@@ -85,8 +109,9 @@ def names_a_secret(variable: str) -> bool:
 class Redactor:
     """Masks registered secrets, in the forms in which they travel, and what looks like a key.
 
-    A secret is found as `SecretForms` does: as it is, in other case, broken, quoted, escaped, URL-encoded, in base64
-    (twice, too), in hexadecimal and in UTF-16. One that is split over two texts is not. Thread-safe.
+    A secret is found as `SecretForms` does: as it is, in other case, broken, quoted, escaped,
+    URL-encoded, in base64 (twice, too), in hexadecimal and in UTF-16. One that is split over two
+    texts is not. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -95,7 +120,10 @@ class Redactor:
         self._forms = SecretForms()
 
     def add(self, secret: str | bytes | None) -> None:
-        """Mask this value from now on; one under six characters is not registered, it would mask ordinary words."""
+        """Mask this value from now on.
+
+        One under six characters is not registered, it would mask ordinary words.
+        """
         if secret is None or len(secret.strip()) < MIN_SECRET_LENGTH:
             return
         stripped = secret.strip()
@@ -105,7 +133,7 @@ class Redactor:
                 self._forms.add(stripped)
 
     def add_environment(self) -> None:
-        """Register what environment variables with a secret's name hold, and passwords in addresses there."""
+        """Register the values of variables with a secret's name, and passwords in addresses."""
         for name, value in os.environ.items():
             if names_a_secret(name):
                 self.add(value)
@@ -124,14 +152,19 @@ class Redactor:
     def text(self, text: str) -> str:
         """`text` without secrets, and cut to 64 KiB."""
         if len(text) > MAX_TEXT:
-            # Half a secret is not recognised: what stands near the cut is not shown, however short masking made it.
+            # Half a secret is not recognised: what stands near the cut is not shown, however short
+            # masking made it.
             masked = self._masked(text[: MAX_TEXT + MARGIN])
             return masked[: max(0, min(MAX_TEXT, len(masked) - MARGIN))] + " [cut]"
         return self._masked(text)
 
     def suspects(self, text: str) -> bool:
-        """Whether something in `text` may have to be masked: one look before `whole` walks through it."""
-        # Looking for plain words takes a hundredth of what the expressions take, and most texts have none of them.
+        """Whether something in `text` may have to be masked.
+
+        One look before `whole` walks through it.
+        """
+        # Looking for plain words takes a hundredth of what the expressions take, and most texts
+        # have none of them.
         lowered = text.casefold()  # as the expressions compare letters: a long s is an s
         return (
             self._forms.may_be_in(text)
@@ -151,7 +184,11 @@ class Redactor:
         return [self.whole(each) for each in value] if isinstance(value, list) else value
 
     def _under(self, key: str, value: Any) -> Any:
-        named = isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH and _NAMES_A_SECRET.search(key)
+        named = (
+            isinstance(value, str)
+            and len(value) >= MIN_SECRET_LENGTH
+            and _NAMES_A_SECRET.search(key)
+        )
         return MASK if named else self.whole(value)
 
     def _masked(self, text: str) -> str:
@@ -185,4 +222,7 @@ class Redactor:
 
 
 SECRETS = Redactor()
-"""The registry of this process: model keys, peppers, store passwords register themselves; applications add theirs."""
+"""The registry of this process: model keys, peppers, store passwords register themselves.
+
+Applications add theirs.
+"""

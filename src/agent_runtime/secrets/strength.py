@@ -6,7 +6,10 @@ import itertools
 
 MIN_SECRET_BYTES = 32
 MIN_DISTINCT_BYTES = 8
-"""Of 32 random bytes 30 differ, of 32 hexadecimal digits 14; fewer than eight are a word or a keyboard's row."""
+"""Of 32 random bytes 30 differ, of 32 hexadecimal digits 14.
+
+Fewer than eight are a word or a keyboard's row.
+"""
 _MAKE_ONE = "make one with `openssl rand -base64 48`"
 
 

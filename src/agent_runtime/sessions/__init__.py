@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     )
     from agent_runtime.checkpoints.redis_store import RedisStore
     from agent_runtime.sessions.manager import SessionManager
-    from agent_runtime.sessions.session import Session, SessionCheckpoint, SessionPage, SessionStatus
+    from agent_runtime.sessions.session import (
+        Session,
+        SessionCheckpoint,
+        SessionPage,
+        SessionStatus,
+    )
 
 # Loaded at first use: a program without Redis does not pay for its client.
 _HOME = {

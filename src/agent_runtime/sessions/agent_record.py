@@ -1,4 +1,7 @@
-"""Which agent a session is of: the record that its executor writes, and the check of who goes on with it."""
+"""Which agent a session is of.
+
+The record that its executor writes, and the check of who goes on with it.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ from agent_runtime.sessions.session import Session
 
 
 def agent_record(name: str, ref: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what a session's record says of its agent: its name, and how a factory makes it again."""
+    """Return a session record's part about its agent: its name and how to build it."""
     return {"name": name, **(ref or {})}
 
 
 def check_agent(session: Session, record: Mapping[str, Any]) -> None:
-    """Raise InputInvalid when another agent than the session's own would go on with what it stopped at.
+    """Raise InputInvalid when another agent than the session's would continue it.
 
-    A decision was asked for by one agent: another one may have other tools, and ask nobody before it calls them. An
-    agent is the same with the same name, inputs and overrides; an edited template is a new version of the same agent.
-    A confined template is the same agent only where it stands: its author chose its name.
+    A decision was asked for by one agent: another one may have other tools, and ask nobody before
+    it calls them. An agent is the same with the same name, inputs and overrides; an edited template
+    is a new version of the same agent. A confined template is the same agent only where it stands:
+    its author chose its name.
     """
     recorded = session.agent
     if not recorded:
@@ -30,9 +34,13 @@ def check_agent(session: Session, record: Mapping[str, Any]) -> None:
     if "folder" in recorded or "folder" in record:
         parts.append("folder")
     if not all(_plain(recorded.get(part)) == _plain(record.get(part)) for part in parts):
-        own, other = (each.get("name") or each.get("template") or "without a name" for each in (recorded, record))
+        own, other = (
+            each.get("name") or each.get("template") or "without a name"
+            for each in (recorded, record)
+        )
         raise InputInvalid(
-            f"the session waits for its agent '{own}' with its own inputs and overrides, and this is '{other}': go on "
+            f"the session waits for its agent '{own}' with its own inputs and overrides, and "
+            f"this is '{other}': go on "
             "with `SessionManager.resume_session`, or give the session a new message",
             "session_id",
         )

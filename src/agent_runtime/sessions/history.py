@@ -35,26 +35,41 @@ class SessionHistory:
     bus: EventBus | None = None
     """Where it says what happens to sessions; the factory sets it."""
 
-    async def get_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> Session:
+    async def get_session(
+        self, session_id: str, *, tenant: str, principal: Principal | None
+    ) -> Session:
         """See SessionManager."""
         raise NotImplementedError
 
     async def _create(
-        self, user_id: str | None, agent: Mapping[str, Any], tenant: str, principal: Principal | None, **given: Any
+        self,
+        user_id: str | None,
+        agent: Mapping[str, Any],
+        tenant: str,
+        principal: Principal | None,
+        **given: Any,
     ) -> Session:
         raise NotImplementedError
 
-    async def delete_session(self, session_id: str, *, tenant: str, principal: Principal | None) -> None:
+    async def delete_session(
+        self, session_id: str, *, tenant: str, principal: Principal | None
+    ) -> None:
         """See SessionManager."""
         raise NotImplementedError
 
-    def tell(self, kind: str, session: Session, data: Mapping[str, Any], run_id: str | None = None) -> None:
+    def tell(
+        self, kind: str, session: Session, data: Mapping[str, Any], run_id: str | None = None
+    ) -> None:
         """Publish what happened to a session."""
         if self.bus is not None:
             owner = session.user_id or None
-            self.bus.publish(Event(f"session.{kind}", data, run_id, session.id, owner, tenant=session.tenant))
+            self.bus.publish(
+                Event(f"session.{kind}", data, run_id, session.id, owner, tenant=session.tenant)
+            )
 
-    async def _touched(self, session: Session, changes: Callable[[Session], Mapping[str, Any]]) -> Session:
+    async def _touched(
+        self, session: Session, changes: Callable[[Session], Mapping[str, Any]]
+    ) -> Session:
         raise NotImplementedError
 
     async def get_checkpoint(
@@ -65,7 +80,10 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> SessionCheckpoint | None:
-        """The latest saved state, or the one of that id; None when there is none. Raises as `get_session`."""
+        """The latest saved state, or the one of that id; None when there is none.
+
+        Raises as `get_session`.
+        """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         found = await self.checkpointer.aget_tuple(self._config(session, checkpoint_id))
         return None if found is None else _checkpoint(found)
@@ -79,7 +97,10 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> list[SessionCheckpoint]:
-        """Saved states, newest first, from the one before the checkpoint `before`. Raises as `get_session`."""
+        """Saved states, newest first, from the one before the checkpoint `before`.
+
+        Raises as `get_session`.
+        """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         older = None if before is None else self._config(session, before)
         listing = self.checkpointer.alist(self._config(session), before=older, limit=limit)
@@ -93,10 +114,11 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> str:
-        """Save `values` (channel values, such as `messages`) as the state that the next turn starts from.
+        """Save `values` (channels such as `messages`) as the next turn's state.
 
-        Channels that are not named keep theirs. Waits for a running turn. Returns the checkpoint's id. A principal
-        needs the scope `command:<template>`, because a state steers the agent; raises Forbidden, and as `get_session`.
+        Channels that are not named keep theirs. Waits for a running turn. Returns the checkpoint's
+        id. A principal needs the scope `command:<template>`, because a state steers the agent;
+        raises Forbidden, and as `get_session`.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         scope = f"command:{session.agent.get('name') or '*'}"
@@ -111,11 +133,20 @@ class SessionHistory:
                 versions[channel] = self.checkpointer.get_next_version(versions.get(channel), None)
             merged = {**checkpoint["channel_values"], **values}
             new_id = str(uuid6())
-            checkpoint = {**checkpoint, "id": new_id, "channel_values": merged, "channel_versions": versions}
-            config = self._config(session, None if found is None else found.config["configurable"]["checkpoint_id"])
+            checkpoint = {
+                **checkpoint,
+                "id": new_id,
+                "channel_values": merged,
+                "channel_versions": versions,
+            }
+            config = self._config(
+                session, None if found is None else found.config["configurable"]["checkpoint_id"]
+            )
             config["configurable"][GUARD_KEY] = Guard(held.lease.token)
             step = -1 if found is None else found.metadata.get("step", -1)
-            await self.checkpointer.aput(config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {})
+            await self.checkpointer.aput(
+                config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {}
+            )
         await self._touched(session, lambda _: {})
         return new_id
 
@@ -128,7 +159,10 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> Session:
-        """A new session with the history of this one, up to a checkpoint or whole. Raises as `get_session`."""
+        """A new session with the history of this one, up to a checkpoint or whole.
+
+        Raises as `get_session`.
+        """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         new = await self._create(
             session.user_id,
@@ -139,10 +173,13 @@ class SessionHistory:
             metadata={**session.metadata, "forked_from": session.id},
             ttl_s=session.ttl_s,
         )
-        source, target = thread_of(session.tenant, session.id), thread_of(new.tenant, new.id)
+        source = thread_of(session.tenant, session.id)
+        target = thread_of(new.tenant, new.id)
         try:
             async with self.turns.hold(source):  # not a turn that is half done
-                await self.checkpointer.arun(upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id))
+                await self.checkpointer.arun(
+                    upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id)
+                )
         except BaseException:
             await self.delete_session(new.id, tenant=new.tenant, principal=None)
             raise
@@ -153,9 +190,14 @@ class SessionHistory:
         return await self._touched(new, lambda _: {"status": status})
 
     async def _is_interrupted(self, session: Session) -> bool:
-        """Tell whether the last saved state waits for a decision; after a crash the record may say that it is idle."""
+        """Tell whether the last saved state waits for a decision.
+
+        After a crash the record may say that it is idle.
+        """
         saved = await self.checkpointer.aget_tuple(self._config(session))
-        return saved is not None and any(channel == _INTERRUPT for _, channel, _ in saved.pending_writes or ())
+        return saved is not None and any(
+            channel == _INTERRUPT for _, channel, _ in saved.pending_writes or ()
+        )
 
     @staticmethod
     def _config(session: Session, checkpoint_id: str | None = None) -> RunnableConfig:
@@ -175,5 +217,9 @@ def _checkpoint(found: CheckpointTuple) -> SessionCheckpoint:
         step=metadata.get("step", -1),
         source=metadata.get("source", ""),
         run_id=metadata.get("run_id"),
-        values={k: v for k, v in found.checkpoint["channel_values"].items() if not k.startswith(("__", "branch:"))},
+        values={
+            k: v
+            for k, v in found.checkpoint["channel_values"].items()
+            if not k.startswith(("__", "branch:"))
+        },
     )

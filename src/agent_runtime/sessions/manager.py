@@ -41,11 +41,14 @@ from agent_runtime.types import ALL_SESSIONS, AgentResult, Principal, may_use
 
 
 class SessionManager(SessionHistory):
-    """Creates, finds, continues and forgets sessions. One per store, shared by any number of agents and tasks.
+    """Creates, finds, continues and forgets sessions.
 
-    Every method takes the `principal` who asks. A session of another tenant, or of another user of the same one
-    (without the scope `sessions:all`), is answered exactly as one that does not exist: SessionNotFound. None is the
-    application's own code: it may use every session of `tenant`, by default "default".
+    One per store, shared by any number of agents and tasks.
+
+    Every method takes the `principal` who asks. A session of another tenant, or of another user of
+    the same one (without the scope `sessions:all`), is answered exactly as one that does not exist:
+    SessionNotFound. None is the application's own code: it may use every session of `tenant`, by
+    default "default".
 
     Args:
         checkpointer: where everything is kept; in memory by default.
@@ -69,11 +72,13 @@ class SessionManager(SessionHistory):
         """Makes a session's agent again, for a principal who may resume it; the factory sets it."""
 
     @classmethod
-    def from_url(cls, url: str, *, mac_key: bytes | None = None, allowed_types: Any = (), **settings: Any) -> Self:
+    def from_url(
+        cls, url: str, *, mac_key: bytes | None = None, allowed_types: Any = (), **settings: Any
+    ) -> Self:
         """Make a manager of the sessions at an address (`StoreUrl`: memory, SQLite, Redis).
 
-        Raises ConfigurationError for another address, StoreUnavailable when the store cannot be used (Redis: at the
-        first use).
+        Raises ConfigurationError for another address, StoreUnavailable when the store cannot be
+        used (Redis: at the first use).
         """
         return cls(open_checkpointer(url, mac_key=mac_key, allowed_types=allowed_types), **settings)
 
@@ -100,11 +105,19 @@ class SessionManager(SessionHistory):
     ) -> Session:
         """Make a session; its id is random (128 bit) unless one is given.
 
-        Which agent it is of is recorded by the executor that takes its first turn. Raises SessionIdInvalid,
-        InputInvalid when the id is taken, `user_id` is not the principal's own, or title or metadata are too large.
+        Which agent it is of is recorded by the executor that takes its first turn. Raises
+        SessionIdInvalid, InputInvalid when the id is taken, `user_id` is not the principal's own,
+        or title or metadata are too large.
         """
         return await self._create(
-            user_id, {}, tenant, principal, session_id=session_id, title=title, metadata=metadata, ttl_s=ttl_s
+            user_id,
+            {},
+            tenant,
+            principal,
+            session_id=session_id,
+            title=title,
+            metadata=metadata,
+            ttl_s=ttl_s,
         )
 
     async def _create(  # type: ignore[override]  # the general one names no keywords
@@ -120,14 +133,19 @@ class SessionManager(SessionHistory):
         ttl_s: float | None = None,
     ) -> Session:
         owner = principal.id if principal is not None else user_id or ""
-        if principal is not None and user_id not in (None, owner) and ALL_SESSIONS not in principal.scopes:
+        if (
+            principal is not None
+            and user_id not in (None, owner)
+            and ALL_SESSIONS not in principal.scopes
+        ):
             raise InputInvalid("a session is made for the one who asks", "user_id")
         owner = user_id or owner
         if ttl_s is not None and not ttl_s > 0:
             raise InputInvalid(f"a time to live is above 0 seconds, not {ttl_s}", "ttl_s")
         check_sizes(title, metadata)
         check_not_reserved(session_id, principal)
-        now, ttl_s = time.time(), self._default_ttl_s if ttl_s is None else ttl_s
+        now = time.time()
+        ttl_s = self._default_ttl_s if ttl_s is None else ttl_s
         session = Session(
             id=uuid.uuid4().hex if session_id is None else checked_name(session_id),
             tenant=checked_name(tenant_of(principal, tenant), "tenant"),
@@ -149,7 +167,10 @@ class SessionManager(SessionHistory):
     async def get_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> Session:
-        """The session; raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired."""
+        """The session.
+
+        Raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired.
+        """
         key = thread_of(tenant_of(principal, tenant), session_id)
         return self._session(await self._row_of(key, session_id, principal))
 
@@ -172,16 +193,23 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> SessionPage:
-        """A page of sessions, newest first: of `user_id`, or of everybody whose sessions the caller may use."""
+        """A page of sessions, newest first.
+
+        Of `user_id`, or of everybody whose sessions the caller may use.
+        """
         if principal is not None and ALL_SESSIONS not in principal.scopes:
             user_id = principal.id if user_id in (None, principal.id) else "\x00nobody"
         if not 1 <= limit <= 1000:
             raise InputInvalid("a page has 1 to 1000 sessions", "limit")
         place = tenant_of(principal, tenant)
-        rows = await self._records.acall("page_sessions", place, user_id, opened_cursor(cursor, place), limit + 1)
+        rows = await self._records.acall(
+            "page_sessions", place, user_id, opened_cursor(cursor, place), limit + 1
+        )
         alive = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
         last = rows[limit - 1] if len(rows) > limit else None
-        return SessionPage([s for r in alive if (s := self._listed(r))], None if last is None else cursor_of(last))
+        return SessionPage(
+            [s for r in alive if (s := self._listed(r))], None if last is None else cursor_of(last)
+        )
 
     async def update_session(
         self,
@@ -192,7 +220,10 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> Session:
-        """Change the title or replace the metadata. Raises as `get_session`, InputInvalid for what is too large."""
+        """Change the title or replace the metadata.
+
+        Raises as `get_session`, InputInvalid for what is too large.
+        """
         check_sizes(title, metadata)
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         changes: dict[str, Any] = {} if title is None else {"title": title}
@@ -202,21 +233,29 @@ class SessionManager(SessionHistory):
     async def delete_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> None:
-        """Delete the session with everything that was kept of it; its id stays taken. Raises as `get_session`."""
+        """Delete the session with everything that was kept of it; its id stays taken.
+
+        Raises as `get_session`.
+        """
         key = thread_of(tenant_of(principal, tenant), session_id)
         while not await self._bury(await self._row_of(key, session_id, principal), "deleted"):
             pass  # it was changed in between: read it again
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
-        """Delete what has expired, at most `limit` sessions; returns how many. One whose turn is running is left.
+        """Delete what has expired, at most `limit` sessions; returns how many.
 
-        A wall clock that has jumped ahead deletes nothing before it has stood by its time for an hour, so nothing is
-        lost when it was wrong. Until then what it says has expired is refused (SessionGone), and kept.
+        One whose turn is running is left.
+
+        A wall clock that has jumped ahead deletes nothing before it has stood by its time for an
+        hour, so nothing is lost when it was wrong. Until then what it says has expired is refused
+        (SessionGone), and kept.
         """
         buried = 0
         for row in await self._records.acall("expired_sessions", limit):
             owner = lease_owner("cleanup")
-            lease: Lease | None = await self._records.acall("acquire", row.key, owner, self.turns.lease_s)
+            lease: Lease | None = await self._records.acall(
+                "acquire", row.key, owner, self.turns.lease_s
+            )
             if lease is not None:
                 done = await self._bury(row, "expired")
                 buried += done
@@ -245,12 +284,15 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> AsyncIterator[Turn]:
-        """Hold a session's turn; with `create` a session that does not exist yet is made, for the one who asks.
+        """Hold a session's turn.
 
-        `agent` is the record of the agent that takes the turn: a session without one gets it, and a turn that goes on
-        with what stopped (`create` is False) is the session's own agent's.
+        With `create` a session that does not exist yet is made, for the one who asks.
 
-        Raises as `get_session`, as `Turns.hold`, and InputInvalid for another agent that would go on.
+        `agent` is the record of the agent that takes the turn: a session without one gets it, and a
+        turn that goes on with what stopped (`create` is False) is the session's own agent's.
+
+        Raises as `get_session`, as `Turns.hold`, and InputInvalid for another agent that would go
+        on.
         """
         try:
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
@@ -276,13 +318,22 @@ class SessionManager(SessionHistory):
         principal: Principal | None,
     ) -> Session:
         try:
-            return await self._create(None, agent, tenant, principal, session_id=session_id, ttl_s=ttl_s)
-        except InputInvalid:  # somebody else made it just now; or it is another user's, who is not told apart
+            return await self._create(
+                None, agent, tenant, principal, session_id=session_id, ttl_s=ttl_s
+            )
+        except (
+            InputInvalid
+        ):  # somebody else made it just now; or it is another user's, who is not told apart
             return await self.get_session(session_id, tenant=tenant, principal=principal)
 
     async def end_turn(self, session: Session, status: SessionStatus, title: str = "") -> Session:
-        """Record how a turn ended, and refresh the session's time to live; what was changed meanwhile stays."""
-        return await self._touched(session, lambda now: {"status": status, "title": now.title or title})
+        """Record how a turn ended, and refresh the session's time to live.
+
+        What was changed meanwhile stays.
+        """
+        return await self._touched(
+            session, lambda now: {"status": status, "title": now.title or title}
+        )
 
     async def resume_session(
         self,
@@ -293,11 +344,14 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> AgentResult:
-        """Go on with an interrupted session, in whatever process this is; decisions are those of `Resume`.
+        """Go on with an interrupted session, in whatever process this is.
 
-        The session's agent is made again by the factory, unless `agent` is given: only when something waits for a
-        decision, and when the principal may give it. Raises as `get_session`, InputInvalid when nothing waits or
-        `agent` is another one, Forbidden, and as the call itself.
+        Decisions are those of `Resume`.
+
+        The session's agent is made again by the factory, unless `agent` is given: only when
+        something waits for a decision, and when the principal may give it. Raises as `get_session`,
+        InputInvalid when nothing waits or `agent` is another one, Forbidden, and as the call
+        itself.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         if session.status == "idle" and not await self._is_interrupted(session):
@@ -306,34 +360,47 @@ class SessionManager(SessionHistory):
             principal = Principal(session.user_id, tenant, frozenset({ALL_SESSIONS, "*"}))
         if agent is None:
             if self.agent_of is None:
-                raise ConfigurationError("resume_session needs the agent, or a manager that a factory holds")
+                raise ConfigurationError(
+                    "resume_session needs the agent, or a manager that a factory holds"
+                )
             agent = self.agent_of(session, principal)
         if principal is not None:
             agent = agent.with_caller(principal=principal)
         return await agent.resume(session_id, decision)
 
-    async def _touched(self, session: Session, changes: Callable[[Session], Mapping[str, Any]]) -> Session:
-        """Use the session: its record as it is now, with `changes`, and a refreshed time to live."""
+    async def _touched(
+        self, session: Session, changes: Callable[[Session], Mapping[str, Any]]
+    ) -> Session:
+        """Update the session's record with `changes` and renew its time to live."""
         key = thread_of(session.tenant, session.id)
         while True:
             row: SessionRow | None = await self._records.acall("get_session", key)
             if row is None or row.gone:  # one that was deleted stays so
                 return session
-            found, now = self._session(row), time.time()
+            found = self._session(row)
+            now = time.time()
             expires_at = None if found.ttl_s is None else now + found.ttl_s
-            new = dataclasses.replace(found, updated_at=now, expires_at=expires_at, **changes(found))
+            new = dataclasses.replace(
+                found, updated_at=now, expires_at=expires_at, **changes(found)
+            )
             if await self._records.acall("put_session", self._row(new), row):
                 return new
 
     def _row(self, session: Session) -> SessionRow:
         key = thread_of(session.tenant, session.id)
         data = self.checkpointer.blobs.close(session.to_dict(), "session", key)
-        return SessionRow(key, session.tenant, session.user_id, session.created_at, session.expires_at, data)
+        return SessionRow(
+            key, session.tenant, session.user_id, session.created_at, session.expires_at, data
+        )
 
     def _session(self, row: SessionRow) -> Session:
-        session = Session(**self.checkpointer.blobs.open_as(is_session, row.data, "session", row.key))
+        session = Session(
+            **self.checkpointer.blobs.open_as(is_session, row.data, "session", row.key)
+        )
         if (session.tenant, session.user_id) != (row.tenant, row.user):
-            raise CheckpointCorrupt(row.key, "the record and its index name different owners", damaged=False)
+            raise CheckpointCorrupt(
+                row.key, "the record and its index name different owners", damaged=False
+            )
         return session
 
     def _listed(self, row: SessionRow) -> Session | None:

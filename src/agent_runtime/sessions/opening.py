@@ -9,7 +9,10 @@ from agent_runtime.storage import StoreUrl
 
 
 def open_checkpointer(url: str, **settings: Any) -> Checkpointer:
-    """Open a checkpointer at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    """Open a checkpointer at an address (`StoreUrl`: memory, SQLite, Redis).
+
+    Raises ConfigurationError, StoreError.
+    """
     address = StoreUrl.parse(url, "the sessions")
     if address.kind == "memory":
         return MemoryCheckpointer(**settings)

@@ -16,14 +16,18 @@ from agent_runtime.size_limits import size_limit
 from agent_runtime.types import AgentResult, Principal
 
 SessionStatus: TypeAlias = Literal["idle", "interrupted", "failed", "drained"]
-"""`interrupted`: a person is awaited. `failed` and `drained`: the last turn did not reach its end."""
+"""`interrupted`: a person is awaited. `failed` and `drained`: the last turn did not reach its end.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One conversation. Times are seconds since the epoch; `expires_at` moves on with every use, None is never.
+    """One conversation. Times are seconds since the epoch.
 
-    `agent` says how to make its agent again: `template` (a registered name or a file), `inputs`, `overrides`.
+    `expires_at` moves on with every use, None is never.
+
+    `agent` says how to make its agent again: `template` (a registered name or a file), `inputs`,
+    `overrides`.
     """
 
     id: str
@@ -93,11 +97,15 @@ def check_sizes(title: str | None, metadata: Mapping[str, Any] | None) -> None:
         raise InputInvalid(f"a title is text of at most {MAX_TITLE_CHARACTERS} characters", "title")
     if metadata:
         try:
-            size = len(json.dumps(dict(metadata), ensure_ascii=False, default=str).encode(errors="replace"))
+            size = len(
+                json.dumps(dict(metadata), ensure_ascii=False, default=str).encode(errors="replace")
+            )
         except (ValueError, RecursionError) as error:
             raise InputInvalid(f"metadata cannot be stored: {error}", "metadata") from None
         if size > MAX_METADATA_BYTES:
-            raise InputInvalid(f"metadata has at most {MAX_METADATA_BYTES} bytes, not {size}", "metadata")
+            raise InputInvalid(
+                f"metadata has at most {MAX_METADATA_BYTES} bytes, not {size}", "metadata"
+            )
 
 
 TRIGGER_SESSION_PREFIX = "trigger-"
@@ -109,7 +117,10 @@ def check_not_reserved(session_id: str | None, principal: Principal | None) -> N
     if session_id is None or not session_id.startswith(TRIGGER_SESSION_PREFIX):
         return
     if principal is not None and not principal.id.startswith(TRIGGER_PREFIX):
-        raise InputInvalid(f"ids that begin with '{TRIGGER_SESSION_PREFIX}' are those of trigger rules", "session_id")
+        raise InputInvalid(
+            f"ids that begin with '{TRIGGER_SESSION_PREFIX}' are those of trigger rules",
+            "session_id",
+        )
 
 
 def tenant_of(principal: Principal | None, tenant: str) -> str:

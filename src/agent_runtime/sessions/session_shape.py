@@ -1,4 +1,4 @@
-"""The shape of a stored session: sealed bytes may hold any value, by a fault or by a forger's hand."""
+"""Shape of a stored session: sealed bytes may hold any value, by fault or forgery."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def is_session(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() >= _REQUIRED
-        and all(name in _SESSION and isinstance(each, _SESSION[name]) for name, each in value.items())
+        and all(
+            name in _SESSION and isinstance(each, _SESSION[name]) for name, each in value.items()
+        )
         and all(0 <= value.get(name, 0) < LAST_TIME_S for name in ("created_at", "updated_at"))
     )

@@ -33,13 +33,16 @@ async def import_threads(
     tenant: str = DEFAULT_TENANT,
     user_id: str | None = None,
 ) -> dict[str, Session]:
-    """Copy threads with all their checkpoints into new sessions; return the sessions by the threads' ids.
+    """Copy threads with all their checkpoints into new sessions.
 
-    A session has the id of its thread, with `-` for what a session's id may not have. `thread_ids` chooses, all threads
-    by default; a thread is whole or, when it cannot be stored, not there.
+    Return the sessions by the threads' ids.
 
-    Raises InputInvalid for a thread that is not in the source, or a session that is there already, and
-    StateNotSerializable for a class that the manager's `allowed_types` do not name. Sessions before it stay.
+    A session has the id of its thread, with `-` for what a session's id may not have. `thread_ids`
+    chooses, all threads by default; a thread is whole or, when it cannot be stored, not there.
+
+    Raises InputInvalid for a thread that is not in the source, or a session that is there already,
+    and StateNotSerializable for a class that the manager's `allowed_types` do not name. Sessions
+    before it stay.
     """
     threads: dict[str, list[CheckpointTuple]] = {}
     async for each in source.alist(None):
@@ -59,7 +62,9 @@ async def import_threads(
     return made
 
 
-async def _copy(manager: SessionManager, checkpoints: list[CheckpointTuple], session: Session) -> None:
+async def _copy(
+    manager: SessionManager, checkpoints: list[CheckpointTuple], session: Session
+) -> None:
     thread = thread_of(session.tenant, session.id)
     async with manager.turns.hold(thread) as held:
         own = {"thread_id": thread, GUARD_KEY: Guard(held.lease.token)}
@@ -69,10 +74,14 @@ async def _copy(manager: SessionManager, checkpoints: list[CheckpointTuple], ses
             if each.parent_config is not None:
                 place["checkpoint_id"] = each.parent_config["configurable"]["checkpoint_id"]
             versions = each.checkpoint["channel_versions"]
-            stored = await manager.checkpointer.aput({"configurable": place}, each.checkpoint, each.metadata, versions)
+            stored = await manager.checkpointer.aput(
+                {"configurable": place}, each.checkpoint, each.metadata, versions
+            )
             place["checkpoint_id"] = stored["configurable"]["checkpoint_id"]
             for task_id, channel, value in each.pending_writes or ():
-                await manager.checkpointer.aput_writes({"configurable": place}, [(channel, value)], task_id)
+                await manager.checkpointer.aput_writes(
+                    {"configurable": place}, [(channel, value)], task_id
+                )
 
 
 def _check_file(path: Path) -> None:
@@ -84,12 +93,15 @@ def _check_file(path: Path) -> None:
 async def open_langgraph_file(path: Path) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     """Open a file of LangGraph's SqliteSaver; raises ConfigurationError for none, and MissingExtra.
 
-    Its values name classes that reading them imports: it is the application's own file, and no one else's.
+    Its values name classes that reading them imports: it is the application's own file, and no one
+    else's.
     """
     try:
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
     except ImportError as error:
-        raise MissingExtra("the import of LangGraph's threads", "langchain-agent-runtime[import]") from error
+        raise MissingExtra(
+            "the import of LangGraph's threads", "langchain-agent-runtime[import]"
+        ) from error
     _check_file(path)
     async with AsyncSqliteSaver.from_conn_string(str(path)) as source:
         yield source

@@ -18,37 +18,55 @@ from agent_runtime.errors.user_code import is_from_signal
 from agent_runtime.storage.process_identity import lease_owner
 
 MultitaskStrategy: TypeAlias = Literal["enqueue", "reject"]
-_FIRST_POLL_S, _LAST_POLL_S = 0.004, 0.1
+_FIRST_POLL_S = 0.004
+_LAST_POLL_S = 0.1
 
 
 class Turns:
-    """Hands out leases: first come, first served in one process; between processes whoever asks next.
+    """Hands out leases: first come, first served in one process.
+
+    Between processes whoever asks next.
 
     Args:
         records: where leases are kept.
-        lease_s: how long a lease outlives a process that died; a living one renews it three times as often.
-        max_waiting: calls of one session that may wait in this process; the next ones get SessionBusy.
+        lease_s: how long a lease outlives a process that died; a living one renews it three times
+        as often.
+        max_waiting: calls of one session that may wait in this process; the next ones get
+            SessionBusy.
     """
 
     def __init__(self, records: Records, *, lease_s: float = 30.0, max_waiting: int = 100) -> None:
-        self._records, self.lease_s, self._max_waiting = records, lease_s, max_waiting
-        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Queue]] = WeakKeyDictionary()
+        self._records = records
+        self.lease_s = lease_s
+        self._max_waiting = max_waiting
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Queue]] = (
+            WeakKeyDictionary()
+        )
 
     @asynccontextmanager
-    async def hold(self, thread: str, strategy: MultitaskStrategy = "enqueue") -> AsyncIterator[Held]:
-        """Hold the turn of `thread`: waits for it, or raises SessionBusy (`reject`, or too many waiting).
+    async def hold(
+        self, thread: str, strategy: MultitaskStrategy = "enqueue"
+    ) -> AsyncIterator[Held]:
+        """Hold the turn of `thread`.
 
-        When the lease is lost (this process stood still for longer than `lease_s`) the body is cancelled and
-        StaleWriter raised: another turn may be running by then. Cancelling the wait leaves nothing behind.
+        Waits for it, or raises SessionBusy (`reject`, or too many waiting).
+
+        When the lease is lost (this process stood still for longer than `lease_s`) the body is
+        cancelled and StaleWriter raised: another turn may be running by then. Cancelling the wait
+        leaves nothing behind.
         """
         if thread in _HELD.get():
-            raise SessionBusy("this very turn holds the session: use what the turn has, or another session")
+            raise SessionBusy(
+                "this very turn holds the session: use what the turn has, or another session"
+            )
         queues = self._queues.setdefault(asyncio.get_running_loop(), {})
         queue = queues.setdefault(thread, _Queue())
         if queue.users and strategy == "reject":
             raise SessionBusy("another turn of this session is running")
         if queue.users > self._max_waiting:
-            raise SessionBusy(f"{self._max_waiting} calls wait for their turn of this session already")
+            raise SessionBusy(
+                f"{self._max_waiting} calls wait for their turn of this session already"
+            )
         queue.users += 1
         try:
             async with queue.lock:
@@ -67,13 +85,17 @@ class Turns:
                 queues.pop(thread, None)
 
     async def _acquired(self, thread: str, strategy: MultitaskStrategy) -> Lease:
-        owner, wait_s = lease_owner(uuid.uuid4().hex), _FIRST_POLL_S
+        owner = lease_owner(uuid.uuid4().hex)
+        wait_s = _FIRST_POLL_S
         while True:
-            asking = asyncio.ensure_future(self._records.acall("acquire", thread, owner, self.lease_s))
+            asking = asyncio.ensure_future(
+                self._records.acall("acquire", thread, owner, self.lease_s)
+            )
             try:
                 lease: Lease | None = await asyncio.shield(asking)
             except asyncio.CancelledError:
-                # It may just have been granted: a lease that nobody holds would block the session until it ends.
+                # It may just have been granted: a lease that nobody holds would block the session
+                # until it ends.
                 asking.add_done_callback(self._give_back)
                 raise
             if lease is not None:
@@ -84,18 +106,25 @@ class Turns:
             wait_s = min(wait_s * 1.5, _LAST_POLL_S)
 
     def _give_back(self, asking: asyncio.Future[Any]) -> None:
-        if not asking.cancelled() and asking.exception() is None and (lease := asking.result()) is not None:
+        if (
+            not asking.cancelled()
+            and asking.exception() is None
+            and (lease := asking.result()) is not None
+        ):
             task = asyncio.ensure_future(self._released(lease, clean=lease.clean))
             _KEPT.add(task)
             task.add_done_callback(_KEPT.discard)
 
     @asynccontextmanager
     async def _renewed(self, lease: Lease) -> AsyncIterator[None]:
-        holder, lost, over = asyncio.current_task(), asyncio.Event(), asyncio.Event()
+        holder = asyncio.current_task()
+        lost = asyncio.Event()
+        over = asyncio.Event()
         assert holder is not None  # noqa: S101
 
         async def renew() -> None:
-            loop, until = asyncio.get_running_loop(), asyncio.get_running_loop().time() + self.lease_s
+            loop = asyncio.get_running_loop()
+            until = asyncio.get_running_loop().time() + self.lease_s
             while loop.time() < until and not over.is_set():
                 await asyncio.sleep(self.lease_s / 3)
                 try:
@@ -114,10 +143,14 @@ class Turns:
         except BaseException as error:
             # Also when something raised while the turn was being stopped.
             if lost.is_set() and holder.uncancel() == 0 and not is_from_signal(error):
-                raise StaleWriter("the lease of the session was lost: this turn stood still for too long") from error
+                raise StaleWriter(
+                    "the lease of the session was lost: this turn stood still for too long"
+                ) from error
             raise
         finally:
-            over.set()  # whatever the cancellation meets inside a store: the turn must not wait for its lease for ever
+            # whatever the cancellation meets inside a store: the turn must not wait for its lease
+            # for ever
+            over.set()
             renewing.cancel()
             await asyncio.wait({renewing})
 
@@ -134,20 +167,28 @@ _KEPT: set[asyncio.Future[Any]] = set()
 
 
 _HELD: ContextVar[frozenset[str]] = ContextVar("agent_runtime_held_threads", default=frozenset())
-"""The threads whose turns the current task holds: waiting for one of them would be waiting for itself."""
+"""The threads whose turns the current task holds.
+
+Waiting for one of them would be waiting for itself.
+"""
 
 
 class Held:
-    """A lease that is held. `clean` is what the next one will be told: whether this turn left everything in order."""
+    """A lease that is held. `clean` is what the next one will be told.
+
+    Whether this turn left everything in order.
+    """
 
     __slots__ = ("clean", "lease")
 
     def __init__(self, lease: Lease) -> None:
-        self.lease, self.clean = lease, lease.clean
+        self.lease = lease
+        self.clean = lease.clean
 
 
 class _Queue:
     __slots__ = ("lock", "users")
 
     def __init__(self) -> None:
-        self.lock, self.users = asyncio.Lock(), 0
+        self.lock = asyncio.Lock()
+        self.users = 0

@@ -1,4 +1,7 @@
-"""Where what outlives a call is kept: one connection to Redis, one to a SQLite file, for everything that stores."""
+"""Where what outlives a call is kept.
+
+One connection to Redis, one to a SQLite file, for everything that stores.
+"""
 
 from __future__ import annotations
 

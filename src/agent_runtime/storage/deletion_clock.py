@@ -1,4 +1,7 @@
-"""The time that deletions go by: a wall clock that was set wrong for a while must delete nothing for good."""
+"""The time that deletions go by.
+
+A wall clock that was set wrong for a while must delete nothing for good.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ CONFIRM_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """What is known of a wall clock. `offset_s` is wall minus boot time, None while it is not known for this boot.
+    """What is known of a wall clock.
 
-    `candidate_s` is an offset that was seen first at `candidate_since_s` (boot time) and is not confirmed yet.
-    `latest_s` is the latest wall time that was relied on.
+    `offset_s` is wall minus boot time, None while it is not known for this boot.
+
+    `candidate_s` is an offset that was seen first at `candidate_since_s` (boot time) and is not
+    confirmed yet. `latest_s` is the latest wall time that was relied on.
     """
 
     boot: str
@@ -37,7 +42,10 @@ class ClockState:
 
     @classmethod
     def of_known_store(cls, wall_s: float) -> Self:
-        """Start with the clock as a candidate: what the store has may be younger than the clock says."""
+        """Start with the clock as a candidate.
+
+        What the store has may be younger than the clock says.
+        """
         return cls(boot_id(), None, 0.0, wall_s - boot_s(), boot_s())
 
     @classmethod
@@ -51,11 +59,16 @@ class ClockState:
 
     def observe(self, wall_s: float) -> Self:
         """Return the state after one more look at the clock."""
-        boot, offset = boot_s(), wall_s - boot_s()
+        boot = boot_s()
+        offset = wall_s - boot_s()
         if self.boot != boot_id():
-            return replace(self, boot=boot_id(), offset_s=None, candidate_s=offset, candidate_since_s=boot)
+            return replace(
+                self, boot=boot_id(), offset_s=None, candidate_s=offset, candidate_since_s=boot
+            )
         if self.offset_s is not None and offset <= self.offset_s + TOLERANCE_S:
-            return replace(self, offset_s=offset, latest_s=max(self.latest_s, wall_s), candidate_s=None)
+            return replace(
+                self, offset_s=offset, latest_s=max(self.latest_s, wall_s), candidate_s=None
+            )
         if self.candidate_s is None or abs(offset - self.candidate_s) > TOLERANCE_S:
             return replace(self, candidate_s=offset, candidate_since_s=boot)
         if boot - self.candidate_since_s < CONFIRM_S:
@@ -73,7 +86,8 @@ class ProcessClock:
     """The deletion time of what is kept in this process's memory."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock, self._state = clock, ClockState.of_new_store(clock())
+        self._clock = clock
+        self._state = ClockState.of_new_store(clock())
 
     def deletion_time(self) -> float:
         """Look at the clock and return the time that deletions may rely on."""

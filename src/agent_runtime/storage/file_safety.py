@@ -1,4 +1,7 @@
-"""Whether files of ours are ours alone, as ssh looks at its own: who could replace one decides what is in it."""
+"""Whether files of ours are ours alone, as ssh looks at its own.
+
+Who could replace one decides what is in it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from agent_runtime.errors import ConfigurationError
 def check_own_file(path: Path) -> None:
     """Raise ConfigurationError for a store's file that somebody else put there, or may write.
 
-    That is a link, a file of another user, or one that group or others may write. A file that is not there is fine.
+    That is a link, a file of another user, or one that group or others may write. A file that is
+    not there is fine.
     """
     try:
         status = path.lstat()
@@ -24,14 +28,17 @@ def check_own_file(path: Path) -> None:
         raise ConfigurationError(f"'{path}' is no file")
     _check_owner(path, status)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(f"others may write '{path}': look at what is in it, and chmod 600 it")
+        raise ConfigurationError(
+            f"others may write '{path}': look at what is in it, and chmod 600 it"
+        )
 
 
 def check_own_folder(path: Path, *, is_private: bool = False) -> None:
     """Raise ConfigurationError for a folder in which others may put and replace files.
 
-    A folder that all may write is fine with the sticky bit (`/tmp`), in which nobody replaces the files of others; one
-    that is `is_private` has another's group and the rest of the world in it neither.
+    A folder that all may write is fine with the sticky bit (`/tmp`), in which nobody replaces the
+    files of others; one that is `is_private` has another's group and the rest of the world in it
+    neither.
     """
     try:
         status = path.stat()
@@ -42,10 +49,14 @@ def check_own_folder(path: Path, *, is_private: bool = False) -> None:
     writers = stat.S_IWOTH | (stat.S_IWGRP if is_private else 0)
     is_sticky = bool(status.st_mode & stat.S_ISVTX) and not is_private
     if status.st_mode & writers and not is_sticky:
-        raise ConfigurationError(f"others may write to the folder '{path}': chmod 700 it, or name another one")
+        raise ConfigurationError(
+            f"others may write to the folder '{path}': chmod 700 it, or name another one"
+        )
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
     own = os.geteuid()
     if status.st_uid not in (own, 0):
-        raise ConfigurationError(f"'{path}' is the file of another user ({status.st_uid}, not {own}): name another one")
+        raise ConfigurationError(
+            f"'{path}' is the file of another user ({status.st_uid}, not {own}): name another one"
+        )

@@ -1,4 +1,4 @@
-"""Names of processes that others can check, and the clock that the processes of one machine share."""
+"""Process names that others can check, and the clock shared by one machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _LONGEST_LEASE_S = 86_400.0
 
 
 def boot_s() -> float:
-    """Return the seconds since the machine started, sleep included: no setting of the wall clock moves it."""
+    """Return the seconds since the machine started, sleep included.
+
+    No setting of the wall clock moves it.
+    """
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
@@ -39,7 +42,10 @@ def _identity_of(pid: int) -> str:
 
 
 def process_identity() -> str:
-    """Name this process: its host, boot, pid namespace, pid, and when it started (a pid is used again)."""
+    """Name this process.
+
+    Its host, boot, pid namespace, pid, and when it started (a pid is used again).
+    """
     return _identity_of(os.getpid())  # by pid, because a child that was forked is another process
 
 
@@ -51,7 +57,8 @@ def lease_owner(unique: str) -> str:
 def is_process_dead(identity: str) -> bool:
     """Tell whether a process, or the owner of a lease, is known to have ended.
 
-    False for one on another host, of another boot, or in another pid namespace: of those nothing can be seen here.
+    False for one on another host, of another boot, or in another pid namespace: of those nothing
+    can be seen here.
     """
     machine, pid, started = _parts(identity)
     if machine != _parts(process_identity())[0] or not pid.isdecimal():
@@ -68,14 +75,16 @@ def is_process_dead(identity: str) -> bool:
 def is_lease_held(owner: str, until_boot_s: float) -> bool:
     """Tell whether a lease in a file of this machine is still held.
 
-    It is not when its time (`boot_s`) is over, when it is of an earlier boot, or when its owner's process has ended. A
-    file that several machines could write is none that SQLite's write-ahead log supports, so another boot is an
-    earlier one.
+    It is not when its time (`boot_s`) is over, when it is of an earlier boot, or when its owner's
+    process has ended. A file that several machines could write is none that SQLite's write-ahead
+    log supports, so another boot is an earlier one.
     """
     if not owner:
         return False
     if until_boot_s > boot_s() + _LONGEST_LEASE_S:
-        return until_boot_s > time.time()  # a process of an earlier version still writes wall-clock times
+        return (
+            until_boot_s > time.time()
+        )  # a process of an earlier version still writes wall-clock times
     if until_boot_s <= boot_s():
         return False
     boot = _parts(owner)[0].split("/")[1:2]
@@ -89,7 +98,10 @@ def _parts(identity: str) -> tuple[str, str, str]:
 
 
 def _started_at(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; empty where there is no /proc, or when it has ended."""
+    """Return when a process started, in the kernel's ticks.
+
+    Empty where there is no /proc, or when it has ended.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:

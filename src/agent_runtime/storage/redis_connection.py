@@ -14,7 +14,13 @@ import redis.asyncio as aioredis
 
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
-from agent_runtime.storage.redis_server import adriven, check_server, connect_settings, driven, store_error
+from agent_runtime.storage.redis_server import (
+    adriven,
+    check_server,
+    connect_settings,
+    driven,
+    store_error,
+)
 from agent_runtime.storage.store_url import REDIS_ONLY, StoreUrl
 
 Steps: TypeAlias = Generator[Any, Any, Any]
@@ -24,26 +30,32 @@ _LOST = (redis.ConnectionError, redis.TimeoutError)
 
 
 class RedisConnection:
-    """Runs operations (methods named after them, with an underscore) that yield one request after another.
+    """Runs operations that yield one Redis request after another.
 
     Sync and async callers have clients of their own, async ones one for each loop.
 
     Args:
-        url: an address in the grammar of StoreUrl, with `prefix`, `durable` and `timeout_s` as options.
+        url: an address in the grammar of StoreUrl, with `prefix`, `durable` and `timeout_s` as
+        options.
         prefix: of every key; by default `agent_runtime`.
-        durable: refuse a server that would lose acknowledged writes when it is killed (append-only file off).
-            With False such a loss is reported as StoreUnavailable when it is noticed, once.
+        durable: refuse a server that would lose acknowledged writes when it is killed (append-only
+            file off). With False such a loss is reported as StoreUnavailable when it is noticed,
+            once.
         timeout_s: for connecting and for each answer.
         max_connections: of each client; a caller waits `timeout_s` for a free one.
 
-    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not durable; StoreVersion
-    when what a subclass keeps there (`STORE`, in the form of `VERSION`) was written by a newer release.
+    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not
+    durable; StoreVersion when what a subclass keeps there (`STORE`, in the form of `VERSION`) was
+    written by a newer release.
     """
 
     STORE: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1
     UPGRADES: ClassVar[Mapping[int, Callable[[Any], Steps]]] = {}
-    """For each version, what makes it of the version before; it may run twice, when two processes open the store."""
+    """For each version, what makes it of the version before.
+
+    It may run twice, when two processes open the store.
+    """
 
     def __init__(
         self,
@@ -54,19 +66,27 @@ class RedisConnection:
         timeout_s: float | None = None,
         max_connections: int = 64,
     ) -> None:
-        address = url if isinstance(url, StoreUrl) else StoreUrl.parse(url, "a Redis store", REDIS_ONLY)
+        address = (
+            url if isinstance(url, StoreUrl) else StoreUrl.parse(url, "a Redis store", REDIS_ONLY)
+        )
         if prefix is not None and address.prefix not in (None, prefix):
-            raise ConfigurationError(f"the prefix is '{address.prefix}' in the address and '{prefix}' beside it")
+            raise ConfigurationError(
+                f"the prefix is '{address.prefix}' in the address and '{prefix}' beside it"
+            )
         self.prefix = prefix or address.prefix or DEFAULT_PREFIX
         self._durable = durable if address.durable is None else address.durable
         self._timeout_s = timeout_s or address.timeout_s or DEFAULT_TIMEOUT_S
         self._settings = connect_settings(address.target, self._timeout_s, max_connections)
         self._max_connections = max_connections
-        self._url, self._epoch = address.target, b""
+        self._url = address.target
+        self._epoch = b""
         self._sync: Any = None
-        self._sync_lock, self._sync_slots = threading.Lock(), threading.Semaphore(max_connections)
+        self._sync_lock = threading.Lock()
+        self._sync_slots = threading.Semaphore(max_connections)
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
         self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 
     def call(self, operation: str, *args: Any) -> Any:
@@ -74,7 +94,10 @@ class RedisConnection:
         return self.run(getattr(self, f"_{operation}")(*args))
 
     async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name. A cancelled one may or may not have arrived; none is half done."""
+        """Run the operation of this name. A cancelled one may or may not have arrived.
+
+        None is half done.
+        """
         return await self.arun(getattr(self, f"_{operation}")(*args))
 
     def run(self, steps: Steps) -> Any:
@@ -93,12 +116,16 @@ class RedisConnection:
                     self._sync = None if self._sync is client else self._sync
             raise store_error(error) from error
         finally:
-            if client is not None and client is not self._sync:  # what others wait for may still come
+            if (
+                client is not None and client is not self._sync
+            ):  # what others wait for may still come
                 client.connection_pool.disconnect(inuse_connections=False)
             self._sync_slots.release()
 
     def _opened_sync(self) -> Any:
-        client = redis.Redis(connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings))
+        client = redis.Redis(
+            connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings)
+        )
         try:
             driven(self._open_steps(), client)
         except BaseException:
@@ -116,7 +143,9 @@ class RedisConnection:
 
     async def _arun(self, steps: Steps) -> Any:
         loop = asyncio.get_running_loop()
-        slots = self._slots.get(loop) or self._slots.setdefault(loop, asyncio.Semaphore(self._max_connections))
+        slots = self._slots.get(loop) or self._slots.setdefault(
+            loop, asyncio.Semaphore(self._max_connections)
+        )
         await self._wait_for(slots)
         client = self._async.get(loop)
         try:
@@ -134,7 +163,8 @@ class RedisConnection:
                 await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _wait_for(self, slots: asyncio.Semaphore) -> None:
-        # Not redis-py's BlockingConnectionPool: its lock and timer cost each command a fifth of its round trip.
+        # Not redis-py's BlockingConnectionPool: its lock and timer cost each command a fifth of its
+        # round trip.
         if not slots.locked():
             await slots.acquire()
             return
@@ -165,7 +195,8 @@ class RedisConnection:
         client = self._async.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.connection_pool.disconnect()
-        sync, self._sync = self._sync, None
+        sync = self._sync
+        self._sync = None
         if sync is not None:
             sync.connection_pool.disconnect()
 
@@ -187,8 +218,10 @@ class RedisConnection:
         version = int((yield "hget", key, self.STORE))
         if version > self.VERSION:
             raise StoreVersion(
-                f"the {self.STORE} under the prefix '{self.prefix}' have version {version}, and this release of "
-                f"agent_runtime knows {self.VERSION}: they were made by a newer one, which has to open them"
+                f"the {self.STORE} under the prefix '{self.prefix}' have version {version}, and "
+                "this release of "
+                f"agent_runtime knows {self.VERSION}: they were made by a newer one, which has "
+                "to open them"
             )
         for newer in range(version + 1, self.VERSION + 1):
             yield from self.UPGRADES[newer](self)
@@ -201,10 +234,13 @@ class RedisConnection:
         yield from ()
 
     def _check_epoch(self, epoch: Any) -> None:
-        known, self._epoch = self._epoch, epoch
+        known = self._epoch
+        self._epoch = epoch
         if known not in (b"", epoch):
             self._lost()
-            raise StoreUnavailable("the server has lost its data since it was last used (its epoch changed)")
+            raise StoreUnavailable(
+                "the server has lost its data since it was last used (its epoch changed)"
+            )
 
     def _lost(self) -> None:
         """The server has come back empty: forget what was known of it."""

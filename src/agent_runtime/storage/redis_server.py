@@ -1,4 +1,7 @@
-"""Talking to a Redis server: what is asked of it first, how operations are sent, and what its failures mean."""
+"""Talking to a Redis server.
+
+What is asked of it first, how operations are sent, and what its failures mean.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnava
 
 
 def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[str, Any]:
-    """Keyword arguments of a connection pool. Nothing is retried behind our back: a reply lost is not a write lost."""
+    """Keyword arguments of a connection pool. Nothing is retried behind our back.
+
+    A reply lost is not a write lost.
+    """
     settings: dict[str, Any] = {
         "max_connections": max_connections,
         "socket_timeout": timeout_s,
@@ -32,7 +38,8 @@ def check_server(info: dict[str, dict[str, Any]], *, durable: bool) -> None:
     policy = info["memory"].get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreUnavailable(
-            f"the server evicts keys when it is full (maxmemory-policy {policy}), which would lose what is kept on it: "
+            f"the server evicts keys when it is full (maxmemory-policy {policy}), which would "
+            "lose what is kept on it: "
             "set maxmemory-policy noeviction"
         )
     persistence = info["persistence"]
@@ -58,7 +65,8 @@ def store_error(error: redis.RedisError) -> StoreError:
 def driven(steps: Any, client: Any) -> Any:
     """The result of an operation that yields requests.
 
-    One is `(script, keys, args)`, or a command with its arguments; a list of them goes out at once and runs in order.
+    One is `(script, keys, args)`, or a command with its arguments; a list of them goes out at once
+    and runs in order.
     """
     try:
         request = next(steps)
@@ -87,10 +95,11 @@ async def adriven(steps: Any, client: Any) -> Any:
 
 
 def _sent(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
-    """Send a script by its hash, which the server may not know (it was flushed, or restarted), others as they are.
+    """Send scripts by hash, again in full when the server lost them; others as they are.
 
-    NoScriptError says that nothing was run, so the caller sends it again as a list, whose scripts go out whole. Not
-    by redis-py's own way: it loads the script and refers to it again, and another flush may come between.
+    NoScriptError says that nothing was run, so the caller sends it again as a list, whose scripts
+    go out whole. Not by redis-py's own way: it loads the script and refers to it again, and another
+    flush may come between.
     """
     if isinstance(request, list):
         pipeline = client.pipeline(transaction=False)

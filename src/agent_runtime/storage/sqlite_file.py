@@ -24,8 +24,9 @@ WRITE_CLOCK_EVERY_S = 600.0
 def _made(path: str) -> None:
     """Make the file, its owner's alone, if it is not there.
 
-    One that is there is not opened: closing it again would take away the locks of every SQLite connection that this
-    process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would remove its journal.
+    One that is there is not opened: closing it again would take away the locks of every SQLite
+    connection that this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and
+    another process would remove its journal.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -34,34 +35,51 @@ def _made(path: str) -> None:
 class SqliteFile:
     """Runs operations (methods named after them, with an underscore) on one connection.
 
-    Async callers wait for a thread of its own. A subclass says its `SCHEMA`: tables, version, upgrades.
+    Async callers wait for a thread of its own. A subclass says its `SCHEMA`: tables, version,
+    upgrades.
 
     Args:
-        path: the file; its folder is made when it is missing, readable by its owner alone. `:memory:` works too.
-        busy_timeout_s: how long a call waits for another process's transaction before StoreTimeout, the time in which
-            it waited for other calls included. While the file stays locked, the next calls wait a tenth of it: what
-            is asked one after the other costs one wait.
-        synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the process.
+        path: the file; its folder is made when it is missing, readable by its owner alone.
+        `:memory:` works too.
+        busy_timeout_s: how long a call waits for another process's transaction before StoreTimeout,
+            the time in which it waited for other calls included. While the file stays locked, the
+            next calls wait a tenth of it: what is asked one after the other costs one wait.
+        synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the
+            process.
 
-    Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that cannot be upgraded,
-    ConfigurationError for a link, and for a file or folder that others may write.
+    Raises StoreUnavailable when the file cannot be used, StoreVersion for one of a version that
+    cannot be upgraded, ConfigurationError for a link, and for a file or folder that others may
+    write.
     """
 
     SCHEMA: ClassVar[StoreSchema]
 
     def __init__(
-        self, path: str | Path, *, busy_timeout_s: float = 5.0, synchronous: Literal["full", "normal"] = "full"
+        self,
+        path: str | Path,
+        *,
+        busy_timeout_s: float = 5.0,
+        synchronous: Literal["full", "normal"] = "full",
     ) -> None:
         self.path = str(path)
         try:
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 check_own_folder(Path(path).parent)
-                for suffix in ("", "-wal", "-shm", "-journal"):  # SQLite reads those as the file itself
+                for suffix in (
+                    "",
+                    "-wal",
+                    "-shm",
+                    "-journal",
+                ):  # SQLite reads those as the file itself
                     check_own_file(Path(f"{path}{suffix}"))
                 _made(self.path)
             self._db = sqlite3.connect(
-                self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path,
+                timeout=busy_timeout_s,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={synchronous}")
@@ -79,7 +97,10 @@ class SqliteFile:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
 
     def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name; blocks while another thread or process writes. Raises StoreError."""
+        """Run the operation of this name; blocks while another thread or process writes.
+
+        Raises StoreError.
+        """
         return self._call(operation, args, time.monotonic())
 
     def _call(self, operation: str, args: tuple[Any, ...], asked_s: float) -> Any:
@@ -105,10 +126,15 @@ class SqliteFile:
             self._db.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
 
     async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation in the connection's thread. A cancelled caller's operation is finished or undone whole."""
+        """Run the operation in the connection's thread.
+
+        A cancelled caller's operation is finished or undone whole.
+        """
         try:
             loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._worker, self._call, operation, args, time.monotonic())
+            running = loop.run_in_executor(
+                self._worker, self._call, operation, args, time.monotonic()
+            )
         except RuntimeError as error:
             raise StoreUnavailable(f"'{self.path}' has been closed") from error
         return await running
@@ -131,15 +157,19 @@ class SqliteFile:
             raise
 
     def _deletion_time(self) -> float:
-        """Look at the wall clock and return the time up to which what has expired may be deleted."""
+        """Return the time, by the wall clock, up to which expired records may be deleted."""
         wall_s = time.time()
         state = self._clock_state
         if state is None:
             row = self._db.execute("SELECT state FROM agent_runtime_clock").fetchone()
-            state = ClockState.of_known_store(wall_s) if row is None else ClockState.from_json(row[0])
+            state = (
+                ClockState.of_known_store(wall_s) if row is None else ClockState.from_json(row[0])
+            )
         observed = state.observe(wall_s)
         if self._clock_state is None or _differ(observed, state):
-            self._db.execute("INSERT OR REPLACE INTO agent_runtime_clock VALUES (1, ?)", (observed.to_json(),))
+            self._db.execute(
+                "INSERT OR REPLACE INTO agent_runtime_clock VALUES (1, ?)", (observed.to_json(),)
+            )
         self._clock_state = observed
         return observed.deletion_time(wall_s)
 

@@ -13,8 +13,10 @@ from agent_runtime.storage.deletion_clock import ClockState
 FILE_VERSION = 1
 """`PRAGMA user_version`: of what all stores in a file share. Files before it have 0."""
 _SHARED = """
-CREATE TABLE IF NOT EXISTS agent_runtime_stores (store TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS agent_runtime_clock (one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS agent_runtime_stores (store TEXT PRIMARY KEY, version INTEGER
+    NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS agent_runtime_clock (one INTEGER PRIMARY KEY CHECK (one = 1),
+    state TEXT NOT NULL);
 """
 
 
@@ -22,8 +24,8 @@ CREATE TABLE IF NOT EXISTS agent_runtime_clock (one INTEGER PRIMARY KEY CHECK (o
 class StoreSchema:
     """What a store keeps in a SQLite file. Several stores may share one file.
 
-    `tables` is the script of the present `version`; `upgrades[n]` the script that makes version n of version n - 1.
-    Version 1 is the one of files that carry no version yet.
+    `tables` is the script of the present `version`; `upgrades[n]` the script that makes version n
+    of version n - 1. Version 1 is the one of files that carry no version yet.
     """
 
     store: str
@@ -32,7 +34,10 @@ class StoreSchema:
     upgrades: Mapping[int, str] = field(default_factory=dict)
 
     def open(self, db: sqlite3.Connection, path: str) -> None:
-        """Make the tables, or upgrade them; raises StoreVersion for a file that this version cannot go on from."""
+        """Make the tables, or upgrade them.
+
+        Raises StoreVersion for a file that this version cannot go on from.
+        """
         if self._known_version(db, path) == self.version:
             return
         db.execute("BEGIN IMMEDIATE")  # one process upgrades, the others wait and find it done
@@ -50,17 +55,21 @@ class StoreSchema:
         file_version = db.execute("PRAGMA user_version").fetchone()[0]
         if file_version > FILE_VERSION:
             raise StoreVersion(
-                f"'{path}' has format {file_version}, and this release of agent_runtime knows {FILE_VERSION}: "
+                f"'{path}' has format {file_version}, and this release of agent_runtime knows "
+                f"{FILE_VERSION}: "
                 "it was made by a newer one, which has to open it"
             )
         if file_version == 0:
             return None
-        row = db.execute("SELECT version FROM agent_runtime_stores WHERE store = ?", (self.store,)).fetchone()
+        row = db.execute(
+            "SELECT version FROM agent_runtime_stores WHERE store = ?", (self.store,)
+        ).fetchone()
         if row is None:
             return None
         if row[0] > self.version:
             raise StoreVersion(
-                f"the {self.store} in '{path}' have version {row[0]}, and this release of agent_runtime knows "
+                f"the {self.store} in '{path}' have version {row[0]}, and this release of "
+                "agent_runtime knows "
                 f"{self.version}: they were made by a newer one, which has to open them"
             )
         return int(row[0])
@@ -68,7 +77,9 @@ class StoreSchema:
     def _upgrade(self, db: sqlite3.Connection, path: str) -> None:
         known = self._known_version(db, path)
         own = _table_names(self.tables)
-        present = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        present = {
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         for statement in _statements(_SHARED):
             db.execute(statement)
         if known is None and own & present:
@@ -79,21 +90,31 @@ class StoreSchema:
         for statement in _statements(self.tables):
             db.execute(statement)
         self._check_columns(db, path)
-        db.execute("INSERT OR REPLACE INTO agent_runtime_stores VALUES (?, ?)", (self.store, self.version))
+        db.execute(
+            "INSERT OR REPLACE INTO agent_runtime_stores VALUES (?, ?)", (self.store, self.version)
+        )
         wall_s = time.time()
-        state = ClockState.of_known_store(wall_s) if own & present else ClockState.of_new_store(wall_s)
+        state = (
+            ClockState.of_known_store(wall_s) if own & present else ClockState.of_new_store(wall_s)
+        )
         db.execute("INSERT OR IGNORE INTO agent_runtime_clock VALUES (1, ?)", (state.to_json(),))
         db.execute(f"PRAGMA user_version = {FILE_VERSION}")
 
     def _check_columns(self, db: sqlite3.Connection, path: str) -> None:
-        """Compare with what the script makes: a table of a version before the first one is told by its columns."""
+        """Compare with what the script makes.
+
+        A table of a version before the first one is told by its columns.
+        """
         model = sqlite3.connect(":memory:")
         try:
             model.executescript(self.tables)
             for table in sorted(_table_names(self.tables)):
                 missing = _columns(model, table) - _columns(db, table)
                 if missing:
-                    raise _foreign(f"the table '{table}' in '{path}' has no column {', '.join(sorted(missing))}")
+                    raise _foreign(
+                        f"the table '{table}' in '{path}' has no column "
+                        f"{', '.join(sorted(missing))}"
+                    )
         finally:
             model.close()
 

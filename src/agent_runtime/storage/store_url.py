@@ -36,10 +36,14 @@ _SCHEMES: Mapping[str, StoreKind] = {
     "kafka": "kafka",
 }
 _REDIS_CLIENT_OPTIONS = frozenset({
-    "client_name", "db", "protocol", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname",
+    "client_name", "db", "protocol", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile",
+    "ssl_check_hostname",
     "ssl_keyfile",
 })  # fmt: skip
-"""Options that redis-py reads from an address by itself; any other one it would hand to a constructor, or ignore."""
+"""Options that redis-py reads from an address by itself.
+
+Any other one it would hand to a constructor, or ignore.
+"""
 _OPTIONS: Mapping[StoreKind, frozenset[str]] = {
     "memory": frozenset(),
     "sqlite": frozenset(),
@@ -60,9 +64,10 @@ MAX_TIMEOUT_S = 600.0
 class StoreUrl:
     """A parsed address; passwords in it are registered for redaction.
 
-    `target` is the file of a SQLite store, and for a server the address without the options below. `durable`: refuse
-    a Redis server that keeps no append-only file (None: as the store needs it). `prefix` stands before every Redis
-    key, `timeout_s` bounds each of its answers. `log_name` names a log of events at the address.
+    `target` is the file of a SQLite store, and for a server the address without the options below.
+    `durable`: refuse a Redis server that keeps no append-only file (None: as the store needs it).
+    `prefix` stands before every Redis key, `timeout_s` bounds each of its answers. `log_name` names
+    a log of events at the address.
     """
 
     kind: StoreKind
@@ -74,7 +79,12 @@ class StoreUrl:
 
     @classmethod
     def parse(
-        cls, text: str, what: str, accepts: Collection[StoreKind] = SHARED_STORES, *, has_logs: bool = False
+        cls,
+        text: str,
+        what: str,
+        accepts: Collection[StoreKind] = SHARED_STORES,
+        *,
+        has_logs: bool = False,
     ) -> StoreUrl:
         """Read the address `text` of `what` (a noun for errors: "the ledger").
 
@@ -84,8 +94,8 @@ class StoreUrl:
             accepts: the kinds of store that there are for it.
             has_logs: whether `?name=` may choose one of several logs there.
 
-        Raises ConfigurationError for an address of another form, of a server without a host, with an unknown option,
-        or with a value that cannot be one. No message quotes a password.
+        Raises ConfigurationError for an address of another form, of a server without a host, with
+        an unknown option, or with a value that cannot be one. No message quotes a password.
         """
         return _Parser(text, what, accepts, has_logs=has_logs).parse()
 
@@ -99,8 +109,13 @@ class StoreUrl:
 
 
 class _Parser:
-    def __init__(self, text: str, what: str, accepts: Collection[StoreKind], *, has_logs: bool) -> None:
-        self._text, self._what, self._accepts, self._has_logs = text, what, accepts, has_logs
+    def __init__(
+        self, text: str, what: str, accepts: Collection[StoreKind], *, has_logs: bool
+    ) -> None:
+        self._text = text
+        self._what = what
+        self._accepts = accepts
+        self._has_logs = has_logs
 
     def parse(self) -> StoreUrl:
         if not isinstance(self._text, str) or not self._text:
@@ -131,7 +146,9 @@ class _Parser:
         if not path:
             raise self._error("no file stands behind sqlite:")
         if path.startswith("//"):
-            raise self._error("a path stands right behind the colon: sqlite:state.db or sqlite:/var/lib/state.db")
+            raise self._error(
+                "a path stands right behind the colon: sqlite:state.db or sqlite:/var/lib/state.db"
+            )
         if path.startswith("file:"):
             raise self._error("a file is a plain path, no SQLite URI")
         if "?" in path:
@@ -153,12 +170,15 @@ class _Parser:
         client_options = {name: value for name, value in options.items() if name in _PASSED_ON}
         self._check_partitions(options.get("partitions"))
         self._yes_no("idempotent", options.get("idempotent"))
-        database_twice = "db" in client_options and parts.scheme != "unix" and parts.path not in ("", "/")
+        database_twice = (
+            "db" in client_options and parts.scheme != "unix" and parts.path not in ("", "/")
+        )
         if database_twice or not client_options.get("db", "0").isdecimal():
             raise self._error("one database is given, as a number")
         return StoreUrl(
             kind,
-            self._text.partition("?")[0] + (f"?{urlencode(client_options)}" if client_options else ""),
+            self._text.partition("?")[0]
+            + (f"?{urlencode(client_options)}" if client_options else ""),
             prefix=self._prefix(options.get("prefix")),
             durable=self._yes_no("durable", options.get("durable")),
             timeout_s=self._timeout_s(options.get("timeout_s")),
@@ -171,7 +191,9 @@ class _Parser:
         options = dict(pairs)
         for name, value in pairs:
             if name not in known:
-                raise self._error(f"the option '{name[:40]}' is not known: {close_matches(name[:40], known)}")
+                raise self._error(
+                    f"the option '{name[:40]}' is not known: {close_matches(name[:40], known)}"
+                )
             if not value:
                 raise self._error(f"the option '{name}' has no value")
         if len(options) != len(pairs):
@@ -188,17 +210,24 @@ class _Parser:
             raise self._error("one server is given")
         for each in hosts:
             host, port = _host_and_port(each)
-            # redis-py takes a missing host for localhost, so a typing error would open another store in silence.
+            # redis-py takes a missing host for localhost, so a typing error would open another
+            # store in silence.
             if not _HOST.fullmatch(host):
                 raise self._error("no host stands behind '//'")
             if port is not None and not (port.isdecimal() and 1 <= int(port[:6]) <= 65535):
                 raise self._error("a port is a number from 1 to 65535")
         if not _DATABASE.fullmatch(parts.path) or (kind != "redis" and parts.path not in ("", "/")):
-            raise self._error("behind the host stands the number of a database" if kind == "redis" else "it has a path")
+            raise self._error(
+                "behind the host stands the number of a database"
+                if kind == "redis"
+                else "it has a path"
+            )
 
     def _prefix(self, text: str | None) -> str | None:
         if text is not None and not _PREFIX.fullmatch(text):
-            raise self._error("a prefix has 1 to 128 characters, and no blanks, braces, brackets, '*' or '?'")
+            raise self._error(
+                "a prefix has 1 to 128 characters, and no blanks, braces, brackets, '*' or '?'"
+            )
         return text
 
     def _yes_no(self, name: str, text: str | None) -> bool | None:
@@ -222,12 +251,16 @@ class _Parser:
             raise self._error("partitions is a number from 1 to 10000")
 
     def _shown(self) -> str:
-        whole = SECRETS.text(str(self._text)[:4096])  # before it is cut: half a password is not recognised
+        whole = SECRETS.text(
+            str(self._text)[:4096]
+        )  # before it is cut: half a password is not recognised
         return "".join(character if character.isprintable() else "?" for character in whole[:60])
 
     def _error(self, reason: str) -> ConfigurationError:
         forms = ", ".join(FORMS[kind] for kind in FORMS if kind in self._accepts)
-        return ConfigurationError(f"'{self._shown()}' is not an address of {self._what}: {reason}. Known: {forms}")
+        return ConfigurationError(
+            f"'{self._shown()}' is not an address of {self._what}: {reason}. Known: {forms}"
+        )
 
 
 def _host_and_port(text: str) -> tuple[str, str | None]:

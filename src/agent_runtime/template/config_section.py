@@ -16,7 +16,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def parse_section(model: type[M], content: Any, name: str) -> M:
-    """`content` as a `model`; raises ConfigurationError, which lists everything that is wrong, by its path."""
+    """`content` as a `model`.
+
+    Raises ConfigurationError, which lists everything that is wrong, by its path.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -26,13 +29,20 @@ def parse_section(model: type[M], content: Any, name: str) -> M:
             said = each["msg"].removeprefix("Value error, ")
             if each["type"] == "extra_forbidden":
                 known = model.model_fields if len(each["loc"]) == 1 else ()
-                said = f"unknown key: {close_matches(str(each['loc'][-1]), known)}" if known else "unknown key"
+                said = (
+                    f"unknown key: {close_matches(str(each['loc'][-1]), known)}"
+                    if known
+                    else "unknown key"
+                )
             problems.append(f"{path}: {said}")
         raise ConfigurationError("\n".join(problems)) from None
 
 
 def read_section(model: type[M], path: str | Path, name: str) -> M:
-    """The map `name` of a YAML file; raises ConfigurationError, TemplateError for YAML that is none, OSError."""
+    """The map `name` of a YAML file.
+
+    Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+    """
     content = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
     if not isinstance(content, dict) or not isinstance(content.get(name), dict):
         raise ConfigurationError(f"{path}: there is no '{name}:' map in it")

@@ -1,4 +1,4 @@
-"""What a template that somebody else wrote may reach: lists of the application, and nothing else."""
+"""The allow-lists of what an untrusted template may reach."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from agent_runtime.template.reach import Reach, paths_of, reach_of
 from agent_runtime.template.spec import AgentTemplate
 
 HARMLESS_MIDDLEWARE = (
-    "context_editing", "human_in_the_loop", "llm_tool_selector", "model_call_limit", "model_fallback", "model_retry",
+    "context_editing", "human_in_the_loop", "llm_tool_selector", "model_call_limit",
+    "model_fallback", "model_retry",
     "summarization", "todo_list", "tool_call_limit", "tool_error", "tool_retry",
 )  # fmt: skip
 """LangChain's middleware that reaches nothing outside of the run."""
@@ -29,21 +30,25 @@ class Confinement:
         commands: programs of MCP servers with all their arguments, as a shell reads them:
             `"/usr/bin/uvx mcp-server-time"`.
         environment: names of variables that a template may set for such a program.
-        addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` stands for all below it.
-        accounts: addresses that may be sent the application's own key of a provider, as `"openai at https://..."`.
+        addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` stands for
+        all below it.
+        accounts: addresses that may be sent the application's own key of a provider, as `"openai at
+        https://..."`.
         variables: of the environment, for `${VAR}` and `from_env`.
         secret_files: that `from_file` may name.
         middleware: by name, beside those of LangChain that reach nothing outside of the run.
-        agents: registered templates that `agent:` tools may name; their scopes are not asked for again.
+        agents: registered templates that `agent:` tools may name; their scopes are not asked for
+        again.
         workflows: registered ones that `workflow` may name.
         memories: registered ones that `memory` may name.
         parameters: names that `params.extra` of a model may have.
-        settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD; `"pipeline"`, an
-            order of layers that may leave out one of the application; `"patterns in inputs"` and `"patterns in
-            response_format"`, regular expressions and references, which may make a check slow;
-            `"limits of a model"`, which hold for the account and so for every agent.
-        roots: folders that arguments and inputs of the format `path` may lead into, beside the template's own, and the
-            `cwd` of a server, which may not be the template's own.
+        settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD;
+            `"pipeline"`, an order of layers that may leave out one of the application; `"patterns
+            in inputs"` and `"patterns in response_format"`, regular expressions and references,
+            which may make a check slow; `"limits of a model"`, which hold for the account and so
+            for every agent.
+        roots: folders that arguments and inputs of the format `path` may lead into, beside the
+            template's own, and the `cwd` of a server, which may not be the template's own.
     """
 
     commands: Collection[str] = ()
@@ -61,7 +66,7 @@ class Confinement:
     roots: Collection[str | Path] = ()
 
     def problems(self, template: AgentTemplate) -> list[Problem]:
-        """Return a problem for each thing that a template reaches and may not, the agents inside it included."""
+        """Return a problem for each target that a template, or an agent in it, may not reach."""
         return [
             template.problem(each.place, _message(each), "not_confined")
             for each in reach_of(template)
@@ -87,7 +92,9 @@ class Confinement:
         if reach.kind == "working folder":
             return _is_inside(reach.value, self.roots)
         if reach.kind == "command":
-            return any(shlex.split(allowed) == shlex.split(reach.value) for allowed in self.commands)
+            return any(
+                shlex.split(allowed) == shlex.split(reach.value) for allowed in self.commands
+            )
         if reach.kind == "address":
             return any(_covers(allowed, reach.value) for allowed in self.addresses)
         if reach.kind == "middleware":
@@ -117,9 +124,15 @@ def _is_inside(value: str, roots: Collection[str | Path]) -> bool:
 
 
 def _covers(allowed: str, address: str) -> bool:
-    """Tell whether an address is an allowed one, or below it: by its parts, so that no other host has its beginning."""
-    one, other = urlsplit(allowed), urlsplit(address)
-    if (one.scheme, one.netloc) != (other.scheme, other.netloc) or ".." in unquote(other.path).split("/"):
+    """Tell whether an address is an allowed one, or below it.
+
+    By its parts, so that no other host has its beginning.
+    """
+    one = urlsplit(allowed)
+    other = urlsplit(address)
+    if (one.scheme, one.netloc) != (other.scheme, other.netloc) or ".." in unquote(
+        other.path
+    ).split("/"):
         return False
     if allowed.endswith("/"):
         return other.path.startswith(one.path) or f"{other.path}/" == one.path
@@ -128,6 +141,7 @@ def _covers(allowed: str, address: str) -> bool:
 
 def _message(reach: Reach) -> str:
     return (
-        f"this template is confined, and reaches the {reach.kind} '{reach.value[:200]}', which the application does "
+        f"this template is confined, and reaches the {reach.kind} '{reach.value[:200]}', which "
+        "the application does "
         "not list in its Confinement"
     )

@@ -1,4 +1,7 @@
-"""From files to one resolved document: extends, include, files, `${VAR}`; every value keeps its place."""
+"""From files to one resolved document: extends, include, files, `${VAR}`.
+
+Every value keeps its place.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from agent_runtime.template.yaml_reader import MAX_BYTES, MAX_DEPTH, Mark, Node,
 
 MAX_CHAIN = 8
 MAX_FILES = size_limit("template_files")
-"""Files that one template is made of, each counted as often as it is named: 8 files of 1 KB took 9 s."""
+"""Files that one template is made of, each counted as often as it is named.
+
+8 files of 1 KB took 9 s.
+"""
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]{0,2000}))?\})")
 _SECRET = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abpr]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}"
@@ -40,9 +46,14 @@ def _read(path: Path, shown: str) -> bytes:
 
 
 class Document:
-    """One template file with everything it pulls in. `problems` collects what is wrong, `node` is the result."""
+    """One template file with everything it pulls in.
 
-    def __init__(self, path: Path, data: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
+    `problems` collects what is wrong, `node` is the result.
+    """
+
+    def __init__(
+        self, path: Path, data: bytes | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.root = path.resolve().parent
         self.problems: list[Problem] = []
         self.files: set[Path] = {path.absolute()} if data is None else set()
@@ -57,10 +68,16 @@ class Document:
         node = self._resolved(path, self._shown, data, ())
         self.node = self._filled(node, ())
 
-    # -- files ---------------------------------------------------------------------------------------------
+    # -- files
+    # ---------------------------------------------------------------------------------------------
 
-    def inside(self, name: str, folder: Path, mark: Mark, path: str, *, kind: str = "file") -> Path | None:
-        """The file (or `folder`) beside a template, or None and a problem: nothing outside the root is opened."""
+    def inside(
+        self, name: str, folder: Path, mark: Mark, path: str, *, kind: str = "file"
+    ) -> Path | None:
+        """The file (or `folder`) beside a template, or None and a problem.
+
+        Nothing outside the root is opened.
+        """
         message = None
         candidate = folder / name
         try:
@@ -70,7 +87,11 @@ class Document:
                 message = "the path leaves the template's folder"
             elif not (candidate.is_file() if kind == "file" else candidate.is_dir()):
                 message = f"there is no {kind} '{name}' beside the template"
-        except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, links in a circle
+        except (
+            ValueError,
+            OSError,
+            RuntimeError,
+        ) as error:  # a null byte, a name too long, links in a circle
             message = f"not a usable path: {error}"
         if message is None:
             self.files.add(candidate.absolute())
@@ -81,10 +102,14 @@ class Document:
     def _resolved(self, path: Path, shown: str, data: bytes | None, chain: tuple[str, ...]) -> Node:
         self._count += 1
         if self._count > MAX_FILES:
-            raise TemplateError([Mark(shown).problem(f"the template is made of more than {MAX_FILES} files")])
+            raise TemplateError(
+                [Mark(shown).problem(f"the template is made of more than {MAX_FILES} files")]
+            )
         node = read_yaml(_read(path, shown) if data is None else data, shown)
         if node.kind != "map":
-            raise TemplateError([node.mark.problem("a template is a map with apiVersion, kind, metadata and spec")])
+            raise TemplateError(
+                [node.mark.problem("a template is a map with apiVersion, kind, metadata and spec")]
+            )
         self._inline_files(node, path.parent)
         merged = Node("map", {}, node.mark)
         for key in ("extends", "include"):
@@ -108,10 +133,14 @@ class Document:
                 cycle = " -> ".join(Path(p).name for p in (*here, str(parent)))
                 self.problems.append(item.mark.problem(f"{key} goes in a circle: {cycle}", key))
             elif len(here) >= MAX_CHAIN:
-                self.problems.append(item.mark.problem(f"the chain is deeper than {MAX_CHAIN} files", key))
+                self.problems.append(
+                    item.mark.problem(f"the chain is deeper than {MAX_CHAIN} files", key)
+                )
             else:
                 shown = os.path.relpath(parent, self.root)
-                found.append(self._resolved(parent, str(Path(self._shown).parent / shown), None, here))
+                found.append(
+                    self._resolved(parent, str(Path(self._shown).parent / shown), None, here)
+                )
         return found
 
     def _inline_files(self, node: Node, folder: Path) -> None:
@@ -125,7 +154,11 @@ class Document:
             text = "" if path is None else self._text(path, name.mark)
             spec.value["system_prompt"] = Node("scalar", text, Mark(str(name.value)), prompt.key)
         response = spec.value.get("response_format")
-        schema = response.value.get("schema") if response is not None and response.kind == "map" else None
+        schema = (
+            response.value.get("schema")
+            if response is not None and response.kind == "map"
+            else None
+        )
         if schema is not None and isinstance(schema.value, str):
             path = self.inside(schema.value, folder, schema.mark, "spec.response_format.schema")
             if path is not None:
@@ -138,7 +171,9 @@ class Document:
             self.problems.append(mark.problem(f"{path.name} cannot be read: {error.strerror}"))
             return ""
         except UnicodeDecodeError as error:
-            self.problems.append(mark.problem(f"{path.name} is not UTF-8: {error.reason} at offset {error.start}"))
+            self.problems.append(
+                mark.problem(f"{path.name} is not UTF-8: {error.reason} at offset {error.start}")
+            )
             return ""
 
     def _schema(self, path: Path, mark: Node) -> Node:
@@ -146,26 +181,41 @@ class Document:
             return replace(read_yaml(_read(path, path.name), path.name), key=mark.key)
         try:
             value = loads_unique(_read(path, path.name))
-            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be written again
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # a lone surrogate cannot be written again
             return _from_plain(value, mark)
         except (ValueError, RecursionError) as error:
-            self.problems.append(mark.mark.problem(f"{path.name} is not JSON: {error}", "spec.response_format.schema"))
+            self.problems.append(
+                mark.mark.problem(
+                    f"{path.name} is not JSON: {error}", "spec.response_format.schema"
+                )
+            )
             return Node("map", {}, mark.mark, mark.key)
 
-    # -- values --------------------------------------------------------------------------------------------
+    # -- values
+    # --------------------------------------------------------------------------------------------
 
     def _filled(self, node: Node, path: tuple[str, ...]) -> Node:
-        """`node` without `x-*` keys, with every `${VAR}` filled in, and literal secrets reported."""
+        """Return `node` without `x-*` keys, `${VAR}` filled in, literal secrets reported."""
         if node.kind == "map":
-            items = {k: self._filled(v, (*path, k)) for k, v in node.value.items() if not k.startswith("x-")}
+            items = {
+                k: self._filled(v, (*path, k))
+                for k, v in node.value.items()
+                if not k.startswith("x-")
+            }
             return replace(node, value=items)
         if node.kind == "list":
-            return replace(node, value=[self._filled(v, (*path, str(i))) for i, v in enumerate(node.value)])
+            return replace(
+                node, value=[self._filled(v, (*path, str(i))) for i, v in enumerate(node.value)]
+            )
         if not isinstance(node.value, str):
             return node
         text = node.value if path == PROMPT else self._substituted(node, path)
         if _SECRET.search(text):
-            message = "this looks like a secret: write {from_env: NAME} or {from_file: path} instead"
+            message = (
+                "this looks like a secret: write {from_env: NAME} or {from_file: path} instead"
+            )
             self.problems.append(node.mark.problem(message, ".".join(path), "secret_in_template"))
             return replace(node, value="")
         if text != node.value and node.plain:
@@ -179,26 +229,36 @@ class Document:
         path = ".".join(steps)
         if "${" in _VARIABLE.sub("", text):
             self.problems.append(
-                node.mark.problem("'${' without a name and its '}'; write $${ for a literal '${'", path)
+                node.mark.problem(
+                    "'${' without a name and its '}'; write $${ for a literal '${'", path
+                )
             )
             return text
 
         def value_of(match: re.Match[str]) -> str:
-            name, operator, rest = match[1], match[2], match[3]
+            name = match[1]
+            operator = match[2]
+            rest = match[3]
             if name is None:
                 return "$"
             self.variables.add(name)
             value = self._environ.get(name)
             if value:
                 self.variable_marks[steps] = node.mark
-                if "mcp" in steps or names_a_secret(name):  # what a program is given, errors and logs may quote
+                if "mcp" in steps or names_a_secret(
+                    name
+                ):  # what a program is given, errors and logs may quote
                     SECRETS.add(value)
             if value or (value is not None and operator is None):
                 return value
             if operator == "-":
                 return rest or ""
             message = f"environment variable {name} is not set"
-            self.problems.append(node.mark.problem(f"{message}: {rest}" if operator == "?" and rest else message, path))
+            self.problems.append(
+                node.mark.problem(
+                    f"{message}: {rest}" if operator == "?" and rest else message, path
+                )
+            )
             return ""
 
         return _VARIABLE.sub(value_of, text)
@@ -220,32 +280,49 @@ def _from_plain(value: object, at: Node, depth: int = 1) -> Node:
 
 
 def _merge(base: Node, over: Node) -> Node:
-    """Maps merge deeply; anything else replaces, but a list can be changed by `$append` and `$remove`."""
+    """Maps merge deeply.
+
+    Anything else replaces, but a list can be changed by `$append` and `$remove`.
+    """
     if over.kind == "map" and over.value and set(over.value) <= {"$append", "$remove"}:
         return _merged_list(base, over)
     if base.kind != "map" or over.kind != "map":
         return over
     items = dict(base.value)
     for key, node in over.value.items():
-        items[key] = _merge(items[key], node) if key in items else _merge(Node("scalar", None, node.mark), node)
+        items[key] = (
+            _merge(items[key], node)
+            if key in items
+            else _merge(Node("scalar", None, node.mark), node)
+        )
     return Node("map", items, over.mark, over.key)
 
 
 def _merged_list(base: Node, over: Node) -> Node:
     kept = list(base.value) if base.kind == "list" else []
     removed = over.value.get("$remove")
-    names = {n.value for n in removed.value} if removed is not None and removed.kind == "list" else set()
+    names = (
+        {n.value for n in removed.value}
+        if removed is not None and removed.kind == "list"
+        else set()
+    )
     kept = [node for node in kept if _identity(node) not in names]
     added = over.value.get("$append")
     return Node(
-        "list", kept + (list(added.value) if added is not None and added.kind == "list" else []), over.mark, over.key
+        "list",
+        kept + (list(added.value) if added is not None and added.kind == "list" else []),
+        over.mark,
+        over.key,
     )
 
 
 def _identity(node: Node) -> object:
     if node.kind != "map":
         return node.value if node.kind == "scalar" else None
-    return next((node.value[k].value for k in ("name", "as", "use", "ref", "agent") if k in node.value), None)
+    return next(
+        (node.value[k].value for k in ("name", "as", "use", "ref", "agent") if k in node.value),
+        None,
+    )
 
 
 def plain(node: Node) -> object:
@@ -256,7 +333,10 @@ def plain(node: Node) -> object:
 
 
 def place(node: Node, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
-    """Where the value (or its key) at `path` stands; the nearest enclosing place when it is not in the file."""
+    """Where the value (or its key) at `path` stands.
+
+    The nearest enclosing place when it is not in the file.
+    """
     current = node
     for depth, step in enumerate(path):
         nested: Node | None = None

@@ -16,8 +16,8 @@ from agent_runtime.template.spec import AgentTemplate
 def resolve_inputs(template: AgentTemplate, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """`given` with the template's defaults, checked against its schema.
 
-    A property with `format: path` becomes an absolute path: a default is meant from the template's folder, a
-    given value from the working directory. Raises InputInvalid naming the input.
+    A property with `format: path` becomes an absolute path: a default is meant from the template's
+    folder, a given value from the working directory. Raises InputInvalid naming the input.
     """
     if not template.inputs and not given:
         return {}

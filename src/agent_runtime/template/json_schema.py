@@ -1,4 +1,7 @@
-"""JSON Schemas that a template carries: checked when it is read, and compiled for the values that they are for."""
+"""JSON Schemas that a template carries.
+
+Checked when it is read, and compiled for the values that they are for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ MAX_MESSAGE = 300
 MAX_ALL_FAULTS = 200
 """Parts of a value that has all its faults told."""
 MAX_COMBINATIONS = 200
-"""Combinations of a schema's branches that are searched for contradictions: 14 to the fifth took 2.8 s and 756 MB."""
+"""Combinations of a schema's branches that are searched for contradictions.
+
+14 to the fifth took 2.8 s and 756 MB.
+"""
 MAX_CHOICES = 500
 """Values of its `enum`s together: 3,000 under a `not` took 3.5 s."""
 _BRANCHES = frozenset({"allOf", "anyOf", "oneOf"})
@@ -35,8 +41,9 @@ class Fault(NamedTuple):
 class SchemaCheck:
     """A compiled JSON Schema (draft 2020-12).
 
-    Patterns are matched in linear time, so they have neither look-around nor back-references; references to anywhere
-    outside of the schema are not followed. Raises ValueError for what is no schema.
+    Patterns are matched in linear time, so they have neither look-around nor back-references;
+    references to anywhere outside of the schema are not followed. Raises ValueError for what is no
+    schema.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -47,7 +54,8 @@ class SchemaCheck:
     def faults(self, value: Any) -> Iterator[Fault]:
         """Yield what does not fit: all of it for a small value, the first fault of a large one.
 
-        All faults are collected before the first is given: half a million wrong items took 9.5 s and 842 MB.
+        All faults are collected before the first is given: half a million wrong items took 9.5 s
+        and 842 MB.
         """
         from jsonschema_rs import ValidationError
 
@@ -56,7 +64,9 @@ class SchemaCheck:
         except ValueError as error:
             yield Fault((), str(error))
             return
-        if self._validator.is_valid(plain):  # faults of nested `anyOf` are collected in exponential time
+        if self._validator.is_valid(
+            plain
+        ):  # faults of nested `anyOf` are collected in exponential time
             return
         if _is_small(plain, MAX_ALL_FAULTS):
             for fault in self._validator.iter_errors(plain):
@@ -84,16 +94,19 @@ def _is_small(value: Any, parts: int) -> bool:
 
 
 def _shortened(message: str) -> str:
-    """Return a message whose value is not longer than a reader needs: the rule stands at its end."""
+    """Return a message with its value shortened: the rule stands at the end."""
     if len(message) <= MAX_MESSAGE:
         return message
     return f"{message[: MAX_MESSAGE // 3]} ... {message[-2 * MAX_MESSAGE // 3 :]}"
 
 
 def plain_json(value: Any) -> Any:
-    """Return a copy of `value` made of JSON's own types: subclasses as what they extend, a tuple as a list.
+    """Return a copy of `value` made of JSON's own types.
 
-    Raises ValueError for what is no JSON: other types, keys that are no text, NaN, half of a surrogate pair, circles.
+    Subclasses as what they extend, a tuple as a list.
+
+    Raises ValueError for what is no JSON: other types, keys that are no text, NaN, half of a
+    surrogate pair, circles.
     """
     try:
         return _plain(value)
@@ -140,7 +153,10 @@ def _options() -> dict[str, Any]:
 
 
 def schema_problems(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
-    """Return what is wrong with a JSON Schema of type object, as places and sentences: contradictions too."""
+    """Return what is wrong with a JSON Schema of type object, as places and sentences.
+
+    Contradictions too.
+    """
     from jsonschema_rs import Draft202012Validator, ReferencingError, ValidationError
 
     if schema.get("type", "object") != "object":
@@ -167,7 +183,8 @@ def _schema_fault(error: Any, at: str) -> tuple[str, str]:
     if _PATTERNS & {*map(str, error.instance_path)}:
         pattern = error.instance if isinstance(error.instance, str) else error.instance_path[-1]
         return place, (
-            f"'{pattern}' is no pattern that can be matched in linear time: look-around and back-references are not "
+            f"'{pattern}' is no pattern that can be matched in linear time: look-around and "
+            "back-references are not "
             "supported"
         )
     return place, f"not a valid JSON Schema: {error.message}"
@@ -181,13 +198,20 @@ def _contradictions(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
     if combinations > MAX_COMBINATIONS or choices > MAX_CHOICES:
         return []
     empty = find_unsatisfiable(plain_json(schema), **_options())
-    places = [pointer for pointer, reason in empty.items() if not isinstance(reason, UnsatisfiableReason.Literal)]
+    places = [
+        pointer
+        for pointer, reason in empty.items()
+        if not isinstance(reason, UnsatisfiableReason.Literal)
+    ]
     inner = [each for each in places if not any(other.startswith(f"{each}/") for other in places)]
-    return [(at + pointer.replace("/", "."), "it contradicts itself: no value can meet it") for pointer in inner]
+    return [
+        (at + pointer.replace("/", "."), "it contradicts itself: no value can meet it")
+        for pointer in inner
+    ]
 
 
 def _search_size(value: Any) -> tuple[int, int]:
-    """Return how many combinations of branches a schema has, at most some more than are searched, and its choices."""
+    """Return how many combinations of branches and how many choices a schema has."""
     combinations = 1
     choices = 0
     waiting = [value]
@@ -227,7 +251,7 @@ def _wrong_defaults(schema: Any, at: str) -> Iterator[tuple[str, str]]:
 
 
 def outside_refs(value: Any) -> list[str]:
-    """Return the references of a schema that point out of it; a validator would have to fetch them."""
+    """Return a schema's external references, which a validator would have to fetch."""
     if isinstance(value, list):
         return [each for item in value for each in outside_refs(item)]
     if not isinstance(value, dict):

@@ -24,19 +24,24 @@ MAX_SUGGESTIONS = 20
 def load_template(path: str | Path, *, environ: Mapping[str, str] | None = None) -> AgentTemplate:
     """Read a template file and everything it extends, includes or names as an agent tool.
 
-    `environ` replaces `os.environ` for `${VAR}`. Raises TemplateError with all problems, FileNotFoundError
-    (or another OSError) when the file itself cannot be read.
+    `environ` replaces `os.environ` for `${VAR}`. Raises TemplateError with all problems,
+    FileNotFoundError (or another OSError) when the file itself cannot be read.
     """
     return _load(Path(path), None, environ, ())
 
 
-def parse_template(text: str, *, folder: str | Path = ".", file: str = "<template>") -> AgentTemplate:
+def parse_template(
+    text: str, *, folder: str | Path = ".", file: str = "<template>"
+) -> AgentTemplate:
     """`load_template` for text at hand; `folder` is where the files it names are."""
     return _load(Path(folder) / file, text.encode("utf-8", "surrogatepass"), None, ())
 
 
 def unused_inputs(template: AgentTemplate) -> list[str]:
-    """A warning for each input that is declared and nowhere used; a base template may declare for its children."""
+    """A warning for each input that is declared and nowhere used.
+
+    A base template may declare for its children.
+    """
     unused = sorted(template.input_names - template.used_inputs())
     return [f"input '{name}' is declared but no prompt or tool argument uses it" for name in unused]
 
@@ -44,11 +49,19 @@ def unused_inputs(template: AgentTemplate) -> list[str]:
 def template_problems(error: ValidationError, document: Document | None = None) -> list[Problem]:
     """What pydantic found, in the words and with the places of the template."""
     found = error.errors(include_input=False)
-    unknown = [details for details in found if details["type"] == "extra_forbidden"][:MAX_SUGGESTIONS]
-    return [problem for details in found for problem in _problems(details, document, suggests=details in unknown)]
+    unknown = [details for details in found if details["type"] == "extra_forbidden"][
+        :MAX_SUGGESTIONS
+    ]
+    return [
+        problem
+        for details in found
+        for problem in _problems(details, document, suggests=details in unknown)
+    ]
 
 
-def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, chain: tuple[Path, ...]) -> AgentTemplate:
+def _load(
+    path: Path, data: bytes | None, environ: Mapping[str, str] | None, chain: tuple[Path, ...]
+) -> AgentTemplate:
     document = Document(path, data, environ)
     try:
         template = AgentTemplate.model_validate(plain(document.node))
@@ -59,12 +72,23 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
     for at, tools in _tool_lists(template):
         for index, tool in enumerate(tools):
             if tool.agent is not None and is_path(tool.agent):
-                _load_agent(template, (*at, index, "agent"), tool.agent, document, environ, (*chain, path.resolve()))
+                _load_agent(
+                    template,
+                    (*at, index, "agent"),
+                    tool.agent,
+                    document,
+                    environ,
+                    (*chain, path.resolve()),
+                )
     _load_skills(template, document)
     document.problems += _variables_in_prompts(template, document)
     inner = template.agents.values()
-    template._files = tuple(sorted({*document.files, *(file for each in inner for file in each.files)}))
-    template._variables = tuple(sorted({*document.variables, *(name for each in inner for name in each.variables)}))
+    template._files = tuple(
+        sorted({*document.files, *(file for each in inner for file in each.files)})
+    )
+    template._variables = tuple(
+        sorted({*document.variables, *(name for each in inner for name in each.variables)})
+    )
     if document.problems:
         raise TemplateError(document.problems)
     _ = template.identity  # worked out here, once, not when the first agent is made
@@ -72,21 +96,33 @@ def _load(path: Path, data: bytes | None, environ: Mapping[str, str] | None, cha
 
 
 def _variables_in_prompts(template: AgentTemplate, document: Document) -> list[Problem]:
-    """Return a problem for each value of the environment that a model would read, or its provider keep."""
+    """Return a problem for each secret that would reach a model or its provider."""
     prompt = template.spec.system_prompt
     used = placeholders(prompt)[0] if isinstance(prompt, str) else set()
     problems = []
     for steps, mark in document.variable_marks.items():
-        is_prompt = steps[:2] == ("spec", "subagents") and steps[3:] in (("system_prompt",), ("description",))
+        is_prompt = steps[:2] == ("spec", "subagents") and steps[3:] in (
+            ("system_prompt",),
+            ("description",),
+        )
         is_default = steps[:2] == ("inputs", "properties") and len(steps) > 3 and steps[2] in used
-        is_described = steps in (("metadata", "description"),) or steps[:2] == ("spec", "response_format")
+        is_described = steps in (("metadata", "description"),) or steps[:2] == (
+            "spec",
+            "response_format",
+        )
         if is_prompt or is_default or is_described:
             path = ".".join(steps)
-            problems.append(mark.problem("a variable's value would reach the model: no ${VAR} in a prompt", path))
+            problems.append(
+                mark.problem(
+                    "a variable's value would reach the model: no ${VAR} in a prompt", path
+                )
+            )
     return problems
 
 
-def _tool_lists(template: AgentTemplate) -> Iterator[tuple[tuple[str | int, ...], Sequence[ToolSpec]]]:
+def _tool_lists(
+    template: AgentTemplate,
+) -> Iterator[tuple[tuple[str | int, ...], Sequence[ToolSpec]]]:
     yield ("spec", "tools"), template.spec.tools
     for n, each in enumerate(template.spec.subagents):
         yield ("spec", "subagents", n, "tools"), each.tools or ()
@@ -95,15 +131,20 @@ def _tool_lists(template: AgentTemplate) -> Iterator[tuple[tuple[str | int, ...]
 def _load_skills(template: AgentTemplate, document: Document) -> None:
     found: dict[str, Skill] = {}
     for index, name in enumerate(template.spec.skills):
-        mark, where = place(document.node, ("spec", "skills", index)), f"spec.skills.{index}"
+        mark = place(document.node, ("spec", "skills", index))
+        where = f"spec.skills.{index}"
         folder = document.inside(name, document.root, mark, where, kind="folder")
         if folder is None:
             continue
         skills, problems = read_skills(folder, document.root)
         document.problems.extend(mark.problem(problem, where) for problem in problems)
         # A skill that is added, or a link that leads elsewhere, is a change of the template too.
-        document.files.update(each for child in [folder, *folder.iterdir()] for each in (child, child / "SKILL.md"))
-        found.update({skill.name: skill for skill in skills})  # the last source wins, as in deepagents
+        document.files.update(
+            each for child in [folder, *folder.iterdir()] for each in (child, child / "SKILL.md")
+        )
+        found.update(
+            {skill.name: skill for skill in skills}
+        )  # the last source wins, as in deepagents
     template._skills = tuple(found.values())
 
 
@@ -115,13 +156,16 @@ def _load_agent(
     environ: Mapping[str, str] | None,
     chain: tuple[Path, ...],
 ) -> None:
-    mark, where = place(document.node, at), ".".join(str(step) for step in at)
+    mark = place(document.node, at)
+    where = ".".join(str(step) for step in at)
     file = document.inside(name, document.root, mark, where)
     if file is None:
         return
     if file.resolve() in chain:
         cycle = " -> ".join(p.name for p in (*chain, file))
-        document.problems.append(mark.problem(f"agents call each other in a circle: {cycle}", where))
+        document.problems.append(
+            mark.problem(f"agents call each other in a circle: {cycle}", where)
+        )
         return
     try:
         template._agents[name] = _load(file, None, environ, chain)
@@ -130,7 +174,8 @@ def _load_agent(
 
 
 def _problems(details: Any, document: Document | None, *, suggests: bool) -> Iterator[Problem]:
-    loc, kind = tuple(s for s in details["loc"] if not _internal(s)), details["type"]
+    loc = tuple(s for s in details["loc"] if not _internal(s))
+    kind = details["type"]
     if kind == "template":
         for path, message in details["ctx"]["found"]:
             yield _at(document, _steps(path)).problem(message, path)
@@ -147,17 +192,23 @@ def _problems(details: Any, document: Document | None, *, suggests: bool) -> Ite
         message = message[:1].lower() + message[1:]
         if path == "metadata.name" and kind.startswith("string_"):
             message = (
-                "a name has at most 64 letters, digits, '_', '-' and single '.', and starts with a letter or digit"
+                "a name has at most 64 letters, digits, '_', '-' and single '.', and "
+                "starts with a letter or digit"
             )
     yield _at(document, loc, key=kind == "extra_forbidden").problem(message, path)
 
 
 def _internal(step: Any) -> bool:
-    # pydantic puts the branch of a union and the name of a validator into the path: `str`, `function-before[...]`.
-    return isinstance(step, str) and (step in _BRANCHES or step.startswith(("function-", "dict[", "list[")))
+    # pydantic puts the branch of a union and the name of a validator into the path: `str`,
+    # `function-before[...]`.
+    return isinstance(step, str) and (
+        step in _BRANCHES or step.startswith(("function-", "dict[", "list["))
+    )
 
 
-_BRANCHES = frozenset({"str", "int", "float", "FileRef", "SecretRef", "ToolSpec", "ModelSpec", "constrained-str"})
+_BRANCHES = frozenset(
+    {"str", "int", "float", "FileRef", "SecretRef", "ToolSpec", "ModelSpec", "constrained-str"}
+)
 
 
 def _steps(path: str) -> tuple[Any, ...]:
@@ -181,7 +232,11 @@ def _keys_at(path: tuple[Any, ...]) -> list[str]:
         nodes = [
             child
             for node in _branches(schema, nodes)
-            if (child := node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step))
+            if (
+                child := node.get("items")
+                if isinstance(step, int)
+                else node.get("properties", {}).get(step)
+            )
             is not None
         ]
     return [key for node in _branches(schema, nodes) for key in node.get("properties", {})]

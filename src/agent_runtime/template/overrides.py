@@ -15,15 +15,21 @@ from agent_runtime.template.spec import AgentTemplate
 
 
 def overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
-    """The template with keys of its spec replaced or deepened; raises TemplateError for what does not fit."""
+    """The template with keys of its spec replaced or deepened.
+
+    Raises TemplateError for what does not fit.
+    """
     content = template.model_dump(by_alias=True, exclude_unset=True)
     content["spec"] = _deepened(content["spec"], overrides)
     try:
         changed = AgentTemplate.model_validate(content)
     except ValidationError as error:
         raise TemplateError(template_problems(error)) from None
-    changed._agents, changed._folder, changed._place = template.agents, template.folder, template._place
-    changed._files, changed._variables = template.files, template.variables
+    changed._agents = template.agents
+    changed._folder = template.folder
+    changed._place = template._place
+    changed._files = template.files
+    changed._variables = template.variables
     changed._skills = template.skills
     if changed.spec.skills != template.spec.skills:
         changed._skills = _skills(changed)
@@ -36,7 +42,13 @@ def _skills(template: AgentTemplate) -> tuple[Skill, ...]:
     for index, name in enumerate(template.spec.skills):
         folder = root / name
         if not (folder.resolve().is_relative_to(root) and folder.is_dir()):
-            raise TemplateError([Problem(f"there is no folder '{name}' beside the template", f"spec.skills.{index}")])
+            raise TemplateError(
+                [
+                    Problem(
+                        f"there is no folder '{name}' beside the template", f"spec.skills.{index}"
+                    )
+                ]
+            )
         skills, problems = read_skills(folder, root)
         if problems:
             raise TemplateError([Problem(problem, f"spec.skills.{index}") for problem in problems])

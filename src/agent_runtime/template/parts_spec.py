@@ -38,16 +38,22 @@ class ModelParams(Strict):
 
 
 class AtOnceLimits(Strict):
-    """How many calls the account behind a model's key allows at once, and how its provider says that it is too many."""
+    """Concurrency of the account behind a model's key, and signs of an overload."""
 
-    max_in_flight: Annotated[Count | None, Field(description="Never more at once; fewer after an overload.")] = None
+    max_in_flight: Annotated[
+        Count | None, Field(description="Never more at once; fewer after an overload.")
+    ] = None
     overload_codes: Annotated[
-        list[int | str], Field(description="A vendor's own error codes that mean 'too many', such as 1302.")
+        list[int | str],
+        Field(description="A vendor's own error codes that mean 'too many', such as 1302."),
     ] = []
 
 
 class ModelSpec(Strict):
-    """Which chat model: `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name."""
+    """Which chat model.
+
+    `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name.
+    """
 
     id: Annotated[str, Field(min_length=1)]
     params: ModelParams = ModelParams()
@@ -57,13 +63,18 @@ class ModelSpec(Strict):
     limits: AtOnceLimits = AtOnceLimits()
     idempotency_header: Annotated[
         str | None,
-        Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$", description="By it the endpoint tells a call made again."),
+        Field(
+            pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$",
+            description="By it the endpoint tells a call made again.",
+        ),
     ] = None
 
 
 def fallback_specs(model: ModelSpec) -> list[ModelSpec]:
     """What a model's fallbacks are made from."""
-    return [ModelSpec(id=name, params=model.params, limits=model.limits) for name in model.fallbacks]
+    return [
+        ModelSpec(id=name, params=model.params, limits=model.limits) for name in model.fallbacks
+    ]
 
 
 class FileRef(Strict):
@@ -78,15 +89,21 @@ class McpSpec(Strict):
     command: Annotated[str | None, Field(min_length=1)] = None
     args: list[str] = []
     env: Annotated[
-        dict[str, str | SecretRef], Field(description="Beside a few harmless variables of this process.")
+        dict[str, str | SecretRef],
+        Field(description="Beside a few harmless variables of this process."),
     ] = {}
-    cwd: Annotated[str | None, Field(description="A folder; a relative one is meant from the template's.")] = None
+    cwd: Annotated[
+        str | None, Field(description="A folder; a relative one is meant from the template's.")
+    ] = None
     url: Annotated[str | None, Field(pattern=r"^https?://")] = None
     transport: Annotated[
-        Literal["streamable_http", "sse"] | None, Field(description="Of a `url`; streamable_http by default.")
+        Literal["streamable_http", "sse"] | None,
+        Field(description="Of a `url`; streamable_http by default."),
     ] = None
     headers: dict[str, str | SecretRef] = {}
-    timeout: Annotated[Duration, Field(description="For the server's start, and for one call of a tool.")] = 60.0
+    timeout: Annotated[
+        Duration, Field(description="For the server's start, and for one call of a tool.")
+    ] = 60.0
 
     @model_validator(mode="after")
     def _one_kind(self) -> McpSpec:
@@ -100,16 +117,20 @@ class McpSpec(Strict):
 
 
 class ToolSpec(Strict):
-    """A registered tool (`use`), a Python object (`ref`), another agent (`agent`), or an MCP server's tools (`mcp`)."""
+    """A tool: registered (`use`), a Python object (`ref`), an agent, or an MCP server's."""
 
     use: str | None = None
     ref: Annotated[str | None, Field(pattern=REF_PATTERN)] = None
     agent: str | None = None
     mcp: McpSpec | None = None
-    include: Annotated[list[str], Field(description="Of an MCP server: names or globs; all when empty.")] = []
+    include: Annotated[
+        list[str], Field(description="Of an MCP server: names or globs; all when empty.")
+    ] = []
     exclude: Annotated[list[str], Field(description="Of an MCP server: names or globs.")] = []
     as_: Annotated[str | None, Field(alias="as", pattern=TOOL_NAME)] = None
-    idempotent: Annotated[bool, Field(description="Running it twice is harmless: after a crash it just is.")] = False
+    idempotent: Annotated[
+        bool, Field(description="Running it twice is harmless: after a crash it just is.")
+    ] = False
     args: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -117,9 +138,14 @@ class ToolSpec(Strict):
         if sum(v is not None for v in (self.use, self.ref, self.agent, self.mcp)) != 1:
             raise ValueError("give exactly one of use, ref, agent and mcp")
         if self.as_ is not None and self.agent is None and self.mcp is None:
-            raise ValueError("'as' names an agent tool, or goes before the names of an MCP server's tools")
+            raise ValueError(
+                "'as' names an agent tool, or goes before the names of an MCP server's tools"
+            )
         if self.mcp is None and (self.include or self.exclude):
-            raise ValueError("'include' and 'exclude' choose among the tools of an MCP server: use them with 'mcp'")
+            raise ValueError(
+                "'include' and 'exclude' choose among the tools of an MCP server: use them with "
+                "'mcp'"
+            )
         if self.mcp is not None and self.args:
             raise ValueError("an MCP server's tools take no 'args' from a template")
         return self
@@ -128,7 +154,9 @@ class ToolSpec(Strict):
 class InterruptSpec(Strict):
     """What a person may answer when a tool call waits for approval, and what they are shown."""
 
-    allowed_decisions: Annotated[list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)]
+    allowed_decisions: Annotated[
+        list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)
+    ]
     description: str | None = None
 
 
@@ -150,20 +178,26 @@ def as_model(value: Any) -> Any:
 
 
 AnyTool = Annotated[ToolSpec, BeforeValidator(as_tool, json_schema_input_type=str | ToolSpec)]
-AnyModel = Annotated[ModelSpec | None, BeforeValidator(as_model, json_schema_input_type=str | ModelSpec)]
+AnyModel = Annotated[
+    ModelSpec | None, BeforeValidator(as_model, json_schema_input_type=str | ModelSpec)
+]
 
 
 class SubagentSpec(Strict):
     """An agent that this one hands tasks to by the tool `task`; names as in deepagents.
 
-    It begins each task with nothing but its text, and answers with its last message. Its model is this agent's
-    unless it names one, and so are its tools.
+    It begins each task with nothing but its text, and answers with its last message. Its model is
+    this agent's unless it names one, and so are its tools.
     """
 
     name: Annotated[str, Field(pattern=TOOL_NAME)]
-    description: Annotated[str, Field(min_length=1, description="What it is for: by this it is chosen.")]
+    description: Annotated[
+        str, Field(min_length=1, description="What it is for: by this it is chosen.")
+    ]
     system_prompt: Annotated[str, Field(min_length=1)]
-    keywords: Annotated[list[str], Field(description="Words that speak for it when no name is given.")] = []
+    keywords: Annotated[
+        list[str], Field(description="Words that speak for it when no name is given.")
+    ] = []
     tools: list[AnyTool] | None = None
     model: AnyModel = None
     middleware: list[MiddlewareSpec] = []

@@ -13,7 +13,7 @@ _NAME = re.compile(r"\s*inputs\.([A-Za-z_][A-Za-z0-9_]*)\s*")
 
 
 def placeholders(text: str) -> tuple[set[str], list[str]]:
-    """The names of the inputs that `text` uses, and a message for each thing in `{{ }}` that is not one."""
+    """Return the inputs that `text` uses, and a message for each other `{{ }}`."""
     names: set[str] = set()
     wrong: list[str] = []
     for match in _PLACEHOLDER.finditer(text):
@@ -22,7 +22,8 @@ def placeholders(text: str) -> tuple[set[str], list[str]]:
             names.add(name[1])
         else:
             wrong.append(
-                f"'{{{{{match[1][:40]}}}}}' is not a placeholder: only {{{{ inputs.name }}}} is, no expressions"
+                f"'{{{{{match[1][:40]}}}}}' is not a placeholder: "
+                "only {{ inputs.name }} is, no expressions"
             )
     if len(_OPEN.findall(text)) > len(_PLACEHOLDER.findall(text)):
         wrong.append("'{{' without its '}}'")
@@ -30,12 +31,18 @@ def placeholders(text: str) -> tuple[set[str], list[str]]:
 
 
 def render(text: str, inputs: Mapping[str, Any]) -> str:
-    """`text` with each placeholder replaced; what a value contains is never read as a placeholder again."""
+    """`text` with each placeholder replaced.
+
+    What a value contains is never read as a placeholder again.
+    """
     return _PLACEHOLDER.sub(lambda m: _plain(inputs[m[1].strip().removeprefix("inputs.")]), text)
 
 
 def render_value(value: Any, inputs: Mapping[str, Any]) -> Any:
-    """`render` through lists and maps; a string that is one placeholder alone takes the input with its type."""
+    """`render` through lists and maps.
+
+    A string that is one placeholder alone takes the input with its type.
+    """
     if isinstance(value, str):
         whole = _PLACEHOLDER.fullmatch(value)
         name = _NAME.fullmatch(whole[1]) if whole else None

@@ -1,4 +1,7 @@
-"""What a template reaches beyond its own text: programs, addresses, variables, secrets, files, middleware."""
+"""What a template reaches beyond its own text.
+
+Programs, addresses, variables, secrets, files, middleware.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from agent_runtime.template.parts_spec import AtOnceLimits, McpSpec, MiddlewareSpec, ModelSpec, SecretRef, ToolSpec
+from agent_runtime.template.parts_spec import (
+    AtOnceLimits,
+    McpSpec,
+    MiddlewareSpec,
+    ModelSpec,
+    SecretRef,
+    ToolSpec,
+)
 from agent_runtime.template.prompt import render_value, strings_in
 from agent_runtime.template.spec import AgentTemplate, is_path
 
@@ -42,23 +52,32 @@ class Reach(NamedTuple):
 
 
 def reach_of(template: AgentTemplate) -> list[Reach]:
-    """Return what a template reaches, and the agents that it names by path, with its inputs' defaults.
+    """Return a template's targets, and the agents that it names by path.
 
-    Paths are strings among the arguments of tools and middleware that name a file, or would leave the folder.
+    Paths are strings among the arguments of tools and middleware that name a file, or would leave
+    the folder.
     """
     reached = [Reach("variable", name, "${...}") for name in template.variables]
     spec = template.spec
     for place, model in _models(template):
         reached += _of_model(model, place)
-    parts: list[tuple[str, list[ToolSpec], list[MiddlewareSpec]]] = [("spec", spec.tools, spec.middleware)]
-    parts += [(f"spec.subagents.{n}", list(each.tools or ()), each.middleware) for n, each in enumerate(spec.subagents)]
+    parts: list[tuple[str, list[ToolSpec], list[MiddlewareSpec]]] = [
+        ("spec", spec.tools, spec.middleware)
+    ]
+    parts += [
+        (f"spec.subagents.{n}", list(each.tools or ()), each.middleware)
+        for n, each in enumerate(spec.subagents)
+    ]
     for place, tools, middleware in parts:
         for index, tool in enumerate(tools):
             if tool.mcp is not None:
                 reached += _of_server(template, tool.mcp, f"{place}.tools.{index}.mcp")
             if tool.agent is not None and not is_path(tool.agent):
                 reached.append(Reach("agent", tool.agent, f"{place}.tools.{index}.agent"))
-        reached += [Reach("middleware", each.use, f"{place}.middleware.{n}") for n, each in enumerate(middleware)]
+        reached += [
+            Reach("middleware", each.use, f"{place}.middleware.{n}")
+            for n, each in enumerate(middleware)
+        ]
     if spec.workflow is not None:
         reached.append(Reach("workflow", spec.workflow, "spec.workflow"))
     if spec.memory is not None:
@@ -67,19 +86,25 @@ def reach_of(template: AgentTemplate) -> list[Reach]:
         reached.append(Reach("setting", "pipeline", "spec.runtime.pipeline"))
     response = spec.response_format
     if response is not None and _is_costly(response.schema_):
-        reached.append(Reach("setting", "patterns in response_format", "spec.response_format.schema"))
-    if _is_costly(template.inputs):  # an expression of somebody else's may take a minute for 30 characters
+        reached.append(
+            Reach("setting", "patterns in response_format", "spec.response_format.schema")
+        )
+    if _is_costly(
+        template.inputs
+    ):  # an expression of somebody else's may take a minute for 30 characters
         reached.append(Reach("setting", "patterns in inputs", "inputs"))
     if spec.runtime.cost.unknown_price == "allow":
         reached.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
-    reached += paths_of(template, {**dict.fromkeys(template.used_inputs(), ""), **_defaults(template)})
+    reached += paths_of(
+        template, {**dict.fromkeys(template.used_inputs(), ""), **_defaults(template)}
+    )
     for name, inner in template.agents.items():
         reached += [each._replace(place=f"{name}: {each.place}") for each in reach_of(inner)]
     return reached
 
 
 def paths_of(template: AgentTemplate, values: Mapping[str, Any]) -> list[Reach]:
-    """Return the paths among a template's arguments and its inputs of the format `path`, with these inputs."""
+    """Return the paths among a template's arguments and inputs, with these inputs."""
     reached: list[Reach] = []
     properties = template.inputs.get("properties", {})
     for name, schema in properties.items():
@@ -91,8 +116,11 @@ def paths_of(template: AgentTemplate, values: Mapping[str, Any]) -> list[Reach]:
             rendered = render_value(arguments, values)
         except KeyError:  # an input without a value: the call is refused for it
             continue
-        # The first keys are names of parameters; those below are the template's own words, as values are.
-        texts = strings_in(rendered) + [key for value in rendered.values() for key in _keys_in(value)]
+        # The first keys are names of parameters; those below are the template's own words, as
+        # values are.
+        texts = strings_in(rendered) + [
+            key for value in rendered.values() for key in _keys_in(value)
+        ]
         reached += [Reach("path", text, place) for text in texts if is_path_like(text)]
     return reached
 
@@ -104,7 +132,10 @@ def _keys_in(value: Any) -> list[str]:
 
 
 def is_path_like(text: str) -> bool:
-    """Tell whether a text names a file: absolute, of a home, upwards, a `file:` address, or one that is there."""
+    """Tell whether a text names a file.
+
+    Absolute, of a home, upwards, a `file:` address, or one that is there.
+    """
     if text.lower().startswith("file:"):
         return True
     if _ADDRESS.match(text):
@@ -119,9 +150,19 @@ def is_path_like(text: str) -> bool:
 
 
 _COSTLY = frozenset(
-    {"pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems", "$ref", "$dynamicRef"}
+    {
+        "pattern",
+        "patternProperties",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+        "$ref",
+        "$dynamicRef",
+    }
 )
-"""Words of JSON Schema whose check may take a minute for a small value: expressions, and schemas that unfold."""
+"""Words of JSON Schema whose check may take a minute for a small value.
+
+Expressions, and schemas that unfold.
+"""
 
 
 def _is_costly(schema: Any) -> bool:
@@ -137,7 +178,11 @@ def _defaults(template: AgentTemplate) -> dict[str, Any]:
     for name, schema in template.inputs.get("properties", {}).items():
         if "default" in schema:
             value = schema["default"]
-            is_path = schema.get("format") == "path" and isinstance(value, str) and not value.startswith("~")
+            is_path = (
+                schema.get("format") == "path"
+                and isinstance(value, str)
+                and not value.startswith("~")
+            )
             defaults[name] = str(folder / value) if is_path else value
     return defaults
 
@@ -155,7 +200,9 @@ def _of_model(model: ModelSpec, place: str) -> Iterator[Reach]:
     if model.base_url is not None:
         yield Reach("address", model.base_url, f"{place}.base_url")
         if model.api_key is None:  # its client takes the account's own key from the environment
-            yield Reach("account", f"{model.id.partition(':')[0]} at {model.base_url}", f"{place}.base_url")
+            yield Reach(
+                "account", f"{model.id.partition(':')[0]} at {model.base_url}", f"{place}.base_url"
+            )
     if model.api_key is not None:
         yield _of_secret(model.api_key, f"{place}.api_key")
     if model.limits != AtOnceLimits():  # of the whole account, for every agent of the process
@@ -171,7 +218,8 @@ def _of_server(template: AgentTemplate, server: McpSpec, place: str) -> Iterator
         yield Reach("address", server.url, f"{place}.url")
     if server.cwd is not None:
         folder = Path.cwd() if template.folder is None else template.folder
-        # Not in the template's own folder: programs take modules and settings from where they are started.
+        # Not in the template's own folder: programs take modules and settings from where they are
+        # started.
         yield Reach("working folder", str(folder / Path(server.cwd)), f"{place}.cwd")
     for kind, values in (("env", server.env), ("headers", server.headers)):
         for name, value in values.items():

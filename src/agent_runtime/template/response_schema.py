@@ -17,11 +17,11 @@ MAX_FAULTS = 5
 
 
 def checked_class(schema: dict[str, Any]) -> type[BaseModel]:
-    """Return a class for `response_format` whose validation takes what fits the schema, and returns it as it is.
+    """Return a class for `response_format` that accepts what fits the schema.
 
-    LangChain gives a map for a JSON Schema to the model and returns its answer unchecked; for a class it checks, and
-    a model that answers by a tool call reads what is wrong and is asked again. `schema` needs a `title`: LangChain
-    names the answer's tool after it.
+    LangChain gives a map for a JSON Schema to the model and returns its answer unchecked; for a
+    class it checks, and a model that answers by a tool call reads what is wrong and is asked again.
+    `schema` needs a `title`: LangChain names the answer's tool after it.
     """
     members = {
         "__doc__": schema.get("description", ""),

@@ -25,7 +25,9 @@ RetryClass = Literal["transient", "rate_limit", "server_error", "connection", "t
 class Strict(BaseModel):
     """What every part of a template is: unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class TimeoutSpec(Strict):
@@ -44,13 +46,19 @@ class LimitsSpec(Strict):
     tool_calls: Count | None = None
     calls_per_answer: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | None,
-        Field(description="Tool calls that one answer may have (128); the rest are answered by errors."),
+        Field(
+            description="Tool calls that one answer may have (128); the rest are answered by "
+            "errors."
+        ),
     ] = None
     tokens: Count | None = None
     tool_loop: Count | None = None
     tool_result_bytes: Annotated[
         Annotated[int, Field(ge=1024)] | None,
-        Field(description="Texts of one tool's result (1 MiB); the rest is cut, with a mark that the model reads."),
+        Field(
+            description="Texts of one tool's result (1 MiB); the rest is cut, with a mark that "
+            "the model reads."
+        ),
     ] = None
     tool_media_bytes: Annotated[
         Annotated[int, Field(ge=1024)] | None,
@@ -61,16 +69,18 @@ class LimitsSpec(Strict):
 def check_delays(settings: Any) -> None:
     """Raise ValueError for a first wait that was given and is longer than the longest one."""
     if "initial_delay" in settings.model_fields_set and settings.initial_delay > settings.max_delay:
-        raise ValueError("initial_delay is longer than max_delay: no wait would be as long as it says")
+        raise ValueError(
+            "initial_delay is longer than max_delay: no wait would be as long as it says"
+        )
 
 
 class RetrySpec(Strict):
     """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
-    retry_on: list[Literal["transient", "rate_limit", "server_error", "connection", "timeout", "worker"]] = [
-        "transient"
-    ]
+    retry_on: list[
+        Literal["transient", "rate_limit", "server_error", "connection", "timeout", "worker"]
+    ] = ["transient"]
     initial_delay: Duration = 0.5
     max_delay: Duration = 30.0
 
@@ -81,14 +91,21 @@ class RetrySpec(Strict):
 
 
 class BudgetSpec(Strict):
-    """What one scope may spend in one period (UTC); each user, tenant, ... has an account of its own."""
+    """What one scope may spend in one period (UTC); each user, tenant, ...
+
+    Has an account of its own.
+    """
 
     scope: Literal["run", "session", "user", "tenant", "template", "global"]
     usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
     tokens: Count | None = None
     per: Literal["hour", "day", "month", "total"] = "total"
-    only: Annotated[str | None, Field(description="The one template or tenant that it is for.")] = None
-    tenant: Annotated[str | None, Field(description="The one tenant; for tenants, users and sessions.")] = None
+    only: Annotated[str | None, Field(description="The one template or tenant that it is for.")] = (
+        None
+    )
+    tenant: Annotated[
+        str | None, Field(description="The one tenant; for tenants, users and sessions.")
+    ] = None
     user: Annotated[str | None, Field(description="The one user of that tenant.")] = None
     warn_at: list[Annotated[float, Field(gt=0, le=1)]] = [0.8]
 
@@ -108,12 +125,17 @@ class CostSpec(Strict):
 
     budgets: list[BudgetSpec] = []
     on_exhausted: Annotated[
-        Literal["stop", "pause"], Field(description="'pause' ends a call that has a session as interrupted.")
+        Literal["stop", "pause"],
+        Field(description="'pause' ends a call that has a session as interrupted."),
     ] = "stop"
     unknown_price: Literal["refuse", "allow"] = "refuse"
-    max_output_tokens: Annotated[Count, Field(description="For model calls that do not say their own.")] = 8192
+    max_output_tokens: Annotated[
+        Count, Field(description="For model calls that do not say their own.")
+    ] = 8192
     min_output_tokens: Count = 64
-    slab_calls: Annotated[int, Field(ge=1, le=100, description="Model calls reserved for in one trip.")] = 1
+    slab_calls: Annotated[
+        int, Field(ge=1, le=100, description="Model calls reserved for in one trip.")
+    ] = 1
     hold_ttl: Duration = 900.0
 
 
@@ -123,7 +145,10 @@ class AuthSpec(Strict):
     require: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
     roles: Annotated[
         list[Literal["user", "assistant", "tool", "system", "remove"]],
-        Field(min_length=1, description="Roles of messages that callers may send; `remove` is RemoveMessage."),
+        Field(
+            min_length=1,
+            description="Roles of messages that callers may send; `remove` is RemoveMessage.",
+        ),
     ] = ["user", "assistant", "tool"]
 
 
@@ -131,18 +156,19 @@ class AtOnceSpec(Strict):
     """At most so many calls at once for each user, tenant, ..., or combination of them."""
 
     calls: Count
-    per: Annotated[list[Literal["user", "tenant", "key", "template", "session", "global"]], Field(min_length=1)] = [
-        "global"
-    ]
+    per: Annotated[
+        list[Literal["user", "tenant", "key", "template", "session", "global"]], Field(min_length=1)
+    ] = ["global"]
 
 
 class ConcurrencySpec(Strict):
     """How many calls run at once, and how long another one waits."""
 
     limits: list[AtOnceSpec] = []
-    wait: Annotated[Duration | None, Field(description="A call that finds no slot is refused at once without it.")] = (
-        None
-    )
+    wait: Annotated[
+        Duration | None,
+        Field(description="A call that finds no slot is refused at once without it."),
+    ] = None
 
 
 class LoggingSpec(Strict):
@@ -154,15 +180,20 @@ class LoggingSpec(Strict):
 class RuntimeSpec(Strict):
     """The onion around the whole call."""
 
-    pipeline: Annotated[list[str] | None, Field(description="Layers by name, outermost first.")] = None
+    pipeline: Annotated[list[str] | None, Field(description="Layers by name, outermost first.")] = (
+        None
+    )
     timeout: TimeoutSpec = TimeoutSpec()
     limits: LimitsSpec = LimitsSpec()
     retry: RetrySpec = RetrySpec()
     auth: AuthSpec = AuthSpec()
-    rate_limits: Annotated[list[RateText], Field(description="'60/minute per user', '5 per 10 seconds'")] = []
+    rate_limits: Annotated[
+        list[RateText], Field(description="'60/minute per user', '5 per 10 seconds'")
+    ] = []
     concurrency: ConcurrencySpec = ConcurrencySpec()
     logging: LoggingSpec = LoggingSpec()
     cost: CostSpec = CostSpec()
     durability: Annotated[
-        Literal["sync", "async", "exit"], Field(description="When a session's checkpoints are written.")
+        Literal["sync", "async", "exit"],
+        Field(description="When a session's checkpoints are written."),
     ] = "sync"

@@ -32,7 +32,10 @@ def template_schema() -> dict[str, Any]:
 
 
 def _patch(schema: Any) -> Any:
-    """The schema of a part that may come from a parent too: no key is required, a list may be a change of one."""
+    """The schema of a part that may come from a parent too.
+
+    No key is required, a list may be a change of one.
+    """
     if isinstance(schema, list):
         return [_patch(item) for item in schema]
     if not isinstance(schema, dict):
@@ -43,7 +46,9 @@ def _patch(schema: Any) -> Any:
     if schema.get("type") != "array":
         return patch
     change = {"$append": patch, "$remove": {"type": "array"}}
-    return {"anyOf": [patch, {"type": "object", "properties": change, "additionalProperties": False}]}
+    return {
+        "anyOf": [patch, {"type": "object", "properties": change, "additionalProperties": False}]
+    }
 
 
 def template_schema_text() -> str:

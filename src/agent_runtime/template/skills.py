@@ -1,4 +1,7 @@
-"""Skills: folders with a SKILL.md, in the format of the Agent Skills specification, as deepagents reads them."""
+"""Skills.
+
+Folders with a SKILL.md, in the format of the Agent Skills specification, as deepagents reads them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,11 @@ _CACHE: dict[str, tuple[str, str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """One skill: its `name` and `description` (what the model is shown), its `folder`, the `digest` of its SKILL.md."""
+    """One skill.
+
+    Its `name` and `description` (what the model is shown), its `folder`, the `digest` of its
+    SKILL.md.
+    """
 
     name: str
     description: str
@@ -30,8 +37,12 @@ class Skill:
 
 
 def read_skills(source: Path, root: Path) -> tuple[list[Skill], list[str]]:
-    """The skills in a folder of skill folders, and what is wrong with others; nothing outside `root` is read."""
-    skills, problems = [], []
+    """The skills in a folder of skill folders, and what is wrong with others.
+
+    Nothing outside `root` is read.
+    """
+    skills = []
+    problems = []
     for file in _skill_files(source):
         try:
             if not file.resolve().is_relative_to(root.resolve()):
@@ -45,23 +56,31 @@ def read_skills(source: Path, root: Path) -> tuple[list[Skill], list[str]]:
 
 
 def skills_section(skills: Sequence[Skill]) -> str:
-    """What the system prompt says of them: names and descriptions, the rest is read when it is needed."""
+    """What the system prompt says of them.
+
+    Names and descriptions, the rest is read when it is needed.
+    """
     if not skills:
         return ""
     lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
     return (
-        "\n\n## Skills\n\nThese are instructions for special kinds of work. When a task is of such a kind, read the "
+        "\n\n## Skills\n\nThese are instructions for special kinds of work. When a task is of "
+        "such a kind, read the "
         f"skill with `read_skill` first, and follow it.\n\n{lines}"
     )
 
 
 def with_skills(prompt: str, skills: Sequence[Skill]) -> str:
-    """The system prompt with the names and descriptions of the skills; the rest is read when it is needed."""
+    """The system prompt with the names and descriptions of the skills.
+
+    The rest is read when it is needed.
+    """
     if not skills:
         return prompt
     lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
     section = (
-        "## Skills\n\nThese are instructions for special kinds of work. When a task is of such a kind, read the "
+        "## Skills\n\nThese are instructions for special kinds of work. When a task is of such a "
+        "kind, read the "
         f"skill with `read_skill` first, and follow it.\n\n{lines}"
     )
     return f"{prompt}\n\n{section}" if prompt else section
@@ -91,7 +110,8 @@ def _front_matter(data: bytes, folder: str) -> tuple[str, str]:
         raise ValueError("it begins with '---', name and description, '---'")
     node = read_yaml(found[1], "SKILL.md")
     given = {key: each.value for key, each in node.value.items()} if node.kind == "map" else {}
-    name, description = given.get("name"), given.get("description")
+    name = given.get("name")
+    description = given.get("description")
     if not isinstance(name, str) or not _NAME.match(name) or len(name) > 64:
         raise ValueError("a name has at most 64 lowercase letters, digits and single hyphens")
     if name != folder:

@@ -44,7 +44,12 @@ class Metadata(Strict):
     """Who the template is."""
 
     name: Annotated[
-        str, Field(pattern=NAME_PATTERN, max_length=64, description="Letters, digits, '_', '-' and single '.'.")
+        str,
+        Field(
+            pattern=NAME_PATTERN,
+            max_length=64,
+            description="Letters, digits, '_', '-' and single '.'.",
+        ),
     ]
     version: str = "0.1.0"
     description: str = ""
@@ -59,9 +64,14 @@ class ResponseFormat(Strict):
 
 
 class SessionsSpec(Strict):
-    """The conversations of this agent; they are kept where the application's session manager keeps them."""
+    """The conversations of this agent.
 
-    ttl: Annotated[Duration | None, Field(description="Forgotten so long after the last use.")] = None
+    They are kept where the application's session manager keeps them.
+    """
+
+    ttl: Annotated[Duration | None, Field(description="Forgotten so long after the last use.")] = (
+        None
+    )
     multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
 
 
@@ -71,14 +81,21 @@ class Spec(Strict):
     model: AnyModel = None
     system_prompt: str | FileRef | None = None
     tools: list[AnyTool] = []
-    subagents: Annotated[list[SubagentSpec], Field(description="Agents that take whole tasks.")] = []
-    skills: Annotated[list[str], Field(description="Folders of skills (each a folder with a SKILL.md).")] = []
+    subagents: Annotated[
+        list[SubagentSpec], Field(description="Agents that take whole tasks.")
+    ] = []
+    skills: Annotated[
+        list[str], Field(description="Folders of skills (each a folder with a SKILL.md).")
+    ] = []
     response_format: ResponseFormat | None = None
     middleware: list[MiddlewareSpec] = []
     interrupt_on: Annotated[
-        dict[str, bool | InterruptSpec], Field(description="Tools whose calls wait for a person's decision.")
+        dict[str, bool | InterruptSpec],
+        Field(description="Tools whose calls wait for a person's decision."),
     ] = {}
-    memory: Annotated[str | None, Field(description="A registered store for long-term memory.")] = None
+    memory: Annotated[str | None, Field(description="A registered store for long-term memory.")] = (
+        None
+    )
     sessions: SessionsSpec = SessionsSpec()
     workflow: str | None = None
     runtime: RuntimeSpec = RuntimeSpec()
@@ -89,13 +106,18 @@ class Spec(Strict):
 
     def all_models(self) -> list[ModelSpec]:
         """The agent's own model, and those of its sub-agents."""
-        return [each for each in (self.model, *(each.model for each in self.subagents)) if each is not None]
+        return [
+            each
+            for each in (self.model, *(each.model for each in self.subagents))
+            if each is not None
+        ]
 
 
 class AgentTemplate(Strict):
     """An agent, declared. Made by `load_template`, or directly from Python data.
 
-    `digest` identifies the resolved content: prompts, schemas and nested agents included, secrets by reference.
+    `digest` identifies the resolved content: prompts, schemas and nested agents included, secrets
+    by reference.
     """
 
     api_version: Annotated[Literal["agent-runtime/v1"], Field(alias="apiVersion")]
@@ -103,7 +125,9 @@ class AgentTemplate(Strict):
     metadata: Metadata
     extends: list[str] = []
     include: list[str] = []
-    inputs: Annotated[dict[str, Any], Field(description="JSON Schema of the template's parameters.")] = {}
+    inputs: Annotated[
+        dict[str, Any], Field(description="JSON Schema of the template's parameters.")
+    ] = {}
     spec: Spec
 
     _agents: dict[str, AgentTemplate] = PrivateAttr(default_factory=dict)
@@ -157,7 +181,10 @@ class AgentTemplate(Strict):
 
     @cached_property
     def identity(self) -> tuple[str, Path | None]:
-        """Digest and folder: a default path is meant from there, and two folders may hold the same text."""
+        """Digest and folder.
+
+        A default path is meant from there, and two folders may hold the same text.
+        """
         return (self.digest, self._folder)
 
     @property
@@ -177,7 +204,10 @@ class AgentTemplate(Strict):
             texts += [(f"spec.tools.{index}.args", text) for text in strings_in(tool.args)]
         for n, each in enumerate(self.spec.subagents):
             for index, tool in enumerate(each.tools or ()):
-                texts += [(f"spec.subagents.{n}.tools.{index}.args", text) for text in strings_in(tool.args)]
+                texts += [
+                    (f"spec.subagents.{n}.tools.{index}.args", text)
+                    for text in strings_in(tool.args)
+                ]
         return texts
 
     @model_validator(mode="after")
@@ -186,16 +216,24 @@ class AgentTemplate(Strict):
         if self.inputs:
             found += schema_problems(self.inputs, "inputs")
             found += [
-                ("inputs.required", f"'{name}' is required and no input: declare it under properties")
+                (
+                    "inputs.required",
+                    f"'{name}' is required and no input: declare it under properties",
+                )
                 for name in undeclared(self.inputs)
             ]
             if has_refs(self.inputs):  # the validator would go and fetch it
                 found.append(("inputs", "'$ref' is not supported in inputs: write the schema out"))
-        if self.spec.response_format is not None and isinstance(self.spec.response_format.schema_, dict):
+        if self.spec.response_format is not None and isinstance(
+            self.spec.response_format.schema_, dict
+        ):
             schema = self.spec.response_format.schema_
             found += schema_problems(schema, "spec.response_format.schema")
             found += [
-                ("spec.response_format.schema", f"'{each}' points out of the schema: write it below $defs")
+                (
+                    "spec.response_format.schema",
+                    f"'{each}' points out of the schema: write it below $defs",
+                )
                 for each in outside_refs(schema)
             ]
         if found:
@@ -207,12 +245,18 @@ class AgentTemplate(Strict):
         found: list[tuple[str, str]] = []
         for n, each in enumerate(self.spec.subagents):
             if placeholders(each.system_prompt) != (set(), []):
-                found.append((f"spec.subagents.{n}.system_prompt", "inputs are not filled in here: say it in the task"))
+                found.append(
+                    (
+                        f"spec.subagents.{n}.system_prompt",
+                        "inputs are not filled in here: say it in the task",
+                    )
+                )
         for path, text in self._texts():
             names, wrong = placeholders(text)
             found += [(path, message) for message in wrong]
             found += [
-                (path, f"input '{n}' is used but not declared under inputs") for n in sorted(names - self.input_names)
+                (path, f"input '{n}' is used but not declared under inputs")
+                for n in sorted(names - self.input_names)
             ]
         return found
 
@@ -223,6 +267,15 @@ def _spec_problems(spec: Spec) -> list[tuple[str, str]]:
         names = [each.name for each in spec.subagents]
         twice = sorted({name for name in names if names.count(name) > 1})
         return found + [("spec.subagents", f"two sub-agents are called '{name}'") for name in twice]
-    clash = [n for n in ("model", "system_prompt", "response_format") if getattr(spec, n) is not None]
-    clash += [n for n in ("tools", "middleware", "interrupt_on", "memory", "subagents", "skills") if getattr(spec, n)]
-    return [(f"spec.{n}", f"'{n}' has no meaning beside 'workflow', which is a whole agent") for n in clash]
+    clash = [
+        n for n in ("model", "system_prompt", "response_format") if getattr(spec, n) is not None
+    ]
+    clash += [
+        n
+        for n in ("tools", "middleware", "interrupt_on", "memory", "subagents", "skills")
+        if getattr(spec, n)
+    ]
+    return [
+        (f"spec.{n}", f"'{n}' has no meaning beside 'workflow', which is a whole agent")
+        for n in clash
+    ]

@@ -1,7 +1,8 @@
 """YAML, restricted to what a configuration needs, read into nodes that know where they stand.
 
-No tags, anchors, aliases or duplicate keys; one document; size and depth limits; scalars by the YAML 1.2 core
-schema (https://yaml.org/spec/1.2.2/#103-core-schema), so that `on`, `yes` and `no` are strings.
+No tags, anchors, aliases or duplicate keys; one document; size and depth limits; scalars by the
+YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema), so that `on`, `yes` and `no`
+are strings.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ class Mark:
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands. `value` is a dict or list of nodes, or a scalar; `key` is where its key stands."""
+    """A value and where it stands. `value` is a dict or list of nodes, or a scalar.
+
+    `key` is where its key stands.
+    """
 
     kind: Literal["map", "list", "scalar"]
     value: Any
@@ -72,7 +76,7 @@ def scalar(text: str) -> Any:
 
 
 def read_yaml(data: bytes, file: str) -> Node:
-    """Read one document; raises TemplateError with every problem that can be told from its syntax."""
+    """Read one document; raises TemplateError with every problem of its syntax."""
     text = _decode(data, file)
     problems: list[Problem] = []
     try:
@@ -97,10 +101,16 @@ def _syntax_message(error: yaml.MarkedYAMLError, text: str, mark: Mark) -> str:
 
 def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
-        raise TemplateError([Mark(file).problem(f"the file has {len(data)} bytes; at most {MAX_BYTES} are read")])
+        raise TemplateError(
+            [Mark(file).problem(f"the file has {len(data)} bytes; at most {MAX_BYTES} are read")]
+        )
     if data.startswith(b"\xef\xbb\xbf"):
         raise TemplateError(
-            [Mark(file).problem("the file starts with a byte-order mark (BOM): save it as plain UTF-8")]
+            [
+                Mark(file).problem(
+                    "the file starts with a byte-order mark (BOM): save it as plain UTF-8"
+                )
+            ]
         )
     try:
         return data.decode("utf-8")
@@ -113,16 +123,22 @@ def _decode(data: bytes, file: str) -> str:
 
 class _Builder:
     def __init__(self, events: Iterator[Any], file: str, problems: list[Problem]) -> None:
-        self._events, self._file, self._problems = events, file, problems
+        self._events = events
+        self._file = file
+        self._problems = problems
 
     def document(self) -> Node:
         root: Node | None = None
         for event in self._events:
-            if isinstance(event, (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentEndEvent)):
+            if isinstance(
+                event, (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentEndEvent)
+            ):
                 continue
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    raise TemplateError([self._mark(event).problem("more than one YAML document in the file")])
+                    raise TemplateError(
+                        [self._mark(event).problem("more than one YAML document in the file")]
+                    )
                 root = self._node(next(self._events), 1)
         if root is None:
             raise TemplateError([Mark(self._file).problem("the file is empty")])
@@ -134,18 +150,26 @@ class _Builder:
     def _node(self, event: Any, depth: int) -> Node:
         mark = self._mark(event)
         if depth > MAX_DEPTH:
-            raise TemplateError([*self._problems, mark.problem(f"nested deeper than {MAX_DEPTH} levels")])
+            raise TemplateError(
+                [*self._problems, mark.problem(f"nested deeper than {MAX_DEPTH} levels")]
+            )
         if isinstance(event, yaml.AliasEvent):
             self._problems.append(mark.problem(f"alias '*{event.anchor}': aliases are not allowed"))
             return Node("scalar", None, mark)
         if event.anchor is not None:
-            self._problems.append(mark.problem(f"anchor '&{event.anchor}': anchors are not allowed"))
+            self._problems.append(
+                mark.problem(f"anchor '&{event.anchor}': anchors are not allowed")
+            )
         if event.tag is not None:
             self._problems.append(mark.problem(f"tag '{event.tag}': tags are not allowed"))
         if isinstance(event, yaml.ScalarEvent):
             plain = not event.style  # the C parser says "", the Python one None
             return Node("scalar", scalar(event.value) if plain else event.value, mark, plain=plain)
-        return self._list(mark, depth) if isinstance(event, yaml.SequenceStartEvent) else self._map(mark, depth)
+        return (
+            self._list(mark, depth)
+            if isinstance(event, yaml.SequenceStartEvent)
+            else self._map(mark, depth)
+        )
 
     def _list(self, mark: Mark, depth: int) -> Node:
         items: list[Node] = []
@@ -161,11 +185,15 @@ class _Builder:
             if key.kind != "scalar":
                 self._problems.append(key.mark.problem("a key must be a plain string"))
                 continue
-            name = event.value if isinstance(event, yaml.ScalarEvent) else ""  # a key is a string, also `on` and `1`
+            name = (
+                event.value if isinstance(event, yaml.ScalarEvent) else ""
+            )  # a key is a string, also `on` and `1`
             if name in items:
                 first = items[name].key
                 line = first.line if first else mark.line
-                self._problems.append(key.mark.problem(f"key '{name}' stands twice: lines {line} and {key.mark.line}"))
+                self._problems.append(
+                    key.mark.problem(f"key '{name}' stands twice: lines {line} and {key.mark.line}")
+                )
                 continue
             node.key = key.mark
             items[name] = node

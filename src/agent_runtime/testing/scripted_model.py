@@ -17,10 +17,12 @@ from agent_runtime.models.local_model import LocalChatModel
 
 @dataclass
 class Say:
-    """One answer of the script: its text, tool calls as `(name, args)`, usage as `(input, output)` tokens or whole.
+    """One answer of the script.
 
-    `fail` is raised before anything is said, or after `fail_after` streamed pieces; `usage=None` says nothing about
-    usage, as some providers do.
+    Its text, tool calls as `(name, args)`, usage as `(input, output)` tokens or whole.
+
+    `fail` is raised before anything is said, or after `fail_after` streamed pieces; `usage=None`
+    says nothing about usage, as some providers do.
     """
 
     text: str = ""
@@ -41,10 +43,13 @@ Script = Sequence[Say] | Callable[[list[BaseMessage]], Say]
 
 
 class ScriptedChatModel(LocalChatModel):
-    """Plays its script: a list, one answer a call (the last one again when it is over), or a function of the messages.
+    """Plays its script.
 
-    A function makes it safe under concurrency and replayable: it decides by what has been said, not by how often
-    it was asked. `calls` counts the calls, `seen` keeps the messages of each. `delay_s` is waited before each piece.
+    A list, one answer a call (the last one again when it is over), or a function of the messages.
+
+    A function makes it safe under concurrency and replayable: it decides by what has been said, not
+    by how often it was asked. `calls` counts the calls, `seen` keeps the messages of each.
+    `delay_s` is waited before each piece.
     """
 
     provider: str = "scripted"
@@ -63,20 +68,29 @@ class ScriptedChatModel(LocalChatModel):
         """The messages of each call."""
         return self._calls
 
-    def answer(self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any) -> AIMessage:
+    def answer(
+        self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any
+    ) -> AIMessage:
         """The script's next answer."""
-        step = self.script(messages) if callable(self.script) else self.script[min(self.calls, len(self.script) - 1)]
+        step = (
+            self.script(messages)
+            if callable(self.script)
+            else self.script[min(self.calls, len(self.script) - 1)]
+        )
         self._calls.append(list(messages))
         if step.fail is not None and not step.fail_after:
             raise step.fail
         number = next(self._ids)
         calls: list[Any] = [
-            {"id": f"call_{number}_{i}", "name": n, "args": a} for i, (n, a) in enumerate(step.tool_calls)
+            {"id": f"call_{number}_{i}", "name": n, "args": a}
+            for i, (n, a) in enumerate(step.tool_calls)
         ]
         usage: Any = step.usage
         if isinstance(usage, tuple):
             inputs, outputs = usage
-            usage = UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+            usage = UsageMetadata(
+                input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs
+            )
         message = AIMessage(step.text, tool_calls=calls, usage_metadata=usage)
         self._current[id(message)] = step
         return message

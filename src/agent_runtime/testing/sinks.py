@@ -10,7 +10,10 @@ from agent_runtime.types import AgentContext, AgentResult, Handler
 
 
 class RecordingSink:
-    """An `emit` that keeps every chunk. A chunk after `close` is an error: the call has returned by then."""
+    """An `emit` that keeps every chunk. A chunk after `close` is an error.
+
+    The call has returned by then.
+    """
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
@@ -45,13 +48,19 @@ async def run_layer(
 ) -> tuple[AgentResult, RecordingSink]:
     """Run one call through `layer` around a stub `core`; gives the result and what was emitted.
 
-    Raises what the layer raises, and AssertionError when a text that was emitted differs from the text of its
-    message in the result: the rule holds on every layer, unary and streamed.
+    Raises what the layer raises, and AssertionError when a text that was emitted differs from the
+    text of its message in the result: the rule holds on every layer, unary and streamed.
     """
     sink = RecordingSink()
     result = await compose([layer], core)(AgentContext(input, streaming=streaming, emit=sink))
     sink.close()
     for message in result.messages:
-        if message.type == "ai" and message.id in sink.texts and sink.texts[message.id] != str(message.text):
-            raise AssertionError(f"emitted {sink.texts[message.id]!r}, but the message says {message.text!r}")
+        if (
+            message.type == "ai"
+            and message.id in sink.texts
+            and sink.texts[message.id] != str(message.text)
+        ):
+            raise AssertionError(
+                f"emitted {sink.texts[message.id]!r}, but the message says {message.text!r}"
+            )
     return result, sink

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def register_shipped_tools(registry: Registry) -> None:
-    """Make the shipped templates' tools known; names that the application has taken are left alone."""
+    """Register the built-in templates' tools; names in use stay as they are."""
     from agent_runtime.tools import csv_tools, document_search, draft_review
 
     for name, tool in {**csv_tools.TOOLS, **document_search.TOOLS, **draft_review.TOOLS}.items():

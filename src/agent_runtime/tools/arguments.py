@@ -8,7 +8,9 @@ MAX_SHOWN = 5
 
 
 def wrong_arguments(error: Any) -> str:
-    """Each wrong field of a pydantic ValidationError with what is wanted, without the values given."""
+    """Describe each wrong field of a ValidationError, without the given values."""
     details = error.errors(include_input=False)
-    shown = [f"{'.'.join(map(str, d['loc'])) or 'arguments'}: {d['msg']}" for d in details[:MAX_SHOWN]]
+    shown = [
+        f"{'.'.join(map(str, d['loc'])) or 'arguments'}: {d['msg']}" for d in details[:MAX_SHOWN]
+    ]
     return "wrong arguments. " + "; ".join(shown)

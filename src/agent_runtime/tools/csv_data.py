@@ -35,7 +35,10 @@ Row = dict[str, str]
 
 
 def number(text: str) -> Decimal | None:
-    """The number in a cell, without currency sign, percent sign and thousands separators; None if it is not one."""
+    """The number in a cell, without currency sign, percent sign and thousands separators.
+
+    None if it is not one.
+    """
     text = text.strip()
     if len(text) > MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
@@ -52,7 +55,8 @@ def missing(text: str) -> bool:
 class Table:
     """One CSV file: `rows` map column to cell text; `types` say number, date or text.
 
-    `problems` say where rows have other columns than the first line, or stand in one cell behind an open quote.
+    `problems` say where rows have other columns than the first line, or stand in one cell behind an
+    open quote.
     """
 
     name: str
@@ -62,18 +66,28 @@ class Table:
     problems: tuple[str, ...] = ()
 
     def column(self, name: str) -> str:
-        """The column that `name` means, whatever its case; raises ToolException listing the columns."""
+        """The column that `name` means, whatever its case.
+
+        Raises ToolException listing the columns.
+        """
         key = _key(name)
         for column in self.columns:
             if _key(column) == key:
                 return column
-        raise ToolException(f"{self.name} has no column '{name}'. Its columns: {', '.join(self.columns)}")
+        raise ToolException(
+            f"{self.name} has no column '{name}'. Its columns: {', '.join(self.columns)}"
+        )
 
     def numbers(self, column: str, rows: Iterable[Row]) -> list[Decimal]:
-        """The numbers in a column, missing cells left out; raises ToolException when it is not numeric."""
+        """The numbers in a column, missing cells left out.
+
+        Raises ToolException when it is not numeric.
+        """
         if self.types[column] != "number":
             numeric = [c for c in self.columns if self.types[c] == "number"]
-            raise ToolException(f"column '{column}' is {self.types[column]}. Numeric columns: {', '.join(numeric)}")
+            raise ToolException(
+                f"column '{column}' is {self.types[column]}. Numeric columns: {', '.join(numeric)}"
+            )
         return [n for row in rows if (n := number(row[column])) is not None]
 
     def where(self, conditions: Sequence[Any]) -> list[Row]:
@@ -101,7 +115,10 @@ class Table:
         return self.with_problems({"file": self.name, "rows": len(self.rows), "columns": columns})
 
     def with_problems(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Return `answer`, with what is wrong in the file where something is: numbers over it may be wrong too."""
+        """Return `answer`, with what is wrong in the file where something is.
+
+        Numbers over it may be wrong too.
+        """
         return {**answer, "problems": list(self.problems)} if self.problems else answer
 
     def _describe(self, column: str) -> dict[str, Any]:
@@ -109,11 +126,20 @@ class Table:
         shown: dict[str, Any] = {"name": column, "type": self.types[column]}
         if self.types[column] == "number" and cells:
             numbers = self.numbers(column, self.rows)
-            return {**shown, "min": plain(min(numbers)), "max": plain(max(numbers)), "distinct": len(set(numbers))}
+            return {
+                **shown,
+                "min": plain(min(numbers)),
+                "max": plain(max(numbers)),
+                "distinct": len(set(numbers)),
+            }
         counts = Counter(cells)
         if self.types[column] == "date" and cells:
             return {**shown, "min": min(cells), "max": max(cells), "distinct": len(counts)}
-        return {**shown, "distinct": len(counts), "values": [v for v, _ in counts.most_common(SHOWN_VALUES)]}
+        return {
+            **shown,
+            "distinct": len(counts),
+            "values": [v for v, _ in counts.most_common(SHOWN_VALUES)],
+        }
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -132,7 +158,10 @@ def plain(value: Decimal) -> int | float:
 
 
 class CsvFolder:
-    """The CSV files of one folder, or one file. Nothing outside it can be named, not by a symbolic link either."""
+    """The CSV files of one folder, or one file.
+
+    Nothing outside it can be named, not by a symbolic link either.
+    """
 
     def __init__(self, data: str) -> None:
         self._root = Path(data).resolve()
@@ -143,15 +172,24 @@ class CsvFolder:
         """Name to path of each readable file."""
         if self._root.is_file():
             return {self._root.name: self._root}
-        found = sorted(p for p in self._root.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and p.is_file())
-        return {str(p.relative_to(self._root)): p for p in found if p.resolve().is_relative_to(self._root)}
+        found = sorted(
+            p for p in self._root.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and p.is_file()
+        )
+        return {
+            str(p.relative_to(self._root)): p
+            for p in found
+            if p.resolve().is_relative_to(self._root)
+        }
 
     def tables(self) -> list[Table]:
         """Every file, read; raises ToolException when there is none."""
         files = self.files()
         if not files:
             raise ToolException("there are no CSV files in the data folder")
-        return [_read(name, path, path.stat().st_mtime_ns, path.stat().st_size) for name, path in files.items()]
+        return [
+            _read(name, path, path.stat().st_mtime_ns, path.stat().st_size)
+            for name, path in files.items()
+        ]
 
     def table(self, file: str, *columns: str) -> Table:
         """The file named `file`; without a name the first one that has all `columns`."""
@@ -160,7 +198,9 @@ class CsvFolder:
             for table in tables:
                 if _key(file) in (_key(table.name), _key(Path(table.name).stem)):
                     return table
-            raise ToolException(f"there is no file '{file}'. Files: {', '.join(t.name for t in tables)}")
+            raise ToolException(
+                f"there is no file '{file}'. Files: {', '.join(t.name for t in tables)}"
+            )
         keys = {_key(c) for c in columns if c}
         return next((t for t in tables if keys <= {_key(c) for c in t.columns}), tables[0])
 
@@ -185,31 +225,42 @@ def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
     columns = tuple(h.strip() or f"column_{i + 1}" for i, h in enumerate(header))
     if len(set(columns)) < len(columns):
         raise ToolException(f"{name} has the same column name twice: {', '.join(columns)}")
-    rows = tuple(dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False)) for _, line in records)
+    rows = tuple(
+        dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False))
+        for _, line in records
+    )
     types = {c: _type([row[c] for row in rows]) for c in columns}
     return Table(name, columns, types, rows, tuple(_problems(columns, records, delimiter)))
 
 
-def _problems(columns: Sequence[str], records: Iterable[tuple[int, list[str]]], delimiter: str) -> list[str]:
+def _problems(
+    columns: Sequence[str], records: Iterable[tuple[int, list[str]]], delimiter: str
+) -> list[str]:
     problems = []
     for last_line, cells in records:
         swallowed = sum(_rows_within(cell, columns, delimiter) for cell in cells)
         if swallowed:
             first = last_line - sum(cell.rstrip("\n").count("\n") for cell in cells)
-            problems.append(f"lines {first} to {last_line} are one row: a quote that is not closed hides others")
+            problems.append(
+                f"lines {first} to {last_line} are one row: a quote that is not closed hides others"
+            )
         elif len(cells) > len(columns):
             problems.append(
-                f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last are left out"
+                f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last "
+                "are left out"
             )
         elif len(cells) < len(columns):
-            problems.append(f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last are empty")
+            problems.append(
+                f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last "
+                "are empty"
+            )
     if len(problems) > SHOWN_PROBLEMS:
         return [*problems[:SHOWN_PROBLEMS], f"and {len(problems) - SHOWN_PROBLEMS} more lines"]
     return problems
 
 
 def _rows_within(cell: str, columns: Sequence[str], delimiter: str) -> int:
-    """Return how many lines of one cell have as many cells as a row has: few texts look like that."""
+    """Return how many one-cell lines have a whole row's number of cells."""
     if "\n" not in cell:
         return 0
     return sum(line.count(delimiter) >= max(1, len(columns) - 1) for line in cell.split("\n"))

@@ -28,7 +28,8 @@ class Condition(BaseModel):
 
     column: Annotated[str, Field(description="column to test")]
     op: Annotated[
-        Literal["=", "!=", ">", ">=", "<", "<=", "contains", "starts_with"], Field(description="comparison")
+        Literal["=", "!=", ">", ">=", "<", "<=", "contains", "starts_with"],
+        Field(description="comparison"),
     ] = "="
     value: Annotated[str | float, Field(description="value to compare with")]
 
@@ -87,7 +88,9 @@ def csv_describe(data: str) -> BaseTool:
         return {"files": [table.describe() for table in tables]}
 
     return _tool(
-        "describe_data", "Describe the data: files, columns, types, ranges and values. Call it first.", describe
+        "describe_data",
+        "Describe the data: files, columns, types, ranges and values. Call it first.",
+        describe,
     )
 
 
@@ -115,13 +118,21 @@ def csv_aggregate(data: str) -> BaseTool:
     ) -> dict[str, Any]:
         conditions = where or []
         table = folder.table(file, column, *(c.column for c in conditions))
-        name, rows = table.column(column) if column else "", table.where(conditions)
+        name = table.column(column) if column else ""
+        rows = table.where(conditions)
         value = _calculate(table, rows, function, name)
-        answer = {"function": function, "column": name, "where": _shown(conditions), "rows": len(rows), "value": value}
+        answer = {
+            "function": function,
+            "column": name,
+            "where": _shown(conditions),
+            "rows": len(rows),
+            "value": value,
+        }
         return table.with_problems(answer)
 
     description = (
-        "Calculate one number over all rows or those that meet conditions: count, sum, mean, median, min, max."
+        "Calculate one number over all rows or those that meet conditions: count, "
+        "sum, mean, median, min, max."
     )
     return _tool("aggregate", description, aggregate)
 
@@ -142,17 +153,32 @@ def csv_group(data: str) -> BaseTool:
     ) -> dict[str, Any]:
         conditions = where or []
         table = folder.table(file, by, column, *(c.column for c in conditions))
-        key, name = table.column(by), table.column(column) if column else ""
+        key = table.column(by)
+        name = table.column(column) if column else ""
         groups: dict[str, list[Row]] = {}
         for row in table.where(conditions):
             groups.setdefault(row[key].strip(), []).append(row)
-        values = [(group, _calculate(table, rows, function, name)) for group, rows in groups.items()]
-        ordered = sorted((v for v in values if v[1] is not None), key=lambda v: v[1], reverse=order == "desc")
-        shown = [{key: group, "value": value} for group, value in ordered[: max(1, min(limit, MAX_ROWS))]]
-        answer = {"function": function, "column": name, "by": key, "where": _shown(conditions), "groups": shown}
+        values = [
+            (group, _calculate(table, rows, function, name)) for group, rows in groups.items()
+        ]
+        ordered = sorted(
+            (v for v in values if v[1] is not None), key=lambda v: v[1], reverse=order == "desc"
+        )
+        shown = [
+            {key: group, "value": value} for group, value in ordered[: max(1, min(limit, MAX_ROWS))]
+        ]
+        answer = {
+            "function": function,
+            "column": name,
+            "by": key,
+            "where": _shown(conditions),
+            "groups": shown,
+        }
         return table.with_problems(answer)
 
-    return _tool("group_by", "Calculate a number for each group: per value of a column, ordered.", group_by)
+    return _tool(
+        "group_by", "Calculate a number for each group: per value of a column, ordered.", group_by
+    )
 
 
 @tool_factory(name="csv_top")
@@ -163,7 +189,9 @@ def csv_top(data: str) -> BaseTool:
     def top_rows(
         column: Annotated[str, Field(description="column to order rows by")],
         n: Annotated[int, Field(description="number of rows to return")] = 5,
-        order: Annotated[Order, Field(description="desc for the highest, asc for the lowest")] = "desc",
+        order: Annotated[
+            Order, Field(description="desc for the highest, asc for the lowest")
+        ] = "desc",
         where: Where | None = None,
         file: File = "",
     ) -> dict[str, Any]:
@@ -171,12 +199,22 @@ def csv_top(data: str) -> BaseTool:
         table = folder.table(file, column, *(c.column for c in conditions))
         name = table.column(column)
         rows = [row for row in table.where(conditions) if not missing(row[name])]
-        key = (lambda r: table.numbers(name, [r])[0]) if table.types[name] == "number" else (lambda r: r[name])
+        key = (
+            (lambda r: table.numbers(name, [r])[0])
+            if table.types[name] == "number"
+            else (lambda r: r[name])
+        )
         ordered = sorted(rows, key=key, reverse=order == "desc")
         shown = ordered[: max(1, min(n, MAX_ROWS))]
-        return table.with_problems({"column": name, "order": order, "where": _shown(conditions), "rows": shown})
+        return table.with_problems(
+            {"column": name, "order": order, "where": _shown(conditions), "rows": shown}
+        )
 
-    return _tool("top_rows", "Show the top rows: those with the highest or lowest values of a column.", top_rows)
+    return _tool(
+        "top_rows",
+        "Show the top rows: those with the highest or lowest values of a column.",
+        top_rows,
+    )
 
 
 TOOLS = {

@@ -27,7 +27,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+(?:\n(?!\s*\n|\s*[#*>-])[^.!?\n]+|\.(?=\w)[^.!
 
 
 class DocumentIndex:
-    """The sentences of the text files under one folder, in an in-memory SQLite FTS5 table (which ranks by BM25)."""
+    """An index of text files: their sentences in SQLite FTS5 in memory, ranked by BM25."""
 
     def __init__(self, docs: str) -> None:
         self._root = Path(docs).resolve()
@@ -40,8 +40,14 @@ class DocumentIndex:
         """Name to path of each document; links that leave the folder are not followed."""
         if self._root.is_file():
             return {self._root.name: self._root}
-        found = sorted(p for p in self._root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        return {str(p.relative_to(self._root)): p for p in found if p.resolve().is_relative_to(self._root)}
+        found = sorted(
+            p for p in self._root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
+        )
+        return {
+            str(p.relative_to(self._root)): p
+            for p in found
+            if p.resolve().is_relative_to(self._root)
+        }
 
     def search(self, query: str, k: int) -> list[dict[str, Any]]:
         """The best `k` sentences, each with its file and the line on which it starts."""
@@ -50,10 +56,14 @@ class DocumentIndex:
             raise ToolException("the query has no words")
         match = " OR ".join(f'"{w}"' for w in dict.fromkeys(words))
         rows = self._connection().execute(
-            "SELECT file, line, text, bm25(sentences) FROM sentences WHERE sentences MATCH ? ORDER BY 4 LIMIT ?",
+            "SELECT file, line, text, bm25(sentences) FROM sentences WHERE sentences MATCH ? "
+            "ORDER BY 4 LIMIT ?",
             (match, max(1, min(k, MAX_HITS))),
         )
-        return [{"file": f, "line": line, "quote": text, "score": round(-rank, 3)} for f, line, text, rank in rows]
+        return [
+            {"file": f, "line": line, "quote": text, "score": round(-rank, 3)}
+            for f, line, text, rank in rows
+        ]
 
     def _connection(self) -> sqlite3.Connection:
         files = self.files()
@@ -66,9 +76,11 @@ class DocumentIndex:
             )
             for name, path in files.items():
                 database.executemany(
-                    "INSERT INTO sentences (text, file, line) VALUES (?, ?, ?)", _sentences(name, path)
+                    "INSERT INTO sentences (text, file, line) VALUES (?, ?, ?)",
+                    _sentences(name, path),
                 )
-            self._database, self._stamp = database, stamp
+            self._database = database
+            self._stamp = stamp
         return self._database
 
 

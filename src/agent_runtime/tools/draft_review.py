@@ -16,20 +16,28 @@ from agent_runtime.tools.arguments import wrong_arguments
 from agent_runtime.tools.function_tool import structured_tool
 
 LONG_SENTENCE_WORDS = 25
-FILLERS = frozenset({"very", "really", "just", "quite", "basically", "actually", "simply", "literally"})
+FILLERS = frozenset(
+    {"very", "really", "just", "quite", "basically", "actually", "simply", "literally"}
+)
 _COMMON = frozenset(
-    "a an and are as at be but by for from has have in is it its of on or our that the their this to was we will with"
+    "a an and are as at be but by for from has have in is it its of on or our that the their "
+    "this to was we will with"
     " you your".split()
 )
 
 
 def review(draft: str, max_words: int) -> dict[str, Any]:
-    """What can be said about `draft` by counting: its length and a list of issues, each with what to do."""
+    """What can be said about `draft` by counting.
+
+    Its length and a list of issues, each with what to do.
+    """
     words = re.findall(r"[\w'-]+", draft.lower())
     sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+", draft) if s.strip()]
     issues: list[str] = []
     if len(words) > max_words:
-        issues.append(f"{len(words)} words; cut {len(words) - max_words} to stay within {max_words}")
+        issues.append(
+            f"{len(words)} words; cut {len(words) - max_words} to stay within {max_words}"
+        )
     long = [(len(s.split()), s) for s in sentences if len(s.split()) > LONG_SENTENCE_WORDS]
     issues += [f"a sentence of {length} words: split '{s[:40]}...'" for length, s in long]
     issues += [f"filler word '{w}': leave it out" for w in sorted(FILLERS & set(words))]
@@ -43,14 +51,17 @@ def review(draft: str, max_words: int) -> dict[str, Any]:
 def draft_review(max_words: int = 120) -> BaseTool:
     """Reviews drafts of up to `max_words` words."""
 
-    def review_draft(draft: Annotated[str, Field(description="the whole text of the draft")]) -> str:
+    def review_draft(
+        draft: Annotated[str, Field(description="the whole text of the draft")],
+    ) -> str:
         return json.dumps(review(draft, max_words), ensure_ascii=False)
 
     return structured_tool(
         review_draft,
         metadata={IDEMPOTENT: True},  # it only reads
         name="review_draft",
-        description="Review a draft: word count, long sentences, filler and repeated words. Revise, then answer.",
+        description="Review a draft: word count, long sentences, filler and repeated words. "
+        "Revise, then answer.",
         handle_validation_error=wrong_arguments,
     )
 

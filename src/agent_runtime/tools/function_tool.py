@@ -8,19 +8,24 @@ from typing import Any
 from langchain_core.tools import BaseTool, StructuredTool, tool
 
 _SCHEMA_LOCK = Lock()
-"""Held while LangChain reads a function's signature: it does so inside `warnings.catch_warnings`, which saves and
-restores a list that all threads share. Two agents built at once in two threads left the application's filters changed
-for good, and with `-W error` one of the two builds failed."""
+"""Held while LangChain reads a function's signature.
+
+It does so inside `warnings.catch_warnings`, which saves and
+restores a list that all threads share. Two agents built at once in two threads left the
+application's filters changed for good, and with `-W error` one of the two builds failed."""
 
 
 def function_tool(function: Any) -> BaseTool:
-    """Return the tool that LangChain's decorator makes of `function`. Safe to call from several threads."""
+    """Return the tool that LangChain's decorator makes of `function`.
+
+    Safe to call from several threads.
+    """
     with _SCHEMA_LOCK:
         made: BaseTool = tool(function)
     return made
 
 
 def structured_tool(*args: Any, **options: Any) -> StructuredTool:
-    """Return `StructuredTool.from_function(*args, **options)`. Safe to call from several threads."""
+    """Return `StructuredTool.from_function(*args, **options)`. Thread-safe."""
     with _SCHEMA_LOCK:
         return StructuredTool.from_function(*args, **options)

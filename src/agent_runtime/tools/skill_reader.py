@@ -1,4 +1,4 @@
-"""The tool by which an agent reads its skills: what a skill says in full is read when it is needed."""
+"""The tool that reads a skill in full, when the agent needs it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,26 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
         folder = folders[name].resolve()
         try:
             file = (folder / path).resolve()
-            data = read_bounded(file, MAX_FILE_BYTES) if file.is_relative_to(folder) and file.is_file() else None
-        except (OSError, ValueError, RuntimeError) as error:  # a null byte, a name too long, links in a circle
+            data = (
+                read_bounded(file, MAX_FILE_BYTES)
+                if file.is_relative_to(folder) and file.is_file()
+                else None
+            )
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # a null byte, a name too long, links in a circle
             if isinstance(error, OSError) and error.errno == errno.EFBIG:
                 raise ToolException(f"'{path}' is larger than {MAX_FILE_BYTES} bytes") from None
             data = None
         if data is None:
-            there = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
-            raise ToolException(f"the skill '{name}' has no file '{path[:200]}'; it has: {', '.join(there[:50])}")
+            there = sorted(
+                str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()
+            )
+            raise ToolException(
+                f"the skill '{name}' has no file '{path[:200]}'; it has: {', '.join(there[:50])}"
+            )
         try:
             return data.decode()
         except UnicodeDecodeError:
@@ -42,6 +54,7 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
     return structured_tool(
         func=read_skill,
         name="read_skill",
-        description="Read a skill's instructions, or another file of its folder, before doing what it is for.",
+        description="Read a skill's instructions, or another file of its folder, before doing "
+        "what it is for.",
         handle_tool_error=True,
     )

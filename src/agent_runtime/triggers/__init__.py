@@ -5,4 +5,11 @@ from agent_runtime.triggers.rules import TriggerRule, load_triggers, parse_trigg
 from agent_runtime.triggers.schedule import Schedules
 from agent_runtime.triggers.webhook import WebhookApp
 
-__all__ = ["Schedules", "TriggerHandler", "TriggerRule", "WebhookApp", "load_triggers", "parse_triggers"]
+__all__ = [
+    "Schedules",
+    "TriggerHandler",
+    "TriggerRule",
+    "WebhookApp",
+    "load_triggers",
+    "parse_triggers",
+]

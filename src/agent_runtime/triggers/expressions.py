@@ -36,28 +36,44 @@ def facts_of(event: Event) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def compiled(expression: str) -> Any:
-    """The expression, parsed; raises ConfigurationError that shows where it is wrong, MissingExtra."""
+    """Parse an expression; raises ConfigurationError with the position, MissingExtra."""
     try:
         import jmespath
         from jmespath.exceptions import JMESPathError
     except ImportError as error:
         raise MissingExtra("a trigger", "langchain-agent-runtime[triggers]") from error
     if len(expression) > MAX_EXPRESSION:
-        raise ConfigurationError(f"an expression of {len(expression)} characters; {MAX_EXPRESSION} are allowed")
+        raise ConfigurationError(
+            f"an expression of {len(expression)} characters; {MAX_EXPRESSION} are allowed"
+        )
     try:
         return jmespath.compile(expression)
     except (JMESPathError, RecursionError) as error:
-        raise ConfigurationError(f"'{expression[:60]}' is no JMESPath: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigurationError(
+            f"'{expression[:60]}' is no JMESPath: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def evaluated(expression: str, facts: dict[str, Any]) -> Any:
-    """What the expression comes to; raises ConfigurationError for one that does not fit these facts."""
+    """What the expression comes to.
+
+    Raises ConfigurationError for one that does not fit these facts.
+    """
     from jmespath.exceptions import JMESPathError
 
     try:
         return compiled(expression).search(facts)
-    except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError, LookupError) as error:
-        raise ConfigurationError(f"'{expression[:60]}': {' '.join(str(error).split())[:200]}") from None
+    except (
+        JMESPathError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+        LookupError,
+    ) as error:
+        raise ConfigurationError(
+            f"'{expression[:60]}': {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def holds(condition: str | None, facts: dict[str, Any]) -> bool:
@@ -71,11 +87,20 @@ def expressions_in(text: str) -> list[str]:
 
 
 def filled(text: str, facts: dict[str, Any]) -> str:
-    """`text` with each `{{ expression }}` replaced; what a value contains is never read as one again."""
+    """`text` with each `{{ expression }}` replaced.
+
+    What a value contains is never read as one again.
+    """
 
     def shown(match: re.Match[str]) -> str:
         value = evaluated(match[1].strip(), facts)
-        return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+        return (
+            value
+            if isinstance(value, str)
+            else ""
+            if value is None
+            else json.dumps(value, ensure_ascii=False)
+        )
 
     made = _PLACEHOLDER.sub(shown, text)
     if len(made) > MAX_FILLED:

@@ -37,11 +37,12 @@ class TriggerHandler:
 
     `async with TriggerHandler(factory, load_triggers("triggers.yaml")): ...`
 
-    A rule runs its agent as the principal `trigger:NAME` of the event's tenant, through the agent's own onion. Its
-    session is `trigger-NAME-` and what the rule says: an id that no other caller may take. Its rate and budget are
-    layers of that onion, for each tenant. What it starts carries the event as its cause, one deeper; an event at a
-    rule's `max_depth` starts nothing, and `trigger.stopped` says so. An event is acknowledged when its runs have ended:
-    after a crash they are started again. A failed run is a `trigger.failed` and a dead letter, and is not started
+    A rule runs its agent as the principal `trigger:NAME` of the event's tenant, through the agent's
+    own onion. Its session is `trigger-NAME-` and what the rule says: an id that no other caller may
+    take. Its rate and budget are layers of that onion, for each tenant. What it starts carries the
+    event as its cause, one deeper; an event at a rule's `max_depth` starts nothing, and
+    `trigger.stopped` says so. An event is acknowledged when its runs have ended: after a crash they
+    are started again. A failed run is a `trigger.failed` and a dead letter, and is not started
     again.
 
     Args:
@@ -49,7 +50,8 @@ class TriggerHandler:
         rules: from `load_triggers`.
         broker: whose events start agents; those of this process's bus when it is left out.
         name: of the consumer group: of the handlers of one name one reads, the others stand by.
-        relay: hand the bus's events to `broker`; False when the application has a `Relay` to it already.
+        relay: hand the bus's events to `broker`; False when the application has a `Relay` to it
+        already.
         consumer: further settings of the `EventConsumer` (`dead_letters`, `seen_ids`).
 
     Raises ConfigurationError for an agent that cannot be made.
@@ -68,9 +70,12 @@ class TriggerHandler:
         if (clash := clashing_sessions(rules)) is not None:
             raise ConfigurationError(clash)
         self.rules = [rule for rule in rules if rule.enabled]
-        self._factory, self._bus, self._name = factory, factory.event_bus, name
+        self._factory = factory
+        self._bus = factory.event_bus
+        self._name = name
         self._own = broker is None
-        self._broker, self._relay = broker or MemoryBroker(), relay or self._own
+        self._broker = broker or MemoryBroker()
+        self._relay = relay or self._own
         self._consumer_settings = consumer
         self._agents = {rule.name: agent_of(factory, rule) for rule in self.rules}
         self._slots = {rule.name: asyncio.Semaphore(rule.concurrency) for rule in self.rules}
@@ -84,10 +89,20 @@ class TriggerHandler:
         if self._relay:
             relay = await self._open.enter_async_context(Relay(self._bus, self._broker, patterns))
             self.webhooks.flush = relay.flush
-        start = "earliest" if self._own else "latest"  # what a log of others has from before starts nothing
-        # What runs at once is each rule's to say: one that is slow must not keep the others from theirs.
-        settings = {"retries": 0, "start": start, "concurrency": MAX_BATCH, **self._consumer_settings}
-        settings.setdefault("check_sequence", not self._relay)  # our own relay sends the rules' types only
+        start = (
+            "earliest" if self._own else "latest"
+        )  # what a log of others has from before starts nothing
+        # What runs at once is each rule's to say: one that is slow must not keep the others from
+        # theirs.
+        settings = {
+            "retries": 0,
+            "start": start,
+            "concurrency": MAX_BATCH,
+            **self._consumer_settings,
+        }
+        settings.setdefault(
+            "check_sequence", not self._relay
+        )  # our own relay sends the rules' types only
         self.consumer = EventConsumer(
             self._broker, self._name, self.handle, patterns=patterns, bus=self._bus, **settings
         )
@@ -99,9 +114,14 @@ class TriggerHandler:
         await self._open.aclose()
 
     async def handle(self, event: Event) -> None:
-        """Start what the event starts, and wait for it. Raises the first failure, when all have ended."""
+        """Start what the event starts, and wait for it.
+
+        Raises the first failure, when all have ended.
+        """
         matching = [rule for rule in self.rules if self._matches(rule, event)]
-        outcomes = await asyncio.gather(*(self._start(rule, event) for rule in matching), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(self._start(rule, event) for rule in matching), return_exceptions=True
+        )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -129,7 +149,11 @@ class TriggerHandler:
     async def _start(self, rule: TriggerRule, event: Event) -> None:
         if event.depth >= rule.max_depth:
             self._tell("trigger.stopped", rule, event, reason="depth", max_depth=rule.max_depth)
-            LOG.warning("the trigger %s stops at depth %d: its events lead to themselves", rule.name, event.depth)
+            LOG.warning(
+                "the trigger %s stops at depth %d: its events lead to themselves",
+                rule.name,
+                event.depth,
+            )
             return
         token = current_cause.set(Cause(event.id, event.depth + 1))
         try:
@@ -148,12 +172,20 @@ class TriggerHandler:
             current_cause.reset(token)
 
     async def _run(self, rule: TriggerRule, event: Event) -> None:
-        facts, agent = facts_of(event), self._agents[rule.name]
+        facts = facts_of(event)
+        agent = self._agents[rule.name]
         scopes = frozenset({f"run:{agent.name}", *rule.scopes})
         caller = Principal(f"{TRIGGER_PREFIX}{rule.name}", event.tenant or "default", scopes)
-        session = None if rule.session is None else f"{TRIGGER_SESSION_PREFIX}{rule.name}-{filled(rule.session, facts)}"
+        session = (
+            None
+            if rule.session is None
+            else f"{TRIGGER_SESSION_PREFIX}{rule.name}-{filled(rule.session, facts)}"
+        )
         call = AgentContext(
-            filled(rule.input, facts), session_id=session, principal=caller, metadata={"trigger": rule.name}
+            filled(rule.input, facts),
+            session_id=session,
+            principal=caller,
+            metadata={"trigger": rule.name},
         )
         await agent.execute(call)
 
@@ -173,11 +205,13 @@ class TriggerHandler:
 
 
 def agent_of(factory: AgentFactory, rule: TriggerRule) -> AgentExecutor:
-    """The rule's agent with the rule's own limits in its onion, after the ones that its template has."""
+    """Return the rule's agent with the rule's own limits behind those of its template."""
     runtime = factory.get_template(rule.start).spec.runtime
     overrides: dict[str, Any] = {}
     if rule.rate is not None:  # the same limit twice would count each call twice
-        overrides["rate_limits"] = list(dict.fromkeys([*runtime.rate_limits, f"{rule.rate} per user"]))
+        overrides["rate_limits"] = list(
+            dict.fromkeys([*runtime.rate_limits, f"{rule.rate} per user"])
+        )
     if rule.budget is not None:
         own = {"scope": "user", "only": None, **rule.budget.model_dump(exclude_none=True)}
         kept = [each.model_dump(exclude_unset=True) for each in runtime.cost.budgets]

@@ -31,7 +31,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class TriggerBudget(_Strict):
@@ -49,7 +51,7 @@ class TriggerBudget(_Strict):
 
 
 class WebhookSpec(_Strict):
-    """Requests that start a rule: `POST /{path}`, signed as GitHub does or by standardwebhooks.com."""
+    """Requests that start a rule: `POST /{path}`, signed by GitHub's or standardwebhooks."""
 
     path: Name
     secret: SecretRef
@@ -59,8 +61,9 @@ class WebhookSpec(_Strict):
     def key(self) -> bytes:
         """Return the key that signatures are checked with.
 
-        A secret in the standard's own form (`whsec_` and base64) is decoded. Raises ConfigurationError, naming the
-        variable or file, for one that is no base64, or that could be guessed.
+        A secret in the standard's own form (`whsec_` and base64) is decoded. Raises
+        ConfigurationError, naming the variable or file, for one that is no base64, or that could be
+        guessed.
         """
         secret = secret_value(self.secret).encode()
         source = self.secret.from_env or self.secret.from_file
@@ -68,7 +71,9 @@ class WebhookSpec(_Strict):
             try:
                 secret = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
             except ValueError:
-                raise ConfigurationError(f"the webhook secret in {source} is no base64 behind whsec_") from None
+                raise ConfigurationError(
+                    f"the webhook secret in {source} is no base64 behind whsec_"
+                ) from None
         if (reason := weakness_of(secret, MIN_WEBHOOK_SECRET_BYTES)) is not None:
             raise ConfigurationError(f"the webhook secret in {source} could be guessed: {reason}")
         return secret
@@ -107,7 +112,9 @@ class TriggerRule(_Strict):
     @field_validator("when", "input", "session")
     @classmethod
     def _can_be_read(cls, text: str | None, info: Any) -> str | None:
-        for expression in () if text is None else [text] if info.field_name == "when" else expressions_in(text):
+        for expression in (
+            () if text is None else [text] if info.field_name == "when" else expressions_in(text)
+        ):
             try:
                 compiled(expression)
             except MissingExtra:
@@ -130,9 +137,12 @@ class TriggerRule(_Strict):
     @classmethod
     def _matches_something(cls, on: str | list[str] | None) -> str | list[str] | None:
         for pattern in [] if on is None else [on] if isinstance(on, str) else on:
-            if not pattern.startswith(OWN_PREFIX) and not any(Filter((pattern,)).wants(name) for name in EVENT_TYPES):
+            if not pattern.startswith(OWN_PREFIX) and not any(
+                Filter((pattern,)).wants(name) for name in EVENT_TYPES
+            ):
                 raise ValueError(
-                    f"no event has a type like '{pattern}'; an application's own begins with '{OWN_PREFIX}'"
+                    f"no event has a type like '{pattern}'; an application's own begins with "
+                    f"'{OWN_PREFIX}'"
                 )
             if pattern.startswith("trigger."):
                 raise ValueError("what triggers say of themselves starts none")
@@ -157,7 +167,9 @@ def _check_schedule(schedule: str, timezone: str) -> None:
     try:
         next(CronSim(schedule, datetime.now(UTC)))
     except (CronSimError, StopIteration) as error:
-        raise ValueError(f"'{schedule}' is no cron expression with a moment to come: {error}") from None
+        raise ValueError(
+            f"'{schedule}' is no cron expression with a moment to come: {error}"
+        ) from None
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -171,7 +183,10 @@ class _TriggerFile(_Strict):
 
 
 def load_triggers(path: str | Path) -> list[TriggerRule]:
-    """The rules of a file; raises TemplateError with every problem and its line, OSError, MissingExtra."""
+    """The rules of a file.
+
+    Raises TemplateError with every problem and its line, OSError, MissingExtra.
+    """
     return parse_triggers(read_bounded(path, MAX_BYTES), str(path))
 
 
@@ -181,13 +196,21 @@ def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerR
     try:
         found = _TriggerFile.model_validate(plain(node)).triggers
     except ValidationError as error:
-        raise TemplateError([_problem(node, details) for details in error.errors(include_input=False)]) from None
+        raise TemplateError(
+            [_problem(node, details) for details in error.errors(include_input=False)]
+        ) from None
     names = [rule.name for rule in found]
     hooks = [rule.webhook.path for rule in found if rule.webhook is not None]
     for kind, given in (("rule", names), ("webhook", hooks)):
         if twice := {each for each in given if given.count(each) > 1}:
             raise TemplateError(
-                [Problem(f"two of the name '{sorted(twice)[0]}': a {kind}'s is its own", "triggers", file)]
+                [
+                    Problem(
+                        f"two of the name '{sorted(twice)[0]}': a {kind}'s is its own",
+                        "triggers",
+                        file,
+                    )
+                ]
             )
     if (clash := clashing_sessions(found)) is not None:
         raise TemplateError([Problem(clash, "triggers", file)])
@@ -195,10 +218,15 @@ def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerR
 
 
 def clashing_sessions(rules: Sequence[TriggerRule]) -> str | None:
-    """Return what is wrong with rules whose sessions would have one id: `a` with `b-x`, and `a-b` with `x`."""
+    """Return what is wrong with rules whose sessions would have one id.
+
+    `a` with `b-x`, and `a-b` with `x`.
+    """
     names = sorted(rule.name for rule in rules if rule.session is not None)
     for name in names:
-        if (longer := next((each for each in names if each.startswith(f"{name}-")), None)) is not None:
+        if (
+            longer := next((each for each in names if each.startswith(f"{name}-")), None)
+        ) is not None:
             return f"sessions of the rules '{name}' and '{longer}' could have one id: rename one"
     return None
 

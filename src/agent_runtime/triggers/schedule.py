@@ -11,7 +11,9 @@ from zoneinfo import ZoneInfo
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.triggers.rules import TriggerRule
 
-LONGEST_SLEEP_S = 30.0  # then the clock is read again: it may have been set, or the machine have slept
+LONGEST_SLEEP_S = (
+    30.0  # then the clock is read again: it may have been set, or the machine have slept
+)
 
 
 def now() -> datetime:
@@ -22,18 +24,24 @@ def now() -> datetime:
 class Schedules:
     """Publishes `schedule.due` for each rule with a schedule, from now on.
 
-    A moment that passed while nothing ran is not made up for; of several that passed at once (the machine slept) only
-    the last is due. The event's id is made of the rule and the moment: where several processes run the same rules on
-    one broker, it is the same event.
+    A moment that passed while nothing ran is not made up for; of several that passed at once (the
+    machine slept) only the last is due. The event's id is made of the rule and the moment: where
+    several processes run the same rules on one broker, it is the same event.
     """
 
-    def __init__(self, bus: EventBus, rules: Sequence[TriggerRule], clock: Callable[[], datetime] = now) -> None:
-        self._bus, self._clock = bus, clock
+    def __init__(
+        self, bus: EventBus, rules: Sequence[TriggerRule], clock: Callable[[], datetime] = now
+    ) -> None:
+        self._bus = bus
+        self._clock = clock
         self._rules = [rule for rule in rules if rule.schedule is not None]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._keep(rule), name=f"schedule {rule.name}") for rule in self._rules]
+        self._tasks = [
+            asyncio.create_task(self._keep(rule), name=f"schedule {rule.name}")
+            for rule in self._rules
+        ]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -52,7 +60,8 @@ class Schedules:
                 continue
             following = next(moments, None)
             while following is not None and following <= self._clock():
-                due, following = following, next(moments, None)
+                due = following
+                following = next(moments, None)
             self.publish(rule, due)
             due = following
 
@@ -60,7 +69,11 @@ class Schedules:
         """Say that the rule's moment has come."""
         due_s = due.timestamp()
         data = {"schedule": rule.name, "due_s": due_s, "due": due.isoformat()}
-        self._bus.publish(Event("schedule.due", data, tenant=rule.tenant, own_id=f"schedule:{rule.name}:{due_s:.0f}"))
+        self._bus.publish(
+            Event(
+                "schedule.due", data, tenant=rule.tenant, own_id=f"schedule:{rule.name}:{due_s:.0f}"
+            )
+        )
 
 
 def due_moments(rule: TriggerRule, after: datetime) -> Any:

@@ -19,24 +19,31 @@ from agent_runtime.triggers.rules import TriggerRule, WebhookSpec
 MAX_BODY_BYTES = size_limit("webhook_bytes")
 MAX_DEPTH = 64
 MAX_AGE_S = 300
-"""How far a signed time may be from ours: https://www.standardwebhooks.com, "Verifying webhook authenticity"."""
+"""How far a signed time may be from ours.
+
+Https://www.standardwebhooks.com, "Verifying webhook authenticity".
+"""
 
 
 class WebhookApp:
     """An ASGI application: `POST /{path}` of a rule's webhook publishes `webhook.received`.
 
-    A request must be signed with the hook's secret: `X-Hub-Signature-256` as GitHub sends it, or `webhook-id`,
-    `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). What was signed names the event (the delivery's
-    id by the standard, the body with GitHub), so one that is sent again starts nothing twice. GitHub signs no time: a
-    request is known for as long as the consumer's `seen_ids` last. Answers: 202 with the event's id; 401 for a
-    signature that does not hold, 404, 405, 413 above 1 MiB, 400 for a body that is not JSON.
+    A request must be signed with the hook's secret: `X-Hub-Signature-256` as GitHub sends it, or
+    `webhook-id`, `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). What was
+    signed names the event (the delivery's id by the standard, the body with GitHub), so one that is
+    sent again starts nothing twice. GitHub signs no time: a request is known for as long as the
+    consumer's `seen_ids` last. Answers: 202 with the event's id; 401 for a signature that does not
+    hold, 404, 405, 413 above 1 MiB, 400 for a body that is not JSON.
     """
 
     def __init__(self, bus: EventBus, rules: Sequence[TriggerRule]) -> None:
         self._bus = bus
         hooks = [rule.webhook for rule in rules if rule.webhook is not None]
         self.flush: Callable[[], Awaitable[None]] | None = None
-        """Awaited before a request is answered: what was taken on is in the log then. 503 when it fails."""
+        """Awaited before a request is answered: what was taken on is in the log then.
+
+        503 when it fails.
+        """
         self._hooks = {hook.path: (hook, hook.key()) for hook in hooks}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -63,7 +70,10 @@ class WebhookApp:
         if body is None:
             return 413, {"error": f"a body has at most {MAX_BODY_BYTES} bytes"}
         hook, key = found
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         if not signed(hook, key, headers, body):
             return 401, {"error": "the signature does not hold"}
         try:
@@ -76,7 +86,9 @@ class WebhookApp:
             return 400, {"error": f"the body is nested deeper than {MAX_DEPTH}"}
         data = {"hook": hook.path, "payload": payload, "event": headers.get("x-github-event", "")}
         event = self._bus.publish(
-            Event("webhook.received", data, tenant=hook.tenant, own_id=_event_id(hook, headers, body))
+            Event(
+                "webhook.received", data, tenant=hook.tenant, own_id=_event_id(hook, headers, body)
+            )
         )
         if self.flush is not None:
             try:
@@ -89,7 +101,11 @@ class WebhookApp:
 def _deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
-        nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        nested = [
+            each.values() if isinstance(each, dict) else each
+            for each in level
+            if isinstance(each, dict | list)
+        ]
         level = [each for inner in nested for each in inner]
         if not level:
             return False
@@ -97,7 +113,8 @@ def _deep(value: Any) -> bool:
 
 
 async def _body(receive: Any) -> bytes | None:
-    body, more = bytearray(), True
+    body = bytearray()
+    more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -111,23 +128,33 @@ async def _body(receive: Any) -> bytes | None:
 
 def _event_id(hook: WebhookSpec, headers: dict[str, str], body: bytes) -> str:
     """Return an id made of signed parts alone: GitHub signs the body, and no header with it."""
-    delivery = hashlib.sha256(body).hexdigest() if hook.signature == "github" else headers["webhook-id"]
+    delivery = (
+        hashlib.sha256(body).hexdigest() if hook.signature == "github" else headers["webhook-id"]
+    )
     if len(delivery) > 128:
         delivery = hashlib.sha256(delivery.encode("latin-1")).hexdigest()
     return f"webhook:{hook.path}:{delivery}"
 
 
 def signed(hook: WebhookSpec, key: bytes, headers: dict[str, str], body: bytes) -> bool:
-    """Whether the body was signed with the hook's secret, and not long ago where the scheme has a time."""
+    """Verify a body's signature, and its age where the scheme has a time."""
     if hook.signature == "github":
         given = headers.get("x-hub-signature-256", "")
         return _same(given, "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest())
-    delivery, moment = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not delivery or not moment.isdecimal() or len(moment) > 12 or abs(time.time() - int(moment)) > MAX_AGE_S:
+    delivery = headers.get("webhook-id", "")
+    moment = headers.get("webhook-timestamp", "")
+    if (
+        not delivery
+        or not moment.isdecimal()
+        or len(moment) > 12
+        or abs(time.time() - int(moment)) > MAX_AGE_S
+    ):
         return False
     content = f"{delivery}.{moment}.".encode("latin-1") + body
     wanted = "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
-    return any(_same(each, wanted) for each in headers.get("webhook-signature", "")[:4096].split(" "))
+    return any(
+        _same(each, wanted) for each in headers.get("webhook-signature", "")[:4096].split(" ")
+    )
 
 
 def _same(given: str, wanted: str) -> bool:

@@ -15,12 +15,20 @@ MUTANTS = [
     Mutant(
         "a revoked key works",
         "test_keys.py -k 'revoked_key and memory'",
-        Change("auth.api_keys:ApiKeys.authenticate", "(state := record.state(self._clock())) != 'active'", "False"),
+        Change(
+            "auth.api_keys:ApiKeys.authenticate",
+            "(state := record.state(self._clock())) != 'active'",
+            "False",
+        ),
     ),
     Mutant(
         "a revocation is never noticed",
         "test_keys.py -k 'revoked_key and memory'",
-        Change("auth.api_keys:ApiKeys.authenticate", "known is None or known[3] <= now", "known is None"),
+        Change(
+            "auth.api_keys:ApiKeys.authenticate",
+            "known is None or known[3] <= now",
+            "known is None",
+        ),
     ),
     Mutant(
         "keys have no checksum",
@@ -101,7 +109,9 @@ MUTANTS = [
     Mutant(
         "an unreadable key file is trusted for ever",
         "test_jwt.py -k refuses_after",
-        Change("auth.jwt:JwtAuthenticator._reload", "now - self._read_at >= STALE_AFTER_S", "False"),
+        Change(
+            "auth.jwt:JwtAuthenticator._reload", "now - self._read_at >= STALE_AFTER_S", "False"
+        ),
     ),
     Mutant(
         "an unreadable key file is not told",
@@ -125,11 +135,19 @@ MUTANTS = [
     Mutant(
         "the runtime's names are given out",
         "test_identities.py",
-        Change("auth.identities:is_reserved", "user == OPERATOR or user.startswith(_RESERVED_PREFIXES)", "False"),
+        Change(
+            "auth.identities:is_reserved",
+            "user == OPERATOR or user.startswith(_RESERVED_PREFIXES)",
+            "False",
+        ),
     ),
     Mutant(
         "a record in another's place is taken",
         "test_keys.py -k another_s_place",
-        Change("auth.api_keys:ApiKeys._found", "record is None or record.id != key_id", "record is None"),
+        Change(
+            "auth.api_keys:ApiKeys._found",
+            "record is None or record.id != key_id",
+            "record is None",
+        ),
     ),
 ]

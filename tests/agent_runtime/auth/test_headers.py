@@ -47,7 +47,12 @@ def test_one_in_the_url_and_one_that_is_too_long() -> None:
         credentials_of([(b"authorization", b"Bearer " + b"x" * 1_000_000)])
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"a"]), st.binary())), st.binary())
-def test_any_headers_give_a_text_or_a_typed_error(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"a"]), st.binary())),
+    st.binary(),
+)
+def test_any_headers_give_a_text_or_a_typed_error(
+    headers: list[tuple[bytes, bytes]], query: bytes
+) -> None:
     with suppress(Unauthenticated, InputInvalid):
         assert credentials_of(headers, query)

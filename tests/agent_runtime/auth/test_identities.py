@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from tests.agent_runtime.auth.test_jwt import made, token
 
-from agent_runtime import AgentContext, AgentFactory, InputInvalid, Principal, SessionManager, Unauthenticated
+from agent_runtime import (
+    AgentContext,
+    AgentFactory,
+    InputInvalid,
+    Principal,
+    SessionManager,
+    Unauthenticated,
+)
 from agent_runtime.auth import open_keys
 from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.errors import ConfigurationError
@@ -90,4 +97,6 @@ async def test_nobody_takes_the_session_of_a_rule() -> None:
     manager = SessionManager()
     with pytest.raises(InputInvalid, match="trigger rules"):
         await manager.create_session(session_id="trigger-issues-42", principal=Principal("ada"))
-    await manager.create_session(session_id="trigger-issues-42", principal=Principal("trigger:issues"))
+    await manager.create_session(
+        session_id="trigger-issues-42", principal=Principal("trigger:issues")
+    )

@@ -19,7 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from agent_runtime import ConfigurationError, MissingExtra, RuntimeTracing, StoreUnavailable, Unauthenticated
+from agent_runtime import (
+    ConfigurationError,
+    MissingExtra,
+    RuntimeTracing,
+    StoreUnavailable,
+    Unauthenticated,
+)
 from agent_runtime.auth import JwtAuthenticator
 from agent_runtime.auth.jwt import STALE_AFTER_S
 from agent_runtime.auth.key_stores import MemoryKeyStore, RedisKeyStore
@@ -37,7 +43,15 @@ def jwks(secret: bytes = SECRET, **fields: Any) -> dict[str, Any]:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    made = {"iss": "us", "aud": "runtime", "sub": "ada", "iat": NOW, "exp": NOW + 600, "jti": "t1", "tenant": "acme"}
+    made = {
+        "iss": "us",
+        "aud": "runtime",
+        "sub": "ada",
+        "iat": NOW,
+        "exp": NOW + 600,
+        "jti": "t1",
+        "tenant": "acme",
+    }
     made |= {"scope": "run:analyst resume:*", **changes}
     return {name: value for name, value in made.items() if value is not None}
 
@@ -47,7 +61,11 @@ def raw(payload: str, header: dict[str, Any] | str | None = None) -> str:
     import hashlib
     import hmac
 
-    stated = header if isinstance(header, str) else json.dumps(header or {"alg": "HS256", "kid": "k1", "typ": "JWT"})
+    stated = (
+        header
+        if isinstance(header, str)
+        else json.dumps(header or {"alg": "HS256", "kid": "k1", "typ": "JWT"})
+    )
     head = b64(stated.encode())
     body = f"{head}.{b64(payload.encode())}"
     return f"{body}.{b64(hmac.digest(SECRET, body.encode(), hashlib.sha256))}"
@@ -58,7 +76,13 @@ def token(header: dict[str, Any] | None = None, **changes: Any) -> str:
 
 
 def made(**settings: Any) -> JwtAuthenticator:
-    given = {"keys": jwks(), "issuer": "us", "audience": "runtime", "clock": lambda: NOW, **settings}
+    given = {
+        "keys": jwks(),
+        "issuer": "us",
+        "audience": "runtime",
+        "clock": lambda: NOW,
+        **settings,
+    }
     return JwtAuthenticator(given.pop("keys"), **given)
 
 
@@ -66,12 +90,17 @@ async def test_a_good_token_gives_its_principal() -> None:
     principal = await made().authenticate(token())
     assert (principal.id, principal.tenant, principal.key) == ("ada", "acme", "t1")
     assert principal.scopes == frozenset({"run:analyst", "resume:*"})
-    assert (await made().authenticate(token(tenant=None, scope=["run:x"], iat=None))).tenant == "default"
+    assert (
+        await made().authenticate(token(tenant=None, scope=["run:x"], iat=None))
+    ).tenant == "default"
 
 
 def twice(name: str, value: Any) -> str:
     """A rightly signed token that says a claim twice."""
-    return raw(f"{json.dumps(claims())[:-1]}, {json.dumps(name)}: {json.dumps(value)}, {json.dumps(name)}: 1}}")
+    return raw(
+        f"{json.dumps(claims())[:-1]}, {json.dumps(name)}: {json.dumps(value)}, "
+        f"{json.dumps(name)}: 1}}"
+    )
 
 
 ROWS: list[tuple[str, Callable[[], str]]] = [
@@ -116,14 +145,19 @@ ROWS: list[tuple[str, Callable[[], str]]] = [
     ("tenant blank", lambda: token(tenant="  ")),
     ("empty", lambda: ""),
     *[(f"{name} twice", lambda name=name, value=value: twice(name, value)) for name, value in (
-        ("sub", "eve"), ("tenant", "evil"), ("exp", NOW + 600), ("scope", "*"), ("aud", "runtime"), ("note", "a"),
+        ("sub", "eve"), ("tenant", "evil"), ("exp", NOW + 600), ("scope", "*"), ("aud", "runtime"),
+        ("note", "a"),
     )],
-    ("inner name twice", lambda: raw(json.dumps(claims())[:-1] + ', "act": {"sub": "a", "sub": "b"}}')),
-    *[(f"{name} twice in the header", lambda head=head: raw(json.dumps(claims()), head)) for name, head in (
-        ("alg", '{"alg": "none", "kid": "k1", "alg": "HS256"}'), ("kid", '{"kid": "k2", "alg": "HS256", "kid": "k1"}'),
+    ("inner name twice", lambda: raw(json.dumps(claims())[:-1] + ', "act": {"sub": "a", "sub": '
+                                                                 '"b"}}')),
+    *[((f"{name} twice in the "
+       "header"), lambda head=head: raw(json.dumps(claims()), head)) for name, head in (
+        ("alg", '{"alg": "none", "kid": "k1", "alg": "HS256"}'), ("kid", ('{"kid": "k2", "alg": '
+                                                                         '"HS256", "kid": "k1"}')),
         ("crit", '{"crit": ["x"], "alg": "HS256", "kid": "k1", "crit": []}'),
     )],
-    ("changed payload", lambda: ".".join([token().split(".")[0], b64(b'{"sub":"eve"}'), token().split(".")[2]])),
+    ("changed payload", lambda: ".".join([token().split(".")[0], b64(b'{"sub":"eve"}'),
+    token().split(".")[2]])),
 ]  # fmt: skip
 
 
@@ -186,8 +220,11 @@ OTHER = b"another dummy key, of 32 bytes or more"
 
 
 async def test_keys_in_a_file_are_read_again_when_it_changes(tmp_path: Path) -> None:
-    """Also when the new file has the time and the size of the old one, and when the clock was set back."""
-    wall, now, path = [NOW], [0.0], tmp_path / "jwks.json"
+    """Also when the new file has the time and the size of the old one, and when the clock was set
+    back."""
+    wall = [NOW]
+    now = [0.0]
+    path = tmp_path / "jwks.json"
     path.write_text(json.dumps(jwks()))
     os.utime(path, (1, 1))
     one = made(keys=path, clock=lambda: wall[0], monotonic=lambda: now[0])
@@ -202,14 +239,19 @@ async def test_keys_in_a_file_are_read_again_when_it_changes(tmp_path: Path) -> 
         made(keys=tmp_path / "missing.json")
 
 
-BROKEN_ENTRY = {"keys": [*jwks(OTHER, kid="k2")["keys"], {"kty": "oct", "kid": "k3", "alg": "HS256", "k": "x"}]}
+BROKEN_ENTRY = {
+    "keys": [*jwks(OTHER, kid="k2")["keys"], {"kty": "oct", "kid": "k3", "alg": "HS256", "k": "x"}]
+}
 
 
-@pytest.mark.parametrize("content", ["{", json.dumps(BROKEN_ENTRY), "[]", None], ids=["cut", "entry", "list", "gone"])
+@pytest.mark.parametrize(
+    "content", ["{", json.dumps(BROKEN_ENTRY), "[]", None], ids=["cut", "entry", "list", "gone"]
+)
 async def test_a_key_file_that_cannot_be_read_is_told_at_once_and_refuses_after_a_while(
     content: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now, path = [0.0], tmp_path / "jwks.json"
+    now = [0.0]
+    path = tmp_path / "jwks.json"
     path.write_text(json.dumps(jwks()))
     one = made(keys=path, monotonic=lambda: now[0])
     if content is None:
@@ -233,7 +275,8 @@ async def test_a_key_file_that_cannot_be_read_is_told_at_once_and_refuses_after_
 
 
 async def test_a_key_file_without_keys_accepts_no_token(tmp_path: Path) -> None:
-    now, path = [0.0], tmp_path / "jwks.json"
+    now = [0.0]
+    path = tmp_path / "jwks.json"
     path.write_text(json.dumps(jwks()))
     one = made(keys=path, monotonic=lambda: now[0])
     path.write_text('{"keys": []}')
@@ -244,7 +287,8 @@ async def test_a_key_file_without_keys_accepts_no_token(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"keys": []}, {"keys": ["k"]}, jwks(kid=None), jwks(alg=None), jwks(alg="none"), jwks(kty="x"),
+    [{}, {"keys": []}, {"keys": ["k"]}, jwks(kid=None), jwks(alg=None), jwks(alg="none"),
+    jwks(kty="x"),
      jwks(k="secret-that-is-not-echoed"), jwks(b"x" * 31), {"keys": jwks()["keys"] * 2}],
 )  # fmt: skip
 def test_bad_keys_are_refused_and_not_echoed(keys: dict[str, Any]) -> None:
@@ -282,7 +326,9 @@ def test_a_file_of_keys_with_a_name_twice_is_refused(tmp_path: Path) -> None:
         made(keys=path)
 
 
-@pytest.mark.parametrize("weak", [b" " * 40, b"k" * 40, b"abcd" * 10, b"abcdefghijklmnopqrstuvwxyz0123456789"])
+@pytest.mark.parametrize(
+    "weak", [b" " * 40, b"k" * 40, b"abcd" * 10, b"abcdefghijklmnopqrstuvwxyz0123456789"]
+)
 def test_a_key_that_could_be_guessed_is_refused(weak: bytes) -> None:
     with pytest.raises(ConfigurationError, match="could be guessed") as refused:
         made(keys=jwks(weak))

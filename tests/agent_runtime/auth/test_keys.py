@@ -61,7 +61,11 @@ async def refused(keys: ApiKeys, key: Any) -> None:
 async def test_a_key_gives_its_principal(keys: ApiKeys) -> None:
     key, record = keys.create("ada", tenant="acme", scopes=["run:analyst"], note="laptop")
     principal = await keys.authenticate(key)
-    assert (principal.id, principal.tenant, principal.scopes) == ("ada", "acme", frozenset({"run:analyst"}))
+    assert (principal.id, principal.tenant, principal.scopes) == (
+        "ada",
+        "acme",
+        frozenset({"run:analyst"}),
+    )
     assert principal.key == record.id
     assert [k.id for k in keys.list("acme")] == [record.id]
     assert keys.list("other") == []
@@ -103,7 +107,9 @@ async def test_a_rotated_key_works_until_its_overlap_ends(keys: ApiKeys) -> None
     assert keys.store.call("get", record.id).replaced_by == fresh.id
 
 
-async def test_a_rotation_does_not_undo_a_revocation(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rotation_does_not_undo_a_revocation(
+    keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, record = keys.create("ada")
     create = keys.create
 
@@ -151,7 +157,9 @@ BAD_KEYS: list[Any] = [None, "", " ", "é", "key", "art_",
 
 
 @pytest.mark.parametrize("bad", BAD_KEYS, ids=lambda b: repr(b)[:20])
-async def test_what_is_no_key_is_refused_before_the_store_is_asked(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_no_key_is_refused_before_the_store_is_asked(
+    bad: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     class Untouched(MemoryKeyStore):
         async def acall(self, operation: str, *args: Any) -> Any:
             raise AssertionError(operation)
@@ -222,16 +230,20 @@ def test_a_key_is_found_by_scanners_and_by_the_redactor() -> None:
 
 
 CHANGES: dict[str, Any] = {
-    "user": "ceo", "tenant": "other", "scopes": ("*",), "expires_at": None, "not_before": 0.0, "revoked_at": None,
+    "user": "ceo", "tenant": "other", "scopes": ("*",), "expires_at": None, "not_before": 0.0,
+    "revoked_at": None,
     "replaced_by": "x", "note": "trust me", "created_at": 5.0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("field", CHANGES)
 async def test_who_can_write_to_the_store_changes_no_key(keys: ApiKeys, field: str) -> None:
-    """Each field of a record, and a whole record under another id, with the key that the attacker has."""
+    """Each field of a record, and a whole record under another id, with the key that the attacker
+    has."""
     ends = keys._clock() + 60
-    key, record = keys.create("mallory", tenant="b", scopes=["run:searcher"], not_before=5.0, expires_at=ends)
+    key, record = keys.create(
+        "mallory", tenant="b", scopes=["run:searcher"], not_before=5.0, expires_at=ends
+    )
     assert await who(keys, key) == "mallory"
     if field == "revoked_at":
         record = keys.revoke(record.id)
@@ -261,7 +273,10 @@ async def test_a_whole_record_in_another_s_place_is_none(tmp_path: Path) -> None
     key, own = keys.create("mallory", tenant="b", scopes=["run:x"])
     _, admin = keys.create("admin", scopes=["*"])
     with sqlite3.connect(tmp_path / "k.db") as db:
-        db.execute("UPDATE api_keys SET record=(SELECT record FROM api_keys WHERE id=?) WHERE id=?", (admin.id, own.id))
+        db.execute(
+            "UPDATE api_keys SET record=(SELECT record FROM api_keys WHERE id=?) WHERE id=?",
+            (admin.id, own.id),
+        )
     await refused(keys, key)
     for operation in (keys.rotate, keys.revoke):
         with pytest.raises(KeyNotFound):
@@ -293,6 +308,10 @@ async def test_a_revocation_asks_about_successors(keys: ApiKeys) -> None:
     keys.revoke(first.id, with_successors=False)
     assert await who(keys, key) == "ada"
     keys.revoke(first.id, with_successors=True)
-    assert {each.id for each in keys.list() if each.revoked_at is not None} == {first.id, second.id, third.id}
+    assert {each.id for each in keys.list() if each.revoked_at is not None} == {
+        first.id,
+        second.id,
+        third.id,
+    }
     await refused(keys, key)
     keys.revoke(first.id)  # none works any more

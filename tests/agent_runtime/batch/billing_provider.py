@@ -1,8 +1,10 @@
-"""A model provider on loopback that bills: it speaks OpenAI's wire format, and honours `Idempotency-Key`.
+"""A model provider on loopback that bills.
 
-It counts what it was asked and what it billed, by itself: the truth that a ledger is compared with. Run alone
-(`python -m ...billing_provider`) it prints its port, and its counts as JSON whenever a line comes in on stdin; the
-line `admit` lets calls through that are held.
+It speaks OpenAI's wire format, and honours `Idempotency-Key`.
+
+It counts what it was asked and what it billed, by itself: the truth that a ledger is compared with.
+Run alone (`python -m ...billing_provider`) it prints its port, and its counts as JSON whenever a
+line comes in on stdin; the line `admit` lets calls through that are held.
 """
 
 from __future__ import annotations
@@ -25,16 +27,19 @@ from tests.agent_runtime.wire.provider_server import Answer, openai_message
 from tests.support.providers import forget_clients
 
 MODEL = "openai:gpt-5-mini"
-INPUT, OUTPUT = 100, 40
+INPUT = 100
+OUTPUT = 40
 """Tokens of every request."""
 
 
 class BillingProvider:
-    """Answers `did: <prompt>`; a key that it has answered before gets the same answer, and is not billed again.
+    """Answers `did: <prompt>`.
 
-    `delay_s` is what an answer takes. With `per_window` calls in any `window_s` more are answered by 429 with
-    `Retry-After`, and, if `headers` says so, with what is left. With `holds_after` the calls after so many are held
-    until `admitting` is set.
+    A key that it has answered before gets the same answer, and is not billed again.
+
+    `delay_s` is what an answer takes. With `per_window` calls in any `window_s` more are answered
+    by 429 with `Retry-After`, and, if `headers` says so, with what is left. With `holds_after` the
+    calls after so many are held until `admitting` is set.
     """
 
     def __init__(
@@ -48,8 +53,12 @@ class BillingProvider:
     ) -> None:
         self.slow_s = 0.0
         """What an answer takes the first time that something is asked, instead."""
-        self.delay_s, self._per_window, self._window_s, self._headers = delay_s, per_window, window_s, headers
-        self._holds_after, self.admitting = holds_after, asyncio.Event()
+        self.delay_s = delay_s
+        self._per_window = per_window
+        self._window_s = window_s
+        self._headers = headers
+        self._holds_after = holds_after
+        self.admitting = asyncio.Event()
         self.asked: Counter[str] = Counter()
         self.billed: Counter[str] = Counter()
         self.refused = self.replayed = 0
@@ -65,18 +74,29 @@ class BillingProvider:
 
     @property
     def billed_usd(self) -> Decimal:
-        """At the prices of the public table, as the ledger rounds them: whole micro-USD for each call, up."""
+        """At the prices of the public table, as the ledger rounds them.
+
+        Whole micro-USD for each call, up.
+        """
         from agent_runtime.budgets.prices import PRICES
 
         price = PRICES.price("openai", "gpt-5-mini")
         assert price is not None
-        one = price.cost_usd({"input_tokens": INPUT, "output_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT})
+        one = price.cost_usd(
+            {"input_tokens": INPUT, "output_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
+        )
         assert one is not None
         return one * sum(self.billed.values())
 
     def counts(self) -> dict[str, Any]:
-        asked, billed = dict(self.asked), dict(self.billed)
-        return {"asked": asked, "billed": billed, "replayed": self.replayed, "usd": str(self.billed_usd)}
+        asked = dict(self.asked)
+        billed = dict(self.billed)
+        return {
+            "asked": asked,
+            "billed": billed,
+            "replayed": self.replayed,
+            "usd": str(self.billed_usd),
+        }
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -84,7 +104,9 @@ class BillingProvider:
         self._tasks.add(task)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+            fields = dict(
+                line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line
+            )
             request = json.loads(await reader.readexactly(int(fields["content-length"])))
             if self.asked.total() >= self._holds_after and not await self._admitted_from(reader):
                 return
@@ -93,7 +115,8 @@ class BillingProvider:
             pass
         finally:
             self._tasks.discard(task)
-            writer.close()  # LangChain's clients outlive a test's loop, so their connections must not
+            # LangChain's clients outlive a test's loop, so their connections must not
+            writer.close()
 
     async def _admitted_from(self, reader: asyncio.StreamReader) -> bool:
         """Hold a call until it may go on; False when its client has hung up meanwhile."""
@@ -107,7 +130,9 @@ class BillingProvider:
         await asyncio.gather(gone, return_exceptions=True)
         return True
 
-    async def _answer(self, request: dict[str, Any], key: str | None, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, request: dict[str, Any], key: str | None, writer: asyncio.StreamWriter
+    ) -> None:
         prompt = next(m["content"] for m in reversed(request["messages"]) if m["role"] == "user")
         self.asked[prompt] += 1
         if key is not None and key in self._known:
@@ -118,12 +143,16 @@ class BillingProvider:
         self.times.append((time.monotonic(), wait_s is None))
         if wait_s is not None:
             self.refused += 1
-            error = json.dumps({"error": {"message": "too many requests", "code": "rate_limit_exceeded"}}).encode()
+            error = json.dumps(
+                {"error": {"message": "too many requests", "code": "rate_limit_exceeded"}}
+            ).encode()
             await self._send(writer, 429, error, {"retry-after": f"{wait_s:.3f}"})
             return
         first = self.slow_s if self.asked[prompt] == 1 else 0.0
         await asyncio.sleep(first or self.delay_s * random.uniform(0.5, 1.5))
-        body = json.dumps(openai_message(Answer(text=f"did: {prompt}", usage=(INPUT, OUTPUT)))).encode()
+        body = json.dumps(
+            openai_message(Answer(text=f"did: {prompt}", usage=(INPUT, OUTPUT)))
+        ).encode()
         self.billed[prompt] += 1  # from here on it is paid for, whoever hears of it
         if key is not None:
             self._known[key] = body
@@ -146,9 +175,14 @@ class BillingProvider:
         assert self._per_window is not None
         reset_s = self._admitted[0] + self._window_s - time.monotonic() if self._admitted else 0.0
         left = self._per_window - len(self._admitted)
-        return {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": f"{max(0.0, reset_s):.3f}s"}
+        return {
+            "x-ratelimit-remaining-requests": str(left),
+            "x-ratelimit-reset-requests": f"{max(0.0, reset_s):.3f}s",
+        }
 
-    async def _send(self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str]) -> None:
+    async def _send(
+        self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str]
+    ) -> None:
         lines = [f"HTTP/1.1 {status} X", "content-type: application/json", "connection: close"]
         lines.append(f"content-length: {len(body)}")
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -183,7 +217,8 @@ class ProviderProcess:
     def __enter__(self) -> ProviderProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.agent_runtime.batch.billing_provider", *self._arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**with_tests(), "DUMMY_KEY": "dummy"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**with_tests(),
+            "DUMMY_KEY": "dummy"},
         )  # fmt: skip
         self.url = f"http://127.0.0.1:{int(self._line())}/v1"
         return self
@@ -213,12 +248,15 @@ class ProviderProcess:
         return sum(self.counts()["billed"].values())
 
 
-def template(url: str, name: str = "stub", *, header: bool = True, runtime: str = "{retry: {attempts: 1}}") -> str:
+def template(
+    url: str, name: str = "stub", *, header: bool = True, runtime: str = "{retry: {attempts: 1}}"
+) -> str:
     """An agent that asks the provider once."""
     named = "idempotency_header: Idempotency-Key, " if header else ""
     return (
         f"apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {{name: {name}}}\n"
-        f"spec: {{model: {{id: '{MODEL}', base_url: '{url}', {named}api_key: {{from_env: DUMMY_KEY}}, "
+        f"spec: {{model: {{id: '{MODEL}', base_url: '{url}', {named}api_key: {{from_env: "
+        "DUMMY_KEY}, "
         f"params: {{max_tokens: 200}}}}, runtime: {runtime}}}\n"
     )
 

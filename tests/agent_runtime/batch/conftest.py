@@ -22,7 +22,12 @@ QUICK = {"retry": {"attempts": 3, "initial_delay": "1ms"}, "grace": "200ms"}
 
 def workflow_template(name: str) -> AgentTemplate:
     spec = {"workflow": name, "runtime": {"retry": {"attempts": 1}}}
-    content = {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": name}, "spec": spec}
+    content = {
+        "apiVersion": "agent-runtime/v1",
+        "kind": "AgentTemplate",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
     return AgentTemplate.model_validate(content)
 
 
@@ -35,10 +40,17 @@ def text_of(given: Any) -> str:
 
 
 class Bench:
-    """An executor over workflows that are plain functions; `asked` is what each was called with, in order."""
+    """An executor over workflows that are plain functions.
 
-    def __init__(self, factory: AgentFactory, executor: ParallelAgentExecutor, dead: MemoryDeadLetters) -> None:
-        self.factory, self.executor, self.dead = factory, executor, dead
+    `asked` is what each was called with, in order.
+    """
+
+    def __init__(
+        self, factory: AgentFactory, executor: ParallelAgentExecutor, dead: MemoryDeadLetters
+    ) -> None:
+        self.factory = factory
+        self.executor = executor
+        self.dead = dead
         self.asked: list[str] = []
         self.now = self.most = 0
 
@@ -80,7 +92,8 @@ def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def bench_of(
     settings: dict[str, Any] | None = None, *, journal: Journal | None = None, **seats: Any
 ) -> AsyncIterator[Bench]:
-    dead, own = MemoryDeadLetters(), journal is None
+    dead = MemoryDeadLetters()
+    own = journal is None
     journal = journal or open_journal("memory:")
     made = BatchSettings.parse({**QUICK, **(settings or {})})
     async with (

@@ -1,7 +1,9 @@
-"""A batch that is killed: `python -m tests.agent_runtime.batch.doomed_batch HOME TEMPLATE TASKS ID`.
+"""A batch that is killed.
 
-Submits the tasks under the id, or goes on with them when the journal knows it; prints `ready` when it runs and `done`
-at the end.
+`python -m tests.agent_runtime.batch.doomed_batch HOME TEMPLATE TASKS ID`.
+
+Submits the tasks under the id, or goes on with them when the journal knows it; prints `ready` when
+it runs and `done` at the end.
 """
 
 from __future__ import annotations
@@ -14,13 +16,22 @@ from agent_runtime import AgentFactory, SqliteLedger
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor, open_journal
 from agent_runtime.errors import ExecutionNotFound
 
-SETTINGS = {"max_concurrent": 16, "max_cost_usd": 100.0, "approval": False, "max_lost": 100, "grace": "1s"}
+SETTINGS = {
+    "max_concurrent": 16,
+    "max_cost_usd": 100.0,
+    "approval": False,
+    "max_lost": 100,
+    "grace": "1s",
+}
 
 
 async def main(home: Path, template: str, count: int, name: str) -> None:
     journal = open_journal(f"sqlite:{home / 'batches.db'}")
     factory = AgentFactory(ledger=SqliteLedger(home / "ledger.db", synchronous="normal"))
-    async with factory, ParallelAgentExecutor(factory, BatchSettings.parse(SETTINGS), journal=journal) as executor:
+    async with (
+        factory,
+        ParallelAgentExecutor(factory, BatchSettings.parse(SETTINGS), journal=journal) as executor,
+    ):
         try:
             await journal.get(name)
         except ExecutionNotFound:

@@ -1,4 +1,7 @@
-"""Kill -9 of a batch at random points, until it is through: what the provider counted, and what was kept."""
+"""Kill -9 of a batch at random points, until it is through.
+
+What the provider counted, and what was kept.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,28 @@ from agent_runtime.budgets.ledger.ledger import MICRO
 HERE = "tests.agent_runtime.batch"
 
 
-def kill_loop(home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed: int = 1) -> dict[str, Any]:
-    """Run `tasks` tasks in a process that is killed `kills` times; returns the counts that prove it."""
-    dice, environment = random.Random(seed), {**with_tests(), "DUMMY_KEY": "dummy"}
+def kill_loop(
+    home: Path, *, tasks: int, kills: int, delay_s: float = 0.02, seed: int = 1
+) -> dict[str, Any]:
+    """Run `tasks` tasks in a process that is killed `kills` times.
+
+    Returns the counts that prove it.
+    """
+    dice = random.Random(seed)
+    environment = {**with_tests(), "DUMMY_KEY": "dummy"}
     with ProviderProcess(delay_s) as provider:
         file = home / "stub.yaml"
         file.write_text(template(provider.url))
         points = sorted(dice.sample(range(1, tasks), kills))  # of billed calls
-        killed, over, finished_again = 0, False, 0
+        killed = 0
+        over = False
+        finished_again = 0
         while not over:
             before = asyncio.run(kept(home)) if killed else {}
             asked = provider.counts()["asked"]
             with subprocess.Popen(
-                [sys.executable, "-m", f"{HERE}.doomed_batch", str(home), str(file), str(tasks), "b"],
+                [sys.executable, "-m", f"{HERE}.doomed_batch", str(home), str(file), str(tasks),
+                "b"],
                 stdout=subprocess.PIPE, text=True, env=environment,
             ) as batch:  # fmt: skip
                 try:

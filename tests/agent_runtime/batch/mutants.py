@@ -15,7 +15,11 @@ MUTANTS = [
     Mutant(
         "a stale owner writes",
         "test_journals.py -k one_owner",
-        Change("batch.journal.sqlite:SqliteJournal._write", "self._check_owner(execution_id, token)", "pass"),
+        Change(
+            "batch.journal.sqlite:SqliteJournal._write",
+            "self._check_owner(execution_id, token)",
+            "pass",
+        ),
     ),
     Mutant(
         "two owners at once",
@@ -25,7 +29,11 @@ MUTANTS = [
     Mutant(
         "a stale owner writes to Redis",
         "test_journals.py -k 'one_owner or lost'",
-        TextChange("batch.journal.redis", "if not token or token ~= ARGV[1] or owner == '' then return 'lost' end", ""),
+        TextChange(
+            "batch.journal.redis",
+            "if not token or token ~= ARGV[1] or owner == '' then return 'lost' end",
+            "",
+        ),
     ),
     Mutant(
         "ids are taken twice",
@@ -35,12 +43,20 @@ MUTANTS = [
     Mutant(
         "low starves",
         "test_queue.py -k starves",
-        Change("batch.queue:TaskQueue.take", "level + max(0.0, now - line[0].accepted_s) / self._aging_s", "level"),
+        Change(
+            "batch.queue:TaskQueue.take",
+            "level + max(0.0, now - line[0].accepted_s) / self._aging_s",
+            "level",
+        ),
     ),
     Mutant(
         "a batch's queue has no bound",
         "test_queue.py -k wait_for_room",
-        Change("batch.queue:TaskQueue.promise_now", "self._waiting + self.promised >= self.size", "False"),
+        Change(
+            "batch.queue:TaskQueue.promise_now",
+            "self._waiting + self.promised >= self.size",
+            "False",
+        ),
     ),
     Mutant(
         "producers are not held back",
@@ -54,13 +70,19 @@ MUTANTS = [
     Mutant(
         "limits of agents do not hold",
         "test_execution.py -k limit_of_its_own",
-        Change("batch.queue:TaskQueue.take", "limit is not None and self._running[agent] >= limit", "False"),
+        Change(
+            "batch.queue:TaskQueue.take",
+            "limit is not None and self._running[agent] >= limit",
+            "False",
+        ),
     ),
     Mutant(
         "a woken worker keeps its turn",
         "test_queue.py -k passes_its_turn",
         Change(
-            "batch.queue:TaskQueue.get", "if came.done() and (not came.cancelled()):\n    _wake(self._takers)", "pass"
+            "batch.queue:TaskQueue.get",
+            "if came.done() and (not came.cancelled()):\n    _wake(self._takers)",
+            "pass",
         ),
     ),
     Mutant(
@@ -75,7 +97,11 @@ MUTANTS = [
     Mutant(
         "retries have no budget",
         "test_execution.py -k have_a_budget",
-        Change("batch.error_handling:RetryBudget.take", "self.used >= FREE_RETRIES + self.share * self.tasks", "False"),
+        Change(
+            "batch.error_handling:RetryBudget.take",
+            "self.used >= FREE_RETRIES + self.share * self.tasks",
+            "False",
+        ),
     ),
     Mutant(
         "a refusal is an attempt",
@@ -87,13 +113,19 @@ MUTANTS = [
         "fail fast goes on",
         "test_execution.py -k 'failures or fail_fast'",
         Change(
-            "batch.task_runner:TaskRun.consequences", "settings.fail_fast or not settings.continue_on_error", "False"
+            "batch.task_runner:TaskRun.consequences",
+            "settings.fail_fast or not settings.continue_on_error",
+            "False",
         ),
     ),
     Mutant(
         "fail fast lets others end",
         "test_execution.py -k fail_fast_stops",
-        Change("batch.runner:ExecutionRun._wind_up", "self.settings.fail_fast and state == 'failed'", "False"),
+        Change(
+            "batch.runner:ExecutionRun._wind_up",
+            "self.settings.fail_fast and state == 'failed'",
+            "False",
+        ),
     ),
     Mutant(
         "a stubborn task is waited for",
@@ -118,7 +150,11 @@ MUTANTS = [
     Mutant(
         "finished tasks are run again",
         "test_execution.py -k on_every_journal",
-        Change("batch.journal.sqlite:SqliteJournal._write", "self._db.executemany(update, rows)", "pass"),
+        Change(
+            "batch.journal.sqlite:SqliteJournal._write",
+            "self._db.executemany(update, rows)",
+            "pass",
+        ),
     ),
     Mutant(
         "poison is never put aside",
@@ -142,12 +178,21 @@ MUTANTS = [
     Mutant(
         "nobody is asked",
         "test_money.py -k approval",
-        Change("batch.prefetcher:Feeder._tell_forecast", "needs_approval(run.execution, settings)", "False"),
+        Change(
+            "batch.prefetcher:Feeder._tell_forecast",
+            "needs_approval(run.execution, settings)",
+            "False",
+        ),
     ),
     Mutant(
         "the pilot is all",
         "test_money.py -k approval",
-        Change("batch.prefetcher:Feeder._plan_pilot", "places", "range(1, run.tally.total + 1)", only=(2,)),
+        Change(
+            "batch.prefetcher:Feeder._plan_pilot",
+            "places",
+            "range(1, run.tally.total + 1)",
+            only=(2,),
+        ),
     ),
     Mutant(
         "a name is not the ledger's",
@@ -159,7 +204,9 @@ MUTANTS = [
         ),
     ),
     Mutant(
-        "a name changes at each start", "test_crashes.py -k kill", Change("batch.attempt:call_names", "1", "row.starts")
+        "a name changes at each start",
+        "test_crashes.py -k kill",
+        Change("batch.attempt:call_names", "1", "row.starts"),
     ),
     Mutant(
         "sessions begin anew",
@@ -169,12 +216,20 @@ MUTANTS = [
     Mutant(
         "a bad row ends the file",
         "test_sources.py -k jsonl",
-        Change("batch.sources:_jsonl_rows", "yield Row(place, None, f'not JSON: {error}')\ncontinue", "return"),
+        Change(
+            "batch.sources:_jsonl_rows",
+            "yield Row(place, None, f'not JSON: {error}')\ncontinue",
+            "return",
+        ),
     ),
     Mutant(
         "templates change in mid-batch",
         "test_execution.py -k one_version",
-        Change("batch.backends:AsyncioBackend._agent", "made is not None and (not task.inputs)", "False"),
+        Change(
+            "batch.backends:AsyncioBackend._agent",
+            "made is not None and (not task.inputs)",
+            "False",
+        ),
     ),
     Mutant(
         "prompts are the first task's",
@@ -244,18 +299,27 @@ MUTANTS = [
     Mutant(
         "who asks holds the budget",
         "test_interrupted.py -k dead_call",
-        Change("batch.task_runner:TaskRun._failed", "len(self._run.running) > 1", "self._run.running"),
+        Change(
+            "batch.task_runner:TaskRun._failed", "len(self._run.running) > 1", "self._run.running"
+        ),
     ),
     Mutant(
         "what was spent before is free",
         "test_interrupted.py -k comes_later",
-        Change("batch.environment:account_of", "float(execution.source.get('unbudgeted_usd', 0))", "0.0"),
+        Change(
+            "batch.environment:account_of",
+            "float(execution.source.get('unbudgeted_usd', 0))",
+            "0.0",
+        ),
     ),
     Mutant(
         "what was lost has another name",
         "test_interrupted.py -k names_again",
-        Change("batch.task_runner:TaskRun.left", "(row.status, row.starts)", "(row.status, row.starts, row.tries)"),
-        Change("batch.task_runner:TaskRun.left", "('pending', 1)", "('pending', 1, row.tries + 1)"),
+        Change(
+            "batch.task_runner:TaskRun.left",
+            "row.starts = 1",
+            "row.starts = 1\nrow.tries += 1",
+        ),
     ),
     Mutant(
         "a rest is time of the batch",
@@ -265,7 +329,12 @@ MUTANTS = [
     Mutant(
         "a closing executor begins more",
         "test_interrupted.py -k closes",
-        Change("batch.executor:ParallelAgentExecutor.resume_execution", "self._check_open()", "pass", only=(1,)),
+        Change(
+            "batch.executor:ParallelAgentExecutor.resume_execution",
+            "self._check_open()",
+            "pass",
+            only=(1,),
+        ),
     ),
     Mutant(
         "zombies count as workers",
@@ -280,7 +349,11 @@ MUTANTS = [
     Mutant(
         "a name is used twice in a call",
         "test_mishaps.py -k name_of_its_own",
-        Change("run.request:key_of", "times = request.run.context.progress.said", "times: dict[str, int] = {}"),
+        Change(
+            "run.request:key_of",
+            "times = request.run.context.progress.said",
+            "times: dict[str, int] = {}",
+        ),
     ),
     Mutant(
         "batches have no owner",
@@ -294,7 +367,11 @@ MUTANTS = [
     Mutant(
         "ids of batches are one namespace",
         "test_owners.py -k batch",
-        Change("batch.journal.owned:OwnedJournal.id_of", "f'{quoted(self._principal.tenant)}.{name}'", "name"),
+        Change(
+            "batch.journal.owned:OwnedJournal.id_of",
+            "f'{quoted(self._principal.tenant)}.{name}'",
+            "name",
+        ),
     ),
     Mutant(
         "dead letters have no owner",
@@ -323,7 +400,9 @@ MUTANTS = [
     Mutant(
         "anybody makes a fork",
         "test_owners.py -k recorded",
-        Change("replay.runs:replay_run", "principal is not None and from_step is not None", "False"),
+        Change(
+            "replay.runs:replay_run", "principal is not None and from_step is not None", "False"
+        ),
     ),
     Mutant(
         "a batch names files",
@@ -342,7 +421,11 @@ MUTANTS = [
     Mutant(
         "a batch gives paths",
         "test_owners.py -k a_path_among",
-        Change("batch.caller_rules:CallerRules._check_inputs", "schema.get('format') == 'path'", "False"),
+        Change(
+            "batch.caller_rules:CallerRules._check_inputs",
+            "schema.get('format') == 'path'",
+            "False",
+        ),
     ),
     Mutant(
         "a line of any length is held",

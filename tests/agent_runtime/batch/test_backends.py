@@ -53,7 +53,9 @@ async def run_all(
 ) -> dict[str, TaskResult]:
     async with (
         factory_with_tools() as factory,
-        ParallelAgentExecutor(factory, BatchSettings.parse(settings), dead_letters=dead) as executor,
+        ParallelAgentExecutor(
+            factory, BatchSettings.parse(settings), dead_letters=dead
+        ) as executor,
     ):
         name = await executor.submit_batch_tasks(tasks, agent="worker")
         await executor.wait(name)
@@ -65,11 +67,20 @@ async def run_all(
 def said(result: TaskResult) -> tuple[Any, ...]:
     """What must not depend on where a task ran."""
     kinds = tuple((each.attempt, each.kind, each.code) for each in result.history)
-    return result.status, result.output, result.structured_response, kinds, tuple(sorted(result.usage.items()))
+    return (
+        result.status,
+        result.output,
+        result.structured_response,
+        kinds,
+        tuple(sorted(result.usage.items())),
+    )
 
 
 async def test_every_backend_gives_what_a_serial_run_gives() -> None:
-    tasks = [f"say {n}" if n % 3 else f"echo {n}" for n in range(40)] + ["unknown_tool x", "misbehave no_such_deed"]
+    tasks = [f"say {n}" if n % 3 else f"echo {n}" for n in range(40)] + [
+        "unknown_tool x",
+        "misbehave no_such_deed",
+    ]
     quick = {"retry": {"attempts": 2, "initial_delay": "1ms"}}
     serial = await run_all(tasks, {"max_concurrent": 1, **quick})
     for settings in (
@@ -78,7 +89,9 @@ async def test_every_backend_gives_what_a_serial_run_gives() -> None:
         {"max_concurrent": 4, "backend": "process", "pool": {"size": 2}},
     ):
         found = await run_all(tasks, {**settings, **quick})
-        assert {name: said(each) for name, each in found.items()} == {n: said(each) for n, each in serial.items()}
+        assert {name: said(each) for name, each in found.items()} == {
+            n: said(each) for n, each in serial.items()
+        }
     assert Counter(each.status for each in serial.values())["completed"] >= 40
 
 
@@ -90,7 +103,9 @@ async def test_a_batch_with_every_fault_ends_with_every_other_result_right() -> 
         **dict.fromkeys((33, 66), ("misbehave kill", "worker", "poisoned")),
         99: ("artifact x", "transfer_failed", "failed"),
     }
-    tasks = [BatchTask(faults[n][0] if n in faults else f"echo {n}", id=f"n{n}") for n in range(100)]
+    tasks = [
+        BatchTask(faults[n][0] if n in faults else f"echo {n}", id=f"n{n}") for n in range(100)
+    ]
     settings = {
         "backend": "process",
         "max_concurrent": 4,
@@ -111,18 +126,24 @@ async def test_a_batch_with_every_fault_ends_with_every_other_result_right() -> 
         assert (result.status, result.error.kind) == (status, kind), result
         assert len(result.history) == result.attempts == (3 if kind == "worker" else 1)
         assert all(each.message and each.at_s for each in result.history)
-    assert {each.payload["task_id"].rpartition(":")[2] for each in await dead.list()} == {"n33", "n66"}
+    assert {each.payload["task_id"].rpartition(":")[2] for each in await dead.list()} == {
+        "n33",
+        "n66",
+    }
 
 
 class Plain:
     """A backend that answers at once."""
 
     def __init__(self, name: str, slots: int | None = None, weight: float = 1.0) -> None:
-        self.name, self.slots, self.weight = name, slots, weight
+        self.name = name
+        self.slots = slots
+        self.weight = weight
 
 
 def picks(strategy: Any, *backends: Plain, count: int = 60, keep: bool = True) -> Counter[str]:
-    scheduler, found = Scheduler(backends, strategy), Counter[str]()  # type: ignore[arg-type]
+    scheduler = Scheduler(backends, strategy)  # type: ignore[arg-type]
+    found = Counter[str]()
     for _ in range(count):
         if (seat := scheduler.take()) is None:
             break
@@ -133,16 +154,24 @@ def picks(strategy: Any, *backends: Plain, count: int = 60, keep: bool = True) -
 
 
 def test_tasks_are_scheduled_by_load_in_turn_or_by_weight() -> None:
-    assert picks("least_busy", Plain("a", 10), Plain("b", 20), Plain("c", 30)) == {"a": 10, "b": 20, "c": 30}
+    assert picks("least_busy", Plain("a", 10), Plain("b", 20), Plain("c", 30)) == {
+        "a": 10,
+        "b": 20,
+        "c": 30,
+    }
     assert picks("least_busy", Plain("a", 10), Plain("b", 20), count=15) == {"a": 5, "b": 10}
     assert picks("round_robin", Plain("a"), Plain("b"), Plain("c")) == {"a": 20, "b": 20, "c": 20}
     assert picks("round_robin", Plain("a", 5), Plain("b"), count=20) == {"a": 5, "b": 15}
     assert picks("weighted", Plain("a", weight=1), Plain("b", weight=3), Plain("c", weight=2)) == {
         "a": 10, "b": 30, "c": 20,
     }  # fmt: skip
-    assert picks("weighted", Plain("a", weight=1), Plain("b", weight=2), count=30, keep=False) == {"a": 10, "b": 20}
+    assert picks("weighted", Plain("a", weight=1), Plain("b", weight=2), count=30, keep=False) == {
+        "a": 10,
+        "b": 20,
+    }
     scheduler = Scheduler([Plain("a", 1), Plain("b", 1)], "least_busy")  # type: ignore[list-item]
-    first, second = scheduler.take(), scheduler.take()
+    first = scheduler.take()
+    second = scheduler.take()
     assert scheduler.take() is None
     assert (scheduler.slots, first is not second) == (2, True)
     for wrong in ([], [Plain("a", weight=0)]):

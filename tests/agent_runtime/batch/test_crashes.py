@@ -27,11 +27,16 @@ def test_kill_and_resume_until_it_is_through(tmp_path: Path) -> None:
     assert found["held_usd"] == 0
 
 
-async def test_without_an_idempotency_header_what_was_lost_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_idempotency_header_what_was_lost_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The provider has billed it, for all that is known: the ledger is never below the truth."""
     monkeypatch.setenv("DUMMY_KEY", "dummy")
     ledger = MemoryLedger()
-    async with billing(delay_s=0.05) as provider, bench_of({"approval": False}, ledger=ledger) as bench:
+    async with (
+        billing(delay_s=0.05) as provider,
+        bench_of({"approval": False}, ledger=ledger) as bench,
+    ):
         bench.factory.register_template(parse_template(template(provider.url, header=False)))
         name = await bench.executor.submit_batch_tasks(["a", "b"], agent="stub", max_cost_usd=1.0)
         await bench.executor.wait(name)
@@ -98,7 +103,8 @@ async def test_the_next_process_takes_over_a_dead_owners_batch_at_once(tmp_path:
         execution = await journal.get(name)
         host = process_identity().rsplit(":", 2)[0]
         execution.token = await journal.lease(name, f"{host}:4194305:1", 10**6)
-        execution.owner, execution.state = f"{host}:4194305:1", "running"
+        execution.owner = f"{host}:4194305:1"
+        execution.state = "running"
         await journal.reset(name, execution.token, ["completed"])
         await journal.save(execution)
         del bench.executor._runs[name]
@@ -116,7 +122,9 @@ async def test_a_file_whose_tasks_were_not_all_accepted_is_read_to_its_end(tmp_p
     async with bench_of(journal=journal) as bench:
         name = await bench.executor.submit_batch_tasks(file, agent="echo", execution_id="e")
         await bench.executor.wait(name)
-    async with bench_of(journal=journal) as bench:  # as if it had ended when four were in the journal
+    async with bench_of(
+        journal=journal
+    ) as bench:  # as if it had ended when four were in the journal
         _cut(journal, 4)
         await bench.executor.resume_execution("e")
         status = await bench.executor.wait("e")
@@ -129,5 +137,6 @@ def _cut(journal: Any, kept: int) -> None:
     for table in ("tasks", "states", "results"):
         journal._db.execute(f"DELETE FROM {table} WHERE seq > ?", (kept,))
     found = journal._get("e")
-    found.sealed, found.state = False, "running"
+    found.sealed = False
+    found.state = "running"
     journal._db.execute("UPDATE executions SET document=?", (document(found),))

@@ -12,7 +12,13 @@ import pytest
 from tests.agent_runtime.batch.conftest import bench_of, until
 
 from agent_runtime import AgentContext, AgentResult
-from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, ParallelAgentExecutor, TaskPriority
+from agent_runtime.batch import (
+    AsyncioBackend,
+    BatchSettings,
+    BatchTask,
+    ParallelAgentExecutor,
+    TaskPriority,
+)
 from agent_runtime.batch.journal import open_journal
 from agent_runtime.errors import (
     ConfigurationError,
@@ -36,17 +42,23 @@ async def test_every_task_has_one_result_on_every_journal(journal_url: str) -> N
             return f"did {text}"
 
         bench.agent("echo", work)
-        name = await bench.executor.submit_batch_tasks([str(n) for n in range(100)], agent="echo", name="hundred")
+        name = await bench.executor.submit_batch_tasks(
+            [str(n) for n in range(100)], agent="echo", name="hundred"
+        )
         status = await bench.executor.wait(name)
         assert (status["state"], status["completed"], status["total"]) == ("completed", 100, 100)
         found = await bench.executor.get_execution_results(name)
         assert [each.output for each in found] == [f"did {n}" for n in range(100)]
-        assert [(each.task_id, each.position) for each in found] == [(f"t{n}", n) for n in range(1, 101)]
+        assert [(each.task_id, each.position) for each in found] == [
+            (f"t{n}", n) for n in range(1, 101)
+        ]
         assert bench.most == 7
         assert sorted(bench.asked, key=int) == [str(n) for n in range(100)]
         assert (await bench.executor.list_executions())[0]["name"] == "hundred"
         as_they_came = await bench.executor.get_execution_results(name, ordered=False)
-        assert Counter(each.task_id for each in as_they_came) == Counter(each.task_id for each in found)
+        assert Counter(each.task_id for each in as_they_came) == Counter(
+            each.task_id for each in found
+        )
     await journal.aclose()
 
 
@@ -58,14 +70,21 @@ async def test_results_are_streamed_as_they_come_and_in_order() -> None:
             return text
 
         bench.agent("slow_first", work)
-        name = await bench.executor.submit_batch_tasks([str(n) for n in range(12)], agent="slow_first")
+        name = await bench.executor.submit_batch_tasks(
+            [str(n) for n in range(12)], agent="slow_first"
+        )
         came = [each.output async for each in bench.executor.stream_results(name)]
         assert sorted(came, key=int) == [str(n) for n in range(12)]
         assert came[-1] == "0" or came.index("0") > 6
         ordered = [each.output async for each in bench.executor.stream_results(name, ordered=True)]
         assert ordered == [str(n) for n in range(12)]
-        again = await bench.executor.submit_batch_tasks([str(n) for n in range(12)], agent="slow_first")
-        live = [each.output async for each in bench.executor.stream_results(again, ordered=True, after=3)]
+        again = await bench.executor.submit_batch_tasks(
+            [str(n) for n in range(12)], agent="slow_first"
+        )
+        live = [
+            each.output
+            async for each in bench.executor.stream_results(again, ordered=True, after=3)
+        ]
         assert live == [str(n) for n in range(3, 12)]
 
 
@@ -90,8 +109,11 @@ async def test_priorities_decide_what_is_run_first() -> None:
 
 
 async def test_an_agent_has_a_limit_of_its_own_and_holds_up_no_other() -> None:
-    async with bench_of({"max_concurrent": 8, "limits": {"narrow": 2}, "queue": {"size": 6}}) as bench:
-        now, most = 0, 0
+    async with bench_of(
+        {"max_concurrent": 8, "limits": {"narrow": 2}, "queue": {"size": 6}}
+    ) as bench:
+        now = 0
+        most = 0
 
         async def narrow(text: str) -> str:
             nonlocal now, most
@@ -102,7 +124,9 @@ async def test_an_agent_has_a_limit_of_its_own_and_holds_up_no_other() -> None:
             return text
 
         bench.agent("narrow", narrow)
-        tasks = [BatchTask(f"n{n}", agent="narrow") for n in range(20)] + [BatchTask(f"e{n}") for n in range(20)]
+        tasks = [BatchTask(f"n{n}", agent="narrow") for n in range(20)] + [
+            BatchTask(f"e{n}") for n in range(20)
+        ]
         name = await bench.executor.submit_batch_tasks(tasks, agent="echo")
         assert (await bench.executor.wait(name))["completed"] == 40
         assert most == 2
@@ -128,10 +152,19 @@ async def test_transient_failures_are_tried_again_and_others_are_not() -> None:
         status = await bench.executor.wait(name)
         found = {each.task_id: each for each in await bench.executor.get_execution_results(name)}
         assert tries == {"flaky": 3, "down": 3, "broken": 1}
-        assert (found["flaky"].status, found["flaky"].attempts, found["flaky"].output) == ("completed", 3, "at last")
+        assert (found["flaky"].status, found["flaky"].attempts, found["flaky"].output) == (
+            "completed",
+            3,
+            "at last",
+        )
         assert [each.kind for each in found["flaky"].history] == ["connection"] * 2
-        assert [each.message for each in found["down"].history] == [f"ConnectionError: cut {n}" for n in (1, 2, 3)]
-        assert (found["down"].error.kind, found["broken"].error.kind) == ("connection", "agent_failed")  # type: ignore[union-attr]
+        assert [each.message for each in found["down"].history] == [
+            f"ConnectionError: cut {n}" for n in (1, 2, 3)
+        ]
+        assert (found["down"].error.kind, found["broken"].error.kind) == (  # type: ignore[union-attr]
+            "connection",
+            "agent_failed",
+        )
         assert status["errors"] == {"connection": 1, "agent_failed": 1}
         assert (status["state"], status["retries"], status["failed"]) == ("completed", 4, 2)
         await until(lambda: len(retried) == 4)
@@ -152,7 +185,9 @@ async def test_retries_have_a_budget() -> None:
 
 
 async def test_a_refusal_that_says_when_to_come_again_is_no_attempt() -> None:
-    async with bench_of({"max_concurrent": 4, "retry": {"attempts": 1}}, rate_limits=["3/second"]) as bench:
+    async with bench_of(
+        {"max_concurrent": 4, "retry": {"attempts": 1}}, rate_limits=["3/second"]
+    ) as bench:
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(7)], agent="echo")
         status = await bench.executor.wait(name)
         found = await bench.executor.get_execution_results(name)
@@ -202,7 +237,9 @@ async def test_fail_fast_stops_what_runs() -> None:
             return text
 
         bench.agent("mixed", work)
-        name = await bench.executor.submit_batch_tasks(["slow", "slower", "bad", "never"], agent="mixed")
+        name = await bench.executor.submit_batch_tasks(
+            ["slow", "slower", "bad", "never"], agent="mixed"
+        )
         status = await asyncio.wait_for(bench.executor.wait(name), 5)
         assert (status["state"], status["failed"], status["ended"]) == ("failed", 1, 1)
         assert "t3" in status["why"]
@@ -248,7 +285,9 @@ async def test_a_slow_task_is_told() -> None:
 
         bench.agent("mixed", work)
         told = bench.told("batch.slow")
-        name = await bench.executor.submit_batch_tasks([BatchTask("slow", id="s"), "quick"], agent="mixed")
+        name = await bench.executor.submit_batch_tasks(
+            [BatchTask("slow", id="s"), "quick"], agent="mixed"
+        )
         status = await bench.executor.wait(name)
         await until(lambda: told)
         assert [(each["task_id"], each["execution_id"]) for each in told] == [("s", name)]
@@ -261,30 +300,49 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
 
         async def work(text: str) -> str:
             kind = text.partition(" ")[0]
-            await (cancelled.wait() if kind == "medium" else asyncio.sleep({"short": 0.01, "long": 60}[kind]))
+            await (
+                cancelled.wait()
+                if kind == "medium"
+                else asyncio.sleep({"short": 0.01, "long": 60}[kind])
+            )
             return text
 
         bench.agent("mixed", work)
-        tasks = ["short 1", "short 2", "short 3", "medium 4", "long 5", "long 6", *(f"short {n}" for n in range(50))]
+        tasks = [
+            "short 1",
+            "short 2",
+            "short 3",
+            "medium 4",
+            "long 5",
+            "long 6",
+            *(f"short {n}" for n in range(50)),
+        ]
         name = await bench.executor.submit_batch_tasks(tasks, agent="mixed")
         await until(lambda: "long 6" in bench.asked)
-        begun, began_s = len(bench.asked), time.monotonic()
+        begun = len(bench.asked)
+        began_s = time.monotonic()
         cancel = asyncio.create_task(bench.executor.cancel_execution(name))
         await asyncio.sleep(0)  # it has begun
         cancelled.set()
         status = await cancel
-        assert time.monotonic() - began_s < 2  # its grace of 300 ms, and not the time of one that does not stop
+        assert (
+            time.monotonic() - began_s < 2
+        )  # its grace of 300 ms, and not the time of one that does not stop
         assert len(bench.asked) == begun
         assert bench.now == 0
         assert (status["state"], status["completed"], status["running"]) == ("cancelled", 4, 0)
-        assert [each.output for each in await bench.executor.get_execution_results(name)][-1] == "medium 4"
+        assert [each.output for each in await bench.executor.get_execution_results(name)][
+            -1
+        ] == "medium 4"
         await asyncio.sleep(0.05)
         assert len(bench.asked) == begun
         bench.agent("mixed", lambda text: text)
         await bench.executor.resume_execution(name)  # and it can be gone on with, all the same
         status = await bench.executor.wait(name)
         assert (status["state"], status["completed"]) == ("completed", 56)
-        assert Counter(bench.asked)["short 1"] == 2  # of the 50, and the first three: none was run twice
+        assert (
+            Counter(bench.asked)["short 1"] == 2
+        )  # of the 50, and the first three: none was run twice
 
 
 async def test_one_task_may_be_given_several_times() -> None:
@@ -292,7 +350,11 @@ async def test_one_task_may_be_given_several_times() -> None:
         own = BatchTask("x", agent="echo")
         name = await bench.executor.submit_batch_tasks([own] * 3)
         await bench.executor.wait(name)
-        assert [each.task_id for each in await bench.executor.get_execution_results(name)] == ["t1", "t2", "t3"]
+        assert [each.task_id for each in await bench.executor.get_execution_results(name)] == [
+            "t1",
+            "t2",
+            "t3",
+        ]
         assert own == BatchTask("x", agent="echo")
 
 
@@ -336,7 +398,9 @@ async def test_pause_and_resume() -> None:
         go.set()
         status = await bench.executor.wait(name)
         assert (status["state"], status["completed"], len(bench.asked)) == ("paused", 2, 2)
-        assert len([each async for each in bench.executor.stream_results(name)]) == 2  # it ends while nothing runs
+        assert (
+            len([each async for each in bench.executor.stream_results(name)]) == 2
+        )  # it ends while nothing runs
         await bench.executor.resume_execution(name)
         assert (await bench.executor.wait(name))["completed"] == 10
 
@@ -361,12 +425,24 @@ async def test_failed_tasks_are_run_again_and_others_are_not() -> None:
         assert sorted(bench.asked) == ["0", "3", "6", "9"]
         found = await bench.executor.get_execution_results(name)
         assert [each.output for each in found] == [f"did {n}" for n in range(10)]
-        assert [len(each.history) for each in found] == [1, 0, 0, 1, 0, 0, 1, 0, 0, 1]  # what went wrong is kept
+        assert [len(each.history) for each in found] == [
+            1,
+            0,
+            0,
+            1,
+            0,
+            0,
+            1,
+            0,
+            0,
+            1,
+        ]  # what went wrong is kept
 
 
 async def test_producers_are_held_back_or_refused() -> None:
     async with bench_of({"max_concurrent": 1, "queue": {"size": 3}}) as bench:
-        go, given = asyncio.Event(), 0
+        go = asyncio.Event()
+        given = 0
 
         async def work(text: str) -> str:
             await go.wait()
@@ -405,14 +481,29 @@ async def test_a_producer_that_fails_pauses_its_batch() -> None:
         status = await bench.executor.wait(name)
         assert status["state"] == "paused"
         assert "the source is gone" in status["why"]
-        assert [each.output for each in await bench.executor.get_execution_results(name)] == ["did one"]
+        assert [each.output for each in await bench.executor.get_execution_results(name)] == [
+            "did one"
+        ]
 
 
 async def test_bad_items_are_failed_tasks_and_the_others_run() -> None:
     async with bench_of() as bench:
-        tasks: list[Any] = ["fine", 7, {"input": "x", "colour": "red"}, {"id": "no input"}, BatchTask("a", id="same")]
-        tasks += [BatchTask("b", id="same"), {"input": {"messages": [{"role": "user", "content": "hi"}]}}]
-        tasks += [{"input": float("nan")}, {"input": "y", "priority": "soon"}, {"input": "z", "metadata": {"n": 1}}]
+        tasks: list[Any] = [
+            "fine",
+            7,
+            {"input": "x", "colour": "red"},
+            {"id": "no input"},
+            BatchTask("a", id="same"),
+        ]
+        tasks += [
+            BatchTask("b", id="same"),
+            {"input": {"messages": [{"role": "user", "content": "hi"}]}},
+        ]
+        tasks += [
+            {"input": float("nan")},
+            {"input": "y", "priority": "soon"},
+            {"input": "z", "metadata": {"n": 1}},
+        ]
         name = await bench.executor.submit_batch_tasks(tasks, agent="echo")
         status = await bench.executor.wait(name)
         found = await bench.executor.get_execution_results(name)
@@ -439,14 +530,22 @@ async def test_what_refuses_a_whole_batch_leaves_nothing_behind() -> None:
         with pytest.raises(ConfigurationError, match="max_concurrent"):
             await submit(["x"], 0, agent="echo")
         assert await bench.executor.list_executions() == []
-        for looked in ("get_execution_status", "get_execution_results", "resume_execution", "cancel_execution"):
+        for looked in (
+            "get_execution_status",
+            "get_execution_results",
+            "resume_execution",
+            "cancel_execution",
+        ):
             with pytest.raises(ExecutionNotFound, match="'none'"):
                 await getattr(bench.executor, looked)("none")
 
 
 async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) -> None:
     journal = open_journal(journal_url)
-    async with bench_of({"max_concurrent": 1}, journal=journal) as bench, bench_of(journal=journal) as other:
+    async with (
+        bench_of({"max_concurrent": 1}, journal=journal) as bench,
+        bench_of(journal=journal) as other,
+    ):
         go = asyncio.Event()
 
         async def work(text: str) -> str:
@@ -455,7 +554,9 @@ async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) ->
 
         bench.agent("gated", work)
         other.executor._shop.owner = "elsewhere:1:1"
-        name = await bench.executor.submit_batch_tasks(["a", "b"], agent="gated", execution_id="mine")
+        name = await bench.executor.submit_batch_tasks(
+            ["a", "b"], agent="gated", execution_id="mine"
+        )
         with pytest.raises(InputInvalid, match="already"):
             await other.executor.submit_batch_tasks(["c"], agent="echo", execution_id="mine")
         await until(lambda: bench.asked)
@@ -526,25 +627,32 @@ async def test_a_store_that_fails_pauses_the_batch_and_nothing_is_lost(
         bench.agent("unlucky", lambda text: text)
         await bench.executor.resume_execution(name)
         assert (await bench.executor.wait(name))["completed"] == 20
-        assert Counter(each.output for each in await bench.executor.get_execution_results(name)) == Counter(
-            str(n) for n in range(20)
-        )
+        assert Counter(
+            each.output for each in await bench.executor.get_execution_results(name)
+        ) == Counter(str(n) for n in range(20))
     await journal.aclose()
 
 
 async def test_a_task_that_has_lost_its_workers_is_put_aside(journal_url: str) -> None:
     journal = open_journal(journal_url)
     async with bench_of({"max_concurrent": 2}, journal=journal) as bench:
-        name = await bench.executor.submit_batch_tasks([BatchTask("x", id="bad"), "y"], agent="echo", execution_id="e")
+        name = await bench.executor.submit_batch_tasks(
+            [BatchTask("x", id="bad"), "y"], agent="echo", execution_id="e"
+        )
         await bench.executor.wait(name)
         execution = await journal.get(name)
-        execution.owner = f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # no process has that number
+        execution.owner = (
+            f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # no process has that number
+        )
         execution.token = await journal.lease(name, execution.owner, 60)
         execution.state = "running"
         await journal.reset(name, execution.token, ["completed"])
         (bad, _) = await journal.places(name, [1, 2])
-        bad.status, bad.starts = "running", 3
-        await journal.write(name, execution.token, [bench.executor._runs[name].tasks.outcome(bad).change])
+        bad.status = "running"
+        bad.starts = 3
+        await journal.write(
+            name, execution.token, [bench.executor._runs[name].tasks.outcome(bad).change]
+        )
         await journal.save(execution)
         del bench.executor._runs[name]
         bench.asked.clear()
@@ -554,7 +662,11 @@ async def test_a_task_that_has_lost_its_workers_is_put_aside(journal_url: str) -
         (letter,) = await bench.dead.list()
         assert (letter.queue, letter.attempts, letter.payload["execution_id"]) == ("batch", 3, "e")
         result = (await bench.executor.get_execution_results(name))[0]
-        assert (result.task_id, result.error.kind, result.error.code) == ("bad", "worker", "instance_failed")  # type: ignore[union-attr]
+        assert (result.task_id, result.error.kind, result.error.code) == (  # type: ignore[union-attr]
+            "bad",
+            "worker",
+            "instance_failed",
+        )
     await journal.aclose()
 
 
@@ -592,7 +704,9 @@ async def test_settings_change_while_it_runs() -> None:
         bench.agent("gated", work)
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(30)], agent="gated")
         await until(lambda: bench.now == 1)
-        assert bench.executor.configure_parallel_settings(name, max_concurrent=6).max_concurrent == 6
+        assert (
+            bench.executor.configure_parallel_settings(name, max_concurrent=6).max_concurrent == 6
+        )
         await until(lambda: bench.now == 6)
         bench.executor.configure_parallel_settings(name, max_concurrent=2)
         go.set()
@@ -612,7 +726,11 @@ async def test_tasks_carry_their_labels_and_one_key() -> None:
         name = await bench.executor.submit_batch_tasks([task], agent="echo")
         await bench.executor.wait(name)
         (result,) = await bench.executor.get_execution_results(name)
-        assert (result.metadata, result.worker, result.agent) == ({"customer": 7}, "asyncio", "echo")
+        assert (result.metadata, result.worker, result.agent) == (
+            {"customer": 7},
+            "asyncio",
+            "echo",
+        )
         assert result.template_digest
         await until(lambda: seen)
         assert seen[0]["task_id"] == "mine"

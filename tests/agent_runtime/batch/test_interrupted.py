@@ -1,4 +1,7 @@
-"""What is interrupted at the worst moment: acceptance, loading, pauses, and executions whose process is gone."""
+"""What is interrupted at the worst moment.
+
+Acceptance, loading, pauses, and executions whose process is gone.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from tests.agent_runtime.batch.billing_provider import billing, template
 from tests.agent_runtime.batch.conftest import QUICK, bench_of, until
 
 from agent_runtime import AgentContext, AgentResult, MemoryLedger, parse_template
-from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, ParallelAgentExecutor, open_journal
+from agent_runtime.batch import (
+    AsyncioBackend,
+    BatchSettings,
+    BatchTask,
+    ParallelAgentExecutor,
+    open_journal,
+)
 from agent_runtime.batch.journal import writer
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
@@ -57,12 +66,15 @@ async def endless(started: asyncio.Event, given: asyncio.Queue[str]) -> Any:
 async def test_tasks_that_are_submitted_at_once_have_places_of_their_own() -> None:
     """Also when one of them is refused while another one is being kept."""
     async with bench_of() as bench:
-        given, started = asyncio.Queue[str](), asyncio.Event()
+        given = asyncio.Queue[str]()
+        started = asyncio.Event()
         name = await bench.executor.submit_batch_tasks(endless(started, given), agent="echo")
         await started.wait()
         submit = bench.executor.submit_task
         wrong = submit(name, {"input": "x", "agent": "nobody"})
-        told = await asyncio.gather(wrong, submit(name, "a"), submit(name, "b"), return_exceptions=True)
+        told = await asyncio.gather(
+            wrong, submit(name, "a"), submit(name, "b"), return_exceptions=True
+        )
         assert [type(each) for each in told] == [UnknownComponent, type(None), type(None)]
         for text in "cde":
             await asyncio.wait_for(submit(name, text), 3)
@@ -80,7 +92,8 @@ async def test_who_goes_away_while_a_task_is_accepted_leaves_a_task_that_runs() 
             await asyncio.sleep(0.1)
 
     async with bench_of(journal=Hooked(before)) as bench:
-        given, started = asyncio.Queue[str](), asyncio.Event()
+        given = asyncio.Queue[str]()
+        started = asyncio.Event()
         name = await bench.executor.submit_batch_tasks(endless(started, given), agent="echo")
         await started.wait()
         leaving = asyncio.create_task(bench.executor.submit_task(name, "left"))
@@ -95,10 +108,17 @@ async def test_who_goes_away_while_a_task_is_accepted_leaves_a_task_that_runs() 
         assert await bench.executor.journal.counts(name) == {"completed": 2}
 
 
-async def test_a_process_that_ends_between_two_steps_of_acceptance_is_gone_on_with(tmp_path: Path) -> None:
-    """Two tasks of one id: the second is kept in a step of its own. What is missing of the file is taken, once."""
+async def test_a_process_that_ends_between_two_steps_of_acceptance_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    """Two tasks of one id: the second is kept in a step of its own.
+
+    What is missing of the file is taken, once.
+    """
     file = tmp_path / "t.jsonl"
-    file.write_text("".join(json.dumps({"id": name, "input": f"{n}"}) + "\n" for n, name in enumerate("aacd")))
+    file.write_text(
+        "".join(json.dumps({"id": name, "input": f"{n}"}) + "\n" for n, name in enumerate("aacd"))
+    )
     added = 0
 
     async def before(operation: str) -> None:
@@ -107,7 +127,8 @@ async def test_a_process_that_ends_between_two_steps_of_acceptance_is_gone_on_wi
         if ending and (added == 2 or operation == "delete"):
             raise Ended
 
-    ending, journal = True, Hooked(before)
+    ending = True
+    journal = Hooked(before)
     async with bench_of(journal=journal) as bench:
         with pytest.raises(Ended):
             await bench.executor.submit_batch_tasks(file, agent="echo", execution_id="b")
@@ -118,7 +139,12 @@ async def test_a_process_that_ends_between_two_steps_of_acceptance_is_gone_on_wi
             status = await bench.executor.wait("b")
         assert (status["completed"], status["failed"]) == (3, 1)
         found = await bench.executor.get_execution_results("b")
-        assert [(each.position, each.task_id) for each in found] == [(1, "a"), (2, "a#2"), (3, "c"), (4, "d")]
+        assert [(each.position, each.task_id) for each in found] == [
+            (1, "a"),
+            (2, "a#2"),
+            (3, "c"),
+            (4, "d"),
+        ]
 
 
 async def test_a_store_that_fails_while_an_execution_loads_leaves_it_to_be_resumed() -> None:
@@ -163,7 +189,8 @@ async def test_a_task_that_is_overdue_while_its_pause_is_written_is_not_lost() -
         if operation == "save" and slow:
             await asyncio.sleep(1.5)
 
-    slow, settings = False, {"max_concurrent": 2, "approval": False, "task_timeout": "500ms"}
+    slow = False
+    settings = {"max_concurrent": 2, "approval": False, "task_timeout": "500ms"}
     async with (
         billing(delay_s=0.01) as provider,
         bench_of(settings, journal=Hooked(before), ledger=MemoryLedger()) as bench,
@@ -182,17 +209,25 @@ async def test_a_task_that_is_overdue_while_its_pause_is_written_is_not_lost() -
 
 async def test_what_a_dead_call_holds_of_a_budget_is_not_waited_for() -> None:
     ledger = MemoryLedger()
-    async with billing(delay_s=0.01) as provider, bench_of({"approval": False}, ledger=ledger) as bench:
+    async with (
+        billing(delay_s=0.01) as provider,
+        bench_of({"approval": False}, ledger=ledger) as bench,
+    ):
         bench.factory.register_template(parse_template(template(provider.url)))
         ledger.call("transact", (), _held("b", 950, limit=1000))
-        name = await bench.executor.submit_batch_tasks(["a"], agent="stub", max_cost_usd=0.001, execution_id="b")
+        name = await bench.executor.submit_batch_tasks(
+            ["a"], agent="stub", max_cost_usd=0.001, execution_id="b"
+        )
         status = await asyncio.wait_for(bench.executor.wait(name), 5)
         assert (status["state"], status["why"]) == ("paused", "budget")
 
 
 @pytest.mark.parametrize("how", ["rerun", "cancel", "pause"])
 async def test_approval_is_asked_for_whatever_came_between(how: str) -> None:
-    async with billing(delay_s=0.005) as provider, bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench:
+    async with (
+        billing(delay_s=0.005) as provider,
+        bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench,
+    ):
         bench.factory.register_template(parse_template(template(provider.url)))
         tasks = [f"t{n}" for n in range(40)]
         name = await bench.executor.submit_batch_tasks(tasks, agent="stub", max_cost_usd=0.003)
@@ -207,7 +242,10 @@ async def test_approval_is_asked_for_whatever_came_between(how: str) -> None:
 
 
 async def test_a_budget_that_comes_later_is_for_what_was_spent_before_too() -> None:
-    async with billing(delay_s=0.02) as provider, bench_of({"max_concurrent": 2}, ledger=MemoryLedger()) as bench:
+    async with (
+        billing(delay_s=0.02) as provider,
+        bench_of({"max_concurrent": 2}, ledger=MemoryLedger()) as bench,
+    ):
         bench.factory.register_template(parse_template(template(provider.url)))
         name = await bench.executor.submit_batch_tasks([f"t{n}" for n in range(40)], agent="stub")
         await until(lambda: sum(provider.billed.values()) >= 8)
@@ -243,22 +281,29 @@ async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
     between: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "RETRIES_S", ())  # who dies does not insist
-    path, names = tmp_path / "j.db", list[str | None]()
+    path = tmp_path / "j.db"
+    names = list[str | None]()
     settings = BatchSettings.parse({**QUICK, "max_concurrent": 2})
 
     async def run(bench: Any, journal: Any, *, ends: bool) -> tuple[ParallelAgentExecutor, Named]:
         backend = Named(bench.factory)
-        backend.names, backend.go = names, asyncio.Event()
+        backend.names = names
+        backend.go = asyncio.Event()
         if ends:
             backend.go.set()
-        executor = ParallelAgentExecutor(bench.factory, settings, journal=journal, backends=[backend])
+        executor = ParallelAgentExecutor(
+            bench.factory, settings, journal=journal, backends=[backend]
+        )
         await executor.__aenter__()
         return executor, backend
 
     async with bench_of() as bench:
-        first, second = SqliteJournal(path), SqliteJournal(path)
+        first = SqliteJournal(path)
+        second = SqliteJournal(path)
         dying, _ = await run(bench, first, ends=False)
-        dying._shop.owner = f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # a process that does not exist
+        dying._shop.owner = (
+            f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # a process that does not exist
+        )
         await dying.submit_batch_tasks(["x"], agent="echo", execution_id="b")
         await until(lambda: names)
         if between == "pause":
@@ -284,7 +329,8 @@ async def test_nothing_begins_on_an_executor_that_closes() -> None:
         if operation == "heard" and closing is not None:
             await closing
 
-    closing, journal = None, Hooked(before)
+    closing = None
+    journal = Hooked(before)
     async with bench_of({"max_concurrent": 1}, journal=journal) as bench:
         executor = ParallelAgentExecutor(bench.factory, journal=journal)
         await executor.__aenter__()
@@ -301,7 +347,9 @@ async def test_nothing_begins_on_an_executor_that_closes() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"fail_fast": True}, {"continue_on_error": False}])
-async def test_a_bad_item_of_a_producer_is_a_failure_as_others_are(settings: dict[str, Any]) -> None:
+async def test_a_bad_item_of_a_producer_is_a_failure_as_others_are(
+    settings: dict[str, Any],
+) -> None:
     async def items() -> Any:
         yield "good"
         yield {"input": "x", "priority": "soon", "id": "A17", "metadata": {"row": 2}}
@@ -316,7 +364,10 @@ async def test_a_bad_item_of_a_producer_is_a_failure_as_others_are(settings: dic
         assert len(bench.asked) <= 2
         assert {each["status"] for each in told} >= {"failed"}
         found = {each.task_id: each for each in await bench.executor.get_execution_results(name)}
-        assert (found["A17"].status, found["A17"].metadata) == ("failed", {"row": 2})  # it is found in its source
+        assert (found["A17"].status, found["A17"].metadata) == (
+            "failed",
+            {"row": 2},
+        )  # it is found in its source
         assert bench.executor.ended_here()["failed"] == 1
 
 
@@ -367,15 +418,22 @@ async def test_backends_that_were_opened_are_closed_when_one_cannot_be() -> None
                 raise AssertionError("it opened")
         assert said == ["open good", "open bad", "close good"]
         with pytest.raises(ConfigurationError, match="needs an agent"):
-            await bench.executor.aggregate(await bench.executor.submit_batch_tasks(["a"], agent="echo"), "reduce")
+            await bench.executor.aggregate(
+                await bench.executor.submit_batch_tasks(["a"], agent="echo"), "reduce"
+            )
 
 
 async def test_a_limit_by_name_holds_for_an_agent_that_is_named_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "agent.yaml"
-    async with billing(delay_s=0.01) as provider, bench_of({"max_concurrent": 8, "limits": {"stub": 1}}) as bench:
+    async with (
+        billing(delay_s=0.01) as provider,
+        bench_of({"max_concurrent": 8, "limits": {"stub": 1}}) as bench,
+    ):
         file.write_text(template(provider.url))
         began_s = asyncio.get_running_loop().time()
-        name = await bench.executor.submit_batch_tasks([f"t{n}" for n in range(12)], agent=str(file))
+        name = await bench.executor.submit_batch_tasks(
+            [f"t{n}" for n in range(12)], agent=str(file)
+        )
         metrics = [await bench.executor.get_performance_metrics()]
         while (await bench.executor.get_execution_status(name))["state"] in ("pending", "running"):
             metrics.append(await bench.executor.get_performance_metrics())

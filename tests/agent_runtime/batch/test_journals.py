@@ -46,14 +46,22 @@ async def begun(journal: Journal, name: str = "e", count: int = 5) -> Execution:
 async def test_an_execution_is_kept_as_its_owner_says(journal: Journal) -> None:
     execution = await begun(journal)
     assert not await journal.create(Execution("e"))
-    execution.state, execution.why, execution.forecast, execution.sealed = "paused", "asked", {"cost_usd": 1.5}, True
+    execution.state = "paused"
+    execution.why = "asked"
+    execution.forecast = {"cost_usd": 1.5}
+    execution.sealed = True
     execution.source = {"path": "/x", "mapping": {"input": "é {text}"}}
     await journal.save(execution)
     assert await journal.beat("e", execution.token, 60, '{"ended": 2}') == ""
     await journal.want("e", "pause")
     assert await journal.beat("e", execution.token, 60, '{"ended": 3}') == "pause"
     found = await journal.get("e")
-    assert (found.state, found.why, found.forecast, found.sealed) == ("paused", "asked", {"cost_usd": 1.5}, True)
+    assert (found.state, found.why, found.forecast, found.sealed) == (
+        "paused",
+        "asked",
+        {"cost_usd": 1.5},
+        True,
+    )
     assert (found.source, found.progress, found.wanted) == (execution.source, {"ended": 3}, "pause")
     await journal.heard("e", "cancel")
     assert (await journal.get("e")).wanted == "pause"  # another wish is not taken back
@@ -77,7 +85,9 @@ async def test_one_owner_at_a_time(journal: Journal) -> None:
     with pytest.raises(ExecutionBusy, match="me"):
         await journal.lease("e", "other", 60)
     await journal.beat("e", execution.token, -1, "{}")
-    assert await journal.lease("e", "other", 60) == execution.token + 1  # it was silent for too long
+    assert (
+        await journal.lease("e", "other", 60) == execution.token + 1
+    )  # it was silent for too long
     for stale in (
         journal.beat("e", execution.token, 60, "{}"),
         journal.save(execution),
@@ -114,12 +124,22 @@ async def test_tasks_come_by_rank_and_ids_are_taken_once(journal: Journal) -> No
 
 async def test_changes_and_results(journal: Journal) -> None:
     execution = await begun(journal)
-    results = [TaskResult(f"t{n}", n, "completed", output=f"é {n}", metadata={"n": n}) for n in range(1, 6)]
+    results = [
+        TaskResult(f"t{n}", n, "completed", output=f"é {n}", metadata={"n": n}) for n in range(1, 6)
+    ]
     await journal.write("e", execution.token, [change(n, "running") for n in (1, 2, 3)])
     assert await journal.counts("e") == {"pending": 2, "running": 3}
     (first, *_) = await journal.rows("e", "running", 10)
-    assert (first.attempts, first.starts, first.not_before_s, first.history, first.spent) == (1, 2, 3.5, "[1]", "{}")
-    await journal.write("e", execution.token, [change(3, "completed", result=results[2]), change(1, "pending")])
+    assert (first.attempts, first.starts, first.not_before_s, first.history, first.spent) == (
+        1,
+        2,
+        3.5,
+        "[1]",
+        "{}",
+    )
+    await journal.write(
+        "e", execution.token, [change(3, "completed", result=results[2]), change(1, "pending")]
+    )
     await journal.write("e", execution.token, [change(2, "failed", result=results[1])])
     assert await journal.counts("e") == {"pending": 3, "failed": 1, "completed": 1}
     came = await journal.results("e")
@@ -130,15 +150,24 @@ async def test_changes_and_results(journal: Journal) -> None:
     assert await journal.reset("e", execution.token, ["failed", "skipped"]) == 1
     assert [each.seq for each in await journal.results("e")] == [3]
     (again,) = await journal.places("e", [2])
-    assert (again.status, again.attempts, again.tries, again.starts, again.history) == ("pending", 0, 1, 0, "[1]")
+    assert (again.status, again.attempts, again.tries, again.starts, again.history) == (
+        "pending",
+        0,
+        1,
+        0,
+        "[1]",
+    )
     await journal.write("e", execution.token, [change(2, "completed", result=results[1])])
-    assert [each.seq for each in await journal.results("e", came[1].number)] == [2]  # numbers are not given again
+    assert [each.seq for each in await journal.results("e", came[1].number)] == [
+        2
+    ]  # numbers are not given again
 
 
 async def test_a_task_that_ended_when_it_was_accepted(journal: Journal) -> None:
     await begun(journal, count=1)
     bad = row(2)
-    bad.status, bad.result = "failed", TaskResult("t2", 2, "failed")
+    bad.status = "failed"
+    bad.result = TaskResult("t2", 2, "failed")
     await journal.add("e", [bad])
     assert await journal.counts("e") == {"pending": 1, "failed": 1}
     assert [each.result.status for each in await journal.results("e")] == ["failed"]
@@ -166,7 +195,9 @@ operations = st.lists(
     st.one_of(
         st.tuples(st.just("write"), changes),
         st.tuples(st.just("reset"), st.lists(st.sampled_from(STATES[2:]), min_size=1, max_size=2)),
-        st.tuples(st.just("add"), st.lists(st.tuples(st.integers(5, 9), st.integers(1, 9)), max_size=3)),
+        st.tuples(
+            st.just("add"), st.lists(st.tuples(st.integers(5, 9), st.integers(1, 9)), max_size=3)
+        ),
         st.tuples(st.just("lease"), st.booleans()),
     ),
     max_size=12,
@@ -175,18 +206,26 @@ operations = st.lists(
 
 async def apply(journal: Journal, steps: list[Any]) -> list[Any]:
     """What a journal answers to these steps, and how it stands after each."""
-    execution, seen = await begun(journal, count=6), list[Any]()
+    execution = await begun(journal, count=6)
+    seen = list[Any]()
     for kind, given_ in steps:
         if kind == "write":
-            ended = [(n, s, None if s in STATES[:2] else TaskResult(f"t{n}", n, s)) for n, s in given_]
+            ended = [
+                (n, s, None if s in STATES[:2] else TaskResult(f"t{n}", n, s)) for n, s in given_
+            ]
             await journal.write("e", execution.token, [change(n, s, result=r) for n, s, r in ended])
         elif kind == "reset":
             seen.append(await journal.reset("e", execution.token, given_))
         elif kind == "add":
-            seen.append(list(await journal.add("e", [row(seq, name=f"t{name}") for seq, name in given_])))
+            seen.append(
+                list(await journal.add("e", [row(seq, name=f"t{name}") for seq, name in given_]))
+            )
         else:
             execution.token = await journal.lease("e", "me", 1, dead="me")
-        found = {status: [each.seq for each in await journal.rows("e", status, 20)] for status in STATES}  # type: ignore[arg-type]
+        found = {
+            status: [each.seq for each in await journal.rows("e", status, 20)]  # type: ignore[arg-type]
+            for status in STATES
+        }
         seen.append({status: sorted(seqs) for status, seqs in found.items()})
         seen.append(await journal.counts("e"))
         seen.append([(each.seq, each.result.status) for each in await journal.results("e")])
@@ -201,7 +240,9 @@ def own_server() -> Any:
         yield f"redis://127.0.0.1:{server.port}"
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(operations)
 def test_all_journals_answer_alike(own_server: str, steps: list[Any]) -> None:
     async def check() -> None:

@@ -13,9 +13,20 @@ from tests.agent_runtime.batch.billing_provider import billing, template
 from tests.agent_runtime.batch.conftest import Bench, bench_of, until
 
 from agent_runtime import MemoryLedger, parse_template
-from agent_runtime.batch import AsyncioBackend, BatchSettings, BatchTask, ParallelAgentExecutor, TaskQueue
+from agent_runtime.batch import (
+    AsyncioBackend,
+    BatchSettings,
+    BatchTask,
+    ParallelAgentExecutor,
+    TaskQueue,
+)
 from agent_runtime.batch.journal import open_journal
-from agent_runtime.errors import ApprovalRequired, ConfigurationError, InputInvalid, StoreUnavailable
+from agent_runtime.errors import (
+    ApprovalRequired,
+    ConfigurationError,
+    InputInvalid,
+    StoreUnavailable,
+)
 
 
 async def over(bench: Bench, name: str, within_s: float = 10.0) -> dict[str, Any]:
@@ -34,12 +45,18 @@ def gate(bench: Bench, name: str = "gated") -> asyncio.Event:
     return go
 
 
-async def test_what_ends_while_the_journal_is_asked_is_not_run_again(redis_url: str, tmp_path: Path) -> None:
+async def test_what_ends_while_the_journal_is_asked_is_not_run_again(
+    redis_url: str, tmp_path: Path
+) -> None:
     journal = open_journal(f"{redis_url}?prefix={tmp_path.name}")
     async with bench_of({"max_concurrent": 50, "queue": {"size": 100}}, journal=journal) as bench:
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(1500)], agent="echo")
         status = await over(bench, name, 50)
-        assert (status["completed"], max(Counter(bench.asked).values()), len(bench.asked)) == (1500, 1, 1500)
+        assert (status["completed"], max(Counter(bench.asked).values()), len(bench.asked)) == (
+            1500,
+            1,
+            1500,
+        )
         assert await journal.counts(name) == {"completed": 1500}
     await journal.aclose()
 
@@ -50,7 +67,9 @@ async def test_a_late_answer_of_the_journal_runs_nothing_twice() -> None:
 
     async def late(operation: str, *args: Any) -> Any:
         found = await inner(operation, *args)
-        await asyncio.sleep(0.02 if operation == "rows" else 0)  # meanwhile tasks of it are run, and end
+        await asyncio.sleep(
+            0.02 if operation == "rows" else 0
+        )  # meanwhile tasks of it are run, and end
         return found
 
     journal.acall = late  # type: ignore[method-assign]
@@ -93,14 +112,20 @@ async def test_a_task_that_is_being_accepted_keeps_its_batch_open() -> None:
 
         name = await bench.executor.submit_batch_tasks(producer(), agent="echo")
         await until(lambda: bench.asked)
-        adding = [asyncio.ensure_future(bench.executor.submit_task(name, f"n{n}")) for n in range(20)]
+        adding = [
+            asyncio.ensure_future(bench.executor.submit_task(name, f"n{n}")) for n in range(20)
+        ]
         await asyncio.sleep(0.01)
         end.set()
         told = await asyncio.gather(*adding, return_exceptions=True)
         status = await over(bench, name)
         accepted = 1 + sum(each is None for each in told)
         assert all(each is None or isinstance(each, InputInvalid) for each in told)
-        assert (status["state"], status["completed"], status["total"]) == ("completed", accepted, accepted)
+        assert (status["state"], status["completed"], status["total"]) == (
+            "completed",
+            accepted,
+            accepted,
+        )
 
 
 async def test_tasks_that_come_while_it_is_loaded_are_counted_once() -> None:
@@ -124,7 +149,9 @@ async def test_tasks_that_come_while_it_is_loaded_are_counted_once() -> None:
             assert (status["total"], status["completed"]) == (6, 6)
 
 
-async def test_a_store_that_fails_at_the_start_hangs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_store_that_fails_at_the_start_hangs_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01,))
     journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     async with bench_of(journal=journal) as bench:
@@ -167,7 +194,13 @@ async def test_a_worker_that_was_given_up_does_not_count() -> None:
 
         bench.agent("mixed", work)
         go = gate(bench)
-        tasks: list[Any] = [BatchTask("stubborn"), BatchTask("x", agent="gated", timeout_s=60), "a", "b", "c"]
+        tasks: list[Any] = [
+            BatchTask("stubborn"),
+            BatchTask("x", agent="gated", timeout_s=60),
+            "a",
+            "b",
+            "c",
+        ]
         name = await bench.executor.submit_batch_tasks(tasks, agent="mixed")
         await until(lambda: "x" in bench.asked)
         bench.executor.configure_parallel_settings(name, slow_after="7s")
@@ -179,7 +212,11 @@ async def test_a_worker_that_was_given_up_does_not_count() -> None:
 
 @pytest.mark.parametrize("source", ["pilot", "producer"])
 async def test_the_last_try_comes_also_behind_a_pilot_and_a_broken_producer(source: str) -> None:
-    settings: dict[str, Any] = {"fallback_strategy": "retry", "pilot": {"at_least": 2}, "max_concurrent": 1}
+    settings: dict[str, Any] = {
+        "fallback_strategy": "retry",
+        "pilot": {"at_least": 2},
+        "max_concurrent": 1,
+    }
     async with bench_of(settings) as bench:
 
         def work(text: str) -> str:
@@ -194,21 +231,33 @@ async def test_the_last_try_comes_also_behind_a_pilot_and_a_broken_producer(sour
         tasks: Any = producer() if source == "producer" else [str(n) for n in range(8)]
         name = await bench.executor.submit_batch_tasks(tasks, agent="bad")
         status = await over(bench, name)
-        assert (status["failed"], set(Counter(bench.asked).values())) == (2 if source == "producer" else 8, {2})
+        assert (status["failed"], set(Counter(bench.asked).values())) == (
+            2 if source == "producer" else 8,
+            {2},
+        )
 
 
-async def test_money_needs_its_approval_however_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_money_needs_its_approval_however_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DUMMY_KEY", "dummy")
-    async with billing(delay_s=0.02) as provider, bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench:
+    async with (
+        billing(delay_s=0.02) as provider,
+        bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench,
+    ):
         bench.factory.register_template(parse_template(template(provider.url)))
-        name = await bench.executor.submit_batch_tasks([f"t{n}" for n in range(40)], agent="stub", max_cost_usd=0.0035)
+        name = await bench.executor.submit_batch_tasks(
+            [f"t{n}" for n in range(40)], agent="stub", max_cost_usd=0.0035
+        )
         await until(lambda: provider.asked)
         await bench.executor.pause_execution(name)  # while the pilot runs
         await over(bench, name)
         if sum(provider.billed.values()) < 5:
             await bench.executor.resume_execution(name)
             assert (await over(bench, name))["state"] == "awaiting_approval"
-        with pytest.raises(ApprovalRequired, match=r"about 0\.004200 USD, and its budget is 0\.0035 USD"):
+        with pytest.raises(
+            ApprovalRequired, match=r"about 0\.004200 USD, and its budget is 0\.0035 USD"
+        ):
             await bench.executor.resume_execution(name)
         await bench.executor.suspend_execution(name)
         with pytest.raises(ApprovalRequired):
@@ -251,7 +300,8 @@ async def test_pausing_again_and_again_begins_nothing() -> None:
 
 async def test_producers_end_with_their_batch(no_tasks_left: None) -> None:
     async with bench_of({"max_concurrent": 1, "queue": {"size": 1}, "grace": "50ms"}) as bench:
-        go, closed = gate(bench), list[str]()
+        go = gate(bench)
+        closed = list[str]()
 
         async def endless() -> AsyncIterator[str]:
             try:
@@ -283,7 +333,9 @@ async def test_executions_on_few_seats_are_served_in_turn() -> None:
                 return text
 
             bench.agent("naps", work)
-            long = await executor.submit_batch_tasks([f"long {n}" for n in range(200)], agent="naps")
+            long = await executor.submit_batch_tasks(
+                [f"long {n}" for n in range(200)], agent="naps"
+            )
             await until(lambda: len(bench.asked) > 10)
             short = await executor.submit_batch_tasks(["short"], agent="naps")
             await executor.wait(short)
@@ -292,7 +344,9 @@ async def test_executions_on_few_seats_are_served_in_turn() -> None:
 
 
 async def test_what_is_refused_for_a_while_waits_in_the_journal() -> None:
-    async with bench_of({"max_concurrent": 5, "queue": {"size": 20}}, rate_limits=["50/second"]) as bench:
+    async with bench_of(
+        {"max_concurrent": 5, "queue": {"size": 20}}, rate_limits=["50/second"]
+    ) as bench:
         most = 0
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(160)], agent="echo")
         run = bench.executor._runs[name]
@@ -324,7 +378,9 @@ class BatchRow:
     def __init__(self, agent: str) -> None:
         from agent_runtime.batch import TaskPriority
 
-        self.agent, self.priority, self.accepted_s = agent, TaskPriority.NORMAL, 0.0
+        self.agent = agent
+        self.priority = TaskPriority.NORMAL
+        self.accepted_s = 0.0
 
 
 async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> None:
@@ -336,7 +392,9 @@ async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> Non
         await over(bench, name)
         execution = await journal.get(name)
         execution.token = await journal.lease(name, "x", 0)
-        execution.owner, execution.sealed, execution.state = "x", False, "paused"
+        execution.owner = "x"
+        execution.sealed = False
+        execution.state = "paused"
         await journal.save(execution, release=True)
         file.unlink()
         for _ in range(2):
@@ -366,18 +424,29 @@ async def test_ids_that_clash_lose_no_task(journal_url: str) -> None:
         found = await bench.executor.get_execution_results(name)
         assert (status["total"], status["completed"], status["failed"]) == (6, 4, 2)
         assert len({each.task_id for each in found}) == 6
-        assert [each.output for each in found if each.succeeded] == ["did 1", "did 2", "did 4", "did 5"]
-        assert await bench.executor.rerun_failed(name) == 0  # what could not be accepted cannot be run
+        assert [each.output for each in found if each.succeeded] == [
+            "did 1",
+            "did 2",
+            "did 4",
+            "did 5",
+        ]
+        assert (
+            await bench.executor.rerun_failed(name) == 0
+        )  # what could not be accepted cannot be run
         await over(bench, name)
-        assert [each.error.kind for each in await bench.executor.get_execution_results(name) if each.error] == [
-            "input_invalid"
-        ] * 2
+        assert [
+            each.error.kind
+            for each in await bench.executor.get_execution_results(name)
+            if each.error
+        ] == ["input_invalid"] * 2
     await journal.aclose()
 
 
 async def test_the_newest_goes_first_of_a_list_too(journal_url: str) -> None:
     journal = open_journal(journal_url)
-    async with bench_of({"max_concurrent": 1, "queue": {"order": "lifo"}}, journal=journal) as bench:
+    async with bench_of(
+        {"max_concurrent": 1, "queue": {"order": "lifo"}}, journal=journal
+    ) as bench:
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(8)], agent="echo")
         await over(bench, name)
         assert bench.asked == [str(n) for n in range(7, -1, -1)]
@@ -409,7 +478,9 @@ async def test_odd_arguments_have_clear_errors() -> None:
         await executor.submit_batch_tasks(["a"], agent="echo")
 
 
-async def test_a_retry_within_a_call_is_paid_under_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_retry_within_a_call_is_paid_under_a_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DUMMY_KEY", "dummy")
     ledger = MemoryLedger()
     async with (
@@ -419,7 +490,9 @@ async def test_a_retry_within_a_call_is_paid_under_a_name_of_its_own(monkeypatch
         provider.slow_s = 0.6  # the first time that something is asked
         runtime = "{retry: {attempts: 4, initial_delay: 1ms}, timeout: {model_call: 300ms}}"
         bench.factory.register_template(parse_template(template(provider.url, runtime=runtime)))
-        name = await bench.executor.submit_batch_tasks([f"t{n}" for n in range(6)], agent="stub", max_cost_usd=1.0)
+        name = await bench.executor.submit_batch_tasks(
+            [f"t{n}" for n in range(6)], agent="stub", max_cost_usd=1.0
+        )
         status = await over(bench, name)
         assert status["completed"] == 6
         spent = ledger.call("balances")[f"batch={name}/total"].spent_micro_usd
@@ -429,10 +502,15 @@ async def test_a_retry_within_a_call_is_paid_under_a_name_of_its_own(monkeypatch
 async def test_what_others_hold_of_a_budget_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUMMY_KEY", "dummy")
     settings = {"approval": False, "max_concurrent": 40}
-    async with billing(delay_s=0.02) as provider, bench_of(settings, ledger=MemoryLedger()) as bench:
+    async with (
+        billing(delay_s=0.02) as provider,
+        bench_of(settings, ledger=MemoryLedger()) as bench,
+    ):
         bench.factory.register_template(parse_template(template(provider.url)))
         tasks = [f"t{n}" for n in range(80)]
-        name = await bench.executor.submit_batch_tasks(tasks, agent="stub", max_cost_usd=0.012)  # 0.0084 is needed
+        name = await bench.executor.submit_batch_tasks(
+            tasks, agent="stub", max_cost_usd=0.012
+        )  # 0.0084 is needed
         status = await over(bench, name, 30)
         assert (status["state"], status["completed"]) == ("completed", 80)
         assert max(provider.asked.values()) == 1

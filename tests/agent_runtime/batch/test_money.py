@@ -29,10 +29,16 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def batch(
-    bench: Any, provider: BillingProvider, count: int, runtime: str = "{retry: {attempts: 1}}", **given: Any
+    bench: Any,
+    provider: BillingProvider,
+    count: int,
+    runtime: str = "{retry: {attempts: 1}}",
+    **given: Any,
 ) -> tuple[str, dict[str, Any]]:
     bench.factory.register_template(parse_template(template(provider.url, runtime=runtime)))
-    name = await bench.executor.submit_batch_tasks([f"task {n}" for n in range(count)], agent="stub", **given)
+    name = await bench.executor.submit_batch_tasks(
+        [f"task {n}" for n in range(count)], agent="stub", **given
+    )
     return name, await bench.executor.wait(name)
 
 
@@ -48,9 +54,13 @@ def spent_usd(ledger: MemoryLedger, name: str) -> float:
     indirect=True,
 )
 async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url: str) -> None:
-    journal, ledger = open_journal(journal_url), MemoryLedger()
+    journal = open_journal(journal_url)
+    ledger = MemoryLedger()
     settings = {"max_concurrent": 12, "approval": False}
-    async with billing(delay_s=0.02) as provider, bench_of(settings, journal=journal, ledger=ledger) as bench:
+    async with (
+        billing(delay_s=0.02) as provider,
+        bench_of(settings, journal=journal, ledger=ledger) as bench,
+    ):
         name, status = await batch(bench, provider, 60, max_cost_usd=0.004)
         assert (status["state"], status["why"], status["running"]) == ("paused", "budget", 0)
         assert 0 < status["completed"] < 60
@@ -62,9 +72,17 @@ async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url
         assert (await bench.executor.wait(name))["why"] == "budget"
         await bench.executor.resume_execution(name, max_cost_usd=1.0)
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"], status["max_cost_usd"]) == ("completed", 60, 1.0)
+        assert (status["state"], status["completed"], status["max_cost_usd"]) == (
+            "completed",
+            60,
+            1.0,
+        )
         assert set(provider.billed.values()) == {1}
-        assert float(provider.billed_usd) == pytest.approx(spent_usd(ledger, name)) == pytest.approx(60 * ONE_USD)
+        assert (
+            float(provider.billed_usd)
+            == pytest.approx(spent_usd(ledger, name))
+            == pytest.approx(60 * ONE_USD)
+        )
         report = await bench.executor.get_report(name)
         assert Decimal(report.cost_usd) == provider.billed_usd
         assert (report.usage["input_tokens"], report.usage["model_calls"]) == (6000, 60)
@@ -81,11 +99,18 @@ class SlowJournal(SqliteJournal):
 
 
 async def test_conversations_that_a_budget_interrupts_go_on_with_more(tmp_path: Path) -> None:
-    """Where a template says so a call with a session is interrupted. Nothing runs when the batch rests."""
-    journal, ledger = SlowJournal(tmp_path / "j.db"), MemoryLedger()
+    """Where a template says so a call with a session is interrupted.
+
+    Nothing runs when the batch rests.
+    """
+    journal = SlowJournal(tmp_path / "j.db")
+    ledger = MemoryLedger()
     settings = {"max_concurrent": 3, "approval": False, "sessions": True}
     seats = {"ledger": ledger, "session_manager": SessionManager()}
-    async with billing(delay_s=0.02) as provider, bench_of(settings, journal=journal, **seats) as bench:
+    async with (
+        billing(delay_s=0.02) as provider,
+        bench_of(settings, journal=journal, **seats) as bench,
+    ):
         runtime = "{retry: {attempts: 1}, cost: {on_exhausted: pause}}"
         name, status = await batch(bench, provider, 12, runtime, max_cost_usd=0.001)
         assert (status["state"], status["why"], status["running"]) == ("paused", "budget", 0)
@@ -101,7 +126,10 @@ async def test_conversations_that_a_budget_interrupts_go_on_with_more(tmp_path: 
 
 
 async def test_a_forecast_above_the_budget_waits_for_approval() -> None:
-    async with billing(delay_s=0.005) as provider, bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench:
+    async with (
+        billing(delay_s=0.005) as provider,
+        bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench,
+    ):
         told = bench.told("batch.forecast")
         name, status = await batch(bench, provider, 40, max_cost_usd=0.003)
         assert (status["state"], status["completed"]) == ("awaiting_approval", 5)
@@ -118,7 +146,10 @@ async def test_a_forecast_above_the_budget_waits_for_approval() -> None:
 
 
 async def test_a_forecast_within_the_budget_asks_nobody() -> None:
-    async with billing(delay_s=0.005) as provider, bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench:
+    async with (
+        billing(delay_s=0.005) as provider,
+        bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench,
+    ):
         _, status = await batch(bench, provider, 30, max_cost_usd=1.0)
         assert (status["state"], status["completed"]) == ("completed", 30)
         assert status["forecast"]["cost_usd"] == pytest.approx(30 * ONE_USD)
@@ -146,7 +177,13 @@ async def test_two_batches_have_an_account_each() -> None:
 
 @given(st.floats(0.001, 10), st.integers(2, 50), st.integers(0, 1000))
 def test_equal_costs_are_forecast_exactly(cost: float, sample: int, rest: int) -> None:
-    made = make_forecast([Decimal(str(cost))] * sample, [7] * sample, [2.0] * sample, tasks=sample + rest, concurrent=4)
+    made = make_forecast(
+        [Decimal(str(cost))] * sample,
+        [7] * sample,
+        [2.0] * sample,
+        tasks=sample + rest,
+        concurrent=4,
+    )
     assert made.cost_usd == pytest.approx(cost * (sample + rest))
     assert made.low_usd == pytest.approx(made.high_usd, rel=1e-6)
     assert made.tokens == 7 * (sample + rest)
@@ -155,7 +192,8 @@ def test_equal_costs_are_forecast_exactly(cost: float, sample: int, rest: int) -
 def test_the_interval_holds_as_often_as_it_says() -> None:
     import random
 
-    dice, held = random.Random(5), 0
+    dice = random.Random(5)
+    held = 0
     for _ in range(400):
         costs = [dice.lognormvariate(0, 0.5) for _ in range(300)]
         made = make_forecast([Decimal(str(c)) for c in costs[:20]], [], [], tasks=300, concurrent=1)

@@ -1,4 +1,7 @@
-"""A batch, a dead letter and a recorded run are their owner's: nobody else sees, changes or hides them."""
+"""A batch, a dead letter and a recorded run are their owner's.
+
+Nobody else sees, changes or hides them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,14 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from tests.agent_runtime.batch.conftest import QUICK, workflow_template
 
-from agent_runtime import AgentCallbackHandler, AgentContext, AgentFactory, Event, EventBus, Principal
+from agent_runtime import (
+    AgentCallbackHandler,
+    AgentContext,
+    AgentFactory,
+    Event,
+    EventBus,
+    Principal,
+)
 from agent_runtime.auth import open_keys
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor
 from agent_runtime.batch.journal import open_journal
@@ -51,7 +61,13 @@ async def test_a_batch_is_its_owner_s(journal_url: str) -> None:
         def of(principal: Principal | None) -> ParallelAgentExecutor:
             return ParallelAgentExecutor(factory, settings, journal=journal, principal=principal)
 
-        async with of(ADA) as ada, of(EVE) as eve, of(OTHER_ADA) as other, of(OLGA) as olga, of(None) as application:
+        async with (
+            of(ADA) as ada,
+            of(EVE) as eve,
+            of(OTHER_ADA) as other,
+            of(OLGA) as olga,
+            of(None) as application,
+        ):
             own = await ada.submit_batch_tasks(["secret"], agent="echo", execution_id="x")
             same = await other.submit_batch_tasks(["theirs"], agent="echo", execution_id="x")
             await ada.wait(own)
@@ -80,7 +96,10 @@ async def test_a_batch_is_its_owner_s(journal_url: str) -> None:
             }
             assert names == {"ada": [own], "eve": [], "other": [same], "olga": [own]}
             assert (await olga.get_execution_results(own))[0].output == "answer to secret"
-            assert {each["execution_id"] for each in await application.list_executions()} == {own, same}
+            assert {each["execution_id"] for each in await application.list_executions()} == {
+                own,
+                same,
+            }
     await journal.aclose()
 
 
@@ -118,9 +137,16 @@ async def test_a_recorded_run_is_its_owner_s(tmp_path: Any) -> None:
     """Two tenants chose one run id."""
     log = SqliteBroker(str(tmp_path / "events.db"))
     for number, (tenant, user) in enumerate([("a", "ada"), ("b", "ada")]):
-        of: dict[str, Any] = {"run_id": "R", "tenant": tenant, "user_id": user, "source": f"bus{number}"}
+        of: dict[str, Any] = {
+            "run_id": "R",
+            "tenant": tenant,
+            "user_id": user,
+            "source": f"bus{number}",
+        }
         start = Event("run.start", {"name": "n", "input": f"of {tenant}", "agent": {}}, seq=1, **of)
-        end = Event("run.end", {"name": "n", "status": "completed", "output": "x", "usage": {}}, seq=2, **of)
+        end = Event(
+            "run.end", {"name": "n", "status": "completed", "output": "x", "usage": {}}, seq=2, **of
+        )
         await log.publish([start, end])
     assert (await read_recording(log, "R", principal=ADA)).input == "of a"
     assert (await read_recording(log, "R", principal=OTHER_ADA)).input == "of b"
@@ -139,7 +165,8 @@ async def test_the_application_replays_a_run_that_was_made_with_credentials(tmp_
     """Its start was recorded before the caller was known."""
     keys = open_keys("memory:", b"a-dummy-pepper-of-32-bytes-......")
     key, _ = keys.create("ada", tenant="acme", scopes=["run:*"])
-    log, bus = SqliteBroker(str(tmp_path / "events.db")), EventBus()
+    log = SqliteBroker(str(tmp_path / "events.db"))
+    bus = EventBus()
     handler = AgentCallbackHandler(bus=bus, content=True)
     factory = AgentFactory(event_bus=bus, callback_handler=handler, authenticators=[keys])
     async with factory, Relay(bus, log) as relay:
@@ -163,7 +190,12 @@ RUNS_ECHO = Principal("ada", "a", frozenset({"run:echo"}))
         (["x"], "/dev/zero", ConfigurationError, "registered agent"),
         (["x"], "./echo.yaml", ConfigurationError, "registered agent"),
         ([{"input": "x", "agent": "./echo.yaml"}], "echo", ConfigurationError, "registered agent"),
-        ([{"input": "x", "agent": "nobody"}], "echo", ConfigurationError, "^no agent 'nobody' is registered$"),
+        (
+            [{"input": "x", "agent": "nobody"}],
+            "echo",
+            ConfigurationError,
+            "^no agent 'nobody' is registered$",
+        ),
         (["x"], "admin", Forbidden, "run:admin"),
         ([{"input": "x", "agent": "admin"}], "echo", Forbidden, "run:admin"),
     ],
@@ -177,8 +209,14 @@ async def test_a_principal_names_neither_files_nor_agents_of_others(
         factory.register_workflow("echo", RunnableLambda(lambda given: given))
         factory.register_template(workflow_template("echo"))
         factory.register_template(workflow_template("admin"))
-        monkeypatch.setattr(factory, "create_agent", lambda *_: pytest.fail("nothing is built before the caller may"))
-        async with ParallelAgentExecutor(factory, BatchSettings.parse(QUICK), principal=RUNS_ECHO) as executor:
+        monkeypatch.setattr(
+            factory,
+            "create_agent",
+            lambda *_: pytest.fail("nothing is built before the caller may"),
+        )
+        async with ParallelAgentExecutor(
+            factory, BatchSettings.parse(QUICK), principal=RUNS_ECHO
+        ) as executor:
             with pytest.raises(error, match=said):
                 await executor.submit_batch_tasks(tasks, agent=agent)
 

@@ -1,4 +1,5 @@
-"""The queue: order, aging, its bound, limits of agents; no task is lost, given twice or forgotten."""
+"""The queue: order, aging, its bound, limits of agents; no task is lost, given twice or
+forgotten."""
 
 from __future__ import annotations
 
@@ -93,7 +94,11 @@ async def test_producers_wait_for_room_or_are_told() -> None:
     waiting[0].cancel()
     assert queue.take() is not None
     await asyncio.sleep(0.01)
-    assert [each.done() for each in waiting] == [True, True, False]  # the first gave up, the second has the place
+    assert [each.done() for each in waiting] == [
+        True,
+        True,
+        False,
+    ]  # the first gave up, the second has the place
     with pytest.raises(QueueFull):
         queue.promise_now()  # it is promised
     queue.forgo()
@@ -102,7 +107,8 @@ async def test_producers_wait_for_room_or_are_told() -> None:
 
 async def test_a_worker_that_gives_up_passes_its_turn_on() -> None:
     queue, _ = queue_of()
-    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    first = asyncio.create_task(queue.get())
+    second = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.put_back(Item("x"))
     first.cancel()  # it was woken, and has not run yet
@@ -153,14 +159,23 @@ def test_nothing_is_lost_nor_given_twice_and_limits_hold(steps: list[Any], order
         elif step[0] == "take":
             waiting = [each for name, each in put.items() if name not in taken]
             counts = {agent: sum(each.agent == agent for each in running) for agent in "abc"}
-            may = [each for each in waiting if counts[each.agent] < {"a": 1, "b": 2}.get(each.agent, 1000)]
+            may = [
+                each
+                for each in waiting
+                if counts[each.agent] < {"a": 1, "b": 2}.get(each.agent, 1000)
+            ]
             found = queue.take()
             assert (found is None) == (not may)
             if found is not None:
                 assert found.name not in taken
                 assert found in may
-                oldest = {level: [e.accepted_s for e in may if e.priority == level] for level in TaskPriority}
-                ranks = {level: level + (clock.now - min(s)) / 60 for level, s in oldest.items() if s}
+                oldest = {
+                    level: [e.accepted_s for e in may if e.priority == level]
+                    for level in TaskPriority
+                }
+                ranks = {
+                    level: level + (clock.now - min(s)) / 60 for level, s in oldest.items() if s
+                }
                 assert ranks[found.priority] == pytest.approx(max(ranks.values()))
                 taken[found.name] = found
                 running.append(found)

@@ -44,7 +44,12 @@ def result(name: str, position: int, value: Any = None, **given: Any) -> TaskRes
     output = value if isinstance(value, str) else ""
     structured = None if isinstance(value, str) else value
     return TaskResult(
-        name, position, given.pop("status", "completed"), output=output, structured_response=structured, **given
+        name,
+        position,
+        given.pop("status", "completed"),
+        output=output,
+        structured_response=structured,
+        **given,
     )
 
 
@@ -70,14 +75,23 @@ def test_strategies() -> None:
 def test_answers_that_differ_are_listed_once_each_in_their_order_however_many() -> None:
     many = [str(n % 20_000) for n in range(40_000)]
     assert merged(many) == many[:20_000]
-    assert merged([1, True, 1.0, "1", None, [1], [1], {"a": 1}, {"a": 1}]) == [1, True, 1.0, "1", None, [1], {"a": 1}]
+    assert merged([1, True, 1.0, "1", None, [1], [1], {"a": 1}, {"a": 1}]) == [
+        1,
+        True,
+        1.0,
+        "1",
+        None,
+        [1],
+        {"a": 1},
+    ]
     assert merged(["x", "x"]) == "x"
 
 
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=5))
 def test_merging_loses_no_item_of_a_list(lists: list[list[int]]) -> None:
     assert (
-        merged([{"items": each} for each in lists]).get("items", []) == [n for each in lists for n in each]
+        merged([{"items": each} for each in lists]).get("items", [])
+        == [n for each in lists for n in each]
         if lists
         else True
     )
@@ -86,12 +100,18 @@ def test_merging_loses_no_item_of_a_list(lists: list[list[int]]) -> None:
 async def test_an_agent_reduces_results_as_a_tree() -> None:
     async with bench_of({"max_concurrent": 8}) as bench:
         bench.agent("number", lambda text: text)
-        bench.agent("sum", lambda text: str(sum(int(each) for each in json.loads(text.partition("\n")[2]))))
+        bench.agent(
+            "sum", lambda text: str(sum(int(each) for each in json.loads(text.partition("\n")[2])))
+        )
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(50)], agent="number")
         await bench.executor.wait(name)
         bench.asked.clear()
         whole = await bench.executor.aggregate(
-            name, "reduce", agent=bench.factory.create_from_template("sum"), at_once=7, instruction="Add."
+            name,
+            "reduce",
+            agent=bench.factory.create_from_template("sum"),
+            at_once=7,
+            instruction="Add.",
         )
         assert (whole.output, len(bench.asked)) == (str(sum(range(50))), 8 + 2 + 1)
         assert bench.asked[0].startswith("Add.\n")
@@ -113,7 +133,9 @@ async def _failed(bench: Any) -> str:
 
 
 async def test_the_report_adds_up() -> None:
-    async with bench_of({"max_concurrent": 5, "retry": {"attempts": 2, "initial_delay": "1ms"}}) as bench:
+    async with bench_of(
+        {"max_concurrent": 5, "retry": {"attempts": 2, "initial_delay": "1ms"}}
+    ) as bench:
 
         async def work(text: str) -> str:
             await asyncio.sleep(0.02)
@@ -122,7 +144,9 @@ async def test_the_report_adds_up() -> None:
             return text
 
         bench.agent("naps", work)
-        name = await bench.executor.submit_batch_tasks([str(n) for n in range(20)], agent="naps", name="naps")
+        name = await bench.executor.submit_batch_tasks(
+            [str(n) for n in range(20)], agent="naps", name="naps"
+        )
         await bench.executor.wait(name)
         report = await bench.executor.get_report(name)
         assert (report.total, report.by_status, report.errors) == (
@@ -146,7 +170,9 @@ async def test_the_report_adds_up() -> None:
         assert (await bench.executor.get_performance_metrics(name))["total"] == 20
         metrics = RuntimeMetrics()
         watch_batches(metrics, bench.executor)
-        shown = metrics.exposition().decode() if hasattr(metrics, "exposition") else _scraped(metrics)
+        shown = (
+            metrics.exposition().decode() if hasattr(metrics, "exposition") else _scraped(metrics)
+        )
         assert 'batch_tasks_total{status="completed"} 19.0' in shown
         assert "batch_retries_total 1.0" in shown
 
@@ -171,9 +197,19 @@ texts = st.text(max_size=10)
     st.one_of(st.none(), st.dictionaries(texts, st.integers())),
     st.lists(st.builds(Failure, st.integers(1, 5), texts, texts, texts), max_size=3),
 )
-def test_a_result_is_kept_as_it_is(name: str, output: str, value: Any, history: list[Failure]) -> None:
+def test_a_result_is_kept_as_it_is(
+    name: str, output: str, value: Any, history: list[Failure]
+) -> None:
     made = TaskResult(
-        name, 3, "failed", "a", output, value, history[-1] if history else None, history, metadata={"a": [1]}
+        name,
+        3,
+        "failed",
+        "a",
+        output,
+        value,
+        history[-1] if history else None,
+        history,
+        metadata={"a": [1]},
     )
     assert TaskResult.from_json(made.to_json()) == made
     assert json.loads(made.to_json()) == made.to_dict()
@@ -257,7 +293,10 @@ def test_wrong_settings_are_told_by_their_place(given: dict[str, Any], said: str
 
 def test_settings_are_what_was_said_of_them(tmp_path: Path) -> None:
     made = settings(
-        max_concurrent=4, retry={"attempts": 2, "max_delay": "5s"}, queue={"aging": "10s"}, pool={"size": 2}
+        max_concurrent=4,
+        retry={"attempts": 2, "max_delay": "5s"},
+        queue={"aging": "10s"},
+        pool={"size": 2},
     )
     assert BatchSettings.parse(json.loads(json.dumps(made.given()))) == made
     assert made.with_changes(max_cost_usd=2.0).retry.max_delay == 5.0
@@ -275,7 +314,10 @@ def test_a_batch_file_says_it_all(tmp_path: Path) -> None:
     )
     found = BatchFile.read(file)
     assert found is not None
-    assert (found.agent, found.tasks) == (str(tmp_path / "agents/x.yaml"), str(tmp_path / "rows.csv"))
+    assert (found.agent, found.tasks) == (
+        str(tmp_path / "agents/x.yaml"),
+        str(tmp_path / "rows.csv"),
+    )
     assert (found.settings(), found.mapping) == (settings(max_concurrent=3), {"input": "do {text}"})
     file.write_text("- a task\n")
     assert BatchFile.read(file) is None

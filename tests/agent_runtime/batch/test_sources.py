@@ -1,4 +1,7 @@
-"""Where tasks come from: files, rows and mappings; what is wrong with a row is said, and the next ones follow."""
+"""Where tasks come from: files, rows and mappings.
+
+What is wrong with a row is said, and the next ones follow.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agent_runtime.batch.conftest import bench_of
 
-from agent_runtime.batch import BatchTask, InputMapping, TaskPriority, create_batch_tasks, prioritize_tasks, read_rows
+from agent_runtime.batch import (
+    BatchTask,
+    InputMapping,
+    TaskPriority,
+    create_batch_tasks,
+    prioritize_tasks,
+    read_rows,
+)
 from agent_runtime.batch.mapping import filled
 from agent_runtime.batch.task import MAX_TASK_BYTES
 from agent_runtime.errors import ConfigurationError, InputInvalid
@@ -23,7 +33,10 @@ from agent_runtime.errors import ConfigurationError, InputInvalid
 def rows(tmp_path: Path, name: str, content: str | bytes, **given: Any) -> list[Any]:
     file = tmp_path / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return [(each.place, each.values if each.values is not None else each.problem) for each in read_rows(file, **given)]
+    return [
+        (each.place, each.values if each.values is not None else each.problem)
+        for each in read_rows(file, **given)
+    ]
 
 
 def test_jsonl(tmp_path: Path) -> None:
@@ -38,7 +51,9 @@ def test_jsonl(tmp_path: Path) -> None:
 
 
 def test_csv(tmp_path: Path) -> None:
-    found = rows(tmp_path, "t.csv", '\ufeffid,text\r\n1,"two\nlines, ""quoted"""\r\n2\r\n3,x,y\r\n4,\r\n')
+    found = rows(
+        tmp_path, "t.csv", '\ufeffid,text\r\n1,"two\nlines, ""quoted"""\r\n2\r\n3,x,y\r\n4,\r\n'
+    )
     assert found[0] == ("line 3", {"id": "1", "text": 'two\nlines, "quoted"'})
     assert "fewer fields" in found[1][1]
     assert "more fields" in found[2][1]
@@ -54,7 +69,8 @@ def test_csv(tmp_path: Path) -> None:
 def test_yaml_and_what_is_no_source(tmp_path: Path) -> None:
     text = "tasks:\n  - a text\n  - {input: {x: 1}, priority: high}\n  - 7\n"
     assert [each[1] for each in rows(tmp_path, "t.yaml", text)] == [
-        {"input": "a text"}, {"input": {"x": 1}, "priority": "high"}, "a task is a map or a text, not int",
+        {"input": "a text"}, {"input": {"x": 1}, "priority": "high"}, ("a task is a map or a "
+                                                                      "text, not int"),
     ]  # fmt: skip
     for name, content, said in (
         ("x.yaml", "a: b", "a list of tasks"),
@@ -108,7 +124,9 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, n
 )
 def test_what_a_csv_writer_writes_is_read(columns: list[str], data: st.DataObject) -> None:
     cell = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=20)
-    table = data.draw(st.lists(st.lists(cell, min_size=len(columns), max_size=len(columns)), max_size=4))
+    table = data.draw(
+        st.lists(st.lists(cell, min_size=len(columns), max_size=len(columns)), max_size=4)
+    )
     table = [row for row in table if any(row)]
     out = io.StringIO()
     csv.writer(out).writerows([columns, *table])
@@ -118,49 +136,89 @@ def test_what_a_csv_writer_writes_is_read(columns: list[str], data: st.DataObjec
         file.write(out.getvalue())
         file.flush()
         found = list(read_rows(file.name))
-    assert [each.values for each in found] == [dict(zip(columns, row, strict=True)) for row in table]
+    assert [each.values for each in found] == [
+        dict(zip(columns, row, strict=True)) for row in table
+    ]
 
 
 def test_a_mapping_says_what_a_task_is_made_of() -> None:
     mapping = InputMapping(
-        {"input": "Say {text} {{in}} {lang}", "id": "{n}", "inputs.lang": "{lang}", "metadata.from": "{n}"},
+        {
+            "input": "Say {text} {{in}} {lang}",
+            "id": "{n}",
+            "inputs.lang": "{lang}",
+            "metadata.from": "{n}",
+        },
         "translator",
         {"lang": {"type": "string"}, "count": {"type": "integer"}},
     )
     task = mapping.task({"text": "hi {lang}", "lang": "fr", "n": 7, "priority": "high"})
     assert task == BatchTask(
-        "Say hi {lang} {in} fr", "translator", "7", {"lang": "fr"}, TaskPriority.HIGH, None, {"from": 7}
+        "Say hi {lang} {in} fr",
+        "translator",
+        "7",
+        {"lang": "fr"},
+        TaskPriority.HIGH,
+        None,
+        {"from": 7},
     )
     assert (
-        InputMapping({"input": "{messages}"}).task({"messages": [{"role": "user", "content": "x"}]}).input[0]["role"]
+        InputMapping({"input": "{messages}"})
+        .task({"messages": [{"role": "user", "content": "x"}]})
+        .input[0]["role"]
         == "user"
     )
-    assert InputMapping({"input.question": "{q}", "input.top": "{k}"}).task({"q": "why", "k": 3}).input == {
+    assert InputMapping({"input.question": "{q}", "input.top": "{k}"}).task(
+        {"q": "why", "k": 3}
+    ).input == {
         "question": "why",
         "top": 3,
     }
     plain = InputMapping(agent="a", properties={"count": {"type": "integer"}}).task(
         {"input": "x", "count": "3", "other": "y", "timeout_s": "2.5", "id": ""}
     )
-    assert (plain.inputs, plain.metadata, plain.timeout_s, plain.agent) == ({"count": 3}, {"other": "y"}, 2.5, "a")
+    assert (plain.inputs, plain.metadata, plain.timeout_s, plain.agent) == (
+        {"count": 3},
+        {"other": "y"},
+        2.5,
+        "a",
+    )
     with pytest.raises(InputInvalid, match="no column 'txt': did you mean 'text'"):
-        mapping.task({"text": "x", "lang": "y", "n": 1}) if False else InputMapping({"input": "{txt}"}).task(
-            {"text": "x"}
-        )
+        mapping.task({"text": "x", "lang": "y", "n": 1}) if False else InputMapping(
+            {"input": "{txt}"}
+        ).task({"text": "x"})
     with pytest.raises(InputInvalid, match=r"has no 'input' \(it has: a, b\)"):
         InputMapping().task({"a": 1, "b": 2})
-    for wrong, said in (({"inptu": "x"}, "did you mean 'input'"), ({"input": "x", "input.a": "y"}, "not both")):
+    for wrong, said in (
+        ({"inptu": "x"}, "did you mean 'input'"),
+        ({"input": "x", "input.a": "y"}, "not both"),
+    ):
         with pytest.raises(ConfigurationError, match=said):
             InputMapping(wrong)
 
 
-@given(st.dictionaries(st.text("abc", min_size=1, max_size=2), st.text(max_size=8), min_size=1, max_size=3), st.data())
-def test_a_filled_text_has_the_values_and_nothing_else(row: dict[str, str], data: st.DataObject) -> None:
+@given(
+    st.dictionaries(
+        st.text("abc", min_size=1, max_size=2), st.text(max_size=8), min_size=1, max_size=3
+    ),
+    st.data(),
+)
+def test_a_filled_text_has_the_values_and_nothing_else(
+    row: dict[str, str], data: st.DataObject
+) -> None:
     parts = data.draw(
-        st.lists(st.one_of(st.sampled_from([f"{{{name}}}" for name in row]), st.text("xyz {}", max_size=4)), max_size=5)
+        st.lists(
+            st.one_of(
+                st.sampled_from([f"{{{name}}}" for name in row]), st.text("xyz {}", max_size=4)
+            ),
+            max_size=5,
+        )
     )
     escaped = [
-        part if part[1:-1] in row and part[:1] == "{" else part.replace("{", "{{").replace("}", "}}") for part in parts
+        part
+        if part[1:-1] in row and part[:1] == "{"
+        else part.replace("{", "{{").replace("}", "}}")
+        for part in parts
     ]
     wanted = "".join(row[p[1:-1]] if p[:1] == "{" and p[1:-1] in row else p for p in parts)
     assert filled("".join(escaped), row) == wanted
@@ -168,7 +226,9 @@ def test_a_filled_text_has_the_values_and_nothing_else(row: dict[str, str], data
 
 def test_helpers() -> None:
     made = create_batch_tasks(
-        ["a", {"input": "b", "priority": "urgent"}, BatchTask("c", priority=TaskPriority.LOW)], "x", priority="high"
+        ["a", {"input": "b", "priority": "urgent"}, BatchTask("c", priority=TaskPriority.LOW)],
+        "x",
+        priority="high",
     )
     assert [(each.input, each.agent, each.priority.value) for each in made] == [
         ("a", "x", 2),
@@ -176,7 +236,10 @@ def test_helpers() -> None:
         ("c", "x", 0),
     ]
     assert [each.input for each in prioritize_tasks(made)] == ["b", "a", "c"]
-    assert [each.input for each in prioritize_tasks(made, lambda task: "urgent" if task.input == "c" else "low")] == [
+    assert [
+        each.input
+        for each in prioritize_tasks(made, lambda task: "urgent" if task.input == "c" else "low")
+    ] == [
         "c",
         "a",
         "b",
@@ -200,7 +263,9 @@ def test_helpers() -> None:
 @given(
     st.recursive(
         st.one_of(st.text(), st.integers(), st.booleans(), st.none()),
-        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)
+        ),
         max_leaves=8,
     )
 )
@@ -218,7 +283,11 @@ async def test_a_file_is_a_batch(tmp_path: Path) -> None:
         )
         status = await bench.executor.wait(name)
         found = await bench.executor.get_execution_results(name)
-        assert [(each.task_id, each.output) for each in found] == [("A", "did do one"), ("B", "did do two"), ("t3", "")]
+        assert [(each.task_id, each.output) for each in found] == [
+            ("A", "did do one"),
+            ("B", "did do two"),
+            ("t3", ""),
+        ]
         assert "line 4: it has fewer fields" in found[2].error.message  # type: ignore[union-attr]
         assert (status["completed"], status["failed"]) == (2, 1)
         assert json.loads(found[0].to_json())["output"] == "did do one"

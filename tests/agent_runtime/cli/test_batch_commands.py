@@ -38,7 +38,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def command(*args: str, code: int = 0, stdin: str | None = None) -> Result:
     done = CliRunner().invoke(cli, ["batch", *args], standalone_mode=False, input=stdin)
-    failed = 0 if done.exception is None else getattr(done.exception, "exit_code", exit_code(done.exception))
+    failed = (
+        0
+        if done.exception is None
+        else getattr(done.exception, "exit_code", exit_code(done.exception))
+    )
     assert (done.return_value or failed or 0) == code, (done.output, done.exception)
     return done
 
@@ -67,13 +71,19 @@ def test_a_csv_in_results_and_a_report_out(home: Path) -> None:
         "-n",
         "4",
     ]
-    done = command("run", "rows.csv", "--agent", ANALYST, *given, "--id", "first", "--name", "a try")
+    done = command(
+        "run", "rows.csv", "--agent", ANALYST, *given, "--id", "first", "--name", "a try"
+    )
     found = lines(home / "out.jsonl")
     assert sorted(each["task_id"] for each in found) == sorted(f"T{n}" for n in range(12))
     assert {each["status"] for each in found} == {"completed"}
     assert "15002.4" in next(each["output"] for each in found if each["task_id"] == "T0")
     report = json.loads((home / "report.json").read_text())
-    assert (report["total"], report["by_status"], report["name"]) == (12, {"completed": 12}, "a try")
+    assert (report["total"], report["by_status"], report["name"]) == (
+        12,
+        {"completed": 12},
+        "a try",
+    )
     assert report["usage"]["model_calls"] == 36
     assert "first completed  12/12 (100 %)" in done.stderr
     assert "12: 12 completed" in done.stderr
@@ -89,27 +99,34 @@ def test_a_csv_in_results_and_a_report_out(home: Path) -> None:
 
 
 def test_tasks_from_stdin_and_results_to_stdout() -> None:
-    text = "".join(json.dumps({"input": QUESTION.format(region=each)}) + "\n" for each in ("North", "South"))
+    text = "".join(
+        json.dumps({"input": QUESTION.format(region=each)}) + "\n" for each in ("North", "South")
+    )
     done = command("run", "-", "--agent", "analyst", "-q", stdin=text)
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["completed"] * 2
     assert done.stderr == ""
     done = command("run", "-", "--agent", "analyst", "-q", "--out", "-", stdin=text)
     assert len(done.stdout.splitlines()) == 2
     assert not Path("-").exists()
-    done = command("run", "-", "--agent", "analyst", "--format", "csv", "--json", "-q", stdin="input\nHello\n")
+    done = command(
+        "run", "-", "--agent", "analyst", "--format", "csv", "--json", "-q", stdin="input\nHello\n"
+    )
     assert json.loads(done.stdout)["by_status"] == {"completed": 1}
 
 
 def test_one_file_says_it_all(home: Path) -> None:
     csv_of(home / "rows.csv", 3)
     (home / "batch.yaml").write_text(
-        f"batch:\n  agent: {ANALYST}\n  tasks: rows.csv\n  mapping: {{input: '{QUESTION}', id: '{{ticket}}'}}\n"
+        f"batch:\n  agent: {ANALYST}\n  tasks: rows.csv\n  mapping: {{input: '{QUESTION}', id: "
+        "'{ticket}'}\n"
         "  output: out.jsonl\n  report: report.txt\n  max_concurrent: 2\n  name: from a file\n"
     )
     command("run", "batch.yaml", "-q", "--id", "filed")
     assert len(lines(home / "out.jsonl")) == 3
     assert "batch       filed from a file" in (home / "report.txt").read_text()
-    (home / "list.yaml").write_text("batch:\n  agent: analyst\n  tasks: [Hello, {input: Goodbye, priority: high}]\n")
+    (home / "list.yaml").write_text(
+        "batch:\n  agent: analyst\n  tasks: [Hello, {input: Goodbye, priority: high}]\n"
+    )
     assert len(command("run", "list.yaml", "-q").stdout.splitlines()) == 2
 
 
@@ -138,7 +155,11 @@ def test_structured_results_with_inputs_of_each_row(home: Path) -> None:
         (("run", "none.csv", "--agent", "analyst"), 2, "there is no file"),
         (("run", "rows.csv", "--agent", "nobody"), 4, "unknown template 'nobody'"),
         (("run", "rows.csv", "--map", "input={region}"), 3, "names no agent"),
-        (("run", "rows.csv", "--agent", "analyst"), 2, "no task could be read: line 2: input: the row has no 'input'"),
+        (
+            ("run", "rows.csv", "--agent", "analyst"),
+            2,
+            "no task could be read: line 2: input: the row has no 'input'",
+        ),
         (("run", "rows.csv", "--agent", "analyst", "--map", "input"), 2, "not FIELD=TEXT"),
         (("run", "rows.csv", "--agent", "analyst", "--map", "inptu=x"), 3, "did you mean 'input'"),
         (("run", "rows.doc", "--agent", "analyst"), 3, "come from .jsonl"),
@@ -148,8 +169,16 @@ def test_structured_results_with_inputs_of_each_row(home: Path) -> None:
         (("resume", "nothing"), 4, "no batch execution 'nothing'"),
         (("cancel", "nothing"), 4, "no batch execution 'nothing'"),
         (("run", "bad.yaml"), 3, "did you mean 'tasks'"),
-        (("run", "rows.csv", "--agent", "analyst", "--out", "rows.csv"), 2, "'rows.csv' is read from"),
-        (("run", "rows.csv", "--agent", "analyst", "--out", "x", "--report", "./x"), 2, "is where the results go"),
+        (
+            ("run", "rows.csv", "--agent", "analyst", "--out", "rows.csv"),
+            2,
+            "'rows.csv' is read from",
+        ),
+        (
+            ("run", "rows.csv", "--agent", "analyst", "--out", "x", "--report", "./x"),
+            2,
+            "is where the results go",
+        ),
         (("run", "same.yaml"), 2, "rows.csv' is read from"),
         (("run", "list.yaml", "--out", "list.yaml"), 2, "'list.yaml' is read from"),
         (("report", "any", "--results", "y", "--out", "y"), 2, "is where the results go"),
@@ -171,9 +200,22 @@ def test_what_is_wrong_is_said(home: Path, args: tuple[str, ...], code: int, sai
 def test_rows_that_are_wrong_fail_alone(home: Path) -> None:
     (home / "rows.csv").write_text("region\nNorth\nSouth,too much\n")
     done = command(
-        "run", "rows.csv", "--agent", "analyst", "--map", f"input={QUESTION}", "--out", "o.jsonl", "--id", "r", code=1
+        "run",
+        "rows.csv",
+        "--agent",
+        "analyst",
+        "--map",
+        f"input={QUESTION}",
+        "--out",
+        "o.jsonl",
+        "--id",
+        "r",
+        code=1,
     )
-    assert [each["status"] for each in sorted(lines(home / "o.jsonl"), key=lambda each: each["position"])] == [
+    assert [
+        each["status"]
+        for each in sorted(lines(home / "o.jsonl"), key=lambda each: each["position"])
+    ] == [
         "completed",
         "failed",
     ]
@@ -185,7 +227,8 @@ def test_rows_that_are_wrong_fail_alone(home: Path) -> None:
 
 @pytest.mark.integration
 def test_money_on_the_command_line(home: Path) -> None:
-    # Each command in a process of its own: LangChain keeps one client, and that belongs to one event loop.
+    # Each command in a process of its own: LangChain keeps one client, and that belongs to one
+    # event loop.
     def run(*args: str, code: int) -> tuple[str, str]:
         with started(home, *args) as process:
             out, said = process.communicate()
@@ -204,7 +247,11 @@ def test_money_on_the_command_line(home: Path) -> None:
         assert "agent-runtime batch resume m --max-cost USD" in said
         assert 0 < float(provider.counts()["usd"]) <= 0.003
         run("resume", "m", "--max-cost", "1", code=0)
-        assert len(lines(home / "o.jsonl")) == len({each["task_id"] for each in lines(home / "o.jsonl")}) == 40
+        assert (
+            len(lines(home / "o.jsonl"))
+            == len({each["task_id"] for each in lines(home / "o.jsonl")})
+            == 40
+        )
         assert set(provider.counts()["billed"].values()) == {1}
 
 
@@ -231,7 +278,8 @@ def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
         (home / "stub.yaml").write_text(template(provider.url))
         (home / "t.jsonl").write_text("".join(f'"task {n}"\n' for n in range(60)))
         (home / "batch.yaml").write_text(
-            "batch: {agent: stub.yaml, tasks: t.jsonl, output: o.jsonl, max_concurrent: 4, grace: 300ms}\n"
+            "batch: {agent: stub.yaml, tasks: t.jsonl, output: o.jsonl, max_concurrent: 4, "
+            "grace: 300ms}\n"
         )
         with started(home, "run", "batch.yaml", "--id", "b", "--ledger", "memory:") as batch:
             until_lines(home / "o.jsonl", 10)
@@ -248,6 +296,8 @@ def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
         provider.admit()
         done = command("resume", "b", "--ledger", "memory:")
         found = lines(home / "o.jsonl")
-        assert sorted(each["output"] for each in found) == sorted(f"did: task {n}" for n in range(60))
+        assert sorted(each["output"] for each in found) == sorted(
+            f"did: task {n}" for n in range(60)
+        )
         assert set(provider.counts()["billed"].values()) == {1}
         assert "60: 60 completed" in done.stderr

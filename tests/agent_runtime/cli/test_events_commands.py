@@ -39,14 +39,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def run(*args: str, code: int = 0) -> str:
     found = CliRunner().invoke(cli, args, standalone_mode=False)
-    failed = 0 if found.exception is None else getattr(found.exception, "exit_code", exit_code(found.exception))
+    failed = (
+        0
+        if found.exception is None
+        else getattr(found.exception, "exit_code", exit_code(found.exception))
+    )
     assert (found.return_value or failed or 0) == code, (found.output, found.exception)
     return found.stdout if found.exception is None else str(found.exception)
 
 
 def recorded() -> str:
     run("run", "analyst", QUESTION, "-q", "--record")
-    (event,) = [json.loads(line) for line in run("events", "query", "--type", "run.end", "--json").splitlines()]
+    (event,) = [
+        json.loads(line)
+        for line in run("events", "query", "--type", "run.end", "--json").splitlines()
+    ]
     return str(event["runid"])
 
 
@@ -82,7 +89,8 @@ def test_a_recorded_run_replays_and_forks() -> None:
     run_id = recorded()
     assert "the same: 5 steps" in run("events", "replay", run_id)
     assert json.loads(run("events", "replay", run_id, "--json"))["same"] is True
-    assert [line.split()[1] for line in run("events", "replay", run_id, "--steps").splitlines()] == [
+    assert [line.split()[1] for line in run("events", "replay", run_id,
+    "--steps").splitlines()] == [
         "llm", "tool", "llm", "tool", "llm",
     ]  # fmt: skip
     assert "15002.4" in run("events", "replay", run_id, "--from", "4")
@@ -111,7 +119,9 @@ def test_without_record_contents_stay_out_of_the_log() -> None:
     assert "--record" in run("events", "replay", run_id, code=4)
 
 
-def test_the_log_can_be_off_or_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+def test_the_log_can_be_off_or_elsewhere(
+    home: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
     monkeypatch.setenv("AGENT_RUNTIME_EVENTS", "off")
     settings.cache_clear()
     run("run", "analyst", QUESTION, "-q")
@@ -135,7 +145,9 @@ def test_what_others_wrote_does_not_steer_the_terminal(home: Path) -> None:
     async def write() -> None:
         home.mkdir()
         broker = open_broker(f"sqlite:{home / 'events.db'}")
-        await broker.publish([EventBus().stamp(Event("custom.x", {"name": "\x1b[2J\x07"}, agent="a\x1b[31m\nb"))])
+        await broker.publish(
+            [EventBus().stamp(Event("custom.x", {"name": "\x1b[2J\x07"}, agent="a\x1b[31m\nb"))]
+        )
         await broker.aclose()
 
     asyncio.run(write())
@@ -145,7 +157,18 @@ def test_what_others_wrote_does_not_steer_the_terminal(home: Path) -> None:
 
 def test_following_shows_what_comes(home: Path) -> None:
     run("run", "analyst", QUESTION, "-q")
-    command = [sys.executable, "-m", "agent_runtime", "events", "tail", "-f", "-n", "1", "--type", "run.end"]
+    command = [
+        sys.executable,
+        "-m",
+        "agent_runtime",
+        "events",
+        "tail",
+        "-f",
+        "-n",
+        "1",
+        "--type",
+        "run.end",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     assert process.stdout is not None
     try:
@@ -174,7 +197,11 @@ def test_dead_letters_are_listed_retried_and_discarded(home: Path) -> None:
 
     first, second = asyncio.run(add())
     listed = run("events", "dead", "list")
-    assert listed.count(r"ValueError: no \u001b]0;owned\u0007\u000afake line") == listed.count("\n") == 2
+    assert (
+        listed.count(r"ValueError: no \u001b]0;owned\u0007\u000afake line")
+        == listed.count("\n")
+        == 2
+    )
     assert run("events", "dead", "list", "--queue", "other") == ""
     assert json.loads(run("events", "dead", "show", first))["payload"]["data"] == {"n": 1}
     run("events", "dead", "retry", first)
@@ -220,14 +247,31 @@ def test_a_webhook_starts_an_agent_from_the_command_line(tmp_path: Path, home: P
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "agent_runtime", "triggers", "run", str(file), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "agent_runtime",
+        "triggers",
+        "run",
+        str(file),
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "HOOK": "dummy-hook-secret-of-the-tests"}
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HOOK": "dummy-hook-secret-of-the-tests"},
     )
     try:
         body = b'{"question": "How long is the warranty of lamps?"}'
-        sign = "sha256=" + hmac.new(b"dummy-hook-secret-of-the-tests", body, hashlib.sha256).hexdigest()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/ask", body, {"X-Hub-Signature-256": sign})
+        sign = (
+            "sha256="
+            + hmac.new(b"dummy-hook-secret-of-the-tests", body, hashlib.sha256).hexdigest()
+        )
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/ask", body, {"X-Hub-Signature-256": sign}
+        )
         _until(lambda: urllib.request.urlopen(request, timeout=5).status == 202)  # noqa: S310
         _until(lambda: "run.end" in run("events", "tail", "--type", "run.end"))
     finally:

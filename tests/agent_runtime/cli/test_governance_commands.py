@@ -12,7 +12,14 @@ import pytest
 from click.testing import CliRunner
 
 from agent_runtime import SqliteLedger
-from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Reservation, Spend, SpendLabels
+from agent_runtime.budgets.ledger.ledger import (
+    Account,
+    Amount,
+    Ending,
+    Reservation,
+    Spend,
+    SpendLabels,
+)
 from agent_runtime.cli import cli
 from agent_runtime.cli.exit_codes import exit_code
 from agent_runtime.cli.main import main
@@ -36,10 +43,17 @@ def run(*args: str, code: int = 0) -> str:
 
 
 def test_the_life_of_a_key(home: Path) -> None:
-    key = run("keys", "create", "ada", "--tenant", "acme", "--scope", "run:analyst", "--expires-in", "30d").strip()
+    key = run(
+        "keys", "create", "ada", "--tenant", "acme", "--scope", "run:analyst", "--expires-in", "30d"
+    ).strip()
     assert key.startswith("art_")
     (row,) = json.loads(run("keys", "list", "--json"))
-    assert (row["user"], row["tenant"], row["scopes"], row["state"]) == ("ada", "acme", ["run:analyst"], "active")
+    assert (row["user"], row["tenant"], row["scopes"], row["state"]) == (
+        "ada",
+        "acme",
+        ["run:analyst"],
+        "active",
+    )
     assert row["id"] in key
     rotated = json.loads(run("keys", "rotate", row["id"], "--overlap", "1h", "--json"))
     assert rotated["key"] != key
@@ -63,10 +77,19 @@ def fill(home: Path) -> None:
     for number, (tenant, model, cost) in enumerate(
         [("acme", "openai:a", 2_500_000), ("zoo", "openai:b", 1_000), ("=1+1", "x:y", 1)]
     ):
-        spend = Spend(SpendLabels(tenant, "ada", "analyst", model), 1, 100, 10, micro_usd=cost, estimated=number % 2)
+        spend = Spend(
+            SpendLabels(tenant, "ada", "analyst", model),
+            1,
+            100,
+            10,
+            micro_usd=cost,
+            estimated=number % 2,
+        )
         ledger.call("transact", [Ending(f"op{number}", Amount(), (spend,))], None)
     account = Account("tenant=acme/total", 10_000_000, None)
-    ledger.call("transact", [], Reservation("held", (account,), Amount(1), Amount(1_500_000, 10), 600))
+    ledger.call(
+        "transact", [], Reservation("held", (account,), Amount(1), Amount(1_500_000, 10), 600)
+    )
 
 
 def test_what_was_spent_by_anything(home: Path) -> None:
@@ -84,7 +107,21 @@ def test_what_was_spent_by_anything(home: Path) -> None:
     csv = run("cost", "report", "--format", "csv").splitlines()
     assert csv[0].startswith("tenant,calls,input_tokens")
     assert csv[3].startswith("'=1+1,")  # no formula in a spreadsheet
-    assert json.loads(run("cost", "report", "--until", "2020-01-01", "--since", "2019-01-01", "--format", "json")) == []
+    assert (
+        json.loads(
+            run(
+                "cost",
+                "report",
+                "--until",
+                "2020-01-01",
+                "--since",
+                "2019-01-01",
+                "--format",
+                "json",
+            )
+        )
+        == []
+    )
     assert len(json.loads(run("cost", "report", "--since", "2h", "--format", "json"))) == 3
     for bad in ("2026-13-01", "soon", "-1d"):
         run("cost", "report", "--since", bad, code=1)
@@ -94,10 +131,16 @@ def test_how_budgets_stand(home: Path) -> None:
     fill(home)
     (row,) = json.loads(run("cost", "budgets", "--format", "json"))
     assert row["account"] == "tenant=acme/total"
-    assert (row["held_usd"], row["limit_usd"], row["left_usd"]) == ("1.500000", "10.000000", "8.500000")
+    assert (row["held_usd"], row["limit_usd"], row["left_usd"]) == (
+        "1.500000",
+        "10.000000",
+        "8.500000",
+    )
 
 
-def test_a_run_is_recorded_and_a_budget_stops_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_recorded_and_a_budget_stops_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("run", "searcher", "opening hours", "-q")
     (row,) = json.loads(run("cost", "report", "--by", "template", "--format", "json"))
     assert row["template"] == "searcher"
@@ -123,7 +166,9 @@ def test_limits_are_shared_by_commands_and_a_right_is_the_operators(
 def test_the_doctor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(run("doctor", "--json"))
     assert all(row["ok"] for row in found["checks"])
-    assert {"sessions", "ledger", "keys", "events", "batches", "dead letters"} <= {r["check"] for r in found["checks"]}
+    assert {"sessions", "ledger", "keys", "events", "batches", "dead letters"} <= {
+        r["check"] for r in found["checks"]
+    }
     assert found["settings"]["home"]["source"] == "environment"
     monkeypatch.setenv("AGENT_RUNTIME_LEDGER", "redis://user:dummypassword@127.0.0.1:1/0")
     settings.cache_clear()
@@ -132,15 +177,21 @@ def test_the_doctor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "dummypassword" not in shown
 
 
-@pytest.mark.parametrize("store", ["SESSIONS", "LEDGER", "KEYS", "EVENTS", "BATCHES", "DEAD_LETTERS"])
-def test_the_doctor_finds_a_store_that_does_not_answer(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "store", ["SESSIONS", "LEDGER", "KEYS", "EVENTS", "BATCHES", "DEAD_LETTERS"]
+)
+def test_the_doctor_finds_a_store_that_does_not_answer(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(f"AGENT_RUNTIME_{store}", "redis://127.0.0.1:1/0")
     settings.cache_clear()
     assert f"FAIL {store.lower().replace('_', ' ')}" in run("doctor", code=1)
 
 
 @pytest.mark.parametrize("address", ["memory:", "redis://", "ledger.db"])
-def test_an_address_that_cannot_be_ends_every_command_with_3(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_cannot_be_ends_every_command_with_3(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AGENT_RUNTIME_PRESET", "prod")
     monkeypatch.setenv("AGENT_RUNTIME_BATCHES", address)
     for command in (["doctor"], ["batch", "list"], ["keys", "list"]):
@@ -150,7 +201,9 @@ def test_an_address_that_cannot_be_ends_every_command_with_3(address: str, monke
         assert ended.value.code == 3
 
 
-def test_a_misspelt_setting_ends_every_command_with_3(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_misspelt_setting_ends_every_command_with_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.setenv("AGENT_RUNTIME_LEGER", "x")
     settings.cache_clear()
     with pytest.raises(SystemExit) as ended:

@@ -36,13 +36,19 @@ from agent_runtime.pool import (
 from agent_runtime.pool.control import ask
 
 QUESTION = "What is the total amount in the North?"
-ANSWER = "The sum of amount where region = North is 15002.4. (offline stand-in, not a language model)"
+ANSWER = (
+    "The sum of amount where region = North is 15002.4. (offline stand-in, not a language model)"
+)
 
 
 def command(*args: str, code: int = 0) -> str:
     """What a command prints, in this process: the pool is in another one."""
     done = CliRunner().invoke(cli, args, standalone_mode=False)
-    failed = 0 if done.exception is None else getattr(done.exception, "exit_code", exit_code(done.exception))
+    failed = (
+        0
+        if done.exception is None
+        else getattr(done.exception, "exit_code", exit_code(done.exception))
+    )
     assert (done.return_value or failed or 0) == code, (done.output, done.exception)
     return done.output if done.exception is None else str(done.exception)
 
@@ -74,7 +80,9 @@ def running(home: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
             process.wait(20)
 
 
-def test_a_pool_is_started_asked_watched_and_drained(home: Path, running: tuple[subprocess.Popen[str], int]) -> None:
+def test_a_pool_is_started_asked_watched_and_drained(
+    home: Path, running: tuple[subprocess.Popen[str], int]
+) -> None:
     process, port = running
     assert command("pool", "run", "analyst", QUESTION).strip() == ANSWER
     result = json.loads(command("pool", "run", "analyst", QUESTION, "--json", "--priority", "high"))
@@ -110,11 +118,15 @@ def test_the_socket_of_a_killed_pool_is_cleared_away(home: Path) -> None:
 
 def test_a_wrong_configuration_ends_before_anything_starts(home: Path) -> None:
     (home / "pool.yaml").write_text("pool: {sice: 3}\n")
-    assert "did you mean 'size'" in command("pool", "start", "--config", str(home / "pool.yaml"), code=3)
+    assert "did you mean 'size'" in command(
+        "pool", "start", "--config", str(home / "pool.yaml"), code=3
+    )
 
 
 @asynccontextmanager
-async def opened(**seats: Any) -> AsyncIterator[tuple[AgentFactory, AgentSessionPool, AgentInstancePool]]:
+async def opened(
+    **seats: Any,
+) -> AsyncIterator[tuple[AgentFactory, AgentSessionPool, AgentInstancePool]]:
     async with (
         AgentFactory(**seats) as factory,
         AgentSessionPool(factory) as warm,

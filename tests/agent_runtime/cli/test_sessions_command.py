@@ -34,16 +34,23 @@ spec:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Run the command in a state directory of its own; with `process` as a user does, else here, which is quicker."""
+    """Run the command in a state directory of its own.
+
+    With `process` as a user does, else here, which is quicker.
+    """
     (tmp_path / "careful.yaml").write_text(CAREFUL)
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: str, stdin: str = "", process: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *args: str, stdin: str = "", process: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if "API_KEY" not in k}
         given = {**kept, "AGENT_RUNTIME_HOME": str(tmp_path / "home"), **env}
         command = [sys.executable, "-m", "agent_runtime", *args]
         if process:
-            return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, env=given)
+            return subprocess.run(
+                command, capture_output=True, text=True, input=stdin, check=False, env=given
+            )
         settings.cache_clear()
         code: Any = 0
         with CliRunner().isolation(input=stdin, env=given) as (stdout, stderr, _):
@@ -60,12 +67,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_a_conversation_over_several_commands(run: Any) -> None:
     for question in ("opening hours", "warranty of chairs"):
-        assert run("run", "searcher", question, "--session", "talk", "-q", process=True).returncode == 0
+        assert (
+            run("run", "searcher", question, "--session", "talk", "-q", process=True).returncode
+            == 0
+        )
     shown = run("sessions", "show", "talk").stdout
     assert shown.count("human:") == 2
     assert "five years" in shown
     listed = json.loads(run("sessions", "list", "--json").stdout)
-    assert [(s["id"], s["title"], s["status"]) for s in listed["sessions"]] == [("talk", "opening hours", "idle")]
+    assert [(s["id"], s["title"], s["status"]) for s in listed["sessions"]] == [
+        ("talk", "opening hours", "idle")
+    ]
     fork = run("sessions", "fork", "talk", "--title", "copy").stdout.strip()
     exported = json.loads(run("sessions", "export", fork).stdout)
     assert (exported["session"]["title"], len(exported["messages"])) == ("copy", 8)
@@ -73,7 +85,9 @@ def test_a_conversation_over_several_commands(run: Any) -> None:
     assert run("sessions", "delete", "-y", "talk").returncode == 0
     assert run("sessions", "show", "talk").returncode == 4
     assert run("run", "searcher", "hi", "--session", "talk", "-q").returncode == 4
-    assert run("sessions", "show", "nothing").stderr.strip() == "error: there is no session 'nothing'"
+    assert (
+        run("sessions", "show", "nothing").stderr.strip() == "error: there is no session 'nothing'"
+    )
     assert run("sessions", "show", "a:b").returncode == 2
 
 
@@ -82,7 +96,9 @@ def test_without_a_session_only_spending_and_events_are_written(run: Any, tmp_pa
     assert run("chat", "searcher", "-q", stdin="opening hours\n").returncode == 0
     written = sorted((tmp_path / "home").iterdir())
     assert [path.name for path in written] == ["events.db", "ledger.db"]
-    assert [path.name for path in written if b"opening" in path.read_bytes()] == []  # nothing of what was said
+    assert [
+        path.name for path in written if b"opening" in path.read_bytes()
+    ] == []  # nothing of what was said
 
 
 def test_decisions_on_the_command_line(run: Any) -> None:
@@ -114,15 +130,23 @@ def test_what_a_decision_starts_is_counted_recorded_and_limited_like_every_call(
     assert refused.returncode == 3
 
 
-def test_an_answer_stands_where_the_ledger_is_locked(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SqliteFile.__init__, "__kwdefaults__", {"busy_timeout_s": 0.2, "synchronous": "full"})
+def test_an_answer_stands_where_the_ledger_is_locked(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        SqliteFile.__init__, "__kwdefaults__", {"busy_timeout_s": 0.2, "synchronous": "full"}
+    )
     assert run("run", "searcher", "opening hours", "-q").returncode == 0
     for name in ("ledger", "events"):
-        with closing(sqlite3.connect(tmp_path / "home" / f"{name}.db", isolation_level=None)) as other:
+        with closing(
+            sqlite3.connect(tmp_path / "home" / f"{name}.db", isolation_level=None)
+        ) as other:
             other.execute("BEGIN IMMEDIATE")
             answered = run("run", "searcher", "opening hours", "-q")
         assert (answered.returncode, "10:00" in answered.stdout) == (0, True)
-        assert ("warning: what was spent could not be written" in answered.stderr) == (name == "ledger")
+        assert ("warning: what was spent could not be written" in answered.stderr) == (
+            name == "ledger"
+        )
 
 
 def test_an_agent_that_asks_gets_a_session_by_itself(run: Any) -> None:
@@ -140,7 +164,10 @@ def test_a_question_is_answered_by_its_id(run: Any) -> None:
     refused = run("sessions", "resume", "q", "--answer", f"{other}=approve")
     assert f"no pending question has the id '{other}'" in refused.stderr
     assert run("sessions", "resume", "q", "--answer", "a", "--answer", "b").returncode == 2
-    assert "five years" in run("sessions", "resume", "q", "--answer", f"{question['id']}=approve").stdout
+    assert (
+        "five years"
+        in run("sessions", "resume", "q", "--answer", f"{question['id']}=approve").stdout
+    )
 
 
 def test_chat_is_kept_and_decides(run: Any) -> None:
@@ -154,7 +181,10 @@ def test_chat_is_kept_and_decides(run: Any) -> None:
 def test_stores_and_keys_come_from_options_and_the_environment(run: Any, tmp_path: Path) -> None:
     store = f"sqlite:{tmp_path / 'other.db'}"
     key = {"AGENT_RUNTIME_SESSION_KEY": "dummy-key-of-more-than-32-characters"}
-    assert run("run", "searcher", "hi", "--session", "s", "--store", store, "-q", **key).returncode == 0
+    assert (
+        run("run", "searcher", "hi", "--session", "s", "--store", store, "-q", **key).returncode
+        == 0
+    )
     assert run("sessions", "--store", store, "show", "s", **key).returncode == 0
     refused = run("sessions", "--store", store, "show", "s")
     assert (refused.returncode, "cannot be trusted" in refused.stderr) == (1, True)

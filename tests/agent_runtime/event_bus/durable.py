@@ -1,6 +1,7 @@
 """A durable subscriber that is killed at random points, behind a proxy that cuts connections.
 
-Run as a program it is that subscriber: it handles events by appending them to a file, until it is killed.
+Run as a program it is that subscriber: it handles events by appending them to a file, until it is
+killed.
 """
 
 from __future__ import annotations
@@ -45,17 +46,30 @@ def seen_in(path: Path) -> dict[tuple[str, str], list[int]]:
 
 
 async def prove(
-    publish_url: str, subscribe_url: str, folder: Path, *, kills: int, events: int, seed: int, within_s: float = 40.0
+    publish_url: str,
+    subscribe_url: str,
+    folder: Path,
+    *,
+    kills: int,
+    events: int,
+    seed: int,
+    within_s: float = 40.0,
 ) -> dict[str, float]:
-    """Publish while the subscriber is killed `kills` times; asserts that it has seen everything in order.
+    """Publish while the subscriber is killed `kills` times.
+
+    Asserts that it has seen everything in order.
 
     Returns how many deliveries there were, and how long it took.
     """
-    dice, path, began_s = random.Random(seed), folder / "handled.txt", time.monotonic()  # noqa: S311
+    dice = random.Random(seed)  # noqa: S311
+    path = folder / "handled.txt"
+    began_s = time.monotonic()
     command = [sys.executable, __file__, subscribe_url, str(path)]
-    bus, wanted = EventBus(), dict[tuple[str, str], list[int]]()
+    bus = EventBus()
+    wanted = dict[tuple[str, str], list[int]]()
     broker = open_broker(publish_url, lease_s=LEASE_S)
-    process, before = subprocess.Popen(command), 0
+    process = subprocess.Popen(command)
+    before = 0
     try:
         async with Relay(bus, broker) as relay:
             for round_ in range(kills + 1):
@@ -66,14 +80,19 @@ async def prove(
                         await asyncio.sleep(dice.random() * 0.02)
                 if round_ < kills:
                     # While it works: somewhere in the first half of what this round has brought.
-                    await handled(path, before + dice.randrange(1, events // (kills + 1) // 2), within_s)
+                    await handled(
+                        path, before + dice.randrange(1, events // (kills + 1) // 2), within_s
+                    )
                     before = lines_in(path)
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                     process = subprocess.Popen(command)
             await relay.flush(within_s)
         limit_s = time.monotonic() + within_s
-        while sum(map(len, seen_in(path).values())) < sum(map(len, wanted.values())) and time.monotonic() < limit_s:
+        while (
+            sum(map(len, seen_in(path).values())) < sum(map(len, wanted.values()))
+            and time.monotonic() < limit_s
+        ):
             await asyncio.sleep(0.1)
     finally:
         process.kill()

@@ -61,12 +61,18 @@ MUTANTS = [
     Mutant(
         "drops are not told",
         "test_bus.py -k says_how_many",
-        Change("event_bus.subscription:Subscription._take", "if missing:\n    self._tell_gap(missing)", "pass"),
+        Change(
+            "event_bus.subscription:Subscription._take",
+            "if missing:\n    self._tell_gap(missing)",
+            "pass",
+        ),
     ),
     Mutant(
         "a gap stands behind what survived it",
         "test_bus.py -k says_how_many",
-        Change("event_bus.subscription:Subscription._tell_gap", "self.policy == 'drop_oldest'", "False"),
+        Change(
+            "event_bus.subscription:Subscription._tell_gap", "self.policy == 'drop_oldest'", "False"
+        ),
     ),
     Mutant(
         "no lock around publishing",
@@ -76,7 +82,11 @@ MUTANTS = [
     Mutant(
         "a wake-up from another thread is lost",
         "test_bus.py -k another_thread",
-        Change("event_bus.subscription:_tell_all", "loop.call_soon_threadsafe(_resolve, waiter)", "pass"),
+        Change(
+            "event_bus.subscription:_tell_all",
+            "loop.call_soon_threadsafe(_resolve, waiter)",
+            "pass",
+        ),
     ),
     Mutant(
         "a failing handler ends its subscription",
@@ -86,7 +96,11 @@ MUTANTS = [
     Mutant(
         "a failing plain handler ends its thread",
         "test_bus.py -k harms_no_other",
-        Change("event_bus.subscription:Subscription._handle_in_thread", "BaseException", "ZeroDivisionError"),
+        Change(
+            "event_bus.subscription:Subscription._handle_in_thread",
+            "BaseException",
+            "ZeroDivisionError",
+        ),
     ),
     Mutant(
         "what was retained is repeated",
@@ -124,7 +138,9 @@ MUTANTS = [
     Mutant(
         "two readers of one group",
         "test_brokers.py -k 'redis and one_reader'",
-        TextChange("event_bus.brokers.redis", "if owner and owner ~= ARGV[1] then return 0 end", ""),
+        TextChange(
+            "event_bus.brokers.redis", "if owner and owner ~= ARGV[1] then return 0 end", ""
+        ),
     ),
     Mutant(
         "what is pending on Redis is not read first",
@@ -168,7 +184,9 @@ MUTANTS = [
     Mutant(
         "a handler's own cancellation is its consumer's",
         "test_consumer.py -k cancellation_of_its_own",
-        Change("event_bus.consumer:EventConsumer._failure", "task is None or task.cancelling()", "True"),
+        Change(
+            "event_bus.consumer:EventConsumer._failure", "task is None or task.cancelling()", "True"
+        ),
     ),
     Mutant(
         "a failed acknowledgement is forgotten",
@@ -178,7 +196,9 @@ MUTANTS = [
     Mutant(
         "what was fetched before a new beginning counts",
         "test_consumer.py -k lease_was_lost",
-        Change("event_bus.brokers.group_reader:GroupReader._fetch", "self._round != fetching", "False"),
+        Change(
+            "event_bus.brokers.group_reader:GroupReader._fetch", "self._round != fetching", "False"
+        ),
     ),
     Mutant(
         "a batch is known before it is there",
@@ -222,7 +242,7 @@ MUTANTS = [
         "test_event_identity.py -k hide_nothing",
         Change(
             "event_bus.consumer:_name_of",
-            "f\"{quote(event.tenant or DEFAULT_TENANT, safe='')}/{quote(event.source, safe='')}/{event.id}\"",
+            "f\"{tenant}/{quote(event.source, safe='')}/{event.id}\"",
             "event.id",
         ),
     ),
@@ -267,7 +287,9 @@ MUTANTS = [
     Mutant(
         "a missing number is not counted",
         "test_consumer.py -k missing_in_a_stream",
-        Change("event_bus.sequence_gaps:SequenceGaps._compared", "self.missing += len(gap)", "pass"),
+        Change(
+            "event_bus.sequence_gaps:SequenceGaps._compared", "self.missing += len(gap)", "pass"
+        ),
     ),
     Mutant(
         "a stream is acknowledged out of order",
@@ -296,7 +318,9 @@ MUTANTS = [
         "one number far ahead is believed",
         "test_consumer.py -k far_ahead",
         Change(
-            "event_bus.sequence_gaps:SequenceGaps._compared", "len(gap) > MAX_JUMP and (not stream.has_jumped)", "False"
+            "event_bus.sequence_gaps:SequenceGaps._compared",
+            "len(gap) > MAX_JUMP and (not stream.has_jumped)",
+            "False",
         ),
     ),
 ]

@@ -46,7 +46,9 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Brok
 
 
 @pytest.mark.parametrize("check", BROKER_CHECKS)
-async def test_every_broker_conforms(check: str, connect: Callable[[], Broker], no_tasks_left: None) -> None:
+async def test_every_broker_conforms(
+    check: str, connect: Callable[[], Broker], no_tasks_left: None
+) -> None:
     await run_broker_check(check, connect)
 
 
@@ -64,7 +66,10 @@ async def kafka_headers_that_are_no_text(connect: Callable[[], Broker]) -> None:
         producer = AIOKafkaProducer(bootstrap_servers=broker._servers)
         await producer.start()
         await producer.send_and_wait(
-            broker.topic.name, encoded(events[1]), key=events[1].stream.encode(), headers=[("trace", b"\xff\xfe")]
+            broker.topic.name,
+            encoded(events[1]),
+            key=events[1].stream.encode(),
+            headers=[("trace", b"\xff\xfe")],
         )
         await producer.stop()
         assert [event.seq for event in await taken(broker, "g", 2)] == [1, 2]
@@ -89,7 +94,8 @@ async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
     assert failed == {}
 
 
-# -- what only one of them can do --------------------------------------------------------------------------
+# -- what only one of them can do
+# --------------------------------------------------------------------------
 
 
 async def test_redis_goes_on_behind_an_entry_that_was_removed(redis_url: str) -> None:
@@ -106,7 +112,8 @@ async def test_redis_goes_on_behind_an_entry_that_was_removed(redis_url: str) ->
 
 
 async def test_redis_knows_a_batch_only_when_it_is_there(redis_url: str) -> None:
-    broker, events = RedisBroker(redis_url, name=uuid.uuid4().hex), made(3)
+    broker = RedisBroker(redis_url, name=uuid.uuid4().hex)
+    events = made(3)
     async with opened(lambda: broker):
         await broker._asked("set", broker._log, "not a stream")
         for _ in range(2):
@@ -115,7 +122,10 @@ async def test_redis_knows_a_batch_only_when_it_is_there(redis_url: str) -> None
         await broker._asked("delete", broker._log)
         await broker.publish(events)
         await broker._asked("xadd", broker._log, {"foreign": "entry"})
-        assert [stored.event.type for stored in await broker.read()] == [*["custom.check"] * 3, "bus.unreadable"]
+        assert [stored.event.type for stored in await broker.read()] == [
+            *["custom.check"] * 3,
+            "bus.unreadable",
+        ]
 
 
 async def test_redis_does_not_spin_beside_an_open_event(redis_url: str) -> None:
@@ -160,14 +170,20 @@ asyncio.run(main())
 """
 
 
-async def test_several_connections_to_one_file_lose_nothing_to_another_process(tmp_path: Path) -> None:
+async def test_several_connections_to_one_file_lose_nothing_to_another_process(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "events.db"
     first = open_broker(f"sqlite:{path}")
-    second = open_broker(f"sqlite:{path}")  # opening it again must not take away the first one's locks
+    second = open_broker(
+        f"sqlite:{path}"
+    )  # opening it again must not take away the first one's locks
     async with opened(lambda: first), opened(lambda: second):
         await first.publish(made(1))
         for count in (1, 2, 3):
-            done = subprocess.run([sys.executable, "-c", LOOK, str(path)], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", LOOK, str(path)], capture_output=True, text=True, check=True
+            )
             assert int(done.stdout) == count
             assert len(await second.read()) == count
             await first.publish(made(1))

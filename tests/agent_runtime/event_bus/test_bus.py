@@ -1,4 +1,7 @@
-"""The bus: publish never waits, buffers are bounded, what is lost is said, order holds, nobody harms another."""
+"""The bus.
+
+Publish never waits, buffers are bounded, what is lost is said, order holds, nobody harms another.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent_runtime import AgentCallbackHandler, CallbackEvent, ConfigurationError, Event, EventBus, Principal
+from agent_runtime import (
+    AgentCallbackHandler,
+    CallbackEvent,
+    ConfigurationError,
+    Event,
+    EventBus,
+    Principal,
+)
 from agent_runtime.event_bus.event import Cause, current_cause, stream_of
 from agent_runtime.testing import say
 
@@ -31,7 +41,8 @@ async def read(subscription: Any, count: int) -> list[Event]:
         return [await anext(subscription) for _ in range(count)]
 
 
-# -- events ------------------------------------------------------------------------------------------------
+# -- events
+# ------------------------------------------------------------------------------------------------
 
 
 def test_an_event_is_a_frozen_dataclass() -> None:
@@ -51,7 +62,8 @@ def test_an_event_is_a_frozen_dataclass() -> None:
 def test_each_stream_is_counted_from_one_without_gaps_and_ids_are_unique() -> None:
     bus = EventBus()
     made = [bus.publish(x(session_id=s, run_id=r, tenant=t)) for s, r, t in [
-        ("a", "1", None), ("b", "2", None), ("a", "3", None), (None, "1", None), (None, "1", None), ("a", "1", "t"),
+        ("a", "1", None), ("b", "2", None), ("a", "3", None), (None, "1", None), (None, "1", None),
+        ("a", "1", "t"),
         (None, None, None),
     ]]  # fmt: skip
     assert [(e.stream, e.seq) for e in made] == [
@@ -61,7 +73,9 @@ def test_each_stream_is_counted_from_one_without_gaps_and_ids_are_unique() -> No
     assert {e.source for e in made} == {bus.source}
 
 
-def test_counting_forgets_only_streams_that_were_long_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_forgets_only_streams_that_were_long_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("agent_runtime.event_bus.bus.MAX_STREAMS", 10)
     bus = EventBus()
     for n in range(50):
@@ -90,12 +104,15 @@ def test_what_follows_from_an_event_names_it() -> None:
     assert (bus.publish(x()).cause, bus.publish(x()).depth) == (None, 0)
 
 
-# -- subscribers -------------------------------------------------------------------------------------------
+# -- subscribers
+# -------------------------------------------------------------------------------------------
 
 
 async def test_events_arrive_in_order_at_every_matching_subscriber() -> None:
     bus = EventBus()
-    everything, models, two = bus.subscribe(), bus.subscribe("llm.*"), bus.subscribe("tool.end", "llm.*")
+    everything = bus.subscribe()
+    models = bus.subscribe("llm.*")
+    two = bus.subscribe("tool.end", "llm.*")
     for i in range(5):
         bus.publish(Event("llm.start" if i % 2 else "tool.start", i))
     bus.publish(Event("tool.end", 5))
@@ -108,9 +125,12 @@ async def test_events_arrive_in_order_at_every_matching_subscriber() -> None:
 async def test_a_session_a_run_and_a_tenant_can_be_listened_to_alone() -> None:
     bus = EventBus()
     by = {
-        "session": bus.subscribe(session_id="s"), "run": bus.subscribe(run_id="r"), "tenant": bus.subscribe(tenant="t"),
-        "both": bus.subscribe("custom.x", session_id="s", tenant="t"), "other": bus.subscribe("llm.*", session_id="s"),
-        "its run": bus.subscribe(run_id="r", tenant="t"), "default": bus.subscribe(tenant="default"),
+        "session": bus.subscribe(session_id="s"), "run": bus.subscribe(run_id="r"),
+        "tenant": bus.subscribe(tenant="t"),
+        "both": bus.subscribe("custom.x", session_id="s", tenant="t"),
+        "other": bus.subscribe("llm.*", session_id="s"),
+        "its run": bus.subscribe(run_id="r", tenant="t"),
+        "default": bus.subscribe(tenant="default"),
     }  # fmt: skip
     for n, (s, r, t) in enumerate(
         [("s", "q", "t"), ("s", "r", "u"), ("z", "r", "t"), ("r", "s", "s"), ("t", "t", "t"),
@@ -119,7 +139,8 @@ async def test_a_session_a_run_and_a_tenant_can_be_listened_to_alone() -> None:
         bus.publish(x(n, session_id=s, run_id=r, tenant=t))
     bus.close()
     assert {name: [e.data async for e in each] for name, each in by.items()} == {
-        "session": [5], "run": [6], "tenant": [0, 2, 4], "both": [0], "other": [], "its run": [2], "default": [5, 6],
+        "session": [5], "run": [6], "tenant": [0, 2, 4], "both": [0], "other": [], "its run": [2],
+        "default": [5, 6],
     }  # fmt: skip
 
 
@@ -145,7 +166,12 @@ async def test_a_principal_hears_what_is_theirs() -> None:
     everything = [("a", "ada"), ("a", "eve"), ("b", "ada"), (None, "ada"), ("a", None)]
     ada = Principal("ada", "a")
     operator = Principal("olga", "a", frozenset({"sessions:all"}))
-    given: list[dict[str, Any]] = [{"session_id": "s"}, {"run_id": "r"}, {}, {"session_id": "s", "tenant": "b"}]
+    given: list[dict[str, Any]] = [
+        {"session_id": "s"},
+        {"run_id": "r"},
+        {},
+        {"session_id": "s", "tenant": "b"},
+    ]
     heard = [bus.subscribe(principal=ada, **each) for each in given]
     overheard = [bus.subscribe(principal=operator, **each) for each in given]
     for tenant, user in everything:
@@ -158,7 +184,9 @@ async def test_a_principal_hears_what_is_theirs() -> None:
     assert [[e.data async for e in each] for each in overheard] == [own] * len(given)
 
 
-@pytest.mark.parametrize(("one", "other"), [(("a/b", "c"), ("a", "b/c")), (("a%2Fb", "c"), ("a/b", "c"))])
+@pytest.mark.parametrize(
+    ("one", "other"), [(("a/b", "c"), ("a", "b/c")), (("a%2Fb", "c"), ("a/b", "c"))]
+)
 def test_no_two_tenants_share_a_stream(one: tuple[str, str], other: tuple[str, str]) -> None:
     assert stream_of(*one) != stream_of(*other)
     assert stream_of("default", f"{one[0]}/{one[1]}") != stream_of(*one)
@@ -171,7 +199,11 @@ async def test_a_full_buffer_drops_the_oldest_and_says_how_many() -> None:
             bus.publish(x(i, session_id="s"))
         assert (slow.dropped, bus.dropped) == (7, 7)
         gap, *rest = await read(slow, 4)
-        assert (gap.type, gap.data, gap.session_id) == ("bus.gap", {"missed": 7, "policy": "drop_oldest"}, "s")
+        assert (gap.type, gap.data, gap.session_id) == (
+            "bus.gap",
+            {"missed": 7, "policy": "drop_oldest"},
+            "s",
+        )
         assert [e.data for e in rest] == [7, 8, 9]
     assert bus.dropped == 7
     bus.publish(x(session_id="s"))
@@ -183,12 +215,19 @@ async def test_a_full_buffer_drops_the_newest_when_asked_to() -> None:
     slow = bus.subscribe(buffer=3, policy="drop_newest")
     for i in range(10):
         bus.publish(x(i))
-    assert [e.data for e in await read(slow, 4)] == [0, 1, 2, {"missed": 7, "policy": "drop_newest"}]
+    assert [e.data for e in await read(slow, 4)] == [
+        0,
+        1,
+        2,
+        {"missed": 7, "policy": "drop_newest"},
+    ]
     bus.publish(x("after"))
     assert (await anext(slow)).data == "after"
 
 
-async def test_apublish_waits_for_those_who_ask_for_it_and_publish_never_does(no_tasks_left: None) -> None:
+async def test_apublish_waits_for_those_who_ask_for_it_and_publish_never_does(
+    no_tasks_left: None,
+) -> None:
     bus = EventBus()
     slow = bus.subscribe(buffer=2, policy="block")
     await bus.apublish(x(0))
@@ -237,14 +276,17 @@ async def test_a_waiting_subscriber_is_woken_also_from_another_thread() -> None:
 async def test_many_threads_publish_and_every_stream_is_whole_and_in_order() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
-    bus, seen = EventBus(), dict[str, list[int]]()
+    bus = EventBus()
+    seen = dict[str, list[int]]()
 
     async def handle(event: Event) -> None:
         seen.setdefault(event.stream, []).append(event.seq)
 
     bus.subscribe(handler=handle, buffer=100_000)
     threads = [
-        threading.Thread(target=lambda n=n: [bus.publish(x(session_id=f"s{i % 3}")) for i in range(n, n + 600)])
+        threading.Thread(
+            target=lambda n=n: [bus.publish(x(session_id=f"s{i % 3}")) for i in range(n, n + 600)]
+        )
         for n in range(8)
     ]
     for thread in threads:
@@ -253,7 +295,11 @@ async def test_many_threads_publish_and_every_stream_is_whole_and_in_order() -> 
         await asyncio.sleep(0.001)
     sys.setswitchinterval(interval)
     assert await bus.aclose() == 0
-    assert {name: seqs == list(range(1, 1601)) for name, seqs in seen.items()} == {"s0": True, "s1": True, "s2": True}
+    assert {name: seqs == list(range(1, 1601)) for name, seqs in seen.items()} == {
+        "s0": True,
+        "s1": True,
+        "s2": True,
+    }
 
 
 async def test_cancelling_a_wait_loses_no_event() -> None:
@@ -312,11 +358,15 @@ def test_what_cannot_work_is_refused(wrong: Any) -> None:
         EventBus(retain=-1)
 
 
-# -- handlers ----------------------------------------------------------------------------------------------
+# -- handlers
+# ----------------------------------------------------------------------------------------------
 
 
-async def test_a_handler_that_raises_blocks_or_never_ends_harms_no_other(no_tasks_left: None) -> None:
-    bus, seen = EventBus(), dict[str, int]()
+async def test_a_handler_that_raises_blocks_or_never_ends_harms_no_other(
+    no_tasks_left: None,
+) -> None:
+    bus = EventBus()
+    seen = dict[str, int]()
     stuck = threading.Event()
 
     async def fine(event: Event) -> None:
@@ -354,7 +404,8 @@ async def test_a_handler_that_raises_blocks_or_never_ends_harms_no_other(no_task
 
 
 async def test_at_the_end_handlers_finish_what_waits(no_tasks_left: None) -> None:
-    bus, seen = EventBus(), list[Any]()
+    bus = EventBus()
+    seen = list[Any]()
 
     class Handler:
         async def __call__(self, event: Event) -> None:
@@ -369,7 +420,8 @@ async def test_at_the_end_handlers_finish_what_waits(no_tasks_left: None) -> Non
 
 
 async def test_apublish_goes_on_when_a_thread_has_made_room() -> None:
-    bus, seen = EventBus(), list[Any]()
+    bus = EventBus()
+    seen = list[Any]()
 
     def handle(event: Event) -> None:
         time.sleep(0.01)
@@ -438,7 +490,8 @@ async def test_what_is_gone_is_told_to_every_tenant(tenant: str | None) -> None:
     assert gap.data["missed"] == 4
 
 
-# -- coming back -------------------------------------------------------------------------------------------
+# -- coming back
+# -------------------------------------------------------------------------------------------
 
 
 async def test_a_reader_who_comes_back_goes_on_where_it_was() -> None:
@@ -447,7 +500,12 @@ async def test_a_reader_who_comes_back_goes_on_where_it_was() -> None:
         bus.publish(x(n, session_id="s" if n % 2 else "other"))
     async with bus.subscribe(session_id="s", after=2) as events:
         bus.publish(x("live", session_id="s"))
-        assert [(e.seq, e.data) for e in await read(events, 4)] == [(3, 5), (4, 7), (5, 9), (6, "live")]
+        assert [(e.seq, e.data) for e in await read(events, 4)] == [
+            (3, 5),
+            (4, 7),
+            (5, 9),
+            (6, "live"),
+        ]
     async with bus.subscribe(session_id="s", after=6) as events:
         bus.publish(x("next", session_id="s"))
         assert [e.data for e in await read(events, 1)] == ["next"]
@@ -473,11 +531,16 @@ async def test_a_run_inside_a_session_is_read_from_its_start() -> None:
         for kind in ("run.start", "llm.start", "run.end"):
             bus.publish(Event(kind, {}, run, "s"))
     assert [e.seq for e in await read(bus.subscribe(run_id="r2", after=0), 3)] == [4, 5, 6]
-    assert [e.type for e in await read(bus.subscribe("run.*", run_id="r2", after=0), 2)] == ["run.start", "run.end"]
+    assert [e.type for e in await read(bus.subscribe("run.*", run_id="r2", after=0), 2)] == [
+        "run.start",
+        "run.end",
+    ]
     assert [e.seq for e in bus.retained("run.*", session_id="s")] == [1, 3, 4, 6]
 
 
-async def test_a_reader_with_a_number_above_the_stream_gets_a_gap_and_all_that_is_retained() -> None:
+async def test_a_reader_with_a_number_above_the_stream_gets_a_gap_and_all_that_is_retained() -> (
+    None
+):
     bus = EventBus()
     assert [e.type for e in await read(bus.subscribe(run_id="r1", after=500), 1)] == ["bus.gap"]
     for n in range(3):
@@ -501,12 +564,19 @@ async def test_a_reader_of_a_restarted_process_is_told_although_the_new_count_ha
     for n in range(10):
         after.publish(x(n, session_id="a:b/c", tenant=tenant))
     gap, *rest = await read(after.subscribe(session_id="a:b/c", tenant=tenant, after=seen.id), 11)
-    assert (gap.type, gap.data["policy"], [e.seq for e in rest]) == ("bus.gap", "restart", list(range(1, 11)))
+    assert (gap.type, gap.data["policy"], [e.seq for e in rest]) == (
+        "bus.gap",
+        "restart",
+        list(range(1, 11)),
+    )
 
 
 async def test_an_id_is_a_place_also_when_its_event_is_not_retained_or_names_itself() -> None:
     bus = EventBus(retain=2)
-    sent = [bus.publish(x(n, session_id="s", own_id=f"delivery-{n}" if n == 3 else "")) for n in range(4)]
+    sent = [
+        bus.publish(x(n, session_id="s", own_id=f"delivery-{n}" if n == 3 else ""))
+        for n in range(4)
+    ]
     gap, *rest = await read(bus.subscribe(session_id="s", after=sent[0].id), 3)
     assert (gap.data, [e.data for e in rest]) == ({"missed": 1, "policy": "retention"}, [2, 3])
     assert bus.subscribe(session_id="s", after="delivery-3").waiting == 0
@@ -546,14 +616,18 @@ async def test_whoever_may_see_only_their_own_events_learns_no_count_of_others()
 
 
 class ReadersComeAndGo(RuleBasedStateMachine):
-    """Whatever is published, dropped, left and come back to: a reader knows every event, or how many it missed."""
+    """Whatever is published, dropped, left and come back to.
+
+    A reader knows every event, or how many it missed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.bus = EventBus(retain=8)
         self.published = {"a": 0, "b": 0}
         self.reader: Any = None
-        self.stream, self.position = "a", 0
+        self.stream = "a"
+        self.position = 0
 
     @rule(stream=st.sampled_from("ab"), count=st.integers(1, 6))
     def publish(self, stream: str, count: int) -> None:
@@ -596,7 +670,9 @@ TestReadersComeAndGo.settings = settings(max_examples=60, stateful_step_count=40
 
 
 @given(st.lists(st.integers(0, 1000), max_size=60), st.integers(1, 20))
-def test_what_is_kept_is_always_the_newest_and_the_rest_is_told(items: list[int], size: int) -> None:
+def test_what_is_kept_is_always_the_newest_and_the_rest_is_told(
+    items: list[int], size: int
+) -> None:
     async def check() -> None:
         bus = EventBus()
         events = bus.subscribe(buffer=size)
@@ -616,7 +692,8 @@ async def test_an_executors_events_reach_the_bus(make_agent: Any) -> None:
     agent, _ = make_agent([say("hi")], callback_handler=AgentCallbackHandler(bus=bus))
     async with bus.subscribe("run.*") as runs:
         result = await agent.execute("x")
-        start, end = await anext(runs), await anext(runs)
+        start = await anext(runs)
+        end = await anext(runs)
     assert (start.type, end.type) == ("run.start", "run.end")
     assert start.run_id == result.run_id
     assert isinstance(end.data, CallbackEvent)

@@ -1,4 +1,7 @@
-"""Events on the wire are CloudEvents that others read, and that we read back; each type keeps to its schema."""
+"""Events on the wire are CloudEvents that others read, and that we read back.
+
+Each type keeps to its schema.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,24 @@ from agent_runtime import (
     SessionManager,
 )
 from agent_runtime.event_bus import EVENT_TYPES
-from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event, plain, read_event, to_cloud_event
+from agent_runtime.event_bus.cloud_event import (
+    encoded,
+    from_cloud_event,
+    plain,
+    read_event,
+    to_cloud_event,
+)
 from agent_runtime.event_bus.event_types import OWN_PREFIX, schemas
 
 SRC = Path(agent_runtime.__file__).parent
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 NAMES = st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 JSON: Any = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
@@ -46,7 +59,18 @@ def test_every_event_comes_back_as_it_went(
     data: Any, run: Any, session: Any, tenant: Any, user: Any, time_s: int, depth: int
 ) -> None:
     event = EventBus().stamp(
-        Event("custom.x", data, run, session, user, time_s, tenant, "agent", cause="c" if depth else None, depth=depth)
+        Event(
+            "custom.x",
+            data,
+            run,
+            session,
+            user,
+            time_s,
+            tenant,
+            "agent",
+            cause="c" if depth else None,
+            depth=depth,
+        )
     )
     back = from_cloud_event(encoded(event))
     for name in (
@@ -73,7 +97,11 @@ def test_the_standards_own_library_reads_them(data: Any, session: Any) -> None:
     event = EventBus().stamp(Event("custom.x", data, session_id=session))
     read = JSONFormat().read(None, encoded(event))
     attributes = read.get_attributes()
-    assert (attributes["id"], attributes["source"], attributes["type"]) == (event.id, event.source, event.type)
+    assert (attributes["id"], attributes["source"], attributes["type"]) == (
+        event.id,
+        event.source,
+        event.type,
+    )
     assert attributes["time"].timestamp() == pytest.approx(event.time_s, abs=1e-3)
     assert read.get_data() == data
     assert all(name.isalnum() and name.islower() and len(name) <= 20 for name in attributes)
@@ -82,16 +110,21 @@ def test_the_standards_own_library_reads_them(data: Any, session: Any) -> None:
 @given(st.binary(max_size=200) | TEXT | JSON)
 def test_anything_else_is_refused_by_one_error(given_: Any) -> None:
     with pytest.raises(InputInvalid):
-        from_cloud_event(given_ if isinstance(given_, bytes | str) else {"specversion": "1.0", "data": given_})
+        from_cloud_event(
+            given_ if isinstance(given_, bytes | str) else {"specversion": "1.0", "data": given_}
+        )
     assert read_event(given_, "7").type == "bus.unreadable"
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"specversion": "0.3"}, {"id": ""}, {"id": 1}, {"type": None}, {"source": []}, {"time": "yesterday"},
-        {"time": 5}, {"sequence": "-1"}, {"sequence": "1e3"}, {"sequence": True}, {"sequence": "9" * 30},
-        {"causationdepth": 1.5}, {"tenant": 7}, {"runid": {}}, {"time": "0001-01-01T00:00:00+23:59"}, {"time":
+        {"specversion": "0.3"}, {"id": ""}, {"id": 1}, {"type": None}, {"source": []},
+        {"time": "yesterday"},
+        {"time": 5}, {"sequence": "-1"}, {"sequence": "1e3"}, {"sequence": True},
+        {"sequence": "9" * 30},
+        {"causationdepth": 1.5}, {"tenant": 7}, {"runid": {}},
+        {"time": "0001-01-01T00:00:00+23:59"}, {"time":
         "2026-01-01T00:00:00"},
     ],
 )  # fmt: skip
@@ -123,12 +156,15 @@ def test_secrets_do_not_leave() -> None:
     from agent_runtime.secrets.redaction import SECRETS
 
     SECRETS.add("dummy-secret-of-events-1234")
-    event = EventBus().stamp(Event("custom.x", {"a": ["dummy-secret-of-events-1234"], "password": "hunter2hunter2"}))
+    event = EventBus().stamp(
+        Event("custom.x", {"a": ["dummy-secret-of-events-1234"], "password": "hunter2hunter2"})
+    )
     assert b"dummy-secret-of-events-1234" not in encoded(event)
     assert json.loads(encoded(event)) == to_cloud_event(event)
 
 
-# -- the closed set ----------------------------------------------------------------------------------------
+# -- the closed set
+# ----------------------------------------------------------------------------------------
 
 
 def test_every_type_has_a_valid_schema_and_a_description() -> None:
@@ -142,7 +178,11 @@ def test_the_sources_publish_no_other_types() -> None:
     said = set[str]()
     for path in SRC.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Event", "call_event") and node.args:
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", "") in ("Event", "call_event")
+                and node.args
+            ):
                 first = node.args[0]
                 said |= {str(first.value)} if isinstance(first, ast.Constant) else set()
     assert {"bus.gap", "budget.warning", "retry.again", "schedule.due"} <= said
@@ -150,11 +190,17 @@ def test_the_sources_publish_no_other_types() -> None:
 
 
 async def test_what_runs_publish_keeps_to_the_schemas() -> None:
-    bus, seen = EventBus(), list[Event]()
-    handler = AgentCallbackHandler(bus=bus, content=True, capture=["run", "llm", "token", "tool", "interrupt"])
+    bus = EventBus()
+    seen = list[Event]()
+    handler = AgentCallbackHandler(
+        bus=bus, content=True, capture=["run", "llm", "token", "tool", "interrupt"]
+    )
     events = bus.subscribe(buffer=100_000)
     async with AgentFactory(
-        event_bus=bus, callback_handler=handler, session_manager=SessionManager(), rate_limits=["3/hour"]
+        event_bus=bus,
+        callback_handler=handler,
+        session_manager=SessionManager(),
+        rate_limits=["3/hour"],
     ) as factory:
         agent = factory.create_from_template("analyst")
         async with agent.execute_stream(
@@ -170,7 +216,13 @@ async def test_what_runs_publish_keeps_to_the_schemas() -> None:
             await agent.execute("one too many")
     seen = [event async for event in events]
     types = {event.type for event in seen}
-    assert {"session.created", "session.forked", "session.deleted", "session.turn_start", "session.turn_end"} <= types
+    assert {
+        "session.created",
+        "session.forked",
+        "session.deleted",
+        "session.turn_start",
+        "session.turn_end",
+    } <= types
     assert {"rate_limit.refused", "run.error", "llm.new_token", "tool.end"} <= types
     for event in seen:
         jsonschema.validate(to_cloud_event(event)["data"], EVENT_TYPES[event.type].schema)

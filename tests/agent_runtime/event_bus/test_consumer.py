@@ -1,4 +1,7 @@
-"""The consumer: at least once, in order of each stream, retried, put aside, once by id, a graceful end."""
+"""The consumer.
+
+At least once, in order of each stream, retried, put aside, once by id, a graceful end.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ async def until(condition: Any, within_s: float = 10.0) -> None:
 
 
 async def test_each_stream_comes_in_order_and_streams_go_on_beside_each_other() -> None:
-    broker, events = MemoryBroker(), made(60, streams=6)
+    broker = MemoryBroker()
+    events = made(60, streams=6)
     await broker.publish(events)
     seen: list[Event] = []
     at_once = most = 0
@@ -59,7 +63,8 @@ async def test_each_stream_comes_in_order_and_streams_go_on_beside_each_other() 
 
 
 async def test_a_failing_handler_is_tried_again_and_its_stream_waits() -> None:
-    broker, events = MemoryBroker(), made(6, streams=2)
+    broker = MemoryBroker()
+    events = made(6, streams=2)
     await broker.publish(events)
     seen: list[tuple[str | None, int]] = []
     failures = 3
@@ -78,7 +83,9 @@ async def test_a_failing_handler_is_tried_again_and_its_stream_waits() -> None:
 
 
 async def test_what_cannot_be_handled_is_put_aside_and_the_stream_goes_on() -> None:
-    broker, letters, bus = MemoryBroker(), MemoryDeadLetters(), EventBus()
+    broker = MemoryBroker()
+    letters = MemoryDeadLetters()
+    bus = EventBus()
     await broker.publish(made(3))
     handled: list[int] = []
 
@@ -88,7 +95,9 @@ async def test_what_cannot_be_handled_is_put_aside_and_the_stream_goes_on() -> N
         handled.append(event.seq)
 
     told = bus.subscribe("dead_letter.*")
-    async with EventConsumer(broker, "c", handle, retries=2, dead_letters=letters, bus=bus, **FAST) as consumer:
+    async with EventConsumer(
+        broker, "c", handle, retries=2, dead_letters=letters, bus=bus, **FAST
+    ) as consumer:
         await until(lambda: handled == [1, 3])
     (letter,) = await letters.list("c")
     assert (letter.attempts, letter.error, letter.payload["data"]) == (3, "ValueError", {"n": 1})
@@ -122,7 +131,9 @@ async def test_an_event_is_acknowledged_after_it_was_handled_not_before(tmp_path
     await broker.aclose()
 
 
-async def test_stopping_lets_what_is_under_way_end_and_takes_nothing_new(no_tasks_left: None) -> None:
+async def test_stopping_lets_what_is_under_way_end_and_takes_nothing_new(
+    no_tasks_left: None,
+) -> None:
     broker = MemoryBroker()
     await broker.publish(made(50, streams=50))
     done: list[int] = []
@@ -145,7 +156,8 @@ class Twice:
     """A broker that delivers everything twice, as one does after a lost acknowledgement."""
 
     def __init__(self, events: list[Event]) -> None:
-        self._events, self.acks = events, 0
+        self._events = events
+        self.acks = 0
 
     def consume(self, *args: Any, **kwargs: Any) -> Any:
         from contextlib import asynccontextmanager
@@ -196,7 +208,8 @@ async def test_a_try_that_takes_too_long_is_cancelled() -> None:
 
 
 async def test_types_that_are_not_wanted_are_passed_over() -> None:
-    broker, bus = MemoryBroker(), EventBus()
+    broker = MemoryBroker()
+    bus = EventBus()
     await broker.publish([bus.stamp(Event(kind)) for kind in ("custom.a", "custom.b", "custom.a")])
     seen: list[str] = []
 
@@ -213,9 +226,15 @@ async def test_types_that_are_not_wanted_are_passed_over() -> None:
 async def test_a_number_that_is_missing_in_a_stream_is_reported(
     kind: str, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = MemoryBroker() if kind == "memory" else open_broker(f"{redis_url}?name={uuid.uuid4().hex}")
-    events = [Event("custom.x", {"n": n}, source="s", session_id="a", seq=n) for n in (1, 3, 2, 4, 4, 6, 5, 7, 9, 10)]
-    bus, handled = EventBus(), list[int]()
+    broker = (
+        MemoryBroker() if kind == "memory" else open_broker(f"{redis_url}?name={uuid.uuid4().hex}")
+    )
+    events = [
+        Event("custom.x", {"n": n}, source="s", session_id="a", seq=n)
+        for n in (1, 3, 2, 4, 4, 6, 5, 7, 9, 10)
+    ]
+    bus = EventBus()
+    handled = list[int]()
     gaps = bus.subscribe("bus.gap")
 
     async def handle(event: Event) -> None:
@@ -229,18 +248,26 @@ async def test_a_number_that_is_missing_in_a_stream_is_reported(
     assert handled == [1, 3, 2, 4, 6, 5, 7, 9, 10]
     assert "8 of the stream 'a' did not come" in caplog.text
     bus.close()
-    assert [(e.session_id, e.data) async for e in gaps] == [("a", {"missed": 1, "policy": "log"})] * 3
+    assert [(e.session_id, e.data) async for e in gaps] == [
+        ("a", {"missed": 1, "policy": "log"})
+    ] * 3
     await broker.aclose()
 
 
-async def test_no_number_is_missing_where_another_consumer_was_in_between_or_types_are_left_out() -> None:
-    broker, events = MemoryBroker(), made(30, streams=2)
+async def test_no_number_is_missing_after_another_consumer_or_where_types_are_left_out() -> None:
+    broker = MemoryBroker()
+    events = made(30, streams=2)
 
     async def handle(event: Event) -> None:
         pass
 
-    one, other = EventConsumer(broker, "c", handle), EventConsumer(broker, "c", handle)
-    for consumer, batch, handled in ((one, events[:10], 10), (other, events[10:20], 10), (one, events[20:], 20)):
+    one = EventConsumer(broker, "c", handle)
+    other = EventConsumer(broker, "c", handle)
+    for consumer, batch, handled in (
+        (one, events[:10], 10),
+        (other, events[10:20], 10),
+        (one, events[20:], 20),
+    ):
         async with consumer:
             await broker.publish(batch)
             await until(lambda: consumer.handled == handled)  # noqa: B023 - awaited in this round
@@ -253,9 +280,13 @@ async def test_no_number_is_missing_where_another_consumer_was_in_between_or_typ
 
 
 async def test_a_stream_is_acknowledged_in_order_also_what_is_not_wanted() -> None:
-    broker, bus = MemoryBroker(), EventBus()
-    await broker.publish([bus.stamp(Event(kind, session_id="s")) for kind in ("custom.a", "custom.b", "custom.a")])
-    acknowledged, free = list[int](), asyncio.Event()
+    broker = MemoryBroker()
+    bus = EventBus()
+    await broker.publish(
+        [bus.stamp(Event(kind, session_id="s")) for kind in ("custom.a", "custom.b", "custom.a")]
+    )
+    acknowledged = list[int]()
+    free = asyncio.Event()
     ack = GroupReader._ack
 
     async def noted(self: GroupReader, delivery: Delivery) -> None:
@@ -277,7 +308,9 @@ async def test_a_stream_is_acknowledged_in_order_also_what_is_not_wanted() -> No
 
 def test_one_number_far_ahead_hides_no_gap_behind_it() -> None:
     gaps = SequenceGaps()
-    numbers = [gaps.look(Event("custom.x", session_id="s", seq=seq), 0) for seq in (1, 10**17, 2, 4)]
+    numbers = [
+        gaps.look(Event("custom.x", session_id="s", seq=seq), 0) for seq in (1, 10**17, 2, 4)
+    ]
     assert [len(each) for each in numbers] == [0, 10**17 - 2, 0, 1]
     assert gaps.missing == 1
     for seq in (10**8, 10**8 + 1):
@@ -296,7 +329,8 @@ def test_streams_whose_numbers_are_remembered_are_bounded(monkeypatch: pytest.Mo
 
 
 async def test_what_a_handler_publishes_names_its_cause() -> None:
-    broker, bus = MemoryBroker(), EventBus()
+    broker = MemoryBroker()
+    bus = EventBus()
     first = bus.stamp(Event("custom.a", session_id="s"))
     await broker.publish([first])
     made_by_it = bus.subscribe("custom.b")
@@ -309,7 +343,9 @@ async def test_what_a_handler_publishes_names_its_cause() -> None:
     assert (event.cause, event.depth) == (first.id, 1)
 
 
-@pytest.mark.parametrize("bad", [{"concurrency": 0}, {"retries": -1}, {"backoff_s": 0}, {"timeout_s": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"concurrency": 0}, {"retries": -1}, {"backoff_s": 0}, {"timeout_s": 0}]
+)
 def test_settings_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
     async def handle(event: Event) -> None: ...
 
@@ -320,7 +356,9 @@ def test_settings_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
 async def test_a_log_entry_that_is_no_event_stops_nobody(tmp_path: Path) -> None:
     broker = SqliteBroker(str(tmp_path / "events.db"))
     await broker.publish(made(1))
-    broker._db.execute("INSERT INTO events (id, type, time_s, event) VALUES ('x', 'x', 0, ?)", [b"\xff{"])
+    broker._db.execute(
+        "INSERT INTO events (id, type, time_s, event) VALUES ('x', 'x', 0, ?)", [b"\xff{"]
+    )
     await broker.publish(made(1))
     seen: list[str] = []
 
@@ -333,12 +371,15 @@ async def test_a_log_entry_that_is_no_event_stops_nobody(tmp_path: Path) -> None
     await broker.aclose()
 
 
-# -- dead letters ------------------------------------------------------------------------------------------
+# -- dead letters
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def letters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DeadLetters]:
-    made_there = open_dead_letters("memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'dead.db'}")
+    made_there = open_dead_letters(
+        "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'dead.db'}"
+    )
     yield made_there
     await made_there.aclose()
 
@@ -356,7 +397,9 @@ async def test_letters_are_kept_found_and_thrown_away(letters: DeadLetters) -> N
     assert await letters.get(first.id) is None
 
 
-async def test_letters_in_memory_are_bounded_and_in_sqlite_outlive_the_process(tmp_path: Path) -> None:
+async def test_letters_in_memory_are_bounded_and_in_sqlite_outlive_the_process(
+    tmp_path: Path,
+) -> None:
     small = MemoryDeadLetters(max_letters=2)
     for n in range(5):
         await small.add(DeadLetter("q", n, "E"))
@@ -373,7 +416,9 @@ async def test_letters_in_memory_are_bounded_and_in_sqlite_outlive_the_process(t
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
-async def test_dead_letters_are_kept_alike_everywhere(kind: str, tmp_path: Path, request: Any) -> None:
+async def test_dead_letters_are_kept_alike_everywhere(
+    kind: str, tmp_path: Path, request: Any
+) -> None:
     if kind == "redis":
         url = f"{request.getfixturevalue('redis_url')}?prefix={uuid.uuid4().hex}"
     else:
@@ -387,7 +432,11 @@ async def test_dead_letters_are_kept_alike_everywhere(kind: str, tmp_path: Path,
     assert [each.id for each in await letters.list()] == ["letter-0", "letter-1", "letter-2"]
     assert [each.id for each in await letters.list("a")] == ["letter-0", "letter-2"]
     assert [each.id for each in await letters.list(limit=1)] == ["letter-0"]
-    assert (await letters.count(), await letters.count("a"), await letters.count("none")) == (3, 2, 0)
+    assert (await letters.count(), await letters.count("a"), await letters.count("none")) == (
+        3,
+        2,
+        0,
+    )
     letter = await letters.get("letter-0")
     assert letter is not None
     assert (letter.queue, letter.payload) == ("a", {"n": 0})
@@ -397,7 +446,8 @@ async def test_dead_letters_are_kept_alike_everywhere(kind: str, tmp_path: Path,
     await letters.aclose()
 
 
-# -- the relay ---------------------------------------------------------------------------------------------
+# -- the relay
+# ---------------------------------------------------------------------------------------------
 
 
 class Flaky(MemoryBroker):
@@ -410,13 +460,16 @@ class Flaky(MemoryBroker):
     async def publish(self, events: Any) -> None:
         if self.failures:
             self.failures -= 1
-            await super().publish(events[: len(events) // 2])  # half of it arrived, and the answer was lost
+            await super().publish(
+                events[: len(events) // 2]
+            )  # half of it arrived, and the answer was lost
             raise StoreUnavailable("not now")
         await super().publish(events)
 
 
 async def test_a_relay_hands_over_everything_in_order_also_when_the_broker_is_out() -> None:
-    bus, broker = EventBus(), Flaky(3)
+    bus = EventBus()
+    broker = Flaky(3)
     async with Relay(bus, broker) as relay:
         for n in range(1200):
             bus.publish(Event("custom.x", n, session_id=f"s{n % 3}"))
@@ -429,7 +482,8 @@ async def test_a_relay_hands_over_everything_in_order_also_when_the_broker_is_ou
 
 
 async def test_a_relay_that_loses_events_writes_down_how_many() -> None:
-    bus, broker = EventBus(), Flaky(2)
+    bus = EventBus()
+    broker = Flaky(2)
     async with Relay(bus, broker, buffer=10) as relay:
         bus.publish(Event("custom.x", 0))
         await asyncio.sleep(0.01)
@@ -437,12 +491,15 @@ async def test_a_relay_that_loses_events_writes_down_how_many() -> None:
             bus.publish(Event("custom.x", n + 1))
         await relay.flush()
     stored = [each.event for each in await broker.read()]
-    assert [e.data for e in stored if e.type == "bus.gap"] == [{"missed": 20, "policy": "drop_oldest"}]
+    assert [e.data for e in stored if e.type == "bus.gap"] == [
+        {"missed": 20, "policy": "drop_oldest"}
+    ]
     assert relay.dropped == 20
 
 
 async def test_an_event_that_cannot_be_sent_does_not_hold_up_the_rest(tmp_path: Path) -> None:
-    bus, broker = EventBus(), SqliteBroker(str(tmp_path / "events.db"))
+    bus = EventBus()
+    broker = SqliteBroker(str(tmp_path / "events.db"))
     async with Relay(bus, broker) as relay:
         for data in ("a", "word " * 2_000_000, "b"):
             bus.publish(Event("custom.x", data))
@@ -460,7 +517,8 @@ async def test_a_relay_ends_even_when_the_broker_does_not_come_back(no_tasks_lef
     await relay.aclose(timeout_s=0.05)
 
 
-# -- mishaps -----------------------------------------------------------------------------------------------
+# -- mishaps
+# -----------------------------------------------------------------------------------------------
 
 
 class Model(BaseModel):
@@ -476,12 +534,16 @@ def cyclic() -> Any:
 @pytest.mark.parametrize(
     "bad",
     [
-        Event("custom.x", cyclic()), Event("custom.x", run_id="\ud800"), Event("custom.x", time_s=float("nan")),
+        Event("custom.x", cyclic()), Event("custom.x", run_id="\ud800"), Event("custom.x",
+        time_s=float("nan")),
         Event("custom.x", 10**5000), Event("custom.x", user_id="\udfff"),
     ],
 )  # fmt: skip
-async def test_an_event_that_cannot_be_said_is_refused_and_the_others_are_sent(bad: Event, tmp_path: Path) -> None:
-    bus, broker = EventBus(), SqliteBroker(str(tmp_path / "events.db"))
+async def test_an_event_that_cannot_be_said_is_refused_and_the_others_are_sent(
+    bad: Event, tmp_path: Path
+) -> None:
+    bus = EventBus()
+    broker = SqliteBroker(str(tmp_path / "events.db"))
     async with Relay(bus, broker) as relay:
         bus.publish(bad)
         bus.publish(Event("custom.x", Model))  # a class says its name
@@ -529,7 +591,9 @@ async def test_others_go_on_beside_a_stream_that_waits_for_long() -> None:
 
     consumer = EventConsumer(broker, "c", handle)
     consumer.start()
-    await until(lambda: len(handled) >= 990)  # 500 of the stuck stream wait, and as many of each other one were handled
+    await until(
+        lambda: len(handled) >= 990
+    )  # 500 of the stuck stream wait, and as many of each other one were handled
     await consumer.stop(0)
 
 
@@ -559,8 +623,10 @@ class Out:
     """A store of handled ids, or of letters, that fails a few times."""
 
     def __init__(self, failures: int) -> None:
-        self.failures, self.asked = failures, 0
-        self.ids, self.letters = MemorySeenIds(), MemoryDeadLetters()
+        self.failures = failures
+        self.asked = 0
+        self.ids = MemorySeenIds()
+        self.letters = MemoryDeadLetters()
 
     async def seen(self, *args: Any) -> bool:
         return await self.ids.seen(*args)
@@ -576,7 +642,8 @@ class Out:
 
 
 async def test_a_record_that_fails_does_not_call_the_handler_again() -> None:
-    broker, calls = MemoryBroker(), list[int]()
+    broker = MemoryBroker()
+    calls = list[int]()
     await broker.publish(made(1))
 
     async def handle(event: Event) -> None:
@@ -588,7 +655,9 @@ async def test_a_record_that_fails_does_not_call_the_handler_again() -> None:
 
 
 async def test_a_letter_that_cannot_be_kept_is_not_tried_anew() -> None:
-    broker, calls, letters = MemoryBroker(), list[int](), Out(3)
+    broker = MemoryBroker()
+    calls = list[int]()
+    letters = Out(3)
     await broker.publish(made(1))
 
     async def handle(event: Event) -> None:
@@ -596,7 +665,9 @@ async def test_a_letter_that_cannot_be_kept_is_not_tried_anew() -> None:
         raise ValueError("no")
 
     store: Any = letters
-    async with EventConsumer(broker, "c", handle, retries=1, dead_letters=store, **FAST) as consumer:
+    async with EventConsumer(
+        broker, "c", handle, retries=1, dead_letters=store, **FAST
+    ) as consumer:
         await until_async(lambda: broker.lag("c"), 0)
     assert (calls, consumer.failed, letters.asked) == ([1, 1], 1, 4)
 
@@ -621,7 +692,8 @@ class Broken(MemoryBroker):
 
 async def test_a_consumer_outlives_a_broker_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent_runtime.event_bus.consumer.REJOIN_S", 0.01)
-    broker, seen = Broken(), list[int]()
+    broker = Broken()
+    seen = list[int]()
     await broker.publish(made(2))
 
     async def handle(event: Event) -> None:
@@ -632,7 +704,8 @@ async def test_a_consumer_outlives_a_broker_that_breaks(monkeypatch: pytest.Monk
 
 
 async def test_a_stop_that_is_cancelled_leaves_nothing_running(no_tasks_left: None) -> None:
-    broker, began = MemoryBroker(), asyncio.Event()
+    broker = MemoryBroker()
+    began = asyncio.Event()
     await broker.publish(made(1))
 
     async def handle(event: Event) -> None:
@@ -649,7 +722,9 @@ async def test_a_stop_that_is_cancelled_leaves_nothing_running(no_tasks_left: No
 
 async def test_what_was_open_when_the_lease_was_lost_comes_again() -> None:
     broker = MemoryBroker()
-    fetched, calls, took = broker.fetch, 0, asyncio.Event()
+    fetched = broker.fetch
+    calls = 0
+    took = asyncio.Event()
 
     async def fetch(group: str, owner: str, after: str | None, limit: int, wait_s: float) -> Any:
         nonlocal calls

@@ -1,4 +1,7 @@
-"""Whose an event is: ids are known by source and tenant, and who can write to a log cannot make one of a sealed log."""
+"""Whose an event is.
+
+Ids are known by source and tenant, and who can write to a log cannot make one of a sealed log.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,25 @@ KEY = b"a seal's key of the tests, 32 bytes or more"
 OTHER_KEY = b"another key of the tests, 32 bytes or more!"
 
 
-def event(data: Any, *, tenant: str | None = "a", source: str = "bus", own_id: str = "id-1") -> Event:
+def event(
+    data: Any, *, tenant: str | None = "a", source: str = "bus", own_id: str = "id-1"
+) -> Event:
     """Return an event that says who it is."""
     return Event("custom.x", data, tenant=tenant, source=source, seq=1, own_id=own_id)
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 async def test_ids_of_another_tenant_or_source_hide_nothing(store: str, tmp_path: Path) -> None:
-    """Forged ids come first, under another tenant or source; the real event is handled all the same."""
+    """Forged ids come first, under another tenant or source.
+
+    The real event is handled all the same.
+    """
     seen = MemorySeenIds() if store == "memory" else SqliteSeenIds(str(tmp_path / "seen.db"))
-    forged = [event("forged", tenant="b"), event("forged", source="other"), event("forged", tenant="a/bus")]
+    forged = [
+        event("forged", tenant="b"),
+        event("forged", source="other"),
+        event("forged", tenant="a/bus"),
+    ]
     handled: list[Event] = []
 
     async def handle(each: Event) -> None:
@@ -68,7 +80,9 @@ async def test_a_known_id_with_other_contents_is_told_and_not_handled() -> None:
     assert (conflict.data["event_id"], conflict.tenant) == ("id-1", "a")
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)
+)
 
 
 @given(JSON, st.sampled_from(["tenant", "data", "depth", "type", "user_id", "source", "time_s"]))
@@ -78,7 +92,8 @@ def test_a_seal_holds_over_every_attribute(data: Any, changed: str) -> None:
     sent = encoded(original, seal)
     assert from_cloud_event(sent, seal).data == from_cloud_event(encoded(original)).data
     other: dict[str, Any] = {
-        "tenant": "b", "data": ["other", data], "depth": 5, "type": "custom.y", "user_id": "eve", "source": "s",
+        "tenant": "b", "data": ["other", data], "depth": 5, "type": "custom.y", "user_id": "eve",
+        "source": "s",
         "time_s": 5.0,
     }  # fmt: skip
     forged = json.loads(encoded(_with(original, changed, other[changed])))

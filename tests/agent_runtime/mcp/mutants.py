@@ -6,7 +6,11 @@ MUTANTS = [
     Mutant(
         "scopes share servers",
         "test_broker.py -k never_shared",
-        Change("mcp.server:McpServer.of", "[connection, scope, spec.timeout]", "[connection, spec.timeout]"),
+        Change(
+            "mcp.server:McpServer.of",
+            "[connection, scope, spec.timeout]",
+            "[connection, spec.timeout]",
+        ),
     ),
     Mutant(
         "a notice is not heard",
@@ -31,6 +35,10 @@ MUTANTS = [
     Mutant(
         "an answer without result is dropped",
         "test_unreadable_answers.py -k 'programs and neither'",
-        Change("mcp.messages:_unreadable", "[each for each in requests.open_requests if each == request_id]", "[]"),
+        Change(
+            "mcp.messages:_unreadable",
+            "[each for each in requests.open_requests if each == request_id]",
+            "[]",
+        ),
     ),
 ]

@@ -1,4 +1,7 @@
-"""An MCP server that is really one, for tests and benchmarks: stdio, or HTTP with a port as its argument."""
+"""An MCP server that is really one, for tests and benchmarks.
+
+Stdio, or HTTP with a port as its argument.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import time
 from mcp.server.fastmcp import Context, FastMCP
 
 server = FastMCP(
-    "test server", log_level="ERROR", port=int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdecimal() else 8000
+    "test server",
+    log_level="ERROR",
+    port=int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdecimal() else 8000,
 )
 
 

@@ -1,4 +1,7 @@
-"""MCP servers, held: who shares one, what a crash does, when a list is asked for again, when a server ends."""
+"""MCP servers, held.
+
+Who shares one, what a crash does, when a list is asked for again, when a server ends.
+"""
 
 from __future__ import annotations
 
@@ -84,9 +87,16 @@ async def test_a_program_is_never_shared_across_credential_scopes(broker: McpBro
     assert len(pids) == 3
 
 
-async def test_another_secret_is_another_server(broker: McpBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_secret_is_another_server(
+    broker: McpBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = McpSpec.model_validate(
-        {"command": sys.executable, "args": [PROGRAM], "env": {"KEY": {"from_env": "THE_KEY"}}, "timeout": 20.0}
+        {
+            "command": sys.executable,
+            "args": [PROGRAM],
+            "env": {"KEY": {"from_env": "THE_KEY"}},
+            "timeout": 20.0,
+        }
     )
     monkeypatch.setenv("THE_KEY", "dummy-one")
     before = await tools_of(broker, spec)
@@ -99,7 +109,8 @@ async def test_another_secret_is_another_server(broker: McpBroker, monkeypatch: 
 
 async def test_a_crash_fails_its_own_call_and_harms_no_other_server(broker: McpBroker) -> None:
     other = McpSpec(command=sys.executable, args=[PROGRAM, "other"], timeout=20.0)
-    mine, theirs = await tools_of(broker), await tools_of(broker, other)
+    mine = await tools_of(broker)
+    theirs = await tools_of(broker, other)
     waiting = asyncio.create_task(called(theirs, "sleep", seconds=0.5))
     began = time.monotonic()
     with pytest.raises(McpServerFailed, match="its session ended during 'crash'"):
@@ -114,7 +125,9 @@ async def test_a_crash_fails_its_own_call_and_harms_no_other_server(broker: McpB
 
 
 def mine_name(spec: McpSpec) -> str:
-    return " ".join([os.path.basename(sys.executable), *(os.path.basename(arg) for arg in spec.args[:2])])
+    return " ".join(
+        [os.path.basename(sys.executable), *(os.path.basename(arg) for arg in spec.args[:2])]
+    )
 
 
 async def test_a_server_killed_between_calls_is_opened_again(broker: McpBroker) -> None:
@@ -126,7 +139,9 @@ async def test_a_server_killed_between_calls_is_opened_again(broker: McpBroker) 
     assert int(await called(tools, "pid")) != pid
 
 
-async def test_a_server_that_does_not_start_says_why_and_is_not_started_in_a_loop(broker: McpBroker) -> None:
+async def test_a_server_that_does_not_start_says_why_and_is_not_started_in_a_loop(
+    broker: McpBroker,
+) -> None:
     spec = McpSpec(command=sys.executable, args=[PROGRAM, "broken"], timeout=20.0)
     with pytest.raises(McpServerFailed, match="no such database"):
         await broker.prepare(spec, None)
@@ -140,7 +155,9 @@ async def test_a_server_that_does_not_start_says_why_and_is_not_started_in_a_loo
 
 async def test_a_tools_own_failure_is_an_answer(broker: McpBroker) -> None:
     tools = await tools_of(broker)
-    answer = await named(tools, "refuse").ainvoke({"type": "tool_call", "id": "1", "name": "refuse", "args": {}})
+    answer = await named(tools, "refuse").ainvoke(
+        {"type": "tool_call", "id": "1", "name": "refuse", "args": {}}
+    )
     assert answer.status == "error"
     assert "not today" in str(answer.content)
 
@@ -168,7 +185,9 @@ async def test_a_list_that_changed_is_asked_for_again(broker: McpBroker) -> None
 async def test_include_exclude_and_a_prefix_choose_and_name_tools(broker: McpBroker) -> None:
     tools = await tools_of(broker, include=["e*", "pid"], exclude=["echo"], prefix="remote")
     assert [tool.name for tool in tools] == ["remote_pid"]
-    with pytest.raises(ConfigurationError, match="has no tool that include and exclude leave; it has crash, echo"):
+    with pytest.raises(
+        ConfigurationError, match="has no tool that include and exclude leave; it has crash, echo"
+    ):
         await tools_of(broker, include=["nothing"])
 
 
@@ -187,7 +206,9 @@ async def test_a_server_that_nobody_uses_ends(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_server_in_use_is_not_ended_and_comes_back_after_it_was_idle() -> None:
     broker = McpBroker(idle_s=0.4)
     tools = await tools_of(broker)
-    assert await called(tools, "sleep", seconds=1.5) == "late"  # longer than idle: a call is under way
+    assert (
+        await called(tools, "sleep", seconds=1.5) == "late"
+    )  # longer than idle: a call is under way
     pid = int(await called(tools, "pid"))
     assert await ended(pid)
     assert int(await called(tools, "pid")) != pid
@@ -251,7 +272,9 @@ def http_url() -> Iterator[str]:
         yield url
 
 
-async def test_a_server_over_http_is_shared_by_those_who_send_the_same(broker: McpBroker, http_url: str) -> None:
+async def test_a_server_over_http_is_shared_by_those_who_send_the_same(
+    broker: McpBroker, http_url: str
+) -> None:
     spec = McpSpec(url=http_url, headers={"x-tenant": "acme"}, timeout=20.0)
     other = McpSpec(url=http_url, headers={"x-tenant": "other"}, timeout=20.0)
     token = credential_scope.set("acme:a")
@@ -283,14 +306,18 @@ async def test_a_template_names_a_server() -> None:
             "spec": {
                 "model": "scripted",
                 "tools": [
-                    {"mcp": {"command": sys.executable, "args": [PROGRAM], "timeout": "20s"}, "include": ["echo"]}
+                    {
+                        "mcp": {"command": sys.executable, "args": [PROGRAM], "timeout": "20s"},
+                        "include": ["echo"],
+                    }
                 ],
             },
         }
     )
     async with AgentFactory() as factory:
         factory.register_model(
-            "scripted", ScriptedChatModel(script=[say("", ("echo", {"text": "hello"})), say("done")])
+            "scripted",
+            ScriptedChatModel(script=[say("", ("echo", {"text": "hello"})), say("done")]),
         )
         agent = factory.create_agent(template)
         result = await agent.execute("go")

@@ -1,4 +1,7 @@
-"""Answers of an MCP server that the client library drops in silence: its caller hears of them at once."""
+"""Answers of an MCP server that the client library drops in silence.
+
+Its caller hears of them at once.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,11 @@ from agent_runtime.mcp import McpBroker
 from agent_runtime.template.parts_spec import McpSpec
 
 TOOLS = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("odd", "good")]}
-HELLO = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "t", "version": "1"}}
+HELLO = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {"tools": {}},
+    "serverInfo": {"name": "t", "version": "1"},
+}
 GOOD = {"content": [{"type": "text", "text": "fine"}]}
 STDIO = """
 import json, sys
@@ -29,11 +36,13 @@ for line in sys.stdin:
     request = json.loads(line)
     if "id" not in request:
         continue
-    name = request["params"].get("name", request["method"]) if "params" in request else request["method"]
+    name = request["params"].get("name",
+    request["method"]) if "params" in request else request["method"]
     if name == "odd":
         print(odd.replace("ID", str(request["id"])), flush=True)
     else:
-        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": answers[name]}), flush=True)
+        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": answers[name]}),
+        flush=True)
 """
 ANSWERS = {"initialize": HELLO, "tools/list": TOOLS, "good": GOOD, "ping": {}}
 ODD = {
@@ -69,12 +78,18 @@ async def check(broker: McpBroker, spec: McpSpec) -> None:
 
 
 @pytest.mark.parametrize("odd", list(ODD))
-async def test_a_programs_unreadable_answer_is_an_error_at_once(broker: McpBroker, odd: str) -> None:
-    await check(broker, McpSpec(command=sys.executable, args=["-c", STDIO, json.dumps(ANSWERS), ODD[odd]]))
+async def test_a_programs_unreadable_answer_is_an_error_at_once(
+    broker: McpBroker, odd: str
+) -> None:
+    await check(
+        broker, McpSpec(command=sys.executable, args=["-c", STDIO, json.dumps(ANSWERS), ODD[odd]])
+    )
 
 
 async def test_lines_that_are_no_messages_end_no_call(broker: McpBroker) -> None:
-    odd = b'a line of a log\\n{"level": "info"}\\n{"jsonrpc": "2.0", "id": 99}\\n'.decode("unicode_escape")
+    odd = b'a line of a log\\n{"level": "info"}\\n{"jsonrpc": "2.0", "id": 99}\\n'.decode(
+        "unicode_escape"
+    )
     odd += json.dumps({"jsonrpc": "2.0", "id": 0, "result": GOOD}).replace('"id": 0', '"id": ID')
     spec = McpSpec(command=sys.executable, args=["-c", STDIO, json.dumps(ANSWERS), odd])
     await broker.prepare(spec, None)
@@ -87,7 +102,9 @@ def http(odd: str) -> Iterator[str]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             name = (request.get("params") or {}).get("name", request["method"])
-            body = json.dumps({"jsonrpc": "2.0", "id": request.get("id"), "result": ANSWERS.get(name)})
+            body = json.dumps(
+                {"jsonrpc": "2.0", "id": request.get("id"), "result": ANSWERS.get(name)}
+            )
             if name == "odd":
                 body = odd.replace("ID", str(request["id"]))
             status, data = (200, body.encode()) if "id" in request else (202, b"")
@@ -114,7 +131,9 @@ def http(odd: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("odd", [*ODD, "no JSON"])
-async def test_an_unreadable_answer_over_http_is_an_error_at_once(broker: McpBroker, odd: str) -> None:
+async def test_an_unreadable_answer_over_http_is_an_error_at_once(
+    broker: McpBroker, odd: str
+) -> None:
     with http(ODD.get(odd, "<html>")) as url:
         await check(broker, McpSpec(url=url))
 
@@ -122,4 +141,6 @@ async def test_an_unreadable_answer_over_http_is_an_error_at_once(broker: McpBro
 def test_the_supervisor_is_a_script_of_its_own() -> None:
     from agent_runtime.mcp import program
 
-    assert "agent_runtime" not in Path(program.SUPERVISOR).read_text().split('"""')[2]  # it imports none of the package
+    assert (
+        "agent_runtime" not in Path(program.SUPERVISOR).read_text().split('"""')[2]
+    )  # it imports none of the package

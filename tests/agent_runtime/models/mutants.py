@@ -42,12 +42,21 @@ MUTANTS = [
     Mutant(
         "no idle timeout",
         "test_gate.py -k is_idle",
-        Change("orchestration.local_agent:BareAgent._within_idle", "self._idle_timeout_s is None", "True"),
+        Change(
+            "orchestration.local_agent:BareAgent._within_idle",
+            "self._idle_timeout_s is None",
+            "True",
+        ),
     ),
     Mutant(
         "no run timeout",
         "test_gate.py -k run_timeout",
-        Change("orchestration.executor:AgentExecutor._within_deadline", "context.deadline", "None", only=(2,)),
+        Change(
+            "orchestration.executor:AgentExecutor._within_deadline",
+            "context.deadline",
+            "None",
+            only=(2,),
+        ),
     ),
     Mutant(
         "threads not counted",
@@ -57,12 +66,21 @@ MUTANTS = [
     Mutant(
         "accounts admit anybody",
         "test_provider_limiter.py -k never_more",
-        Change("providers.limiter:ProviderAccount._free", "self.limit is None or self.in_flight < self.limit", "True"),
+        Change(
+            "providers.limiter:ProviderAccount._free",
+            "self.limit is None or self.in_flight < self.limit",
+            "True",
+        ),
     ),
     Mutant(
         "an overload changes nothing",
         "test_provider_limiter.py -k halves",
-        Change("providers.limiter:ProviderAccount.left", "error is not None and is_overload", "False", only=(1,)),
+        Change(
+            "providers.limiter:ProviderAccount.left",
+            "error is not None and is_overload",
+            "False",
+            only=(1,),
+        ),
     ),
     Mutant(
         "places are not given back",
@@ -81,17 +99,25 @@ MUTANTS = [
     Mutant(
         "no pace is learned",
         "test_provider_pace.py",
-        Change("providers.rate_estimate:Pace.refused", "self.rate = BELOW * answered / elapsed_s", "pass"),
+        Change(
+            "providers.rate_estimate:Pace.refused",
+            "self.rate = BELOW * answered / elapsed_s",
+            "pass",
+        ),
     ),
     Mutant(
         "the pace never rises",
         "test_provider_pace.py",
-        Change("providers.rate_estimate:Pace.answered", "self.rate * (1 + self._step)", "self.rate"),
+        Change(
+            "providers.rate_estimate:Pace.answered", "self.rate * (1 + self._step)", "self.rate"
+        ),
     ),
     Mutant(
         "a packed flood is read",
         "test_unreadable_answers.py -k flood",
-        Change("providers.http_transport:_Decoder._count", "self._size > MAX_ANSWER_BYTES", "False"),
+        Change(
+            "providers.http_transport:_Decoder._count", "self._size > MAX_ANSWER_BYTES", "False"
+        ),
     ),
     Mutant(
         "a cut answer is free",
@@ -101,7 +127,11 @@ MUTANTS = [
     Mutant(
         "a cut answer is asked for again",
         "test_unreadable_answers.py -k cut",
-        Change("orchestration.failures:", "CUT_ANSWERS | {'AnswerTooLarge'}", "frozenset({'AnswerTooLarge'})"),
+        Change(
+            "orchestration.failures:",
+            "CUT_ANSWERS | {'AnswerTooLarge'}",
+            "frozenset({'AnswerTooLarge'})",
+        ),
     ),
     Mutant(
         "one answer of many is reserved",
@@ -111,11 +141,17 @@ MUTANTS = [
     Mutant(
         "a model's own arguments have no price",
         "test_gate.py -k own_arguments",
-        Change("run.request:_conditions", "(kwargs.get('extra_body'), *own)", "(kwargs.get('extra_body'),)"),
+        Change(
+            "run.request:_conditions",
+            "(kwargs.get('extra_body'), *own)",
+            "(kwargs.get('extra_body'),)",
+        ),
     ),
     Mutant(
         "a budget's limit is an argument everywhere",
         "test_gate.py -k field_or",
-        Change("run.request:ModelRequest.limit_output", "self.field_limit", "self.kwargs[self.cap]"),
+        Change(
+            "run.request:ModelRequest.limit_output", "self.field_limit", "self.kwargs[self.cap]"
+        ),
     ),
 ]

@@ -1,4 +1,7 @@
-"""The gate: every model and tool call is seen, limits refuse before the call, usage is right whatever happens."""
+"""The gate.
+
+Every model and tool call is seen, limits refuse before the call, usage is right whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware, ToolErrorMiddleware
+from langchain.agents.middleware import (
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+    ToolErrorMiddleware,
+)
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
@@ -87,7 +94,9 @@ async def test_a_gated_model_hidden_in_a_tool_is_counted_once(make_agent: Any) -
 
 async def test_a_model_hidden_in_middleware_is_counted(make_agent: Any) -> None:
     summarizer = gated(ScriptedChatModel(script=[say("a summary", usage=(70, 7))]))
-    middleware = [SummarizationMiddleware(summarizer, trigger=("messages", 3), keep=("messages", 1))]
+    middleware = [
+        SummarizationMiddleware(summarizer, trigger=("messages", 3), keep=("messages", 1))
+    ]
     agent, _ = make_agent([say("ok")], graph={"middleware": middleware})
     messages = [("human", "a"), ("ai", "b"), ("human", "c"), ("ai", "d"), ("human", "e")]
     async with agent.execute_stream(messages) as stream:
@@ -101,7 +110,11 @@ async def test_a_foreign_agent_is_counted_through_callbacks() -> None:
     model = ScriptedChatModel(script=[say("", ("add", {"a": 1, "b": 2})), say("three")])
     agent = AgentExecutor(create_agent(model, [add]))
     result = await agent.execute("x")
-    assert (result.usage.model_calls, result.usage.tool_calls, result.usage.total_tokens) == (2, 1, 30)
+    assert (result.usage.model_calls, result.usage.tool_calls, result.usage.total_tokens) == (
+        2,
+        1,
+        30,
+    )
     kinds = [e.type for e in agent.callback_handler.events()]
     assert kinds.count("llm_start") == kinds.count("llm_end") == 2
     assert kinds.count("tool_start") == kinds.count("tool_end") == 1
@@ -114,17 +127,25 @@ async def test_a_foreign_graph_with_a_gated_model_and_tool_is_counted_once() -> 
 
 
 @pytest.mark.parametrize("foreign", [False, True])
-async def test_model_calls_are_refused_before_the_call_and_the_run_can_be_resumed(foreign: bool) -> None:
+async def test_model_calls_are_refused_before_the_call_and_the_run_can_be_resumed(
+    foreign: bool,
+) -> None:
     model = ScriptedChatModel(script=[say("", ("add", {"a": 1, "b": 2})), say("three")])
     saver = InMemorySaver()
-    graph = create_agent(model if foreign else gated(model), [add if foreign else gated_tool(add)], checkpointer=saver)
+    graph = create_agent(
+        model if foreign else gated(model),
+        [add if foreign else gated_tool(add)],
+        checkpointer=saver,
+    )
     agent = AgentExecutor(graph, gated=not foreign, limits=RunLimits(model_calls=1))
     with pytest.raises(LimitExceeded) as refused:
         await agent.execute(AgentContext("x", session_id="s"))
     assert (refused.value.limit, refused.value.maximum) == ("model_calls", 1)
     assert refused.value.usage.model_calls == 1
     assert model.calls == 1
-    resumed = await AgentExecutor(graph, gated=not foreign).execute(AgentContext(None, session_id="s"))
+    resumed = await AgentExecutor(graph, gated=not foreign).execute(
+        AgentContext(None, session_id="s")
+    )
     assert resumed.output == "three"
     assert [m.type for m in resumed.messages] == ["human", "ai", "tool", "ai"]
 
@@ -144,14 +165,18 @@ async def test_a_tool_call_limit_refuses_before_the_tool_runs(make_agent: Any) -
 
 
 async def test_the_same_tool_call_again_and_again_is_a_loop(make_agent: Any) -> None:
-    agent, _ = make_agent(lambda _: say("", ("add", {"a": 1, "b": 1})), [add], limits=RunLimits(tool_loop=3))
+    agent, _ = make_agent(
+        lambda _: say("", ("add", {"a": 1, "b": 1})), [add], limits=RunLimits(tool_loop=3)
+    )
     with pytest.raises(ToolLoop, match="'add' with the same arguments") as refused:
         await agent.execute("x")
     assert refused.value.code == "tool_loop"
     assert refused.value.usage.tool_calls == 3
 
 
-async def test_tools_that_start_at_once_in_threads_do_not_slip_past_the_limit(make_agent: Any) -> None:
+async def test_tools_that_start_at_once_in_threads_do_not_slip_past_the_limit(
+    make_agent: Any,
+) -> None:
     ran: list[int] = []
 
     @tool
@@ -182,7 +207,9 @@ async def test_max_steps_is_a_limit_not_a_recursion_error(make_agent: Any) -> No
         await agent.execute("x")
 
 
-async def test_nothing_inside_the_agent_can_cure_a_refusal(make_agent: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_inside_the_agent_can_cure_a_refusal(
+    make_agent: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     @tool
     async def swallow() -> str:
         """Swallow whatever a hidden model raises."""
@@ -193,13 +220,20 @@ async def test_nothing_inside_the_agent_can_cure_a_refusal(make_agent: Any, capl
         return "?"
 
     hidden = ScriptedChatModel(script=[say("inner")])
-    middleware = [ModelRetryMiddleware(initial_delay=0.001), ToolErrorMiddleware(lambda e, r: "cured")]
+    middleware = [
+        ModelRetryMiddleware(initial_delay=0.001),
+        ToolErrorMiddleware(lambda e, r: "cured"),
+    ]
     script = [say("", ("swallow", {})), say("fine")]
-    agent, model = make_agent(script, [swallow], limits=RunLimits(model_calls=1), graph={"middleware": middleware})
+    agent, model = make_agent(
+        script, [swallow], limits=RunLimits(model_calls=1), graph={"middleware": middleware}
+    )
     with pytest.raises(LimitExceeded):
         await agent.execute("x")
     assert (model.calls, hidden.calls) == (1, 0)
-    assert not [r for r in caplog.records if r.name.startswith("langchain")]  # no word of a handler's mistake
+    assert not [
+        r for r in caplog.records if r.name.startswith("langchain")
+    ]  # no word of a handler's mistake
 
 
 async def test_an_agent_used_as_a_tool_counts_towards_the_run_around_it(make_agent: Any) -> None:
@@ -216,7 +250,9 @@ async def test_an_agent_used_as_a_tool_counts_towards_the_run_around_it(make_age
 async def test_the_outer_runs_limit_stops_the_inner_agent_too(make_agent: Any) -> None:
     inner, inner_model = make_agent(looping, [add], name="inner")
     agent, _ = make_agent(
-        [say("", ("inner", {"request": "q"})), say("ok")], [agent_tool(inner)], limits=RunLimits(model_calls=3)
+        [say("", ("inner", {"request": "q"})), say("ok")],
+        [agent_tool(inner)],
+        limits=RunLimits(model_calls=3),
     )
     with pytest.raises(LimitExceeded) as refused:
         await agent.execute("x")
@@ -224,7 +260,9 @@ async def test_the_outer_runs_limit_stops_the_inner_agent_too(make_agent: Any) -
     assert inner_model.calls == 2
 
 
-async def test_an_inner_agents_own_limit_is_an_error_message_to_the_outer_model(make_agent: Any) -> None:
+async def test_an_inner_agents_own_limit_is_an_error_message_to_the_outer_model(
+    make_agent: Any,
+) -> None:
     inner, _ = make_agent(looping, [add], name="inner", limits=RunLimits(model_calls=1))
     agent, _ = make_agent([say("", ("inner", {"request": "q"})), say("ok")], [agent_tool(inner)])
     result = await agent.execute("x")
@@ -257,7 +295,8 @@ async def test_usage_of_an_aborted_stream_is_estimated(foreign: bool, no_tasks_l
 
 
 async def test_a_stream_that_langchain_leaves_suspended_is_closed_and_settled_at_once() -> None:
-    """Cancelled while a handler has the token, the model's generator stays suspended until it is collected."""
+    """Cancelled while a handler has the token, the model's generator stays suspended until it is
+    collected."""
     closed: list[str] = []
     holding = asyncio.Event()
 
@@ -310,9 +349,16 @@ async def test_usage_is_right_on_failure(make_agent: Any) -> None:
 async def test_a_slow_model_call_times_out_and_is_settled(
     make_agent: Any, streaming: bool, no_tasks_left: None
 ) -> None:
-    agent, _ = make_agent([say("one two three " * 100)], delay_s=0.02, timeouts=Timeouts(model_call_s=0.1), pipeline=[])
+    agent, _ = make_agent(
+        [say("one two three " * 100)],
+        delay_s=0.02,
+        timeouts=Timeouts(model_call_s=0.1),
+        pipeline=[],
+    )
     if not streaming:
-        agent, _ = make_agent([say("x")], delay_s=5, timeouts=Timeouts(model_call_s=0.05), pipeline=[])
+        agent, _ = make_agent(
+            [say("x")], delay_s=5, timeouts=Timeouts(model_call_s=0.05), pipeline=[]
+        )
     with pytest.raises(CallTimeout) as timeout:
         await run_call(agent, "x", streaming=streaming)
     assert timeout.value.scope == "model_call"
@@ -321,7 +367,8 @@ async def test_a_slow_model_call_times_out_and_is_settled(
 
 async def test_a_slow_reader_is_not_a_slow_model(make_agent: Any) -> None:
     agent, _ = make_agent(
-        [say("a b c d e f g h i j k l m n o p q r s t u v w x y z")], timeouts=Timeouts(model_call_s=0.3, idle_s=0.3)
+        [say("a b c d e f g h i j k l m n o p q r s t u v w x y z")],
+        timeouts=Timeouts(model_call_s=0.3, idle_s=0.3),
     )
     async with agent.execute_stream("x") as stream:
         async for _ in stream:
@@ -339,14 +386,18 @@ async def test_an_agent_that_says_nothing_for_too_long_is_idle(
         await asyncio.sleep(30)
         return ""
 
-    agent, _ = make_agent([say("wait", ("hang", {})), say("x")], [hang], timeouts=Timeouts(idle_s=0.1), pipeline=[])
+    agent, _ = make_agent(
+        [say("wait", ("hang", {})), say("x")], [hang], timeouts=Timeouts(idle_s=0.1), pipeline=[]
+    )
     with pytest.raises(CallTimeout) as timeout:
         await run_call(agent, "x", streaming=streaming)
     assert timeout.value.scope == "idle"
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_the_run_timeout_covers_everything(make_agent: Any, streaming: bool, no_tasks_left: None) -> None:
+async def test_the_run_timeout_covers_everything(
+    make_agent: Any, streaming: bool, no_tasks_left: None
+) -> None:
     script, delay_s = ("x y z " * 100, 0.02) if streaming else ("x", 5)
     agent, _ = make_agent([say(script)], delay_s=delay_s, timeouts=Timeouts(run_s=0.1))
     with pytest.raises(CallTimeout) as timeout:
@@ -362,7 +413,9 @@ async def test_a_model_call_timeout_needs_gated_models() -> None:
 
 
 @pytest.mark.parametrize("foreign", [False, True])
-async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_reported(foreign: bool) -> None:
+async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_reported(
+    foreign: bool,
+) -> None:
     release = threading.Event()
 
     @tool
@@ -372,14 +425,18 @@ async def test_threads_of_sync_tools_that_outlive_a_cancel_are_counted_and_repor
         return "late"
 
     model = ScriptedChatModel(script=[say("", ("block", {})), say("x")])
-    graph = create_agent(model if foreign else gated(model), [block if foreign else gated_tool(block)])
+    graph = create_agent(
+        model if foreign else gated(model), [block if foreign else gated_tool(block)]
+    )
     agent = AgentExecutor(graph, gated=not foreign, timeouts=Timeouts(run_s=0.1), pipeline=[])
     with pytest.raises(CallTimeout) as timeout:
         await agent.execute("x")
     release.set()
     assert timeout.value.usage.sync_threads_left == 1
     assert [e.data["count"] for e in agent.callback_handler.events("tool_thread_left")] == [1]
-    await asyncio.get_running_loop().shutdown_default_executor()  # let the thread end before the loop does
+    await (
+        asyncio.get_running_loop().shutdown_default_executor()
+    )  # let the thread end before the loop does
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -404,9 +461,15 @@ async def test_a_blocking_model_call_in_a_sync_tool_times_out_and_its_thread_is_
     @tool
     def ask() -> str:
         """Ask, blocking the tool's thread."""
-        return "".join(str(c.text) for c in hidden.stream("q")) if streaming else str(hidden.invoke("q").text)
+        return (
+            "".join(str(c.text) for c in hidden.stream("q"))
+            if streaming
+            else str(hidden.invoke("q").text)
+        )
 
-    agent, _ = make_agent([say("", ("ask", {})), say("ok")], [ask], timeouts=Timeouts(model_call_s=0.1), pipeline=[])
+    agent, _ = make_agent(
+        [say("", ("ask", {})), say("ok")], [ask], timeouts=Timeouts(model_call_s=0.1), pipeline=[]
+    )
     with pytest.raises(CallTimeout) as timeout:
         await agent.execute("x")
     release.set()
@@ -452,12 +515,18 @@ async def test_a_cut_while_tool_arguments_stream_is_not_free(foreign: bool) -> N
     class Cut(ScriptedChatModel):
         async def _astream(self, *args: Any, **kwargs: Any) -> Any:
             for i in range(20):
-                call = tool_call_chunk(name="add" if i == 0 else None, args='{"a": 1', id="c", index=0)
-                yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[call]))
+                call = tool_call_chunk(
+                    name="add" if i == 0 else None, args='{"a": 1', id="c", index=0
+                )
+                yield ChatGenerationChunk(
+                    message=AIMessageChunk(content="", tool_call_chunks=[call])
+                )
             raise ConnectionResetError
 
     model = Cut(script=[say("x")])
-    agent = AgentExecutor(create_agent(model if foreign else gated(model)), gated=not foreign, pipeline=[])
+    agent = AgentExecutor(
+        create_agent(model if foreign else gated(model)), gated=not foreign, pipeline=[]
+    )
     with pytest.raises(AgentFailed) as failed:
         async with agent.execute_stream("a question") as stream:
             _ = [t async for t in stream]
@@ -471,7 +540,9 @@ async def test_an_inner_agents_unusable_input_is_the_tools_error(make_agent: Any
     assert "input is empty" in str((await agent.execute("x")).messages[2].content)
 
 
-async def test_threads_of_an_inner_agents_tool_are_reported_by_the_outer_run(make_agent: Any) -> None:
+async def test_threads_of_an_inner_agents_tool_are_reported_by_the_outer_run(
+    make_agent: Any,
+) -> None:
     release = threading.Event()
 
     @tool
@@ -491,7 +562,9 @@ async def test_threads_of_an_inner_agents_tool_are_reported_by_the_outer_run(mak
 
 def test_contradicting_usage_makes_the_cost_unknown_and_loses_nothing() -> None:
     details: Any = {"cache_read": 100}
-    usage = UsageMetadata(input_tokens=5, output_tokens=1, total_tokens=6, input_token_details=details)
+    usage = UsageMetadata(
+        input_tokens=5, output_tokens=1, total_tokens=6, input_token_details=details
+    )
     price = PRICES.price("openai", "gpt-4o")
     assert price is not None
     assert price.cost_usd(usage) is None
@@ -527,7 +600,9 @@ class ManyAnswers(ScriptedChatModel):
     max_tokens: int | None = None
     seen_limits: list[Any] = []  # noqa: RUF012 - pydantic copies it
 
-    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
         self.seen_limits.append(kwargs["max_tokens"])
         return await super()._agenerate(messages, stop, run_manager, **kwargs)
 
@@ -550,19 +625,26 @@ def test_the_speed_in_a_model_s_own_arguments_is_part_of_its_price() -> None:
 
 
 class FieldLimited(ScriptedChatModel):
-    """A model whose output is limited by a field, as ChatOllama's: as an argument the limit is an error there."""
+    """A model whose output is limited by a field, as ChatOllama's.
+
+    As an argument the limit is an error there.
+    """
 
     num_predict: int | None = None
     options_seen: list[Any] = []  # noqa: RUF012 - pydantic copies it
 
-    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
         assert "num_predict" not in kwargs
         self.options_seen.append((self.num_predict, kwargs.pop("options", None)))
         return await super()._agenerate(messages, stop, run_manager, **kwargs)
 
 
 @pytest.mark.parametrize("options", [None, {"num_predict": 50, "seed": 1}])
-async def test_a_budget_limits_a_model_by_its_field_or_its_options(options: dict[str, int] | None) -> None:
+async def test_a_budget_limits_a_model_by_its_field_or_its_options(
+    options: dict[str, int] | None,
+) -> None:
     model = FieldLimited(script=lambda messages: say("yes"))
     asked = gated(model)
     bound = asked if options is None else asked.bind(options=options)

@@ -174,7 +174,8 @@ async def test_most_plain_questions_over_unknown_files_get_the_right_number(tmp_
 
 async def test_the_same_question_gets_the_same_answer_and_says_who_answers(tmp_path: Path) -> None:
     agent = AgentFactory().create_from_template("analyst")
-    first, second = await agent.execute("Which region sells most?"), await agent.execute("Which region sells most?")
+    first = await agent.execute("Which region sells most?")
+    second = await agent.execute("Which region sells most?")
     assert first.output == second.output
     assert STAND_IN in first.output
     assert first.cost_usd == 0
@@ -216,14 +217,23 @@ def test_an_answer_form_is_filled_with_values_of_its_types() -> None:
         "properties": {
             "title": {"type": "string"}, "body": {"type": "string"}, "n": {"type": "integer"},
             "ok": {"type": "boolean"},
-            "kind": {"type": "string", "enum": ["a", "b"]}, "items": {"type": "array"}, "more": {"type": "object"},
+            "kind": {"type": "string", "enum": ["a", "b"]}, "items": {"type": "array"},
+            "more": {"type": "object"},
         },
         "required": ["title"],
     }  # fmt: skip
-    answer = OfflineChatModel().bind_tools([form], tool_choice="any").invoke("Write about autumn leaves")
+    answer = (
+        OfflineChatModel().bind_tools([form], tool_choice="any").invoke("Write about autumn leaves")
+    )
     args = answer.tool_calls[0]["args"]
     assert args["title"] == "Autumn leaves"
-    assert (args["n"], args["ok"], args["kind"], args["items"], args["more"]) == (0, True, "a", [], {})
+    assert (args["n"], args["ok"], args["kind"], args["items"], args["more"]) == (
+        0,
+        True,
+        "a",
+        [],
+        {},
+    )
 
 
 @pytest.mark.parametrize("history", [[], [AIMessage("only me")], [HumanMessage("")]])

@@ -1,4 +1,7 @@
-"""How many calls are in flight at a provider: never too many, fewer after an overload, more after a clean window."""
+"""How many calls are in flight at a provider.
+
+Never too many, fewer after an overload, more after a clean window.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,11 @@ from agent_runtime.testing import ScriptedChatModel, say
 class Answered(Exception):
     """A provider's error as SDKs have them."""
 
-    def __init__(self, status: int, body: Any = None, headers: dict[str, str] | None = None) -> None:
-        self.status_code, self.body = status, body
+    def __init__(
+        self, status: int, body: Any = None, headers: dict[str, str] | None = None
+    ) -> None:
+        self.status_code = status
+        self.body = body
         self.response = type("Response", (), {"status_code": status, "headers": headers or {}})()
         super().__init__(str(status))
 
@@ -38,7 +44,9 @@ def account(maximum: int | None = None, codes: Any = ()) -> ProviderAccount:
 
 
 async def test_never_more_in_flight_than_allowed() -> None:
-    one, now, most = account(3), 0, 0
+    one = account(3)
+    now = 0
+    most = 0
 
     async def call() -> None:
         nonlocal now, most
@@ -54,7 +62,9 @@ async def test_never_more_in_flight_than_allowed() -> None:
 
 
 def test_sync_callers_and_several_loops_share_the_places() -> None:
-    one, lock, state = account(2), threading.Lock(), {"now": 0, "most": 0}
+    one = account(2)
+    lock = threading.Lock()
+    state = {"now": 0, "most": 0}
 
     def count(step: int) -> None:
         with lock:
@@ -103,7 +113,9 @@ async def test_who_gives_up_waiting_leaves_no_place_behind() -> None:
     assert (one.in_flight, one.waiting) == (0, 0)
 
 
-async def test_an_overload_halves_once_and_clean_windows_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_overload_halves_once_and_clean_windows_raise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(provider_limiter, "WINDOW_S", 0.05)
     one = account(8)
     places = [await one.aenter() for _ in range(8)]
@@ -156,7 +168,9 @@ async def test_retry_after_and_headers_are_obeyed() -> None:
     one = account(4)
     (await one.aenter()).leave(Answered(429, headers={"retry-after": "0.2"}))
     began = time.monotonic()
-    (await one.aenter()).leave(headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "200ms"})
+    (await one.aenter()).leave(
+        headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "200ms"}
+    )
     assert time.monotonic() - began >= 0.19
     (await one.aenter()).leave()
     assert time.monotonic() - began >= 0.38
@@ -170,17 +184,27 @@ async def test_retry_after_and_headers_are_obeyed() -> None:
         ({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "1s"}, None),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360),
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
-        ({"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": "nonsense"}, None),
+        (
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "nonsense",
+            },
+            None,
+        ),
     ],
 )
 def test_headers(headers: dict[str, str], seconds: float | None) -> None:
     assert pause_s(headers) == seconds
 
 
-@given(st.lists(st.sampled_from(["enter", "ok", "overload", "cancel"]), max_size=60), st.integers(1, 5))
+@given(
+    st.lists(st.sampled_from(["enter", "ok", "overload", "cancel"]), max_size=60), st.integers(1, 5)
+)
 def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
     async def check() -> None:
-        one, held, waiting = account(maximum), list[Any](), list[asyncio.Task[Any]]()
+        one = account(maximum)
+        held = list[Any]()
+        waiting = list[asyncio.Task[Any]]()
         for step in steps:
             if step == "enter":
                 waiting.append(asyncio.create_task(one.aenter()))
@@ -231,7 +255,9 @@ async def test_who_waits_is_served_when_the_pause_is_over(block_s: float) -> Non
     assert time.process_time() - began_cpu_s < 0.2  # nobody spins
 
 
-async def test_the_place_of_a_closed_loop_goes_to_the_next(recwarn: pytest.WarningsRecorder) -> None:
+async def test_the_place_of_a_closed_loop_goes_to_the_next(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     one = account(1)
     first = await one.aenter()
 
@@ -247,7 +273,9 @@ async def test_the_place_of_a_closed_loop_goes_to_the_next(recwarn: pytest.Warni
     assert one.waiting == 1
     waiting = asyncio.create_task(one.aenter())
     await asyncio.sleep(0)
-    first.leave(Answered(429, headers={"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}))
+    first.leave(
+        Answered(429, headers={"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"})
+    )
     (await asyncio.wait_for(waiting, 1)).leave()
     assert (one.in_flight, one.waiting) == (0, 0)
 
@@ -260,7 +288,10 @@ def test_accounts_are_told_apart_by_what_the_model_sends(monkeypatch: pytest.Mon
     by_default = limiter.account_of(ChatOpenAI(model="gpt-5-mini"))
     given = limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key=SecretStr("dummy-key-one")))
     assert by_default is given
-    assert limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key=SecretStr("dummy-key-two"))) is not given
+    assert (
+        limiter.account_of(ChatOpenAI(model="gpt-5-mini", api_key=SecretStr("dummy-key-two")))
+        is not given
+    )
     assert limiter.account_of(ChatOpenAI(model="x", base_url="http://localhost:1/v1")) is not given
     assert "dummy" not in str(limiter.status())
 
@@ -303,7 +334,9 @@ async def test_a_sync_model_call_on_the_loops_own_thread_does_not_wait_for_itsel
             "outer",
             lambda **_: ScriptedChatModel(
                 provider="another",
-                script=lambda m: say(m[-1].text) if m[-1].type == "tool" else say("", ("nested", {"text": "x"})),
+                script=lambda m: (
+                    say(m[-1].text) if m[-1].type == "tool" else say("", ("nested", {"text": "x"}))
+                ),
             ),
         )
         place = await factory.registry.providers.account_of(model).aenter()  # it is full
@@ -313,9 +346,18 @@ async def test_a_sync_model_call_on_the_loops_own_thread_does_not_wait_for_itsel
 
 
 def template(limits: dict[str, Any], **spec: Any) -> AgentTemplate:
-    content = {"model": {"id": "scripted", "limits": limits}, "runtime": {"retry": {"attempts": 1}}, **spec}
+    content = {
+        "model": {"id": "scripted", "limits": limits},
+        "runtime": {"retry": {"attempts": 1}},
+        **spec,
+    }
     return AgentTemplate.model_validate(
-        {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": "a"}, "spec": content}
+        {
+            "apiVersion": "agent-runtime/v1",
+            "kind": "AgentTemplate",
+            "metadata": {"name": "a"},
+            "spec": content,
+        }
     )
 
 
@@ -357,7 +399,9 @@ async def test_a_vendors_code_halves_the_limit_and_says_so() -> None:
 
 
 async def test_a_refused_call_gives_its_place_back() -> None:
-    spec = {"runtime": {"cost": {"budgets": [{"scope": "run", "tokens": 1}]}, "retry": {"attempts": 1}}}
+    spec = {
+        "runtime": {"cost": {"budgets": [{"scope": "run", "tokens": 1}]}, "retry": {"attempts": 1}}
+    }
     async with factory_with([say("hello")]) as factory:
         agent = factory.create_agent(template({"max_in_flight": 1}, **spec))
         for _ in range(2):

@@ -1,4 +1,7 @@
-"""The pace that an account allows: learned from refusals, kept just below, found again when it changes."""
+"""The pace that an account allows.
+
+Learned from refusals, kept just below, found again when it changes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ class Window:
     """A provider that admits so many calls in any window, in a time of its own."""
 
     def __init__(self, most: int, window_s: float) -> None:
-        self.most, self.window_s = most, window_s
+        self.most = most
+        self.window_s = window_s
         self.admitted: deque[float] = deque()
         self.answered = self.refused = 0
 
@@ -38,7 +42,9 @@ class Window:
         return None
 
 
-def drive(pace: Pace, provider: Window, until_s: float, now_s: float = 0.0, blocked_s: float = 0.0) -> float:
+def drive(
+    pace: Pace, provider: Window, until_s: float, now_s: float = 0.0, blocked_s: float = 0.0
+) -> float:
     """Callers that always want more, one call after another, each of 5 ms."""
     while now_s < until_s:
         now_s = max(now_s, blocked_s) + pace.wait_s(max(now_s, blocked_s))
@@ -53,9 +59,12 @@ def drive(pace: Pace, provider: Window, until_s: float, now_s: float = 0.0, bloc
     return now_s
 
 
-@pytest.mark.parametrize(("most", "window_s"), [(600, 60.0), (60, 60.0), (3000, 60.0), (50, 1.0), (100, 10.0)])
+@pytest.mark.parametrize(
+    ("most", "window_s"), [(600, 60.0), (60, 60.0), (3000, 60.0), (50, 1.0), (100, 10.0)]
+)
 def test_it_uses_nearly_all_and_is_hardly_ever_refused(most: int, window_s: float) -> None:
-    pace, provider = Pace(), Window(most, window_s)
+    pace = Pace()
+    provider = Window(most, window_s)
     warm_s = drive(pace, provider, 3 * window_s)
     provider.answered = provider.refused = 0
     for_s = 10 * max(window_s, 10.0)
@@ -65,7 +74,8 @@ def test_it_uses_nearly_all_and_is_hardly_ever_refused(most: int, window_s: floa
 
 
 def test_it_finds_a_higher_and_a_lower_allowance() -> None:
-    pace, provider = Pace(), Window(100, 10.0)
+    pace = Pace()
+    provider = Window(100, 10.0)
     now_s = drive(pace, provider, 60.0)
     assert pace.rate == pytest.approx(10, rel=0.1)
     provider.most = 50
@@ -103,8 +113,12 @@ def test_the_pace_is_what_was_answered_over_the_time_until_more_is_allowed(
     assert pace.wait_s(5.0 + took_s) == pytest.approx(after_s)
 
 
-async def test_an_account_keeps_its_pace_and_serves_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, began, served = account(), asyncio.get_running_loop().time(), list[int]()
+async def test_an_account_keeps_its_pace_and_serves_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = account()
+    began = asyncio.get_running_loop().time()
+    served = list[int]()
     for _ in range(20):
         (await one.aenter()).leave()
     (await one.aenter()).leave(Answered(429, headers={"retry-after": "0.2"}))
@@ -137,5 +151,7 @@ async def test_an_account_keeps_its_pace_and_serves_in_order(monkeypatch: pytest
         ({"x-ratelimit-remaining-requests": "many", "x-ratelimit-reset-requests": "2s"}, 3, None),
     ],
 )
-def test_what_is_left_is_for_those_in_flight(headers: Any, in_flight: int, seconds: float | None) -> None:
+def test_what_is_left_is_for_those_in_flight(
+    headers: Any, in_flight: int, seconds: float | None
+) -> None:
     assert pause_s(headers, in_flight) == seconds

@@ -1,4 +1,7 @@
-"""The real chat model class of every provider package on recorded answers: counts, costs, attempts and limits."""
+"""The real chat model class of every provider package on recorded answers.
+
+Counts, costs, attempts and limits.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ KEY = "dummy-key-for-cases"
 class Case:
     """A usage object as a provider sent it, and what one call with it is worth.
 
-    `counts` are input, output, cache reads, cache writes and reasoning tokens; `rates` is the sum in micro-USD.
+    `counts` are input, output, cache reads, cache writes and reasoning tokens; `rates` is the sum
+    in micro-USD.
     """
 
     model: str
@@ -41,14 +45,17 @@ class Case:
     micro_usd: str | None
     path: str = ""
     address: str = "base_url"
-    """The template's `base_url`, or the environment variable that the provider's package reads instead."""
+    """The template's `base_url`, or the environment variable that the provider's package reads
+    instead."""
     needs_key: bool = True
     params: dict[str, Any] = field(default_factory=dict)
     stream_type: str = ""
     retry_after_s: float | None = 7
     kind: str = "exact"
 
-    def served(self, *, streamed: bool) -> AbstractAsyncContextManager[tuple[str, list[dict[str, Any]]]]:
+    def served(
+        self, *, streamed: bool
+    ) -> AbstractAsyncContextManager[tuple[str, list[dict[str, Any]]]]:
         """Serve the case's answer on loopback."""
         headers = {"content-type": self.stream_type} if streamed and self.stream_type else None
         return provider(lambda request, path: (self.stream if streamed else self.whole)(), headers)
@@ -62,7 +69,8 @@ OPENAI = {
     "prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
     "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0},
     "completion_tokens_details": {
-        "reasoning_tokens": 256, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+        "reasoning_tokens": 256, "audio_tokens": 0, "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
     },
 }  # fmt: skip
 RESPONSES = {
@@ -70,13 +78,16 @@ RESPONSES = {
     "output_tokens_details": {"reasoning_tokens": 256}, "total_tokens": 2306,
 }  # fmt: skip
 ANTHROPIC = {
-    "input_tokens": 12, "cache_creation_input_tokens": 1500, "cache_read_input_tokens": 800, "output_tokens": 250,
+    "input_tokens": 12, "cache_creation_input_tokens": 1500, "cache_read_input_tokens": 800,
+    "output_tokens": 250,
     "cache_creation": {"ephemeral_5m_input_tokens": 500, "ephemeral_1h_input_tokens": 1000},
     "service_tier": "standard", "inference_geo": "not_available",
 }  # fmt: skip
 GOOGLE = {
-    "promptTokenCount": 1500, "candidatesTokenCount": 120, "thoughtsTokenCount": 400, "totalTokenCount": 2020,
-    "cachedContentTokenCount": 1024, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 1500}],
+    "promptTokenCount": 1500, "candidatesTokenCount": 120, "thoughtsTokenCount": 400,
+    "totalTokenCount": 2020,
+    "cachedContentTokenCount": 1024, "promptTokensDetails": [{"modality": "TEXT",
+    "tokenCount": 1500}],
     "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": 1024}],
 }  # fmt: skip
 BEDROCK = {
@@ -86,27 +97,39 @@ BEDROCK = {
 MISTRAL = {"prompt_tokens": 1000, "total_tokens": 1200, "completion_tokens": 200}
 DEEPSEEK = {
     "prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500,
-    "prompt_tokens_details": {"cached_tokens": 640}, "completion_tokens_details": {"reasoning_tokens": 300},
+    "prompt_tokens_details": {"cached_tokens": 640},
+    "completion_tokens_details": {"reasoning_tokens": 300},
     "prompt_cache_hit_tokens": 640, "prompt_cache_miss_tokens": 360,
 }  # fmt: skip
 PERPLEXITY = {
-    "prompt_tokens": 14, "completion_tokens": 486, "total_tokens": 500, "search_context_size": "low",
-    "cost": {"input_tokens_cost": 0.00001, "output_tokens_cost": 0.00049, "request_cost": 0.005, "total_cost": 0.0055},
+    "prompt_tokens": 14, "completion_tokens": 486, "total_tokens": 500,
+    "search_context_size": "low",
+    "cost": {"input_tokens_cost": 0.00001, "output_tokens_cost": 0.00049, "request_cost": 0.005,
+    "total_cost": 0.0055},
 }  # fmt: skip
 GROQ = {
-    "queue_time": 0.05, "prompt_tokens": 4000, "prompt_time": 0.1, "completion_tokens": 300, "completion_time": 0.4,
+    "queue_time": 0.05, "prompt_tokens": 4000, "prompt_time": 0.1, "completion_tokens": 300,
+    "completion_time": 0.4,
     "total_tokens": 4300, "total_time": 0.5, "prompt_tokens_details": {"cached_tokens": 2048},
     "completion_tokens_details": {"reasoning_tokens": 100},
 }  # fmt: skip
 OPENROUTER = {
-    "prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306, "cost": 0.00066950, "is_byok": False,
-    "prompt_tokens_details": {"cached_tokens": 1920, "cache_write_tokens": 0, "audio_tokens": 0, "video_tokens": 0},
+    "prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306, "cost": 0.00066950,
+    "is_byok": False,
+    "prompt_tokens_details": {"cached_tokens": 1920, "cache_write_tokens": 0, "audio_tokens": 0,
+    "video_tokens": 0},
     "cost_details": {"upstream_inference_cost": None},
     "completion_tokens_details": {"reasoning_tokens": 256, "image_tokens": 0},
 }  # fmt: skip
-VLLM = {"prompt_tokens": 900, "total_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": None}
+VLLM = {
+    "prompt_tokens": 900,
+    "total_tokens": 1000,
+    "completion_tokens": 100,
+    "prompt_tokens_details": None,
+}
 OLLAMA = {
-    "total_duration": 9, "load_duration": 1, "prompt_eval_count": 26, "prompt_eval_duration": 3, "eval_count": 298,
+    "total_duration": 9, "load_duration": 1, "prompt_eval_count": 26, "prompt_eval_duration": 3,
+    "eval_count": 298,
     "eval_duration": 5,
 }  # fmt: skip
 
@@ -120,8 +143,10 @@ CASES = {
     ),
     "openai responses": Case(
         "openai:gpt-5-mini",
-        lambda: answers.responses_answer("gpt-5-mini-2025-08-07", RESPONSES, service_tier="default"),
-        lambda: answers.responses_stream("gpt-5-mini-2025-08-07", RESPONSES, service_tier="default"),
+        lambda: answers.responses_answer("gpt-5-mini-2025-08-07", RESPONSES,
+        service_tier="default"),
+        lambda: answers.responses_stream("gpt-5-mini-2025-08-07", RESPONSES,
+        service_tier="default"),
         (2006, 300, 1920, 0, 256), "669.5", path="/v1", params={"use_responses_api": True},
         stream_type="text/event-stream",
     ),
@@ -144,7 +169,8 @@ CASES = {
         "bedrock_converse:us.anthropic.claude-haiku-4-5-20251001-v1:0",
         lambda: answers.bedrock_answer(BEDROCK),
         lambda: answers.bedrock_stream(BEDROCK),
-        (3040, 200, 2000, 1000, 0), "2739", address="AWS_ENDPOINT_URL_BEDROCK_RUNTIME", needs_key=False,
+        (3040, 200, 2000, 1000, 0), "2739", address="AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        needs_key=False,
         stream_type="application/vnd.amazon.eventstream",
     ),
     # 1,000 x 2 + 200 x 6
@@ -171,14 +197,18 @@ CASES = {
     # 1,952 x 0.15 + 2,048 x 0.075 + 300 x 0.6
     "groq": Case(
         "groq:openai/gpt-oss-120b",
-        lambda: openai_answer("openai/gpt-oss-120b", GROQ, service_tier="on_demand", x_groq={"id": "req_1"}),
-        lambda: answers.stream_with_usage_at_the_end("openai/gpt-oss-120b", x_groq={"id": "req_1", "usage": GROQ}),
+        lambda: openai_answer("openai/gpt-oss-120b", GROQ, service_tier="on_demand",
+        x_groq={"id": "req_1"}),
+        lambda: answers.stream_with_usage_at_the_end("openai/gpt-oss-120b", x_groq={"id": "req_1",
+        "usage": GROQ}),
         (4000, 300, 2048, 0, 100), "626.4", address="GROQ_BASE_URL",
     ),
     "openrouter": Case(
         "openrouter:openai/gpt-5-mini",
-        lambda: openai_answer("openai/gpt-5-mini", OPENROUTER, provider="OpenAI", system_fingerprint=None),
-        lambda: openai_stream("openai/gpt-5-mini", OPENROUTER, provider="OpenAI", system_fingerprint=None),
+        lambda: openai_answer("openai/gpt-5-mini", OPENROUTER, provider="OpenAI",
+        system_fingerprint=None),
+        lambda: openai_stream("openai/gpt-5-mini", OPENROUTER, provider="OpenAI",
+        system_fingerprint=None),
         (2006, 300, 1920, 0, 256), "669.5",
     ),
     # a server of one's own: counted, and without a price
@@ -192,7 +222,8 @@ CASES = {
         "ollama:llama3.2",
         lambda: answers.ollama_answer("llama3.2", OLLAMA),
         lambda: answers.ollama_answer("llama3.2", OLLAMA),
-        (26, 298, 0, 0, 0), None, needs_key=False, kind="unknown", retry_after_s=None,  # its client drops the headers
+        # its client drops the headers
+        (26, 298, 0, 0, 0), None, needs_key=False, kind="unknown", retry_after_s=None,
     ),
 }  # fmt: skip
 
@@ -235,7 +266,10 @@ async def test_usage_and_cost_are_those_of_the_answer(
     case = CASES[name]
     ledger = MemoryLedger()
     prices = PriceTable(clock=lambda: NOON_S)
-    async with case.served(streamed=streamed) as (url, requests), AgentFactory(ledger=ledger, prices=prices) as factory:
+    async with (
+        case.served(streamed=streamed) as (url, requests),
+        AgentFactory(ledger=ledger, prices=prices) as factory,
+    ):
         agent = factory.create_agent(spec_of(case, url, environment))
         result = await run_call(agent, "hello", streaming=streamed)
     assert result.output in ("Hello.", answers.TEXT)
@@ -258,8 +292,13 @@ async def test_usage_and_cost_are_those_of_the_answer(
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("name", CASES)
-async def test_an_attempt_is_one_request(name: str, streamed: bool, environment: pytest.MonkeyPatch) -> None:
-    """The clients of most providers try again by themselves unless they are stopped: unseen by budgets and limits."""
+async def test_an_attempt_is_one_request(
+    name: str, streamed: bool, environment: pytest.MonkeyPatch
+) -> None:
+    """The clients of most providers try again by themselves unless they are stopped.
+
+    Unseen by budgets and limits.
+    """
     case = CASES[name]
     for status in (429, 503):
         refusal = (status, {"error": {"message": "not now", "code": status}})
@@ -291,9 +330,21 @@ async def test_an_answer_that_cannot_be_read_is_the_provider_s_error(
 
 def outputs_allowed(request: dict[str, Any]) -> int | None:
     """Return the limit of the output in a request, wherever its provider has it."""
-    places = [request, *(request.get(name) or {} for name in ("generationConfig", "inferenceConfig", "options"))]
-    names = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens", "num_predict")
-    return next((place[name] for place in places for name in names if place.get(name) is not None), None)
+    places = [
+        request,
+        *(request.get(name) or {} for name in ("generationConfig", "inferenceConfig", "options")),
+    ]
+    names = (
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "maxOutputTokens",
+        "maxTokens",
+        "num_predict",
+    )
+    return next(
+        (place[name] for place in places for name in names if place.get(name) is not None), None
+    )
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -310,7 +361,9 @@ async def test_a_budget_limits_the_output_in_the_request(
     assert 0 < (outputs_allowed(request) or 0) < 20_000
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "bedrock"])  # its client does not unpack answers
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name != "bedrock"]
+)  # its client does not unpack answers
 async def test_a_packed_answer_is_bounded(name: str, environment: pytest.MonkeyPatch) -> None:
     environment.setattr(http_transport, "MAX_ANSWER_BYTES", 2**20)
     packed = gzip.compress(b'{"a": "' + b" " * 2**21 + b'"}')
@@ -323,7 +376,9 @@ async def test_a_packed_answer_is_bounded(name: str, environment: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_a_server_that_is_not_there_is_the_provider_s_error(name: str, environment: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_not_there_is_the_provider_s_error(
+    name: str, environment: pytest.MonkeyPatch
+) -> None:
     case = CASES[name]
     async with provider(lambda request, path: {}) as (url, _):
         pass
@@ -333,7 +388,9 @@ async def test_a_server_that_is_not_there_is_the_provider_s_error(name: str, env
             await agent.execute("hello")
 
 
-@pytest.mark.parametrize(("code", "status"), [("throttlingException", 429), ("internalServerException", 500)])
+@pytest.mark.parametrize(
+    ("code", "status"), [("throttlingException", 429), ("internalServerException", 500)]
+)
 async def test_an_error_inside_amazon_s_stream_has_its_status(
     code: str, status: int, environment: pytest.MonkeyPatch
 ) -> None:
@@ -348,7 +405,11 @@ async def test_an_error_inside_amazon_s_stream_has_its_status(
 
 
 async def test_an_address_that_a_package_does_not_take_is_refused() -> None:
-    model = {"id": "perplexity:sonar", "base_url": "http://127.0.0.1:9", "api_key": {"from_env": "DUMMY_KEY"}}
+    model = {
+        "id": "perplexity:sonar",
+        "base_url": "http://127.0.0.1:9",
+        "api_key": {"from_env": "DUMMY_KEY"},
+    }
     async with AgentFactory() as factory:
         with pytest.raises(ConfigurationError, match="base_url"):
             factory.create_agent(template(model=model))

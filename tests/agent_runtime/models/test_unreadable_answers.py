@@ -1,4 +1,7 @@
-"""Answers that came and cannot be read: a provider's error, settled at its estimate, and bounded in what they take."""
+"""Answers that came and cannot be read.
+
+A provider's error, settled at its estimate, and bounded in what they take.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,11 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def agent_of(factory: AgentFactory, url: str) -> AgentExecutor:
-    model = {"id": "openai:gpt-5-mini", "base_url": url + "/v1", "api_key": {"from_env": "DUMMY_KEY"}}
+    model = {
+        "id": "openai:gpt-5-mini",
+        "base_url": url + "/v1",
+        "api_key": {"from_env": "DUMMY_KEY"},
+    }
     return factory.create_agent(template(model=model, runtime={"retry": {"attempts": 1}}))
 
 
@@ -59,14 +66,20 @@ def agent_of(factory: AgentFactory, url: str) -> AgentExecutor:
     [pytest.param(body, False, id=name) for name, body in UNARY.items()]
     + [pytest.param(body, True, id=f"stream: {name}") for name, body in STREAMS.items()],
 )
-async def test_it_is_a_provider_s_error_and_is_charged_at_its_estimate(body: Any, streamed: bool) -> None:
+async def test_it_is_a_provider_s_error_and_is_charged_at_its_estimate(
+    body: Any, streamed: bool
+) -> None:
     ledger = MemoryLedger()
     factory = AgentFactory(ledger=ledger, budgets=[Budget("global", usd=10)])
     async with provider(lambda r, p: body) as (url, requests), factory:
         with pytest.raises(ProviderError) as failed:
             await run_call(agent_of(factory, url), "hello there", streaming=streamed)
     error = failed.value
-    assert (error.code, error.status, failure_class(error)) == ("provider_error", 200, "server_error")
+    assert (error.code, error.status, failure_class(error)) == (
+        "provider_error",
+        200,
+        "server_error",
+    )
     assert error.usage.cost_kind == "estimated"
     assert error.cost_usd is not None
     assert error.cost_usd > 0
@@ -98,7 +111,11 @@ async def test_a_model_that_the_factory_did_not_build_is_treated_alike() -> None
 async def test_the_retry_layer_tries_it_again() -> None:
     answers: list[Any] = ["<html></html>", openai_answer("gpt-5-mini", USAGE)]
     async with provider(lambda r, p: answers.pop(0)) as (url, requests), AgentFactory() as factory:
-        model = {"id": "openai:gpt-5-mini", "base_url": url + "/v1", "api_key": {"from_env": "DUMMY_KEY"}}
+        model = {
+            "id": "openai:gpt-5-mini",
+            "base_url": url + "/v1",
+            "api_key": {"from_env": "DUMMY_KEY"},
+        }
         retry = {"retry": {"attempts": 2, "initial_delay": "1ms"}}
         result = await factory.create_agent(template(model=model, runtime=retry)).execute("hi")
     assert (result.output, len(requests), result.usage.cost_kind) == ("Hello.", 2, "estimated")
@@ -110,7 +127,9 @@ def test_a_vendor_s_code_in_a_good_answer_is_an_overload() -> None:
     assert not overloaded(ValueError("1302 things went wrong"), ["1302"])
 
 
-async def test_a_mistake_before_the_request_is_no_answer_and_free(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_mistake_before_the_request_is_no_answer_and_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("no such message type")
 
@@ -129,7 +148,10 @@ async def test_a_mistake_before_the_request_is_no_answer_and_free(monkeypatch: p
 async def test_figures_in_text_are_estimated(streamed: bool) -> None:
     text = {name: str(count) for name, count in USAGE.items() if name != "total_tokens"}
     make = openai_stream if streamed else openai_answer
-    async with provider(lambda r, p: make("gpt-5-mini", text)) as (url, _), AgentFactory() as factory:
+    async with (
+        provider(lambda r, p: make("gpt-5-mini", text)) as (url, _),
+        AgentFactory() as factory,
+    ):
         result = await run_call(agent_of(factory, url), "hello there", streaming=streamed)
     assert (result.usage.input_tokens, result.usage.cost_kind) == (120_000, "estimated")
 
@@ -137,13 +159,17 @@ async def test_figures_in_text_are_estimated(streamed: bool) -> None:
 @pytest.mark.parametrize("bad", [-1, 10**9, None])
 async def test_figures_that_are_none_are_estimated(bad: Any) -> None:
     usage = {"prompt_tokens": bad, "completion_tokens": bad, "total_tokens": 5}
-    async with provider(lambda r, p: openai_answer("gpt-5-mini", usage)) as (url, _), AgentFactory() as factory:
+    async with (
+        provider(lambda r, p: openai_answer("gpt-5-mini", usage)) as (url, _),
+        AgentFactory() as factory,
+    ):
         result = await run_call(agent_of(factory, url), "hello there", streaming=False)
     assert result.usage.cost_kind == "estimated"
     assert 0 < result.usage.input_tokens < 1000
 
 
-# -- what an answer may take ---------------------------------------------------------------------------------------
+# -- what an answer may take
+# ---------------------------------------------------------------------------------------
 
 
 class City(BaseModel):
@@ -151,12 +177,18 @@ class City(BaseModel):
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-async def test_a_structured_answer_that_was_cut_is_billed_and_not_asked_for_again(reason: str) -> None:
+async def test_a_structured_answer_that_was_cut_is_billed_and_not_asked_for_again(
+    reason: str,
+) -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 5000, "total_tokens": 6000}
     answer = openai_answer("gpt-5-mini", usage, '{"na')
     answer["choices"][0]["finish_reason"] = reason
     async with provider(lambda request, path: answer) as (url, requests):
-        model = gated(ChatOpenAI(model="gpt-5-mini", base_url=url + "/v1", api_key=SecretStr("dummy"), max_retries=0))
+        model = gated(
+            ChatOpenAI(
+                model="gpt-5-mini", base_url=url + "/v1", api_key=SecretStr("dummy"), max_retries=0
+            )
+        )
         graph = create_agent(model, response_format=ProviderStrategy(City))
         with pytest.raises(CallError) as failed:
             await AgentExecutor(graph, gated=True).execute("hello")
@@ -168,7 +200,10 @@ async def test_a_structured_answer_that_was_cut_is_billed_and_not_asked_for_agai
 async def test_a_deflated_answer_without_the_head_of_zlib_is_read() -> None:
     pack = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     body = pack.compress(json.dumps(openai_answer("gpt-5-mini", USAGE)).encode()) + pack.flush()
-    async with provider(lambda r, p: body, {"content-encoding": "deflate"}) as (url, _), AgentFactory() as factory:
+    async with (
+        provider(lambda r, p: body, {"content-encoding": "deflate"}) as (url, _),
+        AgentFactory() as factory,
+    ):
         assert (await agent_of(factory, url).execute("hello there")).output == "Hello."
 
 
@@ -184,7 +219,9 @@ BOMB = b" " * 100_000_000
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_small_answer_that_unpacks_to_a_flood_is_stopped(encoding: str, streamed: bool) -> None:
+async def test_a_small_answer_that_unpacks_to_a_flood_is_stopped(
+    encoding: str, streamed: bool
+) -> None:
     body = packed(BOMB, encoding)
     headers = {"content-encoding": encoding}
     if streamed:
@@ -203,16 +240,23 @@ async def test_a_small_answer_that_unpacks_to_a_flood_is_stopped(encoding: str, 
 async def test_an_honest_packed_answer_is_read(encoding: str) -> None:
     body = json.dumps(openai_answer("gpt-5-mini", USAGE, "Hello. " * 10_000)).encode()
     body = body if encoding == "identity" else packed(body, encoding)
-    async with provider(lambda r, p: body, {"content-encoding": encoding}) as (url, _), AgentFactory() as factory:
+    async with (
+        provider(lambda r, p: body, {"content-encoding": encoding}) as (url, _),
+        AgentFactory() as factory,
+    ):
         result = await run_call(agent_of(factory, url), "hello there", streaming=False)
     assert result.output == "Hello. " * 10_000
 
 
 @pytest.mark.parametrize(
-    ("encoding", "body"), [("br", b"{}"), ("zstd", b"{}"), ("gzip", b"no gzip"), ("gzip, " * 5, b"")]
+    ("encoding", "body"),
+    [("br", b"{}"), ("zstd", b"{}"), ("gzip", b"no gzip"), ("gzip, " * 5, b"")],
 )
 async def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str, body: bytes) -> None:
-    async with provider(lambda r, p: body, {"content-encoding": encoding}) as (url, _), AgentFactory() as factory:
+    async with (
+        provider(lambda r, p: body, {"content-encoding": encoding}) as (url, _),
+        AgentFactory() as factory,
+    ):
         with pytest.raises(ProviderError):
             await run_call(agent_of(factory, url), "hello there", streaming=False)
 
@@ -225,4 +269,6 @@ async def test_a_line_of_a_stream_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
             await run_call(agent_of(factory, url), "hello there", streaming=True)
     short = openai_stream("gpt-5-mini", USAGE, "x" * 500)
     async with provider(lambda r, p: short) as (url, _), AgentFactory() as factory:
-        assert (await run_call(agent_of(factory, url), "hello there", streaming=True)).output == "x" * 500
+        assert (
+            await run_call(agent_of(factory, url), "hello there", streaming=True)
+        ).output == "x" * 500

@@ -1,6 +1,7 @@
 """A process that spends one budget as fast as it can; its provider writes down what it bills.
 
-Arguments: ledger URL, truth file, calls at once, calls in all, budget in USD, seconds that a hold lives.
+Arguments: ledger URL, truth file, calls at once, calls in all, budget in USD, seconds that a hold
+lives.
 """
 
 from __future__ import annotations
@@ -31,17 +32,21 @@ from agent_runtime.budgets.ledger.retries import flush
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 100}})
-INPUT, OUTPUT = 10, 40  # at most: 0.001 and 0.004 USD
+INPUT = 10
+OUTPUT = 40  # at most: 0.001 and 0.004 USD
 
 
 class Provider(ScriptedChatModel):
-    """Bills what it says it does, as soon as it is asked: whoever dies afterwards has been billed."""
+    """Bills what it says it does, as soon as it is asked: whoever dies afterwards has been
+    billed."""
 
     max_tokens: int | None = None
     truth: int = 0
     dice: Any = None
 
-    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
         output = self.dice.randrange(1, kwargs["max_tokens"] + 1)
         os.write(self.truth, f"{(INPUT + output) * 100}\n".encode())
         await asyncio.sleep(self.dice.random() * 0.01)
@@ -51,13 +56,18 @@ class Provider(ScriptedChatModel):
         return result
 
 
-async def main(url: str, truth: str, at_once: int, calls: int, budget: str, hold_ttl_s: float) -> None:
+async def main(
+    url: str, truth: str, at_once: int, calls: int, budget: str, hold_ttl_s: float
+) -> None:
     dice = random.Random(os.getpid())  # noqa: S311
     file = os.open(truth, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     model = gated(Provider(script=[say("ok")], truth=file, dice=dice))
     ledger = RedisLedger(url)
     spending = Spending(
-        max_output_tokens=OUTPUT, min_output_tokens=5, hold_ttl_s=hold_ttl_s, input_bound=lambda *_: INPUT
+        max_output_tokens=OUTPUT,
+        min_output_tokens=5,
+        hold_ttl_s=hold_ttl_s,
+        input_bound=lambda *_: INPUT,
     )
     layer = CostTrackingMiddleware(ledger, [Budget("tenant", usd=budget)], spending)
 

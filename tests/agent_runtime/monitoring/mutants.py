@@ -13,7 +13,9 @@ MUTANTS = [
         "a budget on Redis ignores what is held",
         "test_ledger.py -k 'agree and redis'",
         TextChange(
-            "budgets.ledger.redis", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
+            "budgets.ledger.redis",
+            "tonumber(limit) - b[1] - b[2] + backUsd)",
+            "tonumber(limit) - b[1] + backUsd)",
         ),
     ),
     Mutant(
@@ -34,7 +36,9 @@ MUTANTS = [
         "money: holds are ignored under kills and losses",
         "test_money.py -k no_kill",
         TextChange(
-            "budgets.ledger.redis", "tonumber(limit) - b[1] - b[2] + backUsd)", "tonumber(limit) - b[1] + backUsd)"
+            "budgets.ledger.redis",
+            "tonumber(limit) - b[1] - b[2] + backUsd)",
+            "tonumber(limit) - b[1] + backUsd)",
         ),
     ),
     Mutant(
@@ -50,13 +54,19 @@ MUTANTS = [
     Mutant(
         "a hanging sink stalls its caller",
         "test_logs.py -k hangs",
-        Change("monitoring.logs:LogSink.emit", "self._lines.put_nowait(line)", "self._lines.put(line, timeout=1)"),
+        Change(
+            "monitoring.logs:LogSink.emit",
+            "self._lines.put_nowait(line)",
+            "self._lines.put(line, timeout=1)",
+        ),
     ),
     Mutant(
         "metrics grow without bound",
         "test_metrics.py -k fifty_thousand",
         Change(
-            "monitoring.series:Series._new", "len(self._cells) >= self._max - 1 and shown not in self._cells", "False"
+            "monitoring.series:Series._new",
+            "len(self._cells) >= self._max - 1 and shown not in self._cells",
+            "False",
         ),
     ),
     Mutant(
@@ -100,7 +110,9 @@ MUTANTS = [
     Mutant(
         "an estimate is the last word",
         "test_ledger_names.py",
-        Change("budgets.ledger.rules:Book._end", "self._top_up(known, ending, now, charges)", "pass"),
+        Change(
+            "budgets.ledger.rules:Book._end", "self._top_up(known, ending, now, charges)", "pass"
+        ),
     ),
     Mutant(
         "an address that begins alike is the provider",
@@ -119,7 +131,12 @@ MUTANTS = [
     Mutant(
         "a budget matches quoted names",
         "test_limits_that_match.py -k holds_for",
-        Change("budgets.budget:Budget.is_for", "caller.tenant", "part_name('tenant', caller)", only=(1,)),
+        Change(
+            "budgets.budget:Budget.is_for",
+            "caller.tenant",
+            "part_name('tenant', caller)",
+            only=(1,),
+        ),
     ),
     Mutant(
         "the general budget counts, too",

@@ -29,7 +29,8 @@ from agent_runtime.budgets.ledger.memory import MemoryLedger
 from agent_runtime.budgets.ledger.redis import RedisLedger
 from agent_runtime.budgets.ledger.sqlite import SqliteLedger
 
-TENANT, GLOBAL = Account("tenant=acme/day=2026-11-21", 1000, None), Account("global/total", None, 500)
+TENANT = Account("tenant=acme/day=2026-11-21", 1000, None)
+GLOBAL = Account("global/total", None, 500)
 LABELS = SpendLabels("acme", "bob", "analyst", "gpt-5")
 
 
@@ -59,10 +60,18 @@ def asked(
     *accounts: Account,
     ttl_s: float = 60,
 ) -> Reservation:
-    return Reservation(operation_id, accounts or (TENANT, GLOBAL), Amount(*(least or wanted)), Amount(*wanted), ttl_s)
+    return Reservation(
+        operation_id,
+        accounts or (TENANT, GLOBAL),
+        Amount(*(least or wanted)),
+        Amount(*wanted),
+        ttl_s,
+    )
 
 
-async def transact(ledger: Ledger, endings: list[Ending], reservation: Reservation | None = None) -> Answer:
+async def transact(
+    ledger: Ledger, endings: list[Ending], reservation: Reservation | None = None
+) -> Answer:
     answer: Answer = await ledger.acall("transact", endings, reservation)
     return answer
 
@@ -95,13 +104,19 @@ async def test_settling_replaces_the_estimate_and_says_what_changed(ledger: Ledg
         (GLOBAL.key, (250, 40), (250, 40)),
     )
     balance = (await ledger.acall("balances"))[TENANT.key]
-    assert (balance.spent_micro_usd, balance.held_micro_usd, balance.limit_micro_usd) == (250, 750, 1000)
+    assert (balance.spent_micro_usd, balance.held_micro_usd, balance.limit_micro_usd) == (
+        250,
+        750,
+        1000,
+    )
 
 
 async def test_a_reservation_that_comes_after_its_end_is_refused(ledger: Ledger) -> None:
     account = Account("tenant=acme/total", 1000, None)
     await transact(ledger, [Ending("late", Amount(0, 0))])
-    answer = await transact(ledger, [], Reservation("late", (account,), Amount(1, 1), Amount(10, 10), 60.0))
+    answer = await transact(
+        ledger, [], Reservation("late", (account,), Amount(1, 1), Amount(10, 10), 60.0)
+    )
     assert answer.granted is None
     assert answer.refusal is not None
     assert answer.refusal.key == account.key
@@ -109,7 +124,9 @@ async def test_a_reservation_that_comes_after_its_end_is_refused(ledger: Ledger)
     assert balance is None or balance.held_micro_usd == 0
 
 
-async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(ledger: Ledger) -> None:
+async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(
+    ledger: Ledger,
+) -> None:
     account = Account("tenant=acme/total", 1000, None)
     late = Reservation("late", (account,), Amount(1, 1), Amount(600, 10), 0.05)
     assert (await transact(ledger, [], late)).granted == Amount(600, 10)
@@ -133,7 +150,9 @@ async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) ->
         return found.spent_micro_usd, found.held_micro_usd
 
     assert (await transact(ledger, [], named)).granted == Amount(600, 10)
-    assert (await transact(ledger, [], named)).granted == Amount(600, 10)  # its process died before it was sent
+    assert (await transact(ledger, [], named)).granted == Amount(
+        600, 10
+    )  # its process died before it was sent
     assert await balance() == (0, 600)
     await transact(ledger, [Ending("name", Amount(250, 5))])
     assert (await transact(ledger, [], named)).granted == Amount(600, 10)  # or after it was paid
@@ -142,7 +161,9 @@ async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) ->
     assert await balance() == (250, 0)
     free = named._replace(operation_id="free")
     await transact(ledger, [], free)
-    await transact(ledger, [Ending("free", Amount(0, 0))])  # it failed, and cost nothing: now it is bought
+    await transact(
+        ledger, [Ending("free", Amount(0, 0))]
+    )  # it failed, and cost nothing: now it is bought
     assert (await transact(ledger, [], free)).granted == Amount(600, 10)
     assert await balance() == (250, 600)
     await transact(ledger, [Ending("free", Amount(100, 2))])
@@ -173,7 +194,9 @@ async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
 
 async def test_an_abandoned_hold_is_charged_and_a_late_end_corrects_it(ledger: Ledger) -> None:
     await transact(ledger, [], asked("kept", (100, 10)))
-    await transact(ledger, [], asked("a", (600, 100), ttl_s=0.05))  # the last: each of them sweeps, too
+    await transact(
+        ledger, [], asked("a", (600, 100), ttl_s=0.05)
+    )  # the last: each of them sweeps, too
     await asyncio.sleep(0.1)
     assert await ledger.acall("sweep") == 1
     balance = (await ledger.acall("balances"))[TENANT.key]
@@ -185,7 +208,10 @@ async def test_an_abandoned_hold_is_charged_and_a_late_end_corrects_it(ledger: L
 
 
 async def test_spending_without_a_hold_is_reported_once(ledger: Ledger) -> None:
-    spends = (Spend(LABELS, micro_usd=5), Spend(LABELS._replace(model="other model", user=""), unknown=1))
+    spends = (
+        Spend(LABELS, micro_usd=5),
+        Spend(LABELS._replace(model="other model", user=""), unknown=1),
+    )
     for _ in range(2):
         assert (await transact(ledger, [Ending("x", Amount(), spends)])).charges == ()
     await transact(ledger, [Ending("y", Amount(), spends[:1])])
@@ -199,7 +225,9 @@ async def test_a_thousand_at_once_stay_within_the_budget(ledger: Ledger) -> None
 
     async def one(number: int) -> int:
         while True:
-            answer = await transact(ledger, [], Reservation(str(number), only, Amount(30), Amount(30), 60))
+            answer = await transact(
+                ledger, [], Reservation(str(number), only, Amount(30), Amount(30), 60)
+            )
             if answer.granted is not None:
                 break
             assert answer.refusal is not None
@@ -219,7 +247,11 @@ async def test_a_thousand_at_once_stay_within_the_budget(ledger: Ledger) -> None
 async def test_operations_and_old_accounts_are_forgotten(kind: str, tmp_path: Path) -> None:
     now = [1000.0]
     clock = lambda: now[0]  # noqa: E731
-    ledger: Any = MemoryLedger(clock=clock) if kind == "memory" else SqliteLedger(tmp_path / "l.db", clock=clock)
+    ledger: Any = (
+        MemoryLedger(clock=clock)
+        if kind == "memory"
+        else SqliteLedger(tmp_path / "l.db", clock=clock)
+    )
     day = Account("tenant=a/day=1970-01-01", 100, None, ends_at=86_400.0)
     ledger.call("transact", [], asked("a", (50, 0), None, day))
     ledger.call("transact", [Ending("a", Amount(50), (Spend(LABELS, micro_usd=50),))], None)
@@ -249,14 +281,17 @@ SETS = [(TENANT, GLOBAL), (GLOBAL,), (TENANT,)]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_the_stores_agree_with_the_book(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_the_stores_agree_with_the_book(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     if kind == "redis":
         request.getfixturevalue("redis_url")  # not inside the event loop of an example
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(steps=STEPS)
     def agree(steps: list[tuple[str, int, int, int, int]]) -> None:
-        model, folder = MemoryLedger(), tmp_path / uuid.uuid4().hex
+        model = MemoryLedger()
+        folder = tmp_path / uuid.uuid4().hex
         real: Any = (
             SqliteLedger(folder / "l.db", synchronous="normal")
             if kind == "sqlite"
@@ -265,13 +300,18 @@ async def test_the_stores_agree_with_the_book(kind: str, tmp_path: Path, request
         for kind_of_step, number, usd, tokens, accounts in steps:
             args: tuple[Any, ...]
             if kind_of_step == "end":
-                args = ([Ending(str(number), Amount(usd, tokens), (Spend(LABELS, micro_usd=usd),))], None)
+                args = (
+                    [Ending(str(number), Amount(usd, tokens), (Spend(LABELS, micro_usd=usd),))],
+                    None,
+                )
             else:
                 least = (usd // 2, tokens // 2)
                 args = ([], asked(str(number), (usd, tokens), least, *SETS[accounts]))
             assert real.call("transact", *args) == model.call("transact", *args)
         assert real.call("balances") == dict(sorted(model.call("balances").items()))
-        assert [s for _, s in real.call("report", 0, 2e10)] == [s for _, s in model.call("report", 0, 2e10)]
+        assert [s for _, s in real.call("report", 0, 2e10)] == [
+            s for _, s in model.call("report", 0, 2e10)
+        ]
         asyncio.run(real.aclose())
 
     await asyncio.to_thread(agree)

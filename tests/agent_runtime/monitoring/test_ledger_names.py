@@ -27,7 +27,13 @@ def own_server() -> Any:
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("ask"), st.sampled_from(NAMES), st.integers(1, 400), st.integers(200, 1500), st.booleans()),
+        st.tuples(
+            st.just("ask"),
+            st.sampled_from(NAMES),
+            st.integers(1, 400),
+            st.integers(200, 1500),
+            st.booleans(),
+        ),
         st.tuples(st.just("end"), st.sampled_from(NAMES), st.integers(0, 500)),
         st.tuples(st.just("lapse"), st.sampled_from(NAMES), st.integers(1, 400), st.booleans()),
     ),
@@ -46,25 +52,37 @@ def drive(ledger: Ledger, prefix: str, steps: list[Any]) -> list[Any]:
             limit, keyed = (more[0], more[1]) if kind == "ask" else (10_000, more[0])
             account = Account(f"batch={prefix}/total", limit, None)
             ttl_s = 60.0 if kind == "ask" else 0.001
-            asked = Reservation(operation, (account,), Amount(wanted, 0), Amount(wanted, wanted // 10), ttl_s, keyed)
+            asked = Reservation(
+                operation, (account,), Amount(wanted, 0), Amount(wanted, wanted // 10), ttl_s, keyed
+            )
             seen.append(ledger.call("transact", [], asked).granted)
             if kind == "lapse":
                 time.sleep(0.003)
                 ledger.call("sweep")
         found = ledger.call("balances").get(f"batch={prefix}/total")
-        seen.append(None if found is None else (found.spent_micro_usd, found.held_micro_usd, found.spent_tokens))
+        seen.append(
+            None
+            if found is None
+            else (found.spent_micro_usd, found.held_micro_usd, found.spent_tokens)
+        )
         if found is not None:
             assert found.spent_micro_usd >= 0
             assert found.held_micro_usd >= 0
     return seen
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(steps)
 def test_all_ledgers_answer_alike(own_server: str, steps: list[Any]) -> None:
-    redis, prefix = RedisLedger(own_server), uuid.uuid4().hex
+    redis = RedisLedger(own_server)
+    prefix = uuid.uuid4().hex
     try:
-        answers = [drive(ledger, prefix, steps) for ledger in (MemoryLedger(), SqliteLedger(":memory:"), redis)]
+        answers = [
+            drive(ledger, prefix, steps)
+            for ledger in (MemoryLedger(), SqliteLedger(":memory:"), redis)
+        ]
     finally:
         asyncio.run(redis.aclose())
     assert answers[0] == answers[1] == answers[2]
@@ -78,18 +96,24 @@ def test_a_refusal_gives_nothing_back_and_a_late_end_is_charged(kind: str, own_s
         "redis": lambda: RedisLedger(own_server),
     }
     ledger: Ledger = ledgers[kind]()  # type: ignore[operator]
-    large, small = Account(f"batch={kind}/total", 10_000, None), Account(f"batch={kind}/total", 100, None)
+    large = Account(f"batch={kind}/total", 10_000, None)
+    small = Account(f"batch={kind}/total", 100, None)
     operation = f"late-{kind}"
     asked = Reservation(operation, (large,), Amount(600), Amount(600), 0.001, keyed=True)
     ledger.call("transact", [], asked)
     time.sleep(0.01)
     ledger.call("sweep")
     for _ in range(3):
-        assert ledger.call("transact", [], asked._replace(accounts=(small,), ttl_s=60.0)).granted is None
+        assert (
+            ledger.call("transact", [], asked._replace(accounts=(small,), ttl_s=60.0)).granted
+            is None
+        )
         assert ledger.call("balances")[small.key].spent_micro_usd == 600
     ledger.call("transact", [Ending(operation, Amount(500))], None)
     assert ledger.call("balances")[small.key].spent_micro_usd == 500
-    ledger.call("transact", [Ending(operation, Amount(700))], None)  # it was an estimate, and too low
+    ledger.call(
+        "transact", [Ending(operation, Amount(700))], None
+    )  # it was an estimate, and too low
     ledger.call("transact", [Ending(operation, Amount(700))], None)
     ledger.call("transact", [Ending(operation, Amount(10))], None)
     assert ledger.call("balances")[small.key].spent_micro_usd == 700

@@ -1,4 +1,7 @@
-"""A limit that names somebody holds for that one, whatever the name; one that nobody can ever match is refused."""
+"""A limit that names somebody holds for that one, whatever the name.
+
+One that nobody can ever match is refused.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ from agent_runtime.auth.caller_names import Caller
 from agent_runtime.budgets.budget import accounts_of
 from agent_runtime.limits.rate_limits import RateLimit, windows_of
 
-NAMES = st.text(st.sampled_from("ab:/=%@ é&\x1f"), min_size=1, max_size=6).filter(lambda name: bool(name.strip()))
+NAMES = st.text(st.sampled_from("ab:/=%@ é&\x1f"), min_size=1, max_size=6).filter(
+    lambda name: bool(name.strip())
+)
 EVERYTHING = frozenset({"*"})
 
 
@@ -53,7 +58,9 @@ async def test_a_budget_holds_for_the_one_it_names(budget: Budget, tenant: str, 
 
 
 @given(NAMES, NAMES, NAMES, NAMES)
-def test_a_budget_is_for_exactly_the_user_that_it_names(tenant: str, user: str, other_tenant: str, other: str) -> None:
+def test_a_budget_is_for_exactly_the_user_that_it_names(
+    tenant: str, user: str, other_tenant: str, other: str
+) -> None:
     budget = Budget("user", tokens=1, tenant=tenant, user=user)
     assert accounts_of([budget], Caller(tenant, user, "t", None), 0)
     accounts = accounts_of([budget], Caller(other_tenant, other, "t", None), 0)
@@ -61,7 +68,9 @@ def test_a_budget_is_for_exactly_the_user_that_it_names(tenant: str, user: str, 
 
 
 @given(NAMES, NAMES, NAMES, NAMES)
-def test_two_callers_share_an_account_only_when_they_are_one(a: str, b: str, c: str, d: str) -> None:
+def test_two_callers_share_an_account_only_when_they_are_one(
+    a: str, b: str, c: str, d: str
+) -> None:
     budgets = [Budget("user", tokens=1), Budget("session", tokens=1)]
     one = {account.key for account in accounts_of(budgets, Caller(a, b, "t", b), 0)}
     two = {account.key for account in accounts_of(budgets, Caller(c, d, "t", d), 0)}
@@ -138,4 +147,6 @@ async def test_a_limit_per_key_counts_a_caller_without_a_key_as_the_user(limit: 
 def test_a_key_is_never_taken_for_a_user() -> None:
     limits = (RateLimit.parse("2/minute per key"),)
     keyed = AgentContext("x", principal=Principal("ada", "a", key="user:a:ada"))
-    assert windows_of(limits, keyed) != windows_of(limits, AgentContext("x", principal=Principal("ada", "a")))
+    assert windows_of(limits, keyed) != windows_of(
+        limits, AgentContext("x", principal=Principal("ada", "a"))
+    )

@@ -38,7 +38,9 @@ async def test_a_call_is_one_json_line_with_everything_but_its_content() -> None
         create_agent(gated(ScriptedChatModel(script=[say("the answer")])), []),
         gated=True, pipeline=[LoggingMiddleware()], name="analyst", digest="abc",
     )  # fmt: skip
-    await agent.with_caller(principal=Principal("ada", "acme")).execute(AgentContext("the question"))
+    await agent.with_caller(principal=Principal("ada", "acme")).execute(
+        AgentContext("the question")
+    )
     assert sink.drain()
     (line,) = stream.getvalue().splitlines()
     record = json.loads(line)
@@ -56,7 +58,8 @@ async def test_content_is_logged_when_it_is_asked_for_and_redacted() -> None:
     stream = io.StringIO()
     sink = configure_logging("INFO", "console", stream=stream)
     agent = AgentExecutor(
-        create_agent(gated(ScriptedChatModel(script=[say("your key is sk-dummydummydummy1234")])), []),
+        create_agent(gated(ScriptedChatModel(script=[say("your key is "
+                                                         "sk-dummydummydummy1234")])), []),
         gated=True, pipeline=[LoggingMiddleware(content=True)],
     )  # fmt: skip
     await agent.execute("the question")
@@ -66,14 +69,17 @@ async def test_content_is_logged_when_it_is_asked_for_and_redacted() -> None:
 
 
 def test_tracebacks_and_arguments_are_redacted() -> None:
-    stream, secret = io.StringIO(), "dummy-canary-4711"
+    stream = io.StringIO()
+    secret = "dummy-canary-4711"
     redactor = Redactor()
     redactor.add(secret)
     configure_logging("DEBUG", stream=stream, redactor=redactor)
     try:
         raise ValueError(secret)
     except ValueError:
-        LOG.exception("failed with %s", secret, extra={"field": {"nested": [secret]}}, stack_info=True)
+        LOG.exception(
+            "failed with %s", secret, extra={"field": {"nested": [secret]}}, stack_info=True
+        )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
     redact(handler, redactor)
@@ -87,12 +93,19 @@ def test_tracebacks_and_arguments_are_redacted() -> None:
     assert secret not in stream.getvalue()
 
 
-def test_a_record_that_cannot_be_formatted_shows_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_cannot_be_formatted_shows_no_argument(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     stream = io.StringIO()
-    sink, handler = LogSink(stream), logging.StreamHandler(stream)
+    sink = LogSink(stream)
+    handler = logging.StreamHandler(stream)
     redact(handler)
     for each in (sink, handler):
-        each.handle(logging.makeLogRecord({"msg": "%d", "args": ("dummy-canary-4711",), "pathname": "here.py"}))
+        each.handle(
+            logging.makeLogRecord(
+                {"msg": "%d", "args": ("dummy-canary-4711",), "pathname": "here.py"}
+            )
+        )
     assert sink.drain()
     assert stream.getvalue().count("could not be formatted (TypeError): here.py") == 2
     assert "canary" not in stream.getvalue() + "".join(capsys.readouterr())
@@ -124,7 +137,10 @@ def test_a_sink_that_hangs_drops_and_counts_and_stalls_nobody() -> None:
 def test_what_a_caller_sends_neither_loses_nor_forges_a_line(formatter: logging.Formatter) -> None:
     stream = io.StringIO()
     sink = LogSink(stream, formatter)
-    for fields in ({"msg": "\ud800", "session_id": "a\n12:00:00 INFO forged\ud800"}, {"msg": "message\nforged"}):
+    for fields in (
+        {"msg": "\ud800", "session_id": "a\n12:00:00 INFO forged\ud800"},
+        {"msg": "message\nforged"},
+    ):
         sink.handle(logging.makeLogRecord({"levelname": "INFO", **fields}))
     assert sink.drain()
     assert sink.dropped == 0
@@ -146,7 +162,11 @@ os._exit(0) if pid == 0 else os.wait()
 
 
 def test_a_forked_child_writes_its_lines(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path / "log")], check=True, timeout=50)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path / "log")],
+        check=True,
+        timeout=50,
+    )
     lines = [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()]
     assert sorted(lines) == ["child", "parent", "parent again"]
 

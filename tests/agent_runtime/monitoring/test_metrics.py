@@ -72,7 +72,12 @@ def samples(metrics: RuntimeMetrics) -> dict[tuple[str, ...], float]:
 async def test_a_run_is_counted_in_every_metric() -> None:
     metrics = RuntimeMetrics()
     made = factory(metrics=metrics)
-    usage = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30, "input_token_details": {"cache_read": 4}}
+    usage = {
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "total_tokens": 30,
+        "input_token_details": {"cache_read": 4},
+    }
     answers = [say("", ("look", {"place": "here"}), usage=usage), say("done", usage=usage)]
     made.register_model("m", ScriptedChatModel(script=answers))
     agent = made.create_agent(parse_template(f"{HEAD}spec: {{model: m, tools: [look]}}\n"))
@@ -114,12 +119,24 @@ async def test_failures_are_counted_by_their_code() -> None:
 
 def attack(metrics: RuntimeMetrics, count: int) -> None:
     for n in range(count):
-        data = {"input_tokens": 5, "output_tokens": 5, "cost_usd": "0.1", "estimated": False, "first_token_s": 0.1}
+        data = {
+            "input_tokens": 5,
+            "output_tokens": 5,
+            "cost_usd": "0.1",
+            "estimated": False,
+            "first_token_s": 0.1,
+        }
         common: dict[str, Any] = {"tenant": f"tenant-{n}", "template": f"template-{n}"}
         metrics.on_event(CallbackEvent("run_start", f"{n}", f"template-{n}", **common))
-        metrics.on_event(CallbackEvent("llm_end", f"{n}", f"model-{n}", duration_s=0.1, data=data, **common))
-        metrics.on_event(CallbackEvent("tool_end", f"{n}", f"tool-{n}", data={"error": f"E{n}"}, **common))
-        metrics.on_event(CallbackEvent("run_end", f"{n}", "x", duration_s=0.1, data={"error": f"E{n}"}, **common))
+        metrics.on_event(
+            CallbackEvent("llm_end", f"{n}", f"model-{n}", duration_s=0.1, data=data, **common)
+        )
+        metrics.on_event(
+            CallbackEvent("tool_end", f"{n}", f"tool-{n}", data={"error": f"E{n}"}, **common)
+        )
+        metrics.on_event(
+            CallbackEvent("run_end", f"{n}", "x", duration_s=0.1, data={"error": f"E{n}"}, **common)
+        )
 
 
 @pytest.mark.integration
@@ -132,7 +149,9 @@ def test_fifty_thousand_tenants_and_models_leave_ten_thousand_series_and_a_quick
     series = [line for line in text.decode().splitlines() if line and not line.startswith("#")]
     assert len(series) <= 10_000
     found = samples(metrics)
-    assert sum(v for k, v in found.items() if k[0] == "runs_total") == 50_000  # none is lost: the rest is `other`
+    assert (
+        sum(v for k, v in found.items() if k[0] == "runs_total") == 50_000
+    )  # none is lost: the rest is `other`
     assert found[("runs_total", "other", "other", "other")] > 40_000
     attack(metrics, 10)  # those that are known go on to be
     assert samples(metrics)[("runs_total", "E1", "template-1", "tenant-1")] == 2
@@ -141,14 +160,20 @@ def test_fifty_thousand_tenants_and_models_leave_ten_thousand_series_and_a_quick
 def test_more_tenants_than_series_are_counted_as_other() -> None:
     metrics = RuntimeMetrics(max_series=1_000)
     attack(metrics, 2_000)
-    series = [line for line in metrics.render().decode().splitlines() if line and not line.startswith("#")]
+    series = [
+        line for line in metrics.render().decode().splitlines() if line and not line.startswith("#")
+    ]
     assert len(series) <= 1_000
-    assert sum(value for name, value in samples(metrics).items() if name[0] == "runs_total") == 2_000
+    assert (
+        sum(value for name, value in samples(metrics).items() if name[0] == "runs_total") == 2_000
+    )
 
 
 def test_labels_are_short_and_hold_no_secret() -> None:
     metrics = RuntimeMetrics()
-    metrics.on_event(CallbackEvent("tool_end", "1", "sk-dummydummydummydummy", template="x" * 1000, data={}))
+    metrics.on_event(
+        CallbackEvent("tool_end", "1", "sk-dummydummydummydummy", template="x" * 1000, data={})
+    )
     text = metrics.render().decode()
     assert "dummydummy" not in text
     assert "x" * 129 not in text
@@ -187,21 +212,35 @@ def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_spans_of_a_run_its_models_and_its_tools() -> None:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing = RuntimeTracing(provider)
     made = factory(callback_handler=AgentCallbackHandler(listeners=[tracing.on_event]))
-    made.register_model("m", ScriptedChatModel(script=[say("", ("look", {"place": "here"})), say("done")]))
     made.register_model(
-        "o", ScriptedChatModel(script=lambda m: say("end") if len(m) > 2 else say("", ("inner", {"request": "q"})))
+        "m", ScriptedChatModel(script=[say("", ("look", {"place": "here"})), say("done")])
     )
-    made.register_template(parse_template(f"{HEAD.replace('analyst', 'inner')}spec: {{model: m, tools: [look]}}\n"))
-    outer = made.create_agent(parse_template(f"{HEAD}spec: {{model: o, tools: [{{agent: inner}}]}}\n"))
+    made.register_model(
+        "o",
+        ScriptedChatModel(
+            script=lambda m: say("end") if len(m) > 2 else say("", ("inner", {"request": "q"}))
+        ),
+    )
+    made.register_template(
+        parse_template(f"{HEAD.replace('analyst', 'inner')}spec: {{model: m, tools: [look]}}\n")
+    )
+    outer = made.create_agent(
+        parse_template(f"{HEAD}spec: {{model: o, tools: [{{agent: inner}}]}}\n")
+    )
     with provider.get_tracer("app").start_as_current_span("request"):
-        await outer.with_caller(principal=Principal("ada", "acme")).execute(AgentContext("the question"))
+        await outer.with_caller(principal=Principal("ada", "acme")).execute(
+            AgentContext("the question")
+        )
     spans: Any = exporter.get_finished_spans()
     names = {span.context.span_id: span.name for span in spans}
-    parents = sorted((span.name, names.get(span.parent.span_id) if span.parent else None) for span in spans)
+    parents = sorted(
+        (span.name, names.get(span.parent.span_id) if span.parent else None) for span in spans
+    )
     model = next(span.name for span in spans if span.name.startswith("chat "))
     assert parents == [
         *[(model, "invoke_agent analyst")] * 2,
@@ -221,20 +260,31 @@ async def test_spans_of_a_run_its_models_and_its_tools() -> None:
 
 
 async def test_a_failed_run_has_a_failed_span() -> None:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    made = factory(callback_handler=AgentCallbackHandler(listeners=[RuntimeTracing(provider).on_event]))
+    made = factory(
+        callback_handler=AgentCallbackHandler(listeners=[RuntimeTracing(provider).on_event])
+    )
     made.register_model("m", ScriptedChatModel(script=[say("", ("look", {"place": "nowhere"}))]))
     with pytest.raises(AgentFailed):
-        await made.create_agent(parse_template(f"{HEAD}spec: {{model: m, tools: [look]}}\n")).execute("x")
-    failed: Any = {s.name: s.attributes for s in exporter.get_finished_spans() if not s.status.is_ok and s.attributes}
+        await made.create_agent(
+            parse_template(f"{HEAD}spec: {{model: m, tools: [look]}}\n")
+        ).execute("x")
+    failed: Any = {
+        s.name: s.attributes
+        for s in exporter.get_finished_spans()
+        if not s.status.is_ok and s.attributes
+    }
     assert failed["execute_tool look"]["error.type"] == "ValueError"
     assert failed["invoke_agent analyst"]["error.type"] == "agent_failed"
 
 
 async def test_how_far_a_consumer_is_behind_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent_runtime.event_bus.consumer.LAG_EVERY_S", 0.01)
-    broker, metrics, going = MemoryBroker(), RuntimeMetrics(), asyncio.Event()
+    broker = MemoryBroker()
+    metrics = RuntimeMetrics()
+    going = asyncio.Event()
 
     async def handle(event: Event) -> None:
         await going.wait()

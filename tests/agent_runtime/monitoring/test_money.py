@@ -1,4 +1,7 @@
-"""Processes that are killed, replies that are lost: what the provider bills never exceeds the budget."""
+"""Processes that are killed, replies that are lost.
+
+What the provider bills never exceeds the budget.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,22 @@ def spend_rounds(
     lost: float = 0.03,
 ) -> tuple[int, int, int]:
     """Micro-USD that the provider billed, that the ledger has, and that the budget is."""
-    truth, prefix = folder / "truth", uuid.uuid4().hex
+    truth = folder / "truth"
+    prefix = uuid.uuid4().hex
     truth.touch()
     dice = random.Random(5)  # noqa: S311
     with losing_proxy(urlsplit(redis_url).port or 0, lost) as port:
         for _ in range(rounds):
             url = f"redis://127.0.0.1:{port}?prefix={prefix}"
-            args = [str(HERE / "money_worker.py"), url, str(truth), str(at_once), str(calls), budget, str(HOLD_S)]
+            args = [
+                str(HERE / "money_worker.py"),
+                url,
+                str(truth),
+                str(at_once),
+                str(calls),
+                budget,
+                str(HOLD_S),
+            ]
             running = [subprocess.Popen([sys.executable, *args], env=ENV) for _ in range(processes)]
             if kill:
                 time.sleep(2.0 + dice.random())

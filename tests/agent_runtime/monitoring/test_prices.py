@@ -1,4 +1,5 @@
-"""Costs against examples worked by hand from the providers' price pages (USD per million tokens)."""
+"""Costs against examples worked by hand from the providers' price pages (USD per million
+tokens)."""
 
 from __future__ import annotations
 
@@ -29,15 +30,20 @@ from agent_runtime.testing import ScriptedChatModel, say
 
 
 def usage(inputs: int, outputs: int, *, read: int = 0, write: int = 0, reasoning: int = 0) -> Any:
-    made: dict[str, Any] = {"input_tokens": inputs, "output_tokens": outputs, "total_tokens": inputs + outputs}
+    made: dict[str, Any] = {
+        "input_tokens": inputs,
+        "output_tokens": outputs,
+        "total_tokens": inputs + outputs,
+    }
     made["input_token_details"] = {"cache_read": read, "cache_creation": write}
     made["output_token_details"] = {"reasoning": reasoning}
     return made
 
 
-# Anthropic, Sonnet 4.5: 3 in, 3.75 cache write, 0.30 cache read, 15 out. Opus 4.5: 5, 6.25, 0.50, 25.
-# OpenAI, GPT-5: 1.25 in, 0.125 cached, 10 out with the reasoning in it. GPT-5 mini: 0.25, 0.025, 2.
-# Google, Gemini 2.5 Pro: 1.25 and 10 up to 200,000 tokens of input, 2.50 and 15 above. 2.5 Flash: 0.30 and 2.50.
+# Anthropic, Sonnet 4.5: 3 in, 3.75 cache write, 0.30 cache read, 15 out. Opus 4.5: 5, 6.25, 0.50,
+# 25. OpenAI, GPT-5: 1.25 in, 0.125 cached, 10 out with the reasoning in it. GPT-5 mini: 0.25,
+# 0.025, 2. Google, Gemini 2.5 Pro: 1.25 and 10 up to 200,000 tokens of input, 2.50 and 15 above.
+# 2.5 Flash: 0.30 and 2.50.
 EXAMPLES = [
     ("anthropic", "claude-sonnet-4-5", usage(2_000, 500), "0.0135"),
     ("anthropic", "claude-sonnet-4-5", usage(10_000, 500, read=8_000, write=1_000), "0.01665"),
@@ -52,7 +58,9 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("provider", "model", "used", "usd"), EXAMPLES)
-def test_a_call_costs_what_the_price_page_says(provider: str, model: str, used: Any, usd: str) -> None:
+def test_a_call_costs_what_the_price_page_says(
+    provider: str, model: str, used: Any, usd: str
+) -> None:
     price = PRICES.price(provider, model)
     assert price is not None
     assert price.cost_usd(used) == Decimal(usd)
@@ -75,7 +83,9 @@ def test_a_call_costs_what_the_price_page_says(provider: str, model: str, used: 
         ("azure_openai", "gpt-5-mini", (), "0.00045"),
     ],
 )
-def test_a_price_is_asked_with_all_that_the_table_knows(provider: str, model: str, conditions: Any, usd: str) -> None:
+def test_a_price_is_asked_with_all_that_the_table_knows(
+    provider: str, model: str, conditions: Any, usd: str
+) -> None:
     price = PRICES.price(provider, model, conditions)
     assert price is not None
     assert (price.cost_usd(usage(1_000, 100)), price.is_exact) == (Decimal(usd), True)
@@ -87,9 +97,15 @@ def test_the_address_says_who_bills() -> None:
     assert PRICES.price("openai", "deepseek-chat", base_url=address, at_s=1_790_000_000) == deepseek
     assert PRICES.price("openai", "deepseek-chat", base_url="http://127.0.0.1:8000/v1") is None
     assert (
-        PRICES.price("openai", "deepseek-chat", base_url="HTTPS://API.DeepSeek.com/v1", at_s=1_790_000_000) == deepseek
+        PRICES.price(
+            "openai", "deepseek-chat", base_url="HTTPS://API.DeepSeek.com/v1", at_s=1_790_000_000
+        )
+        == deepseek
     )
-    assert PRICES.price("openai", "deepseek-chat", base_url="https://api.deepseek.com.example/v1") is None
+    assert (
+        PRICES.price("openai", "deepseek-chat", base_url="https://api.deepseek.com.example/v1")
+        is None
+    )
     assert PRICES.price("unknown", "gpt-5-mini") is not None
     assert PRICES.price("unknown", "gpt-5-mini", base_url="http://127.0.0.1:8000/v1") is None
     assert PRICES.price("ollama", "gpt-oss:20b", base_url="http://127.0.0.1:11434") is None
@@ -103,7 +119,8 @@ def test_a_tier_without_a_price_of_its_own_is_not_called_exact() -> None:
 
 def test_a_fee_of_one_s_own_is_part_of_the_cost_and_of_the_worst_case() -> None:
     table = PriceTable({"local:m": {"input": 1, "output": 2, "request": 0.01}})
-    price, highest = table.price("local", "m"), table.highest("local", "m")
+    price = table.price("local", "m")
+    highest = table.highest("local", "m")
     assert price is not None
     assert highest is not None
     assert price.cost_usd(usage(1_000_000, 0)) == Decimal("1.01")
@@ -125,7 +142,8 @@ KNOWN = [
     (p.id, m.id)
     for p in get_snapshot().providers
     for m in p.models
-    if p.id in ("openai", "anthropic", "google", "deepseek", "perplexity", "mistral", "groq", "x-ai")
+    if p.id
+    in ("openai", "anthropic", "google", "deepseek", "perplexity", "mistral", "groq", "x-ai")
 ]
 counts = st.integers(0, 400_000)
 
@@ -144,9 +162,13 @@ def test_no_call_costs_more_than_the_worst_case_that_was_reserved(
 ) -> None:
     plain, read, write, long_write, outputs, reasoning = parts
     inputs = plain + read + write + long_write
-    used = TokenCounts(inputs, outputs + reasoning, read, write + long_write, long_write, reasoning=reasoning)
+    used = TokenCounts(
+        inputs, outputs + reasoning, read, write + long_write, long_write, reasoning=reasoning
+    )
     table = PriceTable(clock=lambda: float(at))
-    requested = {"": (), "auto": (("service_tier", "auto"),), "same": (("service_tier", tier),)}[asked]
+    requested = {"": (), "auto": (("service_tier", "auto"),), "same": (("service_tier", tier),)}[
+        asked
+    ]
     highest = table.highest(*model, requested if tier else (), 900.0)
     if highest is None:
         return
@@ -162,12 +184,20 @@ class Priced(ScriptedChatModel):
     """Says that it is a real model, so that it has a real price."""
 
     def _get_ls_params(self, stop: Any = None, **kwargs: Any) -> Any:
-        return {"ls_provider": "anthropic", "ls_model_name": "claude-sonnet-4-5", "ls_model_type": "chat"}
+        return {
+            "ls_provider": "anthropic",
+            "ls_model_name": "claude-sonnet-4-5",
+            "ls_model_type": "chat",
+        }
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("used", [usage(10_000, 500, read=8_000, write=1_000), usage(2_000, 700, reasoning=650)])
-async def test_a_cached_prompt_and_a_reasoning_model_settle_to_the_micro_dollar(used: Any, streaming: bool) -> None:
+@pytest.mark.parametrize(
+    "used", [usage(10_000, 500, read=8_000, write=1_000), usage(2_000, 700, reasoning=650)]
+)
+async def test_a_cached_prompt_and_a_reasoning_model_settle_to_the_micro_dollar(
+    used: Any, streaming: bool
+) -> None:
     ledger = MemoryLedger()
     layer = CostTrackingMiddleware(ledger, [Budget("global", usd=10)])
     model = gated(Priced(script=[say("ok", usage=used)]))
@@ -179,10 +209,16 @@ async def test_a_cached_prompt_and_a_reasoning_model_settle_to_the_micro_dollar(
     assert result.cost_usd == price.cost_usd(used)
     assert result.usage.cost_kind == "exact"
     (balance,) = ledger.call("balances").values()
-    assert (balance.spent_micro_usd, balance.held_micro_usd) == (int(result.cost_usd * 1_000_000), 0)
+    assert (balance.spent_micro_usd, balance.held_micro_usd) == (
+        int(result.cost_usd * 1_000_000),
+        0,
+    )
     ((_, spend),) = ledger.call("report", 0, 1e12)
     details = used["input_token_details"]
-    assert (spend.cache_read_tokens, spend.cache_write_tokens) == (details["cache_read"], details["cache_creation"])
+    assert (spend.cache_read_tokens, spend.cache_write_tokens) == (
+        details["cache_read"],
+        details["cache_creation"],
+    )
     assert spend.reasoning_tokens == used["output_token_details"]["reasoning"]
 
 

@@ -18,7 +18,8 @@ async def main(url: str, limit: str, seconds: float, file: str) -> None:
     item = RateLimit.parse(limit).item
     window = Window("everybody", item.amount, item.get_expiry(), limit)
     windows = RedisWindows(url, durable=False)
-    until, admitted = time.monotonic() + seconds, []
+    until = time.monotonic() + seconds
+    admitted = []
 
     async def knock() -> None:
         while time.monotonic() < until:

@@ -11,7 +11,9 @@ MUTANTS = [
     Mutant(
         "what is no layer is let through",
         "test_contracts.py -k not_a_layer",
-        Change("orchestration.middleware.base:compose", "not isinstance(layer, Middleware)", "False"),
+        Change(
+            "orchestration.middleware.base:compose", "not isinstance(layer, Middleware)", "False"
+        ),
     ),
     Mutant(
         "leaving a stream does not cancel",
@@ -26,17 +28,25 @@ MUTANTS = [
     Mutant(
         "no back-pressure",
         "test_contracts.py -k back_pressure",
-        Change("orchestration.stream:AgentStream._put", "len(self._waiting) >= self._buffer", "False"),
+        Change(
+            "orchestration.stream:AgentStream._put", "len(self._waiting) >= self._buffer", "False"
+        ),
     ),
     Mutant(
         "runtime cancel as CancelledError",
         "test_contracts.py -k call_cancelled",
-        Change("orchestration.stream:AgentStream._arrival", "self._cancelled()", "asyncio.CancelledError"),
+        Change(
+            "orchestration.stream:AgentStream._arrival",
+            "self._cancelled()",
+            "asyncio.CancelledError",
+        ),
     ),
     Mutant(
         "text emitted twice",
         "test_contracts.py -k text_chunks",
-        Change("orchestration.stream_parts:PartReader._new", "message.id not in self._streamed", "True"),
+        Change(
+            "orchestration.stream_parts:PartReader._new", "message.id not in self._streamed", "True"
+        ),
     ),
     Mutant(
         "a unary call emits nothing",
@@ -60,12 +70,20 @@ MUTANTS = [
     Mutant(
         "retry after the first tool",
         "test_retry.py -k tool_start",
-        Change("orchestration.middleware.retry:RetryMiddleware._again", "progress.tools_started or opened", "opened"),
+        Change(
+            "orchestration.middleware.retry:RetryMiddleware._again",
+            "progress.tools_started or opened",
+            "opened",
+        ),
     ),
     Mutant(
         "no resume from the checkpoint",
         "test_retry.py -k resumed",
-        Change("orchestration.local_agent:BareAgent._note_resumable", "bool(snapshot.next)", "not bool(snapshot.next)"),
+        Change(
+            "orchestration.local_agent:BareAgent._note_resumable",
+            "bool(snapshot.next)",
+            "not bool(snapshot.next)",
+        ),
     ),
     Mutant(
         "resume in mid-message",
@@ -89,7 +107,12 @@ MUTANTS = [
     Mutant(
         "a context serves two calls",
         "test_contracts.py -k one_call",
-        Change("orchestration.executor:AgentExecutor._call", "context.progress.started", "False", only=(0,)),
+        Change(
+            "orchestration.executor:AgentExecutor._call",
+            "context.progress.started",
+            "False",
+            only=(0,),
+        ),
     ),
     Mutant(
         "a sessionless call is saved",
@@ -135,7 +158,11 @@ MUTANTS = [
     Mutant(
         "a cancelled call does not settle",
         "test_cost.py -k cancelled",
-        Change("orchestration.middleware.cost:CostTrackingMiddleware.process", "await purse.close()", "pass"),
+        Change(
+            "orchestration.middleware.cost:CostTrackingMiddleware.process",
+            "await purse.close()",
+            "pass",
+        ),
     ),
     Mutant(
         "what could not be written is lost",
@@ -156,13 +183,19 @@ MUTANTS = [
         "what a template requires is ignored",
         "test_auth_layer.py -k may_need_more",
         Change(
-            "factory.build_pipeline:_configured", "seats.authenticators or runtime.auth.require", "seats.authenticators"
+            "factory.build_pipeline:_configured",
+            "seats.authenticators or runtime.auth.require",
+            "seats.authenticators",
         ),
     ),
     Mutant(
         "a window has one too many",
         "test_limits.py -k 'hundred_of and memory'",
-        Change("limits.windows:MemoryWindows.acquire", "len(times) >= window.amount", "len(times) > window.amount"),
+        Change(
+            "limits.windows:MemoryWindows.acquire",
+            "len(times) >= window.amount",
+            "len(times) > window.amount",
+        ),
     ),
     Mutant(
         "a refused call is counted",
@@ -191,7 +224,9 @@ MUTANTS = [
         "slots are held by the dead",
         "test_limits.py -k process_that_dies",
         TextChange(
-            "limits.concurrency", "  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))\n", ""
+            "limits.concurrency",
+            "  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))\n",
+            "",
         ),
     ),
     Mutant(
@@ -206,7 +241,9 @@ MUTANTS = [
     Mutant(
         "a local limiter allows everything",
         "test_limits.py -k local_limiter",
-        Change("orchestration.middleware.rate_limit:_shares", "max(1, w.amount // share)", "w.amount"),
+        Change(
+            "orchestration.middleware.rate_limit:_shares", "max(1, w.amount // share)", "w.amount"
+        ),
     ),
     Mutant(
         "holds of parallel calls are freed by each other",
@@ -220,12 +257,20 @@ MUTANTS = [
     Mutant(
         "an order switches a guard off",
         "test_auth_layer.py -k guard",
-        Change("factory.build_pipeline:build_layers", "names = _with_enforced(list(names), configured)", "pass"),
+        Change(
+            "factory.build_pipeline:build_layers",
+            "names = _with_enforced(list(names), configured)",
+            "pass",
+        ),
     ),
     Mutant(
         "skills may lead anywhere",
         "test_subagents.py -k nothing_outside",
-        Change("template.skills:read_skills", "not file.resolve().is_relative_to(root.resolve())", "False"),
+        Change(
+            "template.skills:read_skills",
+            "not file.resolve().is_relative_to(root.resolve())",
+            "False",
+        ),
     ),
     Mutant(
         "a skill's reader goes anywhere",
@@ -244,24 +289,38 @@ MUTANTS = [
     Mutant(
         "a subclass of Command is an input",
         "test_caller_input.py -k scope",
-        Change("orchestration.caller_input:actions_of", "not isinstance(value, Command)", "type(value) is not Command"),
+        Change(
+            "orchestration.caller_input:actions_of",
+            "not isinstance(value, Command)",
+            "type(value) is not Command",
+        ),
     ),
     Mutant(
         "roles are not looked at",
         "test_caller_input.py -k another_role",
         Change(
-            "orchestration.middleware.auth:AuthMiddleware.process", "check_roles(context.input, self._roles)", "pass"
+            "orchestration.middleware.auth:AuthMiddleware.process",
+            "check_roles(context.input, self._roles)",
+            "pass",
         ),
     ),
     Mutant(
         "an input sets any channel",
         "test_caller_input.py -k own_keys",
-        Change("orchestration.call_input:_check_state", "keys is not None and (not keys >= state.keys())", "False"),
+        Change(
+            "orchestration.call_input:_check_state",
+            "keys is not None and (not keys >= state.keys())",
+            "False",
+        ),
     ),
     Mutant(
         "calls of an answer are counted one by one",
         "test_answer_bounds.py -k no_call_of",
-        Change("orchestration.answer_bounds:_bounded", "run.check_calls(min(len(shallow), most))", "pass"),
+        Change(
+            "orchestration.answer_bounds:_bounded",
+            "run.check_calls(min(len(shallow), most))",
+            "pass",
+        ),
     ),
     Mutant(
         "an answer has any number of calls",
@@ -277,7 +336,9 @@ MUTANTS = [
         "roles are guessed",
         "test_caller_input.py -k another_role",
         Change(
-            "orchestration.caller_input:_role_of", "value = convert_to_messages([cast('Any', value)])[0]", "return None"
+            "orchestration.caller_input:_role_of",
+            "value = convert_to_messages([cast('Any', value)])[0]",
+            "return None",
         ),
     ),
     Mutant(

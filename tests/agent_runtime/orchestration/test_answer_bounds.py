@@ -1,4 +1,7 @@
-"""One answer or one input blocks nobody: it is counted when it is read, and a watchdog sees the loop go on."""
+"""One answer or one input blocks nobody.
+
+It is counted when it is read, and a watchdog sees the loop go on.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ from agent_runtime.testing import ScriptedChatModel, say
 
 
 class Bench:
-    """An agent whose first answer has the tool calls of a test; `ran` is what its tool was called with."""
+    """An agent whose first answer has the tool calls of a test.
+
+    `ran` is what its tool was called with.
+    """
 
     def __init__(self, calls: list[Any], **limits: Any) -> None:
         self.ran: list[Any] = []
@@ -61,7 +67,9 @@ async def test_no_call_of_an_answer_runs_that_goes_beyond_the_limit(streaming: b
     with pytest.raises(LimitExceeded) as failed:
         await run_call(bench.agent, "go", streaming=streaming)
     assert (failed.value.limit, bench.ran) == ("tool_calls", [])
-    assert (await run_call(Bench(calls(4), tool_calls=4).agent, "go", streaming=streaming)).output == "fine"
+    assert (
+        await run_call(Bench(calls(4), tool_calls=4).agent, "go", streaming=streaming)
+    ).output == "fine"
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -75,7 +83,9 @@ async def test_the_calls_beyond_the_bound_are_answered_by_errors(streaming: bool
     asked = next(m for m in bench.seen[-1] if isinstance(m, AIMessage))
     answered = {m.tool_call_id for m in bench.seen[-1] if isinstance(m, ToolMessage)}
     assert answered == {call["id"] for call in asked.tool_calls}
-    assert (await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)).output == "fine"
+    assert (
+        await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)
+    ).output == "fine"
 
 
 @pytest.mark.parametrize("count", [500, MAX_ANSWERED_CALLS + 1])
@@ -90,7 +100,8 @@ async def test_an_answer_with_many_calls_does_not_stop_the_loop(count: int) -> N
 
 
 async def test_of_ten_thousand_calls_none_runs() -> None:
-    """The scripted model makes that message on the loop, as a client that parses one does, so nothing is measured."""
+    """The scripted model makes that message on the loop, as a client that parses one does, so
+    nothing is measured."""
     bench = Bench(calls(10_000))
     with pytest.raises(LimitExceeded, match="calls_per_answer"):
         await bench.agent.execute(AgentContext("go", session_id="s"))
@@ -105,13 +116,17 @@ def deep(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_arguments_that_cannot_be_stored_are_answered_before_the_state_is(streaming: bool) -> None:
+async def test_arguments_that_cannot_be_stored_are_answered_before_the_state_is(
+    streaming: bool,
+) -> None:
     bench = Bench([("work", {"value": deep(900)}), ("work", {"value": 1})])
     result = await run_call(bench.agent, AgentContext("go", session_id="s"), streaming=streaming)
     assert (result.output, bench.ran) == ("fine", [1])
     errors = [m for m in bench.seen[-1] if isinstance(m, ToolMessage) and m.status == "error"]
     assert ["nested deeper" in str(error.content) for error in errors] == [True]
-    assert (await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)).output == "fine"
+    assert (
+        await run_call(bench.agent, AgentContext("again", session_id="s"), streaming=streaming)
+    ).output == "fine"
 
 
 @pytest.mark.parametrize("count", [1, 1000])
@@ -145,8 +160,14 @@ async def test_unique_items_of_a_caller_do_not_stop_the_loop() -> None:
 
 
 ITEMS = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, 1.0, 1.5]) | st.sampled_from(["", "1", "a"]),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from([0.0, 1.0, 1.5])
+    | st.sampled_from(["", "1", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 
@@ -154,4 +175,6 @@ ITEMS = st.recursive(
 @given(st.lists(ITEMS, max_size=6))
 def test_unique_is_what_jsonschema_takes_for_it(items: list[Any]) -> None:
     schema = {"uniqueItems": True}
-    assert (not list(SchemaCheck(schema).faults(items))) == Draft202012Validator(schema).is_valid(items)
+    assert (not list(SchemaCheck(schema).faults(items))) == Draft202012Validator(schema).is_valid(
+        items
+    )

@@ -56,7 +56,8 @@ def agent(*layers: Any, name: str = "analyst") -> AgentExecutor:
 
 
 async def test_a_key_in_the_context_lets_a_call_pass_and_goes_no_further() -> None:
-    store, seen = keys(), Seen()
+    store = keys()
+    seen = Seen()
     key, record = store.create("ada", tenant="acme", scopes=["run:analyst"])
     one = agent(AuthMiddleware(store), seen)
     for credentials in (key, SecretStr(key)):
@@ -86,13 +87,18 @@ async def test_a_layer_without_authenticators_lets_only_the_applications_princip
     one = agent(AuthMiddleware())
     with pytest.raises(Unauthenticated):
         await one.execute(AgentContext("x", credentials="anything"))
-    assert (await one.with_caller(principal=Principal("ada", scopes=frozenset({"*"}))).execute("x")).output == "hi"
+    assert (
+        await one.with_caller(principal=Principal("ada", scopes=frozenset({"*"}))).execute("x")
+    ).output == "hi"
 
 
 async def test_the_next_authenticator_is_asked_when_one_refuses() -> None:
-    first, second = keys(), keys()
+    first = keys()
+    second = keys()
     key, _ = second.create("ada")
-    assert (await agent(AuthMiddleware(first, second)).execute(AgentContext("x", credentials=key))).output == "hi"
+    assert (
+        await agent(AuthMiddleware(first, second)).execute(AgentContext("x", credentials=key))
+    ).output == "hi"
 
 
 async def test_an_authenticator_that_cannot_know_refuses() -> None:
@@ -172,18 +178,24 @@ async def test_a_template_that_orders_its_layers_leaves_no_guard_out() -> None:
 
 
 async def test_an_inner_agent_acts_for_the_outer_callers_principal() -> None:
-    seen, factory = Seen(), AgentFactory(authenticators=[keys()])
-    factory.register_model("outer", ScriptedChatModel(script=[say("", ("inner", {"request": "q"})), say("done")]))
+    seen = Seen()
+    factory = AgentFactory(authenticators=[keys()])
+    factory.register_model(
+        "outer", ScriptedChatModel(script=[say("", ("inner", {"request": "q"})), say("done")])
+    )
     factory.register_model("inner", ScriptedChatModel(script=lambda messages: say("inner answer")))
     factory.registry.layers["seen"] = seen
     head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"
     factory.register_template(
         parse_template(
-            f"{head}metadata: {{name: inner}}\nspec: {{model: inner, runtime: {{pipeline: [auth, seen]}}}}\n"
+            f"{head}metadata: {{name: inner}}\nspec: {{model: inner, runtime: {{pipeline: [auth, "
+            "seen]}}\n"
         )
     )
     outer = factory.create_agent(
-        parse_template(f"{head}metadata: {{name: outer}}\nspec: {{model: outer, tools: [{{agent: inner}}]}}\n")
+        parse_template(
+            f"{head}metadata: {{name: outer}}\nspec: {{model: outer, tools: [{{agent: inner}}]}}\n"
+        )
     )
     ada = Principal("ada", "acme", frozenset({"run:outer"}))
     result = await outer.with_caller(principal=ada).execute("x")
@@ -191,14 +203,18 @@ async def test_an_inner_agent_acts_for_the_outer_callers_principal() -> None:
     assert [c.principal for c in seen.contexts] == [ada]
 
 
-async def test_a_refused_call_is_logged_without_its_credential(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_call_is_logged_without_its_credential(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = keys()
     key, record = store.create("ada")
     store.revoke(record.id)
     one = agent(LoggingMiddleware(), AuthMiddleware(store))
     with caplog.at_level(logging.DEBUG), pytest.raises(Unauthenticated):
         await one.execute(AgentContext("x", credentials=key))
-    assert [r.outcome for r in caplog.records if r.name == "agent_runtime.calls"] == ["unauthenticated"]  # type: ignore[attr-defined]
+    assert [r.outcome for r in caplog.records if r.name == "agent_runtime.calls"] == [  # type: ignore[attr-defined]
+        "unauthenticated"
+    ]
     assert any("revoked key" in r.getMessage() for r in caplog.records)
     assert key not in caplog.text
     assert record.id not in caplog.text
@@ -208,6 +224,8 @@ async def test_layers_around_it_hear_who_calls(caplog: pytest.LogCaptureFixture)
     store = keys()
     key, _ = store.create("ada", tenant="acme")
     with caplog.at_level(logging.INFO, "agent_runtime.calls"):
-        await agent(LoggingMiddleware(), AuthMiddleware(store)).execute(AgentContext("x", credentials=key))
+        await agent(LoggingMiddleware(), AuthMiddleware(store)).execute(
+            AgentContext("x", credentials=key)
+        )
     (record,) = (r for r in caplog.records if r.name == "agent_runtime.calls")
     assert (record.tenant, record.user, record.template) == ("acme", "ada", "analyst")  # type: ignore[attr-defined]

@@ -37,7 +37,8 @@ from agent_runtime.testing import RecordingSink, run_layer, say
 
 class Trace(Middleware):
     def __init__(self, name: str, log: list[str]) -> None:
-        self.name, self.log = name, log
+        self.name = name
+        self.log = log
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         self.log.append(f"{self.name} in")
@@ -57,7 +58,9 @@ def add(a: int, b: int) -> int:
 TWO_STEPS = [say("let me see", ("add", {"a": 1, "b": 2})), say("it is three")]
 
 
-async def test_first_layer_is_outermost_and_layers_wrap_unary_and_stream_alike(make_agent: Any) -> None:
+async def test_first_layer_is_outermost_and_layers_wrap_unary_and_stream_alike(
+    make_agent: Any,
+) -> None:
     logs: list[list[str]] = []
     for streaming in (False, True):
         log: list[str] = []
@@ -89,7 +92,11 @@ async def test_unary_and_streamed_results_are_the_same(make_agent: Any) -> None:
             pass
     streamed = stream.result
     assert unary.output == streamed.output == stream.text == "it is three"
-    assert [m.type for m in unary.messages] == [m.type for m in streamed.messages] == ["human", "ai", "tool", "ai"]
+    assert (
+        [m.type for m in unary.messages]
+        == [m.type for m in streamed.messages]
+        == ["human", "ai", "tool", "ai"]
+    )
     assert unary.usage == streamed.usage
     assert (unary.usage.model_calls, unary.usage.tool_calls, unary.usage.total_tokens) == (2, 1, 30)
     assert unary.usage.estimated is False
@@ -97,7 +104,9 @@ async def test_unary_and_streamed_results_are_the_same(make_agent: Any) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_text_chunks_of_each_message_join_to_its_text_on_every_layer(make_agent: Any, streaming: bool) -> None:
+async def test_text_chunks_of_each_message_join_to_its_text_on_every_layer(
+    make_agent: Any, streaming: bool
+) -> None:
     sinks = [RecordingSink(), RecordingSink()]
 
     class Tap(Middleware):
@@ -178,7 +187,9 @@ async def test_a_layer_that_rewrites_the_answer_changes_every_view_of_it(make_ag
 
     agent, _ = make_agent([say("hi there")], pipeline=[Shout()])
     result = await agent.execute("x")
-    assert result.output == result.messages[-1].text == result.value["messages"][-1].text == "HI THERE"
+    assert (
+        result.output == result.messages[-1].text == result.value["messages"][-1].text == "HI THERE"
+    )
     async with agent.execute_stream("x") as stream:
         assert "".join([t async for t in stream]) == stream.text == "HI THERE"
     parts = [p async for p in agent.astream({"messages": "x"}, stream_mode="messages")]
@@ -242,7 +253,9 @@ async def test_leaving_a_stream_early_runs_every_finally_before_going_on(
 ) -> None:
     log: list[str] = []
     agent, _ = make_agent(
-        [say("one two three four five " * 20)], delay_s=0.001, pipeline=[Trace("a", log), Trace("b", log)]
+        [say("one two three four five " * 20)],
+        delay_s=0.001,
+        pipeline=[Trace("a", log), Trace("b", log)],
     )
 
     async def read() -> None:
@@ -276,7 +289,9 @@ async def test_leaving_a_stream_early_runs_every_finally_before_going_on(
     assert usage[0].model_calls == 1
 
 
-async def test_cancelling_a_unary_call_runs_every_finally_and_settles(make_agent: Any, no_tasks_left: None) -> None:
+async def test_cancelling_a_unary_call_runs_every_finally_and_settles(
+    make_agent: Any, no_tasks_left: None
+) -> None:
     log: list[str] = []
     agent, model = make_agent([say("slow")], delay_s=5, pipeline=[Trace("a", log), Trace("b", log)])
     context = AgentContext("x")
@@ -302,7 +317,9 @@ async def test_cancel_by_the_runtime_reaches_the_reader_as_call_cancelled(make_a
     assert cancelled.value.usage.estimated is True
 
 
-async def test_a_cancelled_error_raised_by_a_tool_is_a_failure_not_a_cancel(make_agent: Any) -> None:
+async def test_a_cancelled_error_raised_by_a_tool_is_a_failure_not_a_cancel(
+    make_agent: Any,
+) -> None:
     @tool
     async def odd() -> str:
         """Raise CancelledError."""
@@ -339,7 +356,9 @@ async def test_back_pressure_holds_the_core_when_the_reader_does_not_read(make_a
         assert emitted <= 20
 
 
-async def test_a_slow_and_a_fast_stream_do_not_disturb_each_other(make_agent: Any, no_tasks_left: None) -> None:
+async def test_a_slow_and_a_fast_stream_do_not_disturb_each_other(
+    make_agent: Any, no_tasks_left: None
+) -> None:
     agent, _ = make_agent([say("a b c d e f")])
 
     async def read(pause_s: float) -> str:
@@ -369,10 +388,13 @@ async def test_stream_misuse_says_what_to_do(make_agent: Any) -> None:
             pass
 
 
-async def test_a_cancelled_wait_for_a_chunk_loses_none_and_a_second_reader_is_refused(make_agent: Any) -> None:
+async def test_a_cancelled_wait_for_a_chunk_loses_none_and_a_second_reader_is_refused(
+    make_agent: Any,
+) -> None:
     agent, _ = make_agent([say("one two three")], delay_s=0.05)
     async with agent.execute_stream("x") as stream:
-        chunks, texts = stream.chunks(), []
+        chunks = stream.chunks()
+        texts = []
         while True:
             try:
                 texts.append((await asyncio.wait_for(anext(chunks), 0.01)).text)
@@ -397,7 +419,9 @@ async def test_a_rewritten_answer_leaves_nothing_of_the_old_one(make_agent: Any)
 
     agent, _ = make_agent([say("", ("direct", {}))], [direct])
     result = (await agent.execute("x")).with_text("redacted")
-    assert "secret" not in repr((result.output, [m.content for m in result.messages], result.to_dict()))
+    assert "secret" not in repr(
+        (result.output, [m.content for m in result.messages], result.to_dict())
+    )
 
 
 async def test_no_context_variable_leaks_out_of_a_call(make_agent: Any) -> None:
@@ -418,7 +442,9 @@ async def test_no_context_variable_leaks_out_of_a_call(make_agent: Any) -> None:
         seen.append((marker.get(), current_run.get()))
         return "ok"
 
-    agent, _ = make_agent([say("", ("look", {})), say("done now please")], [look], pipeline=[Sets()])
+    agent, _ = make_agent(
+        [say("", ("look", {})), say("done now please")], [look], pipeline=[Sets()]
+    )
     await agent.execute("x")
     assert current_run.get() is None
     async with agent.execute_stream("x") as stream:
@@ -445,7 +471,14 @@ async def test_input_may_be_text_messages_a_prompt_or_the_agents_dict(make_agent
 
     agent, model = make_agent([say("x")])
     prompt = ChatPromptTemplate.from_messages([("human", "hello")]).invoke({})
-    for good in ("hello", HumanMessage("hello"), [("human", "hello")], ["hello"], prompt, {"messages": "hello"}):
+    for good in (
+        "hello",
+        HumanMessage("hello"),
+        [("human", "hello")],
+        ["hello"],
+        prompt,
+        {"messages": "hello"},
+    ):
         await agent.execute(good)
         assert model.seen[-1][-1].content == "hello"
     await agent.execute(AgentContext("hello", metadata={"team": "a"}))
@@ -457,7 +490,16 @@ async def test_the_edge_records_every_call_and_how_it_ended(make_agent: Any) -> 
     result = await agent.execute("1+2")
     kinds = [e.type for e in agent.callback_handler.events(run_id=result.run_id)]
     assert kinds == [
-        *("run_start", "llm_start", "llm_end", "tool_start", "tool_end", "llm_start", "llm_end", "run_end"),
+        *(
+            "run_start",
+            "llm_start",
+            "llm_end",
+            "tool_start",
+            "tool_end",
+            "llm_start",
+            "llm_end",
+            "run_end",
+        ),
     ]
     agent, _ = make_agent([say(fail=ValueError("boom"))])
     with pytest.raises(AgentFailed) as failed:

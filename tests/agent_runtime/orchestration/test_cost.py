@@ -63,15 +63,23 @@ def make(
     manager: SessionManager | None = None,
     **cost: Any,
 ) -> Any:
-    factory = AgentFactory(ledger=ledger or MemoryLedger(), budgets=budgets, prices=prices, session_manager=manager)
+    factory = AgentFactory(
+        ledger=ledger or MemoryLedger(), budgets=budgets, prices=prices, session_manager=manager
+    )
     factory.register_model("script", model(script=script))
     for each in tools:
         factory.register_tool(each.name, each)
     names = [each.name for each in tools]
     runtime = {"cost": {**SPEND, **cost}}
-    content: dict[str, Any] = {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": "t"}}
+    content: dict[str, Any] = {
+        "apiVersion": "agent-runtime/v1",
+        "kind": "AgentTemplate",
+        "metadata": {"name": "t"},
+    }
     factory.register_template(
-        AgentTemplate.model_validate({**content, "spec": {"model": "script", "tools": names, "runtime": runtime}})
+        AgentTemplate.model_validate(
+            {**content, "spec": {"model": "script", "tools": names, "runtime": runtime}}
+        )
     )
     return factory.create_from_template("t")
 
@@ -81,27 +89,44 @@ def call(text: Any = "hi", **given: Any) -> AgentContext:
 
 
 def balances(agent: Any) -> dict[str, tuple[int, int]]:
-    ledger = next(layer for layer in agent.pipeline if isinstance(layer, CostTrackingMiddleware)).ledger
+    ledger = next(
+        layer for layer in agent.pipeline if isinstance(layer, CostTrackingMiddleware)
+    ).ledger
     found = ledger.call("balances")
     return {key.split("/")[0]: (b.spent_micro_usd, b.held_micro_usd) for key, b in found.items()}
 
 
 def report(agent: Any) -> list[Any]:
-    ledger = next(layer for layer in agent.pipeline if isinstance(layer, CostTrackingMiddleware)).ledger
+    ledger = next(
+        layer for layer in agent.pipeline if isinstance(layer, CostTrackingMiddleware)
+    ).ledger
     return [spend for _, spend in ledger.call("report", 0, time.time() + 1)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_a_call_settles_what_it_cost_on_every_account(streaming: bool) -> None:
-    budgets = Budget("tenant", usd=1, per="day"), Budget("user", usd=1, per="month"), Budget("global", tokens=1000)
+    budgets = (
+        Budget("tenant", usd=1, per="day"),
+        Budget("user", usd=1, per="month"),
+        Budget("global", tokens=1000),
+    )
     agent = make([say("one")], *budgets)
     result = await run_call(agent, call(), streaming=streaming)
     assert (result.cost_usd, result.usage.cost_kind) == (Decimal("0.006"), "exact")
     assert result.usage.price_table.startswith("genai-prices")
-    assert balances(agent) == {"tenant=acme": (6000, 0), "user=acme:bob": (6000, 0), "global": (6000, 0)}
+    assert balances(agent) == {
+        "tenant=acme": (6000, 0),
+        "user=acme:bob": (6000, 0),
+        "global": (6000, 0),
+    }
     (spend,) = report(agent)
     assert spend.labels == ("acme", "bob", "t", "scripted:scripted")
-    assert (spend.calls, spend.input_tokens, spend.output_tokens, spend.micro_usd) == (1, 10, 5, 6000)
+    assert (spend.calls, spend.input_tokens, spend.output_tokens, spend.micro_usd) == (
+        1,
+        10,
+        5,
+        6000,
+    )
 
 
 async def test_without_budgets_spending_is_recorded() -> None:
@@ -126,14 +151,18 @@ async def test_a_call_that_cannot_be_paid_is_not_sent(streaming: bool) -> None:
     )
     assert (error.code, error.usage.model_calls) == ("budget_exceeded", 0)
     assert balances(agent) == {"tenant=acme": (18000, 0)}
-    assert (await agent.execute(AgentContext("hi", principal=Principal("eve", "other")))).output == "one"
+    assert (
+        await agent.execute(AgentContext("hi", principal=Principal("eve", "other")))
+    ).output == "one"
 
 
 async def test_the_output_is_capped_by_what_is_left() -> None:
     asked: list[Any] = []
 
     class Noting(Capped):
-        def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        def _generate(
+            self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+        ) -> Any:
             asked.append(kwargs.get("max_tokens"))
             return super()._generate(messages, stop, run_manager, **kwargs)
 
@@ -205,7 +234,9 @@ async def test_a_call_that_the_provider_refused_costs_nothing() -> None:
     assert report(agent) == []
 
 
-@pytest.mark.parametrize("usage", [(0, 0), (0, 5), (-3, 5), (10, -1), (10**18, 5), (10, 10**18), None])
+@pytest.mark.parametrize(
+    "usage", [(0, 0), (0, 5), (-3, 5), (10, -1), (10**18, 5), (10, 10**18), None]
+)
 async def test_a_provider_that_lies_about_usage_is_not_believed(usage: Any) -> None:
     agent = make([say("twelve chars", usage=usage)], Budget("tenant", usd=1))
     result = await agent.execute(call("what?" * 20))
@@ -229,7 +260,9 @@ async def test_a_model_without_a_price_is_refused_or_counted_in_tokens() -> None
     agent = make([say("one")], Budget("tenant", usd=1), model=Nameless, prices=unknown)
     with pytest.raises(PriceUnknown, match="nobody:nobody"):
         await agent.execute(call())
-    agent = make([say("one")], Budget("tenant", usd=1), model=Nameless, prices=unknown, unknown_price="allow")
+    agent = make(
+        [say("one")], Budget("tenant", usd=1), model=Nameless, prices=unknown, unknown_price="allow"
+    )
     result = await agent.execute(call())
     assert (result.cost_usd, result.usage.cost_kind) == (None, "unknown")
     assert report(agent)[0].unknown == 1
@@ -249,8 +282,11 @@ async def test_a_ledger_that_cannot_be_asked_refuses() -> None:
         await agent.execute(call())
 
 
-async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(tmp_path: Path) -> None:
-    ledger, account = SqliteLedger(tmp_path / "ledger.db"), Account("tenant=acme/total", 1_000_000, None)
+async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(
+    tmp_path: Path,
+) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    account = Account("tenant=acme/total", 1_000_000, None)
     purse = Purse(ledger, (account,), SpendLabels("acme", "", "t", "m"), Spending())
     amount = Amount(400_000, 10)
 
@@ -320,9 +356,12 @@ async def test_a_lost_answer_is_given_back_with_the_next_trip() -> None:
 
 
 @pytest.mark.parametrize("budgets", [(), (Budget("tenant", usd=1),)])
-async def test_spending_that_could_not_be_written_goes_with_the_next_call(budgets: tuple[Budget, ...]) -> None:
+async def test_spending_that_could_not_be_written_goes_with_the_next_call(
+    budgets: tuple[Budget, ...],
+) -> None:
     class Out(MemoryLedger):
-        instant, out = False, False
+        instant = False
+        out = False
 
         async def acall(self, operation: str, *args: Any) -> Any:
             if self.out and args[1] is None:  # what ends a call
@@ -368,13 +407,20 @@ async def test_an_agent_used_as_a_tool_draws_on_the_budget_around_it() -> None:
     factory.register_model("inner", Capped(script=[say("an answer")]))
     head: dict[str, Any] = {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate"}
     inner = {"cost": {**SPEND, "budgets": [{"scope": "run", "usd": 1}]}}
-    outer: Any = {"cost": {**SPEND, "budgets": [{"scope": "tenant", "usd": 1}, {"scope": "run", "usd": "OUT"}]}}
+    outer: Any = {
+        "cost": {
+            **SPEND,
+            "budgets": [{"scope": "tenant", "usd": 1}, {"scope": "run", "usd": "OUT"}],
+        }
+    }
 
     def agent(usd: float) -> Any:
         outer["cost"]["budgets"][1]["usd"] = usd
         for name, tools, runtime in (("inner", [], inner), ("outer", [{"agent": "inner"}], outer)):
             spec = {"model": name, "tools": tools, "runtime": runtime}
-            factory.register_template(AgentTemplate.model_validate({**head, "metadata": {"name": name}, "spec": spec}))
+            factory.register_template(
+                AgentTemplate.model_validate({**head, "metadata": {"name": name}, "spec": spec})
+            )
         return factory.create_from_template("outer")
 
     made = agent(1.0)
@@ -382,7 +428,9 @@ async def test_an_agent_used_as_a_tool_draws_on_the_budget_around_it() -> None:
     assert result.cost_usd == Decimal("0.018")
     assert balances(made) == {"tenant=acme": (18000, 0)}
     assert sorted(s.labels.template for s in report(made)) == ["inner", "outer"]
-    with pytest.raises(BudgetExceeded) as refused:  # enough for the outer's first call, not for the inner's
+    with pytest.raises(
+        BudgetExceeded
+    ) as refused:  # enough for the outer's first call, not for the inner's
         await agent(0.025).execute(call())
     assert refused.value.account == "run"
 
@@ -403,7 +451,9 @@ async def test_slabs_save_trips() -> None:
     trips = {}
     for slab in (1, 10):
         ledger = Counting()
-        agent = make(four_calls, Budget("tenant", usd=1), ledger=ledger, tools=(add,), slab_calls=slab)
+        agent = make(
+            four_calls, Budget("tenant", usd=1), ledger=ledger, tools=(add,), slab_calls=slab
+        )
         result = await agent.execute(call())
         assert balances(agent) == {"tenant=acme": (6000 * result.usage.model_calls, 0)}
         trips[slab] = ledger.trips
@@ -429,7 +479,9 @@ async def test_a_paused_call_goes_on_when_the_budget_was_raised() -> None:
         assert result.interrupts[0].value["code"] == "budget_exceeded"
         assert result.interrupts[0].value["account"] == "tenant=acme/total"
         assert (await manager.get_session("s", principal=ACME)).status == "interrupted"
-        again = await agents[0].execute(call(Resume("approve"), session_id="s"))  # it has not been raised
+        again = await agents[0].execute(
+            call(Resume("approve"), session_id="s")
+        )  # it has not been raised
         assert again.status == "interrupted"
         with pytest.raises(InputInvalid, match="approve"):
             await agents[1].execute(call(Resume("reject"), session_id="s"))
@@ -479,8 +531,12 @@ def test_the_bound_of_the_input_counts_everything() -> None:
     plain = input_bound([AIMessage("x" * 300)], {})
     assert plain >= 300 / 3
     assert input_bound([AIMessage("ä" * 300)], {}) >= 600 / 3
-    with_call = AIMessage("x" * 300, tool_calls=[{"name": "t", "args": {"a": "y" * 300}, "id": "1"}])
+    with_call = AIMessage(
+        "x" * 300, tool_calls=[{"name": "t", "args": {"a": "y" * 300}, "id": "1"}]
+    )
     assert input_bound([with_call], {}) > plain + 90
     assert input_bound([AIMessage("x" * 300)], {"tools": [add]}) > plain + 10
-    image: Any = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}]
+    image: Any = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    ]
     assert 2000 < input_bound([AIMessage(content=image)], {}) < 2100

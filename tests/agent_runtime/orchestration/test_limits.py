@@ -73,16 +73,22 @@ async def passed(layer: Any, context: AgentContext) -> bool:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [("60/minute per user", None), ("1000/hour per tenant and template", None), ("10/second", None),
-     ("5 per 10 seconds per key", None), ("5 / 2 minutes per user, tenant", "5 / 2 minutes per user and tenant")],
+     ("5 per 10 seconds per key", None), ("5 / 2 minutes per user, tenant", ("5 / 2 minutes per "
+                                                                            "user and tenant"))],
 )  # fmt: skip
 def test_limits_are_read_as_they_are_written(text: str, shown: str | None) -> None:
     assert str(RateLimit.parse(text)) == (shown or text)
-    assert [str(each) for each in RateLimit.parse_many(f"{text}; 1/day")] == [shown or text, "1/day"]
+    assert [str(each) for each in RateLimit.parse_many(f"{text}; 1/day")] == [
+        shown or text,
+        "1/day",
+    ]
 
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "x", "0/minute", "-1/minute", "1/2minute/3", "1e3/minute", "5/minute per nobody", "5/fortnight", "1000000/day",
+    ["", "x", "0/minute", "-1/minute", "1/2minute/3", "1e3/minute", ("5/minute per "
+                                                                    "nobody"), "5/fortnight",
+                                                                    "1000000/day",
      "5/minute per", "5/0 minutes"],
 )  # fmt: skip
 def test_what_is_no_limit(bad: str) -> None:
@@ -96,10 +102,15 @@ def test_what_is_no_number_of_calls(bad: Any) -> None:
         ConcurrencyLimit(*bad)
 
 
-async def test_each_of_many_limits_counts_and_a_refused_call_counts_in_none(store: LimitStore) -> None:
+async def test_each_of_many_limits_counts_and_a_refused_call_counts_in_none(
+    store: LimitStore,
+) -> None:
     layer = RateLimitMiddleware("2/minute per user; 3/minute per tenant; 100/minute", store.windows)
     assert [await passed(layer, call("ada")) for _ in range(3)] == [True, True, False]
-    assert [await passed(layer, call("bob")) for _ in range(2)] == [True, False]  # the tenant's third was still free
+    assert [await passed(layer, call("bob")) for _ in range(2)] == [
+        True,
+        False,
+    ]  # the tenant's third was still free
     assert await passed(layer, call("ada", "other"))  # a user is one of a tenant
     with pytest.raises(RateLimited) as failed:
         await layer.process(call("ada"), core)
@@ -107,13 +118,19 @@ async def test_each_of_many_limits_counts_and_a_refused_call_counts_in_none(stor
     assert 50 < failed.value.retry_after_s <= 60
     layer = RateLimitMiddleware("3/minute per template; 1/minute per user", store.windows)
     assert [await passed(layer, call("ada", agent="b")) for _ in range(5)] == [True, *[False] * 4]
-    assert [await passed(layer, call(user, agent="b")) for user in ("bob", "eve", "zoe")] == [True, True, False]
+    assert [await passed(layer, call(user, agent="b")) for user in ("bob", "eve", "zoe")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 async def test_names_cannot_be_made_to_look_like_others(store: LimitStore) -> None:
     layer = RateLimitMiddleware("1/minute per tenant and user", store.windows)
     names = ["a/user=b", "a", "a:b", "b", "%2F", "/", "ä", ""]
-    assert all([await passed(layer, call(user, tenant)) for user in names for tenant in names if tenant])
+    assert all(
+        [await passed(layer, call(user, tenant)) for user in names for tenant in names if tenant]
+    )
 
 
 async def test_a_limit_per_session_does_not_count_a_call_without_one(store: LimitStore) -> None:
@@ -129,9 +146,12 @@ async def test_a_hundred_of_six_hundred_at_once(store: LimitStore) -> None:
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.integers(1, 6))
 @settings(deadline=None)
-def test_no_window_has_more_than_its_amount_and_none_is_refused_that_fits(waits: list[float], amount: int) -> None:
+def test_no_window_has_more_than_its_amount_and_none_is_refused_that_fits(
+    waits: list[float], amount: int
+) -> None:
     now = [0.0]
-    windows, window = MemoryWindows(lambda: now[0]), Window("k", amount, 5, "")
+    windows = MemoryWindows(lambda: now[0])
+    window = Window("k", amount, 5, "")
 
     async def run() -> list[float]:
         admitted = []
@@ -154,10 +174,13 @@ def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.Monk
     import random
     import time
 
-    rng, now = random.Random(7), [1_000_000.0]  # noqa: S311
+    rng = random.Random(7)  # noqa: S311
+    now = [1_000_000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
-    theirs, item = MovingWindowRateLimiter(MemoryStorage()), parse("7/10 seconds")
-    windows, window = MemoryWindows(lambda: now[0]), Window("k", 7, 10, "")
+    theirs = MovingWindowRateLimiter(MemoryStorage())
+    item = parse("7/10 seconds")
+    windows = MemoryWindows(lambda: now[0])
+    window = Window("k", 7, 10, "")
 
     async def run() -> None:
         for _ in range(2000):
@@ -169,7 +192,9 @@ def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.Monk
 
 async def test_a_caller_whose_window_is_empty_and_who_is_refused_harms_nobody() -> None:
     now = [0.0]
-    layer = RateLimitMiddleware("5 per 10 seconds per user; 6/hour per tenant", MemoryWindows(lambda: now[0]))
+    layer = RateLimitMiddleware(
+        "5 per 10 seconds per user; 6/hour per tenant", MemoryWindows(lambda: now[0])
+    )
     for user in "abcdef":
         assert await passed(layer, call(user))
     now[0] = 20.0
@@ -179,7 +204,9 @@ async def test_a_caller_whose_window_is_empty_and_who_is_refused_harms_nobody() 
         assert await passed(layer, call("z", "zoo"))
 
 
-async def test_slots_that_a_slow_store_took_are_given_back(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_that_a_slow_store_took_are_given_back(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fallback, "ANSWER_WITHIN_S", 0.1)
     slots = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False)
     acquire = slots.acquire
@@ -209,7 +236,9 @@ async def test_memory_forgets_callers_that_are_gone() -> None:
 
 
 async def test_slots_are_held_while_a_call_runs_and_given_back(store: LimitStore) -> None:
-    layer = ConcurrencyMiddleware([ConcurrencyLimit(2, ("tenant",)), ConcurrencyLimit(1, ("user",))], store.slots)
+    layer = ConcurrencyMiddleware(
+        [ConcurrencyLimit(2, ("tenant",)), ConcurrencyLimit(1, ("user",))], store.slots
+    )
     go = asyncio.Event()
 
     async def slow(context: AgentContext) -> AgentResult:
@@ -235,9 +264,12 @@ async def test_slots_are_held_while_a_call_runs_and_given_back(store: LimitStore
         assert store.slots.held == {}
 
 
-async def test_a_call_waits_for_a_slot_as_long_as_it_may(store: LimitStore, no_tasks_left: None) -> None:
+async def test_a_call_waits_for_a_slot_as_long_as_it_may(
+    store: LimitStore, no_tasks_left: None
+) -> None:
     layer = ConcurrencyMiddleware([ConcurrencyLimit(1)], store.slots, wait_s=20)
-    running, most = 0, 0
+    running = 0
+    most = 0
 
     async def inside(context: AgentContext) -> AgentResult:
         nonlocal running, most
@@ -276,7 +308,8 @@ async def test_a_cancelled_wait_takes_nothing(store: LimitStore) -> None:
 
 
 async def test_a_process_that_dies_gives_its_slots_back(redis_url: str) -> None:
-    slots, slot = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False), [Slot("k", 1, "")]
+    slots = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False)
+    slot = [Slot("k", 1, "")]
     slots.lease_s = 0.15
     assert await slots.acquire(slot, "dead") is None
     assert await slots.acquire(slot, "dead") is None  # asked again, because the answer was lost
@@ -294,7 +327,8 @@ async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
     redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fallback, "ASK_AGAIN_S", 0.05)
-    bus, windows = EventBus(), RedisWindows("redis://127.0.0.1:1", durable=False)
+    bus = EventBus()
+    windows = RedisWindows("redis://127.0.0.1:1", durable=False)
     layer = RateLimitMiddleware("8/minute per user", windows, processes=4, bus=bus)
     async with bus.subscribe("limits.*") as events:
         with caplog.at_level(logging.WARNING):
@@ -302,7 +336,10 @@ async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
         assert layer.degraded
         assert "rate_limit is out" in caplog.text
         event = await anext(events)
-        assert (event.type, event.data) == ("limits.fallback", {"layer": "rate_limit", "processes": 4})
+        assert (event.type, event.data) == (
+            "limits.fallback",
+            {"layer": "rate_limit", "processes": 4},
+        )
         layer._fallback.store = RedisWindows(redis_url, prefix=uuid.uuid4().hex, durable=False)
         await asyncio.sleep(0.06)
         assert await passed(layer, call())
@@ -312,7 +349,9 @@ async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
 
 
 async def test_slots_whose_store_is_out_are_counted_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = ConcurrencyMiddleware([ConcurrencyLimit(4)], RedisSlots("redis://127.0.0.1:1", durable=False), processes=2)
+    layer = ConcurrencyMiddleware(
+        [ConcurrencyLimit(4)], RedisSlots("redis://127.0.0.1:1", durable=False), processes=2
+    )
 
     async def three_deep(context: AgentContext) -> AgentResult:
         return await layer.process(call("b"), lambda _: layer.process(call("c"), core))
@@ -324,17 +363,28 @@ async def test_slots_whose_store_is_out_are_counted_here(monkeypatch: pytest.Mon
 
 
 async def test_templates_say_their_limits_and_inner_agents_are_not_counted_twice() -> None:
-    factory = AgentFactory(rate_limits=["2/minute per user"], concurrency=[ConcurrencyLimit(1, ("user",))])
+    factory = AgentFactory(
+        rate_limits=["2/minute per user"], concurrency=[ConcurrencyLimit(1, ("user",))]
+    )
     factory.register_model(
-        "outer", ScriptedChatModel(script=lambda m: say("done") if len(m) > 2 else say("", ("inner", {"request": "q"})))
+        "outer",
+        ScriptedChatModel(
+            script=lambda m: say("done") if len(m) > 2 else say("", ("inner", {"request": "q"}))
+        ),
     )
     factory.register_model("inner", ScriptedChatModel(script=lambda m: say("inner answer")))
     head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"
-    runtime = "runtime: {rate_limits: [1/minute per template], concurrency: {limits: [{calls: 3, per: [template]}]}}"
-    factory.register_template(parse_template(f"{head}metadata: {{name: inner}}\nspec: {{model: inner}}\n"))
+    runtime = (
+        "runtime: {rate_limits: [1/minute per template], concurrency: {limits: [{calls: "
+        "3, per: [template]}]}}"
+    )
+    factory.register_template(
+        parse_template(f"{head}metadata: {{name: inner}}\nspec: {{model: inner}}\n")
+    )
     outer: AgentExecutor = factory.create_agent(
         parse_template(
-            f"{head}metadata: {{name: outer}}\nspec: {{model: outer, tools: [{{agent: inner}}], {runtime}}}\n"
+            f"{head}metadata: {{name: outer}}\nspec: {{model: outer, tools: [{{agent: inner}}], "
+            f"{runtime}}}\n"
         )
     )
     ada = outer.with_caller(principal=Principal("ada"))
@@ -350,7 +400,8 @@ async def test_templates_say_their_limits_and_inner_agents_are_not_counted_twice
 
 
 async def test_what_waits_in_a_layer_is_its_queue() -> None:
-    metrics, go = RuntimeMetrics(), asyncio.Event()
+    metrics = RuntimeMetrics()
+    go = asyncio.Event()
     layer = ConcurrencyMiddleware([ConcurrencyLimit(1)], wait_s=20)
 
     async def slow(context: AgentContext) -> AgentResult:
@@ -372,8 +423,17 @@ async def test_a_call_that_waits_for_its_sessions_turn_holds_no_slot() -> None:
     model = ScriptedChatModel(script=lambda m: say("ok"), delay_s=0.2)
     factory.register_model("slow", model)
     head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"
-    agent = factory.create_agent(parse_template(f"{head}metadata: {{name: t}}\nspec: {{model: slow}}\n"))
-    sessions = ("one", "one", "one", "two")  # two of them wait for the first; the last finds the second slot
-    results = await asyncio.gather(*(agent.execute(AgentContext("x", session_id=name)) for name in sessions))
+    agent = factory.create_agent(
+        parse_template(f"{head}metadata: {{name: t}}\nspec: {{model: slow}}\n")
+    )
+    sessions = (
+        "one",
+        "one",
+        "one",
+        "two",
+    )  # two of them wait for the first; the last finds the second slot
+    results = await asyncio.gather(
+        *(agent.execute(AgentContext("x", session_id=name)) for name in sessions)
+    )
     assert [result.output for result in results] == ["ok"] * 4
     await factory.__aexit__()

@@ -1,4 +1,7 @@
-"""Retry: never after a chunk or a tool start; then a resume from the checkpoint, or the failure stands."""
+"""Retry: never after a chunk or a tool start.
+
+Then a resume from the checkpoint, or the failure stands.
+"""
 
 from __future__ import annotations
 
@@ -65,14 +68,18 @@ async def test_no_retry_after_the_first_chunk_has_reached_a_reader(make_agent: A
     assert model.calls == 1
 
 
-async def test_a_unary_call_may_retry_after_a_partial_answer_that_nobody_read(make_agent: Any) -> None:
+async def test_a_unary_call_may_retry_after_a_partial_answer_that_nobody_read(
+    make_agent: Any,
+) -> None:
     agent, model = make_agent([flaky(fail_after=1), say("ok")], pipeline=[fast()])
     assert (await agent.execute("x")).output == "ok"
     assert model.calls == 2
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_no_retry_after_the_first_tool_start_without_a_checkpoint(make_agent: Any, streaming: bool) -> None:
+async def test_no_retry_after_the_first_tool_start_without_a_checkpoint(
+    make_agent: Any, streaming: bool
+) -> None:
     script = [say("", ("act", {"n": 1})), flaky(), say("ok")]
     agent, model = make_agent(script, [act], pipeline=[fast(attempts=3)])
     with pytest.raises(ProviderError):
@@ -86,7 +93,9 @@ async def test_with_a_session_the_run_is_resumed_and_no_finished_tool_runs_twice
     make_agent: Any, streaming: bool
 ) -> None:
     script = [say("first", ("act", {"n": 1})), flaky(), say("ok")]
-    agent, model = make_agent(script, [act], pipeline=[fast(attempts=3)], graph={"checkpointer": InMemorySaver()})
+    agent, model = make_agent(
+        script, [act], pipeline=[fast(attempts=3)], graph={"checkpointer": InMemorySaver()}
+    )
     context = AgentContext("x", session_id="s1")
     if streaming:
         async with agent.execute_stream(context) as stream:
@@ -99,24 +108,34 @@ async def test_with_a_session_the_run_is_resumed_and_no_finished_tool_runs_twice
     assert [m.type for m in result.messages] == ["human", "ai", "tool", "ai"]
 
 
-async def test_a_session_call_that_failed_at_once_does_not_add_its_input_twice(make_agent: Any) -> None:
-    agent, _ = make_agent([flaky(), say("ok")], pipeline=[fast()], graph={"checkpointer": InMemorySaver()})
+async def test_a_session_call_that_failed_at_once_does_not_add_its_input_twice(
+    make_agent: Any,
+) -> None:
+    agent, _ = make_agent(
+        [flaky(), say("ok")], pipeline=[fast()], graph={"checkpointer": InMemorySaver()}
+    )
     result = await agent.execute(AgentContext("x", session_id="s1"))
     assert [m.type for m in result.messages] == ["human", "ai"]
 
 
 async def test_no_resume_when_a_reader_has_seen_part_of_the_failed_message(make_agent: Any) -> None:
     script = [say("", ("act", {"n": 1})), flaky(fail_after=1), say("ok")]
-    agent, model = make_agent(script, [act], pipeline=[fast(attempts=3)], graph={"checkpointer": InMemorySaver()})
+    agent, model = make_agent(
+        script, [act], pipeline=[fast(attempts=3)], graph={"checkpointer": InMemorySaver()}
+    )
     with pytest.raises(ProviderError):
         async with agent.execute_stream(AgentContext("x", session_id="s1")) as stream:
             _ = [c async for c in stream.chunks()]
     assert model.calls == 2
 
 
-async def test_a_retried_unary_call_that_watches_for_silence_emits_its_text_once(make_agent: Any) -> None:
+async def test_a_retried_unary_call_that_watches_for_silence_emits_its_text_once(
+    make_agent: Any,
+) -> None:
     sink = RecordingSink()
-    agent, _ = make_agent([flaky(fail_after=2), say("hello world")], pipeline=[fast()], timeouts=Timeouts(idle_s=5))
+    agent, _ = make_agent(
+        [flaky(fail_after=2), say("hello world")], pipeline=[fast()], timeouts=Timeouts(idle_s=5)
+    )
     result = await agent.execute(AgentContext("x", emit=sink))
     assert sink.texts == {result.messages[-1].id: "hello world"}
 
@@ -160,7 +179,9 @@ async def test_execute_with_retry_needs_the_layer_and_a_sensible_number(make_age
 
 
 async def test_a_wait_beyond_the_deadline_is_not_begun(make_agent: Any) -> None:
-    agent, model = make_agent([flaky()], pipeline=[RetryMiddleware(attempts=3, backoff_s=1e6, max_backoff_s=1e6)])
+    agent, model = make_agent(
+        [flaky()], pipeline=[RetryMiddleware(attempts=3, backoff_s=1e6, max_backoff_s=1e6)]
+    )
     deadline = asyncio.get_running_loop().time() + 5
     with pytest.raises(ProviderError):
         await agent.execute(AgentContext("x", deadline=deadline))
@@ -169,13 +190,15 @@ async def test_a_wait_beyond_the_deadline_is_not_begun(make_agent: Any) -> None:
 
 class FakeResponse:
     def __init__(self, status: int, **headers: str) -> None:
-        self.status_code, self.headers = status, {k.replace("_", "-"): v for k, v in headers.items()}
+        self.status_code = status
+        self.headers = {k.replace("_", "-"): v for k, v in headers.items()}
 
 
 class FakeStatusError(Exception):
     def __init__(self, status: int, **headers: str) -> None:
         super().__init__(f"status {status}")
-        self.status_code, self.response = status, FakeResponse(status, **headers)
+        self.status_code = status
+        self.response = FakeResponse(status, **headers)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +237,9 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
 
 
 async def test_a_provider_that_asks_for_too_long_a_wait_is_not_waited_for(make_agent: Any) -> None:
-    agent, model = make_agent([say(fail=FakeStatusError(429, retry_after="900")), say("ok")], pipeline=[fast()])
+    agent, model = make_agent(
+        [say(fail=FakeStatusError(429, retry_after="900")), say("ok")], pipeline=[fast()]
+    )
     with pytest.raises(ProviderError) as failed:
         await agent.execute("x")
     assert (failed.value.status, failed.value.retry_after_s, model.calls) == (429, 900, 1)

@@ -51,7 +51,11 @@ class Ctx:
 
 
 def two_steps(messages: list[Any]) -> Any:
-    return say("it is three") if messages[-1].type == "tool" else say("let me see", ("add", {"a": 1, "b": 2}))
+    return (
+        say("it is three")
+        if messages[-1].type == "tool"
+        else say("let me see", ("add", {"a": 1, "b": 2}))
+    )
 
 
 class Count(Middleware):
@@ -79,14 +83,17 @@ def shape(item: Any) -> Any:
         return [shape(i) for i in item]
     if isinstance(item, dict):
         return {
-            k: shape(v) for k, v in item.items() if k in ("type", "data", "messages", "model", "tools", "interrupts")
+            k: shape(v)
+            for k, v in item.items()
+            if k in ("type", "data", "messages", "model", "tools", "interrupts")
         }
     return (type(item).__name__, str(item.text)) if hasattr(item, "text") else item
 
 
 async def test_ainvoke_returns_what_the_agent_returns(pair: Any) -> None:
     agent, bare, layer = pair
-    ours, theirs = await agent.ainvoke({"messages": "1+2"}), await bare.ainvoke({"messages": "1+2"})
+    ours = await agent.ainvoke({"messages": "1+2"})
+    theirs = await bare.ainvoke({"messages": "1+2"})
     assert shape(ours) == shape(theirs)
     ours = await agent.ainvoke({"messages": "1+2"}, stream_mode="updates")
     assert shape(ours) == shape(await bare.ainvoke({"messages": "1+2"}, stream_mode="updates"))
@@ -97,7 +104,9 @@ async def test_ainvoke_returns_what_the_agent_returns(pair: Any) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("subgraphs", [False, True])
-@pytest.mark.parametrize("mode", [None, "messages", "values", "updates", ["messages", "updates"], ["values", "custom"]])
+@pytest.mark.parametrize(
+    "mode", [None, "messages", "values", "updates", ["messages", "updates"], ["values", "custom"]]
+)
 async def test_astream_yields_what_the_agents_astream_yields(
     pair: Any, version: Any, subgraphs: bool, mode: Any
 ) -> None:
@@ -119,7 +128,9 @@ async def test_an_agent_nested_in_a_graph_streams_as_langgraph_streams_it(
     make_agent: Any, subgraphs: bool, mode: Any
 ) -> None:
     inner = make_agent(two_steps, [add])[0].agent
-    bare: Any = StateGraph(MessagesState).add_node("inner", inner).set_entry_point("inner").compile()
+    bare: Any = (
+        StateGraph(MessagesState).add_node("inner", inner).set_entry_point("inner").compile()
+    )
     agent = AgentExecutor(bare)
     options: dict[str, Any] = {"subgraphs": subgraphs, "stream_mode": mode, "version": "v2"}
     ours = [shape(p) async for p in agent.astream({"messages": "1+2"}, **options)]
@@ -150,7 +161,9 @@ async def test_one_root_run_with_the_agent_below_it(pair: Any) -> None:
         ) -> None:
             starts.append((kw.get("name"), run_id, parent_run_id, kw.get("tags")))
 
-    await agent.ainvoke({"messages": "1+2"}, {"callbacks": [Tree()], "tags": ["mine"], "metadata": {"team": "a"}})
+    await agent.ainvoke(
+        {"messages": "1+2"}, {"callbacks": [Tree()], "tags": ["mine"], "metadata": {"team": "a"}}
+    )
     roots = [s for s in starts if s[2] is None]
     assert len(roots) == 1
     assert starts[1][2] == roots[0][1]
@@ -213,7 +226,9 @@ async def test_as_a_langgraph_node_the_parent_sees_the_tokens(pair: Any) -> None
     assert result["messages"][-1].text == "it is three"
     tokens = [
         data[0].text
-        async for _, data in parent.astream({"messages": "1+2"}, stream_mode="messages", subgraphs=True)
+        async for _, data in parent.astream(
+            {"messages": "1+2"}, stream_mode="messages", subgraphs=True
+        )
         if data[0].type == "AIMessageChunk"
     ]
     assert "".join(tokens) == "let me seeit is three"
@@ -249,7 +264,9 @@ async def test_the_runnable_face_raises_the_original_error_with_a_note(make_agen
         await agent.ainvoke([])
 
 
-async def test_thread_id_is_the_session_and_without_one_nothing_is_left_behind(make_agent: Any) -> None:
+async def test_thread_id_is_the_session_and_without_one_nothing_is_left_behind(
+    make_agent: Any,
+) -> None:
     saver = InMemorySaver()
     layer = Count()
     agent, _ = make_agent([say("one"), say("two")], graph={"checkpointer": saver}, pipeline=[layer])
@@ -270,7 +287,9 @@ async def test_the_callers_credentials_reach_the_layers_and_no_checkpoint(make_a
     bound = agent.with_caller(principal=Principal("u1", "acme"), credentials="dummy-secret")
     await bound.execute(AgentContext("hello", session_id="s"))
     await bound.ainvoke({"messages": "hello"}, {"configurable": {"thread_id": "s"}})
-    assert [(c.principal.id, c.credentials) for c in layer.calls if c.principal] == [("u1", "dummy-secret")] * 2
+    assert [(c.principal.id, c.credentials) for c in layer.calls if c.principal] == [
+        ("u1", "dummy-secret")
+    ] * 2
     assert "dummy-secret" not in repr(layer.calls)
     assert "dummy-secret" not in repr(list(saver.list(None)))
     await agent.execute("hello")
@@ -286,7 +305,9 @@ async def test_runtime_context_is_passed_on(make_agent: Any) -> None:
 
     script = lambda m: say(str(m[-1].text)) if m[-1].type == "tool" else say("", ("who", {}))  # noqa: E731
     agent, _ = make_agent(script, [who], graph={"context_schema": Ctx})
-    assert (await agent.ainvoke({"messages": "x"}, context=Ctx("ada")))["messages"][-1].text == "ada"
+    assert (await agent.ainvoke({"messages": "x"}, context=Ctx("ada")))["messages"][
+        -1
+    ].text == "ada"
     assert (await agent.execute(AgentContext("x", context=Ctx("bob")))).output == "bob"
 
 
@@ -296,7 +317,12 @@ def asks(state: Any) -> Any:
 
 
 async def test_an_interrupt_is_a_result_and_resumes_by_command() -> None:
-    graph = StateGraph(MessagesState).add_node("ask", asks).set_entry_point("ask").compile(checkpointer=InMemorySaver())
+    graph = (
+        StateGraph(MessagesState)
+        .add_node("ask", asks)
+        .set_entry_point("ask")
+        .compile(checkpointer=InMemorySaver())
+    )
     agent = AgentExecutor(graph)
     first = await agent.execute(AgentContext("x", session_id="s"))
     assert (first.status, first.output) == ("interrupted", "")
@@ -315,8 +341,15 @@ async def test_an_interrupt_is_a_result_and_resumes_by_command() -> None:
 
 
 async def test_an_interrupt_inside_a_node_passes_the_layers_as_control_flow() -> None:
-    inner = AgentExecutor(StateGraph(MessagesState).add_node("ask", asks).set_entry_point("ask").compile())
-    parent = StateGraph(MessagesState).add_node("n", inner).set_entry_point("n").compile(checkpointer=InMemorySaver())
+    inner = AgentExecutor(
+        StateGraph(MessagesState).add_node("ask", asks).set_entry_point("ask").compile()
+    )
+    parent = (
+        StateGraph(MessagesState)
+        .add_node("n", inner)
+        .set_entry_point("n")
+        .compile(checkpointer=InMemorySaver())
+    )
     config: Any = {"configurable": {"thread_id": "p"}}
     paused = await parent.ainvoke({"messages": "x"}, config)
     assert paused["__interrupt__"][0].value == {"question": "go on?"}
@@ -354,7 +387,12 @@ async def test_a_graph_without_messages_says_what_it_takes() -> None:
     class State(TypedDict):
         number: int
 
-    graph = StateGraph(State).add_node("n", lambda s: {"number": s["number"] + 1}).set_entry_point("n").compile()
+    graph = (
+        StateGraph(State)
+        .add_node("n", lambda s: {"number": s["number"] + 1})
+        .set_entry_point("n")
+        .compile()
+    )
     agent = AgentExecutor(graph)
     assert (await agent.execute({"number": 1})).value == {"number": 2}
     with pytest.raises(InputInvalid, match="number"):
@@ -365,7 +403,10 @@ def test_sync_calls_share_one_loop_thread(make_agent: Any) -> None:
     agent, _ = make_agent(two_steps, [add])
     assert agent.execute_sync("1+2").output == "it is three"
     assert agent.invoke({"messages": "1+2"})["messages"][-1].text == "it is three"
-    assert [m.text for m, _ in agent.stream({"messages": "1+2"}, stream_mode="messages")][:2] == ["let ", "me "]
+    assert [m.text for m, _ in agent.stream({"messages": "1+2"}, stream_mode="messages")][:2] == [
+        "let ",
+        "me ",
+    ]
     assert agent.text.invoke({"messages": "1+2"}) == "it is three"
     assert "".join(agent.text.stream({"messages": "1+2"})) == "let me seeit is three"
     assert agent.batch([{"messages": "1+2"}] * 3)[2]["messages"][-1].text == "it is three"
@@ -408,7 +449,9 @@ def test_a_sync_call_that_would_wait_for_itself_is_an_error(make_agent: Any) -> 
         LOOP_THREAD.run(from_the_loop_thread())
 
 
-def test_an_exception_in_the_waiting_thread_cancels_the_call(make_agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_in_the_waiting_thread_cancels_the_call(
+    make_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent, _ = make_agent([say("x")], delay_s=30)
     waits = threading.Event.wait
     calls: list[int] = []
@@ -450,10 +493,14 @@ async def test_messages_with_a_failing_tool_carry_the_cause(make_agent: Any) -> 
     with pytest.raises(AgentFailed, match="ZeroDivisionError: oops") as failed:
         await agent.execute([HumanMessage("x")])
     assert isinstance(failed.value.__cause__, ZeroDivisionError)
-    assert [e.data["error"] for e in agent.callback_handler.events("tool_error")] == ["ZeroDivisionError"]
+    assert [e.data["error"] for e in agent.callback_handler.events("tool_error")] == [
+        "ZeroDivisionError"
+    ]
 
 
-async def test_a_plain_graph_from_create_agent_streams_whole_messages_when_text_is_held(make_agent: Any) -> None:
+async def test_a_plain_graph_from_create_agent_streams_whole_messages_when_text_is_held(
+    make_agent: Any,
+) -> None:
     agent, _ = make_agent([say("one two three")], hold_text=True)
     async with agent.execute_stream("x") as stream:
         assert [t async for t in stream] == ["one two three"]

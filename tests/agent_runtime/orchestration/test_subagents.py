@@ -1,4 +1,7 @@
-"""Sub-agents and skills: whole tasks handed on, chosen by their words; instructions read when they are needed."""
+"""Sub-agents and skills: whole tasks handed on, chosen by their words.
+
+Instructions read when they are needed.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,15 @@ from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.tools.skill_reader import skill_reader
 
-RESEARCH = {"name": "researcher", "description": "Finds facts in documents.", "system_prompt": "Find."}
+RESEARCH = {
+    "name": "researcher",
+    "description": "Finds facts in documents.",
+    "system_prompt": "Find.",
+}
 MATHS = {
-    "name": "calculator", "description": "Works with numbers.", "system_prompt": "Count.", "keywords": ["percent"],
+    "name": "calculator", "description": "Works with "
+                                         "numbers.", "system_prompt": "Count.",
+                                         "keywords": ["percent"],
 }  # fmt: skip
 
 
@@ -40,9 +49,20 @@ def echo(text: str) -> str:
 
 
 def made(**spec: Any) -> AgentTemplate:
-    content = {"model": "scripted", "system_prompt": "Lead.", "tools": ["echo"], "subagents": [RESEARCH, MATHS], **spec}
+    content = {
+        "model": "scripted",
+        "system_prompt": "Lead.",
+        "tools": ["echo"],
+        "subagents": [RESEARCH, MATHS],
+        **spec,
+    }
     return AgentTemplate.model_validate(
-        {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": "lead"}, "spec": content}
+        {
+            "apiVersion": "agent-runtime/v1",
+            "kind": "AgentTemplate",
+            "metadata": {"name": "lead"},
+            "spec": content,
+        }
     )
 
 
@@ -58,10 +78,22 @@ def factory() -> AgentFactory:
     ("question", "answer"),
     [
         ("researcher|the warranty", "answer: Find. got: the warranty"),
-        ("|Which document has facts about lamps?", "answer: Find. got: Which document has facts about lamps?"),
+        (
+            "|Which document has facts about lamps?",
+            "answer: Find. got: Which document has facts about lamps?",
+        ),
         ("|What is ten percent of it?", "answer: Count. got: What is ten percent of it?"),
-        ("|zzz", "answer: no sub-agent '' fits; give subagent_type, one of: researcher, calculator"),
-        ("nobody|x", "answer: no sub-agent 'nobody' fits; give subagent_type, one of: researcher, calculator"),
+        (
+            "|zzz",
+            "answer: no sub-agent '' fits; give subagent_type, one of: researcher, calculator",
+        ),
+        (
+            "nobody|x",
+            (
+                "answer: no sub-agent 'nobody' fits; give subagent_type, one of: researcher, "
+                "calculator"
+            ),
+        ),
     ],
 )
 async def test_a_task_goes_to_the_sub_agent_named_or_to_the_one_whose_words_fit(
@@ -95,15 +127,24 @@ async def test_a_conversation_has_the_leaders_messages_only(factory: AgentFactor
         agent = kept.create_agent(made())
         await agent.execute(AgentContext("researcher|one", session_id="s"))
         result = await agent.execute(AgentContext("researcher|two", session_id="s"))
-        assert [str(m.text) for m in result.messages if m.type == "human"] == ["researcher|one", "researcher|two"]
+        assert [str(m.text) for m in result.messages if m.type == "human"] == [
+            "researcher|one",
+            "researcher|two",
+        ]
 
 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
         ({"subagents": [RESEARCH, RESEARCH]}, "two sub-agents are called 'researcher'"),
-        ({"subagents": [{**RESEARCH, "system_prompt": "{{ inputs.x }}"}]}, "inputs are not filled in here"),
-        ({"workflow": "w", "model": None, "system_prompt": None, "tools": []}, "'subagents' has no meaning beside"),
+        (
+            {"subagents": [{**RESEARCH, "system_prompt": "{{ inputs.x }}"}]},
+            "inputs are not filled in here",
+        ),
+        (
+            {"workflow": "w", "model": None, "system_prompt": None, "tools": []},
+            "'subagents' has no meaning beside",
+        ),
     ],
 )
 def test_templates_are_checked(spec: dict[str, Any], said: str) -> None:
@@ -111,7 +152,9 @@ def test_templates_are_checked(spec: dict[str, Any], said: str) -> None:
         made(**spec)
 
 
-def test_names_are_checked_and_what_waits_for_a_person_is_not_handed_on(factory: AgentFactory) -> None:
+def test_names_are_checked_and_what_waits_for_a_person_is_not_handed_on(
+    factory: AgentFactory,
+) -> None:
     with pytest.raises(TemplateError, match=r"spec.subagents.0.tools.0.use: unknown tool 'ecko'"):
         factory.create_agent(made(subagents=[{**RESEARCH, "tools": ["ecko"]}]))
     with pytest.raises(ConfigurationError, match="would use 'echo', which waits for a person"):
@@ -130,7 +173,9 @@ class ScriptedTool:
 
 
 def test_rare_words_decide() -> None:
-    router = SubagentRouter([("a", "works with files and images", ()), ("b", "works with files and invoices", ())])
+    router = SubagentRouter(
+        [("a", "works with files and images", ()), ("b", "works with files and invoices", ())]
+    )
     assert router.route("read the invoice files") == "b"
     assert router.route("resize this image") == "a"
     assert router.route("nothing at all") is None
@@ -145,7 +190,10 @@ spec:
   system_prompt: Be good.
   skills: [skills]
 """
-SKILL = "---\nname: invoices\ndescription: How to read an invoice.\nlicense: MIT\n---\n# Invoices\nAdd up the lines.\n"
+SKILL = (
+    "---\nname: invoices\ndescription: How to read an invoice.\nlicense: MIT\n---\n# "
+    "Invoices\nAdd up the lines.\n"
+)
 
 
 @pytest.fixture
@@ -159,11 +207,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def test_a_skill_is_named_in_the_prompt_and_read_when_it_is_needed(folder: Path) -> None:
-    calls = iter([("invoices", "SKILL.md"), ("invoices", "table.md"), ("invoices", "../../secret.md"), ("other", "x")])
+    calls = iter(
+        [
+            ("invoices", "SKILL.md"),
+            ("invoices", "table.md"),
+            ("invoices", "../../secret.md"),
+            ("other", "x"),
+        ]
+    )
 
     def answer(messages: Any) -> Any:
         found = next(calls, None)
-        return say("done") if found is None else say("", ("read_skill", {"name": found[0], "path": found[1]}))
+        return (
+            say("done")
+            if found is None
+            else say("", ("read_skill", {"name": found[0], "path": found[1]}))
+        )
 
     async with AgentFactory() as factory:
         model = ScriptedChatModel(script=answer)
@@ -191,12 +250,20 @@ def test_a_changed_skill_is_another_template(folder: Path) -> None:
     [
         (lambda f: f.write_text("# no front matter"), "it begins with '---'"),
         (lambda f: f.write_text(SKILL.replace("invoices", "Invoices")), "lowercase letters"),
-        (lambda f: f.write_text(SKILL.replace("name: invoices", "name: other")), "is not that of its folder"),
-        (lambda f: f.write_text(SKILL.replace("How to read an invoice.", "x" * 1025)), "1 to 1024 characters"),
+        (
+            lambda f: f.write_text(SKILL.replace("name: invoices", "name: other")),
+            "is not that of its folder",
+        ),
+        (
+            lambda f: f.write_text(SKILL.replace("How to read an invoice.", "x" * 1025)),
+            "1 to 1024 characters",
+        ),
         (lambda f: f.unlink(), "no skill in 'skills'"),
     ],
 )
-def test_broken_skills_are_problems_of_the_template(folder: Path, change: Callable[[Path], Any], said: str) -> None:
+def test_broken_skills_are_problems_of_the_template(
+    folder: Path, change: Callable[[Path], Any], said: str
+) -> None:
     change(folder / "skills" / "invoices" / "SKILL.md")
     with pytest.raises(TemplateError, match=said) as raised:
         load_template(folder / "t.yaml")
@@ -237,7 +304,10 @@ async def test_steps_of_a_task_are_bounded_too(factory: AgentFactory) -> None:
     def endless(messages: Any) -> Any:
         inside = str(messages[0].text).startswith("Find.")
         return say(
-            "", ("echo", {"text": "x"}) if inside else ("task", {"description": "x", "subagent_type": "researcher"})
+            "",
+            ("echo", {"text": "x"})
+            if inside
+            else ("task", {"description": "x", "subagent_type": "researcher"}),
         )
 
     model = ScriptedChatModel(script=endless)

@@ -17,7 +17,12 @@ def template(name: str = "worker", **spec: Any) -> AgentTemplate:
     """A template with all the tools."""
     content = {"model": "scripted", "tools": list(TOOLS), **spec}
     return AgentTemplate.model_validate(
-        {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate", "metadata": {"name": name}, "spec": content}
+        {
+            "apiVersion": "agent-runtime/v1",
+            "kind": "AgentTemplate",
+            "metadata": {"name": name},
+            "spec": content,
+        }
     )
 
 

@@ -20,7 +20,9 @@ async def main() -> None:
     factory.register_template(template())
     async with AgentInstancePool(factory) as pool:
         made = [await pool.create_instance("worker") for _ in range(4)]
-        child = (await pool.submit_task(made[0], AgentTask("worker", "child x"))).output.rpartition(" ")[2]
+        child = (await pool.submit_task(made[0], AgentTask("worker", "child x"))).output.rpartition(
+            " "
+        )[2]
         pids = [pool.get_instance_status(each).pid for each in made]
         pool.submit_task(made[1], AgentTask("worker", "hog x"))  # busy in a thread
         pool.submit_task(made[2], AgentTask("worker", "misbehave loop"))  # busy in its event loop

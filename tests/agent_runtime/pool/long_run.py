@@ -1,4 +1,7 @@
-"""Many tasks over a few instances, with deaths among them: memory, descriptors, tasks and processes at the end."""
+"""Many tasks over a few instances, with deaths among them.
+
+Memory, descriptors, tasks and processes at the end.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,22 @@ from agent_runtime.pool.process.process_tree import families, rss_mb
 from agent_runtime.testing import ScriptedChatModel
 
 
-async def long_run(tasks: int, *, size: int = 6, kills: int = 0, concurrent: int = 12) -> dict[str, Any]:
-    """Run `tasks` tasks; `kills` of them end their process. Returns what was left, and how memory went."""
+async def long_run(
+    tasks: int, *, size: int = 6, kills: int = 0, concurrent: int = 12
+) -> dict[str, Any]:
+    """Run `tasks` tasks; `kills` of them end their process.
+
+    Returns what was left, and how memory went.
+    """
     factory = AgentFactory()
     model = ScriptedChatModel(script=script)
     factory.register_model("scripted", lambda **_: model)
     for name, tool in TOOLS.items():
         factory.register_tool(name, tool)
     factory.register_template(template())
-    dice, outcomes, samples = random.Random(5), Counter[str](), list[dict[str, float]]()  # noqa: S311
+    dice = random.Random(5)  # noqa: S311
+    outcomes = Counter[str]()
+    samples = list[dict[str, float]]()
     deadly = set(dice.sample(range(tasks), kills))
     numbers = iter(range(tasks))
 
@@ -54,7 +64,11 @@ async def long_run(tasks: int, *, size: int = 6, kills: int = 0, concurrent: int
         took_s = time.perf_counter() - began
         await asyncio.sleep(0.5)
         after = sample()
-        workers = [round(rss_mb(each["pid"])) for each in pool.get_pool_status()["instances"] if each["pid"]]
+        workers = [
+            round(rss_mb(each["pid"]))
+            for each in pool.get_pool_status()["instances"]
+            if each["pid"]
+        ]
     return {
         "tasks": tasks,
         "outcomes": dict(outcomes),
@@ -80,7 +94,8 @@ def sample() -> dict[str, float]:
 
 def zombies() -> int:
     """Processes in this process's session that have ended and that nobody has waited for."""
-    found, session = 0, os.getsid(0)
+    found = 0
+    session = os.getsid(0)
     for name in os.listdir("/proc"):
         if name.isdecimal():
             try:

@@ -43,12 +43,19 @@ MUTANTS = [
     Mutant(
         "a cancel does not kill",
         "test_mishaps.py -k nobody_hears",
-        Change("pool.process.instance_worker:InstanceWorker._stopped", "self.kill", "lambda _: None", only=(0,)),
+        Change(
+            "pool.process.instance_worker:InstanceWorker._stopped",
+            "self.kill",
+            "lambda _: None",
+            only=(0,),
+        ),
     ),
     Mutant(
         "the guard guards nothing",
         "test_instance_pool.py -k application_is_killed",
-        Change("pool.process.orphan_reaper:guard_main", "kill_family(pid, MARK, instance_id)", "pass"),
+        Change(
+            "pool.process.orphan_reaper:guard_main", "kill_family(pid, MARK, instance_id)", "pass"
+        ),
     ),
     Mutant(
         "exceptions are pickled whole",
@@ -62,7 +69,9 @@ MUTANTS = [
     Mutant(
         "a provider's error is a likeness",
         "test_parity.py -k comes_back",
-        Change("remote.exceptions:received", "failure.ref is not None and failure.ref in kept", "False"),
+        Change(
+            "remote.exceptions:received", "failure.ref is not None and failure.ref in kept", "False"
+        ),
     ),
     Mutant(
         "any thread's checkpoints are shown",
@@ -72,7 +81,9 @@ MUTANTS = [
     Mutant(
         "any model may be asked for",
         "test_parity.py -k names_no",
-        Change("remote.host_resources:Desk.describe_model", "spec not in self._model_specs", "False"),
+        Change(
+            "remote.host_resources:Desk.describe_model", "spec not in self._model_specs", "False"
+        ),
     ),
     Mutant(
         "tool calls of a worker are free",
@@ -91,7 +102,11 @@ MUTANTS = [
     Mutant(
         "the queue has no bound",
         "test_instance_pool.py -k bounded",
-        Change("pool.process.scheduler:Roster.acquire", "len(self.waiting) >= self._config.queue", "False"),
+        Change(
+            "pool.process.scheduler:Roster.acquire",
+            "len(self.waiting) >= self._config.queue",
+            "False",
+        ),
     ),
     Mutant(
         "the sum of memory has no bound",
@@ -120,12 +135,18 @@ MUTANTS = [
     Mutant(
         "starts fail for ever in a loop",
         "test_instance_pool.py -k cannot_be_made",
-        Change("pool.process.start_backoff:Starts.failed", "None if times >= MAX_FAILURES else wait_s", "wait_s"),
+        Change(
+            "pool.process.start_backoff:Starts.failed",
+            "None if times >= MAX_FAILURES else wait_s",
+            "wait_s",
+        ),
     ),
     Mutant(
         "every caller builds",
         "test_session_pool.py -k hundred",
-        Change("pool.warm.session_pool:AgentSessionPool._begin", "self._building.get(slot)", "None"),
+        Change(
+            "pool.warm.session_pool:AgentSessionPool._begin", "self._building.get(slot)", "None"
+        ),
     ),
     Mutant(
         "fingerprints are not compared",
@@ -139,7 +160,11 @@ MUTANTS = [
     Mutant(
         "who joined late is not checked",
         "test_session_pool.py -k joined_late",
-        Change("pool.warm.session_pool:AgentSessionPool.get_or_create", "now == context.fingerprint", "True"),
+        Change(
+            "pool.warm.session_pool:AgentSessionPool.get_or_create",
+            "now == context.fingerprint",
+            "True",
+        ),
     ),
     Mutant(
         "pins are nothing",
@@ -164,13 +189,19 @@ MUTANTS = [
         "a cancelled waiter is served",
         "test_mishaps.py -k cancels_in_the_queue",
         Change(
-            "pool.process.wait_queue:Waiting._top", "not heap[0].there or heap[0].given.done()", "not heap[0].there"
+            "pool.process.wait_queue:Waiting._top",
+            "not heap[0].there or heap[0].given.done()",
+            "not heap[0].there",
         ),
     ),
     Mutant(
         "a task that failed here runs on there",
         "test_mishaps.py -k what_one_call",
-        Change("pool.process.instance_worker:InstanceWorker._answer", "await self._stopped(job)", "pass"),
+        Change(
+            "pool.process.instance_worker:InstanceWorker._answer",
+            "await self._stopped(job)",
+            "pass",
+        ),
     ),
     Mutant(
         "closing forgets those that wait",
@@ -227,7 +258,9 @@ MUTANTS = [
         "made tools are shared",
         "test_session_pool.py -k never_shared",
         Change(
-            "registry:Registry.makes_tools", "inspect.isclass(found) or getattr(found, '_makes_tool', False)", "False"
+            "registry:Registry.makes_tools",
+            "inspect.isclass(found) or getattr(found, '_makes_tool', False)",
+            "False",
         ),
     ),
     Mutant(

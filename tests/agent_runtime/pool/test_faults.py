@@ -1,4 +1,7 @@
-"""Everything that a process can do wrong, beside healthy neighbours: its own call fails in time, nothing is left."""
+"""Everything that a process can do wrong, beside healthy neighbours.
+
+Its own call fails in time, nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,17 @@ FAULTS: list[tuple[str, type[Exception], float]] = [
 
 
 def strays(factory: AgentFactory, pool: AgentInstancePool) -> set[int]:
-    """What instances that have ended left behind: in their sessions, below them, or with their mark."""
+    """What instances that have ended left behind.
+
+    In their sessions, below them, or with their mark.
+    """
     told = [event.data for event in factory.event_bus.retained() if event.type == "pool.instance"]
     living = {key for key, worker in pool.roster.workers.items() if worker.instance.alive}
-    ended = {data["instance_id"]: data["pid"] for data in told if data["instance_id"] not in living and "pid" in data}
+    ended = {
+        data["instance_id"]: data["pid"]
+        for data in told
+        if data["instance_id"] not in living and "pid" in data
+    }
     below = families(ended.values())
     return set().union(*below.values()) | marked(MARK, ended)
 
@@ -64,33 +74,49 @@ async def settled(factory: AgentFactory, pool: AgentInstancePool) -> set[int]:
 async def test_a_fault_hurts_nobody_else(
     make_factory: Callable[..., AgentFactory], question: str, error: type[Exception], bound_s: float
 ) -> None:
-    async with make_factory() as factory, AgentInstancePool(factory, PoolConfig.parse(CONFIG)) as pool:
+    async with (
+        make_factory() as factory,
+        AgentInstancePool(factory, PoolConfig.parse(CONFIG)) as pool,
+    ):
         _ = [await pool.create_instance("worker") for _ in range(3)]
 
         async def victim() -> tuple[Any, float]:
             began = time.monotonic()
             timeout_s = 2.0 if error is CallTimeout else 30.0
             try:
-                return await pool.run(AgentTask("worker", question, timeout_s=timeout_s)), time.monotonic() - began
+                return await pool.run(
+                    AgentTask("worker", question, timeout_s=timeout_s)
+                ), time.monotonic() - began
             except Exception as raised:  # noqa: BLE001 - what it is, is looked at below
                 return raised, time.monotonic() - began
 
         async def neighbour(n: int) -> str:
             return (await pool.run(AgentTask("worker", f"anap 0.05{n}"))).output
 
-        (found, took_s), *others = await asyncio.gather(victim(), *(neighbour(n) for n in range(NEIGHBOURS)))
+        (found, took_s), *others = await asyncio.gather(
+            victim(), *(neighbour(n) for n in range(NEIGHBOURS))
+        )
         assert others == ["it said rested"] * NEIGHBOURS
-        cause = found.__cause__ if type(found) is AgentFailed and error is not AgentFailed else found
+        cause = (
+            found.__cause__ if type(found) is AgentFailed and error is not AgentFailed else found
+        )
         assert isinstance(cause, error), repr(found)
         assert found.usage.model_calls >= 1  # what was used until then is charged
         assert took_s < bound_s
-        assert (await pool.run(AgentTask("worker", "echo again"))).output == "it said again"  # its slot is back
+        assert (
+            await pool.run(AgentTask("worker", "echo again"))
+        ).output == "it said again"  # its slot is back
         assert await settled(factory, pool) == set()
     assert await settled(factory, pool) == set()
 
 
-async def test_a_dead_workers_last_words_are_in_the_error(make_factory: Callable[..., AgentFactory]) -> None:
-    async with make_factory() as factory, AgentInstancePool(factory, PoolConfig.parse(CONFIG)) as pool:
+async def test_a_dead_workers_last_words_are_in_the_error(
+    make_factory: Callable[..., AgentFactory],
+) -> None:
+    async with (
+        make_factory() as factory,
+        AgentInstancePool(factory, PoolConfig.parse(CONFIG)) as pool,
+    ):
         with pytest.raises(AgentFailed) as raised:
             await pool.run(AgentTask("worker", "misbehave raise"))
         notes = "\n".join(getattr(raised.value.__cause__, "__notes__", []))

@@ -33,7 +33,13 @@ from agent_runtime.errors import (
     TaskPoisoned,
     WorkerDied,
 )
-from agent_runtime.pool import AgentInstancePool, AgentTask, InstanceStatus, PoolConfig, TaskPriority
+from agent_runtime.pool import (
+    AgentInstancePool,
+    AgentTask,
+    InstanceStatus,
+    PoolConfig,
+    TaskPriority,
+)
 from agent_runtime.pool.process.instance import NEXT, AgentInstance
 from agent_runtime.pool.process.process_tree import process
 from agent_runtime.pool.process.wait_queue import Waiting
@@ -43,8 +49,13 @@ Make = Callable[..., AgentFactory]
 
 
 @asynccontextmanager
-async def pool_of(make: Make, config: dict[str, Any] | None = None, **seats: Any) -> AsyncIterator[AgentInstancePool]:
-    async with make(**seats) as factory, AgentInstancePool(factory, PoolConfig.parse(config or {})) as pool:
+async def pool_of(
+    make: Make, config: dict[str, Any] | None = None, **seats: Any
+) -> AsyncIterator[AgentInstancePool]:
+    async with (
+        make(**seats) as factory,
+        AgentInstancePool(factory, PoolConfig.parse(config or {})) as pool,
+    ):
         yield pool
 
 
@@ -58,7 +69,11 @@ async def test_an_instance_is_made_used_shown_and_ended(make_factory: Make) -> N
     async with pool_of(make_factory) as pool:
         made = await pool.create_instance("worker", {"user": "ada"})
         instance = pool.get_instance_status(made)
-        assert (instance.status, instance.agent, instance.context) == (InstanceStatus.IDLE, "worker", {"user": "ada"})
+        assert (instance.status, instance.agent, instance.context) == (
+            InstanceStatus.IDLE,
+            "worker",
+            {"user": "ada"},
+        )
         assert instance.pid != os.getpid()
         task = AgentTask("worker", "pid x")
         running = pool.submit_task(made, task)
@@ -78,8 +93,18 @@ async def test_an_instance_is_made_used_shown_and_ended(make_factory: Make) -> N
             pool.get_instance_status(made)
         with pytest.raises(InstanceNotFound):
             pool.submit_task(made, task)
-        changes = [event.data["status"] for event in pool.factory.event_bus.retained("pool.instance")]
-        assert changes == ["creating", "idle", "running", "completed", "idle", "shutting", "terminated"]
+        changes = [
+            event.data["status"] for event in pool.factory.event_bus.retained("pool.instance")
+        ]
+        assert changes == [
+            "creating",
+            "idle",
+            "running",
+            "completed",
+            "idle",
+            "shutting",
+            "terminated",
+        ]
 
 
 async def test_a_busy_instance_ends_after_its_task_or_after_the_grace(make_factory: Make) -> None:
@@ -134,7 +159,9 @@ async def test_a_waiting_call_can_be_cancelled_or_time_out(make_factory: Make) -
         assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
 
 
-async def test_a_call_cancelled_in_the_moment_it_is_served_gives_its_instance_back(make_factory: Make) -> None:
+async def test_a_call_cancelled_in_the_moment_it_is_served_gives_its_instance_back(
+    make_factory: Make,
+) -> None:
     async with pool_of(make_factory, {"size": 1}) as pool:
         await pool.create_instance("worker")
         held = await pool.roster.acquire("worker", TaskPriority.NORMAL, None)
@@ -164,7 +191,9 @@ async def test_limits_by_agent_and_room_is_made_for_another(make_factory: Make) 
 
 async def test_the_sum_of_memory_limits_is_bounded(make_factory: Make) -> None:
     async with pool_of(make_factory, {"memory_mb": 200, "total_memory_mb": 450}) as pool:
-        results = await asyncio.gather(*(pool.run(AgentTask("worker", "anap 0.05")) for _ in range(5)))
+        results = await asyncio.gather(
+            *(pool.run(AgentTask("worker", "anap 0.05")) for _ in range(5))
+        )
         assert len(results) == 5
         assert pool.get_pool_status()["starts"] == 2
         assert pool.get_pool_status()["memory_limit_mb"] == 400
@@ -173,7 +202,9 @@ async def test_the_sum_of_memory_limits_is_bounded(make_factory: Make) -> None:
 async def test_instances_are_replaced_after_so_many_tasks_and_kept_warm(make_factory: Make) -> None:
     config = {"size": 2, "max_tasks": 2, "agents": {"worker": {"warm": 1}}}
     async with pool_of(make_factory, config) as pool:
-        await until(lambda: pool.get_pool_status()["by_status"]["idle"] == 1)  # before anybody asked
+        await until(
+            lambda: pool.get_pool_status()["by_status"]["idle"] == 1
+        )  # before anybody asked
         pids = {(await pool.run(AgentTask("worker", "pid x"))).output for _ in range(6)}
         assert len(pids) >= 3
         await until(lambda: pool.get_pool_status()["by_status"]["idle"] >= 1)
@@ -185,7 +216,9 @@ async def test_idle_instances_end(make_factory: Make) -> None:
         await until(lambda: not pool.get_pool_status()["instances"])
 
 
-async def test_an_instance_with_a_tool_left_in_a_thread_is_not_used_again(make_factory: Make) -> None:
+async def test_an_instance_with_a_tool_left_in_a_thread_is_not_used_again(
+    make_factory: Make,
+) -> None:
     async with pool_of(make_factory, {"size": 1, "grace": "1s"}) as pool:
         first = (await pool.run(AgentTask("worker", "pid x"))).output
         with pytest.raises(CallTimeout):
@@ -203,7 +236,11 @@ async def test_a_task_that_kills_three_processes_is_put_aside(make_factory: Make
             await pool.run(task)
         letter = await pool.dead_letters.get(poisoned.value.letter_id)
         assert letter is not None
-        assert (letter.attempts, letter.error, letter.payload["input"]) == (3, "WorkerDied", "misbehave kill")
+        assert (letter.attempts, letter.error, letter.payload["input"]) == (
+            3,
+            "WorkerDied",
+            "misbehave kill",
+        )
         starts = pool.get_pool_status()["starts"]
         with pytest.raises(TaskPoisoned):
             await pool.run(task)
@@ -212,7 +249,9 @@ async def test_a_task_that_kills_three_processes_is_put_aside(make_factory: Make
         assert (await pool.run(AgentTask("worker", "say x"))).output == "x"  # the queue goes on
 
 
-async def test_a_process_that_dies_before_anything_happened_is_tried_again(make_factory: Make) -> None:
+async def test_a_process_that_dies_before_anything_happened_is_tried_again(
+    make_factory: Make,
+) -> None:
     deaths = iter([True, False])
 
     def answer(messages: Any) -> Any:
@@ -222,7 +261,9 @@ async def test_a_process_that_dies_before_anything_happened_is_tried_again(make_
             time.sleep(0.2)
         return script(messages)
 
-    async with make_factory(spec={"model": "deadly", "runtime": {"retry": {"initial_delay": "10ms"}}}) as factory:
+    async with make_factory(
+        spec={"model": "deadly", "runtime": {"retry": {"initial_delay": "10ms"}}}
+    ) as factory:
         factory.register_model("deadly", lambda **_: ScriptedChatModel(script=answer))
         async with AgentInstancePool(factory) as pool:
             assert (await pool.run(AgentTask("worker", "say x"))).output == "x"
@@ -245,7 +286,9 @@ async def test_an_agent_that_cannot_be_made_fails_its_callers_at_once(make_facto
         async with AgentInstancePool(factory) as pool:
             with pytest.raises(ConfigurationError, match="cannot be sent to an agent's process"):
                 await pool.run(AgentTask("worker", "say x"))
-    async with pool_of(make_factory, {"setup": "tests.agent_runtime.pool.no_such_module:setup"}) as pool:
+    async with pool_of(
+        make_factory, {"setup": "tests.agent_runtime.pool.no_such_module:setup"}
+    ) as pool:
         with pytest.raises(InstanceStartFailed, match="ModuleNotFoundError"):
             await asyncio.wait_for(pool.run(AgentTask("worker", "say x")), 10)
         with pytest.raises(InstanceStartFailed):
@@ -260,7 +303,9 @@ async def test_components_can_be_registered_in_the_process(make_factory: Make) -
             assert (await pool.run(AgentTask("worker", "local x"))).output == "it said registered x"
 
 
-async def test_what_changed_is_not_served(make_factory: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_changed_is_not_served(
+    make_factory: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with pool_of(make_factory) as pool:
         before = (await pool.run(AgentTask("worker", "pid x"))).output
         assert (await pool.run(AgentTask("worker", "pid x"))).output == before
@@ -272,11 +317,15 @@ async def test_what_changed_is_not_served(make_factory: Make, monkeypatch: pytes
 
 async def test_drain_loses_no_task(make_factory: Make, tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'sessions.db'}"
-    async with pool_of(make_factory, {"size": 2}, session_manager=SessionManager.from_url(url)) as pool:
+    async with pool_of(
+        make_factory, {"size": 2}, session_manager=SessionManager.from_url(url)
+    ) as pool:
         agent = pool.agent("worker")
         short = asyncio.create_task(pool.run(AgentTask("worker", "anap 0.3")))
         kept = asyncio.create_task(agent.execute(AgentContext("anap 0.3", session_id="s")))
-        await until(lambda: len(pool.factory.event_bus.retained("tool.start")) == 2)  # both are in their tools
+        await until(
+            lambda: len(pool.factory.event_bus.retained("tool.start")) == 2
+        )  # both are in their tools
         assert await pool.drain(grace_s=5) == 0
         assert (await short).output == "it said rested"
         with pytest.raises(CallDrained):
@@ -285,7 +334,9 @@ async def test_drain_loses_no_task(make_factory: Make, tmp_path: Path) -> None:
             await pool.run(AgentTask("worker", "say x"))
     async with pool_of(make_factory, session_manager=SessionManager.from_url(url)) as pool:
         done = await pool.agent("worker").execute(AgentContext(None, session_id="s"))
-        assert done.output == "it said rested"  # where it was stopped, it goes on, and no tool runs twice
+        assert (
+            done.output == "it said rested"
+        )  # where it was stopped, it goes on, and no tool runs twice
 
 
 async def test_closing_fails_what_runs_and_leaves_nothing(make_factory: Make) -> None:
@@ -333,9 +384,16 @@ def test_tasks_and_configurations_are_checked() -> None:
 
 def test_the_configuration_is_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "pool.yaml"
-    file.write_text("pool:\n  size: 3\n  idle_timeout: 5m\n  agents:\n    analyst: {warm: 1, memory_mb: 256}\n")
+    file.write_text(
+        "pool:\n  size: 3\n  idle_timeout: 5m\n  agents:\n    analyst: {warm: 1, memory_mb: 256}\n"
+    )
     config = PoolConfig.load(file)
-    assert (config.size, config.idle_timeout, config.memory_of("analyst"), config.of("x").warm) == (3, 300.0, 256, 0)
+    assert (config.size, config.idle_timeout, config.memory_of("analyst"), config.of("x").warm) == (
+        3,
+        300.0,
+        256,
+        0,
+    )
     file.write_text("pols: {}\n")
     with pytest.raises(ConfigurationError, match="no 'pool:' map"):
         PoolConfig.load(file)
@@ -344,7 +402,9 @@ def test_the_configuration_is_read_from_a_file(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from(list(InstanceStatus)), max_size=12))
 def test_an_instance_goes_only_where_it_may(steps: list[InstanceStatus]) -> None:
     changes: list[tuple[InstanceStatus, InstanceStatus]] = []
-    instance = AgentInstance("a", on_change=lambda made, before: changes.append((before, made.status)))
+    instance = AgentInstance(
+        "a", on_change=lambda made, before: changes.append((before, made.status))
+    )
     for step in steps:
         before = instance.status
         with contextlib.suppress(ValueError):
@@ -353,8 +413,13 @@ def test_an_instance_goes_only_where_it_may(steps: list[InstanceStatus]) -> None
     assert all(after in NEXT[before] for before, after in changes)
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(list(TaskPriority))), max_size=30), st.data())
-def test_the_queue_serves_the_urgent_and_then_the_old(given: list[tuple[str, TaskPriority]], data: Any) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(list(TaskPriority))), max_size=30),
+    st.data(),
+)
+def test_the_queue_serves_the_urgent_and_then_the_old(
+    given: list[tuple[str, TaskPriority]], data: Any
+) -> None:
     async def check() -> None:
         waiting = Waiting()
         model = [waiting.add(agent, None, priority) for agent, priority in given]

@@ -30,7 +30,13 @@ from agent_runtime.errors import (
     TransferFailed,
     WorkerDied,
 )
-from agent_runtime.pool import AgentInstancePool, AgentTask, InstanceStatus, PoolConfig, TaskPriority
+from agent_runtime.pool import (
+    AgentInstancePool,
+    AgentTask,
+    InstanceStatus,
+    PoolConfig,
+    TaskPriority,
+)
 from agent_runtime.pool.process.instance import AgentInstance
 from agent_runtime.pool.process.process_tree import process, rss_mb
 from agent_runtime.testing import ScriptedChatModel, say
@@ -60,9 +66,14 @@ async def test_cancels_in_the_queue_harm_nobody(make_factory: Make) -> None:
                 pending[1].cancel()  # the next one, in the very moment in which it is to be served
 
         pool.roster._on_change = on_change
-        tasks += [asyncio.create_task(pool.run(AgentTask("worker", "anap 0.01"))) for _ in range(12)]
+        tasks += [
+            asyncio.create_task(pool.run(AgentTask("worker", "anap 0.01"))) for _ in range(12)
+        ]
         found: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(each, asyncio.CancelledError) or each.output == "it said rested" for each in found)
+        assert all(
+            isinstance(each, asyncio.CancelledError) or each.output == "it said rested"
+            for each in found
+        )
         await until(lambda: running(pool) == 0)
         assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
 
@@ -93,7 +104,9 @@ async def test_closing_tells_those_that_wait(make_factory: Make) -> None:
             await asyncio.wait_for(task, 2)
 
 
-async def test_an_idle_instance_serves_though_a_more_urgent_call_waits_elsewhere(make_factory: Make) -> None:
+async def test_an_idle_instance_serves_though_a_more_urgent_call_waits_elsewhere(
+    make_factory: Make,
+) -> None:
     async with pool_of(make_factory, {"size": 2, "agents": {"worker": {"limit": 1}}}) as pool:
         pool.add_agent("other", "worker")
         first = await begun(pool, AgentTask("worker", "anap 0.2"))
@@ -118,10 +131,14 @@ async def test_room_is_made_by_memory_too_and_never_in_vain(make_factory: Make) 
         first = await begun(pool, AgentTask("worker", "anap 1.5"))
         waiting = asyncio.create_task(pool.run(AgentTask("worker", "say b")))
         await asyncio.gather(first, waiting)
-        assert pool.get_pool_status()["starts"] == 2  # no idle instance was ended for a call that it cannot help
+        assert (
+            pool.get_pool_status()["starts"] == 2
+        )  # no idle instance was ended for a call that it cannot help
 
 
-async def test_drain_knows_older_versions_and_calls_that_wait(make_factory: Make, tmp_path: Path) -> None:
+async def test_drain_knows_older_versions_and_calls_that_wait(
+    make_factory: Make, tmp_path: Path
+) -> None:
     async with pool_of(make_factory, {"size": 2}) as pool:
         old = await begun(pool, AgentTask("worker", "anap 0.5"))
         pool.factory.register_template(template(system_prompt="another"))
@@ -130,9 +147,13 @@ async def test_drain_knows_older_versions_and_calls_that_wait(make_factory: Make
         assert old.done()
         assert (await old).output == "it said rested"
     url = f"sqlite:{tmp_path / 's.db'}"
-    async with pool_of(make_factory, {"size": 1}, session_manager=SessionManager.from_url(url)) as pool:
+    async with pool_of(
+        make_factory, {"size": 1}, session_manager=SessionManager.from_url(url)
+    ) as pool:
         first = await begun(pool, AgentTask("worker", "anap 0.4"))
-        waiting = asyncio.create_task(pool.agent("worker").execute(AgentContext("anap 5", session_id="s")))
+        waiting = asyncio.create_task(
+            pool.agent("worker").execute(AgentContext("anap 5", session_id="s"))
+        )
         await until(lambda: pool.get_pool_status()["queue"]["depth"] == 1)
         assert await pool.drain(3) == 0
         await first
@@ -150,7 +171,9 @@ async def test_every_call_of_a_process_is_answered(make_factory: Make) -> None:
                 await asyncio.wait_for(pool.run(AgentTask("worker", "large x")), 15)
             assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
     async with make_factory(spec={"model": "cancels"}) as factory:
-        factory.register_model("cancels", lambda **_: ScriptedChatModel(script=[say(fail=asyncio.CancelledError())]))
+        factory.register_model(
+            "cancels", lambda **_: ScriptedChatModel(script=[say(fail=asyncio.CancelledError())])
+        )
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             with pytest.raises(AgentFailed):
                 await asyncio.wait_for(pool.run(AgentTask("worker", "x")), 10)
@@ -168,10 +191,13 @@ async def test_no_error_costs_a_living_instance(make_factory: Make) -> None:
         assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
 
 
-async def test_a_template_file_that_is_gone_is_its_own_agents_trouble(make_factory: Make, tmp_path: Path) -> None:
+async def test_a_template_file_that_is_gone_is_its_own_agents_trouble(
+    make_factory: Make, tmp_path: Path
+) -> None:
     file = tmp_path / "gone.yaml"
     file.write_text(
-        "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: g}\nspec: {model: 'offline:'}\n"
+        "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: g}\nspec: {model: "
+        "'offline:'}\n"
     )
     async with pool_of(make_factory, {"size": 1}) as pool:
         busy = await begun(pool, AgentTask("worker", "anap 0.3"))
@@ -179,7 +205,9 @@ async def test_a_template_file_that_is_gone_is_its_own_agents_trouble(make_facto
         await until(lambda: pool.get_pool_status()["queue"]["depth"] == 1)
         file.unlink()
         await busy
-        assert (await asyncio.wait_for(pool.run(AgentTask("worker", "say y", priority=HIGH)), 5)).output == "y"
+        assert (
+            await asyncio.wait_for(pool.run(AgentTask("worker", "say y", priority=HIGH)), 5)
+        ).output == "y"
         with pytest.raises(AgentRuntimeError):
             await asyncio.wait_for(waiting, 10)
 
@@ -202,10 +230,12 @@ async def test_nothing_is_left_of_an_instance_that_was_being_made(tmp_path: Path
         "from agent_runtime import AgentFactory\n"
         "from agent_runtime.pool import AgentInstancePool, PoolConfig\n"
         "async def main():\n"
-        "    config = PoolConfig(setup='tests.agent_runtime.pool.tools_that_misbehave:slow_setup')\n"
+        "    config = "
+        "PoolConfig(setup='tests.agent_runtime.pool.tools_that_misbehave:slow_setup')\n"
         "    async with AgentFactory() as factory, AgentInstancePool(factory, config) as pool:\n"
         "        task = asyncio.create_task(pool.create_instance('writer'))\n"
-        "        while not [w for w in pool.roster.workers.values() if w.instance.pid]: await asyncio.sleep(0.01)\n"
+        "        while not [w for w in pool.roster.workers.values() if w.instance.pid]: await "
+        "asyncio.sleep(0.01)\n"
         "        await asyncio.sleep(0.3)\n"
         "        print([w.instance.pid for w in pool.roster.workers.values()][0], flush=True)\n"
         "        await asyncio.sleep(600)\n"
@@ -259,12 +289,16 @@ async def test_a_cancel_that_nobody_hears_ends_in_a_kill(make_factory: Make) -> 
     async with pool_of(make_factory, {"size": 1, "grace": "200ms"}) as pool:
         began = time.monotonic()
         with pytest.raises(CallTimeout):
-            await pool.run(AgentTask("worker", "misbehave loop", timeout_s=0.5))  # busy in its event loop
+            await pool.run(
+                AgentTask("worker", "misbehave loop", timeout_s=0.5)
+            )  # busy in its event loop
         assert time.monotonic() - began < 5
         assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
 
 
-async def test_an_allocation_above_the_address_space_fails_inside_the_task(make_factory: Make) -> None:
+async def test_an_allocation_above_the_address_space_fails_inside_the_task(
+    make_factory: Make,
+) -> None:
     async with pool_of(make_factory, {"size": 1, "address_space_mb": 1500}) as pool:
         with pytest.raises(AgentFailed, match="MemoryError") as raised:
             await pool.run(AgentTask("worker", "allocate 2000"))

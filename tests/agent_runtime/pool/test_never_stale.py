@@ -1,4 +1,7 @@
-"""Random sequences of calls and changes: the answer is always what the template, tools and secrets say now."""
+"""Random sequences of calls and changes.
+
+The answer is always what the template, tools and secrets say now.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,12 @@ VARIABLE = "NEVER_STALE_SECRET"
 def answer(messages: Any) -> Any:
     """Asks every tool once, then says the prompt and what they answered."""
     if messages[-1].type != "tool":
-        return say("", ("version", {}), ("s_variable", {"name": "SECRET"}), ("s_variable", {"name": "TENANT"}))
+        return say(
+            "",
+            ("version", {}),
+            ("s_variable", {"name": "SECRET"}),
+            ("s_variable", {"name": "TENANT"}),
+        )
     tools = [str(m.text) for m in messages if m.type == "tool"]
     return say("|".join([str(messages[0].text), *tools]))
 
@@ -44,7 +52,9 @@ class NeverStale(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.prompt, self.code, self.secret = 0, 0, 0
+        self.prompt = 0
+        self.code = 0
+        self.secret = 0
         os.environ[VARIABLE] = "dummy-secret-0"
         self.factory = AgentFactory()
         self.factory.register_model("answer", lambda **_: ScriptedChatModel(script=answer))
@@ -58,7 +68,11 @@ class NeverStale(RuleBasedStateMachine):
     @rule()
     def change_template(self) -> None:
         self.prompt += 1
-        server = {"command": sys.executable, "args": [PROGRAM], "env": {"SECRET": {"from_env": VARIABLE}}}
+        server = {
+            "command": sys.executable,
+            "args": [PROGRAM],
+            "env": {"SECRET": {"from_env": VARIABLE}},
+        }
         content = {
             "apiVersion": "agent-runtime/v1",
             "kind": "AgentTemplate",

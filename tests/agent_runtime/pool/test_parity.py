@@ -1,4 +1,7 @@
-"""The same agent in process, warm and in a process of its own: the same answers, chunks, usage, sessions and limits."""
+"""The same agent in process, warm and in a process of its own.
+
+The same answers, chunks, usage, sessions and limits.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +65,19 @@ async def test_shipped_templates_run_unchanged_every_way(name: str) -> None:
             text = "".join(chunk.text for chunk in chunks if isinstance(chunk, TextChunk))
             kinds = [type(chunk).__name__ for chunk in chunks if not isinstance(chunk, TextChunk)]
             assert stream.result.output == unary.output, way
-            found.append((unary.output, unary.usage, stream.result.usage, text, kinds, shape(unary)))
+            found.append(
+                (unary.output, unary.usage, stream.result.usage, text, kinds, shape(unary))
+            )
         assert found[0] == found[1] == found[2]
         assert found[0][1].model_calls > 0
 
 
 def shape(result: AgentResult) -> list[tuple[str, str, list[str]]]:
     """What a conversation says, without ids."""
-    return [(m.type, str(m.text), [c["name"] for c in getattr(m, "tool_calls", [])]) for m in result.messages]
+    return [
+        (m.type, str(m.text), [c["name"] for c in getattr(m, "tool_calls", [])])
+        for m in result.messages
+    ]
 
 
 @pytest.fixture
@@ -98,7 +106,10 @@ async def test_sessions_go_on_and_stay_apart(isolated: Any) -> None:
 
 
 async def test_a_person_is_asked_and_the_run_goes_on(isolated: Any) -> None:
-    seats = {"session_manager": SessionManager.from_url("memory:"), "spec": {"interrupt_on": {"echo": True}}}
+    seats = {
+        "session_manager": SessionManager.from_url("memory:"),
+        "spec": {"interrupt_on": {"echo": True}},
+    }
     async with isolated(**seats) as (_, _, agent):
         asked = await agent.execute(AgentContext("echo yes", session_id="s"))
         assert asked.status == "interrupted"
@@ -113,18 +124,29 @@ class Garbled(ScriptedChatModel):
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         (chunk,) = self._stream(messages)
-        return ChatResult(generations=[ChatGeneration(message=message_chunk_to_message(chunk.message))])
+        return ChatResult(
+            generations=[ChatGeneration(message=message_chunk_to_message(chunk.message))]
+        )
 
-    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+    def _stream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
         if messages[-1].type == "tool":
-            yield ChatGenerationChunk(message=AIMessageChunk(content=str(messages[-1].text), chunk_position="last"))
+            yield ChatGenerationChunk(
+                message=AIMessageChunk(content=str(messages[-1].text), chunk_position="last")
+            )
             return
         cut = tool_call_chunk(name="echo", args='{"text": "x', id="call_1", index=0)
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[cut], chunk_position="last"))
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(content="", tool_call_chunks=[cut], chunk_position="last")
+        )
 
 
 async def test_unreadable_arguments_are_told_to_the_model(make_factory: Any) -> None:
-    async with make_factory(spec={"model": "garbled"}) as factory, AgentInstancePool(factory) as pool:
+    async with (
+        make_factory(spec={"model": "garbled"}) as factory,
+        AgentInstancePool(factory) as pool,
+    ):
         factory.register_model("garbled", Garbled())
         for agent in (factory.create_from_template("worker"), pool.agent("worker")):
             async with agent.execute_stream("echo x") as stream:
@@ -150,10 +172,14 @@ async def test_limits_and_budgets_are_kept_outside(isolated: Any) -> None:
             await agent.execute("echo one")
 
 
-async def test_the_same_tool_call_again_and_again_is_stopped(isolated: Any, make_factory: Any) -> None:
+async def test_the_same_tool_call_again_and_again_is_stopped(
+    isolated: Any, make_factory: Any
+) -> None:
     spec = {"model": "loop", "runtime": {"limits": {"tool_loop": 2}}}
     async with make_factory(spec=spec) as factory:
-        factory.register_model("loop", lambda **_: ScriptedChatModel(script=[say("", ("echo", {"argument": "x"}))]))
+        factory.register_model(
+            "loop", lambda **_: ScriptedChatModel(script=[say("", ("echo", {"argument": "x"}))])
+        )
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             with pytest.raises(ToolLoop):
                 await pool.run(AgentTask("worker", "go"))
@@ -164,7 +190,9 @@ async def test_a_providers_own_error_comes_back_as_itself(make_factory: Any) -> 
         status_code = 503
 
     failed = Overloaded("busy")
-    async with make_factory(spec={"model": "failing", "runtime": {"retry": {"attempts": 1}}}) as factory:
+    async with make_factory(
+        spec={"model": "failing", "runtime": {"retry": {"attempts": 1}}}
+    ) as factory:
         factory.register_model("failing", lambda **_: ScriptedChatModel(script=[say(fail=failed)]))
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             with pytest.raises(ProviderError) as raised:
@@ -210,7 +238,9 @@ async def test_cancelling_stops_what_runs_in_the_process(isolated: Any) -> None:
         assert (await agent.execute("say after")).output == "after"
         assert pool.get_pool_status()["starts"] == 1
         with pytest.raises(CallTimeout):
-            await pool.run(AgentTask("worker", "nap 30", timeout_s=0.5))  # in a thread: only a kill ends it
+            await pool.run(
+                AgentTask("worker", "nap 30", timeout_s=0.5)
+            )  # in a thread: only a kill ends it
         assert (await agent.execute("say again")).output == "again"
 
 
@@ -236,26 +266,42 @@ async def test_sync_callers_and_other_loops(isolated: Any) -> None:
 async def test_the_runnable_face(isolated: Any) -> None:
     async with isolated() as (_, _, agent):
         assert (await agent.ainvoke({"messages": "echo r"}))["messages"][-1].text == "it said r"
-        parts = [part async for part in agent.astream({"messages": "say a b"}, stream_mode="messages")]
-        assert "".join(str(message.text) for message, _ in parts if isinstance(message, AIMessage)) == "a b"
+        parts = [
+            part async for part in agent.astream({"messages": "say a b"}, stream_mode="messages")
+        ]
+        assert (
+            "".join(str(message.text) for message, _ in parts if isinstance(message, AIMessage))
+            == "a b"
+        )
         assert [await agent.text.ainvoke(f"say {n}") for n in range(2)] == ["0", "1"]
 
 
 async def test_who_calls_reaches_layers_and_inner_agents(make_factory: Any) -> None:
     async with make_factory() as factory:
-        factory.register_template(template("outer", tools=[{"agent": "worker", "as": "ask"}], model="outer"))
+        factory.register_template(
+            template("outer", tools=[{"agent": "worker", "as": "ask"}], model="outer")
+        )
         factory.register_model(
             "outer",
             lambda **_: ScriptedChatModel(
-                script=lambda m: say("", ("ask", {"request": "echo in"})) if m[-1].type == "human" else say(m[-1].text)
+                script=lambda m: (
+                    say("", ("ask", {"request": "echo in"}))
+                    if m[-1].type == "human"
+                    else say(m[-1].text)
+                )
             ),
         )
         async with AgentInstancePool(factory, PoolConfig(size=2)) as pool:
-            result = await pool.run(AgentTask("outer", "go", principal=Principal("ada", tenant="acme")))
+            result = await pool.run(
+                AgentTask("outer", "go", principal=Principal("ada", tenant="acme"))
+            )
             assert result.output == "it said in"
             assert result.usage.model_calls == 4
             ends = factory.event_bus.retained("run.end")
-            assert {(event.agent, event.tenant) for event in ends} == {("worker", "acme"), ("outer", "acme")}
+            assert {(event.agent, event.tenant) for event in ends} == {
+                ("worker", "acme"),
+                ("outer", "acme"),
+            }
 
 
 async def test_long_term_memory_stays_in_the_application(make_factory: Any) -> None:
@@ -270,7 +316,9 @@ async def test_long_term_memory_stays_in_the_application(make_factory: Any) -> N
 async def test_a_process_cannot_reach_another_sessions_thread(make_factory: Any) -> None:
     manager = SessionManager.from_url("memory:")
     async with make_factory(session_manager=manager) as factory:
-        await factory.create_from_template("worker").execute(AgentContext("say secret", session_id="theirs"))
+        await factory.create_from_template("worker").execute(
+            AgentContext("say secret", session_id="theirs")
+        )
         (theirs,) = [session.thread async for session in _threads(manager, "theirs")]
         async with AgentInstancePool(factory, PoolConfig(size=1)) as pool:
             agent = pool.agent("worker")
@@ -284,7 +332,9 @@ async def _threads(manager: SessionManager, session_id: str) -> Any:
         yield turn
 
 
-async def test_a_process_gets_the_models_and_servers_that_its_template_names_no_others(make_factory: Any) -> None:
+async def test_a_process_gets_the_models_and_servers_that_its_template_names_no_others(
+    make_factory: Any,
+) -> None:
     async with make_factory() as factory, AgentInstancePool(factory, PoolConfig(size=1)) as pool:
         await pool.create_instance("worker")
         desk = pool.catalog.current("worker").desk

@@ -50,7 +50,9 @@ def slow_builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return built
 
 
-async def test_a_hundred_first_callers_build_once(make_factory: Callable[..., Any], slow_builds: list[str]) -> None:
+async def test_a_hundred_first_callers_build_once(
+    make_factory: Callable[..., Any], slow_builds: list[str]
+) -> None:
     async with make_factory() as factory, AgentSessionPool(factory) as pool:
         found = await asyncio.gather(*(pool.get_or_create(KEY, "worker") for _ in range(100)))
         assert slow_builds == ["worker"]
@@ -67,7 +69,9 @@ async def test_a_failed_build_fails_those_who_wait_and_nobody_after(
         broken = template().model_copy(
             update={"metadata": template().metadata.model_copy(update={"labels": {"fails": ""}})}
         )
-        found = await asyncio.gather(*(pool.get_or_create(KEY, broken) for _ in range(5)), return_exceptions=True)
+        found = await asyncio.gather(
+            *(pool.get_or_create(KEY, broken) for _ in range(5)), return_exceptions=True
+        )
         assert all(isinstance(each, ConfigurationError) for each in found)
         assert len(slow_builds) == 1
         assert (await pool.get_or_create(KEY, "worker")).template.metadata.name == "worker"
@@ -142,7 +146,9 @@ async def test_what_merely_aged_is_served_and_built_anew_behind(
         assert pool.counts.refreshes >= 1
 
 
-async def test_a_change_is_never_served_old(make_factory: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_is_never_served_old(
+    make_factory: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SOME_KEY", "dummy-1")
     spec: dict[str, Any] = {"model": {"id": "scripted", "api_key": {"from_env": "SOME_KEY"}}}
     async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
@@ -164,13 +170,16 @@ async def test_a_change_is_never_served_old(make_factory: Callable[..., Any], mo
         finally:
             echo.__code__ = before
         assert pool.counts.outdated == 3
-        assert await pool.get_or_create(KEY, "worker", runtime={"limits": {"tokens": 5}}) is not fourth
+        assert (
+            await pool.get_or_create(KEY, "worker", runtime={"limits": {"tokens": 5}}) is not fourth
+        )
         assert pool.invalidate(KEY) == 1
         assert pool.invalidate(template="worker") == 0
 
 
 async def test_a_templates_files_are_watched_by_their_stamps(tmp_path: Path) -> None:
-    file, prompt = tmp_path / "filed.yaml", tmp_path / "prompt.md"
+    file = tmp_path / "filed.yaml"
+    prompt = tmp_path / "prompt.md"
     file.write_text(YAML)
     prompt.write_text("one")
     async with AgentFactory() as factory, AgentSessionPool(factory) as pool:
@@ -186,12 +195,17 @@ async def test_a_templates_files_are_watched_by_their_stamps(tmp_path: Path) -> 
 
 
 async def test_mcp_servers_belong_to_a_tenants_project(make_factory: Callable[..., Any]) -> None:
-    spec = {"tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM]}, "as": "mcp"}], "model": "mcp"}
+    spec = {
+        "tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM]}, "as": "mcp"}],
+        "model": "mcp",
+    }
     async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
         factory.register_model(
             "mcp",
             lambda **_: ScriptedChatModel(
-                script=lambda m: say(str(m[-1].text)) if m[-1].type == "tool" else say("", ("mcp_pid", {}))
+                script=lambda m: (
+                    say(str(m[-1].text)) if m[-1].type == "tool" else say("", ("mcp_pid", {}))
+                )
             ),
         )
         keys = ("acme:web:chat", "acme:web:batch", "acme:shop:chat", "other:web:chat")
@@ -200,16 +214,22 @@ async def test_mcp_servers_belong_to_a_tenants_project(make_factory: Callable[..
         assert pids[0] == pids[1]  # one tenant's project has one server
         assert len(set(pids)) == 3
         assert found[0].mcp_servers == [sys.executable]
-        bad: dict[str, Any] = {"tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM, "broken"]}}]}
+        bad: dict[str, Any] = {
+            "tools": [{"mcp": {"command": sys.executable, "args": [PROGRAM, "broken"]}}]
+        }
         with pytest.raises(McpServerFailed):
             await pool.get_or_create("bad:p:m", template(**bad))
 
 
 async def test_a_folder_is_watched_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
-    file, prompt = tmp_path / "filed.yaml", tmp_path / "prompt.md"
+    file = tmp_path / "filed.yaml"
+    prompt = tmp_path / "prompt.md"
     file.write_text(YAML)
     prompt.write_text("one")
-    async with AgentFactory() as factory, TemplateWatch(factory, tmp_path, interval_s=0.05) as watch:
+    async with (
+        AgentFactory() as factory,
+        TemplateWatch(factory, tmp_path, interval_s=0.05) as watch,
+    ):
 
         async def told(kind: str, count: int) -> None:
             async with asyncio.timeout(10):
@@ -225,7 +245,9 @@ async def test_a_folder_is_watched_and_a_broken_file_changes_nothing(tmp_path: P
         file.write_text(YAML.replace("spec:", "spek:"))
         await told("template.rejected", 1)
         assert "spek" in str(watch.problems["filed.yaml"])
-        assert factory.get_template("filed").spec.system_prompt == "two"  # the version before it serves
+        assert (
+            factory.get_template("filed").spec.system_prompt == "two"
+        )  # the version before it serves
         file.write_text(YAML.replace("filed", "renamed"))
         await told("template.changed", 3)
         assert watch.problems == {}
@@ -267,8 +289,13 @@ class Keeper(BaseTool):
         return self.made_for
 
 
-async def test_a_tool_that_is_made_for_each_agent_is_never_shared(make_factory: Callable[..., Any]) -> None:
-    async with make_factory(spec={"tools": ["keeper"]}) as factory, AgentSessionPool(factory) as pool:
+async def test_a_tool_that_is_made_for_each_agent_is_never_shared(
+    make_factory: Callable[..., Any],
+) -> None:
+    async with (
+        make_factory(spec={"tools": ["keeper"]}) as factory,
+        AgentSessionPool(factory) as pool,
+    ):
         factory.register_tool("keeper", Keeper)
         for tenant in ("acme", "other"):
             context = await pool.get_or_create(f"{tenant}:p:m", "worker")
@@ -284,30 +311,41 @@ async def test_an_invalidated_build_is_not_kept_and_the_next_one_is(
         pool.invalidate(template="another")
         pool.invalidate(KEY)
         new = asyncio.create_task(pool.get_or_create(KEY, "worker"))
-        first, second = await old, await new
+        first = await old
+        second = await new
         assert first is not second
         assert await pool.get_or_create(KEY, "worker") is second
         assert len(slow_builds) == 2
 
 
-async def test_links_new_skills_and_variables_are_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_links_new_skills_and_variables_are_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prompt.md").write_text(name)
     (tmp_path / "now").symlink_to("one")
     (tmp_path / "skills" / "first").mkdir(parents=True)
-    (tmp_path / "skills" / "first" / "SKILL.md").write_text("---\nname: first\ndescription: It.\n---\n")
+    (tmp_path / "skills" / "first" / "SKILL.md").write_text(
+        "---\nname: first\ndescription: It.\n---\n"
+    )
     (tmp_path / "skills" / "second").mkdir()
     file = tmp_path / "t.yaml"
     text = YAML.replace("prompt.md", "now/prompt.md") + "  skills: [skills]\n"
-    file.write_text(text.replace("metadata: {name: filed}", "metadata: {name: filed, owner: '${SOME_OWNER:-nobody}'}"))
+    file.write_text(
+        text.replace(
+            "metadata: {name: filed}", "metadata: {name: filed, owner: '${SOME_OWNER:-nobody}'}"
+        )
+    )
     async with AgentFactory() as factory, AgentSessionPool(factory) as pool:
         seen = [await pool.get_or_create(KEY, file)]
         (tmp_path / "now").unlink()
         (tmp_path / "now").symlink_to("two")
         seen.append(await pool.get_or_create(KEY, file))
         assert seen[-1].template.spec.system_prompt == "two"
-        (tmp_path / "skills" / "second" / "SKILL.md").write_text("---\nname: second\ndescription: It.\n---\n")
+        (tmp_path / "skills" / "second" / "SKILL.md").write_text(
+            "---\nname: second\ndescription: It.\n---\n"
+        )
         seen.append(await pool.get_or_create(KEY, file))
         assert [skill.name for skill in seen[-1].template.skills] == ["first", "second"]
         monkeypatch.setenv("SOME_OWNER", "ada")
@@ -346,9 +384,19 @@ async def test_a_watch_survives_renames_swaps_and_a_folder_that_is_away(tmp_path
         await until(lambda: "late" in factory.list_templates())
 
 
-async def test_who_joined_late_gets_what_holds_now(make_factory: Callable[..., Any], slow_builds: list[str]) -> None:
-    """A build begins, a tool's server is unknown still, a change comes, another caller joins: it gets the change."""
-    spec = {"tools": ["echo", {"mcp": {"command": sys.executable, "args": [PROGRAM]}, "include": ["pid"], "as": "m"}]}
+async def test_who_joined_late_gets_what_holds_now(
+    make_factory: Callable[..., Any], slow_builds: list[str]
+) -> None:
+    """A build begins, a tool's server is unknown still, a change comes, another caller joins.
+
+    It gets the change.
+    """
+    spec = {
+        "tools": [
+            "echo",
+            {"mcp": {"command": sys.executable, "args": [PROGRAM]}, "include": ["pid"], "as": "m"},
+        ]
+    }
     async with make_factory(spec=spec) as factory, AgentSessionPool(factory) as pool:
         first = asyncio.create_task(pool.get_or_create(KEY, "worker"))
         await asyncio.sleep(0.2)  # the server is being opened
@@ -358,7 +406,10 @@ async def test_who_joined_late_gets_what_holds_now(make_factory: Callable[..., A
             echo.__code__ = (lambda argument: f"changed {argument}").__code__
             joined = await pool.get_or_create(KEY, "worker")
             assert (await joined.agent.execute("echo x")).output == "it said changed x"
-            assert joined.fingerprint == pool._fingerprint(joined.template, None)[0] or len(slow_builds) > 1
+            assert (
+                joined.fingerprint == pool._fingerprint(joined.template, None)[0]
+                or len(slow_builds) > 1
+            )
             await first
         finally:
             echo.__code__ = before

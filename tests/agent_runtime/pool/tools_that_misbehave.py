@@ -1,4 +1,7 @@
-"""Tools for agents in processes of their own: some answer, others do everything that a process can do wrong."""
+"""Tools for agents in processes of their own.
+
+Some answer, others do everything that a process can do wrong.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,9 @@ async def peek(argument: str) -> str:
     from agent_runtime.remote.remote_parts import RemoteCheckpointer
 
     try:
-        found = await RemoteCheckpointer().aget_tuple({"configurable": {"thread_id": argument, "checkpoint_ns": ""}})
+        found = await RemoteCheckpointer().aget_tuple(
+            {"configurable": {"thread_id": argument, "checkpoint_ns": ""}}
+        )
     except Exception as error:  # noqa: BLE001 - what it is, is the answer
         return type(error).__name__
     return f"read {found}"
@@ -278,8 +283,10 @@ _DEEDS: dict[str, Callable[[], Any]] = {
 }
 
 TOOLS = {
-    "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact, "misbehave": misbehave,
-    "hog": hog, "child": child, "chatter": chatter, "flood": flood, "linger": linger, "large": large,
+    "echo": echo, "pid": pid, "nap": nap, "anap": anap, "burn": burn, "artifact": artifact,
+    "misbehave": misbehave,
+    "hog": hog, "child": child, "chatter": chatter, "flood": flood, "linger": linger,
+    "large": large,
     "pretend": pretend, "variable": variable, "configured": configured, "twins": twins,
     "peek": peek, "busy": busy, "allocate": allocate, "remember": remember,
 }  # fmt: skip

@@ -1,4 +1,7 @@
-"""A recorded run is played again without network, model and tools; what differs is found; a step is a fork's start."""
+"""A recorded run is played again without network, model and tools; what differs is found.
+
+A step is a fork's start.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,8 @@ class Recorder:
     """A factory whose runs are written to an event log, with their contents."""
 
     def __init__(self, path: Path, *, content: bool = True, **seats: Any) -> None:
-        self.bus, self.log = EventBus(), SqliteBroker(str(path))
+        self.bus = EventBus()
+        self.log = SqliteBroker(str(path))
         handler = AgentCallbackHandler(bus=self.bus, content=content)
         self.factory = AgentFactory(event_bus=self.bus, callback_handler=handler, **seats)
         self.relay = Relay(self.bus, self.log)
@@ -119,7 +123,8 @@ def _without_running() -> Any:
     return as_tool
 
 
-# -- what differs ------------------------------------------------------------------------------------------
+# -- what differs
+# ------------------------------------------------------------------------------------------
 
 
 @tool
@@ -128,9 +133,12 @@ def lookup(word: str) -> str:
     return f"meaning of {word}"
 
 
-def use_scripted(recorder: Recorder, prompt: str = "Be nice", script: Any = None, more: str = "") -> None:
+def use_scripted(
+    recorder: Recorder, prompt: str = "Be nice", script: Any = None, more: str = ""
+) -> None:
     recorder.factory.register_model(
-        "m", ScriptedChatModel(script=script or [say("", ("lookup", {"word": "x"})), say("it is x")])
+        "m",
+        ScriptedChatModel(script=script or [say("", ("lookup", {"word": "x"})), say("it is x")]),
     )
     recorder.factory.register_tool("lookup", lookup)
     text = HEAD % "t" + f"  model: m\n  tools: [lookup]\n  system_prompt: {prompt}\n" + more
@@ -163,7 +171,9 @@ async def test_a_tool_that_is_no_longer_asked_the_same_is_a_difference(recorder:
         (2, "tool", "lookup"),
         (3, "llm", "scripted"),
     ]
-    row = recorder.log._db.execute("SELECT position, event FROM events WHERE type = 'tool.start'").fetchone()
+    row = recorder.log._db.execute(
+        "SELECT position, event FROM events WHERE type = 'tool.start'"
+    ).fetchone()
     recorder.log._db.execute("DROP TRIGGER events_unchanged")
     changed = row[1].replace(b'"word":"x"', b'"word":"y"')
     recorder.log._db.execute("UPDATE events SET event = ? WHERE position = ?", [changed, row[0]])
@@ -175,14 +185,21 @@ async def test_a_tool_that_is_no_longer_asked_the_same_is_a_difference(recorder:
 async def test_a_replay_that_makes_fewer_calls_says_which_is_missing(recorder: Recorder) -> None:
     use_scripted(recorder)
     run_id = await recorder.run("t", "what is x?")
-    use_scripted(recorder, more="  middleware: [{use: model_call_limit, run_limit: 1, exit_behavior: end}]\n")
+    use_scripted(
+        recorder, more="  middleware: [{use: model_call_limit, run_limit: 1, exit_behavior: end}]\n"
+    )
     replay = await replayed(recorder, run_id)
     assert replay.difference is not None
-    assert (replay.difference.step, replay.difference.what) == (3, "the replay ended before this call")
+    assert (replay.difference.step, replay.difference.what) == (
+        3,
+        "the replay ended before this call",
+    )
 
 
 async def test_a_failed_run_replays_to_its_failure(recorder: Recorder) -> None:
-    use_scripted(recorder, script=[say("", ("lookup", {"word": "x"})), say(fail=ValueError("broken"))])
+    use_scripted(
+        recorder, script=[say("", ("lookup", {"word": "x"})), say(fail=ValueError("broken"))]
+    )
     run_id = await recorder.run("t", "what is x?")
     replay = await replayed(recorder, run_id)
     assert replay.recording.status == "failed"
@@ -210,10 +227,14 @@ async def test_parallel_tools_and_an_agent_inside_an_agent_are_played(recorder: 
     calls = [("lookup", {"word": "a"}), ("lookup", {"word": "b"}), ("inner", {"request": "help"})]
     recorder.factory.register_model("m", ScriptedChatModel(script=[say("", *calls), say("done")]))
     recorder.factory.register_tool("lookup", lookup)
-    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [lookup, {agent: inner}]\n"))
+    recorder.factory.register_template(
+        parse_template(HEAD % "t" + "  model: m\n  tools: [lookup, {agent: inner}]\n")
+    )
     run_id = await recorder.run("t", "go")
     for name in ("m", "inner"):
-        recorder.factory.register_model(name, ScriptedChatModel(script=[say(fail=AssertionError("asked"))]))
+        recorder.factory.register_model(
+            name, ScriptedChatModel(script=[say(fail=AssertionError("asked"))])
+        )
     replay = await replayed(recorder, run_id)
     assert replay.same, str(replay.difference)
     assert sorted(s.name for s in replay.recording.steps) == [
@@ -249,7 +270,8 @@ async def test_an_agent_that_asks_a_person_is_played_to_its_question(tmp_path: P
     await recorder.log.aclose()
 
 
-# -- forks -------------------------------------------------------------------------------------------------
+# -- forks
+# -------------------------------------------------------------------------------------------------
 
 
 async def test_a_fork_plays_up_to_its_step_and_lives_from_there(recorder: Recorder) -> None:
@@ -314,7 +336,8 @@ async def test_secrets_are_not_recorded_and_do_not_make_a_difference(recorder: R
     await asyncio.sleep(0)
 
 
-# -- what agents do every day ------------------------------------------------------------------------------
+# -- what agents do every day
+# ------------------------------------------------------------------------------
 
 
 async def same(recorder: Recorder, run_id: str) -> Replay:
@@ -324,11 +347,18 @@ async def same(recorder: Recorder, run_id: str) -> Replay:
 
 
 async def test_arguments_that_do_not_fit_and_are_corrected_are_played(recorder: Recorder) -> None:
-    use_scripted(recorder, script=[say("", ("lookup", {"wrong": 1})), say("", ("lookup", {"word": "x"})), say("done")])
-    replay = await same(recorder, await recorder.run("t", "what is x?"))
-    assert [step.error for step in replay.recording.steps] == [None, "ValidationError", None, None, None] or all(
-        step.error is None for step in replay.recording.steps
+    use_scripted(
+        recorder,
+        script=[say("", ("lookup", {"wrong": 1})), say("", ("lookup", {"word": "x"})), say("done")],
     )
+    replay = await same(recorder, await recorder.run("t", "what is x?"))
+    assert [step.error for step in replay.recording.steps] == [
+        None,
+        "ValidationError",
+        None,
+        None,
+        None,
+    ] or all(step.error is None for step in replay.recording.steps)
 
 
 async def test_a_tool_that_failed_and_was_survived_is_played(recorder: Recorder) -> None:
@@ -343,30 +373,45 @@ async def test_a_tool_that_failed_and_was_survived_is_played(recorder: Recorder)
 
     again = ("lookup", {"word": "x"})
     use_scripted(
-        recorder, script=[say("", again), say("", again), say("done")], more="  middleware: [{use: tool_error}]\n"
+        recorder,
+        script=[say("", again), say("", again), say("done")],
+        more="  middleware: [{use: tool_error}]\n",
     )
     recorder.factory.register_tool("lookup", lookup)
     run_id = await recorder.run("t", "what is x?")
     replay = await same(recorder, run_id)
-    assert [step.error for step in replay.recording.steps if step.kind == "tool"] == ["ValueError", None]
+    assert [step.error for step in replay.recording.steps if step.kind == "tool"] == [
+        "ValueError",
+        None,
+    ]
 
 
 async def test_an_inner_agent_that_failed_is_played(recorder: Recorder) -> None:
-    recorder.factory.register_model("inner", ScriptedChatModel(script=[say(fail=ValueError("inner is broken"))]))
+    recorder.factory.register_model(
+        "inner", ScriptedChatModel(script=[say(fail=ValueError("inner is broken"))])
+    )
     recorder.factory.register_template(parse_template(HEAD % "inner" + "  model: inner\n"))
-    recorder.factory.register_model("m", ScriptedChatModel(script=[say("", ("inner", {"request": "x"})), say("done")]))
-    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [{agent: inner}]\n"))
+    recorder.factory.register_model(
+        "m", ScriptedChatModel(script=[say("", ("inner", {"request": "x"})), say("done")])
+    )
+    recorder.factory.register_template(
+        parse_template(HEAD % "t" + "  model: m\n  tools: [{agent: inner}]\n")
+    )
     await same(recorder, await recorder.run("t", "go"))
 
 
 async def test_tools_with_injected_arguments_and_commands_are_played(recorder: Recorder) -> None:
     @tool
     def lookup(
-        word: str, call: Annotated[str, InjectedToolCallId], state: Annotated[dict[str, Any], InjectedState]
+        word: str,
+        call: Annotated[str, InjectedToolCallId],
+        state: Annotated[dict[str, Any], InjectedState],
     ) -> Command[Any]:
         """Look a word up."""
         count = len(state["messages"])
-        return Command(update={"messages": [ToolMessage(f"{word} after {count}", tool_call_id=call)]})
+        return Command(
+            update={"messages": [ToolMessage(f"{word} after {count}", tool_call_id=call)]}
+        )
 
     @tool
     def look(word: str, runtime: ToolRuntime) -> str:
@@ -377,12 +422,19 @@ async def test_tools_with_injected_arguments_and_commands_are_played(recorder: R
     recorder.factory.register_model("m", ScriptedChatModel(script=[say("", *calls), say("done")]))
     for name, each in (("lookup", lookup), ("look", look)):
         recorder.factory.register_tool(name, each)
-    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [lookup, look]\n"))
+    recorder.factory.register_template(
+        parse_template(HEAD % "t" + "  model: m\n  tools: [lookup, look]\n")
+    )
     replay = await same(recorder, await recorder.run("t", "go"))
-    assert [step.request for step in replay.recording.steps if step.kind == "tool"] == [{"word": "x"}, {"word": "y"}]
+    assert [step.request for step in replay.recording.steps if step.kind == "tool"] == [
+        {"word": "x"},
+        {"word": "y"},
+    ]
 
 
-async def test_a_model_inside_a_tool_is_not_asked_and_a_fork_goes_on_behind_it(recorder: Recorder) -> None:
+async def test_a_model_inside_a_tool_is_not_asked_and_a_fork_goes_on_behind_it(
+    recorder: Recorder,
+) -> None:
     inner = ScriptedChatModel(script=[say("of the inner model")])
 
     @tool
@@ -421,7 +473,9 @@ async def test_tools_of_middleware_are_recorded_and_not_run(recorder: Recorder) 
     sent: list[str] = []
     recorder.factory.register_middleware("mailing", Mailing(sent))
     use_scripted(
-        recorder, script=[say("", ("send_mail", {"to": "bob"})), say("done")], more="  middleware: [{use: mailing}]\n"
+        recorder,
+        script=[say("", ("send_mail", {"to": "bob"})), say("done")],
+        more="  middleware: [{use: mailing}]\n",
     )
     run_id = await recorder.run("t", "write to bob")
     assert sent == ["bob"]
@@ -457,7 +511,9 @@ async def test_workflows_inside_are_refused(recorder: Recorder) -> None:
     recorder.factory.register_workflow("flow", ScriptedChatModel(script=[say("x")]))
     recorder.factory.register_template(parse_template(HEAD % "flow" + "  workflow: flow\n"))
     recorder.factory.register_model("m", ScriptedChatModel(script=[say("done")]))
-    recorder.factory.register_template(parse_template(HEAD % "t" + "  model: m\n  tools: [{agent: flow}]\n"))
+    recorder.factory.register_template(
+        parse_template(HEAD % "t" + "  model: m\n  tools: [{agent: flow}]\n")
+    )
     run_id = await recorder.run("t", "go")
     with pytest.raises(ConfigurationError, match="workflow"):
         await replayed(recorder, run_id)
@@ -466,8 +522,13 @@ async def test_workflows_inside_are_refused(recorder: Recorder) -> None:
 async def test_native_structured_output_is_played(recorder: Recorder) -> None:
     model = ScriptedChatModel(script=[say('{"answer": 4}')], profile={"structured_output": True})
     recorder.factory.register_model("m", model)
-    schema = "{schema: {title: out, type: object, properties: {answer: {type: integer}}, required: [answer]}}"
-    recorder.factory.register_template(parse_template(HEAD % "t" + f"  model: m\n  response_format: {schema}\n"))
+    schema = (
+        "{schema: {title: out, type: object, properties: {answer: {type: integer}}, "
+        "required: [answer]}}"
+    )
+    recorder.factory.register_template(
+        parse_template(HEAD % "t" + f"  model: m\n  response_format: {schema}\n")
+    )
     await same(recorder, await recorder.run("t", "2 + 2"))
 
 

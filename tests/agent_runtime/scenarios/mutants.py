@@ -24,7 +24,11 @@ MUTANTS = [
     Mutant(
         "an unusable input is taken",
         "test_call_input.py -k unusable_input",
-        Change("orchestration.executor:AgentExecutor._call", "check_input(context.input, self.agent)", "pass"),
+        Change(
+            "orchestration.executor:AgentExecutor._call",
+            "check_input(context.input, self.agent)",
+            "pass",
+        ),
     ),
     Mutant(
         "a session that nothing keeps is taken",
@@ -38,7 +42,11 @@ MUTANTS = [
     Mutant(
         "an odd result ends the run",
         "test_call_input.py -k cannot_be_used",
-        Change("run.tool_result:_texts", "raise UnusableResult(error_text(failure)) from failure", "raise"),
+        Change(
+            "run.tool_result:_texts",
+            "raise UnusableResult(error_text(failure)) from failure",
+            "raise",
+        ),
     ),
     Mutant(
         "what may have run is said not to have",
@@ -52,7 +60,11 @@ MUTANTS = [
     Mutant(
         "a signal in a task group is contained",
         "test_user_code.py -k task_group",
-        Change("errors.user_code:is_from_signal", "any((is_from_signal(each) for each in error.exceptions))", "False"),
+        Change(
+            "errors.user_code:is_from_signal",
+            "any((is_from_signal(each) for each in error.exceptions))",
+            "False",
+        ),
     ),
     Mutant(
         "an object as a node has no boundary",
@@ -67,13 +79,17 @@ MUTANTS = [
         "a mapped chain has no boundary",
         "test_user_code.py -k any_shape",
         Change(
-            "orchestration.boundaries:with_boundaries", "RunnableBindingBase | RunnableEachBase", "RunnableBindingBase"
+            "orchestration.boundaries:with_boundaries",
+            "RunnableBindingBase | RunnableEachBase",
+            "RunnableBindingBase",
         ),
     ),
     Mutant(
         "a pair is two messages",
         "test_call_input.py -k pair_is",
-        Change("orchestration.messages:agent_input", "[value] if is_pair(value) else value", "value"),
+        Change(
+            "orchestration.messages:agent_input", "[value] if is_pair(value) else value", "value"
+        ),
     ),
     Mutant(
         "an edit calls another tool",
@@ -126,6 +142,10 @@ MUTANTS = [
     Mutant(
         "a traceback is printed raw",
         "test_escapes.py -k traceback",
-        Change("cli.main:main", "echo(SECRETS.text(''.join(traceback.format_exception(error))), err=True)", "raise"),
+        Change(
+            "cli.main:main",
+            "echo(SECRETS.text(''.join(traceback.format_exception(error))), err=True)",
+            "raise",
+        ),
     ),
 ]

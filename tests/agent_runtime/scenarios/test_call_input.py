@@ -1,4 +1,7 @@
-"""What a caller may give a call: every unusable input is refused before anything is written, on every way in."""
+"""What a caller may give a call.
+
+Every unusable input is refused before anything is written, on every way in.
+"""
 
 from __future__ import annotations
 
@@ -82,19 +85,31 @@ UNUSABLE: dict[str, Callable[[], Any]] = {
     "no blocks": lambda: HumanMessage([]),
     "a blank block": lambda: HumanMessage([{"type": "text", "text": " "}]),
     "a block without a type": lambda: HumanMessage([{"text": "hi"}]),
-    "a block with a type that is none": lambda: messages({"role": "user", "content": [{"type": 5}]}),
+    "a block with a type that is none": lambda: messages(
+        {"role": "user", "content": [{"type": 5}]}
+    ),
     "a text block without a text": lambda: HumanMessage([{"type": "text"}]),
     "an image without a source": lambda: HumanMessage([{"type": "image"}]),
-    "a file with a source that is none": lambda: HumanMessage([{"type": "file", "source_type": "disk", "data": "x"}]),
+    "a file with a source that is none": lambda: HumanMessage(
+        [{"type": "file", "source_type": "disk", "data": "x"}]
+    ),
     "a sound without its data": lambda: HumanMessage([{"type": "audio", "source_type": "base64"}]),
     "deep blocks": lambda: HumanMessage([{"type": "x", "x": nested(100)}]),
     "deep dicts": lambda: [{"role": "user", "content": nested(5000)}],
     "a cycle": lambda: HumanMessage([{"type": "x", "x": cycle()}]),
     "half in a message": lambda: HumanMessage(HALF),
     "half in a block": lambda: HumanMessage([{"type": "text", "text": HALF}]),
-    "half in arguments": lambda: [HI, AIMessage("", tool_calls=[call(x=HALF)]), ToolMessage("a", tool_call_id="1")],
+    "half in arguments": lambda: [
+        HI,
+        AIMessage("", tool_calls=[call(x=HALF)]),
+        ToolMessage("a", tool_call_id="1"),
+    ],
     "half in an id": lambda: HumanMessage("hi", id=HALF),
-    "a large number": lambda: [HI, AIMessage("", tool_calls=[call(x=10**5000)]), ToolMessage("a", tool_call_id="1")],
+    "a large number": lambda: [
+        HI,
+        AIMessage("", tool_calls=[call(x=10**5000)]),
+        ToolMessage("a", tool_call_id="1"),
+    ],
     "two calls of one id": lambda: [HI, AIMessage("", tool_calls=[call("1"), call("1")])],
     "a call without an answer": lambda: [HI, AIMessage("", tool_calls=[call("1")]), HI],
     "an answer without a call": lambda: [HI, ToolMessage("a", tool_call_id="9")],
@@ -136,8 +151,12 @@ USABLE: dict[str, Callable[[], Any]] = {
     ],
     "calls without ids": lambda: [HI, AIMessage("", tool_calls=[call(None), call(None)])],
     "an overwritten channel": lambda: {"messages": Overwrite([HI])},
-    "a block of Amazon's": lambda: HumanMessage([{"type": "text", "text": "hi"}, {"cachePoint": {"type": "default"}}]),
-    "an image of Amazon's": lambda: HumanMessage([{"type": "image", "image": {"format": "png", "source": {}}}]),
+    "a block of Amazon's": lambda: HumanMessage(
+        [{"type": "text", "text": "hi"}, {"cachePoint": {"type": "default"}}]
+    ),
+    "an image of Amazon's": lambda: HumanMessage(
+        [{"type": "image", "image": {"format": "png", "source": {}}}]
+    ),
 }
 
 
@@ -188,7 +207,11 @@ async def test_an_unusable_input_is_refused_and_the_session_goes_on(kind: str) -
     model = ScriptedChatModel(script=script)
     async with AgentFactory(session_manager=manager) as factory:
         factory.register_model("m", model)
-        agent = factory.create_agent(template(model="m")) if kind == "template" else workflow(manager, model)
+        agent = (
+            factory.create_agent(template(model="m"))
+            if kind == "template"
+            else workflow(manager, model)
+        )
         await agent.execute(AgentContext("first", session_id="s"))
         for name, value in UNUSABLE.items():
             for way in WAYS:
@@ -243,7 +266,9 @@ async def test_a_tool_call_of_the_conversation_may_be_answered() -> None:
     call_id = first.messages[-1].tool_calls[0]["id"]  # type: ignore[attr-defined]
     with pytest.raises(InputInvalid, match="which no message makes"):
         await agent.execute(AgentContext(ToolMessage("x", tool_call_id="other"), session_id="s"))
-    second = await agent.execute(AgentContext(ToolMessage("x", tool_call_id=call_id), session_id="s"))
+    second = await agent.execute(
+        AgentContext(ToolMessage("x", tool_call_id=call_id), session_id="s")
+    )
     assert second.output == "thanks"
 
 
@@ -271,30 +296,49 @@ async def test_a_session_that_nothing_keeps_is_refused(way: Any) -> None:
     async with AgentFactory() as factory:
         factory.register_model("m", ScriptedChatModel(script=lambda _: say("hi")))
         agent = factory.create_agent(template(model="m"))
-        with pytest.raises(InputInvalid, match="keeps no sessions: give its factory a session_manager"):
+        with pytest.raises(
+            InputInvalid, match="keeps no sessions: give its factory a session_manager"
+        ):
             await way(agent, "hi")
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-BLOCKS = st.lists(st.fixed_dictionaries({"type": st.sampled_from(["text", "image", ""]), "text": JSON}), max_size=2)
+BLOCKS = st.lists(
+    st.fixed_dictionaries({"type": st.sampled_from(["text", "image", ""]), "text": JSON}),
+    max_size=2,
+)
 MESSAGES = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system", "tool", "x"]), "content": st.text() | BLOCKS | JSON},
+    {
+        "role": st.sampled_from(["user", "assistant", "system", "tool", "x"]),
+        "content": st.text() | BLOCKS | JSON,
+    },
     optional={"tool_call_id": st.text(max_size=3), "id": JSON},
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(value=JSON | st.lists(MESSAGES, max_size=4) | st.fixed_dictionaries({"messages": JSON | st.lists(MESSAGES)}))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    value=JSON
+    | st.lists(MESSAGES, max_size=4)
+    | st.fixed_dictionaries({"messages": JSON | st.lists(MESSAGES)})
+)
 async def test_any_input_is_taken_or_refused_and_the_session_goes_on(value: Any) -> None:
     manager = SessionManager()
     agent = workflow(manager, ScriptedChatModel(script=lambda _: say("hi")))
     try:
         await agent.execute(AgentContext(value, session_id="s"))
-    except (InputInvalid, SessionNotFound) as error:  # None goes on with a session, and there is none
+    except (
+        InputInvalid,
+        SessionNotFound,
+    ) as error:  # None goes on with a session, and there is none
         assert str(error)
     assert (await agent.execute(AgentContext("still here", session_id="s"))).output == "hi"
 
@@ -334,7 +378,11 @@ async def test_a_result_that_cannot_be_used_is_an_error_message(name: str, is_as
         return RESULTS[name]()
 
     def script(given: list[BaseMessage]) -> Any:
-        return say("done") if given[-1].type == "tool" or given[-1].text != "go" else say("", ("answer", {}))
+        return (
+            say("done")
+            if given[-1].type == "tool" or given[-1].text != "go"
+            else say("", ("answer", {}))
+        )
 
     async with AgentFactory(session_manager=SessionManager()) as factory:
         factory.register_model("m", ScriptedChatModel(script=script))
@@ -352,7 +400,9 @@ async def test_a_tool_that_may_have_run_is_not_said_not_to_have_run() -> None:
     """The graph runs its tools by itself, so nothing records them."""
     manager = SessionManager()
     entered = asyncio.Event()
-    model = ScriptedChatModel(script=lambda given: say("", ("pay", {})) if given[-1].text == "pay" else say("ok"))
+    model = ScriptedChatModel(
+        script=lambda given: say("", ("pay", {})) if given[-1].text == "pay" else say("ok")
+    )
 
     async def answer(state: MessagesState) -> dict[str, Any]:
         return {"messages": [await model.ainvoke(state["messages"])]}
@@ -366,8 +416,12 @@ async def test_a_tool_that_may_have_run_is_not_said_not_to_have_run() -> None:
     graph.add_node("answer", answer)
     graph.add_node("pay", pay)
     graph.add_edge(START, "answer")
-    graph.add_conditional_edges("answer", lambda state: "pay" if state["messages"][-1].tool_calls else END)
-    agent = AgentExecutor(graph.compile(checkpointer=manager.checkpointer), pipeline=[SessionMiddleware(manager)])
+    graph.add_conditional_edges(
+        "answer", lambda state: "pay" if state["messages"][-1].tool_calls else END
+    )
+    agent = AgentExecutor(
+        graph.compile(checkpointer=manager.checkpointer), pipeline=[SessionMiddleware(manager)]
+    )
     task = asyncio.create_task(agent.execute(AgentContext("pay", session_id="s")))
     await entered.wait()
     task.cancel()

@@ -1,4 +1,5 @@
-"""A cancel that meets another exception ends the call as a cancel, unary and streamed, with both linked."""
+"""A cancel that meets another exception ends the call as a cancel, unary and streamed, with both
+linked."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Untidy(Middleware):
     """Fails while it cleans up."""
 
     def __init__(self, error: BaseException) -> None:
-        self.entered, self.error = asyncio.Event(), error
+        self.entered = asyncio.Event()
+        self.error = error
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         self.entered.set()

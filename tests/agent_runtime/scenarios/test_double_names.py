@@ -41,7 +41,9 @@ def cloud_event(_: Path) -> Any:
 def schema_file(folder: Path) -> Any:
     (folder / "s.json").write_text(DOUBLE)
     head = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
-    return parse_template(f"{head}spec: {{model: m, response_format: {{schema: s.json}}}}\n", folder=str(folder))
+    return parse_template(
+        f"{head}spec: {{model: m, response_format: {{schema: s.json}}}}\n", folder=str(folder)
+    )
 
 
 def answer(_: Path) -> Any:

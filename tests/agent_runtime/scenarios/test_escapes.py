@@ -47,7 +47,9 @@ def check(text: str) -> None:
 def texts_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for each in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from texts_in(each)
 
 
@@ -56,7 +58,13 @@ def test_no_command_prints_what_steers_a_terminal(home: Path) -> None:
     check(out("run", "writer", EVIL, "--session", "s1"))
     check(out("run", "writer", EVIL, "--json"))
     check(out("run", "writer", EVIL, "--jsonl", "--record", "--session", "s2"))
-    for command in (["list"], ["list", "--json"], ["show", "s1"], ["show", "s1", "--json"], ["export", "s1"]):
+    for command in (
+        ["list"],
+        ["list", "--json"],
+        ["show", "s1"],
+        ["show", "s1", "--json"],
+        ["export", "s1"],
+    ):
         check(out("sessions", *command))
     check(out("events", "query"))
     events = out("events", "query", "--json")
@@ -81,7 +89,14 @@ def ended(*args: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "args", [("run", EVIL, "hi"), ("sessions", "show", EVIL), ("validate", EVIL), (EVIL,), ("pool", "drain", EVIL)]
+    "args",
+    [
+        ("run", EVIL, "hi"),
+        ("sessions", "show", EVIL),
+        ("validate", EVIL),
+        (EVIL,),
+        ("pool", "drain", EVIL),
+    ],
 )
 def test_no_error_does_either(args: tuple[str, ...], home: Path) -> None:
     text = ended(*args)
@@ -89,7 +104,9 @@ def test_no_error_does_either(args: tuple[str, ...], home: Path) -> None:
     assert "rror: " in text
 
 
-def test_a_traceback_that_an_operator_asks_for_does_neither(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_that_an_operator_asks_for_does_neither(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError(EVIL)
 
@@ -120,13 +137,16 @@ def test_no_log_line_does(formatter: logging.Formatter, place: str) -> None:
     if isinstance(formatter, JsonFormatter):
         assert len(line.splitlines()) == 1
         assert EVIL in str(
-            json.loads(line)["message" if place == "message" else {"field": "session_id"}.get(place, place)]
+            json.loads(line)[
+                "message" if place == "message" else {"field": "session_id"}.get(place, place)
+            ]
         )
 
 
 @pytest.mark.parametrize("way", [escaped, on_one_line, json_line])
 @pytest.mark.parametrize(
-    "text", ["grün \u4f60\u597d \u05e9\u05dc\u05d5\u05dd \U0001f468\u200d\U0001f469 \u00a0x", "", "a b"]
+    "text",
+    ["grün \u4f60\u597d \u05e9\u05dc\u05d5\u05dd \U0001f468\u200d\U0001f469 \u00a0x", "", "a b"],
 )
 def test_what_people_write_is_left_as_it_is(way: Callable[[str], str], text: str) -> None:
     if way is escaped:
@@ -139,7 +159,11 @@ def test_lines_stay_in_a_text_and_not_in_a_line() -> None:
     assert on_one_line("a\r\n\tb") == "a\\u000d\\u000a\\u0009b"
 
 
-@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
 def test_json_is_one_printable_line_and_means_the_same(value: Any) -> None:
     line = json_line(value)
     assert all(c.isprintable() or c == "\u00a0" or c.isspace() for c in line)
@@ -150,5 +174,7 @@ def test_json_is_one_printable_line_and_means_the_same(value: Any) -> None:
 @given(st.text(st.characters()))
 def test_an_escaped_text_has_nothing_that_is_not_printable_but_lines(text: str) -> None:
     assert not [
-        c for c in escaped(text) if not c.isprintable() and c not in "\r\n\t\u200c\u200d\u00ad" and not c.isspace()
+        c
+        for c in escaped(text)
+        if not c.isprintable() and c not in "\r\n\t\u200c\u200d\u00ad" and not c.isspace()
     ]

@@ -1,4 +1,7 @@
-"""No id, key or header that a caller chooses buys a model call: what the provider bills is on the right accounts."""
+"""No id, key or header that a caller chooses buys a model call.
+
+What the provider bills is on the right accounts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,15 @@ from typing import Any
 import pytest
 from tests.support.providers import ObedientModel, obedient, openai_answer, provider, template
 
-from agent_runtime import AgentContext, AgentExecutor, AgentFactory, Budget, CallError, MemoryLedger, Principal
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    AgentFactory,
+    Budget,
+    CallError,
+    MemoryLedger,
+    Principal,
+)
 from agent_runtime.budgets import open_ledger
 
 RUN_ID = str(uuid.UUID(int=7))
@@ -23,7 +34,9 @@ class Billing(ObedientModel):
 
     billed: list[int] = []  # noqa: RUF012 - pydantic copies it
 
-    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+    async def _agenerate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
         await asyncio.sleep(0.05)
         result = await super()._agenerate(messages, stop, run_manager, **kwargs)
         self.billed.append(result.generations[0].message.usage_metadata["total_tokens"])
@@ -35,7 +48,9 @@ async def by_execute(agent: AgentExecutor, number: int, principal: Principal) ->
 
 
 async def by_stream(agent: AgentExecutor, number: int, principal: Principal) -> None:
-    async with agent.execute_stream(AgentContext(f"question {number}", run_id=RUN_ID, principal=principal)) as stream:
+    async with agent.execute_stream(
+        AgentContext(f"question {number}", run_id=RUN_ID, principal=principal)
+    ) as stream:
         async for _ in stream:
             pass
 
@@ -73,7 +88,9 @@ async def test_calls_under_one_run_id_are_all_charged(way: Any, ledger_url: str)
     await ledger.aclose()
 
 
-async def test_an_idempotency_key_names_the_buyer_the_seller_and_the_goods(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idempotency_key_names_the_buyer_the_seller_and_the_goods(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The same key again is one sale only for the same tenant, user, address, account and body."""
     monkeypatch.setenv("KEY_ONE", "dummy-key-for-cases-1")
     monkeypatch.setenv("KEY_TWO", "dummy-key-for-cases-2")

@@ -32,7 +32,21 @@ from agent_runtime.run.request import input_bound
 from agent_runtime.testing import ScriptedChatModel, say
 
 OWNER = Principal("ada", "a", frozenset({"*"}))
-ODD_IDS = ["a:b", "a/b", "*", "{a}", "a%", "a b", "a\n", "a\x00b", "\uff41", "", "default:a", "../a", "a" * 129]
+ODD_IDS = [
+    "a:b",
+    "a/b",
+    "*",
+    "{a}",
+    "a%",
+    "a b",
+    "a\n",
+    "a\x00b",
+    "\uff41",
+    "",
+    "default:a",
+    "../a",
+    "a" * 129,
+]
 ODD_TENANTS = ["%", "_", "*", "a:", "a-", "[a]", "{a}", "A"]
 ODD_USERS = ["%", "a%", "_da", "ADA", "ada ", "*", ""]
 
@@ -56,7 +70,12 @@ async def test_no_id_tenant_or_user_is_a_pattern(manager: SessionManager) -> Non
     strangers = [Principal("ada", tenant, frozenset({"*"})) for tenant in ODD_TENANTS]
     strangers += [Principal(user, "a", frozenset({"run:*", "resume:*"})) for user in ODD_USERS]
     for stranger in strangers:
-        for operation in (manager.get_session, manager.delete_session, manager.history, manager.fork_session):
+        for operation in (
+            manager.get_session,
+            manager.delete_session,
+            manager.history,
+            manager.fork_session,
+        ):
             with pytest.raises((InputInvalid, SessionNotFound)):
                 await operation("a", principal=stranger)
         with pytest.raises((InputInvalid, SessionNotFound)):
@@ -68,7 +87,8 @@ async def test_no_id_tenant_or_user_is_a_pattern(manager: SessionManager) -> Non
 
 
 @pytest.mark.parametrize(
-    "key", ["tenant", "user_id", "checkpoint_ns", "checkpoint_map", "__pregel_read", "__pregel_resuming"]
+    "key",
+    ["tenant", "user_id", "checkpoint_ns", "checkpoint_map", "__pregel_read", "__pregel_resuming"],
 )
 async def test_a_config_sets_nothing_of_the_runtime(key: str) -> None:
     async with AgentFactory(session_manager=SessionManager()) as factory:
@@ -101,7 +121,10 @@ class Bench:
         factory.register_model("m", ScriptedChatModel(script=answer))
         asks = {"allowed_decisions": ["approve", "reject"]}
         spec = template(
-            model="m", tools=["danger"], interrupt_on={"danger": asks}, runtime={"auth": {"require": ["app"]}}
+            model="m",
+            tools=["danger"],
+            interrupt_on={"danger": asks},
+            runtime={"auth": {"require": ["app"]}},
         )
         self.agent: AgentExecutor = factory.create_agent(spec)
 
@@ -148,14 +171,21 @@ async def test_an_edit_calls_no_other_tool(form: str) -> None:
         return "done"
 
     def answer(messages: list[BaseMessage]) -> Any:
-        return say("", ("send_mail", {"text": "x"})) if messages[-1].type == "human" else say("fine")
+        return (
+            say("", ("send_mail", {"text": "x"})) if messages[-1].type == "human" else say("fine")
+        )
 
     factory = AgentFactory(session_manager=SessionManager())
     for tool in (send_mail, wipe):
         factory.register_tool(tool.__name__, tool)
     factory.register_model("m", ScriptedChatModel(script=answer))
-    asks = {"send_mail": {"allowed_decisions": ["approve", "edit"]}, "wipe": {"allowed_decisions": ["reject"]}}
-    agent = factory.create_agent(template(model="m", tools=["send_mail", "wipe"], interrupt_on=asks))
+    asks = {
+        "send_mail": {"allowed_decisions": ["approve", "edit"]},
+        "wipe": {"allowed_decisions": ["reject"]},
+    }
+    agent = factory.create_agent(
+        template(model="m", tools=["send_mail", "wipe"], interrupt_on=asks)
+    )
     asked = await agent.execute(AgentContext("go", session_id="s"))
     edit = {"type": "edit", "edited_action": {"name": "wipe", "args": {"text": "ALL"}}}
     answers: dict[str, Any] = {
@@ -177,23 +207,40 @@ async def test_no_value_of_a_config_answers_a_question() -> None:
     answer = {asked.interrupts[0].id: {"decisions": [{"type": "approve"}]}}
     keys: Any = {"__pregel_send": print, "__pregel_resuming": True, "__pregel_resume_map": answer}
     with pytest.raises(ReservedKey):
-        await bench.of("run:*").execute(AgentContext(None, session_id="s", config={"configurable": keys}))
+        await bench.of("run:*").execute(
+            AgentContext(None, session_id="s", config={"configurable": keys})
+        )
     assert bench.ran == []
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        AIMessage("x", additional_kwargs={"function_call": {"name": "f", "arguments": "word " * 20_000}}),
-        AIMessage("x", invalid_tool_calls=[{"name": "f", "args": "word " * 20_000, "id": "i", "error": ""}]),
+        AIMessage(
+            "x", additional_kwargs={"function_call": {"name": "f", "arguments": "word " * 20_000}}
+        ),
+        AIMessage(
+            "x",
+            invalid_tool_calls=[{"name": "f", "args": "word " * 20_000, "id": "i", "error": ""}],
+        ),
         HumanMessage("x", name="word" * 20_000),
-        HumanMessage([{"type": "image_url", "image_url": {"url": "https://x/y.png"}, "more": "word " * 20_000}]),
+        HumanMessage(
+            [
+                {
+                    "type": "image_url",
+                    "image_url": {"url": "https://x/y.png"},
+                    "more": "word " * 20_000,
+                }
+            ]
+        ),
     ],
     ids=["function call", "invalid call", "name", "beside an image"],
 )
 def test_all_that_a_client_sends_of_a_message_is_reserved(message: BaseMessage) -> None:
     assert input_bound([message], {}) > 20_000
-    image = HumanMessage([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}])
+    image = HumanMessage(
+        [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}]
+    )
     assert input_bound([image], {}) < 3_000
 
 
@@ -204,22 +251,32 @@ def test_all_that_a_client_sends_of_a_message_is_reserved(message: BaseMessage) 
 )
 async def test_no_usage_that_a_model_says_makes_it_free(usage: Any) -> None:
     class Lying(ObedientModel):
-        async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        async def _agenerate(
+            self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+        ) -> Any:
             result = await super()._agenerate(messages, stop, run_manager, **kwargs)
             message: Any = result.generations[0].message
-            message.usage_metadata = {"input_tokens": usage[0], "output_tokens": usage[1], "total_tokens": 1}
+            message.usage_metadata = {
+                "input_tokens": usage[0],
+                "output_tokens": usage[1],
+                "total_tokens": 1,
+            }
             return result
 
     ledger = MemoryLedger()
     async with AgentFactory(ledger=ledger, budgets=[Budget("tenant", tokens=100_000)]) as factory:
-        factory.register_model("m", Lying(script=lambda _: say("yes"), max_tokens=100, disable_streaming=True))
+        factory.register_model(
+            "m", Lying(script=lambda _: say("yes"), max_tokens=100, disable_streaming=True)
+        )
         agent = factory.create_agent(template(model="m")).with_caller(principal=OWNER)
         assert (await agent.execute("how much is it?")).usage.estimated
     assert ledger.call("balances")["tenant=a/total"].spent_tokens > 0
 
 
 async def test_models_that_a_tool_calls_by_itself_are_reserved() -> None:
-    async with AgentFactory(ledger=MemoryLedger(), budgets=[Budget("tenant", tokens=450)]) as factory:
+    async with AgentFactory(
+        ledger=MemoryLedger(), budgets=[Budget("tenant", tokens=450)]
+    ) as factory:
         hidden = obedient("scripted", "hidden", max_tokens=100)
         factory.register_model("hidden", hidden)
         inner = factory.create_agent(template("inner", model="hidden"))
@@ -236,10 +293,14 @@ async def test_models_that_a_tool_calls_by_itself_are_reserved() -> None:
         factory.register_model(
             "m",
             ScriptedChatModel(
-                script=lambda m: say("fine") if m[-1].type == "tool" else say("", ("spend", {"times": 10}))
+                script=lambda m: (
+                    say("fine") if m[-1].type == "tool" else say("", ("spend", {"times": 10}))
+                )
             ),
         )
-        agent = factory.create_agent(template(model="m", tools=["spend"], runtime={"cost": {"max_output_tokens": 100}}))
+        agent = factory.create_agent(
+            template(model="m", tools=["spend"], runtime={"cost": {"max_output_tokens": 100}})
+        )
         with pytest.raises(BudgetExceeded):
             await agent.with_caller(principal=OWNER).execute("go")
         assert 0 < len(asked) < 5

@@ -1,4 +1,5 @@
-"""Ids, names, numbers and texts that a caller or a model chose, where they met something else once."""
+"""Ids, names, numbers and texts that a caller or a model chose, where they met something else
+once."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ from agent_runtime.tools.csv_data import number
 
 def test_a_drain_reaches_each_of_two_calls_of_one_run_id() -> None:
     running = Running()
-    first, second = (AgentContext("x", run_id="00000000-0000-4000-8000-000000000001") for _ in range(2))
-    own, other = running.control(first), running.control(second)
+    first, second = (
+        AgentContext("x", run_id="00000000-0000-4000-8000-000000000001") for _ in range(2)
+    )
+    own = running.control(first)
+    other = running.control(second)
     running.ended(second)
     running.stop_all("shutdown")
     assert own.drain_requested
@@ -23,7 +27,8 @@ def test_a_drain_reaches_each_of_two_calls_of_one_run_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "invisible", ["\u034f", "\ufe0f", "\u3164", "\uffa0", "\u115f", "\u2800", "\u180b", "\u17b4", "\U000e0100"]
+    "invisible",
+    ["\u034f", "\ufe0f", "\u3164", "\uffa0", "\u115f", "\u2800", "\u180b", "\u17b4", "\U000e0100"],
 )
 def test_a_name_has_no_character_that_is_not_seen(invisible: str) -> None:
     for name in (f"ada{invisible}", f"a{invisible}da"):
@@ -35,7 +40,11 @@ def test_a_long_number_of_a_model_is_no_number_at_once() -> None:
     began = time.process_time()
     assert number("1" * 100_000 + "x") is None
     assert time.process_time() - began < 0.25
-    assert (number("1,234.5%"), number(".5"), number("7")) == (number("1234.5"), number("0.5"), number("7.0"))
+    assert (number("1,234.5%"), number(".5"), number("7")) == (
+        number("1234.5"),
+        number("0.5"),
+        number("7.0"),
+    )
 
 
 def test_a_budget_fits_a_store_s_numbers() -> None:

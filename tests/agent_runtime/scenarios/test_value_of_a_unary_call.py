@@ -105,7 +105,9 @@ async def test_it_is_what_the_graph_returns(name: str) -> None:
 @pytest.mark.parametrize("name", GRAPHS)
 async def test_version_2_has_the_state_of_the_schemas_class(name: str) -> None:
     graph = GRAPHS[name]()
-    own = await graph.ainvoke({"steps": ["0"]}, {"configurable": {"thread_id": "own2"}}, version="v2")
+    own = await graph.ainvoke(
+        {"steps": ["0"]}, {"configurable": {"thread_id": "own2"}}, version="v2"
+    )
     agent = AgentExecutor(graph)
     context = AgentContext({"steps": ["0"]}, session_id="ours2", options={"version": "v2"})
     value = (await agent.execute(context)).value
@@ -113,17 +115,26 @@ async def test_version_2_has_the_state_of_the_schemas_class(name: str) -> None:
 
     how: dict[str, Any] = {"stream_mode": ["values", "checkpoints"], "version": "v2"}
     parts = [
-        [each async for each in runnable.astream({"steps": ["0"]}, {"configurable": {"thread_id": thread}}, **how)]
+        [
+            each
+            async for each in runnable.astream(
+                {"steps": ["0"]}, {"configurable": {"thread_id": thread}}, **how
+            )
+        ]
         for runnable, thread in ((graph, "own3"), (agent, "ours3"))
     ]
     states = [[each["data"] for each in of if each["type"] == "values"] for of in parts]
-    saved = [[each["data"]["values"] for each in of if each["type"] == "checkpoints"] for of in parts]
+    saved = [
+        [each["data"]["values"] for each in of if each["type"] == "checkpoints"] for of in parts
+    ]
     assert states[0] == states[1]
     assert saved[0] == saved[1]
 
 
 async def test_output_keys_of_a_caller_hold() -> None:
     graph = compiled(asking, Typed)
-    own = await graph.ainvoke({"steps": ["0"]}, {"configurable": {"thread_id": "own"}}, output_keys="steps")
+    own = await graph.ainvoke(
+        {"steps": ["0"]}, {"configurable": {"thread_id": "own"}}, output_keys="steps"
+    )
     context = AgentContext({"steps": ["0"]}, session_id="ours", options={"output_keys": "steps"})
     assert shown((await AgentExecutor(graph).execute(context)).value) == shown(own)

@@ -34,7 +34,8 @@ async def manager(store_url: str) -> AsyncIterator[SessionManager]:
 @asynccontextmanager
 async def held_elsewhere(manager: SessionManager, session_id: str) -> AsyncIterator[None]:
     """Somebody else's turn: what a task starts inside a turn of its own belongs to that turn."""
-    begun, over = asyncio.Event(), asyncio.Event()
+    begun = asyncio.Event()
+    over = asyncio.Event()
 
     async def hold() -> None:
         async with manager.turn(session_id):

@@ -1,9 +1,9 @@
 """Kills a process at every boundary of a turn, restarts, and says what the next process finds.
 
-Run as a program: `crash.py STORE_URL MODE FOLDER [STRIDE]` (STRIDE 1: every boundary). It forks a child for each
-boundary (before and after every storage operation, before and after the tool's effect), which kills itself there with
-SIGKILL; then another child that goes on, by a new message (`message`) or by continuing the run (`continue`). Prints
-one JSON line for each boundary.
+Run as a program: `crash.py STORE_URL MODE FOLDER [STRIDE]` (STRIDE 1: every boundary). It forks a
+child for each boundary (before and after every storage operation, before and after the tool's
+effect), which kills itself there with SIGKILL; then another child that goes on, by a new message
+(`message`) or by continuing the run (`continue`). Prints one JSON line for each boundary.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Bomb:
     """Counts boundaries, and kills the process at number `at`."""
 
     def __init__(self, at: int) -> None:
-        self.at, self.passed = at, 0
+        self.at = at
+        self.passed = 0
 
     def tick(self) -> None:
         if self.passed == self.at:
@@ -46,7 +47,8 @@ def script(messages: list[Any]) -> Any:
 
 async def turn(url: str, session: str, folder: Path, value: Any, bomb: Bomb) -> dict[str, Any]:
     """One turn in a process of its own: what it found, and what it did."""
-    effects, acknowledged = folder / f"{session}.effects", folder / f"{session}.acknowledged"
+    effects = folder / f"{session}.effects"
+    acknowledged = folder / f"{session}.acknowledged"
 
     @tool
     async def pay() -> str:
@@ -144,7 +146,8 @@ def main(url: str, mode: str, folder: Path, stride: int = 1) -> None:
         run_turn(url, session, folder, "and now?" if mode == "message" else None)
         found = json.loads((folder / f"{session}.found").read_text())
         effects = folder / f"{session}.effects"
-        found["at"], found["effects"] = at, len(effects.read_text().split()) if effects.exists() else 0
+        found["at"] = at
+        found["effects"] = len(effects.read_text().split()) if effects.exists() else 0
         found["acknowledged"] = (folder / f"{session}.acknowledged").read_text().split("\n")
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()

@@ -15,12 +15,18 @@ MUTANTS = [
     Mutant(
         "an old token may write",
         "test_processes.py -k stands_still",
-        Change("checkpoints.backends.sqlite:SqliteRecords._check_writable", "guard.token != (token or 0)", "False"),
+        Change(
+            "checkpoints.backends.sqlite:SqliteRecords._check_writable",
+            "guard.token != (token or 0)",
+            "False",
+        ),
     ),
     Mutant(
         "an old token may write to Redis",
         "test_processes.py -k stands_still",
-        TextChange("checkpoints.backends.redis_scripts", "token ~= (held[1] or '0') then", "false then"),
+        TextChange(
+            "checkpoints.backends.redis_scripts", "token ~= (held[1] or '0') then", "false then"
+        ),
     ),
     Mutant(
         "any head may be continued",
@@ -35,7 +41,9 @@ MUTANTS = [
     Mutant(
         "a cancelled wait keeps the lease",
         "test_processes.py -k cancelling_a_wait",
-        Change("sessions.turns:Turns._acquired", "asking.add_done_callback(self._give_back)", "pass"),
+        Change(
+            "sessions.turns:Turns._acquired", "asking.add_done_callback(self._give_back)", "pass"
+        ),
     ),
     Mutant(
         "waiting is not bounded",
@@ -57,7 +65,9 @@ MUTANTS = [
         Change("checkpoints.seal:Seal._digest", "mac.update(place.encode())", "pass"),
     ),
     Mutant(
-        "a key is not used", "test_bytes.py -k forging", Change("checkpoints.seal:Seal._digest", "self._key", "b''")
+        "a key is not used",
+        "test_bytes.py -k forging",
+        Change("checkpoints.seal:Seal._digest", "self._key", "b''"),
     ),
     Mutant(
         "any type is read",
@@ -71,12 +81,21 @@ MUTANTS = [
     Mutant(
         "a quarantined session is written to",
         "test_bytes.py -k never_overwritten",
-        Change("checkpoints.backends.memory:MemoryRecords._writable", "found.quarantine", "False", only=(0,)),
+        Change(
+            "checkpoints.backends.memory:MemoryRecords._writable",
+            "found.quarantine",
+            "False",
+            only=(0,),
+        ),
     ),
     Mutant(
         "pruning cuts delta channels",
         "test_checkpointers.py -k delta_channel",
-        Change("checkpoints.upkeep:_keep_with_history", "open_channels and row.parent_id is not None", "False"),
+        Change(
+            "checkpoints.upkeep:_keep_with_history",
+            "open_channels and row.parent_id is not None",
+            "False",
+        ),
     ),
     Mutant(
         "the hot copy is handed out itself",
@@ -100,7 +119,9 @@ MUTANTS = [
     Mutant(
         "nothing is repaired",
         "test_conversations.py -k open_call",
-        Change("orchestration.turn_recovery:session_input", "await repair(agent, config, turn)", "pass"),
+        Change(
+            "orchestration.turn_recovery:session_input", "await repair(agent, config, turn)", "pass"
+        ),
     ),
     Mutant(
         "repair takes the snapshot for what is saved",
@@ -193,13 +214,23 @@ MUTANTS = [
     Mutant(
         "a drain waits for the end",
         "test_conversations.py -k next_process",
-        Change("orchestration.call_tracker:Running.stop_all", "control.request_drain(reason)", "pass"),
+        Change(
+            "orchestration.call_tracker:Running.stop_all", "control.request_drain(reason)", "pass"
+        ),
     ),
     Mutant(
         "a drain forgets who gets ready",
         "test_conversations.py -k gets_ready",
-        Change("orchestration.call_tracker:Running.control", "control.request_drain('shutdown')", "pass"),
-        Change("orchestration.call_tracker:Running.control_by", "control.request_drain('shutdown')", "pass"),
+        Change(
+            "orchestration.call_tracker:Running.control",
+            "control.request_drain('shutdown')",
+            "pass",
+        ),
+        Change(
+            "orchestration.call_tracker:Running.control_by",
+            "control.request_drain('shutdown')",
+            "pass",
+        ),
     ),
     Mutant(
         "an evicting server is accepted",
@@ -209,7 +240,11 @@ MUTANTS = [
     Mutant(
         "a server without a log is accepted",
         "test_redis_faults.py -k append_only",
-        Change("storage.redis_server:check_server", "durable and (not persistence.get('aof_enabled'))", "False"),
+        Change(
+            "storage.redis_server:check_server",
+            "durable and (not persistence.get('aof_enabled'))",
+            "False",
+        ),
     ),
     Mutant(
         "a lost cancellation stays lost",
@@ -224,7 +259,11 @@ MUTANTS = [
     Mutant(
         "an agent is built for anybody",
         "test_session_agent.py -k no_process",
-        Change("factory.agent_factory:AgentFactory.check_scopes", "check_scope(principal, scope)", "pass"),
+        Change(
+            "factory.agent_factory:AgentFactory.check_scopes",
+            "check_scope(principal, scope)",
+            "pass",
+        ),
     ),
     Mutant(
         "an agent is built when nothing waits",
@@ -238,12 +277,18 @@ MUTANTS = [
     Mutant(
         "a state is saved by anybody",
         "test_session_agent.py -k saved_state",
-        Change("sessions.history:SessionHistory.save_checkpoint", "check_scope(principal, scope)", "pass"),
+        Change(
+            "sessions.history:SessionHistory.save_checkpoint",
+            "check_scope(principal, scope)",
+            "pass",
+        ),
     ),
     Mutant(
         "labels are not quoted",
         "test_memory_store.py -k reaches_into",
-        Change("checkpoints.redis_store:_StoreOperations._name", "map(_quoted, namespace)", "namespace"),
+        Change(
+            "checkpoints.redis_store:_StoreOperations._name", "map(_quoted, namespace)", "namespace"
+        ),
         Change("checkpoints.redis_store:_StoreOperations._name", "_quoted(key)", "key"),
     ),
     Mutant(

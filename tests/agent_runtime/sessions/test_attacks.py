@@ -12,7 +12,13 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from tests.agent_runtime.sessions.conftest import open_manager
 from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint, config_of
-from tests.agent_runtime.sessions.test_conversations import EFFECTS, in_session, make, pay, pays_first
+from tests.agent_runtime.sessions.test_conversations import (
+    EFFECTS,
+    in_session,
+    make,
+    pay,
+    pays_first,
+)
 
 from agent_runtime import (
     CheckpointCorrupt,
@@ -35,7 +41,9 @@ def open_calls(messages: list[Any]) -> int:
     return len(calls - {m.tool_call_id for m in messages if isinstance(m, ToolMessage)})
 
 
-async def test_a_result_of_another_turn_is_not_taken_for_the_answer(manager: SessionManager) -> None:
+async def test_a_result_of_another_turn_is_not_taken_for_the_answer(
+    manager: SessionManager,
+) -> None:
     def script(messages: list[Any]) -> Any:
         if messages[-1].type == "tool":
             return say(fail=ValueError("broke"))
@@ -71,7 +79,9 @@ async def test_a_store_that_fails_in_mid_turn_leaves_nothing_open(manager: Sessi
     assert open_calls(result.messages) == 0
 
 
-async def test_a_run_that_was_told_to_stop_before_a_node_is_not_taken_for_ended(manager: SessionManager) -> None:
+async def test_a_run_that_was_told_to_stop_before_a_node_is_not_taken_for_ended(
+    manager: SessionManager,
+) -> None:
     agent = make(manager, pays_first, pay)
     await agent.execute(in_session("go", options={"interrupt_before": ["tools"]}))
     assert open_calls((await agent.execute(in_session("again"))).messages) == 0
@@ -160,16 +170,25 @@ async def test_deleting_a_session_ends_its_running_turn(manager: SessionManager)
         await call
     with pytest.raises(SessionGone):
         await manager.get_session("s1")
-    assert await manager.checkpointer.aget_tuple({"configurable": {"thread_id": "default:s1"}}) is None
+    assert (
+        await manager.checkpointer.aget_tuple({"configurable": {"thread_id": "default:s1"}}) is None
+    )
 
 
-async def test_a_thread_that_another_process_made_anew_is_not_mixed_with_the_old(tmp_path: Path) -> None:
+async def test_a_thread_that_another_process_made_anew_is_not_mixed_with_the_old(
+    tmp_path: Path,
+) -> None:
     path = str(tmp_path / "x.db")
-    async with SqliteCheckpointer.from_conn_string(path) as a, SqliteCheckpointer.from_conn_string(path) as b:
+    async with (
+        SqliteCheckpointer.from_conn_string(path) as a,
+        SqliteCheckpointer.from_conn_string(path) as b,
+    ):
         old = [HumanMessage(t, id=t) for t in "ab"]
         config = await a.aput(config_of("t"), checkpoint(old), METADATA, {})
         await b.adelete_thread("t")
-        await b.aput(config_of("t"), checkpoint([HumanMessage(t, id=t) for t in "xy"]), METADATA, {})
+        await b.aput(
+            config_of("t"), checkpoint([HumanMessage(t, id=t) for t in "xy"]), METADATA, {}
+        )
         await a.aput(config, checkpoint([*old, HumanMessage("c", id="c")], 2), METADATA, {})
         b.forget("t")
         found: Any = await b.aget_tuple(config_of("t"))
@@ -201,7 +220,9 @@ def test_a_drain_does_not_wait_for_ever_for_a_blocking_caller(manager: SessionMa
     assert len(failed) == 1
 
 
-async def test_a_tenant_of_the_applications_own_code_is_resumed_there(manager: SessionManager) -> None:
+async def test_a_tenant_of_the_applications_own_code_is_resumed_there(
+    manager: SessionManager,
+) -> None:
     from agent_runtime import Principal
 
     agent = make(manager, pays_first, pay, interrupt_on={"pay": True})
@@ -249,7 +270,9 @@ async def test_what_is_changed_during_a_turn_stays_changed(manager: SessionManag
     assert (session.title, session.metadata) == ("mine", {"k": 1})
 
 
-async def test_a_fork_that_fails_leaves_nothing_and_one_of_an_open_turn_is_repaired(manager: SessionManager) -> None:
+async def test_a_fork_that_fails_leaves_nothing_and_one_of_an_open_turn_is_repaired(
+    manager: SessionManager,
+) -> None:
     agent = make(manager, pays_first, pay)
     await agent.execute(in_session("go", options={"interrupt_before": ["tools"]}))
     with pytest.raises(InputInvalid, match="no checkpoint"):

@@ -1,4 +1,7 @@
-"""Stored bytes are not trusted: the allow-list, the seal, and what happens to a blob that does not verify."""
+"""Stored bytes are not trusted.
+
+The allow-list, the seal, and what happens to a blob that does not verify.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,12 @@ from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint, config_of
 
-from agent_runtime import CheckpointCorrupt, CheckpointVersion, ConfigurationError, StateNotSerializable
+from agent_runtime import (
+    CheckpointCorrupt,
+    CheckpointVersion,
+    ConfigurationError,
+    StateNotSerializable,
+)
 from agent_runtime.checkpoints.codec import Codec, UnreadableBytes
 from agent_runtime.checkpoints.seal import VERSION, Seal
 from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, SessionManager
@@ -32,8 +40,10 @@ KEY = b"a key of the tests with 32 bytes"
 CODEC = Codec()
 
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
-    | st.binary(max_size=20) | st.datetimes() | st.dates() | st.timedeltas() | st.decimals(allow_nan=False) | st.uuids()
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"))
+    | st.binary(max_size=20) | st.datetimes() | st.dates() | st.timedeltas()
+    | st.decimals(allow_nan=False) | st.uuids()
 )  # fmt: skip
 plain = st.recursive(
     scalars,
@@ -50,15 +60,28 @@ messages = st.one_of(
     st.builds(HumanMessage, content=text, id=text, additional_kwargs=extras),
     st.builds(SystemMessage, content=text),
     st.builds(
-        ToolMessage, content=text, tool_call_id=text, artifact=plain, status=st.sampled_from(["success", "error"])
+        ToolMessage,
+        content=text,
+        tool_call_id=text,
+        artifact=plain,
+        status=st.sampled_from(["success", "error"]),
     ),
     st.builds(
         AIMessage,
         content=text,
         response_metadata=extras,
-        tool_calls=st.lists(st.fixed_dictionaries({"name": text, "args": extras, "id": text}), max_size=2),
+        tool_calls=st.lists(
+            st.fixed_dictionaries({"name": text, "args": extras, "id": text}), max_size=2
+        ),
         usage_metadata=st.none()
-        | st.just({"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "input_token_details": {"cache_read": 1}}),
+        | st.just(
+            {
+                "input_tokens": 1,
+                "output_tokens": 2,
+                "total_tokens": 3,
+                "input_token_details": {"cache_read": 1},
+            }
+        ),
     ),
 )
 
@@ -87,8 +110,10 @@ class Form(BaseModel):
 @pytest.mark.parametrize(
     "value",
     [
-        float("inf"), 2**200, -(2**64), b"", deque([1]), {1: "a", (1, 2): "b", None: "c"}, Send("n", {"x": 1}),
-        Interrupt("why", "id"), dt.datetime(2026, 1, 1, tzinfo=dt.UTC), Decimal("1.10"), UUID(int=5),
+        float("inf"), 2**200, -(2**64), b"", deque([1]), {1: "a", (1, 2): "b", None: "c"},
+        Send("n", {"x": 1}),
+        Interrupt("why", "id"), dt.datetime(2026, 1, 1, tzinfo=dt.UTC), Decimal("1.10"),
+        UUID(int=5),
         {"lc": 1, "type": "secret", "id": ["X"]},
         {"lc": 2, "type": "constructor", "id": ["os", "mkdir"], "args": ["x"]},
     ],
@@ -127,7 +152,8 @@ def test_nothing_that_bytes_name_is_run_or_imported() -> None:
 
 @pytest.mark.parametrize("key", [None, KEY])
 def test_every_flipped_bit_and_every_truncation_is_refused(key: bytes | None) -> None:
-    seal, place = Seal(key), "default:s1/row/1"
+    seal = Seal(key)
+    place = "default:s1/row/1"
     blob = seal.close(CODEC.encode({"a": [1, HumanMessage("hi")]}), place)
     for position in range(len(blob)):
         for bit in range(8):
@@ -165,16 +191,23 @@ def test_another_version_says_so_and_damage_is_not_taken_for_one() -> None:
         Seal(KEY).open(Newer().close(b"x", "p"), "p")
 
 
-@pytest.mark.parametrize("kind", ["row", "chunk", "write", "references", "missing", "moved", "rolled back"])
+@pytest.mark.parametrize(
+    "kind", ["row", "chunk", "write", "references", "missing", "moved", "rolled back"]
+)
 async def test_what_does_not_verify_is_kept_reported_and_never_overwritten(kind: str) -> None:
     saver = MemoryCheckpointer(mac_key=KEY)
-    config = await saver.aput(config_of("t"), checkpoint([HumanMessage("one", id="1")]), METADATA, {})
+    config = await saver.aput(
+        config_of("t"), checkpoint([HumanMessage("one", id="1")]), METADATA, {}
+    )
     await saver.aput_writes(config, [("messages", HumanMessage("w"))], "task")
     later = await saver.aput(config, checkpoint([HumanMessage("two", id="2")], 2), METADATA, {})
     await saver.aput_writes(later, [("messages", HumanMessage("w"))], "task")
-    await saver.aput(config_of("other"), checkpoint([HumanMessage("theirs", id="9")], 1), METADATA, {})
+    await saver.aput(
+        config_of("other"), checkpoint([HumanMessage("theirs", id="9")], 1), METADATA, {}
+    )
     records: Any = saver.records
-    found, other = records._by_name["t"], records._by_name["other"]
+    found = records._by_name["t"]
+    other = records._by_name["other"]
     latest = found.rows["", found.ids[""][-1]]
     before = dict(found.chunks)
     _break(kind, found, other, latest)

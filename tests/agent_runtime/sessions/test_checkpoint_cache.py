@@ -9,11 +9,16 @@ from agent_runtime.checkpoints.cache import MAX_CHECKPOINTS, CheckpointCache
 
 THREADS = st.sampled_from(["a", "b", "c"])
 NAMESPACES = st.sampled_from(["", "x", "y"])
-STEPS = st.one_of(st.tuples(st.just("put"), THREADS, NAMESPACES), st.tuples(st.just("forget"), THREADS, st.just("")))
+STEPS = st.one_of(
+    st.tuples(st.just("put"), THREADS, NAMESPACES),
+    st.tuples(st.just("forget"), THREADS, st.just("")),
+)
 
 
 @given(st.lists(STEPS, max_size=60))
-def test_a_thread_that_is_forgotten_is_forgotten_in_all_its_namespaces(steps: list[tuple[str, str, str]]) -> None:
+def test_a_thread_that_is_forgotten_is_forgotten_in_all_its_namespaces(
+    steps: list[tuple[str, str, str]],
+) -> None:
     cache: CheckpointCache[int] = CheckpointCache()
     expected: dict[tuple[str, str], int] = {}
     for number, (action, thread, namespace) in enumerate(steps):

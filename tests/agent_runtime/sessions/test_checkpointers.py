@@ -1,4 +1,5 @@
-"""The savers: LangGraph's conformance suite, what is stored, how it is shared, pruned and copied."""
+"""The savers: LangGraph's conformance suite, what is stored, how it is shared, pruned and
+copied."""
 
 from __future__ import annotations
 
@@ -20,8 +21,20 @@ from langgraph.graph.message import _messages_delta_reducer
 from tests.agent_runtime.sessions.conftest import open_manager
 
 from agent_runtime import InputInvalid, StateNotSerializable
-from agent_runtime.checkpoints.chunk_refs import Refs, first_numbers, format_refs, numbers_in, parse_refs, with_number
-from agent_runtime.sessions import Checkpointer, MemoryCheckpointer, RedisCheckpointer, SqliteCheckpointer
+from agent_runtime.checkpoints.chunk_refs import (
+    Refs,
+    first_numbers,
+    format_refs,
+    numbers_in,
+    parse_refs,
+    with_number,
+)
+from agent_runtime.sessions import (
+    Checkpointer,
+    MemoryCheckpointer,
+    RedisCheckpointer,
+    SqliteCheckpointer,
+)
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -33,7 +46,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         return lambda **_: _kept(saver)
     if request.param == "sqlite":
         return lambda **kw: SqliteCheckpointer.from_conn_string(str(tmp_path / "c.db"), **kw)
-    url, prefix = request.getfixturevalue("redis_url"), uuid.uuid4().hex
+    url = request.getfixturevalue("redis_url")
+    prefix = uuid.uuid4().hex
     return lambda **kw: RedisCheckpointer.from_conn_string(url, prefix=prefix, **kw)
 
 
@@ -82,16 +96,27 @@ async def stored(saver: Any, thread: str, **values: Any) -> Any:
 
 async def test_lists_that_grow_shrink_and_change_come_back_as_they_were(opened: Any) -> None:
     async with opened() as saver:
-        config, messages = config_of("t"), [HumanMessage(f"m{i}", id=str(i)) for i in range(6)]
-        edited = [*messages[:2], messages[2].model_copy(update={"content": "edited"}), *messages[3:]]
+        config = config_of("t")
+        messages = [HumanMessage(f"m{i}", id=str(i)) for i in range(6)]
+        edited = [
+            *messages[:2],
+            messages[2].model_copy(update={"content": "edited"}),
+            *messages[3:],
+        ]
         versions: list[list[Any]] = [
-            messages[:2], messages[:4], messages, edited, edited[:3], [], [AIMessage("new", id="n")],
+            messages[:2], messages[:4], messages, edited, edited[:3], [], [AIMessage("new",
+            id="n")],
             [{"plain": 1}, "mixed", messages[0]],
         ]  # fmt: skip
         for number, value in enumerate(versions, 1):
-            config = await saver.aput(config, checkpoint(value, number, other=(1, {2}, number)), METADATA, {})
+            config = await saver.aput(
+                config, checkpoint(value, number, other=(1, {2}, number)), METADATA, {}
+            )
             hot = await saver.aget_tuple(config_of("t"))
-            assert hot.checkpoint["channel_values"] == {"messages": value, "other": (1, {2}, number)}
+            assert hot.checkpoint["channel_values"] == {
+                "messages": value,
+                "other": (1, {2}, number),
+            }
             assert await stored(saver, "t") == {"messages": value, "other": (1, {2}, number)}
 
 
@@ -100,13 +125,20 @@ async def test_a_message_that_is_edited_in_place_is_stored(opened: Any) -> None:
         messages = [HumanMessage("a", id="1"), AIMessage("b", id="2")]
         config = await saver.aput(config_of("t"), checkpoint(messages), METADATA, {})
         messages[1].content = "changed in place"
-        await saver.aput(config, checkpoint([*messages, HumanMessage("c", id="3")], 2), METADATA, {})
-        assert [m.text for m in (await stored(saver, "t"))["messages"]] == ["a", "changed in place", "c"]
+        await saver.aput(
+            config, checkpoint([*messages, HumanMessage("c", id="3")], 2), METADATA, {}
+        )
+        assert [m.text for m in (await stored(saver, "t"))["messages"]] == [
+            "a",
+            "changed in place",
+            "c",
+        ]
 
 
 async def test_a_step_stores_what_it_adds(opened: Any) -> None:
     async with opened() as saver:
-        sizes, config = [], config_of("t")
+        sizes = []
+        config = config_of("t")
         messages: list[Any] = []
         records = saver.records
         save = records._save
@@ -128,20 +160,30 @@ async def test_two_branches_of_one_checkpoint_do_not_meet(opened: Any) -> None:
     async with opened() as saver:
         start = [HumanMessage("start", id="0")]
         root = await saver.aput(config_of("t"), checkpoint(start), METADATA, {})
-        left = await saver.aput(root, checkpoint([*start, AIMessage("left", id="l")], 2), METADATA, {})
-        right = await saver.aput(root, checkpoint([*start, AIMessage("right", id="r")], 2), METADATA, {})
+        left = await saver.aput(
+            root, checkpoint([*start, AIMessage("left", id="l")], 2), METADATA, {}
+        )
+        right = await saver.aput(
+            root, checkpoint([*start, AIMessage("right", id="r")], 2), METADATA, {}
+        )
         for config, text in ((left, "left"), (right, "right"), (root, "start")):
             saver.forget("t")
-            assert (await saver.aget_tuple(config)).checkpoint["channel_values"]["messages"][-1].text == text
+            assert (await saver.aget_tuple(config)).checkpoint["channel_values"]["messages"][
+                -1
+            ].text == text
 
 
 async def test_sync_and_async_methods_are_one_saver(opened: Any) -> None:
     async with opened() as saver:
-        graph = create_agent(ScriptedChatModel(script=lambda m: say(str(len(m)))), checkpointer=saver)
+        graph = create_agent(
+            ScriptedChatModel(script=lambda m: say(str(len(m)))), checkpointer=saver
+        )
         config = config_of("t")
         import asyncio
 
-        assert (await asyncio.to_thread(lambda: graph.invoke({"messages": "a"}, config)))["messages"][-1].text == "1"
+        assert (await asyncio.to_thread(lambda: graph.invoke({"messages": "a"}, config)))[
+            "messages"
+        ][-1].text == "1"
         assert (await graph.ainvoke({"messages": "b"}, config))["messages"][-1].text == "3"
         history = await asyncio.to_thread(lambda: list(graph.get_state_history(config)))
         assert len(history) == len([s async for s in graph.aget_state_history(config)]) == 6
@@ -149,7 +191,9 @@ async def test_sync_and_async_methods_are_one_saver(opened: Any) -> None:
 
 async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(opened: Any) -> None:
     class State(TypedDict):
-        messages: Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer, snapshot_frequency=1000)]
+        messages: Annotated[
+            list[AnyMessage], DeltaChannel(_messages_delta_reducer, snapshot_frequency=1000)
+        ]
 
     async with opened() as saver:
         graph = (
@@ -165,12 +209,16 @@ async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(opened: Any) -
         assert before == ["a", "1", "b", "3", "c", "5"]
         await saver.aprune(["t"])
         saver.forget("t")
-        assert [m.text for m in (await graph.aget_state(config_of("t"))).values["messages"]] == before
+        assert [
+            m.text for m in (await graph.aget_state(config_of("t"))).values["messages"]
+        ] == before
 
 
 async def test_pruning_and_deleting_runs_free_the_values_that_nobody_shares(opened: Any) -> None:
     async with opened() as saver:
-        graph = create_agent(ScriptedChatModel(script=lambda m: say(str(len(m)))), checkpointer=saver)
+        graph = create_agent(
+            ScriptedChatModel(script=lambda m: say(str(len(m)))), checkpointer=saver
+        )
         for number in range(4):
             config = {**config_of("t"), "metadata": {"run_id": f"run-{number}"}}
             await graph.ainvoke({"messages": "hi"}, config)
@@ -188,7 +236,9 @@ async def test_a_thread_expires_after_its_last_use(opened: Any) -> None:
 
     async with opened(ttl_s=0.3) as saver:
         saver.ttl_s = 0.3
-        config = await saver.aput(config_of("t"), checkpoint([HumanMessage("a", id="1")]), METADATA, {})
+        config = await saver.aput(
+            config_of("t"), checkpoint([HumanMessage("a", id="1")]), METADATA, {}
+        )
         await asyncio.sleep(0.2)
         await saver.aput(config, checkpoint([HumanMessage("a", id="1")], 2), METADATA, {})
         await asyncio.sleep(0.2)
@@ -205,7 +255,9 @@ async def test_a_value_that_may_not_be_stored_is_refused_before_anything_is(open
     async with opened() as saver:
         for value in (Opaque(), "\ud800", lambda: None):
             with pytest.raises(StateNotSerializable):
-                await saver.aput(config_of("t"), checkpoint([HumanMessage("a", id="1")], bad=value), METADATA, {})
+                await saver.aput(
+                    config_of("t"), checkpoint([HumanMessage("a", id="1")], bad=value), METADATA, {}
+                )
         assert await saver.aget_tuple(config_of("t")) is None
 
 

@@ -1,4 +1,5 @@
-"""An agent's conversation: it is remembered, waits for people, is repaired, and is nobody else's."""
+"""An agent's conversation: it is remembered, waits for people, is repaired, and is nobody
+else's."""
 
 from __future__ import annotations
 
@@ -113,7 +114,9 @@ async def test_a_conversation_survives_its_process(store_url: str) -> None:
             assert (await make(manager, count_humans).execute(in_session("hi"))).output == expected
 
 
-async def test_what_an_application_does_to_a_result_does_not_reach_the_conversation(manager: SessionManager) -> None:
+async def test_what_an_application_does_to_a_result_does_not_reach_the_conversation(
+    manager: SessionManager,
+) -> None:
     agent = make(manager, [say("one"), say("two"), say("three")])
     result = await agent.execute(in_session("a"))
     result.messages[1].content = "changed"
@@ -131,7 +134,11 @@ async def test_a_person_decides_in_another_process(store_url: str) -> None:
     decisions: list[tuple[Any, list[str], str]] = [
         ("approve", ["pay 10"], "done: paid 10"),
         ({"type": "reject", "message": "too much"}, [], "too much"),
-        ({"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 3}}}, ["pay 3"], "paid 3"),
+        (
+            {"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 3}}},
+            ["pay 3"],
+            "paid 3",
+        ),
     ]
     for number, (decision, effects, answer) in enumerate(decisions):
         name = f"s{number}"
@@ -149,7 +156,9 @@ async def test_a_person_decides_in_another_process(store_url: str) -> None:
                 await _decided(later, name, decision, effects, answer)
 
 
-async def _decided(manager: SessionManager, name: str, decision: Any, effects: list[str], answer: str) -> None:
+async def _decided(
+    manager: SessionManager, name: str, decision: Any, effects: list[str], answer: str
+) -> None:
     result = await manager.resume_session(name, decision)
     assert (result.status, EFFECTS) == ("completed", effects)
     assert answer in result.output
@@ -171,7 +180,9 @@ async def test_a_decision_can_be_streamed_and_must_fit(manager: SessionManager) 
         await agent.execute("go")  # it may have to ask, so it needs a session
 
 
-async def test_a_new_message_instead_of_a_decision_drops_the_pending_action(manager: SessionManager) -> None:
+async def test_a_new_message_instead_of_a_decision_drops_the_pending_action(
+    manager: SessionManager,
+) -> None:
     agent = make(manager, pays_first, pay, interrupt_on={"pay": True})
     await agent.execute(in_session("go"))
     result = await agent.execute(in_session("never mind"))
@@ -181,7 +192,9 @@ async def test_a_new_message_instead_of_a_decision_drops_the_pending_action(mana
 
 
 async def test_a_cancelled_tool_leaves_no_open_call(manager: SessionManager) -> None:
-    script = lambda m: say(f"{len(m)}") if m[-1].text != "go" else say("", ("pay", {"amount": 1}), ("hang", {}))  # noqa: E731
+    script = lambda m: (  # noqa: E731
+        say(f"{len(m)}") if m[-1].text != "go" else say("", ("pay", {"amount": 1}), ("hang", {}))
+    )
     agent = make(manager, script, pay, hang)
     call = asyncio.create_task(agent.execute(in_session("go")))
     while not any((await manager.checkpointer.records.acall("tool_list", "default:s1")).values()):
@@ -206,10 +219,18 @@ class Notes(AgentState[Any]):
 
 
 @tool
-async def note(text: str, tool_call_id: Annotated[str, InjectedToolCallId], place: str = "") -> Command[Any]:
+async def note(
+    text: str, tool_call_id: Annotated[str, InjectedToolCallId], place: str = ""
+) -> Command[Any]:
     """Keep a note."""
     placed = {"place": place} if place else {}
-    return Command(update={"notes": [text], **placed, "messages": [ToolMessage("noted", tool_call_id=tool_call_id)]})
+    return Command(
+        update={
+            "notes": [text],
+            **placed,
+            "messages": [ToolMessage("noted", tool_call_id=tool_call_id)],
+        }
+    )
 
 
 @pytest.mark.parametrize("places", [("", ""), ("here", "there")])
@@ -223,20 +244,40 @@ async def test_what_finished_tools_wrote_is_kept_when_another_was_stopped(
     graph = create_agent(model, tools, state_schema=Notes, checkpointer=manager.checkpointer)
     agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
     call = asyncio.create_task(agent.execute(in_session("go")))
-    while sum(map(bool, (await manager.checkpointer.records.acall("tool_list", "default:s1")).values())) < 2:
+    while (
+        sum(
+            map(
+                bool, (await manager.checkpointer.records.acall("tool_list", "default:s1")).values()
+            )
+        )
+        < 2
+    ):
         await asyncio.sleep(0.01)
     call.cancel()
     await asyncio.wait([call])
     result = await agent.execute(in_session("and now?"))
-    assert [m.type for m in result.messages] == ["human", "ai", "tool", "tool", "tool", "human", "ai"]
+    assert [m.type for m in result.messages] == [
+        "human",
+        "ai",
+        "tool",
+        "tool",
+        "tool",
+        "human",
+        "ai",
+    ]
     assert [m.text for m in result.messages[2:4]] == ["noted", "noted"]
     state = (await graph.aget_state({"configurable": {"thread_id": "default:s1"}})).values
-    # Two tools cannot both say what there is one of: LangGraph refuses that, and the conversation goes on without.
+    # Two tools cannot both say what there is one of: LangGraph refuses that, and the conversation
+    # goes on without.
     assert sorted(state.get("notes", [])) == ([] if all(places) else ["0", "1"])
 
 
-async def test_a_failed_turn_is_continued_without_repeating_an_effect(manager: SessionManager) -> None:
-    calls = iter([say("", ("pay", {"amount": 1})), say(fail=ValueError("the model broke")), say("ok")])
+async def test_a_failed_turn_is_continued_without_repeating_an_effect(
+    manager: SessionManager,
+) -> None:
+    calls = iter(
+        [say("", ("pay", {"amount": 1})), say(fail=ValueError("the model broke")), say("ok")]
+    )
     agent = make(manager, lambda _: next(calls), pay)
     with pytest.raises(Exception, match="the model broke"):
         await agent.execute(in_session("go"))
@@ -308,7 +349,11 @@ async def test_a_run_that_gets_ready_during_a_deploy_stops_at_once(
             EFFECTS.append("worked")
             return "worked"
 
-        agent = make(manager, lambda m: say("all done") if m[-1].type == "tool" else say("", ("work", {})), work)
+        agent = make(
+            manager,
+            lambda m: say("all done") if m[-1].type == "tool" else say("", ("work", {})),
+            work,
+        )
         ready = asyncio.Event()
 
         async def read(*args: Any, **given: Any) -> Any:
@@ -328,7 +373,9 @@ async def test_a_run_that_gets_ready_during_a_deploy_stops_at_once(
         assert (await again.execute(in_session(None))).output == "gone"  # what was said is not lost
 
 
-async def test_a_tool_whose_end_is_not_known_asks_before_it_runs_again(manager: SessionManager) -> None:
+async def test_a_tool_whose_end_is_not_known_asks_before_it_runs_again(
+    manager: SessionManager,
+) -> None:
     agent = make(manager, pays_first, pay)
     for decision, effects in (("approve", ["pay 10"]), ("reject", [])):
         name = f"s-{decision}"
@@ -388,7 +435,12 @@ async def test_sessions_are_listed_forked_deleted_and_expire(manager: SessionMan
     branch = await manager.fork_session("s0", early.id)
     assert (await agent.execute(in_session("hi", branch.id))).output == "2"
     await manager.delete_session("s0")
-    for method in (manager.get_session, manager.history, manager.delete_session, manager.fork_session):
+    for method in (
+        manager.get_session,
+        manager.history,
+        manager.delete_session,
+        manager.fork_session,
+    ):
         with pytest.raises(SessionGone, match="deleted"):
             await method("s0")
     with pytest.raises(SessionGone):
@@ -405,7 +457,11 @@ async def test_sessions_are_listed_forked_deleted_and_expire(manager: SessionMan
 
 async def test_states_can_be_saved_by_hand(manager: SessionManager) -> None:
     session = await manager.create_session("ada", title="imported")
-    messages = [HumanMessage("one", id="1"), AIMessage("two", id="2"), HumanMessage("three", id="3")]
+    messages = [
+        HumanMessage("one", id="1"),
+        AIMessage("two", id="2"),
+        HumanMessage("three", id="3"),
+    ]
     checkpoint_id = await manager.save_checkpoint(session.id, {"messages": messages})
     found = await manager.get_checkpoint(session.id)
     assert found is not None
@@ -416,8 +472,10 @@ async def test_states_can_be_saved_by_hand(manager: SessionManager) -> None:
 
 
 async def test_another_tenants_or_users_session_is_as_good_as_none(manager: SessionManager) -> None:
-    ada, eve = Principal("ada", "acme"), Principal("eve", "evil")
-    bob, admin = Principal("bob", "acme"), Principal("root", "acme", frozenset({"sessions:all"}))
+    ada = Principal("ada", "acme")
+    eve = Principal("eve", "evil")
+    bob = Principal("bob", "acme")
+    admin = Principal("root", "acme", frozenset({"sessions:all"}))
     agent = make(manager, count_humans)
     await agent.with_caller(principal=ada).execute(in_session("secret", "shared"))
     for stranger in (eve, bob):
@@ -429,7 +487,9 @@ async def test_another_tenants_or_users_session_is_as_good_as_none(manager: Sess
         assert len(errors) == 1
         assert (await manager.list_sessions(principal=stranger)).sessions == []
         assert (await manager.list_sessions(principal=stranger, user_id="ada")).sessions == []
-    assert (await agent.with_caller(principal=eve).execute(in_session("hi", "shared"))).output == "1"
+    assert (
+        await agent.with_caller(principal=eve).execute(in_session("hi", "shared"))
+    ).output == "1"
     with pytest.raises(SessionNotFound):
         await agent.with_caller(principal=bob).execute(in_session("hi", "shared"))
     assert (await manager.get_session("shared", principal=admin)).user_id == "ada"
@@ -466,7 +526,9 @@ async def test_what_cannot_name_a_session_is_refused(name: Any) -> None:
             await make(manager, count_humans).execute(in_session("x", name))
 
 
-@pytest.mark.parametrize("key", ["checkpoint_id", "checkpoint_ns", "tenant", "user", "run_id", "__agent_runtime_guard"])
+@pytest.mark.parametrize(
+    "key", ["checkpoint_id", "checkpoint_ns", "tenant", "user", "run_id", "__agent_runtime_guard"]
+)
 async def test_keys_that_callers_may_not_set_are_refused(manager: SessionManager, key: str) -> None:
     agent = make(manager, count_humans)
     config: Any = {"configurable": {"thread_id": "s1", key: "x"}}
@@ -491,7 +553,10 @@ async def test_credentials_and_principals_are_not_kept(manager: SessionManager) 
         "hi",
         principal=Principal("ada"),
         credentials="dummy-credential",
-        config={"configurable": {"api_key": "dummy-credential"}, "metadata": {"auth_token": "dummy-credential"}},
+        config={
+            "configurable": {"api_key": "dummy-credential"},
+            "metadata": {"auth_token": "dummy-credential"},
+        },
     )
     await agent.execute(call)
     found = await manager.checkpointer.aget_tuple({"configurable": {"thread_id": "default:s1"}})

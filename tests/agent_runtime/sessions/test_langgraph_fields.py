@@ -1,4 +1,5 @@
-"""What LangChain and LangGraph put into a state is stored with all of its fields, those of tomorrow too."""
+"""What LangChain and LangGraph put into a state is stored with all of its fields, those of tomorrow
+too."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ FULL: dict[type, Any] = {
     Command: Command(graph="g", update={"a": 1}, resume={"i": 2}, goto=[Send("n", 1)]),
     Interrupt: Interrupt("which?", "id-1", response_schema={"type": "string"}),
     Overwrite: Overwrite([1]),
-    Send: Send("n", {"a": 1}, timeout=TimeoutPolicy(run_timeout=5, idle_timeout=dt.timedelta(seconds=2))),
+    Send: Send(
+        "n", {"a": 1}, timeout=TimeoutPolicy(run_timeout=5, idle_timeout=dt.timedelta(seconds=2))
+    ),
     _DeltaSnapshot: _DeltaSnapshot([1, 2]),
     Document: Document(page_content="text", metadata={"a": 1}, id="d"),
     AgentAction: AgentAction(tool="t", tool_input={"a": 1}, log="l"),
@@ -53,7 +56,11 @@ def test_every_field_comes_back(value: Any) -> None:
 
 
 def test_a_timeout_has_the_fields_that_are_stored() -> None:
-    assert {field.name for field in dataclasses.fields(TimeoutPolicy)} == {"run_timeout", "idle_timeout", "refresh_on"}
+    assert {field.name for field in dataclasses.fields(TimeoutPolicy)} == {
+        "run_timeout",
+        "idle_timeout",
+        "refresh_on",
+    }
 
 
 @pytest.mark.parametrize(
@@ -131,7 +138,9 @@ def test_it_comes_back_equal(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [Marked(a=1), Loose(a=1), Color.RED, defaultdict(lambda: 1, a=1)], ids=lambda each: type(each).__name__
+    "value",
+    [Marked(a=1), Loose(a=1), Color.RED, defaultdict(lambda: 1, a=1)],
+    ids=lambda each: type(each).__name__,
 )
 def test_what_would_lose_something_is_refused(value: Any) -> None:
     with pytest.raises(StateNotSerializable):

@@ -19,7 +19,14 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 from tests.support.providers import template
 
-from agent_runtime import AgentFactory, AgentTemplate, CheckpointCorrupt, ConfigurationError, Principal, TemplateError
+from agent_runtime import (
+    AgentFactory,
+    AgentTemplate,
+    CheckpointCorrupt,
+    ConfigurationError,
+    Principal,
+    TemplateError,
+)
 from agent_runtime.checkpoints.redis_store import _StoreOperations
 from agent_runtime.sessions import RedisStore
 from agent_runtime.storage.redis_connection import RedisConnection
@@ -47,7 +54,11 @@ async def test_a_store_keeps_finds_and_forgets(store: BaseStore) -> None:
     await store.aput(("users", "bob"), "food", {"likes": "tea", "n": 1})
     found = await store.aget(("users", "ada"), "food")
     assert found is not None
-    assert (found.value, found.namespace, found.key) == ({"likes": "tea", "n": 3}, ("users", "ada"), "food")
+    assert (found.value, found.namespace, found.key) == (
+        {"likes": "tea", "n": 3},
+        ("users", "ada"),
+        "food",
+    )
     assert await store.aget(("users", "ada"), "drink") is None
     assert {i.key for i in await store.asearch(("users", "ada"))} == {"food", "city"}
     assert {i.namespace for i in await store.asearch(("users",), filter={"likes": "tea"})} == {
@@ -71,7 +82,9 @@ async def test_an_agent_remembers_beyond_its_sessions(store: BaseStore) -> None:
         await get_store().aput(("facts",), fact, {"fact": fact})
         return f"{len(await get_store().asearch(('facts',)))} facts"
 
-    script: Any = lambda m: say(m[-1].text) if m[-1].type == "tool" else say("", ("remember", {"fact": m[-1].text}))  # noqa: E731
+    script: Any = lambda m: (  # noqa: E731
+        say(m[-1].text) if m[-1].type == "tool" else say("", ("remember", {"fact": m[-1].text}))
+    )
     factory = AgentFactory()
     factory.register_model("script", ScriptedChatModel(script=script))
     factory.register_tool("remember", remember)
@@ -110,7 +123,9 @@ async def test_items_expire_and_are_refreshed(redis_url: str) -> None:
 
 async def test_items_are_sealed(redis_url: str) -> None:
     url = f"{redis_url}?prefix={uuid.uuid4().hex}"
-    async with RedisStore.from_conn_string(url, mac_key=b"a key of the tests with 32 bytes") as store:
+    async with RedisStore.from_conn_string(
+        url, mac_key=b"a key of the tests with 32 bytes"
+    ) as store:
         await store.aput(("a",), "one", {"x": 1})
         await store.aput(("a",), "two", {"x": 2})
         raw = RedisConnection(url)
@@ -128,16 +143,22 @@ async def test_items_are_sealed(redis_url: str) -> None:
 
 names = st.text("ab\x1d\x1e\x1fske%\U0001f600", min_size=1, max_size=3)
 operations = st.lists(
-    st.tuples(st.booleans(), st.lists(names, min_size=1, max_size=3).map(tuple), names, st.integers(0, 3)),
+    st.tuples(st.booleans(), st.lists(names, min_size=1, max_size=3).map(tuple), names,
+    st.integers(0, 3)),
     max_size=12,
 )  # fmt: skip
 
 
 @given(operations, st.lists(names, max_size=2).map(tuple))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_it_answers_as_langgraphs_own_store(redis_url: str, steps: Any, prefix: tuple[str, ...]) -> None:
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_it_answers_as_langgraphs_own_store(
+    redis_url: str, steps: Any, prefix: tuple[str, ...]
+) -> None:
     connection = RedisConnection(f"{redis_url}?prefix={uuid.uuid4().hex}")
-    ours, theirs = RedisStore(connection), InMemoryStore()
+    ours = RedisStore(connection)
+    theirs = InMemoryStore()
     for kept, namespace, key, value in steps:
         for each in (ours, theirs):
             if kept:
@@ -147,11 +168,16 @@ def test_it_answers_as_langgraphs_own_store(redis_url: str, steps: Any, prefix: 
     filters: list[Any] = [None, {"v": 1}, {"v": {"$gte": 2}}]
     for wanted in filters:
         mine, other = (
-            sorted((i.namespace, i.key, i.value["v"]) for i in s.search(prefix, filter=wanted, limit=100))
+            sorted(
+                (i.namespace, i.key, i.value["v"])
+                for i in s.search(prefix, filter=wanted, limit=100)
+            )
             for s in (ours, theirs)
         )
         assert mine == other
-    in_use = {item.namespace for item in theirs.search((), limit=100)}  # LangGraph lists emptied ones, too
+    in_use = {
+        item.namespace for item in theirs.search((), limit=100)
+    }  # LangGraph lists emptied ones, too
     assert set(ours.list_namespaces()) == in_use
     asyncio.run(connection.aclose())
 
@@ -159,9 +185,15 @@ def test_it_answers_as_langgraphs_own_store(redis_url: str, steps: Any, prefix: 
 @given(names, names, names)
 @settings(max_examples=60, deadline=None)
 def test_a_label_reaches_into_no_other_namespace(tenant: str, user: str, key: str) -> None:
-    """Two namespaces are one only when they are equal, whatever separators of ours their labels have."""
+    """Two namespaces are one only when they are equal, whatever separators of ours their labels
+    have."""
     store: Any = _StoreOperations(cast("Any", SimpleNamespace(prefix="p")), cast("Any", None))
-    for joined in (f"{tenant}\x1f{user}", f"{tenant}\x1es{user}", f"{tenant}\x1ds{user}", f"{tenant}\x1f\x1e{user}"):
+    for joined in (
+        f"{tenant}\x1f{user}",
+        f"{tenant}\x1es{user}",
+        f"{tenant}\x1ds{user}",
+        f"{tenant}\x1f\x1e{user}",
+    ):
         assert store._name((joined,), key) != store._name((tenant, user), key)
         assert store._name((tenant,), joined) != store._name((tenant, user), key)
 
@@ -175,7 +207,11 @@ async def test_each_tenant_has_a_memory_of_its_own(store: BaseStore) -> None:
         memory = get_store()
         await memory.aput(("facts",), fact, {"fact": fact})
         everything = [item.value["fact"] for item in await memory.asearch((), limit=100)]
-        read = [memory.search((), limit=100), memory.list_namespaces()] if isinstance(store, InMemoryStore) else []
+        read = (
+            [memory.search((), limit=100), memory.list_namespaces()]
+            if isinstance(store, InMemoryStore)
+            else []
+        )
         assert len(read) in (0, 2)
         namespaces = await memory.alist_namespaces(prefix=("facts",))
         reach = await memory.asearch(("tenant b", "facts"))
@@ -183,7 +219,9 @@ async def test_each_tenant_has_a_memory_of_its_own(store: BaseStore) -> None:
         assert last is not None
         return f"{everything} {last.value['fact']} {last.namespace} {namespaces} {reach}"
 
-    script: Any = lambda m: say(m[-1].text) if m[-1].type == "tool" else say("", ("remember", {"fact": m[-1].text}))  # noqa: E731
+    script: Any = lambda m: (  # noqa: E731
+        say(m[-1].text) if m[-1].type == "tool" else say("", ("remember", {"fact": m[-1].text}))
+    )
     factory = AgentFactory()
     factory.register_model("script", ScriptedChatModel(script=script))
     factory.register_tool("remember", remember)

@@ -1,4 +1,7 @@
-"""What goes wrong beside a turn: slow tools, odd writes, other threads, clean-up and deletion at the wrong moment."""
+"""What goes wrong beside a turn.
+
+Slow tools, odd writes, other threads, clean-up and deletion at the wrong moment.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,14 @@ from langgraph.types import Command, Send
 from tests.agent_runtime.sessions.conftest import held_elsewhere, open_manager
 from tests.agent_runtime.sessions.test_conversations import EFFECTS, in_session, make
 
-from agent_runtime import AgentExecutor, SessionGone, SessionManager, SessionMiddleware, StaleWriter, StoreError
+from agent_runtime import (
+    AgentExecutor,
+    SessionGone,
+    SessionManager,
+    SessionMiddleware,
+    StaleWriter,
+    StoreError,
+)
 from agent_runtime.checkpoints.backends.backend import Guard
 from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.sessions import MemoryCheckpointer
@@ -36,11 +46,17 @@ async def pay_slowly() -> str:
 
 
 def calls_once(name: str) -> Any:
-    return lambda messages: say("done") if isinstance(messages[-1], ToolMessage) else say("", (name, {}))
+    return lambda messages: (
+        say("done") if isinstance(messages[-1], ToolMessage) else say("", (name, {}))
+    )
 
 
-async def test_a_tool_that_the_idle_timeout_cut_is_not_run_again_by_the_retry(manager: SessionManager) -> None:
-    agent = make(manager, calls_once("pay_slowly"), pay_slowly, runtime={"timeout": {"idle": "300ms"}})
+async def test_a_tool_that_the_idle_timeout_cut_is_not_run_again_by_the_retry(
+    manager: SessionManager,
+) -> None:
+    agent = make(
+        manager, calls_once("pay_slowly"), pay_slowly, runtime={"timeout": {"idle": "300ms"}}
+    )
     result = await agent.execute(in_session("go"))
     assert (result.status, EFFECTS) == ("interrupted", ["pay"])
     assert result.interrupts[0].value["code"] == SIDE_EFFECT_UNKNOWN
@@ -60,7 +76,9 @@ async def bad() -> str:
     raise ValueError("bad")
 
 
-async def test_what_a_tool_says_beside_its_answer_comes_after_the_answers(manager: SessionManager) -> None:
+async def test_what_a_tool_says_beside_its_answer_comes_after_the_answers(
+    manager: SessionManager,
+) -> None:
     script = lambda m: say("", ("look", {}), ("bad", {})) if m[-1].text == "go" else say("ok")  # noqa: E731
     agent = make(manager, script, look, bad)
     with pytest.raises(Exception, match="bad"):
@@ -72,7 +90,9 @@ async def test_what_a_tool_says_beside_its_answer_comes_after_the_answers(manage
 
 
 @pytest.mark.parametrize("node", ["tools", "team/tools"])
-async def test_a_node_may_write_one_message_and_have_any_name(manager: SessionManager, node: str) -> None:
+async def test_a_node_may_write_one_message_and_have_any_name(
+    manager: SessionManager, node: str
+) -> None:
     def model(state: MessagesState) -> dict[str, Any]:
         if state["messages"][-1].text != "go":
             return {"messages": AIMessage("ok")}
@@ -85,7 +105,12 @@ async def test_a_node_may_write_one_message_and_have_any_name(manager: SessionMa
         await asyncio.sleep(0.05)
         raise ValueError("bad")
 
-    graph = StateGraph(MessagesState).add_node("model", model).add_node(node, answer).add_node("fail", fail)
+    graph = (
+        StateGraph(MessagesState)
+        .add_node("model", model)
+        .add_node(node, answer)
+        .add_node("fail", fail)
+    )
     graph.add_edge(START, "model")
     routes = lambda s: [node, "fail"] if getattr(s["messages"][-1], "tool_calls", None) else []  # noqa: E731
     graph.add_conditional_edges("model", routes, [node, "fail"])
@@ -128,7 +153,9 @@ async def test_cleaning_up_leaves_a_session_whose_turn_runs(store_url: str) -> N
         assert await manager.cleanup_expired() == 0
 
 
-async def test_nothing_of_a_tool_is_kept_after_its_session_was_deleted(manager: SessionManager) -> None:
+async def test_nothing_of_a_tool_is_kept_after_its_session_was_deleted(
+    manager: SessionManager,
+) -> None:
     async with manager.turn("s") as turn:
         await turn.tool_started("key")
         await manager.delete_session("s")
@@ -143,16 +170,21 @@ async def test_changes_of_a_record_at_the_same_time_are_all_kept(manager: Sessio
     async with held_elsewhere(manager, "s"):
         saving = asyncio.create_task(manager.save_checkpoint("s", {"messages": []}))
         await asyncio.sleep(0.01)
-        await asyncio.gather(manager.update_session("s", title="T"), manager.update_session("s", metadata={"a": 1}))
+        await asyncio.gather(
+            manager.update_session("s", title="T"), manager.update_session("s", metadata={"a": 1})
+        )
         await manager.end_turn(session, "interrupted")
     await saving
     session = await manager.get_session("s")
     assert (session.title, session.metadata, session.status) == ("T", {"a": 1}, "interrupted")
 
 
-async def test_a_run_that_gets_ready_while_the_shutdown_begins_is_drained(manager: SessionManager) -> None:
+async def test_a_run_that_gets_ready_while_the_shutdown_begins_is_drained(
+    manager: SessionManager,
+) -> None:
     agent = make(manager, lambda _: say("ok"))
-    begun, over = asyncio.Event(), asyncio.Event()
+    begun = asyncio.Event()
+    over = asyncio.Event()
     acall = manager.checkpointer.records.acall
 
     async def slow(operation: str, *args: Any) -> Any:
@@ -195,7 +227,10 @@ def test_an_edit_to_an_equal_value_is_an_edit(edit: Any) -> None:
 
 def _put(saver: MemoryCheckpointer, messages: list[Any], version: int, config: Any) -> Any:
     checkpoint: Any = empty_checkpoint()
-    checkpoint |= {"channel_values": {"messages": messages}, "channel_versions": {"messages": version}}
+    checkpoint |= {
+        "channel_values": {"messages": messages},
+        "channel_versions": {"messages": version},
+    }
     metadata: Any = {"source": "loop", "step": version, "parents": {}}
     first: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
     return saver.put(config or first, checkpoint, metadata, {})
@@ -212,7 +247,8 @@ class Pings(RedisConnection):
 
 
 def test_threads_whose_connections_are_cut_get_store_errors(redis_url: str) -> None:
-    connection, killer = Pings(redis_url), Pings(redis_url)
+    connection = Pings(redis_url)
+    killer = Pings(redis_url)
     errors: list[BaseException] = []
     until = time.monotonic() + 1.5
 
@@ -259,7 +295,9 @@ async def nap_until(connection: Pings, seconds: float) -> None:
         await connection.acall("nap")
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_connection_does_not_keep_loops_that_are_closed(redis_url: str) -> None:
     connection = Pings(redis_url)
     for _ in range(5):

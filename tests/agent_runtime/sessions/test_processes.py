@@ -18,7 +18,8 @@ from agent_runtime import SessionBusy, StaleWriter
 from agent_runtime.checkpoints.backends.backend import Guard
 from agent_runtime.storage import RedisConnection, redis_connection
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
+HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
 
 
@@ -42,15 +43,20 @@ async def turns_from_processes(url: str, locked: str, count: int) -> list[str]:
     async with asyncio.timeout(90):
         assert [await w.wait() for w in workers] == [0, 0, 0, 0]
     async with open_manager(url) as manager:
-        found = await manager.checkpointer.aget_tuple({"configurable": {"thread_id": "default:shared"}})
+        found = await manager.checkpointer.aget_tuple(
+            {"configurable": {"thread_id": "default:shared"}}
+        )
         assert found is not None
         return [str(m.text) for m in found.checkpoint["channel_values"]["messages"]]
 
 
 @pytest.mark.integration
-async def test_a_hundred_turns_from_four_processes_are_all_there_in_one_order(shared_url: str) -> None:
+async def test_a_hundred_turns_from_four_processes_are_all_there_in_one_order(
+    shared_url: str,
+) -> None:
     texts = await turns_from_processes(shared_url, "yes", 25)
-    questions, answers = texts[::2], texts[1::2]
+    questions = texts[::2]
+    answers = texts[1::2]
     assert sorted(questions) == sorted(f"{name}-{n}" for name in "abcd" for n in range(25))
     assert answers == [f"answer to {q}" for q in questions]
 
@@ -63,16 +69,23 @@ async def test_without_the_session_layer_turns_are_lost(redis_url: str) -> None:
 
 @on_each_store
 @pytest.mark.timeout(150)  # some forty processes, one after another
-@pytest.mark.parametrize("mode", ["message", pytest.param("continue", marks=pytest.mark.integration)])
-def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(shared_url: str, mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "mode", ["message", pytest.param("continue", marks=pytest.mark.integration)]
+)
+def test_a_turn_that_is_killed_anywhere_leaves_a_sound_conversation(
+    shared_url: str, mode: str, tmp_path: Path
+) -> None:
     # Every fourth boundary here; `make soak` takes each.
     check_crashes(shared_url, mode, tmp_path, stride=4)
 
 
 def check_crashes(url: str, mode: str, folder: Path, *, stride: int, timeout_s: float = 110) -> int:
-    """Kill, restart and check at every `stride`-th boundary of a turn; returns how many that were."""
+    """Kill, restart and check at every `stride`-th boundary of a turn; returns how many that
+    were."""
     command = [sys.executable, str(HERE / "crash.py"), url, mode, str(folder), str(stride)]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=timeout_s)
+    done = subprocess.run(
+        command, env=ENV, capture_output=True, text=True, check=False, timeout=timeout_s
+    )
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) * stride > 40
@@ -84,7 +97,9 @@ def check_crashes(url: str, mode: str, folder: Path, *, stride: int, timeout_s: 
         assert texts[:2] == ["hi", "hello"] or (mode == "continue" and not texts), where
         if "pay" in each["acknowledged"]:
             assert texts[2:6] == ["pay", "", "paid", "done"] or mode == "continue", where
-        if each["status"] == "interrupted":  # it asks, because the tool had begun and nobody knows more
+        if (
+            each["status"] == "interrupted"
+        ):  # it asks, because the tool had begun and nobody knows more
             assert mode == "continue", where
         else:
             assert each["open"] == [], where
@@ -92,8 +107,13 @@ def check_crashes(url: str, mode: str, folder: Path, *, stride: int, timeout_s: 
     return len(found)
 
 
-async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(shared_url: str) -> None:
-    async with open_manager(shared_url, lease_s=0.2) as slow, open_manager(shared_url, lease_s=5) as quick:
+async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(
+    shared_url: str,
+) -> None:
+    async with (
+        open_manager(shared_url, lease_s=0.2) as slow,
+        open_manager(shared_url, lease_s=5) as quick,
+    ):
         lease = await slow.checkpointer.records.acall("acquire", "default:s", "slow", 0.2)
         with pytest.raises(SessionBusy):
             async with quick.turn("s", strategy="reject"):
@@ -104,18 +124,23 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(sh
             assert turn.guard.token > lease.token
             for guard in (Guard(lease.token), None):
                 with pytest.raises(StaleWriter):
-                    await slow.checkpointer.records.acall("save_writes", "default:s", "", "1", [], guard, None)
+                    await slow.checkpointer.records.acall(
+                        "save_writes", "default:s", "", "1", [], guard, None
+                    )
             assert not await slow.checkpointer.records.acall("renew", lease, 1.0)
 
 
-async def test_a_cancellation_that_a_client_loses_is_not_lost(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancellation_that_a_client_loses_is_not_lost(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = RedisConnection(redis_url)
 
     async def losing(steps: Any, client: Any) -> Any:
         try:
             await asyncio.sleep(1)
         except asyncio.CancelledError:
-            return b"sent"  # as `asyncio.wait_for` does on Python 3.11 when it is cancelled just as it ends
+            # as `asyncio.wait_for` does on Python 3.11 when it is cancelled just as it ends
+            return b"sent"
 
     monkeypatch.setattr(redis_connection, "adriven", losing)
     asking = asyncio.create_task(connection.arun(iter(())))  # type: ignore[arg-type]
@@ -183,7 +208,9 @@ async def test_a_fork_from_an_older_head_is_refused_to_a_stale_turn(shared_url: 
     from agent_runtime.checkpoints.operations import GUARD_KEY
 
     async with open_manager(shared_url) as manager, manager.turn("s") as turn:
-        config: Any = {"configurable": {"thread_id": turn.thread, "checkpoint_ns": "", GUARD_KEY: turn.guard}}
+        config: Any = {
+            "configurable": {"thread_id": turn.thread, "checkpoint_ns": "", GUARD_KEY: turn.guard}
+        }
         first = await manager.checkpointer.aput(config, checkpoint(["a"]), METADATA, {})
         first["configurable"][GUARD_KEY] = turn.guard
         await manager.checkpointer.aput(first, checkpoint(["a", "b"], 2), METADATA, {})
@@ -194,4 +221,7 @@ async def test_a_fork_from_an_older_head_is_refused_to_a_stale_turn(shared_url: 
 def test_the_session_store_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     open_manager(f"sqlite:{folder / 's.db'}")
-    assert (folder.stat().st_mode & 0o777, (folder / "s.db").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (folder.stat().st_mode & 0o777, (folder / "s.db").stat().st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )

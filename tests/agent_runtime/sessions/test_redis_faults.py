@@ -46,11 +46,15 @@ def restart(server: ValkeyServer, **config: Any) -> None:
     server.start()
 
 
-async def test_a_server_that_is_killed_and_comes_back_has_every_acknowledged_turn(tmp_path: Path) -> None:
+async def test_a_server_that_is_killed_and_comes_back_has_every_acknowledged_turn(
+    tmp_path: Path,
+) -> None:
     async with server_and_manager(tmp_path) as (server, manager):
         for number in range(20):
             await manager.create_session("ada", session_id=f"s{number}")
-            await manager.save_checkpoint(f"s{number}", {"messages": [HumanMessage(str(number), id="1")]})
+            await manager.save_checkpoint(
+                f"s{number}", {"messages": [HumanMessage(str(number), id="1")]}
+            )
         server._process.kill()
         server._process.wait()
         with pytest.raises(StoreUnavailable):
@@ -85,7 +89,9 @@ async def test_a_loss_that_was_accepted_is_reported_when_it_happens(tmp_path: Pa
         assert (await manager.list_sessions()).sessions == []
 
 
-async def test_a_server_that_stands_still_is_a_timeout_and_serves_again_afterwards(tmp_path: Path) -> None:
+async def test_a_server_that_stands_still_is_a_timeout_and_serves_again_afterwards(
+    tmp_path: Path,
+) -> None:
     async with server_and_manager(tmp_path) as (server, manager):
         await manager.create_session("ada", session_id="s")
         os.kill(server._process.pid, signal.SIGSTOP)
@@ -100,7 +106,9 @@ async def test_a_server_that_stands_still_is_a_timeout_and_serves_again_afterwar
 async def test_a_full_server_refuses_the_whole_write(tmp_path: Path) -> None:
     async with server_and_manager(tmp_path) as (server, manager):
         saver = manager.checkpointer
-        config = await saver.aput(config_of("t"), checkpoint([HumanMessage("a", id="1")]), METADATA, {})
+        config = await saver.aput(
+            config_of("t"), checkpoint([HumanMessage("a", id="1")]), METADATA, {}
+        )
         client = redis.Redis(port=server.port)
         client.config_set("maxmemory", "1mb")
         big = checkpoint([HumanMessage("a", id="1"), HumanMessage("x" * 3_000_000, id="2")], 2)
@@ -132,5 +140,7 @@ async def test_an_answer_that_was_lost_does_not_make_two_checkpoints(tmp_path: P
         made = checkpoint([HumanMessage("a", id="1")])
         first = await saver.aput(config_of("t"), made, METADATA, {})
         saver.forget("t")
-        assert await saver.aput(config_of("t"), made, METADATA, {}) == first  # the same write again: nothing changes
+        assert (
+            await saver.aput(config_of("t"), made, METADATA, {}) == first
+        )  # the same write again: nothing changes
         assert len([c async for c in saver.alist(config_of("t"))]) == 1

@@ -1,4 +1,5 @@
-"""The application decides which agent a session is of, and nothing is built before its caller may go on with it."""
+"""The application decides which agent a session is of, and nothing is built before its caller may
+go on with it."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ async def test_a_caller_cannot_say_which_agent_a_session_is_of(factory: AgentFac
     assert manager is not None
     with pytest.raises(TypeError):
         await manager.create_session(session_id="s", principal=ME, agent={"template": "evil"})  # type: ignore[call-arg]
-    await manager.create_session(session_id="s", principal=ME, metadata={"agent": {"template": "evil"}})
+    await manager.create_session(
+        session_id="s", principal=ME, metadata={"agent": {"template": "evil"}}
+    )
     agent = careful(factory).with_caller(principal=ME)
     asked = await agent.execute(AgentContext("go", session_id="s"))
     assert asked.status == "interrupted"
@@ -80,7 +83,9 @@ async def test_a_caller_cannot_say_which_agent_a_session_is_of(factory: AgentFac
 
 @pytest.mark.parametrize("way", ["execute", "resume_session", "continue"])
 @pytest.mark.parametrize("other", ["another name", "other overrides", "other inputs"])
-async def test_another_agent_does_not_go_on_with_a_session(factory: AgentFactory, way: str, other: str) -> None:
+async def test_another_agent_does_not_go_on_with_a_session(
+    factory: AgentFactory, way: str, other: str
+) -> None:
     manager = factory.session_manager
     assert manager is not None
     own = careful(factory)
@@ -90,8 +95,12 @@ async def test_another_agent_does_not_go_on_with_a_session(factory: AgentFactory
     elif other == "other overrides":
         rash = careful(factory, interrupt_on={})
     else:
-        plain = template("careful", model="m", tools=["danger"]).model_dump(by_alias=True, exclude_unset=True)
-        spec = AgentTemplate.model_validate({**plain, "inputs": {"properties": {"x": {"type": "string"}}}})
+        plain = template("careful", model="m", tools=["danger"]).model_dump(
+            by_alias=True, exclude_unset=True
+        )
+        spec = AgentTemplate.model_validate(
+            {**plain, "inputs": {"properties": {"x": {"type": "string"}}}}
+        )
         rash = factory.create_agent(spec, {"x": "2"})
     with pytest.raises(InputInvalid, match="its agent 'careful'"):
         if way == "execute":
@@ -107,7 +116,13 @@ async def test_another_agent_does_not_go_on_with_a_session(factory: AgentFactory
 
 async def test_a_new_version_of_the_template_goes_on(factory: AgentFactory) -> None:
     await careful(factory).execute(AgentContext("go", session_id="s"))
-    newer = template("careful", model="m", tools=["danger"], interrupt_on={"danger": True}, system_prompt="Be brief.")
+    newer = template(
+        "careful",
+        model="m",
+        tools=["danger"],
+        interrupt_on={"danger": True},
+        system_prompt="Be brief.",
+    )
     assert (await factory.create_agent(newer).resume("s", "approve")).output == "fine"
 
 
@@ -118,7 +133,9 @@ async def test_another_agent_may_take_a_new_message(factory: AgentFactory) -> No
     assert factory.ran == []  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("guarded_by", ["authenticators", "require", "nothing waits", "another user"])
+@pytest.mark.parametrize(
+    "guarded_by", ["authenticators", "require", "nothing waits", "another user"]
+)
 async def test_no_process_starts_before_the_caller_may(tmp_path: Path, guarded_by: str) -> None:
     """The template's MCP server leaves a file behind as soon as it is started."""
     started = tmp_path / "started"
@@ -142,7 +159,9 @@ async def test_no_process_starts_before_the_caller_may(tmp_path: Path, guarded_b
         if guarded_by != "nothing waits":
             session = await manager.get_session("s", principal=caller)
             await manager.end_turn(session, "interrupted")
-        expected: Any = {"nothing waits": InputInvalid, "another user": SessionNotFound}.get(guarded_by, Forbidden)
+        expected: Any = {"nothing waits": InputInvalid, "another user": SessionNotFound}.get(
+            guarded_by, Forbidden
+        )
         who = Principal("eve", "a", frozenset({"*"})) if guarded_by == "another user" else caller
         with pytest.raises(expected):
             await manager.resume_session("s", "approve", principal=who)

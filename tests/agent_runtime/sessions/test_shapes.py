@@ -27,19 +27,31 @@ from agent_runtime.storage import RedisConnection
 from agent_runtime.testing import ScriptedChatModel, say
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}
-LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text("ab=-;", max_size=4)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False)
+    | st.text("ab=-;", max_size=4)
+)
 VALUES = st.recursive(
     LEAVES | st.binary(max_size=3) | st.datetimes() | st.just(HumanMessage("x")),
     lambda inner: (
         st.lists(inner, max_size=5)
         | st.dictionaries(
-            st.sampled_from(["id", "channel_versions", "versions_seen", "tenant", "x"]), inner, max_size=4
+            st.sampled_from(["id", "channel_versions", "versions_seen", "tenant", "x"]),
+            inner,
+            max_size=4,
         )
         | st.tuples(inner)
     ),
     max_leaves=10,
 )
-BYTES = st.one_of(VALUES.map(Codec().encode), st.binary(max_size=12), VALUES.map(lambda v: Codec().encode(v) + b"\x01"))
+BYTES = st.one_of(
+    VALUES.map(Codec().encode),
+    st.binary(max_size=12),
+    VALUES.map(lambda v: Codec().encode(v) + b"\x01"),
+)
 
 
 def a_thread() -> tuple[MemoryCheckpointer, Any]:
@@ -74,7 +86,9 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
     thread.rows.update(originals[0])
     for chunk in originals[1]:
         namespace, channel, number = chunk
-        thread.chunks[chunk] = saver.blobs.close_payload(payload, "chunk", "t", namespace, channel, str(number))
+        thread.chunks[chunk] = saver.blobs.close_payload(
+            payload, "chunk", "t", namespace, channel, str(number)
+        )
         read_again()
         thread.chunks.update(originals[1])
     (_, writes), *_ = thread.writes.items()
@@ -91,7 +105,9 @@ async def test_a_session_s_record(payload: bytes) -> None:
     session = await manager.create_session("ada", session_id="s")
     records: Any = manager.checkpointer.records
     (key, row), = records._records.items()  # fmt: skip
-    records._records[key] = replace(row, data=manager.checkpointer.blobs.close_payload(payload, "session", key))
+    records._records[key] = replace(
+        row, data=manager.checkpointer.blobs.close_payload(payload, "session", key)
+    )
     with pytest.raises(CheckpointCorrupt):
         await manager.get_session("s")
     assert (await manager.list_sessions()).sessions == []
@@ -100,7 +116,8 @@ async def test_a_session_s_record(payload: bytes) -> None:
 
 
 ITEMS: list[Any] = [
-    [], {}, "x", [{"a": 1}], [1, 2, 3, 4], [[1], dt.datetime.now(dt.UTC), dt.datetime.now(dt.UTC), None],
+    [], {}, "x", [{"a": 1}], [1, 2, 3, 4], [[1], dt.datetime.now(dt.UTC), dt.datetime.now(dt.UTC),
+    None],
     [{"a": 1}, dt.datetime.now(dt.UTC), dt.datetime.now(dt.UTC), "soon"],
 ]  # fmt: skip
 
@@ -157,7 +174,9 @@ def test_values_that_are_nested_deeper_than_a_stack_are_no_value() -> None:
         Codec().encode((((((value,),),),),))
 
 
-@pytest.mark.parametrize("stored", [["bytearray", 1_500_000_000], ["int", 1.5], ["Decimal", 3], ["IPv4Address", 7]])
+@pytest.mark.parametrize(
+    "stored", [["bytearray", 1_500_000_000], ["int", 1.5], ["Decimal", 3], ["IPv4Address", 7]]
+)
 def test_a_plain_value_is_made_of_its_own_form_alone(stored: list[Any]) -> None:
     with pytest.raises(UnreadableBytes):
         Codec().decode(ormsgpack.packb(ormsgpack.Ext(PLAIN, ormsgpack.packb(stored))))
@@ -165,7 +184,16 @@ def test_a_plain_value_is_made_of_its_own_form_alone(stored: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a=-5-3", "a=9-3", "a=0-99999999999,99999999999-0", f"a={2**64}", "a=0-999999;b=0-999999", "a=x", "a", "a=1-2-3"],
+    [
+        "a=-5-3",
+        "a=9-3",
+        "a=0-99999999999,99999999999-0",
+        f"a={2**64}",
+        "a=0-999999;b=0-999999",
+        "a=x",
+        "a",
+        "a=1-2-3",
+    ],
 )
 def test_references_that_cannot_be(text: str) -> None:
     with pytest.raises(CheckpointCorrupt):
@@ -180,7 +208,8 @@ NO_ROWS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    "change", [*NO_ROWS.values(), {"step": "x"}, {"counters_since_delta_snapshot": 5}, {"parents": 1}]
+    "change",
+    [*NO_ROWS.values(), {"step": "x"}, {"counters_since_delta_snapshot": 5}, {"parents": 1}],
 )
 def test_a_row_of_odd_parts_is_none(change: dict[str, Any]) -> None:
     saver, thread = a_thread()
@@ -188,7 +217,11 @@ def test_a_row_of_odd_parts_is_none(change: dict[str, Any]) -> None:
     place = ("row", "t", row.namespace, row.checkpoint_id, row.parent_id or "")
     checkpoint, metadata, *rest = saver.blobs.open_as(is_row, row.data, *place)
     is_metadata = change.keys() <= {"step", "counters_since_delta_snapshot", "parents"}
-    changed = [checkpoint, {**metadata, **change}] if is_metadata else [{**checkpoint, **change}, metadata]
+    changed = (
+        [checkpoint, {**metadata, **change}]
+        if is_metadata
+        else [{**checkpoint, **change}, metadata]
+    )
     assert not is_row([*changed, *rest])
 
 

@@ -1,4 +1,5 @@
-"""A sealed session whose pieces come from different times, each of them sealed rightly for its place."""
+"""A sealed session whose pieces come from different times, each of them sealed rightly for its
+place."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Shop:
     """An application whose sessions are in one file; each call of it is another process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.file = folder, folder / "s.db"
+        self.folder = folder
+        self.file = folder / "s.db"
         self.paid: list[int] = []
 
     async def call(self, name: str, given: Any, amount: int = 0) -> Any:
@@ -41,7 +43,9 @@ class Shop:
             factory.register_model("m", ScriptedChatModel(script=script))
             for text in (PAYER, FREE):
                 factory.register_template(parse_template(text))
-            return await factory.create_from_template(name).execute(AgentContext(given, session_id="s1"))
+            return await factory.create_from_template(name).execute(
+                AgentContext(given, session_id="s1")
+            )
 
     async def create(self) -> None:
         async with SessionManager.from_url(f"sqlite:{self.file}", mac_key=KEY) as manager:
@@ -60,7 +64,8 @@ class Shop:
         self.file.chmod(0o600)
 
     def change(self, old: Path, change: Callable[[Any, Any], None]) -> None:
-        source, target = sqlite3.connect(old), sqlite3.connect(self.file)
+        source = sqlite3.connect(old)
+        target = sqlite3.connect(self.file)
         change(source, target)
         target.commit()
         source.close()
@@ -81,10 +86,13 @@ async def test_an_approval_is_of_what_was_asked(shop: Shop) -> None:
     assert (await shop.call("payer", "pay", 1)).status == "interrupted"
 
     def splice(old: Any, new: Any) -> None:
-        rows = old.execute("SELECT thread, namespace, channel, number, data FROM chunks WHERE channel = 'messages'")
+        rows = old.execute(
+            "SELECT thread, namespace, channel, number, data FROM chunks WHERE channel = 'messages'"
+        )
         for thread, namespace, channel, number, data in rows:
             new.execute(
-                "UPDATE chunks SET data = ? WHERE thread = ? AND namespace = ? AND channel = ? AND number = ?",
+                "UPDATE chunks SET data = ? WHERE thread = ? AND namespace = ? AND channel = ? "
+                "AND number = ?",
                 (data, thread, namespace, channel, number),
             )
 

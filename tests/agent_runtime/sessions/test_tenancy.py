@@ -31,7 +31,10 @@ numbers = st.integers(0, 3)
 
 
 class Tenants(RuleBasedStateMachine):
-    """Sessions of the same names in both tenants; whatever one asks, the other's canary is in no answer."""
+    """Sessions of the same names in both tenants.
+
+    Whatever one asks, the other's canary is in no answer.
+    """
 
     @initialize()
     def start(self) -> None:
@@ -57,7 +60,8 @@ class Tenants(RuleBasedStateMachine):
         return answer
 
     def expect(self, tenant: str, name: str, answer: Any) -> None:
-        """Known, gone and unknown names answer as the tenant's own history says, whatever the other has."""
+        """Known, gone and unknown names answer as the tenant's own history says, whatever the other
+        has."""
         if name in self.gone[tenant]:
             assert isinstance(answer, SessionGone)
         elif name not in self.alive[tenant]:
@@ -76,7 +80,8 @@ class Tenants(RuleBasedStateMachine):
 
     @rule(tenant=tenants, number=numbers)
     def look(self, tenant: str, number: int) -> None:
-        name, who = f"s{number}", WHO[tenant]
+        name = f"s{number}"
+        who = WHO[tenant]
         for call in (
             self.manager.get_session(name, principal=who),
             self.manager.get_checkpoint(name, principal=who),
@@ -96,10 +101,13 @@ class Tenants(RuleBasedStateMachine):
 
     @rule(tenant=tenants, number=numbers, data=st.data())
     def use_what_the_other_knows(self, tenant: str, number: int, data: Any) -> None:
-        name, who = f"s{number}", WHO[tenant]
+        name = f"s{number}"
+        who = WHO[tenant]
         if self.checkpoints:
             owner, checkpoint_id = data.draw(st.sampled_from(self.checkpoints))
-            found = self.ask(tenant, self.manager.get_checkpoint(name, checkpoint_id, principal=who))
+            found = self.ask(
+                tenant, self.manager.get_checkpoint(name, checkpoint_id, principal=who)
+            )
             if owner != tenant and name in self.alive[tenant]:
                 assert found is None
             self.ask(tenant, self.manager.fork_session(name, checkpoint_id, principal=who))
@@ -109,7 +117,9 @@ class Tenants(RuleBasedStateMachine):
 
     @rule(tenant=tenants, number=numbers)
     def resume(self, tenant: str, number: int) -> None:
-        call = self.manager.resume_session(f"s{number}", "approve", agent=self.agent, principal=WHO[tenant])
+        call = self.manager.resume_session(
+            f"s{number}", "approve", agent=self.agent, principal=WHO[tenant]
+        )
         self.ask(tenant, call)
 
     @rule(tenant=tenants, number=numbers)

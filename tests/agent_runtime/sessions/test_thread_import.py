@@ -14,7 +14,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import interrupt
 
-from agent_runtime import AgentContext, AgentExecutor, InputInvalid, Resume, SessionManager, SessionMiddleware, gated
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    InputInvalid,
+    Resume,
+    SessionManager,
+    SessionMiddleware,
+    gated,
+)
 from agent_runtime.cli.main import cli
 from agent_runtime.errors import SessionGone, StateNotSerializable
 from agent_runtime.sessions.thread_import import import_threads, open_langgraph_file
@@ -39,7 +47,11 @@ def graph(saver: Any) -> Any:
     def script(messages: list[Any]) -> Any:
         if messages[-1].type == "tool":
             return say(f"done: {messages[-1].text}")
-        return say("", ("ask", {})) if "ask" in str(messages[-1].text) else say(f"answer {len(messages)}")
+        return (
+            say("", ("ask", {}))
+            if "ask" in str(messages[-1].text)
+            else say(f"answer {len(messages)}")
+        )
 
     return create_agent(gated(ScriptedChatModel(script=script)), [ask], checkpointer=saver)
 
@@ -57,7 +69,9 @@ async def begin(saver: Any) -> None:
 
 
 def executor(manager: SessionManager) -> AgentExecutor:
-    return AgentExecutor(graph(manager.checkpointer), gated=True, pipeline=[SessionMiddleware(manager)])
+    return AgentExecutor(
+        graph(manager.checkpointer), gated=True, pipeline=[SessionMiddleware(manager)]
+    )
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
@@ -77,7 +91,14 @@ async def test_they_go_on_where_they_stood(kind: str, tmp_path: Path) -> None:
         }  # fmt: skip
         agent = executor(manager)
         third = await agent.execute(AgentContext("three", session_id="first-thread"))
-        assert [m.text for m in third.messages] == ["one", "answer 1", "two", "answer 3", "three", "answer 5"]
+        assert [m.text for m in third.messages] == [
+            "one",
+            "answer 1",
+            "two",
+            "answer 3",
+            "three",
+            "answer 5",
+        ]
         answered = await agent.execute(AgentContext(Resume("this"), session_id="waits"))
         assert answered.output == "done: said this"
         assert len(await manager.history("first-thread")) > 6
@@ -112,6 +133,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     done = runner.invoke(cli, ["sessions", "--store", store, "import", str(tmp_path / "theirs.db")])
     assert done.exit_code == 0, done.output
     assert "first-thread  from thread first/thread" in done.output
-    assert "answer 3" in runner.invoke(cli, ["sessions", "--store", store, "show", "first-thread"]).output
-    missing = runner.invoke(cli, ["sessions", "--store", store, "import", str(tmp_path / "none.db")])
+    assert (
+        "answer 3"
+        in runner.invoke(cli, ["sessions", "--store", store, "show", "first-thread"]).output
+    )
+    missing = runner.invoke(
+        cli, ["sessions", "--store", store, "import", str(tmp_path / "none.db")]
+    )
     assert missing.exit_code != 0

@@ -1,6 +1,9 @@
-"""Makes turns on one session from a process of its own: `turns_worker.py STORE_URL LOCKED COUNT NAME`.
+"""Makes turns on one session from a process of its own.
 
-LOCKED `yes` goes through the session layer; `no` runs the graph on the saver alone, as LangGraph does.
+`turns_worker.py STORE_URL LOCKED COUNT NAME`.
+
+LOCKED `yes` goes through the session layer; `no` runs the graph on the saver alone, as LangGraph
+does.
 """
 
 from __future__ import annotations

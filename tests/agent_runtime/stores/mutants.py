@@ -6,7 +6,11 @@ MUTANTS = [
     Mutant(
         "a newer file is opened",
         "test_versions.py -k newer",
-        Change("storage.sqlite_schema:StoreSchema._known_version", "file_version > FILE_VERSION", "False"),
+        Change(
+            "storage.sqlite_schema:StoreSchema._known_version",
+            "file_version > FILE_VERSION",
+            "False",
+        ),
     ),
     Mutant(
         "a jump of the clock deletes",
@@ -35,23 +39,33 @@ MUTANTS = [
     Mutant(
         "files of others are used",
         "test_file_safety.py -k may_write",
-        Change("storage.file_safety:check_own_file", "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "False"),
+        Change(
+            "storage.file_safety:check_own_file",
+            "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)",
+            "False",
+        ),
     ),
     Mutant(
         "journals of a file are not looked at",
         "test_file_safety.py -k journal",
-        Change("storage.sqlite_file:SqliteFile.__init__", "('', '-wal', '-shm', '-journal')", "('',)"),
+        Change(
+            "storage.sqlite_file:SqliteFile.__init__", "('', '-wal', '-shm', '-journal')", "('',)"
+        ),
     ),
     Mutant(
         "a script is sent by its hash alone",
         "test_redis_scripts.py",
-        Change("storage.redis_server:adriven", "answer = (await _sent(client, [request]))[0]", "raise"),
+        Change(
+            "storage.redis_server:adriven", "answer = (await _sent(client, [request]))[0]", "raise"
+        ),
     ),
     Mutant(
         "each call waits for a locked file anew",
         "test_locked_file.py -k stays_locked",
         Change(
-            "storage.sqlite_file:SqliteFile._set_wait", "self._is_locked or waited_s >= full_s", "waited_s >= full_s"
+            "storage.sqlite_file:SqliteFile._set_wait",
+            "self._is_locked or waited_s >= full_s",
+            "waited_s >= full_s",
         ),
     ),
     Mutant(

@@ -1,4 +1,5 @@
-"""A wall clock that is wrong for a while ends no lease, deletes nothing, and hands no event to two consumers."""
+"""A wall clock that is wrong for a while ends no lease, deletes nothing, and hands no event to two
+consumers."""
 
 from __future__ import annotations
 
@@ -19,7 +20,14 @@ from agent_runtime import AgentContext, Event, EventConsumer, SessionManager, Se
 from agent_runtime.auth.key_stores import MemoryKeyStore, SqliteKeyStore
 from agent_runtime.batch import open_journal
 from agent_runtime.batch.journal.records import Execution
-from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Reservation, Spend, SpendLabels
+from agent_runtime.budgets.ledger.ledger import (
+    Account,
+    Amount,
+    Ending,
+    Reservation,
+    Spend,
+    SpendLabels,
+)
 from agent_runtime.budgets.ledger.memory import MemoryLedger
 from agent_runtime.budgets.ledger.sqlite import SqliteLedger
 from agent_runtime.errors import ExecutionBusy, SessionGone
@@ -48,7 +56,9 @@ def shift(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 @pytest.fixture
 def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """`pass_time(seconds)` lets both clocks go on."""
-    real_wall, real_boot, passed = time.time, process_identity.boot_s, [0.0]
+    real_wall = time.time
+    real_boot = process_identity.boot_s
+    passed = [0.0]
     monkeypatch.setattr(time, "time", lambda: real_wall() + passed[0])
     for module in (process_identity, deletion_clock):
         monkeypatch.setattr(module, "boot_s", lambda: real_boot() + passed[0])
@@ -63,7 +73,8 @@ async def test_a_turn_under_way_keeps_its_session_when_the_clock_jumps(
     tmp_path: Path, shift: Callable[[float], None], make_agent: Any
 ) -> None:
     url = f"sqlite:{tmp_path / 's.db'}"
-    began, go_on = asyncio.Event(), asyncio.Event()
+    began = asyncio.Event()
+    go_on = asyncio.Event()
 
     async def slow() -> str:
         """Work."""
@@ -75,10 +86,14 @@ async def test_a_turn_under_way_keeps_its_session_when_the_clock_jumps(
 
     from agent_runtime.testing import say
 
-    first, second = SessionManager.from_url(url), SessionManager.from_url(url)
+    first = SessionManager.from_url(url)
+    second = SessionManager.from_url(url)
     script = [say("", ("slow", {})), say("ready"), say("next")]
     agent, _ = make_agent(
-        script, [tool(slow)], graph={"checkpointer": first.checkpointer}, pipeline=[SessionMiddleware(first)]
+        script,
+        [tool(slow)],
+        graph={"checkpointer": first.checkpointer},
+        pipeline=[SessionMiddleware(first)],
     )
     running = asyncio.create_task(agent.execute(AgentContext("go", session_id="s")))
     await began.wait()
@@ -102,7 +117,8 @@ async def test_two_consumers_of_a_group_share_no_event_when_the_clock_jumps(
     tmp_path: Path, shift: Callable[[float], None]
 ) -> None:
     path = str(tmp_path / "events.db")
-    one, two = SqliteBroker(path), SqliteBroker(path)
+    one = SqliteBroker(path)
+    two = SqliteBroker(path)
     await one.publish([Event("custom.made", {"n": n}, own_id=f"event-{n}") for n in range(60)])
     handled: list[str] = []
 
@@ -171,11 +187,15 @@ def test_a_clock_that_is_set_back_is_believed_at_once_and_ahead_by_a_little_too(
     ahead = state.observe(now + 7200)
     assert ahead.deletion_time(now + 7200) == pytest.approx(now, abs=1)
     assert ClockState.from_json(ahead.to_json()) == ahead
-    known = ClockState.of_known_store(now)  # nothing is known of the clock that the contents were written by
+    known = ClockState.of_known_store(
+        now
+    )  # nothing is known of the clock that the contents were written by
     assert known.deletion_time(now) == 0
 
 
-def test_after_a_restart_of_the_machine_what_was_over_before_may_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_restart_of_the_machine_what_was_over_before_may_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = time.time()
     state = ClockState.of_new_store(now).observe(now)
     monkeypatch.setattr(deletion_clock, "boot_id", lambda: "another")
@@ -183,7 +203,9 @@ def test_after_a_restart_of_the_machine_what_was_over_before_may_go(monkeypatch:
     assert after.deletion_time(now + 100_000) == pytest.approx(now, abs=1)
 
 
-async def test_no_store_forgets_on_one_look_at_a_wrong_clock(tmp_path: Path, shift: Callable[[float], None]) -> None:
+async def test_no_store_forgets_on_one_look_at_a_wrong_clock(
+    tmp_path: Path, shift: Callable[[float], None]
+) -> None:
     account = Account("tenant=a/day=x", 10**6, None, ends_at=time.time() + 60)
     labels = SpendLabels("a", "u", "t", "m")
     ledgers: list[Any] = [MemoryLedger(), SqliteLedger(tmp_path / "l.db")]
@@ -231,7 +253,9 @@ async def test_a_batch_under_way_is_not_taken_over_when_the_clock_jumps(
     await journal.aclose()
 
 
-def test_a_lease_ends_with_its_time_its_process_or_its_boot(pass_time: Callable[[float], None]) -> None:
+def test_a_lease_ends_with_its_time_its_process_or_its_boot(
+    pass_time: Callable[[float], None],
+) -> None:
     now = process_identity.boot_s()
     own = lease_owner("x")
     assert is_lease_held(own, now + 10)
@@ -241,8 +265,12 @@ def test_a_lease_ends_with_its_time_its_process_or_its_boot(pass_time: Callable[
     assert not is_lease_held(f"{machine}:4194305:1#x", now + 10)  # no process has that number
     assert not is_lease_held(f"{machine}:{pid}:1#x", now + 10)  # another process had it
     host, boot, namespace = machine.split("/")
-    assert not is_lease_held(f"{host}/{'f' * len(boot)}/{namespace}:{pid}:1#x", now + 10)  # before a restart
-    assert is_lease_held(f"{host}/{boot}/0000:{pid}:1#x", now + 10)  # another container: nothing is known of it
+    assert not is_lease_held(
+        f"{host}/{'f' * len(boot)}/{namespace}:{pid}:1#x", now + 10
+    )  # before a restart
+    assert is_lease_held(
+        f"{host}/{boot}/0000:{pid}:1#x", now + 10
+    )  # another container: nothing is known of it
     assert is_lease_held("an owner of another form", now + 10)
     pass_time(11)
     assert not is_lease_held(own, now + 10)
@@ -284,5 +312,7 @@ async def test_a_killed_process_leaves_no_lease_behind(tmp_path: Path) -> None:
 def test_a_child_is_another_process() -> None:
     own = process_identity.process_identity()
     if (pid := os.fork()) == 0:
-        os._exit(0 if process_identity.process_identity() != own and not is_process_dead(own) else 1)
+        os._exit(
+            0 if process_identity.process_identity() != own and not is_process_dead(own) else 1
+        )
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

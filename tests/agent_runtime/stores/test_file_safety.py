@@ -53,7 +53,9 @@ def test_a_folder_that_all_may_write_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
-def test_the_state_folder_is_its_owner_s(tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_folder_is_its_owner_s(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
     folder.chmod(mode)
@@ -68,7 +70,9 @@ def test_the_state_folder_is_its_owner_s(tmp_path: Path, mode: int, monkeypatch:
         settings.cache_clear()
 
 
-def test_a_file_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.db"
     path.touch(mode=0o600)
     folder = tmp_path / "folder"

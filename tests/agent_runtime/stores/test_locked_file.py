@@ -57,7 +57,9 @@ async def test_calls_that_wait_for_each_other_wait_for_the_file_together(tmp_pat
     file = Numbers(tmp_path / "n.db", busy_timeout_s=0.4)
     with held(tmp_path / "n.db"):
         async with asyncio.timeout(10):  # one after the other they would take 16 s
-            ended = await asyncio.gather(*(file.acall("add", n) for n in range(40)), return_exceptions=True)
+            ended = await asyncio.gather(
+                *(file.acall("add", n) for n in range(40)), return_exceptions=True
+            )
     assert {type(each) for each in ended} == {StoreTimeout}
     await file.aclose()
 

@@ -32,7 +32,9 @@ def flushing(redis_url: str) -> Iterator[None]:
     thread.join()
 
 
-async def test_a_script_runs_once_whatever_the_server_forgets(redis_url: str, flushing: None) -> None:
+async def test_a_script_runs_once_whatever_the_server_forgets(
+    redis_url: str, flushing: None
+) -> None:
     connection = RedisConnection(redis_url)
     key = "test_redis_scripts"
 

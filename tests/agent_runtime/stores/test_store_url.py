@@ -1,4 +1,7 @@
-"""One grammar for the addresses of all stores: what is not understood is refused, and opens nothing."""
+"""One grammar for the addresses of all stores.
+
+What is not understood is refused, and opens nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,19 @@ OPENERS: dict[str, Callable[[str], Any]] = {
     "limits": open_limits,
 }
 REFUSED = [
-    "", " ", "memory", "memory:x", " memory:", "memory:\n", "MEMORY:", "state.db", "/var/lib/state.db", "./state.db",
+    "", " ", "memory", "memory:x", " memory:", "memory:\n", "MEMORY:", "state.db",
+    "/var/lib/state.db", "./state.db",
     "sqlite", "sqlite:", "sqlite3:state.db", "sqlite://state.db", "sqlite:///state.db",
-    "sqlite:file:state.db?mode=memory", "sqlite:state.db?durable=no", "sqlite:a\x00b", "redis:/h", "redis:h:6379",
-    "redis://", "redis:///0", "redis://:6379/0", "redis://user@", "redis://user:pass@:6379", "redis://h:0", "redis://h:x",
+    "sqlite:file:state.db?mode=memory", "sqlite:state.db?durable=no", "sqlite:a\x00b", "redis:/h",
+    "redis:h:6379",
+    "redis://", "redis:///0", "redis://:6379/0", "redis://user@", "redis://user:pass@:6379",
+    "redis://h:0", "redis://h:x",
     "redis://h:99999", "redis://h/zero", "redis://h/0/1", "redis://h/0?durable=maybe", "redis://h/0?durabel=no",
     "redis://h/0?prefix=", "redis://h/0?prefix=a b", "redis://h/0?prefix={a}", "redis://h/0?prefix=a&prefix=b",
     "redis://h/0?timeout_s=0", "redis://h/0?timeout_s=nan", "redis://h/0?timeout_s=inf", "redis://h/0?timeout_s=x",
     "redis://h/0?db=1", "redis://h?db=x", "redis://h/0#part", "redis://h,i/0", "redis://h/0?socket_timeout=1",
-    "rediss://", "unix:/x.sock", "unix://x.sock", "unix:///", "valkey://h", "postgres://h/x", "http://h", "://h",
+    "rediss://", "unix:/x.sock", "unix://x.sock", "unix:///", "valkey://h", "postgres://h/x",
+    "http://h", "://h",
     "redis://[::1/0",
 ]  # fmt: skip
 
@@ -70,10 +77,15 @@ async def test_connections_of_their_own_read_the_same_grammar(url: str) -> None:
 
 
 async def test_options_hold_on_every_way_to_a_redis_store(redis_url: str) -> None:
-    async with RedisCheckpointer.from_conn_string(f"{redis_url}/0?durable=no&prefix=mine&timeout_s=2") as saver:
+    async with RedisCheckpointer.from_conn_string(
+        f"{redis_url}/0?durable=no&prefix=mine&timeout_s=2"
+    ) as saver:
         records: Any = saver.records
         assert (records.prefix, records._durable, records._timeout_s) == ("mine", False, 2.0)
-        assert await saver.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}}) is None
+        assert (
+            await saver.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
+            is None
+        )
     with pytest.raises(ConfigurationError, match="prefix"):
         RedisConnection("redis://h/0?prefix=a", prefix="b")
 
@@ -88,10 +100,18 @@ async def test_options_hold_on_every_way_to_a_redis_store(redis_url: str) -> Non
         ("redis://h", "redis", "redis://h"),
         ("redis://h:6380/3?prefix=p&durable=no", "redis", "redis://h:6380/3"),
         ("redis://[::1]:6379/0", "redis", "redis://[::1]:6379/0"),
-        ("rediss://u:p%40ss@h/0?ssl_cert_reqs=none", "redis", "rediss://u:p%40ss@h/0?ssl_cert_reqs=none"),
+        (
+            "rediss://u:p%40ss@h/0?ssl_cert_reqs=none",
+            "redis",
+            "rediss://u:p%40ss@h/0?ssl_cert_reqs=none",
+        ),
         ("unix:///run/redis.sock?db=1", "redis", "unix:///run/redis.sock?db=1"),
         ("nats://a:4222,b:4222?name=audit", "nats", "nats://a:4222,b:4222"),
-        ("kafka://a:9092?partitions=8&idempotent=no", "kafka", "kafka://a:9092?partitions=8&idempotent=no"),
+        (
+            "kafka://a:9092?partitions=8&idempotent=no",
+            "kafka",
+            "kafka://a:9092?partitions=8&idempotent=no",
+        ),
     ],
 )
 def test_what_an_address_means(url: str, kind: str, target: str) -> None:
@@ -122,7 +142,10 @@ def test_an_error_says_what_to_write_and_shows_no_password() -> None:
     assert "dummy-pass-7c31bb" not in SECRETS.text("it was dummy-pass-7c31bb")
 
 
-@given(st.text(max_size=40), st.sampled_from(["", "redis://", "sqlite:", "unix://", "redis://h/0?", "nats://"]))
+@given(
+    st.text(max_size=40),
+    st.sampled_from(["", "redis://", "sqlite:", "unix://", "redis://h/0?", "nats://"]),
+)
 def test_any_text_is_an_address_or_a_configuration_error(text: str, head: str) -> None:
     try:
         parsed = StoreUrl.parse(head + text, "the store", tuple(FORMS), has_logs=True)

@@ -1,4 +1,7 @@
-"""Every store carries a version: an older one is upgraded, a newer one and a foreign one are refused untouched."""
+"""Every store carries a version.
+
+An older one is upgraded, a newer one and a foreign one are refused untouched.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,12 @@ from agent_runtime.storage import RedisConnection, SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 FILES: list[Callable[[str], SqliteFile]] = [
-    SqliteRecords, SqliteLedger, SqliteKeyStore, SqliteBroker, SqliteDeadLetters, SqliteSeenIds, SqliteJournal,
+    SqliteRecords, SqliteLedger, SqliteKeyStore, SqliteBroker, SqliteDeadLetters, SqliteSeenIds,
+    SqliteJournal,
 ]  # fmt: skip
 SERVERS: list[tuple[type[RedisConnection], str]] = [
-    (RedisRecords, "list"), (RedisLedger, "balances"), (RedisKeyStore, "all"), (RedisJournal, "list"),
+    (RedisRecords, "list"), (RedisLedger, "balances"), (RedisKeyStore, "all"), (RedisJournal,
+    "list"),
     (RedisBroker, ""), (RedisDeadLetters, "count"),
 ]  # fmt: skip
 
@@ -59,7 +64,10 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(
     await store(path).aclose()
     assert query(path, "PRAGMA user_version") == [(1,)]
     assert len(query(path, "SELECT store, version FROM agent_runtime_stores")) == 1
-    for script in ("PRAGMA user_version = 99", "UPDATE agent_runtime_stores SET version = version + 1"):
+    for script in (
+        "PRAGMA user_version = 99",
+        "UPDATE agent_runtime_stores SET version = version + 1",
+    ):
         change(path, script)
         before = Path(path).read_bytes()
         with pytest.raises(StoreVersion, match="newer one") as refused:
@@ -90,7 +98,9 @@ def test_a_file_with_tables_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 class Counter(SqliteFile):
-    SCHEMA: ClassVar[StoreSchema] = StoreSchema("counter", "CREATE TABLE IF NOT EXISTS counts (name TEXT, n INTEGER);")
+    SCHEMA: ClassVar[StoreSchema] = StoreSchema(
+        "counter", "CREATE TABLE IF NOT EXISTS counts (name TEXT, n INTEGER);"
+    )
 
 
 class NewCounter(SqliteFile):
@@ -110,7 +120,9 @@ async def test_each_upgrade_runs_once_whoever_opens_the_file(tmp_path: Path) -> 
     old = Counter(path)
     old._db.execute("INSERT INTO counts VALUES ('a', 7)")
     await old.aclose()
-    change(path, "DROP TABLE agent_runtime_stores; PRAGMA user_version = 0")  # as before files had versions
+    change(
+        path, "DROP TABLE agent_runtime_stores; PRAGMA user_version = 0"
+    )  # as before files had versions
     opened: list[SqliteFile] = []
     threads = [threading.Thread(target=lambda: opened.append(NewCounter(path))) for _ in range(8)]
     for thread in threads:
@@ -128,7 +140,10 @@ async def test_each_upgrade_runs_once_whoever_opens_the_file(tmp_path: Path) -> 
 async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
     class Broken(SqliteFile):
         SCHEMA: ClassVar[StoreSchema] = StoreSchema(
-            "counter", NewCounter.SCHEMA.tables, 2, {2: "UPDATE counts SET n = 0; UPDATE absent SET n = 1;"}
+            "counter",
+            NewCounter.SCHEMA.tables,
+            2,
+            {2: "UPDATE counts SET n = 0; UPDATE absent SET n = 1;"},
         )
 
     path = str(tmp_path / "state.db")
@@ -140,7 +155,9 @@ async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
     assert query(path, "SELECT * FROM counts") == [("a", 7)]
 
 
-@pytest.mark.parametrize(("store", "operation"), SERVERS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("store", "operation"), SERVERS, ids=lambda each: getattr(each, "__name__", "")
+)
 async def test_a_redis_prefix_of_a_newer_version_is_refused(
     store: type[RedisConnection], operation: str, redis_url: str
 ) -> None:
@@ -150,7 +167,9 @@ async def test_a_redis_prefix_of_a_newer_version_is_refused(
         opened: Any = store(f"{redis_url}/0?prefix={prefix}")
         try:
             if operation == "list":
-                await opened.acall("list", *(("t", None, None, None) if store is RedisRecords else (1,)))
+                await opened.acall(
+                    "list", *(("t", None, None, None) if store is RedisRecords else (1,))
+                )
             elif operation == "count":
                 await opened.acall("count", None)
             else:
@@ -187,7 +206,8 @@ async def test_a_redis_store_is_upgraded_once(redis_url: str) -> None:
         UPGRADES: ClassVar[Any] = {2: double}
 
     url = f"{redis_url}/0?prefix={uuid.uuid4().hex}"
-    old, new = Old(url), New(url)
+    old = Old(url)
+    new = New(url)
     old.call("put", 21)
     assert [new.call("get"), await new.acall("get")] == [42, 42]
     with pytest.raises(StoreVersion):

@@ -6,12 +6,18 @@ MUTANTS = [
     Mutant(
         "aliases allowed",
         "test_bad_templates.py -k T-06",
-        Change("template.yaml_reader:_Builder._node", "isinstance(event, yaml.AliasEvent)", "False"),
+        Change(
+            "template.yaml_reader:_Builder._node", "isinstance(event, yaml.AliasEvent)", "False"
+        ),
     ),
     Mutant(
         "links followed out of the folder",
         "test_bad_templates.py -k link",
-        Change("template.document:Document.inside", "not candidate.resolve().is_relative_to(self.root)", "False"),
+        Change(
+            "template.document:Document.inside",
+            "not candidate.resolve().is_relative_to(self.root)",
+            "False",
+        ),
     ),
     Mutant(
         "secrets accepted",
@@ -21,7 +27,11 @@ MUTANTS = [
     Mutant(
         "a misspelt tool needs no approval",
         "test_tool_names.py",
-        Change("factory.tool_names:ToolNames.resolve", "raise ConfigurationError(self.unknown(name))", "return"),
+        Change(
+            "factory.tool_names:ToolNames.resolve",
+            "raise ConfigurationError(self.unknown(name))",
+            "return",
+        ),
     ),
     Mutant(
         "confinement comes after the servers",
@@ -45,7 +55,11 @@ MUTANTS = [
     Mutant(
         "variables reach prompts",
         "test_confinement.py -k reaches_no_prompt",
-        Change("template.loader:_variables_in_prompts", "is_prompt or is_default or is_described", "False"),
+        Change(
+            "template.loader:_variables_in_prompts",
+            "is_prompt or is_default or is_described",
+            "False",
+        ),
     ),
     Mutant(
         "a program's environment is anybody's",
@@ -97,17 +111,27 @@ MUTANTS = [
         "commands are joined texts",
         "test_templates_of_others.py -k word_by_word",
         Change("template.confinement:Confinement.allows", "shlex.split(allowed)", "allowed"),
-        Change("template.confinement:Confinement.allows", "shlex.split(reach.value)", "reach.value.replace(\"'\", '')"),
+        Change(
+            "template.confinement:Confinement.allows",
+            "shlex.split(reach.value)",
+            "reach.value.replace(\"'\", '')",
+        ),
     ),
     Mutant(
         "a program starts where its author likes",
         "test_templates_of_others.py -k word_by_word",
-        Change("template.confinement:Confinement.allows", "_is_inside(reach.value, self.roots)", "True"),
+        Change(
+            "template.confinement:Confinement.allows", "_is_inside(reach.value, self.roots)", "True"
+        ),
     ),
     Mutant(
         "a name belongs to its last template",
         "test_templates_of_others.py -k same_name",
-        Change("factory.template_registry:Components._check_owner", "folder != template.folder", "False"),
+        Change(
+            "factory.template_registry:Components._check_owner",
+            "folder != template.folder",
+            "False",
+        ),
     ),
     Mutant(
         "a name is an agent",
@@ -136,13 +160,19 @@ MUTANTS = [
     Mutant(
         "patterns may take for ever",
         "test_schemas.py -k linear_time",
-        Change("template.json_schema:_options", "{'pattern_options': patterns, 'offline': True}", "{'offline': True}"),
+        Change(
+            "template.json_schema:_options",
+            "{'pattern_options': patterns, 'offline': True}",
+            "{'offline': True}",
+        ),
     ),
     Mutant(
         "a schema may contradict itself",
         "test_schemas.py -k contradicts_itself_is_refused",
         Change(
-            "template.json_schema:_contradictions", "combinations > MAX_COMBINATIONS or choices > MAX_CHOICES", "True"
+            "template.json_schema:_contradictions",
+            "combinations > MAX_COMBINATIONS or choices > MAX_CHOICES",
+            "True",
         ),
     ),
     Mutant(
@@ -153,7 +183,9 @@ MUTANTS = [
     Mutant(
         "all faults of a value are collected",
         "test_schemas.py -k very_many_faults",
-        Change("template.json_schema:SchemaCheck.faults", "_is_small(plain, MAX_ALL_FAULTS)", "True"),
+        Change(
+            "template.json_schema:SchemaCheck.faults", "_is_small(plain, MAX_ALL_FAULTS)", "True"
+        ),
     ),
     Mutant(
         "a search for contradictions unfolds",

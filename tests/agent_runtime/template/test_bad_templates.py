@@ -1,4 +1,7 @@
-"""Bad templates: each gives its typed error with its place, on the loader and on the command line, and runs nothing."""
+"""Bad templates.
+
+Each gives its typed error with its place, on the loader and on the command line, and runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,12 @@ HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\n"
 
 def whole(**parts: str) -> str:
     """A small valid template with parts replaced."""
-    name, model, rest = parts.get("name", "t"), parts.get("model", "{id: 'offline:'}"), parts.get("rest", "")
-    return f"{HEAD}metadata: {{name: {name}}}\n{parts.get('top', '')}spec:\n  model: {model}\n{rest}"
+    name = parts.get("name", "t")
+    model = parts.get("model", "{id: 'offline:'}")
+    rest = parts.get("rest", "")
+    return (
+        f"{HEAD}metadata: {{name: {name}}}\n{parts.get('top', '')}spec:\n  model: {model}\n{rest}"
+    )
 
 
 def params(text: str) -> str:
@@ -31,7 +38,10 @@ def params(text: str) -> str:
 
 
 def prompt(text: str) -> str:
-    inputs = "inputs: {type: object, properties: {a: {type: string, default: x}, user: {type: string, default: y}}}\n"
+    inputs = (
+        "inputs: {type: object, properties: {a: {type: string, default: x}, user: {type: "
+        "string, default: y}}}\n"
+    )
     return whole(top=inputs, rest=f"  system_prompt: '{text}'\n")
 
 
@@ -68,7 +78,12 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     ("T-19", params("max_tokens: -5"), "greater than or equal to 1", "-5"),
     ("T-20", params("max_tokens: 1e3"), "valid integer", "1e3"),
     ("T-21", whole(rest="  tools: [os.system]\n"), "unknown tool 'os.system'", "os.system"),
-    ("T-22", whole(rest="  tools: [{ref: 'os:system'}]\n"), "unknown tool 'os:system'", "'os:system'"),
+    (
+        "T-22",
+        whole(rest="  tools: [{ref: 'os:system'}]\n"),
+        "unknown tool 'os:system'",
+        "'os:system'",
+    ),
     ("T-22b", whole(rest="  tool: 'pkg.mod:func'\n"), "did you mean 'tools'", "tool: 'pkg"),
     ("T-23", prompt("{{ inputs.user.__class__ }}"), "not a placeholder", "'{{"),
     ("T-24", prompt("{{ inputs.a[0] }}"), "not a placeholder", "'{{"),
@@ -83,7 +98,12 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
         "there is no file 'missing.yaml'".replace("'m", "'./m"),
         "./missing",
     ),
-    ("T-33", whole(top="include: [../../etc/passwd]\n"), "leaves the template's folder", "../../etc"),
+    (
+        "T-33",
+        whole(top="include: [../../etc/passwd]\n"),
+        "leaves the template's folder",
+        "../../etc",
+    ),
     ("T-34", whole(top="include: [/etc/passwd]\n"), "absolute path", "/etc/passwd"),
     (
         "T-36",
@@ -92,7 +112,12 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
         '"${ENV',
     ),
     ("T-37", whole(model="{id: '${OOPS'}"), "without a name and its", "'${OOPS"),
-    ("T-38", whole(rest="  runtime: {budget: {run_usd: '$5'}}\n"), "unknown key 'budget'", "budget:"),
+    (
+        "T-38",
+        whole(rest="  runtime: {budget: {run_usd: '$5'}}\n"),
+        "unknown key 'budget'",
+        "budget:",
+    ),
     ("T-39", whole(rest="  runtime: {limits: {tokens: -1}}\n"), "greater than or equal to 1", "-1"),
     ("T-40", whole(rest="  runtime: {limits: {tokens: 0}}\n"), "greater than or equal to 1", "0}"),
     ("T-41", params(f"stop: ['{FAKE_KEY}']"), "looks like a secret", "'sk-"),
@@ -105,26 +130,76 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     ("complex key", "? [a]\n: 1\n", "a key must be a plain string", (1, 3)),
     ("not a map", "- a\n", "a template is a map", (1, 1)),
     ("no spec", HEAD + "metadata: {name: t}\n", "key 'spec' is required", (1, 1)),
-    ("no model", HEAD + "metadata: {name: t}\nspec: {tools: []}\n", "give a model, or a workflow", "{tools"),
-    ("model and workflow", whole(rest="  workflow: w\n"), "has no meaning beside 'workflow'", "{id"),
+    (
+        "no model",
+        HEAD + "metadata: {name: t}\nspec: {tools: []}\n",
+        "give a model, or a workflow",
+        "{tools",
+    ),
+    (
+        "model and workflow",
+        whole(rest="  workflow: w\n"),
+        "has no meaning beside 'workflow'",
+        "{id",
+    ),
     (
         "two kinds of tool",
         whole(rest="  tools: [{use: a, agent: b}]\n"),
         "exactly one of use, ref, agent and mcp",
         "{use: a",
     ),
-    ("as without agent", whole(rest="  tools: [{use: csv_top, as: b}]\n"), "'as' names an agent tool", "{use: csv"),
+    (
+        "as without agent",
+        whole(rest="  tools: [{use: csv_top, as: b}]\n"),
+        "'as' names an agent tool",
+        "{use: csv",
+    ),
     ("bad duration", whole(rest="  runtime: {timeout: {run: 20}}\n"), "with a unit", "20}"),
     ("zero duration", whole(rest="  runtime: {timeout: {run: 0s}}\n"), "above 0", "0s}"),
-    ("unknown middleware", whole(rest="  middleware: [{use: pi}]\n"), "unknown middleware 'pi'", "pi}"),
-    ("unknown layer", whole(rest="  runtime: {pipeline: [guard]}\n"), "unknown layer 'guard'", "guard]"),
-    ("no rate", whole(rest="  runtime: {rate_limits: [60 a minute]}\n"), "should match pattern", "60 a"),
-    ("no slots", whole(rest="  runtime: {concurrency: {limits: [{calls: 0}]}}\n"), "greater than", "0}]"),
-    ("per nobody", whole(rest="  runtime: {concurrency: {limits: [{calls: 1, per: [nobody]}]}}\n"), "'user'", "nobody"),
-    ("unknown workflow", HEAD + "metadata: {name: t}\nspec: {workflow: w}\n", "unknown workflow 'w'", "w}"),
+    (
+        "unknown middleware",
+        whole(rest="  middleware: [{use: pi}]\n"),
+        "unknown middleware 'pi'",
+        "pi}",
+    ),
+    (
+        "unknown layer",
+        whole(rest="  runtime: {pipeline: [guard]}\n"),
+        "unknown layer 'guard'",
+        "guard]",
+    ),
+    (
+        "no rate",
+        whole(rest="  runtime: {rate_limits: [60 a minute]}\n"),
+        "should match pattern",
+        "60 a",
+    ),
+    (
+        "no slots",
+        whole(rest="  runtime: {concurrency: {limits: [{calls: 0}]}}\n"),
+        "greater than",
+        "0}]",
+    ),
+    (
+        "per nobody",
+        whole(rest="  runtime: {concurrency: {limits: [{calls: 1, per: [nobody]}]}}\n"),
+        "'user'",
+        "nobody",
+    ),
+    (
+        "unknown workflow",
+        HEAD + "metadata: {name: t}\nspec: {workflow: w}\n",
+        "unknown workflow 'w'",
+        "w}",
+    ),
     ("future key", whole(rest="  budget: {}\n"), "unknown key 'budget'", "budget"),
     ("literal api key", whole(model="{id: 'openai:x', api_key: plain}"), "api_key", "plain}"),
-    ("two secret sources", whole(model="{id: 'openai:x', api_key: {}}"), "exactly one of from_env", "{}}"),
+    (
+        "two secret sources",
+        whole(model="{id: 'openai:x', api_key: {}}"),
+        "exactly one of from_env",
+        "{}}",
+    ),
     (
         "bad input schema",
         whole(top="inputs: {type: object, properties: {a: {type: 5}}}\n"),
@@ -140,14 +215,24 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
         "not a valid JSON Schema",
         None,
     ),
-    ("boolean property", whole(top="inputs: {type: object, properties: {a: true}}\n"), "each property is a map", None),
+    (
+        "boolean property",
+        whole(top="inputs: {type: object, properties: {a: true}}\n"),
+        "each property is a map",
+        None,
+    ),
     (
         "remote $ref",
         whole(top="inputs: {properties: {a: {$ref: 'http://127.0.0.1:9/'}}}\n"),
         "'$ref' is not",
         None,
     ),
-    ("bad response schema", whole(rest="  response_format: {schema: {type: banana}}\n"), "of type object", None),
+    (
+        "bad response schema",
+        whole(rest="  response_format: {schema: {type: banana}}\n"),
+        "of type object",
+        None,
+    ),
     ("wrong api version", whole().replace("/v1", "/v9"), "agent-runtime/v1", "agent-runtime/v9"),
     ("version not a string", whole(name="t, version: 1.0"), "valid string", "1.0"),
 ]
@@ -185,14 +270,22 @@ def problems(path: Path) -> tuple[Problem, ...]:
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Import what loading needs before anything is watched."""
     path = tmp_path_factory.mktemp("warm") / "warm.yaml"
-    for text in (prompt("{{ inputs.a }}") + "  modle: x\n", prompt("{{ 0 }}"), prompt("{{ inputs.user.x }}")):
+    for text in (
+        prompt("{{ inputs.a }}") + "  modle: x\n",
+        prompt("{{ 0 }}"),
+        prompt("{{ inputs.user.x }}"),
+    ):
         path.write_text(text)
         problems(path)
 
 
 @pytest.mark.parametrize(("row", "content", "message", "place"), ROWS, ids=[r[0] for r in ROWS])
 def test_a_bad_template_gives_its_error_at_its_place(
-    row: str, content: str | bytes, message: str, place: tuple[int, int] | str | None, tmp_path: Path
+    row: str,
+    content: str | bytes,
+    message: str,
+    place: tuple[int, int] | str | None,
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "t.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -210,7 +303,9 @@ def test_a_bad_template_gives_its_error_at_its_place(
     assert FAKE_KEY not in "".join(map(str, found))
     outside = [e for e in events if e[0] != "open" or not e[1].startswith(str(tmp_path))]
     assert outside == [], outside
-    code = {"T-21": "unknown_tool", "T-22": "unknown_tool", "T-41": "secret_in_template"}.get(row, "template_invalid")
+    code = {"T-21": "unknown_tool", "T-22": "unknown_tool", "T-41": "secret_in_template"}.get(
+        row, "template_invalid"
+    )
     assert hit[0].code == code
 
     shown = CliRunner().invoke(cli, ["validate", str(path)], standalone_mode=False)
@@ -223,7 +318,11 @@ def test_a_bad_template_gives_its_error_at_its_place(
 def test_all_problems_of_a_file_are_listed_at_once(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text(
-        whole(name="a/b", model="{id: '${NOT_SET_1}', params: {temperature: 7}}", rest="  modle: x\n  tols: []\n")
+        whole(
+            name="a/b",
+            model="{id: '${NOT_SET_1}', params: {temperature: 7}}",
+            rest="  modle: x\n  tols: []\n",
+        )
     )
     messages = " | ".join(str(p) for p in problems(path))
     for word in ("a name has", "NOT_SET_1", "less than or equal to 2", "modle", "tols"):
@@ -234,7 +333,11 @@ def test_yaml_12_words_stay_strings(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text(whole(name="no, owner: on, labels: {a: yes, b: 'off'}"))
     metadata = load_template(path).metadata
-    assert (metadata.name, metadata.owner, metadata.labels) == ("no", "on", {"a": "yes", "b": "off"})
+    assert (metadata.name, metadata.owner, metadata.labels) == (
+        "no",
+        "on",
+        {"a": "yes", "b": "off"},
+    )
 
 
 def test_an_unused_input_is_a_warning_and_json_in_a_prompt_is_text(tmp_path: Path) -> None:
@@ -244,7 +347,12 @@ def test_an_unused_input_is_a_warning_and_json_in_a_prompt_is_text(tmp_path: Pat
     assert template.spec.system_prompt == 'say {"a": 1} or {x} for $5 and ${HOME} {{ inputs.a }}'
     assert [w.split()[1] for w in unused_inputs(template)] == ["'user'"]
     assert CliRunner().invoke(cli, ["validate", str(path)], standalone_mode=False).return_value == 0
-    assert CliRunner().invoke(cli, ["validate", "--strict", str(path)], standalone_mode=False).return_value == 3
+    assert (
+        CliRunner()
+        .invoke(cli, ["validate", "--strict", str(path)], standalone_mode=False)
+        .return_value
+        == 3
+    )
 
 
 def test_a_cycle_of_extends_is_shown(tmp_path: Path) -> None:
@@ -255,7 +363,9 @@ def test_a_cycle_of_extends_is_shown(tmp_path: Path) -> None:
 
 def test_a_chain_that_is_too_deep_is_refused(tmp_path: Path) -> None:
     for i in range(9):
-        (tmp_path / f"t{i}.yaml").write_text(f"extends: [t{i + 1}.yaml]\n" if i else whole(top="extends: [t1.yaml]\n"))
+        (tmp_path / f"t{i}.yaml").write_text(
+            f"extends: [t{i + 1}.yaml]\n" if i else whole(top="extends: [t1.yaml]\n")
+        )
     (tmp_path / "t9.yaml").write_text("x-end: 1\n")
     assert "deeper than 8" in str(problems(tmp_path / "t0.yaml")[0])
 
@@ -276,7 +386,9 @@ def test_a_link_that_leaves_the_folder_is_not_opened(tmp_path: Path) -> None:
 
 def test_agents_that_call_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
     for one, other in (("a", "b"), ("b", "a")):
-        (tmp_path / f"{one}.yaml").write_text(whole(name=one, rest=f"  tools: [{{agent: ./{other}.yaml}}]\n"))
+        (tmp_path / f"{one}.yaml").write_text(
+            whole(name=one, rest=f"  tools: [{{agent: ./{other}.yaml}}]\n")
+        )
     assert "a.yaml -> b.yaml -> a.yaml" in str(problems(tmp_path / "a.yaml")[0])
 
 
@@ -291,7 +403,9 @@ def test_a_problem_in_an_included_file_names_that_file(tmp_path: Path) -> None:
     ("inputs", "path"),
     [({"nope": 1}, "nope"), ({"a": 5}, "a")],
 )
-def test_wrong_input_values_name_the_input(inputs: dict[str, Any], path: str, tmp_path: Path) -> None:
+def test_wrong_input_values_name_the_input(
+    inputs: dict[str, Any], path: str, tmp_path: Path
+) -> None:
     file = tmp_path / "t.yaml"
     file.write_text(prompt("{{ inputs.a }}"))
     with pytest.raises(InputInvalid) as failed:

@@ -1,4 +1,5 @@
-"""A confined template reaches what the application lists, in every place where a template can name something."""
+"""A confined template reaches what the application lists, in every place where a template can name
+something."""
 
 from __future__ import annotations
 
@@ -100,7 +101,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"variables": ["COMPANY_CRM_PW"]},
     ),
     "a variable as text": (
-        "spec: {model: m, tools: [{use: document_search, args: {docs: 'docs-of-${COMPANY_CRM_PW:-x}'}}]}",
+        (
+            "spec: {model: m, tools: [{use: document_search, args: {docs: "
+            "'docs-of-${COMPANY_CRM_PW:-x}'}}]}"
+        ),
         {"variables": ["COMPANY_CRM_PW"]},
     ),
     "a file as a key": (
@@ -130,9 +134,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "a registered agent": ("spec: {model: m, tools: [{agent: writer}]}", {"agents": ["writer"]}),
     "a workflow": ("spec: {workflow: w}", {"workflows": ["w"]}),
     "a memory": ("spec: {model: m, memory: x}", {"memories": ["x"]}),
-    "an order of layers": ("spec: {model: m, runtime: {pipeline: [retry]}}", {"settings": ["pipeline"]}),
+    "an order of layers": (
+        "spec: {model: m, runtime: {pipeline: [retry]}}",
+        {"settings": ["pipeline"]},
+    ),
     "an expression": (
-        "inputs: {properties: {a: {type: string, pattern: '^(a+)+$', default: aa}}}\nspec: {model: m}",
+        (
+            "inputs: {properties: {a: {type: string, pattern: '^(a+)+$', default: aa}}}\nspec: "
+            "{model: m}"
+        ),
         {"settings": ["patterns in inputs"]},
     ),
     "a budget's rule": (
@@ -151,12 +161,17 @@ def factory_of(templates: Any) -> AgentFactory:
 def filled(value: Any, outside: Path) -> Any:
     """Put the folder into a case."""
     if isinstance(value, dict):
-        return {name: [each.replace("OUTSIDE", str(outside)) for each in values] for name, values in value.items()}
+        return {
+            name: [each.replace("OUTSIDE", str(outside)) for each in values]
+            for name, values in value.items()
+        }
     return value.replace("OUTSIDE", str(outside)).replace("SLASHES", "/" * 4100)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_confined_template_reaches_nothing_that_is_not_listed(case: str, home: Path, outside: Path) -> None:
+def test_a_confined_template_reaches_nothing_that_is_not_listed(
+    case: str, home: Path, outside: Path
+) -> None:
     body, lists = CASES[case]
     path = write(home, filled(body, outside))
     for way in ("create", "check"):
@@ -170,7 +185,9 @@ def test_a_confined_template_reaches_nothing_that_is_not_listed(case: str, home:
     confinement = Confinement(**filled(lists, outside))
     assert confinement.problems(load_template(path)) == []
     for name in lists:  # and each list is needed
-        less = Confinement(**{other: values for other, values in filled(lists, outside).items() if other != name})
+        less = Confinement(
+            **{other: values for other, values in filled(lists, outside).items() if other != name}
+        )
         assert less.problems(load_template(path))
 
 
@@ -199,7 +216,9 @@ def test_a_value_of_a_caller_is_held_to_the_folders_too(home: Path, outside: Pat
 @pytest.mark.parametrize("args", ["{docs: x, more: {OUT: a}}", "{docs: x, more: [{a: {OUT: b}}]}"])
 def test_a_path_among_the_keys_of_a_map_is_a_path(home: Path, outside: Path, args: str) -> None:
     path = write(
-        home, f"spec: {{model: m, tools: [{{use: document_search, args: {args.replace('OUT', str(outside))}}}]}}"
+        home,
+        "spec: {model: m, tools: [{use: document_search, args: "
+        f"{args.replace('OUT', str(outside))}}}]}}",
     )
     with pytest.raises(TemplateError, match=f"confined.*{outside.name}"):
         factory_of("confined").create_from_template(path)
@@ -207,7 +226,10 @@ def test_a_path_among_the_keys_of_a_map_is_a_path(home: Path, outside: Path, arg
 
 def test_a_link_out_of_the_folder_is_a_path_out_of_it(home: Path, outside: Path) -> None:
     (home / "docs" / "link").symlink_to(outside)
-    path = write(home, f"spec: {{model: m, tools: [{{use: document_search, args: {{docs: {home}/docs/link}}}}]}}")
+    path = write(
+        home,
+        f"spec: {{model: m, tools: [{{use: document_search, args: {{docs: {home}/docs/link}}}}]}}",
+    )
     with pytest.raises(TemplateError, match="confined"):
         factory_of("confined").create_from_template(path)
 
@@ -226,7 +248,9 @@ def test_a_link_out_of_the_folder_is_a_path_out_of_it(home: Path, outside: Path)
         ("https://x.org:443/", "https://x.org:8443/", False),
     ],
 )
-def test_an_address_is_compared_by_its_parts(home: Path, allowed: str, address: str, covers: bool) -> None:
+def test_an_address_is_compared_by_its_parts(
+    home: Path, allowed: str, address: str, covers: bool
+) -> None:
     path = write(home, f"spec: {{model: m, tools: [{{mcp: {{url: '{address}'}}}}]}}")
     assert (Confinement(addresses=[allowed]).problems(load_template(path)) == []) == covers
 
@@ -235,7 +259,10 @@ def test_a_trusted_template_says_what_it_reaches(home: Path, outside: Path) -> N
     for case, (body, _) in CASES.items():
         path = write(home, filled(body, outside))
         assert reach_of(load_template(path)), case
-    harmless = write(home, "spec: {model: m, middleware: [{use: model_call_limit, run_limit: 2}], system_prompt: Hi}")
+    harmless = write(
+        home,
+        "spec: {model: m, middleware: [{use: model_call_limit, run_limit: 2}], system_prompt: Hi}",
+    )
     assert factory_of("confined").create_from_template(harmless).execute_sync("x").output == "fine"
 
 
@@ -252,8 +279,14 @@ def test_the_shipped_templates_are_confined() -> None:
             "inputs: {properties: {x: {type: string, default: '${COMPANY_CRM_PW}'}}}\n"
             "spec: {model: m, system_prompt: 'Say {{ inputs.x }}'}"
         ),
-        "spec: {model: m, subagents: [{name: s, description: d, system_prompt: 'Say ${COMPANY_CRM_PW}'}]}",
-        "spec: {model: m, subagents: [{name: s, description: 'Knows ${COMPANY_CRM_PW}', system_prompt: p}]}",
+        (
+            "spec: {model: m, subagents: [{name: s, description: d, system_prompt: 'Say "
+            "${COMPANY_CRM_PW}'}]}"
+        ),
+        (
+            "spec: {model: m, subagents: [{name: s, description: 'Knows ${COMPANY_CRM_PW}', "
+            "system_prompt: p}]}"
+        ),
     ],
 )
 def test_a_variable_s_value_reaches_no_prompt(home: Path, body: str) -> None:
@@ -261,16 +294,23 @@ def test_a_variable_s_value_reaches_no_prompt(home: Path, body: str) -> None:
         load_template(write(home, body))
 
 
-def test_the_error_of_a_confined_template_quotes_no_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_confined_template_quotes_no_variable(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INTERNAL_HOST", "db.corp-5432")
     path = write(home, "inputs: {properties: {a: {type: '${INTERNAL_HOST}'}}}\nspec: {model: m}")
-    for way in (factory_of("confined").create_from_template, factory_of("confined").register_template):
+    for way in (
+        factory_of("confined").create_from_template,
+        factory_of("confined").register_template,
+    ):
         with pytest.raises(TemplateError) as refused:
             way(path)
         assert "db.corp" not in str(refused.value)
 
 
-def test_the_folder_of_a_server_is_meant_from_the_template(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_a_server_is_meant_from_the_template(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(home.parent)
     path = write(home, "spec: {model: m, tools: [{mcp: {command: /bin/true, cwd: docs}}]}")
     confinement = Confinement(commands=["/bin/true"], roots=[path.parent / "docs"])
@@ -282,7 +322,11 @@ def test_the_folder_of_a_server_is_meant_from_the_template(home: Path, monkeypat
 def test_a_variable_s_value_is_masked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_PLACE", "dummy-argument-of-a-program")
     load_template(
-        write(home, "spec: {model: m, tools: [{mcp: {command: x, args: ['${SOME_PLACE}', '${COMPANY_CRM_PW}']}}]}")
+        write(
+            home,
+            "spec: {model: m, tools: [{mcp: {command: x, args: ['${SOME_PLACE}', "
+            "'${COMPANY_CRM_PW}']}}]}",
+        )
     )
     assert "dummy" not in SECRETS.text(f"{os.environ['SOME_PLACE']} {os.environ['COMPANY_CRM_PW']}")
 
@@ -300,10 +344,14 @@ def test_no_spelling_of_a_path_leaves_the_folders(text: str) -> None:
     folder = template.folder
     assert folder is not None
     if confinement.allows(Reach("path", text, ""), template):
-        assert Path(os.path.realpath(Path(text).expanduser())).is_relative_to(os.path.realpath(folder))
+        assert Path(os.path.realpath(Path(text).expanduser())).is_relative_to(
+            os.path.realpath(folder)
+        )
 
 
-def test_the_commands_show_what_a_template_reaches(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_show_what_a_template_reaches(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body, _ = CASES["a program"]
     path = str(write(home, body))
     monkeypatch.setenv("AGENT_RUNTIME_HOME", str(home / "state"))
@@ -311,7 +359,9 @@ def test_the_commands_show_what_a_template_reaches(home: Path, monkeypatch: pyte
     for confined in (False, True):
         settings.cache_clear()
         monkeypatch.setenv("AGENT_RUNTIME_TEMPLATES", "confined" if confined else "trusted")
-        validated = runner.invoke(cli, ["validate", *(["--confined"] if confined else []), path], standalone_mode=False)
+        validated = runner.invoke(
+            cli, ["validate", *(["--confined"] if confined else []), path], standalone_mode=False
+        )
         checked = runner.invoke(cli, ["doctor", "--template", path], standalone_mode=False)
         assert "touch STARTED" in checked.output
         assert ("FAIL" in checked.output) == confined

@@ -1,4 +1,5 @@
-"""JSON Schemas of templates: matched in linear time, and refused when they contradict themselves."""
+"""JSON Schemas of templates: matched in linear time, and refused when they contradict
+themselves."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ async def test_an_expression_that_takes_for_ever_elsewhere_is_matched_at_once() 
 
 @pytest.mark.parametrize("word", ["pattern", "patternProperties"])
 @pytest.mark.parametrize("pattern", ["(?=.*[0-9]).{8,}", r"(a)\1", "(?<!a)b", "("])
-def test_an_expression_that_cannot_be_matched_in_linear_time_is_refused(word: str, pattern: str) -> None:
+def test_an_expression_that_cannot_be_matched_in_linear_time_is_refused(
+    word: str, pattern: str
+) -> None:
     value = pattern if word == "pattern" else {pattern: {"type": "string"}}
     ((place, message),) = schema_problems({"properties": {"n": {word: value}}}, "inputs")
     assert (place.startswith("inputs.properties.n."), "linear time" in message) == (True, True)
@@ -49,7 +52,10 @@ def test_an_expression_that_cannot_be_matched_in_linear_time_is_refused(word: st
     [
         ({"type": "integer", "default": "many"}, "inputs.properties.n.default"),
         ({"type": "string", "enum": ["a"], "default": "b"}, "inputs.properties.n.default"),
-        ({"type": "object", "properties": {"x": {"type": "integer", "default": "y"}}}, "n.properties.x.default"),
+        (
+            {"type": "object", "properties": {"x": {"type": "integer", "default": "y"}}},
+            "n.properties.x.default",
+        ),
         ({"enum": []}, "inputs.properties.n"),
         ({"type": "string", "enum": [1, 2]}, "inputs.properties.n"),
         ({"type": "string", "const": 1}, "inputs.properties.n"),
@@ -58,26 +64,45 @@ def test_an_expression_that_cannot_be_matched_in_linear_time_is_refused(word: st
         ({"type": "integer", "multipleOf": 5, "minimum": 1, "maximum": 4}, "inputs.properties.n"),
         ({"type": "string", "minLength": 5, "maxLength": 2}, "inputs.properties.n"),
         ({"type": "array", "minItems": 2, "maxItems": 1}, "inputs.properties.n"),
-        ({"type": "array", "items": {"type": "string", "minLength": 5, "maxLength": 2}}, "inputs.properties.n.items"),
+        (
+            {"type": "array", "items": {"type": "string", "minLength": 5, "maxLength": 2}},
+            "inputs.properties.n.items",
+        ),
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "inputs.properties.n"),
     ],
 )
-def test_a_schema_that_contradicts_itself_is_refused_at_its_place(schema: dict[str, Any], place: str) -> None:
+def test_a_schema_that_contradicts_itself_is_refused_at_its_place(
+    schema: dict[str, Any], place: str
+) -> None:
     with pytest.raises(TemplateError, match=place):
-        parse_template(f"{HEAD}inputs: {{properties: {{n: {schema!r}}}}}\nspec: {{model: m}}\n".replace("False", "no"))
+        parse_template(
+            f"{HEAD}inputs: {{properties: {{n: {schema!r}}}}}\nspec: {{model: m}}\n".replace(
+                "False", "no"
+            )
+        )
 
 
 def test_an_input_that_is_required_and_not_declared_is_refused() -> None:
     with pytest.raises(TemplateError, match="'z' is required"):
-        parse_template(f"{HEAD}inputs: {{properties: {{a: {{}}}}, required: [a, z]}}\nspec: {{model: m}}\n")
+        parse_template(
+            f"{HEAD}inputs: {{properties: {{a: {{}}}}, required: [a, z]}}\nspec: {{model: m}}\n"
+        )
 
 
 def test_what_says_false_says_so_on_purpose() -> None:
-    assert schema_problems({"properties": {"a": {"type": "object", "additionalProperties": False}}}, "inputs") == []
+    assert (
+        schema_problems(
+            {"properties": {"a": {"type": "object", "additionalProperties": False}}}, "inputs"
+        )
+        == []
+    )
 
 
 def test_a_schema_of_many_combinations_is_not_searched_for_ever() -> None:
-    parts = [{"anyOf": [{"properties": {f"x{n}{k}": {"type": "string"}}} for k in range(6)]} for n in range(12)]
+    parts = [
+        {"anyOf": [{"properties": {f"x{n}{k}": {"type": "string"}}} for k in range(6)]}
+        for n in range(12)
+    ]
     assert schema_problems({"allOf": parts}, "inputs") == []
 
 
@@ -123,7 +148,8 @@ def circle() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "value", [{1}, b"x", float("nan"), float("inf"), "\ud800", {1: 2}, {"\ud800": 1}, object(), circle()]
+    "value",
+    [{1}, b"x", float("nan"), float("inf"), "\ud800", {1: 2}, {"\ud800": 1}, object(), circle()],
 )
 def test_what_is_no_json_is_a_fault_and_no_crash(value: Any) -> None:
     (fault,) = SchemaCheck({}).faults(value)
@@ -132,7 +158,9 @@ def test_what_is_no_json_is_a_fault_and_no_crash(value: Any) -> None:
         resolve_inputs(template_of({"properties": {"n": {}}}), {"n": value})
 
 
-@pytest.mark.parametrize("items", [{"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]}])
+@pytest.mark.parametrize(
+    "items", [{"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]}]
+)
 async def test_a_value_with_very_many_faults_is_refused_at_once(items: dict[str, Any]) -> None:
     template = template_of({"properties": {"tags": {"type": "array", "items": items}}})
     watchdog = Watchdog()
@@ -144,15 +172,21 @@ async def test_a_value_with_very_many_faults_is_refused_at_once(items: dict[str,
 
 
 LARGE_SCHEMAS: dict[str, Any] = {
-    "products": {f"p{n}": {"anyOf": [{"properties": {f"x{k}": {}}} for k in range(14)]} for n in range(5)},
-    "dependencies": {"a": {"dependentSchemas": {f"x{n}": {"required": [f"y{n}"]} for n in range(24)}}},
+    "products": {
+        f"p{n}": {"anyOf": [{"properties": {f"x{k}": {}}} for k in range(14)]} for n in range(5)
+    },
+    "dependencies": {
+        "a": {"dependentSchemas": {f"x{n}": {"required": [f"y{n}"]} for n in range(24)}}
+    },
     "choices": {"a": {"not": {"enum": list(range(3000))}, "enum": list(range(3000))}},
     "patterns": {"a": {"patternProperties": {f"^{n}": {"minimum": n} for n in range(20)}}},
 }
 
 
 @pytest.mark.parametrize("properties", LARGE_SCHEMAS.values(), ids=list(LARGE_SCHEMAS))
-def test_what_would_unfold_is_not_searched(properties: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_unfold_is_not_searched(
+    properties: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     searched: list[Any] = []
 
     def search(schema: Any, **_: Any) -> dict[str, Any]:
@@ -174,15 +208,19 @@ def test_a_fault_of_a_long_value_is_a_short_message() -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.text("ab", max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 SCHEMAS = st.recursive(
     st.fixed_dictionaries(
         {},
         optional={
-            "type": st.sampled_from(["string", "integer", "number", "array", "object", "boolean", "null"]),
-            "minimum": st.integers(-2, 2), "maxLength": st.integers(0, 2), "pattern": st.sampled_from(["^a", "b$"]),
+            "type": st.sampled_from(["string", "integer", "number", "array", "object", "boolean",
+            "null"]),
+            "minimum": st.integers(-2, 2), "maxLength": st.integers(0, 2),
+            "pattern": st.sampled_from(["^a", "b$"]),
             "enum": st.lists(VALUES, min_size=1, max_size=2), "uniqueItems": st.booleans(),
         },
     ),
@@ -207,7 +245,9 @@ def test_a_value_fits_exactly_where_jsonschema_says_so(schema: dict[str, Any], v
 
 @settings(max_examples=300, deadline=None)
 @given(SCHEMAS, VALUES)
-def test_a_schema_that_is_said_to_contradict_itself_fits_nothing(schema: dict[str, Any], value: Any) -> None:
+def test_a_schema_that_is_said_to_contradict_itself_fits_nothing(
+    schema: dict[str, Any], value: Any
+) -> None:
     problems = dict(schema_problems({"properties": {"n": schema}}, "inputs"))
     if "inputs.properties.n" in problems:
         assert not Draft202012Validator(schema).is_valid(value)

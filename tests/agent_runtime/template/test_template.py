@@ -1,4 +1,7 @@
-"""Good templates: inheritance, variables, files, inputs, digest, schema; and properties of the reader."""
+"""Good templates: inheritance, variables, files, inputs, digest, schema.
+
+And properties of the reader.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def write(folder: Path, **files: str) -> Path:
 
 
 def test_extends_merges_maps_and_replaces_lists(tmp_path: Path) -> None:
-    child = "extends: [base.yaml]\nmetadata: {name: child, labels: {tier: c}}\nspec: {tools: [csv_group]}\n"
+    child = (
+        "extends: [base.yaml]\nmetadata: {name: child, labels: {tier: c}}\nspec: {tools: "
+        "[csv_group]}\n"
+    )
     template = load_template(write(tmp_path, child=child, base=BASE))
     assert template.metadata.name == "child"
     assert template.metadata.labels == {"team": "a", "tier": "c"}
@@ -71,8 +77,12 @@ def test_own_keys_win_over_includes_and_includes_over_parents(tmp_path: Path) ->
 
 
 def test_variables_are_filled_in_and_plain_scalars_get_their_type(tmp_path: Path) -> None:
-    text = BASE.replace("temperature: 0.5", "max_tokens: 1").replace('"offline:"', '"${MODEL:-offline:}"')
-    text = text.replace("tokens: 10", "tokens: 10").replace("name: base", 'name: "${NAME}", owner: "$${NAME} $5"')
+    text = BASE.replace("temperature: 0.5", "max_tokens: 1").replace(
+        '"offline:"', '"${MODEL:-offline:}"'
+    )
+    text = text.replace("tokens: 10", "tokens: 10").replace(
+        "name: base", 'name: "${NAME}", owner: "$${NAME} $5"'
+    )
     text += "  x-note: ignored\n"
     template = load_template(write(tmp_path, t=text), environ={"NAME": "filled"})
     assert template.metadata.name == "filled"
@@ -80,9 +90,12 @@ def test_variables_are_filled_in_and_plain_scalars_get_their_type(tmp_path: Path
     assert template.spec.model is not None
     assert template.spec.model.id == "offline:"
     block = BASE.replace(
-        "  runtime: {limits: {tokens: 10, model_calls: 3}}\n", "  runtime:\n    limits:\n      tokens: ${N:-5}\n"
+        "  runtime: {limits: {tokens: 10, model_calls: 3}}\n",
+        "  runtime:\n    limits:\n      tokens: ${N:-5}\n",
     )
-    assert load_template(write(tmp_path, t=block), environ={"N": "7"}).spec.runtime.limits.tokens == 7
+    assert (
+        load_template(write(tmp_path, t=block), environ={"N": "7"}).spec.runtime.limits.tokens == 7
+    )
     assert load_template(write(tmp_path, t=block), environ={}).spec.runtime.limits.tokens == 5
     asked = block.replace(":-5", ":?set N to a number")
     with pytest.raises(TemplateError, match="N is not set: set N to a number"):
@@ -109,12 +122,18 @@ def test_prompt_and_schema_files_are_part_of_the_digest(tmp_path: Path) -> None:
 
 def test_the_digest_covers_nested_agents_and_not_the_place_of_the_file(tmp_path: Path) -> None:
     outer = BASE + ""
-    outer = outer.replace("[csv_top, {use: csv_describe, args: {data: d}}]", "[{agent: ./inner.yaml, as: helper}]")
+    outer = outer.replace(
+        "[csv_top, {use: csv_describe, args: {data: d}}]", "[{agent: ./inner.yaml, as: helper}]"
+    )
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    digests = [load_template(write(tmp_path / f, outer=outer, inner=BASE)).digest for f in ("one", "two")]
+    digests = [
+        load_template(write(tmp_path / f, outer=outer, inner=BASE)).digest for f in ("one", "two")
+    ]
     assert digests[0] == digests[1]
-    changed = load_template(write(tmp_path / "two", outer=outer, inner=BASE.replace("tokens: 10", "tokens: 11")))
+    changed = load_template(
+        write(tmp_path / "two", outer=outer, inner=BASE.replace("tokens: 10", "tokens: 11"))
+    )
     assert changed.digest != digests[0]
 
 
@@ -134,13 +153,17 @@ def test_inputs_take_defaults_from_the_templates_folder_and_values_from_the_work
 ) -> None:
     text = (
         BASE
-        + "inputs: {type: object, properties: {data: {type: string, format: path, default: d}, n: {type: integer}}}\n"
+        + "inputs: {type: object, properties: {data: {type: string, format: path, default: d}, "
+        "n: {type: integer}}}\n"
     )
     template = load_template(write(tmp_path, t=text))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert resolve_inputs(template, None) == {"data": str(tmp_path / "d")}
-    assert resolve_inputs(template, {"data": "x", "n": 1}) == {"data": str(tmp_path / "work" / "x"), "n": 1}
+    assert resolve_inputs(template, {"data": "x", "n": 1}) == {
+        "data": str(tmp_path / "work" / "x"),
+        "n": 1,
+    }
     with pytest.raises(InputInvalid, match='n: "one" is not of type '):
         resolve_inputs(template, {"n": "one"})
 
@@ -149,20 +172,36 @@ def test_an_input_without_default_must_be_given() -> None:
     text = BASE + "inputs: {type: object, properties: {who: {type: string}}}\n"
     template = parse_template(text)
     assert resolve_inputs(template, None) == {}
-    used = parse_template(text.replace("  tools:", '  system_prompt: "Hi {{ inputs.who }}"\n  tools:'))
+    used = parse_template(
+        text.replace("  tools:", '  system_prompt: "Hi {{ inputs.who }}"\n  tools:')
+    )
     with pytest.raises(InputInvalid, match="who: no value given"):
         resolve_inputs(used, None)
-    assert rendered_prompt(used, resolve_inputs(used, {"who": "{{ inputs.who }}"})) == "Hi {{ inputs.who }}"
+    assert (
+        rendered_prompt(used, resolve_inputs(used, {"who": "{{ inputs.who }}"}))
+        == "Hi {{ inputs.who }}"
+    )
 
 
 def test_rendering_is_plain_substitution() -> None:
-    assert render("{{inputs.a}} and {{ inputs.b }}", {"a": "x", "b": [1, True]}) == "x and [1, true]"
-    assert render_value({"n": "{{ inputs.n }}", "l": ["{{ inputs.n }}!"]}, {"n": 5}) == {"n": 5, "l": ["5!"]}
+    assert (
+        render("{{inputs.a}} and {{ inputs.b }}", {"a": "x", "b": [1, True]}) == "x and [1, true]"
+    )
+    assert render_value({"n": "{{ inputs.n }}", "l": ["{{ inputs.n }}!"]}, {"n": 5}) == {
+        "n": 5,
+        "l": ["5!"],
+    }
     assert placeholders("no braces")[0] == set()
 
 
 def test_durations() -> None:
-    assert [parse_duration_s(d) for d in ("500ms", "20s", "1.5m", "2h", "30d")] == [0.5, 20, 90, 7200, 2592000]
+    assert [parse_duration_s(d) for d in ("500ms", "20s", "1.5m", "2h", "30d")] == [
+        0.5,
+        20,
+        90,
+        7200,
+        2592000,
+    ]
     for wrong in ("20", "s", "-1s", "1 s", "0s", 20, None, "1e3s"):
         with pytest.raises(ValueError, match="unit"):
             parse_duration_s(wrong)
@@ -170,9 +209,12 @@ def test_durations() -> None:
 
 def test_yaml_12_core_scalars() -> None:
     known = {
-        "null": None, "~": None, "": None, "true": True, "False": False, "yes": "yes", "on": "on", "no": "no",
-        "12": 12, "-3": -3, "+4": 4, "010": 10, "0o10": 8, "0x1F": 31, "1.5": 1.5, ".5": 0.5, "1e3": 1000.0,
-        "1:30": "1:30", "1_000": "1_000", "2026-01-01": "2026-01-01", ".inf": float("inf"), "-.inf": float("-inf"),
+        "null": None, "~": None, "": None, "true": True, "False": False, "yes": "yes", "on": "on",
+        "no": "no",
+        "12": 12, "-3": -3, "+4": 4, "010": 10, "0o10": 8, "0x1F": 31, "1.5": 1.5, ".5": 0.5,
+        "1e3": 1000.0,
+        "1:30": "1:30", "1_000": "1_000", "2026-01-01": "2026-01-01", ".inf": float("inf"),
+        "-.inf": float("-inf"),
     }  # fmt: skip
     for text, value in known.items():
         assert scalar(text) == value
@@ -180,10 +222,16 @@ def test_yaml_12_core_scalars() -> None:
 
 
 PRINTABLE = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff")
+    st.characters(
+        codec="utf-8", exclude_categories=["Cc", "Cn", "Zl", "Zp"], exclude_characters="\ufeff"
+    )
 )
 JSON: Any = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | PRINTABLE,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | PRINTABLE,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(PRINTABLE, inner, max_size=4),
     max_leaves=20,
 )
@@ -201,7 +249,9 @@ def test_what_yaml_writes_the_reader_reads(value: Any) -> None:
 def test_any_bytes_are_read_or_refused_with_a_place(data: bytes) -> None:
     try:
         parse_template(
-            data.decode("utf-8", "surrogateescape").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+            data.decode("utf-8", "surrogateescape")
+            .encode("utf-8", "surrogatepass")
+            .decode("utf-8", "replace")
         )
     except TemplateError as error:
         assert all(p.line >= 1 and p.column >= 1 for p in error.problems)
@@ -234,7 +284,10 @@ def test_the_published_schema_lets_a_child_leave_out_and_change_what_its_parent_
     child = {
         "extends": ["base.yaml"],
         "metadata": {"version": "2.0.0"},
-        "spec": {"model": {"params": {"temperature": 0}}, "tools": {"$append": ["csv_group"], "$remove": ["csv_top"]}},
+        "spec": {
+            "model": {"params": {"temperature": 0}},
+            "tools": {"$append": ["csv_group"], "$remove": ["csv_top"]},
+        },
     }
     jsonschema.validate(child, template_schema())
     with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,7 @@
-"""An approval or a limit is for a tool by any of its names; a name of no tool is an error, and nothing runs free."""
+"""An approval or a limit is for a tool by any of its names.
+
+A name of no tool is an error, and nothing runs free.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +63,25 @@ async def test_both_names_of_a_tool_ask_a_person(name: str) -> None:
 async def test_a_tool_that_is_made_by_arguments_asks_by_both_names_too() -> None:
     for name in ("finder", "search_files"):
         factory = factory_of(("search_files", {"query": "q"}))
-        spec: dict[str, Any] = {"tools": [{"use": "finder", "args": {"root": "x"}}], "interrupt_on": {name: True}}
-        result = await factory.create_agent(template(model="m", **spec)).execute(AgentContext("go", session_id="s"))
+        spec: dict[str, Any] = {
+            "tools": [{"use": "finder", "args": {"root": "x"}}],
+            "interrupt_on": {name: True},
+        }
+        result = await factory.create_agent(template(model="m", **spec)).execute(
+            AgentContext("go", session_id="s")
+        )
         assert (result.status, RAN) == ("interrupted", [])
 
 
 UNKNOWN: dict[str, dict[str, Any]] = {
     "interrupt_on": {"interrupt_on": {"send_mial": True}},
     "interrupt_on, off": {"interrupt_on": {"send_mial": False}},
-    "human_in_the_loop": {"middleware": [{"use": "human_in_the_loop", "interrupt_on": {"send_mial": True}}]},
-    "tool_call_limit": {"middleware": [{"use": "tool_call_limit", "tool_name": "send_mial", "run_limit": 1}]},
+    "human_in_the_loop": {
+        "middleware": [{"use": "human_in_the_loop", "interrupt_on": {"send_mial": True}}]
+    },
+    "tool_call_limit": {
+        "middleware": [{"use": "tool_call_limit", "tool_name": "send_mial", "run_limit": 1}]
+    },
     "tool_retry": {"middleware": [{"use": "tool_retry", "tools": ["send_mial"]}]},
     "tool_error": {"middleware": [{"use": "tool_error", "tools": ["send_mial"]}]},
     "context_editing": {"middleware": [{"use": "context_editing", "exclude_tools": ["send_mial"]}]},
@@ -77,7 +89,9 @@ UNKNOWN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("spec", UNKNOWN.values(), ids=UNKNOWN)
-def test_a_name_of_no_tool_is_an_error_of_the_check_with_the_nearest_name(spec: dict[str, Any]) -> None:
+def test_a_name_of_no_tool_is_an_error_of_the_check_with_the_nearest_name(
+    spec: dict[str, Any],
+) -> None:
     with pytest.raises(TemplateError, match="did you mean 'send_mail'") as refused:
         factory_of().check_template(template(model="m", tools=["mail"], **spec))
     assert [problem.code for problem in refused.value.problems] == ["unknown_tool"]
@@ -118,7 +132,11 @@ def test_an_agent_s_tool_is_named_by_its_agent_and_by_as() -> None:
 
 async def test_the_tools_of_a_server_are_known_when_the_agent_is_made() -> None:
     program = str(Path(__file__).parents[1] / "mcp" / "server_program.py")
-    server = {"mcp": {"command": sys.executable, "args": [program]}, "as": "office", "include": ["echo"]}
+    server = {
+        "mcp": {"command": sys.executable, "args": [program]},
+        "as": "office",
+        "include": ["echo"],
+    }
     async with factory_of() as factory:
         for name in ("office_echo", "echo"):
             made = template(model="m", tools=[server], interrupt_on={name: True})
@@ -134,7 +152,11 @@ def test_a_sub_agent_may_not_have_a_tool_that_asks_whatever_it_is_called() -> No
     helper = {"name": "helper", "description": "Helps.", "system_prompt": "Help."}
     for name in ("mail", "send_mail"):
         for own in ({}, {"tools": ["mail"]}):
-            spec: dict[str, Any] = {"tools": ["mail"], "interrupt_on": {name: True}, "subagents": [{**helper, **own}]}
+            spec: dict[str, Any] = {
+                "tools": ["mail"],
+                "interrupt_on": {name: True},
+                "subagents": [{**helper, **own}],
+            }
             with pytest.raises(ConfigurationError, match="waits for a person"):
                 factory_of().create_agent(template(model="m", **spec))
 
@@ -142,8 +164,10 @@ def test_a_sub_agent_may_not_have_a_tool_that_asks_whatever_it_is_called() -> No
 def test_the_command_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "t.yaml"
     path.write_text(
-        "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\nspec:\n  model: 'offline:'\n"
-        "  tools:\n    - {use: document_search, args: {docs: docs}}\n  interrupt_on:\n    serch_documents: true\n"
+        "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\nspec:\n  model: "
+        "'offline:'\n"
+        "  tools:\n    - {use: document_search, args: {docs: docs}}\n  interrupt_on:\n    "
+        "serch_documents: true\n"
     )
     with pytest.raises(SystemExit) as ended:
         main(["validate", str(path)])

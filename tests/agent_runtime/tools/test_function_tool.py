@@ -24,7 +24,8 @@ def add(first: int, second: int) -> int:
 
 @pytest.fixture
 def eager_threads() -> Iterator[None]:
-    """Let threads take turns every 10 us instead of every 5 ms, so that a race is met within a few calls."""
+    """Let threads take turns every 10 us instead of every 5 ms, so that a race is met within a few
+    calls."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -37,7 +38,9 @@ def eager_threads() -> Iterator[None]:
     [lambda: as_tool(add, "add", {}), lambda: structured_tool(add)],
     ids=["registered function", "structured tool"],
 )
-def test_tools_made_in_many_threads_leave_the_warning_filters_alone(make: Callable[[], Any]) -> None:
+def test_tools_made_in_many_threads_leave_the_warning_filters_alone(
+    make: Callable[[], Any],
+) -> None:
     start = Barrier(THREADS)
 
     def work() -> list[Any]:

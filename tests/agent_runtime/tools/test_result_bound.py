@@ -1,4 +1,7 @@
-"""A tool's result has a bound on every way: the model reads that it was cut, and a session stays small."""
+"""A tool's result has a bound on every way.
+
+The model reads that it was cut, and a session stays small.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.types import Command
 
-from agent_runtime import AgentContext, AgentExecutor, AgentFactory, RunLimits, SessionManager, SessionMiddleware, gated
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    AgentFactory,
+    RunLimits,
+    SessionManager,
+    SessionMiddleware,
+    gated,
+)
 from agent_runtime.pool import AgentInstancePool
 from agent_runtime.run.result_bound import _Budget, size_of
 from agent_runtime.template import AgentTemplate
@@ -46,7 +57,9 @@ async def message_of(tool: BaseTool, *, streamed: bool = False, **limits: int) -
     """Run an agent that calls the tool once; return what its model read."""
     model = ScriptedChatModel(script=script)
     agent = AgentExecutor(
-        create_agent(gated(model), [tool]), gated=True, limits=RunLimits(**limits) if limits else None
+        create_agent(gated(model), [tool]),
+        gated=True,
+        limits=RunLimits(**limits) if limits else None,
     )
     if streamed:
         async with agent.execute_stream("go") as stream:
@@ -63,7 +76,9 @@ async def message_of(tool: BaseTool, *, streamed: bool = False, **limits: int) -
 async def test_fifty_megabytes_are_a_mebibyte_for_the_model_and_the_session(streamed: bool) -> None:
     message = await message_of(tool_of("x" * 50_000_000), streamed=streamed)
     assert len(message.content) <= MIB
-    assert str(message.content).endswith("[cut here: the result has 50,000,000 bytes; ask for less]")
+    assert str(message.content).endswith(
+        "[cut here: the result has 50,000,000 bytes; ask for less]"
+    )
     assert message.status == "success"
 
 
@@ -96,7 +111,9 @@ async def test_every_form_of_a_result_is_cut(result: Any, is_async: bool) -> Non
     assert MARK.strip() in message.text
 
 
-@pytest.mark.parametrize("result", ["x" * 2048, blocks("x" * 900, "y" * 900), {"a": 1}, 7, None, ["a", "b"], []])
+@pytest.mark.parametrize(
+    "result", ["x" * 2048, blocks("x" * 900, "y" * 900), {"a": 1}, 7, None, ["a", "b"], []]
+)
 async def test_what_fits_is_left_as_it_is(result: Any) -> None:
     bounded = await message_of(tool_of(result), tool_result_bytes=2048)
     assert bounded.content == (await message_of(tool_of(result))).content
@@ -115,7 +132,9 @@ OTHERS: dict[str, Any] = {
         update={"messages": [{"role": "tool", "content": LARGE, "tool_call_id": "call_0_0"}]}
     ),
     "beside a text": [{"type": "text", "text": "x", "extras": {"a": LARGE}}],
-    "beside a message": lambda: ToolMessage("x", tool_call_id="call_0_0", additional_kwargs={"a": LARGE}),
+    "beside a message": lambda: ToolMessage(
+        "x", tool_call_id="call_0_0", additional_kwargs={"a": LARGE}
+    ),
 }
 
 
@@ -138,7 +157,8 @@ async def test_images_and_artifacts_have_a_bound_of_their_own() -> None:
 
 async def test_a_session_and_its_next_turn_hold_what_was_cut() -> None:
     manager = SessionManager()
-    model, tools = gated(ScriptedChatModel(script=script)), [tool_of("x" * 100_000)]
+    model = gated(ScriptedChatModel(script=script))
+    tools = [tool_of("x" * 100_000)]
     graph = create_agent(model, tools, checkpointer=manager.checkpointer)
     limits = RunLimits(tool_result_bytes=1024)
     agent = AgentExecutor(graph, gated=True, limits=limits, pipeline=[SessionMiddleware(manager)])

@@ -72,13 +72,17 @@ def test_describe_says_types_ranges_and_values(data: Path) -> None:
     ],
 )
 def test_aggregate(function: str, column: str, where: list[Any], value: Any, data: Path) -> None:
-    assert call("csv_aggregate", data, function=function, column=column, where=where)["value"] == value
+    assert (
+        call("csv_aggregate", data, function=function, column=column, where=where)["value"] == value
+    )
 
 
 def test_group_top_and_filter(data: Path) -> None:
     groups = call("csv_group", data, by="city", function="sum", column="price")["groups"]
     assert groups == [{"city": "Berlin", "value": 1220.5}, {"city": "Paris", "value": 10}]
-    assert call("csv_group", data, by="city", order="asc", limit=1)["groups"] == [{"city": "Paris", "value": 1}]
+    assert call("csv_group", data, by="city", order="asc", limit=1)["groups"] == [
+        {"city": "Paris", "value": 1}
+    ]
     rows = call("csv_top", data, column="price", n=1)["rows"]
     assert [r["city"] for r in rows] == ["Berlin"]
     assert call("csv_top", data, column="day", n=1, order="asc")["rows"][0]["day"] == "2026-01-05"
@@ -89,8 +93,16 @@ def test_group_top_and_filter(data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("csv_aggregate", {"function": "sum", "column": "prise"}, "no column 'prise'. Its columns: city"),
-        ("csv_aggregate", {"function": "sum", "column": "city"}, "column 'city' is text. Numeric columns: price, sold"),
+        (
+            "csv_aggregate",
+            {"function": "sum", "column": "prise"},
+            "no column 'prise'. Its columns: city",
+        ),
+        (
+            "csv_aggregate",
+            {"function": "sum", "column": "city"},
+            "column 'city' is text. Numeric columns: price, sold",
+        ),
         ("csv_aggregate", {"function": "sum"}, "'sum' needs a column"),
         ("csv_aggregate", {"function": "average"}, "function"),
         (
@@ -98,11 +110,17 @@ def test_group_top_and_filter(data: Path) -> None:
             {"column": "price", "file": "../outside.csv"},
             "there is no file '../outside.csv'. Files: shop.csv",
         ),
-        ("csv_filter", {"where": [{"column": "price", "op": ">", "value": "much"}]}, "'much' is not"),
+        (
+            "csv_filter",
+            {"where": [{"column": "price", "op": ">", "value": "much"}]},
+            "'much' is not",
+        ),
         ("csv_filter", {}, "where"),
     ],
 )
-def test_wrong_arguments_are_an_answer_that_helps(name: str, args: dict[str, Any], message: str, data: Path) -> None:
+def test_wrong_arguments_are_an_answer_that_helps(
+    name: str, args: dict[str, Any], message: str, data: Path
+) -> None:
     assert message in str(call(name, data, **args))
 
 
@@ -175,7 +193,11 @@ def test_a_text_of_several_lines_is_no_problem(tmp_path: Path) -> None:
     assert "problems" not in call("csv_filter", tmp_path, where=[])
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-(10**9), max_value=10**9))
+@given(
+    st.decimals(
+        allow_nan=False, allow_infinity=False, places=2, min_value=-(10**9), max_value=10**9
+    )
+)
 def test_numbers_are_read_as_they_are_written(value: Decimal) -> None:
     assert number(str(value)) == value
     assert number(f"{value:,}") == value
@@ -188,7 +210,9 @@ def test_any_cell_is_a_number_or_is_not(text: str) -> None:
 
 
 def test_search_quotes_with_file_and_line(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("# Title\n\nFirst line.\nThe cat sleeps on the sofa. It purrs.\n\nDogs bark.\n")
+    (tmp_path / "a.md").write_text(
+        "# Title\n\nFirst line.\nThe cat sleeps on the sofa. It purrs.\n\nDogs bark.\n"
+    )
     (tmp_path / "b.txt").write_text("Nothing here about felines.\n")
     (tmp_path / "c.bin").write_text("cat")
     index = DocumentIndex(str(tmp_path))

@@ -11,13 +11,17 @@ MUTANTS = [
     Mutant(
         "depth is not passed on",
         "test_triggers.py -k circle",
-        Change("triggers.handler:TriggerHandler._start", "Cause(event.id, event.depth + 1)", "None"),
+        Change(
+            "triggers.handler:TriggerHandler._start", "Cause(event.id, event.depth + 1)", "None"
+        ),
     ),
     Mutant(
         "any truthy condition holds",
         "test_triggers.py -k starts_nothing",
         Change(
-            "triggers.expressions:holds", "evaluated(condition, facts) is True", "bool(evaluated(condition, facts))"
+            "triggers.expressions:holds",
+            "evaluated(condition, facts) is True",
+            "bool(evaluated(condition, facts))",
         ),
     ),
     Mutant(
@@ -28,7 +32,9 @@ MUTANTS = [
     Mutant(
         "webhooks are not signed",
         "test_triggers.py -k not_good",
-        Change("triggers.webhook:WebhookApp._answer", "not signed(hook, key, headers, body)", "False"),
+        Change(
+            "triggers.webhook:WebhookApp._answer", "not signed(hook, key, headers, body)", "False"
+        ),
     ),
     Mutant(
         "old signatures are good",
@@ -39,7 +45,9 @@ MUTANTS = [
         "a GitHub delivery names the event",
         "test_triggers.py -k starts_an_agent_once",
         Change(
-            "triggers.webhook:_event_id", "hashlib.sha256(body).hexdigest()", "headers.get('x-github-delivery', '')"
+            "triggers.webhook:_event_id",
+            "hashlib.sha256(body).hexdigest()",
+            "headers.get('x-github-delivery', '')",
         ),
     ),
     Mutant(

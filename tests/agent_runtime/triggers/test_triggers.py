@@ -23,7 +23,10 @@ from agent_runtime.triggers import Schedules, TriggerHandler, parse_triggers
 from agent_runtime.triggers.schedule import due_moments
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: Triggers\ntriggers:\n"
-AGENT = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {{name: {0}}}\nspec: {{model: {1}}}\n"
+AGENT = (
+    "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {{name: {0}}}\nspec: "
+    "{{model: {1}}}\n"
+)
 SECRET = "a-dummy-secret-of-a-webhook"
 
 
@@ -76,7 +79,9 @@ def rules(text: str) -> Any:
     return parse_triggers(HEAD + text)
 
 
-async def test_one_agents_end_starts_another_with_what_the_rule_takes_from_the_event(agents: Agents) -> None:
+async def test_one_agents_end_starts_another_with_what_the_rule_takes_from_the_event(
+    agents: Agents,
+) -> None:
     found = rules(
         "- name: next\n  on: run.end\n  agent: a\n  when: data.status == 'completed'\n  start: b\n"
         "  input: 'after {{ agent }}: {{ data.usage.model_calls }} call'\n"
@@ -103,7 +108,8 @@ async def test_a_circle_stops_at_its_depth_with_an_event_that_says_so(agents: Ag
     assert agents.asked == ["a: hello", "b: go", "a: go", "b: go", "a: go"]
     (stopped,) = agents.told("trigger.stopped")
     assert stopped == {
-        "rule": "a-b", "event_id": stopped["event_id"], "depth": 4, "reason": "depth", "max_depth": 4,
+        "rule": "a-b", "event_id": stopped["event_id"], "depth": 4, "reason": "depth",
+        "max_depth": 4,
     }  # fmt: skip
 
 
@@ -121,7 +127,9 @@ async def test_what_does_not_match_starts_nothing(agents: Agents) -> None:
     assert agents.asked == ["a: hello"]
 
 
-async def test_a_condition_that_does_not_fit_the_event_is_told_and_holds_up_nothing(agents: Agents) -> None:
+async def test_a_condition_that_does_not_fit_the_event_is_told_and_holds_up_nothing(
+    agents: Agents,
+) -> None:
     found = rules(
         "- {name: wrong, on: custom.x, when: \"contains(data.n, 'x')\", start: b}\n"
         "- {name: right, on: custom.x, start: b, input: '{{ data.n }}'}\n"
@@ -174,7 +182,9 @@ async def test_a_run_that_fails_is_told_and_put_aside_not_run_again(agents: Agen
 
 async def test_another_process_may_start_what_this_ones_events_ask_for(tmp_path: Path) -> None:
     path = str(tmp_path / "events.db")
-    here, there, broker = Agents(), Agents(), SqliteBroker(path)
+    here = Agents()
+    there = Agents()
+    broker = SqliteBroker(path)
     other = SqliteBroker(path)
     from agent_runtime.event_bus.relay import Relay
 
@@ -190,7 +200,8 @@ async def test_another_process_may_start_what_this_ones_events_ask_for(tmp_path:
         await each.aclose()
 
 
-# -- the file ----------------------------------------------------------------------------------------------
+# -- the file
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -212,9 +223,15 @@ async def test_another_process_may_start_what_this_ones_events_ask_for(tmp_path:
         ("- {name: x, on: run.end, budget: {per: day}, start: b}\n", "usd, tokens or both"),
         ("- {name: x, on: run.end, start: b, max_depth: 0}\n", "greater than or equal to 1"),
         ("- {name: x, on: run.end, start: b, colour: red}\n", "unknown key 'colour'"),
-        ("- {name: x, on: run.end, start: b}\n- {name: x, on: run.end, start: a}\n", "two of the name 'x'"),
         (
-            "- {name: a, on: run.end, start: b, session: s}\n- {name: a-b, on: run.end, start: b, session: s}\n",
+            "- {name: x, on: run.end, start: b}\n- {name: x, on: run.end, start: a}\n",
+            "two of the name 'x'",
+        ),
+        (
+            (
+                "- {name: a, on: run.end, start: b, session: s}\n- {name: a-b, on: run.end, start: "
+                "b, session: s}\n"
+            ),
             "rename one",
         ),
         ("- {name: x, webhook: {path: a/b, secret: {from_env: S}}, start: b}\n", "pattern"),
@@ -232,7 +249,8 @@ def test_all_problems_are_told_at_once() -> None:
     assert [problem.line for problem in raised.value.problems] == [4, 5]
 
 
-# -- schedules ---------------------------------------------------------------------------------------------
+# -- schedules
+# ---------------------------------------------------------------------------------------------
 
 
 async def test_a_schedule_starts_its_agent_and_no_other_rules(agents: Agents) -> None:
@@ -242,7 +260,9 @@ async def test_a_schedule_starts_its_agent_and_no_other_rules(agents: Agents) ->
         "- {name: yearly, schedule: '0 0 1 1 *', start: a}\n"
     )
     async with TriggerHandler(agents.factory, [rule, other]):
-        Schedules(agents.factory.event_bus, [rule]).publish(rule, datetime(2026, 3, 1, 2, 0, tzinfo=UTC))
+        Schedules(agents.factory.event_bus, [rule]).publish(
+            rule, datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+        )
         await agents.until(lambda: agents.asked == ["b: due nightly"])
     (due,) = (event for event in agents.seen if event.type == "schedule.due")
     assert due.id == "schedule:nightly:1772330400"
@@ -258,7 +278,9 @@ def test_moments_are_of_the_rules_time_zone_also_when_its_clocks_change() -> Non
     ]
 
 
-async def test_moments_that_passed_at_once_are_one(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_moments_that_passed_at_once_are_one(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (rule,) = rules("- {name: n, schedule: '* * * * *', start: b}\n")
     at = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
     slept = 0
@@ -280,10 +302,13 @@ async def test_moments_that_passed_at_once_are_one(agents: Agents, monkeypatch: 
     assert agents.told("schedule.due")[0]["due"].startswith("2026-01-01T12:05")
 
 
-# -- webhooks ----------------------------------------------------------------------------------------------
+# -- webhooks
+# ----------------------------------------------------------------------------------------------
 
 
-async def ask(app: Any, path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> tuple[int, Any]:
+async def ask(
+    app: Any, path: str, body: bytes, headers: dict[str, str], method: str = "POST"
+) -> tuple[int, Any]:
     sent: list[Any] = []
     parts = [body[i : i + 65536] for i in range(0, len(body), 65536)] or [b""]
 
@@ -300,7 +325,10 @@ async def ask(app: Any, path: str, body: bytes, headers: dict[str, str], method:
 
 
 def github(body: bytes, key: str = SECRET, **more: str) -> dict[str, str]:
-    return {"X-Hub-Signature-256": "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest(), **more}
+    return {
+        "X-Hub-Signature-256": "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest(),
+        **more,
+    }
 
 
 def standard(
@@ -309,7 +337,11 @@ def standard(
     stamp = str(int(time.time() if moment is None else moment))
     digest = hmac.new(key, f"{delivery}.{stamp}.".encode() + body, hashlib.sha256).digest()
     signature = "v1," + base64.b64encode(digest).decode()
-    return {"webhook-id": delivery, "webhook-timestamp": stamp, "webhook-signature": f"v1,AAAA {signature}"}
+    return {
+        "webhook-id": delivery,
+        "webhook-timestamp": stamp,
+        "webhook-signature": f"v1,AAAA {signature}",
+    }
 
 
 HOOKS = (
@@ -320,12 +352,15 @@ HOOKS = (
 )
 
 
-async def test_a_signed_request_starts_an_agent_once(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_signed_request_starts_an_agent_once(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOOK", SECRET)
     async with TriggerHandler(agents.factory, rules(HOOKS)) as handler:
         body = b'{"ref": "main"}'
         event_id = f"webhook:gh:{hashlib.sha256(body).hexdigest()}"
-        # The sender did not see our answer; or somebody sends it again under names that are not signed.
+        # The sender did not see our answer; or somebody sends it again under names that are not
+        # signed.
         for delivery in ("d1", "d1", "d2", ""):
             named = {"X-GitHub-Delivery": delivery} if delivery else {}
             status, answer = await ask(handler.webhooks, "/gh", body, github(body, **named))
@@ -359,7 +394,12 @@ async def test_a_signed_request_starts_an_agent_once(agents: Agents, monkeypatch
     ],
 )
 async def test_a_request_that_is_not_good_publishes_nothing(
-    path: str, body: bytes, headers: dict[str, str], status: int, agents: Agents, monkeypatch: pytest.MonkeyPatch
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+    agents: Agents,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOOK", SECRET)
     app = TriggerHandler(agents.factory, rules(HOOKS)).webhooks
@@ -377,7 +417,8 @@ async def test_other_methods_are_answered_and_the_standards_own_secrets_are_read
     assert (await ask(app, "/pay", b"{}", standard(b"{}", key=raw)))[0] == 202
 
 
-# -- mishaps -----------------------------------------------------------------------------------------------
+# -- mishaps
+# -----------------------------------------------------------------------------------------------
 
 
 async def test_a_circle_stops_also_when_its_events_name_other_causes(agents: Agents) -> None:
@@ -389,7 +430,9 @@ async def test_a_circle_stops_also_when_its_events_name_other_causes(agents: Age
         return say("done")
 
     agents.factory.register_model("b", ScriptedChatModel(script=publish))
-    async with TriggerHandler(agents.factory, rules("- {name: x, on: custom.x, start: b, input: go, max_depth: 3}\n")):
+    async with TriggerHandler(
+        agents.factory, rules("- {name: x, on: custom.x, start: b, input: go, max_depth: 3}\n")
+    ):
         bus.publish(Event("custom.x"))
         await agents.until(lambda: agents.told("trigger.stopped"))
     assert len(agents.asked) == 3
@@ -423,7 +466,9 @@ async def test_a_slow_rule_keeps_no_other_from_its_work(agents: Agents) -> None:
     await handler.__aexit__()
 
 
-async def test_a_body_that_is_too_deep_is_not_taken_on(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_is_too_deep_is_not_taken_on(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOOK", SECRET)
     app = TriggerHandler(agents.factory, rules(HOOKS)).webhooks
     body = b"[" * 65 + b"]" * 65
@@ -432,7 +477,9 @@ async def test_a_body_that_is_too_deep_is_not_taken_on(agents: Agents, monkeypat
     assert (await ask(app, "/gh", body, github(body)))[0] == 202
 
 
-async def test_a_request_is_answered_when_it_is_in_the_log(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_is_answered_when_it_is_in_the_log(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOOK", SECRET)
     app = TriggerHandler(agents.factory, rules(HOOKS)).webhooks
 

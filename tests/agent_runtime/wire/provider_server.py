@@ -31,12 +31,18 @@ class Answer:
 
 
 class ProviderServer:
-    """Plays `script`, one answer a request; keeps the requests; counts connections that the client closed early."""
+    """Plays `script`, one answer a request; keeps the requests.
+
+    Counts connections that the client closed early.
+    """
 
     def __init__(self, *script: Answer) -> None:
-        self.script, self.requests, self.hung_up = list(script), list[dict[str, Any]](), 0
+        self.script = list(script)
+        self.requests = list[dict[str, Any]]()
+        self.hung_up = 0
         self.heads: list[dict[str, str]] = []
-        self.port, self.tasks = 0, set[asyncio.Task[None]]()
+        self.port = 0
+        self.tasks = set[asyncio.Task[None]]()
 
     @property
     def url(self) -> str:
@@ -49,8 +55,14 @@ class ProviderServer:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             path = head.split(" ", 2)[1]
-            self.heads.append(dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line))
-            lengths = [line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length")]
+            self.heads.append(
+                dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+            )
+            lengths = [
+                line.split(":")[1]
+                for line in head.lower().split("\r\n")
+                if line.startswith("content-length")
+            ]
             request = json.loads(await reader.readexactly(int(lengths[0])))
             self.requests.append({"path": path, **request})
             answer = self.script[min(len(self.requests) - 1, len(self.script) - 1)]
@@ -59,15 +71,20 @@ class ProviderServer:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            writer.close()  # LangChain's clients outlive a test's loop, so their connections must not
+            # LangChain's clients outlive a test's loop, so their connections must not
+            writer.close()
 
-    async def answer(self, answer: Answer, request: dict[str, Any], path: str, writer: asyncio.StreamWriter) -> None:
+    async def answer(
+        self, answer: Answer, request: dict[str, Any], path: str, writer: asyncio.StreamWriter
+    ) -> None:
         if answer.stall_s:
             await asyncio.sleep(answer.stall_s)
         anthropic = path.endswith("/messages")
         if answer.status != 200:
             error = {"type": "error", "error": {"type": "api_error", "message": "told to fail"}}
-            await self.send(writer, answer.status, json.dumps(error).encode(), headers=answer.headers)
+            await self.send(
+                writer, answer.status, json.dumps(error).encode(), headers=answer.headers
+            )
         elif answer.body is not None:
             await self.send(writer, 200, answer.body)
         elif not request.get("stream") and answer.cut_after is not None:
@@ -77,11 +94,17 @@ class ProviderServer:
             await self.send(writer, 200, json.dumps(body).encode())
         else:
             await self.stream(
-                writer, anthropic_events(answer) if anthropic else openai_events(answer), answer.cut_after
+                writer,
+                anthropic_events(answer) if anthropic else openai_events(answer),
+                answer.cut_after,
             )
 
     async def send(
-        self, writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str] | None = None
+        self,
+        writer: asyncio.StreamWriter,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
     ) -> None:
         lines = [
             f"HTTP/1.1 {status} X",
@@ -93,8 +116,15 @@ class ProviderServer:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
 
-    async def stream(self, writer: asyncio.StreamWriter, events: list[bytes], cut_after: int | None) -> None:
-        head = ["HTTP/1.1 200 X", "content-type: text/event-stream", "transfer-encoding: chunked", "connection: close"]
+    async def stream(
+        self, writer: asyncio.StreamWriter, events: list[bytes], cut_after: int | None
+    ) -> None:
+        head = [
+            "HTTP/1.1 200 X",
+            "content-type: text/event-stream",
+            "transfer-encoding: chunked",
+            "connection: close",
+        ]
         writer.write("\r\n".join([*head, "", ""]).encode())
         for index, event in enumerate(events):
             if index == cut_after:
@@ -135,22 +165,39 @@ def _openai_usage(answer: Answer) -> Any:
         return None
     inputs, outputs = answer.usage
     details = {"prompt_tokens_details": {"cached_tokens": answer.cached}}
-    return {"prompt_tokens": inputs, "completion_tokens": outputs, "total_tokens": inputs + outputs, **details}
+    return {
+        "prompt_tokens": inputs,
+        "completion_tokens": outputs,
+        "total_tokens": inputs + outputs,
+        **details,
+    }
 
 
 def openai_message(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.tool:
         call = {"name": answer.tool[0], "arguments": json.dumps(answer.tool[1])}
-        message["tool_calls"] = [{"id": f"call_{answer.number}", "type": "function", "function": call}]
+        message["tool_calls"] = [
+            {"id": f"call_{answer.number}", "type": "function", "function": call}
+        ]
     reason = "tool_calls" if answer.tool else "stop"
     choice = {"index": 0, "message": message, "finish_reason": reason}
-    head = {"id": f"chatcmpl-{answer.number}", "object": "chat.completion", "created": 1, "model": "gpt-5-mini"}
+    head = {
+        "id": f"chatcmpl-{answer.number}",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-5-mini",
+    }
     return {**head, "choices": [choice], "usage": _openai_usage(answer)}
 
 
 def openai_events(answer: Answer) -> list[bytes]:
-    head = {"id": f"chatcmpl-{answer.number}", "object": "chat.completion.chunk", "created": 1, "model": "gpt-5-mini"}
+    head = {
+        "id": f"chatcmpl-{answer.number}",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "gpt-5-mini",
+    }
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
         return _event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
@@ -158,7 +205,8 @@ def openai_events(answer: Answer) -> list[bytes]:
     events = [chunk({"role": "assistant", "content": ""})]
     events += [chunk({"content": word + " "}) for word in answer.text.split(" ") if word]
     if answer.tool:
-        name, args = answer.tool[0], json.dumps(answer.tool[1])
+        name = answer.tool[0]
+        args = json.dumps(answer.tool[1])
         first = {
             "index": 0,
             "id": f"call_{answer.number}",
@@ -166,7 +214,10 @@ def openai_events(answer: Answer) -> list[bytes]:
             "function": {"name": name, "arguments": ""},
         }
         events.append(chunk({"tool_calls": [first]}))
-        events += [chunk({"tool_calls": [{"index": 0, "function": {"arguments": p}}]}) for p in (args[:3], args[3:])]
+        events += [
+            chunk({"tool_calls": [{"index": 0, "function": {"arguments": p}}]})
+            for p in (args[:3], args[3:])
+        ]
     events.append(chunk({}, "tool_calls" if answer.tool else "stop"))
     if answer.usage is not None:
         events.append(_event({**head, "choices": [], "usage": _openai_usage(answer)}))
@@ -175,21 +226,35 @@ def openai_events(answer: Answer) -> list[bytes]:
 
 def _anthropic_usage(answer: Answer) -> dict[str, Any]:
     inputs, outputs = answer.usage or (0, 0)
-    return {"input_tokens": inputs - answer.cached, "cache_read_input_tokens": answer.cached, "output_tokens": outputs}
+    return {
+        "input_tokens": inputs - answer.cached,
+        "cache_read_input_tokens": answer.cached,
+        "output_tokens": outputs,
+    }
 
 
 def _anthropic_blocks(answer: Answer) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
     if answer.tool:
         blocks.append(
-            {"type": "tool_use", "id": f"toolu_{answer.number}", "name": answer.tool[0], "input": answer.tool[1]}
+            {
+                "type": "tool_use",
+                "id": f"toolu_{answer.number}",
+                "name": answer.tool[0],
+                "input": answer.tool[1],
+            }
         )
     return blocks
 
 
 def anthropic_message(answer: Answer) -> dict[str, Any]:
     reason = "tool_use" if answer.tool else "end_turn"
-    head = {"id": f"msg_{answer.number}", "type": "message", "role": "assistant", "model": "claude-haiku-4-5"}
+    head = {
+        "id": f"msg_{answer.number}",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-haiku-4-5",
+    }
     body = {"content": _anthropic_blocks(answer), "stop_reason": reason, "stop_sequence": None}
     return {**head, **body, "usage": _anthropic_usage(answer)}
 
@@ -202,19 +267,29 @@ def anthropic_events(answer: Answer) -> list[bytes]:
         tool = block["type"] == "tool_use"
         empty = {**block, "input": {}} if tool else {"type": "text", "text": ""}
         events.append(
-            _event({"type": "content_block_start", "index": index, "content_block": empty}, "content_block_start")
+            _event(
+                {"type": "content_block_start", "index": index, "content_block": empty},
+                "content_block_start",
+            )
         )
         args = json.dumps(block["input"]) if tool else ""
         deltas: list[Any] = (
-            [{"type": "input_json_delta", "partial_json": p} for p in (args[:3], args[3:])] if tool else []
+            [{"type": "input_json_delta", "partial_json": p} for p in (args[:3], args[3:])]
+            if tool
+            else []
         )
         if not tool:
             deltas = [{"type": "text_delta", "text": w + " "} for w in block["text"].split(" ")]
         events += [
-            _event({"type": "content_block_delta", "index": index, "delta": d}, "content_block_delta") for d in deltas
+            _event(
+                {"type": "content_block_delta", "index": index, "delta": d}, "content_block_delta"
+            )
+            for d in deltas
         ]
         events.append(_event({"type": "content_block_stop", "index": index}, "content_block_stop"))
     reason = {"stop_reason": "tool_use" if answer.tool else "end_turn", "stop_sequence": None}
     usage = _anthropic_usage(answer)  # cumulative, as the API sends it
-    events.append(_event({"type": "message_delta", "delta": reason, "usage": usage}, "message_delta"))
+    events.append(
+        _event({"type": "message_delta", "delta": reason, "usage": usage}, "message_delta")
+    )
     return [*events, _event({"type": "message_stop"}, "message_stop")]

@@ -1,4 +1,7 @@
-"""Why a provider could not be reached stands in the error: the SDKs say "Connection error." and no more."""
+"""Why a provider could not be reached stands in the error.
+
+The SDKs say "Connection error." and no more.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +26,26 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = dt.datetime.now(dt.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    builder = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    )
+    builder = (
+        builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    )
     certificate = builder.sign(key, hashes.SHA256())
     pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     (folder / "tls.pem").write_bytes(private + certificate.public_bytes(pem))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "tls.pem")
     return context
 
 
-async def failure(url: str, provider: str, monkeypatch: pytest.MonkeyPatch, *, streamed: bool) -> str:
+async def failure(
+    url: str, provider: str, monkeypatch: pytest.MonkeyPatch, *, streamed: bool
+) -> str:
     monkeypatch.setenv("DUMMY_KEY", "dummy-key-for-tests")
     forget_clients()
     model = {"id": MODELS[provider], "base_url": url, "api_key": {"from_env": "DUMMY_KEY"}}
@@ -60,7 +71,9 @@ async def test_a_certificate_that_nobody_trusts(
     server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=self_signed(tmp_path))
     async with server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        assert "CERTIFICATE_VERIFY_FAILED" in await failure(url, provider, monkeypatch, streamed=streamed)
+        assert "CERTIFICATE_VERIFY_FAILED" in await failure(
+            url, provider, monkeypatch, streamed=streamed
+        )
 
 
 @pytest.mark.parametrize("provider", MODELS)

@@ -30,11 +30,14 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def make(provider: str, server: ProviderServer, runtime: str = "{}", model: str = "") -> AgentExecutor:
+def make(
+    provider: str, server: ProviderServer, runtime: str = "{}", model: str = ""
+) -> AgentExecutor:
     base = f"{server.url}/v1" if provider == "openai" else server.url
     text = (
         "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: wire}\n"
-        f"spec: {{model: {{id: '{MODELS[provider]}', base_url: '{base}', {model}api_key: {{from_env: DUMMY_KEY}},"
+        f"spec: {{model: {{id: '{MODELS[provider]}', base_url: '{base}', {model}api_key: "
+        "{from_env: DUMMY_KEY},"
         f" params: {{max_tokens: 100}}}}, tools: [add], runtime: {runtime}}}\n"
     )
     factory = AgentFactory()
@@ -61,13 +64,21 @@ async def test_an_answer_with_usage_and_cost(provider: str) -> None:
         result = await make(provider, server).execute("hi")
     assert result.output == "Hello from the wire."
     usage = result.usage
-    assert (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.estimated) == (21, 7, 5, False)
+    assert (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.estimated) == (
+        21,
+        7,
+        5,
+        False,
+    )
     assert result.cost_usd is not None
     assert Decimal(0) < result.cost_usd < Decimal("0.001")
 
 
 async def test_a_stream_with_a_tool_call_keeps_the_text_rule(provider: str) -> None:
-    script = [Answer(text="Let me add.", tool=("add", {"a": 1, "b": 2})), Answer(text="It is three.")]
+    script = [
+        Answer(text="Let me add.", tool=("add", {"a": 1, "b": 2})),
+        Answer(text="It is three."),
+    ]
     async with serve(*script) as server, make(provider, server).execute_stream("1+2") as stream:
         chunks = [c async for c in stream.chunks()]
     texts: dict[str, str] = {}
@@ -76,7 +87,9 @@ async def test_a_stream_with_a_tool_call_keeps_the_text_rule(provider: str) -> N
             texts[chunk.message_id] = texts.get(chunk.message_id, "") + chunk.text
     result = stream.result
     assert texts == {m.id: str(m.text) for m in result.messages if m.type == "ai"}
-    assert [(c.name, c.args) for c in chunks if isinstance(c, ToolCallChunk)] == [("add", {"a": 1, "b": 2})]
+    assert [(c.name, c.args) for c in chunks if isinstance(c, ToolCallChunk)] == [
+        ("add", {"a": 1, "b": 2})
+    ]
     assert result.messages[2].content == "3"
     assert result.usage.model_calls == 2
     assert (result.usage.input_tokens, result.usage.estimated) == (42, False)
@@ -93,11 +106,17 @@ async def test_a_429_is_waited_out_as_told_and_every_attempt_is_seen(provider: s
     async with serve(Answer(status=429, headers={"retry-after": "3"})) as server:
         with pytest.raises(ProviderError) as failed:
             await make(provider, server, NO_RETRY).execute("hi")
-    assert (failed.value.status, failed.value.retry_after_s, failed.value.usage.total_tokens) == (429, 3, 0)
+    assert (failed.value.status, failed.value.retry_after_s, failed.value.usage.total_tokens) == (
+        429,
+        3,
+        0,
+    )
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_500_is_tried_again_then_raised_with_its_status(provider: str, streaming: bool) -> None:
+async def test_a_500_is_tried_again_then_raised_with_its_status(
+    provider: str, streaming: bool
+) -> None:
     async with serve(Answer(status=500)) as server:
         agent = make(provider, server, FAST_RETRY)
         with pytest.raises(ProviderError) as failed:
@@ -116,7 +135,9 @@ async def test_a_bad_request_is_not_tried_again(provider: str) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_stall_is_a_model_call_timeout(provider: str, streaming: bool, no_tasks_left: None) -> None:
+async def test_a_stall_is_a_model_call_timeout(
+    provider: str, streaming: bool, no_tasks_left: None
+) -> None:
     async with serve(Answer(stall_s=30)) as server:
         agent = make(provider, server, "{timeout: {model_call: 300ms}, retry: {attempts: 1}}")
         with pytest.raises(CallTimeout) as failed:
@@ -150,8 +171,12 @@ async def test_invalid_json_is_a_typed_failure(provider: str) -> None:
     assert failed.value.usage.model_calls == 1
 
 
-async def test_leaving_a_stream_closes_the_providers_socket(provider: str, no_tasks_left: None) -> None:
-    async with serve(Answer(text="word " * 20_000)) as server:  # 40 s of words: a slow machine does not read them all
+async def test_leaving_a_stream_closes_the_providers_socket(
+    provider: str, no_tasks_left: None
+) -> None:
+    async with serve(
+        Answer(text="word " * 20_000)
+    ) as server:  # 40 s of words: a slow machine does not read them all
         async with make(provider, server).execute_stream("hi") as stream:
             async for _ in stream:
                 break
@@ -165,7 +190,10 @@ async def test_leaving_a_stream_closes_the_providers_socket(provider: str, no_ta
 
 
 async def test_a_provider_that_sends_no_usage_is_estimated() -> None:
-    async with serve(Answer(usage=None)) as server, make("openai", server).execute_stream("hi") as stream:
+    async with (
+        serve(Answer(usage=None)) as server,
+        make("openai", server).execute_stream("hi") as stream,
+    ):
         _ = [t async for t in stream]
     assert stream.result.usage.estimated is True
     assert stream.result.usage.output_tokens >= 4
@@ -191,10 +219,14 @@ async def test_calls_have_names_for_a_provider_that_honours_them(provider: str) 
         agent = make(provider, server, NO_RETRY, "idempotency_header: Idempotency-Key, ")
         for key in ("batch:1", "batch:1", "batch:2", None):
             await agent.execute(AgentContext("1+2", idempotency_key=key))
-        await make(provider, server, NO_RETRY).execute(AgentContext("1+2", idempotency_key="batch:1"))
+        await make(provider, server, NO_RETRY).execute(
+            AgentContext("1+2", idempotency_key="batch:1")
+        )
     names = [head.get("idempotency-key") for head in server.heads]
     assert names[0] == names[2]
-    assert names[1] != names[3]  # this provider gave its tool calls other ids: it is another request
+    assert (
+        names[1] != names[3]
+    )  # this provider gave its tool calls other ids: it is another request
     assert len({names[0], names[1], names[3], *names[4:6]}) == 5
     # Clients of some providers name their calls themselves; those names are not ours.
     assert not set(names[6:]) & set(names[:6])

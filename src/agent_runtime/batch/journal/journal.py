@@ -1,4 +1,7 @@
-"""The journal's contract: what is in it survives the process, and one process at a time runs an execution."""
+"""The journal's contract.
+
+What is in it survives the process, and one process at a time runs an execution.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,21 @@ from agent_runtime.batch.result import TaskStatus
 
 
 class Journal(ABC):
-    """Where executions, their tasks and results are kept. Each store has a method for each operation, after a `_`.
+    """Where executions, their tasks and results are kept.
 
-    What a method has returned from is kept (a SQLite file survives the process, and with `synchronous=full` a power
-    cut). Methods that take a `token` raise ExecutionLost when another process has taken the execution over; those that
-    take an id of none raise ExecutionNotFound; all raise StoreError. Writes that failed may be repeated as they were.
+    Each store has a method for each operation, after a `_`.
+
+    What a method has returned from is kept (a SQLite file survives the process, and with
+    `synchronous=full` a power cut). Methods that take a `token` raise ExecutionLost when another
+    process has taken the execution over; those that take an id of none raise ExecutionNotFound; all
+    raise StoreError. Writes that failed may be repeated as they were.
     """
 
     volatile = False
-    """Whether it is gone with the process: then nothing need be written that only the next one would read."""
+    """Whether it is gone with the process.
+
+    Then nothing need be written that only the next one would read.
+    """
 
     @abstractmethod
     async def acall(self, operation: str, *args: Any) -> Any:
@@ -28,7 +37,8 @@ class Journal(ABC):
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
         """Close what was opened."""
 
-    # -- executions ----------------------------------------------------------------------------------------
+    # -- executions
+    # ----------------------------------------------------------------------------------------
 
     async def create(self, execution: Execution) -> bool:
         """Keep a new execution; False when its id is known already."""
@@ -47,9 +57,12 @@ class Journal(ABC):
         await self.acall("delete", execution_id)
 
     async def lease(self, execution_id: str, owner: str, lease_s: float, *, dead: str = "") -> int:
-        """Take the execution for `lease_s` seconds, by the store's own clock; returns the token of its owner.
+        """Take the execution for `lease_s` seconds, by the store's own clock.
 
-        Raises ExecutionBusy while another owner's lease runs, unless that is the one that is known to be `dead`.
+        Returns the token of its owner.
+
+        Raises ExecutionBusy while another owner's lease runs, unless that is the one that is known
+        to be `dead`.
         """
         return int(await self.acall("lease", execution_id, owner, lease_s, dead))
 
@@ -72,10 +85,14 @@ class Journal(ABC):
         """Take back what was asked for, if nothing else has been meanwhile."""
         await self.acall("heard", execution_id, wanted)
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks
+    # ---------------------------------------------------------------------------------------------
 
     async def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
-        """Accept tasks, in one step; returns the places of those whose id (or place) was taken: they are not kept."""
+        """Accept tasks, in one step; returns the places of those whose id (or place) was taken.
+
+        They are not kept.
+        """
         return cast("Sequence[int]", await self.acall("add", execution_id, rows))
 
     async def write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
@@ -86,7 +103,9 @@ class Journal(ABC):
         self, execution_id: str, status: TaskStatus, limit: int, *, agent: str | None = None
     ) -> Sequence[TaskRow]:
         """Tasks of a status, and of an agent, in the order of their rank."""
-        return cast("Sequence[TaskRow]", await self.acall("rows", execution_id, status, limit, agent))
+        return cast(
+            "Sequence[TaskRow]", await self.acall("rows", execution_id, status, limit, agent)
+        )
 
     async def places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         """The tasks at these places, in their order."""
@@ -101,16 +120,24 @@ class Journal(ABC):
         return cast("Sequence[str]", await self.acall("agents", execution_id))
 
     async def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> int:
-        """Make ended tasks pending again, as if they had not been tried; their history stays. Returns how many.
+        """Make ended tasks pending again, as if they had not been tried; their history stays.
+
+        Returns how many.
 
         Those that could not be accepted (their `tries` are below 0) stay as they are.
         """
         return int(await self.acall("reset", execution_id, token, statuses))
 
-    # -- results -------------------------------------------------------------------------------------------
+    # -- results
+    # -------------------------------------------------------------------------------------------
 
     async def results(
-        self, execution_id: str, after: int = 0, limit: int = 500, *, by: Literal["number", "seq"] = "number"
+        self,
+        execution_id: str,
+        after: int = 0,
+        limit: int = 500,
+        *,
+        by: Literal["number", "seq"] = "number",
     ) -> Sequence[Kept]:
-        """Results in the order in which they came, or in that of their tasks' places, behind `after`."""
+        """Return results after `after`, in order of completion or of their tasks."""
         return cast("Sequence[Kept]", await self.acall("results", execution_id, by, after, limit))

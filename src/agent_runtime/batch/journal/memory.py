@@ -85,13 +85,15 @@ class MemoryJournal(Journal):
         found = kept.execution
         if kept.is_leased and found.owner != dead:
             raise ExecutionBusy(execution_id, found.owner)
-        found.owner, found.token = owner, found.token + 1
+        found.owner = owner
+        found.token = found.token + 1
         kept.lease_until_s = boot_s() + lease_s
         return found.token
 
     def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
         kept = self._owned(execution_id, token)
-        kept.lease_until_s, kept.execution.progress = boot_s() + lease_s, json.loads(progress)
+        kept.lease_until_s = boot_s() + lease_s
+        kept.execution.progress = json.loads(progress)
         return kept.execution.wanted
 
     def _save(self, execution: Execution, release: bool) -> None:
@@ -108,7 +110,8 @@ class MemoryJournal(Journal):
         execution.wanted = "" if execution.wanted == wanted else execution.wanted
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
-        kept, known = self._of(execution_id), []
+        kept = self._of(execution_id)
+        known = []
         for row in rows:
             if row.id in kept.ids or row.seq in kept.rows:
                 known.append(row.seq)
@@ -125,7 +128,15 @@ class MemoryJournal(Journal):
         kept = self._owned(execution_id, token)
         for change in changes:
             row = kept.rows[change.seq]
-            row.status, row.attempts, row.tries, row.starts, row.not_before_s, row.history, row.spent = change[2:9]
+            (
+                row.status,
+                row.attempts,
+                row.tries,
+                row.starts,
+                row.not_before_s,
+                row.history,
+                row.spent,
+            ) = change[2:9]
             if change.status == "pending":
                 kept.pending[change.seq] = row
             else:
@@ -133,7 +144,9 @@ class MemoryJournal(Journal):
             if change.result is not None:
                 kept.keep(change.seq, change.result)
 
-    def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Sequence[TaskRow]:
+    def _rows(
+        self, execution_id: str, status: str, limit: int, agent: str | None
+    ) -> Sequence[TaskRow]:
         kept = self._of(execution_id)
         among = kept.pending.values() if status == "pending" else kept.rows.values()
         found = [row for row in among if row.status == status and agent in (None, row.agent)]
@@ -153,7 +166,11 @@ class MemoryJournal(Journal):
         kept = self._owned(execution_id, token)
         found = [row for row in kept.rows.values() if row.status in statuses and row.tries >= 0]
         for row in found:
-            row.status, row.attempts, row.tries, row.starts, row.not_before_s = "pending", 0, row.tries + 1, 0, 0.0
+            row.status = "pending"
+            row.attempts = 0
+            row.tries = row.tries + 1
+            row.starts = 0
+            row.not_before_s = 0.0
             kept.pending[row.seq] = row
             kept.results.pop(row.seq, None)
         return len(found)
@@ -161,7 +178,9 @@ class MemoryJournal(Journal):
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:
         kept = self._of(execution_id).results
         if by == "seq":
-            return sorted((each for each in kept.values() if each.seq > after), key=lambda each: each.seq)[:limit]
+            return sorted(
+                (each for each in kept.values() if each.seq > after), key=lambda each: each.seq
+            )[:limit]
         found: list[Kept] = []
         for each in reversed(kept.values()):  # they stand in that order already
             if each.number <= after:

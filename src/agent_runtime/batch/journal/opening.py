@@ -8,7 +8,10 @@ from agent_runtime.storage import StoreUrl
 
 
 def open_journal(url: str) -> Journal:
-    """Open the journal at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    """Open the journal at an address (`StoreUrl`: memory, SQLite, Redis).
+
+    Raises ConfigurationError, StoreError.
+    """
     address = StoreUrl.parse(url, "the journal of batches")
     if address.kind == "memory":
         return MemoryJournal()

@@ -1,4 +1,7 @@
-"""A journal as one principal sees it: their own executions, or, with the scope `sessions:all`, their tenant's."""
+"""A journal as one principal sees it.
+
+Their own executions, or, with the scope `sessions:all`, their tenant's.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,13 @@ MAX_REMEMBERED = 10_000
 class OwnedJournal(Journal):
     """Passes on what concerns the principal's executions; any other execution is ExecutionNotFound.
 
-    Ids begin with the tenant, so that two tenants may choose the same ones. An execution keeps its owner.
+    Ids begin with the tenant, so that two tenants may choose the same ones. An execution keeps its
+    owner.
     """
 
     def __init__(self, journal: Journal, principal: Principal) -> None:
-        self._journal, self._principal = journal, principal
+        self._journal = journal
+        self._principal = principal
         self.volatile = journal.volatile
         self._known: set[str] = set()
 
@@ -30,10 +35,14 @@ class OwnedJournal(Journal):
         return f"{quoted(self._principal.tenant)}.{name}"
 
     async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name; raises ExecutionNotFound for an execution of somebody else's."""
+        """Run the operation of this name.
+
+        Raises ExecutionNotFound for an execution of somebody else's.
+        """
         if operation == "create":
             (execution,) = args
-            execution.tenant, execution.user = self._principal.tenant, self._principal.id
+            execution.tenant = self._principal.tenant
+            execution.user = self._principal.id
             is_new = await self._journal.acall("create", execution)
             if is_new:
                 self._remember(execution.id)
@@ -64,7 +73,9 @@ class OwnedJournal(Journal):
         self._remember(execution_id)
 
     def _may_use(self, execution: Execution) -> bool:
-        return (execution.tenant or "default") == self._principal.tenant and may_use(self._principal, execution.user)
+        return (execution.tenant or "default") == self._principal.tenant and may_use(
+            self._principal, execution.user
+        )
 
     def _remember(self, execution_id: str) -> None:
         if len(self._known) >= MAX_REMEMBERED:

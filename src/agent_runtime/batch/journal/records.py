@@ -22,10 +22,11 @@ Wanted: TypeAlias = Literal["", "pause", "run", "cancel"]
 class Execution:
     """One batch, as the journal knows it.
 
-    `tenant` and `user` are its owner's; empty for one of the application itself. `state` is what it is,
-    `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
-    `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it; `is_leased` says whether its
-    lease still ran when this was read; `token` grows with each owner. `progress` are the runner's last figures.
+    `tenant` and `user` are its owner's; empty for one of the application itself. `state` is what it
+    is, `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
+    `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it; `is_leased` says
+    whether its lease still ran when this was read; `token` grows with each owner. `progress` are
+    the runner's last figures.
     """
 
     id: str
@@ -59,7 +60,10 @@ class Execution:
 
 
 KEPT_APART = ("id", "owner", "token", "is_leased", "wanted", "progress")
-"""Fields of an execution that others than its runner change, or that change often: not part of its document."""
+"""Fields of an execution that others than its runner change, or that change often.
+
+Not part of its document.
+"""
 
 
 def document(execution: Execution) -> str:
@@ -71,10 +75,10 @@ def document(execution: Execution) -> str:
 class TaskRow:
     """One task of an execution and how far it has come.
 
-    `seq` is its place, from 1. `attempts` have failed; `tries` have ended in any way; `starts` of the present one were
-    given to a worker: more than one when workers were lost. `rank` orders those that wait. `history` and `spent` are
-    JSON of past attempts, `result` that of a task that had ended when it was accepted: it cannot be run. `given` is the
-    task, where it is at hand.
+    `seq` is its place, from 1. `attempts` have failed; `tries` have ended in any way; `starts` of
+    the present one were given to a worker: more than one when workers were lost. `rank` orders
+    those that wait. `history` and `spent` are JSON of past attempts, `result` that of a task that
+    had ended when it was accepted: it cannot be run. `given` is the task, where it is at hand.
     """
 
     seq: int
@@ -96,7 +100,10 @@ class TaskRow:
 
     @classmethod
     def of(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
-        """The row of a new task, which has its id. Raises InputInvalid for one that JSON cannot say."""
+        """The row of a new task, which has its id.
+
+        Raises InputInvalid for one that JSON cannot say.
+        """
         now = time.time()
         # Rising in time by one level each `aging_s` is the same as having come so much earlier.
         rank = now - task.priority * aging_s if order == "fifo" else -(task.priority * 1e10) - now

@@ -1,4 +1,7 @@
-"""The journal on Redis or Valkey: for several machines. One script for each step that must be whole."""
+"""The journal on Redis or Valkey: for several machines.
+
+One script for each step that must be whole.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,14 @@ if not token or token ~= ARGV[1] or owner == '' then return 'lost' end
 """
 _CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'known' end
-redis.call('HSET', KEYS[1], 'document', ARGV[1], 'owner', '', 'token', 0, 'lease_until_s', 0, 'wanted', '')
+redis.call('HSET', KEYS[1], 'document', ARGV[1], 'owner', '', 'token', 0, 'lease_until_s', 0,
+  'wanted', '')
 redis.call('HSET', KEYS[1], 'progress', '{}')
 return 'created'
 """
 _HEARD = """
-if redis.call('HGET', KEYS[1], 'wanted') == ARGV[1] then redis.call('HSET', KEYS[1], 'wanted', '') end
+if redis.call('HGET', KEYS[1], 'wanted') == ARGV[1] then redis.call('HSET', KEYS[1], 'wanted',
+  '') end
 return 'heard'
 """
 _NOW = """
@@ -43,7 +48,8 @@ redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease_until_s', ends, 'token', to
 return {{'leased', '', tostring(token)}}
 """
 _BEAT = f"""{_OWNED}{_NOW}
-redis.call('HSET', KEYS[1], 'lease_until_s', string.format('%.3f', now + ARGV[2]), 'progress', ARGV[3])
+redis.call('HSET', KEYS[1], 'lease_until_s', string.format('%.3f', now + ARGV[2]), 'progress',
+  ARGV[3])
 return '=' .. redis.call('HGET', KEYS[1], 'wanted')
 """
 _SAVE = f"""{_OWNED}
@@ -60,7 +66,8 @@ local function keep(results, numbers, order, seq, result)
 end
 """
 _ADD = f"""{_KEEP}
--- ids: id -> seq; rows and states: seq -> JSON; places: seq -> rank and agent; a sorted set for each status and agent
+-- ids: id -> seq; rows and states: seq -> JSON; places: seq -> rank and agent; a sorted set for
+-- each status and agent
 local known = {{}}
 for at = 1, #ARGV, 8 do
   local seq, id, agent, rank, row, state, status, result = unpack(ARGV, at, at + 7)
@@ -90,7 +97,8 @@ local function move(seq, status, state)
     redis.call('HINCRBY', KEYS[4], status, 1)
   end
   if not state then
-    was.status, was.attempts, was.starts, was.not_before_s, was.tries = status, 0, 0, 0, was.tries + 1
+    was.status, was.attempts, was.starts, was.not_before_s, was.tries = status, 0, 0, 0,
+      was.tries + 1
     state = cjson.encode(was)
   end
   redis.call('HSET', KEYS[3], seq, state)
@@ -125,7 +133,9 @@ STATUSES = ("pending", "running", "completed", "failed", "skipped", "poisoned", 
 
 
 class RedisJournal(RedisConnection, Journal):
-    """Every operation is one round trip, or a few for those that only read. See RedisConnection for the arguments.
+    """Every operation is one round trip, or a few for those that only read.
+
+    See RedisConnection for the arguments.
 
     All keys of an execution share a slot.
     """
@@ -162,7 +172,17 @@ class RedisJournal(RedisConnection, Journal):
 
     def _delete(self, execution_id: str) -> Any:
         agents = yield "smembers", self._key(execution_id, "agents")
-        parts = ["ids", "rows", "states", "places", "agents", "counts", "results", "numbers", "order"]
+        parts = [
+            "ids",
+            "rows",
+            "states",
+            "places",
+            "agents",
+            "counts",
+            "results",
+            "numbers",
+            "order",
+        ]
         parts += [f"{status}:{agent.decode()}" for agent in agents for status in STATUSES]
         yield "unlink", self._key(execution_id), *(self._key(execution_id, part) for part in parts)
         yield "zrem", self._index, execution_id
@@ -196,8 +216,28 @@ class RedisJournal(RedisConnection, Journal):
         for row in rows:
             fixed = json.dumps({name: getattr(row, name) for name in _FIXED})
             moving = json.dumps({name: getattr(row, name) for name in MOVING})
-            args += [row.seq, row.id, row.agent, repr(row.rank), fixed, moving, row.status, _text(row.result)]
-        parts = ("", "ids", "rows", "states", "agents", "counts", "places", "results", "numbers", "order")
+            args += [
+                row.seq,
+                row.id,
+                row.agent,
+                repr(row.rank),
+                fixed,
+                moving,
+                row.status,
+                _text(row.result),
+            ]
+        parts = (
+            "",
+            "ids",
+            "rows",
+            "states",
+            "agents",
+            "counts",
+            "places",
+            "results",
+            "numbers",
+            "order",
+        )
         found = yield _ADD, [self._key(execution_id, part) for part in parts], args
         return [int(each) for each in found]
 
@@ -242,7 +282,9 @@ class RedisJournal(RedisConnection, Journal):
         return {status.decode(): int(count) for status, count in found.items() if int(count)}
 
     def _agents(self, execution_id: str) -> Any:
-        return sorted(each.decode() for each in (yield "smembers", self._key(execution_id, "agents")))
+        return sorted(
+            each.decode() for each in (yield "smembers", self._key(execution_id, "agents"))
+        )
 
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Any:
         key = self._key(execution_id, "numbers" if by == "number" else "order")
@@ -250,8 +292,15 @@ class RedisJournal(RedisConnection, Journal):
         if not seqs:
             return []
         found = yield "hmget", self._key(execution_id, "results"), *seqs
-        pairs = [(int(seq), text.decode().partition(" ")) for seq, text in zip(seqs, found, strict=True) if text]
-        return [Kept(int(number), seq, TaskResult.from_json(result)) for seq, (number, _, result) in pairs]
+        pairs = [
+            (int(seq), text.decode().partition(" "))
+            for seq, text in zip(seqs, found, strict=True)
+            if text
+        ]
+        return [
+            Kept(int(number), seq, TaskResult.from_json(result))
+            for seq, (number, _, result) in pairs
+        ]
 
 
 def _text(result: TaskResult | None) -> str:
@@ -266,8 +315,17 @@ def _kept(said: bytes, execution_id: str) -> str:
 
 def _execution(execution_id: str, values: dict[bytes, bytes], now: tuple[int, int]) -> Execution:
     found = {name.decode(): value.decode() for name, value in values.items()}
-    apart: dict[str, Any] = {"owner": found["owner"], "token": int(found["token"]), "wanted": found["wanted"]}
-    made = Execution(execution_id, **json.loads(found["document"]), **apart, progress=json.loads(found["progress"]))
+    apart: dict[str, Any] = {
+        "owner": found["owner"],
+        "token": int(found["token"]),
+        "wanted": found["wanted"],
+    }
+    made = Execution(
+        execution_id,
+        **json.loads(found["document"]),
+        **apart,
+        progress=json.loads(found["progress"]),
+    )
     made.is_leased = bool(made.owner) and float(found["lease_until_s"]) > now[0] + now[1] / 1e6
     return made
 

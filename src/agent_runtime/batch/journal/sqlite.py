@@ -20,7 +20,9 @@ _TASK = "seq, id, agent, priority, task, accepted_s, rank"
 _STATE = ", ".join(MOVING)
 _JOINED = (
     f"SELECT {', '.join(f'tasks.{name}' for name in _TASK.split(', '))}, "  # noqa: S608 - constants, here and below
-    f"{', '.join(f'states.{name}' for name in MOVING)} FROM states JOIN tasks USING (execution, seq)"
+    ""
+    f"{', '.join(f'states.{name}' for name in MOVING)} FROM states JOIN tasks USING (execution, "
+    "seq)"
 )
 _RESULT = "INSERT OR REPLACE INTO results (execution, seq, result) VALUES (?,?,?)"
 _EXECUTION = "id, document, owner, token, lease_until_s, wanted, progress"
@@ -29,30 +31,38 @@ _EXECUTION = "id, document, owner, token, lease_until_s, wanted, progress"
 class SqliteJournal(SqliteFile, Journal):
     """Every operation is one transaction. See SqliteFile for the arguments.
 
-    By default a power cut may take the last moments with it, a killed process nothing (`synchronous="normal"`).
+    By default a power cut may take the last moments with it, a killed process nothing
+    (`synchronous="normal"`).
     """
 
     SCHEMA = StoreSchema(
         "batches",
         """
-CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, document TEXT NOT NULL, owner TEXT NOT NULL,
-    token INTEGER NOT NULL, lease_until_s REAL NOT NULL, wanted TEXT NOT NULL, progress TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, document TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    token INTEGER NOT NULL, lease_until_s REAL NOT NULL, wanted TEXT NOT NULL,
+        progress TEXT NOT NULL,
     created_s REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS tasks (execution TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, agent TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS tasks (execution TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL,
+    agent TEXT NOT NULL,
     priority INTEGER NOT NULL, task TEXT NOT NULL, accepted_s REAL NOT NULL, rank REAL NOT NULL,
     PRIMARY KEY (execution, seq)) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS tasks_id ON tasks (execution, id);
-CREATE TABLE IF NOT EXISTS states (execution TEXT NOT NULL, seq INTEGER NOT NULL, agent TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS states (execution TEXT NOT NULL, seq INTEGER NOT NULL,
+    agent TEXT NOT NULL,
     rank REAL NOT NULL, status TEXT NOT NULL, attempts INTEGER NOT NULL, tries INTEGER NOT NULL,
     starts INTEGER NOT NULL, not_before_s REAL NOT NULL, history TEXT NOT NULL, spent TEXT NOT NULL,
     PRIMARY KEY (execution, seq)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS states_rank ON states (execution, agent, rank, seq) WHERE status = 'pending';
-CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY AUTOINCREMENT, execution TEXT NOT NULL,
+CREATE INDEX IF NOT EXISTS states_rank ON states (execution, agent, rank, seq)
+    WHERE status = 'pending';
+CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY AUTOINCREMENT,
+    execution TEXT NOT NULL,
     seq INTEGER NOT NULL, result TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 """,
         version=2,
-        # Leases are counted by the machine's boot clock since version 2; those of version 1 said a wall-clock time.
+        # Leases are counted by the machine's boot clock since version 2; those of version 1 said a
+        # wall-clock time.
         upgrades={2: "UPDATE executions SET lease_until_s = 0;"},
     )
 
@@ -61,7 +71,12 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 
     def _create(self, execution: Execution) -> bool:
         values = (execution.id, document(execution), "", 0, 0.0, "", "{}", execution.created_s)
-        return self._db.execute("INSERT OR IGNORE INTO executions VALUES (?,?,?,?,?,?,?,?)", values).rowcount == 1
+        return (
+            self._db.execute(
+                "INSERT OR IGNORE INTO executions VALUES (?,?,?,?,?,?,?,?)", values
+            ).rowcount
+            == 1
+        )
 
     def _get(self, execution_id: str) -> Execution:
         query = f"SELECT {_EXECUTION} FROM executions WHERE id=?"  # noqa: S608
@@ -85,30 +100,50 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             if found.is_leased and found.owner != dead:
                 raise ExecutionBusy(execution_id, found.owner)
             values = (owner, found.token + 1, boot_s() + lease_s, execution_id)
-            self._db.execute("UPDATE executions SET owner=?, token=?, lease_until_s=? WHERE id=?", values)
+            self._db.execute(
+                "UPDATE executions SET owner=?, token=?, lease_until_s=? WHERE id=?", values
+            )
         return found.token + 1
 
     def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
         query = (
-            "UPDATE executions SET lease_until_s=?, progress=? WHERE id=? AND token=? AND owner<>'' RETURNING wanted"
+            "UPDATE executions SET lease_until_s=?, progress=? WHERE id=? AND token=? AND "
+            "owner<>'' RETURNING wanted"
         )
-        if not (found := self._db.execute(query, (boot_s() + lease_s, progress, execution_id, token)).fetchall()):
+        if not (
+            found := self._db.execute(
+                query, (boot_s() + lease_s, progress, execution_id, token)
+            ).fetchall()
+        ):
             raise ExecutionLost(execution_id)
         return str(found[0][0])
 
     def _save(self, execution: Execution, release: bool) -> None:
         owner = "" if release else execution.owner
-        query = "UPDATE executions SET document=?, progress=?, owner=? WHERE id=? AND token=? AND owner<>''"
-        values = (document(execution), json.dumps(execution.progress), owner, execution.id, execution.token)
+        query = (
+            "UPDATE executions SET document=?, progress=?, owner=? WHERE id=? AND token=? "
+            "AND owner<>''"
+        )
+        values = (
+            document(execution),
+            json.dumps(execution.progress),
+            owner,
+            execution.id,
+            execution.token,
+        )
         if not self._db.execute(query, values).rowcount:
             raise ExecutionLost(execution.id)
 
     def _want(self, execution_id: str, wanted: str) -> None:
-        if not self._db.execute("UPDATE executions SET wanted=? WHERE id=?", (wanted, execution_id)).rowcount:
+        if not self._db.execute(
+            "UPDATE executions SET wanted=? WHERE id=?", (wanted, execution_id)
+        ).rowcount:
             raise ExecutionNotFound(execution_id)
 
     def _heard(self, execution_id: str, wanted: str) -> None:
-        self._db.execute("UPDATE executions SET wanted='' WHERE id=? AND wanted=?", (execution_id, wanted))
+        self._db.execute(
+            "UPDATE executions SET wanted='' WHERE id=? AND wanted=?", (execution_id, wanted)
+        )
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         known = []
@@ -116,7 +151,15 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         state = f"INSERT INTO states (execution, seq, agent, rank, {_STATE}) VALUES (?{',?' * 10})"  # noqa: S608
         with self._transaction():
             for row in rows:
-                values = (row.seq, row.id, row.agent, int(row.priority), row.task, row.accepted_s, row.rank)
+                values = (
+                    row.seq,
+                    row.id,
+                    row.agent,
+                    int(row.priority),
+                    row.task,
+                    row.accepted_s,
+                    row.rank,
+                )
                 if not self._db.execute(task, (execution_id, *values)).rowcount:
                     known.append(row.seq)
                     continue
@@ -143,7 +186,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         if self._db.execute(query, (execution_id, token)).fetchone() is None:
             raise ExecutionLost(execution_id)
 
-    def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Sequence[TaskRow]:
+    def _rows(
+        self, execution_id: str, status: str, limit: int, agent: str | None
+    ) -> Sequence[TaskRow]:
         # A status that is spelled out is what the partial index is found by.
         wanted = "'pending'" if status == "pending" else ":status"
         of_agent = "" if agent is None else "AND states.agent=:agent"
@@ -156,7 +201,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 
     def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         places = ",".join("?" * len(seqs))
-        query = f"{_JOINED} WHERE states.execution=? AND states.seq IN ({places}) ORDER BY states.seq"
+        query = (
+            f"{_JOINED} WHERE states.execution=? AND states.seq IN ({places}) ORDER BY states.seq"
+        )
         return [_row(each) for each in self._db.execute(query, (execution_id, *seqs))]
 
     def _counts(self, execution_id: str) -> dict[str, int]:
@@ -172,15 +219,24 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         places = ",".join("?" * len(statuses))
         with self._transaction():
             self._check_owner(execution_id, token)
-            old = f"SELECT seq FROM states WHERE execution=? AND tries >= 0 AND status IN ({places})"  # noqa: S608
+            old = (
+                "SELECT seq FROM states WHERE execution=? AND tries >= 0 AND status IN "  # noqa: S608
+                f"({places})"
+            )
             gone = f"DELETE FROM results WHERE execution=? AND seq IN ({old})"  # noqa: S608
             self._db.execute(gone, (execution_id, execution_id, *statuses))
             reset = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
-            update = f"UPDATE states SET {reset} WHERE execution=? AND tries >= 0 AND status IN ({places})"  # noqa: S608
+            update = (
+                f"UPDATE states SET {reset} WHERE execution=? AND tries >= 0 AND status "  # noqa: S608
+                f"IN ({places})"
+            )
             return self._db.execute(update, (execution_id, *statuses)).rowcount
 
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:
-        query = f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? ORDER BY {by} LIMIT ?"  # noqa: S608
+        query = (
+            f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? ORDER "  # noqa: S608
+            f"BY {by} LIMIT ?"
+        )
         found = self._db.execute(query, (execution_id, after, limit))
         return [Kept(number, seq, TaskResult.from_json(text)) for number, seq, text in found]
 
@@ -194,5 +250,6 @@ def _execution(found: tuple[Any, ...]) -> Execution:
 
 def _row(found: tuple[Any, ...]) -> TaskRow:
     row = TaskRow(*found)
-    row.priority, row.given = TaskPriority(row.priority), BatchTask.from_json(row.task)
+    row.priority = TaskPriority(row.priority)
+    row.given = BatchTask.from_json(row.task)
     return row

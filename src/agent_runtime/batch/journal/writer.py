@@ -1,4 +1,7 @@
-"""Gathers what becomes of an execution's tasks: one trip to the journal for all that has happened meanwhile."""
+"""Gathers what becomes of an execution's tasks.
+
+One trip to the journal for all that has happened meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,19 @@ T = TypeVar("T")
 RETRIES_S = (0.05, 0.2, 1.0, 3.0)
 """How long to wait before writing again what a store did not take."""
 GATHER_S = 0.003
-"""What is to be written waits so long for others to come along: a trip to a store costs more than what it carries."""
+"""What is to be written waits so long for others to come along.
+
+A trip to a store costs more than what it carries.
+"""
 BEHIND = 256
 """So many outcomes may wait to be written; then workers wait too."""
 
 
 async def insisted(call: Callable[[], Awaitable[T]]) -> T:
-    """What `call` returns; asked again for a few seconds while it raises StoreError. For what may be repeated."""
+    """What `call` returns; asked again for a few seconds while it raises StoreError.
+
+    For what may be repeated.
+    """
     for wait_s in RETRIES_S:
         try:
             return await call()
@@ -30,12 +39,17 @@ async def insisted(call: Callable[[], Awaitable[T]]) -> T:
 
 
 class Outcome:
-    """What is to be written of a task, and done when it is: its result told, or the task queued again."""
+    """What is to be written of a task, and done when it is.
+
+    Its result told, or the task queued again.
+    """
 
     __slots__ = ("again", "change", "result")
 
     def __init__(self, change: Change, again: TaskRow | None = None) -> None:
-        self.change, self.result, self.again = change, change.result, again
+        self.change = change
+        self.result = change.result
+        self.again = again
 
     @property
     def news(self) -> bool:
@@ -44,25 +58,37 @@ class Outcome:
 
 
 class JournalWriter:
-    """Writes outcomes in the order in which they are put, and tells `on_kept` of them when they are kept.
+    """Writes outcomes in the order of their arrival and reports each one that is stored.
 
-    A store that fails is asked again for a few seconds; then `run` raises its StoreError, and what was not written is
-    lost here: the journal says that those tasks run.
+    A store that fails is asked again for a few seconds; then `run` raises its StoreError, and what
+    was not written is lost here: the journal says that those tasks run.
     """
 
     def __init__(
-        self, journal: Journal, execution_id: str, token: int, on_kept: Callable[[Sequence[Outcome]], None]
+        self,
+        journal: Journal,
+        execution_id: str,
+        token: int,
+        on_kept: Callable[[Sequence[Outcome]], None],
     ) -> None:
-        self._journal, self._execution_id, self._token, self._on_kept = journal, execution_id, token, on_kept
+        self._journal = journal
+        self._execution_id = execution_id
+        self._token = token
+        self._on_kept = on_kept
         self._waiting: list[Outcome | Callable[[], Outcome]] = []
-        self._came, self._idle = asyncio.Event(), asyncio.Event()
+        self._came = asyncio.Event()
+        self._idle = asyncio.Event()
         self._idle.set()
-        self._closing, self._error = False, cast("Exception | None", None)
+        self._closing = False
+        self._error = cast("Exception | None", None)
         self.volatile = journal.volatile
         """Whether what is written is gone with the process."""
 
     def put(self, outcome: Outcome | Callable[[], Outcome]) -> None:
-        """Write it soon. What makes an outcome is called then: a worker's next task need not wait for it."""
+        """Write it soon. What makes an outcome is called then.
+
+        A worker's next task need not wait for it.
+        """
         self._waiting.append(outcome)
         self._idle.clear()
         self._came.set()
@@ -99,7 +125,8 @@ class JournalWriter:
             if not self._closing:
                 await asyncio.sleep(GATHER_S)
             while self._waiting:
-                given, self._waiting = self._waiting, []
+                given = self._waiting
+                self._waiting = []
                 outcomes = [each if isinstance(each, Outcome) else each() for each in given]
                 await self._write([each.change for each in outcomes])
                 if not self._waiting:

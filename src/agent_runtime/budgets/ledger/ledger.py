@@ -1,4 +1,7 @@
-"""What the money ledger keeps and answers: accounts, holds, endings. Amounts are whole micro-USD and tokens."""
+"""What the money ledger keeps and answers: accounts, holds, endings.
+
+Amounts are whole micro-USD and tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from typing import Any, NamedTuple
 MICRO = 1_000_000
 """Micro-USD in a USD."""
 KEPT_S = 24 * 3600.0
-"""How long an operation is remembered after its end: the same one again changes nothing that long."""
+"""How long an operation is remembered after its end: the same one again changes nothing that long.
+"""
 ACCOUNT_KEPT_S = 40 * 24 * 3600.0
 """How long an account is kept after its period."""
-MAX_KEPT, WRITTEN_AT_ONCE = 10_000, 100
+MAX_KEPT = 10_000
+WRITTEN_AT_ONCE = 100
 SPEND_KEPT_S = 400 * 24 * 3600.0
 """How long spending stands in reports."""
 
@@ -50,7 +55,7 @@ class SpendLabels(NamedTuple):
 
 
 class Spend(NamedTuple):
-    """One model call in reports; `estimated` and `unknown` count calls whose cost is no exact one."""
+    """One model call in reports; `estimated` and `unknown` count inexact costs."""
 
     labels: SpendLabels
     calls: int = 1
@@ -74,10 +79,12 @@ class Ending(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """What is asked for: at least `least`, at best `wanted`, on every account at once, for `ttl_s` seconds.
+    """What is asked for.
 
-    `keyed`: the id names what is bought, and who sells it does so once: what was paid before is granted and not paid
-    again.
+    At least `least`, at best `wanted`, on every account at once, for `ttl_s` seconds.
+
+    `keyed`: the id names what is bought, and who sells it does so once: what was paid before is
+    granted and not paid again.
     """
 
     operation_id: str
@@ -126,7 +133,8 @@ class Balance:
 
     def left(self, account: Account) -> tuple[int | None, int | None]:
         """What a reservation may still take, of each kind; None is no limit."""
-        usd, tokens = account.limit_micro_usd, account.limit_tokens
+        usd = account.limit_micro_usd
+        tokens = account.limit_tokens
         return (
             None if usd is None else usd - self.spent_micro_usd - self.held_micro_usd,
             None if tokens is None else tokens - self.spent_tokens - self.held_tokens,
@@ -134,11 +142,13 @@ class Balance:
 
 
 class Ledger(ABC):
-    """Accounts, and the holds on them. Every operation is atomic and, by its operation ids, safe to repeat.
+    """Accounts, and the holds on them.
 
-    `call` runs one for a sync caller, `acall` for an async one. Raises StoreError when the store fails; whether an
-    operation that failed so took effect is not known: repeat it with the same ids. `instant`: `call` waits for nothing,
-    so that async callers may use it too.
+    Every operation is atomic and, by its operation ids, safe to repeat.
+
+    `call` runs one for a sync caller, `acall` for an async one. Raises StoreError when the store
+    fails; whether an operation that failed so took effect is not known: repeat it with the same
+    ids. `instant`: `call` waits for nothing, so that async callers may use it too.
     """
 
     instant = False
@@ -155,7 +165,10 @@ class Ledger(ABC):
         """Close what was opened here."""
 
     def keep(self, endings: list[Ending]) -> None:
-        """Remember what could not be written: it goes with the next operation. The newest 10,000 are kept."""
+        """Remember what could not be written: it goes with the next operation.
+
+        The newest 10,000 are kept.
+        """
         self._kept().extend(endings)
 
     def unwritten(self) -> list[Ending]:
@@ -169,11 +182,16 @@ class Ledger(ABC):
 
     def _kept(self) -> deque[Ending]:
         kept: deque[Ending] | None = self.__dict__.get("_endings_kept")
-        return self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT)) if kept is None else kept
+        return (
+            self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT))
+            if kept is None
+            else kept
+        )
 
 
 OPERATIONS: dict[str, str] = {
-    "transact": "([Ending], Reservation or None) -> Answer: first the endings, then the reservation, in one step",
+    "transact": "([Ending], Reservation or None) -> Answer: first the endings, then the "
+    "reservation, in one step",
     "balances": "() -> {key: Balance}",
     "report": "(since_s, until_s) -> [(hour_s, Spend)], whole hours since the epoch",
     "sweep": "() -> how many abandoned holds were charged at their estimate",

@@ -30,7 +30,8 @@ class MemoryLedger(Ledger):
     instant = True
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._lock, self._clock = threading.Lock(), clock
+        self._lock = threading.Lock()
+        self._clock = clock
         self._pages = _Pages(ProcessClock() if clock is time.time else None)
         self._book = Book(self._pages, KEPT_S, clock)
 
@@ -50,10 +51,14 @@ class MemoryLedger(Ledger):
         return self._book.sweep()
 
     def _balances(self) -> dict[str, Balance]:
-        return {key: Balance(*(getattr(b, n) for n in b.__slots__)) for key, b in self._pages.accounts.items()}
+        return {
+            key: Balance(*(getattr(b, n) for n in b.__slots__))
+            for key, b in self._pages.accounts.items()
+        }
 
     def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
-        first, last = int(since_s // 3600), int(-(-until_s // 3600))
+        first = int(since_s // 3600)
+        last = int(-(-until_s // 3600))
         return [
             (hour * 3600, Spend(labels, *counts))
             for (hour, labels), counts in sorted(self._pages.spends.items())
@@ -67,7 +72,9 @@ class _Pages:
         self.accounts: dict[str, Balance] = {}
         self.spends: dict[tuple[int, SpendLabels], list[int]] = {}
         self._operations: dict[str, tuple[Operation, float]] = {}
-        self._due: list[tuple[float, str]] = []  # a heap; an entry that was replaced is skipped when it comes up
+        self._due: list[
+            tuple[float, str]
+        ] = []  # a heap; an entry that was replaced is skipped when it comes up
 
     def balance(self, key: str) -> Balance | None:
         return self.accounts.get(key)
@@ -105,7 +112,11 @@ class _Pages:
     def forget(self, now: float) -> None:
         if self._clock is not None:
             now = min(now, self._clock.deletion_time())
-        for key in [k for k, b in self.accounts.items() if b.ends_at is not None and b.ends_at + ACCOUNT_KEPT_S < now]:
+        for key in [
+            k
+            for k, b in self.accounts.items()
+            if b.ends_at is not None and b.ends_at + ACCOUNT_KEPT_S < now
+        ]:
             del self.accounts[key]
         oldest = int((now - SPEND_KEPT_S) // 3600)
         for place in [p for p in self.spends if p[0] < oldest]:

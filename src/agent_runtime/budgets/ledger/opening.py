@@ -8,7 +8,10 @@ from agent_runtime.storage import StoreUrl
 
 
 def open_ledger(url: str) -> Ledger:
-    """Open the ledger at an address (`StoreUrl`: memory, SQLite, Redis); raises ConfigurationError, StoreError."""
+    """Open the ledger at an address (`StoreUrl`: memory, SQLite, Redis).
+
+    Raises ConfigurationError, StoreError.
+    """
     address = StoreUrl.parse(url, "the ledger")
     if address.kind == "memory":
         return MemoryLedger()

@@ -1,4 +1,4 @@
-"""The ledger on Redis or Valkey: for any number of machines. One script, one slot, plain commands."""
+"""The ledger on Redis or Valkey: any number of machines, one script, one slot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.storage.store_url import StoreUrl
 
 _TRANSACT = """
--- accounts: key -> 'spent held spentTokens heldTokens limit limitTokens end'; operations: id -> 'state usd tokens keys'
+-- accounts: key -> 'spent held spentTokens heldTokens limit limitTokens end'; operations: id ->
+-- 'state usd tokens keys'
 local accounts, ends, operations, held, done, spends = unpack(KEYS)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -46,7 +47,8 @@ local function balance(key)
   return b
 end
 local function keep(key, b)
-  redis.call('HSET', accounts, key, table.concat({int(b[1]), int(b[2]), int(b[3]), int(b[4]), b[5], b[6], b[7]}, ' '))
+  redis.call('HSET', accounts, key, table.concat({int(b[1]), int(b[2]), int(b[3]), int(b[4]),
+    b[5], b[6], b[7]}, ' '))
 end
 local charges = {}
 local function charge(keys, usd, tokens, freeUsd, freeTokens, tell)
@@ -86,13 +88,15 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', done, '-inf', int(now), 'LIMIT',
   redis.call('HDEL', operations, id)
   redis.call('ZREM', done, id)
 end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', int(now - accountKeptMs), 'LIMIT', 0, 20)) do
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', int(now - accountKeptMs), 'LIMIT',
+  0, 20)) do
   redis.call('HDEL', accounts, key)
   redis.call('ZREM', ends, key)
 end
 
 for _ = 1, tonumber(nextArg()) do
-  local id, usd, tokens, rows = nextArg(), tonumber(nextArg()), tonumber(nextArg()), tonumber(nextArg())
+  local id, usd, tokens, rows = nextArg(), tonumber(nextArg()), tonumber(nextArg()),
+    tonumber(nextArg())
   local state, oldUsd, oldTokens, keys = operation(id)
   if state ~= 's' then
     if state == 'h' then charge(keys, usd, tokens, oldUsd, oldTokens, true) end
@@ -124,11 +128,13 @@ if state == 'h' then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens)
 if state == 's' and keyed and (knownUsd ~= 0 or knownTokens ~= 0) then
   return {'granted', int(usd) .. ' ' .. int(tokens), charges}
 end
-local back = {} -- its lease ended before it was asked for again: nothing was sent for it, or what was has its name
+-- its lease ended before it was asked for again: nothing was sent for it, or what was has its name
+local back = {}
 if state == 'x' then for key in string.gmatch(knownKeys, '%S+') do back[key] = true end end
 local names, rows = {}, {}
 local function refused(key, b)
-  return {'refused', key .. ' ' .. table.concat({int(b[1]), int(b[3]), int(b[2]), int(b[4])}, ' '), charges}
+  return {'refused', key .. ' ' .. table.concat({int(b[1]), int(b[3]), int(b[2]), int(b[4])},
+    ' '), charges}
 end
 for n = 1, count do
   local key, limit, limitTokens, ending = nextArg(), nextArg(), nextArg(), nextArg()
@@ -137,7 +143,8 @@ for n = 1, count do
   if state == 's' and not keyed then return refused(key, b) end
   local backUsd, backTokens = back[key] and knownUsd or 0, back[key] and knownTokens or 0
   if limit ~= '-' then usd = math.min(usd, tonumber(limit) - b[1] - b[2] + backUsd) end
-  if limitTokens ~= '-' then tokens = math.min(tokens, tonumber(limitTokens) - b[3] - b[4] + backTokens) end
+  if limitTokens ~= '-' then tokens = math.min(tokens,
+    tonumber(limitTokens) - b[3] - b[4] + backTokens) end
   if usd < leastUsd or tokens < leastTokens then
     return refused(key, b)
   end
@@ -166,7 +173,8 @@ _SCRIPT = _TRANSACT.replace("CALLS", ", ".join(f"'{name}'" for name in _COUNTS))
 class RedisLedger(RedisConnection, Ledger):
     """Every operation is one round trip. See RedisConnection for the arguments.
 
-    All keys share a slot, because one atomic step goes over a user's, a tenant's and the global account.
+    All keys share a slot, because one atomic step goes over a user's, a tenant's and the global
+    account.
     """
 
     STORE = "ledger"
@@ -174,19 +182,29 @@ class RedisLedger(RedisConnection, Ledger):
     def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
         base = f"{self.prefix}:{{ledger}}"
-        self._keys = [f"{base}:{part}" for part in ("accounts", "ends", "operations", "held", "done", "spends")]
+        self._keys = [
+            f"{base}:{part}"
+            for part in ("accounts", "ends", "operations", "held", "done", "spends")
+        ]
 
     def _transact(self, endings: list[Ending], reservation: Reservation | None) -> Any:
         args: list[Any] = [int(KEPT_S * 1000), int(ACCOUNT_KEPT_S * 1000), len(endings)]
         for ending in endings:
             args += [ending.operation_id, *ending.amount, len(ending.spends)]
             for spend in ending.spends:
-                args += [" ".join(quote(label, safe="") or "-" for label in spend.labels), *spend[1:]]
+                args += [
+                    " ".join(quote(label, safe="") or "-" for label in spend.labels),
+                    *spend[1:],
+                ]
         args += [""] if reservation is None else _asked(reservation)
         return _answer((yield _SCRIPT, self._keys, args))
 
     def _sweep(self) -> Any:
-        _, swept, _ = yield _SCRIPT, self._keys, [int(KEPT_S * 1000), int(ACCOUNT_KEPT_S * 1000), 0, ""]
+        _, swept, _ = yield (
+            _SCRIPT,
+            self._keys,
+            [int(KEPT_S * 1000), int(ACCOUNT_KEPT_S * 1000), 0, ""],
+        )
         oldest = (time.time() - SPEND_KEPT_S) // 3600
         if old := [f for f in (yield "hkeys", self._keys[5]) if int(f.partition(b" ")[0]) < oldest]:
             yield "hdel", self._keys[5], *old
@@ -194,27 +212,46 @@ class RedisLedger(RedisConnection, Ledger):
 
     def _balances(self) -> Any:
         found = yield "hgetall", self._keys[0]
-        return {unquote(key.decode()): _balance(value.decode()) for key, value in sorted(found.items())}
+        return {
+            unquote(key.decode()): _balance(value.decode()) for key, value in sorted(found.items())
+        }
 
     def _report(self, since_s: float, until_s: float) -> Any:
-        first, last = int(since_s // 3600), int(-(-until_s // 3600))
+        first = int(since_s // 3600)
+        last = int(-(-until_s // 3600))
         rows: dict[tuple[int, SpendLabels], dict[str, int]] = {}
         for field, value in (yield "hgetall", self._keys[5]).items():
             hour, *labels, name = field.decode().split(" ")
             if first <= int(hour) < last:
-                place = int(hour), SpendLabels(*("" if label == "-" else unquote(label) for label in labels))
+                place = (
+                    int(hour),
+                    SpendLabels(*("" if label == "-" else unquote(label) for label in labels)),
+                )
                 rows.setdefault(place, {})[name] = int(value)
         return [
-            (hour * 3600, Spend(labels, **{"calls": 0, **counts})) for (hour, labels), counts in sorted(rows.items())
+            (hour * 3600, Spend(labels, **{"calls": 0, **counts}))
+            for (hour, labels), counts in sorted(rows.items())
         ]
 
 
 def _asked(reservation: Reservation) -> list[Any]:
     args: list[Any] = [reservation.operation_id, max(1, round(reservation.ttl_s * 1000))]
-    args += [*reservation.least, *reservation.wanted, len(reservation.accounts), int(reservation.keyed)]
+    args += [
+        *reservation.least,
+        *reservation.wanted,
+        len(reservation.accounts),
+        int(reservation.keyed),
+    ]
     for account in reservation.accounts:
-        limits = ("-" if limit is None else limit for limit in (account.limit_micro_usd, account.limit_tokens))
-        args += [quote(account.key, safe=""), *limits, "-" if account.ends_at is None else int(account.ends_at * 1000)]
+        limits = (
+            "-" if limit is None else limit
+            for limit in (account.limit_micro_usd, account.limit_tokens)
+        )
+        args += [
+            quote(account.key, safe=""),
+            *limits,
+            "-" if account.ends_at is None else int(account.ends_at * 1000),
+        ]
     return args
 
 
@@ -223,13 +260,17 @@ def _answer(found: list[Any]) -> Answer:
     charges: list[Charge] = []
     for key, numbers in zip(told[::2], told[1::2], strict=True):
         usd, tokens, added_usd, added_tokens = map(int, numbers.split())
-        charges.append(Charge(unquote(key.decode()), Amount(usd, tokens), Amount(added_usd, added_tokens)))
+        charges.append(
+            Charge(unquote(key.decode()), Amount(usd, tokens), Amount(added_usd, added_tokens))
+        )
     if kind == b"granted":
         return Answer(Amount(*map(int, detail.split())), None, tuple(charges))
     if kind == b"refused":
         key, *numbers = detail.decode().split(" ")
         spent_usd, spent_tokens, held_usd, held_tokens = map(int, numbers)
-        refusal = Refusal(unquote(key), Amount(spent_usd, spent_tokens), Amount(held_usd, held_tokens))
+        refusal = Refusal(
+            unquote(key), Amount(spent_usd, spent_tokens), Amount(held_usd, held_tokens)
+        )
         return Answer(None, refusal, tuple(charges))
     return Answer(None, None, tuple(charges))
 

@@ -25,7 +25,10 @@ FORGET_EVERY_S = 60.0
 
 
 class Operation(NamedTuple):
-    """What is remembered of an operation: it holds an amount, was settled, or was charged when its lease ended."""
+    """What is remembered of an operation.
+
+    It holds an amount, was settled, or was charged when its lease ended.
+    """
 
     state: Literal["held", "settled", "expired"]
     amount: Amount
@@ -33,7 +36,7 @@ class Operation(NamedTuple):
 
 
 class Pages(Protocol):
-    """Where a book is written. One operation at a time; what it writes is kept whole or not at all."""
+    """Storage of the rules: one operation at a time, stored whole or not at all."""
 
     def balance(self, key: str) -> Balance | None:
         """An account."""
@@ -45,7 +48,10 @@ class Pages(Protocol):
         """An operation."""
 
     def put_operation(self, operation_id: str, operation: Operation, at: float) -> None:
-        """Keep an operation until `at`: the end of its lease while it is held, of its memory afterwards."""
+        """Keep an operation until `at`.
+
+        The end of its lease while it is held, of its memory afterwards.
+        """
 
     def overdue(self, now: float, limit: int) -> list[str]:
         """Operations that are held and whose lease has ended."""
@@ -61,7 +67,9 @@ class Book:
     """Reserves and settles on pages."""
 
     def __init__(self, pages: Pages, kept_s: float, clock: Callable[[], float] = time.time) -> None:
-        self._pages, self._kept_s, self._clock = pages, kept_s, clock
+        self._pages = pages
+        self._kept_s = kept_s
+        self._clock = clock
         self._forget_at = 0.0
 
     def transact(self, endings: Iterable[Ending], reservation: Reservation | None) -> Answer:
@@ -95,11 +103,14 @@ class Book:
         if (known := self._pages.operation(asked.operation_id)) is not None:
             if known.state == "held":
                 return known.amount, None  # the answer was lost: the same again
-            if known.state == "settled" and not asked.keyed:  # it came after its own end: nothing is held for it
+            if (
+                known.state == "settled" and not asked.keyed
+            ):  # it came after its own end: nothing is held for it
                 return None, self._refusal(asked.accounts[0].key)
             if known.state == "settled" and known.amount != NOTHING:
                 return asked.wanted, None
-        # Its lease ended before it was asked for again: nothing was sent for it, or what was has its name.
+        # Its lease ended before it was asked for again: nothing was sent for it, or what was has
+        # its name.
         expired = known if known is not None and known.state == "expired" else None
         usd, tokens = asked.wanted
         for account in asked.accounts:
@@ -113,7 +124,9 @@ class Book:
             if usd < asked.least.micro_usd or tokens < asked.least.tokens:
                 return None, self._refusal(account.key)
         if expired is not None:
-            self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, [])
+            self._charge(
+                expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, []
+            )
         granted = Amount(usd, tokens)
         for account in asked.accounts:
             self._hold(account, granted)
@@ -123,7 +136,8 @@ class Book:
 
     def _hold(self, account: Account, granted: Amount) -> None:
         balance = self._pages.balance(account.key) or Balance()
-        balance.limit_micro_usd, balance.limit_tokens = account.limit_micro_usd, account.limit_tokens
+        balance.limit_micro_usd = account.limit_micro_usd
+        balance.limit_tokens = account.limit_tokens
         balance.ends_at = account.ends_at
         balance.held_micro_usd += granted.micro_usd
         balance.held_tokens += granted.tokens
@@ -131,7 +145,9 @@ class Book:
 
     def _refusal(self, key: str) -> Refusal:
         b = self._pages.balance(key) or Balance()
-        return Refusal(key, Amount(b.spent_micro_usd, b.spent_tokens), Amount(b.held_micro_usd, b.held_tokens))
+        return Refusal(
+            key, Amount(b.spent_micro_usd, b.spent_tokens), Amount(b.held_micro_usd, b.held_tokens)
+        )
 
     def _end(self, ending: Ending, now: float, charges: list[Charge]) -> None:
         known = self._pages.operation(ending.operation_id)
@@ -142,7 +158,8 @@ class Book:
             released = known.amount if known.state == "held" else NOTHING
             charged_before = known.amount if known.state == "expired" else NOTHING
             added = Amount(
-                ending.amount.micro_usd - charged_before.micro_usd, ending.amount.tokens - charged_before.tokens
+                ending.amount.micro_usd - charged_before.micro_usd,
+                ending.amount.tokens - charged_before.tokens,
             )
             self._charge(known, added, released, charges)
         accounts = () if known is None else known.accounts
@@ -152,14 +169,23 @@ class Book:
             self._pages.add_spends(int(now // 3600), ending.spends)
 
     def _top_up(self, known: Operation, ending: Ending, now: float, charges: list[Charge]) -> None:
-        """What was settled at an estimate and has cost more costs more; the same again changes nothing."""
+        """What was settled at an estimate and has cost more costs more.
+
+        The same again changes nothing.
+        """
         most = Amount(*map(max, ending.amount, known.amount))
         if most != known.amount:
-            added = Amount(most.micro_usd - known.amount.micro_usd, most.tokens - known.amount.tokens)
+            added = Amount(
+                most.micro_usd - known.amount.micro_usd, most.tokens - known.amount.tokens
+            )
             self._charge(known, added, NOTHING, charges)
-            self._pages.put_operation(ending.operation_id, known._replace(amount=most), now + self._kept_s)
+            self._pages.put_operation(
+                ending.operation_id, known._replace(amount=most), now + self._kept_s
+            )
 
-    def _charge(self, operation: Operation, added: Amount, released: Amount, charges: list[Charge]) -> None:
+    def _charge(
+        self, operation: Operation, added: Amount, released: Amount, charges: list[Charge]
+    ) -> None:
         for key in operation.accounts:
             balance = self._pages.balance(key) or Balance()
             balance.spent_micro_usd += added.micro_usd
@@ -167,4 +193,6 @@ class Book:
             balance.held_micro_usd -= released.micro_usd
             balance.held_tokens -= released.tokens
             self._pages.put_balance(key, balance)
-            charges.append(Charge(key, Amount(balance.spent_micro_usd, balance.spent_tokens), added))
+            charges.append(
+                Charge(key, Amount(balance.spent_micro_usd, balance.spent_tokens), added)
+            )

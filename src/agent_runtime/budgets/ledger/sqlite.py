@@ -26,7 +26,10 @@ from agent_runtime.storage.sqlite_schema import StoreSchema
 
 _COUNTS = Spend._fields[1:]
 _ADD = ", ".join(f"{name}={name}+excluded.{name}" for name in _COUNTS)
-_BALANCE = "spent_micro_usd, held_micro_usd, spent_tokens, held_tokens, limit_micro_usd, limit_tokens, ends_at"
+_BALANCE = (
+    "spent_micro_usd, held_micro_usd, spent_tokens, held_tokens, limit_micro_usd, "
+    "limit_tokens, ends_at"
+)
 
 
 class SqliteLedger(SqliteFile, Ledger):
@@ -35,10 +38,13 @@ class SqliteLedger(SqliteFile, Ledger):
     SCHEMA = StoreSchema(
         "ledger",
         f"""
-CREATE TABLE IF NOT EXISTS accounts (key TEXT PRIMARY KEY, spent_micro_usd INTEGER NOT NULL, held_micro_usd INTEGER NOT
-    NULL, spent_tokens INTEGER NOT NULL, held_tokens INTEGER NOT NULL, limit_micro_usd INTEGER, limit_tokens INTEGER,
+CREATE TABLE IF NOT EXISTS accounts (key TEXT PRIMARY KEY, spent_micro_usd INTEGER NOT NULL,
+    held_micro_usd INTEGER NOT
+    NULL, spent_tokens INTEGER NOT NULL, held_tokens INTEGER NOT NULL, limit_micro_usd INTEGER,
+        limit_tokens INTEGER,
     ends_at REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, state TEXT NOT NULL, micro_usd INTEGER NOT NULL, tokens
+CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, state TEXT NOT NULL,
+    micro_usd INTEGER NOT NULL, tokens
     INTEGER NOT NULL, accounts TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS operations_due ON operations (state, at);
 CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, template TEXT, model TEXT,
@@ -47,7 +53,9 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
 """,
     )
 
-    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time, **settings: Any) -> None:
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, **settings: Any
+    ) -> None:
         super().__init__(path, **settings)
         self._book = Book(_Pages(self, guarded=clock is time.time), KEPT_S, clock)
 
@@ -64,14 +72,19 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
         return {key: Balance(*rest) for key, *rest in rows}
 
     def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
-        query = "SELECT * FROM spends WHERE hour>=? AND hour<? ORDER BY hour, tenant, user, template, model"
+        query = (
+            "SELECT * FROM spends WHERE hour>=? AND hour<? ORDER BY hour, tenant, user, "
+            "template, model"
+        )
         rows = self._db.execute(query, (int(since_s // 3600), int(-(-until_s // 3600))))
         return [(hour * 3600, Spend(SpendLabels(*rest[:4]), *rest[4:])) for hour, *rest in rows]
 
 
 class _Pages:
     def __init__(self, file: SqliteLedger, *, guarded: bool) -> None:
-        self._db, self._file, self._guarded = file._db, file, guarded
+        self._db = file._db
+        self._file = file
+        self._guarded = guarded
 
     def balance(self, key: str) -> Balance | None:
         found = self._db.execute(f"SELECT {_BALANCE} FROM accounts WHERE key=?", (key,)).fetchone()  # noqa: S608
@@ -87,10 +100,18 @@ class _Pages:
         if found is None:
             return None
         state, micro_usd, tokens, accounts = found
-        return Operation(state, Amount(micro_usd, tokens), tuple(accounts.split("\n")) if accounts else ())
+        return Operation(
+            state, Amount(micro_usd, tokens), tuple(accounts.split("\n")) if accounts else ()
+        )
 
     def put_operation(self, operation_id: str, operation: Operation, at: float) -> None:
-        values = (operation_id, operation.state, *operation.amount, "\n".join(operation.accounts), at)
+        values = (
+            operation_id,
+            operation.state,
+            *operation.amount,
+            "\n".join(operation.accounts),
+            at,
+        )
         self._db.execute("INSERT OR REPLACE INTO operations VALUES (?,?,?,?,?,?)", values)
 
     def overdue(self, now: float, limit: int) -> list[str]:

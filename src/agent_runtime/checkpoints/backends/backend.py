@@ -1,7 +1,10 @@
-"""What a backend stores, and the operations that every backend offers: one of each, for sync and async callers.
+"""What a backend stores, and the operations that every backend offers.
 
-A thread's data are *rows* (a checkpoint without its values), *chunks* (the values; written once, never changed) and
-*writes* (what tasks wrote before the next checkpoint). Backends see sealed bytes only.
+One of each, for sync and async callers.
+
+A thread's data are *rows* (a checkpoint without its values), *chunks* (the values; written once,
+never changed) and *writes* (what tasks wrote before the next checkpoint). Backends see sealed bytes
+only.
 """
 
 from __future__ import annotations
@@ -40,7 +43,10 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A checkpoint: sealed `data`, and `chunks` that say which chunks hold its values (see `ChunkRefs`)."""
+    """A checkpoint.
+
+    Sealed `data`, and `chunks` that say which chunks hold its values (see `ChunkRefs`).
+    """
 
     namespace: str
     checkpoint_id: str
@@ -51,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A row with its writes, and its chunks by (channel, number) unless the caller said that it has them."""
+    """A row with its writes, and its chunks unless the caller has them already."""
 
     row: Row
     writes: list[Write]
@@ -60,7 +66,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write to a thread until `ttl_s` from its last renewal. `token` grows with every lease.
+    """The right to write to a thread until `ttl_s` from its last renewal.
+
+    `token` grows with every lease.
 
     `clean`: the one before was given back; if not, its holder died in the middle of a turn.
     """
@@ -73,7 +81,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session's record: `data` is sealed, the rest is for finding it. Times are seconds since the epoch."""
+    """A session's record: `data` is sealed, the rest is for finding it.
+
+    Times are seconds since the epoch.
+    """
 
     key: str
     tenant: str
@@ -85,7 +96,10 @@ class SessionRow:
 
 
 class ChunkTaken(Exception):
-    """A chunk of this number exists already: two writers continue one checkpoint. Take the next free numbers."""
+    """A chunk of this number exists already: two writers continue one checkpoint.
+
+    Take the next free numbers.
+    """
 
 
 class ParentGone(Exception):
@@ -93,10 +107,13 @@ class ParentGone(Exception):
 
 
 class Records(ABC):
-    """The storage operations. All are atomic, safe under concurrency and across processes (but for memory).
+    """The storage operations.
 
-    `call` runs one for a sync caller, `acall` for an async one, which it does not block. Raises StoreError subclasses
-    when the store fails, StaleWriter when a guard does not hold (or a lease is held and none is given), ChunkTaken.
+    All are atomic, safe under concurrency and across processes (but for memory).
+
+    `call` runs one for a sync caller, `acall` for an async one, which it does not block. Raises
+    StoreError subclasses when the store fails, StaleWriter when a guard does not hold (or a lease
+    is held and none is given), ChunkTaken.
     """
 
     @abstractmethod
@@ -112,28 +129,40 @@ class Records(ABC):
 
 
 OPERATIONS: dict[str, str] = {
-    "save": "(thread, row, chunks, guard, ttl_s, run_id, shared) -> None; with a guard the parent is the head",
+    "save": "(thread, row, chunks, guard, ttl_s, run_id, shared) -> None; with a guard the "
+    "parent is the head",
     "save_writes": "(thread, namespace, checkpoint_id, writes, guard, ttl_s) -> None",
-    "load": "(thread, namespace, checkpoint_id or None for the latest, known checkpoint_id) -> Loaded or None",
-    "list": "(thread, namespace or None for all, before id or None, limit or None) -> [(namespace, id)], newest first",
+    "load": "(thread, namespace, checkpoint_id or None for the latest, known checkpoint_id) -> "
+    "Loaded or None",
+    "list": "(thread, namespace or None for all, before id or None, limit or None) -> "
+    "[(namespace, id)], newest first",
     "threads": "(after, limit) -> thread names in order, from the one after `after`",
     "threads_of_run": "(run_id) -> thread names that the run wrote to",
     "next_number": "(thread, namespace, channel) -> the first chunk number that is free",
-    "drop": "(thread, [(namespace, id)], {(namespace, channel): {numbers}}) -> None; rows, their writes, and chunks",
+    "drop": "(thread, [(namespace, id)], {(namespace, channel): {numbers}}) -> None; rows, their "
+    "writes, and chunks",
     "delete_thread": "(thread) -> None",
-    "quarantine": "(thread, place, data) -> None; keeps a copy, and refuses writes to the thread from now on",
+    "quarantine": "(thread, place, data) -> None; keeps a copy, and refuses writes to the thread "
+    "from now on",
     "quarantined": "(thread) -> [(place, data)]",
     "acquire": "(thread, owner, ttl_s) -> Lease, or None while another one holds it",
     "renew": "(lease, ttl_s) -> bool",
     "release": "(lease, clean) -> None; not clean: the next lease says so",
     "seize": "(thread) -> None; ends whatever lease there is: its holder may write no more",
-    "tool_start": "(thread, key, guard) -> None when it is new, else what was recorded: empty bytes, or its result",
+    "tool_start": "(thread, key, guard) -> None when it is new, else what was recorded: empty "
+    "bytes, or its result",
     "tool_put": "(thread, key, result or None, guard) -> None; None forgets the call",
     "tool_list": "(thread) -> {key: result, or empty bytes}",
     "tool_forget": "(thread, guard) -> None",
-    "put_session": "(SessionRow, SessionRow that it replaces, None when it must be new) -> bool: whether that was so",
+    "put_session": "(SessionRow, SessionRow that it replaces, None when it must be new) -> bool: "
+    "whether that was so",
     "get_session": "(key) -> SessionRow or None",
-    "page_sessions": "(tenant, user or None, before (created_at, key) or None, limit) -> [SessionRow], newest first",
-    "expired_sessions": "(limit) -> [SessionRow] that may be deleted, by the store's clock of deletions",
+    "page_sessions": "(tenant, user or None, before (created_at, key) or None, limit) -> "
+    "[SessionRow], newest first",
+    "expired_sessions": "(limit) -> [SessionRow] that may be deleted, by the store's clock of "
+    "deletions",
 }
-"""The operations by name, with their arguments; each backend has a method of this name, after an underscore."""
+"""The operations by name, with their arguments.
+
+Each backend has a method of this name, after an underscore.
+"""

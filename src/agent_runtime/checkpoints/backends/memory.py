@@ -40,14 +40,17 @@ class _Thread:
 
 
 class MemoryRecords(Records):
-    """Every operation under one lock; nothing waits for anything, so async callers run it as it is."""
+    """Every operation under one lock; none waits, so async callers run it directly."""
 
     def __init__(self) -> None:
-        self._lock, self._clock = threading.RLock(), ProcessClock()
+        self._lock = threading.RLock()
+        self._clock = ProcessClock()
         self._by_name: dict[str, _Thread] = {}
         self._leases: dict[str, tuple[str, int, float]] = {}  # owner, token, until (monotonic)
         self._records: dict[str, SessionRow] = {}
-        self._order: dict[tuple[str, str | None], list[tuple[float, str]]] = {}  # of a tenant, of its users
+        self._order: dict[
+            tuple[str, str | None], list[tuple[float, str]]
+        ] = {}  # of a tenant, of its users
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name."""
@@ -58,10 +61,18 @@ class MemoryRecords(Records):
         """Run the operation of this name."""
         return self.call(operation, *args)
 
-    # -- checkpoints ---------------------------------------------------------------------------------------
+    # -- checkpoints
+    # ---------------------------------------------------------------------------------------
 
     def _save(
-        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
+        self,
+        thread: str,
+        row: Row,
+        chunks: list[Chunk],
+        guard: Guard | None,
+        ttl_s: Any,
+        run_id: Any,
+        shared: Any,
     ) -> None:
         found = self._writable(thread, guard)
         ids = found.ids.setdefault(row.namespace, [])
@@ -81,7 +92,13 @@ class MemoryRecords(Records):
         self._touch(found, ttl_s)
 
     def _save_writes(
-        self, thread: str, namespace: str, checkpoint_id: str, writes: list[Write], guard: Guard | None, ttl_s: Any
+        self,
+        thread: str,
+        namespace: str,
+        checkpoint_id: str,
+        writes: list[Write],
+        guard: Guard | None,
+        ttl_s: Any,
     ) -> None:
         found = self._writable(thread, guard)
         kept = found.writes.setdefault((namespace, checkpoint_id), {})
@@ -90,7 +107,9 @@ class MemoryRecords(Records):
                 kept[write.task_id, write.index] = write
         self._touch(found, ttl_s)
 
-    def _load(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
+    def _load(
+        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
+    ) -> Loaded | None:
         found = self._alive(thread)
         if found is None:
             return None
@@ -103,15 +122,23 @@ class MemoryRecords(Records):
         if known == row.checkpoint_id:
             return Loaded(row, writes)
         refs = parse_refs(row.chunks)
-        kept = {(c, n): found.chunks.get((namespace, c, n)) for c, ranges in refs.items() for n in numbers_in(ranges)}
+        kept = {
+            (c, n): found.chunks.get((namespace, c, n))
+            for c, ranges in refs.items()
+            for n in numbers_in(ranges)
+        }
         return Loaded(row, writes, {key: data for key, data in kept.items() if data is not None})
 
-    def _list(self, thread: str, namespace: str | None, before: str | None, limit: int | None) -> list[tuple[str, str]]:
+    def _list(
+        self, thread: str, namespace: str | None, before: str | None, limit: int | None
+    ) -> list[tuple[str, str]]:
         found = self._alive(thread)
         if found is None:
             return []
         every = [(ns, i) for ns, ids in found.ids.items() if namespace in (None, ns) for i in ids]
-        every = sorted((e for e in every if before is None or e[1] < before), key=lambda e: e[1], reverse=True)
+        every = sorted(
+            (e for e in every if before is None or e[1] < before), key=lambda e: e[1], reverse=True
+        )
         return every[:limit]
 
     def _threads(self, after: str, limit: int) -> Iterable[str]:
@@ -122,7 +149,9 @@ class MemoryRecords(Records):
 
     def _next_number(self, thread: str, namespace: str, channel: str) -> int:
         found = self._alive(thread) or _Thread()
-        return max((n + 1 for ns, c, n in found.chunks if (ns, c) == (namespace, channel)), default=0)
+        return max(
+            (n + 1 for ns, c, n in found.chunks if (ns, c) == (namespace, channel)), default=0
+        )
 
     def _drop(self, thread: str, rows: Any, chunks: dict[tuple[str, str], set[int]]) -> None:
         found = self._alive(thread)
@@ -150,7 +179,11 @@ class MemoryRecords(Records):
 
     def _alive(self, thread: str) -> _Thread | None:
         found = self._by_name.get(thread)
-        if found is not None and found.expires_at is not None and found.expires_at <= self._clock.deletion_time():
+        if (
+            found is not None
+            and found.expires_at is not None
+            and found.expires_at <= self._clock.deletion_time()
+        ):
             del self._by_name[thread]
             return None
         return found
@@ -163,14 +196,17 @@ class MemoryRecords(Records):
             raise StaleWriter("a turn of the session is running")
         found = self._alive(thread) or self._by_name.setdefault(thread, _Thread())
         if found.quarantine:
-            raise CheckpointCorrupt(found.quarantine[0][0], "the session is quarantined and takes no writes")
+            raise CheckpointCorrupt(
+                found.quarantine[0][0], "the session is quarantined and takes no writes"
+            )
         return found
 
     @staticmethod
     def _touch(found: _Thread, ttl_s: float | None) -> None:
         found.expires_at = None if ttl_s is None else time.time() + ttl_s
 
-    # -- turns and tools -----------------------------------------------------------------------------------
+    # -- turns and tools
+    # -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
         before, token, until = self._leases.get(thread, ("", 0, 0.0))
@@ -215,14 +251,16 @@ class MemoryRecords(Records):
     def _tool_forget(self, thread: str, guard: Guard | None) -> None:
         self._writable(thread, guard).tools.clear()
 
-    # -- session records -----------------------------------------------------------------------------------
+    # -- session records
+    # -----------------------------------------------------------------------------------
 
     def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
         if self._records.get(row.key) != old:
             return False
         self._records[row.key] = row
         for owner in ((row.tenant, None), (row.tenant, row.user)):
-            order, place = self._order.setdefault(owner, []), (row.created_at, row.key)
+            order = self._order.setdefault(owner, [])
+            place = (row.created_at, row.key)
             at = bisect.bisect_left(order, place)
             there = at < len(order) and order[at] == place
             if row.gone and there:
@@ -243,5 +281,9 @@ class MemoryRecords(Records):
 
     def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
         now = self._clock.deletion_time()
-        due = (r for r in self._records.values() if not r.gone and r.expires_at is not None and r.expires_at <= now)
+        due = (
+            r
+            for r in self._records.values()
+            if not r.gone and r.expires_at is not None and r.expires_at <= now
+        )
         return list(islice(due, limit))

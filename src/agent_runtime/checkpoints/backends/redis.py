@@ -1,4 +1,7 @@
-"""Records on Redis or Valkey, with plain commands and scripts: no modules, and one slot for each thread."""
+"""Records on Redis or Valkey, with plain commands and scripts.
+
+No modules, and one slot for each thread.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +47,24 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         base = f"{self.prefix}:{{{quote(thread, safe=':')}}}"
         return [f"{base}:{part}" for part in _PARTS_OF_A_KEY]
 
-    # -- checkpoints: each yields one request, a script or a command ---------------------------------------
+    # -- checkpoints: each yields one request, a script or a command
+    # ---------------------------------------
 
     def _save(
-        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
+        self,
+        thread: str,
+        row: Row,
+        chunks: list[Chunk],
+        guard: Guard | None,
+        ttl_s: Any,
+        run_id: Any,
+        shared: Any,
     ) -> Any:
         value = _PART.join(((row.parent_id or "").encode(), row.chunks.encode(), row.data))
         head = (_token(guard), "1" if shared else "", row.namespace, row.checkpoint_id)
-        pieces: list[Any] = [part for c in chunks for part in (quote(c.channel, safe=""), c.number, c.data)]
+        pieces: list[Any] = [
+            part for c in chunks for part in (quote(c.channel, safe=""), c.number, c.data)
+        ]
         args = [*head, row.parent_id or "", value, _ms(ttl_s), *pieces]
         keys = self._keys(thread)
         if (thread, run_id) in self._noted:
@@ -67,7 +80,13 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         _raise_for(answer)
 
     def _save_writes(
-        self, thread: str, namespace: str, checkpoint_id: str, writes: list[Write], guard: Guard | None, ttl_s: Any
+        self,
+        thread: str,
+        namespace: str,
+        checkpoint_id: str,
+        writes: list[Write],
+        guard: Guard | None,
+        ttl_s: Any,
     ) -> Any:
         pieces: list[Any] = []
         for write in writes:
@@ -75,24 +94,41 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         args = [_token(guard), _ms(ttl_s), f"{namespace}{SEPARATOR}{checkpoint_id}", *pieces]
         _raise_for((yield scripts.SAVE_WRITES, self._keys(thread), args))
 
-    def _load(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Any:
-        answer = yield scripts.LOAD, self._keys(thread), [namespace, checkpoint_id or "", known or ""]
+    def _load(
+        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
+    ) -> Any:
+        answer = yield (
+            scripts.LOAD,
+            self._keys(thread),
+            [namespace, checkpoint_id or "", known or ""],
+        )
         if answer is None:
             return None
         found, value, names, values, wanted, chunks = answer
         parent, refs, data = value.split(_PART, 2)
         row = Row(namespace, found.decode(), parent.decode() or None, refs.decode(), data)
-        loaded = Loaded(row, [_write(name, each) for name, each in zip(names, values, strict=True) if each is not None])
+        loaded = Loaded(
+            row,
+            [
+                _write(name, each)
+                for name, each in zip(names, values, strict=True)
+                if each is not None
+            ],
+        )
         for name, chunk in zip(wanted, chunks, strict=False):
             _, channel, number = name.decode().rsplit(SEPARATOR, 2)
             if chunk is not None:
                 loaded.chunks[unquote(channel), int(number)] = chunk
         return loaded
 
-    def _list(self, thread: str, namespace: str | None, before: str | None, limit: int | None) -> Any:
+    def _list(
+        self, thread: str, namespace: str | None, before: str | None, limit: int | None
+    ) -> Any:
         fields = yield "zrevrange", self._keys(thread)[2], 0, -1
         every = [tuple(field.decode().split(SEPARATOR)) for field in fields]
-        kept = [(ns, i) for ns, i in every if namespace in (None, ns) and (before is None or i < before)]
+        kept = [
+            (ns, i) for ns, i in every if namespace in (None, ns) and (before is None or i < before)
+        ]
         return sorted(kept, key=lambda key: key[1], reverse=True)[:limit]
 
     def _threads(self, after: str, limit: int) -> Any:
@@ -108,7 +144,9 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         last = yield "hget", self._keys(thread)[0], name
         return 0 if last is None else int(last) + 1
 
-    def _drop(self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]) -> Any:
+    def _drop(
+        self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]
+    ) -> Any:
         fields = [SEPARATOR.join(key) for key in rows]
         pieces = [
             SEPARATOR.join((ns, quote(channel, safe=""), str(number)))
@@ -121,7 +159,10 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         for run_id in (yield "smembers", self._keys(thread)[8]):
             yield "srem", f"{self.prefix}:run:{run_id.decode()}", thread
         self._noted.clear()
-        yield "delete", *self._keys(thread)[1:]  # the first has the fencing token: its count goes on
+        yield (
+            "delete",
+            *self._keys(thread)[1:],
+        )  # the first has the fencing token: its count goes on
         yield "zrem", f"{self.prefix}:threads", thread
 
     def _quarantine(self, thread: str, place: str, data: bytes) -> Any:
@@ -131,14 +172,19 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         found = yield "hgetall", self._keys(thread)[6]
         return [(place.decode(), data) for place, data in found.items()]
 
-    # -- turns and tools -----------------------------------------------------------------------------------
+    # -- turns and tools
+    # -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Any:
         answer = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]
         return None if answer is None else Lease(thread, owner, answer[0], clean=answer[1] == 1)
 
     def _renew(self, lease: Lease, ttl_s: float) -> Any:
-        done = yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, _ms(ttl_s), 0]
+        done = yield (
+            scripts.RENEW,
+            self._keys(lease.thread),
+            [lease.owner, lease.token, _ms(ttl_s), 0],
+        )
         return done == 1
 
     def _release(self, lease: Lease, clean: bool) -> Any:
@@ -183,7 +229,9 @@ def _raise_for(answer: list[bytes]) -> None:
     if answer[0] == b"stale":
         raise StaleWriter(answer[1].decode())
     if answer[0] == b"quarantined":
-        raise CheckpointCorrupt(answer[1].decode(), "the session is quarantined and takes no writes")
+        raise CheckpointCorrupt(
+            answer[1].decode(), "the session is quarantined and takes no writes"
+        )
     if answer[0] == b"taken":
         raise ChunkTaken
     if answer[0] == b"gone":

@@ -1,8 +1,11 @@
-"""The Lua scripts of RedisRecords: each is one atomic operation on the keys of one thread (one cluster slot).
+"""The Lua scripts of RedisRecords.
 
-Keys: `t` lease and counters (hash), `r` rows (hash), `i` their ids in order (sorted set), `c` chunks (hash), `w` writes
-(hash), `v` their names in order (sorted set), `q` quarantine (hash), `x` tool effects (hash), `u` its runs (set). US
-(0x1f) parts fields. Every script gets all of them, in this order. Only commands of Redis 6.2 and Valkey are used.
+Each is one atomic operation on the keys of one thread (one cluster slot).
+
+Keys: `t` lease and counters (hash), `r` rows (hash), `i` their ids in order (sorted set), `c`
+chunks (hash), `w` writes (hash), `v` their names in order (sorted set), `q` quarantine (hash), `x`
+tool effects (hash), `u` its runs (set). US (0x1f) parts fields. Every script gets all of them, in
+this order. Only commands of Redis 6.2 and Valkey are used.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function writable(token)
   local held = redis.call('HMGET', t, 'token', 'until')
   if token ~= '' and token ~= (held[1] or '0') then return 'another writer has the session' end
-  if token == '' and tonumber(held[2] or '0') > now then return 'a turn of the session is running' end
+  if token == '' and tonumber(held[2] or '0') > now
+    then return 'a turn of the session is running' end
   return nil
 end
 local function touch(ttl)
@@ -39,9 +43,11 @@ if token ~= '' and ns == '' then
     return {'stale', 'the head of the session is another than this turn continues'}
   end
 end
-if shared == '1' and parent ~= '' and redis.call('HEXISTS', r, ns .. '\\31' .. parent) == 0 then return {'gone'} end
+if shared == '1' and parent ~= '' and redis.call('HEXISTS', r, ns .. '\\31' .. parent) == 0
+  then return {'gone'} end
 for n = 8, #ARGV, 3 do
-  if redis.call('HEXISTS', c, ns .. '\\31' .. ARGV[n] .. '\\31' .. ARGV[n + 1]) == 1 then return {'taken'} end
+  if redis.call('HEXISTS', c, ns .. '\\31' .. ARGV[n] .. '\\31' .. ARGV[n + 1]) == 1
+    then return {'taken'} end
 end
 for n = 8, #ARGV, 3 do
   redis.call('HSET', c, ns .. '\\31' .. ARGV[n] .. '\\31' .. ARGV[n + 1], ARGV[n + 2])
@@ -80,7 +86,8 @@ LOAD = (
 local ns, id, known = unpack(ARGV)
 local field = ns .. '\\31' .. id
 if id == '' then
-  field = redis.call('ZREVRANGEBYLEX', i, '(' .. ns .. '\\31\\255', '[' .. ns .. '\\31', 'LIMIT', 0, 1)[1]
+  field = redis.call('ZREVRANGEBYLEX', i, '(' .. ns .. '\\31\\255', '[' .. ns .. '\\31', 'LIMIT',
+    0, 1)[1]
   if not field then return nil end
   id = string.sub(field, #ns + 2)
 end
@@ -118,7 +125,8 @@ local rows = tonumber(ARGV[1])
 for n = 2, rows + 1 do
   redis.call('HDEL', r, ARGV[n])
   redis.call('ZREM', i, ARGV[n])
-  for _, name in ipairs(redis.call('ZRANGEBYLEX', v, '[' .. ARGV[n] .. '\\31', '(' .. ARGV[n] .. '\\31\\255')) do
+  for _, name in ipairs(redis.call('ZRANGEBYLEX', v, '[' .. ARGV[n] .. '\\31',
+    '(' .. ARGV[n] .. '\\31\\255')) do
     redis.call('HDEL', w, name)
     redis.call('ZREM', v, name)
   end

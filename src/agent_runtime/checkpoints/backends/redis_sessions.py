@@ -25,7 +25,8 @@ else
   redis.call('ZREM', ofTenant, key)
   redis.call('ZREM', ofUser, key)
 end
-if gone == '' and expires ~= '' then redis.call('ZADD', due, expires, key) else redis.call('ZREM', due, key) end
+if gone == '' and expires ~= '' then redis.call('ZADD', due, expires, key) else redis.call('ZREM',
+  due, key) end
 return 1
 """
 
@@ -37,11 +38,23 @@ class RedisSessions:
 
     def _tenant_keys(self, tenant: str, user: str = "") -> list[str]:
         base = f"{self.prefix}:s:{{{quote(tenant, safe='')}}}"
-        return [f"{base}:records", f"{base}:all", f"{base}:user:{quote(user, safe='')}", f"{base}:due"]
+        return [
+            f"{base}:records",
+            f"{base}:all",
+            f"{base}:user:{quote(user, safe='')}",
+            f"{base}:due",
+        ]
 
     def _put_session(self, row: SessionRow, old: SessionRow | None) -> Any:
         expires = "" if row.expires_at is None else repr(row.expires_at)
-        args = [row.key, _packed(row), repr(row.created_at), expires, row.gone, b"" if old is None else _packed(old)]
+        args = [
+            row.key,
+            _packed(row),
+            repr(row.created_at),
+            expires,
+            row.gone,
+            b"" if old is None else _packed(old),
+        ]
         yield "sadd", f"{self.prefix}:tenants", row.tenant
         done = yield _PUT, self._tenant_keys(row.tenant, row.user), args
         return done == 1
@@ -51,7 +64,9 @@ class RedisSessions:
         found = yield "hget", self._tenant_keys(tenant)[0], key
         return None if found is None else _session(key, tenant, found)
 
-    def _page_sessions(self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int) -> Any:
+    def _page_sessions(
+        self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int
+    ) -> Any:
         keys = self._tenant_keys(tenant, user or "")
         order = keys[1] if user is None else keys[2]
         start = 0
@@ -63,10 +78,14 @@ class RedisSessions:
         if not names:
             return []
         values = yield "hmget", keys[0], names
-        return [_session(n.decode(), tenant, v) for n, v in zip(names, values, strict=True) if v is not None]
+        return [
+            _session(n.decode(), tenant, v)
+            for n, v in zip(names, values, strict=True)
+            if v is not None
+        ]
 
     def _clock_steps(self, *, is_new: bool) -> Any:
-        """Look at the server's clock; returns the time up to which what has expired may be deleted."""
+        """Return the time, by the server's clock, up to which expired records may go."""
         seconds, microseconds = yield ("time",)
         wall_s = seconds + microseconds / 1e6
         key = f"{self.prefix}:clock:{boot_id()}"
@@ -88,7 +107,11 @@ class RedisSessions:
             keys = self._tenant_keys(tenant)
             names = yield "zrangebyscore", keys[3], "-inf", repr(now), 0, limit - len(found)
             values = (yield "hmget", keys[0], names) if names else []
-            found += [_session(n.decode(), tenant, v) for n, v in zip(names, values, strict=True) if v is not None]
+            found += [
+                _session(n.decode(), tenant, v)
+                for n, v in zip(names, values, strict=True)
+                if v is not None
+            ]
             if len(found) >= limit:
                 break
         return found

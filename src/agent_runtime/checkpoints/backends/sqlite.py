@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agent_runtime.checkpoints.backends.backend import Chunk, ChunkTaken, Guard, Loaded, ParentGone, Records, Row, Write
+from agent_runtime.checkpoints.backends.backend import (
+    Chunk,
+    ChunkTaken,
+    Guard,
+    Loaded,
+    ParentGone,
+    Records,
+    Row,
+    Write,
+)
 from agent_runtime.checkpoints.backends.sqlite_sessions import SESSION_TABLES, SqliteSessions
 from agent_runtime.checkpoints.chunk_refs import parse_refs
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
@@ -16,24 +25,32 @@ from agent_runtime.storage.process_identity import is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS threads (thread TEXT PRIMARY KEY, owner TEXT NOT NULL DEFAULT '', token INTEGER NOT NULL
+CREATE TABLE IF NOT EXISTS threads (thread TEXT PRIMARY KEY, owner TEXT NOT NULL DEFAULT '',
+    token INTEGER NOT NULL
     DEFAULT 0, until REAL NOT NULL DEFAULT 0, expires_at REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rows (thread TEXT, namespace TEXT, id TEXT, parent TEXT, chunks TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS rows (thread TEXT, namespace TEXT, id TEXT, parent TEXT,
+    chunks TEXT NOT NULL,
     data BLOB NOT NULL, PRIMARY KEY (thread, namespace, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS chunks (thread TEXT, namespace TEXT, channel TEXT, number INTEGER, data BLOB NOT NULL,
+CREATE TABLE IF NOT EXISTS chunks (thread TEXT, namespace TEXT, channel TEXT, number INTEGER,
+    data BLOB NOT NULL,
     PRIMARY KEY (thread, namespace, channel, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS writes (thread TEXT, namespace TEXT, id TEXT, task TEXT, position INTEGER,
-    path TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (thread, namespace, id, task, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS writes (thread TEXT, namespace TEXT, id TEXT, task TEXT,
+    position INTEGER,
+    path TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (thread, namespace, id, task,
+        position)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (run TEXT, thread TEXT, PRIMARY KEY (run, thread)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
     PRIMARY KEY (thread, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL, PRIMARY KEY (thread, place));
+CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL,
+    PRIMARY KEY (thread, place));
 """
-# Leases are counted by the machine's boot clock since version 2; those of version 1 said a wall-clock time.
+# Leases are counted by the machine's boot clock since version 2; those of version 1 said a
+# wall-clock time.
 _LEASES_END = "UPDATE threads SET until = 0;"
 _HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
 _CHUNKS_BETWEEN = (
-    "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number BETWEEN ? AND ?"
+    "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND "
+    "channel=? AND number BETWEEN ? AND ?"
 )
 _ROW = (
     "SELECT id, parent, chunks, data, (SELECT expires_at FROM threads WHERE thread=?1) "
@@ -41,7 +58,8 @@ _ROW = (
 )
 # One statement: a thread without a record of its own may have been quarantined as well.
 _THREAD_STATE = (
-    "SELECT token, until, owner, expires_at, (SELECT place FROM quarantine WHERE thread=?1 LIMIT 1), thread "
+    "SELECT token, until, owner, expires_at, (SELECT place FROM quarantine WHERE thread=?1 LIMIT "
+    "1), thread "
     "FROM (SELECT 1) LEFT JOIN threads ON thread=?1"
 )
 _OF_A_THREAD = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
@@ -56,15 +74,25 @@ class SqliteRecords(SqliteSessions, Records):
         super().__init__(path, **settings)
         self._swept_at = 0.0
 
-    # -- checkpoints ---------------------------------------------------------------------------------------
+    # -- checkpoints
+    # ---------------------------------------------------------------------------------------
 
     def _save(
-        self, thread: str, row: Row, chunks: list[Chunk], guard: Guard | None, ttl_s: Any, run_id: Any, shared: Any
+        self,
+        thread: str,
+        row: Row,
+        chunks: list[Chunk],
+        guard: Guard | None,
+        ttl_s: Any,
+        run_id: Any,
+        shared: Any,
     ) -> None:
         with self._transaction() as db:
             self._check_writable(thread, guard, ttl_s)
             if guard and row.namespace == "":
-                head = db.execute("SELECT max(id) FROM rows WHERE thread=? AND namespace=''", (thread,)).fetchone()[0]
+                head = db.execute(
+                    "SELECT max(id) FROM rows WHERE thread=? AND namespace=''", (thread,)
+                ).fetchone()[0]
                 if head != row.parent_id:
                     raise StaleWriter("the head of the session is another than this turn continues")
             parent = (thread, row.namespace, row.parent_id)
@@ -79,24 +107,41 @@ class SqliteRecords(SqliteSessions, Records):
                 raise ChunkTaken from error
             place = (thread, row.namespace, row.checkpoint_id)
             db.execute(
-                "INSERT OR REPLACE INTO rows VALUES (?,?,?,?,?,?)", (*place, row.parent_id, row.chunks, row.data)
+                "INSERT OR REPLACE INTO rows VALUES (?,?,?,?,?,?)",
+                (*place, row.parent_id, row.chunks, row.data),
             )
             if run_id is not None:
                 db.execute("INSERT OR IGNORE INTO runs VALUES (?,?)", (run_id, thread))
 
     def _save_writes(
-        self, thread: str, namespace: str, checkpoint_id: str, writes: list[Write], guard: Guard | None, ttl_s: Any
+        self,
+        thread: str,
+        namespace: str,
+        checkpoint_id: str,
+        writes: list[Write],
+        guard: Guard | None,
+        ttl_s: Any,
     ) -> None:
         with self._transaction() as db:
             self._check_writable(thread, guard, ttl_s)
             for write in writes:
                 how = "REPLACE" if write.index < 0 else "IGNORE"
-                values = (thread, namespace, checkpoint_id, write.task_id, write.index, write.path, write.data)
+                values = (
+                    thread,
+                    namespace,
+                    checkpoint_id,
+                    write.task_id,
+                    write.index,
+                    write.path,
+                    write.data,
+                )
                 db.execute(f"INSERT OR {how} INTO writes VALUES (?,?,?,?,?,?,?)", values)  # noqa: S608 - two constants
 
     def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
         self._sweep()
-        token, until, owner, expires_at, quarantined, known = self._db.execute(_THREAD_STATE, (thread,)).fetchone()
+        token, until, owner, expires_at, quarantined, known = self._db.execute(
+            _THREAD_STATE, (thread,)
+        ).fetchone()
         if guard is not None and guard.token != (token or 0):
             raise StaleWriter("another writer has the session")
         if guard is None and is_lease_held(owner or "", until or 0.0):
@@ -113,18 +158,28 @@ class SqliteRecords(SqliteSessions, Records):
                 (thread, expires),
             )
 
-    def _load(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
-        self._db.execute("BEGIN")  # one moment: a prune between two of these reads would look like damage
+    def _load(
+        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
+    ) -> Loaded | None:
+        self._db.execute(
+            "BEGIN"
+        )  # one moment: a prune between two of these reads would look like damage
         try:
             return self._loaded(thread, namespace, checkpoint_id, known)
         finally:
             self._db.execute("COMMIT")
 
-    def _loaded(self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None) -> Loaded | None:
+    def _loaded(
+        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
+    ) -> Loaded | None:
         if checkpoint_id is None:
-            record = self._db.execute(f"{_ROW} ORDER BY id DESC LIMIT 1", (thread, namespace)).fetchone()
+            record = self._db.execute(
+                f"{_ROW} ORDER BY id DESC LIMIT 1", (thread, namespace)
+            ).fetchone()
         else:
-            record = self._db.execute(f"{_ROW} AND id=?3", (thread, namespace, checkpoint_id)).fetchone()
+            record = self._db.execute(
+                f"{_ROW} AND id=?3", (thread, namespace, checkpoint_id)
+            ).fetchone()
         if record is None or self._is_past(record[4]):
             return None
         row = Row(namespace, *record[:4])
@@ -137,12 +192,16 @@ class SqliteRecords(SqliteSessions, Records):
             return loaded
         for channel, ranges in parse_refs(row.chunks).items():
             for first, last in ranges:
-                for number, data in self._db.execute(_CHUNKS_BETWEEN, (thread, namespace, channel, first, last)):
+                for number, data in self._db.execute(
+                    _CHUNKS_BETWEEN, (thread, namespace, channel, first, last)
+                ):
                     loaded.chunks[channel, number] = data
         return loaded
 
     def _expired(self, thread: str) -> bool:
-        record = self._db.execute("SELECT expires_at FROM threads WHERE thread=?", (thread,)).fetchone()
+        record = self._db.execute(
+            "SELECT expires_at FROM threads WHERE thread=?", (thread,)
+        ).fetchone()
         return record is not None and self._is_past(record[0])
 
     def _is_past(self, expires_at: float | None) -> bool:
@@ -166,36 +225,50 @@ class SqliteRecords(SqliteSessions, Records):
         # The row stays for its token: a writer from before must not find the count started anew.
         self._db.execute("UPDATE threads SET expires_at=NULL WHERE thread=?", (thread,))
 
-    def _list(self, thread: str, namespace: str | None, before: str | None, limit: int | None) -> Iterable[Any]:
+    def _list(
+        self, thread: str, namespace: str | None, before: str | None, limit: int | None
+    ) -> Iterable[Any]:
         if self._expired(thread):
             return []
         return self._db.execute(
-            "SELECT namespace, id FROM rows WHERE thread=?1 AND (?2 IS NULL OR namespace=?2) AND (?3 IS NULL OR id<?3) "
+            "SELECT namespace, id FROM rows WHERE thread=?1 AND (?2 IS NULL OR namespace=?2) AND "
+            "(?3 IS NULL OR id<?3) "
             "ORDER BY id DESC LIMIT ?4",
             (thread, namespace, before, -1 if limit is None else limit),
         ).fetchall()
 
     def _threads(self, after: str, limit: int) -> Iterable[str]:
         found = self._db.execute(
-            "SELECT DISTINCT thread FROM rows WHERE thread>? ORDER BY thread LIMIT ?", (after, limit)
+            "SELECT DISTINCT thread FROM rows WHERE thread>? ORDER BY thread LIMIT ?",
+            (after, limit),
         ).fetchall()
         return [thread for (thread,) in found]
 
     def _threads_of_run(self, run_id: str) -> Iterable[str]:
-        return [thread for (thread,) in self._db.execute("SELECT thread FROM runs WHERE run=?", (run_id,))]
+        return [
+            thread
+            for (thread,) in self._db.execute("SELECT thread FROM runs WHERE run=?", (run_id,))
+        ]
 
     def _next_number(self, thread: str, namespace: str, channel: str) -> int:
         query = "SELECT max(number) FROM chunks WHERE thread=? AND namespace=? AND channel=?"
         found = self._db.execute(query, (thread, namespace, channel)).fetchone()[0]
         return 0 if found is None else int(found) + 1
 
-    def _drop(self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]) -> None:
+    def _drop(
+        self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]
+    ) -> None:
         with self._transaction() as db:
             keys = [(thread, *key) for key in rows]
             db.executemany("DELETE FROM rows WHERE thread=? AND namespace=? AND id=?", keys)
             db.executemany("DELETE FROM writes WHERE thread=? AND namespace=? AND id=?", keys)
-            pieces = [(thread, *key, number) for key, numbers in chunks.items() for number in numbers]
-            db.executemany("DELETE FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number=?", pieces)
+            pieces = [
+                (thread, *key, number) for key, numbers in chunks.items() for number in numbers
+            ]
+            db.executemany(
+                "DELETE FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number=?",
+                pieces,
+            )
 
     def _delete_thread(self, thread: str) -> None:
         with self._transaction():
@@ -203,7 +276,12 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _quarantine(self, thread: str, place: str, data: bytes) -> None:
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO quarantine VALUES (?,?,?,?)", (thread, place, data, time.time()))
+            db.execute(
+                "INSERT OR IGNORE INTO quarantine VALUES (?,?,?,?)",
+                (thread, place, data, time.time()),
+            )
 
     def _quarantined(self, thread: str) -> Iterable[Any]:
-        return self._db.execute("SELECT place, data FROM quarantine WHERE thread=?", (thread,)).fetchall()
+        return self._db.execute(
+            "SELECT place, data FROM quarantine WHERE thread=?", (thread,)
+        ).fetchall()

@@ -11,10 +11,12 @@ from agent_runtime.storage.sqlite_file import SqliteFile
 
 SESSION_TABLES = """
 CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, tenant TEXT NOT NULL, user TEXT NOT NULL,
-    created_at REAL NOT NULL, expires_at REAL, data BLOB NOT NULL, gone TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+    created_at REAL NOT NULL, expires_at REAL, data BLOB NOT NULL, gone TEXT
+        NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sessions_tenant ON sessions (tenant, created_at, key) WHERE gone='';
 CREATE INDEX IF NOT EXISTS sessions_user ON sessions (tenant, user, created_at, key) WHERE gone='';
-CREATE INDEX IF NOT EXISTS sessions_expiry ON sessions (expires_at) WHERE gone='' AND expires_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS sessions_expiry ON sessions (expires_at)
+    WHERE gone='' AND expires_at IS NOT NULL;
 """
 _COLUMNS = "key, tenant, user, created_at, expires_at, data, gone"
 
@@ -33,7 +35,8 @@ class SqliteSessions(SqliteFile):
                 return None
             token += 1
             db.execute(
-                "INSERT INTO threads (thread, owner, token, until) VALUES (?,?,?,?) ON CONFLICT (thread) DO UPDATE "
+                "INSERT INTO threads (thread, owner, token, until) VALUES (?,?,?,?) ON CONFLICT "
+                "(thread) DO UPDATE "
                 "SET owner=excluded.owner, token=excluded.token, until=excluded.until",
                 (thread, owner, token, boot_s() + ttl_s),
             )
@@ -41,19 +44,30 @@ class SqliteSessions(SqliteFile):
 
     def _renew(self, lease: Lease, ttl_s: float) -> bool:
         query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
-        return self._db.execute(query, (boot_s() + ttl_s, lease.thread, lease.owner, lease.token)).rowcount == 1
+        return (
+            self._db.execute(
+                query, (boot_s() + ttl_s, lease.thread, lease.owner, lease.token)
+            ).rowcount
+            == 1
+        )
 
     def _release(self, lease: Lease, clean: bool) -> None:
         query = "UPDATE threads SET until=0, owner=? WHERE thread=? AND owner=? AND token=?"
-        self._db.execute(query, ("" if clean else lease.owner, lease.thread, lease.owner, lease.token))
+        self._db.execute(
+            query, ("" if clean else lease.owner, lease.thread, lease.owner, lease.token)
+        )
 
     def _seize(self, thread: str) -> None:
-        self._db.execute("UPDATE threads SET until=0, owner='', token=token+1 WHERE thread=?", (thread,))
+        self._db.execute(
+            "UPDATE threads SET until=0, owner='', token=token+1 WHERE thread=?", (thread,)
+        )
 
     def _tool_start(self, thread: str, key: str, guard: Guard | None) -> bytes | None:
         with self._transaction() as db:
             self._check_writable(thread, guard)
-            found = db.execute("SELECT result FROM tools WHERE thread=? AND name=?", (thread, key)).fetchone()
+            found = db.execute(
+                "SELECT result FROM tools WHERE thread=? AND name=?", (thread, key)
+            ).fetchone()
             if found is not None:
                 return bytes(found[0])
             db.execute("INSERT INTO tools VALUES (?,?,x'')", (thread, key))
@@ -68,7 +82,9 @@ class SqliteSessions(SqliteFile):
                 db.execute("INSERT OR REPLACE INTO tools VALUES (?,?,?)", (thread, key, result))
 
     def _tool_list(self, thread: str) -> dict[str, bytes]:
-        return dict(self._db.execute("SELECT name, result FROM tools WHERE thread=?", (thread,)).fetchall())
+        return dict(
+            self._db.execute("SELECT name, result FROM tools WHERE thread=?", (thread,)).fetchall()
+        )
 
     def _tool_forget(self, thread: str, guard: Guard | None) -> None:
         with self._transaction() as db:
@@ -77,11 +93,24 @@ class SqliteSessions(SqliteFile):
 
     def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
         if old is None:
-            values = (row.key, row.tenant, row.user, row.created_at, row.expires_at, row.data, row.gone)
+            values = (
+                row.key,
+                row.tenant,
+                row.user,
+                row.created_at,
+                row.expires_at,
+                row.data,
+                row.gone,
+            )
             query = f"INSERT OR IGNORE INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - a constant
             return self._db.execute(query, values).rowcount == 1
         query = "UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?"
-        return self._db.execute(query, (row.expires_at, row.data, row.gone, row.key, old.data, old.gone)).rowcount == 1
+        return (
+            self._db.execute(
+                query, (row.expires_at, row.data, row.gone, row.key, old.data, old.gone)
+            ).rowcount
+            == 1
+        )
 
     def _get_session(self, key: str) -> SessionRow | None:
         found = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE key=?", (key,)).fetchone()  # noqa: S608
@@ -93,12 +122,21 @@ class SqliteSessions(SqliteFile):
         of_user = "" if user is None else "AND user=:user"
         query = (
             f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND tenant=:tenant {of_user} "  # noqa: S608 - constants
+            ""
             "AND (created_at, key) < (:at, :key) ORDER BY created_at DESC, key DESC LIMIT :limit"
         )
         at, key = before or (float("inf"), "")
-        given: dict[str, Any] = {"tenant": tenant, "user": user, "at": at, "key": key, "limit": limit}
+        given: dict[str, Any] = {
+            "tenant": tenant,
+            "user": user,
+            "at": at,
+            "key": key,
+            "limit": limit,
+        }
         return [SessionRow(*found) for found in self._db.execute(query, given)]
 
     def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
         query = f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT ?"  # noqa: S608 - a constant
-        return [SessionRow(*found) for found in self._db.execute(query, (self._deletion_time(), limit))]
+        return [
+            SessionRow(*found) for found in self._db.execute(query, (self._deletion_time(), limit))
+        ]

@@ -19,7 +19,10 @@ LOST_AFTER_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An event in a broker's log; `position` is where it stands, an opaque text that `read(after=...)` takes."""
+    """An event in a broker's log.
+
+    `position` is where it stands, an opaque text that `read(after=...)` takes.
+    """
 
     position: str
     event: Event
@@ -28,14 +31,19 @@ class Stored:
 class Delivery:
     """An event that was handed to a group, and stays the group's duty until `ack`.
 
-    `position` is as in `Stored`. `ack` says that it is handled; after a crash what was not acknowledged comes again.
-    Deliveries of one stream and one `reading` follow each other in the log: no other consumer read in between.
+    `position` is as in `Stored`. `ack` says that it is handled; after a crash what was not
+    acknowledged comes again. Deliveries of one stream and one `reading` follow each other in the
+    log: no other consumer read in between.
     """
 
     __slots__ = ("_ack", "event", "position", "reading")
 
     def __init__(
-        self, event: Event, position: str, ack: Callable[[Delivery], Awaitable[None]], reading: int = 0
+        self,
+        event: Event,
+        position: str,
+        ack: Callable[[Delivery], Awaitable[None]],
+        reading: int = 0,
     ) -> None:
         self.event = event
         self.position = position
@@ -43,7 +51,10 @@ class Delivery:
         self._ack = ack
 
     async def ack(self) -> None:
-        """Say that the event is handled. Raises StoreError; then it may come again. Again: does nothing."""
+        """Say that the event is handled. Raises StoreError; then it may come again. Again.
+
+        Does nothing.
+        """
         await self._ack(self)
 
 
@@ -51,7 +62,10 @@ Deliveries: TypeAlias = AsyncIterator[Delivery]
 
 
 class DeliveryQueue:
-    """Deliveries that have been fetched. No generator: cancelling a wait for the next one must not end it."""
+    """Deliveries that have been fetched. No generator.
+
+    Cancelling a wait for the next one must not end it.
+    """
 
     def __init__(self) -> None:
         self._ready: deque[Delivery] = deque()
@@ -59,7 +73,10 @@ class DeliveryQueue:
         self._failure: BaseException | None = None
 
     def read_by(self, reader: asyncio.Task[None]) -> None:
-        """Who fetches them: what that task fails with is raised to whoever waits, instead of leaving them waiting."""
+        """Who fetches them.
+
+        What that task fails with is raised to whoever waits, instead of leaving them waiting.
+        """
         reader.add_done_callback(self._ended)
 
     def _ended(self, reader: asyncio.Task[None]) -> None:
@@ -89,7 +106,10 @@ class DeliveryQueue:
 
 
 async def ended(*tasks: asyncio.Task[None]) -> None:
-    """Cancel `tasks` and wait for their end; again where one loses its cancellation, as clients do on Python 3.11."""
+    """Cancel `tasks` and wait for their end.
+
+    Again where one loses its cancellation, as clients do on Python 3.11.
+    """
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
@@ -99,43 +119,60 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
 
 @runtime_checkable
 class Broker(Protocol):
-    """The seat for a broker. `agent_runtime.testing.conformance.broker` has the tests that each one passes.
+    """The seat for a broker.
 
-    - What `publish` has returned for is in the log, once it is there in the order in which it was given.
-    - Every group sees every event from its start on, each at least once. Within a stream the first deliveries are in
-      order; after a failure older ones may come again, and then all that follow them.
-    - At any time one consumer of a group has a stream: others of its name stand by, and take over when it is gone.
+    `agent_runtime.testing.conformance.broker` has the tests that each one passes.
+
+    - What `publish` has returned for is in the log, once it is there in the order in which it was
+      given.
+    - Every group sees every event from its start on, each at least once. Within a stream the first
+      deliveries are in order; after a failure older ones may come again, and then all that follow
+      them.
+    - At any time one consumer of a group has a stream: others of its name stand by, and take over
+      when it is gone.
     - `trim` removes nothing that a group has not acknowledged.
     """
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append stamped events, all or, when it raises, perhaps some: publishing the same again is safe.
+        """Append stamped events, all or, when it raises, perhaps some.
 
-        Raises StoreError (StoreUnavailable, StoreTimeout, StoreFull), InputInvalid for an event that cannot be sent.
+        Publishing the same again is safe.
+
+        Raises StoreError (StoreUnavailable, StoreTimeout, StoreFull), InputInvalid for an event
+        that cannot be sent.
         """
 
     def consume(
         self, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
-        """Be a consumer of `group`: `async with broker.consume("audit") as deliveries: async for d in deliveries`.
+        """Be a consumer of `group`: `async with broker.consume("audit") as deliveries.
 
-        `start` is where a new group begins; `prefetch` how many events may be unacknowledged at once. The iterator
-        waits for more and never ends; connections that are lost are made again. Leaving hands over to who stands by.
+        Async for d in deliveries`.
+
+        `start` is where a new group begins; `prefetch` how many events may be unacknowledged at
+        once. The iterator waits for more and never ends; connections that are lost are made again.
+        Leaving hands over to who stands by.
         """
 
-    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
-        """At most `limit` events behind the position `after` (None: from the oldest), without any group.
+    async def read(
+        self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> list[Stored]:
+        """At most `limit` events behind the position `after` (None.
 
-        Waits up to `wait_s` for the first. Raises InputInvalid for a position that is none, StoreError.
+        From the oldest), without any group.
+
+        Waits up to `wait_s` for the first. Raises InputInvalid for a position that is none,
+        StoreError.
         """
 
     async def lag(self, group: str) -> int:
         """How many events the group has not acknowledged; of a group that is not there, all."""
 
     async def trim(self, keep: int) -> int:
-        """Remove the oldest events beyond the last `keep`, up to what the slowest group has acknowledged.
+        """Remove the oldest events beyond the last `keep`, none that a group has not read.
 
-        Returns how many went. A broker whose server has a retention of its own (Kafka) removes nothing.
+        Returns how many went. A broker whose server has a retention of its own (Kafka) removes
+        nothing.
         """
 
     async def delete_group(self, group: str) -> None:

@@ -24,7 +24,10 @@ class EventLog(Protocol):
         wait_s: float = 0.0,
         last: bool = False,
     ) -> list[Stored]:
-        """At most `limit` events that match, oldest first, behind `after`; with `last` the newest ones of them."""
+        """At most `limit` events that match, oldest first, behind `after`.
+
+        With `last` the newest ones of them.
+        """
 
     async def aclose(self) -> None:
         """Close the log."""

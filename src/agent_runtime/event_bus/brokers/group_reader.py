@@ -1,4 +1,4 @@
-"""One consumer of a group, for brokers whose groups are a lease, a place in the log, and acknowledgements."""
+"""The leased consumer of a group: a lease, an offset and acknowledgements."""
 
 from __future__ import annotations
 
@@ -11,34 +11,59 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, Protocol
 
 from agent_runtime.errors import StoreError
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Delivery, DeliveryQueue, Start, Stored, ended
+from agent_runtime.event_bus.brokers.broker import (
+    MAX_BATCH,
+    Deliveries,
+    Delivery,
+    DeliveryQueue,
+    Start,
+    Stored,
+    ended,
+)
 from agent_runtime.event_bus.brokers.validation import checked_group
 from agent_runtime.storage.process_identity import lease_owner
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
 MAX_BEHIND = 20_000
-"""How far a reader goes on past an event that is not acknowledged yet: others go on beside a slow one."""
+"""How far a reader goes on past an event that is not acknowledged yet.
+
+Others go on beside a slow one.
+"""
 
 
 class GroupLog(Protocol):
-    """What `GroupReader` asks of a broker. `owner` is a reader; a call of one that is not the group's does nothing."""
+    """What `GroupReader` asks of a broker. `owner` is a reader.
+
+    A call of one that is not the group's does nothing.
+    """
 
     async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
-        """Become the group's reader, or stay it, for `lease_s` seconds; False when another one is."""
+        """Acquire or renew the group's lease for `lease_s` seconds; False when another has it."""
 
-    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
-        """Events behind `after`; with None, from the first that the group has not acknowledged. Waits for the first."""
+    async def fetch(
+        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
+    ) -> list[Stored]:
+        """Events behind `after`; with None, from the first that the group has not acknowledged.
+
+        Waits for the first.
+        """
 
     async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
-        """Keep that `done` are acknowledged, and with them everything up to `floor`; False when another one reads."""
+        """Keep that `done` are acknowledged, and with them everything up to `floor`.
+
+        False when another one reads.
+        """
 
     async def release(self, group: str, owner: str) -> None:
         """Let another one read at once."""
 
 
 class LeasedGroups:
-    """What a broker with leased groups offers its consumers. `lease_s`: how long a silent consumer keeps a group."""
+    """What a broker with leased groups offers its consumers. `lease_s`.
+
+    How long a silent consumer keeps a group.
+    """
 
     lease_s: float
 
@@ -52,16 +77,23 @@ class LeasedGroups:
 class GroupReader:
     """Claims the group, fetches in order, and settles what was acknowledged.
 
-    When the lease is lost or the store fails, it begins again with what was not acknowledged: the same deliveries come
-    again, and the acknowledgement of an older one changes nothing.
+    When the lease is lost or the store fails, it begins again with what was not acknowledged: the
+    same deliveries come again, and the acknowledgement of an older one changes nothing.
     """
 
-    def __init__(self, log: GroupLog, group: str, start: Start, prefetch: int, lease_s: float) -> None:
-        self._log, self._group, self._start, self._lease_s = log, group, start, lease_s
+    def __init__(
+        self, log: GroupLog, group: str, start: Start, prefetch: int, lease_s: float
+    ) -> None:
+        self._log = log
+        self._group = group
+        self._start = start
+        self._lease_s = lease_s
         self._prefetch = prefetch
         self._owner = lease_owner(uuid.uuid4().hex)
         self._ready = DeliveryQueue()
-        self._open: dict[str, bool] = {}  # by position, in order, from the first open one: whether it is acknowledged
+        self._open: dict[
+            str, bool
+        ] = {}  # by position, in order, from the first open one: whether it is acknowledged
         self._unacked = 0
         self._acked: list[str] = []
         self._changed = asyncio.Event()
@@ -96,7 +128,12 @@ class GroupReader:
                     pause_s = 0.02
                     continue
             except StoreError as error:
-                LOG.warning("the group %s cannot be read, tried again in %.2f s: %s", self._group, pause_s, error)
+                LOG.warning(
+                    "the group %s cannot be read, tried again in %.2f s: %s",
+                    self._group,
+                    pause_s,
+                    error,
+                )
                 self._begin_again()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S, self._lease_s / 3)
@@ -106,14 +143,17 @@ class GroupReader:
         if self._reading and now - self._claimed_s < self._lease_s / 3:
             return True
         mine = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
-        # A reader that slept longer than its lease may have been replaced, and be the reader again by now.
+        # A reader that slept longer than its lease may have been replaced, and be the reader again
+        # by now.
         if not mine or (self._reading and now - self._claimed_s > self._lease_s):
             self._begin_again()
-        self._reading, self._claimed_s = mine, now
+        self._reading = mine
+        self._claimed_s = now
         return mine
 
     def _begin_again(self) -> None:
-        self._reading, self._after = False, None
+        self._reading = False
+        self._after = None
         self._round += 1
         self._unacked = 0
         self._open.clear()
@@ -129,9 +169,12 @@ class GroupReader:
                     await self._changed.wait()
             return
         fetching = self._round
-        found = await self._log.fetch(self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3))
+        found = await self._log.fetch(
+            self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)
+        )
         if self._round != fetching:
-            return  # it has begun again meanwhile: acknowledging these would cover what is open before them
+            # it has begun again meanwhile: acknowledging these would cover what is open before them
+            return
         for stored in found:
             self._after = stored.position
             self._open[stored.position] = False
@@ -148,13 +191,18 @@ class GroupReader:
         await self._settle()
 
     async def _settle(self) -> None:
-        """Send what is acknowledged. Who comes while a request is under way is served by the next one."""
+        """Send what is acknowledged.
+
+        Who comes while a request is under way is served by the next one.
+        """
         while self._acked:
             async with self._settling:
                 if not self._acked:
                     return
-                done, self._acked = self._acked, []
-                floor, settled_round = self._floor(), self._round
+                done = self._acked
+                self._acked = []
+                floor = self._floor()
+                settled_round = self._round
                 try:
                     mine = await self._log.settle(self._group, self._owner, done, floor)
                 except BaseException:

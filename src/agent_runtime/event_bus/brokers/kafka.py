@@ -27,32 +27,49 @@ from agent_runtime.secrets.redaction import SECRETS
 
 
 class KafkaBroker:
-    """A `Broker` on one topic; a stream's events have one key, and so one partition. For one event loop.
+    """A `Broker` on one topic; a stream's events have one key, and so one partition.
 
-    Groups are Kafka's own: its consumers share the partitions. FastStream connects, sends and hands messages over;
-    offsets are committed by the consumer that it holds, because its own acknowledgement commits all that was fetched,
-    handled or not. The server keeps events for as long as it is told to, so `trim` removes nothing.
+    For one event loop.
+
+    Groups are Kafka's own: its consumers share the partitions. FastStream connects, sends and hands
+    messages over; offsets are committed by the consumer that it holds, because its own
+    acknowledgement commits all that was fetched, handled or not. The server keeps events for as
+    long as it is told to, so `trim` removes nothing.
 
     Args:
-        url: `kafka://HOST:PORT`, several separated by commas. `?partitions=8` is for a topic that is not there yet,
-            `?idempotent=no` for a server without idempotent producers: then a lost answer may double events.
+        url: `kafka://HOST:PORT`, several separated by commas. `?partitions=8` is for a topic that
+            is not there yet, `?idempotent=no` for a server without idempotent producers: then a
+            lost answer may double events.
         name: of the log: the topic is `agent_runtime.{name}`.
         timeout_s: for connecting and for each answer.
     """
 
-    def __init__(self, url: str, *, name: str = "main", timeout_s: float = 10.0, seal_key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "main",
+        timeout_s: float = 10.0,
+        seal_key: bytes | None = None,
+    ) -> None:
         SECRETS.add_address(url)
         self.seal = None if seal_key is None else EventSeal(seal_key, name)
         parts = urlsplit(url)
         said = dict(parse_qsl(parts.query))
         self._servers = [each.strip() for each in parts.netloc.split(",")]
-        self.topic = Topic(f"agent_runtime.{checked_group(name)}", num_partitions=int(said.get("partitions", "8")))
-        self.timeout_s, self._idempotent = timeout_s, said.get("idempotent", "yes") != "no"
+        self.topic = Topic(
+            f"agent_runtime.{checked_group(name)}", num_partitions=int(said.get("partitions", "8"))
+        )
+        self.timeout_s = timeout_s
+        self._idempotent = said.get("idempotent", "yes") != "no"
         self._connected: Any = None
         self._opening = asyncio.Lock()
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`. All are handed to the producer, in order, before the first answer is waited for."""
+        """See `Broker.publish`.
+
+        All are handed to the producer, in order, before the first answer is waited for.
+        """
         payload = [(event.stream.encode(), encoded(event, self.seal)) for event in stamped(events)]
         async with self.client() as broker, asyncio.timeout(self.timeout_s):
             try:
@@ -62,7 +79,9 @@ class KafkaBroker:
                 ]
                 await asyncio.gather(*sent)
             except MessageSizeTooLargeError as error:
-                raise InputInvalid(f"an event is larger than this server takes: {error}", "data") from error
+                raise InputInvalid(
+                    f"an event is larger than this server takes: {error}", "data"
+                ) from error
 
     def consume(
         self, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
@@ -70,8 +89,13 @@ class KafkaBroker:
         """See `Broker.consume`."""
         return KafkaGroup(self, checked_group(group), start, prefetch).deliveries()
 
-    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
-        """See `Broker.read`. Partitions have no common order: their events come as they are fetched."""
+    async def read(
+        self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> list[Stored]:
+        """See `Broker.read`. Partitions have no common order.
+
+        Their events come as they are fetched.
+        """
         offsets = _offsets(after)
         async with self.assigned() as (consumer, partitions):
             begins = await consumer.beginning_offsets(partitions)
@@ -80,19 +104,29 @@ class KafkaBroker:
                 consumer.seek(each, at[each.partition])
             found: list[Stored] = []
             until_s = time.monotonic() + wait_s
-            while len(found) < limit and not (self._at_the_end(consumer, at, until_s) and (found or until_s < _now())):
-                for records in (await consumer.getmany(timeout_ms=100, max_records=limit - len(found))).values():
+            while len(found) < limit and not (
+                self._at_the_end(consumer, at, until_s) and (found or until_s < _now())
+            ):
+                for records in (
+                    await consumer.getmany(timeout_ms=100, max_records=limit - len(found))
+                ).values():
                     for record in records:
                         at[record.partition] = record.offset + 1
-                        found.append(Stored(_position(at), read_event(record.value, _position(at), self.seal)))
+                        found.append(
+                            Stored(
+                                _position(at), read_event(record.value, _position(at), self.seal)
+                            )
+                        )
             return found
 
     def _at_the_end(self, consumer: Any, at: dict[int, int], until_s: float) -> bool:
-        # By the watermark that comes with each fetch: not every server that speaks the protocol counts the records of
-        # a batch when it is asked for its offsets.
+        # By the watermark that comes with each fetch: not every server that speaks the protocol
+        # counts the records of a batch when it is asked for its offsets.
         if _now() > until_s + self.timeout_s:
             raise TimeoutError
-        ends = {number: consumer.highwater(TopicPartition(self.topic.name, number)) for number in at}
+        ends = {
+            number: consumer.highwater(TopicPartition(self.topic.name, number)) for number in at
+        }
         return all(ends[number] is not None and at[number] >= ends[number] for number in at)
 
     async def lag(self, group: str) -> int:
@@ -118,7 +152,9 @@ class KafkaBroker:
             if new:
                 await consumer.commit(await self._ends(consumer, new))
 
-    async def _ends(self, consumer: Any, at: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+    async def _ends(
+        self, consumer: Any, at: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
         for partition, offset in at.items():
             consumer.seek(partition, offset)
         began_s = _now()
@@ -134,11 +170,13 @@ class KafkaBroker:
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        connected, self._connected = self._connected, None
+        connected = self._connected
+        self._connected = None
         if connected is not None:
             await connected.stop()
 
-    # -- the server ----------------------------------------------------------------------------------------
+    # -- the server
+    # ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
@@ -152,7 +190,9 @@ class KafkaBroker:
         except TimeoutError as error:
             raise StoreTimeout(f"Kafka did not answer within {self.timeout_s} s") from error
         except (KafkaError, OSError) as error:
-            raise StoreUnavailable(f"Kafka cannot be used ({type(error).__name__}: {error})") from error
+            raise StoreUnavailable(
+                f"Kafka cannot be used ({type(error).__name__}: {error})"
+            ) from error
 
     async def _open(self) -> None:
         broker = FastStreamKafka(
@@ -175,11 +215,17 @@ class KafkaBroker:
         self._connected = broker
 
     @asynccontextmanager
-    async def assigned(self, group: str | None = None) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
+    async def assigned(
+        self, group: str | None = None
+    ) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
         """A consumer of all partitions that belongs to no group's sharing, and those partitions."""
         async with self.client() as broker:
-            numbers = sorted(await broker.config.producer._producer.producer.partitions_for(self.topic.name))
-            by_hand = {"ack_policy": AckPolicy.MANUAL} if group else {}  # else it would commit what it looked at
+            numbers = sorted(
+                await broker.config.producer._producer.producer.partitions_for(self.topic.name)
+            )
+            by_hand = (
+                {"ack_policy": AckPolicy.MANUAL} if group else {}
+            )  # else it would commit what it looked at
             subscriber = broker.subscriber(
                 partitions=[Assigned(self.topic.name, number, declare=False) for number in numbers],
                 group_id=self.group_id(group) if group else None,
@@ -190,7 +236,10 @@ class KafkaBroker:
             )
             try:
                 await subscriber.start()
-                yield subscriber.consumer, [TopicPartition(self.topic.name, number) for number in numbers]
+                yield (
+                    subscriber.consumer,
+                    [TopicPartition(self.topic.name, number) for number in numbers],
+                )
             finally:
                 await subscriber.stop()
 

@@ -22,21 +22,29 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
 SESSION_MS = 6000
-"""After how long a consumer that says nothing has lost its partitions: the least that a server allows by default."""
+"""After how long a consumer that says nothing has lost its partitions.
+
+The least that a server allows by default.
+"""
 
 
 class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     """Fetches in order, and commits for each partition how far everything is acknowledged.
 
-    A partition that goes to another consumer takes its open events with it: their acknowledgement here changes nothing.
+    A partition that goes to another consumer takes its open events with it: their acknowledgement
+    here changes nothing.
     """
 
     def __init__(self, broker: KafkaBroker, group: str, start: Start, prefetch: int) -> None:
-        self._broker, self._group, self._start, self._prefetch = broker, group, start, prefetch
+        self._broker = broker
+        self._group = group
+        self._start = start
+        self._prefetch = prefetch
         self._ready = DeliveryQueue()
         self._open: dict[TopicPartition, dict[int, bool]] = {}
         self._floors: dict[TopicPartition, int] = {}
-        self._changed, self._committing = asyncio.Event(), asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._committing = asyncio.Lock()
         self._consumer: Any = None
         self._reading = 0  # one more at each change of the partitions
         self._begun = False
@@ -59,7 +67,12 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 await self._consume()
             except (StoreError, KafkaError, OSError) as error:
-                LOG.warning("the group %s cannot be read, tried again in %.1f s: %s", self._group, pause_s, error)
+                LOG.warning(
+                    "the group %s cannot be read, tried again in %.1f s: %s",
+                    self._group,
+                    pause_s,
+                    error,
+                )
             self._give_up(list(self._open))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
@@ -74,7 +87,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._joined() as subscriber:
             self._consumer = subscriber.consumer
             try:
-                async for record in subscriber.consumer:  # FastStream's own iterator fails on headers that are no text
+                async for record in (
+                    subscriber.consumer
+                ):  # FastStream's own iterator fails on headers that are no text
                     await self._deliver(record)
             finally:
                 self._consumer = None
@@ -99,7 +114,10 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                 await subscriber.stop()
 
     async def rewind(self) -> None:
-        """Make the group begin with the oldest event again; raises StoreTimeout when another one has it all."""
+        """Make the group begin with the oldest event again.
+
+        Raises StoreTimeout when another one has it all.
+        """
         async with self._joined() as subscriber:
             consumer = subscriber.consumer
             async with asyncio.timeout(self._broker.timeout_s):
@@ -113,7 +131,10 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         position = f"{record.partition}:{record.offset}"
         event = read_event(record.value, position, self._broker.seal)
         self._ready.put(Delivery(event, position, self._ack, self._reading))
-        while sum(not acked for offsets in self._open.values() for acked in offsets.values()) >= self._prefetch:
+        while (
+            sum(not acked for offsets in self._open.values() for acked in offsets.values())
+            >= self._prefetch
+        ):
             self._changed.clear()
             await self._changed.wait()
 
@@ -134,10 +155,14 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._commit()
 
     async def _commit(self) -> None:
-        """Send how far everything is acknowledged. Who comes while a request is under way is served by the next one."""
+        """Send how far everything is acknowledged.
+
+        Who comes while a request is under way is served by the next one.
+        """
         while self._floors:
             async with self._committing:
-                floors, self._floors = self._floors, {}
+                floors = self._floors
+                self._floors = {}
                 if not floors or self._consumer is None:
                     return
                 try:
@@ -147,9 +172,12 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                     return  # the partition has gone to another consumer, and its events with it
                 except (KafkaError, TimeoutError) as error:
                     self._floors = {**floors, **self._floors}
-                    raise StoreUnavailable(f"Kafka took no acknowledgement ({type(error).__name__})") from error
+                    raise StoreUnavailable(
+                        f"Kafka took no acknowledgement ({type(error).__name__})"
+                    ) from error
 
-    # -- the sharing of partitions, told by the client -------------------------------------------------------
+    # -- the sharing of partitions, told by the client
+    # -------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Forget what is open of them."""

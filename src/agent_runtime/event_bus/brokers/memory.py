@@ -33,7 +33,8 @@ class MemoryBroker(LeasedGroups):
     """
 
     def __init__(self, *, max_events: int = 100_000, lease_s: float = 10.0) -> None:
-        self._max_events, self.lease_s = max_events, lease_s
+        self._max_events = max_events
+        self.lease_s = lease_s
         self._log: deque[Stored] = deque()
         self._ids: set[str] = set()
         self._last = 0
@@ -47,13 +48,16 @@ class MemoryBroker(LeasedGroups):
             if event.id not in self._ids:
                 self._last += 1
                 self._ids.add(event.id)
-                # As any other broker would hand it over: a handler need not know where its events come from.
+                # As any other broker would hand it over: a handler need not know where its events
+                # come from.
                 self._log.append(Stored(str(self._last), from_cloud_event(encoded(event))))
         self._more.set()
         if len(self._log) > self._max_events:
             await self.trim(self._max_events)
 
-    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+    async def read(
+        self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> list[Stored]:
         """See `Broker.read`."""
         behind = 0 if after is None else number_of(after)
         ends_s = time.monotonic() + wait_s
@@ -88,7 +92,8 @@ class MemoryBroker(LeasedGroups):
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
 
-    # -- GroupLog ------------------------------------------------------------------------------------------
+    # -- GroupLog
+    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
@@ -97,15 +102,20 @@ class MemoryBroker(LeasedGroups):
         now = time.monotonic()
         if known.owner not in ("", owner) and known.until_s > now:
             return False
-        known.owner, known.until_s = owner, now + lease_s
+        known.owner = owner
+        known.until_s = now + lease_s
         return True
 
-    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
+    async def fetch(
+        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
+    ) -> list[Stored]:
         """See `GroupLog.fetch`."""
         known = self._groups.get(group)
         if known is None or known.owner != owner:
             return []
-        return await self.read(str(known.floor) if after is None else after, limit=limit, wait_s=wait_s)
+        return await self.read(
+            str(known.floor) if after is None else after, limit=limit, wait_s=wait_s
+        )
 
     async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
         """See `GroupLog.settle`."""

@@ -34,15 +34,19 @@ class _Group:
     __slots__ = ("lock", "revision", "seen_s", "value")
 
     def __init__(self) -> None:
-        self.revision, self.seen_s, self.value = 0, 0.0, dict[str, Any]()
+        self.revision = 0
+        self.seen_s = 0.0
+        self.value = dict[str, Any]()
         self.lock = asyncio.Lock()
 
 
 class NatsBroker(LeasedGroups):
-    """A `Broker` on one JetStream stream, with a key-value bucket for its groups. For one event loop.
+    """A `Broker` on one JetStream stream, with a key-value bucket for its groups.
 
-    FastStream connects. Events are sent and fetched by the client that it holds: its own subscribers start a task for
-    each message, which keeps no order.
+    For one event loop.
+
+    FastStream connects. Events are sent and fetched by the client that it holds: its own
+    subscribers start a task for each message, which keeps no order.
 
     Args:
         url: `nats://HOST:PORT`, several separated by commas.
@@ -62,7 +66,8 @@ class NatsBroker(LeasedGroups):
         seal_key: bytes | None = None,
     ) -> None:
         SECRETS.add_address(url)
-        self.lease_s, self._timeout_s = lease_s, timeout_s
+        self.lease_s = lease_s
+        self._timeout_s = timeout_s
         self._seal = None if seal_key is None else EventSeal(seal_key, name)
         self._stream = f"agent_runtime_{checked_group(name)}"
         self._subject = f"{self._stream}.events"
@@ -72,7 +77,9 @@ class NatsBroker(LeasedGroups):
         self._bucket: Any = None
         self._opening = asyncio.Lock()
         self._groups: dict[str, _Group] = {}
-        self._pulls: dict[str, tuple[Any, int]] = {}  # a reader's subscription, and the place it has come to
+        self._pulls: dict[
+            str, tuple[Any, int]
+        ] = {}  # a reader's subscription, and the place it has come to
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`. All are sent before the first acknowledgement is waited for."""
@@ -80,15 +87,21 @@ class NatsBroker(LeasedGroups):
         async with self._client() as js:
             limit = js._nc.max_payload
             if large := [len(data) for _, data in payload if len(data) + 1024 > limit]:
-                raise InputInvalid(f"an event of {large[0]} bytes; this server takes {limit}", "data")
+                raise InputInvalid(
+                    f"an event of {large[0]} bytes; this server takes {limit}", "data"
+                )
             sent = [
-                await js.publish_async(self._subject, data, stream=self._stream, headers={"Nats-Msg-Id": _header(name)})
+                await js.publish_async(
+                    self._subject, data, stream=self._stream, headers={"Nats-Msg-Id": _header(name)}
+                )
                 for name, data in payload
             ]
             async with asyncio.timeout(self._timeout_s):
                 await asyncio.gather(*sent)
 
-    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+    async def read(
+        self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> list[Stored]:
         """See `Broker.read`."""
         behind = 0 if after is None else number_of(after)
         async with self._client(wait_s) as js:
@@ -108,7 +121,9 @@ class NatsBroker(LeasedGroups):
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`."""
         async with self._client() as js:
-            floors = [(await self._entry(name)).value.get("floor", 0) for name in await self._names()]
+            floors = [
+                (await self._entry(name)).value.get("floor", 0) for name in await self._names()
+            ]
             state = (await js.stream_info(self._stream)).state
             up_to = min([int(state.last_seq) - max(keep, 0), *floors])
             if up_to < state.first_seq:
@@ -125,29 +140,48 @@ class NatsBroker(LeasedGroups):
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        self._js, broker, self._broker = None, self._broker, None
+        self._js = None
+        broker = self._broker
+        self._broker = None
         if broker is not None and broker.config.connection_state:
-            await broker.connection.close()  # FastStream's own way waits for what will not come any more
+            await (
+                broker.connection.close()
+            )  # FastStream's own way waits for what will not come any more
 
-    # -- GroupLog ------------------------------------------------------------------------------------------
+    # -- GroupLog
+    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
-        """See `GroupLog.claim`. An entry that did not change for as long as the lease has lost its owner."""
+        """See `GroupLog.claim`.
+
+        An entry that did not change for as long as the lease has lost its owner.
+        """
         known = self._groups.setdefault(group, _Group())
         async with self._client() as js, known.lock:
             await self._entry(group)
             if not known.revision:
                 state = (await js.stream_info(self._stream)).state
-                floor = int(state.last_seq) if start == "latest" else max(0, int(state.first_seq) - 1)
+                floor = (
+                    int(state.last_seq) if start == "latest" else max(0, int(state.first_seq) - 1)
+                )
                 return await self._change(group, known, {"owner": owner, "floor": floor})
-            if known.value["owner"] not in ("", owner) and time.monotonic() - known.seen_s < lease_s:
+            if (
+                known.value["owner"] not in ("", owner)
+                and time.monotonic() - known.seen_s < lease_s
+            ):
                 return False
             return await self._change(group, known, {**known.value, "owner": owner})
 
-    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
+    async def fetch(
+        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
+    ) -> list[Stored]:
         """See `GroupLog.fetch`."""
         async with self._client() as js:
-            behind = (await self._entry(group)).value.get("floor", 0) if after is None else number_of(after)
+            behind = (
+                (await self._entry(group)).value.get("floor", 0)
+                if after is None
+                else number_of(after)
+            )
             subscription, at = self._pulls.get(owner, (None, -1))
             self._pulls.pop(owner, None)  # what fails in between begins anew
             if subscription is not None and at != behind:
@@ -178,7 +212,8 @@ class NatsBroker(LeasedGroups):
             if known.value.get("owner") == owner:
                 await self._change(group, known, {**known.value, "owner": ""})
 
-    # -- the server ----------------------------------------------------------------------------------------
+    # -- the server
+    # ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _client(self, wait_s: float = 0.0) -> AsyncIterator[Any]:
@@ -203,7 +238,9 @@ class NatsBroker(LeasedGroups):
             raise StoreTimeout(f"NATS did not answer in time ({error})") from error
         except (nats_errors.Error, js_errors.Error, OSError) as error:
             await self._lost()
-            raise StoreUnavailable(f"NATS cannot be used ({type(error).__name__}: {error})") from error
+            raise StoreUnavailable(
+                f"NATS cannot be used ({type(error).__name__}: {error})"
+            ) from error
 
     async def _lost(self) -> None:
         self._pulls.clear()
@@ -212,18 +249,26 @@ class NatsBroker(LeasedGroups):
     async def _open(self) -> None:
         # We reconnect: what was asked of a connection that is lost is lost with it.
         self._broker = broker = FastStreamNats(
-            self._servers, connect_timeout=max(1, int(self._timeout_s)), allow_reconnect=False, logger=None
+            self._servers,
+            connect_timeout=max(1, int(self._timeout_s)),
+            allow_reconnect=False,
+            logger=None,
         )
         await broker.connect()
         js = broker.connection.jetstream(timeout=self._timeout_s)
         wanted = StreamConfig(
-            name=self._stream, subjects=[self._subject], storage=StorageType.FILE, duplicate_window=DUPLICATES_S
+            name=self._stream,
+            subjects=[self._subject],
+            storage=StorageType.FILE,
+            duplicate_window=DUPLICATES_S,
         )
         try:
             await js.add_stream(wanted)
         except js_errors.BadRequestError as error:
             if error.err_code != 10058:  # it is there, with settings of its operator's: those hold
-                raise ConfigurationError(f"the stream '{self._stream}' cannot be made: {error.description}") from error
+                raise ConfigurationError(
+                    f"the stream '{self._stream}' cannot be made: {error.description}"
+                ) from error
         self._bucket = await broker.key_value(f"{self._stream}_groups")
         self._js = js
 
@@ -248,7 +293,9 @@ class NatsBroker(LeasedGroups):
                 raise
             return []
         placed = [(str(m.metadata.sequence.stream), m.data) for m in messages]
-        return [Stored(position, read_event(data, position, self._seal)) for position, data in placed]
+        return [
+            Stored(position, read_event(data, position, self._seal)) for position, data in placed
+        ]
 
     async def _names(self) -> list[str]:
         try:
@@ -263,10 +310,13 @@ class NatsBroker(LeasedGroups):
         try:
             entry = await self._bucket.get(group)
         except js_errors.KeyNotFoundError:
-            known.revision, known.value = 0, {}
+            known.revision = 0
+            known.value = {}
             return known
         if entry.revision != known.revision:
-            known.revision, known.seen_s, known.value = entry.revision, time.monotonic(), json.loads(entry.value)
+            known.revision = entry.revision
+            known.seen_s = time.monotonic()
+            known.value = json.loads(entry.value)
         return known
 
     async def _change(self, group: str, known: _Group, value: dict[str, Any]) -> bool:
@@ -280,7 +330,9 @@ class NatsBroker(LeasedGroups):
         except js_errors.KeyWrongLastSequenceError:
             await self._entry(group)
             return False
-        known.revision, known.seen_s, known.value = revision, time.monotonic(), value
+        known.revision = revision
+        known.seen_s = time.monotonic()
+        known.value = value
         return True
 
 

@@ -19,12 +19,14 @@ from agent_runtime.storage import RedisConnection, StoreUrl
 BATCH_KEPT_S = 600
 """How long the same batch, sent again because an answer was lost, is known to have arrived."""
 READER = "reader"
-"""The one consumer of a group as Redis knows it: what is pending belongs to whoever has the lease."""
+"""The one consumer of a group as Redis knows it: what is pending belongs to whoever has the lease.
+"""
 
 _PUBLISH = f"""
 if redis.call('EXISTS', KEYS[2]) == 0 then
   for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
-  redis.call('SET', KEYS[2], '1', 'EX', {BATCH_KEPT_S})  -- last: a script that fails takes nothing back
+  -- last: a script that fails takes nothing back
+  redis.call('SET', KEYS[2], '1', 'EX', {BATCH_KEPT_S})
 end
 return redis.call('XLEN', KEYS[1])
 """
@@ -43,14 +45,17 @@ return 1
 """
 _FETCH = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end
-return redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[5], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], ARGV[4])
+return redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[5], 'COUNT', ARGV[3], 'STREAMS', KEYS[1],
+  ARGV[4])
 """
 _SETTLE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 for i = 3, #ARGV do redis.call('XACK', KEYS[1], ARGV[2], ARGV[i]) end
 return 1
 """
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_RELEASE = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+)
 # A step of at most 1,000: a server stands still while a script runs.
 _TRIM = """
 local excess = redis.call('XLEN', KEYS[1]) - ARGV[1]
@@ -66,7 +71,8 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local oldest = redis.call('XPENDING', KEYS[1], group[2])
   local at, open = group[8], false
   if oldest[1] > 0 then at, open = oldest[2], true end
-  if not slowest or before(at, slowest) or (at == slowest and open) then slowest, pending = at, open end
+  if not slowest or before(at, slowest) or (at == slowest and open) then slowest, pending = at,
+    open end
 end
 local entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', math.min(excess, 1000))
 local removed = 0
@@ -84,7 +90,8 @@ class RedisBroker(LeasedGroups, RedisConnection):
     """A `Broker` on one Redis stream, `{prefix}:events:{name}`.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`; see `RedisConnection`, also for the other settings.
+        url: `redis://`, `rediss://` or `unix://`; see `RedisConnection`, also for the other
+        settings.
         name: of the log.
         lease_s: how long a group stays with a consumer that says nothing.
     """
@@ -108,7 +115,10 @@ class RedisBroker(LeasedGroups, RedisConnection):
         self._new_only: set[str] = set()  # readers that have come to the end of what was pending
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`; one trip, the whole batch or nothing. The same batch again changes nothing."""
+        """See `Broker.publish`; one trip, the whole batch or nothing.
+
+        The same batch again changes nothing.
+        """
         if not stamped(events):
             return
         batch = hashlib.sha256("\n".join(event.id for event in events).encode()).hexdigest()[:32]
@@ -119,7 +129,9 @@ class RedisBroker(LeasedGroups, RedisConnection):
 
         await self.arun(steps())
 
-    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+    async def read(
+        self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> list[Stored]:
         """See `Broker.read`."""
         start = "-" if after is None else f"({_checked(after)}"
         entries = await self._asked("xrange", self._log, start, "+", limit)
@@ -135,7 +147,11 @@ class RedisBroker(LeasedGroups, RedisConnection):
             return int(await self._asked("xlen", self._log))
         behind = known.get("lag")
         if behind is None:  # the server cannot say after removals; then they are counted
-            behind = len(await self._asked("xrange", self._log, f"({known['last-delivered-id'].decode()}", "+"))
+            behind = len(
+                await self._asked(
+                    "xrange", self._log, f"({known['last-delivered-id'].decode()}", "+"
+                )
+            )
         return int(behind) + int(known["pending"])
 
     async def trim(self, keep: int) -> int:
@@ -150,7 +166,8 @@ class RedisBroker(LeasedGroups, RedisConnection):
         if await self._group(group) is not None:
             await self._asked("xgroup_destroy", self._log, group)
 
-    # -- GroupLog ------------------------------------------------------------------------------------------
+    # -- GroupLog
+    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
@@ -158,8 +175,13 @@ class RedisBroker(LeasedGroups, RedisConnection):
         args = [owner, int(lease_s * 1000), group, first]
         return bool(await self._script(_CLAIM, self._keys(group), args))
 
-    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
-        """See `GroupLog.fetch`. Reading and the look at the lease are one step: a former owner takes nothing."""
+    async def fetch(
+        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
+    ) -> list[Stored]:
+        """See `GroupLog.fetch`. Reading and the look at the lease are one step.
+
+        A former owner takes nothing.
+        """
         if after is None:
             self._new_only.discard(owner)
         if owner not in self._new_only:
@@ -181,14 +203,20 @@ class RedisBroker(LeasedGroups, RedisConnection):
         self._new_only.discard(owner)
         await self._script(_RELEASE, self._keys(group)[1:], [owner])
 
-    # -- requests ------------------------------------------------------------------------------------------
+    # -- requests
+    # ------------------------------------------------------------------------------------------
 
     async def _fetched(self, group: str, owner: str, limit: int, behind: str) -> list[Any]:
-        answer = await self._script(_FETCH, self._keys(group), [owner, group, limit, behind, READER])
+        answer = await self._script(
+            _FETCH, self._keys(group), [owner, group, limit, behind, READER]
+        )
         return [] if not answer else list(answer[0][1])
 
     async def _wait(self, after: str, wait_s: float) -> None:
-        """Until something is behind `after`. Blocks a connection of its own, for less than its timeout."""
+        """Until something is behind `after`.
+
+        Blocks a connection of its own, for less than its timeout.
+        """
         limit_s = max(0.001, min(wait_s, self._timeout_s / 2))
         await self._asked("xread", {self._log: after}, 1, int(limit_s * 1000))
 
@@ -223,8 +251,14 @@ def _checked(position: str) -> str:
 def _stored(entries: list[Any], seal: EventSeal | None) -> list[Stored]:
     found = []
     for entry_id, fields in entries:
-        given = fields if isinstance(fields, dict) else dict(zip(*[iter(fields or ())] * 2, strict=False))
-        content = given.get(b"e")  # None: no entry of ours, or one that was removed by hand before it was acknowledged
+        given = (
+            fields
+            if isinstance(fields, dict)
+            else dict(zip(*[iter(fields or ())] * 2, strict=False))
+        )
+        content = given.get(
+            b"e"
+        )  # None: no entry of ours, or one that was removed by hand before it was acknowledged
         position = entry_id.decode()
         found.append(Stored(position, read_event(content, position, seal)))
     return found

@@ -1,4 +1,4 @@
-"""The event log in one SQLite file: the audit log, and a broker for the processes of one machine."""
+"""The event log in one SQLite file: audit log, and broker of one machine's processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ POLL_S = 0.05
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS events (
-  position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, time_s REAL NOT NULL,
+  position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL,
+      time_s REAL NOT NULL,
   run_id TEXT, session_id TEXT, tenant TEXT, user_id TEXT, agent TEXT, event BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS events_run ON events (run_id, position) WHERE run_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS events_session ON events (session_id, position) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_session ON events (session_id, position)
+    WHERE session_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS events_type ON events (type, position);
 CREATE INDEX IF NOT EXISTS events_time ON events (time_s);
 CREATE TABLE IF NOT EXISTS event_groups (
-  name TEXT PRIMARY KEY, floor INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', until_s REAL NOT NULL DEFAULT 0);
+  name TEXT PRIMARY KEY, floor INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '',
+      until_s REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS trimmed (up_to INTEGER NOT NULL);
 CREATE TRIGGER IF NOT EXISTS events_unchanged BEFORE UPDATE ON events
   BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
@@ -38,10 +41,12 @@ CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
   WHEN OLD.position > coalesce((SELECT max(up_to) FROM trimmed), 0)
   BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
 """
-# Leases are counted by the machine's boot clock since version 2; those of version 1 said a wall-clock time.
+# Leases are counted by the machine's boot clock since version 2; those of version 1 said a
+# wall-clock time.
 _LEASES_END = "UPDATE event_groups SET owner = '', until_s = 0;"
 _INSERT = (
-    "INSERT OR IGNORE INTO events (id, type, time_s, run_id, session_id, tenant, user_id, agent, event) "
+    "INSERT OR IGNORE INTO events (id, type, time_s, run_id, session_id, tenant, user_id, agent, "
+    "event) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
@@ -74,7 +79,8 @@ class EventQuery:
 
     def where(self) -> tuple[str, list[Any]]:
         """The SQL condition and its values."""
-        parts, values = ["1"], list[Any]()
+        parts = ["1"]
+        values = list[Any]()
         for name in ("run_id", "session_id", "tenant", "user_id", "agent"):
             if (value := getattr(self, name)) is not None:
                 parts.append(f"{name} = ?")
@@ -100,7 +106,9 @@ class SqliteBroker(LeasedGroups, SqliteFile):
 
     SCHEMA = StoreSchema("events", _TABLES, version=2, upgrades={2: _LEASES_END})
 
-    def __init__(self, path: str, *, lease_s: float = 10.0, seal_key: bytes | None = None, **file: Any) -> None:
+    def __init__(
+        self, path: str, *, lease_s: float = 10.0, seal_key: bytes | None = None, **file: Any
+    ) -> None:
         super().__init__(path, **file)
         self.lease_s = lease_s
         self._seal = None if seal_key is None else EventSeal(seal_key, "events")
@@ -109,7 +117,9 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         """See `Broker.publish`; the whole batch or nothing."""
         await self.acall("append", [_row(event, self._seal) for event in stamped(events)])
 
-    async def read(self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0) -> list[Stored]:
+    async def read(
+        self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> list[Stored]:
         """See `Broker.read`."""
         return await self.query(EventQuery(), after=after, limit=limit, wait_s=wait_s)
 
@@ -122,13 +132,18 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         wait_s: float = 0.0,
         last: bool = False,
     ) -> list[Stored]:
-        """At most `limit` events that match, oldest first, behind `after`; with `last` the newest ones of them."""
-        behind, ends_s = 0 if after is None else number_of(after), time.monotonic() + wait_s
+        """At most `limit` events that match, oldest first, behind `after`.
+
+        With `last` the newest ones of them.
+        """
+        behind = 0 if after is None else number_of(after)
+        ends_s = time.monotonic() + wait_s
         while True:
             rows = await self.acall("select", wanted, behind, limit, last)
             if rows or time.monotonic() >= ends_s:
                 stored = [
-                    Stored(str(position), read_event(event, str(position), self._seal)) for position, event in rows
+                    Stored(str(position), read_event(event, str(position), self._seal))
+                    for position, event in rows
                 ]
                 if self._seal is None:
                     return stored
@@ -150,14 +165,17 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         """See `Broker.delete_group`."""
         await self.acall("delete_group", group)
 
-    # -- GroupLog ------------------------------------------------------------------------------------------
+    # -- GroupLog
+    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
         claimed: bool = await self.acall("claim", group, owner, start, lease_s)
         return claimed
 
-    async def fetch(self, group: str, owner: str, after: str | None, limit: int, wait_s: float) -> list[Stored]:
+    async def fetch(
+        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
+    ) -> list[Stored]:
         """See `GroupLog.fetch`."""
         behind = after if after is not None else await self.acall("floor", group, owner)
         return [] if behind is None else await self.read(behind, limit=limit, wait_s=wait_s)
@@ -171,7 +189,8 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         """See `GroupLog.release`."""
         await self.acall("release", group, owner)
 
-    # -- on the connection ---------------------------------------------------------------------------------
+    # -- on the connection
+    # ---------------------------------------------------------------------------------
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         with self._transaction() as db:
@@ -180,12 +199,17 @@ class SqliteBroker(LeasedGroups, SqliteFile):
     def _select(self, wanted: EventQuery, behind: int, limit: int, last: bool) -> list[Any]:
         where, values = wanted.where()
         order = "DESC" if last else "ASC"
-        sql = f"SELECT position, event FROM events WHERE position > ? AND {where} ORDER BY position {order} LIMIT ?"  # noqa: S608
+        sql = (
+            f"SELECT position, event FROM events WHERE position > ? AND {where} ORDER BY "  # noqa: S608
+            f"position {order} LIMIT ?"
+        )
         rows = self._db.execute(sql, [behind, *values, limit]).fetchall()
         return rows[::-1] if last else rows
 
     def _lag(self, group: str) -> int:
-        floor = self._db.execute("SELECT floor FROM event_groups WHERE name = ?", [group]).fetchone()
+        floor = self._db.execute(
+            "SELECT floor FROM event_groups WHERE name = ?", [group]
+        ).fetchone()
         sql = "SELECT count(*) FROM events WHERE position > ?"
         behind: int = self._db.execute(sql, [floor[0] if floor else 0]).fetchone()[0]
         return behind
@@ -193,7 +217,8 @@ class SqliteBroker(LeasedGroups, SqliteFile):
     def _trim(self, keep: int) -> int:
         with self._transaction() as db:
             border = db.execute(
-                "SELECT position FROM events ORDER BY position DESC LIMIT 1 OFFSET ?", [max(keep, 0)]
+                "SELECT position FROM events ORDER BY position DESC LIMIT 1 OFFSET ?",
+                [max(keep, 0)],
             ).fetchone()
             slowest = db.execute("SELECT min(floor) FROM event_groups").fetchone()[0]
             if border is None:
@@ -211,12 +236,17 @@ class SqliteBroker(LeasedGroups, SqliteFile):
             first = 0
             if start == "latest":
                 first = db.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
-            db.execute("INSERT OR IGNORE INTO event_groups (name, floor) VALUES (?, ?)", [group, first])
-            held = db.execute("SELECT owner, until_s FROM event_groups WHERE name = ?", [group]).fetchone()
+            db.execute(
+                "INSERT OR IGNORE INTO event_groups (name, floor) VALUES (?, ?)", [group, first]
+            )
+            held = db.execute(
+                "SELECT owner, until_s FROM event_groups WHERE name = ?", [group]
+            ).fetchone()
             if held[0] != owner and is_lease_held(*held):
                 return False
             db.execute(
-                "UPDATE event_groups SET owner = ?, until_s = ? WHERE name = ?", [owner, boot_s() + lease_s, group]
+                "UPDATE event_groups SET owner = ?, until_s = ? WHERE name = ?",
+                [owner, boot_s() + lease_s, group],
             )
             return True
 
@@ -230,11 +260,14 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         return self._db.execute(sql, [floor, group, owner]).rowcount == 1
 
     def _release(self, group: str, owner: str) -> None:
-        self._db.execute("UPDATE event_groups SET owner = '' WHERE name = ? AND owner = ?", [group, owner])
+        self._db.execute(
+            "UPDATE event_groups SET owner = '' WHERE name = ? AND owner = ?", [group, owner]
+        )
 
 
 def _row(event: Event, seal: EventSeal | None) -> tuple[Any, ...]:
     return (
-        event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant, event.user_id,
+        event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant,
+        event.user_id,
         event.agent or None, encoded(event, seal),
     )  # fmt: skip

@@ -14,7 +14,9 @@ _GROUP = re.compile(r"[A-Za-z0-9_-]{1,128}")
 def checked_group(group: str) -> str:
     """The name, if every broker can take it; raises ConfigurationError."""
     if not _GROUP.fullmatch(group):
-        raise ConfigurationError(f"a group's name is 1 to 128 ASCII letters, digits, '_' and '-', not {group[:140]!r}")
+        raise ConfigurationError(
+            f"a group's name is 1 to 128 ASCII letters, digits, '_' and '-', not {group[:140]!r}"
+        )
     return group
 
 
@@ -26,10 +28,15 @@ def number_of(position: str) -> int:
 
 
 def stamped(events: Sequence[Event]) -> Sequence[Event]:
-    """The events, if each has a place or an id of its own, and names that can be stored; raises InputInvalid."""
+    """The events, if each has a place or an id of its own, and names that can be stored.
+
+    Raises InputInvalid.
+    """
     for event in events:
         if not event.seq and not event.own_id:
-            said = f"the event '{event.type}' has no place yet: publish it on an EventBus, or stamp it"
+            said = (
+                f"the event '{event.type}' has no place yet: publish it on an EventBus, or stamp it"
+            )
             raise InputInvalid(said, "seq")
         try:
             f"{event.id}{event.stream}{event.run_id}{event.user_id}{event.agent}{event.type}".encode()

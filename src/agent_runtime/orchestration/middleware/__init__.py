@@ -2,7 +2,12 @@
 
 from agent_runtime.budgets.spending_policy import Spending
 from agent_runtime.orchestration.middleware.auth import AuthMiddleware
-from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, LayerObserver, Middleware, compose
+from agent_runtime.orchestration.middleware.base import (
+    CONTROL_FLOW,
+    LayerObserver,
+    Middleware,
+    compose,
+)
 from agent_runtime.orchestration.middleware.concurrency import ConcurrencyMiddleware
 from agent_runtime.orchestration.middleware.cost import CostTrackingMiddleware
 from agent_runtime.orchestration.middleware.logging import LoggingMiddleware

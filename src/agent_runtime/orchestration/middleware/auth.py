@@ -11,7 +11,12 @@ from agent_runtime.auth.authenticator import Authenticator, refused
 from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.auth.scopes import check_scope, checked_scopes
 from agent_runtime.errors import ConfigurationError, Unauthenticated
-from agent_runtime.orchestration.caller_input import CALLER_ROLES, actions_of, check_roles, checked_roles
+from agent_runtime.orchestration.caller_input import (
+    CALLER_ROLES,
+    actions_of,
+    check_roles,
+    checked_roles,
+)
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.run.state import current_run
 
@@ -22,24 +27,31 @@ if TYPE_CHECKING:
 class AuthMiddleware(Middleware):
     """Lets a call pass only for a principal that may make it.
 
-    A principal that the application itself put on the call counts; otherwise one of `authenticators` must recognise
-    its credentials, in their order. A call needs the scope `run:<template>`, `resume:<template>` when it answers an
-    interrupt, `command:<template>` when it steers the graph (a Command with `goto`, `update` or `graph`), and those in
-    `require`. Its messages have one of `roles`. An agent that another one calls acts for the outer call's principal,
-    whose scopes and messages were checked there; only `require` is checked again.
+    A principal that the application itself put on the call counts; otherwise one of
+    `authenticators` must recognise its credentials, in their order. A call needs the scope
+    `run:<template>`, `resume:<template>` when it answers an interrupt, `command:<template>` when it
+    steers the graph (a Command with `goto`, `update` or `graph`), and those in `require`. Its
+    messages have one of `roles`. An agent that another one calls acts for the outer call's
+    principal, whose scopes and messages were checked there; only `require` is checked again.
 
-    Raises ConfigurationError for a scope, a role or an authenticator that is none. Its `process` raises Unauthenticated
-    (always the same), Forbidden, InputInvalid for a role that callers may not send, and StoreError when it cannot be
-    known who calls: nothing passes then.
+    Raises ConfigurationError for a scope, a role or an authenticator that is none. Its `process`
+    raises Unauthenticated (always the same), Forbidden, InputInvalid for a role that callers may
+    not send, and StoreError when it cannot be known who calls: nothing passes then.
     """
 
     def __init__(
-        self, *authenticators: Authenticator, require: Iterable[str] = (), roles: Iterable[str] = CALLER_ROLES
+        self,
+        *authenticators: Authenticator,
+        require: Iterable[str] = (),
+        roles: Iterable[str] = CALLER_ROLES,
     ) -> None:
         for each in authenticators:
             if not isinstance(each, Authenticator):
-                raise ConfigurationError(f"an authenticator has `async authenticate(credentials)`, unlike {each!r}")
-        self._authenticators, self._require = authenticators, checked_scopes(require)
+                raise ConfigurationError(
+                    f"an authenticator has `async authenticate(credentials)`, unlike {each!r}"
+                )
+        self._authenticators = authenticators
+        self._require = checked_scopes(require)
         self._roles = checked_roles(roles)
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
@@ -73,7 +85,7 @@ class AuthMiddleware(Middleware):
 
 
 def _checked(principal: Principal) -> Principal:
-    """Return what an authenticator gave; raises Unauthenticated for a name that none may give out."""
+    """Return an authenticator's principal; raises Unauthenticated for a reserved name."""
     for name in (principal.id, principal.tenant):
         if (fault := fault_of_name(name)) is not None:
             raise refused(fault)

@@ -13,20 +13,27 @@ from agent_runtime.errors import ConfigurationError
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
 CONTROL_FLOW = (GraphBubbleUp,)
-"""Exceptions that steer the graph (interrupt, parent command, drain): no layer treats them as a failure."""
+"""Exceptions that steer the graph (interrupt, parent command, drain).
+
+No layer treats them as a failure.
+"""
 
 
 class Middleware(ABC):
     """A layer around one whole agent call, unary or streamed.
 
-    `process` awaits `next_call(context)` for the rest of the onion and returns its result. A layer that looks
-    at chunks passes on `context.with_emit(...)`; one that answers by itself emits its answer and returns it;
-    one that refuses raises. Cancellation arrives as `CancelledError` at the `await`: use `try/finally` and
-    never swallow it. One instance serves many calls at once: keep per-call state in local variables.
+    `process` awaits `next_call(context)` for the rest of the onion and returns its result. A layer
+    that looks at chunks passes on `context.with_emit(...)`; one that answers by itself emits its
+    answer and returns it; one that refuses raises. Cancellation arrives as `CancelledError` at the
+    `await`: use `try/finally` and never swallow it. One instance serves many calls at once: keep
+    per-call state in local variables.
     """
 
     name: str = ""
-    """What the layer is called in metrics; by default its class's name, in the spelling of templates."""
+    """What the layer is called in metrics.
+
+    By default its class's name, in the spelling of templates.
+    """
 
     waits: bool = False
     """Whether calls may wait in the layer: their number is then a metric, its queue."""
@@ -49,15 +56,20 @@ class LayerObserver(Protocol):
         """What the layer itself took of a call, before and after what is inside it."""
 
 
-def compose(layers: Sequence[Middleware], core: Handler, observer: LayerObserver | None = None) -> Handler:
+def compose(
+    layers: Sequence[Middleware], core: Handler, observer: LayerObserver | None = None
+) -> Handler:
     """Wrap `core` in `layers`; the first is the outermost. Done once, when the executor is built.
 
-    Raises ConfigurationError for anything that is not a `Middleware`: a layer is never skipped with a warning.
+    Raises ConfigurationError for anything that is not a `Middleware`: a layer is never skipped with
+    a warning.
     """
     handler = core
     for layer in reversed(layers):
         if not isinstance(layer, Middleware):
-            raise ConfigurationError(f"a layer must be an instance of agent_runtime.Middleware, not {layer!r}")
+            raise ConfigurationError(
+                f"a layer must be an instance of agent_runtime.Middleware, not {layer!r}"
+            )
         handler = _bind(layer, handler) if observer is None else _observed(layer, handler, observer)
     return handler
 
@@ -70,15 +82,23 @@ def layer_name(layer: Middleware) -> str:
 
 def _bind(layer: Middleware, inner: Handler) -> Handler:
     process = layer.process
-    return lambda context: process(context, inner)  # by position: a layer may name its parameters as it likes
+    return lambda context: process(
+        context, inner
+    )  # by position: a layer may name its parameters as it likes
 
 
 def _observed(layer: Middleware, inner: Handler, observer: LayerObserver) -> Handler:
-    process, name, now = layer.process, layer_name(layer), time.perf_counter
-    entered, left, took, queues = observer.entered, observer.left, observer.took, layer.waits
+    process = layer.process
+    name = layer_name(layer)
+    now = time.perf_counter
+    entered = observer.entered
+    left = observer.left
+    took = observer.took
+    queues = layer.waits
 
     async def handle(context: AgentContext) -> AgentResult:
-        inside_s, waits = 0.0, queues
+        inside_s = 0.0
+        waits = queues
 
         async def next_call(context: AgentContext) -> AgentResult:
             nonlocal inside_s, waits

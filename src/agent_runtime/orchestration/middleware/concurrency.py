@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from agent_runtime.event_bus import EventBus
     from agent_runtime.types import AgentContext, AgentResult, Handler
 
-FIRST_LOOK_S, LAST_LOOK_S = 0.02, 0.5
-"""How often a waiting call looks for a slot; it looks at once when one is given back in this process."""
+FIRST_LOOK_S = 0.02
+LAST_LOOK_S = 0.5
+"""How often a waiting call looks for a slot.
+
+It looks at once when one is given back in this process.
+"""
 RETRY_AFTER_S = 1.0
 """What a refused caller is told: when a running call ends is not known."""
 
@@ -28,8 +32,9 @@ RETRY_AFTER_S = 1.0
 class ConcurrencyMiddleware(Middleware):
     """Refuses a call, or lets it wait, when too many run at once.
 
-    A call takes a slot of each limit or, if one has none left, of none. An agent that another one calls runs in the
-    outer call's slots. When the store is out, this process counts its own, as with RateLimitMiddleware.
+    A call takes a slot of each limit or, if one has none left, of none. An agent that another one
+    calls runs in the outer call's slots. When the store is out, this process counts its own, as
+    with RateLimitMiddleware.
 
     Args:
         limits: any number.
@@ -37,7 +42,8 @@ class ConcurrencyMiddleware(Middleware):
         wait_s: how long a call may wait for a slot; 0 refuses at once.
         processes, bus: as RateLimitMiddleware's.
 
-    Its `process` raises RateLimited. Cancelling a waiting call takes nothing; a running one gives its slots back.
+    Its `process` raises RateLimited. Cancelling a waiting call takes nothing; a running one gives
+    its slots back.
     """
 
     waits = True
@@ -53,10 +59,13 @@ class ConcurrencyMiddleware(Middleware):
     ) -> None:
         if not 0 <= wait_s < float("inf"):
             raise ConfigurationError(f"wait_s is at least 0, not {wait_s}")
-        self.limits, self._wait_s = tuple(limits), wait_s
+        self.limits = tuple(limits)
+        self._wait_s = wait_s
         self._keys = KeysOf(self.limits, slots_of)
         store: Slots = slots or MemorySlots()
-        self._fallback: Fallback[Slots] = Fallback(store, MemorySlots(), processes, bus, "concurrency")
+        self._fallback: Fallback[Slots] = Fallback(
+            store, MemorySlots(), processes, bus, "concurrency"
+        )
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -73,7 +82,9 @@ class ConcurrencyMiddleware(Middleware):
         try:
             store, taken = await self._acquired(slots, holder)
         except asyncio.CancelledError:
-            if self._fallback.store.lease_s is not None:  # it may have taken them before it could say so
+            if (
+                self._fallback.store.lease_s is not None
+            ):  # it may have taken them before it could say so
                 await self._give_back(self._fallback.store, slots, holder)
             raise
         context.progress.counted = context.progress.counted.union([slot.key for slot in taken])
@@ -94,10 +105,12 @@ class ConcurrencyMiddleware(Middleware):
 
     async def _acquired(self, slots: Sequence[Slot], holder: str) -> tuple[Slots, Sequence[Slot]]:
         loop = asyncio.get_running_loop()
-        until, look_s = loop.time() + self._wait_s, FIRST_LOOK_S
+        until = loop.time() + self._wait_s
+        look_s = FIRST_LOOK_S
         while True:
             store, taken, full = await self._fallback.asked(
-                lambda store, share: _take(store, slots, holder, share), lambda store: store.release(slots, holder)
+                lambda store, share: _take(store, slots, holder, share),
+                lambda store: store.release(slots, holder),
             )
             if full is None:
                 return store, taken
@@ -116,7 +129,11 @@ class ConcurrencyMiddleware(Middleware):
 async def _take(
     store: Slots, slots: Sequence[Slot], holder: str, share: int
 ) -> tuple[Slots, Sequence[Slot], Slot | None]:
-    mine = slots if share == 1 else [slot._replace(amount=max(1, slot.amount // share)) for slot in slots]
+    mine = (
+        slots
+        if share == 1
+        else [slot._replace(amount=max(1, slot.amount // share)) for slot in slots]
+    )
     return store, mine, await store.acquire(mine, holder)
 
 

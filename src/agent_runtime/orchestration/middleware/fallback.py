@@ -29,17 +29,28 @@ class Fallback(Generic[Store]):
     While it is out one call in two seconds asks it again; the others do not wait for it.
     """
 
-    def __init__(self, store: Store, local: Store, processes: int, bus: EventBus | None, name: str) -> None:
+    def __init__(
+        self, store: Store, local: Store, processes: int, bus: EventBus | None, name: str
+    ) -> None:
         if processes < 1:
             raise ConfigurationError(f"at least 1 process shares the limits, not {processes}")
-        self.store, self.local, self._processes, self._bus, self._name = store, local, processes, bus, name
-        self.degraded, self._ask_at = False, 0.0
+        self.store = store
+        self.local = local
+        self._processes = processes
+        self._bus = bus
+        self._name = name
+        self.degraded = False
+        self._ask_at = 0.0
         self._in_process = type(store) is type(local)  # nothing to fall back from
 
     async def asked(
-        self, ask: Callable[[Any, int], Awaitable[Any]], undo: Callable[[Any], Awaitable[Any]] | None = None
+        self,
+        ask: Callable[[Any, int], Awaitable[Any]],
+        undo: Callable[[Any], Awaitable[Any]] | None = None,
     ) -> Any:
-        """The answer of the store, or of the local one when it is out. `ask(store, share)`: one in `share` is ours.
+        """The answer of the store, or of the local one when it is out. `ask(store, share)`.
+
+        One in `share` is ours.
 
         `undo(store)` takes back what a store that did not answer in time may have done.
         """
@@ -64,7 +75,9 @@ class Fallback(Generic[Store]):
             return
         self.degraded = degraded
         if degraded:
-            LOG.warning("the store of %s is out, this process limits by itself: %s", self._name, why)
+            LOG.warning(
+                "the store of %s is out, this process limits by itself: %s", self._name, why
+            )
         else:
             LOG.warning("the store of %s is back", self._name)
         if self._bus is not None:

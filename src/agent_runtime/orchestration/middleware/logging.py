@@ -12,21 +12,27 @@ from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
 CALLS = logging.getLogger("agent_runtime.calls")
-CALLS.addHandler(logging.NullHandler())  # a library is silent until the application configures logging
+CALLS.addHandler(
+    logging.NullHandler()
+)  # a library is silent until the application configures logging
 MAX_CONTENT = 4096
 """Characters of a question or an answer in a record."""
 
 
 class LoggingMiddleware(Middleware):
-    """Logs how each call ended: INFO when it completed, was interrupted or cancelled, WARNING when it failed.
+    """Logs how each call ended.
 
-    Fields are attributes of the record: `run_id`, `session_id`, `tenant`, `user`, `template`, `template_digest`,
-    `outcome` (a status or an error's code), `duration_s`, token and call counts, `cost_usd`, `cost_kind`. Input and
-    output are logged, redacted, only with `content`; credentials never.
+    INFO when it completed, was interrupted or cancelled, WARNING when it failed.
+
+    Fields are attributes of the record: `run_id`, `session_id`, `tenant`, `user`, `template`,
+    `template_digest`, `outcome` (a status or an error's code), `duration_s`, token and call counts,
+    `cost_usd`, `cost_kind`. Input and output are logged, redacted, only with `content`; credentials
+    never.
     """
 
     def __init__(self, logger: logging.Logger | None = None, *, content: bool = False) -> None:
-        self._logger, self._content = logger or CALLS, content
+        self._logger = logger or CALLS
+        self._content = content
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call and log its outcome; whatever it raised is raised on."""
@@ -40,15 +46,21 @@ class LoggingMiddleware(Middleware):
             self._log(logging.INFO, context, "cancelled", started)
             raise
         except BaseException as error:
-            self._log(logging.WARNING, context, getattr(error, "code", type(error).__name__), started)
+            self._log(
+                logging.WARNING, context, getattr(error, "code", type(error).__name__), started
+            )
             raise
         self._log(logging.INFO, context, result.status, started, result.output)
         return result
 
-    def _log(self, level: int, context: AgentContext, outcome: str, started: float, output: str = "") -> None:
+    def _log(
+        self, level: int, context: AgentContext, outcome: str, started: float, output: str = ""
+    ) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        usage, duration_s, principal = context.usage, time.perf_counter() - started, context.principal
+        usage = context.usage
+        duration_s = time.perf_counter() - started
+        principal = context.principal
         fields: dict[str, Any] = {
             "run_id": context.run_id,
             "session_id": context.session_id,
@@ -68,4 +80,6 @@ class LoggingMiddleware(Middleware):
         if self._content:
             fields["input"] = SECRETS.text(str(context.input))[:MAX_CONTENT]
             fields["output"] = SECRETS.text(output)[:MAX_CONTENT]
-        self._logger.log(level, "call %s %s in %.3f s", context.run_id, outcome, duration_s, extra=fields)
+        self._logger.log(
+            level, "call %s %s in %.3f s", context.run_id, outcome, duration_s, extra=fields
+        )

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 class RateLimitMiddleware(Middleware):
     """Refuses a call that would be one too many in a moving window.
 
-    A call counts in all its windows or, refused, in none. An agent that another one calls is not counted again in a
-    window that the outer call was counted in. When the store is out, a limiter of this process takes over, with its
-    share of each limit; a `limits.fallback` event, a warning and `degraded` say so, `limits.restored` ends it.
+    A call counts in all its windows or, refused, in none. An agent that another one calls is not
+    counted again in a window that the outer call was counted in. When the store is out, a limiter
+    of this process takes over, with its share of each limit; a `limits.fallback` event, a warning
+    and `degraded` say so, `limits.restored` ends it.
 
     Args:
         limits: any number; as RateLimit or as text, `60/minute per user; 1000/hour per tenant`.
@@ -43,7 +44,9 @@ class RateLimitMiddleware(Middleware):
     ) -> None:
         self.limits = tuple(RateLimit.parse_many(limits))
         self._keys = KeysOf(self.limits, windows_of)
-        self._fallback = Fallback(windows or MemoryWindows(), MemoryWindows(), processes, bus, "rate_limit")
+        self._fallback = Fallback(
+            windows or MemoryWindows(), MemoryWindows(), processes, bus, "rate_limit"
+        )
 
     @property
     def degraded(self) -> bool:
@@ -53,7 +56,9 @@ class RateLimitMiddleware(Middleware):
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call if it is not one too many."""
         if windows := self._keys.of(context, counted_around()):
-            admission = await self._fallback.asked(lambda store, share: store.acquire(_shares(windows, share)))
+            admission = await self._fallback.asked(
+                lambda store, share: store.acquire(_shares(windows, share))
+            )
             if admission.refused is not None:
                 raise RateLimited(admission.refused.limit, max(admission.retry_after_s, 0.001))
             context.progress.counted = context.progress.counted.union([w.key for w in windows])
@@ -61,4 +66,6 @@ class RateLimitMiddleware(Middleware):
 
 
 def _shares(windows: Sequence[Window], share: int) -> Sequence[Window]:
-    return windows if share == 1 else [w._replace(amount=max(1, w.amount // share)) for w in windows]
+    return (
+        windows if share == 1 else [w._replace(amount=max(1, w.amount // share)) for w in windows]
+    )

@@ -19,16 +19,18 @@ from agent_runtime.types import AgentContext, AgentResult, Handler
 class RetryMiddleware(Middleware):
     """Tries a call again after a transient failure.
 
-    Again from the start only while no chunk has reached a reader and no tool has started. After that the
-    run is continued from its checkpoint (no finished tool runs twice), or, without one, the failure stands.
-    A wait ends early when the call is cancelled; one that would pass the call's deadline is not begun.
+    Again from the start only while no chunk has reached a reader and no tool has started. After
+    that the run is continued from its checkpoint (no finished tool runs twice), or, without one,
+    the failure stands. A wait ends early when the call is cancelled; one that would pass the call's
+    deadline is not begun.
 
     Args:
         attempts: how often a call is tried in all; `context.attempts` overrides it for one call.
-        retry_on: failure classes: `rate_limit` (429), `server_error` (5xx and 408/409/425), `connection`,
-            `timeout` (idle and model_call), `worker` (the agent's process ended), or `transient` for all of them.
-        backoff_s: upper bound of the first wait in seconds; it doubles each time, and the wait is a random
-            part of it (full jitter), unless the provider says how long to wait.
+        retry_on: failure classes: `rate_limit` (429), `server_error` (5xx and 408/409/425),
+            `connection`, `timeout` (idle and model_call), `worker` (the agent's process ended), or
+            `transient` for all of them.
+        backoff_s: upper bound of the first wait in seconds; it doubles each time, and the wait is a
+            random part of it (full jitter), unless the provider says how long to wait.
         max_backoff_s: no wait is longer than this; a provider that asks for more is not waited for.
 
     Raises ConfigurationError for values that make no sense.
@@ -49,7 +51,9 @@ class RetryMiddleware(Middleware):
             raise ConfigurationError(
                 f"unknown retry_on {sorted(unknown)}; known: transient, {', '.join(RETRY_CLASSES)}"
             )
-        self._attempts, self._backoff_s, self._max_backoff_s = attempts, backoff_s, max_backoff_s
+        self._attempts = attempts
+        self._backoff_s = backoff_s
+        self._max_backoff_s = max_backoff_s
         self._bus = bus
         self._classes = frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
 
@@ -65,7 +69,11 @@ class RetryMiddleware(Middleware):
                 raise
             except Exception as error:
                 wait_s = self._wait_s(error, attempt)
-                again = None if wait_s is None else self._again(context, opened=emit is not None and emit.opened)
+                again = (
+                    None
+                    if wait_s is None
+                    else self._again(context, opened=emit is not None and emit.opened)
+                )
                 if wait_s is None or again is None or self._too_late(context, wait_s):
                     raise
                 context = again
@@ -75,7 +83,11 @@ class RetryMiddleware(Middleware):
 
     def _tell(self, context: AgentContext, attempt: int, error: Exception) -> None:
         if self._bus is not None:
-            self._bus.publish(call_event("retry.again", context, {"attempt": attempt, "error": type(error).__name__}))
+            self._bus.publish(
+                call_event(
+                    "retry.again", context, {"attempt": attempt, "error": type(error).__name__}
+                )
+            )
 
     def _wait_s(self, error: Exception, attempt: int) -> float | None:
         if failure_class(error) not in self._classes:
@@ -89,7 +101,8 @@ class RetryMiddleware(Middleware):
     def _again(context: AgentContext, *, opened: bool) -> AgentContext | None:
         progress = context.progress
         if progress.resumable:
-            # Also before the first tool: the input is in the checkpoint already and must not be added twice.
+            # Also before the first tool: the input is in the checkpoint already and must not be
+            # added twice.
             return None if context.streaming and progress.message_open else context.with_input(None)
         if progress.tools_started or opened:
             return None
@@ -97,7 +110,10 @@ class RetryMiddleware(Middleware):
 
     @staticmethod
     def _too_late(context: AgentContext, wait_s: float) -> bool:
-        return context.deadline is not None and asyncio.get_running_loop().time() + wait_s >= context.deadline
+        return (
+            context.deadline is not None
+            and asyncio.get_running_loop().time() + wait_s >= context.deadline
+        )
 
 
 class _Opened:
@@ -106,10 +122,15 @@ class _Opened:
     __slots__ = ("_emit", "opened", "watched")
 
     def __init__(self, context: AgentContext) -> None:
-        self._emit, self.opened = context.emit, False
+        self._emit = context.emit
+        self.opened = False
         self.watched = context.with_emit(self)
 
-    def __call__(self, chunk: Chunk) -> Awaitable[None]:  # no coroutine of its own: this is paid for each token
+    def __call__(
+        self, chunk: Chunk
+    ) -> Awaitable[None]:  # no coroutine of its own: this is paid for each token
         self.opened = True
-        self.watched.emit = self._emit  # one chunk is all there is to see: the next ones need not pass here
+        self.watched.emit = (
+            self._emit
+        )  # one chunk is all there is to see: the next ones need not pass here
         return self._emit(chunk)

@@ -27,21 +27,30 @@ TITLE_CHARACTERS = 60
 class SessionMiddleware(Middleware):
     """Gives a call with a `session_id` its conversation; a call without one passes through.
 
-    The session is made at its first use. Its turns run one after another, across processes: a call waits for its
-    turn (`enqueue`, in order within a process, bounded) or raises SessionBusy (`reject`), with the meanings of the
-    LangGraph Server's `multitask_strategy`. `ttl_s` is for sessions that are made here. Place it before layers that
-    hold money or slots.
+    The session is made at its first use. Its turns run one after another, across processes: a call
+    waits for its turn (`enqueue`, in order within a process, bounded) or raises SessionBusy
+    (`reject`), with the meanings of the LangGraph Server's `multitask_strategy`. `ttl_s` is for
+    sessions that are made here. Place it before layers that hold money or slots.
     """
 
     waits = True
 
     def __init__(
-        self, manager: SessionManager, strategy: MultitaskStrategy = "enqueue", *, ttl_s: float | None = None
+        self,
+        manager: SessionManager,
+        strategy: MultitaskStrategy = "enqueue",
+        *,
+        ttl_s: float | None = None,
     ) -> None:
-        self.manager, self._strategy, self._ttl_s = manager, strategy, ttl_s
+        self.manager = manager
+        self._strategy = strategy
+        self._ttl_s = ttl_s
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
-        """Await the call within its turn; raises SessionError, SessionBusy, StaleWriter, StoreError."""
+        """Await the call within its turn.
+
+        Raises SessionError, SessionBusy, StaleWriter, StoreError.
+        """
         if context.session_id is None:
             return await next_call(context)
         began_s = time.monotonic()
@@ -54,10 +63,15 @@ class SessionMiddleware(Middleware):
             ttl_s=self._ttl_s,
             principal=context.principal,
         ) as turn:
-            self.manager.tell("turn_start", turn.session, {"waited_s": time.monotonic() - began_s}, context.run_id)
+            self.manager.tell(
+                "turn_start", turn.session, {"waited_s": time.monotonic() - began_s}, context.run_id
+            )
             try:
                 result = await next_call(context.with_turn(turn))
-            except (InputInvalid, StaleWriter):  # nothing has happened; or the session is another's now
+            except (
+                InputInvalid,
+                StaleWriter,
+            ):  # nothing has happened; or the session is another's now
                 raise
             except GraphDrained:
                 await self._ended(turn, "drained", context)
@@ -67,18 +81,24 @@ class SessionMiddleware(Middleware):
                 raise
             if result.status == "completed" and context.progress.ended:
                 await turn.settled()
-            await self._ended(turn, "interrupted" if result.status == "interrupted" else "idle", context)
+            await self._ended(
+                turn, "interrupted" if result.status == "interrupted" else "idle", context
+            )
         return result
 
     async def _ended(self, turn: Turn, status: SessionStatus, context: AgentContext) -> None:
         self.manager.tell("turn_end", turn.session, {"status": status}, context.run_id)
         text = context.input if isinstance(context.input, str) else ""
-        ending = asyncio.ensure_future(self.manager.end_turn(turn.session, status, text.strip()[:TITLE_CHARACTERS]))
+        ending = asyncio.ensure_future(
+            self.manager.end_turn(turn.session, status, text.strip()[:TITLE_CHARACTERS])
+        )
         try:
             await asyncio.shield(ending)  # also when the call is being cancelled
         except asyncio.CancelledError:
             await ending
             raise
         except (SessionError, StoreError):
-            if status != "failed":  # of a failed turn its own error says more; the lease remembers that it failed
+            if (
+                status != "failed"
+            ):  # of a failed turn its own error says more; the lease remembers that it failed
                 raise

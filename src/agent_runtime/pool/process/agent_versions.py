@@ -1,4 +1,4 @@
-"""The agent types of a pool, each in the version that its template, its tools and its secrets make now."""
+"""Versions of a pool's agents, by their templates, tools and secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An agent type as it is now: its executor, what its workers are made of, and what they may ask for."""
+    """An agent type as it is now.
+
+    Its executor, what its workers are made of, and what they may ask for.
+    """
 
     agent: str
     key: tuple[Any, ...]
@@ -43,8 +46,12 @@ class Catalog:
         remote: makes what an executor awaits, from the agent's name and its checkpointer.
     """
 
-    def __init__(self, factory: AgentFactory, setup: str | None, remote: Callable[[str, Any], Agent]) -> None:
-        self._factory, self._setup, self._remote = factory, setup, remote
+    def __init__(
+        self, factory: AgentFactory, setup: str | None, remote: Callable[[str, Any], Agent]
+    ) -> None:
+        self._factory = factory
+        self._setup = setup
+        self._remote = remote
         self._files = TemplateFiles(factory)
         self._said: dict[str, tuple[Any, Mapping[str, Any] | None, Mapping[str, Any]]] = {}
         self._versions: dict[str, Version] = {}
@@ -62,7 +69,10 @@ class Catalog:
         self._said[agent] = (agent if template is None else template, inputs, overrides)
 
     async def refresh(self, agent: str) -> None:
-        """See that `current` is what holds now. What takes time (a server to be asked, a build) is done in a thread."""
+        """See that `current` is what holds now.
+
+        What takes time (a server to be asked, a build) is done in a thread.
+        """
         if not self._is_known(agent):
             await asyncio.to_thread(self.current, agent)
 
@@ -83,7 +93,7 @@ class Catalog:
         return self._versions.get(agent)
 
     def is_outdated(self, version: Version) -> bool:
-        """Whether a version does not hold any more, as far as that is known without asking a server."""
+        """Tell whether a version is outdated, as far as no server has to be called."""
         try:
             template, inputs = self._template(version.agent)
             key, _ = self._factory.keys.known(template, inputs)
@@ -118,6 +128,8 @@ class Catalog:
         bare = factory.create_from_template(template, inputs)
         saver = getattr(bare.agent, "checkpointer", None) or None
         values = resolve_inputs(template, inputs)
-        recipe = recipe_of(agent, template, values, factory.registry, self._setup, keeps=saver is not None)
+        recipe = recipe_of(
+            agent, template, values, factory.registry, self._setup, keeps=saver is not None
+        )
         desk = Desk(template, factory.registry, partial(factory.inner_agent, template), saver)
         return Version(agent, key, bare.run_by(self._remote(agent, saver)), packed(recipe), desk)

@@ -16,7 +16,8 @@ class Room:
     """Counts the instances of a pool; those that are ending count until they have."""
 
     def __init__(self, config: PoolConfig, workers: Mapping[str, InstanceWorker]) -> None:
-        self._config, self._workers = config, workers
+        self._config = config
+        self._workers = workers
 
     def living(self) -> list[AgentInstance]:
         """Those that have not ended."""
@@ -34,7 +35,8 @@ class Room:
 
     def within_pool(self, agent: str) -> bool:
         """Whether the pool's size and memory allow one more of this agent."""
-        living, total_mb = self.living(), self._config.total_memory_mb
+        living = self.living()
+        total_mb = self._config.total_memory_mb
         reserved_mb = sum(each.memory_limit_mb for each in living)
         fits = total_mb is None or reserved_mb + self._config.memory_of(agent) <= total_mb
         return fits and len(living) < self._config.size

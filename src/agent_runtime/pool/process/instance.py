@@ -29,7 +29,9 @@ NEXT: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
     InstanceStatus.CREATING: frozenset({InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.IDLE: frozenset({InstanceStatus.RUNNING, *_ENDS}),
     # To idle at once: it was given to a call that was cancelled in that moment.
-    InstanceStatus.RUNNING: frozenset({InstanceStatus.COMPLETED, InstanceStatus.ERROR, InstanceStatus.IDLE, *_ENDS}),
+    InstanceStatus.RUNNING: frozenset(
+        {InstanceStatus.COMPLETED, InstanceStatus.ERROR, InstanceStatus.IDLE, *_ENDS}
+    ),
     InstanceStatus.COMPLETED: frozenset({InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.ERROR: frozenset({InstanceStatus.IDLE, *_ENDS}),
     InstanceStatus.SHUTTING: frozenset({InstanceStatus.TERMINATED}),
@@ -42,9 +44,10 @@ NEXT: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
 class AgentInstance:
     """One instance.
 
-    `pid` is its process, None before it has one; `memory_mb` its resident memory with all that it started, as last
-    seen; `current_task` what it does now; `context` is added to the runtime context of each of its tasks. Times are
-    Unix seconds. `last_error` is why it ended, or what its last failed task raised.
+    `pid` is its process, None before it has one; `memory_mb` its resident memory with all that it
+    started, as last seen; `current_task` what it does now; `context` is added to the runtime
+    context of each of its tasks. Times are Unix seconds. `last_error` is why it ended, or what its
+    last failed task raised.
     """
 
     agent: str
@@ -59,7 +62,9 @@ class AgentInstance:
     created_s: float = field(default_factory=time.time)
     last_used_s: float = field(default_factory=time.time)
     last_error: str = ""
-    on_change: Callable[[AgentInstance, InstanceStatus], None] | None = field(default=None, repr=False)
+    on_change: Callable[[AgentInstance, InstanceStatus], None] | None = field(
+        default=None, repr=False
+    )
 
     @property
     def alive(self) -> bool:
@@ -72,7 +77,8 @@ class AgentInstance:
             return
         if status not in NEXT[self.status]:
             raise ValueError(f"an instance that is {self.status} does not become {status}")
-        before, self.status = self.status, status
+        before = self.status
+        self.status = status
         if self.on_change is not None:
             self.on_change(self, before)
 

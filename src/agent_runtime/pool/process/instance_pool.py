@@ -35,9 +35,10 @@ T = TypeVar("T")
 class AgentInstancePool:
     """A pool of processes, each with one agent that runs one task at a time.
 
-    A call goes through the layers, the gate and the sessions of its factory, in this process; what an agent's graph and
-    tools do happens in the instance. An agent type is a template's name or path. `async with` starts the pool and ends
-    every process; it belongs to the loop that it was started on, and may be used from others and from threads.
+    A call goes through the layers, the gate and the sessions of its factory, in this process; what
+    an agent's graph and tools do happens in the instance. An agent type is a template's name or
+    path. `async with` starts the pool and ends every process; it belongs to the loop that it was
+    started on, and may be used from others and from threads.
 
     Args:
         factory: makes the agents, and everything around them.
@@ -54,10 +55,13 @@ class AgentInstancePool:
         *,
         dead_letters: DeadLetters | None = None,
     ) -> None:
-        self.factory, self.config = factory, config or PoolConfig()
+        self.factory = factory
+        self.config = config or PoolConfig()
         self.dead_letters = dead_letters or MemoryDeadLetters()
         self.poison = Poison(self.config.max_kills, self.dead_letters, self._put_aside)
-        self.catalog = Catalog(factory, self.config.setup, lambda name, saver: ProcessAgent(self, name, saver))
+        self.catalog = Catalog(
+            factory, self.config.setup, lambda name, saver: ProcessAgent(self, name, saver)
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._roster: Roster | None = None
         self._guard: Guard | None = None
@@ -95,17 +99,22 @@ class AgentInstancePool:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that the pool runs on; raises ConfigurationError before it is started."""
         if self._loop is None:
-            raise ConfigurationError("the pool is not started: `async with AgentInstancePool(...) as pool:`")
+            raise ConfigurationError(
+                "the pool is not started: `async with AgentInstancePool(...) as pool:`"
+            )
         return self._loop
 
     @property
     def roster(self) -> Roster:
         """The instances; raises ConfigurationError before the pool is started."""
         if self._roster is None:
-            raise ConfigurationError("the pool is not started: `async with AgentInstancePool(...) as pool:`")
+            raise ConfigurationError(
+                "the pool is not started: `async with AgentInstancePool(...) as pool:`"
+            )
         return self._roster
 
-    # -- agents --------------------------------------------------------------------------------------------
+    # -- agents
+    # --------------------------------------------------------------------------------------------
 
     def add_agent(
         self,
@@ -114,22 +123,25 @@ class AgentInstancePool:
         inputs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> None:
-        """Make an agent type of a template with inputs and overrides of its own; the name alone is a template's."""
+        """Make an agent type of a template with inputs and overrides of its own.
+
+        The name alone is a template's.
+        """
         self.catalog.add(agent, template, inputs, overrides)
 
     def agent(self, agent: str) -> AgentExecutor:
         """The executor of an agent type: every way of calling it runs in an instance.
 
-        Raises what the factory raises for a template that cannot be built, and NotPortable for one whose
-        components cannot be sent to a process.
+        Raises what the factory raises for a template that cannot be built, and NotPortable for one
+        whose components cannot be sent to a process.
         """
         return self.catalog.current(agent).executor
 
     async def run(self, task: AgentTask) -> AgentResult:
         """Run a task on any free instance of its agent, or a new one, or when one is free.
 
-        Raises as `AgentExecutor.execute`, and InstanceFailed (its kind says how), PoolOverloaded when too many
-        wait, TaskPoisoned, InstanceStartFailed. Cancelling stops the task.
+        Raises as `AgentExecutor.execute`, and InstanceFailed (its kind says how), PoolOverloaded
+        when too many wait, TaskPoisoned, InstanceStartFailed. Cancelling stops the task.
         """
         return await self._call(task, None)
 
@@ -138,7 +150,9 @@ class AgentInstancePool:
         return self.agent(task.agent).execute_stream(self._context(task))
 
     def submit_task(self, instance_id: str, task: AgentTask) -> asyncio.Task[AgentResult]:
-        """Give a task to one instance, behind those that wait for it; await what is returned, or cancel it.
+        """Give a task to one instance, behind those that wait for it.
+
+        Await what is returned, or cancel it.
 
         Raises InstanceNotFound at once; awaiting raises as `run`.
         """
@@ -157,13 +171,14 @@ class AgentInstancePool:
             call.deadline = asyncio.get_running_loop().time() + limit_s
         return call
 
-    # -- instances -----------------------------------------------------------------------------------------
+    # -- instances
+    # -----------------------------------------------------------------------------------------
 
     async def create_instance(self, agent: str, context: Mapping[str, Any] | None = None) -> str:
         """Make an instance and wait until it is ready; returns its id.
 
-        `context` is added to the runtime context of its tasks. Raises PoolOverloaded when there may be no further
-        one, InstanceStartFailed or what making the agent raises.
+        `context` is added to the runtime context of its tasks. Raises PoolOverloaded when there may
+        be no further one, InstanceStartFailed or what making the agent raises.
         """
         return await self._at_home(self._create(agent, context))
 
@@ -178,7 +193,10 @@ class AgentInstancePool:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
 
     async def warm_up(self, agent: str) -> None:
-        """Wait until there is an instance of an agent, made now if none is; raises as `create_instance`."""
+        """Wait until there is an instance of an agent, made now if none is.
+
+        Raises as `create_instance`.
+        """
         if not await self._at_home(self.roster.has_one(agent)):
             await self.create_instance(agent)
 
@@ -187,7 +205,9 @@ class AgentInstancePool:
         return self.roster.worker(instance_id).instance
 
     async def shutdown_instance(self, instance_id: str, *, grace_s: float = 30.0) -> None:
-        """End an instance: at once when it is idle, else after its task, which is stopped after `grace_s` seconds.
+        """End an instance.
+
+        At once when it is idle, else after its task, which is stopped after `grace_s` seconds.
 
         Raises InstanceNotFound.
         """
@@ -205,7 +225,11 @@ class AgentInstancePool:
             "draining": self.draining,
             "instances": [worker.instance.to_dict() for worker in workers],
             "by_status": by_status,
-            "queue": {"depth": len(self.roster.waiting), "limit": self.config.queue, **self.roster.waiting.depths()},
+            "queue": {
+                "depth": len(self.roster.waiting),
+                "limit": self.config.queue,
+                **self.roster.waiting.depths(),
+            },
             "memory_mb": round(sum(w.instance.memory_mb for w in workers), 1),
             "memory_limit_mb": sum(w.instance.memory_limit_mb for w in workers),
             "total_memory_mb": self.config.total_memory_mb,
@@ -216,15 +240,21 @@ class AgentInstancePool:
         }
 
     async def drain(self, grace_s: float = 30.0) -> int:
-        """Take no new tasks; stop those with a session at their next checkpoint, wait for the others.
+        """Take no new tasks.
 
-        Returns how many had to be cancelled after `grace_s` seconds. Every task ends with a result or an error.
+        Stop those with a session at their next checkpoint, wait for the others.
+
+        Returns how many had to be cancelled after `grace_s` seconds. Every task ends with a result
+        or an error.
         """
         self.draining = True
-        stopped = await asyncio.gather(*(agent.drain(grace_s) for agent in self.catalog.executors()))
+        stopped = await asyncio.gather(
+            *(agent.drain(grace_s) for agent in self.catalog.executors())
+        )
         return sum(stopped)
 
-    # -- the pool's parts ----------------------------------------------------------------------------------
+    # -- the pool's parts
+    # ----------------------------------------------------------------------------------
 
     def finished(self, worker: InstanceWorker, error: BaseException | None) -> None:
         """A task has ended; the instance is free again, if it still lives."""
@@ -237,7 +267,11 @@ class AgentInstancePool:
         self.roster.release(worker)
 
     def _changed(self, instance: AgentInstance, before: InstanceStatus) -> None:
-        data: dict[str, Any] = {"instance_id": instance.id, "agent": instance.agent, "status": instance.status.value}
+        data: dict[str, Any] = {
+            "instance_id": instance.id,
+            "agent": instance.agent,
+            "status": instance.status.value,
+        }
         data["before"] = before.value
         if instance.pid is not None:
             data["pid"] = instance.pid
@@ -257,5 +291,10 @@ class AgentInstancePool:
                     self._guard.tell(each.instance.pid, each.instance.id, alive=True)
 
     def _put_aside(self, letter: DeadLetter) -> None:
-        data = {"letter_id": letter.id, "queue": letter.queue, "attempts": letter.attempts, "error": letter.error}
+        data = {
+            "letter_id": letter.id,
+            "queue": letter.queue,
+            "attempts": letter.attempts,
+            "error": letter.error,
+        }
         self.factory.event_bus.publish(Event("dead_letter.added", data))

@@ -33,7 +33,10 @@ _JOBS = itertools.count(1)
 
 
 class InstanceWorker:
-    """Runs one instance. `on_begin` is called when its process has begun, `on_end` when it has ended."""
+    """Runs one instance.
+
+    `on_begin` is called when its process has begun, `on_end` when it has ended.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,10 @@ class InstanceWorker:
         on_begin: Callable[[InstanceWorker], None],
         on_end: Callable[[InstanceWorker], None],
     ) -> None:
-        self.instance, self._config, self._on_begin, self._on_end = instance, config, on_begin, on_end
+        self.instance = instance
+        self._config = config
+        self._on_begin = on_begin
+        self._on_end = on_end
         self.version: Version | None = None
         self.process: WorkerProcess | None = None
         self._job: JobRun | None = None
@@ -57,10 +63,14 @@ class InstanceWorker:
         self.worn = False
         """It is not used for another task."""
 
-    # -- start and end -------------------------------------------------------------------------------------
+    # -- start and end
+    # -------------------------------------------------------------------------------------
 
     async def start(self, context: Any, version: Version) -> None:
-        """Fork the process and make the agent in it; raises what that raises, InstanceFailed, or TimeoutError."""
+        """Fork the process and make the agent in it.
+
+        Raises what that raises, InstanceFailed, or TimeoutError.
+        """
         self.version = version
         try:
             async with asyncio.timeout(self._config.start_timeout):
@@ -110,7 +120,9 @@ class InstanceWorker:
             await asyncio.shield(self.process.exited)
 
     def _ended(self, code: int | None) -> None:
-        reason = self.reason = self.reason or WorkerDied(code, instance_id=self.instance.id, tail=self._tail())
+        reason = self.reason = self.reason or WorkerDied(
+            code, instance_id=self.instance.id, tail=self._tail()
+        )
         for task in self._asking:
             task.cancel()
         if not self._made.done():
@@ -127,10 +139,14 @@ class InstanceWorker:
     def _tail(self) -> str:
         return "" if self.process is None else self.process.tail
 
-    # -- a task --------------------------------------------------------------------------------------------
+    # -- a task
+    # --------------------------------------------------------------------------------------------
 
     async def run(self, call: AgentContext) -> AgentResult:
-        """Run one call; raises what the agent raised, or InstanceFailed. Cancelling stops it, by a kill if need be."""
+        """Run one call; raises what the agent raised, or InstanceFailed.
+
+        Cancelling stops it, by a kill if need be.
+        """
         run = current_run.get()
         assert run is not None  # noqa: S101 - the core has made one
         assert self.process is not None and self.version is not None  # noqa: S101, PT018 - it is idle
@@ -153,7 +169,9 @@ class InstanceWorker:
             return await job.run(job_of(call, run))
         except BaseException as error:
             if self.reason is None and self.instance.alive and not job.answered:
-                await self._stopped(job)  # cancelled, or something failed here: over there it still runs
+                await self._stopped(
+                    job
+                )  # cancelled, or something failed here: over there it still runs
             if isinstance(error, InstanceFailed) and error is self.reason and error.tail:
                 error.add_note(f"the last that it wrote:\n{error.tail[-2000:]}")
             raise
@@ -163,7 +181,9 @@ class InstanceWorker:
             async with asyncio.timeout(self._config.grace):
                 await job.stop()
         except TimeoutError:
-            self.kill(WorkerStalled(self._config.grace, instance_id=self.instance.id, tail=self._tail()))
+            self.kill(
+                WorkerStalled(self._config.grace, instance_id=self.instance.id, tail=self._tail())
+            )
             await self.ended()
         except asyncio.CancelledError:
             self.kill(asyncio.CancelledError("cancelled"))
@@ -174,14 +194,17 @@ class InstanceWorker:
         if self.process is not None:
             self.process.link.send("drain")
 
-    # -- what comes from the process -----------------------------------------------------------------------
+    # -- what comes from the process
+    # -----------------------------------------------------------------------
 
     def _on_message(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if self._job is not None:
             self._job.take(message)
         elif kind == "call" and not self._made.done():
-            task = asyncio.get_running_loop().create_task(self._describe(message[2], message[3], message[4]))
+            task = asyncio.get_running_loop().create_task(
+                self._describe(message[2], message[3], message[4])
+            )
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
         elif kind == "call" and self.process is not None:
@@ -190,7 +213,9 @@ class InstanceWorker:
             self._made.set_result(None)
         elif kind == "unmade" and not self._made.done():
             error = received(unpacked(message[1]), {})
-            self._made.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            self._made.set_exception(
+                error if isinstance(error, Exception) else RuntimeError(str(error))
+            )
 
     async def _describe(self, number: int, method: str, data: bytes) -> None:
         assert self.process is not None and self.version is not None  # noqa: S101, PT018 - it has just asked
@@ -202,14 +227,21 @@ class InstanceWorker:
             link.send("reply", number, False, packed(sent(error)))
 
     def _on_broken(self, error: Exception) -> None:
-        self.kill(OutputOverflow(MAX_FRAME_BYTES >> 20, instance_id=self.instance.id, tail=self._tail()))
+        self.kill(
+            OutputOverflow(MAX_FRAME_BYTES >> 20, instance_id=self.instance.id, tail=self._tail())
+        )
 
     def _on_output(self, count: int) -> None:
         self._written += count
         if self._written > self._config.output_mb << 20:
-            self.kill(OutputOverflow(self._config.output_mb, instance_id=self.instance.id, tail=self._tail()))
+            self.kill(
+                OutputOverflow(
+                    self._config.output_mb, instance_id=self.instance.id, tail=self._tail()
+                )
+            )
 
-    # -- the watch -----------------------------------------------------------------------------------------
+    # -- the watch
+    # -----------------------------------------------------------------------------------------
 
     def check_life(self, now_s: float) -> None:
         """Kill a process that gives no sign of life; `now_s` is the loop's time."""
@@ -224,7 +256,7 @@ class InstanceWorker:
             self.kill(WorkerStalled(limit_s, instance_id=self.instance.id, tail=self._tail()))
 
     def forgive(self, now_s: float) -> None:
-        """The application itself was asleep: what the process said meanwhile has not been read yet."""
+        """Reset the heartbeat deadline after the host itself was suspended."""
         if self.process is not None:
             self.process.link.last_heard_s = now_s
 
@@ -233,7 +265,11 @@ class InstanceWorker:
         self.instance.memory_mb = used_mb
         limit_mb = self.instance.memory_limit_mb
         if used_mb > limit_mb and self.instance.alive:
-            self.kill(WorkerOutOfMemory(int(used_mb), limit_mb, instance_id=self.instance.id, tail=self._tail()))
+            self.kill(
+                WorkerOutOfMemory(
+                    int(used_mb), limit_mb, instance_id=self.instance.id, tail=self._tail()
+                )
+            )
 
     def used(self) -> None:
         """A task has begun or ended."""

@@ -22,12 +22,16 @@ _TaskKey: TypeAlias = tuple[str, str, str]
 class Poison:
     """Count how many processes each task has ended; `on_letter` is told each dead letter.
 
-    A task's id is its caller's to choose, so a task is known by its caller, too: nobody's task is put aside for what
-    another caller's task of the same id has done.
+    A task's id is its caller's to choose, so a task is known by its caller, too: nobody's task is
+    put aside for what another caller's task of the same id has done.
     """
 
-    def __init__(self, max_kills: int, letters: DeadLetters, on_letter: Callable[[DeadLetter], None]) -> None:
-        self._max_kills, self._letters, self._on_letter = max_kills, letters, on_letter
+    def __init__(
+        self, max_kills: int, letters: DeadLetters, on_letter: Callable[[DeadLetter], None]
+    ) -> None:
+        self._max_kills = max_kills
+        self._letters = letters
+        self._on_letter = on_letter
         self._kills: OrderedDict[_TaskKey, int] = OrderedDict()
         self._aside: OrderedDict[_TaskKey, str] = OrderedDict()
         self.kills = 0
@@ -44,9 +48,16 @@ class Poison:
         self._kills.pop(_key(task_id, principal), None)
 
     async def killed(
-        self, task: AgentTask, principal: Principal | None, error: InstanceFailed, *, quietly: bool = False
+        self,
+        task: AgentTask,
+        principal: Principal | None,
+        error: InstanceFailed,
+        *,
+        quietly: bool = False,
     ) -> None:
-        """Count; the last time the task is put aside, and TaskPoisoned raised with `error` as its cause.
+        """Count.
+
+        The last time the task is put aside, and TaskPoisoned raised with `error` as its cause.
 
         `quietly`: the caller has an error of its own already, a timeout or a cancellation.
         """
@@ -57,7 +68,12 @@ class Poison:
             self._kills.popitem(last=False)
         if kills < self._max_kills:
             return
-        payload = {"agent": task.agent, "input": task.input, "task_id": task.id, "session_id": task.session_id}
+        payload = {
+            "agent": task.agent,
+            "input": task.input,
+            "task_id": task.id,
+            "session_id": task.session_id,
+        }
         tenant, user = (None, None) if principal is None else (principal.tenant, principal.id)
         letter = DeadLetter.of(QUEUE, payload, error, kills, tenant=tenant, user=user)
         await put_aside(self._letters, letter)

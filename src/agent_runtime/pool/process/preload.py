@@ -1,6 +1,9 @@
-"""What every worker needs, imported once in the fork server: workers begin with it, and share its memory.
+"""What every worker needs, imported once in the fork server.
 
-Nothing imported here may start threads, open sockets or make event loops: children would share them.
+Workers begin with it, and share its memory.
+
+Nothing imported here may start threads, open sockets or make event loops: children would share
+them.
 """
 
 import gc
@@ -9,7 +12,8 @@ import importlib
 MODULES = (
     "langchain.agents.middleware",
     "agent_runtime.factory",
-    "agent_runtime.pool.process.instance_pool",  # a program's own main module, imported again in a worker, asks for it
+    # a program's own main module, imported again in a worker, asks for it
+    "agent_runtime.pool.process.instance_pool",
     "agent_runtime.pool.process.orphan_reaper",
     "agent_runtime.remote.remote_model",
     "agent_runtime.remote.worker_agent",
@@ -23,7 +27,10 @@ for name in MODULES:
 
 
 def build_one() -> None:
-    """Build an agent: what LangChain, LangGraph and pydantic work out at their first use is worked out for all."""
+    """Build an agent.
+
+    What LangChain, LangGraph and pydantic work out at their first use is worked out for all.
+    """
     from langchain.agents import create_agent
 
     from agent_runtime.models.offline import OfflineChatModel

@@ -27,7 +27,9 @@ class ProcessAgent:
     """
 
     def __init__(self, pool: AgentInstancePool, agent: str, saver: Any) -> None:
-        self._pool, self._agent, self._saver = pool, agent, saver
+        self._pool = pool
+        self._agent = agent
+        self._saver = saver
         self.running = Running()
 
     def has_session(self, context: AgentContext) -> bool:
@@ -37,17 +39,22 @@ class ProcessAgent:
     async def state(self, context: AgentContext) -> Mapping[str, Any]:
         """The last saved state of the call's session."""
         thread = context.session_id if context.turn is None else context.turn.thread
-        found = await self._saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
+        found = await self._saver.aget_tuple(
+            {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        )
         return {} if found is None else dict(found.checkpoint["channel_values"])
 
     async def run(self, context: AgentContext) -> AgentResult:
         """One call, on the pool's loop: callers of other loops (sync ones) wait for it there."""
-        home, here = self._pool.loop, asyncio.get_running_loop()
+        home = self._pool.loop
+        here = asyncio.get_running_loop()
         if home is here:
             return await self._run(context)
 
         async def emit(chunk: Chunk) -> None:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(context, chunk), here))
+            await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(_awaited(context, chunk), here)
+            )
 
         call = context.with_emit(emit) if context.streaming else context
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(call), home))
@@ -56,7 +63,8 @@ class ProcessAgent:
         given: Assignment | None = context.assignment
         if given is None:  # a call of the executor itself
             given = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
-        pool, task = self._pool, given.task
+        pool = self._pool
+        task = given.task
         pool.poison.check(task.id, context.principal)
         await pool.catalog.refresh(self._agent)
         worker = await pool.roster.acquire(self._agent, task.priority, given.instance_id)
@@ -73,7 +81,9 @@ class ProcessAgent:
             elif not pool.closing and (ended := _ended_by(worker)) is not None:
                 await pool.poison.killed(task, context.principal, ended, quietly=error is not ended)
 
-    async def _run_on(self, worker: InstanceWorker, task: AgentTask, context: AgentContext) -> AgentResult:
+    async def _run_on(
+        self, worker: InstanceWorker, task: AgentTask, context: AgentContext
+    ) -> AgentResult:
         worker.instance.current_task = task
         if worker.instance.context:
             context = _with_context(context, worker.instance.context)
@@ -89,13 +99,17 @@ def _ended_by(worker: InstanceWorker) -> InstanceFailed | None:
     if isinstance(worker.reason, InstanceFailed):
         return worker.reason
     if worker.left:
-        return InstanceFailed("the task left something running: its process was ended", instance_id=worker.instance.id)
+        return InstanceFailed(
+            "the task left something running: its process was ended", instance_id=worker.instance.id
+        )
     return None
 
 
 def _with_context(context: AgentContext, own: Mapping[str, Any]) -> AgentContext:
     if context.context is not None and not isinstance(context.context, Mapping):
-        raise InputInvalid("an instance with a context of its own takes calls whose context is a map", "context")
+        raise InputInvalid(
+            "an instance with a context of its own takes calls whose context is a map", "context"
+        )
     sibling = context.with_input(context.input)
     sibling.context = {**own, **(context.context or {})}
     return sibling

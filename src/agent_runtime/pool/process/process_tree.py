@@ -1,4 +1,7 @@
-"""The processes of this machine, as Linux shows them in /proc: who started whom, who is in whose session."""
+"""The processes of this machine, as Linux shows them in /proc.
+
+Who started whom, who is in whose session.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 class Seen(NamedTuple):
-    """A process: its parent, its session, and when it began, in clock ticks since the machine did."""
+    """A process: parent, session, and start in clock ticks since boot."""
 
     pid: int
     parent: int
@@ -44,7 +47,9 @@ def process(pid: int) -> Seen | None:
 def families(pids: Iterable[int], seen: Iterable[Seen] | None = None) -> dict[int, set[int]]:
     """For each of `pids`: itself, what it started, and what is in its session; only living ones."""
     everyone = list(processes() if seen is None else seen)
-    families = {pid: {each.pid for each in everyone if pid in (each.pid, each.session)} for pid in pids}
+    families = {
+        pid: {each.pid for each in everyone if pid in (each.pid, each.session)} for pid in pids
+    }
     children: dict[int, list[int]] = {}
     for each in everyone:
         children.setdefault(each.parent, []).append(each.pid)
@@ -59,7 +64,10 @@ def families(pids: Iterable[int], seen: Iterable[Seen] | None = None) -> dict[in
 
 
 def marked(mark: str, values: Iterable[str]) -> set[int]:
-    """The processes whose environment has one of `values` under `mark`: they keep it wherever they go."""
+    """The processes whose environment has one of `values` under `mark`.
+
+    They keep it wherever they go.
+    """
     wanted = {f"{mark}={value}".encode() for value in values}
     found = set()
     for each in processes():
@@ -84,20 +92,28 @@ def uss_mb(pid: int) -> float:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0.0
-    sizes = [int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_Clean", "Private_Dirty"))]
+    sizes = [
+        int(line.split()[1])
+        for line in text.splitlines()
+        if line.startswith(("Private_Clean", "Private_Dirty"))
+    ]
     return sum(sizes) / 1024
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of what its descendants leave behind (prctl(2), PR_SET_CHILD_SUBREAPER).
+    """Adopt processes whose parents exit (prctl(2), PR_SET_CHILD_SUBREAPER).
 
-    A program that is started in a session of its own, with an empty environment, is found by nothing but its parents.
+    A program that is started in a session of its own, with an empty environment, is found by
+    nothing but its parents.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_descendants() -> None:
-    """Kill what this process has started, until nothing is left: orphans come back to it after `adopt_orphans`."""
+    """Kill what this process has started, until nothing is left.
+
+    Orphans come back to it after `adopt_orphans`.
+    """
     me = os.getpid()
     while doomed := families([me])[me] - {me}:
         for pid in doomed:
@@ -106,7 +122,10 @@ def kill_descendants() -> None:
 
 
 def kill_family(leader: int, mark: str, value: str) -> None:
-    """Kill a worker, its group, what it started, and what bears its mark. Who has ended already is no error."""
+    """Kill a worker, its group, what it started, and what bears its mark.
+
+    Who has ended already is no error.
+    """
     doomed = families([leader])[leader] | marked(mark, [value])
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

@@ -44,8 +44,11 @@ class Roster:
         on_change: Callable[[AgentInstance, InstanceStatus], None],
         on_process: Callable[[AgentInstance, bool], None],
     ) -> None:
-        self._config, self._context, self._catalog = config, context, catalog
-        self._on_change, self._on_process = on_change, on_process
+        self._config = config
+        self._context = context
+        self._catalog = catalog
+        self._on_change = on_change
+        self._on_process = on_process
         self.workers: dict[str, InstanceWorker] = {}
         self._room = Room(config, self.workers)
         self.waiting = Waiting()
@@ -54,10 +57,16 @@ class Roster:
         self._tasks: set[asyncio.Task[None]] = set()
         self.closing = False
 
-    # -- getting one ---------------------------------------------------------------------------------------
+    # -- getting one
+    # ---------------------------------------------------------------------------------------
 
-    async def acquire(self, agent: str, priority: TaskPriority, instance_id: str | None) -> InstanceWorker:
-        """An idle instance, running from now on. Raises PoolOverloaded, InstanceStartFailed, InstanceNotFound."""
+    async def acquire(
+        self, agent: str, priority: TaskPriority, instance_id: str | None
+    ) -> InstanceWorker:
+        """An idle instance, running from now on.
+
+        Raises PoolOverloaded, InstanceStartFailed, InstanceNotFound.
+        """
         if self.closing:
             raise PoolOverloaded("the pool is closing and takes no new tasks")
         self._refresh(agent)
@@ -68,19 +77,30 @@ class Roster:
         else:
             worker = self.worker(instance_id)
             if worker.instance.agent != agent:
-                raise InstanceNotFound(f"the instance '{instance_id}' is one of '{worker.instance.agent}'")
+                raise InstanceNotFound(
+                    f"the instance '{instance_id}' is one of '{worker.instance.agent}'"
+                )
             if worker in self._idle.get(agent, ()):
                 return self._taken(worker)
-        # A call for which an instance can be made does not wait in the queue, it waits for its start.
-        if len(self.waiting) >= self._config.queue and not (instance_id is None and self._has_room(agent)):
+        # A call for which an instance can be made does not wait in the queue, it waits for its
+        # start.
+        if len(self.waiting) >= self._config.queue and not (
+            instance_id is None and self._has_room(agent)
+        ):
             raise PoolOverloaded(f"all instances are busy and {len(self.waiting)} calls wait")
         waiter = self.waiting.add(agent, instance_id, priority)
         try:
             self.make_room()
             return await waiter.given
         except asyncio.CancelledError:
-            if waiter.given.done() and not waiter.given.cancelled() and waiter.given.exception() is None:
-                self.release(waiter.given.result())  # it was given in the moment of the cancellation
+            if (
+                waiter.given.done()
+                and not waiter.given.cancelled()
+                and waiter.given.exception() is None
+            ):
+                self.release(
+                    waiter.given.result()
+                )  # it was given in the moment of the cancellation
             raise
         finally:
             self.waiting.left(waiter)
@@ -94,7 +114,9 @@ class Roster:
             return
         worn = worker.worn or instance.tasks_done >= self._config.max_tasks
         if worn or self.closing or instance.memory_mb > 0.8 * instance.memory_limit_mb:
-            worker.stop() if not worker.worn else worker.kill(AgentRuntimeError("a task left threads behind"))
+            worker.stop() if not worker.worn else worker.kill(
+                AgentRuntimeError("a task left threads behind")
+            )
             return
         instance.move(InstanceStatus.IDLE)
         self._offer(worker)
@@ -107,7 +129,10 @@ class Roster:
         return worker
 
     def _refresh(self, agent: str) -> None:
-        """End idle instances of an older version; the caller has seen to it that the latest one holds."""
+        """End idle instances of an older version.
+
+        The caller has seen to it that the latest one holds.
+        """
         latest = self._catalog.latest(agent)
         for worker in [each for each in self._idle.get(agent, ()) if each.version is not latest]:
             self.retire(worker)
@@ -132,23 +157,33 @@ class Roster:
         mine = self.waiting.next_for(agent, worker.instance.id)
         if mine is None:
             return
-        if self._is_outdated(worker) or (mine.instance_id is None and self._is_needed_elsewhere(agent, mine)):
+        if self._is_outdated(worker) or (
+            mine.instance_id is None and self._is_needed_elsewhere(agent, mine)
+        ):
             self.retire(worker)  # who waits gets a new one, or the next one
             return
         self.waiting.left(mine)
         mine.given.set_result(self._taken(worker))
 
     def _is_needed_elsewhere(self, agent: str, mine: Waiter) -> bool:
-        """Whether a more urgent call of another agent can only be served if this agent has one instance less."""
+        """Tell whether a more urgent call of another agent needs an instance of this one."""
         other = self.waiting.first(but=agent)
-        if other is None or other.rank[0] >= mine.rank[0] or self._room.count(other.agent, InstanceStatus.CREATING):
+        if (
+            other is None
+            or other.rank[0] >= mine.rank[0]
+            or self._room.count(other.agent, InstanceStatus.CREATING)
+        ):
             return False
         return self._room.within_limit(other.agent) and not self._room.within_pool(other.agent)
 
-    # -- making them ---------------------------------------------------------------------------------------
+    # -- making them
+    # ---------------------------------------------------------------------------------------
 
     def create(self, agent: str, context: Mapping[str, Any] | None = None) -> InstanceWorker:
-        """Begin to make an instance; raises PoolOverloaded when there may be no more, InstanceStartFailed."""
+        """Begin to make an instance.
+
+        Raises PoolOverloaded when there may be no more, InstanceStartFailed.
+        """
         self.starts.check(agent)
         if not self._has_room(agent):
             raise PoolOverloaded(f"there may be no further instance of '{agent}' now")
@@ -185,7 +220,9 @@ class Roster:
         if again_s is None or isinstance(error, ConfigurationError):
             self.starts.last_error[agent] = error
             for waiter in self.waiting.of_place(agent, None):
-                failed = InstanceStartFailed(agent, f"{type(error).__name__}: {error}", again_s or 0.0)
+                failed = InstanceStartFailed(
+                    agent, f"{type(error).__name__}: {error}", again_s or 0.0
+                )
                 failed.__cause__ = error
                 if not waiter.given.done():
                     waiter.given.set_exception(failed)
@@ -193,10 +230,15 @@ class Roster:
         asyncio.get_running_loop().call_later(again_s, self.make_room)
 
     async def create_ready(self, agent: str, context: Mapping[str, Any] | None) -> InstanceWorker:
-        """Make an instance and wait until it is ready; raises as `create`, and what its start raises."""
+        """Make an instance and wait until it is ready.
+
+        Raises as `create`, and what its start raises.
+        """
         if not self._has_room(agent) and not self.closing:
             self._evict_for(agent)
-            going = [w for w in self.workers.values() if w.instance.status is InstanceStatus.SHUTTING]
+            going = [
+                w for w in self.workers.values() if w.instance.status is InstanceStatus.SHUTTING
+            ]
             await asyncio.gather(*(w.ended() for w in going))
         worker = self.create(agent, context)
         assert worker.started is not None  # noqa: S101 - `create` has begun it
@@ -207,9 +249,11 @@ class Roster:
         return worker
 
     async def has_one(self, agent: str) -> bool:
-        """Whether there is a living instance of an agent, when those that are being made are ready."""
+        """Wait for starting instances and tell whether the agent has a live one."""
         mine = [worker for worker in self.workers.values() if worker.instance.agent == agent]
-        await asyncio.gather(*(asyncio.shield(worker.started) for worker in mine if worker.started is not None))
+        await asyncio.gather(
+            *(asyncio.shield(worker.started) for worker in mine if worker.started is not None)
+        )
         return any(worker.instance.alive for worker in mine)
 
     async def shut(self, worker: InstanceWorker, grace_s: float) -> None:
@@ -222,11 +266,15 @@ class Roster:
             async with asyncio.timeout(grace_s):
                 await worker.ended()
         except TimeoutError:
-            worker.kill(PoolOverloaded(f"the instance was shut down {grace_s:g} s ago and its task has not ended"))
+            worker.kill(
+                PoolOverloaded(
+                    f"the instance was shut down {grace_s:g} s ago and its task has not ended"
+                )
+            )
             await worker.ended()
 
     def make_room(self) -> None:
-        """Have idle instances serve those that wait, make instances for the others, keep the warm ones."""
+        """Assign idle instances to waiting calls, start others, keep the warm ones."""
         if self.closing:
             return
         for agent in self.waiting.agents():
@@ -254,12 +302,14 @@ class Roster:
         return not self.closing and self._room.within_limit(agent) and self._room.within_pool(agent)
 
     def _evict_for(self, agent: str) -> None:
-        """End the idle instance of another agent that was used longest ago, where that makes room for this one."""
+        """Stop another agent's least recently used idle instance where that frees capacity."""
         if not self._room.within_limit(agent) or self._room.within_pool(agent):
             return
         if any(each.status is InstanceStatus.SHUTTING for each in self._room.living()):
             return  # room is being made already
-        idle = [worker for kind, workers in self._idle.items() if kind != agent for worker in workers]
+        idle = [
+            worker for kind, workers in self._idle.items() if kind != agent for worker in workers
+        ]
         if idle:
             self.retire(min(idle, key=lambda worker: worker.instance.last_used_s))
 
@@ -280,7 +330,9 @@ class Roster:
         self._on_process(instance, False)
         for waiter in self.waiting.of_place(instance.agent, instance.id):
             if not waiter.given.done():
-                waiter.given.set_exception(InstanceNotFound(f"the instance '{instance.id}' has ended"))
+                waiter.given.set_exception(
+                    InstanceNotFound(f"the instance '{instance.id}' has ended")
+                )
         self.make_room()
 
     async def close(self) -> None:

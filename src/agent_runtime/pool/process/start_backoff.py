@@ -16,14 +16,19 @@ MAX_FAILURES = 5
 
 
 class Starts:
-    """What is known of each agent type's starts. `count` and `failures` are totals, `seconds` what starts took."""
+    """What is known of each agent type's starts.
+
+    `count` and `failures` are totals, `seconds` what starts took.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._slots = asyncio.Semaphore(at_once)
         self._failed: dict[str, int] = {}
         self._again_s: dict[str, float] = {}
         self.last_error: dict[str, Exception] = {}
-        self.count, self.failures, self.seconds = 0, 0, 0.0
+        self.count = 0
+        self.failures = 0
+        self.seconds = 0.0
 
     @asynccontextmanager
     async def one(self, agent: str) -> AsyncIterator[None]:
@@ -31,16 +36,21 @@ class Starts:
         async with self._slots:
             began = time.perf_counter()
             yield
-            self.count, self.seconds = self.count + 1, self.seconds + time.perf_counter() - began
+            self.count += 1
+            self.seconds += time.perf_counter() - began
             for table in (self._failed, self._again_s, self.last_error):
                 table.pop(agent, None)
 
     def failed(self, agent: str, error: Exception) -> float | None:
-        """Count a failure; returns after how many seconds to try again, None when callers shall have the error."""
+        """Count a failure.
+
+        Returns after how many seconds to try again, None when callers shall have the error.
+        """
         self.failures += 1
         times = self._failed[agent] = self._failed.get(agent, 0) + 1
         wait_s = min(FIRST_WAIT_S * 2 ** (times - 1), LONGEST_WAIT_S)
-        self._again_s[agent], self.last_error[agent] = time.monotonic() + wait_s, error
+        self._again_s[agent] = time.monotonic() + wait_s
+        self.last_error[agent] = error
         return None if times >= MAX_FAILURES else wait_s
 
     def ready(self, agent: str) -> bool:
@@ -50,6 +60,7 @@ class Starts:
     def check(self, agent: str) -> None:
         """Raise InstanceStartFailed while starts of this agent fail again and again."""
         if self._failed.get(agent, 0) >= MAX_FAILURES and not self.ready(agent):
-            error, left_s = self.last_error[agent], self._again_s[agent] - time.monotonic()
+            error = self.last_error[agent]
+            left_s = self._again_s[agent] - time.monotonic()
             failed = InstanceStartFailed(agent, f"{type(error).__name__}: {error}", left_s)
             raise failed from error

@@ -1,4 +1,7 @@
-"""Calls that wait for an instance: by agent, or for one instance; the highest priority first, then the oldest."""
+"""Calls that wait for an instance: by agent, or for one instance.
+
+The highest priority first, then the oldest.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,8 @@ class Waiting:
         """The waiter is no longer there: it was served, or has given up."""
         if not waiter.there:
             return
-        waiter.there, place = False, (waiter.agent, waiter.instance_id)
+        waiter.there = False
+        place = (waiter.agent, waiter.instance_id)
         self._counts[place] -= 1
         self._depths[-waiter.rank[0]] -= 1
         if not self._counts[place]:
@@ -70,7 +74,11 @@ class Waiting:
         """Whom a free instance serves next."""
         if not self._counts:
             return None
-        tops = [top for place in ((agent, None), (agent, instance_id)) if (top := self._top(place)) is not None]
+        tops = [
+            top
+            for place in ((agent, None), (agent, instance_id))
+            if (top := self._top(place)) is not None
+        ]
         return min(tops, default=None)
 
     def first(self, *, but: str = "") -> Waiter | None:
@@ -84,11 +92,20 @@ class Waiting:
 
     def of_place(self, agent: str, instance_id: str | None) -> list[Waiter]:
         """Those that wait for any instance of an agent, or for one."""
-        return [each for each in self._heaps.get((agent, instance_id), ()) if each.there and not each.given.done()]
+        return [
+            each
+            for each in self._heaps.get((agent, instance_id), ())
+            if each.there and not each.given.done()
+        ]
 
     def everybody(self) -> list[Waiter]:
         """All that wait."""
-        return [each for heap in self._heaps.values() for each in heap if each.there and not each.given.done()]
+        return [
+            each
+            for heap in self._heaps.values()
+            for each in heap
+            if each.there and not each.given.done()
+        ]
 
     def agents(self) -> list[str]:
         """The agents that somebody waits for, the most urgent first."""

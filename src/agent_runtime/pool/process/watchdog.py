@@ -1,4 +1,7 @@
-"""The watch over a pool's processes: signs of life, memory of each and all that it starts, idleness."""
+"""The watch over a pool's processes.
+
+Signs of life, memory of each and all that it starts, idleness.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 TREE_TICKS = 5
-"""The processes that an instance started are looked for at every fifth tick: that reads all of /proc."""
+"""The processes that an instance started are looked for at every fifth tick.
+
+That reads all of /proc.
+"""
 LATE_S = 1.0
 """A tick that comes so late says that this process was held up, not its workers."""
 
@@ -25,12 +31,14 @@ class Watchdog:
     """Looks at every worker ten times a second."""
 
     def __init__(self, roster: Roster, config: PoolConfig) -> None:
-        self._roster, self._config = roster, config
+        self._roster = roster
+        self._config = config
         self._families: dict[int, set[int]] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        loop, ticks = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
+        ticks = 0
         before = loop.time()
         while True:
             await asyncio.sleep(TICK_S)
@@ -39,7 +47,8 @@ class Watchdog:
             if now - before > TICK_S + LATE_S:
                 for worker in workers:
                     worker.forgive(now)
-            before, ticks = now, ticks + 1
+            before = now
+            ticks = ticks + 1
             if ticks % TREE_TICKS == 1:
                 pids = [w.process.pid for w in workers if w.process is not None]
                 self._families = families(pids) if pids else {}
@@ -62,7 +71,8 @@ class Watchdog:
             instance = worker.instance
             if instance.status is InstanceStatus.IDLE and now - instance.last_used_s > limit_s:
                 same = sum(
-                    w.instance.agent == instance.agent and w.instance.status is InstanceStatus.IDLE for w in workers
+                    w.instance.agent == instance.agent and w.instance.status is InstanceStatus.IDLE
+                    for w in workers
                 )
                 if same > self._config.of(instance.agent).warm:
                     self._roster.retire(worker)

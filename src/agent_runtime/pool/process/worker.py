@@ -35,7 +35,7 @@ def worker_main(
     beat_s: float,
     address_space_mb: int,
 ) -> None:
-    """Make the agent that the application sends the recipe of, then run its jobs until the pipe ends."""
+    """Build the agent of the received specification and run its jobs until the pipe ends."""
     os.setsid()  # a group of its own: what it starts is killed with it
     adopt_orphans()
     os.environ.clear()  # the fork server's is as old as that
@@ -44,7 +44,9 @@ def worker_main(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address_space_mb:
         resource.setrlimit(resource.RLIMIT_AS, (address_space_mb << 20, address_space_mb << 20))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the application's; it tells its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is the application's; it tells its workers
     for fd in (1, 2):
         os.dup2(output.fileno(), fd)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, errors="replace")
@@ -67,15 +69,18 @@ class Worker:
     """One job at a time, and a sign of life between."""
 
     def __init__(self, channel: Channel, beat_s: float) -> None:
-        self._channel, self._beat_s = channel, beat_s
+        self._channel = channel
+        self._beat_s = beat_s
         self._agent: WorkerAgent | None = None
         self._task: asyncio.Task[None] | None = None
         self._main: asyncio.Task[None] | None = None
-        self._stopped, self._told = asyncio.Event(), False
+        self._stopped = asyncio.Event()
+        self._told = False
 
     async def main(self) -> None:
         """Serve until told to stop."""
-        loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
         self._channel.on_message = self._on_message
         self._channel.attach(loop)
         self._beat()

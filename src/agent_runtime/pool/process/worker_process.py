@@ -28,15 +28,23 @@ _ALIVE: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 
 def zygote(preload: Sequence[str] = ()) -> Any:
-    """The context whose fork server has LangChain loaded; raises ConfigurationError where there can be none.
+    """The context whose fork server has LangChain loaded.
+
+    Raises ConfigurationError where there can be none.
 
     A program has one fork server: `preload` counts when it is the first to be started.
     """
     if sys.platform != "linux":
-        raise ConfigurationError("agents in processes of their own need Linux: /proc, process groups, a fork server")
-    if multiprocessing.parent_process() is not None and multiprocessing.process.current_process().name == "agent":
         raise ConfigurationError(
-            "a pool is started while this program is imported by an agent's process: start it under "
+            "agents in processes of their own need Linux: /proc, process groups, a fork server"
+        )
+    if (
+        multiprocessing.parent_process() is not None
+        and multiprocessing.process.current_process().name == "agent"
+    ):
+        raise ConfigurationError(
+            "a pool is started while this program is imported by an agent's process: start it "
+            "under "
             "`if __name__ == '__main__':`"
         )
     context = multiprocessing.get_context("forkserver")
@@ -45,7 +53,7 @@ def zygote(preload: Sequence[str] = ()) -> Any:
 
 
 async def warm_up(context: Any) -> None:
-    """Start the fork server, which imports LangChain once (about a second), and wait until it forks."""
+    """Start the fork server, which imports LangChain (about 1 s), and wait for it."""
     await asyncio.to_thread(forkserver.ensure_running)
     probe = context.Process(target=_nothing, name="agent")
     await asyncio.to_thread(probe.start)
@@ -83,13 +91,19 @@ class Guard:
 
 
 class WorkerProcess:
-    """A worker from its start to its end. `on_exit` is called once, with its exit code (negative: a signal).
+    """A worker from its start to its end. `on_exit` is called once, with its exit code (negative.
 
-    The end is told by the fork server, which waits for it: a grandchild that holds the pipes open changes nothing.
+    A signal).
+
+    The end is told by the fork server, which waits for it: a grandchild that holds the pipes open
+    changes nothing.
     """
 
     def __init__(self, instance_id: str, process: Any, link: Link, output: OutputTail) -> None:
-        self.instance_id, self._process, self.link, self._output = instance_id, process, link, output
+        self.instance_id = instance_id
+        self._process = process
+        self.link = link
+        self._output = output
         self.pid: int = process.pid
         self.exited = asyncio.get_running_loop().create_future()
         self._on_exit: Callable[[int | None], None] | None = None
@@ -153,7 +167,9 @@ class WorkerProcess:
 
     def _tell_end(self, code: int | None, seen: int) -> None:
         self.link.resume()
-        if self.link.received != seen:  # what it had sent before is in the socket still: that is read first
+        if (
+            self.link.received != seen
+        ):  # what it had sent before is in the socket still: that is read first
             asyncio.get_running_loop().call_soon(self._tell_end, code, self.link.received)
             return
         self._output.drain()
@@ -168,6 +184,6 @@ class WorkerProcess:
 
 @atexit.register
 def _end_all() -> None:
-    """A program that ends without closing its pools leaves nothing behind, and does not wait for it."""
+    """Kill the workers of a program that exits without closing its pools."""
     for process in list(_ALIVE):
         process.kill()

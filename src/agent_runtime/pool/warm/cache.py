@@ -17,13 +17,21 @@ class Contexts:
 
     Args:
         ttl_s, max_contexts, max_bytes: as the pool's.
-        told: told the key of each context that is dropped, and why: `outdated`, `expired`, `evicted`, `invalidated`.
+        told: told the key of each context that is dropped, and why: `outdated`, `expired`,
+            `evicted`, `invalidated`.
     """
 
     def __init__(
-        self, ttl_s: float, max_contexts: int, max_bytes: float, told: Callable[[SessionKey, str], None]
+        self,
+        ttl_s: float,
+        max_contexts: int,
+        max_bytes: float,
+        told: Callable[[SessionKey, str], None],
     ) -> None:
-        self.ttl_s, self._max_contexts, self._max_bytes, self._told = ttl_s, max_contexts, max_bytes, told
+        self.ttl_s = ttl_s
+        self._max_contexts = max_contexts
+        self._max_bytes = max_bytes
+        self._told = told
         self._kept: OrderedDict[SessionKey, AgentSessionContext] = OrderedDict()
         self._lock = RLock()
         self.counts = PoolCounts()
@@ -36,7 +44,8 @@ class Contexts:
                 return None
             if context.fingerprint == fingerprint and not self._expired(context):
                 self._kept.move_to_end(place)
-                context.last_used_s, context.uses = time.monotonic(), context.uses + 1
+                context.last_used_s = time.monotonic()
+                context.uses = context.uses + 1
                 return context
             del self._kept[place]
             why = "expired" if context.fingerprint == fingerprint else "outdated"
@@ -74,7 +83,8 @@ class Contexts:
             doomed = [
                 context.key
                 for context in self._kept.values()
-                if place in (None, context.key) and template in (None, context.template.metadata.name)
+                if place in (None, context.key)
+                and template in (None, context.template.metadata.name)
             ]
             for each in doomed:
                 del self._kept[each]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class PoolCounts:
-    """`hits` and `misses` of its callers, builds, their failures and seconds, and what it dropped and why."""
+    """Hits and misses, builds with failures and seconds, and entries dropped by reason."""
 
     hits: int = 0
     misses: int = 0

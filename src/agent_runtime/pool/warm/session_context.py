@@ -19,13 +19,21 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template import AgentTemplate
 
-_SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, CodeType, threading.Thread)
+_SHARED = (
+    type,
+    ModuleType,
+    FunctionType,
+    BuiltinFunctionType,
+    MethodType,
+    CodeType,
+    threading.Thread,
+)
 MAX_OBJECTS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """For whom a context is: `tenant`, `project`, `mode`; its text is `{tenant}:{project}:{mode}`."""
+    """A context's key: `tenant`, `project`, `mode`, written `{tenant}:{project}:{mode}`."""
 
     tenant: str
     project: str = "default"
@@ -60,9 +68,10 @@ class SessionKey:
 class AgentSessionContext:
     """What is warm: `agent` is ready to be called, by any number of callers at once.
 
-    `tools` are its tools with their schemas converted, `fingerprint` what it was built from, `build_s` how long that
-    took in seconds, `size_bytes` about what it keeps in memory. While it is entered (`with context:`) it is not
-    evicted; a context that was evicted or is outdated works on for who has it.
+    `tools` are its tools with their schemas converted, `fingerprint` what it was built from,
+    `build_s` how long that took in seconds, `size_bytes` about what it keeps in memory. While it is
+    entered (`with context:`) it is not evicted; a context that was evicted or is outdated works on
+    for who has it.
     """
 
     key: SessionKey
@@ -92,7 +101,9 @@ class AgentSessionContext:
     def mcp_servers(self) -> list[str]:
         """The MCP servers whose tools it has: their commands or addresses."""
         return [
-            str(tool.mcp.command or tool.mcp.url) for tool in self.template.spec.all_tools() if tool.mcp is not None
+            str(tool.mcp.command or tool.mcp.url)
+            for tool in self.template.spec.all_tools()
+            if tool.mcp is not None
         ]
 
     def __enter__(self) -> Self:
@@ -120,9 +131,13 @@ class AgentSessionContext:
 
 
 def size_of(root: Any, known: Sequence[Any]) -> int:
-    """About how many bytes an object keeps that nothing in `known` keeps; code and classes are not counted."""
+    """About how many bytes an object keeps that nothing in `known` keeps.
+
+    Code and classes are not counted.
+    """
     seen = {id(each) for each in known}
-    queue, total = [root], 0
+    queue = [root]
+    total = 0
     while queue and len(seen) < MAX_OBJECTS:
         each = queue.pop()
         if id(each) in seen or isinstance(each, _SHARED):

@@ -1,4 +1,7 @@
-"""AgentSessionPool: agents that are built before the call comes, and never served when they are no longer right."""
+"""AgentSessionPool.
+
+Agents that are built before the call comes, and never served when they are no longer right.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +57,16 @@ _Slot = tuple[SessionKey, tuple[Any, ...]]
 class AgentSessionPool:
     """Warm agents, by key.
 
-    A context is served only while its fingerprint is what the template, the code of its tools, the tool lists of its
-    MCP servers and its secrets give now. One build serves all who wait for it; a build that fails is raised to them and
-    forgotten. What is merely old is served, and built anew behind.
+    A context is served only while its fingerprint is what the template, the code of its tools, the
+    tool lists of its MCP servers and its secrets give now. One build serves all who wait for it; a
+    build that fails is raised to them and forgotten. What is merely old is served, and built anew
+    behind.
 
     Args:
         factory: makes the agents.
         ttl_s: a context that nobody used for so many seconds is dropped.
-        max_age_s: one that was built so long ago is built anew, behind the callers' backs; None for never.
+        max_age_s: one that was built so long ago is built anew, behind the callers' backs; None for
+        never.
         max_contexts: how many are kept; those used longest ago go first. Contexts in use stay.
         max_memory_mb: how much they may keep together, about.
         builders: how many are built at the same time.
@@ -80,8 +85,11 @@ class AgentSessionPool:
         builders: int = 4,
     ) -> None:
         if ttl_s <= 0 or max_contexts < 1 or max_memory_mb <= 0 or builders < 1:
-            raise ConfigurationError("ttl_s, max_contexts, max_memory_mb and builders must be positive")
-        self.factory, self._max_age_s = factory, max_age_s
+            raise ConfigurationError(
+                "ttl_s, max_contexts, max_memory_mb and builders must be positive"
+            )
+        self.factory = factory
+        self._max_age_s = max_age_s
         self._contexts = Contexts(ttl_s, max_contexts, max_memory_mb * 2**20, self._dropped)
         self.counts = self._contexts.counts
         self._files = TemplateFiles(factory)
@@ -102,7 +110,8 @@ class AgentSessionPool:
         await asyncio.to_thread(self._builders.shutdown, cancel_futures=True)
         self.invalidate()
 
-    # -- getting one ---------------------------------------------------------------------------------------
+    # -- getting one
+    # ---------------------------------------------------------------------------------------
 
     async def get_or_create(
         self,
@@ -113,8 +122,8 @@ class AgentSessionPool:
     ) -> AgentSessionContext:
         """The context of `key`, built if it is not there or not right any more.
 
-        Raises InputInvalid for a key or inputs, and whatever building raises. Cancelling does not stop a build that
-        others wait for too.
+        Raises InputInvalid for a key or inputs, and whatever building raises. Cancelling does not
+        stop a build that others wait for too.
         """
         place = SessionKey.parse(key)
         token = credential_scope.set(place.scope)
@@ -124,7 +133,8 @@ class AgentSessionPool:
                 if isinstance(found, AgentSessionContext):
                     return found
                 context = await asyncio.shield(asyncio.wrap_future(found))
-                # Who joined a build that had begun earlier may have come after a change that it does not have.
+                # Who joined a build that had begun earlier may have come after a change that it
+                # does not have.
                 now, _ = self._fingerprint(self._files.get(template, overrides), inputs)
                 if now == context.fingerprint:
                     return context
@@ -142,7 +152,10 @@ class AgentSessionPool:
         template = self._files.get(source, overrides)
         fingerprint, aged = self._fingerprint(template, inputs)
         wanted = _Wanted(place, template, inputs, overrides, source)
-        if fingerprint is not None and (context := self._contexts.get(place, fingerprint)) is not None:
+        if (
+            fingerprint is not None
+            and (context := self._contexts.get(place, fingerprint)) is not None
+        ):
             self.counts.hits += 1
             if aged or self._is_old(context):
                 self._refresh(wanted)
@@ -162,7 +175,9 @@ class AgentSessionPool:
         with await self.get_or_create(key, template, inputs, **overrides) as context:
             yield context
 
-    def invalidate(self, key: str | SessionKey | None = None, *, template: str | None = None) -> int:
+    def invalidate(
+        self, key: str | SessionKey | None = None, *, template: str | None = None
+    ) -> int:
         """Drop the context of a key, those of a template's name, or all; returns how many.
 
         Builds under way are finished for those who wait, and not kept.
@@ -170,23 +185,32 @@ class AgentSessionPool:
         place = None if key is None else SessionKey.parse(key)
         with self._lock:
             for slot, build in list(self._building.items()):
-                if place in (None, slot[0]) and template in (None, build.wanted.template.metadata.name):
+                if place in (None, slot[0]) and template in (
+                    None,
+                    build.wanted.template.metadata.name,
+                ):
                     del self._building[slot]
         return self._contexts.remove(place, template)
 
     def _fingerprint(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None
     ) -> tuple[tuple[Any, ...] | None, bool]:
-        """What the agent is built from, and whether that is an old answer; None where a server must be asked."""
+        """What the agent is built from, and whether that is an old answer.
+
+        None where a server must be asked.
+        """
         key, aged = self.factory.keys.known(template, inputs)
         return (None if key is None else (key, repr(inputs))), aged
 
     def _is_old(self, context: AgentSessionContext) -> bool:
         return self._max_age_s is not None and time.monotonic() - context.built_s > self._max_age_s
 
-    # -- building ------------------------------------------------------------------------------------------
+    # -- building
+    # ------------------------------------------------------------------------------------------
 
-    def _begin(self, wanted: _Wanted, fingerprint: tuple[Any, ...] | None) -> Future[AgentSessionContext]:
+    def _begin(
+        self, wanted: _Wanted, fingerprint: tuple[Any, ...] | None
+    ) -> Future[AgentSessionContext]:
         slot = (wanted.place, fingerprint or (wanted.template.identity, repr(wanted.inputs)))
         with self._lock:
             build = self._building.get(slot)
@@ -198,7 +222,8 @@ class AgentSessionPool:
             return build.future
 
     def _build(self, slot: _Slot, build: _Build) -> AgentSessionContext:
-        wanted, began = build.wanted, time.perf_counter()
+        wanted = build.wanted
+        began = time.perf_counter()
         try:
             context = self._made(wanted, began)
         except BaseException as error:
@@ -217,7 +242,8 @@ class AgentSessionPool:
         return context
 
     def _made(self, wanted: _Wanted, began: float) -> AgentSessionContext:
-        template, inputs = wanted.template, wanted.inputs
+        template = wanted.template
+        inputs = wanted.inputs
         # Taken before the build: what changes meanwhile makes the context outdated, not wrong.
         fingerprint = (self.factory.keys.of(template, inputs), repr(inputs))
         source = wanted.source
@@ -226,24 +252,33 @@ class AgentSessionPool:
         agent = self.factory.build_agent(template, inputs, ref=ref)
         size = size_of(agent.agent, [self.factory, self.factory.registry, template])
         took_s = time.perf_counter() - began
-        return AgentSessionContext(wanted.place, template, agent, agent.tools, fingerprint, took_s, size)
+        return AgentSessionContext(
+            wanted.place, template, agent, agent.tools, fingerprint, took_s, size
+        )
 
     def _is_wanted(self, slot: _Slot, build: _Build) -> bool:
-        """Whether nobody has invalidated the build since it began; its place is free for the next one."""
+        """Whether nobody has invalidated the build since it began.
+
+        Its place is free for the next one.
+        """
         if self._building.get(slot) is not build:
             return False
         del self._building[slot]
         return True
 
     def _refresh(self, wanted: _Wanted) -> None:
-        """Build anew what is old; who has the old one keeps it, and callers get it until the new one is there."""
+        """Build anew what is old.
+
+        Who has the old one keeps it, and callers get it until the new one is there.
+        """
         with self._lock:
             if any(slot[0] == wanted.place for slot in self._building):
                 return
             self.counts.refreshes += 1
         self._begin(wanted, None)
 
-    # -- upkeep --------------------------------------------------------------------------------------------
+    # -- upkeep
+    # --------------------------------------------------------------------------------------------
 
     async def _look_after(self) -> None:
         while True:

@@ -1,1 +1,1 @@
-"""Behaviour that every implementation of a broker or of a batch backend shares, as tests to subclass."""
+"""Behaviour that every broker and every batch backend shares, as tests."""

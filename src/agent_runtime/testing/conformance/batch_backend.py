@@ -60,7 +60,10 @@ def conformance_factory(**seats: Any) -> AgentFactory:
         "tools": ["conformance_nap"],
         "runtime": {"retry": {"attempts": 1}, "cost": {"unknown_price": "allow"}},
     }
-    inputs = {"type": "object", "properties": {"language": {"type": "string", "default": "English"}}}
+    inputs = {
+        "type": "object",
+        "properties": {"language": {"type": "string", "default": "English"}},
+    }
     content = {**_HEAD, "metadata": {"name": "conforming"}, "inputs": inputs, "spec": spec}
     factory.register_template(AgentTemplate.model_validate(content))
     return factory
@@ -90,9 +93,17 @@ async def tasks_run_beside_each_other(backend: Backend) -> None:
 async def a_tasks_inputs_fill_its_prompt(backend: Backend) -> None:
     """And no other task's."""
     languages = ["French", "Dutch", "French"]
-    made = [_ran(backend, "prompt", name=str(n), inputs={"language": each}) for n, each in enumerate(languages)]
+    made = [
+        _ran(backend, "prompt", name=str(n), inputs={"language": each})
+        for n, each in enumerate(languages)
+    ]
     found = [result.output for result in await asyncio.gather(*made, _ran(backend, "prompt"))]
-    assert found == ["You speak French.", "You speak Dutch.", "You speak French.", "You speak English."]
+    assert found == [
+        "You speak French.",
+        "You speak Dutch.",
+        "You speak French.",
+        "You speak English.",
+    ]
 
 
 async def a_failure_is_typed(backend: Backend) -> None:

@@ -4,7 +4,8 @@
     async def test_my_broker(check):
         await run_broker_check(check, lambda: MyBroker(url, name=fresh_name))
 
-`connect` opens one more connection to the same log, which is empty at the start. A check raises AssertionError.
+`connect` opens one more connection to the same log, which is empty at the start. A check raises
+AssertionError.
 """
 
 from __future__ import annotations
@@ -143,7 +144,10 @@ async def reading_goes_on_where_it_stopped(connect: Connect) -> None:
 
 
 async def publishing_again_is_safe(connect: Connect) -> None:
-    """The answer to a publish may be lost: the same batch once more adds no event and changes no order."""
+    """The answer to a publish may be lost.
+
+    The same batch once more adds no event and changes no order.
+    """
     events = made(10)
     async with opened(connect) as broker:
         await broker.publish(events)
@@ -214,8 +218,18 @@ async def a_forgotten_group_begins_anew(connect: Connect) -> None:
 async def any_content_survives(connect: Connect) -> None:
     """Unicode, deep and large data, and what has no UTF-8."""
     bus = EventBus()
-    contents = ["\u0000\u2028 😀", {"a": {"b": [None, True, 1.5, "word " * 40_000]}}, ["\ud800"], "", None, 0]
-    events = [bus.stamp(Event("custom.content", each, session_id="s", tenant="t-1", agent="é")) for each in contents]
+    contents = [
+        "\u0000\u2028 😀",
+        {"a": {"b": [None, True, 1.5, "word " * 40_000]}},
+        ["\ud800"],
+        "",
+        None,
+        0,
+    ]
+    events = [
+        bus.stamp(Event("custom.content", each, session_id="s", tenant="t-1", agent="é"))
+        for each in contents
+    ]
     async with opened(connect) as broker:
         await broker.publish(events)
         found = await taken(broker, "g", len(contents))

@@ -23,7 +23,7 @@ def streams_of(events: Iterable[Event]) -> dict[tuple[str, str], list[int]]:
 
 
 def assert_complete(seen: Iterable[Event], published: Iterable[Event]) -> None:
-    """Every published event was seen, first deliveries in the order of their streams, without a gap."""
+    """Check that every event was seen, in the order of its stream, without a gap."""
     firsts: dict[str, Event] = {}
     for event in seen:
         firsts.setdefault(event.id, event)
@@ -33,7 +33,10 @@ def assert_complete(seen: Iterable[Event], published: Iterable[Event]) -> None:
 def made(count: int, streams: int = 1, bus: EventBus | None = None) -> list[Event]:
     """Stamped events, one stream after the other in turn."""
     bus = bus or EventBus()
-    return [bus.stamp(Event("custom.check", {"n": n}, session_id=f"s{n % streams}", run_id="r")) for n in range(count)]
+    return [
+        bus.stamp(Event("custom.check", {"n": n}, session_id=f"s{n % streams}", run_id="r"))
+        for n in range(count)
+    ]
 
 
 @asynccontextmanager
@@ -46,8 +49,10 @@ async def opened(connect: Connect) -> AsyncIterator[Broker]:
         await broker.aclose()
 
 
-async def taken(broker: Broker, group: str, count: int, *, ack: Any = True, **how: Any) -> list[Event]:
-    """The next `count` events of a group, acknowledged as they come (or those for whose number `ack` says so)."""
+async def taken(
+    broker: Broker, group: str, count: int, *, ack: Any = True, **how: Any
+) -> list[Event]:
+    """Return a group's next `count` events, acknowledged where `ack` says so."""
     found: list[Event] = []
     async with asyncio.timeout(WITHIN_S), broker.consume(group, **how) as deliveries:
         async for delivery in deliveries:
@@ -59,13 +64,17 @@ async def taken(broker: Broker, group: str, count: int, *, ack: Any = True, **ho
     return found
 
 
-async def take_some(deliveries: Any, count: int, seen: list[str], found: list[Event], within_s: float) -> None:
+async def take_some(
+    deliveries: Any, count: int, seen: list[str], found: list[Event], within_s: float
+) -> None:
     """Handle `count` deliveries."""
     for _ in range(count):
         try:
             async with asyncio.timeout(within_s):
                 delivery: Delivery = await anext(deliveries)
-        except TimeoutError:  # where a new consumer makes the group share its streams anew, the other may have them
+        except (
+            TimeoutError
+        ):  # where a new consumer makes the group share its streams anew, the other may have them
             return
         seen.append("first")
         found.append(delivery.event)

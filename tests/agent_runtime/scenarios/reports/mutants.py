@@ -11,17 +11,29 @@ MUTANTS = [
     Mutant(
         "a forgotten session fails its call",
         "test_mcp_restart.py -k redeploy",
-        Change("mcp.connection:Connection._request", "if _is_not_run(error):\n    raise _NotRun from error", "pass"),
+        Change(
+            "mcp.connection:Connection._request",
+            "if _is_not_run(error):\n    raise _NotRun from error",
+            "pass",
+        ),
     ),
     Mutant(
         "a call that was read is sent again",
         "test_mcp_restart.py -k sent_twice",
-        Change("mcp.program:ProgramWriter.has_read", "self._ends.get(request_id, 0) <= self._read", "False"),
+        Change(
+            "mcp.program:ProgramWriter.has_read",
+            "self._ends.get(request_id, 0) <= self._read",
+            "False",
+        ),
     ),
     Mutant(
         "a cancel is not told to the server",
         "test_mcp_cancel.py -k stdio",
-        Change("mcp.connection:Connection._request", "await self._cancel_request(session, call)", "pass"),
+        Change(
+            "mcp.connection:Connection._request",
+            "await self._cancel_request(session, call)",
+            "pass",
+        ),
     ),
     Mutant(
         "an old token stays with its agent",
@@ -45,17 +57,29 @@ MUTANTS = [
     Mutant(
         "one answer for every question",
         "test_parallel_interrupts.py",
-        Change("orchestration.turn_recovery:resume_command", "len(interrupts) > 1 and questions", "False"),
+        Change(
+            "orchestration.turn_recovery:resume_command",
+            "len(interrupts) > 1 and questions",
+            "False",
+        ),
     ),
     Mutant(
         "an id that is not pending is ignored",
         "test_parallel_interrupts.py",
-        Change("orchestration.turn_recovery:_by_id", "[key for key in decision if key not in pending]", "[]"),
+        Change(
+            "orchestration.turn_recovery:_by_id",
+            "[key for key in decision if key not in pending]",
+            "[]",
+        ),
     ),
     Mutant(
         "a stream keeps the last question",
         "test_two_questions_in_a_stream.py",
-        Change("orchestration.stream_parts:PartReader._ask", "self.interrupts += new", "self.interrupts = new"),
+        Change(
+            "orchestration.stream_parts:PartReader._ask",
+            "self.interrupts += new",
+            "self.interrupts = new",
+        ),
     ),
     Mutant(
         "cut arguments are the whole",
@@ -75,7 +99,9 @@ MUTANTS = [
     Mutant(
         "running totals add up",
         "test_usage_on_every_chunk.py",
-        Change("run.model_call:ModelCall.chunk", "_is_running_total(usage, self._last_usage)", "False"),
+        Change(
+            "run.model_call:ModelCall.chunk", "_is_running_total(usage, self._last_usage)", "False"
+        ),
     ),
     Mutant(
         "an id stays unreadable for good",

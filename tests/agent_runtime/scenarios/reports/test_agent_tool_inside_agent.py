@@ -1,4 +1,7 @@
-"""langgraph-supervisor and adk reports: an agent as another's tool; its text, usage, progress and questions."""
+"""langgraph-supervisor and adk reports: an agent as another's tool.
+
+Its text, usage, progress and questions.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,14 @@ from langchain_core.messages import BaseMessage
 from langgraph.config import get_stream_writer
 from tests.support.providers import template
 
-from agent_runtime import AgentContext, AgentExecutor, AgentFactory, CustomChunk, SessionManager, TextChunk
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    AgentFactory,
+    CustomChunk,
+    SessionManager,
+    TextChunk,
+)
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -35,10 +45,18 @@ def agent(tool: str, args: dict[str, Any], **inner: Any) -> AgentExecutor:
     factory.register_tool("step", step)
 
     def inner_script(messages: list[BaseMessage]) -> Any:
-        return say("", (tool, args)) if messages[-1].type == "human" else say("inner done", usage=(100, 1))
+        return (
+            say("", (tool, args))
+            if messages[-1].type == "human"
+            else say("inner done", usage=(100, 1))
+        )
 
     def outer_script(messages: list[BaseMessage]) -> Any:
-        return say("", ("payer", {"request": "go"})) if messages[-1].type == "human" else say("outer done")
+        return (
+            say("", ("payer", {"request": "go"}))
+            if messages[-1].type == "human"
+            else say("outer done")
+        )
 
     factory.register_model("inner", ScriptedChatModel(script=inner_script))
     factory.register_model("outer", ScriptedChatModel(script=outer_script))
@@ -47,7 +65,9 @@ def agent(tool: str, args: dict[str, Any], **inner: Any) -> AgentExecutor:
 
 
 async def streamed() -> tuple[list[Any], Any]:
-    async with agent("step", {"number": 1}).execute_stream(AgentContext("go", session_id="s")) as stream:
+    async with agent("step", {"number": 1}).execute_stream(
+        AgentContext("go", session_id="s")
+    ) as stream:
         chunks = [chunk async for chunk in stream.chunks()]
     return chunks, stream.result
 
@@ -64,7 +84,10 @@ async def test_the_inner_tool_s_progress_reaches_the_reader() -> None:
 
 
 async def test_an_inner_agent_that_asks_a_person_is_refused_when_it_is_made() -> None:
-    """It has no session in which it could wait; a run that goes on without the answer would be worse."""
+    """It has no session in which it could wait.
+
+    A run that goes on without the answer would be worse.
+    """
     for approvals in ({"interrupt_on": {"pay": True}}, {"middleware": [HITL]}):
         with pytest.raises(ConfigurationError, match="cannot wait for the answer"):
             agent("pay", {"amount": 5}, **approvals)

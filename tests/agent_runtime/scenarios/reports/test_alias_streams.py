@@ -1,4 +1,7 @@
-"""litellm PR #35545, #37282 and Azure users: a deployment's or a gateway's alias; the answer says the true model."""
+"""litellm PR #35545, #37282 and Azure users: a deployment's or a gateway's alias.
+
+The answer says the true model.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer_of(name: str) -> Any:
-    return lambda request, path: (openai_stream if request.get("stream") else openai_answer)(name, USAGE)
+    return lambda request, path: (openai_stream if request.get("stream") else openai_answer)(
+        name, USAGE
+    )
 
 
 async def both(agent: AgentExecutor) -> list[AgentResult]:
@@ -50,13 +55,22 @@ async def test_a_model_with_a_price_is_not_priced_by_what_an_answer_says() -> No
 
 async def test_an_own_price_of_the_alias_goes_first() -> None:
     prices = PriceTable({"openai:prod-chat": {"input": 1, "output": 1}})
-    async with provider(answer_of("gpt-5-mini")) as (url, _), AgentFactory(prices=prices) as factory:
+    async with (
+        provider(answer_of("gpt-5-mini")) as (url, _),
+        AgentFactory(prices=prices) as factory,
+    ):
         for result in await both(factory.create_agent(template(model=model(url, "prod-chat")))):
             assert result.cost_usd == Decimal("0.0011")
 
 
 async def test_what_a_local_server_answers_is_no_provider_s_model() -> None:
-    for name in ("llama-3.3-70b-versatile", "gpt-oss-20b", "openai/gpt-oss-20b", "deepseek-chat", "qwen3:8b"):
+    for name in (
+        "llama-3.3-70b-versatile",
+        "gpt-oss-20b",
+        "openai/gpt-oss-20b",
+        "deepseek-chat",
+        "qwen3:8b",
+    ):
         async with provider(answer_of(name)) as (url, _), AgentFactory() as factory:
             for result in await both(factory.create_agent(template(model=model(url, name)))):
                 assert (result.cost_usd, result.usage.cost_kind) == (None, "unknown")

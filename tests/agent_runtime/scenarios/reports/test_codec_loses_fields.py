@@ -1,4 +1,7 @@
-"""langgraph #7066: what LangGraph's own values carry survives a restart, or is refused before it is lost."""
+"""langgraph #7066.
+
+What LangGraph's own values carry survives a restart, or is refused before it is lost.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ async def test_the_text_of_an_answer_can_be_stored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [defaultdict(list, a=[1]), OrderedDict(a=1), Counter("aab")], ids=["defaultdict", "OrderedDict", "Counter"]
+    "value",
+    [defaultdict(list, a=[1]), OrderedDict(a=1), Counter("aab")],
+    ids=["defaultdict", "OrderedDict", "Counter"],
 )
 def test_maps_of_the_standard_library_come_back_equal(value: Any) -> None:
     codec = Codec()

@@ -1,4 +1,7 @@
-"""litellm #29808, mastra #9306, pydantic-ai #4953: a model breaks off in its stream, and a fallback is named."""
+"""litellm #29808, mastra #9306, pydantic-ai #4953.
+
+A model breaks off in its stream, and a fallback is named.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ async def test_the_answer_is_the_fallback_s(attempts: int, words_before: int) ->
         factory.register_model("first", ScriptedChatModel(script=[broken]))
         factory.register_model("second", ScriptedChatModel(script=[say(ANSWER)]))
         runtime = {"retry": {"attempts": attempts, "initial_delay": "1ms"}}
-        agent = factory.create_agent(template(model={"id": "first", "fallbacks": ["second"]}, runtime=runtime))
+        agent = factory.create_agent(
+            template(model={"id": "first", "fallbacks": ["second"]}, runtime=runtime)
+        )
         async with agent.execute_stream("go") as stream:
             chunks = [chunk async for chunk in stream.chunks()]
     result = stream.result
@@ -30,5 +35,6 @@ async def test_the_answer_is_the_fallback_s(attempts: int, words_before: int) ->
         if isinstance(chunk, TextChunk):
             texts[chunk.message_id] = texts.get(chunk.message_id, "") + chunk.text
     assert texts.pop(str(result.messages[-1].id)) == ANSWER
-    # What the first model had said bears another message's id, by which a reader tells the two apart.
+    # What the first model had said bears another message's id, by which a reader tells the two
+    # apart.
     assert len(texts) == (1 if words_before else 0)

@@ -1,4 +1,7 @@
-"""litellm #8075, #13705, PR #39964, guardrails #1213: a provider's key in its URL comes out in tracebacks and spans."""
+"""litellm #8075, #13705, PR #39964, guardrails #1213.
+
+A provider's key in its URL comes out in tracebacks and spans.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,12 @@ from agent_runtime.testing import ScriptedChatModel, say
 GOOGLE_KEY = "AIza" + "SyD-dummy-dummy-dummy-dummy-0123456"
 OTHER_KEY = "q7Zk-dummy-dummy-5f2d9a71c0"
 MESSAGES = {
-    "httpx": f"Client error '400 Bad Request' for url 'https://g.example/v1beta/models/m:generate?key={GOOGLE_KEY}'",
-    "headers": f"401: {{'headers': {{'x-goog-api-key': '{OTHER_KEY}', 'x-api-key': '{OTHER_KEY}'}}}}",
-    "arguments": f"failed with kwargs {{'api_key': '{OTHER_KEY}', 'authorization': 'Bearer {OTHER_KEY}'}}",
+    "httpx": "Client error '400 Bad Request' for url "
+    f"'https://g.example/v1beta/models/m:generate?key={GOOGLE_KEY}'",
+    "headers": f"401: {{'headers': {{'x-goog-api-key': '{OTHER_KEY}', 'x-api-key': "
+    f"'{OTHER_KEY}'}}}}",
+    "arguments": f"failed with kwargs {{'api_key': '{OTHER_KEY}', 'authorization': 'Bearer "
+    f"{OTHER_KEY}'}}",
     "api_key": f"GET https://api.example/v1?api_key={OTHER_KEY}&x=1",
     "key": f"GET https://api.example/v1?key={OTHER_KEY}&x=1",
 }
@@ -50,14 +56,18 @@ async def test_it_is_nowhere_in_what_is_written(name: str, log: io.StringIO) -> 
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     bus = EventBus()
-    handler = AgentCallbackHandler(bus=bus, content=True, listeners=[RuntimeTracing(tracers).on_event])
+    handler = AgentCallbackHandler(
+        bus=bus, content=True, listeners=[RuntimeTracing(tracers).on_event]
+    )
     async with AgentFactory(event_bus=bus, callback_handler=handler) as factory:
         refused = say("", fail=RuntimeError(MESSAGES[name]))
         factory.register_model("m", ScriptedChatModel(script=[refused]))
         agent = factory.create_agent(template(model="m"))
         with pytest.raises(CallError) as caught:
             await agent.execute("hi")
-        logging.getLogger("agent_runtime.application").error("the call failed", exc_info=caught.value)
+        logging.getLogger("agent_runtime.application").error(
+            "the call failed", exc_info=caught.value
+        )
     written = {
         "log": log.getvalue(),
         "ring": json.dumps([event.to_dict() for event in handler.events("*")], default=str),

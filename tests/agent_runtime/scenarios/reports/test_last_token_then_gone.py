@@ -20,7 +20,9 @@ def executor(name: str, tool: Any) -> AgentExecutor:
         return say("", (name, {"seat": "1A"})) if asks else say("All is done now.")
 
     manager = SessionManager()
-    graph = create_agent(gated(ScriptedChatModel(script=script)), [tool], checkpointer=manager.checkpointer)
+    graph = create_agent(
+        gated(ScriptedChatModel(script=script)), [tool], checkpointer=manager.checkpointer
+    )
     return AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
 
 
@@ -38,7 +40,12 @@ async def test_a_reader_that_leaves_on_the_last_word_leaves_a_whole_conversation
             if "now." in text:
                 break
     after = await agent.execute(AgentContext("thanks", session_id="s"))
-    asked = {call["id"] for each in after.messages if isinstance(each, AIMessage) for call in each.tool_calls}
+    asked = {
+        call["id"]
+        for each in after.messages
+        if isinstance(each, AIMessage)
+        for call in each.tool_calls
+    }
     answers = [each for each in after.messages if isinstance(each, ToolMessage)]
     assert {each.tool_call_id for each in answers} == asked
     assert [each.content for each in answers] == ["booked"]

@@ -1,4 +1,7 @@
-"""pydantic-ai #1524, openai-agents-js #995: a reader that leaves stops the provider, and pays for what was said."""
+"""pydantic-ai #1524, openai-agents-js #995.
+
+A reader that leaves stops the provider, and pays for what was said.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ WORDS = 400
 
 
 class EndlessProvider:
-    """Streams a word every 5 ms until its client hangs up; `sent` counts them, `hung_up` says that it did."""
+    """Streams a word every 5 ms until its client hangs up.
+
+    `sent` counts them, `hung_up` says that it did.
+    """
 
     def __init__(self) -> None:
         self.sent = 0
@@ -25,11 +31,17 @@ class EndlessProvider:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        )
         head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "gpt-5-mini"}
         try:
             while self.sent < WORDS:
-                choice = {"index": 0, "delta": {"content": f"word{self.sent} "}, "finish_reason": None}
+                choice = {
+                    "index": 0,
+                    "delta": {"content": f"word{self.sent} "},
+                    "finish_reason": None,
+                }
                 writer.write(f"data: {json.dumps({**head, 'choices': [choice]})}\n\n".encode())
                 await writer.drain()
                 self.sent += 1
@@ -51,7 +63,9 @@ async def endless_provider() -> AsyncIterator[EndlessProvider]:
         server.close()
 
 
-async def test_the_provider_is_stopped_and_what_was_said_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_provider_is_stopped_and_what_was_said_is_charged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DUMMY_KEY", "dummy-key-for-cases")
     ledger = MemoryLedger()
     before = asyncio.all_tasks()

@@ -44,7 +44,9 @@ async def test_the_server_hears_that_nobody_waits_any_more(tmp_path: Path, way: 
                     break
         assert await until(lambda: count("cancelled slow") == 2)
 
-        limited = factory.create_agent(template("u", model="m", tools=[tool], runtime={"timeout": {"run": "1s"}}))
+        limited = factory.create_agent(
+            template("u", model="m", tools=[tool], runtime={"timeout": {"run": "1s"}})
+        )
         with pytest.raises(CallTimeout):
             await limited.execute("go")
         assert await until(lambda: count("cancelled slow") == 3)
@@ -59,7 +61,9 @@ async def test_the_server_hears_that_nobody_waits_any_more(tmp_path: Path, way: 
                 await cancelled(factory)
 
 
-async def test_a_call_that_takes_longer_than_the_server_may_is_cancelled_there(tmp_path: Path) -> None:
+async def test_a_call_that_takes_longer_than_the_server_may_is_cancelled_there(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "log"
     log.touch()
     tool = program_tool(env={"MCP_LOG": str(log)})
@@ -67,6 +71,7 @@ async def test_a_call_that_takes_longer_than_the_server_may_is_cancelled_there(t
     async with AgentFactory() as factory:
         factory.register_model("m", calling(("slow", {"seconds": 20})))
         await asyncio.gather(
-            factory.create_agent(template(model="m", tools=[tool])).execute("go"), return_exceptions=True
+            factory.create_agent(template(model="m", tools=[tool])).execute("go"),
+            return_exceptions=True,
         )
         assert await until(lambda: "cancelled slow" in log.read_text())

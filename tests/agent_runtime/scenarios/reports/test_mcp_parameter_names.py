@@ -1,4 +1,7 @@
-"""langgraph #40535, langchain-mcp-adapters PR #533, #566: parameters with names that LangChain uses itself."""
+"""langgraph #40535, langchain-mcp-adapters PR #533, #566.
+
+Parameters with names that LangChain uses itself.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from tests.support.providers import template
 from agent_runtime import AgentFactory
 
 
-@pytest.mark.parametrize("name", ["name", "tool", "config", "runtime", "run_manager", "self", "arguments", "call"])
+@pytest.mark.parametrize(
+    "name", ["name", "tool", "config", "runtime", "run_manager", "self", "arguments", "call"]
+)
 async def test_a_parameter_reaches_the_server(name: str) -> None:
     async with AgentFactory() as factory:
         factory.register_model("m", model := calling(("words", {name: "v"})))

@@ -22,7 +22,8 @@ from agent_runtime import AgentFactory
 factory = AgentFactory()
 factory.register_model("m", calling(("pid", {}), ("child", {})))
 result = factory.create_agent(template(model="m", tools=[program_tool("deaf")])).execute_sync("go")
-print(*(message.content[0]["text"] for message in result.messages if message.type == "tool"), flush=True)
+print(*(message.content[0]["text"] for message in result.messages if message.type == "tool"),
+    flush=True)
 if sys.argv[1] == "closes":
     asyncio.run(factory.__aexit__(None, None, None))
 if sys.argv[1] in ("closes", "ends"):
@@ -32,12 +33,24 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(
-    "how", ["SIGKILL", *(pytest.param(how, marks=pytest.mark.integration) for how in ("closes", "ends", "SIGTERM"))]
+    "how",
+    [
+        "SIGKILL",
+        *(
+            pytest.param(how, marks=pytest.mark.integration)
+            for how in ("closes", "ends", "SIGTERM")
+        ),
+    ],
 )
 async def test_no_process_outlives_the_application(how: str) -> None:
-    """The server goes on at the end of its input; its child has a session and an empty environment of its own."""
+    """The server goes on at the end of its input.
+
+    Its child has a session and an empty environment of its own.
+    """
     command = [sys.executable, "-c", PROGRAM, how]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
     assert process.stdout is not None
     server, child = (int(pid) for pid in (await asyncio.to_thread(process.stdout.readline)).split())
     if how.startswith("SIG"):

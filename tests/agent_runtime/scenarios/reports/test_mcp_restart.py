@@ -1,7 +1,9 @@
-"""modelcontextprotocol/rust-sdk #733, typescript-sdk PR #1402: a server was redeployed, or died, between two calls.
+"""modelcontextprotocol/rust-sdk #733, typescript-sdk PR #1402.
 
-A server answers 404 to a session that it does not know: it has run nothing, and the protocol says to open another
-session and send the request again.
+A server was redeployed, or died, between two calls.
+
+A server answers 404 to a session that it does not know: it has run nothing, and the protocol says
+to open another session and send the request again.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ async def test_a_call_that_the_program_has_read_is_not_sent_twice(tmp_path: Path
         tool = program_tool(env={"MCP_LOG": str(log)})
         pid_agent = factory.create_agent(template("n", model="n", tools=[tool]))
         pid = int((await pid_agent.execute("go")).messages[-2].content[0]["text"])  # type: ignore[index]
-        task = asyncio.create_task(factory.create_agent(template(model="m", tools=[tool])).execute("go"))
+        task = asyncio.create_task(
+            factory.create_agent(template(model="m", tools=[tool])).execute("go")
+        )
         assert await until(lambda: "call slow" in log.read_text())
         os.kill(pid, signal.SIGKILL)
         outcome = (await asyncio.gather(task, return_exceptions=True))[0]

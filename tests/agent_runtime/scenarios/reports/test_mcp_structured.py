@@ -1,4 +1,7 @@
-"""langchain-mcp-adapters #283, #619, statgpt-backend #691: `structuredContent` of an MCP tool reaches the model."""
+"""langchain-mcp-adapters #283, #619, statgpt-backend #691.
+
+`structuredContent` of an MCP tool reaches the model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""langchain-mcp-adapters #235, adk-python #2221: the token in the headers expires, and a side-car renews its file."""
+"""langchain-mcp-adapters #235, adk-python #2221.
+
+The token in the headers expires, and a side-car renews its file.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ async def test_a_renewed_token_reaches_every_agent(tmp_path: Path) -> None:
                 assert (await factory.create_agent(spec).execute("go")).output == "done"
 
 
-async def test_a_renewed_secret_of_a_program_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_renewed_secret_of_a_program_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tool = program_tool()
     tool["mcp"]["env"] = {"MCP_LOG": {"from_env": "THE_LOG"}}
     async with AgentFactory() as factory:

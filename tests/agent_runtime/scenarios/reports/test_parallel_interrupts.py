@@ -1,4 +1,7 @@
-"""langgraph #6626, #6533: two tools of one answer each ask a person, and each answer reaches its own question."""
+"""langgraph #6626, #6533.
+
+Two tools of one answer each ask a person, and each answer reaches its own question.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def ask_amount() -> str:
 async def asked() -> tuple[AgentExecutor, dict[str, str]]:
     """Start a session that stops with two questions; return the ids of both by their texts."""
     manager = SessionManager()
-    model = ScriptedChatModel(script=[say("", ("ask_account", {}), ("ask_amount", {})), say("done")])
+    model = ScriptedChatModel(
+        script=[say("", ("ask_account", {}), ("ask_amount", {})), say("done")]
+    )
     graph = create_agent(gated(model), [ask_account, ask_amount], checkpointer=manager.checkpointer)
     agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
     first = await agent.execute(AgentContext("pay", session_id="s"))
@@ -67,7 +72,9 @@ async def test_one_question_is_answered_now_and_the_other_later() -> None:
 async def test_an_id_that_is_not_pending_is_refused(unknown: str) -> None:
     agent, ids = await asked()
     with pytest.raises(InputInvalid, match="no pending question has the id"):
-        await agent.execute(AgentContext(Resume({ids["how much?"]: 5, unknown: "A-1"}), session_id="s"))
+        await agent.execute(
+            AgentContext(Resume({ids["how much?"]: 5, unknown: "A-1"}), session_id="s")
+        )
     with pytest.raises(InputInvalid, match=ids["how much?"]):  # it names the ids to answer by
         await agent.execute(AgentContext(Resume({"account": "A-1"}), session_id="s"))
 

@@ -1,4 +1,7 @@
-"""opencode #48642, Portkey models #900: DeepSeek bills twice as much at peak hours; others change on a date."""
+"""opencode #48642, Portkey models #900: DeepSeek bills twice as much at peak hours.
+
+Others change on a date.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,13 @@ OFF_PEAK = datetime(2026, 12, 2, 12, tzinfo=UTC).timestamp()
 PEAK = datetime(2026, 12, 2, 2, tzinfo=UTC).timestamp()
 
 
-async def spend(prices: PriceTable, clock: list[float], then: float, limit: str) -> tuple[Decimal, MemoryLedger]:
+async def spend(
+    prices: PriceTable, clock: list[float], then: float, limit: str
+) -> tuple[Decimal, MemoryLedger]:
     ledger = MemoryLedger()
-    async with AgentFactory(prices=prices, ledger=ledger, budgets=[Budget("global", usd=float(limit))]) as factory:
+    async with AgentFactory(
+        prices=prices, ledger=ledger, budgets=[Budget("global", usd=float(limit))]
+    ) as factory:
         factory.register_model("m", obedient("deepseek", "deepseek-v4-pro", 10, 1000))
         agent = factory.create_agent(template(model="m"))  # its price is looked up off-peak
         clock[0] = then
@@ -36,7 +43,9 @@ async def test_a_program_that_was_started_off_peak_does_not_overspend_at_peak() 
 
 
 async def test_a_reservation_that_is_open_when_the_peak_begins_covers_it() -> None:
-    clock = [PEAK - 3600 - 300]  # 00:55: five minutes before the peak, and reservations are for fifteen
+    clock = [
+        PEAK - 3600 - 300
+    ]  # 00:55: five minutes before the peak, and reservations are for fifteen
     prices = PriceTable(clock=lambda: clock[0])
     before = prices.highest("deepseek", "deepseek-v4-pro", (), 900.0)
     assert before is not None
@@ -48,7 +57,8 @@ async def test_a_reservation_that_is_open_when_the_peak_begins_covers_it() -> No
 
 
 @pytest.mark.parametrize(
-    ("at", "output"), [(OFF_PEAK, "0.00000198"), (PEAK, "0.00000396"), (PEAK + 5 * 3600, "0.00000396")]
+    ("at", "output"),
+    [(OFF_PEAK, "0.00000198"), (PEAK, "0.00000396"), (PEAK + 5 * 3600, "0.00000396")],
 )
 def test_the_bill_follows_the_clock(at: float, output: str) -> None:
     price = PriceTable(clock=lambda: at).price("deepseek", "deepseek-v4-pro")
@@ -67,4 +77,6 @@ def test_a_price_changes_on_its_date() -> None:
     assert after is not None
     assert highest is not None
     assert after.output == 2 * before.output
-    assert highest.at(10)[1] >= after.output * 10**12  # what is reserved in the old year may be billed in the new one
+    assert (
+        highest.at(10)[1] >= after.output * 10**12
+    )  # what is reserved in the old year may be billed in the new one

@@ -1,4 +1,7 @@
-"""langgraph #5932, #5010, supervisor-py #226: every stream mode gives through the layers what the graph alone gives."""
+"""langgraph #5932, #5010, supervisor-py #226.
+
+Every stream mode gives through the layers what the graph alone gives.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from agent_runtime import AgentExecutor, gated
 from agent_runtime.testing import ScriptedChatModel, say
 
 MODES: list[Any] = [
-    "values", "updates", "messages", "custom", "tasks", "checkpoints", ["messages"], ["messages", "updates"],
+    "values", "updates", "messages", "custom", "tasks", "checkpoints", ["messages"], ["messages",
+    "updates"],
     ["values", "custom", "messages"], ["updates", "tasks", "debug"],
 ]  # fmt: skip
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -1,4 +1,7 @@
-"""litellm #13810, #37046, PR #30558: service tiers have rates of their own, and the answer says which it was."""
+"""litellm #13810, #37046, PR #30558.
+
+Service tiers have rates of their own, and the answer says which it was.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from agent_runtime.errors import BudgetExceeded
 
 USAGE = {
     "prompt_tokens": 100_000, "completion_tokens": 10_000, "total_tokens": 110_000,
-    "prompt_tokens_details": {"cached_tokens": 80_000}, "completion_tokens_details": {"reasoning_tokens": 4_000},
+    "prompt_tokens_details": {"cached_tokens": 80_000},
+    "completion_tokens_details": {"reasoning_tokens": 4_000},
 }  # fmt: skip
 # gpt-5-mini: 0.25, 0.025 cached and 2.00 a million; priority 0.45, 0.045, 3.60; flex and batch half
 COSTS = {
@@ -31,7 +35,12 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def model(url: str, **params: object) -> dict[str, object]:
     own = {"params": params} if params else {}
-    return {"id": "openai:gpt-5-mini", "base_url": url + "/v1", "api_key": {"from_env": "DUMMY_KEY"}, **own}
+    return {
+        "id": "openai:gpt-5-mini",
+        "base_url": url + "/v1",
+        "api_key": {"from_env": "DUMMY_KEY"},
+        **own,
+    }
 
 
 @pytest.mark.parametrize("tier", COSTS)
@@ -60,7 +69,9 @@ async def test_a_budget_holds_whatever_tier_the_account_has() -> None:
         return openai_answer("gpt-5-mini", used, service_tier="priority")
 
     async with provider(answer) as (url, requests):
-        budget = Budget("global", usd=0.0025)  # a call of 1,000 tokens costs 0.0036 in priority, 0.002 else
+        budget = Budget(
+            "global", usd=0.0025
+        )  # a call of 1,000 tokens costs 0.0036 in priority, 0.002 else
         async with AgentFactory(ledger=ledger, budgets=[budget]) as factory:
             agent = factory.create_agent(template(model=model(url)))
             for _ in range(3):
@@ -81,7 +92,9 @@ async def test_a_budget_holds_with_a_fee_for_each_request() -> None:
         prices = PriceTable({"openai:gpt-5-mini": {"input": 0.01, "output": 0.01, "request": 0.01}})
         async with AgentFactory(ledger=ledger, budgets=[budget], prices=prices) as factory:
             agent = factory.create_agent(template(model=model(url)))
-            results = await asyncio.gather(*(agent.execute("hi") for _ in range(5)), return_exceptions=True)
+            results = await asyncio.gather(
+                *(agent.execute("hi") for _ in range(5)), return_exceptions=True
+            )
     [balance] = ledger.call("balances").values()
     assert sum(isinstance(result, BudgetExceeded) for result in results) == 3
     assert 20_000 <= balance.spent_micro_usd <= 25_000

@@ -1,4 +1,7 @@
-"""deer-flow #1809, deepagents #2984: progress that a sub-agent's tool writes reaches the reader of the stream."""
+"""deer-flow #1809, deepagents #2984.
+
+Progress that a sub-agent's tool writes reaches the reader of the stream.
+"""
 
 from __future__ import annotations
 
@@ -49,5 +52,8 @@ async def test_the_sub_agent_s_tool() -> None:
 
 
 async def test_the_sub_agent_s_tool_for_a_reader_of_subgraphs() -> None:
-    parts = [part async for part in agent().astream({"messages": "go"}, stream_mode="custom", subgraphs=True)]
+    parts = [
+        part
+        async for part in agent().astream({"messages": "go"}, stream_mode="custom", subgraphs=True)
+    ]
     assert [part[1] for part in parts].count({"progress": "sub"}) == 1

@@ -1,4 +1,7 @@
-"""langgraph #7857, open-notebook #519: sync calls of savers, graphs and agents inside a running loop do not hang."""
+"""langgraph #7857, open-notebook #519.
+
+Sync calls of savers, graphs and agents inside a running loop do not hang.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from agent_runtime import AgentExecutor, ConfigurationError, gated
 from agent_runtime.sessions import MemoryCheckpointer, SqliteCheckpointer
 from agent_runtime.testing import ScriptedChatModel, say
 
-INNER = AgentExecutor(create_agent(gated(ScriptedChatModel(script=lambda messages: say("inner says hi")))), gated=True)
+INNER = AgentExecutor(
+    create_agent(gated(ScriptedChatModel(script=lambda messages: say("inner says hi")))), gated=True
+)
 
 
 def add(a: int, b: int) -> str:
@@ -65,10 +70,15 @@ async def test_an_agent() -> None:
 @pytest.mark.parametrize("face", ["async", "sync"])
 async def test_a_tool_that_asks_another_agent(tool: Any, face: str) -> None:
     outer = AgentExecutor(create_agent(gated(calling(tool.__name__)), [tool]), gated=True)
-    if (face, tool) == ("sync", ask_inside):  # the tool blocks the loop that its answer would have to come from
+    if (face, tool) == (
+        "sync",
+        ask_inside,
+    ):  # the tool blocks the loop that its answer would have to come from
         with pytest.raises(ConfigurationError, match="use await"):
             await asyncio.to_thread(outer.execute_sync, "go")
         return
-    result = await (outer.execute("go") if face == "async" else asyncio.to_thread(outer.execute_sync, "go"))
+    result = await (
+        outer.execute("go") if face == "async" else asyncio.to_thread(outer.execute_sync, "go")
+    )
     assert result.messages[2].content == "inner says hi"
     assert result.usage.model_calls == 3

@@ -20,8 +20,12 @@ async def moved() -> tuple[Any, Any]:
     model = ScriptedChatModel(script=[say("one"), say("two")])
     await create_agent(model, checkpointer=old).ainvoke({"messages": "a"}, CONFIG)
     for each in reversed([each async for each in old.alist(CONFIG)]):
-        parent: Any = each.parent_config or {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
-        stored = await new.aput(parent, each.checkpoint, each.metadata, each.checkpoint["channel_versions"])
+        parent: Any = each.parent_config or {
+            "configurable": {"thread_id": "1", "checkpoint_ns": ""}
+        }
+        stored = await new.aput(
+            parent, each.checkpoint, each.metadata, each.checkpoint["channel_versions"]
+        )
         for task, channel, value in each.pending_writes or []:
             await new.aput_writes(stored, [(channel, value)], task)
     graph = create_agent(model, checkpointer=new)

@@ -1,4 +1,7 @@
-"""adk-go #959, deepagents-docs #3724: a call with two questions says both in its result, unary and streamed."""
+"""adk-go #959, deepagents-docs #3724.
+
+A call with two questions says both in its result, unary and streamed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ import pytest
 from langchain.agents import create_agent
 from langgraph.types import interrupt
 
-from agent_runtime import AgentContext, AgentExecutor, InterruptChunk, SessionManager, SessionMiddleware, gated
+from agent_runtime import (
+    AgentContext,
+    AgentExecutor,
+    InterruptChunk,
+    SessionManager,
+    SessionMiddleware,
+    gated,
+)
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -34,7 +44,12 @@ async def test_the_result_has_both(streamed: bool) -> None:
         async with agent.execute_stream(context) as stream:
             chunks = [chunk async for chunk in stream.chunks()]
         result = stream.result
-        shown = [each.value for chunk in chunks if isinstance(chunk, InterruptChunk) for each in chunk.interrupts]
+        shown = [
+            each.value
+            for chunk in chunks
+            if isinstance(chunk, InterruptChunk)
+            for each in chunk.interrupts
+        ]
         assert sorted(shown) == ["left?", "right?"]
     else:
         result = await agent.execute(context)
