@@ -301,7 +301,7 @@ async def redis_row() -> Row:
     import redis.asyncio as aioredis
 
     from agent_runtime.event_bus.brokers.redis import RedisBroker
-    from agent_runtime.event_bus.cloud_event import encoded
+    from agent_runtime.event_bus.cloud_event import encode_event
 
     bus = EventBus()
     ratios = list[float]()
@@ -320,7 +320,7 @@ async def redis_row() -> Row:
             batch = [
                 bus.stamp(Event("llm.end", data, f"run-{n}", "session", "ada")) for n in range(500)
             ]
-            payload = [encoded(event) for event in batch]
+            payload = [encode_event(event) for event in batch]
 
             async def ours(batch: list[Event] = batch) -> float:
                 began = time.perf_counter()

@@ -34,7 +34,13 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.auth.key_stores import MemoryKeyStore
-from agent_runtime.budgets.ledger.ledger import NOTHING, Account, Amount, Ending, Reservation
+from agent_runtime.budgets.ledger.ledger import (
+    ZERO_AMOUNT,
+    Account,
+    Amount,
+    ReservationRequest,
+    Settlement,
+)
 from agent_runtime.monitoring.callback_event import CallbackEvent
 from agent_runtime.secrets.redaction import Redactor
 from agent_runtime.storage import redis_server
@@ -148,17 +154,17 @@ async def added_p99_ms() -> float:
 def counted_trips() -> Iterator[list[int]]:
     """Counts what is sent to Redis and waited for."""
     trips = [0]
-    sent = redis_server._sent
+    sent = redis_server._send
 
     def counting(client: Any, request: Any) -> Any:
         trips[0] += type(client).__name__ != "Pipeline"  # what goes into one is a part of its trip
         return sent(client, request)
 
-    redis_server._sent = counting
+    redis_server._send = counting
     try:
         yield trips
     finally:
-        redis_server._sent = sent
+        redis_server._send = sent
 
 
 async def redis_rows() -> list[Row]:
@@ -184,7 +190,7 @@ async def redis_rows() -> list[Row]:
         per_call = (
             trips[0] / 50 - 2
         )  # one for the model call, one that gives the slot back: nobody waits for it
-        client = ledger._async[asyncio.get_running_loop()]
+        client = ledger._async_clients[asyncio.get_running_loop()]
         pings = []
         added = []
         for _ in range(300):
@@ -237,16 +243,18 @@ async def ledger_rows() -> list[Row]:
 
     async def reserve_and_settle() -> None:
         operation = str(next(number))
-        reservation = Reservation(operation, (account,), Amount(1, 1), Amount(100, 100), 900.0)
+        reservation = ReservationRequest(
+            operation, (account,), Amount(1, 1), Amount(100, 100), 900.0
+        )
         await ledger.acall("transact", [], reservation)
-        await ledger.acall("transact", [Ending(operation, Amount(50, 50))], None)
+        await ledger.acall("transact", [Settlement(operation, Amount(50, 50))], None)
 
     taken = await cpu_us(reserve_and_settle, 3_000)
     before = ledger.call("balances")[account.key].spent_micro_usd
     await asyncio.gather(*(reserve_and_settle() for _ in range(1000)))
     balance = ledger.call("balances")[account.key]
     lost = 1000 * 50 - (balance.spent_micro_usd - before) + balance.held_micro_usd
-    assert Amount(0, 0) == NOTHING
+    assert Amount(0, 0) == ZERO_AMOUNT
     return [
         Row("budget: reserve and settle in memory", taken, 20.0, "us"),
         Row("micro-USD lost by 1,000 at once on one scope", float(abs(lost)), 0.0, "uUSD"),
@@ -274,7 +282,7 @@ async def metrics_row() -> Row:
         for event in events:
             metrics.on_event(event)
         for layer in layers:
-            metrics.took(layer, 0.0001)
+            metrics.on_duration(layer, 0.0001)
         for layer in ("session", "concurrency"):
             metrics.entered(layer)
             metrics.left(layer)

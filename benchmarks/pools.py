@@ -184,7 +184,7 @@ async def warm_rows() -> list[Row]:
         Row("building the same agent (no MCP)", statistics.median(builds) * 1000, None, "ms"),
         Row(
             "builds for 100 first callers",
-            pool.counts.builds - 11,
+            pool.stats.builds - 11,
             1,
             "builds",
             note=f"{len({id(c) for c in found})} context",
@@ -256,7 +256,7 @@ async def workload_rows() -> list[Row]:
             async with pool.acquire(f"{tenant}:p:chat", "tenant") as context:
                 await context.agent.execute("hello")
         warm = len(order) / (time.perf_counter() - began)
-        hits = pool.counts.hit_rate
+        hits = pool.stats.hit_rate
     cold_calls = 6
     began = time.perf_counter()
     for tenant in order[:cold_calls]:
@@ -282,11 +282,11 @@ async def instance_rows() -> list[Row]:
         AgentInstancePool(factory, PoolConfig(size=6, preload=["benchmarks.pools"])) as pool,
     ):
         await pool.create_instance("analyst")
-        run = pool.roster
+        run = pool.scheduler
 
         async def acquire() -> None:
             worker = await run.acquire("analyst", AgentTask("analyst", "x").priority, None)
-            pool.finished(worker, None)
+            pool.on_task_end(worker, None)
 
         claims = await timed(acquire, 500)
         starts = []

@@ -111,7 +111,7 @@ async def soak() -> dict[str, Any]:
         for number in numbers:
             outcome = await one(agent, number, dice)
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
-            model.seen.clear()  # the scripted model keeps every call's messages
+            model.received_messages.clear()  # the scripted model keeps every call's messages
             if number % (CALLS // 10) == 0:
                 gc.collect()
                 rss.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

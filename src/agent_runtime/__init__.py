@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys, Authenticator, JwtAuthenticator, open_keys
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
         RateLimitMiddleware,
         RetryMiddleware,
         SessionMiddleware,
-        Spending,
+        SpendingPolicy,
     )
     from agent_runtime.orchestration.stream import AgentStream
     from agent_runtime.orchestration.timeouts import Timeouts
@@ -215,7 +215,13 @@ _MODULES = {
     "agent_runtime.orchestration.timeouts": ("Timeouts",),
     "agent_runtime.orchestration.middleware": (
         *("AuthMiddleware", "ConcurrencyMiddleware", "CostTrackingMiddleware", "LoggingMiddleware"),
-        *("Middleware", "RateLimitMiddleware", "RetryMiddleware", "SessionMiddleware", "Spending"),
+        *(
+            "Middleware",
+            "RateLimitMiddleware",
+            "RetryMiddleware",
+            "SessionMiddleware",
+            "SpendingPolicy",
+        ),
     ),
     "agent_runtime.orchestration.stream": ("AgentStream",),
     "agent_runtime.sessions": ("Session", "SessionManager"),
@@ -310,7 +316,7 @@ __all__ = [
     "SessionManager",
     "SessionMiddleware",
     "SessionNotFound",
-    "Spending",
+    "SpendingPolicy",
     "SqliteBroker",
     "SqliteLedger",
     "StaleWriter",
@@ -346,7 +352,7 @@ __all__ = [
 ]
 
 
-__getattr__ = imported_late(__name__, _HOME)
+__getattr__ = lazy_exports(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

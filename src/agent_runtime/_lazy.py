@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def imported_late(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a module's `__getattr__` (PEP 562); `homes` says in which module each name stands.
 
     It raises AttributeError for other names, and what the import raises.
     """
 
-    def found(name: str) -> Any:
+    def load_attribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
         value = getattr(importlib.import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 
-    return found
+    return load_attribute

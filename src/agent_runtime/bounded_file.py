@@ -29,8 +29,8 @@ def read_bounded(path: str | Path, max_bytes: int) -> bytes:
     descriptor = open_regular(path)
     try:
         data = bytearray()
-        while len(data) <= max_bytes and (more := os.read(descriptor, max_bytes + 1 - len(data))):
-            data += more
+        while len(data) <= max_bytes and (chunk := os.read(descriptor, max_bytes + 1 - len(data))):
+            data += chunk
     finally:
         os.close(descriptor)
     if len(data) > max_bytes:

@@ -10,7 +10,7 @@ _HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
 """Without meaning for a terminal, and needed: joiners of scripts and emoji, the soft hyphen."""
 
 
-def escaped(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Return `text` with what steers a terminal, or reorders what a person reads, as `\uXXXX`.
 
     Those are control characters but newline and tab, bidirectional controls, other formats, line
@@ -21,8 +21,8 @@ def escaped(text: str) -> str:
     return "\r\n".join(_escaped(part, _HARMLESS) for part in text.split("\r\n"))
 
 
-def on_one_line(text: str) -> str:
-    """Return `text` as `escaped` does, newlines and tabs too."""
+def escape_to_one_line(text: str) -> str:
+    """Return `text` as `escape_controls` does, newlines and tabs too."""
     return text if text.isprintable() else _escaped(text, frozenset())
 
 
@@ -55,4 +55,4 @@ def _is_plain(character: str) -> bool:
 
 def _code(character: str) -> str:
     data = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{data[at : at + 2].hex()}" for at in range(0, len(data), 2))
+    return "".join(f"\\u{data[index : index + 2].hex()}" for index in range(0, len(data), 2))

@@ -52,7 +52,7 @@ MODEL_ARGUMENTS = ("model", "first_model", "summarizer")
 Built as the template's own model is, so that the gate sees its calls. A name
 that LangChain resolved would be a model of the account's that no limit or budget sees."""
 
-REWRITES_ANSWER = frozenset({"pii"})
+REWRITING_MIDDLEWARE = frozenset({"pii"})
 """Middleware that may change a message after it was streamed.
 
 Its text is held back until it is final.
@@ -72,54 +72,54 @@ class Registry:
         self.allowed_refs = allowed_refs
         self.generation = 0
         self.tools: dict[str, Any] = {}
-        self.ready_tools: dict[str, tuple[Any, BaseTool]] = {}
+        self.tool_cache: dict[str, tuple[Any, BaseTool]] = {}
         """Tools without arguments, converted and gated once for their code.
 
         A schema is most of what an agent costs.
         """
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
-        self.keeps_answer: set[str] = set()
+        self.streams_safely: set[str] = set()
         """LangChain middleware that, by its registration, never changes an answer's text."""
         self.layers: dict[str, Any] = {}
         self.workflows: dict[str, Any] = {}
         self.memories: dict[str, BaseStore] = {}
         self.providers: ProviderLimiter = PROVIDERS
-        self.mcp_broker: Any = None
+        self.mcp_pool: Any = None
         """Holds the sessions of MCP servers; the factory's."""
 
-    def put(self, table: dict[str, Any], name: str, component: Any) -> None:
+    def register(self, table: dict[str, Any], name: str, component: Any) -> None:
         """Register under `name`, replacing what was there.
 
         Agents built from now on use the new one.
         """
         table[name] = component
-        self.ready_tools.pop(name, None)
+        self.tool_cache.pop(name, None)
         self.generation += 1
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """The gated chat model that a template asks for. Raises as `build_model`."""
         from agent_runtime.models.resolve import build_model
-        from agent_runtime.providers.http_transport import bound_answers
-        from agent_runtime.run.request import ACCOUNT, IDEMPOTENCY_HEADER
+        from agent_runtime.providers.http_transport import bound_model_answers
+        from agent_runtime.run.request import ACCOUNT_ATTRIBUTE, IDEMPOTENCY_HEADER_ATTRIBUTE
 
         model = build_model(
             spec, self.models
         ).model_copy()  # one that is registered ready-made serves several
-        bound_answers(model)
+        bound_model_answers(model)
         account = self.providers.account_of(model)
         account.allow(spec.limits.max_in_flight, spec.limits.overload_codes)
-        model.__dict__[ACCOUNT] = account
-        model.__dict__[IDEMPOTENCY_HEADER] = spec.idempotency_header
+        model.__dict__[ACCOUNT_ATTRIBUTE] = account
+        model.__dict__[IDEMPOTENCY_HEADER_ATTRIBUTE] = spec.idempotency_header
         return model
 
-    def makes_tools(self, name: str) -> bool:
+    def is_tool_factory(self, name: str) -> bool:
         """Whether what is registered makes a tool anew for each agent.
 
         It may keep what belongs to one of them.
         """
-        found = self.tools.get(name)
-        return inspect.isclass(found) or getattr(found, "_makes_tool", False)
+        component = self.tools.get(name)
+        return inspect.isclass(component) or getattr(component, "_makes_tool", False)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool registered as `name`.
@@ -136,44 +136,46 @@ class Registry:
             raise UnknownComponent("tool reference", ref, self.allowed_refs)
         module, _, attribute = ref.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            component = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(f"cannot load the tool '{ref}': {error}") from error
-        return as_tool(found, ref, args)
+        return as_tool(component, ref, args)
 
-    def code_of(self, spec: ToolSpec) -> Any:
+    def tool_fingerprint(self, spec: ToolSpec) -> Any:
         """What a tool's behaviour is made of: the object itself and its code.
 
         Two with the same are the same.
         """
-        found: Any = None
+        component: Any = None
         if spec.use is not None:
-            found = self.tools.get(spec.use)
+            component = self.tools.get(spec.use)
         elif spec.ref is not None and spec.ref in self.allowed_refs:
             module, _, attribute = spec.ref.partition(":")
             with contextlib.suppress(ImportError):  # whoever makes the tool says what is wrong
-                found = getattr(importlib.import_module(module), attribute, None)
+                component = getattr(importlib.import_module(module), attribute, None)
         else:
             return None
-        inner = getattr(found, "func", None) or getattr(found, "coroutine", None) or found
+        inner = (
+            getattr(component, "func", None) or getattr(component, "coroutine", None) or component
+        )
         code = getattr(inner, "__code__", None)
         if code is None:
             kind = inner if isinstance(inner, type) else type(inner)
             code = tuple(
-                [each.__code__ for each in vars(kind).values() if inspect.isfunction(each)]
+                [method.__code__ for method in vars(kind).values() if inspect.isfunction(method)]
             )
-        return id(found), code
+        return id(component), code
 
     def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
         """The tools of an MCP server; raises ConfigurationError where nobody holds its session."""
-        if self.mcp_broker is None or spec.mcp is None:
+        if self.mcp_pool is None or spec.mcp is None:
             raise ConfigurationError("no MCP broker is there: make the agent by an AgentFactory")
-        found: list[BaseTool] = self.mcp_broker.tools(
+        tools: list[BaseTool] = self.mcp_pool.tools(
             spec.mcp, folder, include=spec.include, exclude=spec.exclude, prefix=spec.as_
         )
-        return found
+        return tools
 
-    def adopted(self, tool: BaseTool) -> BaseTool:
+    def wrap_middleware_tool(self, tool: BaseTool) -> BaseTool:
         """A tool that a LangChain middleware brings, as agents made here have it."""
         return tool
 
@@ -187,7 +189,7 @@ class Registry:
         return getattr(module, LANGCHAIN_MIDDLEWARE[name])
 
 
-def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
+def as_tool(component: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
     """A tool from what was registered.
 
     A tool or a function as it is, or a factory called with `args`.
@@ -199,20 +201,20 @@ def as_tool(found: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
 
     from agent_runtime.tools.function_tool import function_tool
 
-    if getattr(found, "_makes_tool", False) or inspect.isclass(found):
+    if getattr(component, "_makes_tool", False) or inspect.isclass(component):
         try:
-            inspect.signature(found).bind(**args)
-            found = found(**args)
+            inspect.signature(component).bind(**args)
+            component = component(**args)
         except (TypeError, ValueError, OSError) as error:
             raise ConfigurationError(f"tool '{name}': {error}") from error
     elif args:
         raise ConfigurationError(f"tool '{name}' takes no args")
-    if isinstance(found, BaseTool):
-        return found
-    if callable(found):
-        return function_tool(found)
+    if isinstance(component, BaseTool):
+        return component
+    if callable(component):
+        return function_tool(component)
     raise ConfigurationError(
-        f"tool '{name}' is neither a LangChain tool nor a function: {type(found).__name__}"
+        f"tool '{name}' is neither a LangChain tool nor a function: {type(component).__name__}"
     )
 
 

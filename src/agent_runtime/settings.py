@@ -21,9 +21,9 @@ from agent_runtime.storage.store_url import FORMS, SHARED_STORES, StoreKind, Sto
 
 PREFIX = "AGENT_RUNTIME_"
 FILE_VAR = f"{PREFIX}CONFIG"
-STORES = ("sessions", "ledger", "keys", "events", "batches", "dead_letters", "limits")
+STORE_SETTINGS = ("sessions", "ledger", "keys", "events", "batches", "dead_letters", "limits")
 """The settings that are addresses."""
-OTHER_VARIABLES = frozenset({FILE_VAR, f"{PREFIX}TRACEBACK"})
+NON_SETTING_VARIABLES = frozenset({FILE_VAR, f"{PREFIX}TRACEBACK"})
 
 
 def _one_of(*names: str) -> Callable[[str], str]:
@@ -52,7 +52,7 @@ def _usd(text: str) -> Decimal:
     return usd
 
 
-def _count(text: str) -> int:
+def _process_count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:9]) <= 100_000:
         raise ValueError("a number of processes is 1 to 100000")
     return int(text)
@@ -69,9 +69,9 @@ def _secret_file(text: str) -> str:
     return _secret(read_secret_file(text))
 
 
-def _address(what: str, accepts: tuple[StoreKind, ...] = SHARED_STORES) -> Callable[[str], str]:
+def _address(label: str, accepts: tuple[StoreKind, ...] = SHARED_STORES) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        StoreUrl.parse(text, what, accepts, has_logs="kafka" in accepts)
+        StoreUrl.parse(text, label, accepts, has_logs="kafka" in accepts)
         return text
 
     return parse
@@ -111,7 +111,7 @@ class Settings:
     key_pepper: str | None = _setting(_secret)
     key_pepper_file: str | None = _setting(_secret_file)
     limits: str | None = _setting(_address("the limits", ("memory", "redis")))
-    processes: int = _setting(_count, 1)
+    processes: int = _setting(_process_count, 1)
     budget: Decimal | None = _setting(_usd)
     log_level: str = _setting(_one_of(*LEVELS), "WARNING")
     log_format: Literal["json", "console"] = _setting(_one_of("json", "console"), "console")
@@ -122,21 +122,26 @@ class Settings:
     port: int = _setting(_port, 8000)
     sources: Mapping[str, str] = field(default_factory=dict)
 
-    def shown(self) -> dict[str, dict[str, str]]:
+    def describe(self) -> dict[str, dict[str, str]]:
         """Every setting with its value, secrets masked, and its source."""
-        made = {}
-        for each in fields(self)[:-1]:
-            value = getattr(self, each.name)
-            hidden = value is not None and each.name.partition("_file")[0] in SECRET_SETTINGS
-            text = "[redacted]" if hidden else "" if value is None else SECRETS.text(str(value))
-            made[each.name] = {"value": text, "source": self.sources.get(each.name, "default")}
-        return made
+        setting_rows = {}
+        for setting in fields(self)[:-1]:
+            value = getattr(self, setting.name)
+            is_secret = value is not None and setting.name.partition("_file")[0] in SECRET_SETTINGS
+            text = "[redacted]" if is_secret else "" if value is None else SECRETS.text(str(value))
+            setting_rows[setting.name] = {
+                "value": text,
+                "source": self.sources.get(setting.name, "default"),
+            }
+        return setting_rows
 
     def __repr__(self) -> str:
-        given = {
-            name: row["value"] for name, row in self.shown().items() if row["source"] != "default"
+        explicit_values = {
+            name: row["value"]
+            for name, row in self.describe().items()
+            if row["source"] != "default"
         }
-        return f"Settings({given})"
+        return f"Settings({explicit_values})"
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -145,28 +150,32 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises ConfigurationError, which lists everything that is wrong, without values.
     """
     environ = os.environ if environ is None else environ
-    known = {each.name: each.metadata["parse"] for each in fields(Settings)[:-1]}
+    parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)[:-1]}
     problems: list[str] = []
-    given = _from_file(environ.get(FILE_VAR), problems) | _from_environment(environ)
+    raw_settings = _from_file(environ.get(FILE_VAR), problems) | _from_environment(environ)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for name, (text, source) in given.items():
+    for name, (text, source) in raw_settings.items():
         if source == "environment" and _variable(name).startswith(size_limits.PREFIX):
             if (problem := size_limits.problem_of(_variable(name), text)) is not None:
                 problems.append(problem)
             continue
-        if name not in known:
+        if name not in parsers:
             in_environment = source == "environment"
-            names = [_variable(each) for each in known] if in_environment else known
-            shown = _variable(name) if in_environment and name.islower() else name
-            problems.append(f"unknown setting {shown} ({source}): {close_matches(shown, names)}")
+            names = (
+                [_variable(setting_name) for setting_name in parsers] if in_environment else parsers
+            )
+            display_name = _variable(name) if in_environment and name.islower() else name
+            problems.append(
+                f"unknown setting {display_name} ({source}): {close_matches(display_name, names)}"
+            )
             continue
         try:
-            values[name] = known[name](text)
+            values[name] = parsers[name](text)
             sources[name] = source
         except (ValueError, ConfigurationError) as error:
             problems.append(f"{_variable(name)} ({source}): {error}")
-    problems += _unsafe(values)
+    problems += _unsafe_combinations(values)
     if problems:
         raise ConfigurationError("\n".join(problems))
     return Settings(**values, sources=sources)
@@ -177,15 +186,15 @@ def _variable(name: str) -> str:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    found = {}
+    raw_settings = {}
     for name, value in environ.items():
-        if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value != "":
+        if name.startswith(PREFIX) and name not in NON_SETTING_VARIABLES and value != "":
             # In other letters it is another variable, and none of ours.
-            found[name.removeprefix(PREFIX).lower() if name.isupper() else name] = (
+            raw_settings[name.removeprefix(PREFIX).lower() if name.isupper() else name] = (
                 value,
                 "environment",
             )
-    return found
+    return raw_settings
 
 
 MAX_FILE_BYTES = size_limit("settings_bytes")
@@ -199,35 +208,37 @@ def _from_file(path: str | None, problems: list[str]) -> dict[str, tuple[str, st
     except (OSError, ValueError) as error:
         problems.append(f"{FILE_VAR}: '{path}' cannot be read: {type(error).__name__}")
         return {}
-    if present := [name for name in SECRET_SETTINGS if name in content]:
-        problems.append(f"{path}: a secret stands in a file of its own: say {present[0]}_file")
+    if secrets_in_file := [name for name in SECRET_SETTINGS if name in content]:
+        problems.append(
+            f"{path}: a secret stands in a file of its own: say {secrets_in_file[0]}_file"
+        )
     return {name: (str(value), path) for name, value in content.items()}
 
 
-def _unsafe(values: Mapping[str, Any]) -> list[str]:
-    found = [
+def _unsafe_combinations(values: Mapping[str, Any]) -> list[str]:
+    problems = [
         f"{_variable(name)} and {_variable(name)}_FILE: give one of them"
         for name in SECRET_SETTINGS
         if name in values and f"{name}_file" in values
     ]
     if values.get("preset") == "prod":
         if values.get("auth") == "off":
-            found.append(
+            problems.append(
                 "the preset prod does not run without authentication: AGENT_RUNTIME_AUTH=off is "
                 "refused"
             )
         if values.get("host") in ("0.0.0.0", "::", ""):  # noqa: S104 - what is refused
-            found.append(
+            problems.append(
                 "the preset prod does not listen on every interface: name one in AGENT_RUNTIME_HOST"
             )
-        found += _lost_on_restart(values)
-    return found
+        problems += _volatile_store_problems(values)
+    return problems
 
 
-def _lost_on_restart(values: Mapping[str, Any]) -> list[str]:
+def _volatile_store_problems(values: Mapping[str, Any]) -> list[str]:
     """List the stores that the preset prod must not have: a restart would lose what they keep."""
     problems = []
-    for name in STORES:
+    for name in STORE_SETTINGS:
         text = values.get(name)
         if text is None or text == "off":
             continue

@@ -10,14 +10,14 @@ from agent_runtime.errors import ConfigurationError, close_matches
 PREFIX = "AGENT_RUNTIME_MAX_"
 KIB = 1024
 MIB = 1024 * 1024
-LARGEST = 2**40
+MAX_SIZE_LIMIT = 2**40
 
 
 class SizeLimit(NamedTuple):
     """A bound, and what it is the bound of."""
 
     default: int
-    of: str
+    description: str
 
 
 SIZE_LIMITS = {
@@ -61,13 +61,15 @@ def size_limit(name: str) -> int:
     ConfigurationError.
     """
     text = os.environ.get(variable_of(name), "")
-    return parsed(name, text) if text else SIZE_LIMITS[name].default
+    return parse_size_limit(name, text) if text else SIZE_LIMITS[name].default
 
 
-def parsed(name: str, text: str) -> int:
+def parse_size_limit(name: str, text: str) -> int:
     """Return the bound in a text; raises ConfigurationError, which names the variable."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 13 and 1 <= int(text) <= LARGEST):
-        raise ConfigurationError(f"{variable_of(name)} is a whole number of 1 to {LARGEST}")
+    if not (
+        text.isascii() and text.isdecimal() and len(text) <= 13 and 1 <= int(text) <= MAX_SIZE_LIMIT
+    ):
+        raise ConfigurationError(f"{variable_of(name)} is a whole number of 1 to {MAX_SIZE_LIMIT}")
     return int(text)
 
 
@@ -82,10 +84,10 @@ def problem_of(variable: str, text: str) -> str | None:
     if name not in SIZE_LIMITS:
         return (
             f"unknown bound {variable}: "
-            f"{close_matches(variable, [variable_of(each) for each in SIZE_LIMITS])}"
+            f"{close_matches(variable, [variable_of(limit_name) for limit_name in SIZE_LIMITS])}"
         )
     try:
-        parsed(name, text)
+        parse_size_limit(name, text)
     except ConfigurationError as error:
         return str(error)
     return None

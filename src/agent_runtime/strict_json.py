@@ -19,10 +19,10 @@ def loads_unique(data: str | bytes | bytearray) -> Any:
 
     Raises DuplicateName for an object with a name twice, ValueError for text that is no JSON.
     """
-    return json.loads(data, object_pairs_hook=_unique)
+    return json.loads(data, object_pairs_hook=_reject_duplicates)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         (double, _), *_ = Counter(name for name, _ in pairs).most_common(1)

@@ -21,17 +21,17 @@ class OutputTail:
     def __init__(self, fd: int, on_bytes: Callable[[int], None]) -> None:
         self._fd = fd
         self._on_bytes = on_bytes
-        self._kept: deque[bytes] = deque()
-        self._kept_bytes = 0
+        self._tail_chunks: deque[bytes] = deque()
+        self._tail_bytes = 0
         os.set_blocking(fd, False)
-        asyncio.get_running_loop().add_reader(fd, self._readable)
+        asyncio.get_running_loop().add_reader(fd, self._on_readable)
 
     @property
     def tail(self) -> str:
         """The last of it."""
-        return b"".join(self._kept)[-TAIL_BYTES:].decode(errors="replace")
+        return b"".join(self._tail_chunks)[-TAIL_BYTES:].decode(errors="replace")
 
-    def _readable(self) -> None:
+    def _on_readable(self) -> None:
         try:
             data = os.read(self._fd, 65_536)
         except BlockingIOError:
@@ -41,10 +41,10 @@ class OutputTail:
         if not data:
             self.close()
             return
-        self._kept.append(data[-TAIL_BYTES:])
-        self._kept_bytes += min(len(data), TAIL_BYTES)
-        while self._kept_bytes - len(self._kept[0]) >= TAIL_BYTES:
-            self._kept_bytes -= len(self._kept.popleft())
+        self._tail_chunks.append(data[-TAIL_BYTES:])
+        self._tail_bytes += min(len(data), TAIL_BYTES)
+        while self._tail_bytes - len(self._tail_chunks[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(self._tail_chunks.popleft())
         self._on_bytes(len(data))
 
     def drain(self) -> None:
@@ -52,9 +52,9 @@ class OutputTail:
         for _ in range(64):
             if self._fd < 0:
                 return
-            before = self._kept_bytes
-            self._readable()
-            if self._fd < 0 or self._kept_bytes == before:
+            before = self._tail_bytes
+            self._on_readable()
+            if self._fd < 0 or self._tail_bytes == before:
                 return
 
     def close(self) -> None:

@@ -56,24 +56,24 @@ class Progress:
 
     __slots__ = (
         "cancels",
-        "counted",
-        "ended",
+        "counted_limits",
+        "finished",
         "message_open",
         "model_error",
         "principal",
+        "request_counts",
         "resumable",
-        "said",
-        "started",
         "tools_started",
+        "used",
     )
 
     def __init__(self) -> None:
         self.cancels: CancelWatch | None = None
         """Watches the task that runs the call, from its start on."""
-        self.counted: frozenset[str] = frozenset()
+        self.counted_limits: frozenset[str] = frozenset()
         """The limits that this call is counted in: agents inside it are not counted there again."""
-        self.started = False
-        self.ended = False
+        self.used = False
+        self.finished = False
         """The agent came to its own end: nothing of the run is left to be continued."""
         self.tools_started = 0
         self.message_open = False
@@ -84,7 +84,7 @@ class Progress:
         self.model_error: BaseException | None = None  # what the last failed model call raised
         self.resumable = False
         """True when the call has a checkpoint: `input=None` continues it, repeating no tool."""
-        self.said: dict[str, int] = {}
+        self.request_counts: dict[str, int] = {}
         """Model requests that have a name, by their contents: how often each was made."""
 
     @property
@@ -236,31 +236,31 @@ class AgentContext:
     def _sibling(self) -> AgentContext:
         # Written out: a loop over __slots__ or dataclasses.replace costs five times as much, on
         # every layer.
-        new = AgentContext.__new__(AgentContext)
-        new.input = self.input
-        new.run_id = self.run_id
-        new.session_id = self.session_id
-        new.credentials = self.credentials
-        new._caller = self._caller
-        new.streaming = self.streaming
-        new.config = self.config
-        new.context = self.context
-        new.options = self.options
-        new.agent_ref = self.agent_ref
-        new.agent_name = self.agent_name
-        new.metadata = self.metadata
-        new.deadline = self.deadline
-        new.attempts = self.attempts
-        new.emit = self.emit
-        new.usage = self.usage
-        new.progress = self.progress
-        new.turn = self.turn
-        new.purse = self.purse
-        new.template_digest = self.template_digest
-        new.assignment = self.assignment
-        new.accounts = self.accounts
-        new.idempotency_key = self.idempotency_key
-        return new
+        sibling = AgentContext.__new__(AgentContext)
+        sibling.input = self.input
+        sibling.run_id = self.run_id
+        sibling.session_id = self.session_id
+        sibling.credentials = self.credentials
+        sibling._caller = self._caller
+        sibling.streaming = self.streaming
+        sibling.config = self.config
+        sibling.context = self.context
+        sibling.options = self.options
+        sibling.agent_ref = self.agent_ref
+        sibling.agent_name = self.agent_name
+        sibling.metadata = self.metadata
+        sibling.deadline = self.deadline
+        sibling.attempts = self.attempts
+        sibling.emit = self.emit
+        sibling.usage = self.usage
+        sibling.progress = self.progress
+        sibling.turn = self.turn
+        sibling.purse = self.purse
+        sibling.template_digest = self.template_digest
+        sibling.assignment = self.assignment
+        sibling.accounts = self.accounts
+        sibling.idempotency_key = self.idempotency_key
+        return sibling
 
     def __repr__(self) -> str:
         return (

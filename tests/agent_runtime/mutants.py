@@ -13,7 +13,7 @@ MUTANTS = [
         "test_factory.py -k python_references",
         Change(
             "factory.build_agent:unknown_names",
-            "check(f'{at}.tools.{i}.ref', 'tool', tool.ref, registry.allowed_refs)",
+            "check(f'{part_path}.tools.{i}.ref', 'tool', tool.ref, registry.allowed_refs)",
             "pass",
         ),
     ),
@@ -21,15 +21,15 @@ MUTANTS = [
         "PII streamed before it is redacted",
         "test_factory.py -k pii",
         Change(
-            "factory.build_agent:assemble",
-            "any((_rewrites(m, registry) for m in spec.middleware))",
-            "False and any((_rewrites(m, registry) for m in spec.middleware))",
+            "factory.build_agent:build_agent",
+            "any((_may_rewrite_answer(m, registry) for m in spec.middleware))",
+            "False and any((_may_rewrite_answer(m, registry) for m in spec.middleware))",
         ),
     ),
     Mutant(
         "registered secrets are not masked",
         "test_canary.py -k traceback",
-        Change("secrets.redaction:Redactor._masked", "text", "''", only=(2,)),
+        Change("secrets.redaction:Redactor._mask", "text", '""""""', only=(2,)),
     ),
     Mutant(
         "encoded secrets are not masked",
@@ -41,7 +41,7 @@ MUTANTS = [
         "test_settings.py -k at_once",
         Change(
             "settings:read_settings",
-            "problems.append(f'unknown setting {shown} ({source}): {close_matches(shown, names)}')",
+            "problems.append(f'unknown setting {display_name} ({source}): {close_matches(display_name, names)}')",
             "pass",
         ),
     ),
@@ -60,29 +60,29 @@ MUTANTS = [
     Mutant(
         "suspects are not looked for among small letters",
         "test_redaction.py -k passed_over",
-        Change("secrets.redaction:Redactor.suspects", "text.casefold()", "text"),
+        Change("secrets.redaction:Redactor.may_contain_secret", "text.casefold()", "text"),
     ),
     Mutant(
         "prod may forget",
         "test_settings.py",
-        Change("settings:_lost_on_restart", "address.is_in_memory", "False"),
+        Change("settings:_volatile_store_problems", "address.is_in_memory", "False"),
     ),
     Mutant(
         "errors are not masked",
         "test_redaction.py -k caller_sees",
         Change(
             "errors.base:AgentRuntimeError.__init__",
-            "SECRETS.text(each) if isinstance(each, str) else each",
-            "each",
+            "SECRETS.text(argument) if isinstance(argument, str) else argument",
+            "argument",
         ),
     ),
     Mutant(
         "escapes hide a secret",
         "test_redaction.py -k every_form",
         Change(
-            "secrets.forms:reduced",
-            "_letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)",
-            "_letters(text)",
+            "secrets.forms:normalize",
+            "_lower_alphanumerics(_ESCAPED.sub(_decode_escape, text)) if _has_escapes(text) else _lower_alphanumerics(text)",
+            "_lower_alphanumerics(text)",
         ),
     ),
     Mutant(
@@ -93,7 +93,7 @@ MUTANTS = [
     Mutant(
         "an escape hides a secret's letters",
         "test_redaction.py -k every_form",
-        Change("secrets.forms:_reductions", "_has_escapes(text)", "False"),
+        Change("secrets.forms:_normalizations", "_has_escapes(text)", "False"),
     ),
     Mutant(
         "a structured answer is not checked",
@@ -103,14 +103,14 @@ MUTANTS = [
     Mutant(
         "a schema may point elsewhere",
         "test_factory.py -k points_elsewhere",
-        Change("template.json_schema:outside_refs", "not each.startswith('#')", "False"),
+        Change("template.json_schema:external_refs", "not reference.startswith('#')", "False"),
     ),
     Mutant(
         "a bound of the environment is not read",
         "test_settings.py -k taken_from_the_environment",
         Change(
             "size_limits:size_limit",
-            "parsed(name, text) if text else SIZE_LIMITS[name].default",
+            "parse_size_limit(name, text) if text else SIZE_LIMITS[name].default",
             "SIZE_LIMITS[name].default",
         ),
     ),

@@ -162,7 +162,7 @@ def test_config_repr_metric_label_and_event(out: io.StringIO) -> None:  # 9, 10,
     settings = read_settings(
         {"AGENT_RUNTIME_SESSION_KEY": CANARY, "AGENT_RUNTIME_KEY_PEPPER": CANARY}
     )
-    LOG.debug("settings %s %s", settings, settings.shown())
+    LOG.debug("settings %s %s", settings, settings.describe())
     assert CANARY not in repr(settings)
     metrics = RuntimeMetrics()
     metrics.on_event(

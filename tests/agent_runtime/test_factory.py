@@ -179,7 +179,7 @@ async def test_the_cache_is_bounded_and_follows_a_rotated_secret(
     first = factory.create_agent(template("{model: script, system_prompt: a}"))
     for prompt in ("b", "c"):
         factory.create_agent(template(f"{{model: script, system_prompt: {prompt}}}"))
-    assert len(factory._built) == 2
+    assert len(factory._agents_by_key) == 2
     assert (
         factory.create_agent(template("{model: script, system_prompt: a}")).agent is not first.agent
     )
@@ -396,7 +396,7 @@ async def test_a_rewriting_wrap_model_call_is_held_back_unless_the_application_v
 
     factory.register_model("words", ScriptedChatModel(script=[say("two words")]))
     factory.register_middleware("shout", Shout)
-    factory.register_middleware("quiet", Quiet, keeps_answer=True)
+    factory.register_middleware("quiet", Quiet, streams_safely=True)
     expected = {"shout": ["TWO WORDS"], "quiet": ["two ", "words"]}
     for name, texts in expected.items():
         agent = factory.create_agent(template(f"{{model: words, middleware: [{{use: {name}}}]}}"))
@@ -561,7 +561,7 @@ def test_tools_come_as_functions_tools_classes_or_factories() -> None:
         return Custom(size=size)
 
     for name, found in {"ready": ready, "class": Custom, "made": make, "odd": 5}.items():
-        registry.put(registry.tools, name, found)
+        registry.register(registry.tools, name, found)
     assert registry.tool("ready", {}).name == "ready"
     assert registry.tool("class", {"size": 3}).invoke({}) == "3"
     assert registry.tool("made", {"size": 4}).invoke({}) == "4"

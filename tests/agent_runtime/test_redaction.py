@@ -209,10 +209,10 @@ def test_nothing_that_would_be_masked_is_passed_over(parts: list[str]) -> None:
     text = "".join(parts)
     redactor = Redactor()
     redactor.add("Kx" * 5)
-    expressions = (redaction._FORMS, redaction._IN_ADDRESS, redaction._NAMED)
+    expressions = (redaction._KEY_PATTERNS, redaction._IN_ADDRESS, redaction._NAMED_SECRET)
     if any(each.search(text) for each in expressions) or "Kx" * 5 in text:
-        assert redactor.suspects(text)
-    assert redactor.whole([{"a": text}]) == [{"a": redactor._masked(text)}]
+        assert redactor.may_contain_secret(text)
+    assert redactor.redact_json([{"a": text}]) == [{"a": redactor._mask(text)}]
 
 
 # -- forms of a registered secret
@@ -279,7 +279,7 @@ def test_a_registered_secret_is_masked_in_every_form(form: str) -> None:
     masked = redactor.text(f"the value is {shown}, and the rest stays")
     assert masked.startswith("the value is ")
     assert masked.endswith(", and the rest stays")
-    left = secret_forms.reduced(
+    left = secret_forms.normalize(
         masked.removeprefix("the value is ").removesuffix(", and the rest stays")
     )
     # Of base64 some edge characters depend on what stands beside it, and may stay.
@@ -304,12 +304,12 @@ def test_a_secret_of_other_signs_is_masked_as_it_is_written(secret: str) -> None
     st.text(st.sampled_from(" \n.,=:%&x"), max_size=20),
 )
 def test_no_letters_of_a_secret_come_through(secret: str, form: str, around: str) -> None:
-    if len(secret_forms.reduced(secret)) < 15 or "base64" in form or "mail" in form:
+    if len(secret_forms.normalize(secret)) < 15 or "base64" in form or "mail" in form:
         return
     redactor = Redactor()
     redactor.add(secret)
     masked = redactor.text(f"{around}{forms_in_the_wild(secret)[form]}{around}")
-    assert secret_forms.reduced(secret) not in secret_forms.reduced(masked.replace(MASK, "|"))
+    assert secret_forms.normalize(secret) not in secret_forms.normalize(masked.replace(MASK, "|"))
 
 
 @given(
@@ -320,7 +320,9 @@ def test_the_quick_look_and_the_thorough_one_agree(secrets: list[str], text: str
     forms = secret_forms.SecretForms()
     for each in secrets:
         forms.add(each)
-    has_secret = any(secret_forms.reduced(each) in secret_forms.reduced(text) for each in secrets)
+    has_secret = any(
+        secret_forms.normalize(each) in secret_forms.normalize(text) for each in secrets
+    )
     found = forms.find(text)
     assert bool(found) >= has_secret
     assert forms.may_be_in(text) >= bool(found)
@@ -336,7 +338,7 @@ def test_an_error_that_a_caller_sees_has_no_secret() -> None:
     with pytest.raises(AgentFailed) as failed:
         AgentExecutor(RunnableLambda(fails)).execute_sync("x")
     shown = f"{failed.value} {failed.value.args}"
-    assert secret_forms.reduced(TOKEN) not in secret_forms.reduced(shown)
+    assert secret_forms.normalize(TOKEN) not in secret_forms.normalize(shown)
     assert failed.value.code == "agent_failed"
     assert TOKEN in str(failed.value.__cause__)
 
@@ -362,8 +364,8 @@ def test_an_error_that_a_caller_sees_has_no_secret() -> None:
     ).map("".join)
 )
 def test_places_are_those_of_the_reduced_text(text: str) -> None:
-    content, starts, ends = secret_forms._reduced_with_places(text, secret_forms._PIECE)
-    assert content == secret_forms.reduced(text)
+    content, starts, ends = secret_forms._normalize_with_positions(text, secret_forms._PIECE)
+    assert content == secret_forms.normalize(text)
     assert len(starts) == len(content)
     assert all(
         ends.get(n, starts[n] + 1) <= (starts[n + 1] if n + 1 < len(starts) else len(text))
@@ -379,7 +381,7 @@ def test_a_text_that_repeats_a_part_of_a_secret_takes_no_longer() -> None:
     text = "word pass " * 60_000 + "longsecr etofword" * 15_000
     started = time.process_time()
     assert not redactor._forms.may_be_in(text)
-    assert redactor._masked(text + " wordpass12 ").endswith(f" {MASK} ")
+    assert redactor._mask(text + " wordpass12 ").endswith(f" {MASK} ")
     assert (
         time.process_time() - started < 2.5
     )  # 0.9 MB; walking through every repetition took minutes

@@ -90,7 +90,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     path.write_text('port = 9000\nbudget = "2.5"\n')
     found = read_settings({"AGENT_RUNTIME_CONFIG": str(path), "AGENT_RUNTIME_PORT": "9001"})
     assert (found.port, found.budget) == (9001, Decimal("2.5"))
-    shown = found.shown()
+    shown = found.describe()
     assert shown["port"] == {"value": "9001", "source": "environment"}
     assert shown["budget"] == {"value": "2.5", "source": str(path)}
     assert shown["host"] == {"value": "127.0.0.1", "source": "default"}
@@ -111,7 +111,7 @@ def test_nothing_that_is_shown_has_a_secret_in_it() -> None:
             "AGENT_RUNTIME_SESSION_KEY": SECRET,
         }
     )
-    for text in (repr(found), str(found.shown())):
+    for text in (repr(found), str(found.describe())):
         assert "dummypassword" not in text
         assert SECRET not in text
         assert "redis://user:" in text
@@ -176,7 +176,8 @@ def test_every_bound_of_a_process_is_in_the_docs_and_in_use() -> None:
     assert used == set(SIZE_LIMITS)
     for name, limit in SIZE_LIMITS.items():
         (shown,) = re.findall(
-            rf"\| `{variable_of(name)}` \| ([\d,]+)( Ki| Mi)? \| {re.escape(limit.of)} \|", page
+            rf"\| `{variable_of(name)}` \| ([\d,]+)( Ki| Mi)? \| {re.escape(limit.description)} \|",
+            page,
         )
         factor = {"": 1, " Ki": 1024, " Mi": 1024 * 1024}[shown[1]]
         assert int(shown[0].replace(",", "")) * factor == limit.default

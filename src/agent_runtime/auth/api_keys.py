@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from agent_runtime.auth.authenticator import LOG, refused, token_bytes
+from agent_runtime.auth.authenticator import LOG, token_bytes, unauthenticated_error
 from agent_runtime.auth.identities import fault_of_name, is_reserved
 from agent_runtime.auth.key_format import key_id_of, new_key
-from agent_runtime.auth.scopes import checked_scopes
+from agent_runtime.auth.scopes import validate_scopes
 from agent_runtime.errors import ConfigurationError, KeyNotFound
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.types import Principal
 
 MAX_CACHED = 10_000
-REVOKED_WITHIN_S = 5.0
+KEY_CACHE_TTL_S = 5.0
 """A revocation is seen by every process within so many seconds."""
 
 
@@ -57,9 +57,9 @@ class ApiKey:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what may be shown: everything but the digests."""
-        shown = asdict(self)
-        del shown["digest"], shown["mac"]
-        return {**shown, "scopes": list(self.scopes)}
+        public_fields = asdict(self)
+        del public_fields["digest"], public_fields["mac"]
+        return {**public_fields, "scopes": list(self.scopes)}
 
 
 class ApiKeys:
@@ -92,10 +92,10 @@ class ApiKeys:
         self._pepper = pepper
         self._clock = clock
         SECRETS.add(pepper)
-        self._known: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = (
+        self._cache: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = (
             OrderedDict()
         )
-        self._nobody = self._digest(b"nobody's key")
+        self._unknown_key_digest = self._digest(b"nobody's key")
 
     def _digest(self, key: bytes) -> bytes:
         return hmac.digest(self._pepper, key, "sha256")
@@ -116,21 +116,21 @@ class ApiKeys:
         key = token_bytes(credentials)
         key_id = key_id_of(key)
         if key_id is None:
-            raise refused("not an API key")
+            raise unauthenticated_error("not an API key")
         now = self._monotonic()
-        known = self._known.get(key_id)
-        if known is None or known[3] <= now:
-            known = self._remember(key_id, await self.store.acall("get", key_id), now)
-        record, digest, principal, _ = known
+        cached = self._cache.get(key_id)
+        if cached is None or cached[3] <= now:
+            cached = self._cache_record(key_id, await self.store.acall("get", key_id), now)
+        record, digest, principal, _ = cached
         # An unknown id takes the same way: nothing is to be learnt from how long the answer takes.
         same = hmac.compare_digest(self._digest(key), digest)
         if record is None or principal is None or not same:
-            raise refused("unknown key")
+            raise unauthenticated_error("unknown key")
         if (state := record.state(self._clock())) != "active":
-            raise refused(f"{state} key")
+            raise unauthenticated_error(f"{state} key")
         return principal
 
-    def _remember(
+    def _cache_record(
         self, key_id: str, record: ApiKey | None, now: float
     ) -> tuple[ApiKey | None, bytes, Principal | None, float]:
         if record is not None and (record.id != key_id or not self.is_signed(record)):
@@ -141,17 +141,17 @@ class ApiKeys:
                 key_id,
             )
             record = None
-        digest = self._nobody if record is None else bytes.fromhex(record.digest)
+        digest = self._unknown_key_digest if record is None else bytes.fromhex(record.digest)
         principal = (
             None
             if record is None
             else Principal(record.user, record.tenant, frozenset(record.scopes), key_id)
         )
-        known = self._known[key_id] = (record, digest, principal, now + REVOKED_WITHIN_S)
-        self._known.move_to_end(key_id)
-        while len(self._known) > MAX_CACHED:
-            self._known.popitem(last=False)
-        return known
+        cached = self._cache[key_id] = (record, digest, principal, now + KEY_CACHE_TTL_S)
+        self._cache.move_to_end(key_id)
+        while len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        return cached
 
     async def aclose(self) -> None:
         """Close the store."""
@@ -183,7 +183,7 @@ class ApiKeys:
         if expires_at is not None and expires_at <= max(now, not_before):
             raise ConfigurationError("a key expires after now and after it becomes valid")
         key_id, key = new_key()
-        chosen = tuple(sorted(checked_scopes(scopes)))
+        chosen = tuple(sorted(validate_scopes(scopes)))
         digest = self._digest(key.encode()).hex()
         record = self._signed(
             ApiKey(key_id, digest, user, tenant, chosen, note, now, not_before, expires_at)
@@ -193,9 +193,9 @@ class ApiKeys:
 
     def list(self, tenant: str | None = None) -> list[ApiKey]:
         """The records, oldest first; of one tenant, or of all."""
-        found: list[ApiKey] = self.store.call("all")
+        records: list[ApiKey] = self.store.call("all")
         return sorted(
-            (k for k in found if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id)
+            (k for k in records if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id)
         )
 
     def sign(self) -> Sequence[ApiKey]:
@@ -220,35 +220,35 @@ class ApiKeys:
 
         Raises KeyNotFound, ConfigurationError when that has to be said.
         """
-        successors = self._successors(self._found(key_id))
+        successors = self._successors(self._load_record(key_id))
         if successors and with_successors is None:
             raise ConfigurationError(
                 f"the key '{key_id}' was rotated to '{successors[0].id}', which works: say "
                 "with_successors=True to end "
                 "both, False to end this one alone"
             )
-        for each in successors if with_successors else ():
-            self._end(each.id)
-        return self._end(key_id)
+        for successor in successors if with_successors else ():
+            self._revoke_record(successor.id)
+        return self._revoke_record(key_id)
 
     def _successors(self, record: ApiKey) -> Sequence[ApiKey]:
         """Return the keys that a key was rotated to, one after another, as far as they work."""
         successors = []
-        seen = {record.id}
-        while record.replaced_by and record.replaced_by not in seen:
-            seen.add(record.replaced_by)
-            record = self._found(record.replaced_by)
+        visited_ids = {record.id}
+        while record.replaced_by and record.replaced_by not in visited_ids:
+            visited_ids.add(record.replaced_by)
+            record = self._load_record(record.replaced_by)
             if record.state(self._clock()) in ("active", "pending"):
                 successors.append(record)
         return successors
 
-    def _end(self, key_id: str) -> ApiKey:
-        while (record := self._found(key_id)).revoked_at is None:
+    def _revoke_record(self, key_id: str) -> ApiKey:
+        while (record := self._load_record(key_id)).revoked_at is None:
             revoked = self._signed(replace(record, revoked_at=self._clock()))
             if self.store.call("change", record, revoked):  # else it has been changed meanwhile
                 record = revoked
                 break
-        self._known.pop(key_id, None)
+        self._cache.pop(key_id, None)
         return record
 
     def rotate(self, key_id: str, overlap_s: float = 24 * 3600.0) -> tuple[str, ApiKey]:
@@ -256,7 +256,7 @@ class ApiKeys:
 
         Raises KeyNotFound, and ConfigurationError for a key that does not work any more.
         """
-        old = self._found(key_id)
+        old = self._load_record(key_id)
         now = self._clock()
         if overlap_s < 0:
             raise ConfigurationError(f"the overlap is not negative, not {overlap_s}")
@@ -279,12 +279,12 @@ class ApiKeys:
         ends = now + overlap_s if old.expires_at is None else min(old.expires_at, now + overlap_s)
         replaced = self._signed(replace(old, expires_at=ends, replaced_by=new.id))
         if not self.store.call("change", old, replaced):
-            self._end(new.id)
+            self._revoke_record(new.id)
             raise ConfigurationError(f"the key '{key_id}' was revoked or replaced meanwhile")
-        self._known.pop(key_id, None)
+        self._cache.pop(key_id, None)
         return key, new
 
-    def _found(self, key_id: str) -> ApiKey:
+    def _load_record(self, key_id: str) -> ApiKey:
         record: ApiKey | None = self.store.call("get", key_id)
         if record is None or record.id != key_id:  # the record of another key, put there by hand
             raise KeyNotFound(key_id)

@@ -29,7 +29,7 @@ class Authenticator(Protocol):
         """Who shows these credentials; raises Unauthenticated, StoreError."""
 
 
-def refused(reason: str) -> Unauthenticated:
+def unauthenticated_error(reason: str) -> Unauthenticated:
     """The one answer to every bad credential.
 
     Why it is bad is for the log, which sees nothing of it.
@@ -42,8 +42,8 @@ def token_bytes(credentials: Any) -> bytes:
     """A credential as ASCII bytes; raises Unauthenticated for what no key or token is."""
     if isinstance(credentials, str):
         if len(credentials) > MAX_CREDENTIAL_BYTES or not credentials.isascii():
-            raise refused("too long or not ASCII")
+            raise unauthenticated_error("too long or not ASCII")
         return credentials.encode("ascii")
     if isinstance(credentials, bytes) and len(credentials) <= MAX_CREDENTIAL_BYTES:
         return credentials
-    raise refused("nothing that could be a key or a token")
+    raise unauthenticated_error("nothing that could be a key or a token")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
-from agent_runtime.auth.authenticator import MAX_CREDENTIAL_BYTES, refused
+from agent_runtime.auth.authenticator import MAX_CREDENTIAL_BYTES, unauthenticated_error
 from agent_runtime.errors import CredentialTooLarge, KeyInUrl
 
-_IN_URL = frozenset(
+_CREDENTIAL_PARAMETERS = frozenset(
     {"api_key", "api-key", "apikey", "key", "token", "access_token", "x-api-key", "authorization"}
 )
 
@@ -23,25 +23,27 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"") -
     none.
     """
     if query and any(
-        name.lower() in _IN_URL
+        name.lower() in _CREDENTIAL_PARAMETERS
         for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     ):
         raise KeyInUrl
-    found = [
+    credential_headers = [
         (name.lower(), value)
         for name, value in headers
         if name.lower() in (b"authorization", b"x-api-key")
     ]
-    if any(len(value) > MAX_CREDENTIAL_BYTES for _, value in found):
+    if any(len(value) > MAX_CREDENTIAL_BYTES for _, value in credential_headers):
         raise CredentialTooLarge(MAX_CREDENTIAL_BYTES)
-    if len(found) != 1:
-        raise refused("no credential" if not found else "several credentials")
-    (name, value) = found[0]
+    if len(credential_headers) != 1:
+        raise unauthenticated_error(
+            "no credential" if not credential_headers else "several credentials"
+        )
+    (name, value) = credential_headers[0]
     if name == b"authorization":
         scheme, _, value = value.partition(b" ")
         if scheme.lower() != b"bearer":
-            raise refused("not the Bearer scheme")
+            raise unauthenticated_error("not the Bearer scheme")
     text = value.strip(b" ").decode("latin-1")
     if not text:
-        raise refused("an empty credential")
+        raise unauthenticated_error("an empty credential")
     return text

@@ -11,14 +11,22 @@ TRIGGER_PREFIX = "trigger:"
 OPERATOR = "operator"
 """The user id of the command line."""
 _RESERVED_PREFIXES = (TRIGGER_PREFIX, "runtime:")
-_TOGETHER = (
+_COMBINABLE_SCRIPTS = (
     {"HIRAGANA", "KATAKANA", "CJK", "LATIN"},
     {"HANGUL", "CJK", "LATIN"},
     {"BOPOMOFO", "CJK", "LATIN"},
 )
 """Scripts that stand together in one name where they are at home: Japanese, Korean, Chinese."""
-_NO_SCRIPT = ("DIGIT", "FULLWIDTH DIGIT", "MODIFIER", "COMBINING", "FEMININE", "MASCULINE", "MICRO")
-_SCRIPTS = {
+_SCRIPTLESS_PREFIXES = (
+    "DIGIT",
+    "FULLWIDTH DIGIT",
+    "MODIFIER",
+    "COMBINING",
+    "FEMININE",
+    "MASCULINE",
+    "MICRO",
+)
+_SCRIPT_BY_PREFIX = {
     "FULLWIDTH": "LATIN",
     "IDEOGRAPHIC": "CJK",
     "KATAKANA-HIRAGANA": "KATAKANA",
@@ -55,7 +63,9 @@ def fault_of_name(name: str, *, ascii_only: bool = False) -> str | None:
         r"[^\W\d_]+", name
     ):  # an address has a name in one script and a host in another
         scripts = {script for character in word if (script := _script_of(character)) is not None}
-        if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
+        if len(scripts) > 1 and not any(
+            scripts <= combinable for combinable in _COMBINABLE_SCRIPTS
+        ):
             return (
                 "a word of a name has letters of one script, not of "
                 f"{', '.join(sorted(scripts)).lower()}"
@@ -72,7 +82,7 @@ def _script_of(character: str) -> str | None:
     if not character.isalpha():
         return None
     name = unicodedata.name(character, "")
-    if name.startswith(_NO_SCRIPT):
+    if name.startswith(_SCRIPTLESS_PREFIXES):
         return None
     first = name.split(" ", 1)[0]
-    return _SCRIPTS.get(first, first)
+    return _SCRIPT_BY_PREFIX.get(first, first)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from agent_runtime.auth.authenticator import LOG, refused, token_bytes
+from agent_runtime.auth.authenticator import LOG, token_bytes, unauthenticated_error
 from agent_runtime.auth.identities import MAX_NAME, fault_of_name, is_reserved
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra
@@ -24,7 +24,7 @@ LEEWAY_S = 60
 """How far clocks may be apart."""
 MAX_AGE_S = 24 * 3600
 MAX_TIME = 2**53
-CHECKED_EVERY_S = 5.0
+RECHECK_INTERVAL_S = 5.0
 """How often the file of keys and each token's revocation are looked at, by the monotonic clock."""
 MAX_KEYS_BYTES = size_limit("jwt_keys_bytes")
 STALE_AFTER_S = 300.0
@@ -88,15 +88,15 @@ class JwtAuthenticator:
         self._path = None if isinstance(keys, Mapping) else Path(keys)
         self._keys: dict[str, tuple[str, Any]] = {}
         self._content = b""
-        self._looked_at = monotonic()
+        self._checked_at = monotonic()
         self._read_at = monotonic()
-        self._not_revoked: dict[str, float] = {}
+        self._revocation_recheck_at: dict[str, float] = {}
         if self._path is None:
-            self._keys = _keys_of(cast("Mapping[str, Any]", keys))
+            self._keys = _parse_jwks(cast("Mapping[str, Any]", keys))
         else:
             try:
                 self._content = read_bounded(self._path, MAX_KEYS_BYTES)
-                self._keys = _keys_of(loads_unique(self._content))
+                self._keys = _parse_jwks(loads_unique(self._content))
             except (OSError, ValueError, ConfigurationError) as error:
                 raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
 
@@ -105,12 +105,12 @@ class JwtAuthenticator:
 
         Times and sizes can stay the same when it is replaced.
         """
-        was_readable = self._read_at == self._looked_at
-        self._looked_at = now
+        was_readable = self._read_at == self._checked_at
+        self._checked_at = now
         try:
             content = read_bounded(path, MAX_KEYS_BYTES)
             if content != self._content:
-                self._keys = _keys_of(loads_unique(content), may_be_empty=True)
+                self._keys = _parse_jwks(loads_unique(content), may_be_empty=True)
                 self._content = content
                 if not self._keys:
                     LOG.warning("the key file '%s' has no key: no token is accepted", path)
@@ -131,17 +131,17 @@ class JwtAuthenticator:
         """Who the token is for; raises Unauthenticated, StoreError."""
         token = token_bytes(credentials)
         if _TOKEN.fullmatch(token) is None:
-            raise refused("not a signed token")
+            raise unauthenticated_error("not a signed token")
         now = self._monotonic()
-        if self._path is not None and now - self._looked_at >= CHECKED_EVERY_S:
+        if self._path is not None and now - self._checked_at >= RECHECK_INTERVAL_S:
             self._reload(self._path, now)
-        claims = self._verified(token)
-        principal = self._principal(claims, self._clock())
+        claims = self._verify_token(token)
+        principal = self._principal_from_claims(claims, self._clock())
         if self._revocations is not None:
             await self._check_revoked(claims["jti"], now)
         return principal
 
-    def _verified(self, token: bytes) -> dict[str, Any]:
+    def _verify_token(self, token: bytes) -> dict[str, Any]:
         import jwt
 
         try:
@@ -152,7 +152,7 @@ class JwtAuthenticator:
             header = jwt.get_unverified_header(token)
             algorithm, key = self._keys[header["kid"]]
             if header.get("alg") != algorithm:
-                raise refused("a token with another algorithm than its key's")
+                raise unauthenticated_error("a token with another algorithm than its key's")
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -177,60 +177,66 @@ class JwtAuthenticator:
             OverflowError,
         ) as error:
             # From None: a library's message may quote what it was given.
-            raise refused(f"a token that does not verify ({type(error).__name__})") from None
+            raise unauthenticated_error(
+                f"a token that does not verify ({type(error).__name__})"
+            ) from None
         return claims
 
-    def _principal(self, claims: dict[str, Any], now: float) -> Principal:
+    def _principal_from_claims(self, claims: dict[str, Any], now: float) -> Principal:
         times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
         if not all(
             type(t) in (int, float) and -MAX_TIME < t < MAX_TIME for t in times.values()
         ):  # NaN is not either
-            raise refused("a time that is none")
+            raise unauthenticated_error("a time that is none")
         if times["exp"] <= now - LEEWAY_S:
-            raise refused("an expired token")
+            raise unauthenticated_error("an expired token")
         if max(times.get("nbf", 0), times.get("iat", 0)) > now + LEEWAY_S:
-            raise refused("a token from the future")
+            raise unauthenticated_error("a token from the future")
         if times["exp"] - times.get("iat", now) > self._max_age_s + LEEWAY_S:
-            raise refused("a token that lives too long")
+            raise unauthenticated_error("a token that lives too long")
         names = {name: claims.get(name, "") for name in ("sub", "jti")}
         names["tenant"] = claims.get(self._tenant_claim, "default")
         if not all(
             isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()
         ):
-            raise refused("a name that is none")
+            raise unauthenticated_error("a name that is none")
         if self._revocations is not None and not names["jti"].strip():
-            raise refused("an empty name")
+            raise unauthenticated_error("an empty name")
         for name in (names["sub"], names["tenant"]):
             if (fault := fault_of_name(name, ascii_only=self._ascii_names)) is not None:
-                raise refused(fault)
+                raise unauthenticated_error(fault)
         if is_reserved(names["sub"]):
-            raise refused("a name that is the runtime's own")
-        return Principal(names["sub"], names["tenant"], self._scopes(claims), names["jti"])
+            raise unauthenticated_error("a name that is the runtime's own")
+        return Principal(
+            names["sub"], names["tenant"], self._scopes_from_claims(claims), names["jti"]
+        )
 
-    def _scopes(self, claims: dict[str, Any]) -> frozenset[str]:
-        given = claims.get(self._scope_claim, "")
-        found = given.split() if isinstance(given, str) else given
-        if not isinstance(found, list) or not all(isinstance(scope, str) for scope in found):
-            raise refused("scopes that are none")
-        return frozenset(found)
+    def _scopes_from_claims(self, claims: dict[str, Any]) -> frozenset[str]:
+        claim_value = claims.get(self._scope_claim, "")
+        scopes = claim_value.split() if isinstance(claim_value, str) else claim_value
+        if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+            raise unauthenticated_error("scopes that are none")
+        return frozenset(scopes)
 
     async def _check_revoked(self, token_id: str, now: float) -> None:
-        if self._not_revoked.get(token_id, 0.0) > now:
+        if self._revocation_recheck_at.get(token_id, 0.0) > now:
             return
         if await self._revocations.acall("token_revoked", token_id):
-            raise refused("a revoked token")
-        if len(self._not_revoked) >= 10_000:
-            self._not_revoked.clear()
-        self._not_revoked[token_id] = now + CHECKED_EVERY_S
+            raise unauthenticated_error("a revoked token")
+        if len(self._revocation_recheck_at) >= 10_000:
+            self._revocation_recheck_at.clear()
+        self._revocation_recheck_at[token_id] = now + RECHECK_INTERVAL_S
 
 
-def _keys_of(jwks: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str, tuple[str, Any]]:
+def _parse_jwks(
+    jwks: Mapping[str, Any], *, may_be_empty: bool = False
+) -> dict[str, tuple[str, Any]]:
     """Return key ids with algorithm and key; raises ConfigurationError without key material."""
     try:
         import jwt
     except ImportError as error:
         raise MissingExtra("JWT", "langchain-agent-runtime[jwt]") from error
-    found: dict[str, tuple[str, Any]] = {}
+    keys_by_id: dict[str, tuple[str, Any]] = {}
     entries = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(entries, list) or not (entries or may_be_empty):
         raise ConfigurationError("a JWKS is an object with a list `keys`")
@@ -238,7 +244,7 @@ def _keys_of(jwks: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str
         kid, algorithm = (
             (entry.get("kid"), entry.get("alg")) if isinstance(entry, dict) else (None, None)
         )
-        if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS or kid in found:
+        if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS or kid in keys_by_id:
             raise ConfigurationError(
                 f"keys[{number}] needs a `kid` of its own and an `alg` of {sorted(ALGORITHMS)}"
             )
@@ -249,8 +255,8 @@ def _keys_of(jwks: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str
                 f"keys[{number}] ('{kid}') is not a valid key for {algorithm}"
             ) from None
         _check_strength(kid, key)
-        found[kid] = (algorithm, key)
-    return found
+        keys_by_id[kid] = (algorithm, key)
+    return keys_by_id
 
 
 def _check_strength(kid: str, key: Any) -> None:

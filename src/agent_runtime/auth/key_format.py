@@ -17,36 +17,38 @@ CHECKSUM_LENGTH = 6
 """43 digits to the base 62 hold 256 bits."""
 PATTERN = f"art_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
 _KEY = re.compile(PATTERN.encode())
-_CHECKED = 4 + ID_LENGTH + 1 + SECRET_LENGTH
+_CHECKSUM_OFFSET = 4 + ID_LENGTH + 1 + SECRET_LENGTH
 
 
 def new_key() -> tuple[str, str]:
     """An id and a key with 256 random bits."""
     key_id = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
-    body = f"art_{key_id}_{_digits(secrets.randbits(256), SECRET_LENGTH)}"
-    return key_id, body + _digits(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
+    body = f"art_{key_id}_{_base62_encode(secrets.randbits(256), SECRET_LENGTH)}"
+    return key_id, body + _base62_encode(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
 
 
 def key_id_of(key: bytes) -> str | None:
     """The id in a well-formed key whose checksum is right, else None."""
-    if _KEY.fullmatch(key) is None or _value(key[_CHECKED:]) != zlib.crc32(key[:_CHECKED]):
+    if _KEY.fullmatch(key) is None or _base62_decode(key[_CHECKSUM_OFFSET:]) != zlib.crc32(
+        key[:_CHECKSUM_OFFSET]
+    ):
         return None
     return key[4 : 4 + ID_LENGTH].decode()
 
 
-def _digits(number: int, length: int) -> str:
-    found = ""
+def _base62_encode(number: int, length: int) -> str:
+    encoded = ""
     for _ in range(length):
         number, digit = divmod(number, 62)
-        found = ALPHABET[digit] + found
-    return found
+        encoded = ALPHABET[digit] + encoded
+    return encoded
 
 
-_VALUES = {ord(digit): value for value, digit in enumerate(ALPHABET)}
+_VALUE_BY_DIGIT = {ord(digit): value for value, digit in enumerate(ALPHABET)}
 
 
-def _value(digits: bytes) -> int:
+def _base62_decode(digits: bytes) -> int:
     number = 0
     for digit in digits:
-        number = number * 62 + _VALUES[digit]
+        number = number * 62 + _VALUE_BY_DIGIT[digit]
     return number

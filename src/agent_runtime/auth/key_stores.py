@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-KEPT_LONGER_S = 120.0
+REVOCATION_GRACE_S = 120.0
 """A token is accepted for the leeway of clocks after its end, so its revocation is kept longer."""
 _CHANGE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
@@ -68,8 +68,8 @@ class MemoryKeyStore:
 
     def _revoke_token(self, token_id: str, until: float) -> None:
         now = self._clock.deletion_time()
-        self._revoked = {each: end for each, end in self._revoked.items() if end > now}
-        self._revoked[token_id] = until + KEPT_LONGER_S
+        self._revoked = {revoked_id: end for revoked_id, end in self._revoked.items() if end > now}
+        self._revoked[token_id] = until + REVOCATION_GRACE_S
 
     def _token_revoked(self, token_id: str) -> bool:
         return token_id in self._revoked
@@ -87,27 +87,30 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
     )
 
     def _put(self, key: ApiKey) -> None:
-        self._db.execute("INSERT OR REPLACE INTO api_keys VALUES (?,?)", (key.id, _text(key)))
+        self._db.execute(
+            "INSERT OR REPLACE INTO api_keys VALUES (?,?)", (key.id, _key_to_json(key))
+        )
 
     def _change(self, old: ApiKey, new: ApiKey) -> bool:
         changed = self._db.execute(
-            "UPDATE api_keys SET record=? WHERE id=? AND record=?", (_text(new), old.id, _text(old))
+            "UPDATE api_keys SET record=? WHERE id=? AND record=?",
+            (_key_to_json(new), old.id, _key_to_json(old)),
         )
         return changed.rowcount == 1
 
     def _get(self, key_id: str) -> ApiKey | None:
-        found = self._db.execute("SELECT record FROM api_keys WHERE id=?", (key_id,)).fetchone()
-        return None if found is None else _key(found[0])
+        row = self._db.execute("SELECT record FROM api_keys WHERE id=?", (key_id,)).fetchone()
+        return None if row is None else _key_from_json(row[0])
 
     def _all(self) -> list[ApiKey]:
-        return [_key(text) for (text,) in self._db.execute("SELECT record FROM api_keys")]
+        return [_key_from_json(text) for (text,) in self._db.execute("SELECT record FROM api_keys")]
 
     def _revoke_token(self, token_id: str, until: float) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM revoked_tokens WHERE until<?", (self._deletion_time(),))
             db.execute(
                 "INSERT OR REPLACE INTO revoked_tokens VALUES (?,?)",
-                (token_id, until + KEPT_LONGER_S),
+                (token_id, until + REVOCATION_GRACE_S),
             )
 
     def _token_revoked(self, token_id: str) -> bool:
@@ -123,25 +126,33 @@ class RedisKeyStore(RedisConnection):
     STORE = "keys"
 
     def _put(self, key: ApiKey) -> Iterator[Any]:
-        yield "hset", f"{self.prefix}:api_keys", key.id, _text(key)
+        yield "hset", f"{self.prefix}:api_keys", key.id, _key_to_json(key)
 
     def _change(self, old: ApiKey, new: ApiKey) -> Any:
-        return bool((yield _CHANGE, [f"{self.prefix}:api_keys"], [old.id, _text(old), _text(new)]))
+        return bool(
+            (
+                yield (
+                    _CHANGE,
+                    [f"{self.prefix}:api_keys"],
+                    [old.id, _key_to_json(old), _key_to_json(new)],
+                )
+            )
+        )
 
     def _get(self, key_id: str) -> Any:
-        found = yield "hget", f"{self.prefix}:api_keys", key_id
-        return None if found is None else _key(found)
+        record_text = yield "hget", f"{self.prefix}:api_keys", key_id
+        return None if record_text is None else _key_from_json(record_text)
 
     def _all(self) -> Any:
-        found = yield "hvals", f"{self.prefix}:api_keys"
-        return [_key(text) for text in found]
+        record_texts = yield "hvals", f"{self.prefix}:api_keys"
+        return [_key_from_json(text) for text in record_texts]
 
     def _revoke_token(self, token_id: str, until: float) -> Iterator[Any]:
         yield (
             "set",
             f"{self.prefix}:revoked:{token_id}",
             "1",
-            max(1, round(until + KEPT_LONGER_S - time.time())),
+            max(1, round(until + REVOCATION_GRACE_S - time.time())),
         )
 
     def _token_revoked(self, token_id: str) -> Any:
@@ -161,13 +172,13 @@ def open_keys(url: str, pepper: bytes) -> ApiKeys:
     return ApiKeys(SqliteKeyStore(address.target), pepper)
 
 
-def _text(key: ApiKey) -> str:
+def _key_to_json(key: ApiKey) -> str:
     fields = asdict(key)
     if not key.mac:  # as the versions before it wrote them: a change compares the text
         del fields["mac"]
     return json.dumps(fields)
 
 
-def _key(text: str | bytes) -> ApiKey:
-    found = json.loads(text)
-    return ApiKey(**{**found, "scopes": tuple(found["scopes"])})
+def _key_from_json(text: str | bytes) -> ApiKey:
+    fields = json.loads(text)
+    return ApiKey(**{**fields, "scopes": tuple(fields["scopes"])})

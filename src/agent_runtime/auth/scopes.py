@@ -16,15 +16,15 @@ _SCOPE = re.compile(
 )
 
 
-def checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
+def validate_scopes(scopes: Iterable[str]) -> frozenset[str]:
     """The scopes, if each is one; raises ConfigurationError."""
-    found = frozenset(scopes)
-    for scope in found:
+    unique_scopes = frozenset(scopes)
+    for scope in unique_scopes:
         if not isinstance(scope, str) or _SCOPE.fullmatch(scope) is None:
             raise ConfigurationError(
                 f"a scope is `action:template`, `action:*`, `*` or a name, not {scope!r}"
             )
-    return found
+    return unique_scopes
 
 
 def check_scope(principal: Principal, needed: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.batch.aggregation import aggregate_results, reduce_results
@@ -83,4 +83,4 @@ __all__ = [
     "reduce_results",
     "watch_batches",
 ]
-__getattr__ = imported_late("agent_runtime.batch", _HOME)
+__getattr__ = lazy_exports("agent_runtime.batch", _HOME)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import InputInvalid
-from agent_runtime.errors.user_code import contained
+from agent_runtime.errors.user_code import as_user_exception
 from agent_runtime.strict_json import loads_unique
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Strategy: TypeAlias = Literal["preserve", "merge", "custom"]
 
 
-def value_of(result: TaskResult) -> Any:
+def result_value(result: TaskResult) -> Any:
     """Return a task's structured response, or its text, parsed where it is JSON."""
     if result.structured_response is not None:
         return result.structured_response
@@ -44,38 +44,40 @@ def aggregate_results(
 
     Raises InputInvalid for a strategy that is none, or `custom` without `combine`.
     """
-    found = sorted((each for each in results if each.succeeded), key=lambda each: each.position)
+    successful = sorted(
+        (result for result in results if result.succeeded), key=lambda result: result.position
+    )
     if strategy == "preserve":
-        return {each.task_id: value_of(each) for each in found}
-    values = [value_of(each) for each in found]
+        return {result.task_id: result_value(result) for result in successful}
+    values = [result_value(result) for result in successful]
     if strategy == "merge":
-        return merged(values)
+        return merge_values(values)
     if strategy == "custom" and combine is not None:
         try:
             return combine(values)
         except BaseException as error:
-            if (failure := contained(error)) is error:
+            if (failure := as_user_exception(error)) is error:
                 raise
             raise failure from error
     raise InputInvalid("a strategy is preserve, merge, or custom with combine=", "strategy")
 
 
-def merged(values: Sequence[Any]) -> Any:
+def merge_values(values: Sequence[Any]) -> Any:
     """Values of one shape as one."""
-    if values and all(isinstance(each, Mapping) for each in values):
-        keys = dict.fromkeys(key for each in values for key in each)
-        return {key: merged([each[key] for each in values if key in each]) for key in keys}
-    if values and all(isinstance(each, list) for each in values):
-        return [item for each in values for item in each]
+    if values and all(isinstance(value, Mapping) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {key: merge_values([value[key] for value in values if key in value]) for key in keys}
+    if values and all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
     # Each with each would take 30 s for 10,000 answers.
     by_identity: dict[Any, Any] = {}
-    for each in values:
-        by_identity.setdefault(_identity(each), each)
-    different = list(by_identity.values())
-    return different[0] if len(different) == 1 else different
+    for value in values:
+        by_identity.setdefault(_equality_key(value), value)
+    distinct_values = list(by_identity.values())
+    return distinct_values[0] if len(distinct_values) == 1 else distinct_values
 
 
-def _identity(value: Any) -> tuple[type, Any]:
+def _equality_key(value: Any) -> tuple[type, Any]:
     """Return what is the same for values that are equal and of one type."""
     if isinstance(value, Mapping | list):
         return type(value), json.dumps(value, sort_keys=True, default=str)
@@ -97,32 +99,36 @@ async def reduce_results(
     the usage of all its calls. Raises what its calls raise, InputInvalid when there is nothing to
     be reduced. Cancelling stops it.
     """
-    from agent_runtime.batch.result import Spent
+    from agent_runtime.batch.result import UsageTotals
 
-    found = sorted((each for each in results if each.succeeded), key=lambda each: each.position)
-    values = [value_of(each) for each in found]
-    spent = Spent()
+    successful = sorted(
+        (result for result in results if result.succeeded), key=lambda result: result.position
+    )
+    values = [result_value(result) for result in successful]
+    spent = UsageTotals()
     if not values or at_once < 2:
         raise InputInvalid("a reduction takes at least one result, and at least two at once")
     answer = None
     while answer is None or len(values) > 1:
-        made = []
+        reduced = []
         for start in range(0, len(values), at_once):
-            part = values[start : start + at_once]
-            answer = await agent.execute(f"{instruction}\n{json.dumps(part, ensure_ascii=False)}")
+            chunk = values[start : start + at_once]
+            answer = await agent.execute(f"{instruction}\n{json.dumps(chunk, ensure_ascii=False)}")
             spent.add(answer.usage)
             structured = answer.structured_response
-            plain = (
+            structured_json = (
                 structured.model_dump(mode="json")
                 if hasattr(structured, "model_dump")
                 else structured
             )
-            made.append(
-                TaskResult("reduced", 1, "completed", agent.name or "", answer.output, plain)
+            reduced.append(
+                TaskResult(
+                    "reduced", 1, "completed", agent.name or "", answer.output, structured_json
+                )
             )
-        values = [value_of(each) for each in made]
-    whole = made[0]
-    whole.usage = spent.usage
-    whole.cost_usd = spent.cost_usd
-    whole.estimated = spent.estimated
-    return whole
+        values = [result_value(result) for result in reduced]
+    final_result = reduced[0]
+    final_result.usage = spent.usage
+    final_result.cost_usd = spent.cost_usd
+    final_result.estimated = spent.estimated
+    return final_result

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.error_handling import error_kind
-from agent_runtime.batch.result import Failure, Spent, TaskResult, TaskStatus
+from agent_runtime.batch.result import Failure, TaskResult, TaskStatus, UsageTotals
 from agent_runtime.errors import AgentRuntimeError, CallError
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.secrets.redaction import SECRETS
@@ -16,63 +16,67 @@ from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.records import TaskRow
-    from agent_runtime.batch.load_balancer import Seat
+    from agent_runtime.batch.load_balancer import BackendSlot
     from agent_runtime.batch.task import BatchTask
 
-MAX_MESSAGE = 2_000
+MAX_MESSAGE_CHARS = 2_000
 """Characters of an error's text that are kept."""
 
 
 class Attempt:
     """A task that is being run, by the worker that makes it.
 
-    `asked`: it was told to stop; `given_up`: nobody waits for it any more.
+    `cancel_requested`: it was told to stop; `abandoned`: nobody waits for it any more.
     """
 
     __slots__ = (
-        "asked",
-        "began_s",
+        "abandoned",
+        "cancel_after_s",
+        "cancel_requested",
         "context",
-        "ended_s",
-        "given_up",
-        "overdue_s",
+        "ended_monotonic",
+        "is_slow",
         "row",
         "seat",
-        "slow",
+        "started_monotonic",
         "task",
         "worker",
     )
 
-    def __init__(self, row: TaskRow, task: BatchTask, seat: Seat, context: AgentContext) -> None:
+    def __init__(
+        self, row: TaskRow, task: BatchTask, slot: BackendSlot, context: AgentContext
+    ) -> None:
         self.row = row
         self.task = task
-        self.seat = seat
+        self.seat = slot
         self.context = context
-        self.began_s = time.monotonic()
-        self.overdue_s = float("inf")
-        self.ended_s: float | None = None
-        self.slow = self.asked = self.given_up = False
+        self.started_monotonic = time.monotonic()
+        self.cancel_after_s = float("inf")
+        self.ended_monotonic: float | None = None
+        self.is_slow = self.cancel_requested = self.abandoned = False
         self.worker = asyncio.current_task()
 
     def stop(self) -> None:
         """Cancel what it does."""
-        if self.ended_s is None and self.worker is not None:
-            self.asked = True
+        if self.ended_monotonic is None and self.worker is not None:
+            self.cancel_requested = True
             self.worker.cancel()
 
     def end(self) -> None:
         """Mark the end: a later or pending cancel is not its worker's."""
-        self.ended_s = self.ended_s or time.monotonic()
-        while self.asked and self.worker is not None and self.worker.cancelling():
+        self.ended_monotonic = self.ended_monotonic or time.monotonic()
+        while self.cancel_requested and self.worker is not None and self.worker.cancelling():
             self.worker.uncancel()
 
     @property
     def duration_s(self) -> float:
         """How long it took, or has taken until now, in seconds."""
-        return (time.monotonic() if self.ended_s is None else self.ended_s) - self.began_s
+        return (
+            time.monotonic() if self.ended_monotonic is None else self.ended_monotonic
+        ) - self.started_monotonic
 
 
-def call_names(execution_id: str, row: TaskRow) -> tuple[str, str]:
+def idempotency_keys(execution_id: str, row: TaskRow) -> tuple[str, str]:
     """The task's own name, and the key of its present try.
 
     The key is the same again when the process has died in the middle: then nobody knows what was
@@ -82,8 +86,8 @@ def call_names(execution_id: str, row: TaskRow) -> tuple[str, str]:
     return task_id, f"{task_id}:{row.tries + 1}"
 
 
-def result_of(
-    attempt: Attempt, answer: AgentResult, spent: Spent, history: list[Failure]
+def result_from_answer(
+    attempt: Attempt, answer: AgentResult, spent: UsageTotals, history: list[Failure]
 ) -> TaskResult:
     """The result of an attempt that gave an answer."""
     row = attempt.row
@@ -108,67 +112,74 @@ def result_of(
         attempt.seat.backend.name,
         answer.template_digest,
         attempt.task.metadata,
-        [getattr(each, "value", each) for each in answer.interrupts],
+        [getattr(interrupt, "value", interrupt) for interrupt in answer.interrupts],
     )
 
 
 def failed_result(
     row: TaskRow,
     status: TaskStatus,
-    spent: Spent,
+    spent: UsageTotals,
     history: list[Failure],
     attempt: Attempt | None = None,
 ) -> TaskResult:
     """The result of a task that is not tried again; its error is the last of its history."""
-    made = TaskResult(
+    result = TaskResult(
         row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_s=time.time()
     )
-    made.attempts = len(history)
-    made.usage = spent.usage
-    made.cost_usd = spent.cost_usd
-    made.estimated = spent.estimated
+    result.attempts = len(history)
+    result.usage = spent.usage
+    result.cost_usd = spent.cost_usd
+    result.estimated = spent.estimated
     if attempt is not None:
-        made.duration_s = round(attempt.duration_s, 6)
-        made.run_id = attempt.context.run_id
-        made.worker = attempt.seat.backend.name
-        made.metadata = attempt.task.metadata
-        made.session_id = attempt.context.session_id
-    return made
+        result.duration_s = round(attempt.duration_s, 6)
+        result.run_id = attempt.context.run_id
+        result.worker = attempt.seat.backend.name
+        result.metadata = attempt.task.metadata
+        result.session_id = attempt.context.session_id
+    return result
 
 
-def failure_of(error: BaseException, attempt: int, worker: str = "") -> Failure:
+def failure_from_error(error: BaseException, attempt: int, worker: str = "") -> Failure:
     """An error as it stands in a history; secrets are masked."""
     code = error.code if isinstance(error, AgentRuntimeError) else "internal"
     text = error_text(error)
     text = text if isinstance(error, AgentRuntimeError) else f"{type(error).__name__}: {text}"
     return Failure(
-        attempt, error_kind(error), code, SECRETS.text(text)[:MAX_MESSAGE], time.time(), worker
+        attempt,
+        error_kind(error),
+        code,
+        SECRETS.text(text)[:MAX_MESSAGE_CHARS],
+        time.time(),
+        worker,
     )
 
 
-def spent_so_far(row: TaskRow) -> Spent:
+def previous_usage(row: TaskRow) -> UsageTotals:
     """What the attempts before this one have used."""
-    return Spent(**json.loads(row.spent)) if row.spent else Spent()
+    return UsageTotals(**json.loads(row.spent)) if row.spent else UsageTotals()
 
 
-def history_of(row: TaskRow) -> list[Failure]:
+def failure_history(row: TaskRow) -> list[Failure]:
     """The attempts before this one."""
-    return [Failure(**each) for each in json.loads(row.history)] if row.history else []
+    return [Failure(**fields) for fields in json.loads(row.history)] if row.history else []
 
 
-def plain_history(history: list[Failure]) -> str:
+def history_to_json(history: list[Failure]) -> str:
     """A history as the journal has it."""
-    shown: list[Any] = [{name: getattr(each, name) for name in each.__slots__} for each in history]
-    return json.dumps(shown) if shown else ""
+    entries: list[Any] = [
+        {name: getattr(failure, name) for name in failure.__slots__} for failure in history
+    ]
+    return json.dumps(entries) if entries else ""
 
 
-def plain_spent(spent: Spent) -> str:
+def usage_to_json(spent: UsageTotals) -> str:
     """What was spent, as the journal has it."""
     return json.dumps(
         {"usage": spent.usage, "cost_usd": spent.cost_usd, "estimated": spent.estimated}
     )
 
 
-def usage_of(attempt: Attempt, error: BaseException) -> Any:
+def attempt_usage(attempt: Attempt, error: BaseException) -> Any:
     """What a failed attempt has used."""
     return error.usage if isinstance(error, CallError) and error.run_id else attempt.context.usage

@@ -11,7 +11,7 @@ from agent_runtime.orchestration.middleware import CostTrackingMiddleware
 from agent_runtime.pool.config import PoolConfig
 from agent_runtime.pool.process.instance_pool import AgentInstancePool
 from agent_runtime.pool.task import AgentTask, Assignment
-from agent_runtime.template import rendered_prompt
+from agent_runtime.template import render_prompt
 
 if TYPE_CHECKING:
     from agent_runtime.batch.task import BatchTask
@@ -73,7 +73,7 @@ class AsyncioBackend:
         self.name = name
         self.slots = slots
         self.weight = weight
-        self._kept: dict[str, dict[str, tuple[AgentTemplate, AgentExecutor | None]]] = {}
+        self._agent_cache: dict[str, dict[str, tuple[AgentTemplate, AgentExecutor | None]]] = {}
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -83,9 +83,9 @@ class AsyncioBackend:
 
     async def check(self, task: BatchTask, execution_id: str) -> bool:
         """See `Backend.check`."""
-        if task.agent in self._kept.get(execution_id, ()):
-            return budgeted(self._agent(task, execution_id))
-        return budgeted(
+        if task.agent in self._agent_cache.get(execution_id, ()):
+            return has_cost_layer(self._agent(task, execution_id))
+        return has_cost_layer(
             await asyncio.to_thread(self._agent, task, execution_id)
         )  # the first of its kind: it is built
 
@@ -95,17 +95,17 @@ class AsyncioBackend:
 
     def forget(self, execution_id: str) -> None:
         """See `Backend.forget`."""
-        self._kept.pop(execution_id, None)
+        self._agent_cache.pop(execution_id, None)
 
     def _agent(self, task: BatchTask, execution_id: str) -> AgentExecutor:
         """The executor of a task; raises what making it raises."""
-        kept = self._kept.setdefault(execution_id, {})
-        template, made = kept.get(task.agent, (None, None))
-        if made is not None and not task.inputs:
-            return made
+        cached_agents = self._agent_cache.setdefault(execution_id, {})
+        template, cached_agent = cached_agents.get(task.agent, (None, None))
+        if cached_agent is not None and not task.inputs:
+            return cached_agent
         template = template or self._factory.get_template(task.agent)
         agent = self._factory.create_agent(template, task.inputs)
-        kept[task.agent] = template, made if task.inputs else agent
+        cached_agents[task.agent] = template, cached_agent if task.inputs else agent
         return agent
 
 
@@ -130,27 +130,27 @@ class ProcessBackend:
         self._factory = factory
         self.name = name
         self.weight = weight
-        self._own = pool is None
+        self._owns_pool = pool is None
         self.pool = pool or AgentInstancePool(factory, config, dead_letters=dead_letters)
         self.slots: int | None = self.pool.config.size
         self._templates: dict[str, dict[str, AgentTemplate]] = {}
-        self._types: dict[AgentKey, str] = {}
+        self._agent_type_names: dict[AgentKey, str] = {}
 
     async def open(self) -> None:
         """See `Backend.open`."""
-        if self._own:
+        if self._owns_pool:
             await self.pool.__aenter__()
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
-        if self._own:
+        if self._owns_pool:
             await self.pool.__aexit__(None, None, None)
 
     async def check(self, task: BatchTask, execution_id: str) -> bool:
         """See `Backend.check`."""
         if task.agent in self._templates.get(execution_id, ()):
-            return budgeted(self._agent(task, execution_id)[1])
-        return budgeted((await asyncio.to_thread(self._agent, task, execution_id))[1])
+            return has_cost_layer(self._agent(task, execution_id)[1])
+        return has_cost_layer((await asyncio.to_thread(self._agent, task, execution_id))[1])
 
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """See `Backend.run`."""
@@ -176,18 +176,18 @@ class ProcessBackend:
         if (template := templates.get(task.agent)) is None:
             template = templates[task.agent] = self._factory.get_template(task.agent)
         keys = self._factory.keys
-        values = keys.values(template, task.inputs)
-        key = keys.of(template, task.inputs)
-        if (name := self._types.get(key)) is None:
+        values = keys.resolve_inputs(template, task.inputs)
+        key = keys.compute(template, task.inputs)
+        if (name := self._agent_type_names.get(key)) is None:
             digest = hashlib.sha256(repr(key).encode()).hexdigest()[:8]
-            name = self._types[key] = f"{template.metadata.name}~{digest}"
+            name = self._agent_type_names[key] = f"{template.metadata.name}~{digest}"
             self.pool.add_agent(name, template, task.inputs)
         agent = self.pool.agent(name)
         return name, agent.with_prompt(
-            rendered_prompt(template, values)
+            render_prompt(template, values)
         ) if template.inputs else agent
 
 
-def budgeted(agent: AgentExecutor) -> bool:
+def has_cost_layer(agent: AgentExecutor) -> bool:
     """Whether an agent's calls pass a cost layer: only there a budget of the batch is held."""
     return any(isinstance(layer, CostTrackingMiddleware) for layer in agent.pipeline)

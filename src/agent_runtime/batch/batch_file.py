@@ -11,11 +11,11 @@ from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.template.config_section import parse_section
-from agent_runtime.template.document import plain
+from agent_runtime.template.document import to_python
 from agent_runtime.template.spec import is_path
 from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 
-FILES = ("tasks", "output", "report")
+PATH_FIELDS = ("tasks", "output", "report")
 
 
 class BatchFile(BatchSettings):
@@ -45,9 +45,9 @@ class BatchFile(BatchSettings):
 
     def settings(self) -> BatchSettings:
         """The part that says how it is run."""
-        own = set(BatchSettings.model_fields)
+        batch_fields = set(BatchSettings.model_fields)
         return BatchSettings.parse(
-            {key: value for key, value in self.given().items() if key in own}
+            {key: value for key, value in self.explicit_settings().items() if key in batch_fields}
         )
 
     @classmethod
@@ -57,17 +57,17 @@ class BatchFile(BatchSettings):
         Raises ConfigurationError, TemplateError for YAML that is none, OSError.
         """
         try:
-            content = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
+            content = to_python(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
         except TemplateError as error:
             raise ConfigurationError(str(error)) from None
         if not isinstance(content, dict) or "batch" not in content:
             return None
-        given = content["batch"]
-        if isinstance(given, dict):
+        section = content["batch"]
+        if isinstance(section, dict):
             folder = Path(path).resolve().parent
-            for key in FILES:
-                if isinstance(given.get(key), str):
-                    given[key] = str(folder / given[key])
-            if isinstance(given.get("agent"), str) and is_path(given["agent"]):
-                given["agent"] = str(folder / given["agent"])
-        return parse_section(cls, given, "batch")
+            for key in PATH_FIELDS:
+                if isinstance(section.get(key), str):
+                    section[key] = str(folder / section[key])
+            if isinstance(section.get("agent"), str) and is_path(section["agent"]):
+                section["agent"] = str(folder / section["agent"])
+        return parse_section(cls, section, "batch")

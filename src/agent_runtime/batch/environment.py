@@ -7,36 +7,36 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.settings import BatchSettings
-from agent_runtime.budgets.ledger.ledger import MICRO, Account
+from agent_runtime.budgets.ledger.ledger import MICROS_PER_USD, Account
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.journal.records import Execution
-    from agent_runtime.batch.load_balancer import Scheduler
+    from agent_runtime.batch.load_balancer import LoadBalancer
     from agent_runtime.event_bus.dead_letters import DeadLetters
     from agent_runtime.factory import AgentFactory
     from agent_runtime.types import Principal
 
 
 @dataclass(slots=True)
-class Shop:
+class BatchEnvironment:
     """What all executions of a process share."""
 
     factory: AgentFactory
     journal: Journal
-    scheduler: Scheduler
+    load_balancer: LoadBalancer
     dead_letters: DeadLetters
     owner: str
     principal: Principal | None = None
     credentials: Any = None
-    ended: Counter[str] = field(default_factory=Counter)
+    result_counts: Counter[str] = field(default_factory=Counter)
     """Results that were kept here, by status, and under `retries` attempts after a failed one.
 
     Of all executions.
     """
 
 
-def account_of(execution: Execution, settings: BatchSettings) -> Account | None:
+def budget_account(execution: Execution, settings: BatchSettings) -> Account | None:
     """The account in the ledger that all calls of an execution with a budget draw on.
 
     What was spent before there was a budget is on no account: the limit is so much lower.
@@ -44,4 +44,4 @@ def account_of(execution: Execution, settings: BatchSettings) -> Account | None:
     if settings.max_cost_usd is None:
         return None
     limit_usd = settings.max_cost_usd - float(execution.source.get("unbudgeted_usd", 0))
-    return Account(f"batch={execution.id}/total", max(1, round(limit_usd * MICRO)), None)
+    return Account(f"batch={execution.id}/total", max(1, round(limit_usd * MICROS_PER_USD)), None)

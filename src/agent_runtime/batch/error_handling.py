@@ -13,9 +13,9 @@ from agent_runtime.providers.errors import retry_after_s
 
 FREE_RETRIES = 10
 """So many a batch has in any case: a share of a small one would be none."""
-LONGEST_WAIT_S = 600.0
+MAX_PROVIDER_WAIT_S = 600.0
 """For a provider; a limit of ours is waited for up to a day."""
-LONGEST_REFUSAL_S = 86400.0
+MAX_POSTPONE_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ def error_kind(error: BaseException) -> str:
         return "worker"
     if isinstance(error, RateLimited):
         return "rate_limit"
-    own = error.code if isinstance(error, AgentRuntimeError) else "internal"
+    code = error.code if isinstance(error, AgentRuntimeError) else "internal"
     # A time limit of the run is final within its call; a task's next attempt is another call.
-    return failure_class(error) or own
+    return failure_class(error) or code
 
 
 def handle_execution_error(
@@ -80,18 +80,18 @@ def handle_execution_error(
     kind = error_kind(error)
     if isinstance(error, TaskPoisoned):
         return ErrorDecision("poison", kind)
-    if isinstance(error, RateLimited | PoolOverloaded) and error.retry_after_s <= LONGEST_REFUSAL_S:
+    if isinstance(error, RateLimited | PoolOverloaded) and error.retry_after_s <= MAX_POSTPONE_S:
         return ErrorDecision("postpone", kind, max(0.05, error.retry_after_s))
     retry = settings.retry
     if kind in retry.classes and attempt < retry.attempts:
-        wait_s = _wait_s(error, attempt, retry)
+        wait_s = _backoff_s(error, attempt, retry)
         if wait_s is not None and (budget is None or budget.take()):
             return ErrorDecision("retry", kind, wait_s)
     return ErrorDecision("skip" if settings.fallback_strategy == "skip" else "fail", kind)
 
 
-def _wait_s(error: BaseException, attempt: int, retry: RetrySettings) -> float | None:
-    asked_s = retry_after_s(error) or getattr(error, "retry_after_s", None)
-    if asked_s:
-        return float(asked_s) if asked_s <= LONGEST_WAIT_S else None
+def _backoff_s(error: BaseException, attempt: int, retry: RetrySettings) -> float | None:
+    requested_wait_s = retry_after_s(error) or getattr(error, "retry_after_s", None)
+    if requested_wait_s:
+        return float(requested_wait_s) if requested_wait_s <= MAX_PROVIDER_WAIT_S else None
     return random.uniform(0, min(retry.initial_delay * 2 ** (attempt - 1), retry.max_delay))  # noqa: S311 - jitter

@@ -10,8 +10,8 @@ from typing import Any
 from agent_runtime.batch.ingestion import check_task, read_source
 from agent_runtime.batch.journal.records import Execution
 from agent_runtime.batch.prefetcher import needs_approval
-from agent_runtime.batch.queries import POLL_S
-from agent_runtime.batch.result import UNSUCCESSFUL
+from agent_runtime.batch.queries import POLL_INTERVAL_S
+from agent_runtime.batch.result import UNSUCCESSFUL_STATUSES
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.submission import ExecutionSubmission
 from agent_runtime.errors import ApprovalRequired, ConfigurationError, ExecutionBusy, InputInvalid
@@ -53,35 +53,35 @@ class ParallelAgentExecutor(ExecutionSubmission):
         """
         if max_cost_usd is not None:
             changes["max_cost_usd"] = max_cost_usd
-        if (run := self._running(execution_id)) is not None and run.ending:
+        if (runner := self._active_runner(execution_id)) is not None and runner.ending:
             await (
-                run.closed()
+                runner.wait_closed()
             )  # it is being cancelled, say: what comes after that is another run of it
-            run = None
-        if run is not None:
-            run.execution.approved |= approve
-            settings = run.settings.with_changes(**changes)
-            _check_approval(run.execution, settings)
-            await self._check_budget(run.execution, settings, run.tally.cost_usd)
-            run.change_settings(settings)
-            await run.go_on()
+            runner = None
+        if runner is not None:
+            runner.execution.approved |= approve
+            settings = runner.settings.with_changes(**changes)
+            _require_approval(runner.execution, settings)
+            await self._check_budget(runner.execution, settings, runner.progress.cost_usd)
+            runner.change_settings(settings)
+            await runner.resume()
             return
         execution = await self.journal.get(execution_id)
         settings = BatchSettings.parse(execution.settings).with_changes(**changes)
-        asked = execution.wanted
+        pending_request = execution.requested
         execution.approved |= approve
-        _check_approval(execution, settings)
+        _require_approval(execution, settings)
         await self._check_budget(
             execution, settings, Decimal(execution.progress.get("cost_usd", "0"))
         )
-        crashed = execution.owner not in ("", self._shop.owner)  # nobody has given it up
+        crashed = execution.owner not in ("", self._environment.owner)  # nobody has given it up
         self._check_open()
         await self._lease(execution)
         try:
-            execution.settings = settings.given()
+            execution.settings = settings.explicit_settings()
             execution.ended_s = None
-            await self._accept_rest(execution, settings)
-            await self.journal.heard(execution_id, asked)
+            await self._ingest_remaining(execution, settings)
+            await self.journal.ack_request(execution_id, pending_request)
             self._check_open()  # it may have been closed meanwhile
         except BaseException:
             await self.journal.save(execution, release=True)
@@ -99,14 +99,16 @@ class ParallelAgentExecutor(ExecutionSubmission):
             return
         for agent in await self.journal.agents(execution.id):
             for row in await self.journal.rows(execution.id, "pending", 1, agent=agent):
-                await check_task(self._shop.scheduler, row.to_task(), execution.id, budget=True)
+                await check_task(
+                    self._environment.load_balancer, row.to_task(), execution.id, budget=True
+                )
         execution.source["unbudgeted_usd"] = format(spent_usd, "f")
 
-    async def _accept_rest(self, execution: Execution, settings: BatchSettings) -> None:
+    async def _ingest_remaining(self, execution: Execution, settings: BatchSettings) -> None:
         """Of a file whose tasks were being accepted when the process ended, take the others too."""
         if not execution.sealed and execution.source.get("path", "-") != "-":
-            await self._intake(execution, settings).accept_all(
-                read_source(execution.source), again=True
+            await self._create_ingestor(execution, settings).accept_all(
+                read_source(execution.source), skip_journaled=True
             )
         elif not execution.sealed:
             execution.source["cut"] = True  # of stdin, or a list, nobody knows what else there was
@@ -119,15 +121,15 @@ class ParallelAgentExecutor(ExecutionSubmission):
 
         Results of what succeeded stay. Raises as `resume_execution`.
         """
-        if self._running(execution_id) is not None:
+        if self._active_runner(execution_id) is not None:
             raise ExecutionBusy(execution_id, "this process")
         execution = await self.journal.get(execution_id)
         settings = BatchSettings.parse(execution.settings).with_changes(
             **changes
         )  # before anything is changed
-        _check_approval(execution, settings)
+        _require_approval(execution, settings)
         await self._lease(execution)
-        count = await self.journal.reset(execution_id, execution.token, UNSUCCESSFUL)
+        count = await self.journal.reset(execution_id, execution.token, UNSUCCESSFUL_STATUSES)
         execution.progress = {**execution.progress, "retries": 0}
         execution.state = "paused"
         await self.journal.save(execution, release=True)
@@ -136,12 +138,12 @@ class ParallelAgentExecutor(ExecutionSubmission):
 
     async def pause_execution(self, execution_id: str) -> None:
         """Start no new task until resumed; running ones finish. Works across processes."""
-        if (run := self._running(execution_id)) is not None:
-            await run.pause()
+        if (runner := self._active_runner(execution_id)) is not None:
+            await runner.pause()
         else:
-            if (await self.journal.get(execution_id)).over:
+            if (await self.journal.get(execution_id)).is_final:
                 raise InputInvalid(f"the execution '{execution_id}' is over")
-            await self.journal.want(execution_id, "pause")
+            await self.journal.request(execution_id, "pause")
 
     async def suspend_execution(self, execution_id: str) -> None:
         """Stop running an execution here, when its tasks have ended or after their grace.
@@ -150,7 +152,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
 
         Raises InputInvalid when it is not run here.
         """
-        await self._run_here(execution_id).close()
+        await self._require_runner(execution_id).close()
 
     async def cancel_execution(
         self, execution_id: str, *, within_s: float = 60.0
@@ -162,20 +164,22 @@ class ParallelAgentExecutor(ExecutionSubmission):
         Results of what finished stay. Another process that runs it is asked to, and waited for
         `within_s` seconds.
         """
-        if (run := self._running(execution_id)) is not None:
-            run.end("cancelled", "asked")
-            await run.closed()
+        if (runner := self._active_runner(execution_id)) is not None:
+            runner.end("cancelled", "asked")
+            await runner.wait_closed()
             return await self.get_execution_status(execution_id)
         execution = await self.journal.get(execution_id)
-        if execution.over:
+        if execution.is_final:
             return await self.get_execution_status(execution_id)
         try:
             await self._lease(execution)
         except ExecutionBusy:
-            await self.journal.want(execution_id, "cancel")
-            until_s = time.monotonic() + within_s
-            while not (await self.journal.get(execution_id)).over and time.monotonic() < until_s:  # noqa: ASYNC110
-                await asyncio.sleep(POLL_S / 2)
+            await self.journal.request(execution_id, "cancel")
+            deadline = time.monotonic() + within_s
+            while (  # noqa: ASYNC110
+                not (await self.journal.get(execution_id)).is_final and time.monotonic() < deadline
+            ):
+                await asyncio.sleep(POLL_INTERVAL_S / 2)
         else:
             execution.state = "cancelled"
             execution.why = "asked"
@@ -197,15 +201,15 @@ class ParallelAgentExecutor(ExecutionSubmission):
         if execution_id is None:
             self.settings = self.settings.with_changes(**changes)
             return self.settings
-        run = self._run_here(execution_id)
-        if "max_cost_usd" in changes and run.settings.max_cost_usd is None:
+        runner = self._require_runner(execution_id)
+        if "max_cost_usd" in changes and runner.settings.max_cost_usd is None:
             raise ConfigurationError(
                 "the first budget of a batch is given to resume_execution(id, max_cost_usd=...)"
             )
-        run.change_settings(run.settings.with_changes(**changes))
-        return run.settings
+        runner.change_settings(runner.settings.with_changes(**changes))
+        return runner.settings
 
 
-def _check_approval(execution: Execution, settings: BatchSettings) -> None:
+def _require_approval(execution: Execution, settings: BatchSettings) -> None:
     if needs_approval(execution, settings):
         raise ApprovalRequired(execution.id, execution.forecast or {}, settings.max_cost_usd or 0.0)

@@ -52,26 +52,38 @@ def make_forecast(
     interval is twice its size to either side.
     """
     sample = len(costs)
-    rest = max(0, tasks - sample)
-    low = high = mean = None
-    if all(each is not None for each in costs) and sample:
-        known = [float(each) for each in costs if each is not None]
-        spent = sum(known)
-        average = fmean(known)
-        mean = spent + rest * average
+    remaining_tasks = max(0, tasks - sample)
+    low_usd = high_usd = estimate_usd = None
+    if all(cost is not None for cost in costs) and sample:
+        costs_usd = [float(cost) for cost in costs if cost is not None]
+        spent_usd = sum(costs_usd)
+        mean_usd = fmean(costs_usd)
+        estimate_usd = spent_usd + remaining_tasks * mean_usd
         if sample == 1:
-            margin = rest * average
+            margin_usd = remaining_tasks * mean_usd
         else:
-            spread = math.sqrt(rest + rest * rest / sample) * stdev(known)
-            margin = student(confidence, sample - 1) * spread
-        low = max(spent, mean - margin)
-        high = mean + margin
-    whole_s = fmean(seconds) * tasks / max(1, min(concurrent, tasks)) if seconds else 0.0
-    whole_tokens = round(fmean(tokens) * tasks) if tokens else 0
-    return Forecast(tasks, sample, confidence, mean, low, high, whole_tokens, whole_s, unsuccessful)
+            spread = math.sqrt(
+                remaining_tasks + remaining_tasks * remaining_tasks / sample
+            ) * stdev(costs_usd)
+            margin_usd = student_t_quantile(confidence, sample - 1) * spread
+        low_usd = max(spent_usd, estimate_usd - margin_usd)
+        high_usd = estimate_usd + margin_usd
+    total_s = fmean(seconds) * tasks / max(1, min(concurrent, tasks)) if seconds else 0.0
+    total_tokens = round(fmean(tokens) * tasks) if tokens else 0
+    return Forecast(
+        tasks,
+        sample,
+        confidence,
+        estimate_usd,
+        low_usd,
+        high_usd,
+        total_tokens,
+        total_s,
+        unsuccessful,
+    )
 
 
-def student(confidence: float, degrees: int) -> float:
+def student_t_quantile(confidence: float, degrees: int) -> float:
     """Student's t for a two-sided interval.
 
     Exact for one and two degrees of freedom, else Hill's approximation (G. W. Hill, Algorithm 396,
@@ -101,7 +113,7 @@ def student(confidence: float, degrees: int) -> float:
     return math.sqrt(degrees * y)
 
 
-def pilot_places(tasks: int, share: float, at_least: int) -> list[int]:
+def pilot_positions(tasks: int, share: float, at_least: int) -> list[int]:
     """Which tasks (by place, from 1) are tried first.
 
     Evenly spread, so that a file sorted by size misleads nobody.

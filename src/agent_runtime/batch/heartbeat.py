@@ -6,80 +6,84 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from agent_runtime.batch.journal.records import Wanted
-from agent_runtime.batch.lease_times import BEAT_S, LEASE_S
+from agent_runtime.batch.journal.records import RunnerRequest
+from agent_runtime.batch.lease_times import HEARTBEAT_S, LEASE_S
 from agent_runtime.errors import StoreError
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.runner import ExecutionRun
+    from agent_runtime.batch.runner import ExecutionRunner
 
-TICK_S = 0.25
+CHECK_INTERVAL_S = 0.25
 
 
-class Keeper:
+class Heartbeat:
     """Runs beside the workers.
 
     `run` raises ExecutionLost when another process has taken the execution over.
     """
 
-    def __init__(self, run: ExecutionRun) -> None:
-        self._run = run
+    def __init__(self, runner: ExecutionRunner) -> None:
+        self._runner = runner
 
     async def run(self) -> None:
         """Keep until cancelled."""
-        next_s = 0.0
-        held_until_s = time.monotonic() + LEASE_S
+        next_renewal = 0.0
+        lease_expiry = time.monotonic() + LEASE_S
         while True:
-            now_s = time.monotonic()
-            if now_s >= next_s:
-                next_s = now_s + BEAT_S
+            now = time.monotonic()
+            if now >= next_renewal:
+                next_renewal = now + HEARTBEAT_S
                 try:
-                    await self._beat()
-                    held_until_s = now_s + LEASE_S
+                    await self._renew_lease()
+                    lease_expiry = now + LEASE_S
                 except StoreError:
-                    if now_s >= held_until_s:  # by now somebody else may have it
+                    if now >= lease_expiry:  # by now somebody else may have it
                         raise
-            self._watch()
-            await asyncio.sleep(TICK_S)
+            self._check_slow_tasks()
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
-    async def _beat(self) -> None:
-        run = self._run
-        execution = run.execution
-        wanted = await run.shop.journal.beat(execution.id, execution.token, LEASE_S, run.figures())
-        if wanted:
-            await run.shop.journal.heard(execution.id, wanted)
-            await self.asked(wanted)
-        pools = [each.backend for each in run.shop.scheduler.seats]
-        used = sum(
-            float(pool.memory_mb)
-            for each in pools
-            if (pool := getattr(each, "usage", None)) is not None
+    async def _renew_lease(self) -> None:
+        runner = self._runner
+        execution = runner.execution
+        request = await runner.shop.journal.heartbeat(
+            execution.id, execution.token, LEASE_S, runner.progress_json()
         )
-        run.tally.pool_memory_mb = max(run.tally.pool_memory_mb, used)
+        if request:
+            await runner.shop.journal.ack_request(execution.id, request)
+            await self._handle_request(request)
+        backends = [slot.backend for slot in runner.shop.load_balancer.backend_slots]
+        pool_memory_mb = sum(
+            float(pool_usage.memory_mb)
+            for backend in backends
+            if (pool_usage := getattr(backend, "usage", None)) is not None
+        )
+        runner.progress.pool_memory_mb = max(runner.progress.pool_memory_mb, pool_memory_mb)
 
-    async def asked(self, wanted: Wanted) -> None:
+    async def _handle_request(self, request: RunnerRequest) -> None:
         """Do what somebody has asked for."""
-        if wanted == "cancel":
-            self._run.end("cancelled", "asked")
-        elif wanted == "pause":
-            await self._run.pause()
-        elif wanted == "run":
-            await self._run.go_on()
+        if request == "cancel":
+            self._runner.end("cancelled", "asked")
+        elif request == "pause":
+            await self._runner.pause()
+        elif request == "run":
+            await self._runner.resume()
 
-    def _watch(self) -> None:
-        run = self._run
-        for attempt in list(run.running.values()):
-            took_s = attempt.duration_s
-            if took_s >= run.settings.slow_after and not attempt.slow:
-                attempt.slow = True
-                run.tally.slow += 1
+    def _check_slow_tasks(self) -> None:
+        runner = self._runner
+        for attempt in list(runner.running.values()):
+            running_s = attempt.duration_s
+            if running_s >= runner.settings.slow_after and not attempt.is_slow:
+                attempt.is_slow = True
+                runner.progress.slow += 1
                 data = {
-                    "execution_id": run.execution.id,
+                    "execution_id": runner.execution.id,
                     "task_id": attempt.row.id,
-                    "running_s": round(took_s, 3),
+                    "running_s": round(running_s, 3),
                 }
-                run.publish("batch.slow", data)
-            if took_s >= attempt.overdue_s + run.settings.grace:  # it does not end by a cancel
-                run.crew.give_up(attempt)
-            elif took_s >= attempt.overdue_s:
+                runner.publish("batch.slow", data)
+            if (
+                running_s >= attempt.cancel_after_s + runner.settings.grace
+            ):  # it does not end by a cancel
+                runner.worker_pool.abandon(attempt)
+            elif running_s >= attempt.cancel_after_s:
                 attempt.stop()

@@ -13,14 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.batch.attempt import failed_result, failure_of
+from agent_runtime.batch.attempt import failed_result, failure_from_error
 from agent_runtime.batch.journal.records import Execution, TaskRow
-from agent_runtime.batch.journal.writer import insisted
-from agent_runtime.batch.lease_times import BEAT_S, LEASE_S
+from agent_runtime.batch.journal.writer import retrying
+from agent_runtime.batch.lease_times import HEARTBEAT_S, LEASE_S
 from agent_runtime.batch.mapping import InputMapping
-from agent_runtime.batch.result import Spent
+from agent_runtime.batch.result import UsageTotals
 from agent_runtime.batch.settings import BatchSettings
-from agent_runtime.batch.sources import Format, Row, read_rows
+from agent_runtime.batch.sources import Format, SourceRow, read_rows
 from agent_runtime.batch.task import AnyTask, BatchTask, as_task
 from agent_runtime.errors import ConfigurationError, InputInvalid
 from agent_runtime.pool.task import TaskPriority
@@ -28,14 +28,14 @@ from agent_runtime.pool.task import TaskPriority
 if TYPE_CHECKING:
     from agent_runtime.batch.caller_rules import CallerRules
     from agent_runtime.batch.journal.journal import Journal
-    from agent_runtime.batch.load_balancer import Scheduler
+    from agent_runtime.batch.load_balancer import LoadBalancer
     from agent_runtime.factory import AgentFactory
 
-AT_ONCE = 500
+CHUNK_SIZE = 500
 """Tasks that are accepted in one step."""
 
 
-class Intake:
+class TaskIngestor:
     """Accepts the tasks of one execution.
 
     An item that cannot be a task is accepted as one that has failed, so that its place is not lost;
@@ -50,7 +50,7 @@ class Intake:
     def __init__(
         self,
         journal: Journal,
-        scheduler: Scheduler,
+        load_balancer: LoadBalancer,
         settings: BatchSettings,
         execution: Execution,
         mapping: InputMapping | None = None,
@@ -58,18 +58,18 @@ class Intake:
     ) -> None:
         self._rules = rules
         self._journal = journal
-        self._scheduler = scheduler
+        self._load_balancer = load_balancer
         self._settings = settings
         self._execution = execution
         self._execution_id = execution.id
         self._agent = execution.agent
         self._mapping = mapping
         self.seq = 0
-        self._beat_s = 0.0
-        self._turn = asyncio.Lock()  # places are given out in order
+        self._next_renewal = 0.0
+        self._order_lock = asyncio.Lock()  # places are given out in order
 
-    async def accept_all(self, tasks: Iterable[Any], *, again: bool = False) -> int:
-        """Journal every task; returns how many there are. `again`.
+    async def accept_all(self, tasks: Iterable[Any], *, skip_journaled: bool = False) -> int:
+        """Journal every task; returns how many there are. `skip_journaled`.
 
         Leave out those that stand in the journal already.
 
@@ -77,21 +77,21 @@ class Intake:
         ones are wrong: then so is what they are made from.
         """
         items = iter(tasks)
-        before = self.seq
-        while chunk := list(islice(items, AT_ONCE)):
-            known = (
-                await self._known(range(self.seq + 1, self.seq + len(chunk) + 1))
-                if again
+        seq_before = self.seq
+        while chunk := list(islice(items, CHUNK_SIZE)):
+            journaled_seqs = (
+                await self._journaled(range(self.seq + 1, self.seq + len(chunk) + 1))
+                if skip_journaled
                 else set()
             )
-            rows = await self.accept(chunk, known)
+            rows = await self.accept(chunk, journaled_seqs)
             await self._keep_lease()
-            self._check(rows, first=self.seq == len(rows))
-        if self.seq == before:
+            self._refuse_if_failing(rows, first=self.seq == len(rows))
+        if self.seq == seq_before:
             raise InputInvalid("a batch has at least one task")
-        return self.seq - before
+        return self.seq - seq_before
 
-    def _check(self, rows: list[TaskRow], *, first: bool) -> None:
+    def _refuse_if_failing(self, rows: list[TaskRow], *, first: bool) -> None:
         errors = [
             row.result.error
             for row in rows
@@ -104,70 +104,76 @@ class Intake:
 
     async def _keep_lease(self) -> None:
         """Accepting a long file takes longer than a lease."""
-        if time.monotonic() >= self._beat_s:
-            self._beat_s = time.monotonic() + BEAT_S
+        if time.monotonic() >= self._next_renewal:
+            self._next_renewal = time.monotonic() + HEARTBEAT_S
             execution = self._execution
-            await self._journal.beat(execution.id, execution.token, LEASE_S, "{}")
+            await self._journal.heartbeat(execution.id, execution.token, LEASE_S, "{}")
 
-    async def accept(self, chunk: Iterable[Any], known: Container[int] = ()) -> list[TaskRow]:
+    async def accept(
+        self, chunk: Iterable[Any], journaled_seqs: Container[int] = ()
+    ) -> list[TaskRow]:
         """Journal some tasks in one step; returns their rows.
 
         One whose id is known already is a failed one.
 
-        Those whose places are `known` stand in the journal, and are left out.
+        Those whose places are `journaled_seqs` stand in the journal, and are left out.
         """
-        async with self._turn:
-            before = self.seq
+        async with self._order_lock:
+            seq_before = self.seq
             rows = list[TaskRow]()
             try:
                 for item in chunk:
                     self.seq += 1
-                    if self.seq not in known:
-                        rows.append(await self._row(item))
+                    if self.seq not in journaled_seqs:
+                        rows.append(await self._build_row(item))
             except BaseException:
-                self.seq = before
+                self.seq = seq_before
                 raise
             # from here on their places are taken: who fails does not know what was written
-            left = rows
-            while left := await self._clashing(left):
-                for row in left:
-                    self._rename(row)
+            clashing_rows = rows
+            while clashing_rows := await self._journal_and_find_clashes(clashing_rows):
+                for row in clashing_rows:
+                    self._resolve_id_clash(row)
         return rows
 
-    async def _clashing(self, rows: list[TaskRow]) -> list[TaskRow]:
+    async def _journal_and_find_clashes(self, rows: list[TaskRow]) -> list[TaskRow]:
         """Journal them; returns those whose id is taken."""
-        refused = set(await insisted(lambda: self._journal.add(self._execution_id, rows)))
-        if refused:  # a place that is taken is its own: it was written by a try that seemed to fail
-            refused -= await self._known(refused)
-        return [row for row in rows if row.seq in refused]
+        refused_seqs = set(await retrying(lambda: self._journal.add(self._execution_id, rows)))
+        if (
+            refused_seqs
+        ):  # a place that is taken is its own: it was written by a try that seemed to fail
+            refused_seqs -= await self._journaled(refused_seqs)
+        return [row for row in rows if row.seq in refused_seqs]
 
-    async def _known(self, places: Iterable[int]) -> set[int]:
+    async def _journaled(self, seqs: Iterable[int]) -> set[int]:
         """Those of the places at which a task stands in the journal."""
-        found = await insisted(lambda: self._journal.places(self._execution_id, sorted(places)))
-        return {row.seq for row in found}
+        journaled_rows = await retrying(
+            lambda: self._journal.get_tasks(self._execution_id, sorted(seqs))
+        )
+        return {row.seq for row in journaled_rows}
 
     @staticmethod
-    def _rename(row: TaskRow) -> None:
+    def _resolve_id_clash(row: TaskRow) -> None:
         """Of two tasks of one id the second has failed; one whose id was made here gets another."""
         if row.result is None and row.id != f"t{row.seq}":
-            refused = InputInvalid(f"the id '{row.id}' stands twice in the batch", "id")
-            _fail(row, refused)
+            error = InputInvalid(f"the id '{row.id}' stands twice in the batch", "id")
+            _mark_failed(row, error)
         row.id = f"{row.id}#{row.seq}"
         if row.result is not None:
             row.result.task_id = row.id
         else:
-            row.given = replace(row.to_task(), id=row.id)
-            row.task = row.given.to_json()
+            row.parsed_task = replace(row.to_task(), id=row.id)
+            row.task = row.parsed_task.to_json()
 
-    async def _row(self, item: Any) -> TaskRow:
+    async def _build_row(self, item: Any) -> TaskRow:
         queue = self._settings.queue
-        place = ""
-        given = item
+        location = ""
+        raw_values = item
         try:
-            if isinstance(item, Row):
-                place = item.place
-                given = item.values
-                item = self._of_row(item)
+            if isinstance(item, SourceRow):
+                location = item.location
+                raw_values = item.values
+                item = self._task_from_source(item)
             elif isinstance(item, Mapping) and self._mapping is not None and self._mapping.fields:
                 item = self._mapping.task(item)
             task = as_task(item, self._agent)
@@ -180,58 +186,67 @@ class Intake:
                 task.id = f"t{self.seq}"
             if self._rules is not None:
                 self._rules.check_task(task)
-            row = TaskRow.of(self.seq, task, queue.aging, queue.order)
+            row = TaskRow.create(self.seq, task, queue.aging, queue.order)
             budget = self._settings.max_cost_usd is not None
-            await check_task(self._scheduler, task, self._execution_id, budget=budget)
+            await check_task(self._load_balancer, task, self._execution_id, budget=budget)
         except InputInvalid as error:
-            shown = error if not place else InputInvalid(f"{place}: {error}")
-            return _failed(self.seq, self._agent, shown, given)
+            reported_error = error if not location else InputInvalid(f"{location}: {error}")
+            return _failed_row(self.seq, self._agent, reported_error, raw_values)
         return row
 
-    def _of_row(self, row: Row) -> AnyTask:
+    def _task_from_source(self, row: SourceRow) -> AnyTask:
         if row.values is None:
             raise InputInvalid(row.problem)
         return (self._mapping or InputMapping(agent=self._agent)).task(row.values)
 
 
 async def check_task(
-    scheduler: Scheduler, task: BatchTask, execution_id: str, *, budget: bool
+    load_balancer: LoadBalancer, task: BatchTask, execution_id: str, *, budget: bool
 ) -> None:
     """Raise what makes a task's agent unusable, and ConfigurationError without a ledger."""
-    for seat in scheduler.seats:
-        if not await seat.backend.check(task, execution_id) and budget:
+    for slot in load_balancer.backend_slots:
+        if not await slot.backend.check(task, execution_id) and budget:
             raise ConfigurationError(
                 "max_cost_usd needs a ledger: AgentFactory(ledger=...), or cost.budgets in the "
                 "template"
             )
 
 
-def _failed(seq: int, agent: str, error: InputInvalid, given: Any) -> TaskRow:
+def _failed_row(seq: int, agent: str, error: InputInvalid, raw_item: Any) -> TaskRow:
     """A task that is none.
 
     By its own id and labels, where it has sound ones, it is found in its source.
     """
-    own: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    raw_fields: Mapping[str, Any] = raw_item if isinstance(raw_item, Mapping) else {}
     try:
-        known = BatchTask("", id=own.get("id") or f"t{seq}", metadata=own.get("metadata") or {})
-        known.to_json()
+        placeholder_task = BatchTask(
+            "", id=raw_fields.get("id") or f"t{seq}", metadata=raw_fields.get("metadata") or {}
+        )
+        placeholder_task.to_json()
     except InputInvalid:
-        known = BatchTask("", id=f"t{seq}")
-    row = TaskRow(seq, known.id, agent, TaskPriority.NORMAL, known.to_json(), time.time())
-    _fail(row, error)
+        placeholder_task = BatchTask("", id=f"t{seq}")
+    row = TaskRow(
+        seq,
+        placeholder_task.id,
+        agent,
+        TaskPriority.NORMAL,
+        placeholder_task.to_json(),
+        time.time(),
+    )
+    _mark_failed(row, error)
     assert row.result is not None  # noqa: S101 - it has failed
-    row.result.metadata = known.metadata
+    row.result.metadata = placeholder_task.metadata
     return row
 
 
-def _fail(row: TaskRow, error: InputInvalid) -> None:
+def _mark_failed(row: TaskRow, error: InputInvalid) -> None:
     """The task cannot be run, now or later."""
     row.status = "failed"
     row.tries = -1
-    row.result = failed_result(row, "failed", Spent(), [failure_of(error, 1)])
+    row.result = failed_result(row, "failed", UsageTotals(), [failure_from_error(error, 1)])
 
 
-def source_of(
+def describe_source(
     tasks: Any, file_format: Format | None, mapping: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """What is kept of where the tasks come from: enough to read a file again.
@@ -249,15 +264,17 @@ def source_of(
     return {"path": path, "format": file_format, "mapping": dict(mapping or {})}
 
 
-def read_source(source: dict[str, Any]) -> Iterator[Row]:
+def read_source(source: dict[str, Any]) -> Iterator[SourceRow]:
     """The rows of the file that an execution was submitted with; raises as `read_rows`."""
     return read_rows(source["path"], source.get("format"))
 
 
-def mapping_of(execution: Execution, factory: AgentFactory) -> InputMapping:
+def input_mapping_for(execution: Execution, factory: AgentFactory) -> InputMapping:
     """How its rows become tasks; the agent's inputs say which of them are numbers."""
-    named = execution.agent and {"path", "mapping"} & set(
+    needs_types = execution.agent and {"path", "mapping"} & set(
         execution.source
     )  # only a file's rows are text that may mean a number
-    properties = factory.get_template(execution.agent).inputs.get("properties", {}) if named else {}
+    properties = (
+        factory.get_template(execution.agent).inputs.get("properties", {}) if needs_types else {}
+    )
     return InputMapping(execution.source.get("mapping"), execution.agent, properties)

@@ -2,4 +2,4 @@
 
 LEASE_S = 15.0
 """How long an owner of another machine may be silent before its executions are anybody's."""
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0

@@ -15,25 +15,25 @@ Strategy: TypeAlias = Literal["least_busy", "round_robin", "weighted"]
 
 
 @dataclass(slots=True)
-class Seat:
-    """A backend and its running tasks; `credit` belongs to the weighted strategy."""
+class BackendSlot:
+    """A backend and its running tasks; `current_weight` belongs to the weighted strategy."""
 
     backend: Backend
-    busy: int = 0
-    credit: float = 0.0
+    running_tasks: int = 0
+    current_weight: float = 0.0
 
     @property
-    def free(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether it takes another task."""
-        return self.backend.slots is None or self.busy < self.backend.slots
+        return self.backend.slots is None or self.running_tasks < self.backend.slots
 
     @property
     def load(self) -> float:
         """How busy it is, for its size; one without a size counts by its weight."""
-        return self.busy / (self.backend.slots or self.backend.weight)
+        return self.running_tasks / (self.backend.slots or self.backend.weight)
 
 
-class Scheduler:
+class LoadBalancer:
     """Hands out seats.
 
     `least_busy`: the one with the smallest share of its slots in use; `round_robin`: in turn;
@@ -44,71 +44,75 @@ class Scheduler:
     """
 
     def __init__(self, backends: Sequence[Backend], strategy: Strategy = "least_busy") -> None:
-        if not backends or any(not each.weight > 0 for each in backends):
+        if not backends or any(not candidate.weight > 0 for candidate in backends):
             raise ConfigurationError(
                 "a batch needs at least one backend, each with a weight above 0"
             )
-        self.seats = [Seat(backend) for backend in backends]
+        self.backend_slots = [BackendSlot(backend) for backend in backends]
         self._strategy = strategy
-        self._turn = 0
-        self._waiting: deque[asyncio.Future[Seat]] = deque()
+        self._next_index = 0
+        self._waiters: deque[asyncio.Future[BackendSlot]] = deque()
 
     @property
-    def slots(self) -> int | None:
+    def capacity(self) -> int | None:
         """How many tasks all backends take at once; None when one of them has no bound."""
-        slots = [seat.backend.slots for seat in self.seats]
-        return None if None in slots else sum(each for each in slots if each is not None)
+        slots = [slot.backend.slots for slot in self.backend_slots]
+        return (
+            None
+            if None in slots
+            else sum(slot_count for slot_count in slots if slot_count is not None)
+        )
 
-    def take(self) -> Seat | None:
-        """The seat for the next task, or None when all are full; give it back by `leave`.
+    def acquire_nowait(self) -> BackendSlot | None:
+        """The seat for the next task, or None when all are full; give it back by `release`.
 
         Nobody gets past those who wait: a seat that gets free is theirs before it can be taken.
         """
-        free = (
-            self.seats
-            if len(self.seats) == 1 and self.seats[0].free
-            else [s for s in self.seats if s.free]
+        available = (
+            self.backend_slots
+            if len(self.backend_slots) == 1 and self.backend_slots[0].has_capacity
+            else [s for s in self.backend_slots if s.has_capacity]
         )
-        if not free:
+        if not available:
             return None
-        seat = free[0] if len(free) == 1 else self._chosen(free)
-        seat.busy += 1
-        return seat
+        slot = available[0] if len(available) == 1 else self._select(available)
+        slot.running_tasks += 1
+        return slot
 
-    def _chosen(self, free: list[Seat]) -> Seat:
+    def _select(self, available: list[BackendSlot]) -> BackendSlot:
         if self._strategy == "least_busy":
-            return min(free, key=lambda seat: seat.load)
+            return min(available, key=lambda slot: slot.load)
         if self._strategy == "round_robin":
-            while not self.seats[self._turn % len(self.seats)].free:
-                self._turn += 1
-            self._turn += 1
-            return self.seats[(self._turn - 1) % len(self.seats)]
-        for seat in free:
-            seat.credit += seat.backend.weight
-        best = max(free, key=lambda seat: seat.credit)
-        best.credit -= sum(seat.backend.weight for seat in free)
+            while not self.backend_slots[self._next_index % len(self.backend_slots)].has_capacity:
+                self._next_index += 1
+            self._next_index += 1
+            return self.backend_slots[(self._next_index - 1) % len(self.backend_slots)]
+        for slot in available:
+            slot.current_weight += slot.backend.weight
+        best = max(available, key=lambda slot: slot.current_weight)
+        best.current_weight -= sum(slot.backend.weight for slot in available)
         return best
 
-    async def acquire(self) -> Seat:
-        """`take`, after a wait if need be.
+    async def acquire(self) -> BackendSlot:
+        """`acquire_nowait`, after a wait if need be.
 
         Several executions share the backends, and are served in turn.
         """
-        if (seat := self.take()) is not None:
-            return seat
-        given: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
-        self._waiting.append(given)
+        if (slot := self.acquire_nowait()) is not None:
+            return slot
+        slot_future: asyncio.Future[BackendSlot] = asyncio.get_running_loop().create_future()
+        self._waiters.append(slot_future)
         try:
-            return await given
+            return await slot_future
         except asyncio.CancelledError:
-            if given.done() and not given.cancelled():
-                self.leave(given.result())
+            if slot_future.done() and not slot_future.cancelled():
+                self.release(slot_future.result())
             raise
 
-    def leave(self, seat: Seat) -> None:
+    def release(self, slot: BackendSlot) -> None:
         """The task has ended: its place goes to who has waited longest."""
-        while self._waiting:
-            if not (given := self._waiting.popleft()).done():
-                given.set_result(seat)
+        while self._waiters:
+            if not (slot_future := self._waiters.popleft()).done():
+                slot_future.set_result(slot)
                 return
-        seat.busy -= 1
+        slot.running_tasks -= 1

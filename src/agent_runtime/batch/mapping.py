@@ -8,10 +8,10 @@ from typing import Any
 
 from agent_runtime.batch.task import BatchTask, as_task
 from agent_runtime.errors import ConfigurationError, InputInvalid, close_matches
-from agent_runtime.template.yaml_reader import scalar
+from agent_runtime.template.yaml_reader import parse_scalar
 
-_PLACE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
-_OWN = ("id", "agent", "priority", "timeout_s")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_TASK_FIELDS = ("id", "agent", "priority", "timeout_s")
 
 
 class InputMapping:
@@ -43,46 +43,58 @@ class InputMapping:
         self.agent = agent
         self.properties = properties or {}
         for name in self.fields:
-            if name not in ("input", *_OWN) and not name.startswith(
+            if name not in ("input", *_TASK_FIELDS) and not name.startswith(
                 ("inputs.", "metadata.", "input.")
             ):
-                known = ("input", *_OWN, "inputs.NAME", "metadata.NAME", "input.KEY")
-                raise ConfigurationError(f"a mapping has no '{name}': {close_matches(name, known)}")
+                allowed_names = (
+                    "input",
+                    *_TASK_FIELDS,
+                    "inputs.NAME",
+                    "metadata.NAME",
+                    "input.KEY",
+                )
+                raise ConfigurationError(
+                    f"a mapping has no '{name}': {close_matches(name, allowed_names)}"
+                )
         if "input" in self.fields and any(name.startswith("input.") for name in self.fields):
             raise ConfigurationError("a mapping says 'input', or its keys ('input.KEY'), not both")
 
     def task(self, row: Mapping[str, Any]) -> BatchTask:
         """The task of a row; raises InputInvalid, which names the column."""
-        made = self._mapped(row) if self.fields else self._by_names(row)
-        made["inputs"] = {
-            name: self._typed(name, value) for name, value in made.get("inputs", {}).items()
+        task_fields = self._by_mapping(row) if self.fields else self._by_names(row)
+        task_fields["inputs"] = {
+            name: self._coerced(name, value)
+            for name, value in task_fields.get("inputs", {}).items()
         }
-        if isinstance(seconds := made.get("timeout_s"), str):
-            made["timeout_s"] = scalar(seconds) if seconds.strip() else None
+        if isinstance(seconds := task_fields.get("timeout_s"), str):
+            task_fields["timeout_s"] = parse_scalar(seconds) if seconds.strip() else None
         return as_task(
-            {name: value for name, value in made.items() if value not in ("", None)}, self.agent
+            {name: value for name, value in task_fields.items() if value not in ("", None)},
+            self.agent,
         )
 
-    def _mapped(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        made: dict[str, Any] = {name: row[name] for name in _OWN if row.get(name) not in (None, "")}
-        made |= {
+    def _by_mapping(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        task_fields: dict[str, Any] = {
+            name: row[name] for name in _TASK_FIELDS if row.get(name) not in (None, "")
+        }
+        task_fields |= {
             name: dict(row[name])
             for name in ("inputs", "metadata")
             if isinstance(row.get(name), Mapping)
         }
         if "input" in row and not any(name.partition(".")[0] == "input" for name in self.fields):
-            made["input"] = row["input"]
+            task_fields["input"] = row["input"]
         for field, text in self.fields.items():
-            place, dot, key = field.partition(".")
-            value = filled(text, row)
+            target, dot, key = field.partition(".")
+            value = render_template(text, row)
             if dot:
-                made.setdefault(place, {})[key] = value
+                task_fields.setdefault(target, {})[key] = value
             else:
-                made[place] = str(value) if place == "id" and value is not None else value
-        return made
+                task_fields[target] = str(value) if target == "id" and value is not None else value
+        return task_fields
 
     def _by_names(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        task_fields: dict[str, Any] = {
             name: dict(row[name]) if _is_map(row, name) else {} for name in ("inputs", "metadata")
         }
         if row.get("input") in (None, ""):
@@ -93,44 +105,48 @@ class InputMapping:
                 "input",
             )
         for name, value in row.items():
-            if name == "input" or name in _OWN:
-                made[name] = str(value) if name == "id" and value is not None else value
+            if name == "input" or name in _TASK_FIELDS:
+                task_fields[name] = str(value) if name == "id" and value is not None else value
             elif name in self.properties and value not in (None, ""):
-                made["inputs"][name] = value
+                task_fields["inputs"][name] = value
             elif name not in ("inputs", "metadata") or not (_is_map(row, name) or value is None):
-                made["metadata"][str(name)] = value
-        return made
+                task_fields["metadata"][str(name)] = value
+        return task_fields
 
-    def _typed(self, name: str, value: Any) -> Any:
-        wanted = self.properties.get(name, {}).get("type")
-        return scalar(value) if isinstance(value, str) and wanted not in (None, "string") else value
+    def _coerced(self, name: str, value: Any) -> Any:
+        schema_type = self.properties.get(name, {}).get("type")
+        return (
+            parse_scalar(value)
+            if isinstance(value, str) and schema_type not in (None, "string")
+            else value
+        )
 
 
 def _is_map(row: Mapping[str, Any], name: str) -> bool:
     return isinstance(row.get(name), Mapping)
 
 
-def filled(text: str, row: Mapping[str, Any]) -> Any:
+def render_template(text: str, row: Mapping[str, Any]) -> Any:
     """`text` with `{column}` replaced by the row's values.
 
     Raises InputInvalid for a column that it does not have.
     """
 
-    def value(name: str) -> Any:
+    def column(name: str) -> Any:
         if name not in row:
             raise InputInvalid(
                 f"there is no column '{name}': {close_matches(name, map(str, row))}", name
             )
         return row[name]
 
-    whole = re.fullmatch(r"\{([^{}]+)\}", text)
-    if whole is not None:
-        return value(whole[1])
+    single_column = re.fullmatch(r"\{([^{}]+)\}", text)
+    if single_column is not None:
+        return column(single_column[1])
 
-    def shown(match: re.Match[str]) -> str:
+    def substitute(match: re.Match[str]) -> str:
         if match[1] is None:
             return match[0][0]
-        found = value(match[1])
-        return "" if found is None else str(found)
+        column_value = column(match[1])
+        return "" if column_value is None else str(column_value)
 
-    return _PLACE.sub(shown, text)
+    return _PLACEHOLDER.sub(substitute, text)

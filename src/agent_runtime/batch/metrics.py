@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agent_runtime.batch.result import ENDED
+from agent_runtime.batch.result import FINAL_STATUSES
 from agent_runtime.monitoring.metrics import NAMESPACE, RuntimeMetrics
 
 if TYPE_CHECKING:
@@ -28,24 +28,32 @@ class BatchCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand at one moment."""
-        counts = self._executor.ended_here()
-        runs = self._executor.live_runs()
+        counts = self._executor.result_counts()
+        runners = self._executor.active_executions()
         tasks = CounterMetricFamily(
             f"{NAMESPACE}_batch_tasks", "Tasks that have ended.", labels=["status"]
         )
-        for status in ENDED:
+        for status in FINAL_STATUSES:
             tasks.add_metric([status], counts[status])
         yield tasks
         retries = CounterMetricFamily(f"{NAMESPACE}_batch_retries", "Attempts after a failed one.")
         retries.add_metric([], counts["retries"])
         yield retries
-        numbers = (
-            ("batch_running", "Tasks that run.", sum(len(run.running) for run in runs)),
-            ("batch_queued", "Tasks that wait in memory.", sum(len(run.queue) for run in runs)),
-            ("batch_open", "Tasks that have not ended.", sum(run.open for run in runs)),
-            ("batch_executions", "Batches that run or are paused here.", len(runs)),
+        gauges = (
+            ("batch_running", "Tasks that run.", sum(len(runner.running) for runner in runners)),
+            (
+                "batch_queued",
+                "Tasks that wait in memory.",
+                sum(len(runner.queue) for runner in runners),
+            ),
+            (
+                "batch_open",
+                "Tasks that have not ended.",
+                sum(runner.open_tasks for runner in runners),
+            ),
+            ("batch_executions", "Batches that run or are paused here.", len(runners)),
         )
-        for name, text, value in numbers:
+        for name, text, value in gauges:
             family = GaugeMetricFamily(f"{NAMESPACE}_{name}", text)
             family.add_metric([], value)
             yield family

@@ -8,22 +8,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent_runtime.batch.forecast import make_forecast, pilot_places
-from agent_runtime.batch.journal.records import Execution, Kept, TaskRow
-from agent_runtime.batch.journal.writer import insisted
-from agent_runtime.batch.result import UNSUCCESSFUL
+from agent_runtime.batch.forecast import make_forecast, pilot_positions
+from agent_runtime.batch.journal.records import Execution, StoredResult, TaskRow
+from agent_runtime.batch.journal.writer import retrying
+from agent_runtime.batch.result import UNSUCCESSFUL_STATUSES
 from agent_runtime.batch.settings import BatchSettings, PilotSettings
 from agent_runtime.errors import AgentRuntimeError
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.runner import ExecutionRun
+    from agent_runtime.batch.runner import ExecutionRunner
 
-PAGE = 500
-FIRST = 4
+PAGE_SIZE = 500
+FIRST_FETCH_PER_WORKER = 4
 """So many tasks for each worker are read before any runs."""
 
 
-class Feeder:
+class Prefetcher:
     """Keeps an execution's queue filled.
 
     `known` are the places of the tasks that are here: in the queue, waiting for their next attempt,
@@ -31,18 +31,18 @@ class Feeder:
     size takes the same memory.
     """
 
-    def __init__(self, run: ExecutionRun) -> None:
-        self._run = run
-        self.known: set[int] = set()
-        self._look = asyncio.Event()
-        self._last: list[TaskRow] = []
+    def __init__(self, runner: ExecutionRunner) -> None:
+        self._runner = runner
+        self.loaded_seqs: set[int] = set()
+        self._wakeup = asyncio.Event()
+        self._final_retries: list[TaskRow] = []
         """Tasks that failed for good and are tried once more when all others have ended."""
-        self._pilot: set[int] = set()
+        self._pilot_seqs: set[int] = set()
         self._agents: Sequence[str] = ()
-        self._dry: set[str] = set()
+        self._exhausted: set[str] = set()
         """Agents of which no further task stands in the journal."""
-        self._ended = set[int]()
-        self._asking = False
+        self._ended_during_query = set[int]()
+        self._querying = False
         """Tasks that have ended while the journal was asked: its answer may not know it."""
 
     # -- what is there
@@ -53,225 +53,241 @@ class Feeder:
 
         What was running when its last process ended has to be run again.
         """
-        run = self._run
-        journal = self._run.shop.journal
-        name = self._run.execution.id
-        async for kept in all_results(run):
-            run.tally.add(kept.result)
-        counts = await insisted(lambda: journal.counts(name))
-        run.tally.total = run.retries.tasks = sum(counts.values())
-        run.tally.retries = run.retries.used = int(run.execution.progress.get("retries", 0))
-        while rows := await insisted(lambda: journal.rows(name, "running", PAGE)):
+        runner = self._runner
+        journal = self._runner.shop.journal
+        execution_id = self._runner.execution.id
+        async for stored_result in iter_results(runner):
+            runner.progress.add(stored_result.result)
+        counts = await retrying(lambda: journal.counts(execution_id))
+        runner.progress.total = runner.retry_budget.tasks = sum(counts.values())
+        runner.progress.retries = runner.retry_budget.used = int(
+            runner.execution.progress.get("retries", 0)
+        )
+        while rows := await retrying(lambda: journal.rows(execution_id, "running", PAGE_SIZE)):
             for row in rows:
-                lost = (
-                    await run.tasks.lost(row, run.settings.max_lost)
-                    if run.crashed
-                    else run.tasks.left(row)
+                outcome = (
+                    await runner.task_runner.record_lost(row, runner.settings.max_lost)
+                    if runner.crashed
+                    else runner.task_runner.requeue_interrupted(row)
                 )
-                run.writer.put(lost)
-            await run.writer.written()
-        if run.crashed:
-            run.crew.careful = 2 * run.limit
-        self._know(await insisted(lambda: journal.agents(name)))
+                runner.writer.enqueue(outcome)
+            await runner.writer.flush()
+        if runner.crashed:
+            runner.worker_pool.starts_to_persist = 2 * runner.max_concurrent
+        self._register_agents(await retrying(lambda: journal.agents(execution_id)))
         self._plan_pilot()
 
     def _plan_pilot(self) -> None:
-        run = self._run
-        wanted = run.settings.pilot
-        if wanted is None and run.settings.max_cost_usd is not None and run.settings.approval:
-            wanted = PilotSettings()
-        if wanted is None or run.execution.forecast is not None or run.execution.approved:
+        runner = self._runner
+        pilot = runner.settings.pilot
+        if pilot is None and runner.settings.max_cost_usd is not None and runner.settings.approval:
+            pilot = PilotSettings()
+        if pilot is None or runner.execution.forecast is not None or runner.execution.approved:
             return
-        places = pilot_places(run.tally.total, wanted.share, wanted.at_least)
-        if run.execution.sealed and run.tally.total > 2 * len(
-            places
+        positions = pilot_positions(runner.progress.total, pilot.share, pilot.at_least)
+        if runner.execution.sealed and runner.progress.total > 2 * len(
+            positions
         ):  # else it is the whole, nearly
-            self._pilot = set(places)
+            self._pilot_seqs = set(positions)
 
-    def added(self, rows: Sequence[TaskRow]) -> None:
+    def on_tasks_added(self, rows: Sequence[TaskRow]) -> None:
         """Tasks were accepted, and are here already."""
-        self._run.tally.total += len(rows)
-        self._run.retries.tasks = self._run.tally.total
+        self._runner.progress.total += len(rows)
+        self._runner.retry_budget.tasks = self._runner.progress.total
         if new := {row.agent for row in rows}.difference(self._agents):
-            self._know(sorted({*self._agents, *new}))
-            self._dry |= new
+            self._register_agents(sorted({*self._agents, *new}))
+            self._exhausted |= new
 
-    def _know(self, agents: Sequence[str]) -> None:
+    def _register_agents(self, agents: Sequence[str]) -> None:
         """These are the agents.
 
         One that is named by its file has the limit of its template's name, too.
         """
         self._agents = agents
-        run = self._run
-        for agent in agents if run.settings.limits else ():
+        runner = self._runner
+        for agent in agents if runner.settings.limits else ():
             with suppress(AgentRuntimeError):  # its tasks will tell
-                name = run.shop.factory.get_template(agent).metadata.name
-                if (most := run.settings.limits.get(name)) is not None:
-                    run.queue.limit(agent, most)
+                name = runner.shop.factory.get_template(agent).metadata.name
+                if (max_running := runner.settings.limits.get(name)) is not None:
+                    runner.queue.set_default_limit(agent, max_running)
 
-    def take_in(self, row: TaskRow) -> None:
+    def accept(self, row: TaskRow) -> None:
         """A task that was accepted while its producer held a place in the queue."""
-        self.known.add(row.seq)
-        self.added([row])
-        self._run.queue.put(row)
+        self.loaded_seqs.add(row.seq)
+        self.on_tasks_added([row])
+        self._runner.queue.put(row)
 
-    def ended(self, seq: int) -> None:
+    def on_task_ended(self, seq: int) -> None:
         """A task has its result in the journal."""
-        self.known.discard(seq)
-        if self._asking:
-            self._ended.add(seq)
+        self.loaded_seqs.discard(seq)
+        if self._querying:
+            self._ended_during_query.add(seq)
 
     # -- feeding
     # -------------------------------------------------------------------------------------------
 
     @property
-    def _share(self) -> int:
+    def _per_agent_limit(self) -> int:
         """How many tasks of each agent are kept in the queue.
 
         One whose tasks must wait leaves room for the others.
         """
-        return max(1, self._run.settings.queue.size // max(1, len(self._agents)))
+        return max(1, self._runner.settings.queue.size // max(1, len(self._agents)))
 
-    def _hungry(self) -> list[str]:
-        queue = self._run.queue
-        most = self._share // 2
+    def _agents_below_watermark(self) -> list[str]:
+        queue = self._runner.queue
+        watermark = self._per_agent_limit // 2
         return [
-            agent for agent in self._agents if agent not in self._dry and queue.depth(agent) <= most
+            agent
+            for agent in self._agents
+            if agent not in self._exhausted and queue.depth(agent) <= watermark
         ]
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """See whether there is something to be done."""
-        if self._pilot or self._last or len(self._dry) < len(self._agents):
-            self._look.set()
+        if self._pilot_seqs or self._final_retries or len(self._exhausted) < len(self._agents):
+            self._wakeup.set()
 
-    def later(self, row: TaskRow) -> None:
+    def requeue(self, row: TaskRow) -> None:
         """A task is to be run again: now, after its wait, or at the very end."""
-        self.known.add(row.seq)
+        self.loaded_seqs.add(row.seq)
         wait_s = row.not_before_s - time.time()
         if (
-            self._run.settings.fallback_strategy == "retry"
-            and row.attempts >= self._run.settings.retry.attempts
+            self._runner.settings.fallback_strategy == "retry"
+            and row.attempts >= self._runner.settings.retry.attempts
         ):
-            self._last.append(row)
-            self.look()
+            self._final_retries.append(row)
+            self.wake()
         elif wait_s > 0:
-            asyncio.get_running_loop().call_later(wait_s, self._run.queue.put_back, row)
+            asyncio.get_running_loop().call_later(wait_s, self._runner.queue.requeue, row)
         else:
-            self._run.queue.put_back(row)
+            self._runner.queue.requeue(row)
 
     async def run(self) -> None:
         """Feed until cancelled."""
-        if self._pilot:
-            for row in await self._run.shop.journal.places(
-                self._run.execution.id, sorted(self._pilot)
+        if self._pilot_seqs:
+            for row in await self._runner.shop.journal.get_tasks(
+                self._runner.execution.id, sorted(self._pilot_seqs)
             ):
                 if row.status == "pending":
-                    self.later(row)
-            while await self._pilot_runs():
-                await self._looked()
-            await self._tell_forecast()
-            self._pilot = set()
+                    self.requeue(row)
+            while await self._is_pilot_running():
+                await self._wait_for_work()
+            await self._publish_forecast()
+            self._pilot_seqs = set()
         while True:
-            await self._feed()
-            await self._looked()
+            await self._fill_queue()
+            await self._wait_for_work()
 
-    async def _looked(self) -> None:
-        await self._look.wait()
-        self._look.clear()
+    async def _wait_for_work(self) -> None:
+        await self._wakeup.wait()
+        self._wakeup.clear()
 
-    async def _pilot_runs(self) -> bool:
-        return bool((self._pilot & self.known).difference(row.seq for row in self._last))
+    async def _is_pilot_running(self) -> bool:
+        return bool(
+            (self._pilot_seqs & self.loaded_seqs).difference(row.seq for row in self._final_retries)
+        )
 
-    async def _feed(self) -> None:
-        run = self._run
-        share = self._share
-        for agent in self._hungry():
-            known = len(self.known)
-            wanted = share - run.queue.depth(agent)
+    async def _fill_queue(self) -> None:
+        runner = self._runner
+        per_agent_limit = self._per_agent_limit
+        for agent in self._agents_below_watermark():
+            loaded_count = len(self.loaded_seqs)
+            shortfall = per_agent_limit - runner.queue.depth(agent)
             if (
-                not known and run.settings.queue.order == "fifo"
+                not loaded_count and runner.settings.queue.order == "fifo"
             ):  # the first ones run while the others are read
-                wanted = min(wanted, FIRST * run.limit)
-                self._look.set()
-            self._ended.clear()
-            found = await self._pending(agent, known + wanted)
+                shortfall = min(shortfall, FIRST_FETCH_PER_WORKER * runner.max_concurrent)
+                self._wakeup.set()
+            self._ended_during_query.clear()
+            pending_rows = await self._pending(agent, loaded_count + shortfall)
             rows = [
-                row for row in found if row.seq not in self.known and row.seq not in self._ended
+                row
+                for row in pending_rows
+                if row.seq not in self.loaded_seqs and row.seq not in self._ended_during_query
             ]
-            if len(found) < known + wanted:
-                self._dry.add(agent)  # that was all
+            if len(pending_rows) < loaded_count + shortfall:
+                self._exhausted.add(agent)  # that was all
             # The newest first is the last in, first out of a queue whose end is taken from.
             for row in (
-                rows[:wanted] if run.settings.queue.order == "fifo" else reversed(rows[:wanted])
+                rows[:shortfall]
+                if runner.settings.queue.order == "fifo"
+                else reversed(rows[:shortfall])
             ):
-                self.later(row)
-            if len(rows) > wanted:
-                self._dry.discard(agent)
+                self.requeue(row)
+            if len(rows) > shortfall:
+                self._exhausted.discard(agent)
         if (
-            self._last
-            and (run.execution.sealed or run.producer_failed)
-            and run.open == len(self._last)
+            self._final_retries
+            and (runner.execution.sealed or runner.producer_failed)
+            and runner.open_tasks == len(self._final_retries)
         ):
-            last = self._last
-            self._last = []
-            for row in last:
-                run.queue.put_back(row)
+            final_retries = self._final_retries
+            self._final_retries = []
+            for row in final_retries:
+                runner.queue.requeue(row)
 
     async def _pending(self, agent: str, count: int) -> Sequence[TaskRow]:
-        self._asking = True
+        self._querying = True
         try:
-            journal = self._run.shop.journal
-            name = self._run.execution.id
-            return await insisted(lambda: journal.rows(name, "pending", count, agent=agent))
+            journal = self._runner.shop.journal
+            execution_id = self._runner.execution.id
+            return await retrying(lambda: journal.rows(execution_id, "pending", count, agent=agent))
         finally:
-            self._asking = False
+            self._querying = False
 
     # -- the pilot
     # -----------------------------------------------------------------------------------------
 
-    async def _tell_forecast(self) -> None:
+    async def _publish_forecast(self) -> None:
         """What the whole will cost, told from the pilot; above the budget somebody is asked."""
-        run = self._run
-        settings = self._run.settings
-        results = [kept.result async for kept in all_results(run)]
-        refused = [
-            each.error is not None and each.error.kind == "input_invalid" for each in results
+        runner = self._runner
+        settings = self._runner.settings
+        results = [stored_result.result async for stored_result in iter_results(runner)]
+        is_refused = [
+            result.error is not None and result.error.kind == "input_invalid" for result in results
         ]
-        found = [each for each, not_run in zip(results, refused, strict=True) if not not_run]
-        made = make_forecast(
-            [each.cost for each in found],
+        attempted_results = [
+            result
+            for result, was_refused in zip(results, is_refused, strict=True)
+            if not was_refused
+        ]
+        forecast = make_forecast(
+            [result.cost for result in attempted_results],
             [
-                each.usage.get("input_tokens", 0) + each.usage.get("output_tokens", 0)
-                for each in found
+                result.usage.get("input_tokens", 0) + result.usage.get("output_tokens", 0)
+                for result in attempted_results
             ],
-            [each.duration_s for each in found],
-            tasks=run.tally.total - sum(refused),
-            concurrent=run.limit,
+            [result.duration_s for result in attempted_results],
+            tasks=runner.progress.total - sum(is_refused),
+            concurrent=runner.max_concurrent,
             confidence=(settings.pilot or PilotSettings()).confidence,
-            unsuccessful=sum(each.status in UNSUCCESSFUL for each in found),
+            unsuccessful=sum(
+                result.status in UNSUCCESSFUL_STATUSES for result in attempted_results
+            ),
         )
-        run.execution.forecast = made.to_dict()
-        await run.shop.journal.save(run.execution)
-        run.publish(
-            "batch.forecast", {"execution_id": run.execution.id, "forecast": made.to_dict()}
+        runner.execution.forecast = forecast.to_dict()
+        await runner.shop.journal.save(runner.execution)
+        runner.publish(
+            "batch.forecast", {"execution_id": runner.execution.id, "forecast": forecast.to_dict()}
         )
-        if needs_approval(run.execution, settings):
-            await run.pause("approval", "awaiting_approval")
+        if needs_approval(runner.execution, settings):
+            await runner.pause("approval", "awaiting_approval")
 
 
 def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
     """Whether somebody has to say that an execution may go on: its forecast is above its budget."""
     limit = settings.max_cost_usd
-    made = execution.forecast
-    if limit is None or made is None or execution.approved or not settings.approval:
+    forecast = execution.forecast
+    if limit is None or forecast is None or execution.approved or not settings.approval:
         return False
-    return made["cost_usd"] is None or made["cost_usd"] > limit
+    return forecast["cost_usd"] is None or forecast["cost_usd"] > limit
 
 
-async def all_results(run: ExecutionRun) -> AsyncIterator[Kept]:
+async def iter_results(runner: ExecutionRunner) -> AsyncIterator[StoredResult]:
     """Every result of an execution, in the order in which they came."""
     after = 0
-    while page := await run.shop.journal.results(run.execution.id, after, PAGE):
-        for kept in page:
-            yield kept
+    while page := await runner.shop.journal.results(runner.execution.id, after, PAGE_SIZE):
+        for stored_result in page:
+            yield stored_result
         after = page[-1].number

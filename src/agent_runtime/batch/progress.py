@@ -9,13 +9,13 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
-from agent_runtime.batch.result import COUNTED, ENDED, TaskResult
+from agent_runtime.batch.result import FINAL_STATUSES, USAGE_COUNTERS, TaskResult
 
-RATE_S = 30.0
+RATE_WINDOW_S = 30.0
 """The rate that is shown is that of about so many last seconds."""
 
 
-class Tally:
+class ExecutionProgress:
     """Counts results as they are kept.
 
     `active_s` is how long it was run before, in other processes too.
@@ -24,32 +24,32 @@ class Tally:
     def __init__(self, active_s: float = 0.0) -> None:
         self.total = self.ended = 0
         self.by_status: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
+        self.error_kinds: Counter[str] = Counter()
         self.usage: Counter[str] = Counter()
         self.cost_usd = Decimal(0)
         self.unpriced = 0
         self.estimated = 0
         self.retries = self.slow = self.lost = 0
         self.serial_s = 0.0
-        self._active_s = active_s
-        self._began_s = time.monotonic()
-        self._cpu_s = time.process_time()
-        self._marks: list[tuple[float, int]] = [(self._began_s, 0)]
-        self._stopped_s: float | None = None
+        self._previous_active_s = active_s
+        self._started_monotonic = time.monotonic()
+        self._cpu_start_s = time.process_time()
+        self._rate_samples: list[tuple[float, int]] = [(self._started_monotonic, 0)]
+        self._stopped_monotonic: float | None = None
         self.pool_memory_mb = 0.0
 
     @property
     def active_s(self) -> float:
         """How long the execution has been run, in seconds."""
-        until_s = time.monotonic() if self._stopped_s is None else self._stopped_s
-        return self._active_s + until_s - self._began_s
+        until = time.monotonic() if self._stopped_monotonic is None else self._stopped_monotonic
+        return self._previous_active_s + until - self._started_monotonic
 
     def add(self, result: TaskResult) -> None:
         """Count a result."""
         self.ended += 1
         self.by_status[result.status] += 1
         if result.error is not None:
-            self.kinds[result.error.kind] += 1
+            self.error_kinds[result.error.kind] += 1
         if result.usage.get("model_calls"):
             self.usage.update(result.usage)
         self.estimated += result.estimated
@@ -61,59 +61,63 @@ class Tally:
 
     def start_clock(self) -> None:
         """From now on the rate is measured: what was done before is not of this process."""
-        self._began_s = time.monotonic()
-        self._cpu_s = time.process_time()
-        self._marks = [(self._began_s, self.ended)]
+        self._started_monotonic = time.monotonic()
+        self._cpu_start_s = time.process_time()
+        self._rate_samples = [(self._started_monotonic, self.ended)]
 
     def stop_clock(self) -> None:
         """The execution is not run any more, or rests."""
-        if self._stopped_s is None:
-            self._stopped_s = time.monotonic()
+        if self._stopped_monotonic is None:
+            self._stopped_monotonic = time.monotonic()
 
-    def go_on(self) -> None:
+    def resume_clock(self) -> None:
         """It is run again: the time between does not count."""
-        if self._stopped_s is not None:
-            rested_s = time.monotonic() - self._stopped_s
-            self._stopped_s = None
-            self._began_s += rested_s
-            self._marks = [(then_s + rested_s, ended) for then_s, ended in self._marks]
+        if self._stopped_monotonic is not None:
+            paused_s = time.monotonic() - self._stopped_monotonic
+            self._stopped_monotonic = None
+            self._started_monotonic += paused_s
+            self._rate_samples = [
+                (then_s + paused_s, ended) for then_s, ended in self._rate_samples
+            ]
 
-    def mark(self) -> None:
+    def sample_rate(self) -> None:
         """Remember how far it is now, for the rate; called about once a second."""
         now = time.monotonic()
-        self._marks.append((now, self.ended))
-        while len(self._marks) > 2 and now - self._marks[0][0] > RATE_S:
-            self._marks.pop(0)
+        self._rate_samples.append((now, self.ended))
+        while len(self._rate_samples) > 2 and now - self._rate_samples[0][0] > RATE_WINDOW_S:
+            self._rate_samples.pop(0)
 
     @property
     def rate(self) -> float:
         """Tasks that ended per second, lately."""
-        then_s, before = self._marks[0]
-        now_s = time.monotonic() if self._stopped_s is None else self._stopped_s
-        return (self.ended - before) / (now_s - then_s) if now_s > then_s else 0.0
+        sampled, ended_before = self._rate_samples[0]
+        now = time.monotonic() if self._stopped_monotonic is None else self._stopped_monotonic
+        return (self.ended - ended_before) / (now - sampled) if now > sampled else 0.0
 
     def to_dict(self, running: int) -> dict[str, Any]:
         """The figures, JSON-ready; `eta_s` is None while nothing can be said."""
-        left = self.total - self.ended
+        remaining_tasks = self.total - self.ended
         rate = self.rate
         return {
             "total": self.total,
             "ended": self.ended,
             "running": running,
-            **{status: self.by_status[status] for status in ENDED},
+            **{status: self.by_status[status] for status in FINAL_STATUSES},
             "cost_usd": format(self.cost_usd, "f"),
             "unpriced": self.unpriced,
             "estimated": self.estimated,
-            "usage": {name: self.usage[name] for name in COUNTED},
-            "errors": dict(self.kinds.most_common()),
+            "usage": {name: self.usage[name] for name in USAGE_COUNTERS},
+            "errors": dict(self.error_kinds.most_common()),
             "retries": self.retries,
             "slow": self.slow,
             "lost": self.lost,
             "rate": round(rate, 3),
-            "eta_s": round(left / rate, 1) if rate > 0 else (0.0 if not left else None),
+            "eta_s": round(remaining_tasks / rate, 1)
+            if rate > 0
+            else (0.0 if not remaining_tasks else None),
             "active_s": round(self.active_s, 3),
             "serial_s": round(self.serial_s, 3),
-            "cpu_s": round(time.process_time() - self._cpu_s, 3),
+            "cpu_s": round(time.process_time() - self._cpu_start_s, 3),
             "peak_memory_mb": round(peak_memory_mb() + self.pool_memory_mb, 1),
             "at_s": time.time(),
         }

@@ -9,61 +9,61 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent_runtime.batch.aggregation import aggregate_results, reduce_results
 from agent_runtime.batch.report import BatchReport, make_report
-from agent_runtime.batch.result import ENDED, TaskResult
+from agent_runtime.batch.result import FINAL_STATUSES, TaskResult
 from agent_runtime.errors import ConfigurationError, InputInvalid
 from agent_runtime.storage.process_identity import is_process_dead
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.environment import Shop
+    from agent_runtime.batch.environment import BatchEnvironment
     from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.journal.records import Execution
-    from agent_runtime.batch.runner import ExecutionRun
+    from agent_runtime.batch.runner import ExecutionRunner
     from agent_runtime.orchestration.executor import AgentExecutor
 
-PAGE = 500
-POLL_S = 0.5
+PAGE_SIZE = 500
+POLL_INTERVAL_S = 0.5
 
 
-class ExecutionViews:
-    """Reads a journal; `runs` are the executions that this process runs."""
+class ExecutionQueries:
+    """Reads a journal; `runners` are the executions that this process runs."""
 
     journal: Journal
-    _runs: dict[str, ExecutionRun]
-    _shop: Shop
+    _runners: dict[str, ExecutionRunner]
+    _environment: BatchEnvironment
 
-    def _running(self, execution_id: str) -> ExecutionRun | None:
-        run = self._runs.get(execution_id)
-        return None if run is None or run.ended else run
+    def _active_runner(self, execution_id: str) -> ExecutionRunner | None:
+        runner = self._runners.get(execution_id)
+        return None if runner is None or runner.ended else runner
 
     async def wait(self, execution_id: str) -> dict[str, Any]:
         """Wait until the execution is over, paused or lost; returns its status.
 
         Raises what ended its runner.
         """
-        if (run := self._runs.get(execution_id)) is not None:
-            await run.rested()
+        if (runner := self._runners.get(execution_id)) is not None:
+            await runner.wait_idle()
         while (status := await self.get_execution_status(execution_id))["state"] in (  # noqa: ASYNC110
             "running",
             "pending",
         ):
-            await asyncio.sleep(POLL_S)  # another process runs it
+            await asyncio.sleep(POLL_INTERVAL_S)  # another process runs it
         return status
 
-    def _run_here(self, execution_id: str) -> ExecutionRun:
-        if (run := self._running(execution_id)) is None:
+    def _require_runner(self, execution_id: str) -> ExecutionRunner:
+        if (runner := self._active_runner(execution_id)) is None:
             raise InputInvalid(f"the execution '{execution_id}' is not run here")
-        return run
+        return runner
 
-    def live_runs(self) -> list[ExecutionRun]:
+    def active_executions(self) -> list[ExecutionRunner]:
         """The executions that this process runs now."""
-        return [run for run in self._runs.values() if not run.ended]
+        return [runner for runner in self._runners.values() if not runner.ended]
 
-    def ended_here(self) -> Counter[str]:
+    def result_counts(self) -> Counter[str]:
         """Results that were kept here, by status, and `retries`.
 
         Of all executions, also of those that are over.
         """
-        return Counter(self._shop.ended)
+        return Counter(self._environment.result_counts)
 
     async def get_execution_status(self, execution_id: str) -> dict[str, Any]:
         """How it stands, JSON-ready: state, counts, rate, ETA, cost and errors so far.
@@ -72,11 +72,15 @@ class ExecutionViews:
 
         `state` is `lost` when its process is gone in the middle: resume it.
         """
-        if (run := self._running(execution_id)) is not None:
-            return shown(run.execution, run.tally.to_dict(len(run.running)), run.queue.depths())
+        if (runner := self._active_runner(execution_id)) is not None:
+            return status_of(
+                runner.execution,
+                runner.progress.to_dict(len(runner.running)),
+                runner.queue.depths(),
+            )
         execution = await self.journal.get(execution_id)
         counts = await self.journal.counts(execution_id)
-        ended: dict[str, int] = {status: counts.get(status, 0) for status in ENDED}
+        ended: dict[str, int] = {status: counts.get(status, 0) for status in FINAL_STATUSES}
         total = sum(counts.values())
         figures: dict[str, Any] = {
             **execution.progress,
@@ -84,11 +88,14 @@ class ExecutionViews:
             "total": total,
             "ended": sum(ended.values()),
         }
-        return shown(execution, figures)
+        return status_of(execution, figures)
 
     async def list_executions(self, limit: int = 100) -> list[dict[str, Any]]:
         """The status of the newest executions of the journal."""
-        return [await self.get_execution_status(each.id) for each in await self.journal.list(limit)]
+        return [
+            await self.get_execution_status(execution.id)
+            for execution in await self.journal.list(limit)
+        ]
 
     async def get_execution_results(
         self, execution_id: str, *, ordered: bool = True
@@ -96,12 +103,12 @@ class ExecutionViews:
         """Return the results so far, in task order or by completion. Raises ExecutionNotFound."""
         await self.journal.get(execution_id)
         by: Literal["seq", "number"] = "seq" if ordered else "number"
-        found: list[TaskResult] = []
+        results: list[TaskResult] = []
         after = 0
-        while page := await self.journal.results(execution_id, after, PAGE, by=by):
-            found += [kept.result for kept in page]
+        while page := await self.journal.results(execution_id, after, PAGE_SIZE, by=by):
+            results += [stored_result.result for stored_result in page]
             after = page[-1].seq if ordered else page[-1].number
-        return found
+        return results
 
     async def stream_results(
         self, execution_id: str, *, ordered: bool = False, after: int = 0, follow: bool = True
@@ -115,33 +122,37 @@ class ExecutionViews:
         results are in the journal. Raises ExecutionNotFound.
         """
         by: Literal["seq", "number"] = "seq" if ordered else "number"
-        place = 0
+        position = 0
         while True:
-            run = self._runs.get(execution_id)
-            news = None if run is None else run.news_to_come
-            rests = not follow or await self._rests(execution_id, run)
-            page = await self.journal.results(execution_id, place, PAGE, by=by)
-            if ordered and not rests:  # up to the first that is not there yet
-                page = [kept for n, kept in enumerate(page, place + 1) if kept.seq == n]
-            for kept in page:
-                place = kept.seq if ordered else kept.number
+            runner = self._runners.get(execution_id)
+            changed = None if runner is None else runner.changed
+            is_idle = not follow or await self._is_idle(execution_id, runner)
+            page = await self.journal.results(execution_id, position, PAGE_SIZE, by=by)
+            if ordered and not is_idle:  # up to the first that is not there yet
+                page = [
+                    stored_result
+                    for n, stored_result in enumerate(page, position + 1)
+                    if stored_result.seq == n
+                ]
+            for stored_result in page:
+                position = stored_result.seq if ordered else stored_result.number
                 if after > 0:
                     after -= 1
                 else:
-                    yield kept.result
+                    yield stored_result.result
             if page:
                 continue
-            if rests:
+            if is_idle:
                 return
-            if news is None or run is None or run.ended:
-                await asyncio.sleep(POLL_S)
+            if changed is None or runner is None or runner.ended:
+                await asyncio.sleep(POLL_INTERVAL_S)
             else:
-                await news.wait()
+                await changed.wait()
 
-    async def _rests(self, execution_id: str, run: ExecutionRun | None) -> bool:
+    async def _is_idle(self, execution_id: str, runner: ExecutionRunner | None) -> bool:
         """Whether nothing happens any more unless somebody asks for it."""
-        if run is not None and not run.ended:
-            return run.resting
+        if runner is not None and not runner.ended:
+            return runner.is_idle
         return (await self.get_execution_status(execution_id))["state"] not in (
             "running",
             "pending",
@@ -154,26 +165,30 @@ class ExecutionViews:
         """
         if execution_id is not None:
             return (await self.get_report(execution_id)).to_dict()
-        runs = self.live_runs()
-        counts = self.ended_here()
+        runners = self.active_executions()
+        counts = self.result_counts()
         return {
-            "executions": len(runs),
-            "running": sum(len(run.running) for run in runs),
-            "queued": sum(len(run.queue) for run in runs),
-            "open": sum(run.open for run in runs),
-            "ended": sum(counts[status] for status in ENDED),
+            "executions": len(runners),
+            "running": sum(len(runner.running) for runner in runners),
+            "queued": sum(len(runner.queue) for runner in runners),
+            "open": sum(runner.open_tasks for runner in runners),
+            "ended": sum(counts[status] for status in FINAL_STATUSES),
             "retries": counts["retries"],
-            "tasks_per_s": round(sum(run.tally.rate for run in runs), 3),
+            "tasks_per_s": round(sum(runner.progress.rate for runner in runners), 3),
         }
 
     async def get_report(self, execution_id: str) -> BatchReport:
         """The report of an execution, final when that is over. Raises ExecutionNotFound."""
-        run = self._running(
+        runner = self._active_runner(
             execution_id
         )  # one that has ended here another process may have gone on with
         execution = await self.journal.get(execution_id)
-        figures = execution.progress if run is None else run.tally.to_dict(len(run.running))
-        return await make_report(self.journal, execution if run is None else run.execution, figures)
+        figures = (
+            execution.progress if runner is None else runner.progress.to_dict(len(runner.running))
+        )
+        return await make_report(
+            self.journal, execution if runner is None else runner.execution, figures
+        )
 
     async def aggregate(
         self,
@@ -187,17 +202,17 @@ class ExecutionViews:
 
         `aggregate_results`, or `reduce` by an agent (`reduce_results`, a TaskResult).
         """
-        found = await self.get_execution_results(execution_id)
+        results = await self.get_execution_results(execution_id)
         if strategy == "reduce":
             if agent is None:
                 raise ConfigurationError(
                     "the strategy 'reduce' needs an agent: aggregate(id, 'reduce', agent=...)"
                 )
-            return await reduce_results(found, agent, **options)
-        return aggregate_results(found, strategy, **options)  # it refuses what it does not know
+            return await reduce_results(results, agent, **options)
+        return aggregate_results(results, strategy, **options)  # it refuses what it does not know
 
 
-def shown(
+def status_of(
     execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """An execution as its status is told."""

@@ -14,8 +14,8 @@ from typing import Generic, Literal, Protocol, TypeVar
 from agent_runtime.errors import QueueFull
 from agent_runtime.pool.task import TaskPriority
 
-LEVELS = len(TaskPriority)
-OVERDUE = 2 * LEVELS
+PRIORITY_LEVELS = len(TaskPriority)
+LIFO_STARVATION_PERIODS = 2 * PRIORITY_LEVELS
 """Last in, first out: what has waited for so many times the aging is served all the same."""
 
 
@@ -31,7 +31,7 @@ class Queued(Protocol):
 
 
 Q = TypeVar("Q", bound=Queued)
-_Lines = list[deque[Q]]
+_PriorityLines = list[deque[Q]]
 
 
 class TaskQueue(Generic[Q]):
@@ -63,91 +63,92 @@ class TaskQueue(Generic[Q]):
         self._aging_s = aging_s
         self._limits = dict(limits or {})
         self._clock = clock
-        self._lines: dict[str, _Lines[Q]] = {}
-        self._waiting = 0
-        self.promised = 0
-        self._not_before: dict[str, float] = {}
+        self._lines_by_agent: dict[str, _PriorityLines[Q]] = {}
+        self._task_count = 0
+        self.reserved = 0
+        self._throttled_until: dict[str, float] = {}
         self._running: Counter[str] = Counter()
-        self._takers: deque[asyncio.Future[None]] = deque()
-        self._makers: deque[asyncio.Future[None]] = deque()
-        self.held = False
+        self._getters: deque[asyncio.Future[None]] = deque()
+        self._putters: deque[asyncio.Future[None]] = deque()
+        self.paused = False
         self._closed = False
 
     def __len__(self) -> int:
-        return self._waiting
+        return self._task_count
 
     def depth(self, agent: str) -> int:
         """How many tasks of an agent wait."""
-        return sum(map(len, self._lines.get(agent, ())))
+        return sum(map(len, self._lines_by_agent.get(agent, ())))
 
     def depths(self) -> dict[str, int]:
         """How many wait, by priority."""
         by_level = {
-            each: sum(len(lines[each]) for lines in self._lines.values()) for each in TaskPriority
+            priority: sum(len(lines[priority]) for lines in self._lines_by_agent.values())
+            for priority in TaskPriority
         }
-        return {each.name.lower(): count for each, count in by_level.items()}
+        return {priority.name.lower(): count for priority, count in by_level.items()}
 
-    def limit(self, agent: str, most: int) -> None:
+    def set_default_limit(self, agent: str, max_running: int) -> None:
         """Let at most so many tasks of an agent run at once, if nothing is said of it yet."""
-        self._limits.setdefault(agent, most)
+        self._limits.setdefault(agent, max_running)
 
     # -- producers
     # -----------------------------------------------------------------------------------------
 
-    async def promise(self) -> None:
+    async def reserve(self) -> None:
         """Wait for room, and keep a place for one task.
 
-        Give it by `put`, or give the place back by `forgo`.
+        Give it by `put`, or give the place back by `cancel_reservation`.
         """
-        while self._waiting + self.promised >= self.size and not self._closed:
-            room = asyncio.get_running_loop().create_future()
-            self._makers.append(room)
+        while self._task_count + self.reserved >= self.size and not self._closed:
+            putter = asyncio.get_running_loop().create_future()
+            self._putters.append(putter)
             try:
-                await room
+                await putter
             except asyncio.CancelledError:
-                if room.done() and not room.cancelled():
-                    _wake(self._makers)
+                if putter.done() and not putter.cancelled():
+                    _wake_one(self._putters)
                 raise
-        self.promised += 1
+        self.reserved += 1
 
-    def promise_now(self) -> None:
-        """`promise` for who will not wait; raises QueueFull."""
-        if self._waiting + self.promised >= self.size:
+    def reserve_nowait(self) -> None:
+        """`reserve` for who will not wait; raises QueueFull."""
+        if self._task_count + self.reserved >= self.size:
             raise QueueFull(self.size)
-        self.promised += 1
+        self.reserved += 1
 
-    def forgo(self) -> None:
+    def cancel_reservation(self) -> None:
         """Give a promised place back."""
-        self.promised -= 1
-        _wake(self._makers)
+        self.reserved -= 1
+        _wake_one(self._putters)
 
     def put(self, task: Q) -> None:
         """Add a task at a promised place."""
-        self.promised -= 1
-        self.put_back(task)
+        self.reserved -= 1
+        self.requeue(task)
 
-    def put_back(self, task: Q) -> None:
+    def requeue(self, task: Q) -> None:
         """Add a task that was accepted before: it needs no room."""
-        lines = self._lines.get(task.agent)
+        lines = self._lines_by_agent.get(task.agent)
         if lines is None:
-            lines = self._lines[task.agent] = [deque() for _ in range(LEVELS)]
+            lines = self._lines_by_agent[task.agent] = [deque() for _ in range(PRIORITY_LEVELS)]
         lines[task.priority].append(task)
-        self._waiting += 1
-        _wake(self._takers)
+        self._task_count += 1
+        _wake_one(self._getters)
 
     # -- workers
     # -------------------------------------------------------------------------------------------
 
-    def take(self) -> Q | None:
+    def get_nowait(self) -> Q | None:
         """The next task, or None when none may be taken now; say `done` when it has run."""
-        if self.held or self._closed or not self._waiting:
+        if self.paused or self._closed or not self._task_count:
             return None
         now = self._clock()
-        best = 0.0
+        best_rank = 0.0
         best_line = None
         best_agent = ""
-        for agent, lines in self._lines.items():
-            if self._not_before and now < self._not_before.get(agent, 0.0):
+        for agent, lines in self._lines_by_agent.items():
+            if self._throttled_until and now < self._throttled_until.get(agent, 0.0):
                 continue
             limit = self._limits.get(agent)
             if limit is not None and self._running[agent] >= limit:
@@ -155,72 +156,77 @@ class TaskQueue(Generic[Q]):
             for level, line in enumerate(lines):
                 if line:
                     rank = level + max(0.0, now - line[0].accepted_s) / self._aging_s
-                    if best_line is None or rank > best:
-                        best = rank
+                    if best_line is None or rank > best_rank:
+                        best_rank = rank
                         best_line = line
                         best_agent = agent
         if best_line is None:
             return None
-        task = self._next(best_line, now)
-        self._waiting -= 1
-        if not best_line and not any(self._lines[best_agent]):
-            del self._lines[best_agent]
+        task = self._pop(best_line, now)
+        self._task_count -= 1
+        if not best_line and not any(self._lines_by_agent[best_agent]):
+            del self._lines_by_agent[best_agent]
         self._running[best_agent] += 1
-        if self._makers:
-            _wake(self._makers)
+        if self._putters:
+            _wake_one(self._putters)
         return task
 
-    def _next(self, line: deque[Q], now: float) -> Q:
-        if self._order == "fifo" or now - line[0].accepted_s > OVERDUE * self._aging_s:
+    def _pop(self, line: deque[Q], now: float) -> Q:
+        if (
+            self._order == "fifo"
+            or now - line[0].accepted_s > LIFO_STARVATION_PERIODS * self._aging_s
+        ):
             return line.popleft()
         return line.pop()
 
-    async def get(self, enough: Callable[[], bool] = lambda: False) -> Q | None:
-        """`take`, after a wait if need be.
+    async def get(self, stop_when: Callable[[], bool] = lambda: False) -> Q | None:
+        """`get_nowait`, after a wait if need be.
 
-        None when the queue was closed, or `enough` says so when it is woken.
+        None when the queue was closed, or `stop_when` says so when it is woken.
 
         Cancelling loses nothing.
         """
-        while not self._closed and not enough():
-            if (task := self.take()) is not None:
+        while not self._closed and not stop_when():
+            if (task := self.get_nowait()) is not None:
                 return task
-            came = asyncio.get_running_loop().create_future()
-            self._takers.append(came)
+            getter = asyncio.get_running_loop().create_future()
+            self._getters.append(getter)
             try:
-                await came
+                await getter
             except asyncio.CancelledError:
-                if came.done() and not came.cancelled():
-                    _wake(self._takers)
+                if getter.done() and not getter.cancelled():
+                    _wake_one(self._getters)
                 raise
         return None
 
-    def done(self, task: Q) -> None:
+    def task_done(self, task: Q) -> None:
         """A task has run: its agent may run another one."""
         self._running[task.agent] -= 1
         if task.agent in self._limits:
-            _wake(self._takers)
+            _wake_one(self._getters)
 
-    def defer(self, agent: str, wait_s: float) -> None:
+    def throttle(self, agent: str, wait_s: float) -> None:
         """Give out no task of an agent for so long.
 
         It was refused, and was told when to come again.
         """
-        self._not_before[agent] = max(self._not_before.get(agent, 0.0), self._clock() + wait_s)
+        self._throttled_until[agent] = max(
+            self._throttled_until.get(agent, 0.0), self._clock() + wait_s
+        )
         asyncio.get_running_loop().call_later(wait_s, self.wake)
 
-    def hold(self) -> None:
-        """Give out nothing until `release`."""
-        self.held = True
+    def pause(self) -> None:
+        """Give out nothing until `resume`."""
+        self.paused = True
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Give out tasks again."""
-        self.held = False
-        self._wake_all(self._takers)
+        self.paused = False
+        self._wake_all(self._getters)
 
     def wake(self) -> None:
         """Have everybody who waits for a task look up."""
-        self._wake_all(self._takers)
+        self._wake_all(self._getters)
 
     def close(self) -> None:
         """Whoever waits for a task, now or later, gets None; who waits for room gets it.
@@ -228,18 +234,18 @@ class TaskQueue(Generic[Q]):
         Nothing is given out.
         """
         self._closed = True
-        self._wake_all(self._takers)
-        self._wake_all(self._makers)
+        self._wake_all(self._getters)
+        self._wake_all(self._putters)
 
     @staticmethod
-    def _wake_all(waiting: deque[asyncio.Future[None]]) -> None:
-        for _ in range(len(waiting)):
-            _wake(waiting)
+    def _wake_all(waiters: deque[asyncio.Future[None]]) -> None:
+        for _ in range(len(waiters)):
+            _wake_one(waiters)
 
 
-def _wake(waiting: deque[asyncio.Future[None]]) -> None:
-    while waiting:
-        future = waiting.popleft()
+def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:
+    while waiters:
+        future = waiters.popleft()
         if not future.done():
             future.set_result(None)
             return

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.batch.result import COUNTED
+from agent_runtime.batch.result import USAGE_COUNTERS
 
 if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.journal.records import Execution
 
-PAGE = 1_000
+PAGE_SIZE = 1_000
 
 
 @dataclass(slots=True)
@@ -68,8 +68,8 @@ class BatchReport:
             f"{self.usage.get('input_tokens', 0)} tokens in, "
             f"{self.usage.get('output_tokens', 0)} out"
         )
-        about = " (some estimated)" if self.estimated else ""
-        unknown = f", {self.unpriced} tasks without a known price" if self.unpriced else ""
+        estimated_note = " (some estimated)" if self.estimated else ""
+        unpriced_note = f", {self.unpriced} tasks without a known price" if self.unpriced else ""
         calls = (
             f"{self.usage.get('model_calls', 0)} model calls, "
             f"{self.usage.get('tool_calls', 0)} tool calls"
@@ -86,7 +86,7 @@ class BatchReport:
             f"throughput  {self.tasks_per_s:.2f} tasks/s",
             f"duration    p50 {self.p50_s:.3f} s, p95 {self.p95_s:.3f} s, p99 {self.p99_s:.3f} s",
             f"usage       {tokens}, {calls}",
-            f"cost        {self.cost_usd} USD{about}{unknown}",
+            f"cost        {self.cost_usd} USD{estimated_note}{unpriced_note}",
             f"attempts    {self.attempts}, of them {self.retries} again",
             f"resources   {self.peak_memory_mb:.0f} MiB at most, {self.cpu_s:.1f} s CPU",
         ]
@@ -124,11 +124,11 @@ async def make_report(
     workers: Counter[str] = Counter()
     cost = Decimal(0)
     after = 0
-    while page := await journal.results(execution.id, after, PAGE):
+    while page := await journal.results(execution.id, after, PAGE_SIZE):
         after = page[-1].number
-        for result in (kept.result for kept in page):
+        for result in (stored_result.result for stored_result in page):
             durations.append(result.duration_s)
-            usage.update({name: result.usage.get(name, 0) for name in COUNTED})
+            usage.update({name: result.usage.get(name, 0) for name in USAGE_COUNTERS})
             errors.update([] if result.error is None else [result.error.kind])
             agents[result.agent] += 1
             workers.update([result.worker] if result.worker else [])
@@ -142,11 +142,11 @@ async def make_report(
     report.agents = dict(agents)
     report.workers = dict(workers)
     report.cost_usd = format(cost, "f")
-    _time(report, durations, execution, figures)
+    _fill_timings(report, durations, execution, figures)
     return report
 
 
-def _time(
+def _fill_timings(
     report: BatchReport, durations: array[float], execution: Execution, figures: dict[str, Any]
 ) -> None:
     report.wall_s = float(figures.get("active_s", 0.0))

@@ -8,19 +8,25 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from agent_runtime.event_bus.cloud_event import plain
+from agent_runtime.event_bus.cloud_event import to_jsonable
 
 TaskStatus: TypeAlias = Literal[
     "pending", "running", "completed", "failed", "skipped", "poisoned", "interrupted"
 ]
-ENDED: tuple[TaskStatus, ...] = ("completed", "failed", "skipped", "poisoned", "interrupted")
+FINAL_STATUSES: tuple[TaskStatus, ...] = (
+    "completed",
+    "failed",
+    "skipped",
+    "poisoned",
+    "interrupted",
+)
 """A task has one of these for good.
 
 `skipped` failed and was left out, `poisoned` ended its workers, `interrupted`
 waits for a person."""
-UNSUCCESSFUL: tuple[TaskStatus, ...] = ("failed", "skipped", "poisoned")
-_ENCODED = json.JSONEncoder(ensure_ascii=True, default=plain).encode
-COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens", "model_calls", "tool_calls")
+UNSUCCESSFUL_STATUSES: tuple[TaskStatus, ...] = ("failed", "skipped", "poisoned")
+_encode_json = json.JSONEncoder(ensure_ascii=True, default=to_jsonable).encode
+USAGE_COUNTERS = ("input_tokens", "output_tokens", "cache_read_tokens", "model_calls", "tool_calls")
 
 
 @dataclass(slots=True)
@@ -85,30 +91,30 @@ class TaskResult:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        shown = {name: getattr(self, name) for name in self.__slots__}
+        content = {name: getattr(self, name) for name in self.__slots__}
         if self.error is not None:
-            shown["error"] = _shown(self.error)
-        shown["history"] = [_shown(each) for each in self.history]
-        return _ENCODED(shown)
+            content["error"] = _failure_to_dict(self.error)
+        content["history"] = [_failure_to_dict(failure) for failure in self.history]
+        return _encode_json(content)
 
     @classmethod
     def from_json(cls, text: str) -> TaskResult:
         """What `to_json` made."""
         content = json.loads(text)
         content["error"] = None if content["error"] is None else Failure(**content["error"])
-        content["history"] = [Failure(**each) for each in content["history"]]
+        content["history"] = [Failure(**failure_fields) for failure_fields in content["history"]]
         return cls(**content)
 
 
-def _shown(failure: Failure) -> dict[str, Any]:
+def _failure_to_dict(failure: Failure) -> dict[str, Any]:
     return {name: getattr(failure, name) for name in failure.__slots__}
 
 
 @dataclass(slots=True)
-class Spent:
+class UsageTotals:
     """What the attempts at a task have used so far."""
 
-    usage: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    usage: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USAGE_COUNTERS, 0))
     cost_usd: str | None = "0"
     estimated: bool = False
 
@@ -116,8 +122,10 @@ class Spent:
         """Add what one call used."""
         if not usage.model_calls and not usage.tool_calls:
             return
-        for name in COUNTED:
+        for name in USAGE_COUNTERS:
             self.usage[name] += getattr(usage, name)
         self.estimated |= usage.estimated
-        known = self.cost_usd is not None and usage.cost_usd is not None
-        self.cost_usd = format(Decimal(self.cost_usd or 0) + usage.cost_usd, "f") if known else None
+        is_priced = self.cost_usd is not None and usage.cost_usd is not None
+        self.cost_usd = (
+            format(Decimal(self.cost_usd or 0) + usage.cost_usd, "f") if is_priced else None
+        )

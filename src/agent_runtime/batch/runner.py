@@ -10,25 +10,25 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from agent_runtime.batch.attempt import Attempt
-from agent_runtime.batch.environment import Shop, account_of
+from agent_runtime.batch.environment import BatchEnvironment, budget_account
 from agent_runtime.batch.error_handling import RetryBudget
-from agent_runtime.batch.heartbeat import Keeper
+from agent_runtime.batch.heartbeat import Heartbeat
 from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
-from agent_runtime.batch.journal.writer import JournalWriter, Outcome, insisted
-from agent_runtime.batch.prefetcher import Feeder
-from agent_runtime.batch.progress import Tally
+from agent_runtime.batch.journal.writer import JournalWriter, TaskOutcome, retrying
+from agent_runtime.batch.prefetcher import Prefetcher
+from agent_runtime.batch.progress import ExecutionProgress
 from agent_runtime.batch.queue import TaskQueue
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.settings import BatchSettings
-from agent_runtime.batch.task_runner import TaskRun
-from agent_runtime.batch.worker_pool import Crew
+from agent_runtime.batch.task_runner import TaskRunner
+from agent_runtime.batch.worker_pool import WorkerPool
 from agent_runtime.errors import ExecutionLost
 from agent_runtime.event_bus import Event
 
 LOG = logging.getLogger("agent_runtime.batch")
 
 
-class ExecutionRun:
+class ExecutionRunner:
     """Runs an execution whose lease this process has, from where the journal says it is.
 
     Workers (`max_concurrent` of them) take tasks from the queue, which the feeder fills from the
@@ -36,35 +36,42 @@ class ExecutionRun:
     """
 
     def __init__(
-        self, shop: Shop, execution: Execution, settings: BatchSettings, *, crashed: bool = False
+        self,
+        environment: BatchEnvironment,
+        execution: Execution,
+        settings: BatchSettings,
+        *,
+        crashed: bool = False,
     ) -> None:
-        self.shop = shop
+        self.shop = environment
         self.execution = execution
         self.settings = settings
         queue = settings.queue
         self.queue: TaskQueue[TaskRow] = TaskQueue(
             queue.size, queue.order, queue.aging, settings.limits
         )
-        self.writer = JournalWriter(shop.journal, execution.id, execution.token, self._kept)
-        self.tally = Tally(float(execution.progress.get("active_s", 0.0)))
-        self.retries = RetryBudget(settings.retry.budget)
+        self.writer = JournalWriter(
+            environment.journal, execution.id, execution.token, self._on_persisted
+        )
+        self.progress = ExecutionProgress(float(execution.progress.get("active_s", 0.0)))
+        self.retry_budget = RetryBudget(settings.retry.budget)
         self.running: dict[int, Attempt] = {}
-        self.feeder = Feeder(self)
-        self.keeper = Keeper(self)
-        self.tasks = TaskRun(self)
-        self.account = account_of(execution, settings)
-        self.limit = settings.max_concurrent
-        self.crew = Crew(self, self._helper_ended)
-        self._over = asyncio.Event()
-        self._news = asyncio.Event()
-        self._rest = asyncio.Event()
-        self._main: asyncio.Task[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        self._ending: tuple[ExecutionState, str] | None = None
-        self._turn = asyncio.Lock()
+        self.prefetcher = Prefetcher(self)
+        self.heartbeat = Heartbeat(self)
+        self.task_runner = TaskRunner(self)
+        self.account = budget_account(execution, settings)
+        self.max_concurrent = settings.max_concurrent
+        self.worker_pool = WorkerPool(self, self._on_helper_done)
+        self._end_requested = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._main_task: asyncio.Task[None] | None = None
+        self._writer_task: asyncio.Task[None] | None = None
+        self._end_state: tuple[ExecutionState, str] | None = None
+        self._state_lock = asyncio.Lock()
         self.loaded = asyncio.Event()
         """Set when it is known what there is to do, or that it ends."""
-        self._begun = False
+        self._started = False
         self.crashed = crashed
         self.producer_failed = ""
         self.error: BaseException | None = None
@@ -74,190 +81,195 @@ class ExecutionRun:
 
     def start(self) -> None:
         """Begin to run it."""
-        self._main = asyncio.create_task(self._run(), name=f"batch {self.execution.id}")
-        self._main.add_done_callback(lambda _: self.tell())
+        self._main_task = asyncio.create_task(self._run(), name=f"batch {self.execution.id}")
+        self._main_task.add_done_callback(lambda _: self.notify())
 
     @property
-    def open(self) -> int:
+    def open_tasks(self) -> int:
         """How many tasks have not ended, with those that are being accepted."""
-        return self.tally.total - self.tally.ended + self.queue.promised
+        return self.progress.total - self.progress.ended + self.queue.reserved
 
-    async def rested(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until it is over, or paused."""
-        while not self.ended and not self.resting:
-            self._rest.clear()
-            await self._rest.wait()
+        while not self.ended and not self.is_idle:
+            self._idle.clear()
+            await self._idle.wait()
         if self.ended and self.error is not None:
             raise self.error
 
     @property
-    def resting(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
-        paused = self.execution.state in ("paused", "awaiting_approval") and not self._over.is_set()
-        return self._begun and paused and not self.running and not self.writer.busy
+        paused = (
+            self.execution.state in ("paused", "awaiting_approval")
+            and not self._end_requested.is_set()
+        )
+        return self._started and paused and not self.running and not self.writer.busy
 
-    def when_over(self, call: Callable[[], Any]) -> None:
+    def on_ended(self, call: Callable[[], Any]) -> None:
         """Have something called when this process does not run it any more."""
-        if self._main is not None:
-            self._main.add_done_callback(lambda _: call())
+        if self._main_task is not None:
+            self._main_task.add_done_callback(lambda _: call())
 
     @property
     def ending(self) -> bool:
         """Whether it has been told to end."""
-        return self._over.is_set()
+        return self._end_requested.is_set()
 
     @property
     def ended(self) -> bool:
         """Whether this process does not run it any more."""
-        return self._main is not None and self._main.done()
+        return self._main_task is not None and self._main_task.done()
 
     @property
-    def news_to_come(self) -> asyncio.Event:
+    def changed(self) -> asyncio.Event:
         """Set at the next change; take it before you look."""
-        return self._news
+        return self._changed
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Something has changed."""
-        news = self._news
-        self._news = asyncio.Event()
-        news.set()
-        if self.ended or self.queue.held:
-            self._rest.set()
-            if self.resting:
-                self.tally.stop_clock()
+        changed = self._changed
+        self._changed = asyncio.Event()
+        changed.set()
+        if self.ended or self.queue.paused:
+            self._idle.set()
+            if self.is_idle:
+                self.progress.stop_clock()
 
-    async def pause(self, why: str = "asked", state: ExecutionState = "paused") -> None:
+    async def pause(self, reason: str = "asked", state: ExecutionState = "paused") -> None:
         """Begin no new task; those that run go on."""
-        self.queue.hold()
-        async with self._turn:
+        self.queue.pause()
+        async with self._state_lock:
             if self.execution.state in ("running", "paused") and self.execution.state != state:
-                await self._become(state, why)
+                await self._set_state(state, reason)
 
-    async def go_on(self) -> None:
+    async def resume(self) -> None:
         """Begin tasks again."""
-        async with self._turn:
+        async with self._state_lock:
             if self.execution.state in ("paused", "awaiting_approval"):
-                await self._become("running", "")
-            self.tally.go_on()
-            self.queue.release()
-        self.feeder.look()
+                await self._set_state("running", "")
+            self.progress.resume_clock()
+            self.queue.resume()
+        self.prefetcher.wake()
 
-    def end(self, state: ExecutionState, why: str = "") -> None:
+    def end(self, state: ExecutionState, reason: str = "") -> None:
         """Begin no new task, and end when those that run have, or after their grace.
 
         The first to say so counts.
         """
-        if self._ending is None:
-            self._ending = (state, why)
-        self.queue.hold()
-        self._over.set()
-        self.tell()
+        if self._end_state is None:
+            self._end_state = (state, reason)
+        self.queue.pause()
+        self._end_requested.set()
+        self.notify()
 
     async def close(self) -> None:
         """Stop running it here: tasks may end within their grace.
 
         It can be gone on with, here or elsewhere.
         """
-        if not self._over.is_set():
+        if not self._end_requested.is_set():
             paused = self.execution.state in ("paused", "awaiting_approval")
             self.end(
                 *((self.execution.state, self.execution.why) if paused else ("paused", "closed"))
             )
-        await self.closed()
+        await self.wait_closed()
 
-    async def closed(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until this process does not run it any more."""
-        if self._main is not None:
-            await asyncio.wait([self._main])
+        if self._main_task is not None:
+            await asyncio.wait([self._main_task])
 
     def change_settings(self, settings: BatchSettings) -> None:
         """Use other settings from now on; the queue and the backends stay."""
         self.settings = settings
-        self.execution.settings = settings.given()
-        self.account = account_of(self.execution, settings)
-        self.retries.share = settings.retry.budget
-        self.limit = settings.max_concurrent
-        self.crew.staff(self.limit)
+        self.execution.settings = settings.explicit_settings()
+        self.account = budget_account(self.execution, settings)
+        self.retry_budget.share = settings.retry.budget
+        self.max_concurrent = settings.max_concurrent
+        self.worker_pool.resize(self.max_concurrent)
 
-    async def take_in(self, row: TaskRow) -> None:
+    async def accept(self, row: TaskRow) -> None:
         """A task was accepted whose producer held a place in the queue."""
         if row.status == "pending":
-            self.feeder.take_in(row)
+            self.prefetcher.accept(row)
             return
-        self.feeder.added([row])  # it failed when it was accepted
+        self.prefetcher.on_tasks_added([row])  # it failed when it was accepted
         assert row.result is not None  # noqa: S101 - it has ended
-        self._count(row.result)
-        self.tasks.consequences(row.result)
-        self.forgo()
-        self.tell()
+        self._record_result(row.result)
+        self.task_runner.apply_failure_policy(row.result)
+        self.release_slot()
+        self.notify()
 
-    def forgo(self) -> None:
+    def release_slot(self) -> None:
         """A place in the queue that was promised is not needed."""
-        self.queue.forgo()
-        self.check_end()
+        self.queue.cancel_reservation()
+        self.finish_if_done()
 
     # -- running
     # -------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
-            self._writing = self._helper(self.writer.run())
-            await self.feeder.load()
-            self.tally.start_clock()
+            self._writer_task = self._start_helper(self.writer.run())
+            await self.prefetcher.load()
+            self.progress.start_clock()
             self.loaded.set()
-            await self._become("running", "")
-            self._begun = True
-            if self.queue.held and not self.ending:
-                await self._become("paused", "asked")  # before it had begun
-            helpers = [self._helper(work) for work in (self.keeper.run(), self.feeder.run())]
-            self.crew.staff(self.limit)
-            self.check_end()
-            await self._over.wait()
-            await self._wind_up(helpers)
+            await self._set_state("running", "")
+            self._started = True
+            if self.queue.paused and not self.ending:
+                await self._set_state("paused", "asked")  # before it had begun
+            helpers = [
+                self._start_helper(work) for work in (self.heartbeat.run(), self.prefetcher.run())
+            ]
+            self.worker_pool.resize(self.max_concurrent)
+            self.finish_if_done()
+            await self._end_requested.wait()
+            await self._shutdown(helpers)
         except Exception as error:  # noqa: BLE001 - kept for whoever waits
-            self.failed(error)
+            self.fail(error)
         finally:
             await self._release()
 
-    def _helper(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start_helper(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        task.add_done_callback(self._helper_ended)
+        task.add_done_callback(self._on_helper_done)
         return task
 
-    def _helper_ended(self, task: asyncio.Task[None]) -> None:
+    def _on_helper_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.failed(error)
+            self.fail(error)
 
-    def failed(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """End it because of an error that is not a task's; `wait` raises it."""
         self.error = self.error or error
         LOG.error("the execution %s stops: %s: %s", self.execution.id, type(error).__name__, error)
         self.end("paused", type(error).__name__)
 
-    def _kept(self, outcomes: Sequence[Outcome]) -> None:
+    def _on_persisted(self, outcomes: Sequence[TaskOutcome]) -> None:
         """What became of tasks is kept: tell of it, or queue them again."""
         for outcome in outcomes:
             if outcome.again is not None:
-                self.feeder.later(outcome.again)
+                self.prefetcher.requeue(outcome.again)
             if (result := outcome.result) is not None:
-                self.feeder.ended(result.position)
-                self._count(result)
-        self.feeder.look()
-        self.check_end()
-        self.tell()
+                self.prefetcher.on_task_ended(result.position)
+                self._record_result(result)
+        self.prefetcher.wake()
+        self.finish_if_done()
+        self.notify()
 
-    def check_end(self) -> None:
+    def finish_if_done(self) -> None:
         """End, when every task has."""
-        if self.open > 0:
+        if self.open_tasks > 0:
             return
         if self.execution.sealed:
             self.end("completed")
         elif self.producer_failed:
             self.end("paused", self.producer_failed)
 
-    def _count(self, result: TaskResult) -> None:
-        self.tally.add(result)
-        self.shop.ended[result.status] += 1
+    def _record_result(self, result: TaskResult) -> None:
+        self.progress.add(result)
+        self.shop.result_counts[result.status] += 1
         data = {
             "execution_id": self.execution.id,
             "task_id": result.task_id,
@@ -275,33 +287,35 @@ class ExecutionRun:
         """Say something on the factory's bus."""
         self.shop.factory.event_bus.publish(Event(kind, data))
 
-    async def _become(self, state: ExecutionState, why: str, *, release: bool = False) -> None:
-        before = self.execution.state
+    async def _set_state(
+        self, state: ExecutionState, reason: str, *, release: bool = False
+    ) -> None:
+        previous_state = self.execution.state
         self.execution.state = state
-        self.execution.why = why
-        self.execution.progress = self.tally.to_dict(len(self.running))
+        self.execution.why = reason
+        self.execution.progress = self.progress.to_dict(len(self.running))
         if release:
             await self.shop.journal.save(self.execution, release=True)
         else:
-            await insisted(lambda: self.shop.journal.save(self.execution))
+            await retrying(lambda: self.shop.journal.save(self.execution))
         data = {
             "execution_id": self.execution.id,
             "state": state,
-            "before": before,
-            **({"why": why} if why else {}),
+            "before": previous_state,
+            **({"why": reason} if reason else {}),
         }
         self.publish("batch.execution", data)
-        self.tell()
+        self.notify()
 
     # -- the end
     # -------------------------------------------------------------------------------------------
 
-    async def _wind_up(self, helpers: Sequence[asyncio.Task[None]]) -> None:
-        state = self._ending[0] if self._ending else "completed"
-        at_once = self.settings.fail_fast and state == "failed"
+    async def _shutdown(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        state = self._end_state[0] if self._end_state else "completed"
+        immediately = self.settings.fail_fast and state == "failed"
         self.queue.close()
-        await self.crew.wind_up(
-            0.0 if at_once or isinstance(self.error, ExecutionLost) else self.settings.grace
+        await self.worker_pool.shutdown(
+            0.0 if immediately or isinstance(self.error, ExecutionLost) else self.settings.grace
         )
         for task in helpers:
             task.cancel()
@@ -309,27 +323,30 @@ class ExecutionRun:
 
     async def _release(self) -> None:
         self.queue.close()
-        if self._writing is not None:
+        if self._writer_task is not None:
             self.writer.close()
-            await asyncio.wait([self._writing])
-        self.tally.stop_clock()
-        state, why = self._ending or ("paused", "error" if self.error is not None else "closed")
-        if self._begun and not self.open and self.execution.sealed and state == "paused":
+            await asyncio.wait([self._writer_task])
+        self.progress.stop_clock()
+        state, reason = self._end_state or (
+            "paused",
+            "error" if self.error is not None else "closed",
+        )
+        if self._started and not self.open_tasks and self.execution.sealed and state == "paused":
             state = "completed"
-            why = ""
+            reason = ""
         if state in ("completed", "failed", "cancelled"):
             self.execution.ended_s = time.time()
         try:
-            await self._become(state, why, release=True)
+            await self._set_state(state, reason, release=True)
         except Exception as error:  # noqa: BLE001 - the journal says that it runs: whoever resumes it sees what is left
             self.error = self.error or error
         finally:
             self.loaded.set()
-            for seat in self.shop.scheduler.seats:
-                seat.backend.forget(self.execution.id)
-            self.tell()
+            for slot in self.shop.load_balancer.backend_slots:
+                slot.backend.forget(self.execution.id)
+            self.notify()
 
-    def figures(self) -> str:
+    def progress_json(self) -> str:
         """The figures as the journal has them."""
-        self.tally.mark()
-        return json.dumps(self.tally.to_dict(len(self.running)))
+        self.progress.sample_rate()
+        return json.dumps(self.progress.to_dict(len(self.running)))

@@ -11,13 +11,13 @@ from agent_runtime.orchestration.failures import RETRY_CLASSES
 from agent_runtime.pool.config import PoolConfig, check_grace
 from agent_runtime.template.config_section import parse_section, read_section
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.runtime_spec import Count, Strict, check_delays
+from agent_runtime.template.runtime_spec import Count, StrictModel, check_delays
 
 RetryClass = Literal["rate_limit", "server_error", "connection", "timeout", "worker", "transient"]
 Usd = Annotated[float, Field(gt=0)]
 
 
-class QueueSettings(Strict):
+class QueueSettings(StrictModel):
     """The queue in front of the workers."""
 
     size: Annotated[
@@ -31,7 +31,7 @@ class QueueSettings(Strict):
     ] = 60.0
 
 
-class RetrySettings(Strict):
+class RetrySettings(StrictModel):
     """When a failed task is run again, beside the retries of its agent's own layer."""
 
     attempts: Annotated[Count, Field(description="Of one task, in all.")] = 3
@@ -60,7 +60,7 @@ class RetrySettings(Strict):
         return frozenset(RETRY_CLASSES) if "transient" in self.on else frozenset(self.on)
 
 
-class PilotSettings(Strict):
+class PilotSettings(StrictModel):
     """A few tasks first, to tell what the whole will cost."""
 
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.01
@@ -68,7 +68,7 @@ class PilotSettings(Strict):
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
 
 
-class BatchSettings(Strict):
+class BatchSettings(StrictModel):
     """The `batch:` part of a configuration file; durations as text (`30s`, `5m`), money in USD."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=10_000, description="Tasks at once.")] = 10
@@ -140,8 +140,8 @@ class BatchSettings(Strict):
 
     def with_changes(self, **changes: Any) -> BatchSettings:
         """The same with some changed, as `parse` takes them; raises ConfigurationError."""
-        return parse_section(BatchSettings, {**self.given(), **changes}, "batch")
+        return parse_section(BatchSettings, {**self.explicit_settings(), **changes}, "batch")
 
-    def given(self) -> dict[str, Any]:
+    def explicit_settings(self) -> dict[str, Any]:
         """What was said, JSON-ready: `parse` takes it back."""
         return self.model_dump(mode="python", exclude_unset=True)

@@ -14,11 +14,11 @@ from agent_runtime.bounded_file import open_regular, read_bounded
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import DuplicateName, loads_unique
-from agent_runtime.template.document import plain
+from agent_runtime.template.document import to_python
 from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
 
 Format = Literal["jsonl", "csv", "yaml"]
-_ENDINGS: dict[str, Format] = {
+_FORMATS_BY_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".yaml": "yaml",
     ".yml": "yaml",
 }  # fmt: skip
@@ -29,18 +29,18 @@ Less than a document has.
 """
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """What stands at one place of a source: the values of a task, or what is wrong with them.
 
-    `place` says where: `line 7`, `item 3`.
+    `location` says where: `line 7`, `item 3`.
     """
 
-    place: str
+    location: str
     values: dict[str, Any] | None
     problem: str = ""
 
 
-def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[Row]:
+def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[SourceRow]:
     """Yield the rows of a file, by its ending or in `file_format`.
 
     `-` is stdin, JSONL unless that says otherwise.
@@ -55,8 +55,8 @@ def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[R
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="")
         yield from _rows(sys.stdin, file_format or "jsonl", "stdin", ",")
         return
-    ending = Path(path).suffix.lower()
-    kind = file_format or _ENDINGS.get(ending)
+    suffix = Path(path).suffix.lower()
+    kind = file_format or _FORMATS_BY_SUFFIX.get(suffix)
     if kind is None:
         raise ConfigurationError(
             f"'{path}': tasks come from .jsonl, .csv or .yaml files; say which with --format"
@@ -64,17 +64,17 @@ def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[R
     if kind == "yaml":
         yield from _yaml_rows(Path(path))
         return
-    with open(_opened(path), encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
-        yield from _rows(file, kind, str(path), "\t" if ending == ".tsv" else ",")
+    with open(_open_file(path), encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        yield from _rows(file, kind, str(path), "\t" if suffix == ".tsv" else ",")
 
 
-def _rows(file: IO[str], kind: Format, name: str, delimiter: str) -> Iterator[Row]:
+def _rows(file: IO[str], kind: Format, name: str, delimiter: str) -> Iterator[SourceRow]:
     if kind == "yaml":
         raise ConfigurationError("YAML tasks come from a file, not from stdin")
     yield from _jsonl_rows(file) if kind == "jsonl" else _csv_rows(file, name, delimiter)
 
 
-def _opened(path: str | Path) -> int:
+def _open_file(path: str | Path) -> int:
     try:
         return open_regular(path)
     except OSError as error:
@@ -89,13 +89,13 @@ class LineTooLong(csv.Error, ValueError):
     """A line of a source is longer than one task may be."""
 
 
-class _Lines:
+class _BoundedLines:
     """Yield the lines of a file; an overlong one is an error, and the next ones follow."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _BoundedLines:
         return self
 
     def __next__(self) -> str:
@@ -109,33 +109,33 @@ class _Lines:
         raise LineTooLong(f"the line has more than {MAX_LINE:,} characters")
 
 
-def _jsonl_rows(file: IO[str]) -> Iterator[Row]:
-    lines = _Lines(file)
+def _jsonl_rows(file: IO[str]) -> Iterator[SourceRow]:
+    lines = _BoundedLines(file)
     for number in itertools.count(1):
-        place = f"line {number}"
+        location = f"line {number}"
         try:
             line = next(lines)
         except StopIteration:
             return
         except LineTooLong as error:
-            yield Row(place, None, str(error))
+            yield SourceRow(location, None, str(error))
             continue
         if not line.strip():
             continue
         try:
-            value = loads_unique(_checked(line))
+            value = loads_unique(_require_utf8(line))
         except DuplicateName as error:
-            yield Row(place, None, str(error))
+            yield SourceRow(location, None, str(error))
             continue
         except (ValueError, RecursionError) as error:
-            yield Row(place, None, f"not JSON: {error}")
+            yield SourceRow(location, None, f"not JSON: {error}")
             continue
-        yield _row(place, value)
+        yield _source_row(location, value)
 
 
-def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
+def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[SourceRow]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
-    reader = csv.DictReader(_Lines(file), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(_BoundedLines(file), delimiter=delimiter, strict=True)
     try:
         columns = reader.fieldnames
     except csv.Error as error:
@@ -152,27 +152,29 @@ def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(f"line {reader.line_num}", None, f"not CSV: {error}")
+            yield SourceRow(f"line {reader.line_num}", None, f"not CSV: {error}")
             continue
-        place = f"line {reader.line_num}"
+        location = f"line {reader.line_num}"
         if None in values:
-            yield Row(
-                place, None, f"it has more fields than the first line, which has {len(columns)}"
+            yield SourceRow(
+                location, None, f"it has more fields than the first line, which has {len(columns)}"
             )
         elif any(value is None for value in values.values()):
-            yield Row(
-                place, None, f"it has fewer fields than the first line, which has {len(columns)}"
+            yield SourceRow(
+                location, None, f"it has fewer fields than the first line, which has {len(columns)}"
             )
         else:
             try:
-                yield Row(place, {key: _checked(value) for key, value in values.items()})
+                yield SourceRow(
+                    location, {key: _require_utf8(value) for key, value in values.items()}
+                )
             except ValueError as error:
-                yield Row(place, None, str(error))
+                yield SourceRow(location, None, str(error))
 
 
-def _yaml_rows(path: Path) -> Iterator[Row]:
+def _yaml_rows(path: Path) -> Iterator[SourceRow]:
     try:
-        content: Any = plain(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
+        content: Any = to_python(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
     except TemplateError as error:
         raise ConfigurationError(
             f"{error} (long lists of tasks are better kept as JSONL or CSV)"
@@ -184,18 +186,18 @@ def _yaml_rows(path: Path) -> Iterator[Row]:
             f"'{path}': a YAML source is a list of tasks, or a map with a list 'tasks'"
         )
     for number, value in enumerate(content, 1):
-        yield _row(f"item {number}", value)
+        yield _source_row(f"item {number}", value)
 
 
-def _row(place: str, value: Any) -> Row:
+def _source_row(location: str, value: Any) -> SourceRow:
     if isinstance(value, str):
-        return Row(place, {"input": value})
+        return SourceRow(location, {"input": value})
     if not isinstance(value, dict):
-        return Row(place, None, f"a task is a map or a text, not {type(value).__name__}")
-    return Row(place, value)
+        return SourceRow(location, None, f"a task is a map or a text, not {type(value).__name__}")
+    return SourceRow(location, value)
 
 
-def _checked(text: str) -> str:
+def _require_utf8(text: str) -> str:
     """Text that was read with `surrogateescape`: raises ValueError where it was no UTF-8."""
     try:
         text.encode()

@@ -21,15 +21,20 @@ from agent_runtime.auth.caller_names import DEFAULT_TENANT
 from agent_runtime.auth.identities import OPERATOR
 from agent_runtime.batch.backends import AsyncioBackend, Backend, ProcessBackend
 from agent_runtime.batch.caller_rules import CallerRules
-from agent_runtime.batch.environment import Shop
-from agent_runtime.batch.ingestion import Intake, mapping_of, read_source, source_of
+from agent_runtime.batch.environment import BatchEnvironment
+from agent_runtime.batch.ingestion import (
+    TaskIngestor,
+    describe_source,
+    input_mapping_for,
+    read_source,
+)
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.owned import OwnedJournal
-from agent_runtime.batch.journal.records import Execution, document
+from agent_runtime.batch.journal.records import Execution, execution_document
 from agent_runtime.batch.lease_times import LEASE_S
-from agent_runtime.batch.load_balancer import Scheduler
-from agent_runtime.batch.queries import ExecutionViews
-from agent_runtime.batch.runner import ExecutionRun
+from agent_runtime.batch.load_balancer import LoadBalancer
+from agent_runtime.batch.queries import ExecutionQueries
+from agent_runtime.batch.runner import ExecutionRunner
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.sources import Format
 from agent_runtime.batch.task import AnyTask
@@ -39,7 +44,7 @@ from agent_runtime.errors import (
     InputInvalid,
     StoreError,
 )
-from agent_runtime.errors.user_code import contained, error_text
+from agent_runtime.errors.user_code import as_user_exception, error_text
 from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.storage.process_identity import is_process_dead, process_identity
@@ -49,11 +54,11 @@ if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
     from agent_runtime.types import Principal
 
-MAX_REMEMBERED = 100
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MAX_ENDED_RUNNERS = 100
+_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class ExecutionSubmission(ExecutionViews):
+class ExecutionSubmission(ExecutionQueries):
     """The half of ParallelAgentExecutor that accepts."""
 
     def __init__(
@@ -82,39 +87,47 @@ class ExecutionSubmission(ExecutionViews):
             )
         if principal is not None and not is_operator:
             self.journal = OwnedJournal(self.journal, principal)
-        self._rules = CallerRules(factory, None if is_operator else principal)
-        self._dead = dead_letters or MemoryDeadLetters()
-        self._backends = list(backends) or [self._backend()]
-        scheduler = Scheduler(self._backends, self.settings.scheduling)
-        self._shop = Shop(
-            factory, self.journal, scheduler, self._dead, process_identity(), principal, credentials
+        self._caller_rules = CallerRules(factory, None if is_operator else principal)
+        self._dead_letters = dead_letters or MemoryDeadLetters()
+        self._backends = list(backends) or [self._default_backend()]
+        load_balancer = LoadBalancer(self._backends, self.settings.scheduling)
+        self._environment = BatchEnvironment(
+            factory,
+            self.journal,
+            load_balancer,
+            self._dead_letters,
+            process_identity(),
+            principal,
+            credentials,
         )
-        self._runs: dict[str, ExecutionRun] = {}
-        self._feeding: dict[str, asyncio.Task[None]] = {}
-        self._intakes: dict[str, Intake] = {}
-        self._open = False
+        self._runners: dict[str, ExecutionRunner] = {}
+        self._producer_tasks: dict[str, asyncio.Task[None]] = {}
+        self._ingestors: dict[str, TaskIngestor] = {}
+        self._is_open = False
 
-    def _backend(self) -> Backend:
+    def _default_backend(self) -> Backend:
         if self.settings.backend == "process":
-            return ProcessBackend(self.factory, self.settings.pool, dead_letters=self._dead)
+            return ProcessBackend(self.factory, self.settings.pool, dead_letters=self._dead_letters)
         return AsyncioBackend(self.factory)
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as opened:
+        async with AsyncExitStack() as exit_stack:
             for backend in self._backends:
                 await backend.open()
-                opened.push_async_callback(backend.aclose)
-            self._closing = opened.pop_all()
-        self._open = True
+                exit_stack.push_async_callback(backend.aclose)
+            self._exit_stack = exit_stack.pop_all()
+        self._is_open = True
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for task in self._feeding.values():
+        for task in self._producer_tasks.values():
             task.cancel()
-        await asyncio.gather(*self._feeding.values(), return_exceptions=True)
-        self._open = False
-        await asyncio.gather(*(run.close() for run in self._runs.values()), return_exceptions=True)
-        await self._closing.aclose()
+        await asyncio.gather(*self._producer_tasks.values(), return_exceptions=True)
+        self._is_open = False
+        await asyncio.gather(
+            *(runner.close() for runner in self._runners.values()), return_exceptions=True
+        )
+        await self._exit_stack.aclose()
 
     # -- submitting
     # ----------------------------------------------------------------------------------------
@@ -146,17 +159,23 @@ class ExecutionSubmission(ExecutionViews):
         """
         changes = {"max_concurrent": max_concurrent, "max_cost_usd": max_cost_usd}
         settings = self.settings.with_changes(**{k: v for k, v in changes.items() if v is not None})
-        chosen = execution_id or f"b{uuid.uuid4().hex[:12]}"
-        if not _ID.fullmatch(chosen):
+        requested_id = execution_id or f"b{uuid.uuid4().hex[:12]}"
+        if not _ID_PATTERN.fullmatch(requested_id):
             raise InputInvalid(
                 "an execution's id is 1 to 64 ASCII letters, digits, _ and -", "execution_id"
             )
-        own_id = self.journal.id_of(chosen) if isinstance(self.journal, OwnedJournal) else chosen
-        execution = Execution(own_id, settings.given(), name=name, agent=agent)
-        self._rules.check_source(tasks, agent)
-        execution.source = source_of(tasks, file_format, mapping) | {"notes": dict(notes or {})}
+        journal_id = (
+            self.journal.qualified_id(requested_id)
+            if isinstance(self.journal, OwnedJournal)
+            else requested_id
+        )
+        execution = Execution(journal_id, settings.explicit_settings(), name=name, agent=agent)
+        self._caller_rules.check_source(tasks, agent)
+        execution.source = describe_source(tasks, file_format, mapping) | {
+            "notes": dict(notes or {})
+        }
         try:
-            document(execution)
+            execution_document(execution)
         except (TypeError, ValueError) as error:
             raise InputInvalid(f"an execution's notes are JSON: {error}", "notes") from None
         self._check_open()
@@ -166,12 +185,12 @@ class ExecutionSubmission(ExecutionViews):
             )
         try:
             await self._lease(execution)
-            intake = self._intake(execution, settings)
+            ingestor = self._create_ingestor(execution, settings)
             if not isinstance(tasks, AsyncIterable):
-                rows = (
+                items = (
                     read_source(execution.source) if isinstance(tasks, str | Path) else iter(tasks)
                 )
-                await intake.accept_all(rows)
+                await ingestor.accept_all(items)
                 execution.sealed = True
             await self.journal.save(execution)
             self._check_open()
@@ -181,31 +200,38 @@ class ExecutionSubmission(ExecutionViews):
             await self.journal.delete(execution.id)
             self._forget(execution.id)
             raise
-        run = self._start(execution, settings)
+        runner = self._start(execution, settings)
         if isinstance(tasks, AsyncIterable):
-            feeding = self._feeding[execution.id] = asyncio.create_task(
-                self._feed(run, aiter(tasks))
+            producer_task = self._producer_tasks[execution.id] = asyncio.create_task(
+                self._consume_producer(runner, aiter(tasks))
             )
-            run.when_over(feeding.cancel)
+            runner.on_ended(producer_task.cancel)
         return execution.id
 
     def _check_open(self) -> None:
-        if not self._open:
+        if not self._is_open:
             raise ConfigurationError(
                 "the executor is not open: `async with ParallelAgentExecutor(...) as executor:`"
             )
 
     def _forget(self, execution_id: str) -> None:
-        for seat in self._shop.scheduler.seats:
-            seat.backend.forget(execution_id)
-        for kept in (self._runs, self._intakes, self._feeding):
-            kept.pop(execution_id, None)
+        for slot in self._environment.load_balancer.backend_slots:
+            slot.backend.forget(execution_id)
+        for registry in (self._runners, self._ingestors, self._producer_tasks):
+            registry.pop(execution_id, None)
 
-    def _intake(self, execution: Execution, settings: BatchSettings) -> Intake:
-        mapping = mapping_of(execution, self.factory)
-        made = Intake(self.journal, self._shop.scheduler, settings, execution, mapping, self._rules)
-        self._intakes[execution.id] = made
-        return made
+    def _create_ingestor(self, execution: Execution, settings: BatchSettings) -> TaskIngestor:
+        mapping = input_mapping_for(execution, self.factory)
+        ingestor = TaskIngestor(
+            self.journal,
+            self._environment.load_balancer,
+            settings,
+            execution,
+            mapping,
+            self._caller_rules,
+        )
+        self._ingestors[execution.id] = ingestor
+        return ingestor
 
     async def submit_task(self, execution_id: str, task: AnyTask, *, wait: bool = True) -> None:
         """Add a task to an execution whose input is still open.
@@ -214,71 +240,81 @@ class ExecutionSubmission(ExecutionViews):
         returns the task is in the journal. Raises InputInvalid when the execution is not run here
         or takes no more.
         """
-        run = self._taking(execution_id)
-        await run.loaded.wait()
+        runner = self._accepting_runner(execution_id)
+        await runner.loaded.wait()
         if wait:
-            await run.queue.promise()
+            await runner.queue.reserve()
         else:
-            run.queue.promise_now()
+            runner.queue.reserve_nowait()
         # A caller who goes away does not know whether the journal has it: then it is accepted.
-        await asyncio.shield(asyncio.ensure_future(self._accepted(run, task)))
+        await asyncio.shield(asyncio.ensure_future(self._accept_reserved(runner, task)))
 
-    async def _accepted(self, run: ExecutionRun, task: AnyTask) -> None:
+    async def _accept_reserved(self, runner: ExecutionRunner, task: AnyTask) -> None:
         try:
-            self._taking(run.execution.id)  # it may have ended while it waited for room
-            (row,) = await self._intakes[run.execution.id].accept([task])
+            self._accepting_runner(
+                runner.execution.id
+            )  # it may have ended while it waited for room
+            (row,) = await self._ingestors[runner.execution.id].accept([task])
         except BaseException as error:
             if isinstance(
                 error, StoreError
             ):  # nobody knows whether it is in the journal: a resume will see
-                run.failed(error)
-            run.forgo()
+                runner.fail(error)
+            runner.release_slot()
             raise
-        await run.take_in(row)
+        await runner.accept(row)
 
-    def _taking(self, execution_id: str) -> ExecutionRun:
-        run = self._runs.get(execution_id)
-        if run is None or run.execution.sealed or run.ending:
+    def _accepting_runner(self, execution_id: str) -> ExecutionRunner:
+        runner = self._runners.get(execution_id)
+        if runner is None or runner.execution.sealed or runner.ending:
             raise InputInvalid(f"the execution '{execution_id}' takes no more tasks here")
-        return run
+        return runner
 
-    async def _feed(self, run: ExecutionRun, tasks: AsyncIterator[AnyTask]) -> None:
+    async def _consume_producer(
+        self, runner: ExecutionRunner, tasks: AsyncIterator[AnyTask]
+    ) -> None:
         try:
             async for task in tasks:
-                await self.submit_task(run.execution.id, task)
-            run.execution.sealed = True
-            await self.journal.save(run.execution)
+                await self.submit_task(runner.execution.id, task)
+            runner.execution.sealed = True
+            await self.journal.save(runner.execution)
         except StoreError as error:
-            run.failed(error)
+            runner.fail(error)
         except BaseException as error:  # noqa: BLE001 - the producer's own
-            failure = contained(error)
+            failure = as_user_exception(error)
             text = f"the producer failed: {type(failure).__name__}: {error_text(failure)}"
-            run.producer_failed = SECRETS.text(text)[:200]
+            runner.producer_failed = SECRETS.text(text)[:200]
         finally:
             if isinstance(tasks, AsyncGenerator):
                 await tasks.aclose()
-        run.check_end()
-        run.feeder.look()
+        runner.finish_if_done()
+        runner.prefetcher.wake()
 
     # -- running
     # -------------------------------------------------------------------------------------------
 
     async def _lease(self, execution: Execution) -> None:
         # One that this process has given up without being able to say so is nobody's.
-        here = execution.owner == self._shop.owner and self._running(execution.id) is None
-        dead = execution.owner if here or is_process_dead(execution.owner) else ""
-        owner = self._shop.owner
-        execution.token = await self.journal.lease(execution.id, owner, LEASE_S, dead=dead)
+        is_abandoned_here = (
+            execution.owner == self._environment.owner and self._active_runner(execution.id) is None
+        )
+        dead_owner = (
+            execution.owner if is_abandoned_here or is_process_dead(execution.owner) else ""
+        )
+        owner = self._environment.owner
+        execution.token = await self.journal.lease(execution.id, owner, LEASE_S, dead=dead_owner)
         execution.owner = owner
 
     def _start(
         self, execution: Execution, settings: BatchSettings, *, crashed: bool = False
-    ) -> ExecutionRun:
-        over = [name for name, run in self._runs.items() if run.ended]
-        for name in over[: max(0, len(over) - MAX_REMEMBERED)]:  # the journal knows them
-            self._forget(name)
-        run = self._runs[execution.id] = ExecutionRun(
-            self._shop, execution, settings, crashed=crashed
+    ) -> ExecutionRunner:
+        ended_ids = [ended_id for ended_id, runner in self._runners.items() if runner.ended]
+        for ended_id in ended_ids[
+            : max(0, len(ended_ids) - MAX_ENDED_RUNNERS)
+        ]:  # the journal knows them
+            self._forget(ended_id)
+        runner = self._runners[execution.id] = ExecutionRunner(
+            self._environment, execution, settings, crashed=crashed
         )
-        run.start()
-        return run
+        runner.start()
+        return runner

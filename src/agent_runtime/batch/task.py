@@ -15,11 +15,11 @@ MAX_TASK_BYTES = size_limit("task_bytes")
 """Of one task as JSON: more is a file that the task should name."""
 MAX_ID = 200
 MAX_TIMEOUT_S = 1e9
-_ENCODED = json.JSONEncoder(allow_nan=False).encode
+_encode_json = json.JSONEncoder(allow_nan=False).encode
 AnyTask: TypeAlias = "BatchTask | str | Mapping[str, Any]"
 
 
-def priority_of(value: Any) -> TaskPriority:
+def parse_priority(value: Any) -> TaskPriority:
     """A priority by its name (urgent, high, normal, low) or number; raises InputInvalid."""
     try:
         return TaskPriority[value.upper()] if isinstance(value, str) else TaskPriority(value)
@@ -57,7 +57,7 @@ class BatchTask:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.priority = priority_of(self.priority)
+        self.priority = parse_priority(self.priority)
         if self.input is None or not isinstance(self.input, str | list | Mapping):
             raise InputInvalid(
                 f"a task's input is text, messages or a map, not {type(self.input).__name__}",
@@ -68,7 +68,7 @@ class BatchTask:
                 f"a task's id is printable text of at most {MAX_ID} characters", "id"
             )
         if self.timeout_s is not None and not (
-            _number(self.timeout_s) and 0 < self.timeout_s <= MAX_TIMEOUT_S
+            _is_number(self.timeout_s) and 0 < self.timeout_s <= MAX_TIMEOUT_S
         ):
             raise InputInvalid(
                 f"a task's timeout is a positive number of seconds, not {self.timeout_s}",
@@ -86,11 +86,11 @@ class BatchTask:
         Raises InputInvalid for values that JSON cannot say, or too many of them.
         """
         content: dict[str, Any] = {"input": self.input, "priority": int(self.priority)}
-        for name in _OPTIONAL:
+        for name in _OPTIONAL_FIELDS:
             if value := getattr(self, name):  # defaults are left out
                 content[name] = value
         try:
-            text = _ENCODED(content)
+            text = _encode_json(content)
         except (TypeError, ValueError, RecursionError) as error:
             raise InputInvalid(f"a task is JSON: {error}", "input") from None
         if len(text) > MAX_TASK_BYTES:
@@ -105,29 +105,30 @@ class BatchTask:
         return cls(**json.loads(text))
 
 
-_OPTIONAL = ("agent", "id", "inputs", "timeout_s", "metadata")
+_OPTIONAL_FIELDS = ("agent", "id", "inputs", "timeout_s", "metadata")
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def as_task(given: AnyTask, agent: str = "") -> BatchTask:
+def as_task(raw_task: AnyTask, agent: str = "") -> BatchTask:
     """A task of text, of a map with a task's fields, or itself; raises InputInvalid."""
-    if isinstance(given, BatchTask):
-        return given if given.agent or not agent else replace(given, agent=agent)
-    if isinstance(given, str):
-        return BatchTask(given, agent=agent)
-    if not isinstance(given, Mapping):
-        raise InputInvalid(f"a task is text, a map or a BatchTask, not {type(given).__name__}")
-    known = BatchTask.__slots__
-    if unknown := [key for key in given if key not in known]:
+    if isinstance(raw_task, BatchTask):
+        return raw_task if raw_task.agent or not agent else replace(raw_task, agent=agent)
+    if isinstance(raw_task, str):
+        return BatchTask(raw_task, agent=agent)
+    if not isinstance(raw_task, Mapping):
+        raise InputInvalid(f"a task is text, a map or a BatchTask, not {type(raw_task).__name__}")
+    field_names = BatchTask.__slots__
+    if unknown := [key for key in raw_task if key not in field_names]:
         raise InputInvalid(
-            f"unknown field of a task: {close_matches(str(unknown[0]), known)}", str(unknown[0])
+            f"unknown field of a task: {close_matches(str(unknown[0]), field_names)}",
+            str(unknown[0]),
         )
-    if "input" not in given:
+    if "input" not in raw_task:
         raise InputInvalid("a task has an 'input'", "input")
-    return BatchTask(**{"agent": agent, **given})
+    return BatchTask(**{"agent": agent, **raw_task})
 
 
 def create_batch_tasks(
@@ -144,17 +145,21 @@ def create_batch_tasks(
     `agent` and `priority` are for those that do not say their own. Raises InputInvalid, which says
     which item.
     """
-    made = []
-    for place, item in enumerate(items, 1):
+    tasks = []
+    for position, item in enumerate(items, 1):
         try:
             task = as_task(item if make is None else make(item), agent)
         except InputInvalid as error:
-            raise InputInvalid(f"item {place}: {error}") from None
-        said = isinstance(item, BatchTask) or (isinstance(item, Mapping) and "priority" in item)
-        made.append(
-            task if priority is None or said else replace(task, priority=priority_of(priority))
+            raise InputInvalid(f"item {position}: {error}") from None
+        has_priority = isinstance(item, BatchTask) or (
+            isinstance(item, Mapping) and "priority" in item
         )
-    return made
+        tasks.append(
+            task
+            if priority is None or has_priority
+            else replace(task, priority=parse_priority(priority))
+        )
+    return tasks
 
 
 def prioritize_tasks(
@@ -168,6 +173,6 @@ def prioritize_tasks(
     "normal"`.
     """
     ranked = [
-        task if by is None else replace(task, priority=priority_of(by(task))) for task in tasks
+        task if by is None else replace(task, priority=parse_priority(by(task))) for task in tasks
     ]
     return sorted(ranked, key=lambda task: -task.priority)

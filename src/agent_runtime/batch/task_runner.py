@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime.batch.attempt import (
     Attempt,
-    call_names,
+    attempt_usage,
     failed_result,
-    failure_of,
-    history_of,
-    plain_history,
-    plain_spent,
-    result_of,
-    spent_so_far,
-    usage_of,
+    failure_from_error,
+    failure_history,
+    history_to_json,
+    idempotency_keys,
+    previous_usage,
+    result_from_answer,
+    usage_to_json,
 )
 from agent_runtime.batch.error_handling import ErrorDecision, handle_execution_error
-from agent_runtime.batch.journal.records import Change, TaskRow
-from agent_runtime.batch.journal.writer import Outcome
+from agent_runtime.batch.journal.records import TaskRow, TaskUpdate
+from agent_runtime.batch.journal.writer import TaskOutcome
 from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.errors import (
     AgentFailed,
@@ -31,287 +31,302 @@ from agent_runtime.errors import (
     CallTimeout,
     InstanceFailed,
 )
-from agent_runtime.errors.user_code import contained
-from agent_runtime.event_bus.dead_letters import DeadLetter, put_aside
+from agent_runtime.errors.user_code import as_user_exception
+from agent_runtime.event_bus.dead_letters import DeadLetter, add_shielded
 from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.load_balancer import Seat
-    from agent_runtime.batch.runner import ExecutionRun
+    from agent_runtime.batch.load_balancer import BackendSlot
+    from agent_runtime.batch.runner import ExecutionRunner
     from agent_runtime.batch.task import BatchTask
 
 
-QUEUE = "batch"
-HELD_S = 0.2
+DEAD_LETTER_QUEUE = "batch"
+RESERVATION_WAIT_S = 0.2
 """How long to wait for what calls under way hold of a budget."""
-_STATUS: Mapping[str, TaskStatus] = {"fail": "failed", "skip": "skipped", "poison": "poisoned"}
+_STATUS_BY_ACTION: Mapping[str, TaskStatus] = {
+    "fail": "failed",
+    "skip": "skipped",
+    "poison": "poisoned",
+}
 
 
-class TaskRun:
+class TaskRunner:
     """Runs the tasks of an execution, one attempt each time."""
 
-    def __init__(self, run: ExecutionRun) -> None:
-        self._run = run
+    def __init__(self, runner: ExecutionRunner) -> None:
+        self._runner = runner
 
     @staticmethod
-    def outcome(row: TaskRow, result: TaskResult | None = None, *, again: bool = False) -> Outcome:
-        """How a task stands, for the journal; `again` when it is to be queued once that is kept."""
-        change = Change(
+    def build_outcome(
+        row: TaskRow, result: TaskResult | None = None, *, requeue: bool = False
+    ) -> TaskOutcome:
+        """Return a task's record for the journal; with `requeue` it is queued once that is kept."""
+        update = TaskUpdate(
             row.seq, row.id, row.status, row.attempts, row.tries, row.starts,
             row.not_before_s, row.history, row.spent,
             result,
         )  # fmt: skip
-        return Outcome(change, row if again else None)
+        return TaskOutcome(update, row if requeue else None)
 
-    async def run(self, row: TaskRow, seat: Seat) -> Outcome | Callable[[], Outcome] | None:
+    async def run_attempt(
+        self, row: TaskRow, slot: BackendSlot
+    ) -> TaskOutcome | Callable[[], TaskOutcome] | None:
         """One attempt; returns what is to be written of it, None when it was given up.
 
         Cancelling stops it.
         """
-        run = self._run
+        runner = self._runner
         task = row.to_task()
-        task_id, key = call_names(run.execution.id, row)
-        call = self._call(row, task, task_id, key)
-        if run.settings.sessions:
-            await self._go_on(call, row)
-        attempt = Attempt(row, task, seat, call)
-        limit_s = run.settings.task_timeout if task.timeout_s is None else task.timeout_s
-        if limit_s is not None:
-            call.deadline = asyncio.get_running_loop().time() + limit_s
-            attempt.overdue_s = limit_s + run.settings.grace
-        run.running[row.seq] = attempt
+        task_id, key = idempotency_keys(runner.execution.id, row)
+        call = self._build_call(row, task, task_id, key)
+        if runner.settings.sessions:
+            await self._resume_session(call, row)
+        attempt = Attempt(row, task, slot, call)
+        timeout_s = runner.settings.task_timeout if task.timeout_s is None else task.timeout_s
+        if timeout_s is not None:
+            call.deadline = asyncio.get_running_loop().time() + timeout_s
+            attempt.cancel_after_s = timeout_s + runner.settings.grace
+        runner.running[row.seq] = attempt
         try:
             # Awaited here and not in a task of its own: the next one begins without a turn of the
             # loop between.
-            answer = await seat.backend.run(task, call, run.execution.id)
+            answer = await slot.backend.run(task, call, runner.execution.id)
         except asyncio.CancelledError as error:
-            if not attempt.asked:
-                if (this := asyncio.current_task()) is not None and this.cancelling():
+            if not attempt.cancel_requested:
+                if (
+                    current_task := asyncio.current_task()
+                ) is not None and current_task.cancelling():
                     raise
-                return self._judged(
+                return self._handle_failure(
                     attempt, AgentFailed("the backend raised CancelledError, but nobody cancelled")
                 )
-            return None if attempt.given_up else await self._stopped(attempt, error)
+            return None if attempt.abandoned else await self._handle_cancel(attempt, error)
         except BaseException as error:  # noqa: BLE001 - whatever a backend raises is the task's
-            failure = contained(error)
-            return None if attempt.given_up else await self._failed(attempt, failure)
+            failure = as_user_exception(error)
+            return None if attempt.abandoned else await self._handle_exception(attempt, failure)
         else:
-            if attempt.given_up:
+            if attempt.abandoned:
                 return None
-            if answer.interrupts and _exhausted(answer, run.account):
-                return await self._unaffordable(attempt)
-            return partial(self._succeeded, attempt, answer)
+            if answer.interrupts and _is_budget_interrupt(answer, runner.account):
+                return await self._pause_for_budget(attempt)
+            return partial(self._handle_success, attempt, answer)
         finally:  # only now: an execution rests when nothing runs
-            self._left(attempt)
+            self._finish_attempt(attempt)
 
-    def _left(self, attempt: Attempt) -> None:
-        run = self._run
+    def _finish_attempt(self, attempt: Attempt) -> None:
+        runner = self._runner
         attempt.end()
-        if run.running.get(attempt.row.seq) is attempt:
-            del run.running[attempt.row.seq]
-        if run.queue.held:
-            run.tell()
+        if runner.running.get(attempt.row.seq) is attempt:
+            del runner.running[attempt.row.seq]
+        if runner.queue.paused:
+            runner.notify()
 
-    async def _stopped(self, attempt: Attempt, error: BaseException) -> Outcome:
+    async def _handle_cancel(self, attempt: Attempt, error: BaseException) -> TaskOutcome:
         """It was told to stop: by an execution that ends, or because it was overdue."""
-        if attempt.duration_s < attempt.overdue_s:
-            return self._back(attempt)
-        timeout = self._overdue(attempt)
+        if attempt.duration_s < attempt.cancel_after_s:
+            return self._requeue_unstarted(attempt)
+        timeout = self._timeout_error(attempt)
         timeout.__cause__ = error
-        return self._judged(attempt, timeout)
+        return self._handle_failure(attempt, timeout)
 
-    def _overdue(self, attempt: Attempt) -> CallTimeout:
-        return CallTimeout("run", attempt.overdue_s - self._run.settings.grace)
+    def _timeout_error(self, attempt: Attempt) -> CallTimeout:
+        return CallTimeout("run", attempt.cancel_after_s - self._runner.settings.grace)
 
-    def give_up(self, attempt: Attempt) -> Outcome:
+    def abandon(self, attempt: Attempt) -> TaskOutcome:
         """Wait no longer for a job that does not end by its cancel."""
-        attempt.given_up = True
+        attempt.abandoned = True
         attempt.stop()
-        self._run.running.pop(attempt.row.seq, None)
-        if attempt.duration_s < attempt.overdue_s:
-            return self._back(attempt)
-        return self._judged(attempt, self._overdue(attempt))
+        self._runner.running.pop(attempt.row.seq, None)
+        if attempt.duration_s < attempt.cancel_after_s:
+            return self._requeue_unstarted(attempt)
+        return self._handle_failure(attempt, self._timeout_error(attempt))
 
-    def _call(self, row: TaskRow, task: BatchTask, task_id: str, key: str) -> AgentContext:
-        run = self._run
-        labels = {"batch_id": run.execution.id, "task_id": row.id, "idempotency_key": task_id}
+    def _build_call(self, row: TaskRow, task: BatchTask, task_id: str, key: str) -> AgentContext:
+        runner = self._runner
+        labels = {"batch_id": runner.execution.id, "task_id": row.id, "idempotency_key": task_id}
         call = AgentContext(
             task.input,
-            principal=run.shop.principal,
-            credentials=run.shop.credentials,
+            principal=runner.shop.principal,
+            credentials=runner.shop.credentials,
             metadata={**task.metadata, **labels},
             idempotency_key=key,
         )
-        if run.account is not None:
-            call.accounts = (run.account,)
+        if runner.account is not None:
+            call.accounts = (runner.account,)
         return call
 
-    async def _go_on(self, call: AgentContext, row: TaskRow) -> None:
+    async def _resume_session(self, call: AgentContext, row: TaskRow) -> None:
         """Give the call its session.
 
         When an attempt before has left steps in it, go on behind the last of them.
         """
-        call.session_id = f"{self._run.execution.id}-{row.seq}"
-        manager = self._run.shop.factory.session_manager
-        principal = self._run.shop.principal
+        call.session_id = f"{self._runner.execution.id}-{row.seq}"
+        manager = self._runner.shop.factory.session_manager
+        principal = self._runner.shop.principal
         if manager is None or (row.starts <= 1 and not row.tries):
             return
         try:
-            found = await manager.get_checkpoint(call.session_id, principal=principal)
+            checkpoint = await manager.get_checkpoint(call.session_id, principal=principal)
         except AgentRuntimeError:
             return
-        if found is not None and found.messages:
+        if checkpoint is not None and checkpoint.messages:
             call.input = None
 
     # -- what became of it
     # ---------------------------------------------------------------------------------
 
-    def _succeeded(self, attempt: Attempt, answer: AgentResult) -> Outcome:
+    def _handle_success(self, attempt: Attempt, answer: AgentResult) -> TaskOutcome:
         row = attempt.row
-        spent = spent_so_far(row)
+        spent = previous_usage(row)
         spent.add(answer.usage)
-        result = result_of(attempt, answer, spent, history_of(row))
+        result = result_from_answer(attempt, answer, spent, failure_history(row))
         row.status = result.status
         row.spent = ""
-        return self.outcome(row, result)
+        return self.build_outcome(row, result)
 
-    async def _failed(self, attempt: Attempt, error: Exception) -> Outcome | None:
-        account = self._run.account
+    async def _handle_exception(self, attempt: Attempt, error: Exception) -> TaskOutcome | None:
+        account = self._runner.account
         if (
             isinstance(error, BudgetExceeded)
             and account is not None
             and error.account == account.key
         ):
-            if error.held_usd and len(self._run.running) > 1:
+            if error.held_usd and len(self._runner.running) > 1:
                 # It is not used up: others that are under way hold it. When they have ended there
                 # will be more.
-                self._run.queue.defer(attempt.row.agent, HELD_S)
-                return self._back(attempt)
-            return await self._unaffordable(attempt)
-        return self._judged(attempt, error)
+                self._runner.queue.throttle(attempt.row.agent, RESERVATION_WAIT_S)
+                return self._requeue_unstarted(attempt)
+            return await self._pause_for_budget(attempt)
+        return self._handle_failure(attempt, error)
 
-    def _judged(self, attempt: Attempt, error: Exception) -> Outcome:
-        run = self._run
+    def _handle_failure(self, attempt: Attempt, error: Exception) -> TaskOutcome:
+        runner = self._runner
         row = attempt.row
-        run.tally.lost += isinstance(error, InstanceFailed)
-        decision = handle_execution_error(error, row.attempts + 1, run.settings, run.retries)
-        spent = spent_so_far(row)
-        spent.add(usage_of(attempt, error))
-        row.spent = plain_spent(spent)
+        runner.progress.lost += isinstance(error, InstanceFailed)
+        decision = handle_execution_error(
+            error, row.attempts + 1, runner.settings, runner.retry_budget
+        )
+        spent = previous_usage(row)
+        spent.add(attempt_usage(attempt, error))
+        row.spent = usage_to_json(spent)
         if decision.action == "postpone":
-            return self._again(row, decision)
-        history = [*history_of(row), failure_of(error, row.attempts + 1, attempt.seat.backend.name)]
+            return self._schedule_retry(row, decision)
+        history = [
+            *failure_history(row),
+            failure_from_error(error, row.attempts + 1, attempt.seat.backend.name),
+        ]
         row.attempts += 1
-        row.history = plain_history(history)
+        row.history = history_to_json(history)
         if decision.action == "retry":
-            run.tally.retries += 1
-            run.shop.ended["retries"] += 1
-            self._tell_retry(row, history[-1].code)
-            return self._again(row, decision)
-        most = run.settings.retry.attempts
+            runner.progress.retries += 1
+            runner.shop.result_counts["retries"] += 1
+            self._publish_retry(row, history[-1].code)
+            return self._schedule_retry(row, decision)
+        max_attempts = runner.settings.retry.attempts
         if (
-            run.settings.fallback_strategy == "retry"
-            and row.attempts <= most
+            runner.settings.fallback_strategy == "retry"
+            and row.attempts <= max_attempts
             and decision.action == "fail"
         ):
-            row.attempts = most
-            return self._again(row, decision)
-        row.status = _STATUS[decision.action]
+            row.attempts = max_attempts
+            return self._schedule_retry(row, decision)
+        row.status = _STATUS_BY_ACTION[decision.action]
         result = failed_result(row, row.status, spent, history, attempt)
-        self.consequences(result)
-        return self.outcome(row, result)
+        self.apply_failure_policy(result)
+        return self.build_outcome(row, result)
 
-    def _tell_retry(self, row: TaskRow, code: str) -> None:
+    def _publish_retry(self, row: TaskRow, code: str) -> None:
         data = {
-            "execution_id": self._run.execution.id,
+            "execution_id": self._runner.execution.id,
             "task_id": row.id,
             "attempt": row.attempts,
             "error": code,
         }
-        self._run.publish("batch.retry", data)
+        self._runner.publish("batch.retry", data)
 
-    def _again(self, row: TaskRow, decision: ErrorDecision) -> Outcome:
+    def _schedule_retry(self, row: TaskRow, decision: ErrorDecision) -> TaskOutcome:
         row.status = "pending"
         row.starts = 0
         row.tries = row.tries + 1
         row.not_before_s = 0.0
         if decision.action == "postpone":
-            self._run.queue.defer(
+            self._runner.queue.throttle(
                 row.agent, decision.wait_s
             )  # the others of its kind would be refused, too
         else:
             row.not_before_s = time.time() + decision.wait_s
-        return self.outcome(row, again=True)
+        return self.build_outcome(row, requeue=True)
 
-    def _back(self, attempt: Attempt) -> Outcome:
+    def _requeue_unstarted(self, attempt: Attempt) -> TaskOutcome:
         """As if it had not been begun; what it has cost is not forgotten."""
         row = attempt.row
-        spent = spent_so_far(row)
+        spent = previous_usage(row)
         spent.add(attempt.context.usage)
         row.status = "pending"
         row.starts = 0
         row.tries = row.tries + 1
-        row.spent = plain_spent(spent)
-        return self.outcome(row, again=True)
+        row.spent = usage_to_json(spent)
+        return self.build_outcome(row, requeue=True)
 
-    async def _unaffordable(self, attempt: Attempt) -> Outcome | None:
+    async def _pause_for_budget(self, attempt: Attempt) -> TaskOutcome | None:
         attempt.end()  # it is not stopped any more while the pause is written
-        back = self._back(attempt)
-        await self._run.pause("budget")
-        return None if attempt.given_up else back
+        outcome = self._requeue_unstarted(attempt)
+        await self._runner.pause("budget")
+        return None if attempt.abandoned else outcome
 
-    def consequences(self, result: TaskResult) -> None:
+    def apply_failure_policy(self, result: TaskResult) -> None:
         """End the execution when it is not to go on after a failure."""
-        settings = self._run.settings
-        run = self._run
+        settings = self._runner.settings
+        runner = self._runner
         if result.status != "failed":
             return
-        why = f"task {result.task_id}: {result.error.code if result.error else 'failed'}"
+        reason = f"task {result.task_id}: {result.error.code if result.error else 'failed'}"
         if settings.fail_fast or not settings.continue_on_error:
-            run.end("failed", why)
+            runner.end("failed", reason)
 
-    def left(self, row: TaskRow) -> Outcome:
+    def requeue_interrupted(self, row: TaskRow) -> TaskOutcome:
         """A task that was left running by a process that lost its journal.
 
         Again, under the same name.
         """
         row.status = "pending"
         row.starts = 1
-        return self.outcome(row)
+        return self.build_outcome(row)
 
-    async def lost(self, row: TaskRow, most: int) -> Outcome:
+    async def record_lost(self, row: TaskRow, max_lost: int) -> TaskOutcome:
         """A task whose worker is gone, with its whole process.
 
         Again, or put aside when it has had enough of them.
         """
-        run = self._run
-        run.tally.lost += 1
+        runner = self._runner
+        runner.progress.lost += 1
         error = InstanceFailed("the process that ran the task has ended")
-        history = [*history_of(row), failure_of(error, row.attempts + 1)]
-        row.history = plain_history(history)
+        history = [*failure_history(row), failure_from_error(error, row.attempts + 1)]
+        row.history = history_to_json(history)
         row.status = "pending"
-        if row.starts < most:
-            return self.outcome(row)
+        if row.starts < max_lost:
+            return self.build_outcome(row)
         row.status = "poisoned"
         row.attempts = row.attempts + 1
-        payload = {"execution_id": run.execution.id, "task": row.to_task().to_json()}
-        owner = {"tenant": run.execution.tenant, "user": run.execution.user}
-        letter = DeadLetter.of(QUEUE, payload, error, row.starts, **owner)
-        await put_aside(run.shop.dead_letters, letter)
+        payload = {"execution_id": runner.execution.id, "task": row.to_task().to_json()}
+        owner = {"tenant": runner.execution.tenant, "user": runner.execution.user}
+        letter = DeadLetter.of(DEAD_LETTER_QUEUE, payload, error, row.starts, **owner)
+        await add_shielded(runner.shop.dead_letters, letter)
         data = {
             "letter_id": letter.id,
-            "queue": QUEUE,
+            "queue": DEAD_LETTER_QUEUE,
             "attempts": letter.attempts,
             "error": letter.error,
         }
-        run.publish("dead_letter.added", data)
-        result = failed_result(row, "poisoned", spent_so_far(row), history)
-        return self.outcome(row, result)
+        runner.publish("dead_letter.added", data)
+        result = failed_result(row, "poisoned", previous_usage(row), history)
+        return self.build_outcome(row, result)
 
 
-def _exhausted(answer: AgentResult, account: Any) -> bool:
+def _is_budget_interrupt(answer: AgentResult, account: Any) -> bool:
     """Whether a call with a session was paused because the batch's budget is gone."""
     if account is None:
         return False
-    values = [getattr(each, "value", each) for each in answer.interrupts]
+    values = [getattr(interrupt, "value", interrupt) for interrupt in answer.interrupts]
     return any(isinstance(v, dict) and v.get("account") == account.key for v in values)

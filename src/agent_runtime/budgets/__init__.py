@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.budgets.budget import Budget
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent_runtime.budgets.ledger.redis import RedisLedger
     from agent_runtime.budgets.ledger.sqlite import SqliteLedger
     from agent_runtime.budgets.prices import PriceTable
-    from agent_runtime.budgets.spending_policy import Spending
+    from agent_runtime.budgets.spending_policy import SpendingPolicy
 
 # Loaded at first use: a program without Redis does not pay for its client.
 _HOME = {
@@ -27,7 +27,7 @@ _HOME = {
     "PriceTable": "agent_runtime.budgets.prices",
     "RedisLedger": "agent_runtime.budgets.ledger.redis",
     "Spend": "agent_runtime.budgets.ledger.ledger",
-    "Spending": "agent_runtime.budgets.spending_policy",
+    "SpendingPolicy": "agent_runtime.budgets.spending_policy",
     "SqliteLedger": "agent_runtime.budgets.ledger.sqlite",
     "open_ledger": "agent_runtime.budgets.ledger.opening",
 }
@@ -42,9 +42,9 @@ __all__ = [
     "PriceTable",
     "RedisLedger",
     "Spend",
-    "Spending",
+    "SpendingPolicy",
     "SqliteLedger",
     "open_ledger",
 ]
 
-__getattr__ = imported_late(__name__, _HOME)
+__getattr__ = lazy_exports(__name__, _HOME)

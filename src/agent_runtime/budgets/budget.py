@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal, TypeAlias
 
 from agent_runtime.auth.caller_names import Caller, part_name
-from agent_runtime.budgets.ledger.ledger import MICRO, Account
+from agent_runtime.budgets.ledger.ledger import MICROS_PER_USD, Account
 from agent_runtime.errors import ConfigurationError
 
 Scope: TypeAlias = Literal["run", "session", "user", "tenant", "template", "global"]
@@ -58,7 +58,7 @@ class Budget:
         if self.usd is None and self.tokens is None:
             raise ConfigurationError(f"the budget of a {self.scope} says neither usd nor tokens")
         if self.usd is not None:
-            _checked_usd(self.usd)
+            _validate_usd(self.usd)
         if self.tokens is not None and (
             isinstance(self.tokens, bool) or not 1 <= self.tokens <= MAX_TOKENS
         ):
@@ -75,7 +75,7 @@ class Budget:
     @property
     def micro_usd(self) -> int | None:
         """The limit in whole micro-USD."""
-        return None if self.usd is None else int(_checked_usd(self.usd) * MICRO)
+        return None if self.usd is None else int(_validate_usd(self.usd) * MICROS_PER_USD)
 
     @property
     def names(self) -> int:
@@ -84,9 +84,9 @@ class Budget:
 
     def is_for(self, caller: Caller) -> bool:
         """Tell whether the calls of `caller` draw on this budget."""
-        named = caller.tenant if self.scope == "tenant" else caller.template
+        scope_name = caller.tenant if self.scope == "tenant" else caller.template
         return (
-            self.only in (None, named)
+            self.only in (None, scope_name)
             and self.tenant in (None, caller.tenant)
             and self.user in (None, caller.user)
         )
@@ -122,7 +122,7 @@ def fault_of_names(
     return None
 
 
-def _checked_usd(value: Decimal | float | str) -> Decimal:
+def _validate_usd(value: Decimal | float | str) -> Decimal:
     try:
         usd = Decimal(str(value))
     except InvalidOperation:
@@ -130,7 +130,7 @@ def _checked_usd(value: Decimal | float | str) -> Decimal:
     if (
         isinstance(value, bool)
         or not usd.is_finite()
-        or not Decimal(1) / MICRO <= usd <= 1_000_000_000
+        or not Decimal(1) / MICROS_PER_USD <= usd <= 1_000_000_000
     ):
         raise ConfigurationError(f"a budget in USD is a number of at least 0.000001, not {value!r}")
     return usd
@@ -142,34 +142,39 @@ def accounts_of(budgets: Iterable[Budget], caller: Caller, now_s: float) -> tupl
     Runs are not in it.
     """
     accounts: dict[str, Account] = {}
-    own = [budget for budget in budgets if budget.scope != "run" and budget.is_for(caller)]
-    most_names: dict[tuple[Scope, Period], int] = {}
-    for budget in own:
-        place = budget.scope, budget.per
-        most_names[place] = max(budget.names, most_names.get(place, 0))
-    for budget in own:
-        if budget.scope == "run" or budget.names < most_names[budget.scope, budget.per]:
+    matching_budgets = [
+        budget for budget in budgets if budget.scope != "run" and budget.is_for(caller)
+    ]
+    max_name_counts: dict[tuple[Scope, Period], int] = {}
+    for budget in matching_budgets:
+        scope_and_period = budget.scope, budget.per
+        max_name_counts[scope_and_period] = max(
+            budget.names, max_name_counts.get(scope_and_period, 0)
+        )
+    for budget in matching_budgets:
+        if budget.scope == "run" or budget.names < max_name_counts[budget.scope, budget.per]:
             continue
         name = part_name(budget.scope, caller)
         if name is None:  # a call without a session
             continue
-        bucket, ends_at = _bucket(budget.per, now_s)
+        bucket, ends_at = _current_period(budget.per, now_s)
         key = f"{budget.scope}={name}/{bucket}" if name else f"{budget.scope}/{bucket}"
         old = accounts.get(key, Account(key, None, None, ends_at))
-        usd = _least(old.limit_micro_usd, budget.micro_usd)
-        tokens = _least(old.limit_tokens, budget.tokens)
+        usd = _lower_limit(old.limit_micro_usd, budget.micro_usd)
+        tokens = _lower_limit(old.limit_tokens, budget.tokens)
         accounts[key] = Account(key, usd, tokens, ends_at)
     return tuple(accounts.values())
 
 
-def united(sources: Iterable[tuple[Account, ...]]) -> tuple[Account, ...]:
+def merge_accounts(sources: Iterable[tuple[Account, ...]]) -> tuple[Account, ...]:
     """Return the accounts of several sources of budgets, each with its smallest limits."""
     accounts: dict[str, Account] = {}
-    for each in (account for source in sources for account in source):
-        old = accounts.get(each.key, each)
-        usd = _least(old.limit_micro_usd, each.limit_micro_usd)
-        accounts[each.key] = each._replace(
-            limit_micro_usd=usd, limit_tokens=_least(old.limit_tokens, each.limit_tokens)
+    for source_account in (account for source in sources for account in source):
+        old = accounts.get(source_account.key, source_account)
+        usd = _lower_limit(old.limit_micro_usd, source_account.limit_micro_usd)
+        accounts[source_account.key] = source_account._replace(
+            limit_micro_usd=usd,
+            limit_tokens=_lower_limit(old.limit_tokens, source_account.limit_tokens),
         )
     return tuple(accounts.values())
 
@@ -179,16 +184,16 @@ def run_limits(budgets: Iterable[Budget]) -> tuple[int | None, int | None]:
     usd = tokens = None
     for budget in budgets:
         if budget.scope == "run":
-            usd = _least(usd, budget.micro_usd)
-            tokens = _least(tokens, budget.tokens)
+            usd = _lower_limit(usd, budget.micro_usd)
+            tokens = _lower_limit(tokens, budget.tokens)
     return usd, tokens
 
 
-def _least(a: int | None, b: int | None) -> int | None:
-    return min((each for each in (a, b) if each is not None), default=None)
+def _lower_limit(a: int | None, b: int | None) -> int | None:
+    return min((limit for limit in (a, b) if limit is not None), default=None)
 
 
-def _bucket(per: Period, now_s: float) -> tuple[str, float | None]:
+def _current_period(per: Period, now_s: float) -> tuple[str, float | None]:
     """The period that `now_s` is in, and when it ends, in seconds since the epoch."""
     if per == "total":
         return "total", None

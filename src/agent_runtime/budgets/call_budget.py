@@ -12,36 +12,42 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from agent_runtime.budgets.ledger.ledger import (
-    MICRO,
-    NOTHING,
+    MICROS_PER_USD,
+    ZERO_AMOUNT,
     Account,
     Amount,
     Answer,
     Charge,
-    Ending,
     Ledger,
     Refusal,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
-from agent_runtime.budgets.ledger.retries import aasked, asked
-from agent_runtime.budgets.reservations import Draw, Hold, RunBudget, minus, plus
-from agent_runtime.budgets.spending_policy import Spending
+from agent_runtime.budgets.ledger.retries import atransact_with_retry, transact_with_retry
+from agent_runtime.budgets.reservations import (
+    Grant,
+    Reservation,
+    RunBudget,
+    add_amounts,
+    subtract_amounts,
+)
+from agent_runtime.budgets.spending_policy import SpendingPolicy
 from agent_runtime.errors import BudgetExceeded, BudgetUnavailable, StoreError
 
 LOG = logging.getLogger("agent_runtime.budgets")
 LOG.addHandler(logging.NullHandler())
 
 
-class Trip(NamedTuple):
+class LedgerRequest(NamedTuple):
     """What the ledger is asked."""
 
-    endings: list[Ending]
-    reservation: Reservation | None
+    settlements: list[Settlement]
+    reservation: ReservationRequest | None
 
 
-class Purse:
+class CallBudget:
     """The money of one call. Nested agents' purses draw on the one around them as well.
 
     Args:
@@ -58,10 +64,10 @@ class Purse:
         ledger: Ledger,
         accounts: tuple[Account, ...],
         labels: SpendLabels,
-        spending: Spending,
+        spending: SpendingPolicy,
         *,
         run_limits: tuple[int | None, int | None] = (None, None),
-        parent: Purse | None = None,
+        parent: CallBudget | None = None,
         on_charge: Callable[[tuple[Charge, ...]], None] | None = None,
     ) -> None:
         self.labels = labels
@@ -71,21 +77,23 @@ class Purse:
         self.own_run_budgets = () if run_limits == (None, None) else (RunBudget(*run_limits),)
         self.run_budgets: tuple[RunBudget, ...] = self.own_run_budgets
         if parent is not None:
-            own = {a.key for a in accounts}
-            self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))
+            account_keys = {a.key for a in accounts}
+            self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in account_keys))
             self.run_budgets = (*self.own_run_budgets, *parent.run_budgets)
         # Random: a name that a caller chooses, as its run id, would let two calls share one
         # reservation.
         self._operation_id = secrets.token_hex(16)
         self._on_charge = on_charge
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
-        self._holds: dict[str, Hold] = {}
-        self._number = 0
-        self._to_end: list[Ending] = ledger.unwritten()  # not known to have arrived yet
-        self._unheld: list[Spend] = []
+        self._reservations: dict[str, Reservation] = {}
+        self._reservation_number = 0
+        self._pending_settlements: list[Settlement] = (
+            ledger.take_deferred()
+        )  # not known to have arrived yet
+        self._unreserved_spend: list[Spend] = []
 
     @property
-    def limited(self) -> bool:
+    def is_limited(self) -> bool:
         """Whether anything limits the spending."""
         return bool(self.accounts or self.run_budgets)
 
@@ -95,7 +103,7 @@ class Purse:
         accounts = any(a.limit_micro_usd is not None for a in self.accounts)
         return accounts or any(b.limit_micro_usd is not None for b in self.run_budgets)
 
-    def owns(self, account: str) -> bool:
+    def is_own_account(self, account: str) -> bool:
         """Whether a refusal's account is this purse's own, and not one of those around it."""
         return any(a.key == account for a in self.own_accounts) or (
             account == "run" and bool(self.own_run_budgets)
@@ -104,7 +112,7 @@ class Purse:
     # -- drawing
     # -------------------------------------------------------------------------------------------
 
-    def draw(self, least: Amount, wanted: Amount, key: str | None = None) -> Draw:
+    def reserve(self, minimum: Amount, requested: Amount, key: str | None = None) -> Grant:
         """Reserve for one model call; blocks for the ledger.
 
         Raises BudgetExceeded, BudgetUnavailable.
@@ -112,131 +120,150 @@ class Purse:
         `key` names the call for its provider, too: one of the same name was paid, or will be, with
         this one.
         """
-        granted, hold, trip = self._planned(least, wanted, key)
-        if trip is None:
-            return Draw(granted, hold)
-        with self._undone_if_lost(trip, granted):
-            answer = asked(self.ledger, *trip)
-        return self._drawn(trip, granted, answer)
+        granted, reservation, request = self._plan_reservation(minimum, requested, key)
+        if request is None:
+            return Grant(granted, reservation)
+        with self._release_on_failure(request, granted):
+            answer = transact_with_retry(self.ledger, *request)
+        return self._accept_answer(request, granted, answer)
 
-    async def adraw(self, least: Amount, wanted: Amount, key: str | None = None) -> Draw:
+    async def areserve(self, minimum: Amount, requested: Amount, key: str | None = None) -> Grant:
         """`draw` for async callers.
 
         Cancelled while it waits it holds nothing for longer than until the call's end.
         """
         if self.ledger.instant:
-            return self.draw(least, wanted, key)
-        granted, hold, trip = self._planned(least, wanted, key)
-        if trip is None:
-            return Draw(granted, hold)
-        with self._undone_if_lost(trip, granted):
-            answer = await aasked(self.ledger, *trip)
-        return self._drawn(trip, granted, answer)
+            return self.reserve(minimum, requested, key)
+        granted, reservation, request = self._plan_reservation(minimum, requested, key)
+        if request is None:
+            return Grant(granted, reservation)
+        with self._release_on_failure(request, granted):
+            answer = await atransact_with_retry(self.ledger, *request)
+        return self._accept_answer(request, granted, answer)
 
-    def _planned(
-        self, least: Amount, wanted: Amount, key: str | None
-    ) -> tuple[Amount, Hold | None, Trip | None]:
+    def _plan_reservation(
+        self, minimum: Amount, requested: Amount, key: str | None
+    ) -> tuple[Amount, Reservation | None, LedgerRequest | None]:
         """Return what the run's budgets grant, and a reservation or a request to the ledger."""
         with self._lock:
-            granted = self._from_run_budgets(least, wanted) if self.run_budgets else wanted
+            granted = (
+                self._reserve_from_run_budgets(minimum, requested)
+                if self.run_budgets
+                else requested
+            )
             if not self.accounts:
                 return granted, None, None
-            for hold in self._holds.values() if key is None else ():
-                if not hold.keyed and hold.has(granted):
-                    hold.calls += 1
-                    hold.drawn = plus(hold.drawn, granted)
-                    return granted, hold, None
-            self._number += 1
-            for idle in [h for h in self._holds.values() if not h.calls]:
-                self._retire(idle)
+            for open_reservation in self._reservations.values() if key is None else ():
+                if not open_reservation.idempotent and open_reservation.has_remaining(granted):
+                    open_reservation.open_calls += 1
+                    open_reservation.in_use = add_amounts(open_reservation.in_use, granted)
+                    return granted, open_reservation, None
+            self._reservation_number += 1
+            for idle_reservation in [h for h in self._reservations.values() if not h.open_calls]:
+                self._settle_reservation(idle_reservation)
             calls = self.spending.slab_calls if key is None else 1
-            slab = Amount(granted.micro_usd * calls, granted.tokens * calls)
-            name = key or f"{self._operation_id}:{self._number}"
-            reservation = Reservation(
-                name, self.accounts, least, slab, self.spending.hold_ttl_s, key is not None
+            requested_amount = Amount(granted.micro_usd * calls, granted.tokens * calls)
+            operation_id = key or f"{self._operation_id}:{self._reservation_number}"
+            request = ReservationRequest(
+                operation_id,
+                self.accounts,
+                minimum,
+                requested_amount,
+                self.spending.hold_ttl_s,
+                key is not None,
             )
-            return granted, None, Trip(self._to_end.copy(), reservation)
+            return granted, None, LedgerRequest(self._pending_settlements.copy(), request)
 
-    def _from_run_budgets(self, least: Amount, wanted: Amount) -> Amount:
-        granted = wanted
+    def _reserve_from_run_budgets(self, minimum: Amount, requested: Amount) -> Amount:
+        granted = requested
         for budget in self.run_budgets:
-            found = budget.grant(least, granted)
-            if found is None:
-                raise self._exceeded_run(budget)
-            granted = found
+            run_grant = budget.grant(minimum, granted)
+            if run_grant is None:
+                raise self._run_exceeded_error(budget)
+            granted = run_grant
         for budget in self.run_budgets:
-            budget.held = plus(budget.held, granted)
+            budget.reserved = add_amounts(budget.reserved, granted)
         return granted
 
     @contextmanager
-    def _undone_if_lost(self, trip: Trip, granted: Amount) -> Iterator[None]:
+    def _release_on_failure(self, request: LedgerRequest, granted: Amount) -> Iterator[None]:
         """When the answer does not come, what it may hold is given back with the next trip."""
         try:
             yield
         except BaseException as error:
-            assert trip.reservation is not None  # noqa: S101 - only those are asked here
+            assert request.reservation is not None  # noqa: S101 - only those are asked here
             with self._lock:
-                self._to_end.append(Ending(trip.reservation.operation_id, NOTHING))
-            self._release(granted)
+                self._pending_settlements.append(
+                    Settlement(request.reservation.operation_id, ZERO_AMOUNT)
+                )
+            self._release_run_budgets(granted)
             if isinstance(error, StoreError):
                 raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
             raise
 
-    def _drawn(self, trip: Trip, granted: Amount, answer: Answer) -> Draw:
-        if trip.endings:
+    def _accept_answer(self, request: LedgerRequest, granted: Amount, answer: Answer) -> Grant:
+        if request.settlements:
             with self._lock:
-                self._to_end = [e for e in self._to_end if e not in trip.endings]
-        self._charged(answer.charges)
+                self._pending_settlements = [
+                    e for e in self._pending_settlements if e not in request.settlements
+                ]
+        self._notify_charges(answer.charges)
         if answer.granted is None:
-            self._release(granted)
+            self._release_run_budgets(granted)
             assert answer.refusal is not None  # noqa: S101 - the ledger's contract
-            raise self._exceeded(answer.refusal)
-        assert trip.reservation is not None  # noqa: S101 - it was asked for
-        hold = Hold(
-            trip.reservation.operation_id, answer.granted, calls=1, keyed=trip.reservation.keyed
+            raise self._account_exceeded_error(answer.refusal)
+        assert request.reservation is not None  # noqa: S101 - it was asked for
+        reservation = Reservation(
+            request.reservation.operation_id,
+            answer.granted,
+            open_calls=1,
+            idempotent=request.reservation.idempotent,
         )
         with self._lock:
-            self._holds[hold.operation_id] = hold
-        return Draw(self._within(hold, granted), hold)
+            self._reservations[reservation.operation_id] = reservation
+        return Grant(self._limit_to_reservation(reservation, granted), reservation)
 
-    def _within(self, hold: Hold, wanted: Amount) -> Amount:
+    def _limit_to_reservation(self, reservation: Reservation, requested: Amount) -> Amount:
         granted = Amount(
-            min(wanted.micro_usd, hold.granted.micro_usd), min(wanted.tokens, hold.granted.tokens)
+            min(requested.micro_usd, reservation.granted.micro_usd),
+            min(requested.tokens, reservation.granted.tokens),
         )
         with self._lock:
-            hold.drawn = granted
+            reservation.in_use = granted
             for budget in self.run_budgets:
-                budget.held = plus(minus(budget.held, wanted), granted)
+                budget.reserved = add_amounts(subtract_amounts(budget.reserved, requested), granted)
         return granted
 
-    def end(self, draw: Draw | None, actual: Amount, spend: Spend | None) -> None:
+    def settle(self, grant: Grant | None, actual: Amount, spend: Spend | None) -> None:
         """Say what a model call cost in the end.
 
         It is written with the next trip, or when the purse is closed.
         """
         with self._lock:
-            if spend is not None and (draw is None or draw.hold is None):
-                self._unheld.append(spend)
-            if draw is None or draw.ended:
+            if spend is not None and (grant is None or grant.reservation is None):
+                self._unreserved_spend.append(spend)
+            if grant is None or grant.settled:
                 return
-            draw.ended = True
+            grant.settled = True
             for budget in self.run_budgets:
-                budget.held = minus(budget.held, draw.granted)
-                budget.spent = plus(budget.spent, actual)
-            if (hold := draw.hold) is not None:
-                hold.calls -= 1
-                hold.drawn = minus(hold.drawn, draw.granted)
-                hold.used = plus(hold.used, actual)
-                hold.spends += [] if spend is None else [spend]
+                budget.reserved = subtract_amounts(budget.reserved, grant.granted)
+                budget.spent = add_amounts(budget.spent, actual)
+            if (reservation := grant.reservation) is not None:
+                reservation.open_calls -= 1
+                reservation.in_use = subtract_amounts(reservation.in_use, grant.granted)
+                reservation.used = add_amounts(reservation.used, actual)
+                reservation.spends += [] if spend is None else [spend]
 
-    def _release(self, granted: Amount) -> None:
+    def _release_run_budgets(self, granted: Amount) -> None:
         with self._lock:
             for budget in self.run_budgets:
-                budget.held = minus(budget.held, granted)
+                budget.reserved = subtract_amounts(budget.reserved, granted)
 
-    def _retire(self, hold: Hold) -> None:
-        del self._holds[hold.operation_id]
-        self._to_end.append(Ending(hold.operation_id, hold.used, tuple(hold.spends)))
+    def _settle_reservation(self, reservation: Reservation) -> None:
+        del self._reservations[reservation.operation_id]
+        self._pending_settlements.append(
+            Settlement(reservation.operation_id, reservation.used, tuple(reservation.spends))
+        )
 
     async def close(self) -> None:
         """Write what has not been written; shielded, so that a cancelled call settles too.
@@ -245,61 +272,67 @@ class Purse:
         before the leases of the holds end, they are charged at their estimate until then.
         """
         with self._lock:
-            for idle in [h for h in self._holds.values() if not h.calls]:
-                self._retire(idle)
-            if self._unheld:
-                self._to_end.append(
-                    Ending(f"{self._operation_id}:spent", NOTHING, tuple(self._unheld))
+            for idle_reservation in [h for h in self._reservations.values() if not h.open_calls]:
+                self._settle_reservation(idle_reservation)
+            if self._unreserved_spend:
+                self._pending_settlements.append(
+                    Settlement(
+                        f"{self._operation_id}:spent", ZERO_AMOUNT, tuple(self._unreserved_spend)
+                    )
                 )
-                self._unheld = []
-            endings = self._to_end
-            self._to_end = []
-        if not endings:
+                self._unreserved_spend = []
+            settlements = self._pending_settlements
+            self._pending_settlements = []
+        if not settlements:
             return
         if self.ledger.instant:
-            self._charged(self.ledger.call("transact", endings, None).charges)
+            self._notify_charges(self.ledger.call("transact", settlements, None).charges)
             return
-        writing = asyncio.ensure_future(self._write(endings))
+        write_task = asyncio.ensure_future(self._write_settlements(settlements))
         try:
-            await asyncio.shield(writing)
+            await asyncio.shield(write_task)
         except asyncio.CancelledError:
-            await writing
+            await write_task
             raise
 
-    async def _write(self, endings: list[Ending]) -> None:
+    async def _write_settlements(self, settlements: list[Settlement]) -> None:
         try:
-            answer: Answer = await aasked(self.ledger, endings, None)
+            answer: Answer = await atransact_with_retry(self.ledger, settlements, None)
         except StoreError as error:
-            self.ledger.keep(endings)
+            self.ledger.defer(settlements)
             LOG.error("the spending of %s could not be written yet: %s", self._operation_id, error)
             return
         except BaseException:  # cancelled once more while it was written
-            self.ledger.keep(endings)
+            self.ledger.defer(settlements)
             raise
-        self._charged(answer.charges)
+        self._notify_charges(answer.charges)
 
-    def _charged(self, charges: tuple[Charge, ...]) -> None:
+    def _notify_charges(self, charges: tuple[Charge, ...]) -> None:
         if charges and self._on_charge is not None:
             self._on_charge(charges)
 
-    def _exceeded(self, refusal: Refusal) -> BudgetExceeded:
+    def _account_exceeded_error(self, refusal: Refusal) -> BudgetExceeded:
         account = next(a for a in self.accounts if a.key == refusal.key)
-        return self._error(
-            refusal.key, refusal.spent, refusal.held, account.limit_micro_usd, account.limit_tokens
+        return self._budget_exceeded_error(
+            refusal.key,
+            refusal.spent,
+            refusal.reserved,
+            account.limit_micro_usd,
+            account.limit_tokens,
         )
 
-    def _exceeded_run(self, budget: RunBudget) -> BudgetExceeded:
-        return self._error(
-            "run", budget.spent, budget.held, budget.limit_micro_usd, budget.limit_tokens
+    def _run_exceeded_error(self, budget: RunBudget) -> BudgetExceeded:
+        return self._budget_exceeded_error(
+            "run", budget.spent, budget.reserved, budget.limit_micro_usd, budget.limit_tokens
         )
 
-    def _error(
-        self, key: str, spent: Amount, held: Amount, usd: int | None, tokens: int | None
+    def _budget_exceeded_error(
+        self, key: str, spent: Amount, reserved: Amount, usd: int | None, tokens: int | None
     ) -> BudgetExceeded:
         return BudgetExceeded(
             key,
             _usd(spent.micro_usd),
-            _usd(held.micro_usd),
+            _usd(reserved.micro_usd),
             None if usd is None else _usd(usd),
             spent.tokens,
             tokens,
@@ -308,4 +341,4 @@ class Purse:
 
 
 def _usd(micro_usd: int) -> Decimal:
-    return Decimal(micro_usd) / MICRO
+    return Decimal(micro_usd) / MICROS_PER_USD

@@ -13,8 +13,8 @@ _PROVIDERS = {
     "bedrock": "aws",
 }
 """LangChain's names of providers that the table would take for another one."""
-_PATHS = re.compile(r"^(?:models|publishers/[^/]+/models|projects/.+/models|endpoints)/")
-_REGIONS = re.compile(r"^(?:us|eu|apac|jp|au|ca|global|us-gov)\.")
+_PATH_PREFIX = re.compile(r"^(?:models|publishers/[^/]+/models|projects/.+/models|endpoints)/")
+_REGION_PREFIX = re.compile(r"^(?:us|eu|apac|jp|au|ca|global|us-gov)\.")
 _OPEN_WEIGHTS = re.compile(r"^gpt-oss")
 """Models of a provider's table that anybody may run.
 
@@ -30,14 +30,14 @@ def provider_of(snapshot: Any, provider: str, base_url: str) -> tuple[str | None
     """
     if base_url:
         address = _lower_host(base_url)
-        for known in snapshot.providers:
-            match = re.match(known.api_pattern, address)
+        for table_provider in snapshot.providers:
+            match = re.match(table_provider.api_pattern, address)
             if match and (
                 match.end() == len(address)
                 or address[match.end()] in ":/?"
                 or address[match.end() - 1] == "/"
             ):
-                return str(known.id), False
+                return str(table_provider.id), False
     if provider != "unknown":
         return _PROVIDERS.get(provider, provider), bool(base_url)
     return ("a server of its own" if base_url else None), bool(base_url)
@@ -62,12 +62,12 @@ def names_of(model: str, *, is_own_address: bool) -> Iterator[str]:
             yield model
         return
     yield model
-    short = _PATHS.sub("", model)
-    if short != model:
-        yield short
-    last = model.rpartition("/")[2]
-    if last not in (model, short):
-        yield last
-    plain = _REGIONS.sub("", last)
-    if plain != last:
-        yield plain
+    name_without_path = _PATH_PREFIX.sub("", model)
+    if name_without_path != model:
+        yield name_without_path
+    last_segment = model.rpartition("/")[2]
+    if last_segment not in (model, name_without_path):
+        yield last_segment
+    name_without_region = _REGION_PREFIX.sub("", last_segment)
+    if name_without_region != last_segment:
+        yield name_without_region

@@ -18,8 +18,8 @@ from agent_runtime.budgets.table_prices import (
     Conditions,
     HighestRates,
     TableModel,
-    pico,
-    table_model,
+    find_table_model,
+    to_pico_usd,
 )
 from agent_runtime.budgets.token_counts import TokenCounts, token_counts
 from agent_runtime.errors import ConfigurationError
@@ -106,7 +106,11 @@ class Price:
             self.input_image,
         )
         outputs = self.output, self.output_audio, self.output_image, self.reasoning
-        return HighestRates((0,), ((pico(max(inputs)), pico(max(outputs))),), pico(self.request))
+        return HighestRates(
+            (0,),
+            ((to_pico_usd(max(inputs)), to_pico_usd(max(outputs))),),
+            to_pico_usd(self.request),
+        )
 
 
 _TOKEN_KINDS = tuple(
@@ -115,16 +119,16 @@ _TOKEN_KINDS = tuple(
 _OUTPUT_KINDS = frozenset({"output", "output_audio", "output_image", "reasoning"})
 
 
-def _price_of(rates: Mapping[str, Decimal], **more: Any) -> Price:
+def _price_from_rates(rates: Mapping[str, Decimal], **extra_fields: Any) -> Price:
     """Return a price of rates by kind; a missing kind costs what input or output costs."""
-    whole: dict[str, Any] = {
+    all_rates: dict[str, Any] = {
         kind: rates.get(kind, rates["output" if kind in _OUTPUT_KINDS else "input"])
         for kind in _TOKEN_KINDS
     }
-    return Price(**whole, **more)
+    return Price(**all_rates, **extra_fields)
 
 
-FREE = _price_of(dict.fromkeys(_TOKEN_KINDS, Decimal(0)))
+FREE = _price_from_rates(dict.fromkeys(_TOKEN_KINDS, Decimal(0)))
 FREE_RATES = FREE.highest()
 
 MAX_FILE_BYTES = size_limit("prices_bytes")
@@ -134,26 +138,35 @@ class PriceTable:
     """Prices by provider and model, as LangChain names them (`openai`, `gpt-5-mini`).
 
     Args:
-        own: prices of one's own, which go before the table's: `{"openai:gpt-5-mini": {"input":
-            0.25, "output": 2}}`, in USD for a million tokens; further kinds are cache_read,
-            cache_write, cache_write_1h, input_audio, input_image, output_audio, output_image and
-            reasoning, and request, in USD for each call. `"free"` instead of a map: costs nothing.
-            `provider:*` is any model.
+        custom_prices: prices of one's own, which go before the table's: `{"openai:gpt-5-mini":
+            {"input": 0.25, "output": 2}}`, in USD for a million tokens; further kinds are
+            cache_read, cache_write, cache_write_1h, input_audio, input_image, output_audio,
+            output_image and reasoning, and request, in USD for each call. `"free"` instead of a
+            map: costs nothing. `provider:*` is any model.
         clock: Unix seconds, for prices that depend on the date and the hour.
 
     `version` says which prices these are. Raises ConfigurationError for a price that cannot be one.
     """
 
     def __init__(
-        self, own: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time
+        self,
+        custom_prices: Mapping[str, Any] | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
-        self._own = {name: _own_price(name, value) for name, value in (own or {}).items()}
-        self._own_highest = {name: price.highest() for name, price in self._own.items()}
-        self._exact: dict[tuple[int, Conditions], tuple[Any, Price]] = {}
-        digest = hashlib.sha256(repr(sorted((own or {}).items())).encode()).hexdigest()[:8]
+        self._custom_prices = {
+            name: _parse_custom_price(name, value) for name, value in (custom_prices or {}).items()
+        }
+        self._custom_highest_rates = {
+            name: price.highest() for name, price in self._custom_prices.items()
+        }
+        self._price_cache: dict[tuple[int, Conditions], tuple[Any, Price]] = {}
+        digest = hashlib.sha256(repr(sorted((custom_prices or {}).items())).encode()).hexdigest()[
+            :8
+        ]
         self.version = f"genai-prices {version('genai-prices')}" + (
-            f" + own {digest}" if own else ""
+            f" + own {digest}" if custom_prices else ""
         )
 
     @classmethod
@@ -188,23 +201,23 @@ class PriceTable:
             at_s: when the call was made, in Unix seconds; now by default.
             base_url: the server's address, where it is not the client's own.
         """
-        if (own := self._own_name(provider, model)) is not None:
-            return self._own[own]
+        if (custom_name := self._custom_price_name(provider, model)) is not None:
+            return self._custom_prices[custom_name]
         if _is_free(provider, model):
             return FREE
-        found = table_model(provider, model, base_url)
-        if found is None:
+        table_entry = find_table_model(provider, model, base_url)
+        if table_entry is None:
             return None
-        prices = found.prices_at(self.clock() if at_s is None else at_s, conditions)
-        known = self._exact.get((id(prices), conditions))
-        if known is None or known[0] is not prices:
-            if len(self._exact) > MAX_CACHED:
-                self._exact.clear()
-            known = self._exact[id(prices), conditions] = (
+        prices = table_entry.prices_at(self.clock() if at_s is None else at_s, conditions)
+        cached = self._price_cache.get((id(prices), conditions))
+        if cached is None or cached[0] is not prices:
+            if len(self._price_cache) > MAX_CACHED:
+                self._price_cache.clear()
+            cached = self._price_cache[id(prices), conditions] = (
                 prices,
-                _exact_price(found, prices, conditions),
+                _exact_price(table_entry, prices, conditions),
             )
-        return known[1]
+        return cached[1]
 
     def highest(
         self,
@@ -220,18 +233,23 @@ class PriceTable:
         `requested` is what the request says; a service tier that it does not say is the account's
         own, so the highest.
         """
-        if (own := self._own_name(provider, model)) is not None:
-            return self._own_highest[own]
+        if (custom_name := self._custom_price_name(provider, model)) is not None:
+            return self._custom_highest_rates[custom_name]
         if _is_free(provider, model):
             return FREE_RATES
-        found = table_model(provider, model, base_url)
-        return None if found is None else found.highest(self.clock(), for_s, requested)
+        table_entry = find_table_model(provider, model, base_url)
+        return None if table_entry is None else table_entry.highest(self.clock(), for_s, requested)
 
-    def _own_name(self, provider: str, model: str) -> str | None:
-        if not self._own:
+    def _custom_price_name(self, provider: str, model: str) -> str | None:
+        if not self._custom_prices:
             return None
         return next(
-            (name for name in (f"{provider}:{model}", f"{provider}:*") if name in self._own), None
+            (
+                name
+                for name in (f"{provider}:{model}", f"{provider}:*")
+                if name in self._custom_prices
+            ),
+            None,
         )
 
 
@@ -249,7 +267,7 @@ def _is_free(provider: str, model: str) -> bool:
     return provider in FREE_PROVIDERS or (provider == "openrouter" and model.endswith(":free"))
 
 
-def _own_price(name: str, value: Any) -> Price:
+def _parse_custom_price(name: str, value: Any) -> Price:
     if value == "free":
         return FREE
     kinds = {*_TOKEN_KINDS, "request"}
@@ -258,24 +276,24 @@ def _own_price(name: str, value: Any) -> Price:
             f"the price of '{name}' is 'free', or a map with input and output, of {sorted(kinds)}"
         )
     rates: dict[str, Decimal] = {}
-    for kind, text in value.items():
-        most, unit = (
+    for kind, amount in value.items():
+        maximum, unit = (
             (MAX_USD_PER_REQUEST, "a call")
             if kind == "request"
             else (MAX_USD_PER_MILLION, "a million tokens")
         )
         try:
-            usd = Decimal("nan" if isinstance(text, bool) else str(text))
+            usd = Decimal("nan" if isinstance(amount, bool) else str(amount))
         except InvalidOperation:
             usd = Decimal("nan")
         is_free_part = kind.startswith("cache_") and usd == 0
-        if not usd.is_finite() or not (0 < usd <= most or is_free_part):
+        if not usd.is_finite() or not (0 < usd <= maximum or is_free_part):
             raise ConfigurationError(
-                f"the {kind} price of '{name}' is USD for {unit}, above 0 and up to {most}: not "
-                f"{text!r}"
+                f"the {kind} price of '{name}' is USD for {unit}, above 0 and up to {maximum}: not "
+                f"{amount!r}"
             )
         rates[kind] = usd if kind == "request" else usd / MILLION
-    return _price_of(rates, request=rates.get("request", Decimal(0)))
+    return _price_from_rates(rates, request=rates.get("request", Decimal(0)))
 
 
 def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Price:
@@ -285,7 +303,9 @@ def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Pric
         from genai_prices import Usage
 
         try:
-            total: Decimal = prices.calc_price(Usage(**counts.priced()))["total_price"]
+            total: Decimal = prices.calc_price(Usage(**counts.to_price_table_counts()))[
+                "total_price"
+            ]
         except (
             ValueError,
             LookupError,
@@ -296,27 +316,29 @@ def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Pric
     request = cost(TokenCounts(0, 0)) or Decimal(0)
     rates: dict[str, Decimal] = {}
     for kind in _TOKEN_KINDS:
-        whole = cost(_bought(kind, MILLION))
+        total_per_million = cost(_counts_of_kind(kind, MILLION))
         fallback = rates.get("output" if kind in _OUTPUT_KINDS else "input", Decimal(0))
-        rates[kind] = fallback if whole is None else (whole - request) / MILLION
+        rates[kind] = (
+            fallback if total_per_million is None else (total_per_million - request) / MILLION
+        )
     depends_on_length = any(getattr(rate, "tiers", None) for rate in vars(prices).values())
     is_exact = all(
         (name == "service_tier" and value in DEFAULT_TIERS) or model.has_tier(name, value)
         for name, value in conditions
     )
-    return _price_of(
+    return _price_from_rates(
         rates, request=request, is_exact=is_exact, table=cost if depends_on_length else None
     )
 
 
-def _bought(kind: str, count: int) -> TokenCounts:
+def _counts_of_kind(kind: str, count: int) -> TokenCounts:
     """Return the counts of a call that has nothing but tokens of one kind."""
-    whole: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "input": 0,
         "output": 0,
         "output" if kind in _OUTPUT_KINDS else "input": count,
     }
     if kind == "cache_write_1h":
-        whole["cache_write"] = count
-    whole[kind] = count
-    return TokenCounts(**whole)
+        counts["cache_write"] = count
+    counts[kind] = count
+    return TokenCounts(**counts)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent_runtime.budgets.ledger.ledger import NOTHING, Amount, Spend
+from agent_runtime.budgets.ledger.ledger import ZERO_AMOUNT, Amount, Spend
 
 
 @dataclass(slots=True)
-class Hold:
+class Reservation:
     """A reservation on the ledger, from which one or several model calls draw."""
 
     operation_id: str
     granted: Amount
-    used: Amount = NOTHING
-    drawn: Amount = NOTHING  # by calls that have not ended
-    calls: int = 0
-    keyed: bool = False
+    used: Amount = ZERO_AMOUNT
+    in_use: Amount = ZERO_AMOUNT  # by calls that have not ended
+    open_calls: int = 0
+    idempotent: bool = False
     """It is of one call with a name, and for no other."""
     spends: list[Spend] = field(default_factory=list)
 
-    def has(self, wanted: Amount) -> bool:
+    def has_remaining(self, requested: Amount) -> bool:
         """Whether so much of it is left."""
-        left = minus(self.granted, plus(self.used, self.drawn))
-        return left.micro_usd >= wanted.micro_usd and left.tokens >= wanted.tokens
+        remaining = subtract_amounts(self.granted, add_amounts(self.used, self.in_use))
+        return remaining.micro_usd >= requested.micro_usd and remaining.tokens >= requested.tokens
 
 
 @dataclass(slots=True)
@@ -32,33 +32,33 @@ class RunBudget:
 
     limit_micro_usd: int | None
     limit_tokens: int | None
-    spent: Amount = NOTHING
-    held: Amount = NOTHING
+    spent: Amount = ZERO_AMOUNT
+    reserved: Amount = ZERO_AMOUNT
 
-    def grant(self, least: Amount, wanted: Amount) -> Amount | None:
-        """What of `wanted` is left, or None when that is less than `least`."""
-        usd, tokens = wanted
+    def grant(self, minimum: Amount, requested: Amount) -> Amount | None:
+        """What of `requested` is left, or None when that is less than `minimum`."""
+        usd, tokens = requested
         if self.limit_micro_usd is not None:
-            usd = min(usd, self.limit_micro_usd - self.spent.micro_usd - self.held.micro_usd)
+            usd = min(usd, self.limit_micro_usd - self.spent.micro_usd - self.reserved.micro_usd)
         if self.limit_tokens is not None:
-            tokens = min(tokens, self.limit_tokens - self.spent.tokens - self.held.tokens)
-        return None if usd < least.micro_usd or tokens < least.tokens else Amount(usd, tokens)
+            tokens = min(tokens, self.limit_tokens - self.spent.tokens - self.reserved.tokens)
+        return None if usd < minimum.micro_usd or tokens < minimum.tokens else Amount(usd, tokens)
 
 
 @dataclass(slots=True)
-class Draw:
+class Grant:
     """What one model call was granted; `Purse.end` says what it took."""
 
     granted: Amount
-    hold: Hold | None
-    ended: bool = False
+    reservation: Reservation | None
+    settled: bool = False
 
 
-def plus(a: Amount, b: Amount) -> Amount:
+def add_amounts(a: Amount, b: Amount) -> Amount:
     """The sum."""
     return Amount(a.micro_usd + b.micro_usd, a.tokens + b.tokens)
 
 
-def minus(a: Amount, b: Amount) -> Amount:
+def subtract_amounts(a: Amount, b: Amount) -> Amount:
     """The difference."""
     return Amount(a.micro_usd - b.micro_usd, a.tokens - b.tokens)

@@ -10,7 +10,7 @@ from agent_runtime.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class SpendingPolicy:
     """How a call with budgets spends.
 
     Args:

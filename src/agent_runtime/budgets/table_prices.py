@@ -39,12 +39,12 @@ class HighestRates(NamedTuple):
     rates: tuple[tuple[int, int], ...]
     request: int = 0
 
-    def at(self, input_tokens: int) -> tuple[int, int]:
+    def rates_for(self, input_tokens: int) -> tuple[int, int]:
         """Return the rates of input and output for an input of at most so many tokens."""
         return self.rates[bisect.bisect_left(self.starts, input_tokens, lo=1) - 1]
 
 
-def pico(usd: Decimal) -> int:
+def to_pico_usd(usd: Decimal) -> int:
     """Return an amount in whole pico-USD, rounded up."""
     return int((usd * PICO).to_integral_value(ROUND_CEILING))
 
@@ -55,21 +55,25 @@ class TableModel:
     def __init__(self, model: Any) -> None:
         self._model = model
         constraints = (
-            [each.constraint for each in model.prices] if isinstance(model.prices, list) else []
+            [conditional_price.constraint for conditional_price in model.prices]
+            if isinstance(model.prices, list)
+            else []
         )
         self._variants = list(model.price_variants or ())
         constraints += [variant.constraint for variant in self._variants]
         self._constraints = [constraint for constraint in constraints if constraint is not None]
-        self._current: dict[Conditions, tuple[float, float, Any]] = {}
-        self._highest: dict[tuple[Conditions, float], tuple[float, float, HighestRates]] = {}
+        self._price_cache: dict[Conditions, tuple[float, float, Any]] = {}
+        self._highest_rates_cache: dict[
+            tuple[Conditions, float], tuple[float, float, HighestRates]
+        ] = {}
 
     @property
-    def is_known(self) -> bool:
+    def has_token_price(self) -> bool:
         """Whether tokens have a price at all.
 
         Some models are billed by the second or the image alone.
         """
-        prices = self._at(0.0, ())
+        prices = self._lookup_prices(0.0, ())
         return prices.output_mtok is not None
 
     def has_tier(self, name: str, value: str) -> bool:
@@ -78,59 +82,70 @@ class TableModel:
 
     def prices_at(self, at_s: float, conditions: Conditions) -> Any:
         """Return the prices (genai-prices' `ModelPrice`) at a time in Unix seconds."""
-        known = self._current.get(conditions)
-        if known is None or not known[0] <= at_s < known[1]:
+        cached = self._price_cache.get(conditions)
+        if cached is None or not cached[0] <= at_s < cached[1]:
             moments = list(self._boundaries(at_s - 86_400, at_s + 86_400))
-            begins = max((each for each in moments if each <= at_s), default=at_s - 86_400)
-            ends = min((each for each in moments if each > at_s), default=at_s + 86_400)
-            if len(self._current) >= MAX_CONDITIONS:  # they are words of answers
-                self._current.clear()
-            known = self._current[conditions] = (begins, ends, self._at(at_s, conditions))
-        return known[2]
+            starts_at = max((moment for moment in moments if moment <= at_s), default=at_s - 86_400)
+            ends_at = min((moment for moment in moments if moment > at_s), default=at_s + 86_400)
+            if len(self._price_cache) >= MAX_CONDITIONS:  # they are words of answers
+                self._price_cache.clear()
+            cached = self._price_cache[conditions] = (
+                starts_at,
+                ends_at,
+                self._lookup_prices(at_s, conditions),
+            )
+        return cached[2]
 
     def highest(self, at_s: float, for_s: float, requested: Conditions) -> HighestRates:
         """Return the highest rates from `at_s` on, for `for_s` seconds, for such a request."""
-        known = self._highest.get((requested, for_s))
-        if known is None or not known[0] <= at_s < known[1]:
+        cached = self._highest_rates_cache.get((requested, for_s))
+        if cached is None or not cached[0] <= at_s < cached[1]:
             until_s = at_s + for_s
-            later = list(self._boundaries(at_s, until_s + 86_400))
-            inside = [each for each in later if each <= until_s]
-            moments = [at_s, *inside]
-            possible = [
-                self._at(each, conditions)
-                for each in moments
-                for conditions in self._possible(requested)
+            upcoming_moments = list(self._boundaries(at_s, until_s + 86_400))
+            moments_in_range = [moment for moment in upcoming_moments if moment <= until_s]
+            moments = [at_s, *moments_in_range]
+            possible_prices = [
+                self._lookup_prices(moment, conditions)
+                for moment in moments
+                for conditions in self._possible_conditions(requested)
             ]
-            comes_in = (
-                min((each for each in later if each > until_s), default=until_s + 86_400) - for_s
+            recheck_at = (
+                min(
+                    (moment for moment in upcoming_moments if moment > until_s),
+                    default=until_s + 86_400,
+                )
+                - for_s
             )
-            known = self._highest[requested, for_s] = (
+            cached = self._highest_rates_cache[requested, for_s] = (
                 at_s,
-                min([comes_in, *inside]),
-                highest_of(possible),
+                min([recheck_at, *moments_in_range]),
+                highest_rates(possible_prices),
             )
-        return known[2]
+        return cached[2]
 
-    def _possible(self, requested: Conditions) -> Iterator[Conditions]:
+    def _possible_conditions(self, requested: Conditions) -> Iterator[Conditions]:
         """Yield the conditions under which a request may be billed.
 
         A tier that it does not name is the account's.
         """
         yield ()
-        asked = dict(requested)
+        requested_by_name = dict(requested)
         for variant in self._variants:
-            if all(self._may_hold(name, value, asked) for name, value in variant.when.items()):
+            if all(
+                self._may_apply(name, value, requested_by_name)
+                for name, value in variant.when.items()
+            ):
                 yield tuple(sorted(variant.when.items()))
 
     @staticmethod
-    def _may_hold(name: str, value: str, asked: Mapping[str, str]) -> bool:
+    def _may_apply(name: str, value: str, requested_by_name: Mapping[str, str]) -> bool:
         if name == "service_tier":
-            return asked.get(name, "auto") in ("auto", value)
+            return requested_by_name.get(name, "auto") in ("auto", value)
         # Fast modes and batches are asked for; a route or a kind of search may be chosen by the
         # provider.
-        return asked.get(name) == value if name in ("speed", "processing") else True
+        return requested_by_name.get(name) == value if name in ("speed", "processing") else True
 
-    def _at(self, at_s: float, conditions: Conditions) -> Any:
+    def _lookup_prices(self, at_s: float, conditions: Conditions) -> Any:
         return self._model.get_prices(datetime.fromtimestamp(at_s, UTC), dict(conditions) or None)
 
     def _boundaries(self, since_s: float, until_s: float) -> Iterator[float]:
@@ -152,7 +167,7 @@ def _as_utc(time: Any) -> Any:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
-def highest_of(prices: Iterable[Any]) -> HighestRates:
+def highest_rates(prices: Iterable[Any]) -> HighestRates:
     """Return the highest of several `ModelPrice`s, kind by kind."""
     inputs: list[Any] = []
     outputs: list[Any] = []
@@ -168,11 +183,14 @@ def highest_of(prices: Iterable[Any]) -> HighestRates:
     starts = sorted(
         {0, *(tier.start for rate in (*inputs, *outputs) for tier in getattr(rate, "tiers", ()))}
     )
-    rates = tuple((_top(inputs, start), _top(outputs, start)) for start in starts)
-    return HighestRates(tuple(starts), rates, pico(request))
+    rates = tuple(
+        (_highest_rate_pico_usd(inputs, start), _highest_rate_pico_usd(outputs, start))
+        for start in starts
+    )
+    return HighestRates(tuple(starts), rates, to_pico_usd(request))
 
 
-def _top(rates: list[Any], start: int) -> int:
+def _highest_rate_pico_usd(rates: list[Any], start: int) -> int:
     """Return the highest rate per token for an input above `start`, in pico-USD."""
     usd = Decimal(0)
     for rate in rates:
@@ -180,11 +198,11 @@ def _top(rates: list[Any], start: int) -> int:
         usd = max(
             usd, base, *(tier.price for tier in getattr(rate, "tiers", ()) if tier.start <= start)
         )
-    return pico(usd / MILLION)
+    return to_pico_usd(usd / MILLION)
 
 
 @lru_cache(maxsize=512)
-def table_model(provider: str, model: str, base_url: str) -> TableModel | None:
+def find_table_model(provider: str, model: str, base_url: str) -> TableModel | None:
     """Find a model in the table, or None.
 
     Its first use loads the table, which takes most of a second.
@@ -195,9 +213,9 @@ def table_model(provider: str, model: str, base_url: str) -> TableModel | None:
     provider_id, is_own_address = provider_of(snapshot, provider, base_url)
     for name in names_of(model, is_own_address=is_own_address):
         try:
-            _, found = snapshot.find_provider_model(name, None, provider_id, None)
+            _, model_info = snapshot.find_provider_model(name, None, provider_id, None)
         except LookupError:
             continue
-        known = TableModel(found)
-        return known if known.is_known else None
+        table_entry = TableModel(model_info)
+        return table_entry if table_entry.has_token_price else None
     return None

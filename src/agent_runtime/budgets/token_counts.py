@@ -30,7 +30,7 @@ class TokenCounts(NamedTuple):
     reasoning: int = 0
     service_tier: str = ""
 
-    def priced(self) -> dict[str, int]:
+    def to_price_table_counts(self) -> dict[str, int]:
         """Return the counts under the price table's names, without those that are 0."""
         counts = {name: count for name, count in zip(_TABLE_NAMES, self[:-1], strict=True) if count}
         return {"input_tokens": self.input, "output_tokens": self.output, **counts}
@@ -97,7 +97,7 @@ def _detail(details: Mapping[str, Any], name: str, tier: str) -> Any:
     return plain or details.get(f"{tier}_{name}") or 0 if tier else plain
 
 
-def with_numbers(usage: Mapping[str, Any]) -> dict[str, Any]:
+def parse_text_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the usage with figures that were sent as text as numbers, for an estimate."""
     return {
         name: int(value)
@@ -108,7 +108,7 @@ def with_numbers(usage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def are_text(usage: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+def is_sent_as_text(usage: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
     """Tell whether a provider sent its figures as text, which LangChain converts.
 
     `answer` is the raw metadata of the answer. A stream has none: there the sum of two texts gives

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.checkpoints.checkpointer import (
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent_runtime.checkpoints.redis_store import RedisStore
 
 # Loaded at first use: a program without Redis does not pay for its client.
-_HOME = {
+_EXPORTS = {
     "Checkpointer": "agent_runtime.checkpoints.checkpointer",
     "MemoryCheckpointer": "agent_runtime.checkpoints.checkpointer",
     "RedisCheckpointer": "agent_runtime.checkpoints.checkpointer",
@@ -32,4 +32,4 @@ __all__ = [
     "SqliteCheckpointer",
 ]
 
-__getattr__ = imported_late(__name__, _HOME)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -33,52 +33,52 @@ class Blobs:
         self.codec = codec
         self.seal = seal
 
-    def close(self, value: Any, *place: str) -> bytes:
+    def encode(self, value: Any, *location_parts: str) -> bytes:
         """Sealed bytes; raises StateNotSerializable."""
-        return self.seal.close(self.codec.encode(value), SEPARATOR.join(place))
+        return self.seal.seal(self.codec.encode(value), SEPARATOR.join(location_parts))
 
-    def close_payload(self, payload: bytes, *place: str) -> bytes:
+    def seal_payload(self, payload: bytes, *location_parts: str) -> bytes:
         """Sealed bytes of what has been encoded already."""
-        return self.seal.close(payload, SEPARATOR.join(place))
+        return self.seal.seal(payload, SEPARATOR.join(location_parts))
 
-    def payload(self, data: bytes, *place: str) -> bytes:
+    def unseal_payload(self, data: bytes, *location_parts: str) -> bytes:
         """The verified bytes, not decoded; raises CheckpointCorrupt or CheckpointVersion."""
-        return self.seal.open(data, SEPARATOR.join(place))
+        return self.seal.unseal(data, SEPARATOR.join(location_parts))
 
-    def open_list(self, data: bytes, *place: str) -> tuple[list[Any], bytes]:
+    def decode_list(self, data: bytes, *location_parts: str) -> tuple[list[Any], bytes]:
         """`open` for what `Codec.encode_list` made."""
-        return self._opened(data, self.codec.decode_list, place)
+        return self._unseal_and_decode(data, self.codec.decode_list, location_parts)
 
-    def open(self, data: bytes, *place: str) -> tuple[Any, bytes]:
+    def decode(self, data: bytes, *location_parts: str) -> tuple[Any, bytes]:
         """The value and its payload; raises CheckpointCorrupt or CheckpointVersion.
 
         Runs nothing that bytes name.
         """
-        return self._opened(data, self.codec.decode, place)
+        return self._unseal_and_decode(data, self.codec.decode, location_parts)
 
-    def open_as(self, has_shape: Callable[[Any], bool], data: bytes, *place: str) -> Any:
+    def decode_as(self, has_shape: Callable[[Any], bool], data: bytes, *location_parts: str) -> Any:
         """Return the value of a blob.
 
         Raises as `open`, and CheckpointCorrupt for a value of another shape.
         """
-        value, _ = self._opened(data, self.codec.decode, place)
+        value, _ = self._unseal_and_decode(data, self.codec.decode, location_parts)
         if not has_shape(value):
-            where = SEPARATOR.join(place)
+            location = SEPARATOR.join(location_parts)
             raise CheckpointCorrupt(
-                where, "its bytes are whole, but are not what is stored here", damaged=False
+                location, "its bytes are whole, but are not what is stored here", damaged=False
             )
         return value
 
-    def _opened(
-        self, data: bytes, decode: Callable[[bytes], Any], place: tuple[str, ...]
+    def _unseal_and_decode(
+        self, data: bytes, decode: Callable[[bytes], Any], location_parts: tuple[str, ...]
     ) -> tuple[Any, bytes]:
-        where = SEPARATOR.join(place)
-        payload = self.seal.open(data, where)
+        location = SEPARATOR.join(location_parts)
+        payload = self.seal.unseal(data, location)
         try:
             return decode(payload), payload
         except UnreadableBytes as error:
-            why = f"its bytes are whole, but cannot be read here: {error}"
-            raise CheckpointCorrupt(where, why, damaged=False) from error
+            reason = f"its bytes are whole, but cannot be read here: {error}"
+            raise CheckpointCorrupt(location, reason, damaged=False) from error
 
 
 def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
@@ -89,20 +89,26 @@ def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> d
     """
     merged = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
     return {
-        n: _listed(v) if type(v) in _NESTED else v
+        n: _tuples_to_lists(v) if type(v) in _CONTAINER_TYPES else v
         for n, v in merged.items()
         if not _is_credential(n)
     }
 
 
-_NESTED = frozenset({dict, list, tuple})
+_CONTAINER_TYPES = frozenset({dict, list, tuple})
 
 
-def _listed(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     """Return metadata as every saver of LangGraph gives it back: as JSON, which has no tuples."""
     if isinstance(value, dict):
-        return {name: _listed(each) for name, each in value.items()} if value else value
-    return [_listed(each) for each in value] if isinstance(value, tuple | list) else value
+        return (
+            {name: _tuples_to_lists(nested) for name, nested in value.items()} if value else value
+        )
+    return (
+        [_tuples_to_lists(element) for element in value]
+        if isinstance(value, tuple | list)
+        else value
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -22,18 +22,18 @@ from langgraph.checkpoint.base import (
 )
 
 from agent_runtime.checkpoints import upkeep
-from agent_runtime.checkpoints.backends.backend import Records
-from agent_runtime.checkpoints.backends.memory import MemoryRecords
+from agent_runtime.checkpoints.backends.backend import CheckpointBackend
+from agent_runtime.checkpoints.backends.memory import MemoryCheckpointBackend
 from agent_runtime.checkpoints.blobs import Blobs
 from agent_runtime.checkpoints.cache import CheckpointCache
-from agent_runtime.checkpoints.operations import CheckpointSteps, Steps
-from agent_runtime.checkpoints.thread_ids import config_of, place_of
+from agent_runtime.checkpoints.operations import CheckpointOperations, Operation
+from agent_runtime.checkpoints.thread_ids import config_of, parse_config
 from agent_runtime.errors import ConfigurationError
 
 _PAGE = 50
 
 
-class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
+class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
     """A LangGraph saver, sync and async in one class.
 
     `MemoryCheckpointer` and its siblings bring the storage.
@@ -43,7 +43,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
     not verify raises CheckpointCorrupt, is quarantined, and its thread takes no more writes.
 
     Args:
-        records: the storage.
+        backend: the storage.
         allowed_types: application classes that states may contain (pydantic models, dataclasses,
         enums).
         mac_key: 32 to 64 secret bytes; then blobs carry a MAC instead of a digest.
@@ -55,31 +55,31 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
 
     def __init__(
         self,
-        records: Records,
+        backend: CheckpointBackend,
         *,
         allowed_types: Iterable[type | tuple[str, ...]] = (),
         mac_key: bytes | None = None,
         ttl_s: float | None = None,
     ) -> None:
-        if isinstance(records, str | Path):
+        if isinstance(backend, str | Path):
             raise ConfigurationError(
                 "an address is opened by SessionManager.from_url, or by from_conn_string"
             )
         BaseCheckpointSaver.__init__(self)
-        CheckpointSteps.__init__(
-            self, records, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s
+        CheckpointOperations.__init__(
+            self, backend, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s
         )
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A copy that also knows these types; it shares the storage."""
         clone = copy.copy(self)
         clone._cache = CheckpointCache()  # what was read with the other allow-list stays there
-        clone.blobs = Blobs(self.blobs.codec.allowing(extra_allowlist), self.blobs.seal)
+        clone.blobs = Blobs(self.blobs.codec.with_allowed_types(extra_allowlist), self.blobs.seal)
         return clone
 
     def allow(self, types: Iterable[type | tuple[str, ...]]) -> None:
         """Allow these classes from now on, also for other holders of this saver."""
-        self.blobs = Blobs(self.blobs.codec.allowing(types), self.blobs.seal)
+        self.blobs = Blobs(self.blobs.codec.with_allowed_types(types), self.blobs.seal)
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         """Return the version of a channel after `current`: the next integer.
@@ -96,11 +96,11 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the thread's latest, or None."""
-        return self.run(self.get_tuple_steps(config))
+        return self.run(self.get_tuple_operation(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """`get_tuple` for async callers."""
-        return await self.arun(self.get_tuple_steps(config))
+        return await self.arun(self.get_tuple_operation(config))
 
     def put(
         self,
@@ -110,7 +110,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint after the one of `config`; return the config that names it."""
-        return self.run(self.put_steps(config, checkpoint, metadata))
+        return self.run(self.put_operation(config, checkpoint, metadata))
 
     async def aput(
         self,
@@ -120,7 +120,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """`put` for async callers."""
-        return await self.arun(self.put_steps(config, checkpoint, metadata))
+        return await self.arun(self.put_operation(config, checkpoint, metadata))
 
     def put_writes(
         self,
@@ -130,7 +130,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """Store what a task wrote after the checkpoint that `config` names."""
-        self.run(self.put_writes_steps(config, writes, task_id, task_path))
+        self.run(self.put_writes_operation(config, writes, task_id, task_path))
 
     async def aput_writes(
         self,
@@ -140,7 +140,7 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """`put_writes` for async callers."""
-        await self.arun(self.put_writes_steps(config, writes, task_id, task_path))
+        await self.arun(self.put_writes_operation(config, writes, task_id, task_path))
 
     def list(
         self,
@@ -163,8 +163,8 @@ class Checkpointer(CheckpointSteps, BaseCheckpointSaver[Any]):
     ) -> AsyncIterator[CheckpointTuple]:
         """`list` for async callers."""
         listing = _Listing(self, config, filter, before, limit)
-        while (found := await self.arun(listing.next())) is not None:
-            yield found
+        while (checkpoint_tuple := await self.arun(listing.next())) is not None:
+            yield checkpoint_tuple
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete everything of a thread."""
@@ -209,67 +209,73 @@ class _Listing:
         self,
         saver: Checkpointer,
         config: RunnableConfig | None,
-        wanted: dict[str, Any] | None,
+        metadata_filter: dict[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
     ) -> None:
         self._saver = saver
-        self._wanted = wanted
-        self._left = limit
-        self._scoped = config is not None
+        self._metadata_filter = metadata_filter
+        self._remaining = limit
+        self._is_single_thread = config is not None
         self._thread = ""
         self._namespace: str | None = None
         self._before = get_checkpoint_id(before) if before is not None else None
-        self._ids: list[tuple[str, str]] = []
-        self._only: str | None = None
+        self._page: list[tuple[str, str]] = []
+        self._checkpoint_id: str | None = None
         if config is not None:
-            self._thread, namespace, self._only = place_of(config)
+            self._thread, namespace, self._checkpoint_id = parse_config(config)
             self._namespace = namespace if "checkpoint_ns" in config["configurable"] else None
-        self._start = self._before
+        self._initial_before = self._before
         self._threads: list[str] = []
 
     def __iter__(self) -> Iterator[CheckpointTuple]:
-        while (found := self._saver.run(self.next())) is not None:
-            yield found
+        while (checkpoint_tuple := self._saver.run(self.next())) is not None:
+            yield checkpoint_tuple
 
-    def next(self) -> Steps[CheckpointTuple | None]:
+    def next(self) -> Operation[CheckpointTuple | None]:
         """The next checkpoint that matches, or None at the end."""
-        if not self._scoped and not self._thread and not (yield from self._next_thread()):
+        if (
+            not self._is_single_thread
+            and not self._thread
+            and not (yield from self._advance_thread())
+        ):
             return None
-        while self._left is None or self._left > 0:
-            if not self._ids:
-                self._ids = yield "list", self._thread, self._namespace, self._before, _PAGE
-                if not self._ids:
-                    if self._scoped or not (yield from self._next_thread()):
+        while self._remaining is None or self._remaining > 0:
+            if not self._page:
+                self._page = yield "list", self._thread, self._namespace, self._before, _PAGE
+                if not self._page:
+                    if self._is_single_thread or not (yield from self._advance_thread()):
                         return None
                     continue
-            namespace, checkpoint_id = self._ids.pop(0)
+            namespace, checkpoint_id = self._page.pop(0)
             self._before = checkpoint_id
-            if self._only not in (None, checkpoint_id):
+            if self._checkpoint_id not in (None, checkpoint_id):
                 continue
-            found = yield from self._saver.get_tuple_steps(
+            checkpoint_tuple = yield from self._saver.get_tuple_operation(
                 config_of(self._thread, namespace, checkpoint_id)
             )
-            if found is not None and upkeep.matches(found.metadata, self._wanted):
-                self._left = None if self._left is None else self._left - 1
-                return found
+            if checkpoint_tuple is not None and upkeep.matches_metadata(
+                checkpoint_tuple.metadata, self._metadata_filter
+            ):
+                self._remaining = None if self._remaining is None else self._remaining - 1
+                return checkpoint_tuple
         return None
 
-    def _next_thread(self) -> Steps[bool]:
+    def _advance_thread(self) -> Operation[bool]:
         if not self._threads:
             self._threads = list((yield "threads", self._thread, _PAGE))
         if not self._threads:
             return False
         self._thread = self._threads.pop(0)
-        self._before = self._start
+        self._before = self._initial_before
         return True
 
 
 class MemoryCheckpointer(Checkpointer):
     """Checkpoints in memory, behind the same checks as the durable ones. Gone with the process."""
 
-    def __init__(self, records: MemoryRecords | None = None, **settings: Any) -> None:
-        super().__init__(records or MemoryRecords(), **settings)
+    def __init__(self, backend: MemoryCheckpointBackend | None = None, **settings: Any) -> None:
+        super().__init__(backend or MemoryCheckpointBackend(), **settings)
 
     @classmethod
     @asynccontextmanager
@@ -285,15 +291,15 @@ class SqliteCheckpointer(Checkpointer):
     @asynccontextmanager
     async def from_conn_string(cls, conn_string: str, **settings: Any) -> AsyncIterator[Self]:
         """A saver on the file at `conn_string` for the length of an `async with`."""
-        from agent_runtime.checkpoints.backends.sqlite import SqliteRecords
+        from agent_runtime.checkpoints.backends.sqlite import SqliteCheckpointBackend
 
-        own = {
+        backend_settings = {
             name: settings.pop(name)
             for name in ("busy_timeout_s", "synchronous")
             if name in settings
         }
-        async with _closing(SqliteRecords(conn_string, **own)) as records:
-            yield cls(records, **settings)
+        async with _closing(SqliteCheckpointBackend(conn_string, **backend_settings)) as backend:
+            yield cls(backend, **settings)
 
 
 class RedisCheckpointer(Checkpointer):
@@ -303,17 +309,17 @@ class RedisCheckpointer(Checkpointer):
     @asynccontextmanager
     async def from_conn_string(cls, conn_string: str, **settings: Any) -> AsyncIterator[Self]:
         """Open a saver on the server at `conn_string` (`redis://...`)."""
-        from agent_runtime.checkpoints.backends.redis import RedisRecords
+        from agent_runtime.checkpoints.backends.redis import RedisCheckpointBackend
 
         names = ("prefix", "durable", "timeout_s", "max_connections")
-        own = {name: settings.pop(name) for name in names if name in settings}
-        async with _closing(RedisRecords(conn_string, **own)) as records:
-            yield cls(records, **settings)
+        backend_settings = {name: settings.pop(name) for name in names if name in settings}
+        async with _closing(RedisCheckpointBackend(conn_string, **backend_settings)) as backend:
+            yield cls(backend, **settings)
 
 
 @asynccontextmanager
-async def _closing(records: Any) -> AsyncIterator[Any]:
+async def _closing(backend: Any) -> AsyncIterator[Any]:
     try:
-        yield records
+        yield backend
     finally:
-        await records.aclose()
+        await backend.aclose()

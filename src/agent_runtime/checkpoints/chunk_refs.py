@@ -29,13 +29,13 @@ def with_number(ranges: Ranges, number: int) -> Ranges:
 
 def first_numbers(ranges: Ranges, count: int) -> Ranges:
     """The ranges of the first `count` numbers."""
-    kept: list[tuple[int, int]] = []
+    leading_ranges: list[tuple[int, int]] = []
     for first, last in ranges:
         if count <= 0:
             break
-        kept.append((first, min(last, first + count - 1)))
+        leading_ranges.append((first, min(last, first + count - 1)))
         count -= last - first + 1
-    return tuple(kept)
+    return tuple(leading_ranges)
 
 
 def numbers_in(ranges: Ranges) -> Iterator[int]:
@@ -63,26 +63,30 @@ def parse_refs(text: str) -> Refs:
     Raises CheckpointCorrupt for a string that `format_refs` does not make.
     """
     try:
-        return _parsed(text)
+        return _parse(text)
     except (ValueError, AttributeError) as error:
         raise CheckpointCorrupt(
             "references", f"they name no chunks: {error}", damaged=False
         ) from error
 
 
-def _parsed(text: str) -> Refs:
+def _parse(text: str) -> Refs:
     refs: Refs = {}
     count = 0
     for part in text.split(";") if text else ():
-        channel, equals, listed = part.partition("=")
+        channel, equals, ranges_text = part.partition("=")
         if not equals:
             raise ValueError(f"not chunk references: {part!r}")
-        ranges = [each.partition("-") for each in listed.split(",")] if listed else []
-        numbers = tuple((int(first), int(last or first)) for first, _, last in ranges)
-        if any(not 0 <= first <= last < MAX_NUMBER for first, last in numbers):
+        bounds = (
+            [range_text.partition("-") for range_text in ranges_text.split(",")]
+            if ranges_text
+            else []
+        )
+        channel_ranges = tuple((int(first), int(last or first)) for first, _, last in bounds)
+        if any(not 0 <= first <= last < MAX_NUMBER for first, last in channel_ranges):
             raise ValueError("no range of chunks")
-        count += sum(last - first + 1 for first, last in numbers)
+        count += sum(last - first + 1 for first, last in channel_ranges)
         if count > MAX_CHUNKS:
             raise ValueError(f"more than {MAX_CHUNKS} chunks")
-        refs[unquote(channel)] = numbers
+        refs[unquote(channel)] = channel_ranges
     return refs

@@ -18,8 +18,8 @@ import ormsgpack
 from langchain_core.messages import BaseMessage
 from pydantic import BaseModel, SecretStr
 
-from agent_runtime.checkpoints.message_rows import NUMBERS, message_of, row_of
-from agent_runtime.checkpoints.plain_types import READ, WRITE
+from agent_runtime.checkpoints.message_rows import CLASS_NUMBERS, message_from_row, message_to_row
+from agent_runtime.checkpoints.plain_types import PLAIN_READERS, PLAIN_WRITERS
 from agent_runtime.errors import StateNotSerializable
 
 ENCODE_OPTIONS = (
@@ -36,7 +36,7 @@ _READ_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 MESSAGE = 64
 TUPLE = 65
 PLAIN = 66
-OWN_TYPE = 67
+APPLICATION_TYPE = 67
 FAILURE = 68
 PAIRS = 69
 """The extension types of the format.
@@ -44,12 +44,12 @@ PAIRS = 69
 Their numbers are part of it, and none of LangGraph's own serialiser's.
 """
 
-_ROWS = b"r"
-_ANY = b"a"
+_MESSAGE_LIST_TAG = b"r"
+_ANY_LIST_TAG = b"a"
 """How a list is stored: messages as rows, or any values."""
 
 
-def _plain_form(value: Any) -> str | list[Any] | dict[Any, Any] | None:
+def _builtin_equivalent(value: Any) -> str | list[Any] | dict[Any, Any] | None:
     """Return the text, list or map that a value of a subclass is equal to.
 
     None where more would be lost.
@@ -69,25 +69,25 @@ def _plain_form(value: Any) -> str | list[Any] | dict[Any, Any] | None:
     return None
 
 
-def is_of_messages(data: bytes) -> bool:
+def is_message_list(data: bytes) -> bool:
     """Whether `Codec.encode_list` stored a list of LangChain's own messages and nothing else."""
-    return data[:1] == _ROWS
+    return data[:1] == _MESSAGE_LIST_TAG
 
 
-MAX_NESTED = 64
+MAX_DEPTH = 64
 """Tuples, messages and the like in each other."""
-LEVELS_OF_ONE = 1024
-MAX_LEVELS = 8 * LEVELS_OF_ONE
+LEVELS_PER_EXTENSION = 1024
+MAX_LEVELS = 8 * LEVELS_PER_EXTENSION
 """Levels of lists and maps.
 
 16,000 of them, in a few KB of a forger's, took the whole stack and ended the process.
 """
-SAFE_NESTED = 7
+SAFE_DEPTH = 7
 """So many extensions in each other are always within `MAX_LEVELS`."""
 _NESTING = threading.local()
-_MARK = b"end of a value of agent_runtime"
-_END = ormsgpack.packb(_MARK)
-_PAIR = b"\x92"  # the head of a list of two
+_END_MARKER = b"end of a value of agent_runtime"
+_PACKED_END_MARKER = ormsgpack.packb(_END_MARKER)
+_PAIR_HEADER = b"\x92"  # the head of a list of two
 
 
 class UnreadableBytes(ValueError):
@@ -107,45 +107,48 @@ class Codec:
         self._allowed: dict[str, type | None] = {}
         for entry in allowed_types:
             if isinstance(entry, type):
-                self._allowed[_key(entry)] = entry
+                self._allowed[_type_key(entry)] = entry
             elif len(entry) == 2:
                 self._allowed[":".join(entry)] = None
 
-    def allowing(self, more: Iterable[type | tuple[str, ...]]) -> Codec:
-        """A codec that also knows `more` types."""
-        new = Codec(more)
-        new._allowed = {**self._allowed, **new._allowed}
-        return new
+    def with_allowed_types(self, additional_types: Iterable[type | tuple[str, ...]]) -> Codec:
+        """A codec that also knows `additional_types` types."""
+        extended = Codec(additional_types)
+        extended._allowed = {**self._allowed, **extended._allowed}
+        return extended
 
     def encode(self, value: Any) -> bytes:
         """The bytes of `value`; raises StateNotSerializable and stores nothing half."""
         _NESTING.deepest = 0
         try:
-            data = self._packed(value)
-            if _NESTING.deepest > SAFE_NESTED:
+            data = self._pack_value(value)
+            if _NESTING.deepest > SAFE_DEPTH:
                 self.decode(data)
         except (TypeError, ValueError, RecursionError) as error:
-            raise StateNotSerializable(self._refusal(value) or str(error)) from error
+            raise StateNotSerializable(self._refusal_reason(value) or str(error)) from error
         return data
 
     def encode_list(self, items: list[Any]) -> bytes:
         """The bytes of a list; one of messages alone is stored without a wrapper round each."""
         rows = []
         for item in items:
-            number = NUMBERS.get(item.__class__)
+            number = CLASS_NUMBERS.get(item.__class__)
             if number is None:
-                return _ANY + self.encode(items)
-            rows.append(row_of(number, item))
-        return _ROWS + self.encode(rows)
+                return _ANY_LIST_TAG + self.encode(items)
+            rows.append(message_to_row(number, item))
+        return _MESSAGE_LIST_TAG + self.encode(rows)
 
     def decode_list(self, data: bytes) -> list[Any]:
         """The list again; raises UnreadableBytes."""
-        found = self.decode(data[1:])
+        decoded = self.decode(data[1:])
         try:
-            if is_of_messages(data):
-                return [message_of(number, content, kept) for number, content, kept in found]
-            if data[:1] == _ANY and isinstance(found, list):
-                return found
+            if is_message_list(data):
+                return [
+                    message_from_row(number, content, changed_fields)
+                    for number, content, changed_fields in decoded
+                ]
+            if data[:1] == _ANY_LIST_TAG and isinstance(decoded, list):
+                return decoded
         except Exception as error:  # pydantic's, for a message that cannot be
             raise UnreadableBytes(f"{type(error).__name__}: {error}") from error
         raise UnreadableBytes("not a list")
@@ -155,21 +158,21 @@ class Codec:
         try:
             # ormsgpack ignores what follows the first value: as one of two it has to be followed by
             # the mark.
-            framed = b"".join((_PAIR, data, _END))
+            framed = b"".join((_PAIR_HEADER, data, _PACKED_END_MARKER))
             value, end = ormsgpack.unpackb(
-                framed, ext_hook=self._hook_for(len(framed)), option=_READ_OPTIONS
+                framed, ext_hook=self._extension_hook(len(framed)), option=_READ_OPTIONS
             )
-            if end != _MARK:
+            if end != _END_MARKER:
                 raise UnreadableBytes("there are bytes behind the value")
             return value
         except (
             Exception
         ) as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
             raise UnreadableBytes(
-                self._reason(data) or f"{type(error).__name__}: {error}"
+                self._decoding_error(data) or f"{type(error).__name__}: {error}"
             ) from error
 
-    def _refusal(self, value: Any) -> str:
+    def _refusal_reason(self, value: Any) -> str:
         """Why `value` was refused: ormsgpack does not pass on what its callback raised."""
         refusals: list[str] = []
 
@@ -184,27 +187,27 @@ class Codec:
             ormsgpack.packb(value, default=default, option=ENCODE_OPTIONS)
         return refusals[0] if refusals else ""
 
-    def _reason(self, data: bytes) -> str:
+    def _decoding_error(self, data: bytes) -> str:
         """What went wrong inside an extension type: ormsgpack does not pass it on."""
         reasons: list[str] = []
         with contextlib.suppress(Exception):
             ormsgpack.unpackb(
-                data, ext_hook=self._hook_for(len(data), reasons), option=_READ_OPTIONS
+                data, ext_hook=self._extension_hook(len(data), reasons), option=_READ_OPTIONS
             )
         return reasons[0] if reasons else ""
 
-    def _pack(self, number: int, content: Any) -> ormsgpack.Ext:
+    def _pack_extension(self, number: int, content: Any) -> ormsgpack.Ext:
         depth = getattr(_NESTING, "depth", 0)
-        if depth >= MAX_NESTED:
-            raise StateNotSerializable(f"more than {MAX_NESTED} values inside each other")
+        if depth >= MAX_DEPTH:
+            raise StateNotSerializable(f"more than {MAX_DEPTH} values inside each other")
         _NESTING.depth = depth + 1
         _NESTING.deepest = max(_NESTING.deepest, depth + 1)
         try:
-            return ormsgpack.Ext(number, self._packed(content))
+            return ormsgpack.Ext(number, self._pack_value(content))
         finally:
             _NESTING.depth = depth
 
-    def _packed(self, content: Any) -> bytes:
+    def _pack_value(self, content: Any) -> bytes:
         try:
             return ormsgpack.packb(content, default=self._default, option=ENCODE_OPTIONS)
         except TypeError as error:
@@ -216,34 +219,38 @@ class Codec:
 
     def _default(self, value: Any) -> Any:
         cls = type(value)
-        number = NUMBERS.get(cls)
+        number = CLASS_NUMBERS.get(cls)
         if number is not None:
-            return self._pack(MESSAGE, row_of(number, value))
+            return self._pack_extension(MESSAGE, message_to_row(number, value))
         if cls is tuple:
-            return self._pack(TUPLE, list(value))
+            return self._pack_extension(TUPLE, list(value))
         if cls is _Pairs:
-            return self._pack(PAIRS, value.pairs)
-        if (found := WRITE.get(cls)) is not None:
-            return self._pack(PLAIN, [found[0], found[1](value)])
-        if (key := _key(cls)) in self._allowed:
-            return self._pack(OWN_TYPE, [key, _own_content(value)])
+            return self._pack_extension(PAIRS, value.pairs)
+        if (plain_writer := PLAIN_WRITERS.get(cls)) is not None:
+            return self._pack_extension(PLAIN, [plain_writer[0], plain_writer[1](value)])
+        if (key := _type_key(cls)) in self._allowed:
+            return self._pack_extension(APPLICATION_TYPE, [key, _application_content(value)])
         if isinstance(
             value, BaseMessage
         ):  # a subclass of the application's: kept as the message that it is
-            base = next(c for c in cls.__mro__ if c in NUMBERS)
-            number, said, kept = row_of(NUMBERS[base], value)
-            return self._pack(
+            base = next(c for c in cls.__mro__ if c in CLASS_NUMBERS)
+            number, message_content, changed_fields = message_to_row(CLASS_NUMBERS[base], value)
+            return self._pack_extension(
                 MESSAGE,
                 [
                     number,
-                    said,
-                    {n: v for n, v in kept.items() if n in base.model_fields and n != "type"},
+                    message_content,
+                    {
+                        n: v
+                        for n, v in changed_fields.items()
+                        if n in base.model_fields and n != "type"
+                    },
                 ],
             )
-        if (plain := _plain_form(value)) is not None:
-            return plain
+        if (builtin_value := _builtin_equivalent(value)) is not None:
+            return builtin_value
         if isinstance(value, BaseException):
-            return self._pack(FAILURE, [cls.__name__, str(value)])
+            return self._pack_extension(FAILURE, [cls.__name__, str(value)])
         if isinstance(value, SecretStr):
             raise StateNotSerializable("a secret is not stored: pass it in the runtime context")
         raise StateNotSerializable(
@@ -251,7 +258,7 @@ class Codec:
             "add the class to allowed_types, or keep plain data in the state"
         )
 
-    def _hook_for(
+    def _extension_hook(
         self, length: int, reasons: list[str] | None = None
     ) -> Callable[[int, bytes], Any]:
         """Return a reader of extension types for the value in so many bytes.
@@ -264,13 +271,13 @@ class Codec:
 
         def hook(number: int, data: bytes) -> Any:
             nonlocal levels
-            around = min(LEVELS_OF_ONE, lengths[-1] - len(data))
-            levels += around
+            enclosing_levels = min(LEVELS_PER_EXTENSION, lengths[-1] - len(data))
+            levels += enclosing_levels
             lengths.append(len(data))
             try:
-                if len(lengths) > MAX_NESTED or levels > MAX_LEVELS:
+                if len(lengths) > MAX_DEPTH or levels > MAX_LEVELS:
                     raise UnreadableBytes("values are nested too deep")
-                return self._value_of(
+                return self._decode_extension(
                     number, ormsgpack.unpackb(data, ext_hook=hook, option=_READ_OPTIONS)
                 )
             except Exception as error:
@@ -279,26 +286,26 @@ class Codec:
                 raise
             finally:
                 lengths.pop()
-                levels -= around
+                levels -= enclosing_levels
 
         return hook
 
-    def _value_of(self, number: int, content: Any) -> Any:
+    def _decode_extension(self, number: int, content: Any) -> Any:
         if number == MESSAGE:
-            return message_of(content[0], content[1], content[2])
+            return message_from_row(content[0], content[1], content[2])
         if number == TUPLE:
             return tuple(content)
         if number == PAIRS:
             return {_hashable(key): value for key, value in content}
         if number == PLAIN:
-            return READ[content[0]](content[1])
+            return PLAIN_READERS[content[0]](content[1])
         if number == FAILURE:
             return f"{content[0]}({content[1]!r})"
-        if number == OWN_TYPE:
-            return self._own(content[0], content[1])
+        if number == APPLICATION_TYPE:
+            return self._decode_application_type(content[0], content[1])
         raise UnreadableBytes(f"unknown extension type {number}")
 
-    def _own(self, key: str, content: Any) -> Any:
+    def _decode_application_type(self, key: str, content: Any) -> Any:
         if key not in self._allowed:
             raise UnreadableBytes(f"the type {key} is not on the allow-list")
         cls: Any = self._allowed[key]
@@ -309,10 +316,10 @@ class Codec:
         if issubclass(cls, BaseModel):
             return cls.model_construct(_fields_set=set(content[1]), **content[0])
         if dataclasses.is_dataclass(cls):
-            made: Any = object.__new__(cast("type", cls))
+            instance: Any = object.__new__(cast("type", cls))
             for name, value in content.items():
-                object.__setattr__(made, name, value)
-            return made
+                object.__setattr__(instance, name, value)
+            return instance
         return cls(content)
 
 
@@ -328,20 +335,20 @@ class _Pairs:
 def _with_pairs(value: Any) -> Any:
     if type(value) is dict:
         if all(type(key) is str for key in value):
-            return {key: _with_pairs(each) for key, each in value.items()}
-        return _Pairs([[key, each] for key, each in value.items()])
-    return [_with_pairs(each) for each in value] if type(value) is list else value
+            return {key: _with_pairs(nested) for key, nested in value.items()}
+        return _Pairs([[key, nested] for key, nested in value.items()])
+    return [_with_pairs(element) for element in value] if type(value) is list else value
 
 
 def _hashable(key: Any) -> Any:
     return tuple(key) if isinstance(key, list) else key
 
 
-def _key(cls: type) -> str:
+def _type_key(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _own_content(value: Any) -> Any:
+def _application_content(value: Any) -> Any:
     if isinstance(value, BaseModel):
         fields = {**value.__dict__, **(value.__pydantic_extra__ or {})}
         return [fields, sorted(value.__pydantic_fields_set__)]

@@ -23,22 +23,22 @@ from langchain_core.messages import (
 from pydantic import BaseModel
 
 # Stored by their place in this list: new ones are added at the end, none is ever removed.
-_MESSAGES: list[type[BaseMessage]] = [
+_MESSAGE_CLASSES: list[type[BaseMessage]] = [
     HumanMessage, AIMessage, ToolMessage, SystemMessage, RemoveMessage, AIMessageChunk,
     FunctionMessage, ChatMessage,
     HumanMessageChunk, ToolMessageChunk, SystemMessageChunk, ChatMessageChunk, FunctionMessageChunk,
 ]  # fmt: skip
-NUMBERS = {cls: number for number, cls in enumerate(_MESSAGES)}
+CLASS_NUMBERS = {cls: number for number, cls in enumerate(_MESSAGE_CLASSES)}
 _DEFAULTS: list[dict[str, Any]] = [
     {
         n: f.get_default(call_default_factory=True)
         for n, f in cls.model_fields.items()
         if not f.is_required()
     }
-    for cls in _MESSAGES
+    for cls in _MESSAGE_CLASSES
 ]
-_FIELDS = [frozenset(cls.model_fields) for cls in _MESSAGES]
-_FRESH = [
+_FIELDS = [frozenset(cls.model_fields) for cls in _MESSAGE_CLASSES]
+_MUTABLE_DEFAULTS = [
     [(n, v) for n, v in defaults.items() if type(v) in (dict, list)] for defaults in _DEFAULTS
 ]
 _REQUIRED = object()
@@ -56,41 +56,43 @@ _set_fields, _set_fields_set, _set_extra, _set_private = (
 )
 
 
-def row_of(number: int, message: BaseMessage) -> list[Any]:
+def message_to_row(number: int, message: BaseMessage) -> list[Any]:
     """Return what is stored of a message of the class of this number.
 
     The number, its content, what is no default.
     """
     fields = message.__dict__
     default_of = _DEFAULTS[number].get
-    changed = {n: v for n, v in fields.items() if n != "content" and v != default_of(n, _REQUIRED)}
+    changed_fields = {
+        n: v for n, v in fields.items() if n != "content" and v != default_of(n, _REQUIRED)
+    }
     if message.__pydantic_extra__:
-        changed.update(message.__pydantic_extra__)
-    return [number, fields["content"], changed]
+        changed_fields.update(message.__pydantic_extra__)
+    return [number, fields["content"], changed_fields]
 
 
-def message_of(number: int, content: Any, kept: dict[str, Any]) -> BaseMessage:
+def message_from_row(number: int, content: Any, changed_fields: dict[str, Any]) -> BaseMessage:
     """The message of a row again; raises ValueError for what is none."""
     # Put together, not validated again: LangChain would read tool calls into a message that was
     # stored without them. (pydantic's own model_construct takes sixty times as long for an
     # AIMessage.)
-    if number < 0 or not isinstance(content, (str, list)) or not isinstance(kept, dict):
+    if number < 0 or not isinstance(content, (str, list)) or not isinstance(changed_fields, dict):
         raise ValueError("no message")
-    cls = _MESSAGES[number]
+    cls = _MESSAGE_CLASSES[number]
     defaults = _DEFAULTS[number]
-    known = _FIELDS[number]
+    field_names = _FIELDS[number]
     fields: dict[str, Any] = {"content": content, **defaults}
-    for name, value in _FRESH[number]:
+    for name, value in _MUTABLE_DEFAULTS[number]:
         fields[name] = value.copy()
     extra: dict[str, Any] = {}
-    if known.issuperset(kept):
-        fields.update(kept)
+    if field_names.issuperset(changed_fields):
+        fields.update(changed_fields)
     else:
-        for name, value in kept.items():
-            (fields if name in known else extra)[name] = value
+        for name, value in changed_fields.items():
+            (fields if name in field_names else extra)[name] = value
     message: BaseMessage = _new(cls)
     _set_fields(message, fields)
-    _set_fields_set(message, {"content", *kept})
+    _set_fields_set(message, {"content", *changed_fields})
     _set_extra(message, extra)
     _set_private(message, None)
     return message

@@ -53,7 +53,10 @@ def _deque_of(stored: Any) -> deque[Any]:
 
 def _defaultdict_parts(value: defaultdict[Any, Any]) -> Any:
     factory = value.default_factory
-    name = next((each for each, known in _FACTORIES.items() if known is factory), None)
+    name = next(
+        (factory_name for factory_name, candidate in _FACTORIES.items() if candidate is factory),
+        None,
+    )
     if name is None:  # anything else would be code that is named in a store
         raise TypeError(
             f"a defaultdict is stored with the factories {', '.join(_FACTORIES)}, not {factory!r}"
@@ -97,13 +100,13 @@ def _interrupt_of(stored: Any) -> Interrupt:
     return Interrupt(stored[0], stored[1], response_schema=stored[2] if len(stored) > 2 else None)
 
 
-def _only(kind: type, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return `make` for values of this type alone: `bytearray` of a number takes as many bytes."""
+def _requires_type(stored_type: type, build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return `build` for values of this type alone: `bytearray` of a number takes as many bytes."""
 
     def read(stored: Any) -> Any:
-        if type(stored) is not kind:
+        if type(stored) is not stored_type:
             raise TypeError(f"stored is a {type(stored).__name__}")
-        return make(stored)
+        return build(stored)
 
     return read
 
@@ -117,21 +120,21 @@ def _zone_key(zone: ZoneInfo) -> str:
 _ADDRESSES = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 
 # Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
-_PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
+_PLAIN_TYPES: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("set", set, list, set),
     ("frozenset", frozenset, list, frozenset),
     ("deque", deque, _deque_parts, _deque_of),
-    ("bytearray", bytearray, bytes, _only(bytes, bytearray)),
+    ("bytearray", bytearray, bytes, _requires_type(bytes, bytearray)),
     ("OrderedDict", OrderedDict, lambda v: list(v.items()), OrderedDict),
     ("defaultdict", defaultdict, _defaultdict_parts, lambda v: defaultdict(_FACTORIES[v[0]], v[1])),
     ("Counter", Counter, lambda v: list(v.items()), lambda v: Counter(dict(v))),
-    ("int", int, str, _only(str, int)),
+    ("int", int, str, _requires_type(str, int)),
     ("datetime", dt.datetime, _datetime_parts, _datetime_of),
     ("date", dt.date, dt.date.isoformat, dt.date.fromisoformat),
     ("time", dt.time, dt.time.isoformat, dt.time.fromisoformat),
     ("timedelta", dt.timedelta, lambda v: (v.days, v.seconds, v.microseconds),
     lambda v: dt.timedelta(*v)),
-    ("Decimal", Decimal, str, _only(str, Decimal)),
+    ("Decimal", Decimal, str, _requires_type(str, Decimal)),
     ("UUID", UUID, lambda v: v.bytes, lambda v: UUID(bytes=v)),
     ("Send", Send, _send_parts, _send_of),
     ("Interrupt", Interrupt, _interrupt_parts, _interrupt_of),
@@ -148,7 +151,10 @@ _PLAIN: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("timezone", dt.timezone, lambda v: (v.utcoffset(None), v.tzname(None)),
     lambda v: dt.timezone(*v)),
     ("ZoneInfo", ZoneInfo, _zone_key, ZoneInfo),
-    *((each.__name__, each, str, _only(str, each)) for each in _ADDRESSES),
+    *(
+        (address_type.__name__, address_type, str, _requires_type(str, address_type))
+        for address_type in _ADDRESSES
+    ),
 ]  # fmt: skip
-WRITE = {cls: (name, write) for name, cls, write, _ in _PLAIN}
-READ = {name: read for name, _, _, read in _PLAIN}
+PLAIN_WRITERS = {cls: (name, write) for name, cls, write, _ in _PLAIN_TYPES}
+PLAIN_READERS = {name: read for name, _, _, read in _PLAIN_TYPES}

@@ -29,14 +29,14 @@ from agent_runtime.checkpoints.seal import Seal
 from agent_runtime.checkpoints.shapes import is_item
 from agent_runtime.storage.redis_connection import RedisConnection
 
-_KEY = "\x1e"
+_KEY_MARKER = "\x1e"
 _ESCAPE = "\x1d"
-_QUOTED = {SEPARATOR: f"{_ESCAPE}s", _KEY: f"{_ESCAPE}k", _ESCAPE: f"{_ESCAPE}e"}
+_ESCAPES = {SEPARATOR: f"{_ESCAPE}s", _KEY_MARKER: f"{_ESCAPE}k", _ESCAPE: f"{_ESCAPE}e"}
 """Our own separators as they stand in a label.
 
 A name that has one cannot reach into another namespace.
 """
-_PLAIN = {quoted: plain for plain, quoted in _QUOTED.items()}
+_UNESCAPES = {quoted: plain for plain, quoted in _ESCAPES.items()}
 _ESCAPED = re.compile(f"{_ESCAPE}[ske]")
 _PAGE = 500
 _ABOVE_ALL = b"\xff"
@@ -83,13 +83,13 @@ class RedisStore(BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations in order, for a sync caller."""
-        done: list[Result] = self._connection.run(self._operations.batch(list(ops)))
-        return done
+        results: list[Result] = self._connection.run(self._operations.batch(list(ops)))
+        return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """`batch` for async callers."""
-        done: list[Result] = await self._connection.arun(self._operations.batch(list(ops)))
-        return done
+        results: list[Result] = await self._connection.arun(self._operations.batch(list(ops)))
+        return results
 
 
 class _StoreOperations:
@@ -118,7 +118,12 @@ class _StoreOperations:
         return results
 
     def _name(self, namespace: tuple[str, ...], key: str) -> str:
-        return SEPARATOR.join(map(_quoted, namespace)) + SEPARATOR + _KEY + _quoted(key)
+        return (
+            SEPARATOR.join(map(_escape_label, namespace))
+            + SEPARATOR
+            + _KEY_MARKER
+            + _escape_label(key)
+        )
 
     def _put(self, op: PutOp) -> Any:
         name = self._name(op.namespace, op.key)
@@ -133,7 +138,7 @@ class _StoreOperations:
         yield (
             "set",
             f"{self._base}:{name}",
-            self._blobs.close(content, "memory", name),
+            self._blobs.encode(content, "memory", name),
             None,
             ttl_ms,
         )
@@ -141,7 +146,7 @@ class _StoreOperations:
 
     def _read(self, name: str) -> Any:
         data = yield "get", f"{self._base}:{name}"
-        return None if data is None else self._blobs.open_as(is_item, data, "memory", name)
+        return None if data is None else self._blobs.decode_as(is_item, data, "memory", name)
 
     def _refresh(self, name: str, ttl: float | None) -> Any:
         if ttl is not None:
@@ -163,11 +168,11 @@ class _StoreOperations:
         )
 
     def _search(self, op: SearchOp) -> Any:
-        found: list[SearchItem] = []
-        prefix = "".join(_quoted(part) + SEPARATOR for part in op.namespace_prefix)
+        matching_items: list[SearchItem] = []
+        prefix = "".join(_escape_label(part) + SEPARATOR for part in op.namespace_prefix)
         high = b"(" + prefix.encode() + _ABOVE_ALL if prefix else "+"
         low = f"[{prefix}" if prefix else "-"
-        while len(found) < op.offset + op.limit:
+        while len(matching_items) < op.offset + op.limit:
             names = yield "zrangebylex", self._index, low, high, 0, _PAGE
             if not names:
                 break
@@ -177,57 +182,67 @@ class _StoreOperations:
                 if data is None:  # it has expired
                     yield "zrem", self._index, text
                     continue
-                content = self._blobs.open_as(is_item, data, "memory", text)
-                if _matches(content[0], op.filter):
-                    found.append(_search_item(text, content))
+                content = self._blobs.decode_as(is_item, data, "memory", text)
+                if _matches_filter(content[0], op.filter):
+                    matching_items.append(_search_item(text, content))
                     if op.refresh_ttl:
                         yield from self._refresh(text, content[3])
             low = f"({texts[-1]}"
-        return found[op.offset : op.offset + op.limit]
+        return matching_items[op.offset : op.offset + op.limit]
 
     def _namespaces(self, op: ListNamespacesOp) -> Any:
         names: dict[tuple[str, ...], None] = {}
         low = "-"
         while texts := [n.decode() for n in (yield "zrangebylex", self._index, low, "+", 0, _PAGE)]:
             for text in texts:
-                namespace = _namespace(text)
-                if all(_meets(namespace, condition) for condition in op.match_conditions or ()):
+                namespace = _parse_namespace(text)
+                if all(
+                    _matches_condition(namespace, condition)
+                    for condition in op.match_conditions or ()
+                ):
                     names[namespace[: op.max_depth] if op.max_depth else namespace] = None
             low = f"({texts[-1]}"
         return sorted(names)[op.offset : op.offset + op.limit]
 
 
-def _namespace(name: str) -> tuple[str, ...]:
-    path = name.partition(_KEY)[0]
-    return tuple(map(_unquoted, path.removesuffix(SEPARATOR).split(SEPARATOR)))
+def _parse_namespace(name: str) -> tuple[str, ...]:
+    path = name.partition(_KEY_MARKER)[0]
+    return tuple(map(_unescape_label, path.removesuffix(SEPARATOR).split(SEPARATOR)))
 
 
-def _quoted(label: str) -> str:
+def _escape_label(label: str) -> str:
     return (
-        "".join(_QUOTED.get(character, character) for character in label)
+        "".join(_ESCAPES.get(character, character) for character in label)
         if _has_separator(label)
         else label
     )
 
 
 def _has_separator(label: str) -> bool:
-    return _ESCAPE in label or SEPARATOR in label or _KEY in label
+    return _ESCAPE in label or SEPARATOR in label or _KEY_MARKER in label
 
 
-def _unquoted(label: str) -> str:
-    return _ESCAPED.sub(lambda found: _PLAIN[found[0]], label) if _ESCAPE in label else label
+def _unescape_label(label: str) -> str:
+    return (
+        _ESCAPED.sub(lambda escape_match: _UNESCAPES[escape_match[0]], label)
+        if _ESCAPE in label
+        else label
+    )
 
 
 def _search_item(name: str, content: list[Any]) -> SearchItem:
-    key = _unquoted(name.partition(_KEY)[2])
-    return SearchItem(_namespace(name), key, content[0], content[1], content[2])
+    key = _unescape_label(name.partition(_KEY_MARKER)[2])
+    return SearchItem(_parse_namespace(name), key, content[0], content[1], content[2])
 
 
-def _matches(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
-    return all(_compares(value.get(name), condition) for name, condition in (wanted or {}).items())
+def _matches_filter(value: Mapping[str, Any], filter_conditions: Mapping[str, Any] | None) -> bool:
+    return all(
+        _satisfies(value.get(name), condition)
+        for name, condition in (filter_conditions or {}).items()
+    )
 
 
-def _compares(value: Any, condition: Any) -> bool:
+def _satisfies(value: Any, condition: Any) -> bool:
     if (
         isinstance(condition, Mapping)
         and condition
@@ -237,7 +252,7 @@ def _compares(value: Any, condition: Any) -> bool:
     return bool(value == condition)
 
 
-def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
+def _matches_condition(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
     path = condition.path
     if len(path) > len(namespace):
         return False
@@ -246,4 +261,4 @@ def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
         if condition.match_type == "prefix"
         else namespace[len(namespace) - len(path) :]
     )
-    return all(want in ("*", have) for want, have in zip(path, part, strict=True))
+    return all(expected in ("*", actual) for expected, actual in zip(path, part, strict=True))

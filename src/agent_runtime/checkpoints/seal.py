@@ -14,9 +14,9 @@ from agent_runtime.secrets.strength import weakness_of
 VERSION = 1
 _PLAIN = 0
 _KEYED = 1
-_DIGEST = 16
-_HEAD = 6
-_START = _HEAD + _DIGEST
+_DIGEST_BYTES = 16
+_HEAD_BYTES = 6
+_PAYLOAD_START = _HEAD_BYTES + _DIGEST_BYTES
 MIN_KEY_BYTES = 32
 
 
@@ -46,43 +46,48 @@ class Seal:
     @staticmethod
     def digest_of(blob: bytes) -> bytes:
         """Return the digest that a sealed blob begins with."""
-        return blob[_HEAD:_START]
+        return blob[_HEAD_BYTES:_PAYLOAD_START]
 
-    def close(self, payload: bytes, place: str) -> bytes:
-        """`payload`, sealed for `place` (tenant, session and all that says which blob it is)."""
-        return self._head + self._digest(payload, place) + payload
+    def seal(self, payload: bytes, location: str) -> bytes:
+        """`payload`, sealed for `location` (tenant, session and all that says which blob it is)."""
+        return self._head + self._digest(payload, location) + payload
 
-    def open(self, blob: bytes, place: str) -> bytes:
+    def unseal(self, blob: bytes, location: str) -> bytes:
         """The payload again.
 
         Raises CheckpointVersion for a format of another version, CheckpointCorrupt for anything
         that was not sealed for exactly this place.
         """
-        if len(blob) >= _START and blob[0] != VERSION and self._was_sealed(blob, place):
+        if len(blob) >= _PAYLOAD_START and blob[0] != VERSION and self._was_sealed(blob, location):
             raise CheckpointVersion(blob[0], VERSION)
-        if blob[:_HEAD] != self._head or len(blob) < _START:
-            whole = len(blob) >= _START and blob[0] == VERSION
-            why = (
+        if blob[:_HEAD_BYTES] != self._head or len(blob) < _PAYLOAD_START:
+            is_intact = len(blob) >= _PAYLOAD_START and blob[0] == VERSION
+            reason = (
                 "it was sealed with another key, or without one"
-                if whole
+                if is_intact
                 else "it is no sealed blob"
             )
-            raise CheckpointCorrupt(place, why, damaged=not whole)
-        payload = blob[_START:]
-        if not hmac.compare_digest(blob[_HEAD:_START], self._digest(payload, place)):
-            raise CheckpointCorrupt(place, "the digest does not match")
+            raise CheckpointCorrupt(location, reason, damaged=not is_intact)
+        payload = blob[_PAYLOAD_START:]
+        if not hmac.compare_digest(
+            blob[_HEAD_BYTES:_PAYLOAD_START], self._digest(payload, location)
+        ):
+            raise CheckpointCorrupt(location, "the digest does not match")
         return payload
 
-    def _was_sealed(self, blob: bytes, place: str) -> bool:
+    def _was_sealed(self, blob: bytes, location: str) -> bool:
         # Another version's blob carries a digest over its own head: so damage of the version byte
         # is not taken for one.
         return hmac.compare_digest(
-            blob[_HEAD:_START], self._digest(blob[_START:], place, blob[:_HEAD])
+            blob[_HEAD_BYTES:_PAYLOAD_START],
+            self._digest(blob[_PAYLOAD_START:], location, blob[:_HEAD_BYTES]),
         )
 
-    def _digest(self, payload: bytes, place: str, head: bytes | None = None) -> bytes:
-        mac = blake2b(self._head if head is None else head, digest_size=_DIGEST, key=self._key)
-        mac.update(place.encode())
+    def _digest(self, payload: bytes, location: str, head: bytes | None = None) -> bytes:
+        mac = blake2b(
+            self._head if head is None else head, digest_size=_DIGEST_BYTES, key=self._key
+        )
+        mac.update(location.encode())
         mac.update(b"\x00")
         mac.update(payload)
         return mac.digest()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-_CHECKPOINT = {"id": str, "channel_versions": dict, "versions_seen": dict}
+_CHECKPOINT_FIELD_TYPES = {"id": str, "channel_versions": dict, "versions_seen": dict}
 
 
-def is_row(value: Any) -> bool:
+def is_checkpoint_row(value: Any) -> bool:
     """Whether it is a checkpoint's row.
 
     The checkpoint, its metadata, its references, its list channels, digests.
@@ -21,15 +21,15 @@ def is_row(value: Any) -> bool:
         and _is_metadata(metadata)
         and isinstance(refs, str)  # they are parsed, and refused, where they are used
         and isinstance(lists, list)
-        and all(isinstance(each, str) for each in lists)
-        and all(isinstance(each, bytes) for each in digests)
+        and all(isinstance(channel, str) for channel in lists)
+        and all(isinstance(digest, bytes) for digest in digests)
     )
 
 
 def _is_checkpoint(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and all(isinstance(value.get(name), kind) for name, kind in _CHECKPOINT.items())
+        and all(isinstance(value.get(name), kind) for name, kind in _CHECKPOINT_FIELD_TYPES.items())
         and len({type(version) for version in value["channel_versions"].values()}) <= 1
         and all(
             isinstance(version, int | float | str) for version in value["channel_versions"].values()
@@ -61,6 +61,6 @@ def is_item(value: Any) -> bool:
         isinstance(value, list)
         and len(value) == 4
         and isinstance(value[0], dict)
-        and all(isinstance(each, dt.datetime) for each in value[1:3])
+        and all(isinstance(timestamp, dt.datetime) for timestamp in value[1:3])
         and (value[3] is None or isinstance(value[3], int | float))
     )

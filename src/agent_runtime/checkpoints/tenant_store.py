@@ -37,14 +37,18 @@ class TenantStore(BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations in order, for a sync caller."""
-        label = _namespace_of_tenant()
-        return [_own(result) for result in self.inner.batch([_moved(op, label) for op in ops])]
+        tenant_label = _namespace_of_tenant()
+        return [
+            _strip_tenant(result)
+            for result in self.inner.batch([_add_tenant(op, tenant_label) for op in ops])
+        ]
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """`batch` for async callers."""
-        label = _namespace_of_tenant()
+        tenant_label = _namespace_of_tenant()
         return [
-            _own(result) for result in await self.inner.abatch([_moved(op, label) for op in ops])
+            _strip_tenant(result)
+            for result in await self.inner.abatch([_add_tenant(op, tenant_label) for op in ops])
         ]
 
 
@@ -57,23 +61,23 @@ def _namespace_of_tenant() -> str:
     )
 
 
-def _moved(op: Op, label: str) -> Op:
+def _add_tenant(op: Op, tenant_label: str) -> Op:
     if isinstance(op, GetOp | PutOp):
-        return op._replace(namespace=(label, *op.namespace))
+        return op._replace(namespace=(tenant_label, *op.namespace))
     if isinstance(op, SearchOp):
-        return op._replace(namespace_prefix=(label, *op.namespace_prefix))
-    own = MatchCondition(match_type="prefix", path=(label,))
+        return op._replace(namespace_prefix=(tenant_label, *op.namespace_prefix))
+    tenant_condition = MatchCondition(match_type="prefix", path=(tenant_label,))
     conditions = [
-        MatchCondition(match_type="prefix", path=cast("Any", (label, *each.path)))
-        if each.match_type == "prefix"
-        else each
-        for each in op.match_conditions or ()
+        MatchCondition(match_type="prefix", path=cast("Any", (tenant_label, *condition.path)))
+        if condition.match_type == "prefix"
+        else condition
+        for condition in op.match_conditions or ()
     ]
     depth = None if op.max_depth is None else op.max_depth + 1
-    return ListNamespacesOp((own, *conditions), depth, op.limit, op.offset)
+    return ListNamespacesOp((tenant_condition, *conditions), depth, op.limit, op.offset)
 
 
-def _own(result: Result) -> Result:
+def _strip_tenant(result: Result) -> Result:
     if isinstance(result, Item):
         return Item(
             value=result.value,
@@ -83,12 +87,15 @@ def _own(result: Result) -> Result:
             updated_at=result.updated_at,
         )
     if isinstance(result, list):
-        found: list[Any] = result
-        return [_own_item(each) if isinstance(each, SearchItem) else each[1:] for each in found]
+        entries: list[Any] = result
+        return [
+            _strip_tenant_from_item(entry) if isinstance(entry, SearchItem) else entry[1:]
+            for entry in entries
+        ]
     return result
 
 
-def _own_item(item: SearchItem) -> SearchItem:
+def _strip_tenant_from_item(item: SearchItem) -> SearchItem:
     return SearchItem(
         item.namespace[1:], item.key, item.value, item.created_at, item.updated_at, item.score
     )

@@ -15,10 +15,10 @@ from agent_runtime.errors import InputInvalid, SessionIdInvalid
 
 MAX_THREAD_ID = 512
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_NO_UUID = uuid.UUID(int=0)
+_NIL_UUID = uuid.UUID(int=0)
 
 
-def checked_name(value: Any, what: str = "session_id") -> str:
+def checked_name(value: Any, parameter_name: str = "session_id") -> str:
     """`value`, when it may name a session or a tenant; raises SessionIdInvalid.
 
     ASCII only, so no two look alike.
@@ -26,15 +26,16 @@ def checked_name(value: Any, what: str = "session_id") -> str:
     if (
         not isinstance(value, str)
         or not _NAME.fullmatch(value)
-        or value in (str(_NO_UUID), _NO_UUID.hex)
+        or value in (str(_NIL_UUID), _NIL_UUID.hex)
     ):
-        shown = (
+        description = (
             repr(value)
             if len(repr(value)) <= 80
             else f"{type(value).__name__} of {len(repr(value))} characters"
         )
         raise SessionIdInvalid(
-            f"not a usable name: {shown}; 1 to 128 letters, digits, '_' and '-'", what
+            f"not a usable name: {description}; 1 to 128 letters, digits, '_' and '-'",
+            parameter_name,
         )
     return value
 
@@ -47,16 +48,16 @@ def thread_of(tenant: str, session_id: str) -> str:
     return f"{checked_name(tenant, 'tenant')}:{checked_name(session_id)}"
 
 
-def place_of(config: RunnableConfig) -> tuple[str, str, str | None]:
+def parse_config(config: RunnableConfig) -> tuple[str, str, str | None]:
     """Thread, namespace and checkpoint id in a config.
 
     Raises InputInvalid for a thread id that cannot be one.
     """
-    given = config.get("configurable", {})
-    if "thread_id" not in given:
+    configurable = config.get("configurable", {})
+    if "thread_id" not in configurable:
         raise InputInvalid("a checkpointer needs a thread_id", "configurable.thread_id")
-    thread = given["thread_id"]
-    namespace = str(given.get("checkpoint_ns") or "")
+    thread = configurable["thread_id"]
+    namespace = str(configurable.get("checkpoint_ns") or "")
     thread = (
         str(thread)
         if isinstance(thread, (int, uuid.UUID)) and not isinstance(thread, bool)
@@ -70,7 +71,7 @@ def place_of(config: RunnableConfig) -> tuple[str, str, str | None]:
         raise InputInvalid(
             f"a thread id is 1 to {MAX_THREAD_ID} printable characters", "configurable.thread_id"
         )
-    checkpoint_id = given.get("checkpoint_id")
+    checkpoint_id = configurable.get("checkpoint_id")
     if SEPARATOR in namespace:
         raise InputInvalid("a namespace has no control characters", "configurable.checkpoint_ns")
     return thread, namespace, None if checkpoint_id is None else str(checkpoint_id)
@@ -87,14 +88,14 @@ def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig
     }
 
 
-def cursor_of(row: SessionRow) -> str:
+def encode_cursor(row: SessionRow) -> str:
     """The cursor of the page after this row."""
     return base64.urlsafe_b64encode(
         json.dumps([row.created_at, row.key.partition(":")[2]]).encode()
     ).decode()
 
 
-def opened_cursor(cursor: str | None, tenant: str) -> tuple[float, str] | None:
+def decode_cursor(cursor: str | None, tenant: str) -> tuple[float, str] | None:
     """The place that a cursor names, always in the caller's own tenant; raises InputInvalid."""
     if cursor is None:
         return None

@@ -5,124 +5,134 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent_runtime.checkpoints.backends.backend import Chunk, Loaded, Row
+from agent_runtime.checkpoints.backends.backend import CheckpointRow, Chunk, LoadedCheckpoint
 from agent_runtime.checkpoints.chunk_refs import numbers_in, parse_refs
-from agent_runtime.checkpoints.operations import CheckpointSteps, Steps, digest_over
+from agent_runtime.checkpoints.operations import CheckpointOperations, Operation, combine_digests
 from agent_runtime.checkpoints.shapes import is_write
 from agent_runtime.errors import CheckpointCorrupt, InputInvalid
 
-Rows = list[tuple[str, str]]
+CheckpointKeys = list[tuple[str, str]]
 """Checkpoints by namespace and id."""
 
 
 def copy_thread(
-    saver: CheckpointSteps, source: str, target: str, until: str | None = None
-) -> Steps[None]:
+    saver: CheckpointOperations, source: str, target: str, until: str | None = None
+) -> Operation[None]:
     """Copy every checkpoint, sealed anew for its new thread.
 
     `until` leaves out what is not on the way to it.
 
     Raises InputInvalid when the target has checkpoints already.
     """
-    rows: Rows = yield "list", source, None, None, None
-    taken: Rows = yield "list", target, None, None, 1
-    if taken:
+    checkpoint_keys: CheckpointKeys = yield "list", source, None, None, None
+    existing_rows: CheckpointKeys = yield "list", target, None, None, 1
+    if existing_rows:
         raise InputInvalid(f"the thread '{target}' has checkpoints already", "target_thread_id")
     if until is not None:
-        rows = yield from _ancestors(source, rows, until)
-    done: dict[tuple[str, str, int], bytes] = {}
-    for namespace, checkpoint_id in reversed(rows):
-        loaded: Loaded | None = yield "load", source, namespace, checkpoint_id, None
+        checkpoint_keys = yield from _ancestors(source, checkpoint_keys, until)
+    copied_digests: dict[tuple[str, str, int], bytes] = {}
+    for namespace, checkpoint_id in reversed(checkpoint_keys):
+        loaded: LoadedCheckpoint | None = yield "load", source, namespace, checkpoint_id, None
         if loaded is None:  # pruned in the meantime
             continue
-        content = yield from saver.row_content(source, loaded.row)
+        content = yield from saver.decode_row(source, loaded.row)
         chunks = []
         for (channel, number), data in loaded.chunks.items():
-            if (namespace, channel, number) in done:
+            if (namespace, channel, number) in copied_digests:
                 continue
             try:
-                payload = saver.blobs.payload(
+                payload = saver.blobs.unseal_payload(
                     data, "chunk", source, namespace, channel, str(number)
                 )
             except CheckpointCorrupt as error:
-                yield from saver.refused(source, data, error)
+                yield from saver.quarantine_and_raise(source, data, error)
                 raise
-            sealed = saver.blobs.close_payload(
+            sealed = saver.blobs.seal_payload(
                 payload, "chunk", target, namespace, channel, str(number)
             )
-            done[namespace, channel, number] = saver.blobs.seal.digest_of(sealed)
+            copied_digests[namespace, channel, number] = saver.blobs.seal.digest_of(sealed)
             chunks.append(Chunk(channel, number, sealed))
         row = loaded.row
-        place = (namespace, checkpoint_id)
+        row_key = (namespace, checkpoint_id)
         content[1] = {**content[1], **({"thread_id": target} if "thread_id" in content[1] else {})}
         if content[4:]:
-            content[4] = _whole_digest(namespace, content[2], done)
-        sealed = saver.blobs.close(content, "row", target, *place, row.parent_id or "")
-        moved = Row(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
-        yield "save", target, moved, chunks, None, saver.ttl_s, content[1].get("run_id"), False
+            content[4] = _combined_digest(namespace, content[2], copied_digests)
+        sealed = saver.blobs.encode(content, "row", target, *row_key, row.parent_id or "")
+        copied_row = CheckpointRow(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
+        yield "save", target, copied_row, chunks, None, saver.ttl_s, content[1].get("run_id"), False
         writes = []
         # What tasks wrote after the checkpoint that was asked for belongs to what came after it.
         for write in loaded.writes if checkpoint_id != until else ():
-            where = (*place, write.task_id, str(write.index), write.path)
-            value = yield from saver.opened_blob(
-                source, is_write, write.data, "write", source, *where
+            write_location = (*row_key, write.task_id, str(write.index), write.path)
+            value = yield from saver.decode_or_quarantine(
+                source, is_write, write.data, "write", source, *write_location
             )
-            writes.append(write._replace(data=saver.blobs.close(value, "write", target, *where)))
+            writes.append(
+                write._replace(data=saver.blobs.encode(value, "write", target, *write_location))
+            )
         if writes:
-            yield "save_writes", target, *place, writes, None, saver.ttl_s
+            yield "save_writes", target, *row_key, writes, None, saver.ttl_s
 
 
-def _whole_digest(
+def _combined_digest(
     namespace: str, references: str, digests: Mapping[tuple[str, str, int], bytes]
 ) -> bytes:
     refs = parse_refs(references)
-    places = [
+    chunk_keys = [
         (namespace, channel, number)
         for channel in sorted(refs)
         for number in numbers_in(refs[channel])
     ]
-    return digest_over([digests[place] for place in places])
+    return combine_digests([digests[chunk_key] for chunk_key in chunk_keys])
 
 
-def _ancestors(thread: str, rows: Rows, until: str) -> Steps[Rows]:
-    kept = []
-    wanted = {until}
-    for namespace, checkpoint_id in rows:
+def _ancestors(
+    thread: str, checkpoint_keys: CheckpointKeys, until: str
+) -> Operation[CheckpointKeys]:
+    ancestors = []
+    ancestor_ids = {until}
+    for namespace, checkpoint_id in checkpoint_keys:
         if namespace != "":
             if checkpoint_id <= until:
-                kept.append((namespace, checkpoint_id))
-        elif checkpoint_id in wanted:
-            kept.append((namespace, checkpoint_id))
-            loaded: Loaded | None = yield "load", thread, namespace, checkpoint_id, checkpoint_id
+                ancestors.append((namespace, checkpoint_id))
+        elif checkpoint_id in ancestor_ids:
+            ancestors.append((namespace, checkpoint_id))
+            loaded: LoadedCheckpoint | None = yield (
+                "load",
+                thread,
+                namespace,
+                checkpoint_id,
+                checkpoint_id,
+            )
             if loaded is not None and loaded.row.parent_id is not None:
-                wanted.add(loaded.row.parent_id)
-    if ("", until) not in kept:
+                ancestor_ids.add(loaded.row.parent_id)
+    if ("", until) not in ancestors:
         raise InputInvalid(f"there is no checkpoint '{until}'", "checkpoint_id")
-    return kept
+    return ancestors
 
 
-def delete_thread(saver: CheckpointSteps, thread: str) -> Steps[None]:
+def delete_thread(saver: CheckpointOperations, thread: str) -> Operation[None]:
     """Delete everything of a thread."""
     yield "delete_thread", thread
     saver.forget(thread)
 
 
-def delete_for_runs(saver: CheckpointSteps, run_ids: Sequence[str]) -> Steps[None]:
+def delete_for_runs(saver: CheckpointOperations, run_ids: Sequence[str]) -> Operation[None]:
     """Delete the checkpoints that these runs wrote, and values that no other checkpoint shares."""
-    wanted = set(run_ids)
+    unique_run_ids = set(run_ids)
     threads: set[str] = set()
     for run_id in run_ids:
         threads |= set((yield "threads_of_run", run_id))
     for thread in sorted(threads):
-        doomed = list[Row]()
-        kept = list[Row]()
-        for loaded in (yield from _rows(thread)):
-            content = yield from saver.row_content(thread, loaded.row)
-            (doomed if content[1].get("run_id") in wanted else kept).append(loaded.row)
-        yield from _drop(saver, thread, doomed, kept)
+        deleted = list[CheckpointRow]()
+        retained = list[CheckpointRow]()
+        for loaded in (yield from _load_checkpoints(thread)):
+            content = yield from saver.decode_row(thread, loaded.row)
+            (deleted if content[1].get("run_id") in unique_run_ids else retained).append(loaded.row)
+        yield from _drop_rows(saver, thread, deleted, retained)
 
 
-def prune(saver: CheckpointSteps, thread_ids: Sequence[str], strategy: str) -> Steps[None]:
+def prune(saver: CheckpointOperations, thread_ids: Sequence[str], strategy: str) -> Operation[None]:
     """Keep only the latest checkpoint of each namespace, and what it is rebuilt from.
 
     Or delete everything.
@@ -136,28 +146,31 @@ def prune(saver: CheckpointSteps, thread_ids: Sequence[str], strategy: str) -> S
         if strategy == "delete":
             yield from delete_thread(saver, thread)
             continue
-        rows: list[Loaded] = yield from _rows(thread)
-        by_id = {(r.row.namespace, r.row.checkpoint_id): r.row for r in rows}
-        latest: dict[str, Row] = {}
-        for loaded in rows:  # newest first
+        loaded_checkpoints: list[LoadedCheckpoint] = yield from _load_checkpoints(thread)
+        by_id = {(r.row.namespace, r.row.checkpoint_id): r.row for r in loaded_checkpoints}
+        latest: dict[str, CheckpointRow] = {}
+        for loaded in loaded_checkpoints:  # newest first
             latest.setdefault(loaded.row.namespace, loaded.row)
-        kept: dict[tuple[str, str], Row] = {}
+        retained: dict[tuple[str, str], CheckpointRow] = {}
         for row in latest.values():
-            yield from _keep_with_history(saver, thread, row, by_id, kept)
-        yield from _drop(
-            saver, thread, [r for key, r in by_id.items() if key not in kept], list(kept.values())
+            yield from _retain_with_history(saver, thread, row, by_id, retained)
+        yield from _drop_rows(
+            saver,
+            thread,
+            [r for key, r in by_id.items() if key not in retained],
+            list(retained.values()),
         )
 
 
-def _keep_with_history(
-    saver: CheckpointSteps,
+def _retain_with_history(
+    saver: CheckpointOperations,
     thread: str,
-    row: Row,
-    by_id: dict[tuple[str, str], Row],
-    kept: dict[tuple[str, str], Row],
-) -> Steps[None]:
-    content = yield from saver.row_content(thread, row)
-    kept[row.namespace, row.checkpoint_id] = row
+    row: CheckpointRow,
+    by_id: dict[tuple[str, str], CheckpointRow],
+    retained: dict[tuple[str, str], CheckpointRow],
+) -> Operation[None]:
+    content = yield from saver.decode_row(thread, row)
+    retained[row.namespace, row.checkpoint_id] = row
     open_channels = set(content[1].get("counters_since_delta_snapshot") or ()) - set(
         parse_refs(row.chunks)
     )
@@ -166,43 +179,52 @@ def _keep_with_history(
         if parent is None:
             return
         row = parent
-        kept[row.namespace, row.checkpoint_id] = row
+        retained[row.namespace, row.checkpoint_id] = row
         open_channels -= set(parse_refs(row.chunks))
 
 
-def _rows(thread: str) -> Steps[list[Loaded]]:
-    ids: Rows = yield "list", thread, None, None, None
-    found = []
-    for namespace, checkpoint_id in ids:
+def _load_checkpoints(thread: str) -> Operation[list[LoadedCheckpoint]]:
+    checkpoint_keys: CheckpointKeys = yield "list", thread, None, None, None
+    loaded_checkpoints = []
+    for namespace, checkpoint_id in checkpoint_keys:
         loaded = yield "load", thread, namespace, checkpoint_id, checkpoint_id
         if loaded is not None:
-            found.append(loaded)
-    return found
+            loaded_checkpoints.append(loaded)
+    return loaded_checkpoints
 
 
-def _drop(saver: CheckpointSteps, thread: str, doomed: list[Row], kept: list[Row]) -> Steps[None]:
-    if not doomed:
+def _drop_rows(
+    saver: CheckpointOperations,
+    thread: str,
+    deleted: list[CheckpointRow],
+    retained: list[CheckpointRow],
+) -> Operation[None]:
+    if not deleted:
         return
-    needed = _chunks_of(kept)
-    free = _chunks_of(doomed)
-    unused = {key: numbers - needed.get(key, set()) for key, numbers in free.items()}
+    retained_chunks = _chunk_numbers(retained)
+    deleted_chunks = _chunk_numbers(deleted)
+    unused = {
+        key: numbers - retained_chunks.get(key, set()) for key, numbers in deleted_chunks.items()
+    }
     yield (
         "drop",
         thread,
-        [(r.namespace, r.checkpoint_id) for r in doomed],
+        [(r.namespace, r.checkpoint_id) for r in deleted],
         {k: n for k, n in unused.items() if n},
     )
     saver.forget(thread)
 
 
-def _chunks_of(rows: list[Row]) -> dict[tuple[str, str], set[int]]:
-    found: dict[tuple[str, str], set[int]] = {}
+def _chunk_numbers(rows: list[CheckpointRow]) -> dict[tuple[str, str], set[int]]:
+    numbers_by_channel: dict[tuple[str, str], set[int]] = {}
     for row in rows:
         for channel, ranges in parse_refs(row.chunks).items():
-            found.setdefault((row.namespace, channel), set()).update(numbers_in(ranges))
-    return found
+            numbers_by_channel.setdefault((row.namespace, channel), set()).update(
+                numbers_in(ranges)
+            )
+    return numbers_by_channel
 
 
-def matches(metadata: Any, wanted: dict[str, Any] | None) -> bool:
+def matches_metadata(metadata: Any, metadata_filter: dict[str, Any] | None) -> bool:
     """Whether a checkpoint's metadata has every wanted value."""
-    return all(metadata.get(name) == value for name, value in (wanted or {}).items())
+    return all(metadata.get(name) == value for name, value in (metadata_filter or {}).items())

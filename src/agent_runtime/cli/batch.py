@@ -10,12 +10,12 @@ import click
 
 from agent_runtime.cli.batch_options import (
     BatchOptions,
-    absolute,
+    absolute_path,
     batch_options,
     check_outputs,
-    open_batches,
+    open_batch_journal,
 )
-from agent_runtime.cli.batch_view import BatchView, print_status, table, write_report
+from agent_runtime.cli.batch_view import BatchView, executions_table, print_status, write_report
 from agent_runtime.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def batch() -> None:
     """Run many tasks at once; a killed batch goes on where it was."""
 
 
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     import asyncio  # not at the top: `--help` pays for every import
 
     return asyncio.run(coroutine)
@@ -71,10 +71,14 @@ def run(
     Exits 0 when every task was answered, 1 when some were not, 6 when the budget is used up,
     7 when the forecast is above it and somebody has to say go on (`batch resume ID --approve`).
     """
-    return int(_run(_start(options, journal, ledger, yes=yes, as_json=as_json, quiet=quiet)))
+    return int(
+        _run_coroutine(
+            _submit_and_follow(options, journal, ledger, yes=yes, as_json=as_json, quiet=quiet)
+        )
+    )
 
 
-async def _start(
+async def _submit_and_follow(
     options: BatchOptions,
     journal: str | None,
     ledger: str | None,
@@ -83,18 +87,20 @@ async def _start(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    from agent_runtime.cli.batch_run import followed, prepared
+    from agent_runtime.cli.batch_run import open_executor, run_in_foreground
     from agent_runtime.template.spec import is_path
 
-    settings, mapping = options.resolved()
+    settings, mapping = options.resolve()
     check_outputs(options)
-    named = options.agent
+    agent_option = options.agent
     notes = {
-        "out": absolute(options.out),
-        "report": absolute(options.report),
+        "out": absolute_path(options.out),
+        "report": absolute_path(options.report),
         "model": options.model,
     }
-    async with prepared(journal, ledger, settings, options.agent, options.model, quiet=quiet) as (
+    async with open_executor(
+        journal, ledger, settings, options.agent, options.model, quiet=quiet
+    ) as (
         executor,
         agent,
     ):
@@ -106,11 +112,18 @@ async def _start(
                 file_format=options.file_format,  # type: ignore[arg-type]  # click has checked it
                 execution_id=options.execution_id,
                 name=options.name,
-                notes={**notes, "agent": absolute(named) if named and is_path(named) else named},
+                notes={
+                    **notes,
+                    "agent": absolute_path(agent_option)
+                    if agent_option and is_path(agent_option)
+                    else agent_option,
+                },
             )
         except FileNotFoundError as error:
             raise click.UsageError(f"there is no file '{error.filename}'") from None
-        return await followed(executor, execution_id, notes, yes=yes, as_json=as_json, quiet=quiet)
+        return await run_in_foreground(
+            executor, execution_id, notes, yes=yes, as_json=as_json, quiet=quiet
+        )
 
 
 @batch.command()
@@ -144,10 +157,16 @@ def resume(
     changes = {"max_cost_usd": max_cost, "max_concurrent": max_concurrent}
     changes = {key: value for key, value in changes.items() if value is not None}
 
-    async def go_on(executor: ParallelAgentExecutor) -> None:
+    async def resume_execution(executor: ParallelAgentExecutor) -> None:
         await executor.resume_execution(execution_id, approve=approve, **changes)
 
-    return int(_run(_again(execution_id, journal, ledger, go_on, as_json=as_json, quiet=quiet)))
+    return int(
+        _run_coroutine(
+            _continue_execution(
+                execution_id, journal, ledger, resume_execution, as_json=as_json, quiet=quiet
+            )
+        )
+    )
 
 
 @batch.command()
@@ -161,27 +180,33 @@ def rerun(
 ) -> int:
     """Run again what failed, was left out or put aside; results of what succeeded stay."""
 
-    async def again(executor: ParallelAgentExecutor) -> None:
+    async def rerun_failed(executor: ParallelAgentExecutor) -> None:
         count = await executor.rerun_failed(execution_id)
         if not quiet:
             echo(f"{count} tasks are run again", err=True)
 
-    return int(_run(_again(execution_id, journal, ledger, again, as_json=as_json, quiet=quiet)))
+    return int(
+        _run_coroutine(
+            _continue_execution(
+                execution_id, journal, ledger, rerun_failed, as_json=as_json, quiet=quiet
+            )
+        )
+    )
 
 
-async def _again(
+async def _continue_execution(
     execution_id: str,
     journal: str | None,
     ledger: str | None,
-    go_on: Any,
+    restart: Any,
     *,
     as_json: bool,
     quiet: bool,
 ) -> int:
     from agent_runtime.batch import BatchSettings
-    from agent_runtime.cli.batch_run import followed, prepared
+    from agent_runtime.cli.batch_run import open_executor, run_in_foreground
 
-    store = open_batches(journal)
+    store = open_batch_journal(journal)
     try:
         execution = await store.get(execution_id)
     finally:
@@ -190,20 +215,20 @@ async def _again(
     settings = BatchSettings.parse(execution.settings)
     agent = notes.get("agent") or execution.agent
     model = notes.get("model")
-    async with prepared(journal, ledger, settings, agent, model, quiet=quiet) as (executor, _):
-        await go_on(executor)
-        return await followed(
+    async with open_executor(journal, ledger, settings, agent, model, quiet=quiet) as (executor, _):
+        await restart(executor)
+        return await run_in_foreground(
             executor, execution_id, notes, yes=False, as_json=as_json, quiet=quiet
         )
 
 
 @asynccontextmanager
-async def _views(journal: str | None) -> AsyncIterator[ParallelAgentExecutor]:
+async def _query_executor(journal: str | None) -> AsyncIterator[ParallelAgentExecutor]:
     """An executor that runs nothing: for looking, and for asking others."""
     from agent_runtime.batch import ParallelAgentExecutor
     from agent_runtime.factory import AgentFactory
 
-    store = open_batches(journal)
+    store = open_batch_journal(journal)
     try:
         yield ParallelAgentExecutor(AgentFactory(), journal=store)
     finally:
@@ -217,20 +242,20 @@ async def _views(journal: str | None) -> AsyncIterator[ParallelAgentExecutor]:
 def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> int:
     """Show how a batch stands, or list the newest ones."""
 
-    async def look() -> list[dict[str, Any]]:
-        async with _views(journal) as executor:
+    async def fetch_statuses() -> list[dict[str, Any]]:
+        async with _query_executor(journal) as executor:
             if execution_id is None:
                 return await executor.list_executions()
             return [await executor.get_execution_status(execution_id)]
 
-    found = _run(look())
+    statuses = _run_coroutine(fetch_statuses())
     if as_json:
-        for each in found:
-            echo_json(each)
+        for execution_status in statuses:
+            echo_json(execution_status)
     elif execution_id is None:
-        echo(table(found) if found else "no batches")
+        echo(executions_table(statuses) if statuses else "no batches")
     else:
-        print_status(found[0], err=False)
+        print_status(statuses[0], err=False)
     return 0
 
 
@@ -244,22 +269,22 @@ def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> i
 def watch(execution_id: str, *, journal: str | None, interval: float, as_json: bool) -> int:
     """Show a batch as it runs, in whichever process, until it is over or paused."""
 
-    async def look() -> int:
+    async def poll_until_idle() -> int:
         import asyncio
 
-        async with _views(journal) as executor:
+        async with _query_executor(journal) as executor:
             with BatchView(quiet=as_json) as view:
                 while True:
-                    found = await executor.get_execution_status(execution_id)
-                    rests = found["state"] not in ("running", "pending")
-                    view.show(found, last=rests)
+                    execution_status = await executor.get_execution_status(execution_id)
+                    is_idle = execution_status["state"] not in ("running", "pending")
+                    view.show(execution_status, last=is_idle)
                     if as_json:
-                        echo_json(found)
-                    if rests:
+                        echo_json(execution_status)
+                    if is_idle:
                         return 0
                     await asyncio.sleep(interval)
 
-    return int(_run(look()))
+    return int(_run_coroutine(poll_until_idle()))
 
 
 @batch.command()
@@ -268,13 +293,13 @@ def watch(execution_id: str, *, journal: str | None, interval: float, as_json: b
 def cancel(execution_id: str, *, journal: str | None) -> int:
     """Begin no new task, let running ones end within their grace, stop the others. Results stay."""
 
-    async def stop() -> dict[str, Any]:
-        async with _views(journal) as executor:
+    async def request_cancel() -> dict[str, Any]:
+        async with _query_executor(journal) as executor:
             return await executor.cancel_execution(execution_id)
 
-    found = _run(stop())
-    print_status(found, err=False)
-    return 0 if found["state"] == "cancelled" else 1
+    execution_status = _run_coroutine(request_cancel())
+    print_status(execution_status, err=False)
+    return 0 if execution_status["state"] == "cancelled" else 1
 
 
 @batch.command()
@@ -283,11 +308,11 @@ def cancel(execution_id: str, *, journal: str | None) -> int:
 def pause(execution_id: str, *, journal: str | None) -> int:
     """Have a running batch begin no new task; `resume` goes on with it."""
 
-    async def hold() -> None:
-        async with _views(journal) as executor:
+    async def request_pause() -> None:
+        async with _query_executor(journal) as executor:
             await executor.pause_execution(execution_id)
 
-    _run(hold())
+    _run_coroutine(request_pause())
     echo(f"{execution_id} is asked to pause")
     return 0
 
@@ -309,13 +334,13 @@ def report(
     execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None
 ) -> int:
     """Print what a batch took: time, throughput, efficiency, tokens, cost, errors by class."""
-    if results is not None and out is not None and absolute(results) == absolute(out):
+    if results is not None and out is not None and absolute_path(results) == absolute_path(out):
         raise click.UsageError(f"--out: '{out}' is where the results go: give another file")
 
-    async def make() -> Any:
+    async def build_report() -> Any:
         from agent_runtime.batch import ResultFile
 
-        async with _views(journal) as executor:
+        async with _query_executor(journal) as executor:
             await executor.get_execution_status(execution_id)  # before a file is emptied for it
             if results is not None:
                 with ResultFile(results) as file:
@@ -325,9 +350,9 @@ def report(
                         file.write(result)
             return await executor.get_report(execution_id)
 
-    made = _run(make())
+    batch_report = _run_coroutine(build_report())
     if out is not None:
-        write_report(out, made)
+        write_report(out, batch_report)
     else:
-        echo_json(made.to_dict(), indent=2) if as_json else echo(made.to_text())
+        echo_json(batch_report.to_dict(), indent=2) if as_json else echo(batch_report.to_text())
     return 0

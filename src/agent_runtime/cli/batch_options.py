@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import seconds
+from agent_runtime.cli.options import parse_seconds
 from agent_runtime.cli.state import settings, state_folder
 
 if TYPE_CHECKING:
@@ -40,30 +40,32 @@ class BatchOptions:
     name: str = ""
     tasks: Any = field(default=None)
 
-    def changes(self) -> dict[str, Any]:
+    def setting_overrides(self) -> dict[str, Any]:
         """The settings that the options say, as `BatchSettings.parse` takes them."""
-        given: dict[str, Any] = {
+        overrides: dict[str, Any] = {
             "max_concurrent": self.max_concurrent,
             "max_cost_usd": self.max_cost,
             "backend": self.backend,
-            "task_timeout": None if self.timeout is None else seconds(self.timeout, "--timeout"),
+            "task_timeout": None
+            if self.timeout is None
+            else parse_seconds(self.timeout, "--timeout"),
             "fail_fast": self.fail_fast or None,
             "retry": None if self.retries is None else {"attempts": self.retries + 1},
             "pilot": {} if self.forecast else None,
         }
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: value for key, value in overrides.items() if value is not None}
 
     def mapping(self) -> dict[str, str]:
         """`--map FIELD=TEXT`, as a mapping."""
-        made = {}
-        for each in self.maps:
-            name, equals, text = each.partition("=")
+        mapping = {}
+        for assignment in self.maps:
+            name, equals, text = assignment.partition("=")
             if not equals:
-                raise click.BadParameter(f"'{each}' is not FIELD=TEXT", param_hint="--map")
-            made[name] = text
-        return made
+                raise click.BadParameter(f"'{assignment}' is not FIELD=TEXT", param_hint="--map")
+            mapping[name] = text
+        return mapping
 
-    def resolved(self) -> tuple[BatchSettings, dict[str, str]]:
+    def resolve(self) -> tuple[BatchSettings, dict[str, str]]:
         """The settings and the mapping, with those of a batch file below what the options say.
 
         Fills in what of the other options the file says. Raises what reading the file raises.
@@ -75,16 +77,18 @@ class BatchOptions:
         base = BatchSettings() if self.config is None else BatchSettings.load(self.config)
         mapping: dict[str, str] = {}
         self.tasks = self.source
-        found = BatchFile.read(self.source) if self.source.endswith((".yaml", ".yml")) else None
-        if found is not None:
-            base = base.with_changes(**found.settings().given())
-            mapping = dict(found.mapping)
-            self.tasks = found.tasks
-            self.agent = self.agent or found.agent
-            self.model = self.model or found.model
-            self.out = self.out or found.output
-            self.report = self.report or found.report
-            self.name = self.name or found.name
+        batch_file = (
+            BatchFile.read(self.source) if self.source.endswith((".yaml", ".yml")) else None
+        )
+        if batch_file is not None:
+            base = base.with_changes(**batch_file.settings().explicit_settings())
+            mapping = dict(batch_file.mapping)
+            self.tasks = batch_file.tasks
+            self.agent = self.agent or batch_file.agent
+            self.model = self.model or batch_file.model
+            self.out = self.out or batch_file.output
+            self.report = self.report or batch_file.report
+            self.name = self.name or batch_file.name
             if self.tasks is None:
                 raise click.UsageError(f"{self.source}: the batch names no 'tasks'")
         if self.model is not None and not self.agent:
@@ -92,19 +96,19 @@ class BatchOptions:
                 "--model goes with --agent: tasks that name their own agent use that agent's model"
             )
         limits = {
-            (absolute(name) or name) if is_path(name) else name: most
-            for name, most in base.limits.items()
+            (absolute_path(name) or name) if is_path(name) else name: limit
+            for name, limit in base.limits.items()
         }
-        changes = {**self.changes(), **({"limits": limits} if limits else {})}
-        given = base.given()
+        changes = {**self.setting_overrides(), **({"limits": limits} if limits else {})}
+        explicit_settings = base.explicit_settings()
         if "retry" in changes:
-            changes["retry"] = {**given.get("retry", {}), **changes["retry"]}
+            changes["retry"] = {**explicit_settings.get("retry", {}), **changes["retry"]}
         if base.pilot is not None:
             changes.pop("pilot", None)
         return base.with_changes(**changes), mapping | self.mapping()
 
 
-_WHAT_RUNS = (
+_SOURCE_OPTIONS = (
     click.argument("source"),
     click.option(
         "--agent", metavar="AGENT", help="A template's file or name, for tasks that name none."
@@ -144,7 +148,7 @@ _WHAT_RUNS = (
         help="A YAML file with a 'batch:' map of settings.",
     ),
 )
-_HOW_IT_RUNS = (
+_EXECUTION_OPTIONS = (
     click.option(
         "-n",
         "--max-concurrent",
@@ -180,17 +184,21 @@ def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`SOURCE` and what says how it is run; the command gets them as one `BatchOptions`, first."""
 
     @wraps(command)
-    def with_options(**given: Any) -> Any:
-        names = [each.name for each in fields(BatchOptions) if each.name != "tasks"]
-        return command(BatchOptions(**{name: given.pop(name) for name in names}), **given)
+    def with_options(**parameters: Any) -> Any:
+        names = [
+            option_field.name
+            for option_field in fields(BatchOptions)
+            if option_field.name != "tasks"
+        ]
+        return command(BatchOptions(**{name: parameters.pop(name) for name in names}), **parameters)
 
     decorated: Callable[..., Any] = with_options
-    for decorate in reversed((*_WHAT_RUNS, *_HOW_IT_RUNS)):
+    for decorate in reversed((*_SOURCE_OPTIONS, *_EXECUTION_OPTIONS)):
         decorated = decorate(decorated)
     return decorated
 
 
-def open_batches(url: str | None = None) -> Journal:
+def open_batch_journal(url: str | None = None) -> Journal:
     """The journal: `url`, or `AGENT_RUNTIME_BATCHES`, or SQLite in the state directory."""
     from agent_runtime.batch import open_journal
 
@@ -199,21 +207,23 @@ def open_batches(url: str | None = None) -> Journal:
 
 def check_outputs(options: BatchOptions) -> None:
     """Raise UsageError for a file that cannot be written, before anything is run and paid for."""
-    taken = {
-        absolute(each): "is read from"
-        for each in (options.source, options.tasks)
-        if isinstance(each, str)
+    path_uses = {
+        absolute_path(source): "is read from"
+        for source in (options.source, options.tasks)
+        if isinstance(source, str)
     }
-    written = [
+    output_files = [
         (option, path)
         for option, path in (("--out", options.out), ("--report", options.report))
         if path
     ]
-    for option, path in written:
-        if (place := absolute(path)) in taken and place is not None:
-            raise click.UsageError(f"{option}: '{path}' {taken[place]}: give another file")
-        taken[place] = "is where the results go"
-    for option, path in written:
+    for option, path in output_files:
+        if (resolved_path := absolute_path(path)) in path_uses and resolved_path is not None:
+            raise click.UsageError(
+                f"{option}: '{path}' {path_uses[resolved_path]}: give another file"
+            )
+        path_uses[resolved_path] = "is where the results go"
+    for option, path in output_files:
         if path == "-":
             continue
         try:
@@ -225,6 +235,6 @@ def check_outputs(options: BatchOptions) -> None:
             ) from None
 
 
-def absolute(path: str | None) -> str | None:
+def absolute_path(path: str | None) -> str | None:
     """A file of this command as later commands find it."""
     return None if path is None or path == "-" else str(Path(path).resolve())

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.cli.output import echo
-from agent_runtime.escapes import escaped, json_line, on_one_line
+from agent_runtime.escapes import escape_controls, escape_to_one_line, json_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from agent_runtime.batch.report import BatchReport
 
-EVERY_S = 10.0
+LINE_INTERVAL_S = 10.0
 """Without a terminal, a line so often, and one for each tenth of the tasks."""
 
 
-def line(status: Mapping[str, Any]) -> str:
+def status_line(status: Mapping[str, Any]) -> str:
     """How a batch stands, on one line."""
     total = status.get("total", 0)
     ended = status.get("ended", 0)
@@ -35,34 +35,34 @@ def line(status: Mapping[str, Any]) -> str:
         f"{status.get('rate', 0.0):.1f}/s",
     ]
     if status["state"] == "running":
-        parts.append(f"ETA {_span(eta)}, {status.get('running', 0)} running")
-    parts.append(_cost(status))
-    if errors := _errors(status):
+        parts.append(f"ETA {_duration_text(eta)}, {status.get('running', 0)} running")
+    parts.append(_cost_text(status))
+    if errors := _errors_text(status):
         parts.append(errors)
-    return on_one_line("  ".join(parts))
+    return escape_to_one_line("  ".join(parts))
 
 
-def _span(seconds: float | None) -> str:
+def _duration_text(seconds: float | None) -> str:
     return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
-def _cost(status: Mapping[str, Any]) -> str:
+def _cost_text(status: Mapping[str, Any]) -> str:
     limit = status.get("max_cost_usd")
     unknown = f" + {status['unpriced']} unknown" if status.get("unpriced") else ""
     return f"{status.get('cost_usd', '0')}{'' if limit is None else f' of {limit:g}'} USD{unknown}"
 
 
-def _errors(status: Mapping[str, Any]) -> str:
-    bad = {
+def _errors_text(status: Mapping[str, Any]) -> str:
+    unsuccessful_counts = {
         name: status.get(name, 0)
         for name in ("failed", "skipped", "poisoned", "interrupted")
         if status.get(name)
     }
-    kinds = ", ".join(
+    kinds_text = ", ".join(
         f"{kind} {count}" for kind, count in list(status.get("errors", {}).items())[:4]
     )
-    counted = ", ".join(f"{count} {name}" for name, count in bad.items())
-    return f"{counted}{f' ({kinds})' if kinds else ''}"
+    counts_text = ", ".join(f"{count} {name}" for name, count in unsuccessful_counts.items())
+    return f"{counts_text}{f' ({kinds_text})' if kinds_text else ''}"
 
 
 class BatchView:
@@ -72,8 +72,8 @@ class BatchView:
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task: Any = None
-        self._next_s = 0.0
-        self._tenth = -1
+        self._next_line_s = 0.0
+        self._last_tenth = -1
 
     def __enter__(self) -> BatchView:
         if not self._quiet and sys.stderr.isatty():
@@ -92,9 +92,9 @@ class BatchView:
     def show(self, status: Mapping[str, Any], *, last: bool = False) -> None:
         """Show how it stands now."""
         if self._bar is not None:
-            said = (
-                f"{status.get('rate', 0.0):.1f}/s ETA {_span(status.get('eta_s'))} "
-                f"{_cost(status)} {_errors(status)}"
+            progress_text = (
+                f"{status.get('rate', 0.0):.1f}/s ETA {_duration_text(status.get('eta_s'))} "
+                f"{_cost_text(status)} {_errors_text(status)}"
             )
             if self._task is None:
                 self._task = self._bar.add_task("", total=status.get("total", 0), said="")
@@ -102,19 +102,19 @@ class BatchView:
                 self._task,
                 completed=status.get("ended", 0),
                 total=status.get("total", 0),
-                said=on_one_line(said),
+                said=escape_to_one_line(progress_text),
             )
             return
         total = status.get("total", 0)
         tenth = 10 * status.get("ended", 0) // total if total else 0
         now = time.monotonic()
-        if not self._quiet and (last or tenth > self._tenth or now >= self._next_s):
-            echo(line(status), err=True)
-            self._next_s = now + EVERY_S
-            self._tenth = tenth
+        if not self._quiet and (last or tenth > self._last_tenth or now >= self._next_line_s):
+            echo(status_line(status), err=True)
+            self._next_line_s = now + LINE_INTERVAL_S
+            self._last_tenth = tenth
 
 
-def table(statuses: list[dict[str, Any]]) -> str:
+def executions_table(statuses: list[dict[str, Any]]) -> str:
     """Several batches, one a line."""
     columns = (
         ("ID", 16),
@@ -126,16 +126,17 @@ def table(statuses: list[dict[str, Any]]) -> str:
         ("NAME", 20),
     )
     rows = ["".join(f"{name:<{width}}" for name, width in columns).rstrip()]
-    for each in statuses:
-        bad = sum(each.get(name, 0) for name in ("failed", "skipped", "poisoned"))
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(each["created_s"]))
+    for status in statuses:
+        unsuccessful_count = sum(status.get(name, 0) for name in ("failed", "skipped", "poisoned"))
+        created_text = time.strftime("%Y-%m-%d %H:%M", time.localtime(status["created_s"]))
         values = (
-            each["execution_id"], each["state"], f"{each.get('ended', 0)}/{each.get('total', 0)}",
-            bad,
-            each.get("cost_usd", "0"), made, each["name"],
+            status["execution_id"], status["state"],
+            f"{status.get('ended', 0)}/{status.get('total', 0)}",
+            unsuccessful_count,
+            status.get("cost_usd", "0"), created_text, status["name"],
         )  # fmt: skip
         rows.append(
-            on_one_line(
+            escape_to_one_line(
                 "".join(
                     f"{v!s:<{width}}" for v, (_, width) in zip(values, columns, strict=True)
                 ).rstrip()
@@ -146,23 +147,26 @@ def table(statuses: list[dict[str, Any]]) -> str:
 
 def forecast_text(status: Mapping[str, Any]) -> str:
     """What a pilot has told, in a sentence."""
-    found = status.get("forecast")
-    if not found:
+    forecast = status.get("forecast")
+    if not forecast:
         return ""
-    if found["cost_usd"] is None:
+    if forecast["cost_usd"] is None:
         return (
-            f"forecast from {found['sample']} tasks: cost unknown, about {found['tokens']} tokens"
+            f"forecast from {forecast['sample']} tasks: cost unknown, about "
+            f"{forecast['tokens']} tokens"
         )
     return (
-        f"forecast from {found['sample']} of {found['tasks']} tasks: {found['cost_usd']:.4f} USD "
-        f"({found['low_usd']:.4f} to {found['high_usd']:.4f} with {found['confidence']:.0%}), "
-        f"about {found['tokens']} tokens, {_span(found['seconds'])}"
+        f"forecast from {forecast['sample']} of {forecast['tasks']} tasks: "
+        f"{forecast['cost_usd']:.4f} USD "
+        f"({forecast['low_usd']:.4f} to {forecast['high_usd']:.4f} with "
+        f"{forecast['confidence']:.0%}), "
+        f"about {forecast['tokens']} tokens, {_duration_text(forecast['seconds'])}"
     )
 
 
 def print_status(status: Mapping[str, Any], *, err: bool) -> None:
     """Print how a batch stands, and what its forecast says."""
-    echo(line(status), err=err)
+    echo(status_line(status), err=err)
     if text := forecast_text(status):
         echo(text, err=err)
 
@@ -172,6 +176,6 @@ def write_report(path: str, report: BatchReport) -> None:
     text = (
         json_line(report.to_dict(), indent=2)
         if path.endswith(".json")
-        else escaped(report.to_text())
+        else escape_controls(report.to_text())
     )
     Path(path).write_text(text + "\n", "utf-8")

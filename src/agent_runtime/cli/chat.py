@@ -11,7 +11,7 @@ from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.output import echo
 from agent_runtime.cli.run import print_answer
 from agent_runtime.cli.sessions import show_pending
-from agent_runtime.cli.state import event_recording, open_sessions, opened_factory
+from agent_runtime.cli.state import event_recording, open_factory, open_sessions
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
@@ -51,24 +51,28 @@ async def _chat(options: AgentOptions) -> None:
     session_id = options.session if options.session is not None else str(uuid.uuid4())
     store = options.store if options.session is not None else "memory:"
     async with (
-        opened_factory(session_manager=open_sessions(store), **options.seats()) as factory,
+        open_factory(
+            session_manager=open_sessions(store), **options.factory_arguments()
+        ) as factory,
         event_recording(factory),
     ):
         executor = build_agent(factory, options)
-        waits = await _waits(factory, session_id)
+        is_interrupted = await _is_interrupted(factory, session_id)
         while (line := await asyncio.to_thread(_line)) is not None:
             if not line:
                 continue
             try:
-                result = await _turn(executor, session_id, _input(line, waits=waits))
-                waits = result.status == "interrupted"
+                result = await _run_turn(
+                    executor, session_id, _turn_input(line, is_interrupted=is_interrupted)
+                )
+                is_interrupted = result.status == "interrupted"
             except (SessionError, CallError) as error:
                 echo(f"{error}", err=True, label="error:", fg="red")
                 if isinstance(error, SessionError):  # there is nothing to go on with
                     raise AgentRuntimeError("the session cannot be used") from None
 
 
-async def _waits(factory: AgentFactory, session_id: str) -> bool:
+async def _is_interrupted(factory: AgentFactory, session_id: str) -> bool:
     from agent_runtime.errors import SessionNotFound
 
     assert factory.session_manager is not None  # noqa: S101
@@ -78,14 +82,14 @@ async def _waits(factory: AgentFactory, session_id: str) -> bool:
         return False
 
 
-def _input(line: str, *, waits: bool) -> Any:
+def _turn_input(line: str, *, is_interrupted: bool) -> Any:
     from agent_runtime.orchestration.turn_recovery import Resume
 
-    decision = _DECISIONS.get(line.lower()) if waits else None
+    decision = _DECISIONS.get(line.lower()) if is_interrupted else None
     return line if decision is None else Resume(decision)
 
 
-async def _turn(executor: AgentExecutor, session_id: str, value: Any) -> AgentResult:
+async def _run_turn(executor: AgentExecutor, session_id: str, value: Any) -> AgentResult:
     from agent_runtime.types import AgentContext
 
     async with executor.execute_stream(AgentContext(value, session_id=session_id)) as stream:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import moment
+from agent_runtime.cli.options import parse_unix_time
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_ledger
 
@@ -39,7 +39,7 @@ def cost(context: click.Context, ledger: str | None) -> None:
     context.obj = ledger
 
 
-def _asked(url: str | None, operation: str, *args: Any) -> Any:
+def _call_ledger(url: str | None, operation: str, *args: Any) -> Any:
     import asyncio
 
     ledger = open_ledger(url)
@@ -49,7 +49,7 @@ def _asked(url: str | None, operation: str, *args: Any) -> Any:
         asyncio.run(ledger.aclose())
 
 
-def _output(command: Any) -> Any:
+def _format_option(command: Any) -> Any:
     return click.option(
         "--format",
         "style",
@@ -71,75 +71,83 @@ def _output(command: Any) -> Any:
     help="2026-11-01, 2026-11-01T12, or 7d ago.",
 )
 @click.option("--until", metavar="WHEN", help="As --since; default: now.")
-@_output
+@_format_option
 @click.pass_obj
 def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, style: str) -> None:
     """Show what was spent in whole hours (UTC).
 
     `estimated` and `unknown` count model calls without an exact cost.
     """
-    begin = moment(since, "--since")
-    end = time.time() if until is None else moment(until, "--until")
-    rows = grouped(_asked(url, "report", begin, end), by or ("tenant",))
-    _show(rows, (*(by or ("tenant",)), *COLUMNS), style)
+    begin = parse_unix_time(since, "--since")
+    end = time.time() if until is None else parse_unix_time(until, "--until")
+    rows = group_spending(_call_ledger(url, "report", begin, end), by or ("tenant",))
+    _print_rows(rows, (*(by or ("tenant",)), *COLUMNS), style)
 
 
 @cost.command()
-@_output
+@_format_option
 @click.pass_obj
 def budgets(url: str | None, style: str) -> None:
     """Show every account with what is spent, held by calls under way, and left."""
-    rows = [_account(key, balance) for key, balance in _asked(url, "balances").items()]
+    rows = [_account_row(key, balance) for key, balance in _call_ledger(url, "balances").items()]
     names = (
         "account spent_usd held_usd limit_usd left_usd spent_tokens held_tokens limit_tokens"
     ).split()
-    _show(rows, names, style)
+    _print_rows(rows, names, style)
 
 
-def grouped(spends: Iterable[tuple[int, Any]], by: tuple[str, ...]) -> list[dict[str, Any]]:
+def group_spending(spends: Iterable[tuple[int, Any]], by: tuple[str, ...]) -> list[dict[str, Any]]:
     """Sums of a ledger's report by label or day, dearest first."""
     from datetime import UTC, datetime
 
-    found: dict[tuple[str, ...], dict[str, int]] = {}
+    totals_by_group: dict[tuple[str, ...], dict[str, int]] = {}
     for hour, spend in spends:
         labels = {**spend.labels._asdict(), "day": f"{datetime.fromtimestamp(hour, UTC):%Y-%m-%d}"}
-        sums = found.setdefault(
+        sums = totals_by_group.setdefault(
             tuple(labels[name] for name in by), dict.fromkeys((*COLUMNS, "micro_usd"), 0)
         )
         for name in (*COLUMNS, "micro_usd"):
             sums[name] += getattr(spend, name, 0)
     rows = []
-    for place, sums in sorted(found.items(), key=lambda item: (-item[1]["micro_usd"], item[0])):
+    for group_key, sums in sorted(
+        totals_by_group.items(), key=lambda item: (-item[1]["micro_usd"], item[0])
+    ):
         rows.append(
-            {**dict(zip(by, place, strict=True)), **sums, "cost_usd": _usd(sums.pop("micro_usd"))}
+            {
+                **dict(zip(by, group_key, strict=True)),
+                **sums,
+                "cost_usd": _usd_text(sums.pop("micro_usd")),
+            }
         )
     for row in rows:
         row.pop("micro_usd", None)
     return rows
 
 
-def _account(key: str, balance: Balance) -> dict[str, Any]:
+def _account_row(key: str, balance: Balance) -> dict[str, Any]:
     limit = balance.limit_micro_usd
-    left = None if limit is None else limit - balance.spent_micro_usd - balance.held_micro_usd
+    remaining_micro_usd = (
+        None if limit is None else limit - balance.spent_micro_usd - balance.held_micro_usd
+    )
     return {
         "account": key,
-        "spent_usd": _usd(balance.spent_micro_usd),
-        "held_usd": _usd(balance.held_micro_usd),
-        "limit_usd": "" if limit is None else _usd(limit),
-        "left_usd": "" if left is None else _usd(left),
+        "spent_usd": _usd_text(balance.spent_micro_usd),
+        "held_usd": _usd_text(balance.held_micro_usd),
+        "limit_usd": "" if limit is None else _usd_text(limit),
+        "left_usd": "" if remaining_micro_usd is None else _usd_text(remaining_micro_usd),
         "spent_tokens": balance.spent_tokens,
         "held_tokens": balance.held_tokens,
         "limit_tokens": "" if balance.limit_tokens is None else balance.limit_tokens,
     }
 
 
-def _usd(micro_usd: int) -> str:
+def _usd_text(micro_usd: int) -> str:
     sign = "-" if micro_usd < 0 else ""
-    whole = abs(micro_usd)
-    return f"{sign}{whole // 1_000_000}.{whole % 1_000_000:06d}"
+    absolute_micro_usd = abs(micro_usd)
+    return f"{sign}{absolute_micro_usd // 1_000_000}.{absolute_micro_usd % 1_000_000:06d}"
 
 
-def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> None:
+def _print_rows(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> None:
     names = list(columns)
     if style == "json":
         echo_json([{name: row[name] for name in names} for row in rows])
@@ -147,11 +155,11 @@ def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> Non
         import csv
         import io
 
-        made = io.StringIO()
-        writer = csv.DictWriter(made, names, lineterminator="\n", extrasaction="ignore")
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows({n: _cell(row[n]) for n in names} for row in rows)
-        echo(made.getvalue(), nl=False)
+        writer.writerows({n: _spreadsheet_safe(row[n]) for n in names} for row in rows)
+        echo(buffer.getvalue(), nl=False)
     else:
         texts = [names, *([str(row[name]) for name in names] for row in rows)]
         widths = [max(len(line[n]) for line in texts) for n in range(len(names))]
@@ -163,7 +171,7 @@ def _show(rows: list[dict[str, Any]], columns: Iterable[str], style: str) -> Non
             )
 
 
-def _cell(value: Any) -> Any:
+def _spreadsheet_safe(value: Any) -> Any:
     """A name that a spreadsheet would take for a formula is text there."""
     return (
         f"'{value}"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_runtime.cli.output import echo, echo_json
-from agent_runtime.cli.state import open_dead
-from agent_runtime.escapes import on_one_line
+from agent_runtime.cli.state import open_dead_letters
+from agent_runtime.escapes import escape_to_one_line
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus.dead_letters import DeadLetters
@@ -26,15 +26,15 @@ def dead(context: click.Context, letters: str | None) -> None:
     context.obj = (context.obj, letters)
 
 
-def _with_letters(url: str | None, action: Callable[[DeadLetters], Awaitable[Any]]) -> Any:
+def _with_dead_letters(url: str | None, action: Callable[[DeadLetters], Awaitable[Any]]) -> Any:
     import asyncio
 
     async def run() -> Any:
-        letters = open_dead(url)
+        dead_letters = open_dead_letters(url)
         try:
-            return await action(letters)
+            return await action(dead_letters)
         finally:
-            await letters.aclose()
+            await dead_letters.aclose()
 
     return asyncio.run(run())
 
@@ -46,13 +46,18 @@ def _with_letters(url: str | None, action: Callable[[DeadLetters], Awaitable[Any
 @click.pass_obj
 def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_json: bool) -> None:
     """List what could not be handled, oldest first."""
-    for letter in _with_letters(urls[1], lambda letters: letters.list(queue, limit=limit)):
+    for dead_letter in _with_dead_letters(
+        urls[1], lambda letters: letters.list(queue, limit=limit)
+    ):
         if as_json:
-            echo_json(letter.to_dict())
+            echo_json(dead_letter.to_dict())
         else:
-            failure = f"{letter.error}: {letter.message[:60]}"
+            failure = f"{dead_letter.error}: {dead_letter.message[:60]}"
             echo(
-                on_one_line(f"{letter.id} {letter.queue:16} {letter.attempts:>3} tries  {failure}")
+                escape_to_one_line(
+                    f"{dead_letter.id} {dead_letter.queue:16} {dead_letter.attempts:>3} tries  "
+                    f"{failure}"
+                )
             )
 
 
@@ -61,10 +66,10 @@ def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_jso
 @click.pass_obj
 def show(urls: tuple[Any, Any], letter_id: str) -> int:
     """Print the letter LETTER_ID."""
-    letter = _with_letters(urls[1], lambda letters: letters.get(letter_id))
-    if letter is None:
-        return _missing(letter_id)
-    echo_json(letter.to_dict(), indent=2)
+    dead_letter = _with_dead_letters(urls[1], lambda letters: letters.get(letter_id))
+    if dead_letter is None:
+        return _report_not_found(letter_id)
+    echo_json(dead_letter.to_dict(), indent=2)
     return 0
 
 
@@ -78,24 +83,24 @@ def retry(urls: tuple[Any, Any], letter_id: str) -> int:
     failed.
     """
 
-    async def action(letters: DeadLetters) -> bool:
+    async def action(dead_letters: DeadLetters) -> bool:
         from agent_runtime.cli.state import open_event_broker
         from agent_runtime.event_bus.cloud_event import from_cloud_event
 
-        letter = await letters.get(letter_id)
-        if letter is None:
+        dead_letter = await dead_letters.get(letter_id)
+        if dead_letter is None:
             return False
-        event = from_cloud_event(letter.payload)
+        event = from_cloud_event(dead_letter.payload)
         broker = open_event_broker(urls[0])
         try:
             await broker.publish(
-                [dataclasses.replace(event, own_id=f"{event.id}:retry:{letter.id}")]
+                [dataclasses.replace(event, own_id=f"{event.id}:retry:{dead_letter.id}")]
             )
         finally:
             await broker.aclose()
-        return await letters.remove(letter_id)
+        return await dead_letters.remove(letter_id)
 
-    return 0 if _with_letters(urls[1], action) else _missing(letter_id)
+    return 0 if _with_dead_letters(urls[1], action) else _report_not_found(letter_id)
 
 
 @dead.command()
@@ -105,11 +110,11 @@ def discard(urls: tuple[Any, Any], letter_id: str) -> int:
     """Throw the letter LETTER_ID away."""
     return (
         0
-        if _with_letters(urls[1], lambda letters: letters.remove(letter_id))
-        else _missing(letter_id)
+        if _with_dead_letters(urls[1], lambda letters: letters.remove(letter_id))
+        else _report_not_found(letter_id)
     )
 
 
-def _missing(letter_id: str) -> int:
+def _report_not_found(letter_id: str) -> int:
     echo(f"no dead letter '{letter_id}'", err=True, label="error:", fg="red")
     return NOT_FOUND

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from agent_runtime.cli.batch_options import open_batches
+from agent_runtime.cli.batch_options import open_batch_journal
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import (
-    open_dead,
+    open_dead_letters,
     open_events,
     open_keys,
     open_ledger,
@@ -37,15 +37,18 @@ def doctor(*, templates: tuple[str, ...], as_json: bool) -> int:
     """
     from agent_runtime.secrets.redaction import SECRETS
 
-    shown = settings().shown()
+    setting_rows = settings().describe()
     checks: list[dict[str, Any]] = [
         {"check": name, "ok": ok, "detail": SECRETS.text(detail)}
-        for name, ok, detail in [*_checks(), *(row for each in templates for row in _reach(each))]
+        for name, ok, detail in [
+            *_checks(),
+            *(row for template in templates for row in _check_reach(template)),
+        ]
     ]
     if as_json:
-        echo_json({"settings": shown, "checks": checks})
+        echo_json({"settings": setting_rows, "checks": checks})
     else:
-        for name, row in shown.items():
+        for name, row in setting_rows.items():
             echo(f"{name:18} {row['value'] or '-':32} {row['source']}")
         for row in checks:
             echo(f"{'ok  ' if row['ok'] else 'FAIL'} {row['check']:18} {row['detail']}")
@@ -60,48 +63,50 @@ def _checks() -> Iterator[tuple[str, bool, str]]:
     yield "python", True, platform.python_version()
     present = [name for name in PROVIDER_KEYS if os.environ.get(name)]
     yield "provider keys", True, ", ".join(present) or "none: the offline stand-in answers"
-    yield _store("sessions", open_sessions, lambda manager: manager.list_sessions(limit=1))
-    yield _store("ledger", open_ledger, lambda ledger: ledger.acall("balances"))
-    yield _store("keys", open_keys, lambda keys: keys.store.acall("all"))
+    yield _check_store("sessions", open_sessions, lambda manager: manager.list_sessions(limit=1))
+    yield _check_store("ledger", open_ledger, lambda ledger: ledger.acall("balances"))
+    yield _check_store("keys", open_keys, lambda keys: keys.store.acall("all"))
     if settings().events != "off":
-        yield _store("events", open_events, lambda log: log.query(EventQuery(), limit=1))
-    yield _store("batches", open_batches, lambda journal: journal.list(limit=1))
-    yield _store("dead letters", open_dead, lambda letters: letters.list(limit=1))
+        yield _check_store("events", open_events, lambda log: log.query(EventQuery(), limit=1))
+    yield _check_store("batches", open_batch_journal, lambda journal: journal.list(limit=1))
+    yield _check_store("dead letters", open_dead_letters, lambda letters: letters.list(limit=1))
     if (url := settings().limits) is not None:
-        yield _store("limits", lambda: _limits(url), lambda limits: limits.windows.acquire([]))
+        yield _check_store(
+            "limits", lambda: _open_limit_store(url), lambda limits: limits.windows.acquire([])
+        )
 
 
-def _reach(name: str) -> Iterator[tuple[str, bool, str]]:
+def _check_reach(name: str) -> Iterator[tuple[str, bool, str]]:
     """Report whether a template may reach its targets; all may where it is trusted."""
     from agent_runtime.errors import AgentRuntimeError
     from agent_runtime.factory import AgentFactory
     from agent_runtime.template.confinement import Confinement
-    from agent_runtime.template.reach import reach_of
+    from agent_runtime.template.reach import reaches_of
 
     try:
         template = AgentFactory().get_template(name)
     except (AgentRuntimeError, OSError) as error:
         yield name, False, str(error)
         return
-    reached = reach_of(template)
-    for each in reached:
-        is_allowed = settings().templates == "trusted" or Confinement().allows(each, template)
-        yield name, is_allowed, f"reaches {each.kind} {each.value} ({each.place})"
-    if not reached:
+    targets = reaches_of(template)
+    for target in targets:
+        is_allowed = settings().templates == "trusted" or Confinement().allows(target, template)
+        yield name, is_allowed, f"reaches {target.kind} {target.value} ({target.place})"
+    if not targets:
         yield name, True, "reaches nothing but its folder and registered tools"
 
 
-def _store(
-    name: str, open_it: Callable[[], Any], ask: Callable[[Any], Awaitable[Any]]
+def _check_store(
+    name: str, open_store: Callable[[], Any], probe: Callable[[Any], Awaitable[Any]]
 ) -> tuple[str, bool, str]:
     import asyncio
 
     from agent_runtime.errors import AgentRuntimeError
 
     async def check() -> None:
-        store = open_it()
+        store = open_store()
         try:
-            await ask(store)
+            await probe(store)
         finally:
             await store.aclose()
 
@@ -112,7 +117,7 @@ def _store(
     return name, True, "answers"
 
 
-def _limits(url: str) -> Any:
+def _open_limit_store(url: str) -> Any:
     from agent_runtime.limits import open_limits
 
     return open_limits(url)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import moment
+from agent_runtime.cli.options import parse_unix_time
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_events
-from agent_runtime.escapes import on_one_line, printable_json
+from agent_runtime.escapes import escape_to_one_line, printable_json
 
 if TYPE_CHECKING:
-    from agent_runtime.event_bus.brokers import EventLog, EventQuery, Stored
+    from agent_runtime.event_bus.brokers import EventLog, EventQuery, StoredEvent
 
 EXIT_DIFFERENT = 1
-SHOWN = ("name", "status", "error", "code", "reason", "rule", "account", "missed")
+SUMMARY_KEYS = ("name", "status", "error", "code", "reason", "rule", "account", "missed")
 """What of an event's data is shown on its line."""
 
 
@@ -48,20 +48,20 @@ def with_log(url: str | None, action: Callable[[EventLog], Awaitable[Any]]) -> A
     return asyncio.run(run())
 
 
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which events; the command gets them as one `EventQuery`, `wanted`."""
 
     @wraps(command)
-    def with_query(*args: Any, types: Any, since: Any, until: Any, **given: Any) -> Any:
+    def with_query(*args: Any, types: Any, since: Any, until: Any, **parameters: Any) -> Any:
         from agent_runtime.event_bus.brokers import EventQuery
 
         names = ("run", "session", "tenant", "user", "agent")
-        of = {"run": "run_id", "session": "session_id", "user": "user_id"}
-        chosen = {of.get(name, name): given.pop(name) for name in names}
-        begin = None if since is None else moment(since, "--since")
-        end = None if until is None else moment(until, "--until")
+        query_fields = {"run": "run_id", "session": "session_id", "user": "user_id"}
+        criteria = {query_fields.get(name, name): parameters.pop(name) for name in names}
+        begin = None if since is None else parse_unix_time(since, "--since")
+        end = None if until is None else parse_unix_time(until, "--until")
         return command(
-            *args, wanted=EventQuery(types, since_s=begin, until_s=end, **chosen), **given
+            *args, wanted=EventQuery(types, since_s=begin, until_s=end, **criteria), **parameters
         )
 
     decorated: Callable[..., Any] = with_query
@@ -90,46 +90,48 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @events.command()
-@_filters
+@_query_options
 @click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=20, show_default=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
 @click.pass_obj
-def tail(url: str | None, wanted: EventQuery, lines: int, *, follow: bool, as_json: bool) -> None:
+def tail(
+    url: str | None, event_query: EventQuery, lines: int, *, follow: bool, as_json: bool
+) -> None:
     """Show the last events."""
 
     async def action(log: EventLog) -> None:
-        found = await log.query(wanted, limit=max(lines, 1), last=True)
-        for stored in found[-lines:] if lines else []:
-            _show(stored, as_json=as_json)
-        position = found[-1].position if found else None
+        stored_events = await log.query(event_query, limit=max(lines, 1), last=True)
+        for stored in stored_events[-lines:] if lines else []:
+            _print_event(stored, as_json=as_json)
+        position = stored_events[-1].position if stored_events else None
         while follow:
-            for stored in await log.query(wanted, after=position, wait_s=1.0):
-                _show(stored, as_json=as_json)
+            for stored in await log.query(event_query, after=position, wait_s=1.0):
+                _print_event(stored, as_json=as_json)
                 position = stored.position
 
     with_log(url, action)
 
 
 @events.command()
-@_filters
+@_query_options
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True)
 @click.option("--after", metavar="POSITION", help="Only what stands behind this place of the log.")
 @click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
 @click.pass_obj
 def query(
-    url: str | None, wanted: EventQuery, limit: int, after: str | None, *, as_json: bool
+    url: str | None, event_query: EventQuery, limit: int, after: str | None, *, as_json: bool
 ) -> None:
     """Search the log, oldest first."""
-    found = with_log(url, lambda log: log.query(wanted, after=after, limit=limit))
-    for stored in found:
-        _show(stored, as_json=as_json)
-    if len(found) == limit:
-        echo(f"more: --after {found[-1].position}", err=True)
+    stored_events = with_log(url, lambda log: log.query(event_query, after=after, limit=limit))
+    for stored in stored_events:
+        _print_event(stored, as_json=as_json)
+    if len(stored_events) == limit:
+        echo(f"more: --after {stored_events[-1].position}", err=True)
 
 
 @events.command()
-@_filters
+@_query_options
 @click.option(
     "-o",
     "--output",
@@ -138,15 +140,15 @@ def query(
     help="A file; default: stdout.",
 )
 @click.pass_obj
-def export(url: str | None, wanted: EventQuery, output: Any) -> None:
+def export(url: str | None, event_query: EventQuery, output: Any) -> None:
     """Write all events that match as CloudEvents, one JSON object a line."""
 
     async def action(log: EventLog) -> int:
         position = None
         count = 0
-        while page := await log.query(wanted, after=position, limit=1000):
+        while page := await log.query(event_query, after=position, limit=1000):
             for stored in page:
-                output.write(_line(stored) + "\n")
+                output.write(_event_json(stored) + "\n")
             position = page[-1].position
             count = count + len(page)
         return count
@@ -186,19 +188,23 @@ def replay(
     if steps:
         _list_steps(with_log(url, lambda log: read_recording(log, run_id)).steps, as_json=as_json)
         return 0
-    found = with_log(url, lambda log: replay_run(log, run_id, from_step=from_step, model=model))
+    outcome = with_log(url, lambda log: replay_run(log, run_id, from_step=from_step, model=model))
     if as_json:
-        echo_json(found.to_dict())
-    elif from_step is not None and found.result is not None:
-        echo(found.result.output)
+        echo_json(outcome.to_dict())
+    elif from_step is not None and outcome.result is not None:
+        echo(outcome.result.output)
     if not as_json:
-        if found.template_changed:
+        if outcome.template_changed:
             echo("note: the template has changed since the run was recorded", err=True)
-        if found.difference is not None:
-            echo(f"differs at {found.difference}", err=True)
+        if outcome.difference is not None:
+            echo(f"differs at {outcome.difference}", err=True)
         elif from_step is None:
-            echo(f"the same: {len(found.recording.steps)} steps, status {found.recording.status}")
-    return 0 if found.same and (from_step is None or found.result is not None) else EXIT_DIFFERENT
+            echo(
+                f"the same: {len(outcome.recording.steps)} steps, status {outcome.recording.status}"
+            )
+    return (
+        0 if outcome.same and (from_step is None or outcome.result is not None) else EXIT_DIFFERENT
+    )
 
 
 @events.command()
@@ -209,8 +215,8 @@ def types(name: str | None) -> None:
     from agent_runtime.event_bus.event_types import check_type
 
     if name is None:
-        for each in EVENT_TYPES.values():
-            echo(f"{each.name:22} {each.description}")
+        for event_type in EVENT_TYPES.values():
+            echo(f"{event_type.name:22} {event_type.description}")
         return
     check_type(name)
     echo_json(EVENT_TYPES[name].schema, indent=2)
@@ -221,30 +227,36 @@ def _list_steps(steps: Any, *, as_json: bool) -> None:
         if as_json:
             echo_json(step.to_dict())
         else:
-            asked = json.dumps(
+            request_text = json.dumps(
                 step.request[-1] if step.kind == "llm" and step.request else step.request,
                 default=str,
             )
-            echo(on_one_line(f"{step.number:>3} {step.kind:4} {step.name:24} {asked[:80]}"))
+            echo(
+                escape_to_one_line(
+                    f"{step.number:>3} {step.kind:4} {step.name:24} {request_text[:80]}"
+                )
+            )
 
 
-def _show(stored: Stored, *, as_json: bool) -> None:
+def _print_event(stored: StoredEvent, *, as_json: bool) -> None:
     if as_json:
-        echo(_line(stored))
+        echo(_event_json(stored))
         return
     from datetime import UTC, datetime
 
     event = stored.event
     data = event.data if isinstance(event.data, dict) else {"data": event.data}
-    when = f"{datetime.fromtimestamp(event.time_s, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
-    whose = event.session_id or event.run_id or "-"
-    shown = " ".join(f"{key}={data[key]}" for key in SHOWN if key in data)
-    line = f"{when} {event.type:20} {event.agent or '-':16} {whose:36} {shown}".rstrip()
-    echo(on_one_line(line))
+    timestamp = f"{datetime.fromtimestamp(event.time_s, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    session_or_run = event.session_id or event.run_id or "-"
+    details = " ".join(f"{key}={data[key]}" for key in SUMMARY_KEYS if key in data)
+    line = (
+        f"{timestamp} {event.type:20} {event.agent or '-':16} {session_or_run:36} {details}"
+    ).rstrip()
+    echo(escape_to_one_line(line))
 
 
-def _line(stored: Stored) -> str:
-    from agent_runtime.event_bus.cloud_event import encoded
+def _event_json(stored: StoredEvent) -> str:
+    from agent_runtime.event_bus.cloud_event import encode_event
 
-    text = encoded(stored.event).decode()
+    text = encode_event(stored.event).decode()
     return printable_json(text)

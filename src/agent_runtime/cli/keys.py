@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import seconds
+from agent_runtime.cli.options import parse_seconds
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.state import open_keys
 
@@ -50,12 +50,14 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a key for USER. It is printed this once; only its HMAC is kept."""
-    expires_at = None if expires_in is None else time.time() + seconds(expires_in, "--expires-in")
-    chosen = scopes or ("run:*", "resume:*")
-    key, record = open_keys(store).create(
-        user, tenant=tenant, scopes=chosen, note=note, expires_at=expires_at
+    expires_at = (
+        None if expires_in is None else time.time() + parse_seconds(expires_in, "--expires-in")
     )
-    _show_new(key, record, as_json=as_json)
+    granted_scopes = scopes or ("run:*", "resume:*")
+    key, record = open_keys(store).create(
+        user, tenant=tenant, scopes=granted_scopes, note=note, expires_at=expires_at
+    )
+    _print_new_key(key, record, as_json=as_json)
 
 
 @keys.command("list")
@@ -64,12 +66,12 @@ def create(
 @click.pass_obj
 def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
     """List keys, oldest first."""
-    found = open_keys(store).list(tenant)
+    api_keys = open_keys(store).list(tenant)
     now = time.time()
     if as_json:
-        echo_json([{**k.to_dict(), "state": k.state(now)} for k in found])
+        echo_json([{**k.to_dict(), "state": k.state(now)} for k in api_keys])
         return
-    for k in found:
+    for k in api_keys:
         echo(
             f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  "
             f"{k.note}".rstrip()
@@ -88,14 +90,14 @@ def revoke(store: str | None, key_id: str, *, with_successors: bool | None) -> N
     """End the key KEY_ID: every process refuses it within five seconds."""
     from agent_runtime.errors import ConfigurationError
 
-    own = open_keys(store)
+    api_keys = open_keys(store)
     try:
-        revoked = own.revoke(key_id, with_successors=with_successors)
+        revoked = api_keys.revoke(key_id, with_successors=with_successors)
     except ConfigurationError as error:
         if not sys.stdin.isatty():
             raise ConfigurationError(f"{error} (--with-successors or --only-this)") from None
         with_successors = click.confirm(f"{error}. End both?", default=True)
-        revoked = own.revoke(key_id, with_successors=with_successors)
+        revoked = api_keys.revoke(key_id, with_successors=with_successors)
     echo(f"revoked {revoked.id}")
 
 
@@ -120,13 +122,13 @@ def sign(store: str | None) -> None:
 @click.pass_obj
 def rotate(store: str | None, key_id: str, overlap: str, *, as_json: bool) -> None:
     """Make a new key with the rights of KEY_ID, which goes on to work for a while."""
-    key, record = open_keys(store).rotate(key_id, seconds(overlap, "--overlap"))
-    _show_new(key, record, as_json=as_json)
+    key, record = open_keys(store).rotate(key_id, parse_seconds(overlap, "--overlap"))
+    _print_new_key(key, record, as_json=as_json)
 
 
-def _show_new(key: str, record: ApiKey, *, as_json: bool) -> None:
-    shown: dict[str, Any] = {"key": key, **record.to_dict()}
-    echo_json(shown) if as_json else echo(key)
+def _print_new_key(key: str, record: ApiKey, *, as_json: bool) -> None:
+    document: dict[str, Any] = {"key": key, **record.to_dict()}
+    echo_json(document) if as_json else echo(key)
     if not as_json:
         echo(
             f"key {record.id} of {record.user} ({record.tenant}): keep it, it is not shown again",

@@ -49,10 +49,10 @@ def completion(shell: str) -> None:
     """Print the completion script of a shell: eval "$(agent-runtime completion bash)"."""
     from click.shell_completion import get_completion_class
 
-    made = get_completion_class(shell)
-    if made is None:
+    completion_class = get_completion_class(shell)
+    if completion_class is None:
         raise click.UsageError(f"no completion for {shell}")
-    echo(made(cli, {}, "agent-runtime", COMPLETE_VAR).source())
+    echo(completion_class(cli, {}, "agent-runtime", COMPLETE_VAR).source())
 
 
 events.add_command(dead)

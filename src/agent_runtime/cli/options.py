@@ -31,12 +31,12 @@ class AgentOptions:
     budget: float | None = None
     record: bool = False
 
-    def seats(self) -> dict[str, Any]:
+    def factory_arguments(self) -> dict[str, Any]:
         """What every agent of the command line is made with, whatever its template says."""
-        return shared_seats(self.ledger, self.budget, record=self.record)
+        return shared_factory_arguments(self.ledger, self.budget, record=self.record)
 
 
-def shared_seats(
+def shared_factory_arguments(
     ledger: str | None = None, budget: float | None = None, *, record: bool = False
 ) -> dict[str, Any]:
     """What a command gives its AgentFactory; with `record` the events have their contents."""
@@ -48,15 +48,15 @@ def shared_seats(
     from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 
     configure_logging(settings().log_level, settings().log_format)
-    usd = budget or settings().budget
-    shared = settings().limits or "memory:"
+    run_budget_usd = budget or settings().budget
+    limits_url = settings().limits or "memory:"
     bus = EventBus()
     return {
         "event_bus": bus,
         "callback_handler": AgentCallbackHandler(bus=bus, content=record),
         "ledger": open_ledger(ledger),
-        "budgets": [] if usd is None else [Budget("run", usd=usd)],
-        "limits": open_limits(shared, processes=settings().processes),
+        "budgets": [] if run_budget_usd is None else [Budget("run", usd=run_budget_usd)],
+        "limits": open_limits(limits_url, processes=settings().processes),
         "templates": settings().templates,
     }
 
@@ -65,11 +65,11 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`AGENT` and what says how it is built; the command gets them as one `AgentOptions`, first."""
 
     @wraps(command)
-    def with_options(**given: Any) -> Any:
+    def with_options(**parameters: Any) -> Any:
         options = AgentOptions(
-            **{field.name: given.pop(field.name) for field in fields(AgentOptions)}
+            **{field.name: parameters.pop(field.name) for field in fields(AgentOptions)}
         )
-        return command(options, **given)
+        return command(options, **parameters)
 
     decorated: Callable[..., Any] = with_options
     decorators = (
@@ -125,9 +125,9 @@ def _complete_agent(
 ) -> list[Any]:
     from click.shell_completion import CompletionItem
 
-    from agent_runtime.template.builtin import shipped_templates
+    from agent_runtime.template.builtin import builtin_templates
 
-    names = [CompletionItem(name) for name in shipped_templates() if name.startswith(incomplete)]
+    names = [CompletionItem(name) for name in builtin_templates() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
 
 
@@ -137,11 +137,11 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
     if options.model is not None:
         overrides["model"] = options.model
     if options.timeout is not None:
-        overrides["runtime"] = {"timeout": {"run": seconds(options.timeout, "--timeout")}}
+        overrides["runtime"] = {"timeout": {"run": parse_seconds(options.timeout, "--timeout")}}
     template = factory.get_template(options.agent)
     if not options.quiet:
-        note_model(options.model or (template.spec.model.id if template.spec.model else ""))
-    inputs = _values(template.inputs.get("properties", {}), options.inputs)
+        warn_offline_model(options.model or (template.spec.model.id if template.spec.model else ""))
+    inputs = _parse_inputs(template.inputs.get("properties", {}), options.inputs)
     executor = factory.create_from_template(options.agent, inputs, **overrides)
     return _as_operator(executor) if template.spec.runtime.auth.require else executor
 
@@ -154,7 +154,7 @@ def _as_operator(executor: AgentExecutor) -> AgentExecutor:
     return executor.with_caller(principal=Principal(OPERATOR, scopes=frozenset({"*"})))
 
 
-def seconds(text: str, option: str) -> float:
+def parse_seconds(text: str, option: str) -> float:
     """Seconds of a duration on the command line: `30s`, `5m`, or a number of seconds."""
     from agent_runtime.template.duration import parse_duration_s
 
@@ -164,7 +164,7 @@ def seconds(text: str, option: str) -> float:
         raise click.BadParameter(str(error), param_hint=option) from None
 
 
-def moment(text: str, option: str) -> float:
+def parse_unix_time(text: str, option: str) -> float:
     """Unix seconds of a moment on the command line.
 
     A day, an hour or minute of it (UTC), or how long ago.
@@ -174,27 +174,29 @@ def moment(text: str, option: str) -> float:
     from datetime import UTC, datetime
 
     if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d)?)?", text):
-        form = {10: "%Y-%m-%d", 13: "%Y-%m-%dT%H", 16: "%Y-%m-%dT%H:%M"}[len(text)]
+        time_format = {10: "%Y-%m-%d", 13: "%Y-%m-%dT%H", 16: "%Y-%m-%dT%H:%M"}[len(text)]
         try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+            return datetime.strptime(text, time_format).replace(tzinfo=UTC).timestamp()
         except ValueError:
             raise click.BadParameter(f"'{text}' is no day", param_hint=option) from None
-    return time.time() - seconds(text, option)
+    return time.time() - parse_seconds(text, option)
 
 
-def _values(properties: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any]:
-    from agent_runtime.template.yaml_reader import scalar
+def _parse_inputs(properties: dict[str, Any], pairs: tuple[str, ...]) -> dict[str, Any]:
+    from agent_runtime.template.yaml_reader import parse_scalar
 
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise click.BadParameter(f"'{pair}' is not NAME=VALUE", param_hint="--input")
-        values[name] = text if properties.get(name, {}).get("type") == "string" else scalar(text)
+        values[name] = (
+            text if properties.get(name, {}).get("type") == "string" else parse_scalar(text)
+        )
     return values
 
 
-def note_model(model_id: str) -> None:
+def warn_offline_model(model_id: str) -> None:
     """Say on stderr which model `auto` stands for, where that may surprise."""
     from agent_runtime.models.resolve import auto_model
 

@@ -14,14 +14,14 @@ def echo(
 
     `label` goes before it, and `style` is the label's, or the text's without one.
     """
-    from agent_runtime.escapes import escaped
+    from agent_runtime.escapes import escape_controls
 
-    shown = escaped(text)
+    escaped_text = escape_controls(text)
     if label:
-        shown = f"{click.style(escaped(label), **style)} {shown}"
+        escaped_text = f"{click.style(escape_controls(label), **style)} {escaped_text}"
     elif style:
-        shown = click.style(shown, **style)
-    click.echo(shown, err=err, nl=nl)
+        escaped_text = click.style(escaped_text, **style)
+    click.echo(escaped_text, err=err, nl=nl)
 
 
 def echo_json(value: Any, *, indent: int | None = None) -> None:

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import seconds, shared_seats
+from agent_runtime.cli.options import parse_seconds, shared_factory_arguments
 from agent_runtime.cli.output import echo, echo_json
-from agent_runtime.cli.pool_table import table
+from agent_runtime.cli.pool_table import pool_status_table
 from agent_runtime.cli.state import (
     event_recording,
-    open_dead,
+    open_dead_letters,
+    open_factory,
     open_sessions,
-    opened_factory,
     state_folder,
 )
-from agent_runtime.escapes import on_one_line
+from agent_runtime.escapes import escape_to_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-POOLS = "pools"
+POOL_FOLDER = "pools"
 
 
 @click.group()
@@ -31,7 +31,7 @@ def pool() -> None:
     """Agents in processes of their own, ready before they are asked."""
 
 
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     import asyncio  # not at the top: `--help` pays for every import
 
     return asyncio.run(coroutine)
@@ -59,10 +59,10 @@ def start(
     metrics_port: int | None,
 ) -> int:
     """Start a pool with one warm instance of each of AGENTS; Ctrl-C or SIGTERM ends it."""
-    return int(_run(_start(agents, config, templates, store, metrics_port)))
+    return int(_run_coroutine(_run_pool(agents, config, templates, store, metrics_port)))
 
 
-async def _start(
+async def _run_pool(
     agents: tuple[str, ...],
     config_file: str | None,
     templates: str | None,
@@ -86,64 +86,72 @@ async def _start(
     config = PoolConfig() if config_file is None else PoolConfig.load(config_file)
     metrics = None if port is None else RuntimeMetrics()
     async with AsyncExitStack() as stack:
-        seats = {"session_manager": open_sessions(store), "metrics": metrics, **shared_seats()}
-        factory = await stack.enter_async_context(opened_factory(**seats))
+        factory_arguments = {
+            "session_manager": open_sessions(store),
+            "metrics": metrics,
+            **shared_factory_arguments(),
+        }
+        factory = await stack.enter_async_context(open_factory(**factory_arguments))
         await stack.enter_async_context(event_recording(factory))
         if templates is not None:
             await stack.enter_async_context(TemplateWatch(factory, templates))
-        made = await stack.enter_async_context(
-            AgentInstancePool(factory, config, dead_letters=open_dead())
+        instance_pool = await stack.enter_async_context(
+            AgentInstancePool(factory, config, dead_letters=open_dead_letters())
         )
-        path = state_folder() / POOLS / f"{os.getpid()}.sock"
-        control = await stack.enter_async_context(ControlSocket(made, path))
+        path = state_folder() / POOL_FOLDER / f"{os.getpid()}.sock"
+        control = await stack.enter_async_context(ControlSocket(instance_pool, path))
         if metrics is not None and port is not None:
             from prometheus_client import start_http_server
 
-            watch_pools(metrics, factory, instances=made)
+            watch_pools(metrics, factory, instances=instance_pool)
             server, _ = start_http_server(port, "127.0.0.1", metrics.registry)
             stack.callback(server.shutdown)
         for agent in agents:
-            await made.warm_up(agent)
+            await instance_pool.warm_up(agent)
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sig, control.drained.set)
         echo(f"pool {os.getpid()} is ready: {config.size} instances at most, control socket {path}")
         await control.drained.wait()
-        cancelled = 0 if made.draining else await made.drain(30.0)
+        cancelled = 0 if instance_pool.draining else await instance_pool.drain(30.0)
         echo(f"pool {os.getpid()} has ended, {cancelled} tasks were cancelled")
     return 0
 
 
-def _sockets() -> list[Path]:
-    return sorted((state_folder() / POOLS).glob("*.sock"))
+def _socket_paths() -> list[Path]:
+    return sorted((state_folder() / POOL_FOLDER).glob("*.sock"))
 
 
-def _chosen(pid: int | None) -> Path:
-    alive = {str(each["pid"]) for each in _run(_statuses(pid))}
-    found = [path for path in _sockets() if path.stem in alive]
-    if not found:
+def _select_socket(pid: int | None) -> Path:
+    alive = {str(pool_status["pid"]) for pool_status in _run_coroutine(_statuses(pid))}
+    live_sockets = [path for path in _socket_paths() if path.stem in alive]
+    if not live_sockets:
         raise click.UsageError("no pool is running: start one with `agent-runtime pool start`")
-    if len(found) > 1:
+    if len(live_sockets) > 1:
         raise click.UsageError(
-            f"several pools are running, say which: --pid {', '.join(p.stem for p in found)}"
+            f"several pools are running, say which: --pid {', '.join(p.stem for p in live_sockets)}"
         )
-    return found[0]
+    return live_sockets[0]
 
 
 async def _statuses(pid: int | None) -> list[dict[str, Any]]:
     from contextlib import aclosing
 
     from agent_runtime.errors import ConfigurationError
-    from agent_runtime.pool.control import ask
+    from agent_runtime.pool.control import send_request
 
-    found = []
-    for path in [each for each in _sockets() if pid is None or each.stem == str(pid)]:
+    statuses = []
+    for path in [
+        socket_path
+        for socket_path in _socket_paths()
+        if pid is None or socket_path.stem == str(pid)
+    ]:
         try:
-            async with aclosing(ask(path, {"do": "status"})) as answers:
-                found += [answer async for answer in answers]
+            async with aclosing(send_request(path, {"do": "status"})) as answers:
+                statuses += [answer async for answer in answers]
         except ConfigurationError:
             path.unlink(missing_ok=True)  # its process was killed
-    return found
+    return statuses
 
 
 PID = click.option("--pid", type=int, help="Of which pool; needed when there are several.")
@@ -154,12 +162,12 @@ PID = click.option("--pid", type=int, help="Of which pool; needed when there are
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each pool.")
 def status(pid: int | None, *, as_json: bool) -> int:
     """Show the pools of this user, their instances and their queues; exits 1 when there is none."""
-    found = _run(_statuses(pid))
-    for each in found:
-        echo_json(each) if as_json else echo(table(each))
-    if not found and not as_json:
+    statuses = _run_coroutine(_statuses(pid))
+    for pool_status in statuses:
+        echo_json(pool_status) if as_json else echo(pool_status_table(pool_status))
+    if not statuses and not as_json:
         echo("no pool is running", err=True)
-    return 0 if found else 1
+    return 0 if statuses else 1
 
 
 @pool.command()
@@ -170,15 +178,20 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
     """Show the pools as they change, until Ctrl-C."""
     import time
 
-    wait_s = seconds(interval, "--interval")
-    shown = 0
-    while count is None or shown < count:
-        text = "\n".join(table(each) for each in _run(_statuses(pid))) or "no pool is running"
+    wait_s = parse_seconds(interval, "--interval")
+    refresh_count = 0
+    while count is None or refresh_count < count:
+        text = (
+            "\n".join(
+                pool_status_table(pool_status) for pool_status in _run_coroutine(_statuses(pid))
+            )
+            or "no pool is running"
+        )
         if sys.stdout.isatty():
             click.clear()
         echo(text)
-        shown += 1
-        if count is None or shown < count:
+        refresh_count += 1
+        if count is None or refresh_count < count:
             time.sleep(wait_s)
     return 0
 
@@ -190,22 +203,26 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
 )
 def drain(pid: int | None, grace: str) -> int:
     """Have a pool take no new tasks, let those that run end, and end itself."""
-    for answer in _run(_asked(_chosen(pid), {"do": "drain", "grace_s": seconds(grace, "--grace")})):
+    for answer in _run_coroutine(
+        _collect_answers(
+            _select_socket(pid), {"do": "drain", "grace_s": parse_seconds(grace, "--grace")}
+        )
+    ):
         _raise_error(answer)
         echo(f"drained; {answer['cancelled']} tasks were cancelled")
     return 0
 
 
-async def _asked(path: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
-    from agent_runtime.pool.control import ask
+async def _collect_answers(path: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
+    from agent_runtime.pool.control import send_request
 
-    return [answer async for answer in ask(path, request)]
+    return [answer async for answer in send_request(path, request)]
 
 
 def _raise_error(answer: dict[str, Any]) -> None:
     if answer["type"] == "error":
         raise click.ClickException(
-            f"{answer['error']['code']}: {on_one_line(answer['error']['message'])}"
+            f"{answer['error']['code']}: {escape_to_one_line(answer['error']['message'])}"
         )
 
 
@@ -244,25 +261,25 @@ def run(
         "priority": priority,
     }
     if timeout is not None:
-        request["timeout_s"] = str(seconds(timeout, "--timeout"))
-    return int(_run(_print_answer(_chosen(pid), request, as_json=as_json)))
+        request["timeout_s"] = str(parse_seconds(timeout, "--timeout"))
+    return int(_run_coroutine(_print_answer(_select_socket(pid), request, as_json=as_json)))
 
 
 async def _print_answer(path: Path, request: dict[str, Any], *, as_json: bool) -> int:
     from agent_runtime.cli.sessions import EXIT_INTERRUPTED
-    from agent_runtime.pool.control import ask
+    from agent_runtime.pool.control import send_request
 
-    shown = ""
-    async for answer in ask(path, request):
+    printed_text = ""
+    async for answer in send_request(path, request):
         _raise_error(answer)
         if answer["type"] == "text" and not as_json:
             echo(answer["text"], nl=False)
-            shown += answer["text"]
+            printed_text += answer["text"]
         elif answer["type"] == "result":
             if as_json:
                 echo_json(answer)
-            elif not shown.endswith(answer["output"]):
-                echo(("\n" if shown else "") + answer["output"], nl=False)
+            elif not printed_text.endswith(answer["output"]):
+                echo(("\n" if printed_text else "") + answer["output"], nl=False)
             if not as_json:
                 echo()
             return EXIT_INTERRUPTED if answer["status"] == "interrupted" else 0

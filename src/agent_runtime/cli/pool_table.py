@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from agent_runtime.escapes import on_one_line
+from agent_runtime.escapes import escape_to_one_line
 
 COLUMNS = (
     ("ID", 14), ("AGENT", 20), ("STATUS", 11), ("PID", 8), ("MEM MiB", 9), ("LIMIT", 7), ("TASKS",
@@ -13,7 +13,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(status: dict[str, Any]) -> str:
+def pool_status_table(status: dict[str, Any]) -> str:
     """The status that a control socket answers, for people."""
     pool = status["pool"]
     queue = pool["queue"]
@@ -30,29 +30,30 @@ def table(status: dict[str, Any]) -> str:
         f"killed by tasks {pool['kills']}"
     )
     lines = [head, "".join(f"{name:<{width}}" for name, width in COLUMNS).rstrip()]
-    lines += [_row(each) for each in pool["instances"]]
-    for each in status["providers"]:
-        limit = "no limit" if each["limit"] is None else f"limit {each['limit']}"
+    lines += [_instance_row(instance) for instance in pool["instances"]]
+    for service in status["providers"]:
+        limit = "no limit" if service["limit"] is None else f"limit {service['limit']}"
         lines.append(
-            f"provider {on_one_line(each['provider'])}: {each['in_flight']} in flight, {limit}, "
-            f"{each['waiting']} waiting, {each['overloads']} overloads"
+            f"provider {escape_to_one_line(service['provider'])}: {service['in_flight']} in "
+            f"flight, {limit}, "
+            f"{service['waiting']} waiting, {service['overloads']} overloads"
         )
-    for each in status["mcp"]:
-        state = "open" if each["open"] else "closed"
+    for service in status["mcp"]:
+        state = "open" if service["open"] else "closed"
         lines.append(
-            f"mcp {on_one_line(each['server'])}: {state}, {each['users']} agents, "
-            f"{each['calls']} calls"
+            f"mcp {escape_to_one_line(service['server'])}: {state}, {service['users']} agents, "
+            f"{service['calls']} calls"
         )
     return "\n".join(lines)
 
 
-def _row(instance: dict[str, Any]) -> str:
+def _instance_row(instance: dict[str, Any]) -> str:
     idle_s = (
         max(0.0, time.time() - instance["last_used_s"]) if instance["status"] == "idle" else 0.0
     )
     values = (
         instance["id"],
-        on_one_line(instance["agent"])[-19:],
+        escape_to_one_line(instance["agent"])[-19:],
         instance["status"],
         instance["pid"] or "",
         f"{instance['memory_mb']:.1f}",
@@ -61,4 +62,4 @@ def _row(instance: dict[str, Any]) -> str:
         f"{idle_s:.0f}",
     )
     row = "".join(f"{value!s:<{width}}" for value, (_, width) in zip(values, COLUMNS, strict=True))
-    return f"{row.rstrip()}  {on_one_line(instance['last_error'])[:60]}".rstrip()
+    return f"{row.rstrip()}  {escape_to_one_line(instance['last_error'])[:60]}".rstrip()

@@ -11,7 +11,7 @@ import click
 from agent_runtime.cli.options import AgentOptions, agent_options, build_agent
 from agent_runtime.cli.output import echo, echo_json
 from agent_runtime.cli.sessions import EXIT_INTERRUPTED, show_pending
-from agent_runtime.cli.state import event_recording, open_sessions, opened_factory
+from agent_runtime.cli.state import event_recording, open_factory, open_sessions
 
 if TYPE_CHECKING:
     from agent_runtime.chunks import Chunk
@@ -62,18 +62,20 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
     from agent_runtime.factory import AgentFactory
     from agent_runtime.types import AgentContext
 
-    asks = bool(AgentFactory().get_template(options.agent).spec.interrupt_on)
-    session = options.session if options.session is not None or not asks else uuid.uuid4().hex
+    may_interrupt = bool(AgentFactory().get_template(options.agent).spec.interrupt_on)
+    session = (
+        options.session if options.session is not None or not may_interrupt else uuid.uuid4().hex
+    )
     # Without a session nothing of the conversation is left behind.
     sessions = None if session is None else open_sessions(options.store)
     async with (
-        opened_factory(session_manager=sessions, **options.seats()) as factory,
+        open_factory(session_manager=sessions, **options.factory_arguments()) as factory,
         event_recording(factory),
     ):
         executor = build_agent(factory, options)
         try:
             call = AgentContext(prompt, session_id=session)
-            result = await _call(executor, call, as_json=as_json, as_jsonl=as_jsonl)
+            result = await _execute(executor, call, as_json=as_json, as_jsonl=as_jsonl)
         except CallError as error:
             if as_json or as_jsonl:
                 echo_json(error_dict(error))
@@ -86,7 +88,7 @@ async def _run(options: AgentOptions, prompt: str, *, as_json: bool, as_jsonl: b
     return EXIT_INTERRUPTED if result.status == "interrupted" else 0
 
 
-async def _call(
+async def _execute(
     executor: AgentExecutor, call: AgentContext, *, as_json: bool, as_jsonl: bool
 ) -> AgentResult:
     if as_json:
@@ -104,14 +106,14 @@ async def _call(
 async def print_answer(stream: AgentStream) -> None:
     """Print the text as it comes to a terminal; elsewhere the answer alone, when it is there."""
     live = sys.stdout.isatty()
-    shown = ""
+    printed_text = ""
     async for text in stream:
         if live:
             echo(text, nl=False)
-            shown += text
+            printed_text += text
     answer = stream.result.output
-    if not shown.endswith(answer):  # a structured answer, or not a terminal
-        echo(("\n" if shown else "") + answer, nl=False)
+    if not printed_text.endswith(answer):  # a structured answer, or not a terminal
+        echo(("\n" if printed_text else "") + answer, nl=False)
     echo()
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import shared_seats
+from agent_runtime.cli.options import shared_factory_arguments
 from agent_runtime.cli.output import echo, echo_json
-from agent_runtime.cli.state import event_recording, open_sessions, opened_factory
+from agent_runtime.cli.state import event_recording, open_factory, open_sessions
 from agent_runtime.strict_json import DuplicateName, loads_unique
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent_runtime.types import AgentResult
 
 EXIT_INTERRUPTED = 7
-_QUESTION = re.compile("(?P<id>[0-9a-f-]{32,36})=(?P<answer>.*)", re.DOTALL)
+_ANSWER_WITH_ID = re.compile("(?P<id>[0-9a-f-]{32,36})=(?P<answer>.*)", re.DOTALL)
 """An answer behind the id of its question."""
 
 
@@ -61,11 +61,14 @@ def list_sessions(
     """List sessions, newest first."""
     page = _with_manager(store, lambda m: m.list_sessions(user_id=user, limit=limit, cursor=cursor))
     if as_json:
-        listed = {"sessions": [s.to_dict() for s in page.sessions], "cursor": page.cursor}
-        echo_json(listed)
+        document = {"sessions": [s.to_dict() for s in page.sessions], "cursor": page.cursor}
+        echo_json(document)
         return
     for session in page.sessions:
-        echo(f"{session.id:32} {session.status:11} {_when(session.updated_at)}  {session.title}")
+        echo(
+            f"{session.id:32} {session.status:11} {_format_time(session.updated_at)}  "
+            f"{session.title}"
+        )
     if page.cursor:
         echo(f"more: --cursor {page.cursor}", err=True)
 
@@ -76,14 +79,14 @@ def list_sessions(
 @click.pass_obj
 def show(store: str | None, session_id: str, *, as_json: bool) -> None:
     """Show the conversation SESSION_ID."""
-    session, checkpoint = _with_manager(store, lambda m: _read(m, session_id))
+    session, checkpoint = _with_manager(store, lambda m: _session_and_checkpoint(m, session_id))
     messages = [] if checkpoint is None else checkpoint.messages
     if as_json:
-        echo_json(_document(session, messages))
+        echo_json(_session_document(session, messages))
         return
-    echo(f"{session.id}  {session.status}  {_when(session.updated_at)}  {session.title}")
+    echo(f"{session.id}  {session.status}  {_format_time(session.updated_at)}  {session.title}")
     for message in messages:
-        echo(_shown(message), label=f"{message.type}:", bold=True)
+        echo(_message_text(message), label=f"{message.type}:", bold=True)
 
 
 @sessions.command()
@@ -123,9 +126,14 @@ def resume(
     """Decide what SESSION_ID waits for, and go on with it."""
     import asyncio
 
-    if sum(given is not None for given in (decision, reason, edited, answers or None)) != 1:
+    if (
+        sum(
+            option_value is not None for option_value in (decision, reason, edited, answers or None)
+        )
+        != 1
+    ):
         raise click.UsageError("say one of --approve, --reject, --edit and --answer")
-    answer: Any = _answers(answers) if answers else decision
+    answer: Any = _parse_answers(answers) if answers else decision
     if reason is not None:
         answer = {"type": "reject", "message": reason}
     result: AgentResult = asyncio.run(_resume(open_sessions(store), session_id, answer, edited))
@@ -143,22 +151,25 @@ async def _resume(
     # The factory makes the session's agent again, with the ledger, limits and event log of every
     # other call.
     async with (
-        opened_factory(session_manager=manager, **shared_seats()) as factory,
+        open_factory(session_manager=manager, **shared_factory_arguments()) as factory,
         event_recording(factory),
     ):
         if edited is not None:
             name = await _pending_action(manager, session_id)
-            answer = {"type": "edit", "edited_action": {"name": name, "args": _arguments(edited)}}
+            answer = {
+                "type": "edit",
+                "edited_action": {"name": name, "args": _parse_arguments(edited)},
+            }
         return await manager.resume_session(session_id, answer)
 
 
-def _answers(texts: Sequence[str]) -> Any:
+def _parse_answers(texts: Sequence[str]) -> Any:
     """Return what `--answer` says: one answer, or a map by the ids of the questions."""
-    named = [_QUESTION.fullmatch(text) for text in texts]
-    if len(texts) == 1 and named[0] is None:
-        return _value(texts[0])
+    matches = [_ANSWER_WITH_ID.fullmatch(text) for text in texts]
+    if len(texts) == 1 and matches[0] is None:
+        return _parse_answer(texts[0])
     by_id: dict[str, Any] = {}
-    for text, match in zip(texts, named, strict=True):
+    for text, match in zip(texts, matches, strict=True):
         if match is None:
             raise click.BadParameter(
                 f"name its question, ID=ANSWER: '{text}'", param_hint="--answer"
@@ -167,11 +178,11 @@ def _answers(texts: Sequence[str]) -> Any:
             raise click.BadParameter(
                 f"question {match['id']} is answered twice", param_hint="--answer"
             )
-        by_id[match["id"]] = _value(match["answer"])
+        by_id[match["id"]] = _parse_answer(match["answer"])
     return by_id
 
 
-def _value(text: str) -> Any:
+def _parse_answer(text: str) -> Any:
     try:
         return loads_unique(text)
     except DuplicateName as error:
@@ -180,14 +191,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _arguments(text: str) -> dict[str, Any]:
+def _parse_arguments(text: str) -> dict[str, Any]:
     try:
-        found = loads_unique(text)
+        arguments = loads_unique(text)
     except ValueError as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="--edit") from None
-    if not isinstance(found, dict):
+    if not isinstance(arguments, dict):
         raise click.BadParameter("give the arguments as a JSON object", param_hint="--edit")
-    return found
+    return arguments
 
 
 async def _pending_action(manager: SessionManager, session_id: str) -> str:
@@ -223,11 +234,11 @@ def import_(store: str | None, file: Path, threads: tuple[str, ...]) -> None:
     """Copy the threads of FILE, which LangGraph's SqliteSaver wrote, into new sessions."""
     from agent_runtime.sessions.thread_import import import_threads, open_langgraph_file
 
-    async def act(manager: SessionManager) -> dict[str, Session]:
+    async def copy_threads(manager: SessionManager) -> dict[str, Session]:
         async with open_langgraph_file(file) as source:
             return await import_threads(manager, source, thread_ids=threads or None)
 
-    for thread, session in _with_manager(store, act).items():
+    for thread, session in _with_manager(store, copy_threads).items():
         echo(f"{session.id}  from thread {thread}")
 
 
@@ -240,11 +251,11 @@ def delete(store: str | None, session_ids: tuple[str, ...], *, yes: bool) -> Non
     if not yes:
         click.confirm(f"Delete {', '.join(session_ids)}?", abort=True, err=True)
 
-    async def act(manager: SessionManager) -> None:
+    async def delete_all(manager: SessionManager) -> None:
         for session_id in session_ids:
             await manager.delete_session(session_id)
 
-    _with_manager(store, act)
+    _with_manager(store, delete_all)
 
 
 @sessions.command()
@@ -253,30 +264,30 @@ def delete(store: str | None, session_ids: tuple[str, ...], *, yes: bool) -> Non
 def export(store: str | None, session_id: str) -> None:
     """Print SESSION_ID with its messages and checkpoints as one JSON object."""
 
-    async def act(manager: SessionManager) -> dict[str, Any]:
-        session, checkpoint = await _read(manager, session_id)
+    async def read_export(manager: SessionManager) -> dict[str, Any]:
+        session, checkpoint = await _session_and_checkpoint(manager, session_id)
         history = await manager.history(session_id, limit=1000)
         fields = ("id", "parent_id", "created_at", "step", "source", "run_id")
         checkpoints = [{name: getattr(c, name) for name in fields} for c in history]
         return {
-            **_document(session, checkpoint.messages if checkpoint else []),
+            **_session_document(session, checkpoint.messages if checkpoint else []),
             "checkpoints": checkpoints,
         }
 
-    echo_json(_with_manager(store, act))
+    echo_json(_with_manager(store, read_export))
 
 
-async def _read(manager: SessionManager, session_id: str) -> Any:
+async def _session_and_checkpoint(manager: SessionManager, session_id: str) -> Any:
     return await manager.get_session(session_id), await manager.get_checkpoint(session_id)
 
 
-def _document(session: Session, messages: list[BaseMessage]) -> dict[str, Any]:
+def _session_document(session: Session, messages: list[BaseMessage]) -> dict[str, Any]:
     from langchain_core.messages import messages_to_dict
 
     return {"session": session.to_dict(), "messages": messages_to_dict(messages)}
 
 
-def _shown(message: BaseMessage) -> str:
+def _message_text(message: BaseMessage) -> str:
     calls = [
         f"{c['name']}({json.dumps(c['args'], ensure_ascii=False)})"
         for c in getattr(message, "tool_calls", ())
@@ -284,7 +295,7 @@ def _shown(message: BaseMessage) -> str:
     return " ".join([text for text in (str(message.text),) if text] + calls)
 
 
-def _when(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
@@ -300,5 +311,5 @@ def show_pending(result: AgentResult) -> None:
             name = request.get("name")
             echo(f"{name} {args} (id {interrupt.id})", err=True, label="waits:", fg="yellow")
     if result.session_id:
-        how = "--approve | --reject REASON | --answer ID=ANSWER"
-        echo(f"decide: agent-runtime sessions resume {result.session_id} {how}", err=True)
+        option_hint = "--approve | --reject REASON | --answer ID=ANSWER"
+        echo(f"decide: agent-runtime sessions resume {result.session_id} {option_hint}", err=True)

@@ -38,16 +38,16 @@ def state_folder() -> Path:
     Raises ConfigurationError for one that is another user's, or that others may write.
     """
     from agent_runtime.storage.file_safety import (
-        check_own_folder,
+        check_folder_ownership,
     )  # with the errors, which `--help` does not need
 
-    if given := settings().home:
-        folder = Path(given)
+    if home := settings().home:
+        folder = Path(home)
     else:
         import platformdirs
 
         folder = platformdirs.user_state_path("agent_runtime")
-    check_own_folder(folder, is_private=True)
+    check_folder_ownership(folder, is_private=True)
     return folder
 
 
@@ -87,7 +87,7 @@ def open_keys(url: str | None = None) -> ApiKeys:
     pepper = (
         settings().key_pepper
         or settings().key_pepper_file
-        or _own_pepper(state_folder() / "key_pepper")
+        or _load_or_create_pepper(state_folder() / "key_pepper")
     )
     return open_at(
         url or settings().keys or f"sqlite:{state_folder() / 'keys.db'}", pepper.encode()
@@ -102,8 +102,10 @@ def open_events(url: str | None = None) -> EventLog:
     """The event log: `url`, or `AGENT_RUNTIME_EVENTS`, or SQLite in the state directory."""
     from agent_runtime.event_bus.brokers import open_event_log
 
-    found = _events_url(url)
-    address = f"sqlite:{state_folder() / 'events.db'}" if found == "off" else found
+    configured_url = _events_url(url)
+    address = (
+        f"sqlite:{state_folder() / 'events.db'}" if configured_url == "off" else configured_url
+    )
     return open_event_log(address, seal_key=_event_key())
 
 
@@ -119,7 +121,7 @@ def _event_key() -> bytes | None:
     return key.encode() if key else None
 
 
-def open_dead(url: str | None = None) -> DeadLetters:
+def open_dead_letters(url: str | None = None) -> DeadLetters:
     """Dead letters: `url`, or `AGENT_RUNTIME_DEAD_LETTERS`, or SQLite in the state directory."""
     from agent_runtime.event_bus.dead_letters import open_dead_letters
 
@@ -128,11 +130,11 @@ def open_dead(url: str | None = None) -> DeadLetters:
     )
 
 
-CLOSE_WITHIN_S = 5.0
+RELAY_CLOSE_TIMEOUT_S = 5.0
 
 
 @asynccontextmanager
-async def opened_factory(**seats: Any) -> AsyncIterator[AgentFactory]:
+async def open_factory(**factory_arguments: Any) -> AsyncIterator[AgentFactory]:
     """Open a factory.
 
     A store that fails as it closes is a warning, because what was answered stands.
@@ -140,7 +142,7 @@ async def opened_factory(**seats: Any) -> AsyncIterator[AgentFactory]:
     from agent_runtime.errors import StoreError
     from agent_runtime.factory import AgentFactory
 
-    factory = AgentFactory(**seats)
+    factory = AgentFactory(**factory_arguments)
     try:
         yield factory
     finally:
@@ -173,25 +175,25 @@ async def event_recording(factory: AgentFactory) -> AsyncIterator[Relay | None]:
         try:
             yield relay
         finally:
-            await relay.aclose(CLOSE_WITHIN_S)
+            await relay.aclose(RELAY_CLOSE_TIMEOUT_S)
     finally:
         await broker.aclose()
 
 
-def _own_pepper(path: Path) -> str:
+def _load_or_create_pepper(path: Path) -> str:
     import secrets
 
     from agent_runtime.secret_files import read_secret_file
 
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Whole or not at all, and never over one that another process has just made.
-    made = path.with_name(f"{path.name}.{os.getpid()}")
-    made.touch(mode=0o600)
-    made.write_text(secrets.token_urlsafe(48))
+    temporary_path = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary_path.touch(mode=0o600)
+    temporary_path.write_text(secrets.token_urlsafe(48))
     try:
-        os.link(made, path)
+        os.link(temporary_path, path)
     except FileExistsError:
         pass
     finally:
-        made.unlink()
+        temporary_path.unlink()
     return read_secret_file(path, min_bytes=32)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXIT_INVALID = 3
 EXIT_NOT_FOUND = 4
 
-_NEW = """\
+_NEW_TEMPLATE = """\
 # yaml-language-server: $schema=./agent-template.v1.schema.json
 apiVersion: agent-runtime/v1
 kind: AgentTemplate
@@ -32,7 +32,7 @@ spec:
     timeout: {{run: 5m, model_call: 90s}}
     limits: {{max_steps: 60, model_calls: 20, tool_calls: 40, tool_loop: 3}}
 """
-_TOOLS = {
+_TOOL_SNIPPETS = {
     "none": "",
     "csv": "".join(
         f"    - {{use: {name}, args: {{data: FOLDER}}}}\n"
@@ -56,7 +56,7 @@ def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: 
     """
     from agent_runtime.secrets.redaction import SECRETS
 
-    reports = [_report(file, strict=strict, confined=confined) for file in files]
+    reports = [_validation_report(file, strict=strict, confined=confined) for file in files]
     if as_json:
         echo_json({"files": reports})
     else:
@@ -68,21 +68,23 @@ def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: 
                     f"{report['file']}: ok, {report['name']} {report['version']}, digest "
                     f"{report['digest'][:12]}"
                 )
-                for each in report["reaches"]:
+                for target in report["reaches"]:
                     echo(
-                        SECRETS.text(f"  reaches {each['kind']} {each['value']}  ({each['place']})")
+                        SECRETS.text(
+                            f"  reaches {target['kind']} {target['value']}  ({target['place']})"
+                        )
                     )
     if any(report["missing"] for report in reports):
         return EXIT_NOT_FOUND
     return 0 if all(report["valid"] for report in reports) else EXIT_INVALID
 
 
-def _report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
+def _validation_report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
     from agent_runtime.errors import Problem, TemplateError
     from agent_runtime.factory import AgentFactory
     from agent_runtime.secrets.redaction import SECRETS
     from agent_runtime.template import unused_inputs
-    from agent_runtime.template.reach import reach_of
+    from agent_runtime.template.reach import reaches_of
 
     report: dict[str, Any] = {"file": str(file), "valid": False, "missing": False, "problems": []}
     try:
@@ -90,25 +92,25 @@ def _report(file: Path, *, strict: bool, confined: bool) -> dict[str, Any]:
         template = factory.get_template(file)  # what is not listed of the environment is not read
         factory.check_template(template)
     except TemplateError as error:
-        report["problems"] = [_problem(p, "error") for p in error.problems]
+        report["problems"] = [_problem_row(p, "error") for p in error.problems]
         return report
     except OSError as error:
         problem = Problem(f"cannot be read: {error.strerror}", file=str(file))
-        return {**report, "missing": True, "problems": [_problem(problem, "error")]}
+        return {**report, "missing": True, "problems": [_problem_row(problem, "error")]}
     level = "error" if strict else "warning"
-    warnings = [_problem(Problem(w, file=str(file)), level) for w in unused_inputs(template)]
+    warnings = [_problem_row(Problem(w, file=str(file)), level) for w in unused_inputs(template)]
     valid = not (strict and warnings)
-    reaches = [SECRETS.whole(each._asdict()) for each in reach_of(template)]
-    found = {
+    reaches = [SECRETS.redact_json(target._asdict()) for target in reaches_of(template)]
+    template_summary = {
         "name": template.metadata.name,
         "version": template.metadata.version,
         "digest": template.digest,
         "reaches": reaches,
     }
-    return {**report, "valid": valid, "problems": warnings, **found}
+    return {**report, "valid": valid, "problems": warnings, **template_summary}
 
 
-def _problem(problem: Problem, level: str) -> dict[str, Any]:
+def _problem_row(problem: Problem, level: str) -> dict[str, Any]:
     fields = {
         name: getattr(problem, name)
         for name in ("code", "path", "file", "line", "column", "message")
@@ -129,9 +131,9 @@ def templates() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_templates(*, as_json: bool) -> None:
     """List the templates that come with the package."""
-    from agent_runtime.template import load_template, shipped_templates
+    from agent_runtime.template import builtin_templates, load_template
 
-    loaded = [(load_template(path), path) for path in shipped_templates().values()]
+    loaded = [(load_template(path), path) for path in builtin_templates().values()]
     rows = [
         {
             "name": t.metadata.name,
@@ -159,34 +161,36 @@ def list_templates(*, as_json: bool) -> None:
 def show(agent: str, *, as_json: bool) -> None:
     """Show AGENT (a registered name or a file): its text, or what it resolves to."""
     from agent_runtime.factory import AgentFactory
-    from agent_runtime.template import shipped_templates
+    from agent_runtime.template import builtin_templates
 
     template = AgentFactory().get_template(agent)
     if as_json:
         resolved = template.model_dump(mode="json", by_alias=True, exclude_unset=True)
         echo_json({"digest": template.digest, "template": resolved}, indent=2)
         return
-    echo(Path(shipped_templates().get(agent, agent)).read_text("utf-8"), nl=False)
+    echo(Path(builtin_templates().get(agent, agent)).read_text("utf-8"), nl=False)
 
 
 @templates.command()
 @click.argument("name")
-@click.option("--tools", type=click.Choice(sorted(_TOOLS)), default="none", show_default=True)
+@click.option(
+    "--tools", type=click.Choice(sorted(_TOOL_SNIPPETS)), default="none", show_default=True
+)
 @click.option("--folder", default=".", show_default=True, help="What the tools may read.")
 def new(name: str, tools: str, folder: str) -> None:
     """Write NAME.yaml, a small template to start from."""
-    _write(name, "", "auto", tools, folder)
+    _write_template(name, "", "auto", tools, folder)
 
 
 @click.command()
 @click.option("--name", prompt="Name", default="my-agent", show_default=True)
 @click.option("--description", prompt="What is it for", default="Answers questions.")
 @click.option("--model", prompt="Model (auto takes the provider whose key is set)", default="auto")
-@click.option("--tools", prompt="Tools", type=click.Choice(sorted(_TOOLS)), default="none")
+@click.option("--tools", prompt="Tools", type=click.Choice(sorted(_TOOL_SNIPPETS)), default="none")
 @click.option("--folder", default=".", help="What the tools may read.")
 def init(name: str, description: str, model: str, tools: str, folder: str) -> None:
     """Ask a few questions, then write a template that runs."""
-    _write(name, description, model, tools, folder)
+    _write_template(name, description, model, tools, folder)
 
 
 @click.command()
@@ -197,19 +201,19 @@ def schema() -> None:
     echo(template_schema_text(), nl=False)
 
 
-def _write(name: str, description: str, model: str, tools: str, folder: str) -> None:
+def _write_template(name: str, description: str, model: str, tools: str, folder: str) -> None:
     from agent_runtime.template import SCHEMA_FILE, parse_template, template_schema_text
 
-    quoted = json_line(description or f"The agent {name}.")
-    listed = _TOOLS[tools].replace("FOLDER", json.dumps(str(Path(folder).resolve())))
-    text = _NEW.format(
+    quoted_description = json_line(description or f"The agent {name}.")
+    tools_text = _TOOL_SNIPPETS[tools].replace("FOLDER", json.dumps(str(Path(folder).resolve())))
+    text = _NEW_TEMPLATE.format(
         name=json_line(name),
-        description=quoted,
+        description=quoted_description,
         model=json.dumps(model),
         prompt=(description or "Answer plainly. Say so when you do not know.")
         .replace("{{", "{ {")
         .replace("\n", " "),
-        tools=f"  tools:\n{listed}" if listed else "",
+        tools=f"  tools:\n{tools_text}" if tools_text else "",
     )
     parse_template(
         text, file=f"{name}.yaml"

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent_runtime.cli.options import shared_seats
+from agent_runtime.cli.options import shared_factory_arguments
 from agent_runtime.cli.output import echo
 from agent_runtime.cli.state import (
     event_recording,
-    open_dead,
+    open_dead_letters,
     open_event_broker,
-    opened_factory,
+    open_factory,
     settings,
 )
 
@@ -64,30 +64,36 @@ def run(file: str, broker: str | None, host: str, port: int) -> None:
 
     from agent_runtime.triggers import load_triggers
 
-    asyncio.run(_run(load_triggers(file), broker, host, port))
+    asyncio.run(_run_rules(load_triggers(file), broker, host, port))
 
 
-async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port: int) -> None:
+async def _run_rules(
+    rules: list[TriggerRule], broker_url: str | None, host: str, port: int
+) -> None:
     from agent_runtime.triggers import TriggerHandler
 
-    letters = open_dead(None)
-    over = _told_to_end()
+    dead_letters = open_dead_letters(None)
+    stop_event = _stop_on_signals()
     broker = (
         None if broker_url is None and settings().events == "off" else open_event_broker(broker_url)
     )
     sock = (
-        _listening(host, port)
+        _listen_socket(host, port)
         if any(rule.webhook is not None and rule.enabled for rule in rules)
         else None
     )
     try:
         async with (
-            opened_factory(**shared_seats()) as factory,
+            open_factory(**shared_factory_arguments()) as factory,
             event_recording(factory) as relay,
             # Events of this process come to the log by its own recording, unless another broker was
             # named.
             TriggerHandler(
-                factory, rules, broker=broker, relay=broker_url is not None, dead_letters=letters
+                factory,
+                rules,
+                broker=broker,
+                relay=broker_url is not None,
+                dead_letters=dead_letters,
             ) as handler,
         ):
             handler.webhooks.flush = handler.webhooks.flush or (
@@ -95,29 +101,29 @@ async def _run(rules: list[TriggerRule], broker_url: str | None, host: str, port
             )
             echo(f"{len(handler.rules)} rules", err=True)
             if sock is None:
-                await over.wait()
+                await stop_event.wait()
             else:
-                await _serve(handler, sock, over)
+                await _serve(handler, sock, stop_event)
         echo("stopped", err=True)
     finally:
-        await letters.aclose()
+        await dead_letters.aclose()
         if broker is not None:
             await broker.aclose()
 
 
-def _told_to_end() -> asyncio.Event:
+def _stop_on_signals() -> asyncio.Event:
     """Set by Ctrl-C and SIGTERM: then what is under way may end."""
     import asyncio
     import signal
 
-    over = asyncio.Event()
+    stop_event = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, over.set)
-    return over
+        loop.add_signal_handler(number, stop_event.set)
+    return stop_event
 
 
-def _listening(host: str, port: int) -> Any:
+def _listen_socket(host: str, port: int) -> Any:
     import socket
 
     from agent_runtime.errors import ConfigurationError
@@ -130,7 +136,7 @@ def _listening(host: str, port: int) -> Any:
         raise ConfigurationError(f"cannot listen for webhooks on {host}:{port}: {error}") from error
 
 
-async def _serve(handler: TriggerHandler, sock: Any, over: asyncio.Event) -> None:
+async def _serve(handler: TriggerHandler, sock: Any, stop_event: asyncio.Event) -> None:
     import asyncio
     from contextlib import nullcontext
 
@@ -143,9 +149,9 @@ async def _serve(handler: TriggerHandler, sock: Any, over: asyncio.Event) -> Non
     app: Any = handler.webhooks
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # the signals are ours
-    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    server_task = asyncio.create_task(server.serve(sockets=[sock]))
     await asyncio.wait(
-        {serving, asyncio.ensure_future(over.wait())}, return_when=asyncio.FIRST_COMPLETED
+        {server_task, asyncio.ensure_future(stop_event.wait())}, return_when=asyncio.FIRST_COMPLETED
     )
     server.should_exit = True
-    await serving
+    await server_task

@@ -10,14 +10,14 @@ from typing import ClassVar
 from agent_runtime.secrets.redaction import SECRETS
 
 
-def close_matches(name: str, known: Iterable[str]) -> str:
+def close_matches(name: str, valid_names: Iterable[str]) -> str:
     """Return a sentence for an unknown name: the nearest known ones, or all of a few."""
-    known = sorted(known)
-    if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
-        return "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
-    if not known:
+    valid_names = sorted(valid_names)
+    if suggestions := difflib.get_close_matches(name, valid_names, n=3, cutoff=0.5):
+        return "did you mean " + " or ".join(f"'{n}'" for n in suggestions) + "?"
+    if not valid_names:
         return "nothing is registered"
-    return "known: " + ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return "known: " + ", ".join(valid_names[:20]) + (", ..." if len(valid_names) > 20 else "")
 
 
 class AgentRuntimeError(Exception):
@@ -31,7 +31,12 @@ class AgentRuntimeError(Exception):
     code: ClassVar[str] = "internal"
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(SECRETS.text(each) if isinstance(each, str) else each for each in args))
+        super().__init__(
+            *(
+                SECRETS.text(argument) if isinstance(argument, str) else argument
+                for argument in args
+            )
+        )
 
 
 class ConfigurationError(AgentRuntimeError):
@@ -55,8 +60,12 @@ class Problem:
     code: str = "template_invalid"
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}:{self.column}"
-        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+        location = f"{self.file}:{self.line}:{self.column}"
+        return (
+            f"{location}: {self.path}: {self.message}"
+            if self.path
+            else f"{location}: {self.message}"
+        )
 
 
 class TemplateError(ConfigurationError):
@@ -77,10 +86,10 @@ class UnknownComponent(ConfigurationError):
 
     code = "unknown_component"
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, registered_names: Iterable[str]) -> None:
         self.kind = kind
         self.name = name
-        super().__init__(f"unknown {kind} '{name}': {close_matches(name, known)}")
+        super().__init__(f"unknown {kind} '{name}': {close_matches(name, registered_names)}")
 
 
 class MissingExtra(ConfigurationError):

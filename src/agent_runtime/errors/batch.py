@@ -66,10 +66,11 @@ class ApprovalRequired(BatchError):
         self.execution_id = execution_id
         self.forecast = forecast
         self.limit_usd = limit_usd
-        cost = forecast.get("cost_usd")
-        told = "cannot be told" if cost is None else f"will be about {cost:.6f} USD"
+        cost_usd = forecast.get("cost_usd")
+        cost_text = "cannot be told" if cost_usd is None else f"will be about {cost_usd:.6f} USD"
         super().__init__(
-            f"the cost of '{execution_id}' {told}, and its budget is {limit_usd:g} USD: approve "
+            f"the cost of '{execution_id}' {cost_text}, and its budget is {limit_usd:g} USD: "
+            "approve "
             "it, or raise that"
         )
 

@@ -58,9 +58,9 @@ class McpServerFailed(AgentFailed):
 
     code = "mcp_server_failed"
 
-    def __init__(self, server: str, why: str) -> None:
+    def __init__(self, server: str, reason: str) -> None:
         self.server = server
-        super().__init__(f"the MCP server '{server}' failed: {why}")
+        super().__init__(f"the MCP server '{server}' failed: {reason}")
 
 
 class CallTimeout(CallError):
@@ -159,12 +159,12 @@ class BudgetExceeded(CallError):
         self.spent_tokens = spent_tokens
         self.limit_tokens = limit_tokens
         self.pauses = pauses
-        of_usd = "" if limit_usd is None else f" of {limit_usd:f}"
-        of_tokens = "" if limit_tokens is None else f" of {limit_tokens}"
+        usd_limit_text = "" if limit_usd is None else f" of {limit_usd:f}"
+        token_limit_text = "" if limit_tokens is None else f" of {limit_tokens}"
         super().__init__(
             f"the budget '{account}' has too little left for another model call: "
-            f"{spent_usd:f}{of_usd} USD and "
-            f"{spent_tokens}{of_tokens} tokens are spent, {held_usd:f} USD is held by calls "
+            f"{spent_usd:f}{usd_limit_text} USD and "
+            f"{spent_tokens}{token_limit_text} tokens are spent, {held_usd:f} USD is held by calls "
             "under way"
         )
 

@@ -30,14 +30,16 @@ class WorkerDied(InstanceFailed):
 
     def __init__(self, exit_code: int | None, *, instance_id: str = "", tail: str = "") -> None:
         self.exit_code = exit_code
-        how = (
+        exit_text = (
             "with exit code 0, without an answer"
             if exit_code == 0
             else f"with exit code {exit_code}"
         )
         if exit_code is not None and exit_code < 0:
-            how = f"by signal {-exit_code}"
-        super().__init__(f"the agent's process ended {how}", instance_id=instance_id, tail=tail)
+            exit_text = f"by signal {-exit_code}"
+        super().__init__(
+            f"the agent's process ended {exit_text}", instance_id=instance_id, tail=tail
+        )
 
 
 class WorkerStalled(InstanceFailed):
@@ -99,10 +101,10 @@ class InstanceStartFailed(CallError):
 
     code = "instance_start_failed"
 
-    def __init__(self, agent: str, why: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, agent: str, reason: str, retry_after_s: float = 0.0) -> None:
         self.agent = agent
         self.retry_after_s = retry_after_s
-        super().__init__(f"no instance of '{agent}' could be started: {why}")
+        super().__init__(f"no instance of '{agent}' could be started: {reason}")
 
 
 class PoolOverloaded(CallError):

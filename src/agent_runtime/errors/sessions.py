@@ -28,12 +28,12 @@ class SessionGone(SessionError):
 
     code = "session_gone"
 
-    def __init__(self, session_id: str, why: Literal["deleted", "expired"]) -> None:
+    def __init__(self, session_id: str, reason: Literal["deleted", "expired"]) -> None:
         self.session_id = session_id
-        self.why = why
+        self.why = reason
         super().__init__(
-            f"the session '{session_id}' was {why}"
-            if why == "deleted"
+            f"the session '{session_id}' was {reason}"
+            if reason == "deleted"
             else f"'{session_id}' has expired"
         )
 
@@ -43,15 +43,15 @@ class CheckpointCorrupt(SessionError):
 
     code = "checkpoint_corrupt"
 
-    def __init__(self, place: str, why: str, *, damaged: bool = True) -> None:
-        self.place = place
+    def __init__(self, location: str, reason: str, *, damaged: bool = True) -> None:
+        self.place = location
         self.damaged = damaged
         # The second part names the thread, `tenant:session`; a caller knows only the session.
-        parts = place.split("\x1f")
-        shown = "/".join(
+        parts = location.split("\x1f")
+        visible_location = "/".join(
             [*parts[:1], *(part.rpartition(":")[2] for part in parts[1:2]), *parts[2:]]
         )
-        super().__init__(f"stored data cannot be trusted ({shown}): {why}")
+        super().__init__(f"stored data cannot be trusted ({visible_location}): {reason}")
 
 
 class CheckpointVersion(SessionError):
@@ -59,8 +59,11 @@ class CheckpointVersion(SessionError):
 
     code = "checkpoint_version"
 
-    def __init__(self, found: int, known: int) -> None:
-        super().__init__(f"stored with format version {found}; this release reads version {known}")
+    def __init__(self, stored_version: int, supported_version: int) -> None:
+        super().__init__(
+            f"stored with format version {stored_version}; this release reads version "
+            f"{supported_version}"
+        )
 
 
 class StateNotSerializable(SessionError):

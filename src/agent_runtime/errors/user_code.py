@@ -27,7 +27,7 @@ class ExitFromUserCode(Exception):
     """
 
 
-def contained(error: BaseException) -> Exception:
+def as_user_exception(error: BaseException) -> Exception:
     """Return what user code raised as an Exception, or raise what is not the code's own.
 
     A cancellation, the end of a generator, and what a signal's handler raised (Ctrl-C, a `sys.exit`
@@ -51,7 +51,7 @@ def is_from_signal(error: BaseException) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False  # signals are handled in the main thread
     if isinstance(error, BaseExceptionGroup):  # what a task group makes of it
-        return any(is_from_signal(each) for each in error.exceptions)
+        return any(is_from_signal(nested_error) for nested_error in error.exceptions)
     handlers = _handler_codes()
     trace = error.__traceback__
     last = None
@@ -70,8 +70,8 @@ def error_text(error: BaseException) -> str:
     """
     try:
         text = str(error)
-    except BaseException as odd:
-        if is_from_signal(odd):
+    except BaseException as str_error:
+        if is_from_signal(str_error):
             raise
         return "(its text cannot be read)"
     if len(text) > MAX_TEXT:
@@ -86,7 +86,7 @@ def _is_at_raise(trace: TracebackType) -> bool:
 
 def _handler_codes() -> set[CodeType]:
     codes: set[CodeType] = set()
-    for number in (signal.SIGINT, signal.SIGTERM, *_MORE_SIGNALS):
+    for number in (signal.SIGINT, signal.SIGTERM, *_OPTIONAL_SIGNALS):
         handler: Any = signal.getsignal(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
@@ -96,7 +96,7 @@ def _handler_codes() -> set[CodeType]:
     return codes
 
 
-_MORE_SIGNALS = [
+_OPTIONAL_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM")
     if hasattr(signal, name)

@@ -30,7 +30,7 @@ MAX_STREAMS = 100_000
 """Streams whose counters are kept; one that was not used while as many others were begins anew."""
 
 
-MAX_DIGITS = 18
+MAX_SEQ_DIGITS = 18
 """Of a `seq` in an id that a reader comes back with."""
 
 
@@ -63,7 +63,7 @@ class EventBus:
         self._routes: dict[
             str, tuple[Group, ...]
         ] = {}  # by type, of the groups that want it whosever it is
-        self._keyed: dict[
+        self._groups_by_key: dict[
             str, tuple[Group, ...]
         ] = {}  # by the session, run or tenant that a group wants
         self._counters: dict[str, _Counter] = {}
@@ -88,9 +88,11 @@ class EventBus:
     def dropped(self) -> int:
         """Events lost to full buffers, over all subscribers, closed ones included."""
         subscriptions = [
-            each for group in list(self._groups.values()) for each in list(group.members)
+            subscription
+            for group in list(self._groups.values())
+            for subscription in list(group.members)
         ]
-        return self._dropped_by_closed + sum(each.dropped for each in subscriptions)
+        return self._dropped_by_closed + sum(subscription.dropped for subscription in subscriptions)
 
     def publish(self, event: Event) -> Event:
         """Add source and sequence to `event`, retain it, and hand it to its subscribers.
@@ -104,14 +106,14 @@ class EventBus:
         try:
             route = self._routes.get(event.type)
             if route is None:
-                route = self._route(event.type)
+                route = self._create_route(event.type)
             if not event.seq:
                 self._stamp(event)
             self.published += 1
             self._log.append(event)
             for group in route:
                 group.push(event)
-            if self._keyed:
+            if self._groups_by_key:
                 self._push_keyed(event)
         finally:
             lock.release()
@@ -123,15 +125,19 @@ class EventBus:
         The one way in that may wait.
         """
         while True:
-            blocking = [each for group in list(self._groups.values()) for each in group.checked]
-            full = [
+            capacity_checked = [
+                subscription
+                for group in list(self._groups.values())
+                for subscription in group.capacity_checked
+            ]
+            full_subscriptions = [
                 s
-                for s in blocking
+                for s in capacity_checked
                 if s.policy == "block" and s.full and s.group.filter.matches(event)
             ]
-            if not full:
+            if not full_subscriptions:
                 return self.publish(event)
-            await full[0].room()
+            await full_subscriptions[0].wait_for_capacity()
 
     def stamp(self, event: Event) -> Event:
         """Give `event` its place in its stream without handing it to anybody."""
@@ -143,7 +149,7 @@ class EventBus:
         stream = (
             event.stream if event.tenant is not None else event.session_id or event.run_id or ""
         )
-        counter = self._counters.get(stream) or self._counter(stream)
+        counter = self._counters.get(stream) or self._create_counter(stream)
         counter.seq += 1
         set_seq(event, counter.seq)
         set_source(event, counter.source)
@@ -153,7 +159,7 @@ class EventBus:
                 set_cause(event, cause.event_id)
             set_depth(event, max(event.depth, cause.depth))  # also of one that names another cause
 
-    def _counter(self, stream: str) -> _Counter:
+    def _create_counter(self, stream: str) -> _Counter:
         counter = self._older_counters.pop(stream, None)
         if len(self._counters) >= MAX_STREAMS // 2:
             self._older_counters = self._counters
@@ -168,16 +174,18 @@ class EventBus:
         self._counters[stream] = counter
         return counter
 
-    def _route(self, event_type: str) -> tuple[Group, ...]:
+    def _create_route(self, event_type: str) -> tuple[Group, ...]:
         check_type(event_type)
-        wanted = [g for f, g in self._groups.items() if f.key is None and f.wants(event_type)]
-        route = self._routes[event_type] = tuple(wanted)
+        matching_groups = [
+            g for f, g in self._groups.items() if f.key is None and f.matches_type(event_type)
+        ]
+        route = self._routes[event_type] = tuple(matching_groups)
         return route
 
     def _push_keyed(self, event: Event) -> None:
         for key in {event.session_id, event.run_id, event.tenant or DEFAULT_TENANT}:
-            for group in () if key is None else self._keyed.get(key, ()):
-                if group.filter.concerns(event) and group.wants(event.type):
+            for group in () if key is None else self._groups_by_key.get(key, ()):
+                if group.filter.matches_scope(event) and group.matches_type(event.type):
                     group.push(event)
 
     # -- listening
@@ -230,71 +238,71 @@ class EventBus:
             raise ConfigurationError("after counts within a session or run: say which")
         if isinstance(after, int) and after < 0:
             raise ConfigurationError(f"after is a seq of 0 or more, or an event's id, not {after}")
-        wanted = Filter.of(patterns, session_id, run_id, tenant, principal)
+        event_filter = Filter.of(patterns, session_id, run_id, tenant, principal)
         with self.lock:
-            backlog = [] if after is None else self._after(wanted, after)
-            subscription = self._join(wanted, buffer, policy, backlog)
+            backlog = [] if after is None else self._events_after(event_filter, after)
+            subscription = self._add_subscription(event_filter, buffer, policy, backlog)
         if handler is not None:
             subscription.handle_with(
                 handler, name or getattr(handler, "__qualname__", type(handler).__name__)
             )
         return subscription
 
-    def _join(
-        self, wanted: Filter, buffer: int, policy: Policy, backlog: list[Event]
+    def _add_subscription(
+        self, event_filter: Filter, buffer: int, policy: Policy, backlog: list[Event]
     ) -> Subscription:
-        group = self._groups.get(wanted)
+        group = self._groups.get(event_filter)
         if group is None:
-            group = Group(wanted)
+            group = Group(event_filter)
             if not self._closed:
-                self._groups[wanted] = group
-                self._index(wanted, group)
+                self._groups[event_filter] = group
+                self._index(event_filter, group)
         subscription = Subscription(self, group, buffer, policy, backlog)
         subscription.closed = self._closed
         group.members.append(subscription)
         if policy == "drop_oldest":
-            group.appends.append(subscription.buffer.append)
+            group.fast_appenders.append(subscription.buffer.append)
         else:
-            group.checked.append(subscription)
+            group.capacity_checked.append(subscription)
         return subscription
 
-    def _index(self, wanted: Filter, group: Group) -> None:
-        key = wanted.key
+    def _index(self, event_filter: Filter, group: Group) -> None:
+        key = event_filter.key
         if key is None:
             self._routes.clear()
         else:
-            self._keyed[key] = (*self._keyed.get(key, ()), group)
+            self._groups_by_key[key] = (*self._groups_by_key.get(key, ()), group)
 
-    def remove(self, group: Group, subscription: Subscription) -> None:
+    def unsubscribe(self, group: Group, subscription: Subscription) -> None:
         """Forget a subscription; called by `Subscription.close`. Removing twice does nothing."""
         with self.lock:
             if subscription not in group.members:
                 return
             group.members.remove(subscription)
-            if subscription in group.checked:
-                group.checked.remove(subscription)
+            if subscription in group.capacity_checked:
+                group.capacity_checked.remove(subscription)
             else:
-                group.appends[:] = [
+                group.fast_appenders[:] = [
                     s.buffer.append for s in group.members if s.policy == "drop_oldest"
                 ]
-            subscription.end = group.pushed
-            if subscription in group.sleeping:
-                group.sleeping.remove(subscription)
+            subscription.final_offset = group.pushed_count
+            if subscription in group.waiters:
+                group.waiters.remove(subscription)
             if not group.members:
-                self._forget(group)
+                self._remove_group(group)
         self._dropped_by_closed += subscription.dropped
 
-    def _forget(self, group: Group) -> None:
+    def _remove_group(self, group: Group) -> None:
         if self._groups.get(group.filter) is not group:
             return
         del self._groups[group.filter]
         key = group.filter.key
         if key is None:
             self._routes.clear()
-        elif left := tuple(g for g in self._keyed[key] if g is not group):
-            self._keyed[key] = left
+        elif remaining_groups := tuple(g for g in self._groups_by_key[key] if g is not group):
+            self._groups_by_key[key] = remaining_groups
         else:
-            del self._keyed[key]
+            del self._groups_by_key[key]
 
     # -- what was
     # --------------------------------------------------------------------------------------------
@@ -311,71 +319,79 @@ class EventBus:
 
         The arguments are those of `subscribe`.
         """
-        wanted = Filter.of(patterns, session_id, run_id, tenant, principal)
+        event_filter = Filter.of(patterns, session_id, run_id, tenant, principal)
         with self.lock:
-            return [event for event in self._log if wanted.matches(event)]
+            return [event for event in self._log if event_filter.matches(event)]
 
-    def _after(self, wanted: Filter, after: int | str) -> list[Event]:
-        own = [event for event in self._log if wanted.concerns(event)]
+    def _events_after(self, event_filter: Filter, after: int | str) -> list[Event]:
+        scoped_events = [event for event in self._log if event_filter.matches_scope(event)]
         # Whose events are not all theirs to see learns of no more than what they see: no count of a
         # stream.
-        counter = None if wanted.user_id is not None else self._counter_of(wanted)
-        last = max(own[-1].seq if own else 0, counter.seq if counter else 0)
-        seq = after if isinstance(after, int) else self._seq_of(after, own, counter)
+        counter = None if event_filter.user_id is not None else self._find_counter(event_filter)
+        last = max(scoped_events[-1].seq if scoped_events else 0, counter.seq if counter else 0)
+        seq = after if isinstance(after, int) else self._resolve_seq(after, scoped_events, counter)
         if seq is None or seq > last:  # a place in another count: nothing of this one was read
-            missed = max(1, own[0].seq - 1 if own else last)
+            missed = max(1, scoped_events[0].seq - 1 if scoped_events else last)
             return [
-                self._gap(wanted, missed, "restart"),
-                *(event for event in own if wanted.wants(event.type)),
+                self._gap_event(event_filter, missed, "restart"),
+                *(event for event in scoped_events if event_filter.matches_type(event.type)),
             ]
-        events = [event for event in own if event.seq > seq and wanted.wants(event.type)]
-        if missed := self._missed(wanted, own, last, seq):
-            return [self._gap(wanted, missed, "retention"), *events]
+        events = [
+            event
+            for event in scoped_events
+            if event.seq > seq and event_filter.matches_type(event.type)
+        ]
+        if missed := self._count_missed(event_filter, scoped_events, last, seq):
+            return [self._gap_event(event_filter, missed, "retention"), *events]
         return events
 
-    def _counter_of(self, wanted: Filter) -> _Counter | None:
-        stream = stream_of(wanted.tenant, wanted.session_id or wanted.run_id)
+    def _find_counter(self, event_filter: Filter) -> _Counter | None:
+        stream = stream_of(event_filter.tenant, event_filter.session_id or event_filter.run_id)
         return self._counters.get(stream) or self._older_counters.get(stream)
 
-    def _seq_of(self, event_id: str, own: list[Event], counter: _Counter | None) -> int | None:
+    def _resolve_seq(
+        self, event_id: str, scoped_events: list[Event], counter: _Counter | None
+    ) -> int | None:
         """Return the sequence number of the event of this id; None when it is unknown."""
-        for event in own:
+        for event in scoped_events:
             if event.id == event_id:
                 return event.seq
-        place, _, seq = event_id.rpartition(":")
-        if not seq.isdecimal() or len(seq) > MAX_DIGITS:
+        id_prefix, _, seq = event_id.rpartition(":")
+        if not seq.isdecimal() or len(seq) > MAX_SEQ_DIGITS:
             return None
-        sources = {event.source for event in own} if counter is None else {counter.source}
-        streams = {event.stream for event in own} or {place.rpartition(":")[2]}
+        sources = {event.source for event in scoped_events} if counter is None else {counter.source}
+        streams = {event.stream for event in scoped_events} or {id_prefix.rpartition(":")[2]}
         return (
             int(seq)
-            if any(place == f"{s}:{stream}" for s in sources for stream in streams)
+            if any(id_prefix == f"{s}:{stream}" for s in sources for stream in streams)
             else None
         )
 
-    def _gap(self, wanted: Filter, missed: int, reason: str) -> Event:
+    def _gap_event(self, event_filter: Filter, missed: int, reason: str) -> Event:
         data = {"missed": missed, "policy": reason}
         return Event(
             "bus.gap",
             data,
-            wanted.run_id,
-            wanted.session_id,
-            tenant=wanted.tenant,
+            event_filter.run_id,
+            event_filter.session_id,
+            tenant=event_filter.tenant,
             source=self.source,
         )
 
-    def _missed(self, wanted: Filter, own: list[Event], last: int, seq: int) -> int:
-        if not own:
+    def _count_missed(
+        self, event_filter: Filter, scoped_events: list[Event], last: int, seq: int
+    ) -> int:
+        if not scoped_events:
             return last - seq
         # Retained are the last ones, without holes. A run inside a session does not begin at 1:
         # what came before it is not its own.
-        is_whole = wanted.session_id is None and own[0].type == "run.start"
-        return 0 if is_whole else max(0, own[0].seq - seq - 1)
+        is_whole = event_filter.session_id is None and scoped_events[0].type == "run.start"
+        return 0 if is_whole else max(0, scoped_events[0].seq - seq - 1)
 
     # -- the end
     # ---------------------------------------------------------------------------------------------
 
-    def keep(self, task: asyncio.Task[None], subscription: Subscription) -> None:
+    def track_task(self, task: asyncio.Task[None], subscription: Subscription) -> None:
         """Hold a handler's task: the loop itself does not."""
         self._tasks[task] = subscription
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
@@ -398,12 +414,12 @@ class EventBus:
         self.close()
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
-        undone = [task for task in tasks if not task.done()]
-        for task in undone:
+        unfinished_tasks = [task for task in tasks if not task.done()]
+        for task in unfinished_tasks:
             task.cancel()
-        if undone:
-            await asyncio.wait(undone)
-        return sum(tasks[task].waiting for task in undone)
+        if unfinished_tasks:
+            await asyncio.wait(unfinished_tasks)
+        return sum(tasks[task].waiting for task in unfinished_tasks)
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from typing import Any
 from agent_runtime.errors import InputInvalid
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
-from agent_runtime.event_bus.event_types import OWN_PREFIX, dataschema_of
+from agent_runtime.event_bus.event_types import CUSTOM_PREFIX, dataschema_of
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import DuplicateName, loads_unique
@@ -35,29 +35,29 @@ EXTENSIONS = {
 
 def to_cloud_event(event: Event) -> dict[str, Any]:
     """`event` as a CloudEvent: plain JSON data, with secrets masked."""
-    masked: dict[str, Any] = SECRETS.whole(_as_cloud_event(event))
+    masked: dict[str, Any] = SECRETS.redact_json(_to_unmasked_cloud_event(event))
     return masked
 
 
-def _texts(value: Any, found: list[str]) -> list[str]:
+def _collect_texts(value: Any, texts: list[str]) -> list[str]:
     if isinstance(value, str):
-        found.append(value)
+        texts.append(value)
     elif isinstance(value, dict):
-        for key, each in value.items():
-            found.append(key)
-            _texts(each, found)
+        for key, nested_value in value.items():
+            texts.append(key)
+            _collect_texts(nested_value, texts)
     elif isinstance(value, list):
-        for each in value:
-            _texts(each, found)
-    return found
+        for nested_value in value:
+            _collect_texts(nested_value, texts)
+    return texts
 
 
-def _json(content: Mapping[str, Any]) -> str:
+def _dump_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _as_cloud_event(event: Event) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def _to_unmasked_cloud_event(event: Event) -> dict[str, Any]:
+    cloud_event: dict[str, Any] = {
         "specversion": "1.0",
         "id": event.id,
         "source": event.source or "agent-runtime",
@@ -65,38 +65,38 @@ def _as_cloud_event(event: Event) -> dict[str, Any]:
         "time": datetime.fromtimestamp(event.time_s, UTC).isoformat().replace("+00:00", "Z"),
         "datacontenttype": "application/json",
     }
-    if not event.type.startswith(OWN_PREFIX):
-        made["dataschema"] = dataschema_of(event.type)
+    if not event.type.startswith(CUSTOM_PREFIX):
+        cloud_event["dataschema"] = dataschema_of(event.type)
     if stream := event.stream:
-        made["subject"] = made["partitionkey"] = stream
+        cloud_event["subject"] = cloud_event["partitionkey"] = stream
     if event.seq:
-        made["sequence"] = str(event.seq)
+        cloud_event["sequence"] = str(event.seq)
     if event.depth:
-        made["causationdepth"] = event.depth
+        cloud_event["causationdepth"] = event.depth
     for name, field in EXTENSIONS.items():
         if value := getattr(event, field):
-            made[name] = value
-    made["data"] = plain(event.data)
-    return made
+            cloud_event[name] = value
+    cloud_event["data"] = to_jsonable(event.data)
+    return cloud_event
 
 
-def encoded(event: Event, seal: EventSeal | None = None) -> bytes:
+def encode_event(event: Event, seal: EventSeal | None = None) -> bytes:
     """Return the CloudEvent as JSON bytes, sealed if there is a seal.
 
     InputInvalid for one above `MAX_EVENT_BYTES`.
     """
     try:
-        made = _as_cloud_event(event)
+        cloud_event = _to_unmasked_cloud_event(event)
         # In one text for one look, but as they are: JSON's escapes would hide what stands behind
         # them.
-        if SECRETS.suspects("\n".join(_texts(made, []))):
-            made = SECRETS.whole(made)
+        if SECRETS.may_contain_secret("\n".join(_collect_texts(cloud_event, []))):
+            cloud_event = SECRETS.redact_json(cloud_event)
         if seal is not None:
             # Over what a reader will have: a lone surrogate, which has no UTF-8, is a question mark
             # there.
-            made = json.loads(_json(made).encode("utf-8", "replace"))
-            seal.sign(made)
-        text = _json(made)
+            cloud_event = json.loads(_dump_json(cloud_event).encode("utf-8", "replace"))
+            seal.sign(cloud_event)
+        text = _dump_json(cloud_event)
     except (TypeError, ValueError, OverflowError, RecursionError, OSError, AttributeError) as error:
         raise InputInvalid(
             f"an event that JSON cannot say: {type(error).__name__}", "data"
@@ -110,19 +110,19 @@ def encoded(event: Event, seal: EventSeal | None = None) -> bytes:
     return data
 
 
-def from_cloud_event(given: Any, seal: EventSeal | None = None) -> Event:
+def from_cloud_event(raw_event: Any, seal: EventSeal | None = None) -> Event:
     """Return the event of a CloudEvent (bytes, text or a mapping).
 
     Raises InputInvalid that says what is wrong.
     """
-    content = _parsed(given)
+    content = _parse_json(raw_event)
     if seal is not None:
         seal.check(content)
     for name in ("id", "source", "type"):
         if (
             not isinstance(content.get(name), str)
             or not content[name]
-            or not _is_text(content[name])
+            or not _is_encodable(content[name])
         ):
             raise InputInvalid("a CloudEvent has this attribute, a non-empty text", name)
     if content.get("specversion") != "1.0":
@@ -133,23 +133,23 @@ def from_cloud_event(given: Any, seal: EventSeal | None = None) -> Event:
     fields: dict[str, Any] = {}
     for name, field in EXTENSIONS.items():
         value = content.get(name)
-        if value is not None and not (isinstance(value, str) and _is_text(value)):
+        if value is not None and not (isinstance(value, str) and _is_encodable(value)):
             raise InputInvalid("is a text", name)
         if value is not None:
             fields[field] = value
     return Event(
         content["type"],
         content.get("data"),
-        time_s=_time_s(content.get("time")),
+        time_s=_parse_time(content.get("time")),
         source=content["source"],
-        seq=_count(content, "sequence"),
-        depth=_count(content, "causationdepth"),
+        seq=_parse_count(content, "sequence"),
+        depth=_parse_count(content, "causationdepth"),
         own_id=content["id"],
         **fields,
     )
 
 
-def _is_text(value: str) -> bool:
+def _is_encodable(value: str) -> bool:
     try:
         value.encode()
     except UnicodeEncodeError:  # half a character: nothing that stores it would take it
@@ -170,20 +170,20 @@ def read_event(content: Any, position: str, seal: EventSeal | None = None) -> Ev
         return Event("bus.unreadable", data, source="log", own_id=f"unreadable:{position}")
 
 
-def _parsed(given: Any) -> Mapping[str, Any]:
-    if isinstance(given, bytes | bytearray | str):
+def _parse_json(raw_event: Any) -> Mapping[str, Any]:
+    if isinstance(raw_event, bytes | bytearray | str):
         try:
-            given = loads_unique(given)
+            raw_event = loads_unique(raw_event)
         except DuplicateName as error:
             raise InputInvalid(f"not a CloudEvent: {error}") from None
         except (ValueError, RecursionError):
             raise InputInvalid("not a CloudEvent: no JSON") from None
-    if not isinstance(given, Mapping):
+    if not isinstance(raw_event, Mapping):
         raise InputInvalid("not a CloudEvent: no JSON object")
-    return given
+    return raw_event
 
 
-def _time_s(text: Any) -> float:
+def _parse_time(text: Any) -> float:
     if text is None:
         return datetime.now(UTC).timestamp()
     try:
@@ -195,7 +195,7 @@ def _time_s(text: Any) -> float:
     raise InputInvalid("is an RFC 3339 time with its zone, from 1970 on", "time")
 
 
-def _count(content: Mapping[str, Any], name: str) -> int:
+def _parse_count(content: Mapping[str, Any], name: str) -> int:
     value = content.get(name, 0)
     if (
         isinstance(value, bool)
@@ -207,7 +207,7 @@ def _count(content: Mapping[str, Any], name: str) -> int:
     return int(value)
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """`value` as JSON can say it.
 
     Messages and models by their fields, anything unknown as its text.
@@ -221,13 +221,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, type):
         return value.__qualname__
     if hasattr(value, "to_event_data"):
-        return plain(value.to_event_data())
+        return to_jsonable(value.to_event_data())
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): to_jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each) for each in value]
+        return [to_jsonable(element) for element in value]
     if hasattr(value, "model_dump"):
-        return plain(value.model_dump())
+        return to_jsonable(value.model_dump())
     if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return str(value)

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import quote
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.errors.user_code import contained, error_text
-from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Start, ended
-from agent_runtime.event_bus.brokers.validation import checked_group
+from agent_runtime.errors.user_code import as_user_exception, error_text
+from agent_runtime.event_bus.brokers.broker import Broker, Delivery, StartPosition, cancel_and_wait
+from agent_runtime.event_bus.brokers.validation import validate_group_name
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 from agent_runtime.event_bus.dead_letters import (
     DeadLetter,
     DeadLetters,
     MemoryDeadLetters,
-    put_aside,
+    add_shielded,
 )
-from agent_runtime.event_bus.deduplication import MemorySeenIds, SeenIds
+from agent_runtime.event_bus.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.sequence_gaps import SequenceGaps
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from agent_runtime.event_bus.bus import EventBus
 
 LOG = logging.getLogger("agent_runtime.events")
-REJOIN_S = 2.0
-LAG_EVERY_S = 15.0
-Handle: TypeAlias = Callable[[Event], Awaitable[Any]]
+REJOIN_DELAY_S = 2.0
+LAG_INTERVAL_S = 15.0
+AsyncEventHandler: TypeAlias = Callable[[Event], Awaitable[Any]]
 
 
-def _name_of(event: Event) -> str:
+def _event_name(event: Event) -> str:
     """Return the name that an event is known by.
 
     An id is unique for its source, and a tenant's own.
@@ -50,7 +50,7 @@ def _name_of(event: Event) -> str:
     return f"{tenant}/{quote(event.source, safe='')}/{event.id}"
 
 
-def _digest_of(event: Event) -> str:
+def _content_digest(event: Event) -> str:
     """Return what tells two events of one name apart: what a handler acts on."""
     content = to_cloud_event(event)
     parts = [content.get(part) for part in ("type", "subject", "agent", "userid", "data")]
@@ -59,7 +59,7 @@ def _digest_of(event: Event) -> str:
     ).hexdigest()
 
 
-class _ToldToStop(Exception):
+class _Stopping(Exception):
     pass
 
 
@@ -102,7 +102,7 @@ class EventConsumer:
         self,
         broker: Broker,
         name: str,
-        handler: Handle,
+        handler: AsyncEventHandler,
         *,
         patterns: tuple[str, ...] = ("*",),
         concurrency: int = 8,
@@ -111,9 +111,9 @@ class EventConsumer:
         max_backoff_s: float = 30.0,
         timeout_s: float | None = None,
         dead_letters: DeadLetters | None = None,
-        seen_ids: SeenIds | None = None,
+        seen_ids: DeduplicationStore | None = None,
         bus: EventBus | None = None,
-        start: Start = "earliest",
+        start: StartPosition = "earliest",
         check_sequence: bool = True,
     ) -> None:
         if (
@@ -125,7 +125,7 @@ class EventConsumer:
             raise ConfigurationError(
                 "concurrency is 1 or more, retries 0 or more, pauses and timeouts above 0 seconds"
             )
-        self.name = checked_group(name)
+        self.name = validate_group_name(name)
         self._broker = broker
         self._handler = handler
         self._filter = Filter(patterns)
@@ -136,21 +136,23 @@ class EventConsumer:
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
         self.dead_letters: DeadLetters = dead_letters or MemoryDeadLetters()
-        self._seen: SeenIds = seen_ids or MemorySeenIds()
+        self._deduplication: DeduplicationStore = seen_ids or MemoryDeduplicationStore()
         self._bus = bus
         self._check_sequence = check_sequence
         self._gaps = SequenceGaps()
-        self.handled = self.failed = self.retried = self.repeated = 0
+        self.handled = self.failed = self.retried = self.duplicates = 0
         """Events handled, given up as dead letters, tries that failed, deliveries that were known.
         """
         self.last_lag = 0
-        """`lag()` as it was measured last, every `LAG_EVERY_S` seconds: for metrics."""
-        self._waiting: dict[str, deque[Delivery]] = {}  # by stream: one at a time is handled
-        self._working: set[asyncio.Task[None]] = set()
+        """`lag()` as it was measured last, every `LAG_INTERVAL_S` seconds: for metrics."""
+        self._pending_by_stream: dict[
+            str, deque[Delivery]
+        ] = {}  # by stream: one at a time is handled
+        self._stream_tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(concurrency)
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._joined = asyncio.Event()
+        self._has_joined = asyncio.Event()
 
     @property
     def missing(self) -> int:
@@ -167,7 +169,7 @@ class EventConsumer:
     async def __aenter__(self) -> Self:
         self.start()
         assert self._task is not None  # noqa: S101 - it has just been made
-        joined = asyncio.ensure_future(self._joined.wait())
+        joined = asyncio.ensure_future(self._has_joined.wait())
         try:
             await asyncio.wait({joined, self._task}, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -184,12 +186,12 @@ class EventConsumer:
         """Begin to consume, in a task of its own. Again: does nothing."""
         if self._task is None:
             self._stopping.clear()
-            self._joined.clear()
+            self._has_joined.clear()
             self._task = asyncio.create_task(
                 self._run(), name=f"agent_runtime consumer {self.name}"
             )
-            self._measuring = asyncio.create_task(
-                self._measure(), name=f"agent_runtime lag of {self.name}"
+            self._lag_task = asyncio.create_task(
+                self._measure_lag(), name=f"agent_runtime lag of {self.name}"
             )
 
     async def stop(self, grace_s: float = 30.0) -> int:
@@ -201,18 +203,18 @@ class EventConsumer:
         if self._task is None:
             return 0
         self._stopping.set()
-        for waiting in self._waiting.values():
+        for waiting in self._pending_by_stream.values():
             waiting.clear()
-        left: list[asyncio.Task[None]] = []
+        unfinished_tasks: list[asyncio.Task[None]] = []
         try:
-            if self._working:
-                await asyncio.wait(self._working, timeout=grace_s)
+            if self._stream_tasks:
+                await asyncio.wait(self._stream_tasks, timeout=grace_s)
         finally:
-            left = [each for each in self._working if not each.done()]
-            await ended(*left, self._task, self._measuring)
+            unfinished_tasks = [task for task in self._stream_tasks if not task.done()]
+            await cancel_and_wait(*unfinished_tasks, self._task, self._lag_task)
             self._task = None
-            self._waiting.clear()
-        return len(left)
+            self._pending_by_stream.clear()
+        return len(unfinished_tasks)
 
     # -- the work
     # ------------------------------------------------------------------------------------------
@@ -221,85 +223,89 @@ class EventConsumer:
         while not self._stopping.is_set():
             try:
                 async with self._broker.consume(self.name, start=self._start) as deliveries:
-                    self._joined.set()
-                    self._gaps.begin()
+                    self._has_joined.set()
+                    self._gaps.reset()
                     async for delivery in deliveries:
                         if self._stopping.is_set():
                             return
-                        await self._take(delivery)
+                        await self._dispatch(delivery)
             except Exception:
                 LOG.exception("the consumer %s lost its broker, and joins again", self.name)
-                with suppress(_ToldToStop):
-                    await self._pause(REJOIN_S)
+                with suppress(_Stopping):
+                    await self._pause(REJOIN_DELAY_S)
 
-    async def _measure(self) -> None:
+    async def _measure_lag(self) -> None:
         while True:
             with suppress(Exception):  # a broker that is out says so where it is read
                 self.last_lag = await self.lag()
-            await asyncio.sleep(LAG_EVERY_S)
+            await asyncio.sleep(LAG_INTERVAL_S)
 
-    async def _take(self, delivery: Delivery) -> None:
-        if self._check_sequence and (gap := self._gaps.look(delivery.event, delivery.reading)):
+    async def _dispatch(self, delivery: Delivery) -> None:
+        if self._check_sequence and (gap := self._gaps.find_gap(delivery.event, delivery.reading)):
             self._report_gap(delivery.event, gap)
         stream = (
             delivery.event.stream or delivery.position
         )  # what belongs to no run waits for nothing
-        if stream not in self._waiting and not self._filter.wants(delivery.event.type):
+        if stream not in self._pending_by_stream and not self._filter.matches_type(
+            delivery.event.type
+        ):
             await self._acknowledge(delivery)
             return
         if (
-            stream in self._waiting
+            stream in self._pending_by_stream
         ):  # also one that is not wanted: a stream is acknowledged in order
-            self._waiting[stream].append(delivery)
+            self._pending_by_stream[stream].append(delivery)
             return
         await self._slots.acquire()
-        self._waiting[stream] = deque([delivery])
-        work = asyncio.create_task(self._work_off(stream))
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
+        self._pending_by_stream[stream] = deque([delivery])
+        stream_task = asyncio.create_task(self._drain_stream(stream))
+        self._stream_tasks.add(stream_task)
+        stream_task.add_done_callback(self._stream_tasks.discard)
 
-    async def _work_off(self, stream: str) -> None:
-        waiting = self._waiting[stream]
+    async def _drain_stream(self, stream: str) -> None:
+        waiting = self._pending_by_stream[stream]
         try:
             while waiting and not self._stopping.is_set():
                 await self._deliver(waiting.popleft())
         finally:
-            if self._waiting.get(stream) is waiting:
-                del self._waiting[stream]
+            if self._pending_by_stream.get(stream) is waiting:
+                del self._pending_by_stream[stream]
             self._slots.release()
 
     async def _deliver(self, delivery: Delivery) -> None:
         event = delivery.event
-        if not self._filter.wants(event.type):
+        if not self._filter.matches_type(event.type):
             await self._acknowledge(delivery)
             return
         try:
-            name = _name_of(event)
-            contents = f"{name} {_digest_of(event)}"
-            if await self._insist(lambda: self._seen.seen(self.name, name)):
-                self.repeated += 1
-                if not await self._insist(lambda: self._seen.seen(self.name, contents)):
-                    self._tell_conflict(event)
+            name = _event_name(event)
+            content_key = f"{name} {_content_digest(event)}"
+            if await self._retry_forever(lambda: self._deduplication.contains(self.name, name)):
+                self.duplicates += 1
+                if not await self._retry_forever(
+                    lambda: self._deduplication.contains(self.name, content_key)
+                ):
+                    self._publish_conflict(event)
             else:
-                if (letter := await self._handle(event)) is not None:
-                    await self._insist(lambda: put_aside(self.dead_letters, letter))
-                    self._tell(event, letter)
+                if (letter := await self._handle_with_retries(event)) is not None:
+                    await self._retry_forever(lambda: add_shielded(self.dead_letters, letter))
+                    self._publish_dead_letter(event, letter)
                 # The contents first: of a consumer that is killed in between, the event comes
                 # again.
-                await self._insist(lambda: self._seen.add(self.name, contents))
-                await self._insist(lambda: self._seen.add(self.name, name))
-        except _ToldToStop:
+                await self._retry_forever(lambda: self._deduplication.add(self.name, content_key))
+                await self._retry_forever(lambda: self._deduplication.add(self.name, name))
+        except _Stopping:
             return  # not acknowledged: it comes again
         await self._acknowledge(delivery)
 
-    async def _insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def _retry_forever(self, operation: Callable[[], Awaitable[Any]]) -> Any:
         """The answer of a store, however often it has to be asked."""
         pause_s = self._backoff_s
         while True:
             try:
-                return await ask()
+                return await operation()
             except BaseException as error:  # noqa: BLE001 - a store of the application's may fail as it likes
-                failure = contained(error)
+                failure = as_user_exception(error)
                 text = error_text(failure)
                 LOG.warning(
                     "the consumer %s cannot use its store: %s: %s",
@@ -310,12 +316,12 @@ class EventConsumer:
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, self._max_backoff_s)
 
-    async def _handle(self, event: Event) -> DeadLetter | None:
+    async def _handle_with_retries(self, event: Event) -> DeadLetter | None:
         """None when the event was handled, or the letter of one that cannot be."""
         attempt = 0
         while True:
             attempt += 1
-            failure = await self._failure(event)
+            failure = await self._try_handler(event)
             if failure is None:
                 self.handled += 1
                 return None
@@ -338,7 +344,7 @@ class EventConsumer:
             )
             await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))
 
-    async def _failure(self, event: Event) -> BaseException | None:
+    async def _try_handler(self, event: Event) -> BaseException | None:
         """What one try ended in. A handler's own CancelledError is a failure.
 
         Only the consumer's end cancels it.
@@ -353,7 +359,7 @@ class EventConsumer:
                 raise
             return error
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises
-            return contained(error)
+            return as_user_exception(error)
         finally:
             current_cause.reset(token)
         return None
@@ -364,9 +370,9 @@ class EventConsumer:
             async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311 - not all at once
                 await self._stopping.wait()
         if self._stopping.is_set():
-            raise _ToldToStop
+            raise _Stopping
 
-    def _tell(self, event: Event, letter: DeadLetter) -> None:
+    def _publish_dead_letter(self, event: Event, letter: DeadLetter) -> None:
         if self._bus is not None:
             data = {
                 "letter_id": letter.id,
@@ -380,7 +386,7 @@ class EventConsumer:
                 )
             )
 
-    def _tell_conflict(self, event: Event) -> None:
+    def _publish_conflict(self, event: Event) -> None:
         LOG.warning(
             "the consumer %s has handled %s with other contents: this one is dropped",
             self.name,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from agent_runtime.errors.user_code import error_text
-from agent_runtime.event_bus.cloud_event import plain
+from agent_runtime.event_bus.cloud_event import to_jsonable
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.storage import SqliteFile, StoreUrl
 from agent_runtime.storage.sqlite_schema import StoreSchema
@@ -51,7 +51,7 @@ class DeadLetter:
         user: str | None = None,
     ) -> DeadLetter:
         """Return the letter of a failure; secrets are masked."""
-        content = SECRETS.whole(plain(payload))
+        content = SECRETS.redact_json(to_jsonable(payload))
         message = SECRETS.text(error_text(error))
         return cls(
             queue,
@@ -108,7 +108,9 @@ class MemoryDeadLetters:
 
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
         """See `DeadLetters.list`."""
-        return [each for each in self._letters.values() if queue in (None, each.queue)][:limit]
+        return [letter for letter in self._letters.values() if queue in (None, letter.queue)][
+            :limit
+        ]
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """See `DeadLetters.get`."""
@@ -151,8 +153,8 @@ class SqliteDeadLetters(SqliteFile):
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """See `DeadLetters.get`."""
-        found = await self.acall("find", letter_id)
-        return None if found is None else DeadLetter(**json.loads(found[0]))
+        record = await self.acall("find", letter_id)
+        return None if record is None else DeadLetter(**json.loads(record[0]))
 
     async def remove(self, letter_id: str) -> bool:
         """See `DeadLetters.remove`."""
@@ -187,8 +189,8 @@ class SqliteDeadLetters(SqliteFile):
 
     def _count(self, queue: str | None) -> int:
         sql = "SELECT count(*) FROM dead_letters WHERE ?1 IS NULL OR queue = ?1"
-        found: int = self._db.execute(sql, [queue]).fetchone()[0]
-        return found
+        letter_count: int = self._db.execute(sql, [queue]).fetchone()[0]
+        return letter_count
 
 
 def open_dead_letters(url: str) -> DeadLetters:
@@ -206,7 +208,7 @@ def open_dead_letters(url: str) -> DeadLetters:
     return RedisDeadLetters(address)
 
 
-async def put_aside(letters: DeadLetters, letter: DeadLetter) -> None:
+async def add_shielded(letters: DeadLetters, letter: DeadLetter) -> None:
     """Add a letter, whether or not whoever asks is being cancelled.
 
     It is the last trace of what failed.

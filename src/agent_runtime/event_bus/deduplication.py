@@ -11,13 +11,13 @@ from agent_runtime.storage.sqlite_schema import StoreSchema
 
 
 @runtime_checkable
-class SeenIds(Protocol):
+class DeduplicationStore(Protocol):
     """Remembers the names of handled events for a while.
 
     Methods raise StoreError when the store fails.
     """
 
-    async def seen(self, consumer: str, name: str) -> bool:
+    async def contains(self, consumer: str, name: str) -> bool:
         """Tell whether the consumer has handled the event of this name."""
 
     async def add(self, consumer: str, name: str) -> None:
@@ -27,14 +27,14 @@ class SeenIds(Protocol):
         """Close the store."""
 
 
-class MemorySeenIds:
+class MemoryDeduplicationStore:
     """The last `max_ids` in this process: for what comes again because a connection was lost."""
 
     def __init__(self, *, max_ids: int = 100_000) -> None:
         self._ids: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._max_ids = max_ids
 
-    async def seen(self, consumer: str, name: str) -> bool:
+    async def contains(self, consumer: str, name: str) -> bool:
         """Tell whether the consumer has handled the event of this name."""
         return (consumer, name) in self._ids
 
@@ -48,10 +48,10 @@ class MemorySeenIds:
         """Do nothing: there is nothing to close."""
 
 
-class SqliteSeenIds(SqliteFile):
+class SqliteDeduplicationStore(SqliteFile):
     """In a SQLite file: also for what comes again because the process was killed.
 
-    Kept for `kept_s` seconds.
+    Kept for `retention_s` seconds.
     """
 
     SCHEMA = StoreSchema(
@@ -64,14 +64,14 @@ class SqliteSeenIds(SqliteFile):
     """,
     )
 
-    def __init__(self, path: str, *, kept_s: float = 7 * 86400.0) -> None:
+    def __init__(self, path: str, *, retention_s: float = 7 * 86400.0) -> None:
         super().__init__(path)
-        self._kept_s = kept_s
+        self._retention_s = retention_s
 
-    async def seen(self, consumer: str, name: str) -> bool:
+    async def contains(self, consumer: str, name: str) -> bool:
         """Tell whether the consumer has handled the event of this name."""
-        found: bool = await self.acall("has", consumer, name)
-        return found
+        is_duplicate: bool = await self.acall("has", consumer, name)
+        return is_duplicate
 
     async def add(self, consumer: str, name: str) -> None:
         """Remember that the consumer has handled it."""
@@ -89,5 +89,5 @@ class SqliteSeenIds(SqliteFile):
             db.execute(
                 "DELETE FROM seen_ids WHERE (consumer, id) IN "
                 "(SELECT consumer, id FROM seen_ids WHERE at_s < ? ORDER BY at_s LIMIT 10)",
-                [self._deletion_time() - self._kept_s],
+                [self._deletion_time() - self._retention_s],
             )

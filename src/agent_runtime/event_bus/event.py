@@ -18,16 +18,16 @@ def stream_of(tenant: str | None, name: str | None) -> str:
     """
     if not name:
         return ""
-    plain = _quoted(name)
-    return plain if tenant in (None, DEFAULT_TENANT) else f"{_quoted(tenant)}/{plain}"
+    quoted_name = _quote(name)
+    return quoted_name if tenant in (None, DEFAULT_TENANT) else f"{_quote(tenant)}/{quoted_name}"
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2F") if "/" in name or "%" in name else name
 
 
 @dataclass(slots=True)
-class _Fields:
+class _EventFields:
     type: str
     data: Any = None
     run_id: str | None = None
@@ -43,7 +43,7 @@ class _Fields:
     own_id: str = ""
 
 
-class Event(_Fields):
+class Event(_EventFields):
     """One thing that happened, a frozen dataclass.
 
     Args:
@@ -66,10 +66,10 @@ class Event(_Fields):
     def __new__(cls, *args: Any, **kwargs: Any) -> Event:  # noqa: D102 - the class's own docstring
         # A frozen dataclass sets each field by object.__setattr__, four times as slow; this one
         # freezes at the end.
-        made: Any = _Fields(*args, **kwargs)
-        made.__class__ = cls
-        frozen: Event = made
-        return frozen
+        event: Any = _EventFields(*args, **kwargs)
+        event.__class__ = cls
+        frozen_event: Event = event
+        return frozen_event
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass  # made whole by __new__
@@ -84,7 +84,7 @@ class Event(_Fields):
         return hash((self.source, self.seq, self.own_id, self.type, self.time_s))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Event, tuple(getattr(self, name) for name in _Fields.__slots__)
+        return Event, tuple(getattr(self, name) for name in _EventFields.__slots__)
 
     @property
     def stream(self) -> str:
@@ -100,10 +100,10 @@ class Event(_Fields):
         return self.own_id or f"{self.source}:{self.stream}:{self.seq}"
 
 
-set_source: Any = _Fields.__dict__["source"].__set__
-set_seq: Any = _Fields.__dict__["seq"].__set__
-set_cause: Any = _Fields.__dict__["cause"].__set__
-set_depth: Any = _Fields.__dict__["depth"].__set__
+set_source: Any = _EventFields.__dict__["source"].__set__
+set_seq: Any = _EventFields.__dict__["seq"].__set__
+set_cause: Any = _EventFields.__dict__["cause"].__set__
+set_depth: Any = _EventFields.__dict__["depth"].__set__
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent_runtime.errors import ConfigurationError, close_matches
 
-OWN_PREFIX = "custom."
+CUSTOM_PREFIX = "custom."
 """Types of the application's own; their data may be anything that JSON can say."""
 
 _TEXT = {"type": "string"}
@@ -300,21 +300,21 @@ _TYPES = (
     ),
 )
 
-EVENT_TYPES: Mapping[str, EventType] = {each.name: each for each in _TYPES}
+EVENT_TYPES: Mapping[str, EventType] = {event_type.name: event_type for event_type in _TYPES}
 """Every type that the runtime publishes, by name."""
 
 
 def check_type(event_type: str) -> None:
     """Raise ConfigurationError for a type that nobody has described."""
     if event_type not in EVENT_TYPES and not (
-        event_type.startswith(OWN_PREFIX) and len(event_type) > len(OWN_PREFIX)
+        event_type.startswith(CUSTOM_PREFIX) and len(event_type) > len(CUSTOM_PREFIX)
     ):
         raise ConfigurationError(
             f"unknown event type '{event_type}': {close_matches(event_type, EVENT_TYPES)} "
-            f"An application's own begins with '{OWN_PREFIX}'."
+            f"An application's own begins with '{CUSTOM_PREFIX}'."
         )
 
 
 def schemas() -> dict[str, Any]:
     """One JSON document with the schema of every type."""
-    return {name: each.schema for name, each in sorted(EVENT_TYPES.items())}
+    return {name: event_type.schema for name, event_type in sorted(EVENT_TYPES.items())}

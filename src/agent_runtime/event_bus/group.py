@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 MAX_PATTERNS = 100
-MAX_PATTERN = 200
+MAX_PATTERN_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Filter:
     run_id: str | None = None
     tenant: str | None = None
     user_id: str | None = None
-    is_named: bool = False
+    requires_tenant: bool = False
     """Whether an event has to name the tenant.
 
     What names none is the application's own, and no principal's.
@@ -66,11 +66,11 @@ class Filter:
         """What its events are found by, or None when they may be anybody's."""
         return self.session_id or self.run_id or self.tenant
 
-    def wants(self, event_type: str) -> bool:
+    def matches_type(self, event_type: str) -> bool:
         """Whether one of the patterns matches."""
         return any(fnmatchcase(event_type, pattern) for pattern in self.patterns)
 
-    def concerns(self, event: Event) -> bool:
+    def matches_scope(self, event: Event) -> bool:
         """Whether it is an event of the session, run, tenant and user asked for."""
         return (
             (self.session_id is None or event.session_id == self.session_id)
@@ -80,54 +80,66 @@ class Filter:
         )
 
     def _tenant_of(self, event: Event) -> str | None:
-        return event.tenant if self.is_named else event.tenant or DEFAULT_TENANT
+        return event.tenant if self.requires_tenant else event.tenant or DEFAULT_TENANT
 
     def matches(self, event: Event) -> bool:
         """Whether the subscriber gets this event."""
-        return self.concerns(event) and self.wants(event.type)
+        return self.matches_scope(event) and self.matches_type(event.type)
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
     """Raise ConfigurationError for too many or too long patterns."""
-    if len(patterns) > MAX_PATTERNS or any(len(each) > MAX_PATTERN for each in patterns):
+    if len(patterns) > MAX_PATTERNS or any(
+        len(pattern) > MAX_PATTERN_CHARS for pattern in patterns
+    ):
         raise ConfigurationError(
-            f"a subscription has at most {MAX_PATTERNS} patterns of {MAX_PATTERN} characters"
+            f"a subscription has at most {MAX_PATTERNS} patterns of {MAX_PATTERN_CHARS} characters"
         )
 
 
 class Group:
     """The subscribers with the same filter: matched, counted and woken together."""
 
-    __slots__ = ("_known", "appends", "checked", "filter", "members", "pushed", "sleeping")
+    __slots__ = (
+        "_type_matches",
+        "capacity_checked",
+        "fast_appenders",
+        "filter",
+        "members",
+        "pushed_count",
+        "waiters",
+    )
 
-    def __init__(self, wanted: Filter) -> None:
-        self.filter = wanted
-        self.pushed = 0
-        self._known: dict[str, bool] = {}
+    def __init__(self, event_filter: Filter) -> None:
+        self.filter = event_filter
+        self.pushed_count = 0
+        self._type_matches: dict[str, bool] = {}
         self.members: list[Subscription] = []
-        self.appends: list[Callable[[Event], None]] = []
+        self.fast_appenders: list[Callable[[Event], None]] = []
         """Of the buffers that make room by themselves: a bounded deque drops its oldest."""
-        self.checked: list[Subscription] = []
-        self.sleeping: list[Subscription] = []
+        self.capacity_checked: list[Subscription] = []
+        self.waiters: list[Subscription] = []
 
-    def wants(self, event_type: str) -> bool:
+    def matches_type(self, event_type: str) -> bool:
         """`Filter.wants`, remembered."""
-        known = self._known.get(event_type)
-        if known is None:
-            known = self._known[event_type] = self.filter.wants(event_type)
-        return known
+        is_match = self._type_matches.get(event_type)
+        if is_match is None:
+            is_match = self._type_matches[event_type] = self.filter.matches_type(event_type)
+        return is_match
 
     def push(self, event: Event) -> None:
         """Append `event` to every buffer, and wake who waits for one. The bus's lock is held."""
-        for append in self.appends:
+        for append in self.fast_appenders:
             append(event)
-        if self.checked:
-            for subscription in self.checked:
+        if self.capacity_checked:
+            for subscription in self.capacity_checked:
                 if not subscription.full:
                     subscription.buffer.append(event)
-        self.pushed += 1  # last: what a reader finds missing without the lock is never too much
-        if self.sleeping:
-            sleeping = self.sleeping
-            self.sleeping = []
-            for subscription in sleeping:
+        self.pushed_count += (
+            1  # last: what a reader finds missing without the lock is never too much
+        )
+        if self.waiters:
+            waiters = self.waiters
+            self.waiters = []
+            for subscription in waiters:
                 subscription.wake()

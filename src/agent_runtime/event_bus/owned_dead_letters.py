@@ -33,13 +33,13 @@ class OwnedDeadLetters:
 
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Return the oldest letters first, of one queue or of all."""
-        asked = max(limit, PAGE)
+        fetch_limit = max(limit, PAGE)
         while True:
-            everything = await self._letters.list(queue, limit=asked)
-            own = [letter for letter in everything if self._may_use(letter)]
-            if len(own) >= limit or len(everything) < asked:
-                return own[:limit]
-            asked *= 4
+            all_letters = await self._letters.list(queue, limit=fetch_limit)
+            owned_letters = [letter for letter in all_letters if self._may_use(letter)]
+            if len(owned_letters) >= limit or len(all_letters) < fetch_limit:
+                return owned_letters[:limit]
+            fetch_limit *= 4
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """Return the letter, or None."""

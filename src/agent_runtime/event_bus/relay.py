@@ -9,13 +9,13 @@ from contextlib import suppress
 from typing import Self
 
 from agent_runtime.errors import StoreError, StoreTimeout, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Broker, ended
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Broker, cancel_and_wait
 from agent_runtime.event_bus.bus import EventBus
 from agent_runtime.event_bus.event import Event
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 5.0
-TRIM_EVERY = 200  # batches
+TRIM_EVERY_BATCHES = 200  # batches
 
 
 class Relay:
@@ -45,14 +45,14 @@ class Relay:
     ) -> None:
         self._bus = bus
         self._broker = broker
-        self._keep = keep
+        self._keep_count = keep
         self._subscription = bus.subscribe(*patterns, buffer=buffer)
         self.sent = self.refused = 0
         # since the relay began: what was read from the subscription, and what of it is done with
-        self._taken = 0
-        self._done = 0
+        self._received_count = 0
+        self._finished_count = 0
         self._progress = asyncio.Event()
-        self._batches = 0
+        self._batch_count = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -77,15 +77,15 @@ class Relay:
 
         Raises StoreTimeout when that takes longer, StoreUnavailable when the relay is not running.
         """
-        wanted = self._taken + self._subscription.waiting
+        target_count = self._received_count + self._subscription.waiting
         try:
             async with asyncio.timeout(timeout_s):
-                while self._done < wanted and self._task is not None:
+                while self._finished_count < target_count and self._task is not None:
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
             raise StoreTimeout(f"the broker did not take all events within {timeout_s} s") from None
-        if self._done < wanted:
+        if self._finished_count < target_count:
             raise StoreUnavailable(
                 "the relay is not running: these events are not in the broker's log"
             )
@@ -104,22 +104,24 @@ class Relay:
             await asyncio.wait({task}, timeout=timeout_s)
         finally:
             if not task.done():
-                left = self._taken - self._done + self._subscription.waiting
-                LOG.error("%d events could not be sent before the end", left)
-            await ended(task)
+                unsent_count = (
+                    self._received_count - self._finished_count + self._subscription.waiting
+                )
+                LOG.error("%d events could not be sent before the end", unsent_count)
+            await cancel_and_wait(task)
             self._progress.set()
 
     async def _run(self) -> None:
-        async for waiting in self._subscription.batches():
-            self._taken += len(waiting)
-            for at in range(0, len(waiting), MAX_BATCH):
-                batch = waiting[at : at + MAX_BATCH]
-                await self._send([self._placed(event) for event in batch])
-                self._done += len(batch)
+        async for waiting_events in self._subscription.batches():
+            self._received_count += len(waiting_events)
+            for batch_start in range(0, len(waiting_events), MAX_BATCH):
+                batch = waiting_events[batch_start : batch_start + MAX_BATCH]
+                await self._send([self._ensure_sequence(event) for event in batch])
+                self._finished_count += len(batch)
                 self._progress.set()
             await self._trim()
 
-    def _placed(self, event: Event) -> Event:
+    def _ensure_sequence(self, event: Event) -> Event:
         return (
             event if event.seq or event.own_id else self._bus.stamp(event)
         )  # a gap of ours has no place yet
@@ -156,7 +158,7 @@ class Relay:
             await self._send([event])
 
     async def _trim(self) -> None:
-        self._batches += 1
-        if self._keep is not None and self._batches % TRIM_EVERY == 0:
+        self._batch_count += 1
+        if self._keep_count is not None and self._batch_count % TRIM_EVERY_BATCHES == 0:
             with suppress(StoreError):
-                await self._broker.trim(self._keep)
+                await self._broker.trim(self._keep_count)

@@ -11,11 +11,11 @@ MAX_MISSING = 100
 """Missing numbers of one stream that are remembered, to know them when they come late."""
 
 
-class _Stream:
+class _StreamState:
     __slots__ = ("has_jumped", "last", "missing", "reading")
 
-    def __init__(self, reading: int, last: int) -> None:
-        self.reading = reading
+    def __init__(self, epoch: int, last: int) -> None:
+        self.reading = epoch
         self.last = last
         self.missing: set[int] = set()
         self.has_jumped = False
@@ -31,28 +31,28 @@ class SequenceGaps:
     def __init__(self) -> None:
         self.missing = 0
         """Events that never came, so far; one that comes late is taken off again."""
-        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._streams: dict[tuple[str, str], _StreamState] = {}
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Forget where each stream is: what comes next was not read right behind it."""
         self._streams.clear()
 
-    def look(self, event: Event, reading: int) -> range:
+    def find_gap(self, event: Event, epoch: int) -> range:
         """Return the numbers that are missing right before `event`: none for most."""
         if not event.seq:
             return range(0)
-        place = (event.source, event.stream)
-        stream = self._streams.pop(place, None)
-        if stream is None or stream.reading != reading:
-            stream = _Stream(reading, event.seq)
-        self._streams[place] = (
+        stream_key = (event.source, event.stream)
+        stream = self._streams.pop(stream_key, None)
+        if stream is None or stream.reading != epoch:
+            stream = _StreamState(epoch, event.seq)
+        self._streams[stream_key] = (
             stream  # the last one: the first is the one that was not used for longest
         )
         if len(self._streams) > MAX_STREAMS:
             del self._streams[next(iter(self._streams))]
-        return self._compared(stream, event.seq)
+        return self._advance(stream, event.seq)
 
-    def _compared(self, stream: _Stream, seq: int) -> range:
+    def _advance(self, stream: _StreamState, seq: int) -> range:
         if seq <= stream.last:
             if seq in stream.missing:
                 stream.missing.discard(seq)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from agent_runtime.errors.user_code import contained
+from agent_runtime.errors.user_code import as_user_exception
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.group import Group
 
@@ -50,19 +50,20 @@ class Subscription:
         self.failed = 0
         self._bus = bus
         self.group = group
-        self._seen = group.pushed  # `_seen`: how far into the group it has come
-        self.end: int | None = None  # how far the group had come when this one left it
+        # `_group_offset`: how far into the group it has come
+        self._group_offset = group.pushed_count
+        self.final_offset: int | None = None  # how far the group had come when this one left it
         self.buffer: deque[Event] = deque(maxlen=buffer if policy == "drop_oldest" else None)
         self._ready: deque[Event] = deque(backlog)
-        self._lost = 0
+        self._lost_count = 0
         self._waiter: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self._rooms: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._may_pop = (
+        self._capacity_waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._can_pop_unlocked = (
             policy == "drop_oldest"
         )  # nobody waits for room: one event may be taken without the lock
-        self.asleep = False
+        self.is_registered = False
         self.closed = False
 
     @property
@@ -74,16 +75,16 @@ class Subscription:
     def dropped(self) -> int:
         """Events that had no room."""
         with self._bus.lock:
-            return self._missing() + self._lost
+            return self._count_missing() + self._lost_count
 
     @property
     def waiting(self) -> int:
         """Events that have come and were not read yet."""
         return len(self.buffer) + len(self._ready)
 
-    def _missing(self) -> int:
-        pushed = self.group.pushed if self.end is None else self.end
-        return pushed - self._seen - len(self.buffer)
+    def _count_missing(self) -> int:
+        pushed_count = self.group.pushed_count if self.final_offset is None else self.final_offset
+        return pushed_count - self._group_offset - len(self.buffer)
 
     # -- reading
     # -------------------------------------------------------------------------------------------
@@ -101,8 +102,8 @@ class Subscription:
         while True:
             if self._ready:
                 return self._ready.popleft()
-            if not self._take():
-                waiter = self._sleeper()
+            if not self._drain_buffer():
+                waiter = self._create_waiter()
                 if waiter is not None:
                     await waiter
                 elif self.closed and not self.buffer:
@@ -111,49 +112,49 @@ class Subscription:
     async def batches(self) -> AsyncIterator[list[Event]]:
         """Everything that waits, as a list, each time something does: the fastest way to read."""
         while True:
-            if self._ready or self._take():
+            if self._ready or self._drain_buffer():
                 batch = list(self._ready)
                 self._ready.clear()
                 yield batch
                 continue
-            waiter = self._sleeper()
+            waiter = self._create_waiter()
             if waiter is not None:
                 await waiter
             elif self.closed and not self.buffer:
                 return
 
-    def _take(self) -> bool:
+    def _drain_buffer(self) -> bool:
         """Move what waits to where it is read, with a gap event where something was lost.
 
         False when nothing waits.
         """
         buffer = self.buffer
-        missing = self._missing()
+        missing = self._count_missing()
         count = len(buffer)
         if not (missing or count):
             return False
         with self._bus.lock:
-            missing = self._missing()
+            missing = self._count_missing()
             count = len(buffer)
             self._ready.extend(buffer)
             buffer.clear()
-            self._seen += count + missing
-            self._lost += missing
-            rooms = self._rooms
-            self._rooms = []
+            self._group_offset += count + missing
+            self._lost_count += missing
+            capacity_waiters = self._capacity_waiters
+            self._capacity_waiters = []
         if missing:
-            self._tell_gap(missing)
-        _tell_all(rooms)
+            self._insert_gap_event(missing)
+        _wake_all(capacity_waiters)
         return bool(self._ready)
 
-    def _tell_gap(self, missing: int) -> None:
-        wanted = self.group.filter
+    def _insert_gap_event(self, missing: int) -> None:
+        event_filter = self.group.filter
         gap = Event(
             "bus.gap",
             {"missed": missing, "policy": self.policy},
-            wanted.run_id,
-            wanted.session_id,
-            tenant=wanted.tenant,
+            event_filter.run_id,
+            event_filter.session_id,
+            tenant=event_filter.tenant,
             source=self._bus.source,
         )
         if self.policy == "drop_oldest":
@@ -161,7 +162,7 @@ class Subscription:
         else:
             self._ready.append(gap)
 
-    def _sleeper(self) -> asyncio.Future[None] | None:
+    def _create_waiter(self) -> asyncio.Future[None] | None:
         """What to wait for until something comes.
 
         None when something came meanwhile, or nothing will.
@@ -170,18 +171,18 @@ class Subscription:
         self._thread = threading.get_ident()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiter = waiter
-        self._lie_down()
+        self._register_waiter()
         # Another thread may have published between the look and the registration.
         return None if self.buffer or self.closed else waiter
 
-    def _lie_down(self) -> None:
-        if not self.asleep:  # a wait that was cancelled has left it in the list
-            self.asleep = True
-            self.group.sleeping.append(self)
+    def _register_waiter(self) -> None:
+        if not self.is_registered:  # a wait that was cancelled has left it in the list
+            self.is_registered = True
+            self.group.waiters.append(self)
 
     def wake(self) -> None:
         """Something is there to be read, or will never be. Any thread."""
-        self.asleep = False
+        self.is_registered = False
         waiter = self._waiter
         if waiter is None:
             return
@@ -195,26 +196,26 @@ class Subscription:
             except RuntimeError:  # its loop is closed: nobody waits there any more
                 pass
         else:
-            _tell_all([(self._loop, waiter)])
+            _wake_all([(self._loop, waiter)])
 
-    async def room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Wait until the next event has room, or none is wanted any more."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         with self._bus.lock:
             if not self.full or self.closed:
                 return
-            self._rooms.append((loop, waiter))
+            self._capacity_waiters.append((loop, waiter))
         await waiter
 
     def close(self) -> None:
         """Receive nothing more; what waits can still be read. Closing twice does nothing."""
-        self._bus.remove(self.group, self)
+        self._bus.unsubscribe(self.group, self)
         with self._bus.lock:
             self.closed = True
-            rooms = self._rooms
-            self._rooms = []
-        _tell_all(rooms)
+            capacity_waiters = self._capacity_waiters
+            self._capacity_waiters = []
+        _wake_all(capacity_waiters)
         self.wake()
 
     # -- handling
@@ -222,13 +223,13 @@ class Subscription:
 
     def handle_with(self, handler: EventHandler, name: str) -> None:
         """Have `handler` called with every event, from now on."""
-        called: Any = (
+        function: Any = (
             handler
             if inspect.isfunction(handler) or inspect.ismethod(handler)
             else type(handler).__call__
         )
-        if inspect.iscoroutinefunction(called):
-            self._bus.keep(
+        if inspect.iscoroutinefunction(function):
+            self._bus.track_task(
                 asyncio.get_running_loop().create_task(self._handle(handler, name), name=name), self
             )
             return
@@ -243,13 +244,17 @@ class Subscription:
         while True:
             if ready:
                 event = ready.popleft()
-            elif self._may_pop and len(buffer) == 1 and group.pushed == self._seen + 1:
+            elif (
+                self._can_pop_unlocked
+                and len(buffer) == 1
+                and group.pushed_count == self._group_offset + 1
+            ):
                 event = buffer.popleft()  # one that came alone: nothing to sort out
-                self._seen += 1
-            elif self._take():
+                self._group_offset += 1
+            elif self._drain_buffer():
                 continue
             else:
-                waiter = self._sleeper()
+                waiter = self._create_waiter()
                 if waiter is not None:
                     await waiter
                 elif self.closed and not buffer:
@@ -258,12 +263,12 @@ class Subscription:
             try:
                 await handler(event)
             except asyncio.CancelledError:
-                if _asked_to_end():
+                if _is_task_cancelling():
                     raise
-                self._failure(name, event)
+                self._record_failure(name, event)
             except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its own affair
-                contained(error)
-                self._failure(name, event)
+                as_user_exception(error)
+                self._record_failure(name, event)
 
     def _handle_in_thread(self, handler: EventHandler, name: str) -> None:
         while True:
@@ -272,24 +277,24 @@ class Subscription:
                 try:
                     handler(event)
                 except BaseException as error:  # noqa: BLE001 - the same
-                    contained(error)
-                    self._failure(name, event)
-            if self._take():
+                    as_user_exception(error)
+                    self._record_failure(name, event)
+            if self._drain_buffer():
                 continue
             waiter = self._waiter = threading.Event()
-            self._lie_down()
+            self._register_waiter()
             if self.buffer:
                 continue
             if self.closed:
                 return
             waiter.wait()
 
-    def _failure(self, name: str, event: Event) -> None:
+    def _record_failure(self, name: str, event: Event) -> None:
         self.failed += 1
         LOG.exception("the handler %s failed on %s", name, event.type)
 
 
-def _asked_to_end() -> bool:
+def _is_task_cancelling() -> bool:
     """Whether this task is being cancelled.
 
     A handler may raise CancelledError for reasons of its own.
@@ -298,7 +303,7 @@ def _asked_to_end() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _tell_all(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
+def _wake_all(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
     for loop, waiter in waiters:
         with suppress(RuntimeError):  # a loop that is closed: nobody waits there any more
             loop.call_soon_threadsafe(_resolve, waiter)

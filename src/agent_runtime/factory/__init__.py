@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.factory.agent_factory import AgentFactory
 
 # Loaded at first use: parts of this package are needed without the factory.
-_HOME = {
+_EXPORTS = {
     "AgentFactory": "agent_runtime.factory.agent_factory",
 }
 
@@ -18,4 +18,4 @@ __all__ = [
     "AgentFactory",
 ]
 
-__getattr__ = imported_late(__name__, _HOME)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -13,28 +13,28 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agent_runtime.auth.scopes import check_scope
-from agent_runtime.budgets.ledger.retries import flush
+from agent_runtime.budgets.ledger.retries import flush_deferred
 from agent_runtime.budgets.prices import PRICES
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import Event, EventBus
-from agent_runtime.factory.build_agent import assemble, unknown_names
-from agent_runtime.factory.build_pipeline import Seats, build_layers
-from agent_runtime.factory.cache_keys import AgentKey, AgentKeys
-from agent_runtime.factory.template_registry import Components
+from agent_runtime.factory.build_agent import build_agent, unknown_names
+from agent_runtime.factory.build_pipeline import PipelineDependencies, build_layers
+from agent_runtime.factory.cache_keys import AgentCacheKeys, AgentKey
+from agent_runtime.factory.template_registry import TemplateRegistry
 from agent_runtime.limits.opening import LimitStore
 from agent_runtime.limits.rate_limits import RateLimit
-from agent_runtime.mcp.connection_pool import McpBroker
+from agent_runtime.mcp.connection_pool import McpConnectionPool
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.orchestration.executor import AgentExecutor
 from agent_runtime.orchestration.middleware import DEFAULT_ORDER, Middleware, SessionMiddleware
 from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.registry import Registry
 from agent_runtime.run.gate import RunLimits
-from agent_runtime.template import AgentTemplate, rendered_prompt
+from agent_runtime.template import AgentTemplate, render_prompt
 from agent_runtime.template.confinement import Confinement
-from agent_runtime.template.overrides import overridden
+from agent_runtime.template.overrides import apply_overrides
 from agent_runtime.template.spec import is_path
-from agent_runtime.tools import register_shipped_tools
+from agent_runtime.tools import register_builtin_tools
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 
-class AgentFactory(Components):
+class AgentFactory(TemplateRegistry):
     """Makes executors from templates, and keeps what they share.
 
     A compiled agent is kept under the digest of its template, the registry's generation, its tools'
@@ -78,7 +78,7 @@ class AgentFactory(Components):
         concurrency: how many calls run at once, of every agent made here.
         limits: where both are counted; in this process by default. See `open_limits`.
         metrics: counts all runs, and their layers.
-        mcp_broker: holds the sessions of MCP servers; a new one by default.
+        mcp_pool: holds the sessions of MCP servers; a new one by default.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With
             `registry` given, say it there.
         templates: who writes the templates. `trusted`: somebody who may run programs and read files
@@ -107,7 +107,7 @@ class AgentFactory(Components):
         concurrency: Sequence[ConcurrencyLimit] = (),
         limits: LimitStore | None = None,
         metrics: RuntimeMetrics | None = None,
-        mcp_broker: McpBroker | None = None,
+        mcp_pool: McpConnectionPool | None = None,
         allowed_refs: Collection[str] = (),
         templates: Literal["trusted", "confined"] | Confinement = "trusted",
         max_agents: int = 256,
@@ -121,19 +121,19 @@ class AgentFactory(Components):
                 "give a session_manager or a checkpointer: the manager has its own"
             )
         super().__init__(registry or Registry(frozenset(allowed_refs)))
-        register_shipped_tools(self.registry)
-        self.mcp_broker = self.registry.mcp_broker = mcp_broker or McpBroker(
-            on_state=self._tell_server
+        register_builtin_tools(self.registry)
+        self.mcp_broker = self.registry.mcp_pool = mcp_pool or McpConnectionPool(
+            on_state=self._publish_server_state
         )
         self.event_bus = event_bus or EventBus()
-        self.registry.providers.tell(self.event_bus)
+        self.registry.providers.add_bus(self.event_bus)
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
         self._checkpointer = checkpointer
         self._max_agents = max_agents
         self.session_manager = session_manager
         self.ledger = ledger
         self._prices = prices
-        self._seats = Seats(
+        self._dependencies = PipelineDependencies(
             self.event_bus,
             session_manager,
             ledger,
@@ -152,9 +152,9 @@ class AgentFactory(Components):
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
             session_manager.bus = session_manager.bus or self.event_bus
-        self._built: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
-        self._building: dict[AgentKey, RLock] = {}
-        self.keys = AgentKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
+        self._agents_by_key: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
+        self._build_locks: dict[AgentKey, RLock] = {}
+        self.keys = AgentCacheKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
         if templates != "trusted":
             self._confine(templates)
 
@@ -190,19 +190,20 @@ class AgentFactory(Components):
         charged the estimates of their calls.
         """
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._seats.limits.aclose)
+            stack.push_async_callback(self._dependencies.limits.aclose)
             if self.ledger is not None:
                 stack.push_async_callback(self.ledger.aclose)
-                stack.push_async_callback(flush, self.ledger)
+                stack.push_async_callback(flush_deferred, self.ledger)
             if self.session_manager is not None:
                 stack.push_async_callback(self.session_manager.aclose)
             stack.push_async_callback(self.mcp_broker.aclose)
             self.event_bus.close()
 
-    def _tell_server(self, server: str, state: str, why: str) -> None:
+    def _publish_server_state(self, server: str, state: str, error: str) -> None:
         self.event_bus.publish(
             Event(
-                "mcp.server", {"server": server, "state": state, **({"error": why} if why else {})}
+                "mcp.server",
+                {"server": server, "state": state, **({"error": error} if error else {})},
             )
         )
 
@@ -212,8 +213,8 @@ class AgentFactory(Components):
         Returns how many calls had to be cancelled.
         """
         with self._lock:
-            built = list(self._built.values())
-        return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in built)))
+            executors = list(self._agents_by_key.values())
+        return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in executors)))
 
     # -- agents
     # --------------------------------------------------------------------------------------------
@@ -235,51 +236,55 @@ class AgentFactory(Components):
         template: AgentTemplate,
         inputs: Mapping[str, Any] | None,
         overrides: Mapping[str, Any],
-        source: str,
+        template_source: str,
     ) -> AgentExecutor:
-        ref = {"template": source, "inputs": dict(inputs or {}), "overrides": dict(overrides)}
-        ref |= self._place_of(template)
+        ref = {
+            "template": template_source,
+            "inputs": dict(inputs or {}),
+            "overrides": dict(overrides),
+        }
+        ref |= self._folder_ref(template)
         if overrides:
-            template = overridden(template, overrides)
-        values = self.keys.values(template, inputs)
-        key = self.keys.of(template, inputs)
-        built = self._kept(key) or self._built_once(key, template, values)
+            template = apply_overrides(template, overrides)
+        values = self.keys.resolve_inputs(template, inputs)
+        key = self.keys.compute(template, inputs)
+        executor = self._cached_agent(key) or self._build_once(key, template, values)
         # What is kept has no prompt of its own: one caller's inputs must not reach another.
-        return built.with_prompt(
-            rendered_prompt(template, values) if template.inputs else None, ref
+        return executor.with_prompt(
+            render_prompt(template, values) if template.inputs else None, ref
         )
 
-    def _place_of(self, template: AgentTemplate) -> dict[str, str]:
+    def _folder_ref(self, template: AgentTemplate) -> dict[str, str]:
         """Return where a confined template stands.
 
         Whoever writes one chooses its name, but not its folder.
         """
         return {} if self.confinement is None else {"folder": str(template.folder or "")}
 
-    def _kept(self, key: AgentKey) -> AgentExecutor | None:
+    def _cached_agent(self, key: AgentKey) -> AgentExecutor | None:
         with self._lock:
-            if (built := self._built.get(key)) is not None:
-                self._built.move_to_end(key)
-            return built
+            if (executor := self._agents_by_key.get(key)) is not None:
+                self._agents_by_key.move_to_end(key)
+            return executor
 
-    def _built_once(
+    def _build_once(
         self, key: AgentKey, template: AgentTemplate, values: Mapping[str, Any]
     ) -> AgentExecutor:
         """Build, once for all threads that ask for the same; others do not wait for it."""
         with self._lock:
-            lock = self._building.setdefault(key, RLock())
+            lock = self._build_locks.setdefault(key, RLock())
         with lock:
-            if (known := self._kept(key)) is not None:
-                return known
+            if (cached_executor := self._cached_agent(key)) is not None:
+                return cached_executor
             try:
-                built = self._build(template, values)
+                executor = self._build(template, values)
             finally:
-                self._building.pop(key, None)
+                self._build_locks.pop(key, None)
             with self._lock:
-                self._built[key] = built
-                while len(self._built) > self._max_agents:
-                    self._built.popitem(last=False)
-            return built
+                self._agents_by_key[key] = executor
+                while len(self._agents_by_key) > self._max_agents:
+                    self._agents_by_key.popitem(last=False)
+            return executor
 
     def agent_of(self, session: Session, principal: Principal | None = None) -> AgentExecutor:
         """Make the agent of a session's record again.
@@ -302,7 +307,7 @@ class AgentFactory(Components):
     def check_scopes(self, principal: Principal, action: str, template: AgentTemplate) -> None:
         """Raise Forbidden when the agent's auth layer would; nothing is built before."""
         auth = template.spec.runtime.auth
-        if self._seats.authenticators or auth.require:
+        if self._dependencies.authenticators or auth.require:
             for scope in (f"{action}:{template.metadata.name}", *auth.require):
                 check_scope(principal, scope)
 
@@ -350,7 +355,7 @@ class AgentFactory(Components):
 
     def inner_agent(self, template: AgentTemplate, name: str) -> AgentExecutor:
         """The executor behind an `agent:` tool of a template."""
-        return self.create_agent(self.keys.inner(template, name))
+        return self.create_agent(self.keys.nested_template(template, name))
 
     def build_agent(
         self,
@@ -368,16 +373,16 @@ class AgentFactory(Components):
             "inputs": dict(inputs or {}),
             "overrides": {},
         }
-        ref = {**ref, **self._place_of(template)}
-        values = self.keys.values(template, inputs)
-        built = self._build(template, values)
-        return built.with_prompt(
-            rendered_prompt(template, values) if template.inputs else None, ref
+        ref = {**ref, **self._folder_ref(template)}
+        values = self.keys.resolve_inputs(template, inputs)
+        executor = self._build(template, values)
+        return executor.with_prompt(
+            render_prompt(template, values) if template.inputs else None, ref
         )
 
     def _build(self, template: AgentTemplate, values: Mapping[str, Any]) -> AgentExecutor:
         self.check_template(template)
-        layers = build_layers(template, self._seats, self.registry.layers)
+        layers = build_layers(template, self._dependencies, self.registry.layers)
         # Without the session layer nothing would take turns: such an agent keeps no sessions.
         sessions = (
             self.session_manager
@@ -385,14 +390,14 @@ class AgentFactory(Components):
             else None
         )
         saver = self._checkpointer if sessions is None else sessions.checkpointer
-        built = assemble(
+        built_agent = build_agent(
             template, self.registry, values, partial(self.inner_agent, template), saver
         )
         runtime = template.spec.runtime
         limits = runtime.limits
         timeout = runtime.timeout
         return AgentExecutor(
-            built.agent,
+            built_agent.agent,
             pipeline=layers,
             prices=self._prices,
             limits=RunLimits(**dict(limits)) if limits.model_fields_set else None,
@@ -402,11 +407,11 @@ class AgentFactory(Components):
             callback_handler=self.callback_handler,
             name=template.metadata.name,
             description=template.metadata.description,
-            gated=built.gated,
-            hold_text=built.hold_text,
-            needs_session=built.needs_session,
-            tools=built.tools,
+            gated=built_agent.gated,
+            hold_text=built_agent.hold_text,
+            needs_session=built_agent.needs_session,
+            tools=built_agent.tools,
             durability=runtime.durability,
             digest=template.digest,
-            on_layer=self._seats.metrics,
+            on_layer=self._dependencies.metrics,
         )

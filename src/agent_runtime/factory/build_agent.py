@@ -17,20 +17,25 @@ from langgraph.pregel import Pregel
 
 from agent_runtime.errors import ConfigurationError, Problem, close_matches
 from agent_runtime.errors.user_code import error_text
-from agent_runtime.factory.build_tools import toolbox
+from agent_runtime.factory.build_tools import build_tools
 from agent_runtime.factory.tool_names import (
-    NAMING_ARGUMENTS,
+    TOOL_NAME_ARGUMENTS,
     ToolNames,
-    tools_of,
+    tool_names_of,
     unknown_tool_names,
 )
-from agent_runtime.orchestration.boundaries import copy_of_graph
+from agent_runtime.orchestration.boundaries import copy_graph
 from agent_runtime.orchestration.prompt import PromptMiddleware
-from agent_runtime.registry import LANGCHAIN_MIDDLEWARE, MODEL_ARGUMENTS, REWRITES_ANSWER, Registry
+from agent_runtime.registry import (
+    LANGCHAIN_MIDDLEWARE,
+    MODEL_ARGUMENTS,
+    REWRITING_MIDDLEWARE,
+    Registry,
+)
 from agent_runtime.run.gated_tool import gated_tool
 from agent_runtime.template.parts_spec import InterruptSpec, MiddlewareSpec, ModelSpec, SubagentSpec
 from agent_runtime.template.prompt import placeholders
-from agent_runtime.template.response_schema import checked_class
+from agent_runtime.template.response_schema import validating_class
 from agent_runtime.template.skills import with_skills
 
 if TYPE_CHECKING:
@@ -52,40 +57,45 @@ def unknown_names(
 ) -> list[Problem]:
     """Return a problem for each unregistered name in a template and its agents."""
     spec = template.spec
-    found = list[Problem]()
+    problems = list[Problem]()
 
-    def check(path: str, kind: str, name: str | None, known: Collection[str]) -> None:
-        if name is not None and name not in known:
+    def check(path: str, kind: str, name: str | None, registered_names: Collection[str]) -> None:
+        if name is not None and name not in registered_names:
             code = "unknown_tool" if kind == "tool" else "template_invalid"
-            found.append(
+            problems.append(
                 template.problem(
-                    path, f"unknown {kind} '{name}': {close_matches(name, known)}", code
+                    path, f"unknown {kind} '{name}': {close_matches(name, registered_names)}", code
                 )
             )
 
     parts: list[tuple[str, Spec | SubagentSpec]] = [("spec", spec)]
-    parts += [(f"spec.subagents.{n}", each) for n, each in enumerate(spec.subagents)]
-    for at, part in parts:
+    parts += [(f"spec.subagents.{n}", subagent) for n, subagent in enumerate(spec.subagents)]
+    for part_path, part in parts:
         for i, tool in enumerate(part.tools or ()):
-            check(f"{at}.tools.{i}.use", "tool", tool.use, registry.tools)
-            check(f"{at}.tools.{i}.ref", "tool", tool.ref, registry.allowed_refs)
-            check(f"{at}.tools.{i}.agent", "template", tool.agent, {*template.agents, *templates})
+            check(f"{part_path}.tools.{i}.use", "tool", tool.use, registry.tools)
+            check(f"{part_path}.tools.{i}.ref", "tool", tool.ref, registry.allowed_refs)
+            check(
+                f"{part_path}.tools.{i}.agent",
+                "template",
+                tool.agent,
+                {*template.agents, *templates},
+            )
         for i, middleware in enumerate(part.middleware):
-            known = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
-            check(f"{at}.middleware.{i}.use", "middleware", middleware.use, known)
+            middleware_names = {*registry.middleware, *LANGCHAIN_MIDDLEWARE}
+            check(f"{part_path}.middleware.{i}.use", "middleware", middleware.use, middleware_names)
     for i, name in enumerate(spec.runtime.pipeline or ()):
         check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
     check("spec.memory", "memory", spec.memory, registry.memories)
     check("spec.workflow", "workflow", spec.workflow, registry.workflows)
-    if not found:  # an unknown tool is said once
-        found += unknown_tool_names(template, registry, templates)
-    for inner in template.agents.values():
-        found += unknown_names(inner, registry, layers, templates)
-    return found
+    if not problems:  # an unknown tool is said once
+        problems += unknown_tool_names(template, registry, templates)
+    for nested_template in template.agents.values():
+        problems += unknown_names(nested_template, registry, layers, templates)
+    return problems
 
 
 @dataclass(frozen=True, slots=True)
-class Assembled:
+class BuiltAgent:
     """A built agent. `gated`: every model reports to the gate by itself.
 
     `hold_text`, `needs_session`: see Core.
@@ -98,13 +108,13 @@ class Assembled:
     tools: Sequence[BaseTool] = ()
 
 
-def assemble(
+def build_agent(
     template: AgentTemplate,
     registry: Registry,
     inputs: Mapping[str, Any],
     agent_of: Callable[[str], AgentExecutor],
     checkpointer: Any = None,
-) -> Assembled:
+) -> BuiltAgent:
     """Build what the template declares.
 
     `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. The
@@ -113,19 +123,21 @@ def assemble(
     """
     spec = template.spec
     if spec.workflow is not None:
-        return Assembled(
-            _kept_by(checkpointer, registry.workflows[spec.workflow]), gated=False, hold_text=False
+        return BuiltAgent(
+            _with_checkpointer(checkpointer, registry.workflows[spec.workflow]),
+            gated=False,
+            hold_text=False,
         )
     assert spec.model is not None  # noqa: S101 - the template's own check
     prompt = spec.system_prompt if isinstance(spec.system_prompt, str) else None
     per_run_prompt = prompt is not None and bool(placeholders(prompt)[0])
     names = ToolNames()
-    middleware_of = partial(_gated_middleware, registry=registry, names=names)
-    tools = toolbox(template, registry, inputs, agent_of, middleware_of, names)
+    middleware_of = partial(_build_gated_middleware, registry=registry, names=names)
+    tools = build_tools(template, registry, inputs, agent_of, middleware_of, names)
     middleware: list[Any] = [PromptMiddleware()] if per_run_prompt else []
-    middleware += _all_middleware(spec.middleware, middleware_of, names)
-    middleware += _fallbacks(spec.model, registry)
-    middleware += _approvals(spec.interrupt_on, names)
+    middleware += _build_all_middleware(spec.middleware, middleware_of, names)
+    middleware += _fallback_middleware(spec.model, registry)
+    middleware += _approval_middleware(spec.interrupt_on, names)
     model = registry.model(spec.model)
     try:
         agent = create_agent(
@@ -149,25 +161,27 @@ def assemble(
         raise ConfigurationError(
             f"template '{template.metadata.name}' cannot be built: {error}"
         ) from error
-    inside = [m for each in spec.subagents for m in each.middleware]
-    return Assembled(
+    subagent_middleware = [m for subagent in spec.subagents for m in subagent.middleware]
+    return BuiltAgent(
         agent,
-        gated=not any(m.use in registry.middleware for m in [*spec.middleware, *inside]),
-        hold_text=any(_rewrites(m, registry) for m in spec.middleware),
+        gated=not any(
+            m.use in registry.middleware for m in [*spec.middleware, *subagent_middleware]
+        ),
+        hold_text=any(_may_rewrite_answer(m, registry) for m in spec.middleware),
         needs_session=bool(spec.interrupt_on)
         or any(m.use == "human_in_the_loop" for m in spec.middleware),
         tools=tools,
     )
 
 
-def _kept_by(checkpointer: Any, workflow: Any) -> Any:
+def _with_checkpointer(checkpointer: Any, workflow: Any) -> Any:
     # The session manager's saver, whatever the graph was compiled with: it alone knows turns and
     # tenants.
-    graph = checkpointer is not None and isinstance(workflow, Pregel)
-    return copy_of_graph(workflow, checkpointer=checkpointer) if graph else workflow
+    replaces_saver = checkpointer is not None and isinstance(workflow, Pregel)
+    return copy_graph(workflow, checkpointer=checkpointer) if replaces_saver else workflow
 
 
-def _all_middleware(
+def _build_all_middleware(
     specs: Sequence[MiddlewareSpec],
     middleware_of: Callable[[MiddlewareSpec], Any],
     names: ToolNames,
@@ -176,15 +190,19 @@ def _all_middleware(
 
     What names tools comes last, because other middleware may bring some.
     """
-    made: dict[int, Any] = {}
-    for place, spec in sorted(enumerate(specs), key=lambda each: each[1].use in NAMING_ARGUMENTS):
-        made[place] = middleware_of(spec)
-        for name in tools_of(made[place]):
+    middleware_by_position: dict[int, Any] = {}
+    for position, spec in sorted(
+        enumerate(specs), key=lambda indexed_spec: indexed_spec[1].use in TOOL_NAME_ARGUMENTS
+    ):
+        middleware_by_position[position] = middleware_of(spec)
+        for name in tool_names_of(middleware_by_position[position]):
             names.add(name)
-    return [made[place] for place in range(len(specs))]
+    return [middleware_by_position[position] for position in range(len(specs))]
 
 
-def _approvals(interrupt_on: Mapping[str, bool | InterruptSpec], names: ToolNames) -> list[Any]:
+def _approval_middleware(
+    interrupt_on: Mapping[str, bool | InterruptSpec], names: ToolNames
+) -> list[Any]:
     if not interrupt_on:
         return []
     from langchain.agents.middleware import HumanInTheLoopMiddleware
@@ -202,26 +220,30 @@ def _response_format(template: AgentTemplate) -> Any:
     schema = template.spec.response_format.schema_
     # LangChain names the answer's tool after the title, and makes up a random one without it.
     return (
-        checked_class({"title": "final_answer", **schema}) if isinstance(schema, dict) else schema
+        validating_class({"title": "final_answer", **schema})
+        if isinstance(schema, dict)
+        else schema
     )
 
 
-def _extra(spec: MiddlewareSpec) -> dict[str, Any]:
+def _middleware_arguments(spec: MiddlewareSpec) -> dict[str, Any]:
     return dict(spec.model_extra or {})
 
 
-def _rewrites(spec: MiddlewareSpec, registry: Registry) -> bool:
+def _may_rewrite_answer(spec: MiddlewareSpec, registry: Registry) -> bool:
     """Whether a middleware may change a message after the model has streamed it."""
     if spec.use not in registry.middleware:
-        return spec.use in REWRITES_ANSWER and bool(_extra(spec).get("apply_to_output"))
-    if spec.use in registry.keeps_answer:
+        return spec.use in REWRITING_MIDDLEWARE and bool(
+            _middleware_arguments(spec).get("apply_to_output")
+        )
+    if spec.use in registry.streams_safely:
         return False
-    found = registry.middleware[spec.use]
-    cls = found if inspect.isclass(found) else type(found)
+    component = registry.middleware[spec.use]
+    cls = component if inspect.isclass(component) else type(component)
     return any(getattr(cls, hook) is not getattr(AgentMiddleware, hook) for hook in REWRITING_HOOKS)
 
 
-def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
+def _fallback_middleware(spec: ModelSpec, registry: Registry) -> list[Any]:
     if not spec.fallbacks:
         return []
     from langchain.agents.middleware import ModelFallbackMiddleware
@@ -233,24 +255,27 @@ def _fallbacks(spec: ModelSpec, registry: Registry) -> list[Any]:
     return [ModelFallbackMiddleware(first, *rest)]
 
 
-def _middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
-    found = registry.langchain_middleware(spec.use)
-    args = _extra(spec)
-    if not inspect.isclass(found):
+def _build_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
+    component = registry.langchain_middleware(spec.use)
+    args = _middleware_arguments(spec)
+    if not inspect.isclass(component):
         if args:
             raise ConfigurationError(
                 f"middleware '{spec.use}' is registered ready-made and takes no arguments"
             )
-        return found
+        return component
     for name in MODEL_ARGUMENTS:
         if args.get(name) is not None:
             args[name] = _model_argument(spec.use, name, args[name], registry)
-    if spec.use not in registry.middleware and (naming := NAMING_ARGUMENTS.get(spec.use)) in args:
-        args[naming] = names.resolve_argument(spec.use, args[naming])
+    if (
+        spec.use not in registry.middleware
+        and (tools_argument := TOOL_NAME_ARGUMENTS.get(spec.use)) in args
+    ):
+        args[tools_argument] = names.resolve_argument(spec.use, args[tools_argument])
     try:
-        args, rest = _special(spec.use, args, registry)
-        _check_arguments(found, rest, args)
-        return found(*rest, **args)
+        args, positional = _adapt_arguments(spec.use, args, registry)
+        _check_arguments(component, positional, args)
+        return component(*positional, **args)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"middleware '{spec.use}': {error}") from None
 
@@ -267,28 +292,32 @@ def _model_argument(use: str, name: str, value: Any, registry: Registry) -> Any:
     return registry.model(ModelSpec(id=value))
 
 
-def _check_arguments(middleware: Any, given: list[Any], named: dict[str, Any]) -> None:
+def _check_arguments(middleware: Any, positional: list[Any], keywords: dict[str, Any]) -> None:
     signature = inspect.signature(middleware)
-    signature.bind(*given, **named)
-    known = [
-        each.name for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD
+    signature.bind(*positional, **keywords)
+    parameter_names = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
     ]
-    is_langchains = getattr(middleware, "__module__", "").startswith("langchain.")
-    if is_langchains and (unknown := [name for name in named if name not in known]):
+    is_from_langchain = getattr(middleware, "__module__", "").startswith("langchain.")
+    if is_from_langchain and (
+        unknown := [name for name in keywords if name not in parameter_names]
+    ):
         raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
 
 
-def _gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
+def _build_gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
     """A middleware whose own tools are counted, limited and recorded as the template's are."""
-    middleware = _middleware(spec, registry, names)
+    middleware = _build_middleware(spec, registry, names)
     tools = [
-        each for each in getattr(middleware, "tools", None) or () if isinstance(each, BaseTool)
+        tool for tool in getattr(middleware, "tools", None) or () if isinstance(tool, BaseTool)
     ]
     if not tools:
         return middleware
-    made = copy.copy(middleware)  # a ready-made one may serve several agents
-    made.tools = [gated_tool(registry.adopted(each)) for each in tools]
-    return made
+    gated_copy = copy.copy(middleware)  # a ready-made one may serve several agents
+    gated_copy.tools = [gated_tool(registry.wrap_middleware_tool(tool)) for tool in tools]
+    return gated_copy
 
 
 def _check_summary_prompt(prompt: Any) -> None:
@@ -301,7 +330,7 @@ def _check_summary_prompt(prompt: Any) -> None:
         raise ValueError("summary_prompt has {messages} and no other field; write a brace twice")
 
 
-def _special(
+def _adapt_arguments(
     name: str, args: dict[str, Any], registry: Registry
 ) -> tuple[dict[str, Any], list[Any]]:
     """The few arguments that YAML cannot say the way Python does."""

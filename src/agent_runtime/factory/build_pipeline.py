@@ -24,7 +24,7 @@ from agent_runtime.orchestration.middleware import (
     RateLimitMiddleware,
     RetryMiddleware,
     SessionMiddleware,
-    Spending,
+    SpendingPolicy,
 )
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
 
 
-ENFORCED = ("auth", "rate_limit", "concurrency", "cost")
+ENFORCED_LAYERS = ("auth", "rate_limit", "concurrency", "cost")
 """Layers that are added at their position where they are configured but not listed."""
 
 
 @dataclass(slots=True)
-class Seats:
+class PipelineDependencies:
     """What the layers of all agents of one factory share; None and empty are not configured."""
 
     event_bus: EventBus
@@ -53,94 +53,113 @@ class Seats:
     limits: LimitStore = field(default_factory=LimitStore)
     metrics: RuntimeMetrics | None = None
     pipeline: Sequence[str | Middleware] | None = None
-    own_ledger: Ledger = field(default_factory=MemoryLedger)
+    default_ledger: Ledger = field(default_factory=MemoryLedger)
     """For templates with budgets in an application that names no ledger."""
 
 
 def build_layers(
-    template: AgentTemplate, seats: Seats, registered: Mapping[str, type | Middleware]
+    template: AgentTemplate,
+    dependencies: PipelineDependencies,
+    registered_layers: Mapping[str, type | Middleware],
 ) -> list[Middleware]:
     """The layers of a template's agent, outermost first.
 
     Raises UnknownComponent for one that is not configured.
     """
-    configured = _configured(template, seats)
-    default = [
+    configured = _configured_layers(template, dependencies)
+    default_order = [
         name for name in DEFAULT_ORDER if name in configured
     ]  # an order: a layer is there when configured
-    names: Sequence[str | Middleware] = template.spec.runtime.pipeline or seats.pipeline or default
-    names = _with_enforced(list(names), configured)
+    names: Sequence[str | Middleware] = (
+        template.spec.runtime.pipeline or dependencies.pipeline or default_order
+    )
+    names = _insert_enforced(list(names), configured)
     layers: list[Middleware] = []
     for name in names:
         layer = (
-            name if isinstance(name, Middleware) else configured.get(name) or registered.get(name)
+            name
+            if isinstance(name, Middleware)
+            else configured.get(name) or registered_layers.get(name)
         )
         if layer is None:
-            raise UnknownComponent("layer", str(name), [*configured, *registered])
+            raise UnknownComponent("layer", str(name), [*configured, *registered_layers])
         layers.append(layer() if isinstance(layer, type) else layer)
     return layers
 
 
-def _with_enforced(
+def _insert_enforced(
     names: list[str | Middleware], configured: Mapping[str, Middleware]
 ) -> list[str | Middleware]:
     """An order says where layers stand.
 
     It does not switch off those that hold callers to their limits.
     """
-    for name in [each for each in ENFORCED if each in configured]:
-        if not any(each == name or isinstance(each, type(configured[name])) for each in names):
-            inside = DEFAULT_ORDER[DEFAULT_ORDER.index(name) + 1 :]
-            place = next((n for n, each in enumerate(names) if each in inside), len(names))
-            names.insert(place, name)
+    for name in [layer_name for layer_name in ENFORCED_LAYERS if layer_name in configured]:
+        if not any(layer == name or isinstance(layer, type(configured[name])) for layer in names):
+            inner_layers = DEFAULT_ORDER[DEFAULT_ORDER.index(name) + 1 :]
+            position = next(
+                (n for n, layer in enumerate(names) if layer in inner_layers), len(names)
+            )
+            names.insert(position, name)
     return names
 
 
-def _configured(template: AgentTemplate, seats: Seats) -> dict[str, Middleware]:
+def _configured_layers(
+    template: AgentTemplate, dependencies: PipelineDependencies
+) -> dict[str, Middleware]:
     runtime = template.spec.runtime
-    bus = seats.event_bus
-    limits = seats.limits
+    bus = dependencies.event_bus
+    limits = dependencies.limits
     retry = runtime.retry
-    at_once = runtime.concurrency
+    concurrency = runtime.concurrency
     configured: dict[str, Middleware] = {
         "logging": LoggingMiddleware(content=runtime.logging.content),
         "retry": RetryMiddleware(
             retry.attempts, retry.retry_on, retry.initial_delay, retry.max_delay, bus=bus
         ),
     }
-    if seats.authenticators or runtime.auth.require:
+    if dependencies.authenticators or runtime.auth.require:
         auth = runtime.auth
         configured["auth"] = AuthMiddleware(
-            *seats.authenticators, require=auth.require, roles=auth.roles
+            *dependencies.authenticators, require=auth.require, roles=auth.roles
         )
-    if rates := [
-        *seats.rate_limits,
-        *(_of_template(RateLimit.parse(text)) for text in runtime.rate_limits),
+    if rate_limits := [
+        *dependencies.rate_limits,
+        *(_scoped_to_template(RateLimit.parse(text)) for text in runtime.rate_limits),
     ]:
         configured["rate_limit"] = RateLimitMiddleware(
-            rates, limits.windows, processes=limits.processes, bus=bus
+            rate_limits, limits.windows, processes=limits.processes, bus=bus
         )
-    if seats.session_manager is not None:
+    if dependencies.session_manager is not None:
         sessions = template.spec.sessions
         strategy = sessions.multitask_strategy
         ttl_s = sessions.ttl
-        configured["session"] = SessionMiddleware(seats.session_manager, strategy, ttl_s=ttl_s)
-    if places := [
-        *seats.concurrency,
-        *(_of_template(ConcurrencyLimit(each.calls, tuple(each.per))) for each in at_once.limits),
+        configured["session"] = SessionMiddleware(
+            dependencies.session_manager, strategy, ttl_s=ttl_s
+        )
+    if concurrency_limits := [
+        *dependencies.concurrency,
+        *(
+            _scoped_to_template(ConcurrencyLimit(limit_spec.calls, tuple(limit_spec.per)))
+            for limit_spec in concurrency.limits
+        ),
     ]:
         configured["concurrency"] = ConcurrencyMiddleware(
-            places, limits.slots, wait_s=at_once.wait or 0.0, processes=limits.processes, bus=bus
+            concurrency_limits,
+            limits.slots,
+            wait_s=concurrency.wait or 0.0,
+            processes=limits.processes,
+            bus=bus,
         )
-    if seats.ledger is not None or seats.budgets or runtime.cost.budgets:
-        configured["cost"] = _cost(template, seats)
+    if dependencies.ledger is not None or dependencies.budgets or runtime.cost.budgets:
+        configured["cost"] = _cost_layer(template, dependencies)
     return configured
 
 
 Limit = TypeVar("Limit", RateLimit, ConcurrencyLimit)
 
 
-def _of_template(limit: Limit) -> Limit:
+def _scoped_to_template(limit: Limit) -> Limit:
     """Return a template's own limit, which counts its own calls.
 
     It cannot use up what others may call.
@@ -153,13 +172,15 @@ def _of_template(limit: Limit) -> Limit:
     )
 
 
-def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
+def _cost_layer(
+    template: AgentTemplate, dependencies: PipelineDependencies
+) -> CostTrackingMiddleware:
     cost = template.spec.runtime.cost
-    own = [
+    template_budgets = [
         Budget(b.scope, b.usd, b.tokens, b.per, b.only, tuple(b.warn_at), b.tenant, b.user)
         for b in cost.budgets
     ]
-    spending = Spending(
+    spending = SpendingPolicy(
         cost.on_exhausted,
         cost.unknown_price,
         cost.max_output_tokens,
@@ -167,8 +188,13 @@ def _cost(template: AgentTemplate, seats: Seats) -> CostTrackingMiddleware:
         cost.slab_calls,
         cost.hold_ttl,
     )
-    ledger = seats.ledger or seats.own_ledger
-    on_charge = None if seats.metrics is None else seats.metrics.on_charge
+    ledger = dependencies.ledger or dependencies.default_ledger
+    on_charge = None if dependencies.metrics is None else dependencies.metrics.on_charge
     return CostTrackingMiddleware(
-        ledger, seats.budgets, spending, more_budgets=own, bus=seats.event_bus, on_charge=on_charge
+        ledger,
+        dependencies.budgets,
+        spending,
+        more_budgets=template_budgets,
+        bus=dependencies.event_bus,
+        on_charge=on_charge,
     )

@@ -16,10 +16,10 @@ from langgraph.config import get_stream_writer
 from agent_runtime.chunks import CustomChunk
 from agent_runtime.errors import CallError, ConfigurationError, InputInvalid
 from agent_runtime.factory.tool_names import ToolNames
-from agent_runtime.orchestration.subagents import task_tool
+from agent_runtime.orchestration.subagents import build_task_tool
 from agent_runtime.registry import Registry
 from agent_runtime.run.gated_tool import gated_tool
-from agent_runtime.run.idempotency import idempotent
+from agent_runtime.run.idempotency import mark_idempotent
 from agent_runtime.run.state import current_run
 from agent_runtime.template.parts_spec import SubagentSpec, ToolSpec
 from agent_runtime.template.prompt import render_value
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent_runtime.template.spec import Spec
 
 
-def toolbox(
+def build_tools(
     template: AgentTemplate,
     registry: Registry,
     inputs: Mapping[str, Any],
@@ -48,32 +48,36 @@ def toolbox(
     ConfigurationError for what does not fit, McpServerFailed.
     """
     spec = template.spec
-    inner = partial(_tools, template=template, registry=registry, inputs=inputs, agent_of=agent_of)
-    tools = inner(spec.tools, names=names)
-    awaited = frozenset(
+    tools_for = partial(
+        _build_listed_tools, template=template, registry=registry, inputs=inputs, agent_of=agent_of
+    )
+    tools = tools_for(spec.tools, names=names)
+    approval_tools = frozenset(
         tool
-        for name, asks in spec.interrupt_on.items()
-        if asks and name in names
+        for name, needs_approval in spec.interrupt_on.items()
+        if needs_approval and name in names
         for tool in names.resolve(name)
     )
     subagents = {
-        each.name: _subagent(each, spec, tools, inner, registry, middleware_of, awaited)
-        for each in spec.subagents
+        subagent.name: _build_subagent(
+            subagent, spec, tools, tools_for, registry, middleware_of, approval_tools
+        )
+        for subagent in spec.subagents
     }
     if subagents:
         names.add("task")
         tools = [
             *tools,
-            gated_tool(task_tool(spec.subagents, subagents, spec.runtime.limits.max_steps)),
+            gated_tool(build_task_tool(spec.subagents, subagents, spec.runtime.limits.max_steps)),
         ]
     if template.skills:
         names.add("read_skill")
-        tools = [*tools, gated_tool(idempotent(skill_reader(template.skills)))]
-    _check_names(template, tools)
+        tools = [*tools, gated_tool(mark_idempotent(skill_reader(template.skills)))]
+    _check_unique_names(template, tools)
     return tools
 
 
-def _tools(
+def _build_listed_tools(
     specs: Sequence[ToolSpec],
     template: AgentTemplate,
     registry: Registry,
@@ -84,61 +88,64 @@ def _tools(
     tools: list[BaseTool] = []
     for spec in specs:
         if spec.mcp is None:
-            tools.append(_tool(spec, registry, inputs, agent_of))
+            tools.append(_build_tool(spec, registry, inputs, agent_of))
             names.add(tools[-1].name, spec.use, spec.ref, spec.agent)
             continue
-        for each in registry.mcp(spec, template.folder):
-            tools.append(gated_tool(idempotent(each) if spec.idempotent else each))
-            names.add(each.name, each.name.removeprefix(f"{spec.as_}_"))
+        for mcp_tool in registry.mcp(spec, template.folder):
+            tools.append(gated_tool(mark_idempotent(mcp_tool) if spec.idempotent else mcp_tool))
+            names.add(mcp_tool.name, mcp_tool.name.removeprefix(f"{spec.as_}_"))
     return tools
 
 
-def _check_names(template: AgentTemplate, tools: Sequence[BaseTool]) -> None:
+def _check_unique_names(template: AgentTemplate, tools: Sequence[BaseTool]) -> None:
     names = [tool.name for tool in tools]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(
-            f"template '{template.metadata.name}': two tools are called '{twice[0]}'; `as` "
+            f"template '{template.metadata.name}': two tools are called '{duplicates[0]}'; `as` "
             "renames an agent's tool, "
             "and goes before the names of an MCP server's tools"
         )
 
 
-def _subagent(
-    each: SubagentSpec,
+def _build_subagent(
+    subagent: SubagentSpec,
     spec: Spec,
     tools: Sequence[BaseTool],
-    inner: Callable[..., list[BaseTool]],
+    tools_for: Callable[..., list[BaseTool]],
     registry: Registry,
     middleware_of: Callable[..., Any],
-    awaited: frozenset[str],
+    approval_tools: frozenset[str],
 ) -> Any:
     """The graph of a sub-agent.
 
     It is part of this agent's run, and its steps are saved as steps of that.
     """
     names = ToolNames()
-    own = list(tools) if each.tools is None else inner(each.tools, names=names)
-    if each.tools is None:
-        for tool in own:
+    subagent_tools = (
+        list(tools) if subagent.tools is None else tools_for(subagent.tools, names=names)
+    )
+    if subagent.tools is None:
+        for tool in subagent_tools:
             names.add(tool.name)
-    if waits := sorted({tool.name for tool in own} & awaited):
+    if blocked_tools := sorted({tool.name for tool in subagent_tools} & approval_tools):
         raise ConfigurationError(
-            f"the sub-agent '{each.name}' would use '{waits[0]}', which waits for a person: a "
+            f"the sub-agent '{subagent.name}' would use '{blocked_tools[0]}', which waits for a "
+            "person: a "
             "sub-agent cannot wait; "
             "give it `tools` without it"
         )
-    model = each.model or spec.model
+    model = subagent.model or spec.model
     assert model is not None  # noqa: S101 - the template's own check
     return create_agent(
         registry.model(model),
-        own,
-        system_prompt=each.system_prompt,
-        middleware=[middleware_of(m, names=names) for m in each.middleware],
-        name=each.name,
+        subagent_tools,
+        system_prompt=subagent.system_prompt,
+        middleware=[middleware_of(m, names=names) for m in subagent.middleware],
+        name=subagent.name,
     )
 
 
-def _tool(
+def _build_tool(
     spec: ToolSpec,
     registry: Registry,
     inputs: Mapping[str, Any],
@@ -148,22 +155,22 @@ def _tool(
         spec.use is not None
         and not spec.args
         and not spec.idempotent
-        and not registry.makes_tools(spec.use)
+        and not registry.is_tool_factory(spec.use)
     ):
-        code = registry.code_of(spec)
-        (known, ready) = registry.ready_tools.get(spec.use, (None, None))
-        if ready is None or known != code:
-            ready = gated_tool(registry.tool(spec.use, {}))
-            registry.ready_tools[spec.use] = (code, ready)
-        return ready
+        fingerprint = registry.tool_fingerprint(spec)
+        (cached_fingerprint, shared_tool) = registry.tool_cache.get(spec.use, (None, None))
+        if shared_tool is None or cached_fingerprint != fingerprint:
+            shared_tool = gated_tool(registry.tool(spec.use, {}))
+            registry.tool_cache[spec.use] = (fingerprint, shared_tool)
+        return shared_tool
     args = render_value(spec.args, inputs)
     if spec.use is not None:
-        made = registry.tool(spec.use, args)
+        tool = registry.tool(spec.use, args)
     elif spec.ref is not None:
-        made = registry.ref(spec.ref, args)
+        tool = registry.ref(spec.ref, args)
     else:
-        made = agent_tool(agent_of(spec.agent or ""), spec.as_)
-    return gated_tool(idempotent(made) if spec.idempotent else made)
+        tool = agent_tool(agent_of(spec.agent or ""), spec.as_)
+    return gated_tool(mark_idempotent(tool) if spec.idempotent else tool)
 
 
 def agent_tool(
@@ -186,7 +193,7 @@ def agent_tool(
 
     async def ask(request: str) -> str:
         try:
-            return await _answer_of(executor, _inner_call(request))
+            return await _run_inner_agent(executor, _inner_context(request))
         except (CallError, InputInvalid) as error:
             raise ToolException(f"{error.code}: {error}") from error
 
@@ -198,19 +205,19 @@ def agent_tool(
     )
 
 
-async def _answer_of(executor: AgentExecutor, call: AgentContext) -> str:
+async def _run_inner_agent(executor: AgentExecutor, context: AgentContext) -> str:
     run = current_run.get()
     if run is None or not run.context.streaming or not hasattr(executor, "execute_stream"):
-        return (await executor.execute(call)).output
+        return (await executor.execute(context)).output
     write = get_stream_writer()
-    async with executor.execute_stream(call) as stream:
+    async with executor.execute_stream(context) as stream:
         async for chunk in stream.chunks():
             if isinstance(chunk, CustomChunk):
                 write(chunk.data)
     return stream.result.output
 
 
-def _inner_call(request: str) -> AgentContext:
+def _inner_context(request: str) -> AgentContext:
     run = current_run.get()
     if run is None:
         return AgentContext(request)

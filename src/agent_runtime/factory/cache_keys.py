@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.mcp.connection_pool import KnownKeys, McpBroker, McpKey
+from agent_runtime.mcp.connection_pool import CachedKeys, McpConnectionPool, McpKey
 from agent_runtime.mcp.server import credential_scope
-from agent_runtime.models.resolve import auto_model, secret_version
+from agent_runtime.models.resolve import auto_model, secret_digest
 from agent_runtime.registry import Registry
 from agent_runtime.template import AgentTemplate, resolve_inputs
 from agent_runtime.template.prompt import render_value, uses_inputs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AgentKey = tuple[Any, ...]
 
 
-class AgentKeys:
+class AgentCacheKeys:
     """Makes keys.
 
     A key has the template's content and folder, the registry's generation, the tools' inputs and
@@ -38,7 +38,7 @@ class AgentKeys:
     def __init__(
         self,
         registry: Registry,
-        broker: McpBroker,
+        broker: McpConnectionPool,
         get_template: Callable[[str | Path], AgentTemplate],
         max_defaults: int,
     ) -> None:
@@ -51,83 +51,91 @@ class AgentKeys:
 
         Looked at before a server is asked for its tools.
         """
-        self._defaults: dict[tuple[str, Path | None], dict[str, Any]] = {}
+        self._default_inputs: dict[tuple[str, Path | None], dict[str, Any]] = {}
 
-    def of(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> AgentKey:
+    def compute(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> AgentKey:
         """The key now. Raises InputInvalid, ConfigurationError, McpServerFailed.
 
         MCP servers whose tool list is not known, or too old, are asked; it blocks for that.
         """
-        return self._guarded(template, inputs, self._broker.key)
+        return self._compute_acyclic(template, inputs, self._broker.key)
 
-    def known(
+    def cached(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None
     ) -> tuple[AgentKey | None, bool]:
         """The key without asking a server: None when one must be asked.
 
         And whether a tool list is old.
         """
-        known = KnownKeys(self._broker)
-        key = self._guarded(template, inputs, known.key)
-        return (None if known.unknown else key), known.aged
+        cached_mcp_keys = CachedKeys(self._broker)
+        key = self._compute_acyclic(template, inputs, cached_mcp_keys.key)
+        return (None if cached_mcp_keys.has_missing else key), cached_mcp_keys.has_stale
 
-    def values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+    def resolve_inputs(
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """Return the template's inputs with its defaults.
 
         Raises InputInvalid, and TemplateError as `Confinement`.
         """
-        values = self._values(template, inputs)
+        values = self._inputs_with_defaults(template, inputs)
         if self.confinement is not None:
             self.confinement.check(template, values)
         return values
 
-    def _values(self, template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _inputs_with_defaults(
+        self, template: AgentTemplate, inputs: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         if inputs or not template.inputs:
             return resolve_inputs(template, inputs)
-        if template.identity not in self._defaults:
-            if len(self._defaults) >= self._max_defaults:
-                self._defaults.clear()
-            self._defaults[template.identity] = resolve_inputs(template, None)
-        return self._defaults[template.identity]
+        if template.identity not in self._default_inputs:
+            if len(self._default_inputs) >= self._max_defaults:
+                self._default_inputs.clear()
+            self._default_inputs[template.identity] = resolve_inputs(template, None)
+        return self._default_inputs[template.identity]
 
-    def inner(self, template: AgentTemplate, name: str) -> AgentTemplate:
+    def nested_template(self, template: AgentTemplate, name: str) -> AgentTemplate:
         """The template behind an `agent:` tool."""
         return template.agents.get(name) or self._get_template(name)
 
-    def _guarded(
+    def _compute_acyclic(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None, mcp_key: McpKey
     ) -> AgentKey:
         try:
-            return self._key(template, self.values(template, inputs), mcp_key)
+            return self._template_key(template, self.resolve_inputs(template, inputs), mcp_key)
         except RecursionError:
             raise ConfigurationError(
                 f"template '{template.metadata.name}': its agents call each other in a circle"
             ) from None
 
-    def _key(self, template: AgentTemplate, values: Mapping[str, Any], mcp_key: McpKey) -> AgentKey:
+    def _template_key(
+        self, template: AgentTemplate, values: Mapping[str, Any], mcp_key: McpKey
+    ) -> AgentKey:
         spec = template.spec
-        auto = auto_model()[0] if any(each.id == "auto" for each in spec.all_models()) else ""
-        secrets = tuple([secret_version(each.api_key) for each in spec.all_models()])
+        auto_model_id = (
+            auto_model()[0] if any(model.id == "auto" for model in spec.all_models()) else ""
+        )
+        secret_versions = tuple([secret_digest(model.api_key) for model in spec.all_models()])
         tools = spec.all_tools()
         args = ""
-        if values and (used := [tool.args for tool in tools if uses_inputs(tool.args)]):
-            args = repr(render_value(used, values))
-        parts = tuple([self._part(template, tool, mcp_key) for tool in tools])
+        if values and (templated_args := [tool.args for tool in tools if uses_inputs(tool.args)]):
+            args = repr(render_value(templated_args, values))
+        tool_keys = tuple([self._tool_key(template, tool, mcp_key) for tool in tools])
         return (
             template.identity,
             self._registry.generation,
-            auto,
-            secrets,
+            auto_model_id,
+            secret_versions,
             args,
-            parts,
+            tool_keys,
             credential_scope.get(),
         )
 
-    def _part(self, template: AgentTemplate, tool: Any, mcp_key: McpKey) -> Any:
+    def _tool_key(self, template: AgentTemplate, tool: Any, mcp_key: McpKey) -> Any:
         if tool.mcp is not None:
             server: McpSpec = tool.mcp
             return mcp_key(server, template.folder)
         if tool.agent is not None:
-            inner = self.inner(template, tool.agent)
-            return self._key(inner, self.values(inner, None), mcp_key)
-        return self._registry.code_of(tool)
+            nested = self.nested_template(template, tool.agent)
+            return self._template_key(nested, self.resolve_inputs(nested, None), mcp_key)
+        return self._registry.tool_fingerprint(tool)

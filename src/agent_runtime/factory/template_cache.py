@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.template import AgentTemplate
-from agent_runtime.template.overrides import overridden
+from agent_runtime.template.overrides import apply_overrides
 from agent_runtime.template.spec import is_path
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
 
 Stamp = tuple[Any, ...]
-MAX_CHANGED = 1_000
+MAX_OVERRIDDEN = 1_000
 
 
-class TemplateFiles:
+class TemplateCache:
     """What a factory's `get_template` gives, without reading files that have not changed.
 
     A file is the same while its times of change (of contents and of inode), its size and its inode
@@ -29,8 +29,8 @@ class TemplateFiles:
 
     def __init__(self, factory: AgentFactory) -> None:
         self._factory = factory
-        self._read: dict[str, tuple[Stamp, AgentTemplate]] = {}
-        self._changed: OrderedDict[tuple[Any, str], AgentTemplate] = OrderedDict()
+        self._by_path: dict[str, tuple[Stamp, AgentTemplate]] = {}
+        self._overridden: OrderedDict[tuple[Any, str], AgentTemplate] = OrderedDict()
 
     def get(
         self, source: str | Path | AgentTemplate, overrides: Mapping[str, Any] | None = None
@@ -39,33 +39,33 @@ class TemplateFiles:
 
         Raises UnknownComponent, TemplateError, FileNotFoundError.
         """
-        template = self._template(source)
+        template = self._load(source)
         if not overrides:
             return template
         key = (template.identity, repr(overrides))
-        if (known := self._changed.get(key)) is None:
-            known = self._changed[key] = overridden(template, overrides)
-            while len(self._changed) > MAX_CHANGED:
-                self._changed.popitem(last=False)
-        return known
+        if (overridden_template := self._overridden.get(key)) is None:
+            overridden_template = self._overridden[key] = apply_overrides(template, overrides)
+            while len(self._overridden) > MAX_OVERRIDDEN:
+                self._overridden.popitem(last=False)
+        return overridden_template
 
-    def _template(self, source: str | Path | AgentTemplate) -> AgentTemplate:
+    def _load(self, source: str | Path | AgentTemplate) -> AgentTemplate:
         if isinstance(source, AgentTemplate):
             return source
         if not is_path(source):
             return self._factory.get_template(source)
         path = str(source)
-        known = self._read.get(path)
-        if known is not None and stamp_of(known[1]) == known[0]:
-            return known[1]
+        cached_entry = self._by_path.get(path)
+        if cached_entry is not None and stamp_of(cached_entry[1]) == cached_entry[0]:
+            return cached_entry[1]
         template = self._factory.get_template(source)
-        before = stamp_of(template)
+        stamp = stamp_of(template)
         # Read between two equal stamps: a file that is written meanwhile is read again at the next
         # call.
-        again = self._factory.get_template(source)
-        if stamp_of(again) == before and again.digest == template.digest:
-            self._read[path] = (before, again)
-        return again
+        reloaded = self._factory.get_template(source)
+        if stamp_of(reloaded) == stamp and reloaded.digest == template.digest:
+            self._by_path[path] = (stamp, reloaded)
+        return reloaded
 
 
 def stamp_of(template: AgentTemplate) -> Stamp:
@@ -77,12 +77,12 @@ def stamp_of(template: AgentTemplate) -> Stamp:
 
 def stamp_of_files(files: Iterable[Path]) -> tuple[Any, ...]:
     """How these files and folders are now; one that is not there has a stamp of its own."""
-    found = []
+    stamps = []
     for file in files:
         try:
             stat = os.stat(file)
         except OSError:
-            found.append((0, 0, 0, 0))
+            stamps.append((0, 0, 0, 0))
         else:
-            found.append((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
-    return tuple(found)
+            stamps.append((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
+    return tuple(stamps)

@@ -18,16 +18,16 @@ from agent_runtime.errors import ConfigurationError, UnknownComponent
 from agent_runtime.orchestration.middleware import Middleware
 from agent_runtime.registry import Registry
 from agent_runtime.run.gated_model import gated
-from agent_runtime.template import AgentTemplate, load_template, shipped_templates
+from agent_runtime.template import AgentTemplate, builtin_templates, load_template
 from agent_runtime.template.spec import is_path
 
 
-class Components:
+class TemplateRegistry:
     """The registration half of AgentFactory. Its methods may be called from any thread."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._templates: dict[str, AgentTemplate | Path] = dict(shipped_templates())
+        self._templates: dict[str, AgentTemplate | Path] = dict(builtin_templates())
         self._environ: Mapping[str, str] | None = None
         """What `${VAR}` of templates is filled from; None is the process's environment."""
         self._lock = threading.RLock()
@@ -39,7 +39,7 @@ class Components:
 
         Returns the name.
         """
-        loaded = template if isinstance(template, AgentTemplate) else self._loaded(template)
+        loaded = template if isinstance(template, AgentTemplate) else self._load(template)
         name = name or loaded.metadata.name
         with self._lock:
             self._check_owner(name, loaded)
@@ -49,10 +49,10 @@ class Components:
 
     def _check_owner(self, name: str, template: AgentTemplate) -> None:
         """Raise ConfigurationError when a confined template takes the name of another one."""
-        known = self._templates.get(name)
-        if self._environ is None or known is None:  # trusted templates may replace each other
+        existing = self._templates.get(name)
+        if self._environ is None or existing is None:  # trusted templates may replace each other
             return
-        folder = known.parent if isinstance(known, Path) else known.folder
+        folder = existing.parent if isinstance(existing, Path) else existing.folder
         if folder != template.folder:
             raise ConfigurationError(
                 f"'{name}' is the name of another template, and confined ones do not replace it"
@@ -69,19 +69,19 @@ class Components:
         """The template of a registered name, or in a file. Raises as `create_from_template`."""
         name = str(name_or_path)
         if is_path(name_or_path):
-            return self._loaded(name_or_path)
+            return self._load(name_or_path)
         with self._lock:
-            found = self._templates.get(name)
-            if found is None:
+            template_or_path = self._templates.get(name)
+            if template_or_path is None:
                 raise UnknownComponent("template", name, self._templates)
-            if isinstance(found, Path):  # a shipped one, read at its first use
-                found = self._templates[name] = self._loaded(found)
-            return found
+            if isinstance(template_or_path, Path):  # a shipped one, read at its first use
+                template_or_path = self._templates[name] = self._load(template_or_path)
+            return template_or_path
 
-    def _loaded(self, path: str | Path) -> AgentTemplate:
+    def _load(self, path: str | Path) -> AgentTemplate:
         return load_template(path, environ=self._environ)
 
-    def take_templates(self, other: Components) -> None:
+    def take_templates(self, other: TemplateRegistry) -> None:
         """Know every template that `other` knows."""
         with self._lock, other._lock:
             self._templates.update(other._templates)
@@ -93,17 +93,17 @@ class Components:
 
     def register_tool(self, name: str, tool: Any) -> None:
         """Register a LangChain tool, a function, a tool class, or a `tool_factory`."""
-        self.registry.put(self.registry.tools, name, tool)
+        self.registry.register(self.registry.tools, name, tool)
 
     def register_model(self, name: str, factory: Any) -> None:
         """Register a chat model, or a function that makes one from `spec.model.params`."""
-        ready = gated(factory) if isinstance(factory, BaseChatModel) else None
-        self.registry.put(
-            self.registry.models, name, factory if ready is None else lambda **_: ready
+        gated_model = gated(factory) if isinstance(factory, BaseChatModel) else None
+        self.registry.register(
+            self.registry.models, name, factory if gated_model is None else lambda **_: gated_model
         )
 
     def register_middleware(
-        self, name: str, middleware: Any, *, keeps_answer: bool = False
+        self, name: str, middleware: Any, *, streams_safely: bool = False
     ) -> None:
         """Register a runtime layer (`runtime.pipeline`) or a LangChain middleware.
 
@@ -111,20 +111,20 @@ class Components:
         `AgentMiddleware`; which of the two decides where templates can name it. Raises
         ConfigurationError for anything else. An agent with a LangChain middleware that wraps model
         calls or acts after them streams its messages whole, because such a hook may change them;
-        `keeps_answer` says that this one does not, so tokens stream.
+        `streams_safely` says that this one does not, so tokens stream.
         """
         from langchain.agents.middleware import AgentMiddleware
 
         cls = middleware if isinstance(middleware, type) else type(middleware)
         if issubclass(cls, Middleware):
-            self.registry.put(self.registry.layers, name, middleware)
+            self.registry.register(self.registry.layers, name, middleware)
         elif issubclass(cls, AgentMiddleware):
             (
-                self.registry.keeps_answer.add
-                if keeps_answer
-                else self.registry.keeps_answer.discard
+                self.registry.streams_safely.add
+                if streams_safely
+                else self.registry.streams_safely.discard
             )(name)
-            self.registry.put(self.registry.middleware, name, middleware)
+            self.registry.register(self.registry.middleware, name, middleware)
         else:
             raise ConfigurationError(
                 f"'{name}' is neither a runtime Middleware nor a LangChain AgentMiddleware"
@@ -138,8 +138,10 @@ class Components:
         """
         if not isinstance(store, BaseStore):
             raise ConfigurationError(f"'{name}' is no LangGraph store: {type(store).__name__}")
-        self.registry.put(self.registry.memories, name, store if shared else TenantStore(store))
+        self.registry.register(
+            self.registry.memories, name, store if shared else TenantStore(store)
+        )
 
     def register_workflow(self, name: str, workflow: Any) -> None:
         """Register any Runnable or compiled graph, for `spec.workflow`."""
-        self.registry.put(self.registry.workflows, name, workflow)
+        self.registry.register(self.registry.workflows, name, workflow)

@@ -49,17 +49,17 @@ class TemplateWatch:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        seen = self._stamp()
+        stamp = self._stamp()
         self.reload()
         if self.problems:
             raise TemplateError(
                 [
-                    Problem(each, file=file)
-                    for file, found in self.problems.items()
-                    for each in found
+                    Problem(message, file=file)
+                    for file, messages in self.problems.items()
+                    for message in messages
                 ]
             )
-        self._task = asyncio.get_running_loop().create_task(self._watch(seen))
+        self._task = asyncio.get_running_loop().create_task(self._poll(stamp))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -68,92 +68,101 @@ class TemplateWatch:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _watch(self, seen: tuple[Any, ...]) -> None:
+    async def _poll(self, last_stamp: tuple[Any, ...]) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
             try:
-                now = await asyncio.to_thread(self._stamp)
+                current_stamp = await asyncio.to_thread(self._stamp)
                 if (
-                    now != seen
+                    current_stamp != last_stamp
                 ):  # looked at before it is read: what is written meanwhile is seen the next time
                     await asyncio.to_thread(self.reload)
-                    seen = now
+                    last_stamp = current_stamp
             except Exception:  # noqa: BLE001 - the watch goes on, and says so
                 _LOG.exception("the templates in %s cannot be read; tried again", self.folder)
 
     def _stamp(self) -> tuple[Any, ...]:
         """Return the state of all files below the folder and of those its templates use."""
-        below = sorted(each for each in self.folder.rglob("*"))[:MAX_FILES]
-        read = {file for template in self._templates.values() for file in template.files}
+        paths_below = sorted(path for path in self.folder.rglob("*"))[:MAX_FILES]
+        template_files = {file for template in self._templates.values() for file in template.files}
         return (
-            tuple(map(str, below)),
-            stamp_of_files([*below, *sorted(read)]),
+            tuple(map(str, paths_below)),
+            stamp_of_files([*paths_below, *sorted(template_files)]),
             *map(stamp_of, self._templates.values()),
         )
 
     def reload(self) -> None:
         """Load every template of the folder, and replace those that are valid and changed."""
         files = sorted(
-            each
-            for each in self.folder.iterdir()
-            if each.suffix in (".yaml", ".yml") and each.is_file()
+            entry
+            for entry in self.folder.iterdir()
+            if entry.suffix in (".yaml", ".yml") and entry.is_file()
         )
-        found: dict[str, tuple[Path, AgentTemplate]] = {}
+        loaded_by_name: dict[str, tuple[Path, AgentTemplate]] = {}
         broken: dict[Path, Exception] = {}
         for path in files:
             try:
                 template = self._factory.get_template(path)
                 self._factory.check_template(template)
-                if template.metadata.name in found:
-                    other = found[template.metadata.name][0].name
+                if template.metadata.name in loaded_by_name:
+                    other = loaded_by_name[template.metadata.name][0].name
                     raise ConfigurationError(
                         f"'{other}' has a template of the same name '{template.metadata.name}'"
                     )
             except (AgentRuntimeError, OSError) as error:
                 broken[path] = error
             else:
-                found[template.metadata.name] = (path, template)
-        self._take(found, broken)
+                loaded_by_name[template.metadata.name] = (path, template)
+        self._apply(loaded_by_name, broken)
 
-    def _take(
-        self, found: dict[str, tuple[Path, AgentTemplate]], broken: dict[Path, Exception]
+    def _apply(
+        self, loaded_by_name: dict[str, tuple[Path, AgentTemplate]], broken: dict[Path, Exception]
     ) -> None:
         self.problems = {
-            name: text for name, text in self.problems.items() if self.folder / name in broken
+            name: messages
+            for name, messages in self.problems.items()
+            if self.folder / name in broken
         }
         for path, error in broken.items():
             self._reject(path, error)
-        serving = {
+        still_served = {
             name for name, path in self._paths.items() if path in broken
         }  # the version before goes on
-        for name in [each for each in self._templates if each not in found and each not in serving]:
+        for name in [
+            template_name
+            for template_name in self._templates
+            if template_name not in loaded_by_name and template_name not in still_served
+        ]:
             with suppress(AgentRuntimeError):
                 self._factory.unregister_template(name)
             del self._templates[name], self._paths[name]
-        for name, (path, template) in found.items():
-            known = self._templates.get(name)
+        for name, (path, template) in loaded_by_name.items():
+            previous = self._templates.get(name)
             self._templates[name] = template
             self._paths[name] = path
-            if known is None or known.identity != template.identity:
+            if previous is None or previous.identity != template.identity:
                 self._factory.register_template(template)
                 data = {"template": name, "digest": template.digest}
                 self._factory.event_bus.publish(Event("template.changed", data))
 
     def _reject(self, path: Path, error: Exception) -> None:
-        found = (
-            [str(each) for each in error.problems]
+        messages = (
+            [str(problem) for problem in error.problems]
             if isinstance(error, TemplateError)
             else [str(error)]
         )
-        if self.problems.get(path.name) == found:
+        if self.problems.get(path.name) == messages:
             return
-        self.problems[path.name] = found
-        name = next((name for name, known in self._paths.items() if known == path), path.stem)
+        self.problems[path.name] = messages
+        name = next(
+            (name for name, template_path in self._paths.items() if template_path == path),
+            path.stem,
+        )
         _LOG.error(
             "template %s is broken, the version before it goes on serving: %s",
             path,
-            "; ".join(found),
+            "; ".join(messages),
         )
         self._factory.event_bus.publish(
-            Event("template.rejected", {"template": name, "problems": found})
+            Event("template.rejected", {"template": name, "problems": messages})
         )

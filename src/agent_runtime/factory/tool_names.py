@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
     from agent_runtime.template.parts_spec import MiddlewareSpec, ToolSpec
 
-NAMING_ARGUMENTS: Mapping[str, str] = {
+TOOL_NAME_ARGUMENTS: Mapping[str, str] = {
     "human_in_the_loop": "interrupt_on",
     "tool_call_limit": "tool_name",
     "tool_retry": "tools",
@@ -59,7 +59,7 @@ class ToolNames:
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
-    def unknown(self, name: str) -> str:
+    def unknown_message(self, name: str) -> str:
         """Return the error about a name of no tool."""
         return f"no tool of this agent is called '{name}': {close_matches(name, self._by_name)}"
 
@@ -69,7 +69,7 @@ class ToolNames:
         Raises ConfigurationError for none.
         """
         if name not in self._by_name:
-            raise ConfigurationError(self.unknown(name))
+            raise ConfigurationError(self.unknown_message(name))
         return sorted(self._by_name[name])
 
     def resolve_keys(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,20 +96,20 @@ class ToolNames:
         if isinstance(value, list):
             return [
                 name
-                for each in value
-                for name in (self.resolve(each) if isinstance(each, str) else [each])
+                for entry in value
+                for name in (self.resolve(entry) if isinstance(entry, str) else [entry])
             ]
         return value
 
 
-def names_in(middleware: Iterable[MiddlewareSpec]) -> list[tuple[int, str, str]]:
+def tool_names_in(middleware: Iterable[MiddlewareSpec]) -> list[tuple[int, str, str]]:
     """Return the tool names in the arguments of LangChain's middleware.
 
     Its place, the argument, the name.
     """
-    stated: list[tuple[int, str, str]] = []
-    for place, spec in enumerate(middleware):
-        argument = NAMING_ARGUMENTS.get(spec.use)
+    mentions: list[tuple[int, str, str]] = []
+    for position, spec in enumerate(middleware):
+        argument = TOOL_NAME_ARGUMENTS.get(spec.use)
         value = None if argument is None else (spec.model_extra or {}).get(argument)
         names = (
             [value]
@@ -118,8 +118,8 @@ def names_in(middleware: Iterable[MiddlewareSpec]) -> list[tuple[int, str, str]]
             if isinstance(value, list | Mapping)
             else []
         )
-        stated += [(place, argument or "", name) for name in names if isinstance(name, str)]
-    return stated
+        mentions += [(position, argument or "", name) for name in names if isinstance(name, str)]
+    return mentions
 
 
 def unknown_tool_names(
@@ -131,19 +131,19 @@ def unknown_tool_names(
     the agent checks.
     """
     spec = template.spec
-    if not spec.interrupt_on and not names_in(spec.middleware):
+    if not spec.interrupt_on and not tool_names_in(spec.middleware):
         return []
     names = static_names(template, registry)
     if not names.is_complete:
         return []
-    stated = [(f"spec.interrupt_on.{name}", name) for name in spec.interrupt_on]
-    stated += [
-        (f"spec.middleware.{place}.{argument}", name)
-        for place, argument, name in names_in(spec.middleware)
+    mentions = [(f"spec.interrupt_on.{name}", name) for name in spec.interrupt_on]
+    mentions += [
+        (f"spec.middleware.{position}.{argument}", name)
+        for position, argument, name in tool_names_in(spec.middleware)
     ]
     return [
-        template.problem(path, names.unknown(name), "unknown_tool")
-        for path, name in stated
+        template.problem(path, names.unknown_message(name), "unknown_tool")
+        for path, name in mentions
         if name not in names
     ]
 
@@ -165,7 +165,7 @@ def static_names(template: AgentTemplate, registry: Registry) -> ToolNames:
         for name in (
             _TOOLS_OF_MIDDLEWARE.get(middleware.use, ())
             if component is None
-            else tools_of(component)
+            else tool_names_of(component)
         ):
             names.add(name)
     if spec.subagents:
@@ -175,7 +175,7 @@ def static_names(template: AgentTemplate, registry: Registry) -> ToolNames:
     return names
 
 
-def tools_of(middleware: Any) -> list[str]:
+def tool_names_of(middleware: Any) -> list[str]:
     """Return the names of the tools that a middleware brings."""
     names = [getattr(tool, "name", None) for tool in getattr(middleware, "tools", None) or ()]
     return [name for name in names if isinstance(name, str)]
@@ -185,12 +185,14 @@ def _static_name(tool: ToolSpec, template: AgentTemplate, registry: Registry) ->
     if tool.mcp is not None:
         return None
     if tool.agent is not None:
-        inner = template.agents.get(tool.agent)
-        return tool.as_ or (tool.agent if inner is None else inner.metadata.name)
-    made: BaseTool
+        nested_template = template.agents.get(tool.agent)
+        return tool.as_ or (
+            tool.agent if nested_template is None else nested_template.metadata.name
+        )
+    built_tool: BaseTool
     try:
         args = render_value(tool.args, resolve_inputs(template, None)) if tool.args else {}
-        made = (
+        built_tool = (
             registry.tool(tool.use, args)
             if tool.use is not None
             else registry.ref(tool.ref or "", args)
@@ -200,6 +202,6 @@ def _static_name(tool: ToolSpec, template: AgentTemplate, registry: Registry) ->
         InputInvalid,
         KeyError,
     ):  # an input without a default, a folder that is not there yet
-        stated: str | None = getattr(registry.tools.get(tool.use or ""), "_tool_name", None)
-        return stated
-    return made.name
+        declared_name: str | None = getattr(registry.tools.get(tool.use or ""), "_tool_name", None)
+        return declared_name
+    return built_tool.name

@@ -40,7 +40,7 @@ class ConcurrencyLimit:
         )
 
 
-class Slot(NamedTuple):
+class Permit(NamedTuple):
     """One of `amount` places under `key`; `limit` is its text."""
 
     key: str
@@ -48,21 +48,21 @@ class Slot(NamedTuple):
     limit: str
 
 
-def slots_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> list[Slot]:
+def permits_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> list[Permit]:
     """The slots that a call needs."""
     caller = caller_of(context)
     keys = ((limit, key_of(limit.per, caller)) for limit in limits)
-    slots = [
-        Slot(f"{key}/at-once:{limit.calls}", limit.calls, str(limit))
+    permits = [
+        Permit(f"{key}/at-once:{limit.calls}", limit.calls, str(limit))
         for limit, key in keys
         if key is not None
     ]
     return list(
-        {slot.key: slot for slot in slots}.values()
+        {slot.key: slot for slot in permits}.values()
     )  # a limit that is stated twice counts once
 
 
-class Slots(Protocol):
+class ConcurrencyStore(Protocol):
     """Where slots are counted. A holder has one in all of `slots` or, if one is full, in none.
 
     `lease_s` is for how long they are held without `renew`; None when that is not needed.
@@ -70,52 +70,52 @@ class Slots(Protocol):
 
     lease_s: float | None
 
-    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+    async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
         """Take them; returns the first that is full. Raises StoreError."""
 
-    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+    async def release(self, permits: Sequence[Permit], holder: str) -> None:
         """Give them back, or begin to; does not fail."""
 
-    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+    async def renew(self, permits: Sequence[Permit], holder: str) -> None:
         """Hold them for another `lease_s`; raises StoreError."""
 
     async def aclose(self) -> None:
         """Close what was opened."""
 
 
-class MemorySlots:
+class MemoryConcurrencyStore:
     """Slots of one process."""
 
     lease_s: float | None = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held = Counter[str]()
+        self._usage_by_key = Counter[str]()
 
-    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+    async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
         """Take them; returns the first that is full."""
         with self._lock:
-            for slot in slots:
-                if self._held[slot.key] >= slot.amount:
-                    return slot
-            self._held.update(slot.key for slot in slots)
+            for permit in permits:
+                if self._usage_by_key[permit.key] >= permit.amount:
+                    return permit
+            self._usage_by_key.update(permit.key for permit in permits)
         return None
 
-    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+    async def release(self, permits: Sequence[Permit], holder: str) -> None:
         """Give them back."""
         with self._lock:
-            for slot in slots:
-                self._held[slot.key] -= 1
-                if self._held[slot.key] <= 0:
-                    del self._held[slot.key]
+            for permit in permits:
+                self._usage_by_key[permit.key] -= 1
+                if self._usage_by_key[permit.key] <= 0:
+                    del self._usage_by_key[permit.key]
 
-    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+    async def renew(self, permits: Sequence[Permit], holder: str) -> None:
         """Nothing: they are held until they are given back."""
 
     @property
-    def held(self) -> dict[str, int]:
+    def usage_by_key(self) -> dict[str, int]:
         """How many are taken, by key."""
-        return dict(self._held)
+        return dict(self._usage_by_key)
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -142,7 +142,7 @@ Do not count.
 """
 
 
-class RedisSlots(RedisConnection):
+class RedisConcurrencyStore(RedisConnection):
     """Slots that processes share. A process that dies gives its slots back when their lease ends.
 
     See RedisConnection for the arguments.
@@ -152,44 +152,44 @@ class RedisSlots(RedisConnection):
 
     def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
-        self._giving: set[asyncio.Task[None]] = set()
+        self._release_tasks: set[asyncio.Task[None]] = set()
 
-    async def acquire(self, slots: Sequence[Slot], holder: str) -> Slot | None:
+    async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
         """Take them; returns the first that is full. Raises StoreError."""
-        await self._given()
-        number = await self.acall("hold", slots, holder, "")
-        return slots[number - 1] if number else None
+        await self._wait_for_releases()
+        number = await self.acall("hold", permits, holder, "")
+        return permits[number - 1] if number else None
 
-    async def renew(self, slots: Sequence[Slot], holder: str) -> None:
+    async def renew(self, permits: Sequence[Permit], holder: str) -> None:
         """Hold them for another lease; raises StoreError."""
-        await self.acall("hold", slots, holder, "renew")
+        await self.acall("hold", permits, holder, "renew")
 
-    async def release(self, slots: Sequence[Slot], holder: str) -> None:
+    async def release(self, permits: Sequence[Permit], holder: str) -> None:
         """Begin to give them back: no caller waits for it, but the next one who asks here does."""
-        giving = asyncio.create_task(self._give_back_now(slots, holder))
-        self._giving.add(giving)
-        giving.add_done_callback(self._giving.discard)
+        release_task = asyncio.create_task(self._release_now(permits, holder))
+        self._release_tasks.add(release_task)
+        release_task.add_done_callback(self._release_tasks.discard)
 
     async def aclose(self) -> None:
         """Give back what is being given back, and close."""
-        await self._given()
+        await self._wait_for_releases()
         await super().aclose()
 
-    async def _given(self) -> None:
+    async def _wait_for_releases(self) -> None:
         loop = asyncio.get_running_loop()
-        if mine := [task for task in self._giving if task.get_loop() is loop]:
-            await asyncio.wait(mine)
+        if loop_releases := [task for task in self._release_tasks if task.get_loop() is loop]:
+            await asyncio.wait(loop_releases)
 
-    async def _give_back_now(self, slots: Sequence[Slot], holder: str) -> None:
+    async def _release_now(self, permits: Sequence[Permit], holder: str) -> None:
         with suppress(StoreError):  # the lease ends by itself
-            await self.acall("give_back", slots, holder)
+            await self.acall("give_back", permits, holder)
 
-    def _hold(self, slots: Sequence[Slot], holder: str, renew: str) -> Any:
-        args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in slots)]
-        return (yield _ACQUIRE, [self._key(slot) for slot in slots], args)
+    def _hold(self, permits: Sequence[Permit], holder: str, renew: str) -> Any:
+        args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in permits)]
+        return (yield _ACQUIRE, [self._key(slot) for slot in permits], args)
 
-    def _give_back(self, slots: Sequence[Slot], holder: str) -> Any:
-        yield [("zrem", self._key(slot), holder) for slot in slots]
+    def _give_back(self, permits: Sequence[Permit], holder: str) -> Any:
+        yield [("zrem", self._key(slot), holder) for slot in permits]
 
-    def _key(self, slot: Slot) -> str:
-        return f"{self.prefix}:{{limits}}:{slot.key}"
+    def _key(self, permit: Permit) -> str:
+        return f"{self.prefix}:{{limits}}:{permit.key}"

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent_runtime.limits.concurrency import MemorySlots, RedisSlots, Slots
-from agent_runtime.limits.windows import MemoryWindows, RedisWindows, Windows
+from agent_runtime.limits.concurrency import (
+    ConcurrencyStore,
+    MemoryConcurrencyStore,
+    RedisConcurrencyStore,
+)
+from agent_runtime.limits.windows import (
+    MemorySlidingWindowStore,
+    RedisSlidingWindowStore,
+    SlidingWindowStore,
+)
 from agent_runtime.storage import StoreUrl
 
 
@@ -18,8 +26,8 @@ class LimitStore:
     When a shared one is out, each process allows its share, one in `processes`.
     """
 
-    windows: Windows = field(default_factory=MemoryWindows)
-    slots: Slots = field(default_factory=MemorySlots)
+    windows: SlidingWindowStore = field(default_factory=MemorySlidingWindowStore)
+    slots: ConcurrencyStore = field(default_factory=MemoryConcurrencyStore)
     processes: int = 1
 
     async def aclose(self) -> None:
@@ -39,5 +47,7 @@ def open_limits(url: str, *, processes: int = 1) -> LimitStore:
     # A count that a crash of the server loses is one that callers may use again: no reason to
     # demand durability.
     return LimitStore(
-        RedisWindows(address, durable=False), RedisSlots(address, durable=False), processes
+        RedisSlidingWindowStore(address, durable=False),
+        RedisConcurrencyStore(address, durable=False),
+        processes,
     )

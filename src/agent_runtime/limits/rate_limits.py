@@ -42,7 +42,7 @@ class _Keyed(Protocol):
     def key(self) -> str: ...
 
 
-Counted = TypeVar("Counted", bound=_Keyed)
+KeyedLimit = TypeVar("KeyedLimit", bound=_Keyed)
 MAX_REMEMBERED = 10_000
 
 
@@ -74,7 +74,7 @@ class RateLimit:
     @property
     def item(self) -> RateLimitItem:
         """The limit as the `limits` library has it."""
-        return _item(self.rate)
+        return _parse_rate(self.rate)
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:
@@ -91,14 +91,18 @@ class RateLimit:
         )
 
     @classmethod
-    def parse_many(cls, given: str | Iterable[RateLimit | str]) -> list[RateLimit]:
+    def parse_many(cls, limits: str | Iterable[RateLimit | str]) -> list[RateLimit]:
         """Limits of any form; in a text there may be several, with `;` between them."""
-        if isinstance(given, str):
-            return [cls.parse(each) for each in given.split(";") if each.strip()]
+        if isinstance(limits, str):
+            return [cls.parse(text) for text in limits.split(";") if text.strip()]
         return [
-            each
-            for one in given
-            for each in ([one] if isinstance(one, RateLimit) else cls.parse_many(one))
+            rate_limit
+            for limit_or_text in limits
+            for rate_limit in (
+                [limit_or_text]
+                if isinstance(limit_or_text, RateLimit)
+                else cls.parse_many(limit_or_text)
+            )
         ]
 
     def __str__(self) -> str:
@@ -106,7 +110,7 @@ class RateLimit:
 
 
 @lru_cache(maxsize=1024)
-def _item(rate: str) -> RateLimitItem:
+def _parse_rate(rate: str) -> RateLimitItem:
     from limits import parse  # a tenth of a second, for agents with limits only
 
     return parse(rate)
@@ -130,10 +134,10 @@ def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Win
 
 def check_parts(per: Iterable[str]) -> None:
     """Raise ConfigurationError for parts that a limit cannot be per."""
-    given = list(per)
-    if not given or not set(given) <= set(PARTS):
+    parts = list(per)
+    if not parts or not set(parts) <= set(PARTS):
         raise ConfigurationError(
-            f"a limit is per one of {', '.join(PARTS)}, or several, not {given}"
+            f"a limit is per one of {', '.join(PARTS)}, or several, not {parts}"
         )
 
 
@@ -147,33 +151,37 @@ def key_of(per: tuple[str, ...], caller: Caller) -> str | None:
     )
 
 
-class KeysOf(Generic[Counted]):
+class LimitKeys(Generic[KeyedLimit]):
     """What calls are counted under by some limits.
 
     Remembered for each caller, because names are quoted slowly.
 
-    `make` gives a call's keys: `windows_of`, `slots_of`.
+    `build_keys` gives a call's keys: `windows_of`, `slots_of`.
     """
 
     def __init__(
         self,
         limits: tuple[Any, ...],
-        make: Callable[[tuple[Any, ...], AgentContext], list[Counted]],
+        build_keys: Callable[[tuple[Any, ...], AgentContext], list[KeyedLimit]],
     ) -> None:
         self._limits = limits
-        self._make = make
+        self._build_keys = build_keys
         self._by_session = any("session" in limit.per for limit in limits)
-        self._known: dict[tuple[Any, ...], list[Counted]] = {}
+        self._cache: dict[tuple[Any, ...], list[KeyedLimit]] = {}
 
-    def of(self, context: AgentContext, around: frozenset[str]) -> list[Counted]:
+    def keys_for(self, context: AgentContext, outer_keys: frozenset[str]) -> list[KeyedLimit]:
         """A call's keys, without those that the calls around it are counted under."""
         principal = context.principal
         session = context.session_id if self._by_session else None
-        who = () if principal is None else (principal.tenant, principal.id, principal.key)
-        place = (who, context.agent_name, session)
-        found = self._known.get(place)
-        if found is None:
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known.clear()
-            found = self._known[place] = self._make(self._limits, context)
-        return [each for each in found if each.key not in around] if around else found
+        principal_key = () if principal is None else (principal.tenant, principal.id, principal.key)
+        cache_key = (principal_key, context.agent_name, session)
+        limit_keys = self._cache.get(cache_key)
+        if limit_keys is None:
+            if len(self._cache) >= MAX_REMEMBERED:
+                self._cache.clear()
+            limit_keys = self._cache[cache_key] = self._build_keys(self._limits, context)
+        return (
+            [limit_key for limit_key in limit_keys if limit_key.key not in outer_keys]
+            if outer_keys
+            else limit_keys
+        )

@@ -26,10 +26,10 @@ class Admission(NamedTuple):
 
     refused: Window | None
     retry_after_s: float
-    at: float
+    decided_at: float
 
 
-class Windows(Protocol):
+class SlidingWindowStore(Protocol):
     """Where admissions are remembered.
 
     `acquire` counts a call in all windows or, if one is full, in none.
@@ -42,7 +42,7 @@ class Windows(Protocol):
         """Close what was opened."""
 
 
-class MemoryWindows:
+class MemorySlidingWindowStore:
     """Windows of one process. What no window contains any more is forgotten."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,35 +55,35 @@ class MemoryWindows:
         """Count one call."""
         with self._lock:
             now = self._clock()
-            found = [self._of(window, now) for window in windows]
-            for window, times in zip(windows, found, strict=True):
+            times_per_window = [self._live_times(window, now) for window in windows]
+            for window, times in zip(windows, times_per_window, strict=True):
                 if len(times) >= window.amount:
                     return Admission(window, times[0] + window.window_s - now, now)
-            for window, times in zip(windows, found, strict=True):
+            for window, times in zip(windows, times_per_window, strict=True):
                 times.append(now)
                 self._times[window.window_s][window.key] = times
                 self._times[window.window_s].move_to_end(window.key)
             return Admission(None, 0.0, now)
 
-    def _of(self, window: Window, now: float) -> deque[float]:
-        kept = self._times.setdefault(window.window_s, OrderedDict())
-        gone = now - window.window_s
+    def _live_times(self, window: Window, now: float) -> deque[float]:
+        times_by_key = self._times.setdefault(window.window_s, OrderedDict())
+        cutoff = now - window.window_s
         for _ in range(2):  # two for each that may come: all empty ones go in time
-            oldest = next(iter(kept.values()), None)
+            oldest = next(iter(times_by_key.values()), None)
             if oldest is None or (
-                oldest and oldest[-1] > gone
+                oldest and oldest[-1] > cutoff
             ):  # one may be empty: its last call was refused
                 break
-            kept.popitem(last=False)
-        times = kept.get(window.key) or deque()
-        while times and times[0] <= gone:
+            times_by_key.popitem(last=False)
+        times = times_by_key.get(window.key) or deque()
+        while times and times[0] <= cutoff:
             times.popleft()
         return times
 
     @property
-    def keys(self) -> int:
+    def key_count(self) -> int:
         """How many are remembered."""
-        return sum(len(kept) for kept in self._times.values())
+        return sum(len(times_by_key) for times_by_key in self._times.values())
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -107,7 +107,7 @@ return {0, '0', int(now)}
 """
 
 
-class RedisWindows(RedisConnection):
+class RedisSlidingWindowStore(RedisConnection):
     """Windows that processes share, by the server's clock; one round trip for any number of them.
 
     Their keys share a slot, since one step decides over all. See RedisConnection for the arguments.
@@ -115,15 +115,15 @@ class RedisWindows(RedisConnection):
 
     async def acquire(self, windows: Sequence[Window]) -> Admission:
         """Count one call; raises StoreError."""
-        found: Admission = await self.acall("acquire", windows)
-        return found
+        admission: Admission = await self.acall("acquire", windows)
+        return admission
 
     def _acquire(self, windows: Sequence[Window]) -> Any:
         keys = [f"{self.prefix}:{{limits}}:{window.key}" for window in windows]
-        number, wait, now = yield (
+        number, wait_us, now_us = yield (
             _ACQUIRE,
             keys,
-            [each for w in windows for each in (w.amount, w.window_s)],
+            [script_argument for w in windows for script_argument in (w.amount, w.window_s)],
         )
         refused = windows[number - 1] if number else None
-        return Admission(refused, int(wait) / 1e6, int(now) / 1e6)
+        return Admission(refused, int(wait_us) / 1e6, int(now_us) / 1e6)

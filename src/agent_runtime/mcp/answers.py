@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mcp import McpError
     from mcp.types import CallToolResult
 
-EMPTY = "The tool has run and answered nothing."
+EMPTY_ANSWER = "The tool has run and answered nothing."
 
 
 def content_of(result: CallToolResult) -> Any:
@@ -25,14 +25,16 @@ def content_of(result: CallToolResult) -> Any:
     """
     from langchain_mcp_adapters.tools import _convert_call_tool_result
 
-    content = [_readable(block) for block in result.content]
+    content = [_model_readable(block) for block in result.content]
     structured = result.structuredContent
     if structured is not None and (
-        not content or (result.isError and not _says(content, structured))
+        not content or (result.isError and not _contains_structured(content, structured))
     ):
-        content.append(_text(json.dumps(structured, ensure_ascii=False)))
+        content.append(_text_block(json.dumps(structured, ensure_ascii=False)))
     if not content:
-        content.append(_text("The tool failed and said nothing." if result.isError else EMPTY))
+        content.append(
+            _text_block("The tool failed and said nothing." if result.isError else EMPTY_ANSWER)
+        )
     return _convert_call_tool_result(result.model_copy(update={"content": content}))
 
 
@@ -50,23 +52,23 @@ def protocol_error(error: McpError) -> ToolException:
     return _MCPToolExecutionError([{"type": "text", "text": text}])
 
 
-def _readable(block: Any) -> Any:
+def _model_readable(block: Any) -> Any:
     from mcp.types import AudioContent
 
     if not isinstance(block, AudioContent):
         return block
-    return _text(
+    return _text_block(
         f"[audio of type {block.mimeType}, which cannot be passed on]"
     )  # the adapter would raise
 
 
-def _text(text: str) -> Any:
+def _text_block(text: str) -> Any:
     from mcp.types import TextContent
 
     return TextContent(type="text", text=text)
 
 
-def _says(content: list[Any], structured: dict[str, Any]) -> bool:
+def _contains_structured(content: list[Any], structured: dict[str, Any]) -> bool:
     """Tell whether a text has the structured content, as the protocol asks servers to write it."""
     for block in content:
         try:

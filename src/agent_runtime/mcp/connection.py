@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool, ToolException
     from mcp import ClientSession
 
-FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 30.0
-CANCEL_S = 1.0
+MIN_BACKOFF_S = 0.2
+MAX_BACKOFF_S = 30.0
+CANCEL_TIMEOUT_S = 1.0
 """So long the server may take to accept the notice that a request is cancelled."""
-FORGOTTEN_S = 1.0
+LOST_SESSION_GRACE_S = 1.0
 """So long other requests of a session that the server forgot may take to hear the same."""
 SESSION_TERMINATED = 32600
 """The client library's own error for an HTTP 404; a server's codes are negative."""
@@ -38,7 +38,9 @@ TOOLS_TTL_S = 300.0
 
 
 class Connection:
-    """A server's session, on the broker's loop. `users` counts the agents that have tools of it.
+    """A server's session, on the broker's loop.
+
+    `user_count` counts the agents that have tools of it.
 
     Args:
         server: how it is opened.
@@ -48,38 +50,38 @@ class Connection:
     def __init__(self, server: McpServer, on_state: Callable[[McpServer, str, str], None]) -> None:
         self.server = server
         self._on_state = on_state
-        self.users = 0
-        self.calls = 0
-        self.opened = 0
+        self.user_count = 0
+        self.active_calls = 0
+        self.open_count = 0
         self.last_used_s = time.monotonic()
         self.tools_digest = ""
         self._listed_s = float("-inf")
-        self._notices = self._heard_of = 0
+        self._change_notices = self._listed_notices = 0
         self.last_answer_s = time.monotonic()
         self._tools: dict[str, BaseTool] = {}
         self._session: ClientSession | None = None
         self._requests: RequestWriter | None = None
-        self._life: asyncio.Task[None] | None = None
+        self._session_task: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
         self._broken = asyncio.Event()
-        self._is_forgotten = False
+        self._is_session_unknown = False
         self._failures = 0
-        self._again_s = 0.0
+        self._retry_after_s = 0.0
         self._error = ""
-        self._listing = asyncio.Lock()
-        self._under_way: set[asyncio.Future[Any]] = set()
-        self._lost: set[asyncio.Future[Any]] = set()
-        self._checking: asyncio.Task[None] | None = None
+        self._list_lock = asyncio.Lock()
+        self._pending_calls: set[asyncio.Future[Any]] = set()
+        self._interrupted_calls: set[asyncio.Future[Any]] = set()
+        self._check_task: asyncio.Task[None] | None = None
 
     @property
-    def outdated(self) -> bool:
+    def is_outdated(self) -> bool:
         """Whether the server has said since the last listing that its tools are others now."""
-        return self._notices != self._heard_of
+        return self._change_notices != self._listed_notices
 
     @property
-    def fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Whether the tool list may be used as it is."""
-        return not self.outdated and time.monotonic() - self._listed_s < TOOLS_TTL_S
+        return not self.is_outdated and time.monotonic() - self._listed_s < TOOLS_TTL_S
 
     @property
     def is_open(self) -> bool:
@@ -87,9 +89,9 @@ class Connection:
         return self._session is not None
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether it is being opened, or called."""
-        return bool(self.calls) or (self._ready is not None and not self._ready.done())
+        return bool(self.active_calls) or (self._ready is not None and not self._ready.done())
 
     # -- the session
     # ---------------------------------------------------------------------------------------
@@ -103,105 +105,107 @@ class Connection:
         while self._session is None:
             if self._ready is not None and not self._ready.done():
                 await asyncio.shield(self._ready)
-            elif self._life is not None and not self._life.done():
-                await asyncio.wait([self._life])  # the one before has not ended yet
+            elif self._session_task is not None and not self._session_task.done():
+                await asyncio.wait([self._session_task])  # the one before has not ended yet
             else:
-                if (left_s := self._again_s - time.monotonic()) > 0:
+                if (remaining_s := self._retry_after_s - time.monotonic()) > 0:
                     raise McpServerFailed(
-                        self.server.name, f"{self._error}; tried again in {left_s:.1f} s"
+                        self.server.name, f"{self._error}; tried again in {remaining_s:.1f} s"
                     )
                 self._ready = asyncio.get_running_loop().create_future()
-                self._life = asyncio.get_running_loop().create_task(self._live(self._ready))
+                self._session_task = asyncio.get_running_loop().create_task(
+                    self._run_session(self._ready)
+                )
         return self._session
 
-    async def _live(self, ready: asyncio.Future[None]) -> None:
+    async def _run_session(self, ready: asyncio.Future[None]) -> None:
         self._broken.clear()
         read_fd, write_fd = os.pipe()
-        tail = OutputTail(read_fd, lambda count: None)
-        errors = os.fdopen(write_fd, "w")
+        stderr_tail = OutputTail(read_fd, lambda count: None)
+        stderr = os.fdopen(write_fd, "w")
         try:
             check_folder(self.server)
             async with asyncio.timeout(self.server.timeout_s) as opening:
-                async with self.server.session(self._heard, self._broken, errors) as (
+                async with self.server.session(self._on_message, self._broken, stderr) as (
                     session,
                     requests,
                 ):
-                    await self._list(session)
+                    await self._load_tools(session)
                     opening.reschedule(None)
                     self._requests = requests
-                    self._opened(session, ready)
+                    self._on_open(session, ready)
                     await self._broken.wait()
-                    if self._is_forgotten and self._under_way:
-                        await asyncio.wait(self._under_way, timeout=FORGOTTEN_S)
-                    self._session_over()  # before the server is ended, which may take a while
+                    if self._is_session_unknown and self._pending_calls:
+                        await asyncio.wait(self._pending_calls, timeout=LOST_SESSION_GRACE_S)
+                    self._discard_session()  # before the server is ended, which may take a while
         except asyncio.CancelledError:
             self._on_state(self.server, "closed", "")
             raise
         except BaseException as error:  # noqa: BLE001 - the library's groups of whatever happened
-            self._failed(_root(error), tail, ready)
+            self._on_failure(_root_cause(error), stderr_tail, ready)
         else:
-            self._failed(ConnectionError("the server ended"), tail, ready)
+            self._on_failure(ConnectionError("the server ended"), stderr_tail, ready)
         finally:
-            self._session_over()
-            errors.close()
-            tail.close()
-            self._give_up(ready, "it was closed")
+            self._discard_session()
+            stderr.close()
+            stderr_tail.close()
+            self._fail_ready(ready, "it was closed")
 
-    def _opened(self, session: ClientSession, ready: asyncio.Future[None]) -> None:
+    def _on_open(self, session: ClientSession, ready: asyncio.Future[None]) -> None:
         self._session = session
-        self._is_forgotten = False
+        self._is_session_unknown = False
         self._failures = 0
-        self._again_s = 0.0
+        self._retry_after_s = 0.0
         self._error = ""
-        self.opened = self.opened + 1
+        self.open_count = self.open_count + 1
         self.last_used_s = time.monotonic()
         self.last_answer_s = self.last_used_s
         self._on_state(self.server, "open", "")
         if not ready.done():
             ready.set_result(None)
 
-    def _session_over(self) -> None:
+    def _discard_session(self) -> None:
         self._session = None
-        for call in self._under_way:  # the library leaves them waiting when a session ends
-            self._lost.add(call)
+        for call in self._pending_calls:  # the library leaves them waiting when a session ends
+            self._interrupted_calls.add(call)
             call.cancel()
 
-    def _failed(
+    def _on_failure(
         self, error: BaseException, output: OutputTail, ready: asyncio.Future[None]
     ) -> None:
         output.drain()
         tail = output.tail
         self._failures += 1
         if not ready.done() or self._failures > 1:  # one that worked may be opened again at once
-            self._again_s = time.monotonic() + min(
-                FIRST_WAIT_S * 2 ** (self._failures - 1), LONGEST_WAIT_S
+            self._retry_after_s = time.monotonic() + min(
+                MIN_BACKOFF_S * 2 ** (self._failures - 1), MAX_BACKOFF_S
             )
-        said = str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         if isinstance(error, TimeoutError):
-            said = f"it was not ready within {self.server.timeout_s:g} s"
-        self._error = f"{said}: {tail.strip()[-500:]}" if tail.strip() else said
+            reason = f"it was not ready within {self.server.timeout_s:g} s"
+        self._error = f"{reason}: {tail.strip()[-500:]}" if tail.strip() else reason
         self._on_state(self.server, "failed", self._error)
         if isinstance(error, AgentRuntimeError) and not ready.done():
             ready.set_exception(error)
             ready.exception()
-        self._give_up(ready, self._error, error)
+        self._fail_ready(ready, self._error, error)
 
-    def _give_up(
-        self, ready: asyncio.Future[None], why: str, cause: BaseException | None = None
+    def _fail_ready(
+        self, ready: asyncio.Future[None], reason: str, cause: BaseException | None = None
     ) -> None:
         if not ready.done():
-            failed = McpServerFailed(self.server.name, why)
-            failed.__cause__ = cause
-            ready.set_exception(failed)
+            failure = McpServerFailed(self.server.name, reason)
+            failure.__cause__ = cause
+            ready.set_exception(failure)
             ready.exception()  # nobody may be waiting any more
 
     async def close(self) -> None:
         """Close the session, and the server if it is a program; the next use opens another."""
-        life = self._life
-        self._session_over()
-        if life is not None and not life.done():
-            life.cancel()
-            await asyncio.wait([life])
+        session_task = self._session_task
+        self._discard_session()
+        if session_task is not None and not session_task.done():
+            session_task.cancel()
+            await asyncio.wait([session_task])
 
     async def check(self) -> None:
         """Ask an open session whether it is alive; one that is not will be opened again."""
@@ -211,9 +215,9 @@ class Connection:
                     await session.send_ping()
                 self.last_answer_s = time.monotonic()
             except Exception:  # noqa: BLE001 - whatever it is, the session does not answer
-                self._break(session)
+                self._mark_broken(session)
 
-    def _break(self, session: ClientSession) -> None:
+    def _mark_broken(self, session: ClientSession) -> None:
         if self._session is session:  # else it is over already, and another one has begun
             self._session = None  # the next call opens another one
             self._broken.set()
@@ -227,63 +231,63 @@ class Connection:
         Asked for again when the list is no longer fresh.
         """
         session = await self.session()
-        async with self._listing:
-            if not self.fresh:
+        async with self._list_lock:
+            if not self.is_fresh:
                 try:
                     async with asyncio.timeout(self.server.timeout_s):
-                        await self._list(session)
+                        await self._load_tools(session)
                 except Exception as error:
-                    self._break(session)
-                    said = str(error) or type(error).__name__
+                    self._mark_broken(session)
+                    reason = str(error) or type(error).__name__
                     raise McpServerFailed(
-                        self.server.name, f"its tools cannot be listed: {said}"
+                        self.server.name, f"its tools cannot be listed: {reason}"
                     ) from error
         return list(self._tools.values())
 
-    async def _list(self, session: ClientSession) -> None:
+    async def _load_tools(self, session: ClientSession) -> None:
         from langchain_mcp_adapters.tools import load_mcp_tools
 
-        began_s = time.monotonic()
-        notices = self._notices
-        found = await load_mcp_tools(session)
-        self._tools = {tool.name: tool for tool in found}
-        content = [[tool.name, tool.description, tool.args_schema] for tool in found]
+        started_s = time.monotonic()
+        notices = self._change_notices
+        tools = await load_mcp_tools(session)
+        self._tools = {tool.name: tool for tool in tools}
+        content = [[tool.name, tool.description, tool.args_schema] for tool in tools]
         digest = hashlib.sha256(
             json.dumps(content, sort_keys=True, default=str).encode()
         ).hexdigest()
         if self.tools_digest and digest != self.tools_digest:
             self._on_state(self.server, "tools_changed", "")
         self.tools_digest = digest
-        self._listed_s = began_s
-        self._heard_of = notices
+        self._listed_s = started_s
+        self._listed_notices = notices
 
-    async def _heard(self, message: Any) -> None:
+    async def _on_message(self, message: Any) -> None:
         from mcp.types import ServerNotification, ToolListChangedNotification
 
         if isinstance(message, ServerNotification) and isinstance(
             message.root, ToolListChangedNotification
         ):
-            self._notices += 1
+            self._change_notices += 1
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Call a tool; content and artifact as the adapter makes them.
 
         Raises McpServerFailed, ToolException.
         """
-        self.calls += 1
+        self.active_calls += 1
         try:
             async with asyncio.timeout(self.server.timeout_s) as scope:
                 return await self._call(name, arguments)
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            self._checking = asyncio.get_running_loop().create_task(
+            self._check_task = asyncio.get_running_loop().create_task(
                 self.check()
             )  # it may hang for good
             message = f"'{name}' did not answer within {self.server.timeout_s:g} s"
             raise McpServerFailed(self.server.name, message) from error
         finally:
-            self.calls -= 1
+            self.active_calls -= 1
             self.last_used_s = time.monotonic()
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -296,9 +300,9 @@ class Connection:
                 return content_of(
                     await self._request(session, name, session.call_tool(name, arguments))
                 )
-            except _NotRun as error:
-                self._is_forgotten = True
-                self._break(session)
+            except _NotExecuted as error:
+                self._is_session_unknown = True
+                self._mark_broken(session)
                 if is_resent:
                     raise McpServerFailed(
                         self.server.name, f"its session ended before '{name}'"
@@ -310,29 +314,29 @@ class Connection:
     ) -> Any:
         requests = cast("RequestWriter", self._requests)
         call = asyncio.ensure_future(request)
-        self._under_way.add(call)
+        self._pending_calls.add(call)
         try:
             answer = await call
             self.last_answer_s = time.monotonic()
             return answer
         except asyncio.CancelledError as error:
-            if call in self._lost:
+            if call in self._interrupted_calls:
                 if not requests.has_sent(call):
-                    raise _NotRun from error
+                    raise _NotExecuted from error
                 raise McpServerFailed(
                     self.server.name, f"its session ended during '{name}'"
                 ) from error
             await self._cancel_request(session, call)
             raise
         except Exception as error:
-            if _is_not_run(error):
-                raise _NotRun from error
+            if _is_not_executed(error):
+                raise _NotExecuted from error
             if (reason := _unreadable_reason(error)) is not None:
                 raise McpServerFailed(self.server.name, f"'{name}': {reason}") from error
-            if _is_lost(error):
+            if _is_session_lost(error):
                 if not requests.has_sent(call):
-                    raise _NotRun from error
-                self._break(session)
+                    raise _NotExecuted from error
+                self._mark_broken(session)
                 raise McpServerFailed(
                     self.server.name, f"its session ended during '{name}'"
                 ) from error
@@ -340,8 +344,8 @@ class Connection:
                 raise refusal from error
             raise
         finally:
-            self._under_way.discard(call)
-            self._lost.discard(call)
+            self._pending_calls.discard(call)
+            self._interrupted_calls.discard(call)
 
     async def _cancel_request(self, session: ClientSession, call: asyncio.Future[Any]) -> None:
         """Tell the server that nobody waits for an answer any more, so that it need not go on."""
@@ -363,17 +367,17 @@ class Connection:
         )
         # Where the session is over, the request is over with it.
         with suppress(TimeoutError, OSError, BrokenResourceError, ClosedResourceError):
-            async with asyncio.timeout(CANCEL_S):
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await session.send_notification(
                     ClientNotification(CancelledNotification(params=params))
                 )
 
 
-class _NotRun(Exception):
+class _NotExecuted(Exception):
     """Say that a call is to be sent again: no session of the server's has seen it."""
 
 
-def _is_not_run(error: Exception) -> bool:
+def _is_not_executed(error: Exception) -> bool:
     """Whether an error says that the server has run nothing.
 
     A request that did not leave, or met a lost session.
@@ -407,7 +411,7 @@ def _refusal(error: Exception) -> ToolException | None:
     return protocol_error(error) if isinstance(error, McpError) else None
 
 
-def _is_lost(error: Exception) -> bool:
+def _is_session_lost(error: Exception) -> bool:
     """Whether an error says that the session is gone, not that a tool failed."""
     from anyio import BrokenResourceError, ClosedResourceError
     from httpx import HTTPError
@@ -421,7 +425,7 @@ def _is_lost(error: Exception) -> bool:
     )
 
 
-def _root(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

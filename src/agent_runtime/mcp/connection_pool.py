@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from agent_runtime.template.parts_spec import McpSpec
 
 McpKey = Callable[["McpSpec", "Path | None"], str]
-ROUND_S = 5.0
+CHECK_INTERVAL_S = 5.0
 """How often the broker looks after its connections."""
 PING_AFTER_S = 30.0
 
 
-class _Lease:
+class _ConnectionUse:
     """Count an agent among the users of a server, for as long as one of its tools lives."""
 
     def __init__(self, connection: Connection) -> None:
-        self._counted = [connection]
-        connection.users += 1
-        weakref.finalize(self, _release, self._counted)
+        self._current = [connection]
+        connection.user_count += 1
+        weakref.finalize(self, _release, self._current)
 
-    def move(self, connection: Connection) -> None:
+    def switch_to(self, connection: Connection) -> None:
         """Count the agent among the users of another server: its secrets have been renewed."""
-        if connection is not self._counted[0]:
-            connection.users += 1
-            _release(self._counted)
-            self._counted[0] = connection
+        if connection is not self._current[0]:
+            connection.user_count += 1
+            _release(self._current)
+            self._current[0] = connection
 
 
-def _release(counted: list[Connection]) -> None:
-    counted[0].users -= 1
+def _release(current: list[Connection]) -> None:
+    current[0].user_count -= 1
 
 
-class McpBroker:
+class McpConnectionPool:
     """Keeps MCP sessions on one loop in its own thread, shared by agents of any loop.
 
     Args:
@@ -64,10 +64,10 @@ class McpBroker:
         self, *, idle_s: float = 900.0, on_state: Callable[[str, str, str], None] | None = None
     ) -> None:
         self._idle_s = idle_s
-        self._told = on_state
+        self._state_callback = on_state
         self._thread = LoopThread(name="agent_runtime MCP servers")
         self._connections: dict[str, Connection] = {}
-        self._upkeep: asyncio.Task[None] | None = None
+        self._upkeep_task: asyncio.Task[None] | None = None
 
     # -- what agents are made of
     # ---------------------------------------------------------------------------
@@ -87,18 +87,18 @@ class McpBroker:
 
         Raises McpServerFailed, MissingExtra, ConfigurationError for a choice that leaves none.
         """
-        connection = self._connection(McpServer.of(spec, folder))
-        found = self._thread.run(connection.tools())
-        chosen = [tool for tool in found if _chosen(tool.name, include, exclude)]
-        if not chosen:
+        connection = self._get_connection(McpServer.from_spec(spec, folder))
+        server_tools = self._thread.run(connection.tools())
+        selected = [tool for tool in server_tools if _is_selected(tool.name, include, exclude)]
+        if not selected:
             raise ConfigurationError(
                 f"the MCP server '{connection.server.name}' has no tool that include and exclude "
                 "leave; it has "
-                f"{', '.join(sorted(tool.name for tool in found)) or 'none'}"
+                f"{', '.join(sorted(tool.name for tool in server_tools)) or 'none'}"
             )
-        lease = _Lease(connection)
+        connection_use = _ConnectionUse(connection)
         current = self._current_connection(spec, folder, connection)
-        return [self._held(current, tool, prefix, lease) for tool in chosen]
+        return [self._remote_tool(current, tool, prefix, connection_use) for tool in selected]
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
         """What an agent with this server's tools depends on.
@@ -107,8 +107,8 @@ class McpBroker:
 
         Blocks while the list is asked for; raises as `tools`.
         """
-        connection = self._connection(McpServer.of(spec, folder))
-        if not connection.fresh:
+        connection = self._get_connection(McpServer.from_spec(spec, folder))
+        if not connection.is_fresh:
             self._thread.run(connection.tools())
         return f"{connection.server.key}:{connection.tools_digest}"
 
@@ -117,19 +117,19 @@ class McpBroker:
 
         Raises as `tools`.
         """
-        connection = self._connection(McpServer.of(spec, folder))
-        if not connection.fresh:
+        connection = self._get_connection(McpServer.from_spec(spec, folder))
+        if not connection.is_fresh:
             await self._thread.arun(connection.tools())
 
-    def known_key(self, spec: McpSpec, folder: Path | None) -> tuple[str | None, bool]:
+    def cached_key(self, spec: McpSpec, folder: Path | None) -> tuple[str | None, bool]:
         """`key` without asking the server, None when it must be asked.
 
         And whether the list it stands for is old.
         """
-        connection = self._connections.get(McpServer.of(spec, folder).key)
-        if connection is None or not connection.tools_digest or connection.outdated:
+        connection = self._connections.get(McpServer.from_spec(spec, folder).key)
+        if connection is None or not connection.tools_digest or connection.is_outdated:
             return None, False
-        return f"{connection.server.key}:{connection.tools_digest}", not connection.fresh
+        return f"{connection.server.key}:{connection.tools_digest}", not connection.is_fresh
 
     def _current_connection(
         self, spec: McpSpec, folder: Path | None, connection: Connection
@@ -146,20 +146,24 @@ class McpBroker:
         ):
             return lambda: connection
         scope = credential_scope.get()
-        return lambda: self._opened(McpServer.of(spec, folder, scope))
+        return lambda: self._get_or_create(McpServer.from_spec(spec, folder, scope))
 
-    def _held(
-        self, current: Callable[[], Connection], tool: BaseTool, prefix: str | None, lease: _Lease
+    def _remote_tool(
+        self,
+        current: Callable[[], Connection],
+        tool: BaseTool,
+        prefix: str | None,
+        connection_use: _ConnectionUse,
     ) -> BaseTool:
         name = tool.name
 
-        async def call_there(arguments: dict[str, Any]) -> Any:
+        async def call_on_loop(arguments: dict[str, Any]) -> Any:
             connection = current()
-            lease.move(connection)
+            connection_use.switch_to(connection)
             return await connection.call(name, arguments)
 
         async def call(arguments: dict[str, Any]) -> Any:
-            return await self._thread.arun(call_there(arguments))
+            return await self._thread.arun(call_on_loop(arguments))
 
         return RemoteTool(
             name=f"{prefix}_{name}" if prefix else name,
@@ -171,44 +175,44 @@ class McpBroker:
             handle_tool_error=tool.handle_tool_error,
         )
 
-    def _connection(self, server: McpServer) -> Connection:
+    def _get_connection(self, server: McpServer) -> Connection:
         connection = self._connections.get(server.key)
         if connection is None:
-            connection = self._thread.run(self._aopened(server))
+            connection = self._thread.run(self._aget_or_create(server))
         return connection
 
-    async def _aopened(self, server: McpServer) -> Connection:
-        return self._opened(server)
+    async def _aget_or_create(self, server: McpServer) -> Connection:
+        return self._get_or_create(server)
 
-    def _opened(self, server: McpServer) -> Connection:
+    def _get_or_create(self, server: McpServer) -> Connection:
         """Return a server's connection, on the broker's loop.
 
         Its session is opened when it is needed.
         """
-        if self._upkeep is None:
-            self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
-        return self._connections.setdefault(server.key, Connection(server, self._on_state))
+        if self._upkeep_task is None:
+            self._upkeep_task = asyncio.get_running_loop().create_task(self._check_periodically())
+        return self._connections.setdefault(server.key, Connection(server, self._notify_state))
 
-    def _on_state(self, server: McpServer, state: str, why: str) -> None:
-        if self._told is not None:
-            self._told(server.name, state, why)
+    def _notify_state(self, server: McpServer, state: str, reason: str) -> None:
+        if self._state_callback is not None:
+            self._state_callback(server.name, state, reason)
 
     # -- upkeep
     # --------------------------------------------------------------------------------------------
 
-    async def _look_after(self) -> None:
+    async def _check_periodically(self) -> None:
         while True:
-            await asyncio.sleep(min(ROUND_S, self._idle_s / 4))
+            await asyncio.sleep(min(CHECK_INTERVAL_S, self._idle_s / 4))
             now = time.monotonic()
             for key, connection in list(self._connections.items()):
                 unused_s = now - connection.last_used_s
-                if connection.busy:
+                if connection.is_busy:
                     continue
                 if unused_s > self._idle_s:
                     await connection.close()
-                    if not connection.users:
+                    if not connection.user_count:
                         del self._connections[key]
-                elif connection.users and now - connection.last_answer_s > PING_AFTER_S:
+                elif connection.user_count and now - connection.last_answer_s > PING_AFTER_S:
                     await connection.check()
 
     def status(self) -> list[dict[str, Any]]:
@@ -220,50 +224,50 @@ class McpBroker:
             {
                 "server": c.server.name,
                 "open": c.is_open,
-                "users": c.users,
-                "calls": c.calls,
-                "opened": c.opened,
+                "users": c.user_count,
+                "calls": c.active_calls,
+                "opened": c.open_count,
             }
             for c in list(self._connections.values())
         ]
 
     async def restart(self, spec: McpSpec, folder: Path | None = None) -> None:
         """End a server's session; the next call opens it anew."""
-        await self._thread.arun(self._connection(McpServer.of(spec, folder)).close())
+        await self._thread.arun(self._get_connection(McpServer.from_spec(spec, folder)).close())
 
     async def aclose(self) -> None:
         """Close every session, and end every server that was started."""
-        if self._upkeep is None:
+        if self._upkeep_task is None:
             return
         await self._thread.arun(self._close_all())
         self._thread.close()
 
     async def _close_all(self) -> None:
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        if self._upkeep_task is not None:
+            self._upkeep_task.cancel()
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
         self._connections.clear()
 
 
-class KnownKeys:
-    """Gathers `known_key` of several servers.
+class CachedKeys:
+    """Gathers `cached_key` of several servers.
 
-    `unknown` and `aged` say whether one must be asked, or is old.
+    `has_missing` and `aged` say whether one must be asked, or is old.
     """
 
-    def __init__(self, broker: McpBroker) -> None:
-        self._broker = broker
-        self.unknown = False
-        self.aged = False
+    def __init__(self, pool: McpConnectionPool) -> None:
+        self._pool = pool
+        self.has_missing = False
+        self.has_stale = False
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
         """A server's key, empty when it is not known."""
-        found, aged = self._broker.known_key(spec, folder)
-        self.unknown = self.unknown or found is None
-        self.aged = self.aged or aged
-        return found or ""
+        key, is_stale = self._pool.cached_key(spec, folder)
+        self.has_missing = self.has_missing or key is None
+        self.has_stale = self.has_stale or is_stale
+        return key or ""
 
 
-def _chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    wanted = not include or any(fnmatch.fnmatchcase(name, each) for each in include)
-    return wanted and not any(fnmatch.fnmatchcase(name, each) for each in exclude)
+def _is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    is_included = not include or any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
+    return is_included and not any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude)

@@ -86,7 +86,7 @@ class RequestWriter:
 
 
 async def forward_answers(
-    source: Any, into: Any, requests: RequestWriter, *, is_http: bool
+    source: Any, sink: Any, requests: RequestWriter, *, is_http: bool
 ) -> None:
     """Pass a server's messages on.
 
@@ -101,22 +101,24 @@ async def forward_answers(
     from mcp.types import JSONRPCError, JSONRPCResponse
 
     try:
-        async with source, into:
+        async with source, sink:
             async for message in source:
                 if isinstance(message, Exception):
-                    for request_id in _unreadable(message, requests, is_http=is_http):
+                    for request_id in _unanswerable_requests(message, requests, is_http=is_http):
                         requests.close_request(request_id)
-                        await into.send(_unreadable_answer(request_id, message))
+                        await sink.send(_unreadable_answer(request_id, message))
                     continue
                 root = message.message.root
                 if isinstance(root, JSONRPCResponse | JSONRPCError):
-                    requests.close_request(_as_sent(root.id, requests))
-                await into.send(message)
+                    requests.close_request(_normalized_id(root.id, requests))
+                await sink.send(message)
     except (BrokenResourceError, ClosedResourceError):
         return
 
 
-def _unreadable(error: Exception, requests: RequestWriter, *, is_http: bool) -> list[int | str]:
+def _unanswerable_requests(
+    error: Exception, requests: RequestWriter, *, is_http: bool
+) -> list[int | str]:
     from pydantic import ValidationError
 
     parts = error.errors(include_url=False) if isinstance(error, ValidationError) else []
@@ -126,12 +128,16 @@ def _unreadable(error: Exception, requests: RequestWriter, *, is_http: bool) -> 
             continue
         if "method" in value:
             return []  # a request or a notice of the server's
-        request_id = _as_sent(value["id"], requests)
-        return [each for each in requests.open_requests if each == request_id]
+        request_id = _normalized_id(value["id"], requests)
+        return [
+            open_request_id
+            for open_request_id in requests.open_requests
+            if open_request_id == request_id
+        ]
     return requests.open_requests if is_http else []
 
 
-def _as_sent(request_id: Any, requests: RequestWriter) -> Any:
+def _normalized_id(request_id: Any, requests: RequestWriter) -> Any:
     """Return an answer's id as the session sent it: some servers answer 3 with "3"."""
     if isinstance(request_id, str) and request_id.isdecimal():
         return int(request_id)

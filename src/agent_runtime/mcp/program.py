@@ -24,7 +24,7 @@ SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 GRACE_S = 2.0
 """Seconds that a server has to end after its input has ended; the protocol asks for such a time."""
 MAX_MESSAGE_BYTES = size_limit("mcp_message_bytes")
-_STEP_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 class NotDelivered(ConnectionError):
@@ -38,9 +38,9 @@ class ProgramWriter:
         self._stdin = stdin
         # A file of its own: asyncio closes the other one as soon as the program has ended.
         self._fd: int | None = os.dup(stdin.get_extra_info("pipe").fileno())
-        self._written = 0
-        self._ends: dict[int | str | None, int] = {}
-        self._read = 0
+        self._written_bytes = 0
+        self._end_offsets: dict[int | str | None, int] = {}
+        self._read_bytes = 0
 
     async def send(self, message: SessionMessage) -> None:
         """Write a message.
@@ -53,8 +53,8 @@ class ProgramWriter:
             self._stdin.write(data)
             if self._stdin.is_closing():  # nobody can read any more, and nothing was written
                 raise NotDelivered("the server has ended")
-            self._written += len(data)
-            self._ends[request_id] = self._written
+            self._written_bytes += len(data)
+            self._end_offsets[request_id] = self._written_bytes
             await self._stdin.drain()
         except NotDelivered:
             raise
@@ -73,12 +73,12 @@ class ProgramWriter:
                 fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder
             )
             transport: Any = self._stdin.transport
-            self._read = self._written - unread - transport.get_write_buffer_size()
-        return self._ends.get(request_id, 0) <= self._read
+            self._read_bytes = self._written_bytes - unread - transport.get_write_buffer_size()
+        return self._end_offsets.get(request_id, 0) <= self._read_bytes
 
     def close_request(self, request_id: int | str) -> None:
         """Forget a request that needs no answer any more."""
-        self._ends.pop(request_id, None)
+        self._end_offsets.pop(request_id, None)
 
     async def aclose(self) -> None:
         """End the program's input."""
@@ -91,13 +91,13 @@ class ProgramWriter:
 
 @asynccontextmanager
 async def run_program(
-    connection: Mapping[str, Any], errors: TextIO
+    connection: Mapping[str, Any], stderr: TextIO
 ) -> AsyncIterator[tuple[Any, ProgramWriter]]:
     """Start a server and yield the stream of its messages and its input.
 
     End it and all that it started.
 
-    `connection` has `command`, `args`, `env` and `cwd`; `errors` gets what the program writes to
+    `connection` has `command`, `args`, `env` and `cwd`; `stderr` gets what the program writes to
     its stderr. On Linux the server also ends when this process does, whichever way. Raises OSError,
     ValueError for a message of more than MAX_MESSAGE_BYTES.
     """
@@ -105,54 +105,54 @@ async def run_program(
     from mcp.client.stdio import get_default_environment
 
     process = await asyncio.create_subprocess_exec(
-        *_supervised([connection["command"], *connection["args"]]),
+        *_supervised_command([connection["command"], *connection["args"]]),
         stdin=PIPE,
         stdout=PIPE,
-        stderr=errors,
+        stderr=stderr,
         env={**get_default_environment(), **connection["env"]},
         cwd=connection["cwd"],
         start_new_session=True,
     )
-    into, messages = anyio.create_memory_object_stream[Any](0)
+    sink, messages = anyio.create_memory_object_stream[Any](0)
     writer = ProgramWriter(cast("StreamWriter", process.stdin))
     try:
-        async with into, messages, anyio.create_task_group() as group:
-            group.start_soon(_read, cast("StreamReader", process.stdout), into)
+        async with sink, messages, anyio.create_task_group() as group:
+            group.start_soon(_read_messages, cast("StreamReader", process.stdout), sink)
             yield messages, writer
             group.cancel_scope.cancel()
     finally:
         await writer.aclose()
-        await _end(process)
+        await _terminate(process)
 
 
-def _supervised(command: list[str]) -> list[str]:
+def _supervised_command(command: list[str]) -> list[str]:
     if sys.platform != "linux":
         return command
     return [sys.executable, "-I", "-S", SUPERVISOR, str(os.getpid()), *command]
 
 
-async def _read(stdout: StreamReader, into: Any) -> None:
+async def _read_messages(stdout: StreamReader, sink: Any) -> None:
     """Send every message of the program; a line that is none is sent as the error that says so."""
     import anyio
     from mcp.shared.message import SessionMessage
     from mcp.types import JSONRPCMessage
 
-    rest: list[bytes] = []
+    partial_line: list[bytes] = []
     size = 0
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        async with into:
-            while data := await stdout.read(_STEP_BYTES):
+        async with sink:
+            while data := await stdout.read(_CHUNK_BYTES):
                 *lines, last = data.split(b"\n")
                 for line in lines:
-                    whole = b"".join([*rest, line])
-                    rest.clear()
+                    full_line = b"".join([*partial_line, line])
+                    partial_line.clear()
                     size = 0
                     try:
-                        message: Any = SessionMessage(JSONRPCMessage.model_validate_json(whole))
+                        message: Any = SessionMessage(JSONRPCMessage.model_validate_json(full_line))
                     except ValueError as error:
                         message = error
-                    await into.send(message)
-                rest.append(last)
+                    await sink.send(message)
+                partial_line.append(last)
                 size += len(last)
                 if size > MAX_MESSAGE_BYTES:
                     raise ValueError(
@@ -160,15 +160,15 @@ async def _read(stdout: StreamReader, into: Any) -> None:
                     )
 
 
-async def _end(process: Process) -> None:
+async def _terminate(process: Process) -> None:
     try:
-        for ask in (process.terminate, process.kill):
+        for send_signal in (process.terminate, process.kill):
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await process.wait()
                 return
             with suppress(ProcessLookupError):
-                ask()
+                send_signal()
         await process.wait()
     finally:
         if (

@@ -29,10 +29,10 @@ class RemoteTool(BaseTool):
         return (arguments,), {}
 
     def _run(self, arguments: dict[str, Any]) -> Any:
-        return LOOP_THREAD.run(self._called(arguments))
+        return LOOP_THREAD.run(self._call_remote(arguments))
 
     async def _arun(self, arguments: dict[str, Any]) -> Any:
-        return await self._called(arguments)
+        return await self._call_remote(arguments)
 
-    async def _called(self, arguments: dict[str, Any]) -> Any:
+    async def _call_remote(self, arguments: dict[str, Any]) -> Any:
         return await self.call(dict(arguments))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 credential_scope: ContextVar[str] = ContextVar("agent_runtime_credential_scope", default="")
 """For whom agents are made at present: a program's own MCP server is never shared across scopes."""
 
-Notice = Callable[[Any], Awaitable[None]]
+MessageHandler = Callable[[Any], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class McpServer:
     connection: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def of(cls, spec: McpSpec, folder: Path | None, scope: str | None = None) -> McpServer:
+    def from_spec(cls, spec: McpSpec, folder: Path | None, scope: str | None = None) -> McpServer:
         """Return the server that a template means now.
 
         Raises ConfigurationError for a secret that is not there.
@@ -60,13 +60,13 @@ class McpServer:
                 "args": list(spec.args),
                 "cwd": cwd,
             }
-            connection["env"] = _filled(spec.env)
+            connection["env"] = _resolve_secrets(spec.env)
             name = " ".join(
                 [os.path.basename(spec.command), *(os.path.basename(arg) for arg in spec.args[:2])]
             )
         else:
             connection = {"url": spec.url, "transport": spec.transport or "streamable_http"}
-            connection["headers"] = _filled(spec.headers)
+            connection["headers"] = _resolve_secrets(spec.headers)
             name = str(spec.url)
             # what a server may see of its caller is in the headers: who sends the same may share it
             scope = ""
@@ -75,11 +75,11 @@ class McpServer:
 
     @asynccontextmanager
     async def session(
-        self, notice: Notice, ended: asyncio.Event, errors: TextIO
+        self, on_message: MessageHandler, ended: asyncio.Event, stderr: TextIO
     ) -> AsyncIterator[tuple[ClientSession, RequestWriter]]:
         """Open an initialized session.
 
-        `ended` is set when the server is gone, `errors` gets a program's stderr.
+        `ended` is set when the server is gone, `stderr` gets a program's stderr.
 
         Raises MissingExtra, and what opening it raises.
         """
@@ -90,22 +90,24 @@ class McpServer:
             raise MissingExtra("a template's mcp tools", "langchain-agent-runtime[mcp]") from error
         is_http = "url" in self.connection
 
-        async def forward(source: Any, into: Any, requests: RequestWriter) -> None:
+        async def forward(source: Any, sink: Any, requests: RequestWriter) -> None:
             try:
-                await forward_answers(source, into, requests, is_http=is_http)
+                await forward_answers(source, sink, requests, is_http=is_http)
             finally:
                 ended.set()
 
-        transport = _http(self.connection) if is_http else run_program(self.connection, errors)
+        transport = (
+            _http_streams(self.connection) if is_http else run_program(self.connection, stderr)
+        )
         async with transport as (messages, writer), anyio.create_task_group() as group:
             requests = RequestWriter(writer)
-            into, answers = anyio.create_memory_object_stream[Any](0)
-            group.start_soon(forward, messages, into, requests)
+            sink, answers = anyio.create_memory_object_stream[Any](0)
+            group.start_soon(forward, messages, sink, requests)
             async with (
-                into,
+                sink,
                 answers,
                 ClientSession(
-                    answers, cast("Any", requests), message_handler=cast("Any", notice)
+                    answers, cast("Any", requests), message_handler=cast("Any", on_message)
                 ) as session,
             ):
                 await session.initialize()
@@ -114,14 +116,16 @@ class McpServer:
 
 
 @asynccontextmanager
-async def _http(connection: Mapping[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
+async def _http_streams(connection: Mapping[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
     """Open the streams of a server that is reached by an address; decoded answers are bounded."""
     import httpx
     from mcp.client.sse import sse_client
     from mcp.client.streamable_http import streamable_http_client
     from mcp.shared._httpx_utils import create_mcp_http_client
 
-    def client_of(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx.AsyncClient:
+    def create_client(
+        headers: Any = None, timeout: Any = None, auth: Any = None
+    ) -> httpx.AsyncClient:
         client = create_mcp_http_client(headers, timeout, auth)
         bound_client(client, httpx)
         return client
@@ -129,20 +133,20 @@ async def _http(connection: Mapping[str, Any]) -> AsyncIterator[tuple[Any, Any]]
     url = connection["url"]
     headers = dict(connection["headers"])
     if connection["transport"] == "sse":
-        async with sse_client(url, headers, httpx_client_factory=client_of) as streams:
+        async with sse_client(url, headers, httpx_client_factory=create_client) as streams:
             yield streams
         return
     async with (
-        client_of(headers) as client,
+        create_client(headers) as client,
         streamable_http_client(url, http_client=client) as (read, write, _),
     ):
         yield read, write
 
 
-def _filled(given: Mapping[str, str | SecretRef]) -> dict[str, str]:
+def _resolve_secrets(raw_values: Mapping[str, str | SecretRef]) -> dict[str, str]:
     return {
         name: secret_value(value) if isinstance(value, SecretRef) else value
-        for name, value in given.items()
+        for name, value in raw_values.items()
     }
 
 

@@ -24,13 +24,13 @@ _POLL_S = 0.02
 _NOT_FOUND = 127
 
 
-class _Ended(BaseException):
+class _StopRequested(BaseException):
     """Say that this process was asked to end, or that its owner has ended."""
 
 
 def main(owner: int, command: list[str]) -> NoReturn:
     """Run `command` on this process's streams and exit as it does (128 + signal)."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -44,7 +44,7 @@ def main(owner: int, command: list[str]) -> NoReturn:
         for fd in (0, 1):  # who reads the program's output sees its end at once
             os.close(fd)
         status = _wait(program)
-    except _Ended:
+    except _StopRequested:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if program:
             _terminate(program)
@@ -53,8 +53,8 @@ def main(owner: int, command: list[str]) -> NoReturn:
     os._exit(status)
 
 
-def _end(number: int, frame: object) -> None:
-    raise _Ended
+def _on_sigterm(number: int, frame: object) -> None:
+    raise _StopRequested
 
 
 def _start(libc: ctypes.CDLL, command: list[str]) -> int:
@@ -84,9 +84,9 @@ def _wait(program: int) -> int:
 def _terminate(program: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(program, signal.SIGTERM)
-    end_s = time.monotonic() + GRACE_S
+    deadline_s = time.monotonic() + GRACE_S
     with contextlib.suppress(ChildProcessError):
-        while time.monotonic() < end_s:
+        while time.monotonic() < deadline_s:
             if os.waitpid(-1, os.WNOHANG)[0] == program:
                 return
             time.sleep(_POLL_S)

@@ -60,7 +60,7 @@ class LocalChatModel(BaseChatModel):
         name = kwargs.get("model", self.provider)
         return {"ls_provider": self.provider, "ls_model_name": name, "ls_model_type": "chat"}
 
-    def _said(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
+    def _build_message(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> AIMessage:
         message = self.answer(messages, list(kwargs.get("tools") or ()), kwargs.get("tool_choice"))
         message.response_metadata = {
             "model_name": self.provider,
@@ -76,7 +76,7 @@ class LocalChatModel(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = self._said(messages, kwargs)
+        message = self._build_message(messages, kwargs)
         if failure := next((p for p in self.pieces(message) if isinstance(p, Exception)), None):
             raise failure
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -98,12 +98,12 @@ class LocalChatModel(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        message = self._said(messages, kwargs)
+        message = self._build_message(messages, kwargs)
         for piece in self.pieces(message):
             if isinstance(piece, Exception):
                 raise piece
             yield ChatGenerationChunk(message=AIMessageChunk(content=piece, id=message.id))
-        yield _last(message)
+        yield _final_chunk(message)
 
     async def _astream(
         self,
@@ -119,14 +119,14 @@ class LocalChatModel(BaseChatModel):
             yield chunk
 
 
-def usage_by_length(messages: list[BaseMessage], said: str) -> UsageMetadata:
+def estimate_usage(messages: list[BaseMessage], answer_text: str) -> UsageMetadata:
     """The usage of a model that has no tokens: a token for every four characters."""
     inputs = sum(len(str(m.text)) for m in messages) // 4 + 1
-    outputs = len(said) // 4 + 1
+    outputs = len(answer_text) // 4 + 1
     return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
 
 
-def _last(message: AIMessage) -> ChatGenerationChunk:
+def _final_chunk(message: AIMessage) -> ChatGenerationChunk:
     calls = [
         tool_call_chunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=i)
         for i, c in enumerate(message.tool_calls)

@@ -16,17 +16,17 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from agent_runtime.models.local_model import LocalChatModel, usage_by_length
+from agent_runtime.models.local_model import LocalChatModel, estimate_usage
 from agent_runtime.models.question_words import (
-    ADDITIVE,
+    ADDITIVE_WORDS,
     COMPARISONS,
-    FUNCTIONS,
-    LEAST,
+    FUNCTION_WORDS,
+    HIGHEST_WORDS,
+    LOWEST_WORDS,
     MONTHS,
-    MOST,
-    NUMBERS,
-    RELATED,
-    STOP,
+    NUMBER_WORDS,
+    RELATED_WORDS,
+    STOP_WORDS,
 )
 from agent_runtime.models.result_fields import ResultField, fields_of, parse_result, words_of
 
@@ -48,27 +48,29 @@ class OfflineChatModel(LocalChatModel):
 
         Then, if the answer has a form (`tool_choice`), that; else text.
         """
-        asked = _Asked(messages)
+        question = _Question(messages)
         offered = [t["function"] for t in tools]
         form = offered.pop() if offered and tool_choice in ("any", "required") else None
-        if (named := next((t for t in offered if t["name"] == tool_choice), None)) is not None:
-            form = named
+        if (
+            forced_tool := next((t for t in offered if t["name"] == tool_choice), None)
+        ) is not None:
+            form = forced_tool
             offered = []
-        call = asked.next_call(offered)
+        call = question.next_call(offered)
         if call is None and form is not None:
             call = (
                 form["name"],
-                {n: asked.form_value(n, p) for n, p in form["parameters"]["properties"].items()},
+                {n: question.form_value(n, p) for n, p in form["parameters"]["properties"].items()},
             )
-        text = "" if call else asked.read_out()
+        text = "" if call else question.render_answer()
         calls: list[Any] = (
             [{"id": f"call_{len(messages)}", "name": call[0], "args": call[1]}] if call else []
         )
-        usage = usage_by_length(messages, text + json.dumps(calls))
+        usage = estimate_usage(messages, text + json.dumps(calls))
         return AIMessage(text, tool_calls=calls, usage_metadata=usage)
 
 
-class _Asked:
+class _Question:
     """What the question asks, in the terms that tools' arguments use.
 
     What has been called for it so far.
@@ -79,109 +81,149 @@ class _Asked:
         answers = [m for m in messages[start + 1 :] if isinstance(m, ToolMessage)]
         self.text = str(messages[start].text) if messages else ""
         self.topic = re.split(r"(?i)\b(?:about|announc\w+)\s+", self.text)[-1].strip().rstrip(".!?")
-        self.called = [m.name for m in answers]
+        self.called_tools = [m.name for m in answers]
         self.results = [parse_result(str(m.text)) for m in answers]
-        self.low = re.sub(r"(?<=\d),(?=\d{3})", "", self.text.lower())
+        self.lowered_text = re.sub(r"(?<=\d),(?=\d{3})", "", self.text.lower())
         self.words = words_of(self.text)
-        self.fields = self._of_best_file([f for r in self.results for f in fields_of(r)])
+        self.fields = self._fields_of_best_file([f for r in self.results for f in fields_of(r)])
         self.file = self.fields[0].file if self.fields else ""
-        self.measure = self.group = self.ranked = ""
-        self.where = [*self._named_values(), *self._comparisons(), *self._periods()]
-        self.function = next((n for n, says in FUNCTIONS.items() if says & set(self.words)), "")
-        plain = set(
-            words_of(re.sub(r"\bat (?:least|most)\b", "", self.low))
+        self.measure = self.group = self.rank_column = ""
+        self.conditions = [
+            *self._value_conditions(),
+            *self._comparison_conditions(),
+            *self._period_conditions(),
+        ]
+        self.function = next(
+            (count for count, says in FUNCTION_WORDS.items() if says & set(self.words)), ""
+        )
+        rank_words = set(
+            words_of(re.sub(r"\bat (?:least|most)\b", "", self.lowered_text))
         )  # "at least 3" is a bound, no ranking
-        most = MOST & plain
-        least = LEAST & plain
-        self.order = "asc" if least and not most else "desc" if most or least else ""
-        ranks = "|".join(MOST | LEAST | {"first"})
-        numbers = "|".join([r"\d{1,9}", *NUMBERS])
-        n = re.search(
-            rf"\b(?<!\bat )(?:{ranks})\s+({numbers})\b|\b({numbers})\s+(?:{ranks})\b", self.low
+        highest_words = HIGHEST_WORDS & rank_words
+        lowest_words = LOWEST_WORDS & rank_words
+        self.order = (
+            "asc"
+            if lowest_words and not highest_words
+            else "desc"
+            if highest_words or lowest_words
+            else ""
+        )
+        ranks = "|".join(HIGHEST_WORDS | LOWEST_WORDS | {"first"})
+        numbers = "|".join([r"\d{1,9}", *NUMBER_WORDS])
+        count_match = re.search(
+            rf"\b(?<!\bat )(?:{ranks})\s+({numbers})\b|\b({numbers})\s+(?:{ranks})\b",
+            self.lowered_text,
         )
         self.n: int | None = next(
-            (NUMBERS.get(c) or int(c) for c in (n.groups() if n else ()) if c), None
+            (
+                NUMBER_WORDS.get(c) or int(c)
+                for c in (count_match.groups() if count_match else ())
+                if c
+            ),
+            None,
         )
-        self._calculation()
+        self._choose_calculation()
 
-    def _of_best_file(self, fields: list[ResultField]) -> list[ResultField]:
+    def _fields_of_best_file(self, fields: list[ResultField]) -> list[ResultField]:
         scores: dict[str, float] = {}
         for f in fields:
-            self._mention(f)
+            self._score_mention(f)
             scores.setdefault(f.file, 15.0 * bool(set(words_of(f.file)) & set(self.words)))
-            scores[f.file] += f.strength + 8 * min(2, sum(self._says(v, f) for v in f.values))
+            scores[f.file] += f.mention_score + 8 * min(
+                2, sum(self._mentions_value(v, f) for v in f.values)
+            )
         return [f for f in fields if f.file == max(scores, key=lambda s: scores[s])]
 
-    def _mention(self, f: ResultField) -> None:
+    def _score_mention(self, f: ResultField) -> None:
         name = words_of(f.name) or [f.name]
-        telling = (
+        significant_words = (
             {*name} & {"date", "day", "time"}
             if f.type == "date"
-            else {*name} - STOP - {"id", "name"}
+            else {*name} - STOP_WORDS - {"id", "name"}
         )
         for i, word in enumerate(self.words):
-            strength = 10.0 / len(name) * bool({word, word.removeprefix("un")} & telling)
-            strength = max(strength, 4.0 * bool(set(RELATED.get(word, "").split()) & set(name)))
+            score = 10.0 / len(name) * bool({word, word.removeprefix("un")} & significant_words)
+            score = max(score, 4.0 * bool(set(RELATED_WORDS.get(word, "").split()) & set(name)))
             if self.words[i : i + len(name)] == name:
-                strength = 10.0 * len(name) + 5
-            if strength > f.strength:
-                f.at = i
-                f.strength = strength
+                score = 10.0 * len(name) + 5
+            if score > f.mention_score:
+                f.position = i
+                f.mention_score = score
 
     @staticmethod
-    def _best(fields: list[ResultField]) -> ResultField | None:
+    def _best_field(fields: list[ResultField]) -> ResultField | None:
         return max(
-            (f for f in fields if f.strength > 0), key=lambda f: (f.strength, -f.at), default=None
+            (f for f in fields if f.mention_score > 0),
+            key=lambda f: (f.mention_score, -f.position),
+            default=None,
         )
 
-    def _calculation(self) -> None:
+    def _choose_calculation(self) -> None:
         """Which calculation on which column, by which group, or which rows in which order."""
-        free = [f for f in self.fields if f.name not in {c["column"] for c in self.where}]
-        numbers = [f for f in free if f.type == "number" and "id" not in words_of(f.name)]
-        texts = [f for f in free if f.type != "number"]
-        measure = self._best(numbers)
-        group = self._grouping(texts)
-        many = re.search(r"\b(?:how many|number of)\s+(?:different |distinct |unique )?", self.low)
-        if many and self.function in ("", "sum", "count"):
-            at = len(words_of(self.low[: many.end()]))
-            counted = next((f for f in free if at <= f.at <= at + 1 and f.strength >= 5), None)
-            kinds = (
-                counted in texts
-                and counted.distinct < counted.rows
-                and not self.where
-                and counted is not group
+        unused_fields = [
+            f for f in self.fields if f.name not in {c["column"] for c in self.conditions}
+        ]
+        numbers = [f for f in unused_fields if f.type == "number" and "id" not in words_of(f.name)]
+        texts = [f for f in unused_fields if f.type != "number"]
+        measure = self._best_field(numbers)
+        group = self._group_field(texts)
+        count_phrase = re.search(
+            r"\b(?:how many|number of)\s+(?:different |distinct |unique )?", self.lowered_text
+        )
+        if count_phrase and self.function in ("", "sum", "count"):
+            word_position = len(words_of(self.lowered_text[: count_phrase.end()]))
+            counted_field = next(
+                (
+                    f
+                    for f in unused_fields
+                    if word_position <= f.position <= word_position + 1 and f.mention_score >= 5
+                ),
+                None,
             )
-            measure = counted if counted in numbers or kinds else None
-            summed = counted in numbers and not (self.order and group is None)
+            counts_distinct = (
+                counted_field in texts
+                and counted_field.distinct < counted_field.rows
+                and not self.conditions
+                and counted_field is not group
+            )
+            measure = counted_field if counted_field in numbers or counts_distinct else None
+            is_summed = counted_field in numbers and not (self.order and group is None)
             self.function = (
-                "sum" if summed else "count_distinct" if kinds else "" if measure else "count"
+                "sum"
+                if is_summed
+                else "count_distinct"
+                if counts_distinct
+                else ""
+                if measure
+                else "count"
             )
         if self.function == "count_distinct":
-            measure = measure if measure in texts else self._best(texts)
+            measure = measure if measure in texts else self._best_field(texts)
             group = None
         wants_number = self.function in ("sum", "mean", "median") or "much" in self.words
         if measure is None and (wants_number or (self.order and not group)):
             measure = next(
-                (f for f in numbers if set(words_of(f.name)) & ADDITIVE), next(iter(numbers), None)
+                (f for f in numbers if set(words_of(f.name)) & ADDITIVE_WORDS),
+                next(iter(numbers), None),
             )
-        additive = measure is not None and bool(set(words_of(measure.name)) & ADDITIVE)
-        entity = re.search(r"\b(?:which|who|what)\b(?! (?:is|was|are) the\b)", self.low)
+        additive = measure is not None and bool(set(words_of(measure.name)) & ADDITIVE_WORDS)
+        entity = re.search(r"\b(?:which|who|what)\b(?! (?:is|was|are) the\b)", self.lowered_text)
         if self.order and not self.function:
             if (
                 measure is not None
                 and (self.n or entity or group)
                 and (group is None or group.distinct >= group.rows)
             ):
-                self.ranked = measure.name
+                self.rank_column = measure.name
                 self.n = self.n or 1
                 group = None
                 return
-            summed = bool(group and (additive or {"most", "least", "fewest"} & set(self.words)))
+            is_summed = bool(group and (additive or {"most", "least", "fewest"} & set(self.words)))
             self.function = (
                 "count"
                 if measure is None
                 else "sum"
-                if summed
+                if is_summed
                 else "min"
                 if self.order == "asc"
                 else "max"
@@ -194,35 +236,45 @@ class _Asked:
         self.function = self.function or ("sum" if additive else "")
         self.measure = measure.name if measure is not None and self.function != "count" else ""
 
-    def _grouping(self, texts: list[ResultField]) -> ResultField | None:
-        leads = {"per", "by", "each", "every", "which", "what", "top", "who"}
-        led = [
+    def _group_field(self, texts: list[ResultField]) -> ResultField | None:
+        lead_words = {"per", "by", "each", "every", "which", "what", "top", "who"}
+        lead_fields = [
             f
             for f in texts
-            if f.at >= 0 and leads & set(self.words[max(0, f.at - 2) : f.at + (f.strength == 4)])
+            if f.position >= 0
+            and lead_words
+            & set(self.words[max(0, f.position - 2) : f.position + (f.mention_score == 4)])
         ]
-        led = [
+        lead_fields = [
             f
-            for f in led
-            if self.order or not self.function or f.strength >= 10 or f.distinct < f.rows
+            for f in lead_fields
+            if self.order or not self.function or f.mention_score >= 10 or f.distinct < f.rows
         ]
-        return self._best(led + [f for f in texts if self.order and f.strength >= 5])
+        return self._best_field(
+            lead_fields + [f for f in texts if self.order and f.mention_score >= 5]
+        )
 
-    def _says(self, value: str, f: ResultField) -> bool:
-        lead = (
+    def _mentions_value(self, value: str, f: ResultField) -> bool:
+        prefix_pattern = (
             rf"\b{re.escape(f.name)}\W+(?:is\W+)?" if len(value) < 2 or value.isdigit() else r"\b"
         )
-        said = re.search(rf"{lead}{re.escape(value)}s?\b", self.text, re.IGNORECASE)
-        return bool(said) and set(words_of(value)) != set(words_of(f.name))
+        match = re.search(rf"{prefix_pattern}{re.escape(value)}s?\b", self.text, re.IGNORECASE)
+        return bool(match) and set(words_of(value)) != set(words_of(f.name))
 
-    def _named_values(self) -> Iterator[dict[str, Any]]:
-        taken: list[str] = []
-        for f in sorted(self.fields, key=lambda f: -f.strength):
-            free = [
-                v for v in f.values if self._says(v, f) and not any(v.lower() in t for t in taken)
+    def _value_conditions(self) -> Iterator[dict[str, Any]]:
+        used_values: list[str] = []
+        for f in sorted(self.fields, key=lambda f: -f.mention_score):
+            unused_values = [
+                v
+                for v in f.values
+                if self._mentions_value(v, f) and not any(v.lower() in t for t in used_values)
             ]
-            value = max(free, key=lambda v: (-self.low.find(v.lower()), len(v)), default="")
-            yes_no = f.strength >= 5 and {v.lower() for v in f.values} <= {
+            value = max(
+                unused_values,
+                key=lambda v: (-self.lowered_text.find(v.lower()), len(v)),
+                default="",
+            )
+            is_boolean = f.mention_score >= 5 and {v.lower() for v in f.values} <= {
                 "yes",
                 "no",
                 "true",
@@ -231,17 +283,18 @@ class _Asked:
                 "n",
             }
             if value:
-                taken.append(value.lower())
-                no = r"\b(?:not|except|excluding|outside|without)\s+(?:\w+\s+)?" + re.escape(
-                    value.lower()
+                used_values.append(value.lower())
+                negation_pattern = (
+                    r"\b(?:not|except|excluding|outside|without)\s+(?:\w+\s+)?"
+                    + re.escape(value.lower())
                 )
                 yield {
                     "column": f.name,
-                    "op": "!=" if re.search(no, self.low) else "=",
+                    "op": "!=" if re.search(negation_pattern, self.lowered_text) else "=",
                     "value": value,
                 }
-            elif f.values and yes_no:
-                wanted = (
+            elif f.values and is_boolean:
+                matching_initials = (
                     "nf"
                     if {"not", "without", "non", f"un{words_of(f.name)[-1]}"} & set(self.words)
                     else "yt"
@@ -249,11 +302,13 @@ class _Asked:
                 yield from (
                     {"column": f.name, "op": "=", "value": v}
                     for v in f.values
-                    if v[0].lower() in wanted
+                    if v[0].lower() in matching_initials
                 )
 
-    def _comparisons(self) -> Iterator[dict[str, Any]]:
-        for m in re.finditer(r"between \$?(\d[\d.-]*) and \$?(\d[\d-]*(?:\.\d+)?)", self.low):
+    def _comparison_conditions(self) -> Iterator[dict[str, Any]]:
+        for m in re.finditer(
+            r"between \$?(\d[\d.-]*) and \$?(\d[\d-]*(?:\.\d+)?)", self.lowered_text
+        ):
             column = self._column_near(m[1], m.start(), m.end())
             yield from (
                 {"column": column, "op": op, "value": v}
@@ -262,7 +317,8 @@ class _Asked:
             )
         for words, op in COMPARISONS:
             for m in re.finditer(
-                rf"(?<![\w<>])(?:{words})\s*\$?(\d{{4}}-\d\d(?:-\d\d)?|\d+(?:\.\d+)?)", self.low
+                rf"(?<![\w<>])(?:{words})\s*\$?(\d{{4}}-\d\d(?:-\d\d)?|\d+(?:\.\d+)?)",
+                self.lowered_text,
             ):
                 if column := self._column_near(m[1], m.start(), m.end()):
                     yield {"column": column, "op": op, "value": m[1]}
@@ -272,45 +328,52 @@ class _Asked:
 
         Named after it ("300 pages"), else before it.
         """
-        before = words_of(self.low[:start])
-        after = set(words_of(self.low[end:])[:3])
+        before = words_of(self.lowered_text[:start])
+        after = set(words_of(self.lowered_text[end:])[:3])
         is_date = "-" in value or bool(re.fullmatch(r"(?:19|20)\d\d", value))
-        near = [f for f in self.fields if f.type == "number" and "-" not in value]
-        near += [
+        candidate_fields = [f for f in self.fields if f.type == "number" and "-" not in value]
+        candidate_fields += [
             f for f in self.fields if is_date and (f.type == "date" or words_of(f.name) == ["year"])
         ]
-        after_it = [
+        fields_after = [
             f
-            for f in sorted(near, key=lambda f: -len(after & {*words_of(f.name)}))
+            for f in sorted(candidate_fields, key=lambda f: -len(after & {*words_of(f.name)}))
             if after & {*words_of(f.name)}
         ]
-        asked_words = [*before, *words_of(self.low[start:end])]
-        word_at = {
+        words_before = [*before, *words_of(self.lowered_text[start:end])]
+        word_positions = {
             f.name: max(
                 (
                     index
-                    for index, word in enumerate(asked_words)
-                    if {word, *RELATED.get(word, "").split()} & set(words_of(f.name))
+                    for index, word in enumerate(words_before)
+                    if {word, *RELATED_WORDS.get(word, "").split()} & set(words_of(f.name))
                 ),
                 default=-1,
             )
-            for f in near
+            for f in candidate_fields
         }
-        named = sorted((f for f in near if word_at[f.name] >= 0), key=lambda f: -word_at[f.name])
+        fields_before = sorted(
+            (f for f in candidate_fields if word_positions[f.name] >= 0),
+            key=lambda f: -word_positions[f.name],
+        )
         return next(
             (
                 f.name
-                for f in [*after_it, *named, *(near[-1:] if is_date or len(near) == 1 else [])]
+                for f in [
+                    *fields_after,
+                    *fields_before,
+                    *(candidate_fields[-1:] if is_date or len(candidate_fields) == 1 else []),
+                ]
             ),
             "",
         )
 
-    def _periods(self) -> Iterator[dict[str, Any]]:
-        said = re.finditer(
+    def _period_conditions(self) -> Iterator[dict[str, Any]]:
+        matches = re.finditer(
             rf"\b(?:in|of|during|from|for)\s+({'|'.join(MONTHS)}|)\b\s*((?:19|20)\d\d\b|)",
-            self.low,
+            self.lowered_text,
         )
-        m = next((m for m in said if m[1] or m[2]), None)
+        m = next((m for m in matches if m[1] or m[2]), None)
         date = next((f for f in self.fields if f.type == "date"), None)
         year = next((f for f in self.fields if words_of(f.name) == ["year"]), None)
         if m is not None and date is not None:
@@ -328,21 +391,24 @@ class _Asked:
 
         First of all one that shows what there is to ask about.
         """
-        if not self.called:
+        if not self.called_tools:
             for t in tools:
                 if not t["parameters"].get("required") and {"describe", "first"} & set(
                     words_of(t["description"])
                 ):
                     return t["name"], {}
-        elif not self.fields or len(self.called) > 1:
+        elif not self.fields or len(self.called_tools) > 1:
             return None
         best: tuple[float, str, dict[str, Any]] = (0.0, "", {})
         for t in tools:
-            filled = {n: self._arg(n, p) for n, p in t["parameters"].get("properties", {}).items()}
-            args = {n: v for n, v in filled.items() if v is not None}
-            if t["name"] not in self.called and not set(t["parameters"].get("required", ())) - set(
-                args
-            ):
+            arguments = {
+                n: self._argument_for(n, p)
+                for n, p in t["parameters"].get("properties", {}).items()
+            }
+            args = {n: v for n, v in arguments.items() if v is not None}
+            if t["name"] not in self.called_tools and not set(
+                t["parameters"].get("required", ())
+            ) - set(args):
                 overlap = len(set(words_of(f"{t['name']} {t['description']}")) & set(self.words))
                 best = max(
                     best,
@@ -351,27 +417,35 @@ class _Asked:
                 )
         return (best[1], best[2]) if best[0] else None
 
-    def _arg(self, name: str, schema: dict[str, Any]) -> Any:
+    def _argument_for(self, name: str, schema: dict[str, Any]) -> Any:
         options = [schema, *schema.get("anyOf", [])]
-        says = " ".join([name, *(o.get("description", "") for o in options)]).lower()
+        schema_text = " ".join([name, *(o.get("description", "") for o in options)]).lower()
         choices = [c for o in options for c in o.get("enum", [])]
         kind = next((o["type"] for o in options if o.get("type") not in (None, "null")), "")
         if choices:
             return next((s for s in (self.function, self.order) if s in choices), None)
         if kind != "string":
             return (
-                self.n if kind == "integer" else self.where or None if "condition" in says else None
+                self.n
+                if kind == "integer"
+                else self.conditions or None
+                if "condition" in schema_text
+                else None
             )
-        query = " ".join(w for w in self.words if w not in STOP)
+        query = " ".join(w for w in self.words if w not in STOP_WORDS)
         parts = {
             "file": self.file,
             "group": self.group,
-            "order": self.ranked,
+            "order": self.rank_column,
             "column": self.measure,
             "search": query,
         }
         return next(
-            (v or None for word, v in {**parts, "draft": self._draft()}.items() if word in says),
+            (
+                v or None
+                for word, v in {**parts, "draft": self._draft()}.items()
+                if word in schema_text
+            ),
             self.text,
         )
 
@@ -380,15 +454,15 @@ class _Asked:
 
         What a result has under that name, else one of its type.
         """
-        known = {k: v for r in self.results if isinstance(r, dict) for k, v in r.items()}
-        items = next((v for v in known.values() if isinstance(v, list)), [])
+        result_values = {k: v for r in self.results if isinstance(r, dict) for k, v in r.items()}
+        items = next((v for v in result_values.values() if isinstance(v, list)), [])
         text = (
             self.topic[:80].capitalize()
             if {"title", "subject"} & set(words_of(name))
             else self._draft()
         )
-        said = re.search(r"\d+", self.low)
-        number = int(said[0]) if said else 0
+        number_match = re.search(r"\d+", self.lowered_text)
+        number = int(number_match[0]) if number_match else 0
         by_type = {
             "integer": number,
             "number": number,
@@ -399,7 +473,7 @@ class _Asked:
         return (
             schema["enum"][0]
             if "enum" in schema
-            else known.get(name, by_type.get(schema.get("type", ""), text))
+            else result_values.get(name, by_type.get(schema.get("type", ""), text))
         )
 
     def _draft(self) -> str:
@@ -408,7 +482,7 @@ class _Asked:
             f"revised. {STAND_IN}"
         )
 
-    def read_out(self) -> str:
+    def render_answer(self) -> str:
         result = (
             self.results[-1]
             if self.results
@@ -416,25 +490,28 @@ class _Asked:
         )
         if not isinstance(result, dict):
             return f"{result} {STAND_IN}"
-        head = ", ".join(
+        header = ", ".join(
             f"{k}: {v}" for k, v in result.items() if v and not isinstance(v, list | dict)
         )
         limits = f" where {' and '.join(result['where'])}" if result.get("where") else ""
         if "value" in result:
-            of = f" of {result['column']}" if result.get("column") else ""
+            column_text = f" of {result['column']}" if result.get("column") else ""
             return (
-                f"The {result.get('function', 'value')}{of}{limits} is {result['value']}. "
+                f"The {result.get('function', 'value')}{column_text}{limits} is {result['value']}. "
                 f"{STAND_IN}"
             )
         lines = [
-            _line(i) for k, v in result.items() if isinstance(v, list) and k != "where" for i in v
+            _item_line(i)
+            for k, v in result.items()
+            if isinstance(v, list) and k != "where"
+            for i in v
         ]
         return "\n".join(
-            [f"{head}{limits}{':' if lines else ': nothing was found.'}", *lines, STAND_IN]
+            [f"{header}{limits}{':' if lines else ': nothing was found.'}", *lines, STAND_IN]
         )
 
 
-def _line(item: Any) -> str:
+def _item_line(item: Any) -> str:
     if not isinstance(item, dict):
         return f"- {item}"
     if {"file", "line", "quote"} <= set(item):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-FUNCTIONS = {
+FUNCTION_WORDS = {
     "mean": {"average", "avg", "mean"},
     "median": {"median"},
     "sum": {"total", "sum", "combined", "overall"},
     "count_distinct": {"distinct", "unique", "different"},
     "count": {"count"},
 }
-MOST = set(
+HIGHEST_WORDS = set(
     "most highest largest biggest greatest maximum max top best longest expensive oldest "
     "latest".split()
 )
-LEAST = set(
+LOWEST_WORDS = set(
     "least lowest smallest fewest minimum min worst cheapest shortest youngest earliest "
     "bottom".split()
 )
 # Words of a question, with the words of column names that they point at.
-RELATED = {
+RELATED_WORDS = {
     "expensive": "price cost",
     "cheapest": "price cost",
     "old": "age",
@@ -41,17 +41,17 @@ RELATED = {
     "to": "destination",
     "priced": "price",
 }
-ADDITIVE = set(
+ADDITIVE_WORDS = set(
     "sale revenue amount quantity unit sold total profit order spend visitor hour "
     "point goal stock".split()
 )
-NUMBERS = dict(
+NUMBER_WORDS = dict(
     zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True)
 )
 MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
-STOP = set(
+STOP_WORDS = set(
     "a an and are at by doe for from had has how in is it me my of on or the to wa what "
     "when which who".split()
 )

@@ -47,12 +47,12 @@ def auto_model(environ: Mapping[str, str] | None = None) -> tuple[str, list[str]
             return model, notes
         notes.append(
             f"{variable} is set, but {package.replace('_', '-')} is not installed: "
-            f"{_install(model)}"
+            f"{_install_command(model)}"
         )
     return "offline:", notes
 
 
-def _install(model_id: str) -> str:
+def _install_command(model_id: str) -> str:
     provider = model_id.partition(":")[0]
     name = (
         f"langchain-agent-runtime[{provider}]"
@@ -76,7 +76,7 @@ def secret_value(ref: SecretRef) -> str:
     return read_secret_file(ref.from_file or "")
 
 
-def secret_version(ref: SecretRef | None) -> str:
+def secret_digest(ref: SecretRef | None) -> str:
     """A digest that changes when the secret does.
 
     Part of the key under which a built agent is kept.
@@ -127,7 +127,7 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
         )
     except ImportError as error:
         raise MissingExtra(
-            f"model provider '{provider}'", _install(provider + ":")[13:-1]
+            f"model provider '{provider}'", _install_command(provider + ":")[13:-1]
         ) from error
     except Exception as error:  # noqa: BLE001 - whatever the provider raises
         # A provider's own message may quote the settings it refused: name the kind, not the text.

@@ -19,7 +19,7 @@ def words_of(text: str) -> list[str]:
 
 @dataclass
 class ResultField:
-    """A column in a result; `at` and `strength` tell where and how surely it is meant."""
+    """A column in a result; `at` and `mention_score` tell where and how surely it is meant."""
 
     name: str
     type: str
@@ -27,8 +27,8 @@ class ResultField:
     distinct: int
     file: str
     rows: int
-    at: int = -1
-    strength: float = 0.0
+    position: int = -1
+    mention_score: float = 0.0
 
 
 def parse_result(text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.monitoring.logs import JsonFormatter, LogSink, configure_logging, redact
@@ -30,4 +30,4 @@ __all__ = [
     "redact",
 ]
 
-__getattr__ = imported_late(__name__, _HOME)
+__getattr__ = lazy_exports(__name__, _HOME)

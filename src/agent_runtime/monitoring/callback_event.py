@@ -47,18 +47,20 @@ class CallbackEvent:
 
         The part of it that is its `data` on the wire.
         """
-        own = {
+        fields = {
             "name": self.name,
             "call_id": self.call_id,
             "parent_id": self.parent_id,
             "duration_s": self.duration_s,
         }
-        return {**{key: value for key, value in own.items() if value is not None}, **self.data}
+        return {**{key: value for key, value in fields.items() if value is not None}, **self.data}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields that are set, as plain data without secrets."""
-        shown = {k: v for k in self.__slots__ if (v := getattr(self, k)) not in (None, "", {})}
-        return {k: SECRETS.value(v) for k, v in shown.items()}
+        present_fields = {
+            k: v for k in self.__slots__ if (v := getattr(self, k)) not in (None, "", {})
+        }
+        return {k: SECRETS.value(v) for k, v in present_fields.items()}
 
 
 @dataclass(slots=True)
@@ -87,8 +89,8 @@ def family_of(event_type: str) -> str:
 
 def call_event(kind: str, context: AgentContext, data: dict[str, Any]) -> Event:
     """What a layer says of a call, for the bus."""
-    who = context.principal
-    user, tenant = (None, None) if who is None else (who.id, who.tenant)
+    principal = context.principal
+    user, tenant = (None, None) if principal is None else (principal.id, principal.tenant)
     return Event(
         kind,
         data,

@@ -13,7 +13,7 @@ from uuid import UUID
 from langgraph.callbacks import GraphCallbackHandler
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.errors.user_code import contained
+from agent_runtime.errors.user_code import as_user_exception
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.monitoring.callback_event import (
     DEFAULT_CAPTURE,
@@ -95,7 +95,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
         self.dropped = 0
         """Events that made room for newer ones."""
         self._ring: deque[CallbackEvent] = deque(maxlen=max_events)
-        self._open: dict[
+        self._open_calls: dict[
             str, tuple[str, str, float, dict[str, Any]]
         ] = {}  # id: name, root id, start, metadata
 
@@ -110,7 +110,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
             try:
                 listener(event)
             except BaseException as error:
-                contained(error)
+                as_user_exception(error)
                 LOG.exception("a listener failed on %s", event.type)
         if family_of(event.type) not in self.capture:
             return
@@ -131,7 +131,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
                 )
             )
 
-    def tell(self, kind: str, context: AgentContext, data: dict[str, Any]) -> None:
+    def publish(self, kind: str, context: AgentContext, data: dict[str, Any]) -> None:
         """Publish what a layer says of a call; it is not kept in the ring."""
         if self.bus is not None:
             self.bus.publish(call_event(kind, context, data))
@@ -210,24 +210,24 @@ class AgentCallbackHandler(GraphCallbackHandler):
         parent_id = None if parent is None else str(parent)
         metadata = kw.get("metadata") or {}
         root = (
-            self._open[parent_id][1]
-            if parent_id in self._open
+            self._open_calls[parent_id][1]
+            if parent_id in self._open_calls
             else str(metadata.get("run_id") or call_id)
         )
-        self._open[call_id] = (name, root, time.perf_counter(), metadata)
+        self._open_calls[call_id] = (name, root, time.perf_counter(), metadata)
         self._record(f"{kind}_start", call_id, parent_id, data)
 
     def _end(self, kind: str, run_id: UUID, data: Any) -> None:
         call_id = str(run_id)
-        if call_id in self._open:
+        if call_id in self._open_calls:
             self._record(kind, call_id, None, data)
             if (
-                self._open.pop(call_id)[1] == call_id
+                self._open_calls.pop(call_id)[1] == call_id
             ):  # the root: what was aborted below it got no end
-                self._open = {k: v for k, v in self._open.items() if v[1] != call_id}
+                self._open_calls = {k: v for k, v in self._open_calls.items() if v[1] != call_id}
 
     def _record(self, kind: str, call_id: str, parent_id: str | None, data: dict[str, Any]) -> None:
-        name, root, started, metadata = self._open[call_id]
+        name, root, started, metadata = self._open_calls[call_id]
         elapsed = None if kind.endswith("_start") else time.perf_counter() - started
         session = metadata.get("thread_id") or metadata.get("session_id")
         user = metadata.get("user_id")
@@ -235,7 +235,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
             CallbackEvent(kind, root, name, call_id, parent_id, session, user, elapsed, data)
         )
 
-    def _shown(self, key: str, value: Any) -> dict[str, Any]:
+    def _content_data(self, key: str, value: Any) -> dict[str, Any]:
         return {key: value} if self.content else {}
 
     def on_chat_model_start(  # noqa: D102
@@ -248,7 +248,9 @@ class AgentCallbackHandler(GraphCallbackHandler):
         **kwargs: Any,
     ) -> None:
         name = (kwargs.get("metadata") or {}).get("ls_model_name") or kwargs.get("name") or "model"
-        self._start("llm", name, run_id, parent_run_id, kwargs, self._shown("messages", messages))
+        self._start(
+            "llm", name, run_id, parent_run_id, kwargs, self._content_data("messages", messages)
+        )
 
     def on_llm_start(  # noqa: D102
         self,
@@ -264,14 +266,14 @@ class AgentCallbackHandler(GraphCallbackHandler):
         )
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        root = self._open.get(str(run_id), (None, None))[1]
+        root = self._open_calls.get(str(run_id), (None, None))[1]
         self.token(token if isinstance(token, str) else "", root, str(run_id))
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         message = message_of(response)
         usage: UsageMetadata | None = getattr(message, "usage_metadata", None)
         counts = {k: usage[k] for k in ("input_tokens", "output_tokens")} if usage else {}
-        self._end("llm_end", run_id, {**counts, **self._shown("message", message)})
+        self._end("llm_end", run_id, {**counts, **self._content_data("message", message)})
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         self._end("llm_error", run_id, {"error": type(error).__name__})
@@ -292,11 +294,11 @@ class AgentCallbackHandler(GraphCallbackHandler):
             run_id,
             parent_run_id,
             kwargs,
-            self._shown("args", kwargs.get("inputs") or input_str),
+            self._content_data("args", kwargs.get("inputs") or input_str),
         )
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        self._end("tool_end", run_id, self._shown("output", output))
+        self._end("tool_end", run_id, self._content_data("output", output))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         self._end("tool_error", run_id, {"error": type(error).__name__})
@@ -311,10 +313,12 @@ class AgentCallbackHandler(GraphCallbackHandler):
         **kwargs: Any,
     ) -> None:
         name = kwargs.get("name") or (serialized or {}).get("name") or "chain"
-        self._start("chain", name, run_id, parent_run_id, kwargs, self._shown("inputs", inputs))
+        self._start(
+            "chain", name, run_id, parent_run_id, kwargs, self._content_data("inputs", inputs)
+        )
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        self._end("chain_end", run_id, self._shown("outputs", outputs))
+        self._end("chain_end", run_id, self._content_data("outputs", outputs))
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
         self._end("chain_error", run_id, {"error": type(error).__name__})
@@ -327,5 +331,5 @@ class AgentCallbackHandler(GraphCallbackHandler):
 
     def _graph_event(self, kind: str, event: Any, data: dict[str, Any]) -> None:
         run_id = None if event.run_id is None else str(event.run_id)
-        root = self._open[run_id][1] if run_id in self._open else run_id
+        root = self._open_calls[run_id][1] if run_id in self._open_calls else run_id
         self.record(CallbackEvent(kind, root, call_id=run_id, data=data))

@@ -15,11 +15,15 @@ from typing import Any, Literal, TextIO
 from weakref import WeakSet
 
 from agent_runtime.errors import ConfigurationError, close_matches
-from agent_runtime.escapes import escaped, json_line
+from agent_runtime.escapes import escape_controls, json_line
 from agent_runtime.secrets.redaction import SECRETS, Redactor
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+}
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; every text in it is redacted before it is encoded."""
-        made = {
+        entry = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname,
@@ -43,10 +47,10 @@ class JsonFormatter(logging.Formatter):
             **_fields_of(record),
         }
         if record.exc_info or record.exc_text:
-            made["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+            entry["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
         if record.stack_info:
-            made["stack"] = record.stack_info
-        return json_line(self._redactor.value(made), default=str)
+            entry["stack"] = record.stack_info
+        return json_line(self._redactor.value(entry), default=str)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -60,21 +64,21 @@ class ConsoleFormatter(logging.Formatter):
         """The first line, without what a traceback adds; nothing in it looks like another line."""
         record.message = (
             record.message.encode("unicode_escape").decode()
-            if _broken(record.message)
+            if _has_unprintable(record.message)
             else record.message
         )
-        shown = {
+        extra_fields = {
             name: value for name, value in _fields_of(record).items() if value not in (None, "")
         }
         fields = " ".join(
-            f"{name}={value!r}" if _broken(str(value)) else f"{name}={value}"
-            for name, value in shown.items()
+            f"{name}={value!r}" if _has_unprintable(str(value)) else f"{name}={value}"
+            for name, value in extra_fields.items()
         )
         return super().formatMessage(record) + (f"  {fields}" if fields else "")
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, redacted."""
-        return escaped(
+        return escape_controls(
             self._redactor.text(super().format(record))
         )  # a traceback quotes what others wrote
 
@@ -92,7 +96,7 @@ class RedactingFormatter(logging.Formatter):
         try:
             return self._redactor.text(self._inner.format(record))
         except Exception as error:  # noqa: BLE001 - logging would print the record's arguments as they are
-            return _unformatted(record, error)
+            return _format_failure_text(record, error)
 
 
 def redact(handler: logging.Handler, redactor: Redactor = SECRETS) -> None:
@@ -100,19 +104,19 @@ def redact(handler: logging.Handler, redactor: Redactor = SECRETS) -> None:
     handler.setFormatter(RedactingFormatter(handler.formatter, redactor))
 
 
-def _unformatted(record: logging.LogRecord, error: Exception) -> str:
+def _format_failure_text(record: logging.LogRecord, error: Exception) -> str:
     return (
         f"a log record could not be formatted ({type(error).__name__}): "
         f"{record.pathname}:{record.lineno}"
     )
 
 
-def _broken(text: str) -> bool:
+def _has_unprintable(text: str) -> bool:
     return not text.isprintable()
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS}
 
 
 _SINKS: WeakSet[LogSink] = WeakSet()
@@ -160,7 +164,9 @@ class LogSink(logging.Handler):
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - logging would print the record's arguments as they are
             line = self.format(
-                logging.makeLogRecord({"name": record.name, "msg": _unformatted(record, error)})
+                logging.makeLogRecord(
+                    {"name": record.name, "msg": _format_failure_text(record, error)}
+                )
             )
         try:
             self._lines.put_nowait(line)
@@ -238,12 +244,12 @@ def configure_logging(
     if format not in ("json", "console"):
         raise ConfigurationError(f"unknown log format '{format}': json or console")
     redactor.add_environment()
-    made = JsonFormatter(redactor) if format == "json" else ConsoleFormatter(redactor)
-    sink = LogSink(stream, made)
+    formatter = JsonFormatter(redactor) if format == "json" else ConsoleFormatter(redactor)
+    sink = LogSink(stream, formatter)
     target = logging.getLogger(logger)
-    for old in [each for each in target.handlers if isinstance(each, LogSink)]:
-        target.removeHandler(old)
-        old.close()
+    for old_sink in [handler for handler in target.handlers if isinstance(handler, LogSink)]:
+        target.removeHandler(old_sink)
+        old_sink.close()
     target.addHandler(sink)
     target.setLevel(str(level).upper())
     return sink

@@ -48,9 +48,9 @@ class RuntimeMetrics:
         self.registry = registry or CollectorRegistry()
         self._lock = threading.Lock()
         self._max_series = max_series
-        self._collector = SeriesCollector(self._lock, self._read_watched)
-        self._watched: dict[tuple[Series, str], Callable[[], float]] = {}
-        add = self._add
+        self._collector = SeriesCollector(self._lock, self._refresh_watched_gauges)
+        self._watched_gauges: dict[tuple[Series, str], Callable[[], float]] = {}
+        add = self._add_series
         self._runs = add(
             14, "counter", "runs", "Calls that ended.", "template", "tenant", "outcome"
         )
@@ -100,7 +100,7 @@ class RuntimeMetrics:
         )
         self.registry.register(self._collector)
 
-    def _add(
+    def _add_series(
         self,
         percent: int,
         kind: Literal["counter", "gauge", "histogram"],
@@ -122,7 +122,7 @@ class RuntimeMetrics:
 
     def on_event(self, event: CallbackEvent) -> None:
         """Count one event of a run."""
-        handle = self._ON.get(event.type)
+        handle = self._EVENT_HANDLERS.get(event.type)
         if handle is not None:
             with self._lock:
                 handle(self, event)
@@ -158,7 +158,7 @@ class RuntimeMetrics:
     def _tool_end(self, event: CallbackEvent) -> None:
         self._tools.cell(event.template, event.name, event.data.get("error", "ok"))[0] += 1
 
-    _ON: dict[str, Callable[[RuntimeMetrics, CallbackEvent], None]] = {  # noqa: RUF012 - never changed
+    _EVENT_HANDLERS: dict[str, Callable[[RuntimeMetrics, CallbackEvent], None]] = {  # noqa: RUF012 - never changed
         "run_start": _run_start,
         "run_end": _run_end,
         "run_error": _run_end,
@@ -178,7 +178,7 @@ class RuntimeMetrics:
         with self._lock:
             self._waiting.cell(layer)[0] -= 1
 
-    def took(self, layer: str, seconds: float) -> None:
+    def on_duration(self, layer: str, seconds: float) -> None:
         """What a layer itself took of a call."""
         with self._lock:
             self._layer_s.observe(seconds, layer)
@@ -190,20 +190,20 @@ class RuntimeMetrics:
             (account.limit_micro_usd, charge.spent.micro_usd),
             (account.limit_tokens, charge.spent.tokens),
         )
-        used = max((spent / limit for limit, spent in pairs if limit), default=0.0)
+        used_ratio = max((spent / limit for limit, spent in pairs if limit), default=0.0)
         with self._lock:
-            self._budgets.cell(f"{scope}/{period.partition('=')[0]}")[0] = used
+            self._budgets.cell(f"{scope}/{period.partition('=')[0]}")[0] = used_ratio
 
     def watch_drops(self, where: str, dropped: Callable[[], float]) -> None:
         """Show what `dropped()` says at each scrape: `bus`, `events`, `log`."""
-        self._watched[self._drops, where] = dropped
+        self._watched_gauges[self._drops, where] = dropped
 
     def watch_lag(self, consumer: EventConsumer) -> None:
         """Show how far an event consumer is behind, as it last measured it."""
-        self._watched[self._lags, consumer.name] = lambda: consumer.last_lag
+        self._watched_gauges[self._lags, consumer.name] = lambda: consumer.last_lag
 
-    def _read_watched(self) -> None:
-        for (series, label), read in self._watched.items():
+    def _refresh_watched_gauges(self) -> None:
+        for (series, label), read in self._watched_gauges.items():
             series.cell(label)[0] = read()
 
     # -- how it is seen

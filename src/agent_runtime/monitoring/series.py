@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from agent_runtime.secrets.redaction import SECRETS
 
-OTHER = "other"
+OTHER_LABEL = "other"
 MAX_LABEL = 128
 """Characters of a label's value."""
 
@@ -54,8 +54,8 @@ class Series:
         lines = (
             len(bounds) + 3 if bounds else 1
         )  # one for each bucket, the infinite one, count and sum
-        self._max = max(1, max_series // lines)
-        self._known: dict[tuple[object, ...], list[float]] = {}
+        self._max_cells = max(1, max_series // lines)
+        self._cells_by_raw_labels: dict[tuple[object, ...], list[float]] = {}
         self._cells: dict[tuple[str, ...], list[float]] = {}
 
     def cell(self, *values: object) -> list[float]:
@@ -63,31 +63,31 @@ class Series:
 
         Or the sum, then a count for each bucket.
         """
-        found = self._known.get(values)
-        return self._new(values) if found is None else found
+        cell = self._cells_by_raw_labels.get(values)
+        return self._add_cell(values) if cell is None else cell
 
     def observe(self, seconds: float, *values: object) -> None:
         """Count one observation of a histogram."""
-        cell = self._known.get(values)
+        cell = self._cells_by_raw_labels.get(values)
         if cell is None:
-            cell = self._new(values)
+            cell = self._add_cell(values)
         cell[0] += seconds
         cell[bisect_left(self.bounds, seconds) + 1] += 1
 
-    def _new(self, values: tuple[object, ...]) -> list[float]:
-        shown = tuple(SECRETS.text(str(value))[:MAX_LABEL] for value in values)
+    def _add_cell(self, values: tuple[object, ...]) -> list[float]:
+        label_values = tuple(SECRETS.text(str(value))[:MAX_LABEL] for value in values)
         if (
-            len(self._cells) >= self._max - 1 and shown not in self._cells
+            len(self._cells) >= self._max_cells - 1 and label_values not in self._cells
         ):  # `other` has the last place
-            return self._cells.setdefault((OTHER,) * len(values), self._empty())
-        cell = self._cells.setdefault(shown, self._empty())
+            return self._cells.setdefault((OTHER_LABEL,) * len(values), self._empty_cell())
+        cell = self._cells.setdefault(label_values, self._empty_cell())
         if (
-            len(self._known) < 2 * self._max
+            len(self._cells_by_raw_labels) < 2 * self._max_cells
         ):  # values that look alike share a cell, and do not fill the memory
-            self._known[values] = cell
+            self._cells_by_raw_labels[values] = cell
         return cell
 
-    def _empty(self) -> list[float]:
+    def _empty_cell(self) -> list[float]:
         return [0.0] * (len(self.bounds) + 2 if self.bounds else 1)
 
     def family(self) -> Metric:
@@ -100,8 +100,8 @@ class Series:
                     labels, list(zip(names, accumulate(counts), strict=True)), total
                 )
             return histogram
-        made = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
-        family = made(self.name, self.text, labels=self.labels)
+        family_class = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        family = family_class(self.name, self.text, labels=self.labels)
         for labels, (value,) in list(self._cells.items()):
             family.add_metric(labels, value)
         return family

@@ -11,7 +11,7 @@ from agent_runtime.secrets.redaction import SECRETS
 if TYPE_CHECKING:
     from agent_runtime.monitoring.callback_event import CallbackEvent
 
-MAX_OPEN = 100_000
+MAX_OPEN_SPANS = 100_000
 """Spans that nobody ends (a process that forgets its runs) must not fill the memory."""
 _OPERATIONS = {"run": "invoke_agent", "llm": "chat", "tool": "execute_tool"}
 _NAMES = {"run": "gen_ai.agent.name", "llm": "gen_ai.request.model", "tool": "gen_ai.tool.name"}
@@ -43,23 +43,27 @@ class RuntimeTracing:
             raise MissingExtra("OpenTelemetry tracing", "langchain-agent-runtime[otel]") from error
         self._trace = trace
         self._tracer = trace.get_tracer("agent_runtime", tracer_provider=tracer_provider)
-        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._open_spans: OrderedDict[str, Any] = OrderedDict()
 
     def on_event(self, event: CallbackEvent) -> None:
         """Begin or end a span."""
-        family, _, moment = event.type.partition("_")
+        family, _, phase = event.type.partition("_")
         if family not in _OPERATIONS:
             return
         # Providers number their calls: two runs may have tool calls of one id.
         key = f"{family}:{event.run_id}:{'' if family == 'run' else event.call_id}"
-        if moment == "start":
+        if phase == "start":
             self._begin(family, key, event)
-        elif moment in ("end", "error") and (span := self._open.pop(key, None)) is not None:
+        elif phase in ("end", "error") and (span := self._open_spans.pop(key, None)) is not None:
             self._end(span, event)
 
     def _begin(self, family: str, key: str, event: CallbackEvent) -> None:
-        around = self._open.get(f"run:{event.parent_id if family == 'run' else event.run_id}:")
-        inside = None if around is None else self._trace.set_span_in_context(around)
+        parent_span = self._open_spans.get(
+            f"run:{event.parent_id if family == 'run' else event.run_id}:"
+        )
+        parent_context = (
+            None if parent_span is None else self._trace.set_span_in_context(parent_span)
+        )
         operation = _OPERATIONS[family]
         name = SECRETS.text(event.name)
         attributes: dict[str, Any] = {
@@ -74,11 +78,11 @@ class RuntimeTracing:
         kind = self._trace.SpanKind.CLIENT if family == "llm" else self._trace.SpanKind.INTERNAL
         start_ns = int(event.time_s * 1e9)
         span = self._tracer.start_span(
-            f"{operation} {name}", inside, kind, attributes, start_time=start_ns
+            f"{operation} {name}", parent_context, kind, attributes, start_time=start_ns
         )
-        self._open[key] = span
-        while len(self._open) > MAX_OPEN:
-            self._open.popitem(last=False)[1].end()
+        self._open_spans[key] = span
+        while len(self._open_spans) > MAX_OPEN_SPANS:
+            self._open_spans.popitem(last=False)[1].end()
 
     def _end(self, span: Any, event: CallbackEvent) -> None:
         data = event.data

@@ -13,7 +13,7 @@ from agent_runtime.run.state import Run, current_run
 from agent_runtime.run.unreadable_arguments import unreadable_call
 from agent_runtime.size_limits import size_limit
 
-DEFAULT_CALLS = 128
+DEFAULT_CALLS_PER_ANSWER = 128
 """Tool calls that one answer may have: OpenAI's own bound for parallel calls."""
 MAX_ANSWERED_CALLS = size_limit("answered_calls")
 """An answer with more is refused whole: its error messages alone would fill a context window."""
@@ -30,7 +30,7 @@ def is_model_node(function: Any) -> bool:
     )
 
 
-def bound_answer(update: Any) -> Any:
+def enforce_answer_limits(update: Any) -> Any:
     """Return what a model node has returned, with the calls of its answer counted and bounded.
 
     LangGraph makes a task of every call of an answer before a limit can stop the second one: 10,000
@@ -49,31 +49,33 @@ def bound_answer(update: Any) -> Any:
     messages: list[BaseMessage] = first.update.get("messages") or []
     answer = messages[-1] if messages else None
     if not isinstance(answer, AIMessage):  # a structured answer ends in the message of its tool
-        answer = next((each for each in reversed(messages) if isinstance(each, AIMessage)), None)
+        answer = next(
+            (message for message in reversed(messages) if isinstance(message, AIMessage)), None
+        )
     if answer is None or not (answer.tool_calls or answer.invalid_tool_calls):
         return update
-    bounded = _bounded(messages, answer, run)
+    bounded = _limit_calls(messages, answer, run)
     if bounded is not messages:
         first.update["messages"] = bounded
     return update
 
 
-def _bounded(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[BaseMessage]:
-    answered = {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
+def _limit_calls(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[BaseMessage]:
+    answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     readable = [
         call
         for call in answer.tool_calls
-        if call["id"] not in answered and call["id"] not in run.unreadable
+        if call["id"] not in answered and call["id"] not in run.unreadable_arguments
     ]
-    unreadable = _unreadable(answer, run)
+    unreadable = _unreadable_calls(answer, run)
     pending = [*readable, *unreadable]
     if len(pending) > MAX_ANSWERED_CALLS:
         raise run.refuse(
             LimitExceeded("calls_per_answer", MAX_ANSWERED_CALLS, f"{len(pending)} in one answer")
         )
-    most = run.gate.limits.calls_per_answer or DEFAULT_CALLS
-    too_deep = [call for call in readable if _is_deep(call["args"])]
-    deep_ones = {id(call) for call in too_deep}
+    max_calls = run.gate.limits.calls_per_answer or DEFAULT_CALLS_PER_ANSWER
+    too_deep = [call for call in readable if _exceeds_max_depth(call["args"])]
+    too_deep_ids = {id(call) for call in too_deep}
     if pending and len(too_deep) == len(
         pending
     ):  # nothing is left that could run, and take the agent on
@@ -82,22 +84,24 @@ def _bounded(messages: list[BaseMessage], answer: AIMessage, run: Run) -> list[B
                 "answer_depth", MAX_DEPTH, "the arguments of every call are nested deeper"
             )
         )
-    shallow = [call for call in readable if id(call) not in deep_ones]
-    too_many = [*shallow, *unreadable][most:]
-    run.check_calls(min(len(shallow), most))
+    shallow = [call for call in readable if id(call) not in too_deep_ids]
+    too_many = [*shallow, *unreadable][max_calls:]
+    run.check_tool_calls(min(len(shallow), max_calls))
     if not too_deep and not too_many and not unreadable:
         return messages
-    many = f"not run: an answer may have at most {most} tool calls, this one has {len(pending)}"
-    deep = f"not run: the arguments are nested deeper than {MAX_DEPTH} levels"
-    errors: list[BaseMessage] = [_error(call, many) for call in too_many]
-    errors += [_error(call, deep) for call in too_deep]
-    changed: dict[Any, Any] = {call["id"]: {**call, "args": {}} for call in too_deep}
-    changed |= {call["id"]: call for call in unreadable}
-    bounded = _with_calls(answer, changed) if changed else answer
-    return [*(bounded if each is answer else each for each in messages), *errors]
+    too_many_text = (
+        f"not run: an answer may have at most {max_calls} tool calls, this one has {len(pending)}"
+    )
+    too_deep_text = f"not run: the arguments are nested deeper than {MAX_DEPTH} levels"
+    errors: list[BaseMessage] = [_error_message(call, too_many_text) for call in too_many]
+    errors += [_error_message(call, too_deep_text) for call in too_deep]
+    changed_calls: dict[Any, Any] = {call["id"]: {**call, "args": {}} for call in too_deep}
+    changed_calls |= {call["id"]: call for call in unreadable}
+    bounded = _replace_calls(answer, changed_calls) if changed_calls else answer
+    return [*(bounded if message is answer else message for message in messages), *errors]
 
 
-def _unreadable(answer: AIMessage, run: Run) -> list[ToolCall]:
+def _unreadable_calls(answer: AIMessage, run: Run) -> list[ToolCall]:
     """Return the calls whose arguments are no JSON, as the conversation shall have them.
 
     LangChain puts those of a whole answer aside. Of a streamed one it reads what there is of an
@@ -109,51 +113,53 @@ def _unreadable(answer: AIMessage, run: Run) -> list[ToolCall]:
         )
         for call in answer.invalid_tool_calls
     ]
-    cut = [call for call in answer.tool_calls if call["id"] in run.unreadable]
+    cut = [call for call in answer.tool_calls if call["id"] in run.unreadable_arguments]
     return calls + [
-        unreadable_call(call["name"], call["id"] or "", run.unreadable[call["id"] or ""])
+        unreadable_call(call["name"], call["id"] or "", run.unreadable_arguments[call["id"] or ""])
         for call in cut
     ]
 
 
-def _error(call: ToolCall, text: str) -> ToolMessage:
+def _error_message(call: ToolCall, text: str) -> ToolMessage:
     return ToolMessage(text, tool_call_id=call["id"] or "", name=call["name"], status="error")
 
 
-def _with_calls(message: AIMessage, changed: dict[Any, Any]) -> AIMessage:
+def _replace_calls(message: AIMessage, changed_calls: dict[Any, Any]) -> AIMessage:
     """Return the message with these calls, by their ids, in each form that it has them in."""
     content: Any = message.content
     if isinstance(content, list):
         content = [
-            _block(block, changed[block.get("id")])
-            if isinstance(block, dict) and block.get("id") in changed
+            _replace_block(block, changed_calls[block.get("id")])
+            if isinstance(block, dict) and block.get("id") in changed_calls
             else block
             for block in content
         ]
-    calls: list[Any] = [changed.get(call["id"], call) for call in message.tool_calls]
-    known = {call["id"] for call in message.tool_calls}
-    calls += [call for call_id, call in changed.items() if call_id not in known]
+    calls: list[Any] = [changed_calls.get(call["id"], call) for call in message.tool_calls]
+    existing_ids = {call["id"] for call in message.tool_calls}
+    calls += [call for call_id, call in changed_calls.items() if call_id not in existing_ids]
     return message.model_copy(
         update={"content": content, "tool_calls": calls, "invalid_tool_calls": []}
     )
 
 
-def _block(block: dict[str, Any], call: Any) -> dict[str, Any]:
+def _replace_block(block: dict[str, Any], call: Any) -> dict[str, Any]:
     if block.get("type") == "invalid_tool_call":
         return {"type": "tool_call", "id": call["id"], "name": call["name"], "args": call["args"]}
-    whole = {name: value for name, value in block.items() if name != "partial_json"}
-    return {**whole, "input": call["args"], "args": call["args"]}
+    complete_fields = {name: value for name, value in block.items() if name != "partial_json"}
+    return {**complete_fields, "input": call["args"], "args": call["args"]}
 
 
-def _is_deep(value: Any) -> bool:
+def _exceeds_max_depth(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner += [nested for nested in each.values() if isinstance(nested, dict | list)]
-            elif isinstance(each, list):
-                inner += [nested for nested in each if isinstance(nested, dict | list)]
+        for container in level:
+            if isinstance(container, dict):
+                inner += [
+                    nested for nested in container.values() if isinstance(nested, dict | list)
+                ]
+            elif isinstance(container, list):
+                inner += [nested for nested in container if isinstance(nested, dict | list)]
         if not inner:
             return False
         level = inner

@@ -19,7 +19,7 @@ from agent_runtime.checkpoints.checkpointer import Checkpointer
 from agent_runtime.orchestration.answer_bounds import is_model_node
 
 
-def allow_answers(agent: Any) -> None:
+def allow_answer_types(agent: Any) -> None:
     """Let the checkpointer of a graph store what its agents' `response_format` says.
 
     `create_agent` puts the object into the state, and names its class nowhere else. One that a
@@ -30,13 +30,16 @@ def allow_answers(agent: Any) -> None:
         return
     graphs = [agent, *(graph for _, graph in agent.get_subgraphs(recurse=True))]
     classes = {
-        each for graph in graphs for format_ in _formats(graph) for each in _classes(format_, set())
+        answer_class
+        for graph in graphs
+        for schema in _response_schemas(graph)
+        for answer_class in _nested_classes(schema, set())
     }
     if classes:
         saver.allow(classes)
 
 
-def _formats(graph: Any) -> Iterator[Any]:
+def _response_schemas(graph: Any) -> Iterator[Any]:
     for node in getattr(graph, "nodes", {}).values():
         function = getattr(node.bound, "func", None)
         if function is not None and is_model_node(function):
@@ -45,20 +48,20 @@ def _formats(graph: Any) -> Iterator[Any]:
                     yield cell.cell_contents.schema
 
 
-def _classes(annotation: Any, seen: set[Any]) -> Iterator[type]:
+def _nested_classes(annotation: Any, visited: set[Any]) -> Iterator[type]:
     """Yield the classes in a type, and in the fields of those: models, dataclasses, enums."""
-    for each in typing.get_args(annotation):
-        yield from _classes(each, seen)
-    if not isinstance(annotation, type) or annotation in seen:
+    for type_argument in typing.get_args(annotation):
+        yield from _nested_classes(type_argument, visited)
+    if not isinstance(annotation, type) or annotation in visited:
         return
-    seen.add(annotation)
+    visited.add(annotation)
     if issubclass(annotation, BaseModel):
         yield annotation
         for field in annotation.model_fields.values():
-            yield from _classes(field.annotation, seen)
+            yield from _nested_classes(field.annotation, visited)
     elif dataclasses.is_dataclass(annotation):
         yield annotation
         for hint in typing.get_type_hints(annotation).values():
-            yield from _classes(hint, seen)
+            yield from _nested_classes(hint, visited)
     elif issubclass(annotation, Enum):
         yield annotation

@@ -30,14 +30,14 @@ from langgraph.pregel import Pregel
 from langgraph.pregel._read import DEFAULT_BOUND
 from langgraph.pregel._write import ChannelWrite
 
-from agent_runtime.errors.user_code import contained
-from agent_runtime.orchestration.answer_bounds import bound_answer, is_model_node
+from agent_runtime.errors.user_code import as_user_exception
+from agent_runtime.orchestration.answer_bounds import enforce_answer_limits, is_model_node
 from agent_runtime.run.gated_tool import gated_tool
 from agent_runtime.run.idempotency import IDEMPOTENT
 from agent_runtime.run.state import GATED_TAG
 
 
-def guarded(function: Any) -> Any:
+def contain_exceptions(function: Any) -> Any:
     """Return the function behind the boundary.
 
     Sync, async and generator functions stay what they are.
@@ -49,36 +49,36 @@ def guarded(function: Any) -> Any:
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         type(function).__call__
     )
-    check = bound_answer if is_model_node(function) else _unchecked
-    wrapper = _guarded_async(function, check) if is_async else _guarded_sync(function, check)
+    check = enforce_answer_limits if is_model_node(function) else _identity
+    wrapper = _contain_async(function, check) if is_async else _contain_sync(function, check)
     wrapper.__agent_runtime_guarded__ = True  # type: ignore[attr-defined]
     return wrapper
 
 
-def _unchecked(returned: Any) -> Any:
+def _identity(returned: Any) -> Any:
     return returned
 
 
-def _guarded_async(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
+def _contain_async(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return check(await function(*args, **kwargs))
         except BaseException as error:
-            if (failure := contained(error)) is error:
+            if (failure := as_user_exception(error)) is error:
                 raise
             raise failure from error
 
     return call
 
 
-def _guarded_sync(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
+def _contain_sync(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return check(function(*args, **kwargs))
         except BaseException as error:
-            if (failure := contained(error)) is error:
+            if (failure := as_user_exception(error)) is error:
                 raise
             raise failure from error
 
@@ -93,19 +93,20 @@ def with_boundaries(runnable: Any) -> Any:
     Subgraphs and nested chains are followed; a Runnable of another class is left as it is.
     """
     if isinstance(runnable, Pregel):
-        return copy_of_graph(
-            runnable, nodes={name: _node(node) for name, node in runnable.nodes.items()}
+        return copy_graph(
+            runnable,
+            nodes={name: _node_with_boundaries(node) for name, node in runnable.nodes.items()},
         )
     if isinstance(runnable, ToolNode):
-        return _tool_node(runnable)
+        return _gate_tool_node(runnable)
     if isinstance(runnable, ChannelWrite):  # LangGraph's own code
         return runnable
     if isinstance(runnable, RunnableCallable | RunnableLambda):
-        guarded_copy = copy.copy(runnable)
+        contained_copy = copy.copy(runnable)
         for name in ("func", "afunc"):
             if getattr(runnable, name, None) is not None:
-                setattr(guarded_copy, name, guarded(getattr(runnable, name)))
-        return guarded_copy
+                setattr(contained_copy, name, contain_exceptions(getattr(runnable, name)))
+        return contained_copy
     if isinstance(runnable, RunnableSequence):
         return runnable.model_copy(
             update={
@@ -122,7 +123,7 @@ def with_boundaries(runnable: Any) -> Any:
     if isinstance(runnable, RunnableAssign):
         return runnable.model_copy(update={"mapper": with_boundaries(runnable.mapper)})
     if isinstance(runnable, RunnableWithFallbacks):
-        fallbacks = [with_boundaries(each) for each in runnable.fallbacks]
+        fallbacks = [with_boundaries(fallback) for fallback in runnable.fallbacks]
         return runnable.model_copy(
             update={"runnable": with_boundaries(runnable.runnable), "fallbacks": fallbacks}
         )
@@ -137,37 +138,37 @@ def with_boundaries(runnable: Any) -> Any:
     return runnable
 
 
-def copy_of_graph(graph: Pregel[Any, Any, Any, Any], **changes: Any) -> Pregel[Any, Any, Any, Any]:
+def copy_graph(graph: Pregel[Any, Any, Any, Any], **changes: Any) -> Pregel[Any, Any, Any, Any]:
     """Return a copy of a graph with these attributes, complete where LangGraph's is not.
 
     The mappers make version 2's values of a state that is a Pydantic model or a dataclass. The list
     of the classes that a checkpoint may hold is taken, too.
     """
-    new = graph.copy(changes)
+    graph_copy = graph.copy(changes)
     for name in ("_output_mapper", "_state_mapper", "_serde_allowlist"):
         if name in graph.__dict__:
-            setattr(new, name, graph.__dict__[name])
-    return new
+            setattr(graph_copy, name, graph.__dict__[name])
+    return graph_copy
 
 
-def _tool_node(node: ToolNode) -> ToolNode:
+def _gate_tool_node(node: ToolNode) -> ToolNode:
     """Return a copy whose tools report to their run, as those of a template do.
 
     So limits, and the record of what may have had its effect, hold for graphs of one's own, too.
     """
-    guarded_copy: Any = copy.copy(node)
-    guarded_copy._tools_by_name = {
+    gated_copy: Any = copy.copy(node)
+    gated_copy._tools_by_name = {
         name: gated_tool(tool) for name, tool in node.tools_by_name.items()
     }
-    guarded_copy.func = guarded(guarded_copy._func)
-    guarded_copy.afunc = guarded(guarded_copy._afunc)
+    gated_copy.func = contain_exceptions(gated_copy._func)
+    gated_copy.afunc = contain_exceptions(gated_copy._afunc)
     # Each call is a task of its own, and so are these hooks around it.
-    guarded_copy._wrap_tool_call = guarded(guarded_copy._wrap_tool_call)
-    guarded_copy._awrap_tool_call = guarded(guarded_copy._awrap_tool_call)
-    return guarded_copy  # type: ignore[no-any-return]
+    gated_copy._wrap_tool_call = contain_exceptions(gated_copy._wrap_tool_call)
+    gated_copy._awrap_tool_call = contain_exceptions(gated_copy._awrap_tool_call)
+    return gated_copy  # type: ignore[no-any-return]
 
 
-def recorded_tools(graph: Any) -> set[str]:
+def recorded_tool_names(graph: Any) -> set[str]:
     """Return the tools of a graph whose calls a session records before they start."""
     nodes = [node.bound for node in graph.nodes.values() if isinstance(node.bound, ToolNode)]
     return {
@@ -178,7 +179,7 @@ def recorded_tools(graph: Any) -> set[str]:
     }
 
 
-def _node(node: Any) -> Any:
+def _node_with_boundaries(node: Any) -> Any:
     # LangGraph compares its own pass-through by identity: a copy of it would be one more traced
     # step in every run.
     bound = node.bound if node.bound is DEFAULT_BOUND else with_boundaries(node.bound)

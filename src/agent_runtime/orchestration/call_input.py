@@ -16,7 +16,7 @@ from langgraph.types import Command, Overwrite
 from pydantic import BaseModel
 
 from agent_runtime.errors import InputInvalid
-from agent_runtime.orchestration.messages import is_graph, is_pair
+from agent_runtime.orchestration.messages import is_graph, is_message_pair
 from agent_runtime.orchestration.turn_recovery import Resume
 from agent_runtime.types import AgentContext
 
@@ -29,10 +29,10 @@ MAX_INT_BITS = 14_000
 """The largest whole number that Python writes in decimal (4,300 digits)."""
 MAX_ID_CHARACTERS = 1024
 _SHORT_ROLES = frozenset({"user", "human", "assistant", "ai", "system"})
-_HIDDEN = ("__", "branch:")
+_INTERNAL_PREFIXES = ("__", "branch:")
 """How the names of channels begin that are LangGraph's own."""
-_MEDIA = frozenset({"image", "audio", "video", "file"})
-_SOURCES = ("url", "base64", "data", "file_id", "source", "file")
+_MEDIA_TYPES = frozenset({"image", "audio", "video", "file"})
+_SOURCE_FIELDS = ("url", "base64", "data", "file_id", "source", "file")
 _SOURCE_TYPES = {"url": ("url",), "base64": ("data",), "id": ("id",), "text": ("text",)}
 """Source types of LangChain's first block form, with the field that each one has."""
 
@@ -89,12 +89,12 @@ def check_input(value: Any, agent: Any) -> None:
     elif isinstance(value, str | BaseMessage | PromptValue | list | tuple):
         channels = getattr(agent, "channels", None)
         if channels is not None and "messages" not in channels:
-            takes = (
-                f"it takes a dict with {_keys(channels)}"
-                if _takes_state(agent)
+            expected_input = (
+                f"it takes a dict with {_channel_names(channels)}"
+                if _accepts_state(agent)
                 else "it takes a dict"
             )
-            raise InputInvalid(f"this agent has no 'messages'; {takes}")
+            raise InputInvalid(f"this agent has no 'messages'; {expected_input}")
         if not isinstance(value, str):
             _check_messages(value, "messages")
         elif not value or value.isspace():
@@ -102,7 +102,7 @@ def check_input(value: Any, agent: Any) -> None:
     elif (
         not isinstance(value, BaseModel)
         and not dataclasses.is_dataclass(value)
-        and _takes_state(agent)
+        and _accepts_state(agent)
     ):
         raise InputInvalid(
             "an input is text, messages, a map of the agent's state, a Command or None, not "
@@ -110,17 +110,15 @@ def check_input(value: Any, agent: Any) -> None:
         )
 
 
-def _check_id(value: Any, place: str) -> None:
+def _check_id(value: Any, path: str) -> None:
     if not isinstance(value, str):
-        raise InputInvalid(f"an id is text, not {type(value).__name__}", place)
+        raise InputInvalid(f"an id is text, not {type(value).__name__}", path)
     if not value or len(value) > MAX_ID_CHARACTERS:
-        raise InputInvalid(
-            f"an id has 1 to {MAX_ID_CHARACTERS} characters, not {len(value)}", place
-        )
-    _check_text(value, place)
+        raise InputInvalid(f"an id has 1 to {MAX_ID_CHARACTERS} characters, not {len(value)}", path)
+    _check_text(value, path)
 
 
-def _check_text(text: str, place: str) -> None:
+def _check_text(text: str, path: str) -> None:
     if text.isascii():
         return
     try:
@@ -130,33 +128,33 @@ def _check_text(text: str, place: str) -> None:
             f"character {error.start} is half of a surrogate pair, which cannot be stored or "
             "sent: decode the text "
             'with errors="replace"',
-            place,
+            path,
         ) from None
 
 
-def _check_value(value: Any, place: str, depth: int) -> None:
+def _check_value(value: Any, path: str, depth: int) -> None:
     """Check plain data: text, whole numbers, and how deep maps and lists are nested."""
     kind = type(value)
     if kind is str:
-        _check_text(value, place)
+        _check_text(value, path)
     elif kind is int:
         if value.bit_length() > MAX_INT_BITS:
-            raise InputInvalid("a whole number of more than 4,300 digits", place)
+            raise InputInvalid("a whole number of more than 4,300 digits", path)
     elif isinstance(value, Mapping):
         if not depth:
-            raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", place[:200])
-        for key, each in value.items():
+            raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", path[:200])
+        for key, nested_value in value.items():
             if isinstance(key, str):
-                _check_text(key, place)
+                _check_text(key, path)
             name = key if isinstance(key, str) and len(key) <= 100 else str(key)[:100]
-            _check_value(each, f"{place}.{name}" if place else name, depth - 1)
+            _check_value(nested_value, f"{path}.{name}" if path else name, depth - 1)
     elif kind in (list, tuple, set, frozenset):
         if not depth:
-            raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", place[:200])
-        for index, each in enumerate(value):
-            _check_value(each, f"{place}[{index}]", depth - 1)
+            raise InputInvalid(f"maps and lists nested deeper than {MAX_DEPTH} levels", path[:200])
+        for index, nested_value in enumerate(value):
+            _check_value(nested_value, f"{path}[{index}]", depth - 1)
     elif isinstance(value, BaseMessage):
-        _check_message(value, place)
+        _check_message(value, path)
 
 
 def _check_command(command: Command[Any], agent: Any) -> None:
@@ -167,27 +165,30 @@ def _check_command(command: Command[Any], agent: Any) -> None:
         _check_value(command.update, "update", MAX_DEPTH)
 
 
-def _check_state(state: Mapping[Any, Any], agent: Any, place: str, keys: Set[str] | None) -> None:
+def _check_state(
+    state: Mapping[Any, Any], agent: Any, path_prefix: str, keys: Set[str] | None
+) -> None:
     """Check the values of a state, and its names when `keys` says which there may be."""
     channels = getattr(agent, "channels", None)
-    if not channels or not _takes_state(
+    if not channels or not _accepts_state(
         agent
     ):  # a function of LangGraph's functional API takes what it likes
-        _check_value(state, place.rstrip("."), MAX_DEPTH)
+        _check_value(state, path_prefix.rstrip("."), MAX_DEPTH)
         return
     if keys is not None and not keys >= state.keys():
         unknown = next(name for name in state if name not in keys)
-        known = ", ".join(sorted(keys))
+        accepted_keys = ", ".join(sorted(keys))
         raise InputInvalid(
-            f"the agent's input has no '{unknown}': it has {known}", f"{place}{unknown}"
+            f"the agent's input has no '{unknown}': it has {accepted_keys}",
+            f"{path_prefix}{unknown}",
         )
     for name, value in state.items():
-        where = f"{place}{name}"
+        path = f"{path_prefix}{name}"
         value = value.value if isinstance(value, Overwrite) else value  # noqa: PLW2901 - what the channel will hold
         if name == "messages" and getattr(channels.get(name), "operator", None) is add_messages:
-            _check_messages(value, where)
+            _check_messages(value, path)
         else:
-            _check_value(value, where, MAX_DEPTH)
+            _check_value(value, path, MAX_DEPTH)
 
 
 def _input_keys(agent: Any) -> Set[str] | None:
@@ -206,51 +207,58 @@ def _input_keys(agent: Any) -> Set[str] | None:
     return keys.keys()
 
 
-def _takes_state(agent: Any) -> bool:
+def _accepts_state(agent: Any) -> bool:
     """Tell whether an agent's input is a map of channels.
 
     That of LangGraph's functional API is any value.
     """
     channels = getattr(agent, "channels", None)
-    return not channels or any(not name.startswith(_HIDDEN) for name in channels)
+    return not channels or any(not name.startswith(_INTERNAL_PREFIXES) for name in channels)
 
 
-def _keys(channels: Mapping[str, Any]) -> str:
-    return ", ".join(name for name in channels if not name.startswith(_HIDDEN))
+def _channel_names(channels: Mapping[str, Any]) -> str:
+    return ", ".join(name for name in channels if not name.startswith(_INTERNAL_PREFIXES))
 
 
-def _check_messages(value: Any, place: str) -> None:
-    messages = value if type(value) is list else _as_list(value, place)
+def _check_messages(value: Any, path: str) -> None:
+    messages = value if type(value) is list else _to_message_list(value, path)
     if not messages:
-        raise InputInvalid("the list of messages is empty", place)
+        raise InputInvalid("the list of messages is empty", path)
     open_calls: dict[str, str] = {}
-    for index, each in enumerate(messages):
-        if not open_calls and _is_plain_short(each):
+    for index, raw_message in enumerate(messages):
+        if not open_calls and _is_plain_shorthand(raw_message):
             continue
-        message = each if isinstance(each, BaseMessage) else _as_message(each, f"{place}[{index}]")
+        message = (
+            raw_message
+            if isinstance(raw_message, BaseMessage)
+            else _to_message(raw_message, f"{path}[{index}]")
+        )
         if not _is_plain(message):
-            _check_message(message, f"{place}[{index}]")
+            _check_message(message, f"{path}[{index}]")
         if isinstance(message, ToolMessage):
             open_calls.pop(message.tool_call_id, None)
             continue
         if open_calls:
-            call_id, where = next(iter(open_calls.items()))
+            call_id, message_path = next(iter(open_calls.items()))
             raise InputInvalid(
-                f"the tool call '{call_id}' has no ToolMessage right after its message", where
+                f"the tool call '{call_id}' has no ToolMessage right after its message",
+                message_path,
             )
         if isinstance(message, AIMessage) and message.tool_calls:
-            _note_calls(message, f"{place}[{index}]", open_calls)
+            _register_calls(message, f"{path}[{index}]", open_calls)
 
 
-def _as_list(value: Any, place: str) -> list[Any]:
+def _to_message_list(value: Any, path: str) -> list[Any]:
     if isinstance(value, PromptValue):
         return value.to_messages()
     if value is None or not isinstance(value, str | Mapping | Sequence | BaseMessage):
-        raise InputInvalid(f"a list of messages is needed, not {type(value).__name__}", place)
-    return list(value) if isinstance(value, list | tuple) and not is_pair(value) else [value]
+        raise InputInvalid(f"a list of messages is needed, not {type(value).__name__}", path)
+    return (
+        list(value) if isinstance(value, list | tuple) and not is_message_pair(value) else [value]
+    )
 
 
-def _note_calls(message: AIMessage, place: str, open_calls: dict[str, str]) -> None:
+def _register_calls(message: AIMessage, path: str, open_calls: dict[str, str]) -> None:
     """Add a message's calls to those that wait for an answer.
 
     Later messages may use an id that is answered again.
@@ -261,12 +269,12 @@ def _note_calls(message: AIMessage, place: str, open_calls: dict[str, str]) -> N
             continue
         if call_id in open_calls:
             raise InputInvalid(
-                f"two tool calls have the id '{call_id}'", f"{place}.tool_calls[{number}]"
+                f"two tool calls have the id '{call_id}'", f"{path}.tool_calls[{number}]"
             )
-        open_calls[call_id] = place
+        open_calls[call_id] = path
 
 
-def _is_plain_short(value: Any) -> bool:
+def _is_plain_shorthand(value: Any) -> bool:
     """Tell whether a pair or a map is one message of plain text.
 
     Its conversion to a message costs 20 us.
@@ -303,68 +311,68 @@ def _is_plain(message: BaseMessage) -> bool:
     )
 
 
-def _as_message(value: Any, place: str) -> BaseMessage:
+def _to_message(value: Any, path: str) -> BaseMessage:
     if isinstance(value, BaseMessage):
         return value
-    _check_value(value, place, MAX_DEPTH)  # before the conversion, which recurs
+    _check_value(value, path, MAX_DEPTH)  # before the conversion, which recurs
     try:
         return convert_to_messages([value])[0]
     except Exception as error:
-        raise InputInvalid(f"not a message: {str(error).splitlines()[0][:200]}", place) from error
+        raise InputInvalid(f"not a message: {str(error).splitlines()[0][:200]}", path) from error
 
 
-def _check_message(message: BaseMessage, place: str) -> None:
+def _check_message(message: BaseMessage, path: str) -> None:
     content = message.content
-    is_said = message.type in ("human", "system")
+    requires_content = message.type in ("human", "system")
     if type(content) is str:
-        if is_said and (not content or content.isspace()):
-            raise InputInvalid("a blank message", place)
-        _check_text(content, place)
+        if requires_content and (not content or content.isspace()):
+            raise InputInvalid("a blank message", path)
+        _check_text(content, path)
     else:
-        _check_blocks(content, f"{place}.content", is_said=is_said)
+        _check_blocks(content, f"{path}.content", requires_content=requires_content)
     if message.id is not None:
-        _check_id(message.id, f"{place}.id")
+        _check_id(message.id, f"{path}.id")
     if isinstance(message, AIMessage):
         for number, call in enumerate(message.tool_calls):
-            _check_value(call, f"{place}.tool_calls[{number}]", MAX_DEPTH)
+            _check_value(call, f"{path}.tool_calls[{number}]", MAX_DEPTH)
     if message.additional_kwargs:
-        _check_value(message.additional_kwargs, f"{place}.additional_kwargs", MAX_DEPTH)
+        _check_value(message.additional_kwargs, f"{path}.additional_kwargs", MAX_DEPTH)
 
 
-def _check_blocks(content: Any, place: str, *, is_said: bool) -> None:
+def _check_blocks(content: Any, path: str, *, requires_content: bool) -> None:
     if not isinstance(content, list):
         raise InputInvalid(
-            f"content is text or a list of blocks, not {type(content).__name__}", place
+            f"content is text or a list of blocks, not {type(content).__name__}", path
         )
-    if is_said and not content:
-        raise InputInvalid("a blank message", place)
+    if requires_content and not content:
+        raise InputInvalid("a blank message", path)
     for number, block in enumerate(content):
-        where = f"{place}[{number}]"
+        block_path = f"{path}[{number}]"
         if isinstance(block, Mapping):
             if len(block) == 1 and isinstance(
                 next(iter(block.values())), Mapping
             ):  # Amazon's {"cachePoint": {...}}
-                _check_value(block, where, MAX_DEPTH)
+                _check_value(block, block_path, MAX_DEPTH)
                 continue
             if not isinstance(block.get("type"), str) or not block["type"]:
-                raise InputInvalid("a content block needs a type", where)
+                raise InputInvalid("a content block needs a type", block_path)
             if block["type"] == "text" and not isinstance(block.get("text"), str):
-                raise InputInvalid("a text block needs a text", where)
+                raise InputInvalid("a text block needs a text", block_path)
             text = block["text"] if block["type"] == "text" else None
         elif isinstance(block, str):
             text = block
         else:
             raise InputInvalid(
-                f"a content block is a map or text, not {type(block).__name__}", where
+                f"a content block is a map or text, not {type(block).__name__}", block_path
             )
-        if is_said and text is not None and (not text or text.isspace()):
-            raise InputInvalid("a blank text block", where)
-        if isinstance(block, Mapping) and block["type"] in _MEDIA:
-            _check_media(block, where)
-        _check_value(block, where, MAX_DEPTH)
+        if requires_content and text is not None and (not text or text.isspace()):
+            raise InputInvalid("a blank text block", block_path)
+        if isinstance(block, Mapping) and block["type"] in _MEDIA_TYPES:
+            _check_media(block, block_path)
+        _check_value(block, block_path, MAX_DEPTH)
 
 
-def _check_media(block: Mapping[str, Any], place: str) -> None:
+def _check_media(block: Mapping[str, Any], path: str) -> None:
     """Check that a block of media says where its bytes are.
 
     LangChain raises for one that does not, at every turn.
@@ -372,44 +380,46 @@ def _check_media(block: Mapping[str, Any], place: str) -> None:
     source_type = block.get("source_type")
     if source_type is not None and source_type not in _SOURCE_TYPES:
         raise InputInvalid(
-            f"a source_type is one of {', '.join(_SOURCE_TYPES)}", f"{place}.source_type"
+            f"a source_type is one of {', '.join(_SOURCE_TYPES)}", f"{path}.source_type"
         )
-    names = (*_SOURCES, block["type"]) if source_type is None else _SOURCE_TYPES[source_type]
+    names = (*_SOURCE_FIELDS, block["type"]) if source_type is None else _SOURCE_TYPES[source_type]
     if not any(isinstance(block.get(name), str | Mapping) and block[name] for name in names):
-        raise InputInvalid(f"{block['type']} content needs one of {', '.join(names)}", place)
+        raise InputInvalid(f"{block['type']} content needs one of {', '.join(names)}", path)
 
 
-def answers_calls(value: Any) -> bool:
+def has_tool_answers(value: Any) -> bool:
     """Whether an input has a ToolMessage, whose call may be one of the conversation before it."""
     messages = value
     if type(value) is dict or isinstance(value, Mapping):
         messages = value.get("messages")
     if not isinstance(messages, list | tuple):
         messages = (messages,)
-    for each in messages:
-        if type(each) is dict or isinstance(each, Mapping):
-            if each.get("role") == "tool" or each.get("type") == "tool":
+    for message in messages:
+        if type(message) is dict or isinstance(message, Mapping):
+            if message.get("role") == "tool" or message.get("type") == "tool":
                 return True
-        elif isinstance(each, ToolMessage):
+        elif isinstance(message, ToolMessage):
             return True
     return False
 
 
-def check_answers(value: Any, saved: Sequence[BaseMessage]) -> None:
+def check_tool_answers(value: Any, saved_messages: Sequence[BaseMessage]) -> None:
     """Raise InputInvalid for a ToolMessage without its call in input or conversation."""
     messages = value.get("messages") if isinstance(value, Mapping) else value
-    given = [messages] if isinstance(messages, BaseMessage | Mapping) else list(messages or ())
-    known = {
+    input_messages = (
+        [messages] if isinstance(messages, BaseMessage | Mapping) else list(messages or ())
+    )
+    call_ids = {
         call["id"]
-        for message in saved
+        for message in saved_messages
         if isinstance(message, AIMessage)
         for call in message.tool_calls
     }
-    for index, each in enumerate(given):
-        message = _as_message(each, f"messages[{index}]")
+    for index, raw_message in enumerate(input_messages):
+        message = _to_message(raw_message, f"messages[{index}]")
         if isinstance(message, AIMessage):
-            known.update(call["id"] for call in message.tool_calls)
-        elif isinstance(message, ToolMessage) and message.tool_call_id not in known:
+            call_ids.update(call["id"] for call in message.tool_calls)
+        elif isinstance(message, ToolMessage) and message.tool_call_id not in call_ids:
             raise InputInvalid(
                 f"the answer to the tool call '{message.tool_call_id}', which no message makes",
                 f"messages[{index}]",

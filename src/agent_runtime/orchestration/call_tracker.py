@@ -19,7 +19,7 @@ class Drainable(Protocol):
         """Tell it."""
 
 
-class Running:
+class CallTracker:
     """The calls of an executor that are under way, and whether new ones are still taken."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Running:
         """Whether calls are under way."""
         return bool(self._tasks)
 
-    def control(self, context: AgentContext) -> RunControl:
+    def register_run(self, context: AgentContext) -> RunControl:
         """LangGraph's handle on a run that has a checkpoint.
 
         It can be stopped after a step and resumed.
@@ -61,18 +61,18 @@ class Running:
             control.request_drain("shutdown")
         return control
 
-    def control_by(self, context: AgentContext, control: Drainable) -> None:
+    def register_control(self, context: AgentContext, control: Drainable) -> None:
         """Have a run that goes on elsewhere told by `control` that it shall stop after its step."""
         self._controls[context.progress] = control
         if self.draining:
             control.request_drain("shutdown")
 
-    def stop_all(self, reason: str) -> None:
+    def request_drain_all(self, reason: str) -> None:
         """Tell every run that has a checkpoint to stop after its step."""
         for control in list(self._controls.values()):
             control.request_drain(reason)
 
-    def ended(self, context: AgentContext) -> None:
+    def unregister_run(self, context: AgentContext) -> None:
         """Forget a run."""
         self._controls.pop(context.progress, None)
 
@@ -84,22 +84,26 @@ class Running:
         Returns how many had to be cancelled after `grace_s` seconds.
         """
         self.draining = True
-        self.stop_all("shutdown")
-        mine = asyncio.current_task()
-        if await self._wait(mine, grace_s):
+        self.request_drain_all("shutdown")
+        current_task = asyncio.current_task()
+        if await self._wait_until_idle(current_task, grace_s):
             return 0
-        left = {task: loop for task, loop in list(self._tasks.items()) if task is not mine}
-        for task, loop in left.items():
+        unfinished_tasks = {
+            task: loop for task, loop in list(self._tasks.items()) if task is not current_task
+        }
+        for task, loop in unfinished_tasks.items():
             loop.call_soon_threadsafe(task.cancel)
-        await self._wait(mine, grace_s)
-        return len(left)
+        await self._wait_until_idle(current_task, grace_s)
+        return len(unfinished_tasks)
 
-    async def _wait(self, mine: asyncio.Task[object] | None, limit_s: float) -> bool:
+    async def _wait_until_idle(
+        self, current_task: asyncio.Task[object] | None, timeout_s: float
+    ) -> bool:
         # Sync calls run on a loop of their own, so it is asked, not awaited, whether a call is
         # over.
-        until = asyncio.get_running_loop().time() + limit_s
-        while any(task is not mine for task in list(self._tasks)):
-            if asyncio.get_running_loop().time() >= until:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while any(task is not current_task for task in list(self._tasks)):
+            if asyncio.get_running_loop().time() >= deadline:
                 return False
             await asyncio.sleep(0.01)
         return True

@@ -22,7 +22,7 @@ from langgraph.types import Command, Overwrite, Send
 from pydantic import BaseModel
 
 from agent_runtime.errors import ConfigurationError, InputInvalid
-from agent_runtime.orchestration.messages import is_pair
+from agent_runtime.orchestration.messages import is_message_pair
 from agent_runtime.orchestration.turn_recovery import Resume
 
 Action: TypeAlias = Literal["run", "resume", "command"]
@@ -36,7 +36,7 @@ CALLER_ROLES = ("user", "assistant", "tool")
 
 Who sends a `system` message instructs the agent as its author does.
 """
-_ROLE_OF_CLASS: tuple[tuple[type[BaseMessage], str], ...] = (
+_ROLES_BY_CLASS: tuple[tuple[type[BaseMessage], str], ...] = (
     (HumanMessage, "user"),
     (AIMessage, "assistant"),
     (ToolMessage, "tool"),
@@ -44,7 +44,7 @@ _ROLE_OF_CLASS: tuple[tuple[type[BaseMessage], str], ...] = (
     (SystemMessage, "system"),
     (RemoveMessage, "remove"),
 )
-_ROLE_OF = {
+_ROLES_BY_NAME = {
     "human": "user",
     "user": "user",
     "ai": "assistant",
@@ -57,7 +57,7 @@ _ROLE_OF = {
 }
 
 
-def actions_of(value: Any) -> tuple[Action, ...]:
+def required_actions(value: Any) -> tuple[Action, ...]:
     """Return the actions of a call with this input, each of which needs a scope.
 
     `run` for an input of the agent, `resume` for the answer to an interrupt, `command` for what
@@ -76,7 +76,7 @@ def actions_of(value: Any) -> tuple[Action, ...]:
     return ("command",) if value.resume is None else ("resume", "command")
 
 
-def checked_roles(roles: Iterable[str]) -> frozenset[str]:
+def validate_roles(roles: Iterable[str]) -> frozenset[str]:
     """Return the roles; raises ConfigurationError for one that is none."""
     allowed = frozenset(roles)
     if unknown := allowed - set(ROLES):
@@ -86,17 +86,17 @@ def checked_roles(roles: Iterable[str]) -> frozenset[str]:
 
 def check_roles(value: Any, allowed: frozenset[str]) -> None:
     """Raise InputInvalid for a message whose role a caller may not send."""
-    for place, role in _roles_in(value.update if isinstance(value, Command) else value):
+    for path, role in _iter_roles(value.update if isinstance(value, Command) else value):
         if role not in allowed:
             raise InputInvalid(
                 f"a caller may send messages of {', '.join(sorted(allowed))}, not of '{role}': "
                 "the template's "
                 "`runtime.auth.roles` says which",
-                place,
+                path,
             )
 
 
-def _roles_in(value: Any) -> Iterator[tuple[str, str]]:
+def _iter_roles(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, BaseModel) and not isinstance(value, BaseMessage | PromptValue):
         value = {name: getattr(value, name, None) for name in type(value).model_fields} | (
             value.model_extra or {}
@@ -107,13 +107,13 @@ def _roles_in(value: Any) -> Iterator[tuple[str, str]]:
         }
     is_state = isinstance(value, Mapping) and not {"content", "kwargs"} & value.keys()
     if is_state:
-        for name, each in value.items():
-            yield from _roles_of_messages(each, str(name))
+        for name, field_value in value.items():
+            yield from _iter_message_roles(field_value, str(name))
     else:
-        yield from _roles_of_messages(value, "messages")
+        yield from _iter_message_roles(value, "messages")
 
 
-def _roles_of_messages(value: Any, place: str) -> Iterator[tuple[str, str]]:
+def _iter_message_roles(value: Any, path: str) -> Iterator[tuple[str, str]]:
     """Give the roles of what LangChain reads as messages, in any of its forms.
 
     Other values have none.
@@ -124,14 +124,14 @@ def _roles_of_messages(value: Any, place: str) -> Iterator[tuple[str, str]]:
         value = value["__overwrite__"]
     if isinstance(value, PromptValue):
         value = value.to_messages()
-    is_one = (
+    is_single_message = (
         isinstance(value, str | Mapping | BaseMessage)
-        or is_pair(value)
+        or is_message_pair(value)
         or not isinstance(value, Iterable)
     )
-    for index, each in enumerate([value] if is_one else value):
-        if (role := _role_of(each)) is not None:
-            yield f"{place}[{index}]", role
+    for index, message in enumerate([value] if is_single_message else value):
+        if (role := _role_of(message)) is not None:
+            yield f"{path}[{index}]", role
 
 
 def _role_of(value: Any) -> str | None:
@@ -143,9 +143,9 @@ def _role_of(value: Any) -> str | None:
         type(value) is dict
         and len(value) == 2
         and type(value.get("content")) is str
-        and value.get("role") in _ROLE_OF
+        and value.get("role") in _ROLES_BY_NAME
     ):
-        return _ROLE_OF[value["role"]]
+        return _ROLES_BY_NAME[value["role"]]
     if not isinstance(value, BaseMessage):
         if not isinstance(value, str | Mapping | Sequence) or isinstance(value, str | bytes):
             return None
@@ -153,8 +153,8 @@ def _role_of(value: Any) -> str | None:
             value = convert_to_messages([cast("Any", value)])[0]
         except Exception:  # noqa: BLE001 - whatever LangChain raises: it is no message for it
             return None
-    for kind, role in _ROLE_OF_CLASS:
-        if isinstance(value, kind):
+    for message_class, role in _ROLES_BY_CLASS:
+        if isinstance(value, message_class):
             return role
     name = value.role if isinstance(value, ChatMessage) else value.type
-    return _ROLE_OF.get(name, name)
+    return _ROLES_BY_NAME.get(name, name)

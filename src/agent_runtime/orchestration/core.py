@@ -12,8 +12,8 @@ from langgraph.errors import GraphRecursionError
 from agent_runtime.chunks import InterruptChunk, discard
 from agent_runtime.errors import AgentFailed, BudgetExceeded, LimitExceeded
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
-from agent_runtime.orchestration.call_tracker import Running
-from agent_runtime.orchestration.results import paused
+from agent_runtime.orchestration.call_tracker import CallTracker
+from agent_runtime.orchestration.results import budget_interrupt_result
 from agent_runtime.run.gate import ModelGate
 from agent_runtime.run.state import Refused, Run, current_run
 from agent_runtime.types import AgentContext, AgentResult
@@ -22,7 +22,7 @@ from agent_runtime.types import AgentContext, AgentResult
 class Agent(Protocol):
     """What the core awaits: an agent in this process (`BareAgent`) or in another one."""
 
-    running: Running
+    call_tracker: CallTracker
 
     async def run(self, context: AgentContext) -> AgentResult:
         """One call, to its end; emits on the way. Cancelling stops it."""
@@ -56,24 +56,24 @@ class Core:
         self._gate = gate
         self._recorder = recorder
         self._digest = digest
-        self.running = agent.running
+        self.call_tracker = agent.call_tracker
         self._prompt: str | None = None
 
-    def run_by(self, agent: Agent) -> Core:
+    def with_agent(self, agent: Agent) -> Core:
         """A core with the same limits and listeners around another agent."""
-        new = copy.copy(self)
-        new.agent = agent
-        new.running = agent.running
-        return new
+        core = copy.copy(self)
+        core.agent = agent
+        core.call_tracker = agent.call_tracker
+        return core
 
     def with_prompt(self, prompt: str) -> Core:
         """A core for the same agent with a system prompt of its own.
 
         The one rendered from a template's inputs.
         """
-        new = copy.copy(self)
-        new._prompt = prompt
-        return new
+        core = copy.copy(self)
+        core._prompt = prompt
+        return core
 
     async def __call__(self, context: AgentContext) -> AgentResult:
         """Run the agent; raises what it raised, or LimitExceeded or CallTimeout.
@@ -102,8 +102,8 @@ class Core:
             ) from error
         finally:
             current_run.reset(token)
-            self.running.ended(context)
-            await self._close(run)
+            self.call_tracker.unregister_run(context)
+            await self._close_run(run)
         if run.refusal is None:
             assert result is not None  # noqa: S101 - only a refusal leaves none
             return result
@@ -112,18 +112,22 @@ class Core:
             and run.refusal.pauses
             and self.agent.has_session(context)
         ):
-            return await self._paused(run.refusal, context)
+            return await self._pause_for_budget(run.refusal, context)
         raise run.refusal  # also one that something inside the agent swallowed
 
-    async def _paused(self, refusal: BudgetExceeded, context: AgentContext) -> AgentResult:
-        result = paused(refusal, await self.agent.state(context), context, self._digest)
+    async def _pause_for_budget(
+        self, refusal: BudgetExceeded, context: AgentContext
+    ) -> AgentResult:
+        result = budget_interrupt_result(
+            refusal, await self.agent.state(context), context, self._digest
+        )
         if context.emit is not discard:
             await context.emit(InterruptChunk(result.interrupts))
         return result
 
-    async def _close(self, run: Run) -> None:
+    async def _close_run(self, run: Run) -> None:
         if run.open_calls or run.open_streams:
             await run.close(asyncio.CancelledError())
-        if left := len(run.threads):
-            run.context.usage.sync_threads_left += left
-            run.record("tool_thread_left", "", None, {"count": left})
+        if orphan_count := len(run.running_threads):
+            run.context.usage.sync_threads_left += orphan_count
+            run.record("tool_thread_left", "", None, {"count": orphan_count})

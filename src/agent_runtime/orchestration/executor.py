@@ -20,14 +20,14 @@ from agent_runtime.errors import (
     ConfigurationError,
     InputInvalid,
 )
-from agent_runtime.errors.user_code import contained, error_text
+from agent_runtime.errors.user_code import as_user_exception, error_text
 from agent_runtime.monitoring.callback_event import CallbackEvent
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.orchestration.call_input import check_ids, check_input
-from agent_runtime.orchestration.call_tracker import Running
+from agent_runtime.orchestration.call_tracker import CallTracker
 from agent_runtime.orchestration.core import Agent, Core
 from agent_runtime.orchestration.failures import as_call_error
-from agent_runtime.orchestration.local_agent import BareAgent
+from agent_runtime.orchestration.local_agent import LocalAgent
 from agent_runtime.orchestration.middleware import (
     LoggingMiddleware,
     Middleware,
@@ -107,9 +107,9 @@ class AgentExecutor(AgentRunnable):
         )
         gate = ModelGate(limits, model_call_timeout_s=timeouts.model_call_s, prices=prices)
         check_gated(gate, gated=gated)
-        bare = BareAgent(
+        local_agent = LocalAgent(
             agent,
-            Running(),
+            CallTracker(),
             max_steps=gate.limits.max_steps,
             idle_timeout_s=timeouts.idle_s,
             gated=gated,
@@ -118,7 +118,7 @@ class AgentExecutor(AgentRunnable):
             durability=durability,
             digest=digest,
         )
-        self._core = Core(bare, gate, self.callback_handler, digest=digest)
+        self._core = Core(local_agent, gate, self.callback_handler, digest=digest)
         self.agent = agent
         self.template_digest = digest
         self.ref = ref
@@ -137,33 +137,33 @@ class AgentExecutor(AgentRunnable):
 
         This is the only way to say who calls: never through `configurable`, which is persisted.
         """
-        bound = self._copy()
-        bound._principal = principal
-        bound._credentials = credentials
-        return bound
+        executor = self._copy()
+        executor._principal = principal
+        executor._credentials = credentials
+        return executor
 
     def with_prompt(
         self, prompt: str | None, ref: Mapping[str, Any] | None = None
     ) -> AgentExecutor:
         """Return the same graph with another system prompt, without compiling it again."""
-        bound = self._copy()
-        bound.ref = ref or self.ref
+        executor = self._copy()
+        executor.ref = ref or self.ref
         if prompt is not None:
-            bound._core = self._core.with_prompt(prompt)
-            bound._handler = compose(self.pipeline, bound._core, self._on_layer)
-        return bound
+            executor._core = self._core.with_prompt(prompt)
+            executor._handler = compose(self.pipeline, executor._core, self._on_layer)
+        return executor
 
-    def run_by(self, agent: Agent) -> AgentExecutor:
+    def with_agent(self, agent: Agent) -> AgentExecutor:
         """The same onion around an agent that runs elsewhere: in a process of its own."""
-        bound = self._copy()
-        bound._core = self._core.run_by(agent)
-        bound._handler = compose(self.pipeline, bound._core, self._on_layer)
-        return bound
+        executor = self._copy()
+        executor._core = self._core.with_agent(agent)
+        executor._handler = compose(self.pipeline, executor._core, self._on_layer)
+        return executor
 
     def _copy(self) -> AgentExecutor:
-        new = AgentExecutor.__new__(AgentExecutor)  # copy.copy takes ten times as long
-        new.__dict__.update(self.__dict__)
-        return new
+        executor = AgentExecutor.__new__(AgentExecutor)  # copy.copy takes ten times as long
+        executor.__dict__.update(self.__dict__)
+        return executor
 
     async def execute(self, call: Any) -> AgentResult:
         """Run one call to its end.
@@ -176,7 +176,7 @@ class AgentExecutor(AgentRunnable):
         InputInvalid when the input is unusable. Cancelling stops the agent after every layer's
         `finally`.
         """
-        return await self._call(self._context(call))
+        return await self._call(self._build_context(call))
 
     def execute_sync(self, call: Any) -> AgentResult:
         """`execute` for a thread without an event loop: blocks until the end, raises the same.
@@ -194,7 +194,7 @@ class AgentExecutor(AgentRunnable):
         Nothing runs before the stream is entered; leaving it early cancels the call and waits for
         clean-up.
         """
-        return AgentStream(self._call, self._context(call))
+        return AgentStream(self._call, self._build_context(call))
 
     async def execute_with_retry(self, call: Any, max_retries: int) -> AgentResult:
         """`execute` with at most `max_retries` further attempts, by the pipeline's retry layer.
@@ -205,7 +205,7 @@ class AgentExecutor(AgentRunnable):
             raise ConfigurationError(f"max_retries must not be negative, not {max_retries}")
         if not any(isinstance(layer, RetryMiddleware) for layer in self.pipeline):
             raise ConfigurationError("execute_with_retry needs a RetryMiddleware in the pipeline")
-        context = self._context(call)
+        context = self._build_context(call)
         context.attempts = max_retries + 1
         return await self._call(context)
 
@@ -219,7 +219,7 @@ class AgentExecutor(AgentRunnable):
     @property
     def busy(self) -> bool:
         """Whether calls are under way."""
-        return self._core.running.busy
+        return self._core.call_tracker.busy
 
     async def drain(self, grace_s: float = 30.0) -> int:
         """Stop without losing anything.
@@ -230,22 +230,22 @@ class AgentExecutor(AgentRunnable):
         any process. Calls without a session may finish. Returns how many had to be cancelled after
         `grace_s` seconds.
         """
-        return await self._core.running.drain(grace_s)
+        return await self._core.call_tracker.drain(grace_s)
 
-    def _context(self, call: Any) -> AgentContext:
-        own = call if isinstance(call, AgentContext) else None
+    def _build_context(self, call: Any) -> AgentContext:
+        caller_context = call if isinstance(call, AgentContext) else None
         principal = self._principal
         if (
             principal is None
             and self._credentials is None
-            and (own is None or own.credentials is None)
+            and (caller_context is None or caller_context.credentials is None)
         ):
-            around = current_run.get()  # an agent inside another acts for its caller
-            principal = None if around is None else around.context.principal
-        if own is None:
+            parent_run = current_run.get()  # an agent inside another acts for its caller
+            principal = None if parent_run is None else parent_run.context.principal
+        if caller_context is None:
             context = AgentContext(call, principal=principal, credentials=self._credentials)
         else:
-            context = own.with_caller(
+            context = caller_context.with_caller(
                 principal, self._credentials
             )  # a caller's own object stays as it is
         context.agent_ref = self.ref
@@ -255,24 +255,24 @@ class AgentExecutor(AgentRunnable):
 
     async def _call(self, context: AgentContext) -> AgentResult:
         """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
-        if context.progress.started:
+        if context.progress.used:
             raise InputInvalid(
                 "this AgentContext has been used: one context is one call, make a new one for "
                 "the next"
             )
         check_ids(context)
-        context.progress.started = True
+        context.progress.used = True
         started = time.perf_counter()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio runs this coroutine
         cancels = CancelWatch(task)
         context.progress.cancels = cancels
         is_counted = False
-        self._record("run_start", context, None, self._said(context))
+        self._record("run_start", context, None, self._run_start_data(context))
         try:
             refuse_reserved_keys(context)
             check_input(context.input, self.agent)
-            is_counted = self._core.running.enter(task)
+            is_counted = self._core.call_tracker.enter(task)
             if self._run_timeout_s is None and context.deadline is None:
                 result = await self._handler(context)
             else:
@@ -289,21 +289,21 @@ class AgentExecutor(AgentRunnable):
             self._record("run_end", context, started, {"status": "stopped"})
             raise
         except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
-            error = self._failure(
-                contained(thrown), context, started, is_cancelled=cancels.is_cancelled
+            error = self._report_failure(
+                as_user_exception(thrown), context, started, is_cancelled=cancels.is_cancelled
             )
             raise error from error.__cause__
         finally:
             if is_counted:
-                self._core.running.leave(task)
+                self._core.call_tracker.leave(task)
         result.duration_s = time.perf_counter() - started
         if result.interrupts:
             self._record("interrupt", context, started, {"count": len(result.interrupts)})
-        said = {"output": result.output} if self.callback_handler.content else {}
-        self._record("run_end", context, started, {"status": result.status, **said})
+        content_fields = {"output": result.output} if self.callback_handler.content else {}
+        self._record("run_end", context, started, {"status": result.status, **content_fields})
         return result
 
-    def _failure(
+    def _report_failure(
         self, raised: Exception, context: AgentContext, started: float, *, is_cancelled: bool
     ) -> BaseException:
         """Return what a failed call raises, and report it; its cause is what was raised inside."""
@@ -320,10 +320,10 @@ class AgentExecutor(AgentRunnable):
         self._record("run_error", context, started, {"error": error.code})
         if isinstance(error, CallError) and error.layer:
             data = {"code": error.code, "message": error_text(error)}
-            self.callback_handler.tell(f"{error.layer}.refused", context, data)
+            self.callback_handler.publish(f"{error.layer}.refused", context, data)
         return self._with_usage(error, context)
 
-    def _said(self, context: AgentContext) -> dict[str, Any]:
+    def _run_start_data(self, context: AgentContext) -> dict[str, Any]:
         if not self.callback_handler.content:
             return {}
         return {
@@ -350,13 +350,13 @@ class AgentExecutor(AgentRunnable):
             # Also when something raised while the call was being stopped.
             if not scope.expired() or isinstance(error, asyncio.CancelledError):
                 raise
-            raise CallTimeout("run", context.deadline - now) from contained(error)
+            raise CallTimeout("run", context.deadline - now) from as_user_exception(error)
 
     def _record(
         self, kind: str, context: AgentContext, started: float | None, data: dict[str, Any]
     ) -> None:
         principal = context.principal
-        around = current_run.get()
+        parent_run = current_run.get()
         elapsed = None if started is None else time.perf_counter() - started
         if started is not None and kind != "interrupt":
             data = {**data, "usage": context.usage.to_dict()}
@@ -366,7 +366,7 @@ class AgentExecutor(AgentRunnable):
                 context.run_id,
                 self.name or "",
                 None,
-                None if around is None else around.context.run_id,
+                None if parent_run is None else parent_run.context.run_id,
                 context.session_id,
                 None if principal is None else principal.id,
                 elapsed,

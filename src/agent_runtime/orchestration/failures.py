@@ -12,12 +12,12 @@ from agent_runtime.errors import (
 )
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.providers.errors import (
-    ANSWERED,
-    CUT_ANSWERS,
+    ANSWERED_STATUS,
     SERVER_ERRORS,
+    TRUNCATION_ERRORS,
     causes,
-    connection_reason,
-    names_of_classes,
+    class_names,
+    connection_failure_text,
     retry_after_s,
     status_of,
 )
@@ -31,7 +31,7 @@ _CONNECTION_ERRORS = frozenset({
     "HTTPClientError",
     "EndpointConnectionError",
 })  # fmt: skip
-_COME_AGAIN = CUT_ANSWERS | {"AnswerTooLarge"}
+_PERMANENT_FAILURES = TRUNCATION_ERRORS | {"AnswerTooLarge"}
 _TIMEOUT_ERRORS = frozenset(
     {"APITimeoutError", "TimeoutException", "ConnectTimeoutError", "ReadTimeoutError"}
 )
@@ -41,8 +41,8 @@ def failure_class(error: BaseException) -> str | None:
     """Classify a retryable failure; None for one that would come again."""
     if isinstance(error, InstanceFailed):
         return "worker"
-    if isinstance(error, ProviderError) and error.status == ANSWERED:
-        is_final = any(names_of_classes(each) & _COME_AGAIN for each in causes(error))
+    if isinstance(error, ProviderError) and error.status == ANSWERED_STATUS:
+        is_final = any(class_names(cause) & _PERMANENT_FAILURES for cause in causes(error))
         return None if is_final else "server_error"  # a gateway's page comes once
     if isinstance(error, CallTimeout):
         return None if error.scope == "run" else "timeout"
@@ -53,11 +53,11 @@ def failure_class(error: BaseException) -> str | None:
         return (
             "rate_limit" if status == 429 else "server_error" if status in SERVER_ERRORS else None
         )
-    for each in causes(error):
-        names = names_of_classes(each)
-        if names & _TIMEOUT_ERRORS or isinstance(each, TimeoutError):
+    for cause in causes(error):
+        names = class_names(cause)
+        if names & _TIMEOUT_ERRORS or isinstance(cause, TimeoutError):
             return "timeout"
-        if names & _CONNECTION_ERRORS or isinstance(each, ConnectionError):
+        if names & _CONNECTION_ERRORS or isinstance(cause, ConnectionError):
             return "connection"
     return None
 
@@ -78,7 +78,7 @@ def as_call_error(error: Exception, model_error: BaseException | None) -> CallEr
     failed: CallError
     from_model = model_error is not None and any(e is model_error for e in causes(error))
     if from_model and (status is not None or kind in ("connection", "timeout")):
-        if status is None and (reason := connection_reason(error)) is not None:
+        if status is None and (reason := connection_failure_text(error)) is not None:
             summary += f" ({reason})"
         failed = ProviderError(summary, status=status, retry_after_s=retry_after_s(error))
     else:

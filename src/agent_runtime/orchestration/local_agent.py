@@ -11,17 +11,26 @@ from langchain_core.messages import BaseMessageChunk, message_chunk_to_message
 from langgraph.pregel import Pregel
 from langgraph.types import Command
 
-from agent_runtime.checkpoints.operations import GUARD_KEY
+from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
-from agent_runtime.orchestration.answer_classes import allow_answers
-from agent_runtime.orchestration.boundaries import copy_of_graph, with_boundaries
-from agent_runtime.orchestration.call_input import answers_calls, check_answers, check_session
-from agent_runtime.orchestration.call_tracker import Running
-from agent_runtime.orchestration.messages import is_graph, messages_in, new_messages, whole_message
-from agent_runtime.orchestration.results import result_of, with_interrupts
-from agent_runtime.orchestration.stream_parts import PartReader, within_idle
-from agent_runtime.orchestration.turn_recovery import AGENT_KEY, session_input
+from agent_runtime.orchestration.answer_classes import allow_answer_types
+from agent_runtime.orchestration.boundaries import copy_graph, with_boundaries
+from agent_runtime.orchestration.call_input import (
+    check_session,
+    check_tool_answers,
+    has_tool_answers,
+)
+from agent_runtime.orchestration.call_tracker import CallTracker
+from agent_runtime.orchestration.messages import (
+    is_graph,
+    message_to_chunks,
+    messages_in,
+    new_messages,
+)
+from agent_runtime.orchestration.results import result_of, state_with_interrupts
+from agent_runtime.orchestration.stream_parts import PartReader, with_idle_timeout
+from agent_runtime.orchestration.turn_recovery import AGENT_KEY, prepare_session_input
 from agent_runtime.run.callback_gate import with_callback_gate
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -29,17 +38,18 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.runnables import Runnable, RunnableConfig
 
-OWN_MODES = ("messages", "custom", "values")
-_VALUES_ALONE: dict[str, Any] = {"version": "v2"}
-_STOPS = ("interrupt_before", "interrupt_after")
+DEFAULT_STREAM_MODES = ("messages", "custom", "values")
+_VALUES_ONLY_OPTIONS: dict[str, Any] = {"version": "v2"}
+_BREAKPOINT_OPTIONS = ("interrupt_before", "interrupt_after")
 
 
-class BareAgent:
+class LocalAgent:
     """Awaits `agent` once for each call, and emits what it says.
 
     Args:
         agent: any Runnable; a LangGraph graph gives messages, interrupts and checkpoints.
-        running: the calls under way, of which each with a session can be told to stop at its next
+        call_tracker: the calls under way, of which each with a session can be told to stop at its
+        next
         step.
         max_steps: LangGraph supersteps of one run, or None.
         idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside
@@ -56,7 +66,7 @@ class BareAgent:
     def __init__(
         self,
         agent: Runnable[Any, Any],
-        running: Running,
+        call_tracker: CallTracker,
         *,
         max_steps: int | None = None,
         idle_timeout_s: float | None = None,
@@ -66,26 +76,26 @@ class BareAgent:
         durability: str = "sync",
         digest: str | None = None,
     ) -> None:
-        allow_answers(agent)
+        allow_answer_types(agent)
         agent = with_boundaries(agent)
         self.agent = agent
-        self.running = running
+        self.call_tracker = call_tracker
         self._max_steps = max_steps
         self._idle_timeout_s = idle_timeout_s
         self._gated = gated
         self._digest = digest
         self._is_graph = is_graph(agent)
-        self._reads_values = _reads_values(agent)
-        self._stops_at_nodes = any(getattr(agent, f"{option}_nodes", None) for option in _STOPS)
+        self._can_read_values_only = can_read_values_only(agent)
+        self._has_breakpoints = any(
+            getattr(agent, f"{option}_nodes", None) for option in _BREAKPOINT_OPTIONS
+        )
         self._hold_text = hold_text
         self._needs_session = needs_session
         self._durability = durability
         self._has_checkpointer = bool(getattr(agent, "checkpointer", None))
         # Without a session a call leaves nothing behind: it runs on a copy that cannot save.
-        self._stateless = (
-            copy_of_graph(cast("Any", agent), checkpointer=None)
-            if self._has_checkpointer
-            else agent
+        self._stateless_agent = (
+            copy_graph(cast("Any", agent), checkpointer=None) if self._has_checkpointer else agent
         )
 
     def has_session(self, context: AgentContext) -> bool:
@@ -94,54 +104,60 @@ class BareAgent:
 
     async def state(self, context: AgentContext) -> Mapping[str, Any]:
         """The last saved state of the call's session."""
-        config = {"configurable": self._config(context)["configurable"]}
+        config = {"configurable": self._build_config(context)["configurable"]}
         values: Mapping[str, Any] = (await cast("Any", self.agent).aget_state(config)).values
         return values
 
     async def run(self, context: AgentContext) -> AgentResult:
         """One call; raises what the agent raises."""
         if (
-            self.running.draining and context.turn is not None
+            self.call_tracker.draining and context.turn is not None
         ):  # it waited for its turn while the shutdown began
             raise CallDrained("the agent is shutting down and takes no new calls")
-        agent = self.agent if self.has_session(context) else self._stateless
+        agent = self.agent if self.has_session(context) else self._stateless_agent
         check_session(context, self.agent, has_session=self.has_session(context))
-        config = self._config(context)
+        config = self._build_config(context)
         options = dict(context.options)
-        if answers_calls(context.input):
-            saved = messages_in(await self.state(context)) if self.has_session(context) else []
-            check_answers(context.input, saved)
-        value = await session_input(
+        if has_tool_answers(context.input):
+            saved_messages = (
+                messages_in(await self.state(context)) if self.has_session(context) else []
+            )
+            check_tool_answers(context.input, saved_messages)
+        value = await prepare_session_input(
             agent,
             config,
             context,
-            kept=self.has_session(context),
+            has_session=self.has_session(context),
             needs_session=self._needs_session,
         )
         if self.has_session(context):
             options.setdefault("durability", self._durability)
-            options.setdefault("control", self.running.control(context))
+            options.setdefault("control", self.call_tracker.register_run(context))
         if context.context is not None:
             options["context"] = context.context
         try:
-            shaped = bool(
+            is_shaped_by_caller = bool(
                 {"stream_mode", "version"} & options.keys()
             )  # asked of a unary call: LangGraph's to shape
-            if context.streaming or (self._idle_timeout_s is not None and not shaped):
+            if context.streaming or (self._idle_timeout_s is not None and not is_shaped_by_caller):
                 return await self._stream(agent, value, config, options, context)
-            values_alone = self._reads_values and not shaped and "output_keys" not in options
-            version = _VALUES_ALONE if values_alone else {}
+            values_only = (
+                self._can_read_values_only
+                and not is_shaped_by_caller
+                and "output_keys" not in options
+            )
+            version = _VALUES_ONLY_OPTIONS if values_only else {}
             returned = await agent.ainvoke(value, config, **version, **options)
-            if values_alone:
-                returned = with_interrupts(returned)
-            context.progress.ended = not shaped and self._runs_through(options)
+            if values_only:
+                returned = state_with_interrupts(returned)
+            context.progress.finished = not is_shaped_by_caller and self._runs_to_end(options)
         except Exception:
-            await self._note_resumable(agent, config, context)
+            await self._set_resumable(agent, config, context)
             raise
         result = result_of(returned, context, self._digest)
         if context.emit is not discard:
-            for message in new_messages(result.messages, _ids(value)):
-                for chunk in whole_message(message):
+            for message in new_messages(result.messages, _message_ids(value)):
+                for chunk in message_to_chunks(message):
                     await context.emit(chunk)
             if result.interrupts:
                 await context.emit(InterruptChunk(result.interrupts))
@@ -159,33 +175,45 @@ class BareAgent:
     ) -> AgentResult:
         if not self._is_graph:
             async with aclosing(agent.astream(value, config, **options)) as pieces:
-                returned = await self._read_pieces(self._within_idle(pieces), context)
+                returned = await self._stream_chain(self._with_idle_timeout(pieces), context)
             return result_of(returned, context, self._digest)
-        asked = options.pop("stream_mode", None) if context.streaming else None
-        asked = [asked] if isinstance(asked, str) else list(asked or ())
+        requested_modes = options.pop("stream_mode", None) if context.streaming else None
+        requested_modes = (
+            [requested_modes] if isinstance(requested_modes, str) else list(requested_modes or ())
+        )
         options.pop("version", None)
         # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what
         # they asked for.
-        subgraphs = bool(options.pop("subgraphs", not (asked or self._gated)))
-        wanted = asked or OWN_MODES
+        subgraphs = bool(options.pop("subgraphs", not (requested_modes or self._gated)))
+        selected_modes = requested_modes or DEFAULT_STREAM_MODES
         # A unary call streams only to notice silence: it emits, like any unary call, when it has
         # succeeded.
-        hold = self._hold_text or not context.streaming
+        is_buffered = self._hold_text or not context.streaming
         # Held-back text must not leave as tokens, whoever asks for them.
         modes = list(
             dict.fromkeys(
-                [*(m for m in wanted if not (self._hold_text and m == "messages")), "values"]
+                [
+                    *(m for m in selected_modes if not (self._hold_text and m == "messages")),
+                    "values",
+                ]
             )
         )
         thread = None if context.turn is None else (context.turn.thread, context.session_id or "")
         reader = PartReader(
-            context.emit, context.progress, asked, subgraphs=subgraphs, hold=hold, thread=thread
+            context.emit,
+            context.progress,
+            requested_modes,
+            subgraphs=subgraphs,
+            is_buffered=is_buffered,
+            thread=thread,
         )
         parts = agent.astream(value, config, stream_mode=modes, subgraphs=subgraphs, **options)
         async with aclosing(parts):
-            await self._read_parts(self._within_idle(parts), reader, context, subgraphs=subgraphs)
+            await self._read_parts(
+                self._with_idle_timeout(parts), reader, context, subgraphs=subgraphs
+            )
         await reader.finish()
-        context.progress.ended = self._runs_through(options)
+        context.progress.finished = self._runs_to_end(options)
         state = reader.state
         if reader.interrupts and isinstance(state, Mapping):
             state = {**state, "__interrupt__": reader.interrupts}
@@ -195,33 +223,33 @@ class BareAgent:
     async def _read_parts(
         parts: AsyncIterator[Any], reader: PartReader, context: AgentContext, *, subgraphs: bool
     ) -> None:
-        ns = ()
+        namespace = ()
         streaming = context.streaming
         async for part in parts:  # the way of every token
             if subgraphs:
-                ns, mode, data = part
+                namespace, mode, data = part
             else:
                 mode, data = part
             if mode != "messages":
-                await reader.read(ns, mode, data)
+                await reader.read(namespace, mode, data)
             elif streaming:
-                if (chunk := reader.text_chunk(ns, data)) is None:
-                    await reader.read(ns, mode, data)
+                if (chunk := reader.text_chunk(namespace, data)) is None:
+                    await reader.read(namespace, mode, data)
                 elif (
                     emitted := context.emit(chunk)
                 ) is not HAS_ROOM:  # awaiting what is done costs too
                     await emitted
 
-    def _runs_through(self, options: dict[str, Any]) -> bool:
+    def _runs_to_end(self, options: dict[str, Any]) -> bool:
         """Tell whether a run without interrupts is at its end.
 
         Its graph or its caller may stop it around a node.
         """
-        return not self._stops_at_nodes and not (
-            options and any(options.get(option) for option in _STOPS)
+        return not self._has_breakpoints and not (
+            options and any(options.get(option) for option in _BREAKPOINT_OPTIONS)
         )
 
-    async def _read_pieces(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
+    async def _stream_chain(self, pieces: AsyncIterator[Any], context: AgentContext) -> Any:
         returned: Any = None
         async for piece in pieces:
             text = piece if isinstance(piece, str) else str(getattr(piece, "text", ""))
@@ -243,22 +271,26 @@ class BareAgent:
             else returned
         )
 
-    def _within_idle(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        return parts if self._idle_timeout_s is None else within_idle(parts, self._idle_timeout_s)
+    def _with_idle_timeout(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        return (
+            parts
+            if self._idle_timeout_s is None
+            else with_idle_timeout(parts, self._idle_timeout_s)
+        )
 
-    def _config(self, context: AgentContext) -> RunnableConfig:
-        given: Any = context.config or {}
-        config: dict[str, Any] = dict(given)
+    def _build_config(self, context: AgentContext) -> RunnableConfig:
+        caller_config: Any = context.config or {}
+        config: dict[str, Any] = dict(caller_config)
         if context.config is None:
             try:
                 config["run_id"] = uuid.UUID(context.run_id)
             except ValueError:
                 raise InputInvalid(f"not a UUID: '{context.run_id}'", "run_id") from None
-        if given or context.metadata or context.session_id is not None:
+        if caller_config or context.metadata or context.session_id is not None:
             # For checkpoints and for the handlers of a caller; without either it would only cost 1
             # % of a turn.
             config["metadata"] = {
-                **given.get("metadata", {}),
+                **caller_config.get("metadata", {}),
                 **context.metadata,
                 "run_id": context.run_id,
             }
@@ -271,18 +303,18 @@ class BareAgent:
         if (max_steps := self._max_steps) is not None:
             config["recursion_limit"] = max_steps
         if context.turn is not None:
-            own = {"thread_id": context.turn.thread, GUARD_KEY: context.turn.guard}
-            config["configurable"] = {**given.get("configurable", {}), **own}
+            turn_keys = {"thread_id": context.turn.thread, FENCING_TOKEN_KEY: context.turn.guard}
+            config["configurable"] = {**caller_config.get("configurable", {}), **turn_keys}
         elif context.session_id is not None:
             config["configurable"] = {
-                **given.get("configurable", {}),
+                **caller_config.get("configurable", {}),
                 "thread_id": context.session_id,
             }
         if not self._gated:
-            config["callbacks"] = with_callback_gate(given.get("callbacks"))
+            config["callbacks"] = with_callback_gate(caller_config.get("callbacks"))
         return cast("RunnableConfig", config)
 
-    async def _note_resumable(
+    async def _set_resumable(
         self, agent: Any, config: RunnableConfig, context: AgentContext
     ) -> None:
         if not self.has_session(context):
@@ -295,7 +327,7 @@ class BareAgent:
         context.progress.resumable = bool(snapshot.next) and saved_run == context.run_id
 
 
-def _reads_values(agent: Any) -> bool:
+def can_read_values_only(agent: Any) -> bool:
     """Tell whether a unary call may read the graph's values alone, as LangGraph's version 2 does.
 
     Version 1 reads its updates too, only to notice interrupts; without them a turn costs 1.5 to 2.8
@@ -304,8 +336,8 @@ def _reads_values(agent: Any) -> bool:
     return isinstance(agent, Pregel) and agent._output_mapper is None
 
 
-def _ids(value: Any) -> set[str | None]:
+def _message_ids(value: Any) -> set[str | None]:
     if isinstance(value, Command) or value is None:
         return set()
-    given: list[BaseMessage] = messages_in(value)
-    return {m.id for m in given if m.id is not None}
+    input_messages: list[BaseMessage] = messages_in(value)
+    return {m.id for m in input_messages if m.id is not None}

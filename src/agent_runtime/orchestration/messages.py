@@ -33,7 +33,7 @@ def is_graph(agent: object) -> bool:
     return _is_graph_class(type(agent))  # type: ignore[arg-type]  # mypy: the hash of `type[object]` is unbound
 
 
-def agent_input(value: Any, agent: Any) -> Any:
+def to_agent_input(value: Any, agent: Any) -> Any:
     """Return what `agent` takes for the input of a call, which `check_input` has accepted.
 
     Text, messages and prompts become `{"messages": [...]}` for a graph with a `messages` channel; a
@@ -50,15 +50,15 @@ def agent_input(value: Any, agent: Any) -> Any:
         return {"messages": [value]}
     if isinstance(value, PromptValue):
         return {"messages": value.to_messages()}
-    return {"messages": convert_to_messages([value] if is_pair(value) else value)}
+    return {"messages": convert_to_messages([value] if is_message_pair(value) else value)}
 
 
-def is_pair(value: Any) -> bool:
+def is_message_pair(value: Any) -> bool:
     """Tell whether a tuple is one message in short, `("user", "hi")`."""
     return (
         isinstance(value, tuple)
         and len(value) == 2
-        and all(isinstance(each, str) for each in value)
+        and all(isinstance(element, str) for element in value)
     )
 
 
@@ -76,13 +76,17 @@ def messages_in(value: Any) -> list[BaseMessage]:
         )
     if not isinstance(messages, list):
         return []
-    return [each for each in cast("list[BaseMessage]", messages) if _is_message_class(type(each))]
+    return [
+        message
+        for message in cast("list[BaseMessage]", messages)
+        if _is_message_class(type(message))
+    ]
 
 
-def new_messages(messages: list[BaseMessage], known: set[str | None]) -> list[BaseMessage]:
+def new_messages(messages: list[BaseMessage], previous_ids: set[str | None]) -> list[BaseMessage]:
     """Return the messages after the last known one, or after the last human one."""
     for index in reversed(range(len(messages))):
-        if messages[index].id in known:
+        if messages[index].id in previous_ids:
             return messages[index + 1 :]
     for index in reversed(range(len(messages))):
         if messages[index].type == "human":
@@ -90,7 +94,7 @@ def new_messages(messages: list[BaseMessage], known: set[str | None]) -> list[Ba
     return messages
 
 
-def whole_message(message: BaseMessage, *, with_text: bool = True) -> list[Chunk]:
+def message_to_chunks(message: BaseMessage, *, with_text: bool = True) -> list[Chunk]:
     """The chunks of a message that is complete.
 
     Its text is left out when it has been streamed already.
@@ -114,7 +118,7 @@ def whole_message(message: BaseMessage, *, with_text: bool = True) -> list[Chunk
     return chunks
 
 
-def is_plain(message: BaseMessage) -> bool:
+def is_plain_text(message: BaseMessage) -> bool:
     """Whether the content is text alone.
 
     Then the cost of parsing content blocks is spared, token by token.
@@ -124,7 +128,7 @@ def is_plain(message: BaseMessage) -> bool:
 
 def reasoning_of(message: BaseMessage) -> str:
     """The reasoning text in a message or chunk; empty for plain text content."""
-    if is_plain(message):
+    if is_plain_text(message):
         return ""
     return "".join(
         str(b.get("reasoning", "")) for b in message.content_blocks if b["type"] == "reasoning"
@@ -137,13 +141,13 @@ def answer_text(value: Any, messages: list[BaseMessage], structured: Any) -> str
     The structured response as JSON, or the last message's text, or the value in plain form.
     """
     if structured is not None:
-        return _plain(structured)
+        return _to_text(structured)
     if messages:
         return str(messages[-1].text) if messages[-1].type in ("ai", "tool") else ""
-    return _plain(value)
+    return _to_text(value)
 
 
-def _plain(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if hasattr(value, "model_dump_json"):

@@ -42,7 +42,7 @@ def result_of(returned: Any, context: AgentContext, digest: str | None) -> Agent
     )
 
 
-def with_interrupts(output: GraphOutput[Any]) -> Any:
+def state_with_interrupts(output: GraphOutput[Any]) -> Any:
     """Return a graph's output as its state with its interrupts inside, as by default."""
     if not output.interrupts:
         return output.value
@@ -50,7 +50,7 @@ def with_interrupts(output: GraphOutput[Any]) -> Any:
     return {**state, "__interrupt__": list(output.interrupts)}
 
 
-def paused(
+def budget_interrupt_result(
     refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None
 ) -> AgentResult:
     """An interrupted call: its next model call waits for a larger budget.

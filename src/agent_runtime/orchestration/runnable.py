@@ -11,8 +11,8 @@ from langchain_core.runnables.config import patch_config
 
 from agent_runtime.errors import CallError
 from agent_runtime.orchestration.stream import AgentStream
-from agent_runtime.orchestration.stream_shapes import raise_original, shaped, stream_part
-from agent_runtime.orchestration.subgraph_calls import inside_a_graph
+from agent_runtime.orchestration.stream_shapes import chunk_to_part, raise_original, shape_part
+from agent_runtime.orchestration.subgraph_calls import is_subgraph_call
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -35,7 +35,7 @@ class AgentRunnable(Runnable[Any, Any]):
 
     agent: Runnable[Any, Any]
 
-    def _context(self, call: Any) -> AgentContext:
+    def _build_context(self, call: Any) -> AgentContext:
         raise NotImplementedError
 
     async def _call(self, context: AgentContext) -> AgentResult:
@@ -83,12 +83,12 @@ class AgentRunnable(Runnable[Any, Any]):
         options: dict[str, Any],
     ) -> AgentContext:
         child = patch_config(config, callbacks=run_manager.get_child())
-        given = config.get("configurable", {})
+        configurable = config.get("configurable", {})
         # As a node of another graph the thread is that graph's, and so is the checkpointer.
-        thread_id = None if inside_a_graph(given) else given.get("thread_id")
+        thread_id = None if is_subgraph_call(configurable) else configurable.get("thread_id")
         options = dict(options)
         runtime_context = options.pop("context", None)
-        return self._context(
+        return self._build_context(
             AgentContext(
                 value,
                 run_id=str(run_manager.run_id),
@@ -133,20 +133,20 @@ class AgentRunnable(Runnable[Any, Any]):
             context = self._runnable_context(value, run_manager, config, kwargs)
             async with AgentStream(self._call, context) as stream:
                 async for chunk in stream.chunks():
-                    if (part := stream_part(chunk, mode, subgraphs=subgraphs)) is not None:
+                    if (part := chunk_to_part(chunk, mode, subgraphs=subgraphs)) is not None:
                         yield part
 
-        async def one() -> AsyncIterator[Any]:
+        async def single_input() -> AsyncIterator[Any]:
             yield input
 
-        run = self._atransform_stream_with_config(one(), chunks, config, run_type="chain")
+        run = self._atransform_stream_with_config(single_input(), chunks, config, run_type="chain")
         async with aclosing(cast("AsyncGenerator[Any]", run)) as parts:
             try:
                 async for part in parts:
                     yield (
                         part
                         if mode is None
-                        else shaped(part, mode, version, subgraphs=subgraphs, agent=self.agent)
+                        else shape_part(part, mode, version, subgraphs=subgraphs, agent=self.agent)
                     )
             except CallError as error:
                 raise_original(error)
@@ -164,7 +164,7 @@ class AgentRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """As a step of a chain: gather the input, run once, yield the final state."""
-        final = await _gathered(input)
+        final = await _gather_pieces(input)
         yield await self.ainvoke(final, config, **kwargs)
 
     def transform(
@@ -178,7 +178,7 @@ class AgentRunnable(Runnable[Any, Any]):
         for (
             piece
         ) in input:  # in the caller's thread: what comes before may be sync calls of the same kind
-            final = _added(final, piece)
+            final = _add_piece(final, piece)
         yield self.invoke(final, config, **kwargs)
 
     def astream_events(  # type: ignore[override]  # one signature for all versions
@@ -256,11 +256,11 @@ class AgentText(Runnable[Any, str]):
     ) -> AsyncIterator[str]:
         """Pieces of text, in order; closing early cancels the call."""
 
-        async def one() -> AsyncIterator[Any]:
+        async def single_input() -> AsyncIterator[Any]:
             yield input
 
         async with aclosing(
-            cast("AsyncGenerator[str]", self.atransform(one(), config, **kwargs))
+            cast("AsyncGenerator[str]", self.atransform(single_input(), config, **kwargs))
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -279,7 +279,7 @@ class AgentText(Runnable[Any, str]):
             config: RunnableConfig,
         ) -> AsyncIterator[str]:
             context = self._executor._runnable_context(
-                await _gathered(inputs), run_manager, config, kwargs
+                await _gather_pieces(inputs), run_manager, config, kwargs
             )
             async with AgentStream(self._executor._call, context) as stream:
                 async for text in stream:
@@ -300,14 +300,14 @@ class AgentText(Runnable[Any, str]):
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
 
-async def _gathered(pieces: AsyncIterator[Any]) -> Any:
+async def _gather_pieces(pieces: AsyncIterator[Any]) -> Any:
     final: Any = None
     async for piece in pieces:
-        final = _added(final, piece)
+        final = _add_piece(final, piece)
     return final
 
 
-def _added(final: Any, piece: Any) -> Any:
+def _add_piece(final: Any, piece: Any) -> Any:
     try:
         return piece if final is None else final + piece
     except TypeError:  # dicts do not add up: the last one is the whole

@@ -12,7 +12,7 @@ from agent_runtime.chunks import HAS_ROOM, Chunk, TextChunk
 from agent_runtime.errors import CallCancelled, StreamMisuse
 from agent_runtime.types import AgentContext, AgentResult
 
-BUFFER = 16
+BUFFER_SIZE = 16
 """Chunks that may wait for the reader.
 
 16 costs 0.7 us a chunk where 1 costs 12.5, and holds back soon enough.
@@ -35,17 +35,19 @@ class AgentStream:
         call: Callable[[AgentContext], Coroutine[Any, Any, AgentResult]],
         context: AgentContext,
         *,
-        buffer: int = BUFFER,
+        buffer: int = BUFFER_SIZE,
     ) -> None:
         self._call = call
         self._buffer = buffer
         self.context = context.with_emit(self._put)
         self.context.streaming = True
-        self._waiting: deque[Chunk] = deque()
-        self._room: asyncio.Event | None = None  # what a producer with a full buffer waits for
-        self._reader: asyncio.Future[None] | None = None
+        self._pending_chunks: deque[Chunk] = deque()
+        self._room_event: asyncio.Event | None = (
+            None  # what a producer with a full buffer waits for
+        )
+        self._reader_future: asyncio.Future[None] | None = None
         self._task: asyncio.Task[AgentResult] | None = None
-        self._told = False  # the failure has been raised to the reader
+        self._failure_raised = False  # the failure has been raised to the reader
         self._message_id = ""
         self._pieces = [""]
 
@@ -70,7 +72,7 @@ class AgentStream:
         if self._task is None or not self._task.done():
             raise StreamMisuse("the result is there when the stream has been read to its end")
         if self._task.cancelled():
-            raise self._cancelled() from _cause_of(self._task)
+            raise self._cancelled_error() from _cause_of(self._task)
         return self._task.result()
 
     def _failed(self) -> bool:
@@ -94,75 +96,75 @@ class AgentStream:
         assert task is not None  # noqa: S101
         if not task.done():
             task.cancel()
-            await _finished(task)
+            await _wait_until_done(task)
         failure = None if task.cancelled() else task.exception()
-        if failure is not None and error is None and not self._told:
+        if failure is not None and error is None and not self._failure_raised:
             raise failure
 
     def _put(self, chunk: Chunk) -> Awaitable[None]:
         # A plain function, and one future to wake the reader: this path is paid for each token.
-        if len(self._waiting) >= self._buffer:
+        if len(self._pending_chunks) >= self._buffer:
             return self._put_when_room(chunk)
-        self._waiting.append(chunk)
-        if self._reader is not None:
+        self._pending_chunks.append(chunk)
+        if self._reader_future is not None:
             self._wake()
         return HAS_ROOM
 
     async def _put_when_room(self, chunk: Chunk) -> None:
-        while len(self._waiting) >= self._buffer:
-            self._room = self._room or asyncio.Event()
-            await self._room.wait()
-        self._waiting.append(chunk)
+        while len(self._pending_chunks) >= self._buffer:
+            self._room_event = self._room_event or asyncio.Event()
+            await self._room_event.wait()
+        self._pending_chunks.append(chunk)
         self._wake()
 
     def _wake(self) -> None:
-        reader = self._reader
-        self._reader = None
+        reader = self._reader_future
+        self._reader_future = None
         if reader is not None and not reader.done():
             reader.set_result(None)
 
     def chunks(self) -> AsyncIterator[Chunk]:
         """Every chunk of the call, in order. Cancelling the wait for the next one loses none."""
-        return _Chunks(self)
+        return _ChunkIterator(self)
 
     def __aiter__(self) -> Self:
-        self._started()
+        self._require_task()
         return self
 
     async def __anext__(self) -> str:
-        while self._waiting or await self._arrival():
-            chunk = self._take()
+        while self._pending_chunks or await self._wait_for_chunk():
+            chunk = self._pop_chunk()
             if type(chunk) is TextChunk and chunk.text:
                 return chunk.text
         raise StopAsyncIteration
 
-    async def _arrival(self) -> bool:
+    async def _wait_for_chunk(self) -> bool:
         """Wait until a chunk is there; False at the end.
 
         Raises what the call raised, once, after its chunks.
         """
-        task = self._task or self._started()
-        while not self._waiting:
+        task = self._task or self._require_task()
+        while not self._pending_chunks:
             if task.done():
-                if not self._told:
-                    self._told = True
+                if not self._failure_raised:
+                    self._failure_raised = True
                     if task.cancelled():
-                        raise self._cancelled() from _cause_of(task)
+                        raise self._cancelled_error() from _cause_of(task)
                     task.result()  # raises what the call raised
                 return False
-            if self._reader is not None and not self._reader.done():
+            if self._reader_future is not None and not self._reader_future.done():
                 raise StreamMisuse(
                     "a stream has one reader: another task is waiting for its next chunk"
                 )
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+            self._reader_future = asyncio.get_running_loop().create_future()
+            await self._reader_future
         return True
 
-    def _take(self) -> Chunk:
-        chunk = self._waiting.popleft()
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+    def _pop_chunk(self) -> Chunk:
+        chunk = self._pending_chunks.popleft()
+        if self._room_event is not None:
+            self._room_event.set()
+            self._room_event = None
         if type(chunk) is TextChunk:
             if chunk.message_id != self._message_id:
                 self._message_id = chunk.message_id
@@ -170,7 +172,7 @@ class AgentStream:
             self._pieces.append(chunk.text)
         return chunk
 
-    def _started(self) -> asyncio.Task[AgentResult]:
+    def _require_task(self) -> asyncio.Task[AgentResult]:
         if self._task is None:
             raise StreamMisuse(
                 "open the stream first: `async with agent.execute_stream(...) as stream: async "
@@ -178,14 +180,14 @@ class AgentStream:
             )
         return self._task
 
-    def _cancelled(self) -> CallCancelled:
+    def _cancelled_error(self) -> CallCancelled:
         error = CallCancelled("the runtime cancelled the call")
         error.run_id = self.run_id
         error.usage = self.context.usage
         return error
 
 
-class _Chunks:
+class _ChunkIterator:
     """An iterator without a frame of its own: cancelling a wait does not end it."""
 
     def __init__(self, stream: AgentStream) -> None:
@@ -195,8 +197,8 @@ class _Chunks:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._stream._waiting or await self._stream._arrival():
-            return self._stream._take()
+        if self._stream._pending_chunks or await self._stream._wait_for_chunk():
+            return self._stream._pop_chunk()
         raise StopAsyncIteration
 
 
@@ -209,7 +211,7 @@ def _cause_of(task: asyncio.Task[AgentResult]) -> BaseException | None:
     return None
 
 
-async def _finished(task: asyncio.Task[AgentResult]) -> None:
+async def _wait_until_done(task: asyncio.Task[AgentResult]) -> None:
     # A second cancel of the reader must not leave the call behind half cleaned up: wait on, then
     # let it through.
     interrupted: asyncio.CancelledError | None = None

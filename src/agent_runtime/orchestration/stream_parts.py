@@ -18,15 +18,15 @@ from agent_runtime.chunks import (
 )
 from agent_runtime.errors import CallTimeout
 from agent_runtime.orchestration.messages import (
-    is_plain,
+    is_plain_text,
+    message_to_chunks,
     messages_in,
     new_messages,
     reasoning_of,
-    whole_message,
 )
 from agent_runtime.types import Progress
 
-_NONE_OPEN: tuple[Any, str | None] = (object(), None)
+_NO_OPEN_CALL: tuple[Any, str | None] = (object(), None)
 
 
 class PartReader:
@@ -39,22 +39,23 @@ class PartReader:
     Args:
         emit: where chunks go; each is awaited before the next part is read.
         progress: told when a message has been emitted in part.
-        asked: stream modes that a Runnable caller asked for; their parts are emitted as they are,
+        requested_modes: stream modes that a Runnable caller asked for; their parts are emitted as
+        they are,
         too.
         subgraphs: whether that caller wants the parts of nested graphs.
-        hold: emit no message before `finish`, because a middleware may still change it.
+        is_buffered: emit no message before `finish`, because a middleware may still change it.
         thread: the name under which the saver knows the session, and the session's own id.
     """
 
     __slots__ = (
-        "_asked",
-        "_calls",
+        "_calls_by_metadata",
         "_emit",
-        "_hold",
-        "_known",
-        "_open",
+        "_ids_by_namespace",
+        "_is_buffered",
+        "_open_call",
         "_progress",
-        "_streamed",
+        "_requested_modes",
+        "_streamed_ids",
         "_subgraphs",
         "_thread",
         "_wants_messages",
@@ -66,29 +67,31 @@ class PartReader:
         self,
         emit: Emit,
         progress: Progress,
-        asked: Collection[str] = (),
+        requested_modes: Collection[str] = (),
         *,
         subgraphs: bool = False,
-        hold: bool = False,
+        is_buffered: bool = False,
         thread: tuple[str, str] | None = None,
     ) -> None:
         self._emit = emit
         self._progress = progress
-        self._asked = frozenset(asked)
+        self._requested_modes = frozenset(requested_modes)
         self._subgraphs = subgraphs
         self._thread = thread
-        self._hold = hold
-        self._wants_messages = "messages" in self._asked
+        self._is_buffered = is_buffered
+        self._wants_messages = "messages" in self._requested_modes
         self.state: Any = None
         self.interrupts: tuple[Any, ...] = ()
-        self._known: dict[tuple[str, ...], set[str | None]] = {}
-        self._streamed: set[str] = set()
+        self._ids_by_namespace: dict[tuple[str, ...], set[str | None]] = {}
+        self._streamed_ids: set[str] = set()
         # LangGraph gives every part of one model call the same metadata object: whether it is the
         # answer's, and under which id, is decided once. The first id counts: Anthropic sends the
         # message's id once and LangChain fills the other chunks with an id of its own. None: not
         # the answer's.
-        self._calls: dict[int, tuple[Any, str | None]] = {}
-        self._open: tuple[Any, str | None] = _NONE_OPEN  # the one of them whose text came last
+        self._calls_by_metadata: dict[int, tuple[Any, str | None]] = {}
+        self._open_call: tuple[Any, str | None] = (
+            _NO_OPEN_CALL  # the one of them whose text came last
+        )
 
     def text_chunk(self, ns: tuple[str, ...], data: Any) -> TextChunk | None:
         """The chunk of a `messages` part that is a piece of the answer's plain text; None.
@@ -100,18 +103,21 @@ class PartReader:
         message, metadata = data
         if not isinstance(message, AIMessageChunk):
             return None
-        message_id = self._open[1]
-        if metadata is not self._open[0]:
-            message_id = (self._calls.get(id(metadata)) or self._new_call(ns, message, metadata))[1]
+        message_id = self._open_call[1]
+        if metadata is not self._open_call[0]:
+            message_id = (
+                self._calls_by_metadata.get(id(metadata))
+                or self._register_call(ns, message, metadata)
+            )[1]
         content = message.content
         if message_id is None or type(content) is not str or not content:
             return None
-        if message.additional_kwargs and not is_plain(message):
+        if message.additional_kwargs and not is_plain_text(message):
             return None
-        if metadata is not self._open[0]:
-            self._open = (metadata, message_id)
+        if metadata is not self._open_call[0]:
+            self._open_call = (metadata, message_id)
             self._progress.message_open = True
-            self._streamed.add(message_id)
+            self._streamed_ids.add(message_id)
         return TextChunk(
             message_id, content, (ns, message, metadata) if self._wants_messages else None
         )
@@ -119,21 +125,21 @@ class PartReader:
     async def read(self, ns: tuple[str, ...], mode: str, data: Any) -> None:
         """Emit what any other part says; waits for the reader."""
         if mode == "values":
-            await self._values(ns, data)
+            await self._read_values(ns, data)
         elif mode == "custom":  # also what a sub-agent's tool reports
             await self._emit(CustomChunk(data))
-        elif mode == "messages" and await self._blocks(ns, data):
+        elif mode == "messages" and await self._emit_message(ns, data):
             return
-        if mode in self._asked and (self._subgraphs or not ns):
+        if mode in self._requested_modes and (self._subgraphs or not ns):
             await self._emit(
-                PartChunk(mode, ns, self._public(data) if mode in _WITH_CONFIGS else data)
+                PartChunk(mode, ns, self._to_public(data) if mode in _MODES_WITH_CONFIGS else data)
             )
 
-    def _public(self, data: Any) -> Any:
+    def _to_public(self, data: Any) -> Any:
         """Return a part whose configs hold the session's own id and none of the runtime's keys."""
         if isinstance(data, list | tuple):
             return (
-                type(data)(self._public(each) for each in data)
+                type(data)(self._to_public(element) for element in data)
                 if type(data) in (list, tuple)
                 else data
             )
@@ -141,22 +147,22 @@ class PartReader:
             return data
         public = {}
         for name, value in data.items():
-            if name in _CONFIG_PARTS:
-                public[name] = self._public(value)
+            if name in _CONFIG_KEYS:
+                public[name] = self._to_public(value)
             elif name == "thread_id" and self._thread is not None and value == self._thread[0]:
                 public[name] = self._thread[1]
-            elif not (isinstance(name, str) and name.startswith(OWN_KEYS)):
+            elif not (isinstance(name, str) and name.startswith(RUNTIME_KEY_PREFIX)):
                 public[name] = value
         return public
 
-    async def _blocks(self, ns: tuple[str, ...], data: Any) -> bool:
+    async def _emit_message(self, ns: tuple[str, ...], data: Any) -> bool:
         """Emit the text of a whole message, or the reasoning and text of content blocks.
 
         False without text.
         """
         message, metadata = data
         if isinstance(message, AIMessageChunk):
-            message_id = self._calls[id(metadata)][1]
+            message_id = self._calls_by_metadata[id(metadata)][1]
         else:  # what a node returned, several under one metadata object
             message_id = (message.id or "") if _is_answer(ns, message, metadata) else None
         if message_id is None:
@@ -166,70 +172,87 @@ class PartReader:
         text = str(message.text)
         if text:
             self._progress.message_open = True
-            self._streamed.add(message_id)
+            self._streamed_ids.add(message_id)
             part = (ns, message, metadata) if self._wants_messages else None
             await self._emit(TextChunk(message_id, text, part))
         return bool(text)
 
-    def _new_call(self, ns: tuple[str, ...], message: Any, metadata: Any) -> tuple[Any, str | None]:
-        answers = _is_answer(ns, message, metadata)
-        call = self._calls[id(metadata)] = (metadata, (message.id or "") if answers else None)
+    def _register_call(
+        self, ns: tuple[str, ...], message: Any, metadata: Any
+    ) -> tuple[Any, str | None]:
+        is_answer = _is_answer(ns, message, metadata)
+        call = self._calls_by_metadata[id(metadata)] = (
+            metadata,
+            (message.id or "") if is_answer else None,
+        )
         return call
 
-    async def _values(self, ns: tuple[str, ...], data: Any) -> None:
+    async def _read_values(self, ns: tuple[str, ...], data: Any) -> None:
         if not ns:
             self.state = data
             self._progress.message_open = False
-            self._open = _NONE_OPEN
-            if isinstance(data, dict) and (found := data.get("__interrupt__")):
-                await self._ask(found)
-        if _in_tool(ns):
+            self._open_call = _NO_OPEN_CALL
+            if isinstance(data, dict) and (interrupts := data.get("__interrupt__")):
+                await self._emit_interrupts(interrupts)
+        if _is_in_tool(ns):
             return
         messages = messages_in(data)
-        known = self._known.get(ns)
-        if known is None:  # the first state is what the run started from
-            self._known[ns] = {m.id for m in messages}
+        processed_ids = self._ids_by_namespace.get(ns)
+        if processed_ids is None:  # the first state is what the run started from
+            self._ids_by_namespace[ns] = {m.id for m in messages}
             return
-        if not self._hold:
-            await self._new(messages, known)
+        if not self._is_buffered:
+            await self._emit_new_messages(messages, processed_ids)
 
-    async def _ask(self, interrupts: Iterable[Any]) -> None:
+    async def _emit_interrupts(self, interrupts: Iterable[Any]) -> None:
         # Nodes of one step ask one after another, and each state holds the latest question alone.
-        known = {each.id for each in self.interrupts}
-        new = tuple(each for each in interrupts if each.id not in known)
-        if new:
-            self.interrupts += new
-            await self._emit(InterruptChunk(new))
+        reported_ids = {interrupt.id for interrupt in self.interrupts}
+        new_interrupts = tuple(
+            interrupt for interrupt in interrupts if interrupt.id not in reported_ids
+        )
+        if new_interrupts:
+            self.interrupts += new_interrupts
+            await self._emit(InterruptChunk(new_interrupts))
 
     async def finish(self) -> None:
         """Emit the messages that were held back, as they are in the last state."""
-        if self._hold:
-            await self._new(messages_in(self.state), self._known.get((), set()))
+        if self._is_buffered:
+            await self._emit_new_messages(
+                messages_in(self.state), self._ids_by_namespace.get((), set())
+            )
 
-    async def _new(self, messages: list[BaseMessage], known: set[str | None]) -> None:
-        for message in new_messages(messages, known):
-            known.add(message.id)
-            if all(message.id not in other for other in self._known.values() if other is not known):
-                for chunk in whole_message(message, with_text=message.id not in self._streamed):
+    async def _emit_new_messages(
+        self, messages: list[BaseMessage], processed_ids: set[str | None]
+    ) -> None:
+        for message in new_messages(messages, processed_ids):
+            processed_ids.add(message.id)
+            if all(
+                message.id not in other
+                for other in self._ids_by_namespace.values()
+                if other is not processed_ids
+            ):
+                for chunk in message_to_chunks(
+                    message, with_text=message.id not in self._streamed_ids
+                ):
                     await self._emit(chunk)
 
 
-OWN_KEYS = "__agent_runtime"
+RUNTIME_KEY_PREFIX = "__agent_runtime"
 """What the runtime's own keys of `configurable` begin with."""
-_WITH_CONFIGS = frozenset({"debug", "checkpoints", "tasks"})
+_MODES_WITH_CONFIGS = frozenset({"debug", "checkpoints", "tasks"})
 """Modes whose parts have LangGraph's configs in them."""
-_CONFIG_PARTS = frozenset(
+_CONFIG_KEYS = frozenset(
     {"payload", "config", "parent_config", "configurable", "metadata", "tasks", "state"}
 )
 """Where in such a part configs are; what a state holds is left alone."""
-_NOT_THE_ANSWERS = ("tools", ".before_agent", ".before_model", ".after_model", ".after_agent")
+_NON_ANSWER_NODES = ("tools", ".before_agent", ".before_model", ".after_model", ".after_agent")
 """Nodes of a `create_agent` graph in which a hidden model may speak.
 
 Its tools and LangChain's middleware.
 """
 
 
-def _in_tool(ns: tuple[str, ...]) -> bool:
+def _is_in_tool(ns: tuple[str, ...]) -> bool:
     return any(segment.startswith("tools:") for segment in ns)
 
 
@@ -239,13 +262,13 @@ def _is_answer(ns: tuple[str, ...], message: Any, metadata: Any) -> bool:
     return (
         isinstance(message, BaseMessage)
         and message.type in ("ai", "AIMessageChunk")
-        and not str(metadata.get("langgraph_node")).endswith(_NOT_THE_ANSWERS)
+        and not str(metadata.get("langgraph_node")).endswith(_NON_ANSWER_NODES)
         and not metadata.get("lc_source")
-        and not (ns and _in_tool(ns))
+        and not (ns and _is_in_tool(ns))
     )
 
 
-async def within_idle(parts: AsyncIterator[Any], timeout_s: float) -> AsyncIterator[Any]:
+async def with_idle_timeout(parts: AsyncIterator[Any], timeout_s: float) -> AsyncIterator[Any]:
     """`parts`, as long as none takes longer than `timeout_s` to come; raises CallTimeout."""
     while True:
         try:

@@ -12,7 +12,7 @@ from agent_runtime.chunks import Chunk, PartChunk, TextChunk
 from agent_runtime.errors import AgentFailed, CallError
 
 
-def stream_part(chunk: Chunk, mode: str | list[str] | None, *, subgraphs: bool) -> Any:
+def chunk_to_part(chunk: Chunk, mode: str | list[str] | None, *, subgraphs: bool) -> Any:
     """Return a chunk as a LangGraph v2 part, or None when its mode was not requested."""
     if isinstance(chunk, PartChunk):
         return {"type": chunk.mode, "ns": chunk.ns, "data": chunk.data}
@@ -41,12 +41,12 @@ def _with_text(message: Any, text: str) -> Any:
     return message if str(message.text) == text else message.model_copy(update={"content": text})
 
 
-def shaped(
+def shape_part(
     part: Any, mode: str | list[str], version: str, *, subgraphs: bool, agent: Any = None
 ) -> Any:
     """Return a v2 part as the graph `agent` gives it for this mode, version and `subgraphs`."""
     if version == "v2":
-        return _typed(part, agent)
+        return _coerce_part(part, agent)
     item: tuple[Any, ...] = (
         (part["data"],) if isinstance(mode, str) else (part["type"], part["data"])
     )
@@ -55,7 +55,7 @@ def shaped(
     return item if len(item) > 1 else item[0]
 
 
-def _typed(part: Any, agent: Any) -> Any:
+def _coerce_part(part: Any, agent: Any) -> Any:
     """Return a part with its interrupts beside its state, in the schema's class."""
     kind = part["type"]
     data = part["data"]
@@ -92,9 +92,10 @@ def _original_error(error: CallError) -> BaseException:
     cause = error.__cause__
     if not isinstance(error, AgentFailed) or cause is None:
         return error
-    spent = error.usage.total_tokens
+    total_tokens = error.usage.total_tokens
     cause.add_note(
-        f"agent_runtime: run {error.run_id} failed ({error.code}) after {spent} tokens, cost "
+        f"agent_runtime: run {error.run_id} failed ({error.code}) after {total_tokens} tokens, "
+        "cost "
         f"{error.cost_usd} USD"
     )
     return cause

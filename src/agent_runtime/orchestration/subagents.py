@@ -24,8 +24,8 @@ from agent_runtime.template.parts_spec import SubagentSpec
 from agent_runtime.tools.function_tool import structured_tool
 
 _WORD = re.compile(r"\w+")
-_ENDINGS = ("ings", "ing", "ed", "s")
-_SMALL_WORDS = frozenset(
+_SUFFIXES = ("ings", "ing", "ed", "s")
+_STOP_WORDS = frozenset(
     "the and for with from into that this these those are was were has have had can may will not "
     "but all any its "
     "about when where which what who how then than them they you your our their out over under "
@@ -51,16 +51,18 @@ class SubagentRouter:
                 dict.fromkeys(map(_stem, _WORD.findall(" ".join(keywords).lower())), KEYWORD_WEIGHT)
             )
             self._weights[name] = weights
-        spoken_for = Counter(word for weights in self._weights.values() for word in weights)
-        self._rarity = {
-            word: math.log(1 + len(entries) / count) for word, count in spoken_for.items()
+        agents_per_word = Counter(word for weights in self._weights.values() for word in weights)
+        self._inverse_frequency = {
+            word: math.log(1 + len(entries) / count) for word, count in agents_per_word.items()
         }
 
     def route(self, task: str) -> str | None:
         """The name of the best one; None when no word of the task speaks for any."""
         words = set(map(_stem, _WORD.findall(task.lower())))
         scores = {
-            name: sum(weights[word] * self._rarity[word] for word in words if word in weights)
+            name: sum(
+                weights[word] * self._inverse_frequency[word] for word in words if word in weights
+            )
             for name, weights in self._weights.items()
         }
         best = max(scores, key=lambda name: scores[name], default=None)
@@ -68,12 +70,12 @@ class SubagentRouter:
 
 
 @lru_cache(maxsize=256)
-def router_of(entries: tuple[tuple[str, str, tuple[str, ...]], ...]) -> SubagentRouter:
+def cached_router(entries: tuple[tuple[str, str, tuple[str, ...]], ...]) -> SubagentRouter:
     """The router of these sub-agents; its index is made once."""
     return SubagentRouter(entries)
 
 
-def task_tool(
+def build_task_tool(
     specs: Sequence[SubagentSpec], agents: Mapping[str, Any], max_steps: int | None = None
 ) -> BaseTool:
     """The tool `task`.
@@ -81,7 +83,9 @@ def task_tool(
     `agents` are the graphs behind the names, `max_steps` bounds the steps of each task.
     """
     config: Any = {} if max_steps is None else {"recursion_limit": max_steps}
-    router = router_of(tuple((each.name, each.description, tuple(each.keywords)) for each in specs))
+    router = cached_router(
+        tuple((spec.name, spec.description, tuple(spec.keywords)) for spec in specs)
+    )
 
     async def task(
         description: Annotated[str, "The whole task: the sub-agent sees nothing else."],
@@ -89,19 +93,19 @@ def task_tool(
             str, "Which sub-agent; empty to have it chosen by the description."
         ] = "",
     ) -> str:
-        chosen = subagent_type or router.route(description)
-        if chosen is None or chosen not in agents:
-            known = ", ".join(agents)
+        agent_name = subagent_type or router.route(description)
+        if agent_name is None or agent_name not in agents:
+            agent_names = ", ".join(agents)
             raise ToolException(
-                f"no sub-agent '{chosen or ''}' fits; give subagent_type, one of: {known}"
+                f"no sub-agent '{agent_name or ''}' fits; give subagent_type, one of: {agent_names}"
             )
-        state = await with_progress(
-            agents[chosen], {"messages": [HumanMessage(description)]}, config
+        state = await run_with_progress(
+            agents[agent_name], {"messages": [HumanMessage(description)]}, config
         )
         messages = messages_in(state)
         return answer_text(state, messages, None)
 
-    lines = "\n".join(f"- {each.name}: {each.description}" for each in specs)
+    lines = "\n".join(f"- {spec.name}: {spec.description}" for spec in specs)
     return structured_tool(
         coroutine=task,
         name="task",
@@ -114,17 +118,19 @@ def task_tool(
     )
 
 
-async def with_progress(graph: Any, given: Any, config: Any) -> Any:
+async def run_with_progress(graph: Any, graph_input: Any, config: Any) -> Any:
     """Return the state that a graph ends in.
 
     What its tools report goes to the reader of the run around it.
     """
-    around = ensure_config().get("configurable", {})
-    if CONFIG_KEY_STREAM in around:  # a reader of subgraphs gets it by itself
-        return await graph.ainvoke(given, config)
+    configurable = ensure_config().get("configurable", {})
+    if CONFIG_KEY_STREAM in configurable:  # a reader of subgraphs gets it by itself
+        return await graph.ainvoke(graph_input, config)
     write = get_stream_writer()
     state = None
-    async with aclosing(graph.astream(given, config, stream_mode=["custom", "values"])) as parts:
+    async with aclosing(
+        graph.astream(graph_input, config, stream_mode=["custom", "values"])
+    ) as parts:
         async for mode, data in parts:
             if mode == "custom":
                 write(data)
@@ -137,12 +143,13 @@ def _words(text: str) -> list[str]:
     return [
         _stem(word)
         for word in _WORD.findall(text.lower())
-        if len(word) > 2 and word not in _SMALL_WORDS
+        if len(word) > 2 and word not in _STOP_WORDS
     ]
 
 
 def _stem(word: str) -> str:
     ending = next(
-        (each for each in _ENDINGS if word.endswith(each) and len(word) - len(each) > 2), ""
+        (suffix for suffix in _SUFFIXES if word.endswith(suffix) and len(word) - len(suffix) > 2),
+        "",
     )
     return word.removesuffix(ending).rstrip("e")

@@ -32,7 +32,7 @@ class LoopThread:
         for its clean-up. Raises ConfigurationError when called from the loop's own thread, where it
         could never finish.
         """
-        loop = self._started()
+        loop = self._ensure_loop()
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise ConfigurationError(
@@ -59,7 +59,7 @@ class LoopThread:
     async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await `coroutine` there, from another loop; cancelling cancels it."""
         return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(coroutine, self._started())
+            asyncio.run_coroutine_threadsafe(coroutine, self._ensure_loop())
         )
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class LoopThread:
             if aclose is not None:
                 self.run(aclose())
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _ensure_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if (
                 self._loop is None or self._thread is None or not self._thread.is_alive()

@@ -16,18 +16,18 @@ from langgraph.errors import InvalidUpdateError
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 from agent_runtime.errors import InputInvalid
-from agent_runtime.orchestration.boundaries import recorded_tools
-from agent_runtime.orchestration.messages import agent_input, messages_in
-from agent_runtime.run.idempotency import place_of_effect
+from agent_runtime.orchestration.boundaries import recorded_tool_names
+from agent_runtime.orchestration.messages import messages_in, to_agent_input
+from agent_runtime.run.idempotency import parse_effect_key
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.types import AgentContext
 
 AGENT_KEY = "agent_runtime_agent"
 """In the metadata of a session's checkpoints: the name of the agent that wrote them."""
-STOPPED = "This tool call was stopped before it answered; it did not run."
-_ID = re.compile("[0-9a-f]{32}")
+NOT_RUN_TEXT = "This tool call was stopped before it answered; it did not run."
+_INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 """The form of LangGraph's ids of interrupts."""
-UNKNOWN = (
+OUTCOME_UNKNOWN_TEXT = (
     "This tool call was stopped: whether it ran and took effect is not known. Check "
     "before trying again."
 )
@@ -57,15 +57,17 @@ def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[An
     """
     if not interrupts:
         raise InputInvalid("nothing waits for a decision in this session", "decision")
-    if (by_id := _by_id(decision, interrupts)) is not None:
+    if (decisions_by_id := _decisions_by_id(decision, interrupts)) is not None:
         return Command(
             resume={
-                each.id: _answer(by_id[each.id], each) for each in interrupts if each.id in by_id
+                interrupt.id: _answer_interrupt(decisions_by_id[interrupt.id], interrupt)
+                for interrupt in interrupts
+                if interrupt.id in decisions_by_id
             }
         )
-    questions = [each for each in interrupts if _action_requests(each) is None]
+    questions = [interrupt for interrupt in interrupts if _action_requests(interrupt) is None]
     if len(interrupts) > 1 and questions:
-        ids = ", ".join(f"'{each.id}'" for each in interrupts)
+        ids = ", ".join(f"'{interrupt.id}'" for interrupt in interrupts)
         raise InputInvalid(
             f"{len(interrupts)} questions are pending: give a map from their ids to the answers "
             f"({ids})",
@@ -73,66 +75,69 @@ def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[An
         )
     if questions:
         return Command(resume={questions[0].id: decision})
-    return Command(resume=_for_all(decision, interrupts))
+    return Command(resume=_answer_action_requests(decision, interrupts))
 
 
-def _by_id(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any] | None:
+def _decisions_by_id(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any] | None:
     """Return a decision that is a map by the ids of interrupts, or None for one of another form."""
     if not isinstance(decision, Mapping) or not decision:
         return None
-    pending = {each.id for each in interrupts}
-    if not pending & decision.keys() and not all(
-        isinstance(key, str) and _ID.fullmatch(key) for key in decision
+    pending_ids = {interrupt.id for interrupt in interrupts}
+    if not pending_ids & decision.keys() and not all(
+        isinstance(key, str) and _INTERRUPT_ID.fullmatch(key) for key in decision
     ):
         return None
-    if unknown := [key for key in decision if key not in pending]:
+    if unknown := [key for key in decision if key not in pending_ids]:
         raise InputInvalid(f"no pending question has the id '{unknown[0]}'", "decision")
     return dict(decision)
 
 
-def _answer(decision: Any, interrupt: Interrupt) -> Any:
+def _answer_interrupt(decision: Any, interrupt: Interrupt) -> Any:
     return (
         decision
         if _action_requests(interrupt) is None
-        else _for_all(decision, [interrupt])[interrupt.id]
+        else _answer_action_requests(decision, [interrupt])[interrupt.id]
     )
 
 
-def _for_all(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
+def _answer_action_requests(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
     """Return the answers of interrupts that ask about actions.
 
     One decision for all, or a list with one for each.
     """
-    given = list(decision) if isinstance(decision, list) else None
+    remaining_decisions = list(decision) if isinstance(decision, list) else None
     answers: dict[str, Any] = {}
     for interrupt in interrupts:
         requests = _action_requests(interrupt) or []
-        if given is None:
-            if len(requests) > 1 and _typed(decision)["type"] == "edit":
+        if remaining_decisions is None:
+            if len(requests) > 1 and _normalize_decision(decision)["type"] == "edit":
                 raise InputInvalid(
                     f"{len(requests)} actions wait: give a list with a decision for each",
                     "decision",
                 )
-            mine = [decision] * len(requests)
+            interrupt_decisions = [decision] * len(requests)
         else:
-            mine = given[: len(requests)]
-            given = given[len(requests) :]
-            if len(mine) < len(requests):
+            interrupt_decisions = remaining_decisions[: len(requests)]
+            remaining_decisions = remaining_decisions[len(requests) :]
+            if len(interrupt_decisions) < len(requests):
                 raise InputInvalid("there are fewer decisions than pending actions", "decision")
         answers[interrupt.id] = {
-            "decisions": [_fitting(each, asked) for each, asked in zip(mine, requests, strict=True)]
+            "decisions": [
+                _check_decision(request_decision, request)
+                for request_decision, request in zip(interrupt_decisions, requests, strict=True)
+            ]
         }
-    if given:
+    if remaining_decisions:
         raise InputInvalid("there are more decisions than pending actions", "decision")
     return answers
 
 
-def _fitting(decision: Any, request: Any) -> dict[str, Any]:
+def _check_decision(decision: Any, request: Any) -> dict[str, Any]:
     """Return a decision in LangChain's form.
 
     An edit changes the arguments of the tool that was asked about.
     """
-    typed = _typed(decision)
+    typed = _normalize_decision(decision)
     edited = typed.get("edited_action")
     name = request.get("name") if isinstance(request, Mapping) else None
     if typed["type"] == "edit" and isinstance(edited, Mapping) and edited.get("name", name) != name:
@@ -142,16 +147,16 @@ def _fitting(decision: Any, request: Any) -> dict[str, Any]:
     return typed
 
 
-def _types_of(resume: Any) -> set[Any]:
+def _decision_types(resume: Any) -> set[Any]:
     """Return the kinds of decisions in a command's answer, by interrupt where it has ids."""
     answers = [resume, *(resume.values() if isinstance(resume, Mapping) else ())]
     decisions = [
-        each
+        decision
         for answer in answers
         if isinstance(answer, Mapping)
-        for each in answer.get("decisions") or ()
+        for decision in answer.get("decisions") or ()
     ]
-    return {each.get("type") for each in decisions if isinstance(each, Mapping)}
+    return {decision.get("type") for decision in decisions if isinstance(decision, Mapping)}
 
 
 def _check_edits(resume: Mapping[str, Any], interrupts: Sequence[Interrupt]) -> None:
@@ -161,7 +166,7 @@ def _check_edits(resume: Mapping[str, Any], interrupts: Sequence[Interrupt]) -> 
         for decision, request in zip(
             decisions or (), _action_requests(interrupt) or (), strict=False
         ):
-            _fitting(decision, request)
+            _check_decision(decision, request)
 
 
 def _action_requests(interrupt: Interrupt) -> list[Any] | None:
@@ -171,7 +176,7 @@ def _action_requests(interrupt: Interrupt) -> list[Any] | None:
     return requests if isinstance(requests, list) else None
 
 
-def _typed(decision: Any) -> dict[str, Any]:
+def _normalize_decision(decision: Any) -> dict[str, Any]:
     if isinstance(decision, str):
         decision = {"type": decision}
     if not isinstance(decision, Mapping) or decision.get("type") not in (
@@ -184,49 +189,58 @@ def _typed(decision: Any) -> dict[str, Any]:
     return dict(decision)
 
 
-async def session_input(
-    agent: Any, config: RunnableConfig, context: AgentContext, *, kept: bool, needs_session: bool
+async def prepare_session_input(
+    agent: Any,
+    config: RunnableConfig,
+    context: AgentContext,
+    *,
+    has_session: bool,
+    needs_session: bool,
 ) -> Any:
     """The agent's input; first, what the session's last turn left open is put in order.
 
-    `kept` says whether the call has a session. Raises InputInvalid before anything is changed.
+    `has_session` says whether the call has a session. Raises InputInvalid before anything is
+    changed.
     """
     value = context.input
     turn = context.turn
-    if needs_session and not kept:
+    if needs_session and not has_session:
         raise InputInvalid(
             "this agent may stop to ask a person, so its calls need a session_id", "session_id"
         )
     if isinstance(value, Resume):
-        if not kept:
+        if not has_session:
             raise InputInvalid("only a session can be resumed", "session_id")
-        ready: Any = await _resumed(agent, config, value.decision, turn, context.agent_name)
+        prepared_input: Any = await _resume_input(
+            agent, config, value.decision, turn, context.agent_name
+        )
     else:
-        if kept and isinstance(value, Command) and "edit" in _types_of(value.resume):
+        if has_session and isinstance(value, Command) and "edit" in _decision_types(value.resume):
             _check_edits(cast("Any", value.resume), (await agent.aget_state(config)).interrupts)
-        ready = agent_input(value, agent)
+        prepared_input = to_agent_input(value, agent)
     if turn is not None:
-        if turn.unfinished and not (ready is None or isinstance(ready, Command)):
-            await repair(agent, config, turn)
+        if turn.unfinished and not (prepared_input is None or isinstance(prepared_input, Command)):
+            await complete_dangling_tool_calls(agent, config, turn)
         turn.begins()
-    return ready
+    return prepared_input
 
 
-async def _resumed(
+async def _resume_input(
     agent: Any, config: RunnableConfig, decision: Any, turn: Turn | None, name: str
 ) -> Any:
     snapshot: StateSnapshot = await agent.aget_state(config)
-    asked_by = (snapshot.metadata or {}).get(AGENT_KEY, name)
+    expected_agent = (snapshot.metadata or {}).get(AGENT_KEY, name)
     if (
-        asked_by != name
+        expected_agent != name
     ):  # the session's record says so first; it is sealed apart from the checkpoint
         raise InputInvalid(
-            f"the session waits for its agent '{asked_by}', and this is '{name}'", "session_id"
+            f"the session waits for its agent '{expected_agent}', and this is '{name}'",
+            "session_id",
         )
-    waits = turn is not None and turn.session.status == "interrupted" and turn.unfinished
-    if not snapshot.interrupts and snapshot.next and waits:
+    awaits_budget = turn is not None and turn.session.status == "interrupted" and turn.unfinished
+    if not snapshot.interrupts and snapshot.next and awaits_budget:
         # A budget was exhausted: nothing but the run itself waits, and it goes on where it stopped.
-        if _typed(decision)["type"] != "approve":
+        if _normalize_decision(decision)["type"] != "approve":
             raise InputInvalid(
                 "a call that waits for a budget is resumed with approve, or given up by a new "
                 "message"
@@ -235,7 +249,7 @@ async def _resumed(
     return resume_command(decision, snapshot.interrupts)
 
 
-async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
+async def complete_dangling_tool_calls(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     """Complete the tool calls that an unfinished turn left without a result.
 
     Results that were saved, or that the ledger has, are used; for the others a message says what is
@@ -244,42 +258,60 @@ async def repair(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a
     # retry, and drops it.
     config = {"configurable": config["configurable"]}
-    left = await _left(agent, config)
-    if left is not None and any(isinstance(m, AIMessage) for m in left.messages):
+    unfinished_turn = await _load_unfinished(agent, config)
+    if unfinished_turn is not None and any(
+        isinstance(m, AIMessage) for m in unfinished_turn.messages
+    ):
         # The model had answered, and only its task's own record says so: a new input would discard
         # that.
-        await _update(agent, config, left, left.messages, left.others)
-        left = await _left(agent, config)
-    calls, told = _last_calls(messages_in(left.snapshot.values) if left is not None else [])
-    if left is None or calls.keys() <= told.keys():
+        await _write_updates(
+            agent, config, unfinished_turn, unfinished_turn.messages, unfinished_turn.other_updates
+        )
+        unfinished_turn = await _load_unfinished(agent, config)
+    calls, existing_answers = _last_tool_calls(
+        messages_in(unfinished_turn.snapshot.values) if unfinished_turn is not None else []
+    )
+    if unfinished_turn is None or calls.keys() <= existing_answers.keys():
         await turn.settled()
         return
-    written = left.messages.copy()
-    others = left.others.copy()
-    effects = await _effects(turn, left.snapshot)
-    recorded = recorded_tools(agent)
-    answers = {m.tool_call_id: m for m in written if isinstance(m, ToolMessage)} | told
+    written_messages = unfinished_turn.messages.copy()
+    other_updates = unfinished_turn.other_updates.copy()
+    effects = await _effects_by_call(turn, unfinished_turn.snapshot)
+    recorded_names = recorded_tool_names(agent)
+    answers = {
+        m.tool_call_id: m for m in written_messages if isinstance(m, ToolMessage)
+    } | existing_answers
     for call_id, call in calls.items():
-        messages, other = _parts(effects.get(call_id))
-        known = [m for m in messages if isinstance(m, ToolMessage) and m.tool_call_id == call_id]
-        if call_id not in answers and known:
-            answers[call_id] = known[-1]
-            written += messages
-            others += other
+        messages, effect_updates = _split_tool_result(effects.get(call_id))
+        recorded_answers = [
+            m for m in messages if isinstance(m, ToolMessage) and m.tool_call_id == call_id
+        ]
+        if call_id not in answers and recorded_answers:
+            answers[call_id] = recorded_answers[-1]
+            written_messages += messages
+            other_updates += effect_updates
         elif call_id not in answers:
-            has_begun = call_id in effects or call["name"] not in recorded
-            text = UNKNOWN if has_begun else STOPPED
+            may_have_run = call_id in effects or call["name"] not in recorded_names
+            text = OUTCOME_UNKNOWN_TEXT if may_have_run else NOT_RUN_TEXT
             answers[call_id] = ToolMessage(
                 text, tool_call_id=call_id, name=call["name"], status="error"
             )
     # The answers come right after the calls, whatever else a tool said.
-    said = [m for m in written if not (isinstance(m, ToolMessage) and m.tool_call_id in calls)]
-    await _update(agent, config, left, [*(answers[call_id] for call_id in calls), *said], others)
+    other_messages = [
+        m for m in written_messages if not (isinstance(m, ToolMessage) and m.tool_call_id in calls)
+    ]
+    await _write_updates(
+        agent,
+        config,
+        unfinished_turn,
+        [*(answers[call_id] for call_id in calls), *other_messages],
+        other_updates,
+    )
     await turn.settled()
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
+class UnfinishedTurn:
     """Where an unfinished turn stands.
 
     Its last checkpoint, and what the tasks that had finished then wrote.
@@ -287,25 +319,27 @@ class _Left:
 
     snapshot: StateSnapshot
     messages: list[BaseMessage]
-    others: list[tuple[str, Any]]
+    other_updates: list[tuple[str, Any]]
 
 
-async def _left(agent: Any, config: RunnableConfig) -> _Left | None:
+async def _load_unfinished(agent: Any, config: RunnableConfig) -> UnfinishedTurn | None:
     # The checkpoint itself: asked for the thread, LangGraph shows finished tasks' writes as if they
     # were applied.
-    saved = await agent.checkpointer.aget_tuple(config)
-    if saved is None:
+    checkpoint_tuple = await agent.checkpointer.aget_tuple(config)
+    if checkpoint_tuple is None:
         return None
-    configurable = {**config["configurable"], "checkpoint_id": saved.checkpoint["id"]}
-    written = [w[1:] for w in saved.pending_writes or () if w[1] in agent.stream_channels_list]
-    return _Left(
+    configurable = {**config["configurable"], "checkpoint_id": checkpoint_tuple.checkpoint["id"]}
+    channel_writes = [
+        w[1:] for w in checkpoint_tuple.pending_writes or () if w[1] in agent.stream_channels_list
+    ]
+    return UnfinishedTurn(
         await agent.aget_state({"configurable": configurable}),
-        [m for name, value in written if name == "messages" for m in _as_messages(value)],
-        [(name, value) for name, value in written if name != "messages"],
+        [m for name, value in channel_writes if name == "messages" for m in _to_messages(value)],
+        [(name, value) for name, value in channel_writes if name != "messages"],
     )
 
 
-def _as_messages(value: Any) -> list[BaseMessage]:
+def _to_messages(value: Any) -> list[BaseMessage]:
     """What a node may return as messages.
 
     One, or several, as LangChain's classes or their plain forms.
@@ -313,40 +347,42 @@ def _as_messages(value: Any) -> list[BaseMessage]:
     return convert_to_messages(value if isinstance(value, list) else [value])
 
 
-async def _update(
+async def _write_updates(
     agent: Any,
     config: RunnableConfig,
-    left: _Left,
+    unfinished_turn: UnfinishedTurn,
     messages: list[Any],
-    others: list[tuple[str, Any]],
+    other_updates: list[tuple[str, Any]],
 ) -> None:
-    as_node = left.snapshot.next[0] if left.snapshot.next else None
+    as_node = unfinished_turn.snapshot.next[0] if unfinished_turn.snapshot.next else None
     update: Command[Any] = Command(update={"messages": messages})
     try:
         # A command each: several tasks may have written to one channel.
-        written: list[Command[Any]] = [Command(update={name: value}) for name, value in others]
-        await agent.aupdate_state(config, [update, *written], as_node=as_node)
+        commands: list[Command[Any]] = [
+            Command(update={name: value}) for name, value in other_updates
+        ]
+        await agent.aupdate_state(config, [update, *commands], as_node=as_node)
     except (
         InvalidUpdateError
     ):  # what they wrote does not go together; that is why the turn had no end
         await agent.aupdate_state(config, update, as_node=as_node)
 
 
-async def _effects(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
+async def _effects_by_call(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
     """The ledger's entries of the step that was left, by call.
 
     Another step may have had calls of the same ids.
     """
     tasks = {task.id for task in snapshot.tasks}
-    found: dict[str, Any] = {}
+    results_by_call: dict[str, Any] = {}
     for key, result in (await turn.tool_results()).items():
-        task, call_id = place_of_effect(key)
+        task, call_id = parse_effect_key(key)
         if task in tasks:
-            found[call_id] = result
-    return found
+            results_by_call[call_id] = result
+    return results_by_call
 
 
-def _parts(result: Any) -> tuple[list[BaseMessage], list[tuple[str, Any]]]:
+def _split_tool_result(result: Any) -> tuple[list[BaseMessage], list[tuple[str, Any]]]:
     """The messages in what a tool returned, and what else it wrote to the state."""
     if result is None:
         return [], []
@@ -357,11 +393,11 @@ def _parts(result: Any) -> tuple[list[BaseMessage], list[tuple[str, Any]]]:
             if isinstance(m, ToolMessage)
         ], []
     update = result.update if isinstance(result.update, Mapping) else {}
-    others = [(name, value) for name, value in update.items() if name != "messages"]
-    return _as_messages(update.get("messages", [])), others
+    other_updates = [(name, value) for name, value in update.items() if name != "messages"]
+    return _to_messages(update.get("messages", [])), other_updates
 
 
-def _last_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:
+def _last_tool_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:
     """The tool calls that the conversation ends with, and the answers that they have."""
     answers: dict[str, ToolMessage] = {}
     for message in reversed(messages):

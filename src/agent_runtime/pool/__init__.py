@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.factory.template_watch import TemplateWatch
@@ -46,4 +46,4 @@ __all__ = [
     "TemplateWatch",
     "watch_pools",
 ]
-__getattr__ = imported_late("agent_runtime.pool", _HOME)
+__getattr__ = lazy_exports("agent_runtime.pool", _HOME)

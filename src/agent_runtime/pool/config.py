@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from agent_runtime.template.config_section import parse_section, read_section
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.runtime_spec import Count, Strict
+from agent_runtime.template.runtime_spec import Count, StrictModel
 
 Megabytes = Annotated[int, Field(ge=16)]
 
@@ -24,7 +24,7 @@ def check_grace(settings: Any) -> None:
         )
 
 
-class AgentLimits(Strict):
+class AgentLimits(StrictModel):
     """What is said of one agent type."""
 
     limit: Annotated[Count | None, Field(description="Instances of this agent at most.")] = None
@@ -34,7 +34,7 @@ class AgentLimits(Strict):
     ] = None
 
 
-class PoolConfig(Strict):
+class PoolConfig(StrictModel):
     """The `pool:` part of a configuration file; durations as text (`30s`, `5m`), memory in MiB."""
 
     size: Annotated[int, Field(ge=1, le=1000, description="Instances at most.")] = 6
@@ -79,11 +79,11 @@ class PoolConfig(Strict):
     ] = None
 
     @model_validator(mode="after")
-    def _fits(self) -> PoolConfig:
-        if sum(each.warm for each in self.agents.values()) > self.size:
+    def _check_sizes(self) -> PoolConfig:
+        if sum(limits.warm for limits in self.agents.values()) > self.size:
             raise ValueError("more warm instances are asked for than the pool's size allows")
-        for name, each in self.agents.items():
-            if each.limit is not None and each.warm > each.limit:
+        for name, limits in self.agents.items():
+            if limits.limit is not None and limits.warm > limits.limit:
                 raise ValueError(f"agents.{name}: more warm instances than its limit allows")
         if self.total_memory_mb is not None and self.total_memory_mb < self.memory_mb:
             raise ValueError("total_memory_mb is less than one instance may use")
@@ -92,9 +92,9 @@ class PoolConfig(Strict):
 
     def memory_of(self, agent: str) -> int:
         """The memory limit of an agent's instances, in MiB."""
-        return self.of(agent).memory_mb or self.memory_mb
+        return self.limits_for(agent).memory_mb or self.memory_mb
 
-    def of(self, agent: str) -> AgentLimits:
+    def limits_for(self, agent: str) -> AgentLimits:
         """What is said of an agent type."""
         return self.agents.get(agent, NO_LIMITS)
 

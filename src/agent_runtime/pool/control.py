@@ -60,13 +60,13 @@ class ControlSocket:
     async def __aenter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.unlink(missing_ok=True)
-        before = os.umask(0o177)
+        previous_umask = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(
-                self._serve, self.path, limit=MAX_LINE_BYTES
+                self._handle_connection, self.path, limit=MAX_LINE_BYTES
             )
         finally:
-            os.umask(before)
+            os.umask(previous_umask)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -74,38 +74,42 @@ class ControlSocket:
             self._server.close()
         self.path.unlink(missing_ok=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             line = await reader.readline()
-            answering = asyncio.create_task(self._answer(line, writer))
-            leaving = asyncio.create_task(
+            response_task = asyncio.create_task(self._write_responses(line, writer))
+            disconnect_task = asyncio.create_task(
                 reader.read()
             )  # nothing more is asked: its end is the client's
             try:
-                await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    [response_task, disconnect_task], return_when=asyncio.FIRST_COMPLETED
+                )
             finally:
-                for task in (answering, leaving):
+                for task in (response_task, disconnect_task):
                     task.cancel()
-                await asyncio.gather(answering, leaving, return_exceptions=True)
+                await asyncio.gather(response_task, disconnect_task, return_exceptions=True)
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _write_responses(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            async with contextlib.aclosing(self._answers(line)) as answers:
-                async for answer in answers:
-                    writer.write(json_line(answer, default=str).encode() + b"\n")
+            async with contextlib.aclosing(self._handle_request(line)) as responses:
+                async for response in responses:
+                    writer.write(json_line(response, default=str).encode() + b"\n")
                     await writer.drain()
 
-    async def _answers(self, line: bytes) -> AsyncGenerator[dict[str, Any]]:
+    async def _handle_request(self, line: bytes) -> AsyncGenerator[dict[str, Any]]:
         try:
             request = loads_unique(line)
             if not isinstance(request, dict):
                 raise InputInvalid("a request is a JSON object")
             if request.get("do") == "run":
-                async with contextlib.aclosing(self._run(request)) as answers:
-                    async for answer in answers:
-                        yield answer
+                async with contextlib.aclosing(self._run_task(request)) as responses:
+                    async for response in responses:
+                        yield response
             elif request.get("do") == "drain":
                 cancelled = await self._pool.drain(float(request.get("grace_s", 30.0)))
                 self.drained.set()
@@ -118,7 +122,7 @@ class ControlSocket:
             code = getattr(error, "code", "input_invalid")
             yield {"type": "error", "error": {"code": code, "message": SECRETS.text(str(error))}}
 
-    async def _run(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    async def _run_task(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         priority = str(request.get("priority", "normal")).upper()
         if priority not in TaskPriority.__members__:
             raise InputInvalid(f"no priority '{priority.lower()}'", "priority")
@@ -147,7 +151,7 @@ class ControlSocket:
         }
 
 
-async def ask(path: str | Path, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+async def send_request(path: str | Path, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
     """What a control socket answers to a request; raises ConfigurationError when nobody is there.
 
     Leaving early ends what the request began.

@@ -53,7 +53,7 @@ class PoolCollector(Collector):
         if self._sessions is not None:
             yield from _session_metrics(self._sessions.status())
         accounts = self._factory.registry.providers.status()[:MAX_AGENTS]
-        yield _by(
+        yield _family_by_label(
             "gauge",
             "provider_in_flight",
             "Model calls in flight.",
@@ -61,7 +61,7 @@ class PoolCollector(Collector):
             accounts,
             "in_flight",
         )
-        yield _by(
+        yield _family_by_label(
             "gauge",
             "provider_waiting",
             "Model calls that wait for a place.",
@@ -69,8 +69,8 @@ class PoolCollector(Collector):
             accounts,
             "waiting",
         )
-        limited = [each for each in accounts if each["limit"] is not None]
-        yield _by(
+        limited = [account for account in accounts if account["limit"] is not None]
+        yield _family_by_label(
             "gauge",
             "provider_limit",
             "How many may be in flight now.",
@@ -78,7 +78,7 @@ class PoolCollector(Collector):
             limited,
             "limit",
         )
-        yield _by(
+        yield _family_by_label(
             "counter",
             "provider_overloads",
             "Answers that said it was too much.",
@@ -87,8 +87,10 @@ class PoolCollector(Collector):
             "overloads",
         )
         servers = self._factory.mcp_broker.status()[:MAX_AGENTS]
-        yield _by("gauge", "mcp_calls", "Calls of MCP tools under way.", "server", servers, "calls")
-        yield _by(
+        yield _family_by_label(
+            "gauge", "mcp_calls", "Calls of MCP tools under way.", "server", servers, "calls"
+        )
+        yield _family_by_label(
             "counter",
             "mcp_opened",
             "Sessions opened with MCP servers.",
@@ -99,22 +101,24 @@ class PoolCollector(Collector):
 
 
 def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
-    counted: dict[tuple[str, str], int] = {}
-    memory: dict[str, float] = {}
-    for each in status["instances"][:MAX_AGENTS]:
-        place = (each["agent"], each["status"])
-        counted[place] = counted.get(place, 0) + 1
-        memory[each["agent"]] = memory.get(each["agent"], 0.0) + each["memory_mb"]
+    instance_counts: dict[tuple[str, str], int] = {}
+    memory_mb_by_agent: dict[str, float] = {}
+    for instance in status["instances"][:MAX_AGENTS]:
+        label_values = (instance["agent"], instance["status"])
+        instance_counts[label_values] = instance_counts.get(label_values, 0) + 1
+        memory_mb_by_agent[instance["agent"]] = (
+            memory_mb_by_agent.get(instance["agent"], 0.0) + instance["memory_mb"]
+        )
     family = GaugeMetricFamily(
         f"{NAMESPACE}_pool_instances", "Instances.", labels=["agent", "status"]
     )
-    for place, count in counted.items():
-        family.add_metric(list(place), count)
+    for label_values, count in instance_counts.items():
+        family.add_metric(list(label_values), count)
     yield family
     family = GaugeMetricFamily(
         f"{NAMESPACE}_pool_memory_bytes", "Resident memory of instances.", labels=["agent"]
     )
-    for agent, memory_mb in memory.items():
+    for agent, memory_mb in memory_mb_by_agent.items():
         family.add_metric([agent], memory_mb * 2**20)
     yield family
     family = GaugeMetricFamily(
@@ -151,20 +155,20 @@ def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     ):
         yield CounterMetricFamily(f"{NAMESPACE}_warm_{name}", text, value=status[name])
     family = CounterMetricFamily(f"{NAMESPACE}_warm_dropped", "Agents dropped.", labels=["why"])
-    for why in ("evictions", "expired", "outdated"):
-        family.add_metric([why], status[why])
+    for reason in ("evictions", "expired", "outdated"):
+        family.add_metric([reason], status[reason])
     yield family
 
 
-def _by(
-    kind: str, name: str, text: str, label: str, rows: list[dict[str, Any]], value: str
+def _family_by_label(
+    kind: str, name: str, text: str, label: str, rows: list[dict[str, Any]], value_key: str
 ) -> Metric:
-    made = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-    family = made(f"{NAMESPACE}_{name}", text, labels=[label])
+    family_class = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    family = family_class(f"{NAMESPACE}_{name}", text, labels=[label])
     sums: dict[str, float] = {}
     for row in rows:  # several scopes have servers of one name
-        shown = str(row[label])[:128]
-        sums[shown] = sums.get(shown, 0) + row[value]
-    for shown, total in sums.items():
-        family.add_metric([shown], total)
+        label_value = str(row[label])[:128]
+        sums[label_value] = sums.get(label_value, 0) + row[value_key]
+    for label_value, total in sums.items():
+        family.add_metric([label_value], total)
     return family

@@ -48,7 +48,7 @@ class AgentTask:
     principal: Principal | None = None
     credentials: Any = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    created_s: float = field(default_factory=time.time)
+    created_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
@@ -59,12 +59,12 @@ class AgentTask:
         try:
             self.priority = TaskPriority(self.priority)
         except ValueError:
-            names = ", ".join(f"{each.name} ({each.value})" for each in TaskPriority)
+            names = ", ".join(f"{priority.name} ({priority.value})" for priority in TaskPriority)
             raise InputInvalid(f"no priority '{self.priority}': {names}", "priority") from None
 
-    def call(self, instance_id: str | None = None) -> AgentContext:
+    def to_context(self, instance_id: str | None = None) -> AgentContext:
         """The call that it is; for one instance, if that is given."""
-        call = AgentContext(
+        context = AgentContext(
             self.input,
             session_id=self.session_id,
             principal=self.principal,
@@ -72,8 +72,8 @@ class AgentTask:
             context=dict(self.context) or None,
             metadata=dict(self.metadata),
         )
-        call.assignment = Assignment(self, instance_id)
-        return call
+        context.assignment = Assignment(self, instance_id)
+        return context
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from langchain_core.messages import BaseMessage
 from agent_runtime.errors import AgentRuntimeError, ProviderError
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.providers.errors import (
-    ANSWERED,
-    CUT_ANSWERS,
+    ANSWERED_STATUS,
+    TRUNCATION_ERRORS,
     causes,
-    names_of_classes,
+    class_names,
     status_of,
 )
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class HttpAnswer:
     """Whether an HTTP answer with a good status has come during one model call."""
 
-    __slots__ = ("has_come",)
+    __slots__ = ("has_arrived",)
 
     def __init__(self) -> None:
-        self.has_come = False
+        self.has_arrived = False
 
 
 current_answer: ContextVar[HttpAnswer | None] = ContextVar(
@@ -40,7 +40,7 @@ current_answer: ContextVar[HttpAnswer | None] = ContextVar(
 None outside of one.
 """
 
-_NOT_ABOUT_THE_ANSWER = frozenset(
+_UNRELATED_ERRORS = frozenset(
     {"GraphBubbleUp", "APIConnectionError", "TransportError", "TimeoutException"}
 )
 """Errors that a call may end with after its answer has begun.
@@ -68,12 +68,12 @@ def no_message(call: ModelCall, metadata: dict[str, Any]) -> ProviderError:
     What it says was used bounds the estimate of the call.
     """
     call.note_usage(metadata.get("token_usage") or metadata.get("usage"))
-    return ProviderError("the provider's answer has no message", status=ANSWERED)
+    return ProviderError("the provider's answer has no message", status=ANSWERED_STATUS)
 
 
 def empty_stream() -> ProviderError:
     """Make the error of a stream that ended without a chunk."""
-    return ProviderError("the provider's answer is an empty stream", status=ANSWERED)
+    return ProviderError("the provider's answer is an empty stream", status=ANSWERED_STATUS)
 
 
 def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool) -> NoReturn:
@@ -81,10 +81,10 @@ def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool)
 
     As a ProviderError when its answer could not be read.
     """
-    if isinstance(error, ProviderError) and error.status == ANSWERED:
+    if isinstance(error, ProviderError) and error.status == ANSWERED_STATUS:
         call.abort(error, is_answered=True)
         raise error
-    if names_of_classes(error) & CUT_ANSWERS:
+    if class_names(error) & TRUNCATION_ERRORS:
         call.note_usage(_usage_of(error))
         call.abort(error, is_answered=True)
         raise error
@@ -93,7 +93,7 @@ def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool)
         summary = (
             f"the provider's answer cannot be read: {type(error).__name__}: {error_text(error)}"
         )
-        raise ProviderError(summary[:500], status=ANSWERED) from error
+        raise ProviderError(summary[:500], status=ANSWERED_STATUS) from error
     call.abort(error)
     raise error
 
@@ -111,10 +111,10 @@ def _is_unreadable(error: BaseException, *, has_answered: bool) -> bool:
     """
     if not isinstance(error, Exception) or isinstance(error, AgentRuntimeError):
         return False
-    if any("AnswerTooLarge" in names_of_classes(each) for each in causes(error)):
+    if any("AnswerTooLarge" in class_names(cause) for cause in causes(error)):
         return True
-    names = names_of_classes(error)
+    names = class_names(error)
     status = status_of(error)
     # httpx-sse's error of an answer that is no stream is a TransportError.
-    is_about_the_answer = "SSEError" in names or not names & _NOT_ABOUT_THE_ANSWER
+    is_about_the_answer = "SSEError" in names or not names & _UNRELATED_ERRORS
     return has_answered and (status is None or status < 400) and is_about_the_answer

@@ -22,11 +22,11 @@ MAX_CAUSES = 8
 """LangChain, an SDK, httpx, httpcore, anyio and the operating system make six."""
 
 
-ANSWERED = 200
+ANSWERED_STATUS = 200
 """The HTTP status of an answer that came and cannot be read."""
 
 
-CUT_ANSWERS = frozenset({"LengthFinishReasonError", "ContentFilterFinishReasonError"})
+TRUNCATION_ERRORS = frozenset({"LengthFinishReasonError", "ContentFilterFinishReasonError"})
 """Errors of the openai package for a structured answer that was cut.
 
 It was read and is billed, and comes cut again.
@@ -41,7 +41,7 @@ _AMAZON_CODES = {
 """Errors of Bedrock by name: docs.aws.amazon.com, API reference of ConverseStream."""
 
 
-def names_of_classes(error: BaseException) -> set[str]:
+def class_names(error: BaseException) -> set[str]:
     """Return the names of an exception's classes.
 
     The SDKs that have them are optional, and none is imported here.
@@ -60,7 +60,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__
 
 
-def connection_reason(error: BaseException) -> str | None:
+def connection_failure_text(error: BaseException) -> str | None:
     """Return what the operating system or TLS said of a connection that failed.
 
     The SDKs say "Connection error.".
@@ -84,9 +84,9 @@ def connection_reason(error: BaseException) -> str | None:
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of a provider's answer, None when there was no answer."""
-    for each in causes(error):
-        response = getattr(each, "response", None)
-        status = getattr(each, "status_code", None) or getattr(response, "status_code", None)
+    for cause in causes(error):
+        response = getattr(cause, "response", None)
+        status = getattr(cause, "status_code", None) or getattr(response, "status_code", None)
         if isinstance(response, Mapping):
             status = _amazon_status(response)
         if isinstance(status, int):
@@ -96,9 +96,9 @@ def status_of(error: BaseException) -> int | None:
 
 def headers_of(error: BaseException) -> Mapping[str, str]:
     """Return the headers of the provider's answer; none when the failure was not an answer."""
-    for each in causes(error):
-        response = getattr(each, "response", None)
-        headers = getattr(response, "headers", None) or getattr(each, "headers", None)
+    for cause in causes(error):
+        response = getattr(cause, "response", None)
+        headers = getattr(response, "headers", None) or getattr(cause, "headers", None)
         if isinstance(response, Mapping):
             headers = (response.get("ResponseMetadata") or {}).get("HTTPHeaders")
         if headers is not None and hasattr(headers, "get"):
@@ -139,27 +139,27 @@ def _finite(seconds: float) -> float | None:
     return max(0.0, seconds) if seconds - seconds == 0 else None
 
 
-def overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
+def is_overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
     """Whether a provider says that it is too much.
 
     By its status, or by a vendor's own code in its answer.
     """
     if status_of(error) in OVERLOADED:
         return True
-    wanted = {str(code) for code in codes}
-    return bool(wanted) and any(
-        str(found) in wanted for each in causes(error) for found in _codes(each)
+    overload_codes = {str(code) for code in codes}
+    return bool(overload_codes) and any(
+        str(error_code) in overload_codes for cause in causes(error) for error_code in _codes(cause)
     )
 
 
 def _codes(error: BaseException) -> Iterator[Any]:
     # LangChain raises a ValueError whose argument is the error object of an answer with status 200.
-    for place in (getattr(error, "code", None), getattr(error, "body", None), *error.args[:1]):
-        if isinstance(place, Mapping):
-            inner = place.get("error")
+    for payload in (getattr(error, "code", None), getattr(error, "body", None), *error.args[:1]):
+        if isinstance(payload, Mapping):
+            inner = payload.get("error")
             yield from (
-                place.get("code"),
+                payload.get("code"),
                 inner.get("code") if isinstance(inner, Mapping) else None,
             )
-        elif isinstance(place, str | int):
-            yield place
+        elif isinstance(payload, str | int):
+            yield payload

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 
-_RESETS = (
+_LIMIT_HEADERS = (
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
     ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
     ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
@@ -25,11 +25,11 @@ def pause_s(headers: Mapping[str, str], in_flight: int = 0) -> float | None:
     """
     pauses = [
         _reset_s(headers.get(reset))
-        for remaining, reset in _RESETS
-        if (left := headers.get(remaining, "").strip()).isdecimal()
-        and int(left[:12]) <= (in_flight if "requests" in remaining else 0)
+        for remaining, reset in _LIMIT_HEADERS
+        if (remaining_count := headers.get(remaining, "").strip()).isdecimal()
+        and int(remaining_count[:12]) <= (in_flight if "requests" in remaining else 0)
     ]
-    return max((each for each in pauses if each is not None), default=None)
+    return max((wait_s for wait_s in pauses if wait_s is not None), default=None)
 
 
 def _reset_s(text: str | None) -> float | None:

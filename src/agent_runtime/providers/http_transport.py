@@ -27,9 +27,9 @@ MAX_STREAM_BYTES = size_limit("stream_bytes")
 MAX_EVENT_BYTES = size_limit("stream_event_bytes")
 """Bytes of one line of such a stream."""
 LIBRARIES = ("httpx", "httpx2")
-ACCEPTED = "gzip, deflate"
+ACCEPT_ENCODING = "gzip, deflate"
 _STEP_BYTES = 64 * 1024
-_DEPTH = 4
+_MAX_DEPTH = 4
 _WINDOW_BITS = {"gzip": 47, "x-gzip": 47, "deflate": 47, "identity": 0}
 """47 reads the heads of gzip and of zlib."""
 _CLIENT_PACKAGES = frozenset({
@@ -59,20 +59,20 @@ class _Decoder:
             zlib.decompressobj(_WINDOW_BITS[name]) for name in reversed(names) if _WINDOW_BITS[name]
         ]
         self._is_stream = headers.get("content-type", "").startswith("text/event-stream")
-        self._may_be_bare = names == ["deflate"]
-        self._size = 0
-        self._line = 0
+        self._may_be_raw_deflate = names == ["deflate"]
+        self._total_bytes = 0
+        self._line_bytes = 0
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield what a piece of the body says.
 
         Raises AnswerTooLarge, or the library's DecodingError.
         """
-        for piece in self._through(data, self._stages):
-            self._count(piece)
+        for piece in self._decompress(data, self._stages):
+            self._check_size(piece)
             yield piece
 
-    def _through(self, data: bytes, stages: list[Any]) -> Iterator[bytes]:
+    def _decompress(self, data: bytes, stages: list[Any]) -> Iterator[bytes]:
         if not stages:
             yield data
             return
@@ -83,40 +83,40 @@ class _Decoder:
                 piece = stage.decompress(data, _STEP_BYTES)
             except zlib.error as error:
                 if (
-                    self._may_be_bare and not self._size
+                    self._may_be_raw_deflate and not self._total_bytes
                 ):  # "deflate" without the head of zlib, as some servers send it
-                    self._may_be_bare = False
+                    self._may_be_raw_deflate = False
                     self._stages = [zlib.decompressobj(-zlib.MAX_WBITS)]
-                    yield from self._through(data, self._stages)
+                    yield from self._decompress(data, self._stages)
                     return
                 raise self._library.DecodingError(
                     f"a body that is not what its encoding says: {error}"
                 ) from error
             data = stage.unconsumed_tail
             if piece:
-                yield from self._through(piece, inner)
+                yield from self._decompress(piece, inner)
 
-    def _count(self, piece: bytes) -> None:
-        self._size += len(piece)
+    def _check_size(self, piece: bytes) -> None:
+        self._total_bytes += len(piece)
         if not self._is_stream:
-            if self._size > MAX_ANSWER_BYTES:
+            if self._total_bytes > MAX_ANSWER_BYTES:
                 raise self._too_large(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
             return
         end = piece.rfind(b"\n")
-        self._line = self._line + len(piece) if end < 0 else len(piece) - end - 1
-        longest = max(self._line, max((len(line) for line in piece.split(b"\n")), default=0))
-        if self._size > MAX_STREAM_BYTES or longest > MAX_EVENT_BYTES:
+        self._line_bytes = self._line_bytes + len(piece) if end < 0 else len(piece) - end - 1
+        longest = max(self._line_bytes, max((len(line) for line in piece.split(b"\n")), default=0))
+        if self._total_bytes > MAX_STREAM_BYTES or longest > MAX_EVENT_BYTES:
             raise self._too_large(
                 f"a stream of more than {MAX_STREAM_BYTES} bytes, or {MAX_EVENT_BYTES} in one line"
             )
 
     def _too_large(self, message: str) -> Exception:
-        error: Exception = _classes(self._library.__name__)["AnswerTooLarge"](message)
+        error: Exception = _transport_classes(self._library.__name__)["AnswerTooLarge"](message)
         return error
 
 
 @lru_cache(maxsize=4)
-def _classes(library_name: str) -> dict[str, Any]:
+def _transport_classes(library_name: str) -> dict[str, Any]:
     """Return the error and the transports that go with a library's clients."""
     library: Any = sys.modules[library_name]
 
@@ -152,14 +152,14 @@ def _async_transport(library: Any) -> type:
             self.inner = inner
 
         async def handle_async_request(self, request: Any) -> Any:
-            request.headers["accept-encoding"] = ACCEPTED
+            request.headers["accept-encoding"] = ACCEPT_ENCODING
             response = await self.inner.handle_async_request(request)
             try:
                 decoder = _Decoder(response.headers, library)
             except library.DecodingError:
                 await response.aclose()
                 raise
-            return _decoded(library, response, BoundedBody(response.stream, decoder))
+            return _decoded_response(library, response, BoundedBody(response.stream, decoder))
 
         async def aclose(self) -> None:
             await self.inner.aclose()
@@ -185,14 +185,14 @@ def _sync_transport(library: Any) -> type:
             self.inner = inner
 
         def handle_request(self, request: Any) -> Any:
-            request.headers["accept-encoding"] = ACCEPTED
+            request.headers["accept-encoding"] = ACCEPT_ENCODING
             response = self.inner.handle_request(request)
             try:
                 decoder = _Decoder(response.headers, library)
             except library.DecodingError:
                 response.close()
                 raise
-            return _decoded(library, response, BoundedBody(response.stream, decoder))
+            return _decoded_response(library, response, BoundedBody(response.stream, decoder))
 
         def close(self) -> None:
             self.inner.close()
@@ -200,9 +200,9 @@ def _sync_transport(library: Any) -> type:
     return BoundedTransport
 
 
-def _decoded(library: Any, response: Any, stream: Any) -> Any:
+def _decoded_response(library: Any, response: Any, stream: Any) -> Any:
     if (answer := current_answer.get()) is not None and response.status_code < 400:
-        answer.has_come = True
+        answer.has_arrived = True
     headers = response.headers.copy()
     for name in ("content-encoding", "content-length"):
         headers.pop(name, None)
@@ -211,7 +211,7 @@ def _decoded(library: Any, response: Any, stream: Any) -> Any:
     )
 
 
-def bound_answers(model: BaseChatModel) -> None:
+def bound_model_answers(model: BaseChatModel) -> None:
     """Bound the answers of every HTTP client that a chat model holds, its SDK's included.
 
     LangChain shares its clients between models, so one may be bound already. A client of another
@@ -220,11 +220,13 @@ def bound_answers(model: BaseChatModel) -> None:
     libraries = [sys.modules[name] for name in LIBRARIES if name in sys.modules]
     if not libraries:
         return
-    seen: set[int] = set()
+    visited_ids: set[int] = set()
     level: list[Any] = [model]
-    for _ in range(_DEPTH):
-        parts = [part for thing in level for part in _parts_of(thing) if id(part) not in seen]
-        seen.update(id(part) for part in parts)
+    for _ in range(_MAX_DEPTH):
+        parts = [
+            part for owner in level for part in _attributes_of(owner) if id(part) not in visited_ids
+        ]
+        visited_ids.update(id(part) for part in parts)
         for library in libraries:
             for part in parts:
                 if isinstance(part, library.AsyncClient | library.Client):
@@ -244,27 +246,27 @@ def _note_amazon_answer(response_dict: Any = None, **_kwargs: Any) -> None:
     """
     answer = current_answer.get()
     if answer is not None and response_dict and response_dict.get("status_code", 500) < 400:
-        answer.has_come = True
+        answer.has_arrived = True
 
 
-def _parts_of(thing: Any) -> list[Any]:
+def _attributes_of(owner: Any) -> list[Any]:
     # Clients that are made at their first use are made now: a look before each call would cost each
     # call.
     for name in ("_client", "_async_client"):
-        if hasattr(type(thing), name):
+        if hasattr(type(owner), name):
             try:
-                getattr(thing, name)
+                getattr(owner, name)
             except Exception:  # noqa: BLE001, S112 - a client that cannot be made says so when it is used
                 continue
     private = (
-        getattr(thing, "__pydantic_private__", None) or {}
+        getattr(owner, "__pydantic_private__", None) or {}
     )  # where langchain-ollama has its clients
-    return [*getattr(thing, "__dict__", {}).values(), *private.values()]
+    return [*getattr(owner, "__dict__", {}).values(), *private.values()]
 
 
 def bound_client(client: Any, library: Any) -> None:
     """Bound the answers of one client of `httpx` or `httpx2`, whichever `library` is."""
-    wrapper = _classes(library.__name__)[
+    wrapper = _transport_classes(library.__name__)[
         "AsyncClient" if isinstance(client, library.AsyncClient) else "Client"
     ]
     if not isinstance(client._transport, wrapper):

@@ -17,18 +17,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.event_bus import Event
-from agent_runtime.providers.errors import headers_of, overloaded, retry_after_s
+from agent_runtime.providers.errors import headers_of, is_overloaded, retry_after_s
 from agent_runtime.providers.headers import pause_s
-from agent_runtime.providers.rate_estimate import Pace
+from agent_runtime.providers.rate_estimate import RateEstimator
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from agent_runtime.event_bus import EventBus
 
-WINDOW_S = 10.0
+RAISE_AFTER_S = 10.0
 """So long without an overload, and the limit is raised by one."""
-LONGEST_BLOCK_S = 600.0
+MAX_PAUSE_S = 600.0
 
 
 class _Waiter:
@@ -45,17 +45,17 @@ class ProviderAccount:
     """One provider's account. Places are handed on in the order in which they were asked for.
 
     `limit` is how many calls may be in flight now, None without one; `in_flight` how many are.
-    `pace` bounds how often they begin, once the provider has told how often they may.
+    `rate_estimator` bounds how often they begin, once the provider has told how often they may.
     """
 
     def __init__(
         self,
         name: str,
-        told: Callable[[ProviderAccount, int | None, str], None],
+        on_limit_change: Callable[[ProviderAccount, int | None, str], None],
         base_url: str = "",
     ) -> None:
         self.name = name
-        self._told = told
+        self._on_limit_change = on_limit_change
         self.base_url = base_url
         self.maximum: int | None = None
         self.limit: int | None = None
@@ -63,8 +63,8 @@ class ProviderAccount:
         self.in_flight = 0
         self.peak = 0
         self.overloads = 0
-        self.pace = Pace()
-        self._blocked_until_s = self._lowered_s = self._raised_s = 0.0
+        self.rate_estimator = RateEstimator()
+        self._paused_until = self._lowered_at = self._raised_at = 0.0
         self._lock = threading.Lock()
         self._waiters: deque[_Waiter] = deque()
 
@@ -83,94 +83,94 @@ class ProviderAccount:
     # -- a place
     # -------------------------------------------------------------------------------------------
 
-    async def aenter(self) -> Place:
+    async def aacquire(self) -> Permit:
         """A place, after a wait if need be. Cancelling gives it up."""
         with self._lock:
-            if not self._waiters and self._free():
-                return self._place()
+            if not self._waiters and self._has_capacity():
+                return self._acquire_locked()
             loop = asyncio.get_running_loop()
             woken = asyncio.Event()
             waiter = _Waiter(lambda: loop.call_soon_threadsafe(woken.set))
             self._waiters.append(waiter)
         try:
-            while not self._served(waiter):
+            while not self._try_grant(waiter):
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._watch_s(waiter)):
+                    async with asyncio.timeout(self._wake_timeout_s(waiter)):
                         await woken.wait()
                 woken.clear()
         except BaseException:
-            self._give_up(waiter)
+            self._cancel_wait(waiter)
             raise
-        return Place(self)
+        return Permit(self)
 
-    def enter(self) -> Place:
-        """`aenter` for sync callers; blocks."""
+    def acquire(self) -> Permit:
+        """`aacquire` for sync callers; blocks."""
         with self._lock:
-            if not self._waiters and self._free():
-                return self._place()
+            if not self._waiters and self._has_capacity():
+                return self._acquire_locked()
             woken = threading.Event()
             waiter = _Waiter(woken.set)
             self._waiters.append(waiter)
         try:
-            while not self._served(waiter):
-                woken.wait(self._watch_s(waiter))
+            while not self._try_grant(waiter):
+                woken.wait(self._wake_timeout_s(waiter))
                 woken.clear()
         except BaseException:
-            self._give_up(waiter)
+            self._cancel_wait(waiter)
             raise
-        return Place(self)
+        return Permit(self)
 
-    def counted(self) -> Place:
+    def acquire_nowait(self) -> Permit:
         """A place without a wait, for calls that cannot wait; it counts all the same."""
         with self._lock:
-            return self._place()
+            return self._acquire_locked()
 
-    def _place(self) -> Place:
-        self._begin()
-        return Place(self)
+    def _acquire_locked(self) -> Permit:
+        self._count_start()
+        return Permit(self)
 
-    def _begin(self) -> None:
+    def _count_start(self) -> None:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
-        self.pace.begun(time.monotonic())
+        self.rate_estimator.on_start(time.monotonic())
 
-    def _free(self) -> bool:
-        room = self.limit is None or self.in_flight < self.limit
-        return room and self._block_left_s() is None
+    def _has_capacity(self) -> bool:
+        is_below_limit = self.limit is None or self.in_flight < self.limit
+        return is_below_limit and self._pause_remaining_s() is None
 
-    def _watch_s(self, waiter: _Waiter) -> float | None:
+    def _wake_timeout_s(self, waiter: _Waiter) -> float | None:
         """How long to wait for being woken: only the first one watches the clock, for all."""
         with self._lock:
             first = bool(self._waiters) and self._waiters[0] is waiter
-        return self._block_left_s() if first else None
+        return self._pause_remaining_s() if first else None
 
-    def _block_left_s(self) -> float | None:
+    def _pause_remaining_s(self) -> float | None:
         """How long nothing may begin, for a pause or for the pace; None when it may now."""
-        if self._blocked_until_s == 0.0 and self.pace.rate is None:
+        if self._paused_until == 0.0 and self.rate_estimator.rate is None:
             return None
         now_s = time.monotonic()
-        left_s = max(self._blocked_until_s - now_s, self.pace.wait_s(now_s))
-        return left_s if left_s > 0 else None
+        remaining_s = max(self._paused_until - now_s, self.rate_estimator.wait_s(now_s))
+        return remaining_s if remaining_s > 0 else None
 
-    def _served(self, waiter: _Waiter) -> bool:
+    def _try_grant(self, waiter: _Waiter) -> bool:
         """Hand on what is free, and say whether that waiter has a place now."""
         with self._lock:
-            self._hand_on()
+            self._grant_waiters()
             if waiter.granted:
-                self._wake_first()
+                self._wake_first_waiter()
             return waiter.granted
 
-    def _hand_on(self) -> None:
-        while self._waiters and self._free():
+    def _grant_waiters(self) -> None:
+        while self._waiters and self._has_capacity():
             waiter = self._waiters.popleft()
             try:
                 waiter.wake()
             except RuntimeError:  # its loop is closed: nobody waits there any more
                 continue
             waiter.granted = True
-            self._begin()
+            self._count_start()
 
-    def _wake_first(self) -> None:
+    def _wake_first_waiter(self) -> None:
         """The first one watches the clock while the provider asks for a pause.
 
         It has to know for how long.
@@ -183,67 +183,69 @@ class ProviderAccount:
             else:
                 return
 
-    def _give_up(self, waiter: _Waiter) -> None:
+    def _cancel_wait(self, waiter: _Waiter) -> None:
         with self._lock:
             if waiter.granted:
                 self.in_flight -= 1
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
-            self._hand_on()
-            self._wake_first()
+            self._grant_waiters()
+            self._wake_first_waiter()
 
     # -- what comes of a call
     # ------------------------------------------------------------------------------
 
-    def left(
-        self, place: Place, error: BaseException | None, headers: Mapping[str, str] | None
+    def _on_call_end(
+        self, permit: Permit, error: BaseException | None, headers: Mapping[str, str] | None
     ) -> None:
         """A call has ended: its place is free, and the limit follows what the provider said."""
         now = time.monotonic()
-        told = None
-        is_overload = error is not None and overloaded(error, self.codes)
-        asked_s = None if error is None else retry_after_s(error)
-        asked_s = None if asked_s is None else min(asked_s, LONGEST_BLOCK_S)
-        pause = (
-            max(asked_s or 0.0, pause_s(headers_of(error)) or 0.0)
+        change_reason = None
+        is_overload = error is not None and is_overloaded(error, self.codes)
+        requested_pause_s = None if error is None else retry_after_s(error)
+        requested_pause_s = (
+            None if requested_pause_s is None else min(requested_pause_s, MAX_PAUSE_S)
+        )
+        pause_for_s = (
+            max(requested_pause_s or 0.0, pause_s(headers_of(error)) or 0.0)
             if error is not None and is_overload
             else 0.0
         )
         with self._lock:
             self.in_flight -= 1
-            before = self.limit
+            previous_limit = self.limit
             if error is not None and is_overload:
                 self.overloads += 1
                 if (
-                    place.began_s >= self._lowered_s
+                    permit.acquired_at >= self._lowered_at
                 ):  # of calls that were in flight together one counts
-                    self._lowered_s = self._raised_s = now
-                    if not self.pace.refused(error, now, asked_s):
+                    self._lowered_at = self._raised_at = now
+                    if not self.rate_estimator.on_reject(error, now, requested_pause_s):
                         self.limit = max(1, (self.limit or self.peak) // 2)
-                        told = "overload"
+                        change_reason = "overload"
             elif error is None:
-                told = self._answered(now)
-                pause = max(pause, pause_s(headers or {}, self.in_flight) or 0.0)
-            self._block(pause)
-            self._hand_on()
-            self._wake_first()
-        if told is not None and self.limit != before:
-            self._told(self, before, told)
+                change_reason = self._on_success(now)
+                pause_for_s = max(pause_for_s, pause_s(headers or {}, self.in_flight) or 0.0)
+            self._pause_for(pause_for_s)
+            self._grant_waiters()
+            self._wake_first_waiter()
+        if change_reason is not None and self.limit != previous_limit:
+            self._on_limit_change(self, previous_limit, change_reason)
 
-    def _answered(self, now: float) -> str | None:
-        self.pace.answered(now, WINDOW_S)
-        if self.limit is None or now - self._raised_s < WINDOW_S:
+    def _on_success(self, now: float) -> str | None:
+        self.rate_estimator.on_success(now, RAISE_AFTER_S)
+        if self.limit is None or now - self._raised_at < RAISE_AFTER_S:
             return None
-        self._raised_s = now
+        self._raised_at = now
         if self.maximum is not None and self.limit >= self.maximum:
             return None
         self.limit += 1
         return "clean window"
 
-    def _block(self, seconds: float | None) -> None:
+    def _pause_for(self, seconds: float | None) -> None:
         if seconds:
-            until_s = time.monotonic() + min(seconds, LONGEST_BLOCK_S)
-            self._blocked_until_s = max(self._blocked_until_s, until_s)
+            paused_until = time.monotonic() + min(seconds, MAX_PAUSE_S)
+            self._paused_until = max(self._paused_until, paused_until)
 
     def status(self) -> dict[str, Any]:
         """The account in numbers."""
@@ -253,31 +255,33 @@ class ProviderAccount:
             "in_flight": self.in_flight,
             "waiting": len(self._waiters),
             "overloads": self.overloads,
-            "blocked_s": round(self._block_left_s() or 0.0, 3),
-            "calls_per_s": None if self.pace.rate is None else round(self.pace.rate, 3),
+            "blocked_s": round(self._pause_remaining_s() or 0.0, 3),
+            "calls_per_s": None
+            if self.rate_estimator.rate is None
+            else round(self.rate_estimator.rate, 3),
         }
 
 
-class Place:
+class Permit:
     """One call's place; it is left once."""
 
-    __slots__ = ("_account", "began_s")
+    __slots__ = ("_account", "acquired_at")
 
     def __init__(self, account: ProviderAccount) -> None:
         self._account: ProviderAccount | None = account
-        self.began_s = time.monotonic()
+        self.acquired_at = time.monotonic()
 
-    def leave(
+    def release(
         self, error: BaseException | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """The call has ended, with `error` if it failed; `headers` are the provider's answer's."""
         account = self._account
         self._account = None
         if account is not None:
-            account.left(self, error, headers)
+            account._on_call_end(self, error, headers)
 
 
-_ADDRESSES = (
+_ADDRESS_FIELDS = (
     "base_url", "openai_api_base", "anthropic_api_url", "azure_endpoint", "groq_api_base",
     "fireworks_api_base",
     "mistral_api_url", "openrouter_api_base", "xai_api_base", "api_base", "endpoint_url",
@@ -298,7 +302,9 @@ def address_of(model: BaseChatModel) -> str:
 def _address_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
     # Asking a pydantic model for an attribute that it has not takes 7 us, and there are twelve
     # names.
-    return tuple(name for name in _ADDRESSES if name in kind.model_fields or hasattr(kind, name))
+    return tuple(
+        name for name in _ADDRESS_FIELDS if name in kind.model_fields or hasattr(kind, name)
+    )
 
 
 class ProviderLimiter:
@@ -314,14 +320,14 @@ class ProviderLimiter:
 
     def account(self, provider: str, base_url: str = "", key: str = "") -> ProviderAccount:
         """The account behind `key`, which is a digest of the credential; made at its first use."""
-        place = (provider, base_url, key)
+        account_key = (provider, base_url, key)
         with self._lock:
-            if place not in self._accounts:
+            if account_key not in self._accounts:
                 name = f"{provider}@{base_url}" if base_url else provider
-                self._accounts[place] = ProviderAccount(
-                    f"{name}#{key[:6]}" if key else name, self._changed, base_url
+                self._accounts[account_key] = ProviderAccount(
+                    f"{name}#{key[:6]}" if key else name, self._publish_change, base_url
                 )
-            return self._accounts[place]
+            return self._accounts[account_key]
 
     def account_of(self, model: BaseChatModel) -> ProviderAccount:
         """The account that a model's calls count on.
@@ -331,14 +337,16 @@ class ProviderLimiter:
         provider = str(model._get_ls_params().get("ls_provider") or "unknown")
         address = address_of(model)
         secrets: list[Any] = [getattr(model, name, None) for name in sorted(model.lc_secrets)]
-        shown = [
-            each.get_secret_value() if hasattr(each, "get_secret_value") else each
-            for each in secrets
+        secret_values = [
+            secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret
+            for secret in secrets
         ]
-        digest = hashlib.sha256(repr(shown).encode()).hexdigest() if any(shown) else ""
+        digest = (
+            hashlib.sha256(repr(secret_values).encode()).hexdigest() if any(secret_values) else ""
+        )
         return self.account(provider, address, digest)
 
-    def tell(self, bus: EventBus) -> None:
+    def add_bus(self, bus: EventBus) -> None:
         """Publish changes there."""
         self._buses.add(bus)
 
@@ -346,12 +354,14 @@ class ProviderLimiter:
         """Every account."""
         return [account.status() for account in list(self._accounts.values())]
 
-    def _changed(self, account: ProviderAccount, before: int | None, why: str) -> None:
+    def _publish_change(
+        self, account: ProviderAccount, previous_limit: int | None, reason: str
+    ) -> None:
         data = {
             "provider": account.name,
             "limit": account.limit,
-            "why": why,
-            **({"before": before} if before else {}),
+            "why": reason,
+            **({"before": previous_limit} if previous_limit else {}),
         }
         for bus in list(self._buses):
             bus.publish(Event("provider.limit", data))

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ImportPath:
     """Where an object is imported from."""
 
     module: str
     name: str
 
-    def found(self) -> Any:
+    def resolve(self) -> Any:
         """The object; raises ImportError, AttributeError."""
         current: Any = importlib.import_module(self.module)
         for part in self.name.split("."):
@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RemoteAgentSpec:
     """An agent, to be made in another process.
 
     `components` are those of the registry, by table and name.
@@ -45,121 +45,130 @@ class Recipe:
     agent: str
     template: AgentTemplate
     values: Mapping[str, Any]
-    components: Mapping[str, Mapping[str, Place | bytes]]
+    components: Mapping[str, Mapping[str, ImportPath | bytes]]
     allowed_refs: frozenset[str]
-    keeps_answer: frozenset[str]
-    setup: Place | None
+    streams_safely: frozenset[str]
+    setup: ImportPath | None
     max_steps: int | None
     idle_timeout_s: float | None
     has_sessions: bool
 
-    def registry(self, registry: Registry) -> None:
+    def register_into(self, registry: Registry) -> None:
         """Register what the recipe brings; raises what importing it raises."""
         for table, entries in self.components.items():
-            known = getattr(registry, table)
+            registered_components = getattr(registry, table)
             for name, entry in entries.items():
-                known[name] = entry.found() if isinstance(entry, Place) else pickle.loads(entry)  # noqa: S301
-        registry.keeps_answer.update(self.keeps_answer)
+                registered_components[name] = (
+                    entry.resolve() if isinstance(entry, ImportPath) else pickle.loads(entry)  # noqa: S301
+                )
+        registry.streams_safely.update(self.streams_safely)
         if self.setup is not None:
-            self.setup.found()(registry)
+            self.setup.resolve()(registry)
 
 
-def recipe_of(
+def make_agent_spec(
     agent: str,
     template: AgentTemplate,
     values: Mapping[str, Any],
     registry: Registry,
     setup: str | None,
     *,
-    keeps: bool,
-) -> Recipe:
+    has_sessions: bool,
+) -> RemoteAgentSpec:
     """The recipe of a template's agent; raises NotPortable for a component that cannot travel.
 
-    `values` are the template's inputs; `keeps` says whether its calls may have sessions.
+    `values` are the template's inputs; `has_sessions` says whether its calls may have sessions.
     """
     runtime = template.spec.runtime
-    plain = template.model_copy()
-    plain._place = None  # a function that knows the file
+    transferable_template = template.model_copy()
+    transferable_template._locate = None  # a function that knows the file
     module, _, name = (setup or "").partition(":")
-    return Recipe(
+    return RemoteAgentSpec(
         agent,
-        plain,
+        transferable_template,
         values,
         components_of(template, registry, has_setup=bool(setup)),
         registry.allowed_refs,
-        frozenset(registry.keeps_answer),
-        Place(module, name) if setup else None,
+        frozenset(registry.streams_safely),
+        ImportPath(module, name) if setup else None,
         runtime.limits.max_steps,
         runtime.timeout.idle,
-        keeps,
+        has_sessions,
     )
 
 
 def components_of(
     template: AgentTemplate, registry: Registry, *, has_setup: bool
-) -> dict[str, dict[str, Place | bytes]]:
+) -> dict[str, dict[str, ImportPath | bytes]]:
     """The registered components that a template names.
 
     Raises NotPortable for one that cannot travel, unless there is a setup function that may
     register it over there.
     """
-    found: dict[str, dict[str, Place | bytes]] = {}
-    for table, name in _named(template):
+    components: dict[str, dict[str, ImportPath | bytes]] = {}
+    for table, name in _component_references(template):
         if name not in getattr(registry, table):
             continue
         try:
-            found.setdefault(table, {})[name] = portable(
+            components.setdefault(table, {})[name] = to_transferable(
                 getattr(registry, table)[name], f"{table}: '{name}'"
             )
         except NotPortable:
             if not has_setup:
                 raise
-    return found
+    return components
 
 
-def _named(template: AgentTemplate) -> Iterator[tuple[str, str]]:
+def _component_references(template: AgentTemplate) -> Iterator[tuple[str, str]]:
     spec = template.spec
     yield from (("tools", tool.use) for tool in spec.all_tools() if tool.use)
     yield from (
-        ("middleware", each.use) for each in spec.middleware if each.use not in LANGCHAIN_MIDDLEWARE
+        ("middleware", middleware.use)
+        for middleware in spec.middleware
+        if middleware.use not in LANGCHAIN_MIDDLEWARE
     )
     if spec.workflow:
         yield "workflows", spec.workflow
 
 
-def portable(component: Any, what: str) -> Place | bytes:
+def to_transferable(component: Any, description: str) -> ImportPath | bytes:
     """A component as the place that it is imported from, or as its pickle; raises NotPortable."""
-    if (place := place_of(component)) is not None:
-        return place
+    if (import_path := import_path_of(component)) is not None:
+        return import_path
     try:
         data = pickle.dumps(component, 5)
         pickle.loads(data)  # noqa: S301 - just made
     except Exception as error:
         raise NotPortable(
-            f"{what} cannot be sent to an agent's process ({type(error).__name__}: {error}): "
+            f"{description} cannot be sent to an agent's process ({type(error).__name__}: "
+            f"{error}): "
             "make it importable by "
             "name from a module, or register it in the function that the pool's `setup` names"
         ) from error
     return data
 
 
-def place_of(component: Any) -> Place | None:
+def import_path_of(component: Any) -> ImportPath | None:
     """Where this very object can be imported from, or None."""
-    inner = getattr(component, "func", None) or getattr(component, "coroutine", None) or component
-    module = getattr(inner, "__module__", None)
-    name = getattr(inner, "__qualname__", None)
-    if module in sys.modules and name and _at(module, name) is component:
-        return Place(module, name)
-    home = sys.modules.get(module or "")
-    if home is None or inspect.isclass(component) or inspect.isfunction(component):
+    function = (
+        getattr(component, "func", None) or getattr(component, "coroutine", None) or component
+    )
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
+    if module in sys.modules and name and _import_or_none(module, name) is component:
+        return ImportPath(module, name)
+    module_object = sys.modules.get(module or "")
+    if module_object is None or inspect.isclass(component) or inspect.isfunction(component):
         return None
     # A graph or a model has no name of its own: look whether its module's has one for it.
-    kept = next((key for key, value in vars(home).items() if value is component), None)
-    return None if kept is None else Place(home.__name__, kept)
+    attribute_name = next(
+        (key for key, value in vars(module_object).items() if value is component), None
+    )
+    return None if attribute_name is None else ImportPath(module_object.__name__, attribute_name)
 
 
-def _at(module: str, name: str) -> Any:
+def _import_or_none(module: str, name: str) -> Any:
     try:
-        return Place(module, name).found()
+        return ImportPath(module, name).resolve()
     except (ImportError, AttributeError):
         return None

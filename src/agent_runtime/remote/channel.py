@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from agent_runtime.remote.exceptions import received
-from agent_runtime.remote.frames import FrameReader, frame, packed, unpacked
+from agent_runtime.remote.exceptions import deserialize_exception
+from agent_runtime.remote.frames import FrameReader, dumps, encode_frame, loads
 from agent_runtime.run.state import current_tool
 
 _READ_BYTES = 262_144
 
-_OPEN: list[Channel] = []
+_CURRENT: list[Channel] = []
 
 current_job: ContextVar[int] = ContextVar("agent_runtime_current_job", default=0)
 """The job whose code this is, 0 for none: what a job left running is not taken for the next one."""
@@ -25,7 +25,7 @@ current_job: ContextVar[int] = ContextVar("agent_runtime_current_job", default=0
 
 def channel() -> Channel:
     """The channel of this process, which is a worker."""
-    return _OPEN[0]
+    return _CURRENT[0]
 
 
 class Channel:
@@ -38,14 +38,14 @@ class Channel:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        _OPEN[:] = [self]  # a worker has one
+        _CURRENT[:] = [self]  # a worker has one
         self._socket = sock
         self._lock = threading.Lock()
         self._reader = FrameReader()
-        self._ids = itertools.count(1)
-        self._waiting: dict[int, Callable[[tuple[Any, ...]], None]] = {}
+        self._call_numbers = itertools.count(1)
+        self._reply_handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {}
         self._backlog: list[tuple[Any, ...]] = []
-        self._thread = threading.get_ident()
+        self._loop_thread_id = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         os.register_at_fork(
             after_in_child=self._socket.close
@@ -56,7 +56,7 @@ class Channel:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Read from the socket whenever something is there."""
         self._loop = loop
-        loop.add_reader(self._socket.fileno(), self._readable)
+        loop.add_reader(self._socket.fileno(), self._on_readable)
         self._handle_backlog()
 
     def send(self, *message: Any) -> None:
@@ -64,13 +64,13 @@ class Channel:
 
         Raises TransferFailed when it is too long, OSError when nobody is there.
         """
-        data = frame(message)
+        data = encode_frame(message)
         with self._lock:
             self._socket.sendall(data)
 
-    def tell(self, method: str, *args: Any) -> None:
+    def notify(self, method: str, *args: Any) -> None:
         """Tell the application something, without waiting."""
-        self.send("tell", current_job.get(), method, packed(args))
+        self.send("tell", current_job.get(), method, dumps(args))
 
     # -- calls
     # ---------------------------------------------------------------------------------------------
@@ -78,71 +78,71 @@ class Channel:
     async def call(self, method: str, *args: Any) -> Any:
         """Ask the application; raises what it raises. Cancelling tells it to stop."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        number = self._ask(method, args, lambda message: _settle(answer, message))
+        reply: asyncio.Future[Any] = loop.create_future()
+        number = self._send_call(method, args, lambda message: _resolve_future(reply, message))
         try:
-            return await answer
+            return await reply
         except asyncio.CancelledError:
-            self._give_up(number)
+            self._cancel_call(number)
             raise
 
     async def stream(self, method: str, *args: Any) -> AsyncIterator[Any]:
         """Ask for many answers. Leaving early tells the application to stop."""
-        parts: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
-        number = self._ask(method, args, parts.put_nowait)
-        ended = False
+        replies: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        number = self._send_call(method, args, replies.put_nowait)
+        finished = False
         try:
             while True:
-                message = await parts.get()
+                message = await replies.get()
                 if message[0] == "part":
                     yield message[2]
                     continue
-                ended = True
-                _answer(message)
+                finished = True
+                _unpack_reply(message)
                 return
         finally:
-            if not ended:
-                self._give_up(number)
+            if not finished:
+                self._cancel_call(number)
 
     def call_blocking(self, method: str, *args: Any) -> Any:
         """`call` for sync code, in whatever thread it runs."""
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._loop_thread_id:
             assert self._loop is not None  # noqa: S101 - there are threads only while the loop runs
             return asyncio.run_coroutine_threadsafe(self.call(method, *args), self._loop).result()
-        found: list[tuple[Any, ...]] = []
-        number = self._ask(method, args, found.append)
-        while not found:
+        replies: list[tuple[Any, ...]] = []
+        number = self._send_call(method, args, replies.append)
+        while not replies:
             data = self._socket.recv(_READ_BYTES)
             if not data:
                 self.on_end()
                 raise ConnectionError("the application is gone")
             for message in self._reader.feed(data):
                 if message[0] == "reply" and message[1] == number:
-                    self._waiting.pop(number, None)
-                    found.append(message)
+                    self._reply_handlers.pop(number, None)
+                    replies.append(message)
                 else:
                     self._backlog.append(message)
         if self._backlog and self._loop is not None:
             self._loop.call_soon(self._handle_backlog)
-        return _answer(found[0])
+        return _unpack_reply(replies[0])
 
-    def _ask(
-        self, method: str, args: tuple[Any, ...], answer: Callable[[tuple[Any, ...]], None]
+    def _send_call(
+        self, method: str, args: tuple[Any, ...], on_reply: Callable[[tuple[Any, ...]], None]
     ) -> int:
-        data = packed(args)
-        number = next(self._ids)
-        self._waiting[number] = answer
+        data = dumps(args)
+        number = next(self._call_numbers)
+        self._reply_handlers[number] = on_reply
         self.send("call", current_job.get(), number, method, data, current_tool.get())
         return number
 
-    def _give_up(self, number: int) -> None:
-        if self._waiting.pop(number, None) is not None:
+    def _cancel_call(self, number: int) -> None:
+        if self._reply_handlers.pop(number, None) is not None:
             self.send("end", number)
 
     # -- what comes in
     # -------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
+    def _on_readable(self) -> None:
         self._handle_backlog()
         try:
             data = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
@@ -164,25 +164,25 @@ class Channel:
         if message[0] not in ("reply", "part"):
             self.on_message(message)
             return
-        wanted = self._waiting.get(message[1])
-        if wanted is None:
+        on_reply = self._reply_handlers.get(message[1])
+        if on_reply is None:
             return  # the answer to a call that was given up
         if message[0] == "reply":
-            del self._waiting[message[1]]
-        wanted(message)
+            del self._reply_handlers[message[1]]
+        on_reply(message)
 
 
-def _settle(future: asyncio.Future[Any], message: tuple[Any, ...]) -> None:
+def _resolve_future(future: asyncio.Future[Any], message: tuple[Any, ...]) -> None:
     if future.done():
         return
     try:
-        future.set_result(_answer(message))
+        future.set_result(_unpack_reply(message))
     except BaseException as error:  # noqa: BLE001 - carried to whoever asked
         future.set_exception(error)
 
 
-def _answer(message: tuple[Any, ...]) -> Any:
-    _, _, good, data = message
-    if good:
-        return unpacked(data)
-    raise received(unpacked(data), {})
+def _unpack_reply(message: tuple[Any, ...]) -> Any:
+    _, _, is_success, data = message
+    if is_success:
+        return loads(data)
+    raise deserialize_exception(loads(data), {})

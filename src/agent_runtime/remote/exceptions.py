@@ -21,7 +21,7 @@ _REF = "_agent_runtime_ref"
 
 
 @dataclass(frozen=True, slots=True)
-class SentFailure:
+class SerializedException:
     """An exception on its way.
 
     `ref` names the object itself, when it is the receiver's own that comes back.
@@ -34,42 +34,48 @@ class SentFailure:
     fields: dict[str, bytes]
     trace: str = ""
     ref: int | None = None
-    cause: SentFailure | None = None
+    cause: SerializedException | None = None
     notes: tuple[str, ...] = field(default=())
 
 
-class ForeignError(Exception):
+class RemoteException(Exception):
     """Stands for an exception whose class is not known in this process."""
 
 
-def sent(error: BaseException, ref: int | None = None, *, depth: int = MAX_CAUSES) -> SentFailure:
+def serialize_exception(
+    error: BaseException, ref: int | None = None, *, depth: int = MAX_CAUSES
+) -> SerializedException:
     """A serialized exception; `ref` numbers the object that the sender keeps."""
-    kind = type(error)
-    trace = "".join(traceback.format_exception(kind, error, error.__traceback__, chain=False))[
-        -MAX_TRACE_CHARS:
-    ]
+    exception_class = type(error)
+    trace = "".join(
+        traceback.format_exception(exception_class, error, error.__traceback__, chain=False)
+    )[-MAX_TRACE_CHARS:]
     cause = error.__cause__
-    return SentFailure(
-        kind.__module__,
-        kind.__qualname__,
+    return SerializedException(
+        exception_class.__module__,
+        exception_class.__qualname__,
         _text(error),
-        _dumped(error.args) or _dumped(tuple(str(each) for each in error.args)) or b"",
-        {key: data for key, value in _fields(error).items() if (data := _dumped(value))},
+        _try_dumps(error.args)
+        or _try_dumps(tuple(str(argument) for argument in error.args))
+        or b"",
+        {key: data for key, value in _attributes(error).items() if (data := _try_dumps(value))},
         trace,
         ref if ref is not None else getattr(error, _REF, None),
-        sent(cause, depth=depth - 1) if cause is not None and depth > 0 else None,
+        serialize_exception(cause, depth=depth - 1) if cause is not None and depth > 0 else None,
         tuple(str(note) for note in getattr(error, "__notes__", ())),
     )
 
 
-def received(failure: SentFailure, kept: Mapping[int, BaseException]) -> BaseException:
+def deserialize_exception(
+    failure: SerializedException, raised_errors: Mapping[int, BaseException]
+) -> BaseException:
     """The exception again.
 
-    The receiver's own object where it is one of `kept`, otherwise a likeness of it.
+    The receiver's own object where it is one of `raised_errors`, otherwise a likeness of it.
     """
-    if failure.ref is not None and failure.ref in kept:
-        return kept[failure.ref]
-    error = _made(failure)
+    if failure.ref is not None and failure.ref in raised_errors:
+        return raised_errors[failure.ref]
+    error = _rebuild(failure)
     if failure.ref is not None:
         error.__dict__[_REF] = failure.ref
     for note in failure.notes:
@@ -77,33 +83,33 @@ def received(failure: SentFailure, kept: Mapping[int, BaseException]) -> BaseExc
     if failure.trace:
         error.add_note(f"in the other process:\n{failure.trace}")
     if failure.cause is not None:
-        error.__cause__ = received(failure.cause, kept)
+        error.__cause__ = deserialize_exception(failure.cause, raised_errors)
     return error
 
 
-def _made(failure: SentFailure) -> BaseException:
+def _rebuild(failure: SerializedException) -> BaseException:
     try:
-        found: Any = importlib.import_module(failure.module)
+        exception_class: Any = importlib.import_module(failure.module)
         for part in failure.name.split("."):
-            found = getattr(found, part)
-        if not (isinstance(found, type) and issubclass(found, BaseException)):
+            exception_class = getattr(exception_class, part)
+        if not (isinstance(exception_class, type) and issubclass(exception_class, BaseException)):
             raise TypeError(failure.name)
-        error = found.__new__(found)
-        error.args = _loaded(failure.args, ())
-        error.__dict__.update({key: _loaded(data, None) for key, data in failure.fields.items()})
+        error = exception_class.__new__(exception_class)
+        error.args = _try_loads(failure.args, ())
+        error.__dict__.update({key: _try_loads(data, None) for key, data in failure.fields.items()})
         str(error)  # one that needs what did not travel would fail wherever it is shown
     except Exception:  # noqa: BLE001 - a class that is not there, or that is made in another way
-        return ForeignError(f"{failure.module}.{failure.name}: {failure.text}")
+        return RemoteException(f"{failure.module}.{failure.name}: {failure.text}")
     return error
 
 
-def _fields(error: BaseException) -> dict[str, Any]:
-    found = dict(error.__dict__)
-    for kind in type(error).__mro__:
-        for name in getattr(kind, "__slots__", ()):
+def _attributes(error: BaseException) -> dict[str, Any]:
+    attributes = dict(error.__dict__)
+    for base_class in type(error).__mro__:
+        for name in getattr(base_class, "__slots__", ()):
             if name != "__dict__" and hasattr(error, name):
-                found.setdefault(name, getattr(error, name))
-    return {key: value for key, value in found.items() if key not in ("__notes__", _REF)}
+                attributes.setdefault(name, getattr(error, name))
+    return {key: value for key, value in attributes.items() if key not in ("__notes__", _REF)}
 
 
 def _text(error: BaseException) -> str:
@@ -113,7 +119,7 @@ def _text(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _dumped(value: Any) -> bytes | None:
+def _try_dumps(value: Any) -> bytes | None:
     """The value's pickle, if it also loads again."""
     try:
         data = pickle.dumps(value, 5)
@@ -123,7 +129,7 @@ def _dumped(value: Any) -> bytes | None:
     return data
 
 
-def _loaded(data: bytes, default: Any) -> Any:
+def _try_loads(data: bytes, default: Any) -> Any:
     try:
         return pickle.loads(data) if data else default  # noqa: S301 - see `unpacked`
     except Exception:  # noqa: BLE001 - a class that is known there only

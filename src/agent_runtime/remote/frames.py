@@ -24,7 +24,7 @@ class FrameTooLong(Exception):
     """The other end announced a message that is longer than any may be."""
 
 
-def frame(message: tuple[Any, ...]) -> bytes:
+def encode_frame(message: tuple[Any, ...]) -> bytes:
     """A message as bytes; raises TransferFailed when it is too long."""
     data = pickle.dumps(message, 5)
     if len(data) > MAX_FRAME_BYTES:
@@ -34,18 +34,18 @@ def frame(message: tuple[Any, ...]) -> bytes:
     return len(data).to_bytes(_HEADER, "big") + data
 
 
-def packed(value: Any) -> bytes:
+def dumps(value: Any) -> bytes:
     """A value as bytes inside a message; raises TransferFailed when it cannot be pickled."""
     try:
         return pickle.dumps(value, 5)
     except Exception as error:
-        kind = type(value).__name__
+        type_name = type(value).__name__
         raise TransferFailed(
-            f"a value of type {kind} does not pickle: {type(error).__name__}: {error}"
+            f"a value of type {type_name} does not pickle: {type(error).__name__}: {error}"
         ) from error
 
 
-def unpacked(data: bytes) -> Any:
+def loads(data: bytes) -> Any:
     """The value again; raises TransferFailed when it does not load here."""
     try:
         return pickle.loads(data)  # noqa: S301 - from a process of the same user: isolation of faults, not a sandbox
@@ -56,48 +56,48 @@ def unpacked(data: bytes) -> Any:
 class FrameReader:
     """Cuts a stream of bytes into messages."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("_buffer",)
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
         """The messages that are whole now.
 
         Raises FrameTooLong, and pickle's errors for what is none.
         """
-        buffer = self._data
+        buffer = self._buffer
         if buffer:
             buffer += data
             data = bytes(buffer) if len(buffer) < 65536 else data
             if len(buffer) >= 65536:
-                return self._cut_long()
-        found = []
-        at = 0
+                return self._read_long_messages()
+        messages = []
+        offset = 0
         size = len(data)
-        while size - at >= _HEADER:
-            length = int.from_bytes(data[at : at + _HEADER], "big")
+        while size - offset >= _HEADER:
+            length = int.from_bytes(data[offset : offset + _HEADER], "big")
             if length > MAX_FRAME_BYTES:
                 raise FrameTooLong(length)
-            end = at + _HEADER + length
+            end = offset + _HEADER + length
             if end > size:
                 break
-            found.append(pickle.loads(data[at + _HEADER : end]))  # noqa: S301 - as in `unpacked`
-            at = end
-        self._data = bytearray(data[at:])
-        return found
+            messages.append(pickle.loads(data[offset + _HEADER : end]))  # noqa: S301 - as in `loads`
+            offset = end
+        self._buffer = bytearray(data[offset:])
+        return messages
 
-    def _cut_long(self) -> list[tuple[Any, ...]]:
+    def _read_long_messages(self) -> list[tuple[Any, ...]]:
         # A long message comes in many pieces: the buffer grows in place and is cut when it is
         # whole.
-        buffer = self._data
-        found = []
+        buffer = self._buffer
+        messages = []
         while len(buffer) >= _HEADER:
             length = int.from_bytes(buffer[:_HEADER], "big")
             if length > MAX_FRAME_BYTES:
                 raise FrameTooLong(length)
             if len(buffer) < _HEADER + length:
                 break
-            found.append(pickle.loads(memoryview(buffer)[_HEADER : _HEADER + length]))  # noqa: S301
+            messages.append(pickle.loads(memoryview(buffer)[_HEADER : _HEADER + length]))  # noqa: S301
             del buffer[: _HEADER + length]
-        return found
+        return messages

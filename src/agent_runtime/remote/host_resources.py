@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.registry import MODEL_ARGUMENTS
-from agent_runtime.remote.frames import unpacked
-from agent_runtime.remote.remote_model import ModelCard
-from agent_runtime.remote.remote_parts import AgentCard, ToolCard
+from agent_runtime.remote.frames import loads
+from agent_runtime.remote.remote_model import RemoteModelInfo
+from agent_runtime.remote.remote_parts import RemoteAgentInfo, RemoteToolInfo
 from agent_runtime.template.parts_spec import ModelSpec, fallback_specs
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
     from agent_runtime.template.parts_spec import ToolSpec
 
-MAX_BOUND = 32
+MAX_BOUND_MODELS = 32
 
 
-class Desk:
+class HostResources:
     """Answers what workers ask while they make their agent, and keeps what their calls will need.
 
     Args:
         template: the agent's; a worker can have the models and servers that it names, and no
         others.
         registry: the application's.
-        agent_of: gives the executor behind an `agent:` tool.
+        resolve_agent: gives the executor behind an `agent:` tool.
         saver: the application's checkpointer, or None.
     """
 
@@ -44,20 +44,20 @@ class Desk:
         self,
         template: AgentTemplate,
         registry: Registry,
-        agent_of: Callable[[str], AgentExecutor],
+        resolve_agent: Callable[[str], AgentExecutor],
         saver: Any,
     ) -> None:
         self._template = template
         self._registry = registry
-        self._agent_of = agent_of
+        self._resolve_agent = resolve_agent
         self.saver = saver
-        self._model_specs = _models_named(template)
+        self._model_specs = _template_model_specs(template)
         self._lock = threading.RLock()
         self.models: list[BaseChatModel] = []
         self.tools: list[BaseTool] = []
         self.agents: list[AgentExecutor] = []
-        self._known: dict[Any, Any] = {}
-        self._bound: OrderedDict[tuple[int, bytes, str], Any] = OrderedDict()
+        self._descriptions: dict[Any, Any] = {}
+        self._bound_models: OrderedDict[tuple[int, bytes, str], Any] = OrderedDict()
 
     def describe(self, method: str, args: tuple[Any, ...]) -> Any:
         """Answer a worker that makes its agent; raises what making the part raises."""
@@ -65,11 +65,11 @@ class Desk:
             raise ConfigurationError(f"a worker asks for '{method}' while it makes its agent")
         key = (method, repr(args))
         with self._lock:
-            if key not in self._known:
-                self._known[key] = getattr(self, method)(*args)
-            return self._known[key]
+            if key not in self._descriptions:
+                self._descriptions[key] = getattr(self, method)(*args)
+            return self._descriptions[key]
 
-    def describe_model(self, spec: ModelSpec) -> ModelCard:
+    def describe_model(self, spec: ModelSpec) -> RemoteModelInfo:
         """The card of a model that the template names."""
         if spec not in self._model_specs:
             raise ConfigurationError(
@@ -77,28 +77,30 @@ class Desk:
             )
         model = self._registry.model(spec)
         self.models.append(model)
-        return ModelCard.of(len(self.models) - 1, model)
+        return RemoteModelInfo.from_model(len(self.models) - 1, model)
 
-    def describe_mcp(self, spec: ToolSpec) -> list[ToolCard]:
+    def describe_mcp(self, spec: ToolSpec) -> list[RemoteToolInfo]:
         """The cards of an MCP server's tools."""
         if spec not in self._template.spec.all_tools():
             raise ConfigurationError(
                 f"the template '{self._template.metadata.name}' names no such MCP server"
             )
-        found = self._registry.mcp(spec, self._template.folder)
-        first = len(self.tools)
-        self.tools += found
-        return [ToolCard.of(first + n, tool) for n, tool in enumerate(found)]
+        server_tools = self._registry.mcp(spec, self._template.folder)
+        first_key = len(self.tools)
+        self.tools += server_tools
+        return [
+            RemoteToolInfo.from_tool(first_key + n, tool) for n, tool in enumerate(server_tools)
+        ]
 
-    def describe_agent(self, name: str) -> AgentCard:
+    def describe_agent(self, name: str) -> RemoteAgentInfo:
         """The card of an agent that this one uses as a tool."""
         if name not in [tool.agent for tool in self._template.spec.all_tools()]:
             raise ConfigurationError(
                 f"the template '{self._template.metadata.name}' names no agent '{name}'"
             )
-        executor = self._agent_of(name)
+        executor = self._resolve_agent(name)
         self.agents.append(executor)
-        return AgentCard(len(self.agents) - 1, executor.name or name, executor.description)
+        return RemoteAgentInfo(len(self.agents) - 1, executor.name or name, executor.description)
 
     def store(self, name: str) -> Any:
         """The template's long-term memory."""
@@ -108,32 +110,32 @@ class Desk:
             )
         return self._registry.memories[name]
 
-    def offered(self, key: int, tools: bytes | None, kwargs: Mapping[str, Any]) -> Any:
+    def bound_model(self, key: int, tools: bytes | None, kwargs: Mapping[str, Any]) -> Any:
         """A model with its tools, in its provider's own form; made once for each set of them."""
         model = self.models[key]
         if tools is None:
             return model.bind(**kwargs) if kwargs else model
-        named = (key, tools, repr(sorted(kwargs.items(), key=lambda each: each[0])))
-        if named not in self._bound:
-            self._bound[named] = model.bind_tools(unpacked(tools), **kwargs)
-            while len(self._bound) > MAX_BOUND:
-                self._bound.popitem(last=False)
-        return self._bound[named]
+        cache_key = (key, tools, repr(sorted(kwargs.items(), key=lambda argument: argument[0])))
+        if cache_key not in self._bound_models:
+            self._bound_models[cache_key] = model.bind_tools(loads(tools), **kwargs)
+            while len(self._bound_models) > MAX_BOUND_MODELS:
+                self._bound_models.popitem(last=False)
+        return self._bound_models[cache_key]
 
 
-def _models_named(template: AgentTemplate) -> list[ModelSpec]:
+def _template_model_specs(template: AgentTemplate) -> list[ModelSpec]:
     """Every model that the template's agent is made with, as it is asked for."""
     spec = template.spec
-    found = spec.all_models()
+    model_specs = spec.all_models()
     if spec.model is not None:
-        found += fallback_specs(spec.model)
-    for each in [
+        model_specs += fallback_specs(spec.model)
+    for middleware_spec in [
         *spec.middleware,
-        *(middleware for inner in spec.subagents for middleware in inner.middleware),
+        *(middleware for subagent in spec.subagents for middleware in subagent.middleware),
     ]:
-        args = each.model_extra or {}
-        named: Sequence[Any] = [args.get(name) for name in MODEL_ARGUMENTS]
-        if isinstance(args.get("models"), list):
-            named = [*named, *args["models"]]
-        found += [ModelSpec(id=name) for name in named if isinstance(name, str)]
-    return found
+        arguments = middleware_spec.model_extra or {}
+        model_values: Sequence[Any] = [arguments.get(name) for name in MODEL_ARGUMENTS]
+        if isinstance(arguments.get("models"), list):
+            model_values = [*model_values, *arguments["models"]]
+        model_specs += [ModelSpec(id=name) for name in model_values if isinstance(name, str)]
+    return model_specs

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
-from agent_runtime.checkpoints.operations import GUARD_KEY
+from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 from agent_runtime.errors import SessionNotFound
-from agent_runtime.remote.exceptions import received, sent
-from agent_runtime.remote.frames import packed, unpacked
-from agent_runtime.remote.remote_model import sent_chunk
+from agent_runtime.remote.exceptions import deserialize_exception, serialize_exception
+from agent_runtime.remote.frames import dumps, loads
+from agent_runtime.remote.remote_model import serialize_chunk
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import ModelRequest
 from agent_runtime.run.state import Run, ToolCall, current_tool
@@ -24,24 +24,24 @@ from agent_runtime.types import AgentContext
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-    from agent_runtime.remote.host_resources import Desk
+    from agent_runtime.remote.host_resources import HostResources
     from agent_runtime.remote.link import Link
 
-MAX_LISTED = 100
+MAX_LISTED_CHECKPOINTS = 100
 
 
-class Service:
+class HostService:
     """Answers a job's requests, each in its own task and in the context of its run."""
 
-    def __init__(self, desk: Desk, link: Link, run: Run) -> None:
-        self._desk = desk
+    def __init__(self, resources: HostResources, link: Link, run: Run) -> None:
+        self._resources = resources
         self._link = link
         self._run = run
         self._context = contextvars.copy_context()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._answer_tasks: dict[int, asyncio.Task[None]] = {}
         self._open_tools: dict[int, ToolCall] = {}
         self._open_models: dict[int, ModelCall] = {}
-        self.kept: dict[int, BaseException] = {}
+        self.raised_errors: dict[int, BaseException] = {}
         """Exceptions that were raised here and told to the worker.
 
         When they come back, they are themselves again.
@@ -50,28 +50,28 @@ class Service:
     # -- messages
     # ------------------------------------------------------------------------------------------
 
-    def call(self, number: int, method: str, data: bytes, tool_call_id: str | None) -> None:
+    def start_call(self, number: int, method: str, data: bytes, tool_call_id: str | None) -> None:
         """Begin to answer a call."""
         context = self._context.copy()
         context.run(current_tool.set, tool_call_id)
         task = asyncio.get_running_loop().create_task(
             self._answer(number, method, data), context=context
         )
-        self._tasks[number] = task
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        self._answer_tasks[number] = task
+        task.add_done_callback(lambda _: self._answer_tasks.pop(number, None))
 
-    def end(self, number: int) -> None:
+    def cancel_call(self, number: int) -> None:
         """The worker no longer waits for an answer."""
-        if (task := self._tasks.get(number)) is not None:
+        if (task := self._answer_tasks.get(number)) is not None:
             task.cancel()
 
-    def tell(self, method: str, data: bytes) -> None:
+    def handle_notification(self, method: str, data: bytes) -> None:
         """Hear what the worker says without waiting."""
-        getattr(self, f"_on_{method}")(*unpacked(data))
+        getattr(self, f"_on_{method}")(*loads(data))
 
     async def close(self, error: BaseException) -> None:
         """Stop all answers, and settle what was open."""
-        tasks = list(self._tasks.values())
+        tasks = list(self._answer_tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -84,25 +84,25 @@ class Service:
 
     async def _answer(self, number: int, method: str, data: bytes) -> None:
         try:
-            made = getattr(self, f"_do_{method}")(*unpacked(data))
-            if isinstance(made, AsyncIterator):
-                await self._send_parts(number, made)
-                answer = packed(None)
+            response = getattr(self, f"_do_{method}")(*loads(data))
+            if isinstance(response, AsyncIterator):
+                await self._send_parts(number, response)
+                answer = dumps(None)
             else:
-                answer = packed(await made)
+                answer = dumps(await response)
             self._link.send("reply", number, True, answer)
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # by us: nobody waits for the answer
-            self.kept[number] = error
-            self._link.send("reply", number, False, packed(sent(error, ref=number)))
+            self.raised_errors[number] = error
+            self._link.send("reply", number, False, dumps(serialize_exception(error, ref=number)))
 
     async def _send_parts(self, number: int, parts: AsyncIterator[Any]) -> None:
         async with aclosing(cast("Any", parts)):
             async for part in parts:
                 self._link.send("part", number, part)
-                await self._link.room()
+                await self._link.wait_writable()
 
     # -- models
     # --------------------------------------------------------------------------------------------
@@ -110,16 +110,16 @@ class Service:
     async def _do_model(
         self, key: int, messages: Any, stop: Any, tools: bytes | None, kwargs: Any
     ) -> Any:
-        return await self._desk.offered(key, tools, kwargs).ainvoke(messages, stop=stop)
+        return await self._resources.bound_model(key, tools, kwargs).ainvoke(messages, stop=stop)
 
     async def _do_model_stream(
         self, key: int, messages: Any, stop: Any, tools: bytes | None, kwargs: Any
     ) -> AsyncIterator[Any]:
         async with aclosing(
-            self._desk.offered(key, tools, kwargs).astream(messages, stop=stop)
+            self._resources.bound_model(key, tools, kwargs).astream(messages, stop=stop)
         ) as chunks:
             async for chunk in chunks:
-                yield sent_chunk(chunk)
+                yield serialize_chunk(chunk)
 
     async def _do_open_model(
         self, number: int, model: str, provider: str, messages: Any, kwargs: Any
@@ -138,16 +138,16 @@ class Service:
 
     def _on_model_abort(self, number: int, failure: Any) -> None:
         if (call := self._open_models.pop(number, None)) is not None:
-            call.abort(received(failure, self.kept))
+            call.abort(deserialize_exception(failure, self.raised_errors))
 
     # -- tools and agents
     # ----------------------------------------------------------------------------------
 
     async def _do_check_calls(self, _number: int, count: int) -> None:
-        self._run.check_calls(count)
+        self._run.check_tool_calls(count)
 
     async def _do_open_tool(self, number: int, name: str, args: Any, call_id: str | None) -> None:
-        self._open_tools[number] = self._run.open_tool(name, args, call_id)
+        self._open_tools[number] = self._run.start_tool_call(name, args, call_id)
 
     def _on_tool_end(self, number: int, output: Any) -> None:
         if (call := self._open_tools.pop(number, None)) is not None:
@@ -155,59 +155,72 @@ class Service:
 
     def _on_tool_abort(self, number: int, failure: Any) -> None:
         if (call := self._open_tools.pop(number, None)) is not None:
-            call.abort(received(failure, self.kept))
+            call.abort(deserialize_exception(failure, self.raised_errors))
 
     async def _do_tool(self, key: int, arguments: Any) -> Any:
-        tool: Any = self._desk.tools[key]
+        tool: Any = self._resources.tools[key]
         answer = await tool.call(arguments)  # counted where the model asked for it, in the worker
         return answer if tool.response_format == "content_and_artifact" else (answer, None)
 
     async def _do_agent(self, key: int, request: Any) -> str:
         call = AgentContext(request, deadline=self._run.context.deadline)
-        return (await self._desk.agents[key].execute(call)).output
+        return (await self._resources.agents[key].execute(call)).output
 
     async def _do_store(self, name: str, ops: Any) -> Any:
-        return await self._desk.store(name).abatch(ops)
+        return await self._resources.store(name).abatch(ops)
 
     # -- the session
     # ---------------------------------------------------------------------------------------
 
-    def _own(self, config: RunnableConfig) -> RunnableConfig:
+    def _with_fencing_token(self, config: RunnableConfig) -> RunnableConfig:
         """The config with the turn's right to write.
 
         Raises SessionNotFound for another session's thread.
         """
         context = self._run.context
-        thread = context.session_id if context.turn is None else context.turn.thread
-        given = config["configurable"]
-        if given.get("thread_id") != thread:
-            raise SessionNotFound(str(given.get("thread_id")))
-        guard = {} if context.turn is None else {GUARD_KEY: context.turn.guard}
-        return cast("RunnableConfig", {**config, "configurable": {**given, **guard}})
+        thread_id = context.session_id if context.turn is None else context.turn.thread
+        configurable = config["configurable"]
+        if configurable.get("thread_id") != thread_id:
+            raise SessionNotFound(str(configurable.get("thread_id")))
+        fencing_entry = {} if context.turn is None else {FENCING_TOKEN_KEY: context.turn.guard}
+        return cast("RunnableConfig", {**config, "configurable": {**configurable, **fencing_entry}})
 
     async def _do_saver_get(self, config: RunnableConfig) -> Any:
-        return _shown(await self._desk.saver.aget_tuple(self._own(config)))
+        return _to_worker_checkpoint(
+            await self._resources.saver.aget_tuple(self._with_fencing_token(config))
+        )
 
     async def _do_saver_put(
         self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any
     ) -> Any:
-        return _place(
-            await self._desk.saver.aput(self._own(config), checkpoint, metadata, versions)
+        return _without_fencing_token(
+            await self._resources.saver.aput(
+                self._with_fencing_token(config), checkpoint, metadata, versions
+            )
         )
 
     async def _do_saver_writes(
         self, config: RunnableConfig, writes: Any, task_id: str, task_path: str
     ) -> None:
-        await self._desk.saver.aput_writes(self._own(config), writes, task_id, task_path)
+        await self._resources.saver.aput_writes(
+            self._with_fencing_token(config), writes, task_id, task_path
+        )
 
     async def _do_saver_list(
-        self, config: RunnableConfig, wanted: Any, before: Any, limit: int | None
+        self, config: RunnableConfig, metadata_filter: Any, before: Any, limit: int | None
     ) -> Any:
-        most = MAX_LISTED if limit is None else min(limit, MAX_LISTED)
-        listing = self._desk.saver.alist(
-            self._own(config), filter=wanted, before=before, limit=most
+        effective_limit = (
+            MAX_LISTED_CHECKPOINTS if limit is None else min(limit, MAX_LISTED_CHECKPOINTS)
         )
-        return [_shown(each) async for each in listing]
+        checkpoint_tuples = self._resources.saver.alist(
+            self._with_fencing_token(config),
+            filter=metadata_filter,
+            before=before,
+            limit=effective_limit,
+        )
+        return [
+            _to_worker_checkpoint(checkpoint_tuple) async for checkpoint_tuple in checkpoint_tuples
+        ]
 
     async def _do_turn(self, method: str, *args: Any) -> Any:
         if method not in ("tool_started", "tool_ended", "tool_failed", "tool_results", "settled"):
@@ -219,13 +232,23 @@ class Service:
             self._run.context.turn.begins()
 
 
-def _place(config: Any) -> Any:
-    given = config["configurable"]
-    return {"configurable": {name: value for name, value in given.items() if name != GUARD_KEY}}
+def _without_fencing_token(config: Any) -> Any:
+    configurable = config["configurable"]
+    return {
+        "configurable": {
+            name: value for name, value in configurable.items() if name != FENCING_TOKEN_KEY
+        }
+    }
 
 
-def _shown(found: Any) -> Any:
-    if found is None:
+def _to_worker_checkpoint(checkpoint_tuple: Any) -> Any:
+    if checkpoint_tuple is None:
         return None
-    parent = None if found.parent_config is None else _place(found.parent_config)
-    return found._replace(config=_place(found.config), parent_config=parent)
+    parent = (
+        None
+        if checkpoint_tuple.parent_config is None
+        else _without_fencing_token(checkpoint_tuple.parent_config)
+    )
+    return checkpoint_tuple._replace(
+        config=_without_fencing_token(checkpoint_tuple.config), parent_config=parent
+    )

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from agent_runtime.remote.frames import FrameReader, frame
+from agent_runtime.remote.frames import FrameReader, encode_frame
 
 MAX_INBOX = 1_000
 """Messages that a job may have waiting before its pipe is read no further."""
@@ -27,11 +27,11 @@ class Link(asyncio.Protocol):
         self._on_broken = on_broken
         self._frames = FrameReader()
         self._transport: Any = None
-        self._room = asyncio.Event()
-        self._room.set()
-        self.last_heard_s = asyncio.get_running_loop().time()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.last_received_time = asyncio.get_running_loop().time()
         self.paused = False
-        self.received = 0
+        self.received_count = 0
 
     @classmethod
     async def open(
@@ -47,13 +47,13 @@ class Link(asyncio.Protocol):
 
     def send(self, *message: Any) -> None:
         """Send a message without waiting; raises TransferFailed when it is too long."""
-        data = frame(message)
+        data = encode_frame(message)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the worker has read most of what was sent."""
-        await self._room.wait()
+        await self._writable.wait()
 
     def pause(self) -> None:
         """Read no further: the worker's sends will wait."""
@@ -65,13 +65,13 @@ class Link(asyncio.Protocol):
         """Read on."""
         if self.paused:
             self.paused = False
-            self.last_heard_s = asyncio.get_running_loop().time()
+            self.last_received_time = asyncio.get_running_loop().time()
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
     def close(self) -> None:
         """Close the socket; what is not sent yet is given up."""
-        self._room.set()
+        self._writable.set()
         if self._transport is not None:
             self._transport.abort()
 
@@ -84,8 +84,8 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        self.last_heard_s = asyncio.get_running_loop().time()
-        self.received += 1
+        self.last_received_time = asyncio.get_running_loop().time()
+        self.received_count += 1
         try:
             messages = self._frames.feed(data)
         except Exception as error:  # noqa: BLE001 - what came is no message: the worker is not to be trusted again
@@ -97,12 +97,12 @@ class Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See asyncio."""
-        self._room.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         """See asyncio."""
-        self._room.set()
+        self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio. Whether the worker has ended is told by its exit, not by this."""
-        self._room.set()
+        self._writable.set()

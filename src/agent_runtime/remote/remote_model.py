@@ -13,13 +13,13 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agent_runtime.remote.channel import channel
-from agent_runtime.remote.frames import packed, unpacked
+from agent_runtime.remote.frames import dumps, loads
 from agent_runtime.run.state import GATED_TAG, current_run
 from agent_runtime.run.streamed_arguments import StreamedArguments
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
+class RemoteModelInfo:
     """What LangChain asks a model about itself before it calls it.
 
     `key` is its number in the application.
@@ -30,43 +30,52 @@ class ModelCard:
     model_name: str
     profile: Any
     ls_params: Mapping[str, Any]
-    streams: bool
+    supports_streaming: bool
 
     @classmethod
-    def of(cls, key: int, model: BaseChatModel) -> ModelCard:
+    def from_model(cls, key: int, model: BaseChatModel) -> RemoteModelInfo:
         """The card of a model."""
         name = getattr(model, "model_name", None) or getattr(model, "model", None) or ""
-        streams = (
+        supports_streaming = (
             type(model)._astream is not BaseChatModel._astream
             or type(model)._stream is not BaseChatModel._stream
         )
         return cls(
-            key, model._llm_type, str(name), model.profile, dict(model._get_ls_params()), streams
+            key,
+            model._llm_type,
+            str(name),
+            model.profile,
+            dict(model._get_ls_params()),
+            supports_streaming,
         )
 
-    def model(self) -> BaseChatModel:
+    def make_model(self) -> BaseChatModel:
         """The stand-in."""
-        kind = StreamingRemoteChatModel if self.streams else RemoteChatModel
-        return kind(card=self, model_name=self.model_name, profile=self.profile, tags=[GATED_TAG])
+        model_class = StreamingRemoteChatModel if self.supports_streaming else RemoteChatModel
+        return model_class(
+            info=self, model_name=self.model_name, profile=self.profile, tags=[GATED_TAG]
+        )
 
 
 class RemoteChatModel(BaseChatModel):
     """Looks like the model that it stands for, and has the application call that one."""
 
-    card: Any
+    info: Any
     model_name: str = ""
 
     @property
     def _llm_type(self) -> str:
-        return str(self.card.llm_type)
+        return str(self.info.llm_type)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        return dict(self.card.ls_params)
+        return dict(self.info.ls_params)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
         """Offer tools; each provider's own form of them is made in the application."""
-        plain = [tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools]
-        return self.bind(offered=packed(plain), **kwargs)
+        tool_schemas = [
+            tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools
+        ]
+        return self.bind(offered=dumps(tool_schemas), **kwargs)
 
     def _generate(
         self,
@@ -75,7 +84,9 @@ class RemoteChatModel(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(channel().call_blocking("model", *self._asked(messages, stop, kwargs)))
+        return _result(
+            channel().call_blocking("model", *self._request_arguments(messages, stop, kwargs))
+        )
 
     async def _agenerate(
         self,
@@ -84,13 +95,15 @@ class RemoteChatModel(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(await channel().call("model", *self._asked(messages, stop, kwargs)))
+        return _result(
+            await channel().call("model", *self._request_arguments(messages, stop, kwargs))
+        )
 
-    def _asked(
+    def _request_arguments(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[Any, ...]:
-        offered = kwargs.pop("offered", None)
-        return self.card.key, messages, stop, offered, kwargs
+        pickled_tools = kwargs.pop("offered", None)
+        return self.info.key, messages, stop, pickled_tools, kwargs
 
 
 class StreamingRemoteChatModel(RemoteChatModel):
@@ -106,7 +119,9 @@ class StreamingRemoteChatModel(RemoteChatModel):
         # In sync code the whole answer comes at once: nobody could read the pieces before it
         # anyway.
         message = (
-            _result(channel().call_blocking("model", *self._asked(messages, stop, kwargs)))
+            _result(
+                channel().call_blocking("model", *self._request_arguments(messages, stop, kwargs))
+            )
             .generations[0]
             .message
         )
@@ -124,8 +139,10 @@ class StreamingRemoteChatModel(RemoteChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         arguments = StreamedArguments()
-        async for part in channel().stream("model_stream", *self._asked(messages, stop, kwargs)):
-            message = revived_chunk(part)
+        async for part in channel().stream(
+            "model_stream", *self._request_arguments(messages, stop, kwargs)
+        ):
+            message = deserialize_chunk(part)
             arguments.add(message.tool_call_chunks)
             chunk = ChatGenerationChunk(message=message)
             if run_manager is not None:
@@ -136,37 +153,41 @@ class StreamingRemoteChatModel(RemoteChatModel):
 
 def _note_unreadable(arguments: StreamedArguments) -> None:
     if (run := current_run.get()) is not None:
-        run.note_arguments(arguments)
+        run.record_unreadable_arguments(arguments)
 
 
-def sent_chunk(chunk: BaseMessage) -> Any:
+def serialize_chunk(chunk: BaseMessage) -> Any:
     """A streamed chunk made ready to travel.
 
     One that is only text goes as text, which is most of them.
     """
     content = chunk.content
-    if type(content) is str and isinstance(chunk, AIMessageChunk) and _only_text(chunk):
+    if type(content) is str and isinstance(chunk, AIMessageChunk) and _is_text_only(chunk):
         return chunk.id, content
-    return packed(chunk)
+    return dumps(chunk)
 
 
-def revived_chunk(part: Any) -> AIMessageChunk:
+def deserialize_chunk(part: Any) -> AIMessageChunk:
     """The chunk again."""
     if isinstance(part, tuple):
         return AIMessageChunk(content=part[1], id=part[0])
-    message = unpacked(part)
+    message = loads(part)
     return message if isinstance(message, AIMessageChunk) else _as_chunk(message)
 
 
-def _only_text(chunk: AIMessageChunk) -> bool:
-    said = (
+def _is_text_only(chunk: AIMessageChunk) -> bool:
+    extra_fields = (
         chunk.additional_kwargs
         or chunk.response_metadata
         or chunk.usage_metadata
         or chunk.tool_call_chunks
     )
     return not (
-        said or chunk.tool_calls or chunk.invalid_tool_calls or chunk.name or chunk.chunk_position
+        extra_fields
+        or chunk.tool_calls
+        or chunk.invalid_tool_calls
+        or chunk.name
+        or chunk.chunk_position
     )
 
 
@@ -174,7 +195,7 @@ def _as_chunk(message: BaseMessage) -> AIMessageChunk:
     fields = {key: value for key, value in message.__dict__.items() if key != "type"}
     calls = fields.pop("tool_calls", [])
     calls = [*calls, *fields.pop("invalid_tool_calls", [])]
-    pieces: list[Any] = [
+    tool_call_chunks: list[Any] = [
         {
             "name": c["name"],
             "args": _text(c["args"]),
@@ -184,7 +205,7 @@ def _as_chunk(message: BaseMessage) -> AIMessageChunk:
         }
         for n, c in enumerate(calls)
     ]
-    return AIMessageChunk(**fields, tool_call_chunks=pieces, chunk_position="last")
+    return AIMessageChunk(**fields, tool_call_chunks=tool_call_chunks, chunk_position="last")
 
 
 def _text(arguments: Any) -> str:

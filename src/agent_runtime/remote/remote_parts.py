@@ -37,8 +37,10 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See LangGraph."""
-        found: CheckpointTuple | None = await channel().call("saver_get", _place(config))
-        return found
+        checkpoint_tuple: CheckpointTuple | None = await channel().call(
+            "saver_get", _checkpoint_config(config)
+        )
+        return checkpoint_tuple
 
     async def aput(
         self,
@@ -48,10 +50,10 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """See LangGraph."""
-        place: RunnableConfig = await channel().call(
-            "saver_put", _put_place(config), checkpoint, metadata, new_versions
+        stored_config: RunnableConfig = await channel().call(
+            "saver_put", _put_config(config), checkpoint, metadata, new_versions
         )
-        return place
+        return stored_config
 
     async def aput_writes(
         self,
@@ -61,7 +63,9 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """See LangGraph."""
-        await channel().call("saver_writes", _place(config), list(writes), task_id, task_path)
+        await channel().call(
+            "saver_writes", _checkpoint_config(config), list(writes), task_id, task_path
+        )
 
     async def alist(
         self,
@@ -72,14 +76,18 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """See LangGraph; at most 100 at a time."""
-        place = None if before is None else _place(before)
-        for found in await channel().call("saver_list", _place(config or {}), filter, place, limit):
-            yield found
+        before_config = None if before is None else _checkpoint_config(before)
+        for checkpoint_tuple in await channel().call(
+            "saver_list", _checkpoint_config(config or {}), filter, before_config, limit
+        ):
+            yield checkpoint_tuple
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """`aget_tuple` for sync callers."""
-        found: CheckpointTuple | None = channel().call_blocking("saver_get", _place(config))
-        return found
+        checkpoint_tuple: CheckpointTuple | None = channel().call_blocking(
+            "saver_get", _checkpoint_config(config)
+        )
+        return checkpoint_tuple
 
     def put(
         self,
@@ -89,9 +97,9 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """`aput` for sync callers."""
-        args = _put_place(config), checkpoint, metadata, new_versions
-        place: RunnableConfig = channel().call_blocking("saver_put", *args)
-        return place
+        args = _put_config(config), checkpoint, metadata, new_versions
+        stored_config: RunnableConfig = channel().call_blocking("saver_put", *args)
+        return stored_config
 
     def put_writes(
         self,
@@ -101,22 +109,24 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """`aput_writes` for sync callers."""
-        channel().call_blocking("saver_writes", _place(config), list(writes), task_id, task_path)
+        channel().call_blocking(
+            "saver_writes", _checkpoint_config(config), list(writes), task_id, task_path
+        )
 
     def list(self, *args: Any, **kwargs: Any) -> Iterator[CheckpointTuple]:
         """Not offered: what needs it is async."""
         raise NotImplementedError("use alist")
 
 
-def _place(config: Mapping[str, Any]) -> dict[str, Any]:
-    given = config.get("configurable", {})
+def _checkpoint_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    configurable = config.get("configurable", {})
     names = ("thread_id", "checkpoint_ns", "checkpoint_id")
-    return {"configurable": {name: given[name] for name in names if name in given}}
+    return {"configurable": {name: configurable[name] for name in names if name in configurable}}
 
 
-def _put_place(config: Mapping[str, Any]) -> dict[str, Any]:
+def _put_config(config: Mapping[str, Any]) -> dict[str, Any]:
     # The run and the caller's labels go into the checkpoint's metadata.
-    return {**_place(config), "metadata": dict(config.get("metadata") or {})}
+    return {**_checkpoint_config(config), "metadata": dict(config.get("metadata") or {})}
 
 
 class RemoteTurn:
@@ -125,17 +135,17 @@ class RemoteTurn:
     def __init__(self, thread: str, status: str, *, unfinished: bool) -> None:
         self.thread = thread
         self.unfinished = unfinished
-        self.guard = None
+        self.fencing_token = None
         self.session = SimpleNamespace(status=status)
 
-    def begins(self) -> None:
+    def mark_running(self) -> None:
         """See `Turn`."""
-        channel().tell("turn_begins")
+        channel().notify("turn_begins")
 
     async def tool_started(self, key: str) -> tuple[str, Any]:
         """See `Turn`."""
-        found: tuple[str, Any] = await channel().call("turn", "tool_started", key)
-        return found
+        status_and_result: tuple[str, Any] = await channel().call("turn", "tool_started", key)
+        return status_and_result
 
     async def tool_ended(self, key: str, result: Any) -> None:
         """See `Turn`."""
@@ -147,8 +157,8 @@ class RemoteTurn:
 
     async def tool_results(self) -> dict[str, Any]:
         """See `Turn`."""
-        found: dict[str, Any] = await channel().call("turn", "tool_results")
-        return found
+        results: dict[str, Any] = await channel().call("turn", "tool_results")
+        return results
 
     async def settled(self) -> None:
         """See `Turn`."""
@@ -163,18 +173,18 @@ class RemoteStore(BaseStore):
 
     def batch(self, ops: Any) -> list[Result]:
         """See LangGraph."""
-        found: list[Result] = channel().call_blocking("store", self._name, list(ops))
-        return found
+        results: list[Result] = channel().call_blocking("store", self._name, list(ops))
+        return results
 
     async def abatch(self, ops: Any) -> list[Result]:
         """See LangGraph."""
-        asked: list[Op] = list(ops)
-        found: list[Result] = await channel().call("store", self._name, asked)
-        return found
+        operations: list[Op] = list(ops)
+        results: list[Result] = await channel().call("store", self._name, operations)
+        return results
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCard:
+class RemoteToolInfo:
     """A tool that runs in the application: an MCP server's. `key` is its number there."""
 
     key: int
@@ -185,34 +195,36 @@ class ToolCard:
     metadata: Any
 
     @classmethod
-    def of(cls, key: int, tool: BaseTool) -> ToolCard:
+    def from_tool(cls, key: int, tool: BaseTool) -> RemoteToolInfo:
         """The card of a tool."""
         schema: Any = tool.tool_call_schema
-        plain = schema if isinstance(schema, dict) else schema.model_json_schema()
-        return cls(key, tool.name, tool.description, plain, tool.response_format, tool.metadata)
+        json_schema = schema if isinstance(schema, dict) else schema.model_json_schema()
+        return cls(
+            key, tool.name, tool.description, json_schema, tool.response_format, tool.metadata
+        )
 
-    def tool(self) -> BaseTool:
+    def make_tool(self) -> BaseTool:
         """The stand-in."""
         key = self.key
-        wants_artifact = self.response_format == "content_and_artifact"
+        returns_artifact = self.response_format == "content_and_artifact"
 
-        async def ask(arguments: dict[str, Any]) -> Any:
+        async def call_tool(arguments: dict[str, Any]) -> Any:
             content, artifact = await channel().call("tool", key, arguments)
-            return (content, artifact) if wants_artifact else content
+            return (content, artifact) if returns_artifact else content
 
         return RemoteTool(
             name=self.name,
             description=self.description,
             args_schema=self.args_schema,
-            call=ask,
-            response_format="content_and_artifact" if wants_artifact else "content",
+            call=call_tool,
+            response_format="content_and_artifact" if returns_artifact else "content",
             metadata=self.metadata,
             handle_tool_error=True,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class AgentCard:
+class RemoteAgentInfo:
     """An agent as another agent's tool: it runs behind its own onion, on the host."""
 
     key: int

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agent_runtime.chunks import HAS_ROOM, Chunk, Emit, TextChunk, discard
-from agent_runtime.factory.build_agent import assemble
+from agent_runtime.factory.build_agent import build_agent
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
-from agent_runtime.orchestration.call_tracker import Running
-from agent_runtime.orchestration.local_agent import BareAgent
+from agent_runtime.orchestration.call_tracker import CallTracker
+from agent_runtime.orchestration.local_agent import LocalAgent
 from agent_runtime.registry import Registry
-from agent_runtime.remote.agent_spec import Recipe
+from agent_runtime.remote.agent_spec import RemoteAgentSpec
 from agent_runtime.remote.channel import channel, current_job
-from agent_runtime.remote.frames import packed
+from agent_runtime.remote.frames import dumps
 from agent_runtime.remote.remote_parts import RemoteCheckpointer, RemoteStore, RemoteTurn
 from agent_runtime.remote.worker_run import WorkerRun
 from agent_runtime.run.gate import RunLimits
 from agent_runtime.run.state import current_run
-from agent_runtime.tools import register_shipped_tools
+from agent_runtime.tools import register_builtin_tools
 from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
 
-HELD_HERE = ("calls_per_answer", "tool_result_bytes", "tool_media_bytes")
+WORKER_LIMITS = ("calls_per_answer", "tool_result_bytes", "tool_media_bytes")
 """Limits of what is in this process; the others are counted in the application."""
 
 
-class Job(NamedTuple):
+class JobRequest(NamedTuple):
     """A call on its way to a worker.
 
     What of an AgentContext may travel, and how the application sees the run.
@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
     def agent_context(self, emit: Emit) -> AgentContext:
         """The call as the agent's process sees it."""
-        made = AgentContext(
+        context = AgentContext(
             self.input,
             run_id=self.run_id,
             session_id=self.session_id,
@@ -70,8 +70,8 @@ class Job(NamedTuple):
         )
         if self.turn is not None:
             thread, status, unfinished = self.turn
-            made = made.with_turn(RemoteTurn(thread, status, unfinished=unfinished))
-        return made
+            context = context.with_turn(RemoteTurn(thread, status, unfinished=unfinished))
+        return context
 
 
 class WorkerRegistry(Registry):
@@ -79,39 +79,39 @@ class WorkerRegistry(Registry):
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """A stand-in for the model."""
-        made: BaseChatModel = channel().call_blocking("describe_model", spec).model()
-        return made
+        model: BaseChatModel = channel().call_blocking("describe_model", spec).model()
+        return model
 
     def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
         """Stand-ins for the tools of an MCP server."""
-        return [card.tool() for card in channel().call_blocking("describe_mcp", spec)]
+        return [tool_info.tool() for tool_info in channel().call_blocking("describe_mcp", spec)]
 
 
 class WorkerAgent:
     """Makes a recipe's agent and runs jobs with it, one after the other."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        registry = WorkerRegistry(recipe.allowed_refs)
-        register_shipped_tools(registry)
-        recipe.registry(registry)
-        memory = recipe.template.spec.memory
+    def __init__(self, spec: RemoteAgentSpec) -> None:
+        registry = WorkerRegistry(spec.allowed_refs)
+        register_builtin_tools(registry)
+        spec.register_into(registry)
+        memory = spec.template.spec.memory
         if memory:
             registry.memories[memory] = RemoteStore(memory)
-        saver = RemoteCheckpointer() if recipe.has_sessions else None
-        built = assemble(recipe.template, registry, recipe.values, _agent_of, saver)
-        self.running = Running()
-        limits = recipe.template.spec.runtime.limits
-        self._limits = RunLimits(**{name: getattr(limits, name) for name in HELD_HERE})
-        self._bare = BareAgent(
+        saver = RemoteCheckpointer() if spec.has_sessions else None
+        built = build_agent(spec.template, registry, spec.values, _remote_agent, saver)
+        self.call_tracker = CallTracker()
+        limits = spec.template.spec.runtime.limits
+        self._limits = RunLimits(**{name: getattr(limits, name) for name in WORKER_LIMITS})
+        self._local_agent = LocalAgent(
             built.agent,
-            self.running,
-            max_steps=recipe.max_steps,
-            idle_timeout_s=recipe.idle_timeout_s,
+            self.call_tracker,
+            max_steps=spec.max_steps,
+            idle_timeout_s=spec.idle_timeout_s,
             gated=built.gated,
             hold_text=built.hold_text,
             needs_session=built.needs_session,
-            durability=recipe.template.spec.runtime.durability,
-            digest=recipe.template.digest,
+            durability=spec.template.spec.runtime.durability,
+            digest=spec.template.digest,
         )
         # They keep nothing: what happens is told to the application, which records it.
         self._recorders = {
@@ -119,7 +119,7 @@ class WorkerAgent:
         }
         self.progress: dict[str, Any] = {}
 
-    async def run(self, job: Job) -> tuple[AgentResult, dict[str, Any]]:
+    async def run(self, job: JobRequest) -> tuple[AgentResult, dict[str, Any]]:
         """Return a job's result without the application's own data, and its progress."""
         context = job.agent_context(_emit)
         run = WorkerRun(
@@ -131,17 +131,17 @@ class WorkerAgent:
         )
         token = current_run.set(run)
         try:
-            result = await self._bare.run(context)
+            result = await self._local_agent.run(context)
         finally:
             current_run.reset(token)
-            self.running.ended(context)
-            self.running.draining = False
+            self.call_tracker.unregister_run(context)
+            self.call_tracker.draining = False
             progress = context.progress
             self.progress = {
-                "ended": progress.ended,
+                "ended": progress.finished,
                 "resumable": progress.resumable,
                 "message_open": progress.message_open,
-                "threads_left": len(run.threads),
+                "threads_left": len(run.running_threads),
             }
         return result, self.progress
 
@@ -150,17 +150,17 @@ class WorkerAgent:
 
         Also one that is only getting ready.
         """
-        self.running.draining = True
-        self.running.stop_all("shutdown")
+        self.call_tracker.draining = True
+        self.call_tracker.request_drain_all("shutdown")
 
 
 def _emit(chunk: Chunk) -> Any:
     if type(chunk) is TextChunk and chunk.part is None:
         channel().send("text", current_job.get(), chunk.message_id, chunk.text)
     else:
-        channel().send("chunk", current_job.get(), packed(chunk))
+        channel().send("chunk", current_job.get(), dumps(chunk))
     return HAS_ROOM
 
 
-def _agent_of(name: str) -> AgentExecutor:
+def _remote_agent(name: str) -> AgentExecutor:
     return cast("AgentExecutor", channel().call_blocking("describe_agent", name))

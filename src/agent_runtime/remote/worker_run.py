@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime.errors import CallError
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.remote.channel import channel
-from agent_runtime.remote.exceptions import sent
+from agent_runtime.remote.exceptions import serialize_exception
 from agent_runtime.run.gate import ModelGate, RunLimits
 from agent_runtime.run.state import Run
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent_runtime.run.state import ToolCall
     from agent_runtime.types import AgentContext
 
-_NUMBERS = itertools.count(1)
+_REQUEST_NUMBERS = itertools.count(1)
 
 
 class WorkerRun(Run):
@@ -39,52 +39,54 @@ class WorkerRun(Run):
         limits_loops: bool,
         limits: RunLimits,
     ) -> None:
-        super().__init__(context, WorkerGate(limits), recorder, prompt)
+        super().__init__(context, RemoteGate(limits), recorder, prompt)
         self.limits_loops = limits_loops
 
-    def check_calls(self, count: int) -> None:
+    def check_tool_calls(self, count: int) -> None:
         """Raise Refused when a limit has no room for so many tool calls.
 
         One call is checked when it is opened.
         """
         if count > 1:
-            self._asked("check_calls", next(_NUMBERS), count)
+            self._request_permit("check_calls", next(_REQUEST_NUMBERS), count)
 
-    def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
+    def start_tool_call(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Account for a tool call; raises Refused when a limit forbids it."""
         self.check_refusal()
-        shown = args if self.recorder.content else None
-        if shown is None and self.limits_loops:
-            shown = json.dumps(args, sort_keys=True, default=str)
-        number = self._asked("open_tool", next(_NUMBERS), name, shown, call_id)
+        reported_args = args if self.recorder.content else None
+        if reported_args is None and self.limits_loops:
+            reported_args = json.dumps(args, sort_keys=True, default=str)
+        number = self._request_permit(
+            "open_tool", next(_REQUEST_NUMBERS), name, reported_args, call_id
+        )
         return WorkerToolCall(number, content=self.recorder.content)  # type: ignore[return-value]  # the same two methods
 
-    def _asked(self, method: str, number: int, *args: Any) -> int:
+    def _request_permit(self, method: str, number: int, *args: Any) -> int:
         try:
             channel().call_blocking(method, number, *args)
-        except RefusedThere as refused:
-            raise self.refuse(refused) from None
+        except RemoteLimitExceeded as refusal:
+            raise self.refuse(refusal) from None
         return number
 
 
-class RefusedThere(CallError):
+class RemoteLimitExceeded(CallError):
     """The application refused a step, and knows why; the run ends with its reason."""
 
 
-class WorkerGate(ModelGate):
+class RemoteGate(ModelGate):
     """The gate for models that tools make themselves: they are called here, and counted there."""
 
     def open(self, request: ModelRequest) -> ModelCall:
         """Ask whether the call may be made; raises Refused."""
         run = request.run
         assert isinstance(run, WorkerRun)  # noqa: S101 - there is no other here
-        number = run._asked(
+        number = run._request_permit(
             "open_model",
-            next(_NUMBERS),
+            next(_REQUEST_NUMBERS),
             request.model,
             request.provider,
             request.messages,
-            _plain(request.kwargs),
+            _forwarded_kwargs(request.kwargs),
         )
         return WorkerModelCall(run, number)  # type: ignore[return-value]  # what those who hold one use of it
 
@@ -96,24 +98,24 @@ class WorkerGate(ModelGate):
 class WorkerModelCall:
     """One call of a hidden model; what comes of it is told to the application."""
 
-    __slots__ = ("_number", "cancels", "run")
+    __slots__ = ("_number", "cancel_watch", "run")
 
     def __init__(self, run: WorkerRun, number: int) -> None:
         self.run = run
         self._number = number
-        self.cancels: CancelWatch | None = None
+        self.cancel_watch: CancelWatch | None = None
 
     def chunk(self, message: BaseMessage) -> None:
         """Tell one streamed chunk."""
-        channel().tell("model_chunk", self._number, message)
+        channel().notify("model_chunk", self._number, message)
 
     def end(self, message: BaseMessage | None = None) -> None:
         """Tell the end."""
-        channel().tell("model_end", self._number, message)
+        channel().notify("model_end", self._number, message)
 
     def abort(self, error: BaseException) -> None:
         """Tell the failure."""
-        channel().tell("model_abort", self._number, sent(error))
+        channel().notify("model_abort", self._number, serialize_exception(error))
 
 
 class WorkerToolCall:
@@ -127,13 +129,13 @@ class WorkerToolCall:
 
     def end(self, output: Any) -> None:
         """Tell the result."""
-        channel().tell("tool_end", self._number, output if self._content else None)
+        channel().notify("tool_end", self._number, output if self._content else None)
 
     def abort(self, error: BaseException) -> None:
         """Tell the failure."""
-        channel().tell("tool_abort", self._number, sent(error))
+        channel().notify("tool_abort", self._number, serialize_exception(error))
 
 
-def _plain(kwargs: Any) -> dict[str, Any]:
-    kept = ("tools", "functions", "response_format", "model", "max_tokens", "stop")
-    return {name: kwargs[name] for name in kept if name in kwargs}
+def _forwarded_kwargs(kwargs: Any) -> dict[str, Any]:
+    forwarded_options = ("tools", "functions", "response_format", "model", "max_tokens", "stop")
+    return {name: kwargs[name] for name in forwarded_options if name in kwargs}

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent_runtime.errors import AgentRuntimeError
-from agent_runtime.escapes import on_one_line
-from agent_runtime.event_bus.cloud_event import plain
+from agent_runtime.escapes import escape_to_one_line
+from agent_runtime.event_bus.cloud_event import to_jsonable
 from agent_runtime.replay.recording import Step
 from agent_runtime.secrets.redaction import SECRETS
 
 Kind = Literal["llm", "tool"]
-_OF_A_MESSAGE = ("type", "content", "tool_calls", "tool_call_id", "name", "status")
+_COMPARED_FIELDS = ("type", "content", "tool_calls", "tool_call_id", "name", "status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Difference:
 
     def __str__(self) -> str:
         where = "the end" if self.step is None else f"step {self.step}"
-        what = on_one_line(self.what)
+        what = escape_to_one_line(self.what)
         return (
-            f"{where}: {what}\n  recorded: {_short(self.recorded)}\n  replayed: "
-            f"{_short(self.replayed)}"
+            f"{where}: {what}\n  recorded: {_abbreviate(self.recorded)}\n  replayed: "
+            f"{_abbreviate(self.replayed)}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
-        return {name: plain(getattr(self, name)) for name in self.__slots__}
+        return {name: to_jsonable(getattr(self, name)) for name in self.__slots__}
 
 
 class ReplayDiverged(AgentRuntimeError):
@@ -60,11 +60,11 @@ class RecordedFailure(Exception):
     @classmethod
     def of(cls, step: Step) -> Exception:
         """The failure of a step."""
-        named: type[Exception] = type(step.error or cls.__name__, (cls,), {})
-        return named(step.message)
+        failure_class: type[Exception] = type(step.error or cls.__name__, (cls,), {})
+        return failure_class(step.message)
 
 
-class Tape:
+class Cassette:
     """The recorded steps, each given out once.
 
     Args:
@@ -77,7 +77,9 @@ class Tape:
 
     def __init__(self, steps: Sequence[Step], from_step: int | None = None) -> None:
         self._from_step = from_step
-        self._left = [step for step in steps if from_step is None or step.number < from_step]
+        self._remaining_steps = [
+            step for step in steps if from_step is None or step.number < from_step
+        ]
         self._lock = threading.Lock()
         self.difference: Difference | None = None
         self.live_calls = 0
@@ -92,48 +94,62 @@ class Tape:
         Raises ReplayDiverged for a call that the recording should have and has not, and what a
         recorded one failed with.
         """
-        asked = comparable(kind, SECRETS.whole(plain(request)))
+        comparable_request = normalize_request(kind, SECRETS.redact_json(to_jsonable(request)))
         with self._lock:
-            step = self._found(kind, name, asked, call_id)
+            step = self._find_step(kind, name, comparable_request, call_id)
             if step is None:
-                return self._unknown(kind, name, asked)
-            self._drop(step)
+                return self._handle_unrecorded(kind, name, comparable_request)
+            self._remove_step(step)
         if step.error is not None:
             raise RecordedFailure.of(step)
         return True, step.answer
 
-    def _found(self, kind: Kind, name: str, asked: Any, call_id: str | None) -> Step | None:
-        of_it = [
+    def _find_step(
+        self, kind: Kind, name: str, comparable_request: Any, call_id: str | None
+    ) -> Step | None:
+        candidates = [
             step
-            for step in self._left
+            for step in self._remaining_steps
             if step.kind == kind and (kind == "llm" or step.name == name)
         ]
-        same = [step for step in of_it if comparable(kind, step.request) == asked]
+        matching_steps = [
+            step
+            for step in candidates
+            if normalize_request(kind, step.request) == comparable_request
+        ]
         if kind == "tool":
             return next(
-                (step for step in same if step.call_id == call_id), same[0] if same else None
+                (step for step in matching_steps if step.call_id == call_id),
+                matching_steps[0] if matching_steps else None,
             )
         # A model call that failed and was tried again is answered by the try that did not.
-        found = next((step for step in same if step.error is None), same[0] if same else None)
-        if found is not None:
-            failed = [
-                step for step in same if step.error is not None and step.number < found.number
+        matching_step = next(
+            (step for step in matching_steps if step.error is None),
+            matching_steps[0] if matching_steps else None,
+        )
+        if matching_step is not None:
+            failed_attempts = [
+                step
+                for step in matching_steps
+                if step.error is not None and step.number < matching_step.number
             ]
-            self._left = [step for step in self._left if step not in failed]
-        return found
+            self._remaining_steps = [
+                step for step in self._remaining_steps if step not in failed_attempts
+            ]
+        return matching_step
 
-    def _drop(self, step: Step) -> None:
-        self._left.remove(step)
+    def _remove_step(self, step: Step) -> None:
+        self._remaining_steps.remove(step)
         if step.kind == "tool" and step.call_id is not None:  # what its code did is not done again
             for inner in [
-                each
-                for each in self._left
-                if each.parent == step.call_id and each.run_id == step.run_id
+                nested_step
+                for nested_step in self._remaining_steps
+                if nested_step.parent == step.call_id and nested_step.run_id == step.run_id
             ]:
-                if inner in self._left:
-                    self._drop(inner)
+                if inner in self._remaining_steps:
+                    self._remove_step(inner)
 
-    def guard(self, name: str) -> None:
+    def refuse_live_model(self, name: str) -> None:
         """Refuse a model that is not one of the replay's."""
         if self.difference is None:
             self.difference = Difference(
@@ -141,62 +157,68 @@ class Tape:
             )
         raise ReplayDiverged(self.difference)
 
-    def _unknown(self, kind: Kind, name: str, asked: Any) -> tuple[bool, Any]:
-        if not self._left and self._from_step is not None:
+    def _handle_unrecorded(
+        self, kind: Kind, name: str, comparable_request: Any
+    ) -> tuple[bool, Any]:
+        if not self._remaining_steps and self._from_step is not None:
             self.live_calls += 1
             return False, None
         expected = next(
             (
                 step
-                for step in self._left
+                for step in self._remaining_steps
                 if step.kind == kind and (kind == "llm" or step.name == name)
             ),
             None,
         )
         if self.difference is None:
             if expected is None:
-                self.difference = Difference(None, f"a further {kind} call", None, asked)
-            else:
-                what, recorded, replayed = first_difference(
-                    comparable(kind, expected.request), asked
+                self.difference = Difference(
+                    None, f"a further {kind} call", None, comparable_request
                 )
-                what = f"{'messages' if kind == 'llm' else 'args'}{'.' if what else ''}{what}"
-                self.difference = Difference(expected.number, what, recorded, replayed)
+            else:
+                path, recorded, replayed = first_difference(
+                    normalize_request(kind, expected.request), comparable_request
+                )
+                path = f"{'messages' if kind == 'llm' else 'args'}{'.' if path else ''}{path}"
+                self.difference = Difference(expected.number, path, recorded, replayed)
         raise ReplayDiverged(self.difference)
 
-    def unplayed(self) -> Step | None:
+    def next_unplayed(self) -> Step | None:
         """The first recorded model call that the replay did not make."""
         return next(
             (
                 step
-                for step in self._left
+                for step in self._remaining_steps
                 if step.kind == "llm" and step.error is None and not step.parent
             ),
             None,
         )
 
 
-def comparable(kind: Kind, request: Any) -> Any:
+def normalize_request(kind: Kind, request: Any) -> Any:
     """The part of a request that says what is asked.
 
     Ids and provider's metadata of messages are not compared.
     """
     if kind == "llm" and isinstance(request, list):
-        return [_message(each) for each in request]
+        return [_normalize_message(message) for message in request]
     return request
 
 
-def _message(message: Any) -> Any:
+def _normalize_message(message: Any) -> Any:
     if not isinstance(message, Mapping):
         return message
-    made = {
+    comparable_fields = {
         name: message[name]
-        for name in _OF_A_MESSAGE
+        for name in _COMPARED_FIELDS
         if message.get(name) not in (None, [], "success")
     }
-    if made.get("type") in ("AIMessageChunk", "HumanMessageChunk"):
-        made["type"] = "ai" if made["type"] == "AIMessageChunk" else "human"
-    return made
+    if comparable_fields.get("type") in ("AIMessageChunk", "HumanMessageChunk"):
+        comparable_fields["type"] = (
+            "ai" if comparable_fields["type"] == "AIMessageChunk" else "human"
+        )
+    return comparable_fields
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any]:
@@ -209,13 +231,15 @@ def first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, An
                 )
     if isinstance(one, list) and isinstance(other, list):
         for index in range(max(len(one), len(other))):
-            ours = one[index] if index < len(one) else None
-            theirs = other[index] if index < len(other) else None
-            if ours != theirs:
-                return first_difference(ours, theirs, f"{path}.{index}" if path else str(index))
+            one_element = one[index] if index < len(one) else None
+            other_element = other[index] if index < len(other) else None
+            if one_element != other_element:
+                return first_difference(
+                    one_element, other_element, f"{path}.{index}" if path else str(index)
+                )
     return path, one, other
 
 
-def _short(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 300 else f"{text[:300]}... ({len(text)} characters)"

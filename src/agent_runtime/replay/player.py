@@ -17,16 +17,16 @@ from pydantic import ConfigDict, PrivateAttr
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.registry import Registry
-from agent_runtime.replay.cassette import RecordedFailure, Tape
-from agent_runtime.replay.recording import revived
+from agent_runtime.replay.cassette import Cassette, RecordedFailure
+from agent_runtime.replay.recording import revive
 from agent_runtime.run.gated_model import gated
-from agent_runtime.run.gated_tool import sent_arguments
-from agent_runtime.run.state import PLAYED_TAG
+from agent_runtime.run.gated_tool import model_arguments
+from agent_runtime.run.state import REPLAYED_TAG
 
 if TYPE_CHECKING:
     from agent_runtime.template.parts_spec import ModelSpec
 
-_TAPE = "_agent_runtime_tape"
+_CASSETTE_KEY = "_agent_runtime_tape"
 
 
 class ReplayChatModel(BaseChatModel):
@@ -39,10 +39,10 @@ class ReplayChatModel(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     model_id: str
-    tape: Any
-    live: Callable[[], BaseChatModel]
+    cassette: Any
+    create_live_model: Callable[[], BaseChatModel]
     llm_type: str = "replay"
-    _made: BaseChatModel | None = PrivateAttr(default=None)
+    _live_model: BaseChatModel | None = PrivateAttr(default=None)
 
     @property
     def _llm_type(self) -> str:
@@ -56,17 +56,17 @@ class ReplayChatModel(BaseChatModel):
         """Offer tools, as for any chat model."""
         return self.bind(replay_tools=tools, **kwargs)
 
-    def _recorded(self, messages: list[BaseMessage]) -> ChatResult | None:
-        known, answer = self.tape.answer("llm", self.model_id, messages)
-        if not known:
+    def _recorded_result(self, messages: list[BaseMessage]) -> ChatResult | None:
+        is_recorded, answer = self.cassette.answer("llm", self.model_id, messages)
+        if not is_recorded:
             return None
-        message = revived(answer)
+        message = revive(answer)
         if not isinstance(message, BaseMessage):
             message = AIMessage(str(message))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _live_call(self, kwargs: dict[str, Any]) -> Any:
-        model = self._made = self._made or self.live()
+    def _bind_live_model(self, kwargs: dict[str, Any]) -> Any:
+        model = self._live_model = self._live_model or self.create_live_model()
         tools = kwargs.pop("replay_tools", None)
         return model.bind_tools(tools, **kwargs) if tools else model.bind(**kwargs)
 
@@ -77,11 +77,11 @@ class ReplayChatModel(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        found = self._recorded(messages)
-        if found is None:
-            message = self._live_call(kwargs).invoke(messages)
-            found = ChatResult(generations=[ChatGeneration(message=message)])
-        return found
+        chat_result = self._recorded_result(messages)
+        if chat_result is None:
+            message = self._bind_live_model(kwargs).invoke(messages)
+            chat_result = ChatResult(generations=[ChatGeneration(message=message)])
+        return chat_result
 
     async def _agenerate(
         self,
@@ -90,26 +90,28 @@ class ReplayChatModel(BaseChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        found = self._recorded(messages)
-        if found is None:
-            message = await self._live_call(kwargs).ainvoke(messages)
-            found = ChatResult(generations=[ChatGeneration(message=message)])
-        return found
+        chat_result = self._recorded_result(messages)
+        if chat_result is None:
+            message = await self._bind_live_model(kwargs).ainvoke(messages)
+            chat_result = ChatResult(generations=[ChatGeneration(message=message)])
+        return chat_result
 
 
 class ReplayRegistry(Registry):
     """Another registry's components, whose models and tools play a tape."""
 
-    def __init__(self, original: Registry, tape: Tape, model: str | None = None) -> None:
+    def __init__(
+        self, original: Registry, cassette: Cassette, live_model: str | None = None
+    ) -> None:
         super().__init__(original.allowed_refs)
         self._original = original
-        self._tape = tape
-        self._live_model = model
+        self._cassette = cassette
+        self._live_model = live_model
         for table in (
             "tools",
             "models",
             "middleware",
-            "keeps_answer",
+            "streams_safely",
             "layers",
             "workflows",
             "memories",
@@ -121,24 +123,26 @@ class ReplayRegistry(Registry):
 
         LangChain builds by its profile.
         """
-        chosen = (
+        live_spec = (
             spec if self._live_model is None else spec.model_copy(update={"id": self._live_model})
         )
-        seen = self._looked_at(spec)
-        made = ReplayChatModel(
+        real_model = self._try_build_model(spec)
+        replay_model = ReplayChatModel(
             model_id=spec.id,
-            tape=self._tape,
-            live=lambda: self._original.model(chosen),
-            tags=[PLAYED_TAG],
-            llm_type="replay" if seen is None else seen._llm_type,
-            profile=None if seen is None else seen.profile,
+            cassette=self._cassette,
+            create_live_model=lambda: self._original.model(live_spec),
+            tags=[REPLAYED_TAG],
+            llm_type="replay" if real_model is None else real_model._llm_type,
+            profile=None if real_model is None else real_model.profile,
         )
-        return gated(made)
+        return gated(replay_model)
 
-    def _looked_at(self, spec: ModelSpec) -> BaseChatModel | None:
+    def _try_build_model(self, spec: ModelSpec) -> BaseChatModel | None:
         """The real model, which is made but never asked; None where it cannot be made here."""
-        for key in ({}, {"api_key": "replay-asks-nobody"}):
-            params = spec.params.model_copy(update={"extra": {**spec.params.extra, **key}})
+        for api_key_param in ({}, {"api_key": "replay-asks-nobody"}):
+            params = spec.params.model_copy(
+                update={"extra": {**spec.params.extra, **api_key_param}}
+            )
             try:
                 return self._original.model(
                     spec.model_copy(update={"api_key": None, "params": params})
@@ -147,46 +151,46 @@ class ReplayRegistry(Registry):
                 continue
         return None
 
-    def adopted(self, tool: BaseTool) -> BaseTool:
+    def wrap_middleware_tool(self, tool: BaseTool) -> BaseTool:
         """A tool that a middleware brings: it plays the tape too."""
-        return taped(tool, self._tape)
+        return replayed_tool(tool, self._cassette)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool, which plays the tape."""
-        return taped(super().tool(name, args), self._tape)
+        return replayed_tool(super().tool(name, args), self._cassette)
 
     def ref(self, ref: str, args: Mapping[str, Any]) -> BaseTool:
         """The tool, which plays the tape."""
-        return taped(super().ref(ref, args), self._tape)
+        return replayed_tool(super().ref(ref, args), self._cassette)
 
 
-def taped(tool: BaseTool, tape: Tape) -> BaseTool:
+def replayed_tool(tool: BaseTool, cassette: Cassette) -> BaseTool:
     """A copy of `tool` that answers what was recorded instead of running."""
     copy = tool.model_copy()
-    copy.__class__ = _taped_class(type(tool))
-    copy.metadata = {**(tool.metadata or {}), _TAPE: tape}
+    copy.__class__ = _replayed_tool_class(type(tool))
+    copy.metadata = {**(tool.metadata or {}), _CASSETTE_KEY: cassette}
     return copy
 
 
 @lru_cache(maxsize=256)
-def _taped_class(cls: type[BaseTool]) -> type[BaseTool]:
+def _replayed_tool_class(cls: type[BaseTool]) -> type[BaseTool]:
     def run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        known, answer = _played(self, tool_input, kwargs)
-        return revived(answer) if known else cls.run(self, tool_input, *args, **kwargs)
+        is_recorded, answer = _replay_tool_call(self, tool_input, kwargs)
+        return revive(answer) if is_recorded else cls.run(self, tool_input, *args, **kwargs)
 
     async def arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-        known, answer = _played(self, tool_input, kwargs)
-        return revived(answer) if known else await cls.arun(self, tool_input, *args, **kwargs)
+        is_recorded, answer = _replay_tool_call(self, tool_input, kwargs)
+        return revive(answer) if is_recorded else await cls.arun(self, tool_input, *args, **kwargs)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     return type(cls.__name__, (cls,), {"run": run, "arun": arun, **names})
 
 
-def _played(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> tuple[bool, Any]:
-    tape: Tape = (tool.metadata or {})[_TAPE]
+def _replay_tool_call(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> tuple[bool, Any]:
+    cassette: Cassette = (tool.metadata or {})[_CASSETTE_KEY]
     call_id = kwargs.get("tool_call_id")
     try:
-        return tape.answer("tool", tool.name, sent_arguments(tool, tool_input), call_id)
+        return cassette.answer("tool", tool.name, model_arguments(tool, tool_input), call_id)
     except RecordedFailure as failure:
         if type(failure).__name__ == "ValidationError":
             tool._parse_input(

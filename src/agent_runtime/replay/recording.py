@@ -23,7 +23,7 @@ MESSAGE_TYPES = frozenset(
     {"human", "ai", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"}
 )
 MAX_EVENTS = size_limit("recorded_events")
-_STEPS = ("llm.*", "tool.start", "tool.end", "tool.error", "run.*")
+_STEP_EVENT_TYPES = ("llm.*", "tool.start", "tool.end", "tool.error", "run.*")
 
 
 @dataclass(slots=True)
@@ -86,12 +86,14 @@ async def read_recording(
     Raises NotRecorded when the log does not have it whole, with its contents, or it is not the
     principal's.
     """
-    every = [
+    run_events = [
         stored.event
-        for stored in await log.query(EventQuery(_STEPS, run_id=run_id), limit=MAX_EVENTS)
+        for stored in await log.query(
+            EventQuery(_STEP_EVENT_TYPES, run_id=run_id), limit=MAX_EVENTS
+        )
     ]
-    own = _owned(every, run_id, tenant_of(principal, tenant), principal)
-    start = next((event for event in own if event.type == "run.start"), None)
+    owned_events = _filter_owned(run_events, run_id, tenant_of(principal, tenant), principal)
+    start = next((event for event in owned_events if event.type == "run.start"), None)
     if start is None:
         raise NotRecorded(f"the log has no start of the run '{run_id}'")
     if "input" not in start.data:
@@ -100,28 +102,30 @@ async def read_recording(
             "AgentCallbackHandler(content=True), "
             "or `agent-runtime run --record`"
         )
-    ends = [event for event in own if event.type in ("run.end", "run.error")]
-    if not ends:
+    end_events = [event for event in owned_events if event.type in ("run.end", "run.error")]
+    if not end_events:
         raise NotRecorded(
             f"the run '{run_id}' has no end in the log: it is still running, or was killed"
         )
-    found = Recording(
+    recording = Recording(
         run_id, start.data.get("agent") or {}, start.data.get("digest"), start.data["input"]
     )
-    found.session_id = start.session_id
-    found.tenant = next((event.tenant for event in own if event.tenant is not None), None)
-    end = ends[-1]
-    found.status = end.data.get("status", "failed")
-    found.output = end.data.get("output")
-    found.error = end.data.get("error") if end.type == "run.error" else None
+    recording.session_id = start.session_id
+    recording.tenant = next(
+        (event.tenant for event in owned_events if event.tenant is not None), None
+    )
+    end = end_events[-1]
+    recording.status = end.data.get("status", "failed")
+    recording.output = end.data.get("output")
+    recording.error = end.data.get("error") if end.type == "run.error" else None
     events = sorted(
-        [*own, *await _inside(log, start, end, found.tenant)],
+        [*owned_events, *await _inner_run_events(log, start, end, recording.tenant)],
         key=lambda event: (event.time_s, event.seq),
     )
-    found.steps = _steps(events)
-    if found.session_id is not None:
-        found.input = _conversation(found)
-    return found
+    recording.steps = _build_steps(events)
+    if recording.session_id is not None:
+        recording.input = _conversation_input(recording)
+    return recording
 
 
 def tenant_of(principal: Principal | None, tenant: str | None) -> str | None:
@@ -129,7 +133,7 @@ def tenant_of(principal: Principal | None, tenant: str | None) -> str | None:
     return tenant if principal is None else principal.tenant
 
 
-def _owned(
+def _filter_owned(
     events: list[Event], run_id: str, tenant: str | None, principal: Principal | None
 ) -> list[Event]:
     """Return the events that are of one tenant's run.
@@ -139,47 +143,63 @@ def _owned(
     """
     tenants = {event.tenant for event in events if event.tenant is not None}
     if tenant is None and len(tenants) > 1:
-        named = ", ".join(sorted(tenants))
-        raise NotRecorded(f"runs of the tenants {named} have the id '{run_id}': say which tenant")
+        tenant_names = ", ".join(sorted(tenants))
+        raise NotRecorded(
+            f"runs of the tenants {tenant_names} have the id '{run_id}': say which tenant"
+        )
     if principal is not None:
         return [
-            each
-            for each in events
-            if each.tenant == tenant and may_use(principal, each.user_id or "")
+            run_event
+            for run_event in events
+            if run_event.tenant == tenant and may_use(principal, run_event.user_id or "")
         ]
-    is_one = tenants <= {tenant} or tenant is None
-    unnamed = tenant if is_one else DEFAULT_TENANT
-    return [each for each in events if tenant is None or (each.tenant or unnamed) == tenant]
+    is_single_tenant = tenants <= {tenant} or tenant is None
+    default_tenant = tenant if is_single_tenant else DEFAULT_TENANT
+    return [
+        run_event
+        for run_event in events
+        if tenant is None or (run_event.tenant or default_tenant) == tenant
+    ]
 
 
-async def _inside(log: EventLog, start: Event, end: Event, tenant: str | None) -> list[Event]:
+async def _inner_run_events(
+    log: EventLog, start: Event, end: Event, tenant: str | None
+) -> list[Event]:
     """The events of the runs that the run started: agents used as tools."""
     window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
     parents = {start.run_id}
-    found = list[Event]()
+    inner_events = list[Event]()
     for stored in await log.query(window, limit=MAX_EVENTS):
         event = stored.event
-        is_own = (
+        is_same_caller = (
             event.tenant == tenant and event.user_id == end.user_id
         )  # an inner agent acts for the same caller
-        if is_own and event.data.get("parent_id") in parents and event.run_id not in parents:
+        if (
+            is_same_caller
+            and event.data.get("parent_id") in parents
+            and event.run_id not in parents
+        ):
             parents.add(event.run_id)
-            inner = await log.query(EventQuery(_STEPS, run_id=event.run_id), limit=MAX_EVENTS)
-            found += [
-                e.event for e in inner if (e.event.tenant, e.event.user_id) == (tenant, end.user_id)
+            inner_run = await log.query(
+                EventQuery(_STEP_EVENT_TYPES, run_id=event.run_id), limit=MAX_EVENTS
+            )
+            inner_events += [
+                e.event
+                for e in inner_run
+                if (e.event.tenant, e.event.user_id) == (tenant, end.user_id)
             ]
-    return found
+    return inner_events
 
 
-def _steps(events: list[Event]) -> list[Step]:
+def _build_steps(events: list[Event]) -> list[Step]:
     steps: list[Step] = []
     open_calls: dict[tuple[Any, ...], Step] = {}
     for event in events:
-        family, _, what = event.type.partition(".")
-        if family not in ("llm", "tool") or what not in ("start", "end", "error"):
+        family, _, phase = event.type.partition(".")
+        if family not in ("llm", "tool") or phase not in ("start", "end", "error"):
             continue
         key = (family, event.run_id, event.data.get("call_id"))
-        if what == "start":
+        if phase == "start":
             request = event.data.get("messages" if family == "llm" else "args")
             step = Step(
                 len(steps) + 1,
@@ -192,10 +212,10 @@ def _steps(events: list[Event]) -> list[Step]:
             step.parent = event.data.get("parent_id")
             steps.append(step)
             open_calls[key] = step
-        elif (begun := open_calls.pop(key, None)) is not None:
-            begun.answer = event.data.get("message" if family == "llm" else "output")
-            begun.error = event.data.get("error")
-            begun.message = event.data.get("message", "")
+        elif (started_step := open_calls.pop(key, None)) is not None:
+            started_step.answer = event.data.get("message" if family == "llm" else "output")
+            started_step.error = event.data.get("error")
+            started_step.message = event.data.get("message", "")
     if open_calls:
         open_step = next(iter(open_calls.values()))
         raise NotRecorded(
@@ -206,27 +226,31 @@ def _steps(events: list[Event]) -> list[Step]:
     return steps
 
 
-def _conversation(found: Recording) -> Any:
+def _conversation_input(recording: Recording) -> Any:
     """A session's run began with what was said before.
 
     The first model call that has the question has that too.
 
     A middleware may ask a model before that, about something else.
     """
-    asked = [
-        step.request for step in found.steps if step.kind == "llm" and step.run_id == found.run_id
+    model_requests = [
+        step.request
+        for step in recording.steps
+        if step.kind == "llm" and step.run_id == recording.run_id
     ]
-    for request in asked:
-        said = [message for message in request or () if message.get("type") != "system"]
-        if not isinstance(found.input, str) or (said and said[-1].get("content") == found.input):
-            return said
-    return found.input
+    for request in model_requests:
+        messages = [message for message in request or () if message.get("type") != "system"]
+        if not isinstance(recording.input, str) or (
+            messages and messages[-1].get("content") == recording.input
+        ):
+            return messages
+    return recording.input
 
 
-def revived(value: Any) -> Any:
+def revive(value: Any) -> Any:
     """Recorded JSON data with its messages and commands made again."""
     if isinstance(value, list):
-        return [revived(each) for each in value]
+        return [revive(element) for element in value]
     if not isinstance(value, Mapping):
         return value
     if set(value) == {"text", "type"} and str(value["type"]).endswith("PromptValue"):
@@ -234,5 +258,5 @@ def revived(value: Any) -> Any:
     if value.get("type") in MESSAGE_TYPES and "content" in value:
         return messages_from_dict([{"type": value["type"], "data": dict(value)}])[0]
     if set(value) == {"graph", "update", "resume", "goto"}:
-        return Command(graph=value["graph"], update=revived(value["update"]), goto=value["goto"])
-    return {key: revived(each) for key, each in value.items()}
+        return Command(graph=value["graph"], update=revive(value["update"]), goto=value["goto"])
+    return {key: revive(nested_value) for key, nested_value in value.items()}

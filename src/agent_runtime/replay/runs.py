@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, NotRecorded
 from agent_runtime.event_bus.brokers import EventLog
-from agent_runtime.event_bus.cloud_event import plain
+from agent_runtime.event_bus.cloud_event import to_jsonable
 from agent_runtime.factory import AgentFactory
-from agent_runtime.replay.cassette import Difference, ReplayDiverged, Tape, first_difference
+from agent_runtime.replay.cassette import Cassette, Difference, ReplayDiverged, first_difference
 from agent_runtime.replay.player import ReplayRegistry
-from agent_runtime.replay.recording import Recording, read_recording, revived
-from agent_runtime.run.state import live_guard
+from agent_runtime.replay.recording import Recording, read_recording, revive
+from agent_runtime.run.state import block_live_models
 from agent_runtime.sessions import SessionManager
-from agent_runtime.template.overrides import overridden
+from agent_runtime.template.overrides import apply_overrides
 from agent_runtime.template.spec import is_path
 from agent_runtime.types import AgentContext, AgentResult, Principal
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
 
 # What is about callers, money and waiting has been decided when the run was recorded.
-_BARE = {
+_REPLAY_RUNTIME = {
     "pipeline": ["logging"],
     "auth": {"require": []},
     "rate_limits": [],
     "concurrency": {"limits": []},
     "cost": {"budgets": []},
 }
-_SESSION = "replay"
+_SESSION_ID = "replay"
 
 
 @dataclass(slots=True)
@@ -110,66 +110,68 @@ async def replay_run(
             "a replay calls no model: say from which step on it should be a fork"
         )
     factory = factory or AgentFactory()
-    template = _template(factory, recording, is_callers=principal is not None)
-    tape = Tape(recording.steps, from_step)
-    playing = AgentFactory(
-        registry=ReplayRegistry(factory.registry, tape, model),
-        session_manager=_sessions(template),
+    template = _load_template(factory, recording, for_principal=principal is not None)
+    cassette = Cassette(recording.steps, from_step)
+    replay_factory = AgentFactory(
+        registry=ReplayRegistry(factory.registry, cassette, model),
+        session_manager=_session_manager(template),
         templates=factory.confinement or "trusted",
     )
-    playing.take_templates(factory)
-    async with playing:
-        made = Replay(recording, None, None, template_changed=template.digest != recording.digest)
-        token = live_guard.set(tape.guard)
+    replay_factory.take_templates(factory)
+    async with replay_factory:
+        replay = Replay(recording, None, None, template_changed=template.digest != recording.digest)
+        token = block_live_models.set(cassette.refuse_live_model)
         try:
-            made.result = await _run(playing, template, recording)
+            replay.result = await _run_agent(replay_factory, template, recording)
         except AgentRuntimeError as error:
-            made.error = error.code
-            made.difference = _diverged(error)
+            replay.error = error.code
+            replay.difference = _difference_of(error)
         finally:
-            live_guard.reset(token)
-    made.difference = tape.difference or made.difference
-    if made.difference is None and from_step is None:
-        made.difference = _difference_at_the_end(recording, made, tape)
-    made.live_calls = tape.live_calls
-    return made
+            block_live_models.reset(token)
+    replay.difference = cassette.difference or replay.difference
+    if replay.difference is None and from_step is None:
+        replay.difference = _final_difference(recording, replay, cassette)
+    replay.live_calls = cassette.live_calls
+    return replay
 
 
-def _template(factory: AgentFactory, recording: Recording, *, is_callers: bool) -> AgentTemplate:
+def _load_template(
+    factory: AgentFactory, recording: Recording, *, for_principal: bool
+) -> AgentTemplate:
     name = recording.agent.get("template")
     if not name:
         raise NotRecorded(
             f"the run '{recording.run_id}' is of no template's agent: it cannot be made again"
         )
-    if is_callers and is_path(name):
+    if for_principal and is_path(name):
         raise ConfigurationError(
             "a run of a template that is not registered is the application's to replay"
         )
     template = factory.get_template(name)
-    if is_callers and _has_servers(factory, template):
+    if for_principal and _uses_mcp_servers(factory, template):
         raise ConfigurationError(
             "a run of an agent with MCP servers is the application's to replay: it starts them"
         )
     _refuse_workflows(factory, template)
     overrides = recording.agent.get("overrides", {})
-    return overridden(template, overrides) if overrides else template
+    return apply_overrides(template, overrides) if overrides else template
 
 
-def _has_servers(factory: AgentFactory, template: AgentTemplate) -> bool:
-    inner = [
+def _uses_mcp_servers(factory: AgentFactory, template: AgentTemplate) -> bool:
+    inner_templates = [
         template.agents.get(tool.agent) or factory.get_template(tool.agent)
-        for tool in _agents(template)
+        for tool in _agent_tools(template)
     ]
     tools = [
         *template.spec.tools,
-        *(tool for each in template.spec.subagents for tool in each.tools or ()),
+        *(tool for subagent in template.spec.subagents for tool in subagent.tools or ()),
     ]
     return any(tool.mcp is not None for tool in tools) or any(
-        _has_servers(factory, each) for each in inner
+        _uses_mcp_servers(factory, inner_template) for inner_template in inner_templates
     )
 
 
-def _agents(template: AgentTemplate) -> list[Any]:
+def _agent_tools(template: AgentTemplate) -> list[Any]:
     return [tool for tool in template.spec.tools if tool.agent is not None]
 
 
@@ -186,28 +188,30 @@ def _refuse_workflows(factory: AgentFactory, template: AgentTemplate) -> None:
             )
 
 
-def _sessions(template: AgentTemplate) -> SessionManager | None:
+def _session_manager(template: AgentTemplate) -> SessionManager | None:
     """A session of its own where the agent may ask a person; it ends with the replay."""
-    asks = template.spec.interrupt_on or any(
-        each.use == "human_in_the_loop" for each in template.spec.middleware
+    may_interrupt = template.spec.interrupt_on or any(
+        middleware_spec.use == "human_in_the_loop" for middleware_spec in template.spec.middleware
     )
-    return SessionManager() if asks else None
+    return SessionManager() if may_interrupt else None
 
 
-async def _run(factory: AgentFactory, template: AgentTemplate, recording: Recording) -> AgentResult:
+async def _run_agent(
+    factory: AgentFactory, template: AgentTemplate, recording: Recording
+) -> AgentResult:
     pipeline = ["session", "logging"] if factory.session_manager is not None else ["logging"]
-    overrides: dict[str, Any] = {"runtime": {**_BARE, "pipeline": pipeline}}
+    overrides: dict[str, Any] = {"runtime": {**_REPLAY_RUNTIME, "pipeline": pipeline}}
     if template.spec.model is not None and template.spec.model.api_key is not None:
         overrides["model"] = {"api_key": None}  # nobody is asked
     agent = factory.create_agent(template, recording.agent.get("inputs") or None, **overrides)
-    session = _SESSION if factory.session_manager is not None else None
+    session_id = _SESSION_ID if factory.session_manager is not None else None
     caller = Principal("replay", scopes=frozenset({"*"}))
     return await agent.execute(
-        AgentContext(revived(recording.input), session_id=session, principal=caller)
+        AgentContext(revive(recording.input), session_id=session_id, principal=caller)
     )
 
 
-def _diverged(error: BaseException | None) -> Difference | None:
+def _difference_of(error: BaseException | None) -> Difference | None:
     while error is not None:
         if isinstance(error, ReplayDiverged):
             return error.difference
@@ -215,17 +219,23 @@ def _diverged(error: BaseException | None) -> Difference | None:
     return None
 
 
-def _difference_at_the_end(recording: Recording, made: Replay, tape: Tape) -> Difference | None:
-    if (missing := tape.unplayed()) is not None:
-        return Difference(missing.number, "the replay ended before this call", missing.name, None)
-    failed = made.result is None
+def _final_difference(
+    recording: Recording, replay: Replay, cassette: Cassette
+) -> Difference | None:
+    if (unplayed_step := cassette.next_unplayed()) is not None:
+        return Difference(
+            unplayed_step.number, "the replay ended before this call", unplayed_step.name, None
+        )
+    failed = replay.result is None
     if failed != (recording.status == "failed"):
-        return Difference(None, "status", recording.status, f"failed: {made.error}")
-    if made.result is None:
+        return Difference(None, "status", recording.status, f"failed: {replay.error}")
+    if replay.result is None:
         return None  # both failed; what the recorded one failed with was played
-    if made.result.status != recording.status:
-        return Difference(None, "status", recording.status, made.result.status)
-    if plain(made.result.output) != recording.output:
-        what, recorded, replayed = first_difference(recording.output, plain(made.result.output))
-        return Difference(None, f"output{'.' if what else ''}{what}", recorded, replayed)
+    if replay.result.status != recording.status:
+        return Difference(None, "status", recording.status, replay.result.status)
+    if to_jsonable(replay.result.output) != recording.output:
+        path, recorded, replayed = first_difference(
+            recording.output, to_jsonable(replay.result.output)
+        )
+        return Difference(None, f"output{'.' if path else ''}{path}", recorded, replayed)
     return None

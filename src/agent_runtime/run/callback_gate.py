@@ -16,7 +16,7 @@ from agent_runtime.monitoring.callback_handler import message_of
 from agent_runtime.providers.answers import no_message, settle_failure
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import ModelRequest
-from agent_runtime.run.state import GATED_TAG, PLAYED_TAG, Run, current_run, live_guard
+from agent_runtime.run.state import GATED_TAG, REPLAYED_TAG, Run, block_live_models, current_run
 
 
 class CallbackGate(BaseCallbackHandler):
@@ -38,8 +38,10 @@ class CallbackGate(BaseCallbackHandler):
         run = current_run.get()
         if run is None or GATED_TAG in (kwargs.get("tags") or ()):
             return
-        if (guard := live_guard.get()) is not None and PLAYED_TAG not in (kwargs.get("tags") or ()):
-            guard(str(kwargs.get("name") or "a model"))
+        if (block_model := block_live_models.get()) is not None and REPLAYED_TAG not in (
+            kwargs.get("tags") or ()
+        ):
+            block_model(str(kwargs.get("name") or "a model"))
         metadata = kwargs.get("metadata") or {}
         model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
         provider = str(metadata.get("ls_provider") or "unknown")
@@ -49,7 +51,7 @@ class CallbackGate(BaseCallbackHandler):
             run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {})
         )
         call = run.gate.open(request)
-        call.cancels = CancelWatch()
+        call.cancel_watch = CancelWatch()
         run.open_calls[run_id] = call
 
     def on_llm_start(  # noqa: D102
@@ -71,7 +73,7 @@ class CallbackGate(BaseCallbackHandler):
             call.chunk(message, getattr(chunk, "generation_info", None))
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        if (call := self._pop(run_id)) is None:
+        if (call := self._pop_call(run_id)) is None:
             return
         message = message_of(response)
         metadata = dict(response.llm_output or {})
@@ -80,7 +82,7 @@ class CallbackGate(BaseCallbackHandler):
         call.end(message, metadata)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        if (call := self._pop(run_id)) is not None:
+        if (call := self._pop_call(run_id)) is not None:
             call.abort(error)
 
     def on_tool_start(  # noqa: D102
@@ -91,36 +93,36 @@ class CallbackGate(BaseCallbackHandler):
             return
         inputs = kwargs.get("inputs")
         args = input_str if inputs is None else inputs
-        if _in_thread():
-            for each in run.lineage:
-                each.threads.add(run_id)
-        run.open_calls[run_id] = run.open_tool(
+        if _is_worker_thread():
+            for ancestor in run.ancestry:
+                ancestor.running_threads.add(run_id)
+        run.open_calls[run_id] = run.start_tool_call(
             (serialized or {}).get("name", "tool"), args, kwargs.get("tool_call_id")
         )
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        self._thread_ended(run_id)
-        if (call := self._pop(run_id)) is not None:
+        self._unregister_thread(run_id)
+        if (call := self._pop_call(run_id)) is not None:
             call.end(output)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: D102
-        self._thread_ended(run_id)
-        if (call := self._pop(run_id)) is not None:
+        self._unregister_thread(run_id)
+        if (call := self._pop_call(run_id)) is not None:
             call.abort(error)
 
     @staticmethod
-    def _thread_ended(run_id: UUID) -> None:
+    def _unregister_thread(run_id: UUID) -> None:
         run = current_run.get()
-        for each in () if run is None else run.lineage:
-            each.threads.discard(run_id)
+        for ancestor in () if run is None else run.ancestry:
+            ancestor.running_threads.discard(run_id)
 
     @staticmethod
-    def _pop(run_id: UUID) -> Any:
+    def _pop_call(run_id: UUID) -> Any:
         run: Run | None = current_run.get()
         return None if run is None else run.open_calls.pop(run_id, None)
 
 
-def _in_thread() -> bool:
+def _is_worker_thread() -> bool:
     """Whether this is a worker thread: there a sync tool runs, and nothing can stop it."""
     try:
         asyncio.get_running_loop()
@@ -129,7 +131,7 @@ def _in_thread() -> bool:
     return False
 
 
-def _no_refusal(record: logging.LogRecord) -> bool:
+def _is_not_refusal(record: logging.LogRecord) -> bool:
     # LangChain logs what a handler raises as a handler's mistake; a refusal is none, and its own
     # error tells of it.
     args = record.args
@@ -140,7 +142,7 @@ def _no_refusal(record: logging.LogRecord) -> bool:
     )
 
 
-logging.getLogger("langchain_core.callbacks.manager").addFilter(_no_refusal)
+logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_not_refusal)
 
 CALLBACK_GATE = CallbackGate()
 """One for the process: it keeps nothing, the current run does."""

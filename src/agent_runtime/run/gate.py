@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent_runtime.budgets.ledger.ledger import NOTHING
+from agent_runtime.budgets.ledger.ledger import ZERO_AMOUNT
 from agent_runtime.budgets.prices import PRICES, PriceTable
 from agent_runtime.errors import CallError, ConfigurationError, LimitExceeded, PriceUnknown
 from agent_runtime.run.model_call import ModelCall
-from agent_runtime.run.request import ModelRequest, Quote, input_bound, quote
-from agent_runtime.run.state import LEDGER
+from agent_runtime.run.request import CostBound, ModelRequest, compute_cost_bound, max_input_tokens
+from agent_runtime.run.state import USAGE_LOCK
 
 if TYPE_CHECKING:
-    from agent_runtime.budgets.reservations import Draw
-    from agent_runtime.providers.limiter import Place, ProviderAccount
+    from agent_runtime.budgets.reservations import Grant
+    from agent_runtime.providers.limiter import Permit, ProviderAccount
     from agent_runtime.run.state import Run
 
 
@@ -76,88 +76,98 @@ class ModelGate:
 
         Blocks for a place at the provider, and for the ledger when the call has a budget.
         """
-        place = None if request.account is None else _place_for_sync(request.account)
+        permit = None if request.account is None else _acquire_permit_sync(request.account)
         try:
-            if (worst := self._worst(request)) is None:
-                return self._admitted(request, None, place)
+            if (cost_bound := self._cost_bound(request)) is None:
+                return self._admit(request, None, permit)
             try:
-                draw = request.run.purse.draw(*worst.range(), request.key)  # type: ignore[union-attr]  # it has limits
+                grant = request.run.call_budget.reserve(  # type: ignore[union-attr]  # it has limits
+                    *cost_bound.reservation_range(), request.key
+                )
             except CallError as error:
-                raise request.run.owner_of(error).refuse(error) from error.__cause__
-            return self._capped(request, worst, draw, place)
+                raise request.run.run_owning(error).refuse(error) from error.__cause__
+            return self._admit_within_grant(request, cost_bound, grant, permit)
         except BaseException:
-            if place is not None:
-                place.leave()
+            if permit is not None:
+                permit.release()
             raise
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
         """`open` for async callers."""
-        place = None if request.account is None else await request.account.aenter()
+        permit = None if request.account is None else await request.account.aacquire()
         try:
-            if (worst := self._worst(request)) is None:
-                return self._admitted(request, None, place)
+            if (cost_bound := self._cost_bound(request)) is None:
+                return self._admit(request, None, permit)
             try:
-                draw = await request.run.purse.adraw(*worst.range(), request.key)  # type: ignore[union-attr]
+                grant = await request.run.call_budget.areserve(  # type: ignore[union-attr]
+                    *cost_bound.reservation_range(), request.key
+                )
             except CallError as error:
-                raise request.run.owner_of(error).refuse(error) from error.__cause__
-            return self._capped(request, worst, draw, place)
+                raise request.run.run_owning(error).refuse(error) from error.__cause__
+            return self._admit_within_grant(request, cost_bound, grant, permit)
         except BaseException:
-            if place is not None:
-                place.leave()
+            if permit is not None:
+                permit.release()
             raise
 
-    def _worst(self, request: ModelRequest) -> Quote | None:
+    def _cost_bound(self, request: ModelRequest) -> CostBound | None:
         """What the call may cost at most, or None when nothing limits that."""
         run = request.run
-        if (purse := run.purse) is None or not purse.limited:
+        if (call_budget := run.call_budget) is None or not call_budget.is_limited:
             return None
-        self._check_all(run)  # before money is reserved for a call that is refused anyway
-        spending = purse.spending
-        highest = self.prices.highest(
+        self._check_ancestry(run)  # before money is reserved for a call that is refused anyway
+        spending = call_budget.spending
+        highest_rates = self.prices.highest(
             request.provider,
             request.model,
             request.conditions,
             spending.hold_ttl_s,
             base_url=request.base_url,
         )
-        if highest is None and purse.limits_usd and spending.unknown_price == "refuse":
+        if highest_rates is None and call_budget.limits_usd and spending.unknown_price == "refuse":
             raise run.refuse(PriceUnknown(request.provider, request.model))
-        bound = spending.input_bound or input_bound
-        return quote(
-            request, highest, bound, spending.max_output_tokens, spending.min_output_tokens
+        token_bound = spending.input_bound or max_input_tokens
+        return compute_cost_bound(
+            request,
+            highest_rates,
+            token_bound,
+            spending.max_output_tokens,
+            spending.min_output_tokens,
         )
 
-    def _capped(
-        self, request: ModelRequest, worst: Quote, draw: Draw, place: Place | None
+    def _admit_within_grant(
+        self, request: ModelRequest, cost_bound: CostBound, grant: Grant, permit: Permit | None
     ) -> ModelCall:
-        request.limit_output(worst.affordable_output(draw.granted))
+        request.limit_output(cost_bound.affordable_output(grant.granted))
         try:
-            return self._admitted(request, draw, place)
+            return self._admit(request, grant, permit)
         except BaseException:
-            assert request.run.purse is not None  # noqa: S101 - it has just drawn
-            request.run.purse.end(draw, NOTHING, None)
+            assert request.run.call_budget is not None  # noqa: S101 - it has just drawn
+            request.run.call_budget.settle(grant, ZERO_AMOUNT, None)
             raise
 
     @staticmethod
-    def _check_all(run: Run) -> None:
-        with LEDGER:
+    def _check_ancestry(run: Run) -> None:
+        with USAGE_LOCK:
             run.check_refusal()
-            for each in run.lineage:
-                each.gate._check(each)
+            for ancestor in run.ancestry:
+                ancestor.gate._check_limits(ancestor)
 
-    def _admitted(self, request: ModelRequest, draw: Draw | None, place: Place | None) -> ModelCall:
+    def _admit(
+        self, request: ModelRequest, grant: Grant | None, permit: Permit | None
+    ) -> ModelCall:
         run = request.run
-        lineage = run.lineage
-        with LEDGER:
+        ancestry = run.ancestry
+        with USAGE_LOCK:
             run.check_refusal()
-            for each in lineage:
-                each.gate._check(each)
-            for each in lineage:
-                each.context.usage.model_calls += 1
+            for ancestor in ancestry:
+                ancestor.gate._check_limits(ancestor)
+            for ancestor in ancestry:
+                ancestor.context.usage.model_calls += 1
             number = run.context.usage.model_calls
-        return ModelCall(request, number, self.prices, draw, place)
+        return ModelCall(request, number, self.prices, grant, permit)
 
-    def _check(self, run: Run) -> None:
+    def _check_limits(self, run: Run) -> None:
         limits = self.limits
         used = run.context.usage
         if limits.model_calls is not None and used.model_calls >= limits.model_calls:
@@ -166,7 +176,7 @@ class ModelGate:
             raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
 
 
-def _place_for_sync(account: ProviderAccount) -> Place:
+def _acquire_permit_sync(account: ProviderAccount) -> Permit:
     """A place for a sync call.
 
     On a loop's own thread it cannot wait, because that loop may have to free one.
@@ -174,5 +184,5 @@ def _place_for_sync(account: ProviderAccount) -> Place:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return account.enter()
-    return account.counted()
+        return account.acquire()
+    return account.acquire_nowait()

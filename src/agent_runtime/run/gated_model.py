@@ -28,7 +28,7 @@ from agent_runtime.providers.answers import (
 )
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import ModelRequest
-from agent_runtime.run.state import GATED_TAG, PLAYED_TAG, current_run, live_guard
+from agent_runtime.run.state import GATED_TAG, REPLAYED_TAG, block_live_models, current_run
 
 M = TypeVar("M", bound=BaseChatModel)
 T = TypeVar("T")
@@ -49,9 +49,9 @@ def gated(model: M) -> M:
     preload_price(
         str(params.get("ls_provider") or "unknown"), str(params.get("ls_model_name") or "")
     )
-    copy = model.model_copy(update={"tags": [*(model.tags or ()), GATED_TAG]})
-    copy.__class__ = cast("type[M]", _gated_class(type(model)))
-    return copy
+    gated_copy = model.model_copy(update={"tags": [*(model.tags or ()), GATED_TAG]})
+    gated_copy.__class__ = cast("type[M]", _gated_class(type(model)))
+    return gated_copy
 
 
 @lru_cache(maxsize=256)
@@ -67,7 +67,7 @@ def _gated_class(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     return type(cls.__name__, (cls,), {**methods, **names})
 
 
-def _request(
+def _build_request(
     model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]
 ) -> ModelRequest | None:
     run = current_run.get()
@@ -76,11 +76,13 @@ def _request(
     # steps is running is seen on it.
     if run is None or current_answer.get() is not None or run.in_stream_step():
         return None
-    if (guard := live_guard.get()) is not None and PLAYED_TAG not in (model.tags or ()):
-        guard(type(model).__name__)
+    if (block_model := block_live_models.get()) is not None and REPLAYED_TAG not in (
+        model.tags or ()
+    ):
+        block_model(type(model).__name__)
     request = ModelRequest.of(run, model, messages, kwargs)
-    if run.purse is not None and run.purse.limited:
-        request.find_cap(model)
+    if run.call_budget is not None and run.call_budget.is_limited:
+        request.find_output_limit(model)
     return request
 
 
@@ -95,17 +97,17 @@ def _generate(cls: type[BaseChatModel]) -> Any:
     def _generate(
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> ChatResult:
-        if (request := _request(self, messages, kwargs)) is None:
+        if (request := _build_request(self, messages, kwargs)) is None:
             return inner(self, messages, *args, **kwargs)
         call = request.run.gate.open(request)
         answer = HttpAnswer()
         token = current_answer.set(answer)
         try:
-            asking = partial(inner, request.limited(self), messages, *args, **kwargs)
-            result = _blocking(asking, call, _timeout_s(call))
+            generate = partial(inner, request.with_output_limit(self), messages, *args, **kwargs)
+            result = _run_blocking(generate, call, _timeout_s(call))
             message, metadata = message_of_answer(result, call)
         except BaseException as error:  # noqa: BLE001 - settled, and raised again
-            settle_failure(call, error, has_answered=answer.has_come)
+            settle_failure(call, error, has_answered=answer.has_arrived)
         finally:
             current_answer.reset(token)
         call.end(message, metadata)
@@ -114,37 +116,39 @@ def _generate(cls: type[BaseChatModel]) -> Any:
     return _generate
 
 
-def _blocking(step: Callable[[], T], call: ModelCall, left_s: float | None) -> T:
-    """Run one blocking step of a model call, for at most `left_s` seconds; raises CallTimeout.
+def _run_blocking(step: Callable[[], T], call: ModelCall, remaining_s: float | None) -> T:
+    """Run one blocking step of a model call, for at most `remaining_s` seconds; raises CallTimeout.
 
     A thread cannot be stopped: the provider's client goes on in one that the run counts as left
     behind.
     """
-    if left_s is None:
+    if remaining_s is None:
         return step()
     answer: Future[T] = Future()
     context = contextvars.copy_context()
-    lineage = call.run.lineage
+    ancestry = call.run.ancestry
 
     def work() -> None:
         try:
             answer.set_result(context.run(step))
         except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
             answer.set_exception(error)
-        for run in lineage:
-            run.threads.discard(answer)
+        for run in ancestry:
+            run.running_threads.discard(answer)
 
     threading.Thread(target=work, daemon=True, name="agent_runtime model call").start()
     try:
-        return answer.result(max(left_s, 0))
+        return answer.result(max(remaining_s, 0))
     except TimeoutError as error:
-        for run in lineage:
-            run.threads.add(answer)
+        for run in ancestry:
+            run.running_threads.add(answer)
         if answer.done():  # the provider's own client timed out, or it was a tie
-            for run in lineage:
-                run.threads.discard(answer)
+            for run in ancestry:
+                run.running_threads.discard(answer)
             return answer.result()
-        raise CallTimeout("model_call", call.run.gate.model_call_timeout_s or left_s) from error
+        raise CallTimeout(
+            "model_call", call.run.gate.model_call_timeout_s or remaining_s
+        ) from error
 
 
 def _agenerate(cls: type[BaseChatModel]) -> Any:
@@ -153,18 +157,20 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
     async def _agenerate(
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> ChatResult:
-        if (request := _request(self, messages, kwargs)) is None:
+        if (request := _build_request(self, messages, kwargs)) is None:
             return await inner(self, messages, *args, **kwargs)
         call = await request.run.gate.aopen(request)
         timeout_s = _timeout_s(call)
         answer = HttpAnswer()
         token = current_answer.set(answer)
-        asking = inner(request.limited(self), messages, *args, **kwargs)
+        awaitable = inner(request.with_output_limit(self), messages, *args, **kwargs)
         try:
-            result = await (asking if timeout_s is None else _within(asking, timeout_s, timeout_s))
+            result = await (
+                awaitable if timeout_s is None else _with_timeout(awaitable, timeout_s, timeout_s)
+            )
             message, metadata = message_of_answer(result, call)
         except BaseException as error:  # noqa: BLE001 - settled, and raised again
-            settle_failure(call, error, has_answered=answer.has_come)
+            settle_failure(call, error, has_answered=answer.has_arrived)
         finally:
             current_answer.reset(token)
         call.end(message, metadata)
@@ -173,9 +179,9 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
     return _agenerate
 
 
-async def _within(awaitable: Any, left_s: float, timeout_s: float) -> Any:
+async def _with_timeout(awaitable: Any, remaining_s: float, timeout_s: float) -> Any:
     try:
-        async with asyncio.timeout(left_s) as scope:
+        async with asyncio.timeout(remaining_s) as scope:
             return await awaitable
     except TimeoutError as error:
         if not scope.expired():  # the provider's own client timed out
@@ -189,11 +195,13 @@ def _stream(cls: type[BaseChatModel]) -> Any:
     def _stream(
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        request = _request(self, messages, kwargs)
+        request = _build_request(self, messages, kwargs)
         call = None if request is None else request.run.gate.open(request)
-        asked = self if request is None else request.limited(self)
-        left_s = _timeout_s(call)
-        with _closing(_begun(partial(inner, asked, messages, *args, **kwargs), call)) as chunks:
+        limited_model = self if request is None else request.with_output_limit(self)
+        remaining_s = _timeout_s(call)
+        with _closing(
+            _open_stream(partial(inner, limited_model, messages, *args, **kwargs), call)
+        ) as chunks:
             if call is None:
                 yield from chunks
                 return
@@ -201,22 +209,24 @@ def _stream(cls: type[BaseChatModel]) -> Any:
                 None,
                 None,
             )  # in a thread: it can be settled from outside, not closed
-            has_begun = False
+            has_chunks = False
             answer = HttpAnswer()
             try:
                 while True:
                     started = time.monotonic()
-                    chunk = _next(chunks, call, left_s, answer)
+                    chunk = _next_chunk(chunks, call, remaining_s, answer)
                     if chunk is None:
                         break
-                    has_begun = True
-                    left_s = None if left_s is None else left_s - (time.monotonic() - started)
+                    has_chunks = True
+                    remaining_s = (
+                        None if remaining_s is None else remaining_s - (time.monotonic() - started)
+                    )
                     call.chunk(chunk.message, chunk.generation_info)
                     yield chunk
-                if not has_begun:
+                if not has_chunks:
                     raise empty_stream()
             except BaseException as error:  # noqa: BLE001 - settled, and raised again
-                settle_failure(call, error, has_answered=answer.has_come)
+                settle_failure(call, error, has_answered=answer.has_arrived)
             finally:
                 call.run.open_streams.pop(call, None)
             call.end()
@@ -224,10 +234,10 @@ def _stream(cls: type[BaseChatModel]) -> Any:
     return _stream
 
 
-def _begun(begin: Callable[[], Any], call: ModelCall | None) -> Any:
+def _open_stream(open_stream: Callable[[], Any], call: ModelCall | None) -> Any:
     """A provider's stream; one that fails before it is a stream settles its call too."""
     try:
-        return begin()
+        return open_stream()
     except BaseException as error:
         if call is not None:
             call.abort(error)
@@ -245,12 +255,15 @@ def _closing(chunks: Any) -> Iterator[Iterator[ChatGenerationChunk]]:
             chunks.close()
 
 
-def _next(
-    chunks: Iterator[ChatGenerationChunk], call: ModelCall, left_s: float | None, answer: HttpAnswer
+def _next_chunk(
+    chunks: Iterator[ChatGenerationChunk],
+    call: ModelCall,
+    remaining_s: float | None,
+    answer: HttpAnswer,
 ) -> ChatGenerationChunk | None:
     token = current_answer.set(answer)
     try:
-        return _blocking(lambda: next(chunks, None), call, left_s)
+        return _run_blocking(lambda: next(chunks, None), call, remaining_s)
     finally:
         current_answer.reset(token)
 
@@ -261,21 +274,21 @@ def _astream(cls: type[BaseChatModel]) -> Any:
     async def _astream(
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request = _request(self, messages, kwargs)
+        request = _build_request(self, messages, kwargs)
         call = None if request is None else await request.run.gate.aopen(request)
-        asked = self if request is None else request.limited(self)
+        limited_model = self if request is None else request.with_output_limit(self)
         timeout_s = _timeout_s(call)
         async with aclosing(
-            _begun(partial(inner, asked, messages, *args, **kwargs), call)
+            _open_stream(partial(inner, limited_model, messages, *args, **kwargs), call)
         ) as chunks:
             if call is None:
                 async for chunk in chunks:
                     yield chunk
                 return
-            source = chunks if timeout_s is None else _timed(chunks, timeout_s)
+            source = chunks if timeout_s is None else _with_chunk_timeout(chunks, timeout_s)
             task = asyncio.current_task()
             call.run.open_streams[call] = (chunks, task)
-            call.cancels = CancelWatch(task)
+            call.cancel_watch = CancelWatch(task)
             answer = HttpAnswer()
             try:
                 # The request is sent in the first step; between steps the context is the reader's.
@@ -292,7 +305,7 @@ def _astream(cls: type[BaseChatModel]) -> Any:
                     call.chunk(chunk.message, chunk.generation_info)
                     yield chunk
             except BaseException as error:  # noqa: BLE001 - settled, and raised again
-                settle_failure(call, error, has_answered=answer.has_come)
+                settle_failure(call, error, has_answered=answer.has_arrived)
             finally:
                 call.run.open_streams.pop(call, None)
             call.end()
@@ -300,17 +313,17 @@ def _astream(cls: type[BaseChatModel]) -> Any:
     return _astream
 
 
-async def _timed(
+async def _with_chunk_timeout(
     chunks: AsyncIterator[ChatGenerationChunk], timeout_s: float
 ) -> AsyncIterator[ChatGenerationChunk]:
     # Only the provider's time counts: the clock stands still while the consumer has the chunk.
-    left_s = timeout_s
+    remaining_s = timeout_s
     clock = asyncio.get_running_loop().time
     while True:
         started = clock()
         try:
-            chunk = await _within(anext(chunks), left_s, timeout_s)
+            chunk = await _with_timeout(anext(chunks), remaining_s, timeout_s)
         except StopAsyncIteration:
             return
-        left_s -= clock() - started
+        remaining_s -= clock() - started
         yield chunk

@@ -9,10 +9,10 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from agent_runtime.errors.user_code import contained
+from agent_runtime.errors.user_code import as_user_exception
 from agent_runtime.run.callback_gate import with_callback_gate
-from agent_runtime.run.idempotency import once
-from agent_runtime.run.result_bound import bound_result
+from agent_runtime.run.idempotency import run_once
+from agent_runtime.run.result_bound import truncate_result
 from agent_runtime.run.state import GATED_TAG, ToolCall, current_run, current_tool
 from agent_runtime.run.tool_result import UnusableResult, check_result
 from agent_runtime.run.unreadable_arguments import unreadable_answer
@@ -26,9 +26,9 @@ def gated_tool(tool: BaseTool) -> BaseTool:
     """
     if GATED_TAG in (tool.tags or ()):
         return tool
-    made = tool.model_copy(update={"tags": [*(tool.tags or ()), GATED_TAG]})
-    made.__class__ = _gated_class(type(tool))
-    return made
+    gated_copy = tool.model_copy(update={"tags": [*(tool.tags or ()), GATED_TAG]})
+    gated_copy.__class__ = _gated_class(type(tool))
+    return gated_copy
 
 
 @lru_cache(maxsize=256)
@@ -42,7 +42,7 @@ def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
     return type(cls.__name__, (cls,), {**methods, **names})
 
 
-def sent_arguments(tool: BaseTool, tool_input: Any) -> Any:
+def model_arguments(tool: BaseTool, tool_input: Any) -> Any:
     """Return the model's arguments without what LangChain injects."""
     if not isinstance(tool_input, dict):
         return tool_input
@@ -54,12 +54,12 @@ def sent_arguments(tool: BaseTool, tool_input: Any) -> Any:
     return {name: copy.deepcopy(value) for name, value in tool_input.items() if name in names}
 
 
-def _open(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> ToolCall | None:
+def _start_call(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -> ToolCall | None:
     run = current_run.get()
     if run is None:
         return None
-    given = sent_arguments(tool, tool_input) if run.recorder.content else tool_input
-    call = run.open_tool(tool.name, given, kwargs.get("tool_call_id"))
+    arguments = model_arguments(tool, tool_input) if run.recorder.content else tool_input
+    call = run.start_tool_call(tool.name, arguments, kwargs.get("tool_call_id"))
     kwargs["callbacks"] = with_callback_gate(kwargs.get("callbacks"))
     return call
 
@@ -72,7 +72,7 @@ def _run_method(cls: type[BaseTool]) -> Any:
             answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))
         ) is not None:
             return answer
-        if (call := _open(self, tool_input, kwargs)) is None:
+        if (call := _start_call(self, tool_input, kwargs)) is None:
             return inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))
         try:
@@ -80,7 +80,7 @@ def _run_method(cls: type[BaseTool]) -> Any:
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
-            if (failure := contained(error)) is error:
+            if (failure := as_user_exception(error)) is error:
                 raise
             raise failure from error
         current_tool.reset(token)
@@ -98,11 +98,11 @@ def _arun_method(cls: type[BaseTool]) -> Any:
             answer := unreadable_answer(self.name, tool_input, kwargs.get("tool_call_id"))
         ) is not None:
             return answer
-        if (call := _open(self, tool_input, kwargs)) is None:
+        if (call := _start_call(self, tool_input, kwargs)) is None:
             return await inner(self, tool_input, *args, **kwargs)
         token = current_tool.set(kwargs.get("tool_call_id"))
         try:
-            output = await once(
+            output = await run_once(
                 self,
                 tool_input,
                 kwargs,
@@ -111,7 +111,7 @@ def _arun_method(cls: type[BaseTool]) -> Any:
         except BaseException as error:
             current_tool.reset(token)
             call.abort(error)
-            if (failure := contained(error)) is error:
+            if (failure := as_user_exception(error)) is error:
                 raise
             raise failure from error
         current_tool.reset(token)
@@ -125,7 +125,7 @@ async def _arun_checked(
     inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]
 ) -> Any:
     try:
-        return bound_result(
+        return truncate_result(
             tool, await inner(tool, tool_input, *args, **kwargs)
         )  # texts of errors, too
     except UnusableResult as unusable:
@@ -136,7 +136,7 @@ def _run_checked(
     inner: Any, tool: BaseTool, tool_input: Any, args: Any, kwargs: dict[str, Any]
 ) -> Any:
     try:
-        return bound_result(tool, inner(tool, tool_input, *args, **kwargs))
+        return truncate_result(tool, inner(tool, tool_input, *args, **kwargs))
     except UnusableResult as unusable:
         return _message_for_model(unusable, tool, kwargs)
 
@@ -156,7 +156,7 @@ def _task_method(cls: type[BaseTool]) -> Any:
         try:
             return check_result(self, await inner(self, *args, **kwargs))
         except BaseException as error:
-            if (failure := contained(error)) is error:
+            if (failure := as_user_exception(error)) is error:
                 raise
             raise failure from error
 
@@ -172,13 +172,13 @@ def _thread_method(cls: type[BaseTool]) -> Any:
         if run is None:
             return inner(self, *args, **kwargs)
         # A cancel returns at once, this thread goes on: the run counts the ones it leaves behind.
-        thread = threading.get_ident()
-        for each in run.lineage:
-            each.threads.add(thread)
+        thread_id = threading.get_ident()
+        for ancestor in run.ancestry:
+            ancestor.running_threads.add(thread_id)
         try:
             return check_result(self, inner(self, *args, **kwargs))
         finally:
-            for each in run.lineage:
-                each.threads.discard(thread)
+            for ancestor in run.ancestry:
+                ancestor.running_threads.discard(thread_id)
 
     return _run

@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
 
-from agent_runtime.errors.user_code import contained
+from agent_runtime.errors.user_code import as_user_exception
 from agent_runtime.run.state import current_run
 
 if TYPE_CHECKING:
@@ -23,27 +23,30 @@ IDEMPOTENT = "idempotent"
 SIDE_EFFECT_UNKNOWN = "side_effect_unknown"
 
 
-_PART = "\x1f"
+_SEPARATOR = "\x1f"
 
 
 def effect_key(namespace: str, call_id: str, digest: str) -> str:
     """The name of a call in a session's ledger."""
-    return _PART.join((namespace, call_id, digest))
+    return _SEPARATOR.join((namespace, call_id, digest))
 
 
-def place_of_effect(key: str) -> tuple[str, str]:
+def parse_effect_key(key: str) -> tuple[str, str]:
     """The LangGraph task and the call that a name is of."""
-    namespace, _, rest = key.partition(_PART)
-    return namespace.rpartition(":")[2], rest.rpartition(_PART)[0]
+    namespace, _, rest = key.partition(_SEPARATOR)
+    return namespace.rpartition(":")[2], rest.rpartition(_SEPARATOR)[0]
 
 
-def idempotent(tool: BaseTool) -> BaseTool:
+def mark_idempotent(tool: BaseTool) -> BaseTool:
     """A copy of `tool`, marked: after a crash it is simply run again."""
     return tool.model_copy(update={"metadata": {**(tool.metadata or {}), IDEMPOTENT: True}})
 
 
-async def once(
-    tool: BaseTool, tool_input: Any, given: dict[str, Any], run: Callable[[], Awaitable[Any]]
+async def run_once(
+    tool: BaseTool,
+    tool_input: Any,
+    tool_kwargs: dict[str, Any],
+    execute: Callable[[], Awaitable[Any]],
 ) -> Any:
     """Run a tool call of a session, unless an earlier attempt at the same call has.
 
@@ -54,36 +57,42 @@ async def once(
     `side_effect_unknown`: approve runs the tool again, reject tells the model that the effect is
     not known. A tool that raised has said so, and may run again.
     """
-    current = current_run.get()
-    turn = None if current is None else current.context.turn
-    call_id = given.get("tool_call_id")
+    active_run = current_run.get()
+    turn = None if active_run is None else active_run.context.turn
+    call_id = tool_kwargs.get("tool_call_id")
     if turn is None or call_id is None or (tool.metadata or {}).get(IDEMPOTENT):
-        return await run()
+        return await execute()
     # LangGraph names a step's task after the checkpoint, so the same step has the same name when it
     # is run again.
-    namespace = ((given.get("config") or {}).get("configurable") or {}).get("checkpoint_ns", "")
-    asked = json.dumps(tool_input, sort_keys=True, default=str)
-    key = effect_key(namespace, call_id, blake2b(asked.encode(), digest_size=8).hexdigest())
+    namespace = ((tool_kwargs.get("config") or {}).get("configurable") or {}).get(
+        "checkpoint_ns", ""
+    )
+    serialized_input = json.dumps(tool_input, sort_keys=True, default=str)
+    key = effect_key(
+        namespace, call_id, blake2b(serialized_input.encode(), digest_size=8).hexdigest()
+    )
     state, result = await turn.tool_started(key)
     if state == "ended":
         return result
-    if state == "unknown" and not _approved(tool, tool_input):
+    if state == "unknown" and not _is_rerun_approved(tool, tool_input):
         text = (
             "Whether this call took effect before a crash is not known, and it was not run again."
         )
         return ToolMessage(text, tool_call_id=call_id, name=tool.name, status="error")
-    return await _recorded(turn, key, run, again=state == "unknown")
+    return await _run_recorded(turn, key, execute, is_rerun=state == "unknown")
 
 
-async def _recorded(turn: Turn, key: str, run: Callable[[], Awaitable[Any]], *, again: bool) -> Any:
+async def _run_recorded(
+    turn: Turn, key: str, execute: Callable[[], Awaitable[Any]], *, is_rerun: bool
+) -> Any:
     try:
-        result = await run()
+        result = await execute()
     except GraphBubbleUp:
-        if not again:  # it asks a question of its own, and will be run anew with the answer
+        if not is_rerun:  # it asks a question of its own, and will be run anew with the answer
             await turn.tool_failed(key)
         raise
     except BaseException as error:
-        if (failure := contained(error)) is not error:
+        if (failure := as_user_exception(error)) is not error:
             await turn.tool_failed(key)
             raise failure from error
         await turn.tool_failed(key)
@@ -92,7 +101,7 @@ async def _recorded(turn: Turn, key: str, run: Callable[[], Awaitable[Any]], *, 
     return result
 
 
-def _approved(tool: BaseTool, tool_input: Any) -> bool:
+def _is_rerun_approved(tool: BaseTool, tool_input: Any) -> bool:
     request = {
         "name": tool.name,
         "args": tool_input,

@@ -23,14 +23,14 @@ DEFAULT_MEDIA_BYTES = 16 * 1024 * 1024
 
 Images and files, and its artifact, which no model reads but a session stores.
 """
-PART_BYTES = 64
+PART_OVERHEAD_BYTES = 64
 """What a part counts for beside its text: a hundred thousand empty ones are 8 MB of JSON."""
-MAX_MEASURED = 100_000
+MAX_MEASURED_PARTS = 100_000
 """Parts of an artifact that are looked at; one of more is as large as one beyond the bound."""
-TEXTS = frozenset({"text", "text-plain", "plaintext"})
+TEXT_BLOCK_TYPES = frozenset({"text", "text-plain", "plaintext"})
 
 
-def bound_result(tool: BaseTool, result: Any) -> Any:
+def truncate_result(tool: BaseTool, result: Any) -> Any:
     """Return what a tool has returned, cut to the run's `tool_result_bytes` and `tool_media_bytes`.
 
     The rest of a text is left out, with a mark in its place; an image or file whole. Messages,
@@ -47,93 +47,95 @@ def bound_result(tool: BaseTool, result: Any) -> Any:
         content = result.content
     if isinstance(content, str) and len(content) * 4 <= text_bytes:
         return result
-    budget = _Budget(text_bytes, limits.tool_media_bytes or DEFAULT_MEDIA_BYTES)
-    bounded = budget.of(result)
-    if budget.left_out:
+    budget = _SizeBudget(text_bytes, limits.tool_media_bytes or DEFAULT_MEDIA_BYTES)
+    truncated = budget.truncate(result)
+    if budget.dropped_bytes:
         LOG.warning(
             "the result of the tool %s was cut: %s bytes were left out",
             tool.name,
-            f"{budget.left_out:,}",
+            f"{budget.dropped_bytes:,}",
         )
-        return bounded
+        return truncated
     return result
 
 
-class _Budget:
+class _SizeBudget:
     """What is left of the bounds of one result."""
 
     def __init__(self, text_bytes: int, media_bytes: int) -> None:
-        self.text = text_bytes
-        self.media = media_bytes
-        self.left_out = 0
-        self._is_marked = False
+        self.remaining_text_bytes = text_bytes
+        self.remaining_media_bytes = media_bytes
+        self.dropped_bytes = 0
+        self._has_notice = False
 
-    def of(self, content: Any) -> Any:
+    def truncate(self, content: Any) -> Any:
         if isinstance(content, str):
-            return self._text(content)
+            return self._truncate_text(content)
         if isinstance(content, ToolMessage):
-            inner, artifact = self.with_artifact(content.content, content.artifact)
-            own = {
-                name: self._small(getattr(content, name))
+            inner, artifact = self.truncate_with_artifact(content.content, content.artifact)
+            bounded_fields = {
+                name: self._drop_if_too_large(getattr(content, name))
                 for name in ("additional_kwargs", "response_metadata")
             }
-            return content.model_copy(update={"content": inner, "artifact": artifact, **own})
+            return content.model_copy(
+                update={"content": inner, "artifact": artifact, **bounded_fields}
+            )
         if isinstance(content, BaseMessage):
-            return content.model_copy(update={"content": self.of(content.content)})
+            return content.model_copy(update={"content": self.truncate(content.content)})
         if isinstance(content, Command):
-            return self._command(content)
+            return self._truncate_command(content)
         if (
             isinstance(content, list | tuple)
             and content
-            and all(_is_part(each) for each in content)
+            and all(_is_part(part) for part in content)
         ):
-            return self._parts(content)
+            return self._truncate_parts(content)
         if content is None or isinstance(content, bool | int | float):
             return content
-        text = _written(content)
-        bounded = self._text(text)
+        text = _to_text(content)
+        bounded = self._truncate_text(text)
         return content if bounded is text else bounded
 
-    def with_artifact(self, content: Any, artifact: Any) -> tuple[Any, Any]:
-        bounded = self.of(content)
+    def truncate_with_artifact(self, content: Any, artifact: Any) -> tuple[Any, Any]:
+        bounded = self.truncate(content)
         if artifact is None:
             return bounded, None
-        size = size_of(artifact, self.media)
-        if size <= self.media:
-            self.media -= size
+        size = approximate_size(artifact, self.remaining_media_bytes)
+        if size <= self.remaining_media_bytes:
+            self.remaining_media_bytes -= size
             return bounded, artifact
-        self.left_out += size
-        mark = "[its artifact was left out: it is too large to be stored]"
+        self.dropped_bytes += size
+        notice = "[its artifact was left out: it is too large to be stored]"
         if isinstance(bounded, list):
-            return [*bounded, {"type": "text", "text": mark}], None
-        return f"{bounded if isinstance(bounded, str) else _written(bounded)}\n{mark}", None
+            return [*bounded, {"type": "text", "text": notice}], None
+        return f"{bounded if isinstance(bounded, str) else _to_text(bounded)}\n{notice}", None
 
-    def _small(self, value: dict[str, Any]) -> dict[str, Any]:
-        size = size_of(value, self.media) if value else 0
-        if size <= self.media:
-            self.media -= size
+    def _drop_if_too_large(self, value: dict[str, Any]) -> dict[str, Any]:
+        size = approximate_size(value, self.remaining_media_bytes) if value else 0
+        if size <= self.remaining_media_bytes:
+            self.remaining_media_bytes -= size
             return value
-        self.left_out += size
+        self.dropped_bytes += size
         return {}
 
-    def _command(self, command: Command[Any]) -> Command[Any]:
+    def _truncate_command(self, command: Command[Any]) -> Command[Any]:
         messages = command.update.get("messages") if isinstance(command.update, dict) else None
         if not isinstance(messages, list):
             return command
-        bounded = [self._message(each) for each in messages]
+        bounded = [self._truncate_message(message) for message in messages]
         return replace(command, update={**command.update, "messages": bounded})  # type: ignore[dict-item]
 
-    def _message(self, message: Any) -> Any:
+    def _truncate_message(self, message: Any) -> Any:
         """Return a message in any form that LangGraph takes: an object, a map, a pair."""
         if isinstance(message, BaseMessage):
-            return self.of(message)
+            return self.truncate(message)
         if isinstance(message, Mapping) and "content" in message:
-            return {**message, "content": self.of(message["content"])}
+            return {**message, "content": self.truncate(message["content"])}
         if isinstance(message, list | tuple) and len(message) == 2:
-            return (message[0], self.of(message[1]))
+            return (message[0], self.truncate(message[1]))
         return message
 
-    def _parts(self, parts: Any) -> list[Any]:
+    def _truncate_parts(self, parts: Any) -> list[Any]:
         """Return the parts that have room.
 
         What comes behind the last text that has is left out without more marks.
@@ -141,12 +143,12 @@ class _Budget:
         bounded = []
         for part in parts:
             is_text = isinstance(part, str) or (
-                isinstance(part, Mapping) and part.get("type") in TEXTS
+                isinstance(part, Mapping) and part.get("type") in TEXT_BLOCK_TYPES
             )
-            if is_text and self.text <= PART_BYTES:
-                self.left_out += PART_BYTES
-                if not self._is_marked:
-                    self._is_marked = True
+            if is_text and self.remaining_text_bytes <= PART_OVERHEAD_BYTES:
+                self.dropped_bytes += PART_OVERHEAD_BYTES
+                if not self._has_notice:
+                    self._has_notice = True
                     bounded.append(
                         {
                             "type": "text",
@@ -154,48 +156,50 @@ class _Budget:
                         }
                     )
                 continue
-            self.text -= PART_BYTES if is_text else 0
-            bounded.append(self._part(part))
+            self.remaining_text_bytes -= PART_OVERHEAD_BYTES if is_text else 0
+            bounded.append(self._truncate_part(part))
         return bounded
 
-    def _part(self, part: Any) -> Any:
+    def _truncate_part(self, part: Any) -> Any:
         if not isinstance(part, Mapping):
-            return self.of(part)
-        if part.get("type") in TEXTS and isinstance(part.get("text"), str):
-            return self._with_extras({**part, "text": self._text(part["text"])})
-        size = size_of(part, self.media) + PART_BYTES
-        if size <= self.media:
-            self.media -= size
+            return self.truncate(part)
+        if part.get("type") in TEXT_BLOCK_TYPES and isinstance(part.get("text"), str):
+            return self._drop_large_extras({**part, "text": self._truncate_text(part["text"])})
+        size = approximate_size(part, self.remaining_media_bytes) + PART_OVERHEAD_BYTES
+        if size <= self.remaining_media_bytes:
+            self.remaining_media_bytes -= size
             return part
-        self.left_out += size
+        self.dropped_bytes += size
         return {"type": "text", "text": f"[left out: the {part.get('type')} is too large]"}
 
-    def _with_extras(self, part: dict[str, Any]) -> dict[str, Any]:
+    def _drop_large_extras(self, part: dict[str, Any]) -> dict[str, Any]:
         """Return a text block; what it has beside its text counts as media does."""
-        extras = {name: each for name, each in part.items() if name not in ("type", "text")}
+        extras = {
+            name: field_value for name, field_value in part.items() if name not in ("type", "text")
+        }
         if not extras:
             return part
-        size = size_of(extras, self.media)
-        if size <= self.media:
-            self.media -= size
+        size = approximate_size(extras, self.remaining_media_bytes)
+        if size <= self.remaining_media_bytes:
+            self.remaining_media_bytes -= size
             return part
-        self.left_out += size
+        self.dropped_bytes += size
         return {"type": part["type"], "text": part["text"]}
 
-    def _text(self, text: str) -> str:
-        if len(text) * 4 <= self.text:
-            self.text -= len(text)
+    def _truncate_text(self, text: str) -> str:
+        if len(text) * 4 <= self.remaining_text_bytes:
+            self.remaining_text_bytes -= len(text)
             return text
         data = text.encode(errors="replace")
-        if len(data) <= self.text:
-            self.text -= len(data)
+        if len(data) <= self.remaining_text_bytes:
+            self.remaining_text_bytes -= len(data)
             return text
-        mark = f"\n[cut here: the result has {len(data):,} bytes; ask for less]"
-        end = max(0, self.text - len(mark))
-        self.left_out += len(data) - end
-        self.text = 0
-        self._is_marked = True
-        return data[:end].decode(errors="ignore") + mark
+        notice = f"\n[cut here: the result has {len(data):,} bytes; ask for less]"
+        end = max(0, self.remaining_text_bytes - len(notice))
+        self.dropped_bytes += len(data) - end
+        self.remaining_text_bytes = 0
+        self._has_notice = True
+        return data[:end].decode(errors="ignore") + notice
 
 
 def _is_part(value: Any) -> bool:
@@ -204,7 +208,7 @@ def _is_part(value: Any) -> bool:
     )
 
 
-def _written(content: Any) -> str:
+def _to_text(content: Any) -> str:
     """Return the text that LangChain would make of a value."""
     try:
         return json.dumps(content, ensure_ascii=False)
@@ -212,14 +216,14 @@ def _written(content: Any) -> str:
         return str(content)
 
 
-def size_of(value: Any, stop: int) -> int:
+def approximate_size(value: Any, max_bytes: int) -> int:
     """Return about how many bytes the texts and binary parts of a value have.
 
-    It ends beyond `stop`.
+    It ends beyond `max_bytes`.
     """
     size = 0
     parts = [value]
-    for _ in range(MAX_MEASURED):
+    for _ in range(MAX_MEASURED_PARTS):
         if not parts:
             return size
         part = parts.pop()
@@ -234,7 +238,7 @@ def size_of(value: Any, stop: int) -> int:
         elif hasattr(part, "__dict__"):
             parts += vars(part).values()
         else:
-            size += sys.getsizeof(part, stop + 1)
-        if size > stop:
+            size += sys.getsizeof(part, max_bytes + 1)
+        if size > max_bytes:
             return size
-    return stop + 1
+    return max_bytes + 1

@@ -21,7 +21,7 @@ from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.run.streamed_arguments import StreamedArguments, is_readable
 
 if TYPE_CHECKING:
-    from agent_runtime.budgets.call_budget import Purse
+    from agent_runtime.budgets.call_budget import CallBudget
     from agent_runtime.run.gate import ModelGate
     from agent_runtime.run.model_call import ModelCall
     from agent_runtime.types import AgentContext
@@ -30,16 +30,16 @@ GATED_TAG = "agent_runtime:gated"
 """On models and tools that report to the run by themselves, so that the callback route skips them.
 """
 
-LEDGER = threading.Lock()
+USAGE_LOCK = threading.Lock()
 """Held while a ledger is checked and changed: sync tools, and the models they call, run in threads.
 """
 
-live_guard: ContextVar[Callable[[str], None] | None] = ContextVar(
+block_live_models: ContextVar[Callable[[str], None] | None] = ContextVar(
     "agent_runtime_live_guard", default=None
 )
 """Called with the name of a model that is about to be asked; a replay sets one that raises."""
 
-PLAYED_TAG = "agent_runtime:played"
+REPLAYED_TAG = "agent_runtime:played"
 """On models that play a recording, so that the guard lets them pass."""
 
 current_tool: ContextVar[str | None] = ContextVar("agent_runtime_current_tool", default=None)
@@ -48,12 +48,12 @@ current_tool: ContextVar[str | None] = ContextVar("agent_runtime_current_tool", 
 current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
 
 
-def counted_around() -> frozenset[str]:
+def ancestor_limits() -> frozenset[str]:
     """The limits that the calls around this one are counted in."""
-    around = current_run.get()
-    if around is None:
+    current = current_run.get()
+    if current is None:
         return frozenset()
-    return frozenset().union(*(run.context.progress.counted for run in around.lineage))
+    return frozenset().union(*(run.context.progress.counted_limits for run in current.ancestry))
 
 
 class Refused(GraphBubbleUp):
@@ -79,9 +79,20 @@ class Run:
     """
 
     __slots__ = (
-        "_around", "context", "gate", "open_calls", "open_streams", "prompt", "purse", "recorder",
+        "_ancestors",
+        "call_budget",
+        "context",
+        "gate",
+        "open_calls",
+        "open_streams",
+        "prompt",
+        "recorder",
         "refusal",
-        "tenant", "threads", "tool_counts", "unreadable", "user_id",
+        "running_threads",
+        "tenant",
+        "tool_counts",
+        "unreadable_arguments",
+        "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -96,29 +107,33 @@ class Run:
         self.gate = gate
         self.recorder = recorder
         self.prompt = prompt
-        self._around: tuple[Run, ...] = () if parent is None else parent.lineage
-        inherited = None if parent is None else parent.purse
-        self.purse: Purse | None = inherited if context.purse is None else context.purse
+        self._ancestors: tuple[Run, ...] = () if parent is None else parent.ancestry
+        parent_budget = None if parent is None else parent.call_budget
+        self.call_budget: CallBudget | None = (
+            parent_budget if context.purse is None else context.purse
+        )
         self.user_id = None if context.principal is None else context.principal.id
         self.tenant = None if context.principal is None else context.principal.tenant
         self.refusal: CallError | None = None
         self.tool_counts: Counter[str] = Counter()
-        self.unreadable: dict[str, str] = {}
+        self.unreadable_arguments: dict[str, str] = {}
         """Arguments of streamed tool calls that are no JSON object, by the calls' ids."""
         self.open_calls: dict[
             Any, ModelCall | ToolCall
         ] = {}  # seen through callbacks, by LangChain's run id
         self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
-        self.threads: set[Any] = set()  # running sync tools, by thread or by LangChain's run id
+        self.running_threads: set[Any] = (
+            set()
+        )  # running sync tools, by thread or by LangChain's run id
 
     @property
-    def lineage(self) -> tuple[Run, ...]:
+    def ancestry(self) -> tuple[Run, ...]:
         """This run and those around it, the outermost last.
 
         Not stored: a run that holds itself is freed by the cycle collector alone, with its input
         and messages.
         """
-        return (self, *self._around)
+        return (self, *self._ancestors)
 
     def record(
         self,
@@ -126,10 +141,10 @@ class Run:
         name: str,
         call_id: str | None,
         data: dict[str, Any],
-        started_s: float | None = None,
+        started: float | None = None,
     ) -> None:
-        """Report an event of this run; `started_s` (perf_counter) gives it a duration."""
-        elapsed = None if started_s is None else time.perf_counter() - started_s
+        """Report an event of this run; `started` (perf_counter) gives it a duration."""
+        elapsed = None if started is None else time.perf_counter() - started
         context = self.context
         self.recorder.record(
             CallbackEvent(
@@ -156,27 +171,27 @@ class Run:
             self.refusal = error
         return Refused(self, self.refusal)
 
-    def owner_of(self, error: CallError) -> Run:
+    def run_owning(self, error: CallError) -> Run:
         """The run whose budget refused.
 
         An outer one stops as a whole, an inner one is its caller's to judge.
         """
         if not isinstance(error, BudgetExceeded):
             return self
-        for run in self.lineage:
-            purse = run.context.purse
-            if purse is not None and purse.owns(error.account):
+        for run in self.ancestry:
+            call_budget = run.context.purse
+            if call_budget is not None and call_budget.owns(error.account):
                 return run
         return self
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the call of this run, or of one around it, has been cancelled."""
-        return any(run.context.progress.is_cancelled for run in self.lineage)
+        return any(run.context.progress.is_cancelled for run in self.ancestry)
 
     def check_refusal(self) -> None:
         """Raise Refused when this run or an outer one must stop, CancelledError when cancelled."""
-        for run in self.lineage:
+        for run in self.ancestry:
             if run.context.progress.is_cancelled:  # a library between swallowed it
                 raise asyncio.CancelledError
             if run.refusal is not None:
@@ -217,7 +232,7 @@ class Run:
             for s, owner in self.open_streams.values()
         )
 
-    def note_arguments(self, arguments: StreamedArguments) -> None:
+    def record_unreadable_arguments(self, arguments: StreamedArguments) -> None:
         """Remember which of a streamed answer's calls have arguments that are no JSON object.
 
         Some providers use an id again in the next answer: one that is readable now is remembered no
@@ -225,39 +240,39 @@ class Run:
         """
         for call_id, text in arguments.by_id().items():
             if is_readable(text):
-                self.unreadable.pop(call_id, None)
+                self.unreadable_arguments.pop(call_id, None)
             else:
-                self.unreadable[call_id] = text
+                self.unreadable_arguments[call_id] = text
 
-    def open_tool(self, name: str, args: Any, call_id: str | None) -> ToolCall:
+    def start_tool_call(self, name: str, args: Any, call_id: str | None) -> ToolCall:
         """Count a tool call before its start; raises Refused when a limit forbids it."""
-        with LEDGER:
+        with USAGE_LOCK:
             self.check_refusal()
-            for run in self.lineage:
+            for run in self.ancestry:
                 limits = run.gate.limits
                 used = run.context.usage
                 if limits.tool_calls is not None and used.tool_calls >= limits.tool_calls:
                     raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls))
-            self._check_loop(name, args)
-            for run in self.lineage:
+            self._check_tool_loop(name, args)
+            for run in self.ancestry:
                 run.context.usage.tool_calls += 1
                 run.context.progress.tools_started += 1
         return ToolCall(self, name, args, call_id)
 
-    def check_calls(self, count: int) -> None:
+    def check_tool_calls(self, count: int) -> None:
         """Raise Refused when a limit has no room for so many tool calls.
 
         Before the first of an answer runs.
         """
-        with LEDGER:
-            for run in self.lineage:
+        with USAGE_LOCK:
+            for run in self.ancestry:
                 limits = run.gate.limits
                 used = run.context.usage
                 if limits.tool_calls is not None and used.tool_calls + count > limits.tool_calls:
                     detail = f"{used.tool_calls} made, and {count} more in one answer"
                     raise run.refuse(LimitExceeded("tool_calls", limits.tool_calls, detail))
 
-    def _check_loop(self, name: str, args: Any) -> None:
+    def _check_tool_loop(self, name: str, args: Any) -> None:
         maximum = self.gate.limits.tool_loop
         if maximum is None:
             return
@@ -270,19 +285,19 @@ class Run:
 class ToolCall:
     """One running tool call."""
 
-    __slots__ = ("_call_id", "_name", "_run", "_started_s")
+    __slots__ = ("_call_id", "_name", "_run", "_started")
 
     def __init__(self, run: Run, name: str, args: Any, call_id: str | None) -> None:
         self._run = run
         self._name = name
         self._call_id = call_id
-        self._started_s = time.perf_counter()
+        self._started = time.perf_counter()
         run.record("tool_start", name, call_id, {"args": args} if run.recorder.content else {})
 
     def end(self, output: Any) -> None:
         """Report the tool's result."""
         data = {"output": output} if self._run.recorder.content else {}
-        self._run.record("tool_end", self._name, self._call_id, data, self._started_s)
+        self._run.record("tool_end", self._name, self._call_id, data, self._started)
 
     def abort(self, error: BaseException) -> None:
         """Report the tool's failure; control flow (an interrupt) is not one."""
@@ -290,4 +305,4 @@ class ToolCall:
             data = {"error": type(error).__name__}
             if self._run.recorder.content:
                 data["message"] = error_text(error)
-            self._run.record("tool_error", self._name, self._call_id, data, self._started_s)
+            self._run.record("tool_error", self._name, self._call_id, data, self._started)

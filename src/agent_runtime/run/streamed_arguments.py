@@ -13,22 +13,22 @@ class StreamedArguments:
     tokens, for the whole.
     """
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_pieces_by_call",)
 
     def __init__(self) -> None:
-        self._calls: dict[Any, list[Any]] = {}
+        self._pieces_by_call: dict[Any, list[Any]] = {}
 
     def add(self, pieces: list[Any]) -> None:
         """Take the `tool_call_chunks` of one chunk."""
         for piece in pieces:
-            self._calls.setdefault(
+            self._pieces_by_call.setdefault(
                 piece["id"] if piece["index"] is None else piece["index"], []
             ).append(piece)
 
     def by_id(self) -> dict[str, str]:
         """Return the arguments of each call as text, by the call's id."""
         joined: dict[str, str] = {}
-        for pieces in self._calls.values():
+        for pieces in self._pieces_by_call.values():
             call_id = next((piece["id"] for piece in pieces if piece["id"]), None)
             if call_id is not None:
                 joined[call_id] = "".join(piece["args"] or "" for piece in pieces)

@@ -9,7 +9,7 @@ from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
-from agent_runtime.errors.user_code import contained, error_text
+from agent_runtime.errors.user_code import as_user_exception, error_text
 
 
 class UnusableResult(Exception):
@@ -53,7 +53,12 @@ def _texts(content: Any) -> list[str]:
     if isinstance(content, Command):
         update = content.update
         messages = update.get("messages", ()) if isinstance(update, dict) else ()
-        return [text for each in messages if isinstance(each, BaseMessage) for text in _texts(each)]
+        return [
+            text
+            for message in messages
+            if isinstance(message, BaseMessage)
+            for text in _texts(message)
+        ]
     try:
         return [json.dumps(content, ensure_ascii=False)]
     except (TypeError, ValueError, RecursionError):
@@ -61,5 +66,5 @@ def _texts(content: Any) -> list[str]:
     try:
         return [str(content)]
     except BaseException as error:  # noqa: BLE001 - the application's own code
-        failure = contained(error)
+        failure = as_user_exception(error)
         raise UnusableResult(error_text(failure)) from failure

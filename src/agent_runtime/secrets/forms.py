@@ -37,9 +37,11 @@ Percent-encoding, entities, escapes, colours of a terminal, tags.
 """
 _PIECE = re.compile(rf"{_ESCAPED.pattern}|[A-Za-z0-9]+")
 _LETTERS = re.compile("[A-Za-z0-9]+")
-_KEPT = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
-_SMALL = bytes(range(256)).lower()
-_DROPPED = bytes(byte for byte in range(256) if byte not in _KEPT and not 65 <= byte <= 90)
+_LOWER_ALPHANUMERIC = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
+_TO_LOWER = bytes(range(256)).lower()
+_DROPPED = bytes(
+    byte for byte in range(256) if byte not in _LOWER_ALPHANUMERIC and not 65 <= byte <= 90
+)
 
 
 class Span(NamedTuple):
@@ -69,12 +71,19 @@ class SecretForms:
         """
         raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
         text = raw.decode("utf-8", "replace")
-        plain = reduced(text)
+        plain = normalize(text)
         if (
             len(plain) < MIN_SHORT
         ):  # other signs than letters and digits, or another script: only as it is written
-            shown = [repr(raw)[2:-1]] if isinstance(secret, bytes) else [text, repr(text)[1:-1]]
-            self._exact |= {*shown, json.dumps(text)[1:-1], quote(raw, safe=""), quote_plus(raw)}
+            written_forms = (
+                [repr(raw)[2:-1]] if isinstance(secret, bytes) else [text, repr(text)[1:-1]]
+            )
+            self._exact |= {
+                *written_forms,
+                json.dumps(text)[1:-1],
+                quote(raw, safe=""),
+                quote_plus(raw),
+            }
         else:
             first = re.search(r"[A-Za-z0-9]", text)
             last = re.search(r"[A-Za-z0-9][^A-Za-z0-9]*\Z", text)
@@ -83,11 +92,15 @@ class SecretForms:
         for form in _forms_of(raw, text):
             if len(form) >= MIN_LONG and form not in self._long_forms:
                 for offset in range(8):
-                    _put(self._long, int.from_bytes(form[offset : offset + 8], "little"), form)
+                    _add_to_index(
+                        self._long, int.from_bytes(form[offset : offset + 8], "little"), form
+                    )
                 self._long_forms |= {form}
             elif MIN_SHORT <= len(form) < MIN_LONG and form not in self._short_forms:
                 for offset in range(4):
-                    _put(self._short, int.from_bytes(form[offset : offset + 4], "little"), form)
+                    _add_to_index(
+                        self._short, int.from_bytes(form[offset : offset + 4], "little"), form
+                    )
                 self._short_forms |= {form}
 
     def may_be_in(self, text: str) -> bool:
@@ -95,7 +108,9 @@ class SecretForms:
         if any(exact in text for exact in self._exact):
             return True
         return any(
-            form in content for content in _reductions(text) for form in self._candidates(content)
+            form in content
+            for content in _normalizations(text)
+            for form in self._candidates(content)
         )
 
     def _candidates(self, content: bytes) -> set[bytes]:
@@ -120,22 +135,24 @@ class SecretForms:
             for exact in self._exact
             for match in re.finditer(re.escape(exact), text)
         ]
-        for piece, plain in ((_PIECE, reduced(text)), (_LETTERS, _letters(text))):
+        for piece, plain in ((_PIECE, normalize(text)), (_LETTERS, _lower_alphanumerics(text))):
             forms = [form for form in self._candidates(plain) if form in plain]
             if not forms:
                 continue
-            content, starts, ends = _reduced_with_places(text, piece)
+            content, starts, ends = _normalize_with_positions(text, piece)
             for form in forms:
-                at = content.find(form)
-                while at >= 0:
-                    last = at + len(form) - 1
+                position = content.find(form)
+                while position >= 0:
+                    last = position + len(form) - 1
                     spans.append(
-                        self._place(text, form, starts[at], ends.get(last, starts[last] + 1))
+                        self._widened_span(
+                            text, form, starts[position], ends.get(last, starts[last] + 1)
+                        )
                     )
-                    at = content.find(form, last + 1)
-        return _apart(spans)
+                    position = content.find(form, last + 1)
+        return _merge_overlapping(spans)
 
-    def _place(self, text: str, form: bytes, start: int, end: int) -> Span:
+    def _widened_span(self, text: str, form: bytes, start: int, end: int) -> Span:
         """Return a secret's span, widened by the punctuation that it begins and ends with."""
         before, after = self._edges.get(form, ("", ""))
         if before and text.endswith(before, 0, start):
@@ -145,9 +162,13 @@ class SecretForms:
         return Span(start, end)
 
 
-def reduced(text: str) -> bytes:
+def normalize(text: str) -> bytes:
     """Return a text's letters and digits in lower case, with encodings decoded."""
-    return _letters(_ESCAPED.sub(_decoded, text)) if _has_escapes(text) else _letters(text)
+    return (
+        _lower_alphanumerics(_ESCAPED.sub(_decode_escape, text))
+        if _has_escapes(text)
+        else _lower_alphanumerics(text)
+    )
 
 
 def _has_escapes(text: str) -> bool:
@@ -155,21 +176,21 @@ def _has_escapes(text: str) -> bool:
     return "%" in text or "&" in text or "\\" in text or "<" in text or "\x1b" in text
 
 
-def _letters(text: str) -> bytes:
-    return text.encode("ascii", "ignore").translate(_SMALL, _DROPPED)
+def _lower_alphanumerics(text: str) -> bytes:
+    return text.encode("ascii", "ignore").translate(_TO_LOWER, _DROPPED)
 
 
-def _reductions(text: str) -> Iterator[bytes]:
+def _normalizations(text: str) -> Iterator[bytes]:
     """Give the letters of a text, decoded and as they stand.
 
     What looks like an escape may be a secret's own.
     """
-    yield reduced(text)
+    yield normalize(text)
     if _has_escapes(text):
-        yield _letters(text)
+        yield _lower_alphanumerics(text)
 
 
-def _decoded(match: re.Match[str]) -> str:
+def _decode_escape(match: re.Match[str]) -> str:
     if match[0][0] in "<\x1b":
         return ""
     kinds = ("percent", "hex", "unicode", "braced", "long", "byte")
@@ -178,7 +199,7 @@ def _decoded(match: re.Match[str]) -> str:
     return chr(number) if 0 < number < 128 else ""
 
 
-def _reduced_with_places(
+def _normalize_with_positions(
     text: str, piece: re.Pattern[str]
 ) -> tuple[bytes, list[int], dict[int, int]]:
     """Return the reduced text, the start of each character and the end of decoded ones."""
@@ -187,7 +208,7 @@ def _reduced_with_places(
     ends: dict[int, int] = {}
     for match in piece.finditer(text):
         if not text[match.start()].isalnum():
-            character = reduced(_decoded(match))
+            character = normalize(_decode_escape(match))
             if character:
                 ends[len(starts)] = match.end()
                 starts.append(match.start())
@@ -198,24 +219,24 @@ def _reduced_with_places(
     return bytes(content), starts, ends
 
 
-def _put(index: dict[int, tuple[bytes, ...]], window: int, form: bytes) -> None:
+def _add_to_index(index: dict[int, tuple[bytes, ...]], window: int, form: bytes) -> None:
     index[window] = (*index.get(window, ()), form)
 
 
-def _apart(spans: list[Span]) -> list[Span]:
+def _merge_overlapping(spans: list[Span]) -> list[Span]:
     merged: list[Span] = []
-    for each in sorted(spans):
-        if merged and each.start <= merged[-1].end:
-            merged[-1] = Span(merged[-1].start, max(merged[-1].end, each.end))
+    for span in sorted(spans):
+        if merged and span.start <= merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
         else:
-            merged.append(each)
+            merged.append(span)
     return merged
 
 
 def _forms_of(raw: bytes, text: str) -> set[bytes]:
     """Return a secret's reduced forms: as it is, and in encodings that make other letters of it."""
     # Also without decoding: what looks like an escape in a secret may be the secret's own letters.
-    forms = {reduced(text), _letters(text)}
+    forms = {normalize(text), _lower_alphanumerics(text)}
     for coded in (
         raw,
         text.encode("utf-16-le", "surrogatepass"),

@@ -20,7 +20,7 @@ MARGIN = 16 * 1024
 MASK = "[redacted]"
 
 # Linear patterns only: no nested repetition, nothing that can be tried again from many places.
-_FORMS = re.compile(
+_KEY_PATTERNS = re.compile(
     r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic and those that copy them
     r"|\bart_[0-9A-Za-z]{12}_[0-9A-Za-z]{20,}"
     r"|\b(?:ghp|gho|ghs|ghu|github_pat|glpat|xox[abps]|hf|lsv2|npm|pypi)[_-][A-Za-z0-9_-]{16,}"
@@ -34,7 +34,7 @@ _SECRET_NAME = re.compile(
     r"(?i)(key|token|secret|password|passwd|passphrase|pepper|credentials?|_(pw|pwd|pass|auth|dsn))$"
 )
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/@:]{0,256}):([^\s/@]{1,256})@")
-_NAMED = re.compile(
+_NAMED_SECRET = re.compile(
     r"(?i)((?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper))"
     r"([\"']?\s{0,3}[=:]\s{0,3}[\"']?)(?!\[redacted\])([^\s\"'&,;})\]]{6,512})"
 )
@@ -59,22 +59,22 @@ _FORM_HINTS = (
     "basic",
     "-----begin",
 )
-"""What a text has that `_FORMS` matches, in small letters.
+"""What a text has that `_KEY_PATTERNS` matches, in small letters.
 
-Those in capitals stand in `_capitals_in`.
+Those in capitals stand in `_may_have_uppercase_key`.
 """
-_NAMES = ("token", "secret", "password", "passwd", "pepper", "key")
+_SECRET_WORDS = ("token", "secret", "password", "passwd", "pepper", "key")
 _KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
 _NAMES_A_SECRET = re.compile(
     r"(?i)(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd|pepper)$"
 )
 _AFTER_NAME = re.compile(r"[\"']?\s{0,3}[=:]")
-_ENDED = {word: re.compile(rf"{word}(?=[\"'=:\s]|\Z)") for word in _NAMES}
+_SECRET_WORD_ENDS = {word: re.compile(rf"{word}(?=[\"'=:\s]|\Z)") for word in _SECRET_WORDS}
 """The words where they end, in a text in small letters."""
 
 
-def _capitals_in(text: str) -> bool:
-    """Whether a form of `_FORMS` with capitals may be there.
+def _may_have_uppercase_key(text: str) -> bool:
+    """Whether a form of `_KEY_PATTERNS` with capitals may be there.
 
     One letter is looked for in a tenth of a word's time.
     """
@@ -83,14 +83,14 @@ def _capitals_in(text: str) -> bool:
     return "I" in text and ("AKIA" in text or "ASIA" in text or "AIza" in text)
 
 
-def _named_in(text: str, lowered: str, word: str) -> bool:
-    """Whether `word` may be a name in the sense of `_NAMED` somewhere."""
-    if word not in lowered or _ENDED[word].search(lowered) is None:  # "tokens" are none
+def _may_name_a_secret(text: str, lowered: str, word: str) -> bool:
+    """Whether `word` may be a name in the sense of `_NAMED_SECRET` somewhere."""
+    if word not in lowered or _SECRET_WORD_ENDS[word].search(lowered) is None:  # "tokens" are none
         return False
     if len(text) != len(lowered):
         # Not every letter keeps its length when it is made small: the places do not agree.
         return True
-    for match in _ENDED[word].finditer(lowered):
+    for match in _SECRET_WORD_ENDS[word].finditer(lowered):
         end = match.end()
         if text[end : end + 1] in ("", "\n") or _AFTER_NAME.match(text, end):
             before = lowered[max(0, match.start() - 8) : match.start()]
@@ -154,14 +154,14 @@ class Redactor:
         if len(text) > MAX_TEXT:
             # Half a secret is not recognised: what stands near the cut is not shown, however short
             # masking made it.
-            masked = self._masked(text[: MAX_TEXT + MARGIN])
+            masked = self._mask(text[: MAX_TEXT + MARGIN])
             return masked[: max(0, min(MAX_TEXT, len(masked) - MARGIN))] + " [cut]"
-        return self._masked(text)
+        return self._mask(text)
 
-    def suspects(self, text: str) -> bool:
+    def may_contain_secret(self, text: str) -> bool:
         """Whether something in `text` may have to be masked.
 
-        One look before `whole` walks through it.
+        One look before `redact_json` walks through it.
         """
         # Looking for plain words takes a hundredth of what the expressions take, and most texts
         # have none of them.
@@ -169,42 +169,47 @@ class Redactor:
         return (
             self._forms.may_be_in(text)
             or any(hint in lowered for hint in _FORM_HINTS)
-            or _capitals_in(text)
+            or _may_have_uppercase_key(text)
             or ("://" in text and "@" in text)
             or ("=" in text and ("?" in text or "&" in text) and _IN_QUERY.search(text) is not None)
-            or any(_named_in(text, lowered, word) for word in _NAMES)
+            or any(_may_name_a_secret(text, lowered, word) for word in _SECRET_WORDS)
         )
 
-    def whole(self, value: Any) -> Any:
+    def redact_json(self, value: Any) -> Any:
         """JSON data with every text masked, none cut: for what must be read again by a program."""
         if isinstance(value, str):
-            return self._masked(value)
+            return self._mask(value)
         if isinstance(value, dict):
-            return {self._masked(key): self._under(key, each) for key, each in value.items()}
-        return [self.whole(each) for each in value] if isinstance(value, list) else value
+            return {
+                self._mask(key): self._redact_member(key, member_value)
+                for key, member_value in value.items()
+            }
+        return (
+            [self.redact_json(element) for element in value] if isinstance(value, list) else value
+        )
 
-    def _under(self, key: str, value: Any) -> Any:
+    def _redact_member(self, key: str, value: Any) -> Any:
         named = (
             isinstance(value, str)
             and len(value) >= MIN_SECRET_LENGTH
             and _NAMES_A_SECRET.search(key)
         )
-        return MASK if named else self.whole(value)
+        return MASK if named else self.redact_json(value)
 
-    def _masked(self, text: str) -> str:
-        if not self.suspects(text):
+    def _mask(self, text: str) -> str:
+        if not self.may_contain_secret(text):
             return text
-        if places := self._forms.find(text):
+        if spans := self._forms.find(text):
             pieces = []
-            at = 0
-            for place in places:
-                pieces += [text[at : place.start], MASK]
-                at = place.end
-            text = "".join([*pieces, text[at:]])
-        text = _FORMS.sub(MASK, text)
+            position = 0
+            for span in spans:
+                pieces += [text[position : span.start], MASK]
+                position = span.end
+            text = "".join([*pieces, text[position:]])
+        text = _KEY_PATTERNS.sub(MASK, text)
         text = _IN_ADDRESS.sub(rf"\1:{MASK}@", text)
         text = _IN_QUERY.sub(rf"\1{MASK}", text)
-        return _NAMED.sub(rf"\1\2{MASK}", text)
+        return _NAMED_SECRET.sub(rf"\1\2{MASK}", text)
 
     def value(self, value: Any, depth: int = 6) -> Any:
         """The same for every text in plain nested data; other objects become their masked repr."""

@@ -10,7 +10,7 @@ MIN_DISTINCT_BYTES = 8
 
 Fewer than eight are a word or a keyboard's row.
 """
-_MAKE_ONE = "make one with `openssl rand -base64 48`"
+_GENERATE_HINT = "make one with `openssl rand -base64 48`"
 
 
 def weakness_of(secret: bytes, min_bytes: int = MIN_SECRET_BYTES) -> str | None:
@@ -21,10 +21,10 @@ def weakness_of(secret: bytes, min_bytes: int = MIN_SECRET_BYTES) -> str | None:
     if len(secret) < min_bytes:
         return f"it has at least {min_bytes} bytes, not {len(secret)}"
     if len(set(secret)) < MIN_DISTINCT_BYTES:
-        return f"it is made of {len(set(secret))} different characters: {_MAKE_ONE}"
+        return f"it is made of {len(set(secret))} different characters: {_GENERATE_HINT}"
     if any(secret.startswith(secret[period:]) for period in range(1, len(secret) // 2 + 1)):
-        return f"it repeats itself: {_MAKE_ONE}"
+        return f"it repeats itself: {_GENERATE_HINT}"
     steps = [after - before for before, after in itertools.pairwise(secret)]
     if sum(step in (1, -1, 0) for step in steps) > len(steps) // 2:
-        return f"its characters follow one another in order: {_MAKE_ONE}"
+        return f"its characters follow one another in order: {_GENERATE_HINT}"
     return None

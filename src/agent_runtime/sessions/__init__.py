@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 from agent_runtime.types import ALL_SESSIONS
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
 
 # Loaded at first use: a program without Redis does not pay for its client.
-_HOME = {
+_EXPORTS = {
     "Checkpointer": "agent_runtime.checkpoints.checkpointer",
     "MemoryCheckpointer": "agent_runtime.checkpoints.checkpointer",
     "RedisCheckpointer": "agent_runtime.checkpoints.checkpointer",
@@ -52,4 +52,4 @@ __all__ = [
 ]
 
 
-__getattr__ = imported_late(__name__, _HOME)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

@@ -33,18 +33,21 @@ def check_agent(session: Session, record: Mapping[str, Any]) -> None:
     parts = ["name" if by_name else "template", "inputs", "overrides"]
     if "folder" in recorded or "folder" in record:
         parts.append("folder")
-    if not all(_plain(recorded.get(part)) == _plain(record.get(part)) for part in parts):
-        own, other = (
-            each.get("name") or each.get("template") or "without a name"
-            for each in (recorded, record)
+    if not all(
+        _canonical_json(recorded.get(part)) == _canonical_json(record.get(part)) for part in parts
+    ):
+        recorded_name, current_name = (
+            agent.get("name") or agent.get("template") or "without a name"
+            for agent in (recorded, record)
         )
         raise InputInvalid(
-            f"the session waits for its agent '{own}' with its own inputs and overrides, and "
-            f"this is '{other}': go on "
+            f"the session waits for its agent '{recorded_name}' with its own inputs and "
+            "overrides, and "
+            f"this is '{current_name}': go on "
             "with `SessionManager.resume_session`, or give the session a new message",
             "session_id",
         )
 
 
-def _plain(value: Any) -> str:
+def _canonical_json(value: Any) -> str:
     return json.dumps(value or None, sort_keys=True, default=str)

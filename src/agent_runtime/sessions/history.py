@@ -11,8 +11,8 @@ from langgraph.checkpoint.base.id import uuid6
 
 from agent_runtime.auth.scopes import check_scope
 from agent_runtime.checkpoints import upkeep
-from agent_runtime.checkpoints.backends.backend import Guard
-from agent_runtime.checkpoints.operations import GUARD_KEY
+from agent_runtime.checkpoints.backends.backend import FencingToken
+from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 from agent_runtime.checkpoints.thread_ids import config_of, thread_of
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.sessions.session import Session, SessionCheckpoint
@@ -47,7 +47,7 @@ class SessionHistory:
         agent: Mapping[str, Any],
         tenant: str,
         principal: Principal | None,
-        **given: Any,
+        **options: Any,
     ) -> Session:
         raise NotImplementedError
 
@@ -57,7 +57,7 @@ class SessionHistory:
         """See SessionManager."""
         raise NotImplementedError
 
-    def tell(
+    def publish(
         self, kind: str, session: Session, data: Mapping[str, Any], run_id: str | None = None
     ) -> None:
         """Publish what happened to a session."""
@@ -67,7 +67,7 @@ class SessionHistory:
                 Event(f"session.{kind}", data, run_id, session.id, owner, tenant=session.tenant)
             )
 
-    async def _touched(
+    async def _update(
         self, session: Session, changes: Callable[[Session], Mapping[str, Any]]
     ) -> Session:
         raise NotImplementedError
@@ -85,8 +85,8 @@ class SessionHistory:
         Raises as `get_session`.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        found = await self.checkpointer.aget_tuple(self._config(session, checkpoint_id))
-        return None if found is None else _checkpoint(found)
+        checkpoint_tuple = await self.checkpointer.aget_tuple(self._config(session, checkpoint_id))
+        return None if checkpoint_tuple is None else _to_session_checkpoint(checkpoint_tuple)
 
     async def history(
         self,
@@ -102,9 +102,9 @@ class SessionHistory:
         Raises as `get_session`.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        older = None if before is None else self._config(session, before)
-        listing = self.checkpointer.alist(self._config(session), before=older, limit=limit)
-        return [_checkpoint(found) async for found in listing]
+        before_config = None if before is None else self._config(session, before)
+        listing = self.checkpointer.alist(self._config(session), before=before_config, limit=limit)
+        return [_to_session_checkpoint(checkpoint_tuple) async for checkpoint_tuple in listing]
 
     async def save_checkpoint(
         self,
@@ -125,9 +125,9 @@ class SessionHistory:
         if principal is not None:
             check_scope(principal, scope)
         thread = thread_of(session.tenant, session.id)
-        async with self.turns.hold(thread) as held:
-            found = await self.checkpointer.aget_tuple(self._config(session))
-            checkpoint = empty_checkpoint() if found is None else found.checkpoint
+        async with self.turns.acquire(thread) as turn_lease:
+            latest = await self.checkpointer.aget_tuple(self._config(session))
+            checkpoint = empty_checkpoint() if latest is None else latest.checkpoint
             versions = dict(checkpoint["channel_versions"])
             for channel in values:
                 versions[channel] = self.checkpointer.get_next_version(versions.get(channel), None)
@@ -140,14 +140,14 @@ class SessionHistory:
                 "channel_versions": versions,
             }
             config = self._config(
-                session, None if found is None else found.config["configurable"]["checkpoint_id"]
+                session, None if latest is None else latest.config["configurable"]["checkpoint_id"]
             )
-            config["configurable"][GUARD_KEY] = Guard(held.lease.token)
-            step = -1 if found is None else found.metadata.get("step", -1)
+            config["configurable"][FENCING_TOKEN_KEY] = FencingToken(turn_lease.lease.token)
+            step = -1 if latest is None else latest.metadata.get("step", -1)
             await self.checkpointer.aput(
                 config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {}
             )
-        await self._touched(session, lambda _: {})
+        await self._update(session, lambda _: {})
         return new_id
 
     async def fork_session(
@@ -176,18 +176,18 @@ class SessionHistory:
         source = thread_of(session.tenant, session.id)
         target = thread_of(new.tenant, new.id)
         try:
-            async with self.turns.hold(source):  # not a turn that is half done
+            async with self.turns.acquire(source):  # not a turn that is half done
                 await self.checkpointer.arun(
                     upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id)
                 )
         except BaseException:
             await self.delete_session(new.id, tenant=new.tenant, principal=None)
             raise
-        async with self.turns.hold(target) as held:
-            held.clean = False  # its first turn looks whether a call was left open
+        async with self.turns.acquire(target) as turn_lease:
+            turn_lease.clean_shutdown = False  # its first turn looks whether a call was left open
         status = session.status if checkpoint_id is None else "failed"
-        self.tell("forked", new, {"from": session.id})
-        return await self._touched(new, lambda _: {"status": status})
+        self.publish("forked", new, {"from": session.id})
+        return await self._update(new, lambda _: {"status": status})
 
     async def _is_interrupted(self, session: Session) -> bool:
         """Tell whether the last saved state waits for a decision.
@@ -207,19 +207,23 @@ class SessionHistory:
         return {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
 
 
-def _checkpoint(found: CheckpointTuple) -> SessionCheckpoint:
-    parent = found.parent_config["configurable"]["checkpoint_id"] if found.parent_config else None
-    metadata: Any = found.metadata
+def _to_session_checkpoint(checkpoint_tuple: CheckpointTuple) -> SessionCheckpoint:
+    parent = (
+        checkpoint_tuple.parent_config["configurable"]["checkpoint_id"]
+        if checkpoint_tuple.parent_config
+        else None
+    )
+    metadata: Any = checkpoint_tuple.metadata
     return SessionCheckpoint(
-        id=found.checkpoint["id"],
+        id=checkpoint_tuple.checkpoint["id"],
         parent_id=parent,
-        created_at=found.checkpoint["ts"],
+        created_at=checkpoint_tuple.checkpoint["ts"],
         step=metadata.get("step", -1),
         source=metadata.get("source", ""),
         run_id=metadata.get("run_id"),
         values={
             k: v
-            for k, v in found.checkpoint["channel_values"].items()
+            for k, v in checkpoint_tuple.checkpoint["channel_values"].items()
             if not k.startswith(("__", "branch:"))
         },
     )

@@ -12,7 +12,12 @@ from typing import Any, Self
 from agent_runtime.checkpoints import upkeep
 from agent_runtime.checkpoints.backends.backend import Lease, SessionRow
 from agent_runtime.checkpoints.checkpointer import Checkpointer, MemoryCheckpointer
-from agent_runtime.checkpoints.thread_ids import checked_name, cursor_of, opened_cursor, thread_of
+from agent_runtime.checkpoints.thread_ids import (
+    checked_name,
+    decode_cursor,
+    encode_cursor,
+    thread_of,
+)
 from agent_runtime.errors import (
     CheckpointCorrupt,
     CheckpointVersion,
@@ -65,9 +70,9 @@ class SessionManager(SessionHistory):
         max_waiting: int = 100,
     ) -> None:
         self.checkpointer = checkpointer or MemoryCheckpointer()
-        self._records = self.checkpointer.records
+        self._backend = self.checkpointer.records
         self._default_ttl_s = default_ttl_s
-        self.turns = Turns(self._records, lease_s=lease_s, max_waiting=max_waiting)
+        self.turns = Turns(self._backend, lease_s=lease_s, max_waiting=max_waiting)
         self.agent_of: Callable[[Session, Principal | None], ResumableAgent] | None = None
         """Makes a session's agent again, for a principal who may resume it; the factory sets it."""
 
@@ -90,7 +95,7 @@ class SessionManager(SessionHistory):
 
     async def aclose(self) -> None:
         """Close the store's connections."""
-        await self._records.aclose()
+        await self._backend.aclose()
 
     async def create_session(
         self,
@@ -158,10 +163,10 @@ class SessionManager(SessionHistory):
             expires_at=None if ttl_s is None else now + ttl_s,
             ttl_s=ttl_s,
         )
-        if not await self._records.acall("put_session", self._row(session), None):
+        if not await self._backend.acall("put_session", self._encode(session), None):
             # Also for one that was deleted: an id is not used again.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
-        self.tell("created", session, {"agent": session.agent, "title": title})
+        self.publish("created", session, {"agent": session.agent, "title": title})
         return session
 
     async def get_session(
@@ -172,14 +177,16 @@ class SessionManager(SessionHistory):
         Raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired.
         """
         key = thread_of(tenant_of(principal, tenant), session_id)
-        return self._session(await self._row_of(key, session_id, principal))
+        return self._decode(await self._load_row(key, session_id, principal))
 
-    async def _row_of(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
-        row: SessionRow | None = await self._records.acall("get_session", key)
+    async def _load_row(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
+        row: SessionRow | None = await self._backend.acall("get_session", key)
         if row is None or not may_use(principal, row.user):
             raise SessionNotFound(session_id)
-        if row.gone:
-            raise SessionGone(session_id, "deleted" if row.gone == "deleted" else "expired")
+        if row.deleted_reason:
+            raise SessionGone(
+                session_id, "deleted" if row.deleted_reason == "deleted" else "expired"
+            )
         if row.expires_at is not None and row.expires_at <= time.time():
             raise SessionGone(session_id, "expired")
         return row
@@ -201,14 +208,19 @@ class SessionManager(SessionHistory):
             user_id = principal.id if user_id in (None, principal.id) else "\x00nobody"
         if not 1 <= limit <= 1000:
             raise InputInvalid("a page has 1 to 1000 sessions", "limit")
-        place = tenant_of(principal, tenant)
-        rows = await self._records.acall(
-            "page_sessions", place, user_id, opened_cursor(cursor, place), limit + 1
+        effective_tenant = tenant_of(principal, tenant)
+        rows = await self._backend.acall(
+            "page_sessions",
+            effective_tenant,
+            user_id,
+            decode_cursor(cursor, effective_tenant),
+            limit + 1,
         )
-        alive = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
+        unexpired = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
         last = rows[limit - 1] if len(rows) > limit else None
         return SessionPage(
-            [s for r in alive if (s := self._listed(r))], None if last is None else cursor_of(last)
+            [s for r in unexpired if (s := self._try_decode(r))],
+            None if last is None else encode_cursor(last),
         )
 
     async def update_session(
@@ -228,7 +240,7 @@ class SessionManager(SessionHistory):
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         changes: dict[str, Any] = {} if title is None else {"title": title}
         changes |= {} if metadata is None else {"metadata": dict(metadata)}
-        return await self._touched(session, lambda _: changes)
+        return await self._update(session, lambda _: changes)
 
     async def delete_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
@@ -238,7 +250,9 @@ class SessionManager(SessionHistory):
         Raises as `get_session`.
         """
         key = thread_of(tenant_of(principal, tenant), session_id)
-        while not await self._bury(await self._row_of(key, session_id, principal), "deleted"):
+        while not await self._soft_delete(
+            await self._load_row(key, session_id, principal), "deleted"
+        ):
             pass  # it was changed in between: read it again
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
@@ -250,26 +264,28 @@ class SessionManager(SessionHistory):
         hour, so nothing is lost when it was wrong. Until then what it says has expired is refused
         (SessionGone), and kept.
         """
-        buried = 0
-        for row in await self._records.acall("expired_sessions", limit):
+        deleted_count = 0
+        for row in await self._backend.acall("expired_sessions", limit):
             owner = lease_owner("cleanup")
-            lease: Lease | None = await self._records.acall(
+            lease: Lease | None = await self._backend.acall(
                 "acquire", row.key, owner, self.turns.lease_s
             )
             if lease is not None:
-                done = await self._bury(row, "expired")
-                buried += done
-                if not done:  # it was used after we had read of it
-                    await self._records.acall("release", lease, lease.clean)
-        return buried
+                was_deleted = await self._soft_delete(row, "expired")
+                deleted_count += was_deleted
+                if not was_deleted:  # it was used after we had read of it
+                    await self._backend.acall("release", lease, lease.clean_shutdown)
+        return deleted_count
 
-    async def _bury(self, row: SessionRow, why: str) -> bool:
-        gone = dataclasses.replace(row, data=b"", expires_at=None, gone=why)
-        if not await self._records.acall("put_session", gone, row):
+    async def _soft_delete(self, row: SessionRow, reason: str) -> bool:
+        tombstone = dataclasses.replace(row, data=b"", expires_at=None, deleted_reason=reason)
+        if not await self._backend.acall("put_session", tombstone, row):
             return False
-        await self._records.acall("seize", row.key)  # a turn that runs may write no more
+        await self._backend.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
-        self.tell("deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"why": why})
+        self.publish(
+            "deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"why": reason}
+        )
         return True
 
     @asynccontextmanager
@@ -300,14 +316,16 @@ class SessionManager(SessionHistory):
             if not create:
                 raise
             session = await self._create_for_turn(session_id, agent or {}, ttl_s, tenant, principal)
-        async with self.turns.hold(thread_of(session.tenant, session.id), strategy) as held:
+        async with self.turns.acquire(
+            thread_of(session.tenant, session.id), strategy
+        ) as turn_lease:
             # Read again: the turns that this one waited for have changed it, or deleted it.
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
             if not create:
                 check_agent(session, agent or {})
             elif agent and not session.agent:
-                session = await self._touched(session, lambda _: {"agent": dict(agent)})
-            yield Turn(session, held, self._records, self.checkpointer.blobs)
+                session = await self._update(session, lambda _: {"agent": dict(agent)})
+            yield Turn(session, turn_lease, self._backend, self.checkpointer.blobs)
 
     async def _create_for_turn(
         self,
@@ -331,7 +349,7 @@ class SessionManager(SessionHistory):
 
         What was changed meanwhile stays.
         """
-        return await self._touched(
+        return await self._update(
             session, lambda now: {"status": status, "title": now.title or title}
         )
 
@@ -368,34 +386,34 @@ class SessionManager(SessionHistory):
             agent = agent.with_caller(principal=principal)
         return await agent.resume(session_id, decision)
 
-    async def _touched(
+    async def _update(
         self, session: Session, changes: Callable[[Session], Mapping[str, Any]]
     ) -> Session:
         """Update the session's record with `changes` and renew its time to live."""
         key = thread_of(session.tenant, session.id)
         while True:
-            row: SessionRow | None = await self._records.acall("get_session", key)
-            if row is None or row.gone:  # one that was deleted stays so
+            row: SessionRow | None = await self._backend.acall("get_session", key)
+            if row is None or row.deleted_reason:  # one that was deleted stays so
                 return session
-            found = self._session(row)
+            current = self._decode(row)
             now = time.time()
-            expires_at = None if found.ttl_s is None else now + found.ttl_s
+            expires_at = None if current.ttl_s is None else now + current.ttl_s
             new = dataclasses.replace(
-                found, updated_at=now, expires_at=expires_at, **changes(found)
+                current, updated_at=now, expires_at=expires_at, **changes(current)
             )
-            if await self._records.acall("put_session", self._row(new), row):
+            if await self._backend.acall("put_session", self._encode(new), row):
                 return new
 
-    def _row(self, session: Session) -> SessionRow:
+    def _encode(self, session: Session) -> SessionRow:
         key = thread_of(session.tenant, session.id)
-        data = self.checkpointer.blobs.close(session.to_dict(), "session", key)
+        data = self.checkpointer.blobs.encode(session.to_dict(), "session", key)
         return SessionRow(
             key, session.tenant, session.user_id, session.created_at, session.expires_at, data
         )
 
-    def _session(self, row: SessionRow) -> Session:
+    def _decode(self, row: SessionRow) -> Session:
         session = Session(
-            **self.checkpointer.blobs.open_as(is_session, row.data, "session", row.key)
+            **self.checkpointer.blobs.decode_as(is_session, row.data, "session", row.key)
         )
         if (session.tenant, session.user_id) != (row.tenant, row.user):
             raise CheckpointCorrupt(
@@ -403,8 +421,8 @@ class SessionManager(SessionHistory):
             )
         return session
 
-    def _listed(self, row: SessionRow) -> Session | None:
+    def _try_decode(self, row: SessionRow) -> Session | None:
         try:
-            return self._session(row)
+            return self._decode(row)
         except (CheckpointCorrupt, CheckpointVersion):  # asked for by its id it says what is wrong
             return None

@@ -17,9 +17,9 @@ def open_checkpointer(url: str, **settings: Any) -> Checkpointer:
     if address.kind == "memory":
         return MemoryCheckpointer(**settings)
     if address.kind == "redis":
-        from agent_runtime.checkpoints.backends.redis import RedisRecords
+        from agent_runtime.checkpoints.backends.redis import RedisCheckpointBackend
 
-        return Checkpointer(RedisRecords(address), **settings)
-    from agent_runtime.checkpoints.backends.sqlite import SqliteRecords
+        return Checkpointer(RedisCheckpointBackend(address), **settings)
+    from agent_runtime.checkpoints.backends.sqlite import SqliteCheckpointBackend
 
-    return Checkpointer(SqliteRecords(address.target), **settings)
+    return Checkpointer(SqliteCheckpointBackend(address.target), **settings)

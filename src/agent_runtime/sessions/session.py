@@ -70,8 +70,12 @@ class SessionCheckpoint:
     @property
     def messages(self) -> list[BaseMessage]:
         """The conversation up to here."""
-        found = self.values.get("messages")
-        return [m for m in found if isinstance(m, BaseMessage)] if isinstance(found, list) else []
+        stored_messages = self.values.get("messages")
+        return (
+            [m for m in stored_messages if isinstance(m, BaseMessage)]
+            if isinstance(stored_messages, list)
+            else []
+        )
 
 
 class ResumableAgent(Protocol):

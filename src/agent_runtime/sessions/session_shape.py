@@ -7,13 +7,13 @@ from typing import Any
 
 from agent_runtime.sessions.session import Session
 
-LAST_TIME_S = 253_402_300_800
+MAX_UNIX_TIME = 253_402_300_800
 """The end of the year 9999, behind which no date can be written."""
 _TEXT = (str,)
 _MAP = (dict,)
 _TIME = (int, float)
 _TIME_OR_NONE = (int, float, type(None))
-_SESSION: dict[str, tuple[type, ...]] = {
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "id": _TEXT,
     "tenant": _TEXT,
     "user_id": (str, type(None)),
@@ -35,7 +35,8 @@ def is_session(value: Any) -> bool:
         isinstance(value, dict)
         and value.keys() >= _REQUIRED
         and all(
-            name in _SESSION and isinstance(each, _SESSION[name]) for name, each in value.items()
+            name in _FIELD_TYPES and isinstance(field_value, _FIELD_TYPES[name])
+            for name, field_value in value.items()
         )
-        and all(0 <= value.get(name, 0) < LAST_TIME_S for name in ("created_at", "updated_at"))
+        and all(0 <= value.get(name, 0) < MAX_UNIX_TIME for name in ("created_at", "updated_at"))
     )

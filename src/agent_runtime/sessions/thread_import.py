@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from agent_runtime.checkpoints.backends.backend import Guard
-from agent_runtime.checkpoints.operations import GUARD_KEY
+from agent_runtime.checkpoints.backends.backend import FencingToken
+from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 from agent_runtime.checkpoints.thread_ids import thread_of
 from agent_runtime.errors import ConfigurationError, InputInvalid, MissingExtra
 from agent_runtime.sessions.history import DEFAULT_TENANT
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.session import Session
 
-_NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+_INVALID_ID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 async def import_threads(
@@ -45,42 +45,52 @@ async def import_threads(
     before it stay.
     """
     threads: dict[str, list[CheckpointTuple]] = {}
-    async for each in source.alist(None):
-        threads.setdefault(str(each.config["configurable"]["thread_id"]), []).append(each)
+    async for checkpoint_tuple in source.alist(None):
+        threads.setdefault(str(checkpoint_tuple.config["configurable"]["thread_id"]), []).append(
+            checkpoint_tuple
+        )
     if missing := [name for name in thread_ids or () if name not in threads]:
         raise InputInvalid(f"there is no thread '{missing[0]}' in the source", "thread_ids")
-    made: dict[str, Session] = {}
+    sessions_by_thread: dict[str, Session] = {}
     for thread_id in threads if thread_ids is None else thread_ids:
-        session_id = _NO_NAME.sub("-", thread_id).strip("-_")[:128]
+        session_id = _INVALID_ID_CHARACTERS.sub("-", thread_id).strip("-_")[:128]
         session = await manager.create_session(user_id, session_id=session_id, tenant=tenant)
         try:
-            await _copy(manager, threads[thread_id], session)
+            await _copy_checkpoints(manager, threads[thread_id], session)
         except BaseException:
             await manager.delete_session(session.id, tenant=tenant)
             raise
-        made[thread_id] = session
-    return made
+        sessions_by_thread[thread_id] = session
+    return sessions_by_thread
 
 
-async def _copy(
+async def _copy_checkpoints(
     manager: SessionManager, checkpoints: list[CheckpointTuple], session: Session
 ) -> None:
     thread = thread_of(session.tenant, session.id)
-    async with manager.turns.hold(thread) as held:
-        own = {"thread_id": thread, GUARD_KEY: Guard(held.lease.token)}
-        for each in reversed(checkpoints):  # the oldest first
-            namespace = each.config["configurable"].get("checkpoint_ns", "")
-            place = {**own, "checkpoint_ns": namespace}
-            if each.parent_config is not None:
-                place["checkpoint_id"] = each.parent_config["configurable"]["checkpoint_id"]
-            versions = each.checkpoint["channel_versions"]
+    async with manager.turns.acquire(thread) as turn_lease:
+        thread_config = {
+            "thread_id": thread,
+            FENCING_TOKEN_KEY: FencingToken(turn_lease.lease.token),
+        }
+        for checkpoint_tuple in reversed(checkpoints):  # the oldest first
+            namespace = checkpoint_tuple.config["configurable"].get("checkpoint_ns", "")
+            configurable = {**thread_config, "checkpoint_ns": namespace}
+            if checkpoint_tuple.parent_config is not None:
+                configurable["checkpoint_id"] = checkpoint_tuple.parent_config["configurable"][
+                    "checkpoint_id"
+                ]
+            versions = checkpoint_tuple.checkpoint["channel_versions"]
             stored = await manager.checkpointer.aput(
-                {"configurable": place}, each.checkpoint, each.metadata, versions
+                {"configurable": configurable},
+                checkpoint_tuple.checkpoint,
+                checkpoint_tuple.metadata,
+                versions,
             )
-            place["checkpoint_id"] = stored["configurable"]["checkpoint_id"]
-            for task_id, channel, value in each.pending_writes or ():
+            configurable["checkpoint_id"] = stored["configurable"]["checkpoint_id"]
+            for task_id, channel, value in checkpoint_tuple.pending_writes or ():
                 await manager.checkpointer.aput_writes(
-                    {"configurable": place}, [(channel, value)], task_id
+                    {"configurable": configurable}, [(channel, value)], task_id
                 )
 
 

@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from agent_runtime.checkpoints.backends.backend import Lease, Records
+from agent_runtime.checkpoints.backends.backend import CheckpointBackend, Lease
 from agent_runtime.errors import SessionBusy, StaleWriter, StoreError
 from agent_runtime.errors.user_code import is_from_signal
 from agent_runtime.storage.process_identity import lease_owner
 
 MultitaskStrategy: TypeAlias = Literal["enqueue", "reject"]
-_FIRST_POLL_S = 0.004
-_LAST_POLL_S = 0.1
+_MIN_POLL_S = 0.004
+_MAX_POLL_S = 0.1
 
 
 class Turns:
@@ -28,15 +28,17 @@ class Turns:
     Between processes whoever asks next.
 
     Args:
-        records: where leases are kept.
+        backend: where leases are kept.
         lease_s: how long a lease outlives a process that died; a living one renews it three times
         as often.
         max_waiting: calls of one session that may wait in this process; the next ones get
             SessionBusy.
     """
 
-    def __init__(self, records: Records, *, lease_s: float = 30.0, max_waiting: int = 100) -> None:
-        self._records = records
+    def __init__(
+        self, backend: CheckpointBackend, *, lease_s: float = 30.0, max_waiting: int = 100
+    ) -> None:
+        self._backend = backend
         self.lease_s = lease_s
         self._max_waiting = max_waiting
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Queue]] = (
@@ -44,9 +46,9 @@ class Turns:
         )
 
     @asynccontextmanager
-    async def hold(
+    async def acquire(
         self, thread: str, strategy: MultitaskStrategy = "enqueue"
-    ) -> AsyncIterator[Held]:
+    ) -> AsyncIterator[TurnLease]:
         """Hold the turn of `thread`.
 
         Waits for it, or raises SessionBusy (`reject`, or too many waiting).
@@ -55,86 +57,86 @@ class Turns:
         cancelled and StaleWriter raised: another turn may be running by then. Cancelling the wait
         leaves nothing behind.
         """
-        if thread in _HELD.get():
+        if thread in _OWNED_THREADS.get():
             raise SessionBusy(
                 "this very turn holds the session: use what the turn has, or another session"
             )
         queues = self._queues.setdefault(asyncio.get_running_loop(), {})
         queue = queues.setdefault(thread, _Queue())
-        if queue.users and strategy == "reject":
+        if queue.user_count and strategy == "reject":
             raise SessionBusy("another turn of this session is running")
-        if queue.users > self._max_waiting:
+        if queue.user_count > self._max_waiting:
             raise SessionBusy(
                 f"{self._max_waiting} calls wait for their turn of this session already"
             )
-        queue.users += 1
+        queue.user_count += 1
         try:
             async with queue.lock:
-                lease = await self._acquired(thread, strategy)
-                held = Held(lease)
-                token = _HELD.set(_HELD.get() | {thread})
+                lease = await self._acquire_lease(thread, strategy)
+                turn_lease = TurnLease(lease)
+                token = _OWNED_THREADS.set(_OWNED_THREADS.get() | {thread})
                 try:
-                    async with self._renewed(lease):
-                        yield held
+                    async with self._auto_renew(lease):
+                        yield turn_lease
                 finally:
-                    _HELD.reset(token)
-                    await self._released(lease, clean=held.clean)
+                    _OWNED_THREADS.reset(token)
+                    await self._release_lease(lease, clean=turn_lease.clean_shutdown)
         finally:
-            queue.users -= 1
-            if not queue.users:
+            queue.user_count -= 1
+            if not queue.user_count:
                 queues.pop(thread, None)
 
-    async def _acquired(self, thread: str, strategy: MultitaskStrategy) -> Lease:
+    async def _acquire_lease(self, thread: str, strategy: MultitaskStrategy) -> Lease:
         owner = lease_owner(uuid.uuid4().hex)
-        wait_s = _FIRST_POLL_S
+        wait_s = _MIN_POLL_S
         while True:
-            asking = asyncio.ensure_future(
-                self._records.acall("acquire", thread, owner, self.lease_s)
+            acquisition = asyncio.ensure_future(
+                self._backend.acall("acquire", thread, owner, self.lease_s)
             )
             try:
-                lease: Lease | None = await asyncio.shield(asking)
+                lease: Lease | None = await asyncio.shield(acquisition)
             except asyncio.CancelledError:
                 # It may just have been granted: a lease that nobody holds would block the session
                 # until it ends.
-                asking.add_done_callback(self._give_back)
+                acquisition.add_done_callback(self._release_if_granted)
                 raise
             if lease is not None:
                 return lease
             if strategy == "reject":
                 raise SessionBusy("another turn of this session is running")
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311
-            wait_s = min(wait_s * 1.5, _LAST_POLL_S)
+            wait_s = min(wait_s * 1.5, _MAX_POLL_S)
 
-    def _give_back(self, asking: asyncio.Future[Any]) -> None:
+    def _release_if_granted(self, acquisition: asyncio.Future[Any]) -> None:
         if (
-            not asking.cancelled()
-            and asking.exception() is None
-            and (lease := asking.result()) is not None
+            not acquisition.cancelled()
+            and acquisition.exception() is None
+            and (lease := acquisition.result()) is not None
         ):
-            task = asyncio.ensure_future(self._released(lease, clean=lease.clean))
-            _KEPT.add(task)
-            task.add_done_callback(_KEPT.discard)
+            task = asyncio.ensure_future(self._release_lease(lease, clean=lease.clean))
+            _PENDING_RELEASES.add(task)
+            task.add_done_callback(_PENDING_RELEASES.discard)
 
     @asynccontextmanager
-    async def _renewed(self, lease: Lease) -> AsyncIterator[None]:
+    async def _auto_renew(self, lease: Lease) -> AsyncIterator[None]:
         holder = asyncio.current_task()
-        lost = asyncio.Event()
-        over = asyncio.Event()
+        lease_lost = asyncio.Event()
+        finished = asyncio.Event()
         assert holder is not None  # noqa: S101
 
         async def renew() -> None:
             loop = asyncio.get_running_loop()
-            until = asyncio.get_running_loop().time() + self.lease_s
-            while loop.time() < until and not over.is_set():
+            valid_until = asyncio.get_running_loop().time() + self.lease_s
+            while loop.time() < valid_until and not finished.is_set():
                 await asyncio.sleep(self.lease_s / 3)
                 try:
-                    if not await self._records.acall("renew", lease, self.lease_s):
+                    if not await self._backend.acall("renew", lease, self.lease_s):
                         break
                 except StoreError:
                     continue  # until the lease has run out for certain
-                until = loop.time() + self.lease_s
-            if not over.is_set():
-                lost.set()
+                valid_until = loop.time() + self.lease_s
+            if not finished.is_set():
+                lease_lost.set()
                 holder.cancel()
 
         renewing = asyncio.create_task(renew(), name=f"lease of {lease.thread}")
@@ -142,7 +144,7 @@ class Turns:
             yield
         except BaseException as error:
             # Also when something raised while the turn was being stopped.
-            if lost.is_set() and holder.uncancel() == 0 and not is_from_signal(error):
+            if lease_lost.is_set() and holder.uncancel() == 0 and not is_from_signal(error):
                 raise StaleWriter(
                     "the lease of the session was lost: this turn stood still for too long"
                 ) from error
@@ -150,45 +152,47 @@ class Turns:
         finally:
             # whatever the cancellation meets inside a store: the turn must not wait for its lease
             # for ever
-            over.set()
+            finished.set()
             renewing.cancel()
             await asyncio.wait({renewing})
 
-    async def _released(self, lease: Lease, *, clean: bool) -> None:
-        releasing = asyncio.ensure_future(self._records.acall("release", lease, clean))
-        _KEPT.add(releasing)
-        releasing.add_done_callback(_KEPT.discard)
+    async def _release_lease(self, lease: Lease, *, clean: bool) -> None:
+        releasing = asyncio.ensure_future(self._backend.acall("release", lease, clean))
+        _PENDING_RELEASES.add(releasing)
+        releasing.add_done_callback(_PENDING_RELEASES.discard)
         with contextlib.suppress(StoreError):  # the lease ends by itself
             await asyncio.shield(releasing)
 
 
-_KEPT: set[asyncio.Future[Any]] = set()
+_PENDING_RELEASES: set[asyncio.Future[Any]] = set()
 """Releases under way: the loop itself keeps only weak references to tasks."""
 
 
-_HELD: ContextVar[frozenset[str]] = ContextVar("agent_runtime_held_threads", default=frozenset())
+_OWNED_THREADS: ContextVar[frozenset[str]] = ContextVar(
+    "agent_runtime_held_threads", default=frozenset()
+)
 """The threads whose turns the current task holds.
 
 Waiting for one of them would be waiting for itself.
 """
 
 
-class Held:
+class TurnLease:
     """A lease that is held. `clean` is what the next one will be told.
 
     Whether this turn left everything in order.
     """
 
-    __slots__ = ("clean", "lease")
+    __slots__ = ("clean_shutdown", "lease")
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
-        self.clean = lease.clean
+        self.clean_shutdown = lease.clean_shutdown
 
 
 class _Queue:
-    __slots__ = ("lock", "users")
+    __slots__ = ("lock", "user_count")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.users = 0
+        self.user_count = 0

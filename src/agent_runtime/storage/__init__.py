@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent_runtime._lazy import imported_late
+from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.storage.redis_connection import RedisConnection
@@ -23,4 +23,4 @@ _HOMES = {
     "StoreUrl": "agent_runtime.storage.store_url",
 }
 
-__getattr__ = imported_late(__name__, _HOMES)
+__getattr__ = lazy_exports(__name__, _HOMES)

@@ -36,12 +36,12 @@ class ClockState:
     candidate_since_s: float = 0.0
 
     @classmethod
-    def of_new_store(cls, wall_s: float) -> Self:
+    def for_new_store(cls, wall_s: float) -> Self:
         """Start with the clock as it is: a store without contents has nothing to lose by it."""
         return cls(boot_id(), wall_s - boot_s(), wall_s)
 
     @classmethod
-    def of_known_store(cls, wall_s: float) -> Self:
+    def for_existing_store(cls, wall_s: float) -> Self:
         """Start with the clock as a candidate.
 
         What the store has may be younger than the clock says.
@@ -59,21 +59,25 @@ class ClockState:
 
     def observe(self, wall_s: float) -> Self:
         """Return the state after one more look at the clock."""
-        boot = boot_s()
-        offset = wall_s - boot_s()
+        boot_now_s = boot_s()
+        offset_s = wall_s - boot_s()
         if self.boot != boot_id():
             return replace(
-                self, boot=boot_id(), offset_s=None, candidate_s=offset, candidate_since_s=boot
+                self,
+                boot=boot_id(),
+                offset_s=None,
+                candidate_s=offset_s,
+                candidate_since_s=boot_now_s,
             )
-        if self.offset_s is not None and offset <= self.offset_s + TOLERANCE_S:
+        if self.offset_s is not None and offset_s <= self.offset_s + TOLERANCE_S:
             return replace(
-                self, offset_s=offset, latest_s=max(self.latest_s, wall_s), candidate_s=None
+                self, offset_s=offset_s, latest_s=max(self.latest_s, wall_s), candidate_s=None
             )
-        if self.candidate_s is None or abs(offset - self.candidate_s) > TOLERANCE_S:
-            return replace(self, candidate_s=offset, candidate_since_s=boot)
-        if boot - self.candidate_since_s < CONFIRM_S:
+        if self.candidate_s is None or abs(offset_s - self.candidate_s) > TOLERANCE_S:
+            return replace(self, candidate_s=offset_s, candidate_since_s=boot_now_s)
+        if boot_now_s - self.candidate_since_s < CONFIRM_S:
             return self
-        return replace(self, offset_s=offset, latest_s=wall_s, candidate_s=None)
+        return replace(self, offset_s=offset_s, latest_s=wall_s, candidate_s=None)
 
     def deletion_time(self, wall_s: float) -> float:
         """Return the wall time, in Unix seconds, up to which what has expired may be deleted."""
@@ -87,7 +91,7 @@ class ProcessClock:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._state = ClockState.of_new_store(clock())
+        self._state = ClockState.for_new_store(clock())
 
     def deletion_time(self) -> float:
         """Look at the clock and return the time that deletions may rely on."""

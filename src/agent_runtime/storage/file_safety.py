@@ -12,7 +12,7 @@ from pathlib import Path
 from agent_runtime.errors import ConfigurationError
 
 
-def check_own_file(path: Path) -> None:
+def check_file_ownership(path: Path) -> None:
     """Raise ConfigurationError for a store's file that somebody else put there, or may write.
 
     That is a link, a file of another user, or one that group or others may write. A file that is
@@ -33,7 +33,7 @@ def check_own_file(path: Path) -> None:
         )
 
 
-def check_own_folder(path: Path, *, is_private: bool = False) -> None:
+def check_folder_ownership(path: Path, *, is_private: bool = False) -> None:
     """Raise ConfigurationError for a folder in which others may put and replace files.
 
     A folder that all may write is fine with the sticky bit (`/tmp`), in which nobody replaces the
@@ -55,8 +55,9 @@ def check_own_folder(path: Path, *, is_private: bool = False) -> None:
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
-    own = os.geteuid()
-    if status.st_uid not in (own, 0):
+    user_id = os.geteuid()
+    if status.st_uid not in (user_id, 0):
         raise ConfigurationError(
-            f"'{path}' is the file of another user ({status.st_uid}, not {own}): name another one"
+            f"'{path}' is the file of another user ({status.st_uid}, not {user_id}): name "
+            "another one"
         )

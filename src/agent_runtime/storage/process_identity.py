@@ -60,8 +60,8 @@ def is_process_dead(identity: str) -> bool:
     False for one on another host, of another boot, or in another pid namespace: of those nothing
     can be seen here.
     """
-    machine, pid, started = _parts(identity)
-    if machine != _parts(process_identity())[0] or not pid.isdecimal():
+    machine, pid, started = _parse_identity(identity)
+    if machine != _parse_identity(process_identity())[0] or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)
@@ -87,11 +87,11 @@ def is_lease_held(owner: str, until_boot_s: float) -> bool:
         )  # a process of an earlier version still writes wall-clock times
     if until_boot_s <= boot_s():
         return False
-    boot = _parts(owner)[0].split("/")[1:2]
+    boot = _parse_identity(owner)[0].split("/")[1:2]
     return boot in ([], [boot_id()]) and not is_process_dead(owner)
 
 
-def _parts(identity: str) -> tuple[str, str, str]:
+def _parse_identity(identity: str) -> tuple[str, str, str]:
     rest, _, started = identity.partition(_LEASE)[0].rpartition(":")
     machine, _, pid = rest.rpartition(":")
     return machine, pid, started

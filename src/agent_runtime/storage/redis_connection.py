@@ -15,18 +15,18 @@ import redis.asyncio as aioredis
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
 from agent_runtime.storage.redis_server import (
-    adriven,
+    arun_operation,
     check_server,
     connect_settings,
-    driven,
+    run_operation,
     store_error,
 )
 from agent_runtime.storage.store_url import REDIS_ONLY, StoreUrl
 
-Steps: TypeAlias = Generator[Any, Any, Any]
+RedisOperation: TypeAlias = Generator[Any, Any, Any]
 DEFAULT_PREFIX = "agent_runtime"
 DEFAULT_TIMEOUT_S = 3.0
-_LOST = (redis.ConnectionError, redis.TimeoutError)
+_CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError)
 
 
 class RedisConnection:
@@ -51,7 +51,7 @@ class RedisConnection:
 
     STORE: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1
-    UPGRADES: ClassVar[Mapping[int, Callable[[Any], Steps]]] = {}
+    UPGRADES: ClassVar[Mapping[int, Callable[[Any], RedisOperation]]] = {}
     """For each version, what makes it of the version before.
 
     It may run twice, when two processes open the store.
@@ -80,14 +80,14 @@ class RedisConnection:
         self._max_connections = max_connections
         self._url = address.target
         self._epoch = b""
-        self._sync: Any = None
+        self._sync_client: Any = None
         self._sync_lock = threading.Lock()
-        self._sync_slots = threading.Semaphore(max_connections)
-        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+        self._sync_permits = threading.Semaphore(max_connections)
+        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._async_permits: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             WeakKeyDictionary()
         )
-        self._opening: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+        self._open_locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name; blocks for the round trip."""
@@ -100,107 +100,113 @@ class RedisConnection:
         """
         return await self.arun(getattr(self, f"_{operation}")(*args))
 
-    def run(self, steps: Steps) -> Any:
-        """The result of `steps`, which yield requests; raises StoreError."""
-        if not self._sync_slots.acquire(timeout=self._timeout_s):
+    def run(self, operation: RedisOperation) -> Any:
+        """The result of `operation`, which yield requests; raises StoreError."""
+        if not self._sync_permits.acquire(timeout=self._timeout_s):
             raise self._no_connection()
         client = None
         try:
             with self._sync_lock:
-                client = self._sync = self._sync or self._opened_sync()
-            return driven(steps, client)
+                client = self._sync_client = self._sync_client or self._open_sync_client()
+            return run_operation(operation, client)
         except redis.RedisError as error:
-            if isinstance(error, _LOST):
+            if isinstance(error, _CONNECTION_ERRORS):
                 # The next call checks the server anew: it may have come back empty.
                 with self._sync_lock:
-                    self._sync = None if self._sync is client else self._sync
+                    self._sync_client = None if self._sync_client is client else self._sync_client
             raise store_error(error) from error
         finally:
             if (
-                client is not None and client is not self._sync
+                client is not None and client is not self._sync_client
             ):  # what others wait for may still come
                 client.connection_pool.disconnect(inuse_connections=False)
-            self._sync_slots.release()
+            self._sync_permits.release()
 
-    def _opened_sync(self) -> Any:
+    def _open_sync_client(self) -> Any:
         client = redis.Redis(
             connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings)
         )
         try:
-            driven(self._open_steps(), client)
+            run_operation(self._open_steps(), client)
         except BaseException:
             client.connection_pool.disconnect()
             raise
         return client
 
-    async def arun(self, steps: Steps) -> Any:
+    async def arun(self, operation: RedisOperation) -> Any:
         """`run` for async callers."""
         cancels = CancelWatch()
         try:
-            return await self._arun(steps)
+            return await self._arun(operation)
         finally:
             cancels.check()  # redis-py sends by `asyncio.wait_for`
 
-    async def _arun(self, steps: Steps) -> Any:
+    async def _arun(self, operation: RedisOperation) -> Any:
         loop = asyncio.get_running_loop()
-        slots = self._slots.get(loop) or self._slots.setdefault(
+        permits = self._async_permits.get(loop) or self._async_permits.setdefault(
             loop, asyncio.Semaphore(self._max_connections)
         )
-        await self._wait_for(slots)
-        client = self._async.get(loop)
+        await self._acquire_permit(permits)
+        client = self._async_clients.get(loop)
         try:
             if client is None:
-                async with self._opening.setdefault(loop, asyncio.Lock()):
-                    client = self._async.get(loop) or await self._opened(loop)
-            return await adriven(steps, client)
+                async with self._open_locks.setdefault(loop, asyncio.Lock()):
+                    client = self._async_clients.get(loop) or await self._open_client(loop)
+            return await arun_operation(operation, client)
         except redis.RedisError as error:
-            if isinstance(error, _LOST) and client is not None and self._async.get(loop) is client:
-                del self._async[loop]
+            if (
+                isinstance(error, _CONNECTION_ERRORS)
+                and client is not None
+                and self._async_clients.get(loop) is client
+            ):
+                del self._async_clients[loop]
             raise store_error(error) from error
         finally:
-            slots.release()
-            if client is not None and client is not self._async.get(loop):
+            permits.release()
+            if client is not None and client is not self._async_clients.get(loop):
                 await client.connection_pool.disconnect(inuse_connections=False)
 
-    async def _wait_for(self, slots: asyncio.Semaphore) -> None:
+    async def _acquire_permit(self, permits: asyncio.Semaphore) -> None:
         # Not redis-py's BlockingConnectionPool: its lock and timer cost each command a fifth of its
         # round trip.
-        if not slots.locked():
-            await slots.acquire()
+        if not permits.locked():
+            await permits.acquire()
             return
         try:
             async with asyncio.timeout(self._timeout_s):
-                await slots.acquire()
+                await permits.acquire()
         except TimeoutError:
             raise self._no_connection() from None
 
     def _no_connection(self) -> StoreTimeout:
         return StoreTimeout(f"no connection to the store was free for {self._timeout_s} s")
 
-    async def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
-        for other in [each for each in list(self._async) if each.is_closed()]:
-            del self._async[other]  # its client would keep it for ever
+    async def _open_client(self, loop: asyncio.AbstractEventLoop) -> Any:
+        for closed_loop in [
+            event_loop for event_loop in list(self._async_clients) if event_loop.is_closed()
+        ]:
+            del self._async_clients[closed_loop]  # its client would keep it for ever
         pool = aioredis.ConnectionPool.from_url(self._url, **self._settings)
         client = aioredis.Redis(connection_pool=pool)
         try:
-            await adriven(self._open_steps(), client)
+            await arun_operation(self._open_steps(), client)
         except BaseException:
             await pool.disconnect()
             raise
-        self._async[loop] = client
+        self._async_clients[loop] = client
         return client
 
     async def aclose(self) -> None:
         """Close this loop's connections and the sync ones."""
-        client = self._async.pop(asyncio.get_running_loop(), None)
+        client = self._async_clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.connection_pool.disconnect()
-        sync = self._sync
-        self._sync = None
+        sync = self._sync_client
+        self._sync_client = None
         if sync is not None:
             sync.connection_pool.disconnect()
 
-    def _open_steps(self) -> Steps:
+    def _open_steps(self) -> RedisOperation:
         """Check the server before its first use, and the version of what is stored there."""
         memory = yield "info", "memory"
         persistence = yield "info", "persistence"
@@ -211,7 +217,7 @@ class RedisConnection:
         if self.STORE:
             yield from self._check_version()
 
-    def _check_version(self) -> Steps:
+    def _check_version(self) -> RedisOperation:
         key = f"{self.prefix}:versions"
         # What carries no version yet was written by version 1, or is new.
         is_unmarked = yield "hsetnx", key, self.STORE, 1
@@ -227,20 +233,20 @@ class RedisConnection:
             yield from self.UPGRADES[newer](self)
             yield "hset", key, self.STORE, newer
         if is_unmarked:
-            yield from self._first_use()
+            yield from self._initialize_store()
 
-    def _first_use(self) -> Steps:
+    def _initialize_store(self) -> RedisOperation:
         """Do what is done once for a store that carries no version yet."""
         yield from ()
 
     def _check_epoch(self, epoch: Any) -> None:
-        known = self._epoch
+        previous_epoch = self._epoch
         self._epoch = epoch
-        if known not in (b"", epoch):
-            self._lost()
+        if previous_epoch not in (b"", epoch):
+            self._on_data_loss()
             raise StoreUnavailable(
                 "the server has lost its data since it was last used (its epoch changed)"
             )
 
-    def _lost(self) -> None:
+    def _on_data_loss(self) -> None:
         """The server has come back empty: forget what was known of it."""

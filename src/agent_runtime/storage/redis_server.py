@@ -62,39 +62,39 @@ def store_error(error: redis.RedisError) -> StoreError:
     return StoreUnavailable(f"the store cannot be used ({text})")
 
 
-def driven(steps: Any, client: Any) -> Any:
+def run_operation(operation: Any, client: Any) -> Any:
     """The result of an operation that yields requests.
 
     One is `(script, keys, args)`, or a command with its arguments; a list of them goes out at once
     and runs in order.
     """
     try:
-        request = next(steps)
+        request = next(operation)
         while True:
             try:
-                answer = _sent(client, request)
+                answer = _send(client, request)
             except NoScriptError:
-                answer = _sent(client, [request])[0]
-            request = steps.send(answer)
+                answer = _send(client, [request])[0]
+            request = operation.send(answer)
     except StopIteration as stop:
         return stop.value
 
 
-async def adriven(steps: Any, client: Any) -> Any:
-    """`driven` on an async client."""
+async def arun_operation(operation: Any, client: Any) -> Any:
+    """`run_operation` on an async client."""
     try:
-        request = next(steps)
+        request = next(operation)
         while True:
             try:
-                answer = await _sent(client, request)
+                answer = await _send(client, request)
             except NoScriptError:
-                answer = (await _sent(client, [request]))[0]
-            request = steps.send(answer)
+                answer = (await _send(client, [request]))[0]
+            request = operation.send(answer)
     except StopIteration as stop:
         return stop.value
 
 
-def _sent(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
+def _send(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
     """Send scripts by hash, again in full when the server lost them; others as they are.
 
     NoScriptError says that nothing was run, so the caller sends it again as a list, whose scripts
@@ -103,11 +103,11 @@ def _sent(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
     """
     if isinstance(request, list):
         pipeline = client.pipeline(transaction=False)
-        for each in request:
-            if _is_script(each):
-                pipeline.eval(each[0], len(each[1]), *each[1], *each[2])
+        for command in request:
+            if _is_script(command):
+                pipeline.eval(command[0], len(command[1]), *command[1], *command[2])
             else:
-                _sent(pipeline, each)
+                _send(pipeline, command)
         return pipeline.execute()
     if _is_script(request):
         source, keys, args = request

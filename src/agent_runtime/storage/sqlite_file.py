@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Literal
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
 from agent_runtime.storage.deletion_clock import ClockState
-from agent_runtime.storage.file_safety import check_own_file, check_own_folder
+from agent_runtime.storage.file_safety import check_file_ownership, check_folder_ownership
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 WRITE_CLOCK_EVERY_S = 600.0
 
 
-def _made(path: str) -> None:
+def _create_private_file(path: str) -> None:
     """Make the file, its owner's alone, if it is not there.
 
     One that is there is not opened: closing it again would take away the locks of every SQLite
@@ -65,15 +65,15 @@ class SqliteFile:
         try:
             if self.path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                check_own_folder(Path(path).parent)
+                check_folder_ownership(Path(path).parent)
                 for suffix in (
                     "",
                     "-wal",
                     "-shm",
                     "-journal",
                 ):  # SQLite reads those as the file itself
-                    check_own_file(Path(f"{path}{suffix}"))
-                _made(self.path)
+                    check_file_ownership(Path(f"{path}{suffix}"))
+                _create_private_file(self.path)
             self._db = sqlite3.connect(
                 self.path,
                 timeout=busy_timeout_s,
@@ -90,7 +90,7 @@ class SqliteFile:
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"'{self.path}' cannot be used as a store: {error}") from error
         self._busy_timeout_s = busy_timeout_s
-        self._waits_s = busy_timeout_s
+        self._current_timeout_s = busy_timeout_s
         self._is_locked = False
         self._clock_state: ClockState | None = None
         self._lock = threading.RLock()
@@ -103,10 +103,10 @@ class SqliteFile:
         """
         return self._call(operation, args, time.monotonic())
 
-    def _call(self, operation: str, args: tuple[Any, ...], asked_s: float) -> Any:
+    def _call(self, operation: str, args: tuple[Any, ...], requested_at: float) -> Any:
         with self._lock:
             try:
-                self._set_wait(time.monotonic() - asked_s)
+                self._set_wait(time.monotonic() - requested_at)
                 result = getattr(self, f"_{operation}")(*args)
             except sqlite3.Error as error:
                 failure = self._store_error(error)
@@ -121,8 +121,8 @@ class SqliteFile:
             wait_s = full_s / 10
         else:
             wait_s = full_s if waited_s < full_s / 10 else full_s - waited_s
-        if wait_s != self._waits_s:
-            self._waits_s = wait_s
+        if wait_s != self._current_timeout_s:
+            self._current_timeout_s = wait_s
             self._db.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
 
     async def acall(self, operation: str, *args: Any) -> Any:
@@ -163,10 +163,12 @@ class SqliteFile:
         if state is None:
             row = self._db.execute("SELECT state FROM agent_runtime_clock").fetchone()
             state = (
-                ClockState.of_known_store(wall_s) if row is None else ClockState.from_json(row[0])
+                ClockState.for_existing_store(wall_s)
+                if row is None
+                else ClockState.from_json(row[0])
             )
         observed = state.observe(wall_s)
-        if self._clock_state is None or _differ(observed, state):
+        if self._clock_state is None or _is_worth_writing(observed, state):
             self._db.execute(
                 "INSERT OR REPLACE INTO agent_runtime_clock VALUES (1, ?)", (observed.to_json(),)
             )
@@ -182,9 +184,9 @@ class SqliteFile:
         return StoreUnavailable(f"'{self.path}': {text}")
 
 
-def _differ(new: ClockState, old: ClockState) -> bool:
+def _is_worth_writing(new: ClockState, old: ClockState) -> bool:
     """Tell whether a state is worth writing: small corrections of the clock are not."""
-    known = (new.boot, new.offset_s is None, new.candidate_since_s, new.candidate_s is None)
-    before = (old.boot, old.offset_s is None, old.candidate_since_s, old.candidate_s is None)
+    new_state = (new.boot, new.offset_s is None, new.candidate_since_s, new.candidate_s is None)
+    old_state = (old.boot, old.offset_s is None, old.candidate_since_s, old.candidate_s is None)
     moved = abs((new.offset_s or 0.0) - (old.offset_s or 0.0)) > 1.0
-    return known != before or moved or new.latest_s - old.latest_s > WRITE_CLOCK_EVERY_S
+    return new_state != old_state or moved or new.latest_s - old.latest_s > WRITE_CLOCK_EVERY_S

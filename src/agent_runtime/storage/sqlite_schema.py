@@ -12,7 +12,7 @@ from agent_runtime.storage.deletion_clock import ClockState
 
 FILE_VERSION = 1
 """`PRAGMA user_version`: of what all stores in a file share. Files before it have 0."""
-_SHARED = """
+_SHARED_TABLES = """
 CREATE TABLE IF NOT EXISTS agent_runtime_stores (store TEXT PRIMARY KEY, version INTEGER
     NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS agent_runtime_clock (one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -38,7 +38,7 @@ class StoreSchema:
 
         Raises StoreVersion for a file that this version cannot go on from.
         """
-        if self._known_version(db, path) == self.version:
+        if self._stored_version(db, path) == self.version:
             return
         db.execute("BEGIN IMMEDIATE")  # one process upgrades, the others wait and find it done
         try:
@@ -48,10 +48,10 @@ class StoreSchema:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError) and "no such" in str(error):
-                raise _foreign(f"'{path}' cannot be upgraded ({error})") from error
+                raise _foreign_store_error(f"'{path}' cannot be upgraded ({error})") from error
             raise
 
-    def _known_version(self, db: sqlite3.Connection, path: str) -> int | None:
+    def _stored_version(self, db: sqlite3.Connection, path: str) -> int | None:
         file_version = db.execute("PRAGMA user_version").fetchone()[0]
         if file_version > FILE_VERSION:
             raise StoreVersion(
@@ -75,16 +75,16 @@ class StoreSchema:
         return int(row[0])
 
     def _upgrade(self, db: sqlite3.Connection, path: str) -> None:
-        known = self._known_version(db, path)
-        own = _table_names(self.tables)
+        stored_version = self._stored_version(db, path)
+        schema_tables = _table_names(self.tables)
         present = {
             name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
-        for statement in _statements(_SHARED):
+        for statement in _statements(_SHARED_TABLES):
             db.execute(statement)
-        if known is None and own & present:
-            known = 1
-        for version in range((known or self.version) + 1, self.version + 1):
+        if stored_version is None and schema_tables & present:
+            stored_version = 1
+        for version in range((stored_version or self.version) + 1, self.version + 1):
             for statement in _statements(self.upgrades[version]):
                 db.execute(statement)
         for statement in _statements(self.tables):
@@ -95,7 +95,9 @@ class StoreSchema:
         )
         wall_s = time.time()
         state = (
-            ClockState.of_known_store(wall_s) if own & present else ClockState.of_new_store(wall_s)
+            ClockState.for_existing_store(wall_s)
+            if schema_tables & present
+            else ClockState.for_new_store(wall_s)
         )
         db.execute("INSERT OR IGNORE INTO agent_runtime_clock VALUES (1, ?)", (state.to_json(),))
         db.execute(f"PRAGMA user_version = {FILE_VERSION}")
@@ -111,7 +113,7 @@ class StoreSchema:
             for table in sorted(_table_names(self.tables)):
                 missing = _columns(model, table) - _columns(db, table)
                 if missing:
-                    raise _foreign(
+                    raise _foreign_store_error(
                         f"the table '{table}' in '{path}' has no column "
                         f"{', '.join(sorted(missing))}"
                     )
@@ -119,9 +121,9 @@ class StoreSchema:
             model.close()
 
 
-def _foreign(what: str) -> StoreVersion:
+def _foreign_store_error(problem: str) -> StoreVersion:
     return StoreVersion(
-        f"{what}: it was made by another version of agent_runtime, or is not its own. "
+        f"{problem}: it was made by another version of agent_runtime, or is not its own. "
         "Nothing was changed; name another file"
     )
 
@@ -138,7 +140,11 @@ def _statements(script: str) -> Iterator[str]:
 
 def _table_names(script: str) -> set[str]:
     words = [statement.split() for statement in _statements(script)]
-    return {each[5] for each in words if [word.upper() for word in each[:2]] == ["CREATE", "TABLE"]}
+    return {
+        tokens[5]
+        for tokens in words
+        if [word.upper() for word in tokens[:2]] == ["CREATE", "TABLE"]
+    }
 
 
 def _columns(db: sqlite3.Connection, table: str) -> set[str]:

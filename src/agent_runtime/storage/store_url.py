@@ -51,7 +51,7 @@ _OPTIONS: Mapping[StoreKind, frozenset[str]] = {
     "nats": frozenset(),
     "kafka": frozenset({"partitions", "idempotent"}),
 }
-_PASSED_ON = _REDIS_CLIENT_OPTIONS | _OPTIONS["kafka"]
+_CLIENT_OPTIONS = _REDIS_CLIENT_OPTIONS | _OPTIONS["kafka"]
 """Options that stay in the target: its client reads them."""
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _PREFIX = re.compile(r"[^\s{}*?\[\]\x00-\x1f]{1,128}")
@@ -81,23 +81,23 @@ class StoreUrl:
     def parse(
         cls,
         text: str,
-        what: str,
+        store_name: str,
         accepts: Collection[StoreKind] = SHARED_STORES,
         *,
         has_logs: bool = False,
     ) -> StoreUrl:
-        """Read the address `text` of `what` (a noun for errors: "the ledger").
+        """Read the address `text` of `store_name` (a noun for errors: "the ledger").
 
         Args:
             text: the address.
-            what: which store it is of.
+            store_name: which store it is of.
             accepts: the kinds of store that there are for it.
             has_logs: whether `?name=` may choose one of several logs there.
 
         Raises ConfigurationError for an address of another form, of a server without a host, with
         an unknown option, or with a value that cannot be one. No message quotes a password.
         """
-        return _Parser(text, what, accepts, has_logs=has_logs).parse()
+        return _Parser(text, store_name, accepts, has_logs=has_logs).parse()
 
     @property
     def is_in_memory(self) -> bool:
@@ -110,10 +110,10 @@ class StoreUrl:
 
 class _Parser:
     def __init__(
-        self, text: str, what: str, accepts: Collection[StoreKind], *, has_logs: bool
+        self, text: str, store_name: str, accepts: Collection[StoreKind], *, has_logs: bool
     ) -> None:
         self._text = text
-        self._what = what
+        self._store_name = store_name
         self._accepts = accepts
         self._has_logs = has_logs
 
@@ -139,7 +139,7 @@ class _Parser:
         if kind == "memory":
             return "write memory: with its colon"
         if not colon:
-            return f"a file is written sqlite:{self._shown()}"
+            return f"a file is written sqlite:{self._redacted_address()}"
         return f"'{scheme}' is not known: {close_matches(scheme, _SCHEMES)}"
 
     def _file(self, path: str) -> StoreUrl:
@@ -167,7 +167,7 @@ class _Parser:
             self._check_socket(parts)
         else:
             self._check_hosts(kind, parts)
-        client_options = {name: value for name, value in options.items() if name in _PASSED_ON}
+        client_options = {name: value for name, value in options.items() if name in _CLIENT_OPTIONS}
         self._check_partitions(options.get("partitions"))
         self._yes_no("idempotent", options.get("idempotent"))
         database_twice = (
@@ -186,13 +186,14 @@ class _Parser:
         )
 
     def _options(self, kind: StoreKind, query: str) -> dict[str, str]:
-        known = _OPTIONS[kind] | ({"name"} if self._has_logs else set())
+        valid_options = _OPTIONS[kind] | ({"name"} if self._has_logs else set())
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         options = dict(pairs)
         for name, value in pairs:
-            if name not in known:
+            if name not in valid_options:
                 raise self._error(
-                    f"the option '{name[:40]}' is not known: {close_matches(name[:40], known)}"
+                    f"the option '{name[:40]}' is not known: "
+                    f"{close_matches(name[:40], valid_options)}"
                 )
             if not value:
                 raise self._error(f"the option '{name}' has no value")
@@ -208,8 +209,8 @@ class _Parser:
         hosts = parts.netloc.rpartition("@")[2].split(",")
         if kind == "redis" and len(hosts) > 1:
             raise self._error("one server is given")
-        for each in hosts:
-            host, port = _host_and_port(each)
+        for address in hosts:
+            host, port = _host_and_port(address)
             # redis-py takes a missing host for localhost, so a typing error would open another
             # store in silence.
             if not _HOST.fullmatch(host):
@@ -250,7 +251,7 @@ class _Parser:
         if text is not None and not (text.isdecimal() and 1 <= int(text[:6]) <= 10_000):
             raise self._error("partitions is a number from 1 to 10000")
 
-    def _shown(self) -> str:
+    def _redacted_address(self) -> str:
         whole = SECRETS.text(
             str(self._text)[:4096]
         )  # before it is cut: half a password is not recognised
@@ -259,7 +260,8 @@ class _Parser:
     def _error(self, reason: str) -> ConfigurationError:
         forms = ", ".join(FORMS[kind] for kind in FORMS if kind in self._accepts)
         return ConfigurationError(
-            f"'{self._shown()}' is not an address of {self._what}: {reason}. Known: {forms}"
+            f"'{self._redacted_address()}' is not an address of {self._store_name}: {reason}. "
+            f"Known: {forms}"
         )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 _HERE = Path(__file__).resolve()
 
 
-def shipped_folder() -> Path:
+def builtin_folder() -> Path:
     """Where the shipped templates are: package data in a wheel, `templates/` in a checkout."""
     packaged = _HERE.parent / "shipped"
     return packaged if packaged.is_dir() else _HERE.parents[3] / "templates"
 
 
-def shipped_templates() -> dict[str, Path]:
+def builtin_templates() -> dict[str, Path]:
     """Name to file of each shipped template."""
-    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+    return {path.stem: path for path in sorted(builtin_folder().glob("*.yaml"))}

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agent_runtime.errors import Problem, TemplateError
-from agent_runtime.template.reach import Reach, paths_of, reach_of
+from agent_runtime.template.reach import Reach, path_reaches, reaches_of
 from agent_runtime.template.spec import AgentTemplate
 
 HARMLESS_MIDDLEWARE = (
@@ -68,18 +68,18 @@ class Confinement:
     def problems(self, template: AgentTemplate) -> list[Problem]:
         """Return a problem for each target that a template, or an agent in it, may not reach."""
         return [
-            template.problem(each.place, _message(each), "not_confined")
-            for each in reach_of(template)
-            if not self.allows(each, template)
+            template.problem(reach.place, _refusal_message(reach), "not_confined")
+            for reach in reaches_of(template)
+            if not self.allows(reach, template)
         ]
 
     def check(self, template: AgentTemplate, values: Mapping[str, Any]) -> None:
         """Raise TemplateError for a template that reaches what it may not, with these inputs."""
         problems = self.problems(template)
         problems += [
-            template.problem(each.place, _message(each), "not_confined")
-            for each in paths_of(template, values)
-            if not self.allows(each, template)
+            template.problem(reach.place, _refusal_message(reach), "not_confined")
+            for reach in path_reaches(template, values)
+            if not self.allows(reach, template)
         ]
         if problems:
             raise TemplateError(dict.fromkeys(problems))
@@ -87,8 +87,8 @@ class Confinement:
     def allows(self, reach: Reach, template: AgentTemplate) -> bool:
         """Tell whether a template may reach this."""
         if reach.kind == "path":
-            own = [] if template.folder is None else [template.folder]
-            return _is_inside(reach.value, [*own, *self.roots])
+            template_roots = [] if template.folder is None else [template.folder]
+            return _is_inside(reach.value, [*template_roots, *self.roots])
         if reach.kind == "working folder":
             return _is_inside(reach.value, self.roots)
         if reach.kind == "command":
@@ -128,18 +128,22 @@ def _covers(allowed: str, address: str) -> bool:
 
     By its parts, so that no other host has its beginning.
     """
-    one = urlsplit(allowed)
-    other = urlsplit(address)
-    if (one.scheme, one.netloc) != (other.scheme, other.netloc) or ".." in unquote(
-        other.path
-    ).split("/"):
+    allowed_parts = urlsplit(allowed)
+    address_parts = urlsplit(address)
+    if (allowed_parts.scheme, allowed_parts.netloc) != (
+        address_parts.scheme,
+        address_parts.netloc,
+    ) or ".." in unquote(address_parts.path).split("/"):
         return False
     if allowed.endswith("/"):
-        return other.path.startswith(one.path) or f"{other.path}/" == one.path
+        return (
+            address_parts.path.startswith(allowed_parts.path)
+            or f"{address_parts.path}/" == allowed_parts.path
+        )
     return allowed == address
 
 
-def _message(reach: Reach) -> str:
+def _refusal_message(reach: Reach) -> str:
     return (
         f"this template is confined, and reaches the {reach.kind} '{reach.value[:200]}', which "
         "the application does "

@@ -18,7 +18,14 @@ from agent_runtime.errors import Problem, TemplateError
 from agent_runtime.secrets.redaction import SECRETS, names_a_secret
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
-from agent_runtime.template.yaml_reader import MAX_BYTES, MAX_DEPTH, Mark, Node, read_yaml, scalar
+from agent_runtime.template.yaml_reader import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    Mark,
+    Node,
+    parse_scalar,
+    read_yaml,
+)
 
 MAX_CHAIN = 8
 MAX_FILES = size_limit("template_files")
@@ -31,17 +38,21 @@ _SECRET = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abpr]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}"
     r"|AIza[0-9A-Za-z_-]{30,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-PROMPT = ("spec", "system_prompt")
+PROMPT_PATH = ("spec", "system_prompt")
 
 
-def _read(path: Path, shown: str) -> bytes:
+def _read_file(path: Path, display_path: str) -> bytes:
     try:
         return read_bounded(path, MAX_BYTES)
     except OSError as error:
         if error.errno not in (errno.EFBIG, errno.EINVAL):
             raise
         raise TemplateError(
-            [Mark(shown).problem(f"the file is {error.strerror}: at most {MAX_BYTES} are read")]
+            [
+                Mark(display_path).problem(
+                    f"the file is {error.strerror}: at most {MAX_BYTES} are read"
+                )
+            ]
         ) from None
 
 
@@ -63,15 +74,15 @@ class Document:
         self.variable_marks: dict[tuple[str, ...], Mark] = {}
         """Where a value of the environment stands."""
         self._environ = os.environ if environ is None else environ
-        self._shown = str(path)
-        self._count = 0
-        node = self._resolved(path, self._shown, data, ())
-        self.node = self._filled(node, ())
+        self._display_path = str(path)
+        self._file_count = 0
+        node = self._resolve(path, self._display_path, data, ())
+        self.node = self._fill(node, ())
 
     # -- files
     # ---------------------------------------------------------------------------------------------
 
-    def inside(
+    def find_beside(
         self, name: str, folder: Path, mark: Mark, path: str, *, kind: str = "file"
     ) -> Path | None:
         """The file (or `folder`) beside a template, or None and a problem.
@@ -99,13 +110,15 @@ class Document:
         self.problems.append(mark.problem(message, path))
         return None
 
-    def _resolved(self, path: Path, shown: str, data: bytes | None, chain: tuple[str, ...]) -> Node:
-        self._count += 1
-        if self._count > MAX_FILES:
+    def _resolve(
+        self, path: Path, display_path: str, data: bytes | None, chain: tuple[str, ...]
+    ) -> Node:
+        self._file_count += 1
+        if self._file_count > MAX_FILES:
             raise TemplateError(
-                [Mark(shown).problem(f"the template is made of more than {MAX_FILES} files")]
+                [Mark(display_path).problem(f"the template is made of more than {MAX_FILES} files")]
             )
-        node = read_yaml(_read(path, shown) if data is None else data, shown)
+        node = read_yaml(_read_file(path, display_path) if data is None else data, display_path)
         if node.kind != "map":
             raise TemplateError(
                 [node.mark.problem("a template is a map with apiVersion, kind, metadata and spec")]
@@ -113,35 +126,40 @@ class Document:
         self._inline_files(node, path.parent)
         merged = Node("map", {}, node.mark)
         for key in ("extends", "include"):
-            for parent in self._parents(node, key, path, chain):
+            for parent in self._load_parents(node, key, path, chain):
                 merged = _merge(merged, parent)
         return _merge(merged, node)
 
-    def _parents(self, node: Node, key: str, path: Path, chain: tuple[str, ...]) -> list[Node]:
+    def _load_parents(self, node: Node, key: str, path: Path, chain: tuple[str, ...]) -> list[Node]:
         names = node.value.get(key)
         if names is None or names.kind != "list":
             return []
-        here = (*chain, str(path.resolve()))
-        found: list[Node] = []
+        ancestors = (*chain, str(path.resolve()))
+        parents: list[Node] = []
         for item in names.value:
             if not isinstance(item.value, str):
                 continue  # the model's own check reports it
-            parent = self.inside(item.value, path.parent, item.mark, key)
+            parent = self.find_beside(item.value, path.parent, item.mark, key)
             if parent is None:
                 continue
-            if str(parent.resolve()) in here:
-                cycle = " -> ".join(Path(p).name for p in (*here, str(parent)))
+            if str(parent.resolve()) in ancestors:
+                cycle = " -> ".join(Path(p).name for p in (*ancestors, str(parent)))
                 self.problems.append(item.mark.problem(f"{key} goes in a circle: {cycle}", key))
-            elif len(here) >= MAX_CHAIN:
+            elif len(ancestors) >= MAX_CHAIN:
                 self.problems.append(
                     item.mark.problem(f"the chain is deeper than {MAX_CHAIN} files", key)
                 )
             else:
-                shown = os.path.relpath(parent, self.root)
-                found.append(
-                    self._resolved(parent, str(Path(self._shown).parent / shown), None, here)
+                relative_path = os.path.relpath(parent, self.root)
+                parents.append(
+                    self._resolve(
+                        parent,
+                        str(Path(self._display_path).parent / relative_path),
+                        None,
+                        ancestors,
+                    )
                 )
-        return found
+        return parents
 
     def _inline_files(self, node: Node, folder: Path) -> None:
         spec = node.value.get("spec")
@@ -150,8 +168,8 @@ class Document:
         prompt = spec.value.get("system_prompt")
         if prompt is not None and prompt.kind == "map" and set(prompt.value) == {"file"}:
             name = prompt.value["file"]
-            path = self.inside(str(name.value), folder, name.mark, "spec.system_prompt.file")
-            text = "" if path is None else self._text(path, name.mark)
+            path = self.find_beside(str(name.value), folder, name.mark, "spec.system_prompt.file")
+            text = "" if path is None else self._load_text(path, name.mark)
             spec.value["system_prompt"] = Node("scalar", text, Mark(str(name.value)), prompt.key)
         response = spec.value.get("response_format")
         schema = (
@@ -160,11 +178,13 @@ class Document:
             else None
         )
         if schema is not None and isinstance(schema.value, str):
-            path = self.inside(schema.value, folder, schema.mark, "spec.response_format.schema")
+            path = self.find_beside(
+                schema.value, folder, schema.mark, "spec.response_format.schema"
+            )
             if path is not None:
-                response.value["schema"] = self._schema(path, schema)
+                response.value["schema"] = self._load_schema(path, schema)
 
-    def _text(self, path: Path, mark: Mark) -> str:
+    def _load_text(self, path: Path, mark: Mark) -> str:
         try:
             return read_bounded(path, MAX_BYTES).decode()
         except OSError as error:
@@ -176,53 +196,53 @@ class Document:
             )
             return ""
 
-    def _schema(self, path: Path, mark: Node) -> Node:
+    def _load_schema(self, path: Path, reference: Node) -> Node:
         if path.suffix != ".json":
-            return replace(read_yaml(_read(path, path.name), path.name), key=mark.key)
+            return replace(read_yaml(_read_file(path, path.name), path.name), key=reference.key)
         try:
-            value = loads_unique(_read(path, path.name))
+            value = loads_unique(_read_file(path, path.name))
             json.dumps(
                 value, ensure_ascii=False
             ).encode()  # a lone surrogate cannot be written again
-            return _from_plain(value, mark)
+            return _to_node(value, reference)
         except (ValueError, RecursionError) as error:
             self.problems.append(
-                mark.mark.problem(
+                reference.mark.problem(
                     f"{path.name} is not JSON: {error}", "spec.response_format.schema"
                 )
             )
-            return Node("map", {}, mark.mark, mark.key)
+            return Node("map", {}, reference.mark, reference.key)
 
     # -- values
     # --------------------------------------------------------------------------------------------
 
-    def _filled(self, node: Node, path: tuple[str, ...]) -> Node:
+    def _fill(self, node: Node, path: tuple[str, ...]) -> Node:
         """Return `node` without `x-*` keys, `${VAR}` filled in, literal secrets reported."""
         if node.kind == "map":
             items = {
-                k: self._filled(v, (*path, k))
+                k: self._fill(v, (*path, k))
                 for k, v in node.value.items()
                 if not k.startswith("x-")
             }
             return replace(node, value=items)
         if node.kind == "list":
             return replace(
-                node, value=[self._filled(v, (*path, str(i))) for i, v in enumerate(node.value)]
+                node, value=[self._fill(v, (*path, str(i))) for i, v in enumerate(node.value)]
             )
         if not isinstance(node.value, str):
             return node
-        text = node.value if path == PROMPT else self._substituted(node, path)
+        text = node.value if path == PROMPT_PATH else self._substitute(node, path)
         if _SECRET.search(text):
             message = (
                 "this looks like a secret: write {from_env: NAME} or {from_file: path} instead"
             )
             self.problems.append(node.mark.problem(message, ".".join(path), "secret_in_template"))
             return replace(node, value="")
-        if text != node.value and node.plain:
-            return replace(node, value=scalar(text))
+        if text != node.value and node.unquoted:
+            return replace(node, value=parse_scalar(text))
         return replace(node, value=text)
 
-    def _substituted(self, node: Node, steps: tuple[str, ...]) -> str:
+    def _substitute(self, node: Node, steps: tuple[str, ...]) -> str:
         text: str = node.value
         if "$" not in text:
             return text
@@ -238,7 +258,7 @@ class Document:
         def value_of(match: re.Match[str]) -> str:
             name = match[1]
             operator = match[2]
-            rest = match[3]
+            operand = match[3]
             if name is None:
                 return "$"
             self.variables.add(name)
@@ -252,11 +272,11 @@ class Document:
             if value or (value is not None and operator is None):
                 return value
             if operator == "-":
-                return rest or ""
+                return operand or ""
             message = f"environment variable {name} is not set"
             self.problems.append(
                 node.mark.problem(
-                    f"{message}: {rest}" if operator == "?" and rest else message, path
+                    f"{message}: {operand}" if operator == "?" and operand else message, path
                 )
             )
             return ""
@@ -264,59 +284,64 @@ class Document:
         return _VARIABLE.sub(value_of, text)
 
 
-def _from_plain(value: object, at: Node, depth: int = 1) -> Node:
+def _to_node(value: object, origin: Node, depth: int = 1) -> Node:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
         return Node(
             "map",
-            {str(k): replace(_from_plain(v, at, depth + 1), key=at.mark) for k, v in value.items()},
-            at.mark,
-            at.key,
+            {
+                str(k): replace(_to_node(v, origin, depth + 1), key=origin.mark)
+                for k, v in value.items()
+            },
+            origin.mark,
+            origin.key,
         )
     if isinstance(value, list):
-        return Node("list", [_from_plain(v, at, depth + 1) for v in value], at.mark, at.key)
-    return Node("scalar", value, at.mark, at.key)
+        return Node(
+            "list", [_to_node(v, origin, depth + 1) for v in value], origin.mark, origin.key
+        )
+    return Node("scalar", value, origin.mark, origin.key)
 
 
-def _merge(base: Node, over: Node) -> Node:
+def _merge(base: Node, override: Node) -> Node:
     """Maps merge deeply.
 
     Anything else replaces, but a list can be changed by `$append` and `$remove`.
     """
-    if over.kind == "map" and over.value and set(over.value) <= {"$append", "$remove"}:
-        return _merged_list(base, over)
-    if base.kind != "map" or over.kind != "map":
-        return over
+    if override.kind == "map" and override.value and set(override.value) <= {"$append", "$remove"}:
+        return _apply_list_change(base, override)
+    if base.kind != "map" or override.kind != "map":
+        return override
     items = dict(base.value)
-    for key, node in over.value.items():
+    for key, node in override.value.items():
         items[key] = (
             _merge(items[key], node)
             if key in items
             else _merge(Node("scalar", None, node.mark), node)
         )
-    return Node("map", items, over.mark, over.key)
+    return Node("map", items, override.mark, override.key)
 
 
-def _merged_list(base: Node, over: Node) -> Node:
-    kept = list(base.value) if base.kind == "list" else []
-    removed = over.value.get("$remove")
-    names = (
+def _apply_list_change(base: Node, change: Node) -> Node:
+    nodes = list(base.value) if base.kind == "list" else []
+    removed = change.value.get("$remove")
+    removed_ids = (
         {n.value for n in removed.value}
         if removed is not None and removed.kind == "list"
         else set()
     )
-    kept = [node for node in kept if _identity(node) not in names]
-    added = over.value.get("$append")
+    nodes = [node for node in nodes if _list_item_id(node) not in removed_ids]
+    appended = change.value.get("$append")
     return Node(
         "list",
-        kept + (list(added.value) if added is not None and added.kind == "list" else []),
-        over.mark,
-        over.key,
+        nodes + (list(appended.value) if appended is not None and appended.kind == "list" else []),
+        change.mark,
+        change.key,
     )
 
 
-def _identity(node: Node) -> object:
+def _list_item_id(node: Node) -> object:
     if node.kind != "map":
         return node.value if node.kind == "scalar" else None
     return next(
@@ -325,14 +350,14 @@ def _identity(node: Node) -> object:
     )
 
 
-def plain(node: Node) -> object:
+def to_python(node: Node) -> object:
     """The node's value without its places."""
     if node.kind == "map":
-        return {k: plain(v) for k, v in node.value.items()}
-    return [plain(v) for v in node.value] if node.kind == "list" else node.value
+        return {k: to_python(v) for k, v in node.value.items()}
+    return [to_python(v) for v in node.value] if node.kind == "list" else node.value
 
 
-def place(node: Node, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
+def locate(node: Node, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
     """Where the value (or its key) at `path` stands.
 
     The nearest enclosing place when it is not in the file.

@@ -13,40 +13,40 @@ from agent_runtime.template.skills import with_skills
 from agent_runtime.template.spec import AgentTemplate
 
 
-def resolve_inputs(template: AgentTemplate, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`given` with the template's defaults, checked against its schema.
+def resolve_inputs(template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`inputs` with the template's defaults, checked against its schema.
 
     A property with `format: path` becomes an absolute path: a default is meant from the template's
     folder, a given value from the working directory. Raises InputInvalid naming the input.
     """
-    if not template.inputs and not given:
+    if not template.inputs and not inputs:
         return {}
     properties: dict[str, Any] = template.inputs.get("properties", {})
-    values = dict(given or {})
+    values = dict(inputs or {})
     if unknown := sorted(set(values) - set(properties)):
         raise InputInvalid(f"unknown input: {close_matches(unknown[0], properties)}", unknown[0])
     for name, schema in properties.items():
-        default = name not in values
-        if default and "default" in schema:
+        uses_default = name not in values
+        if uses_default and "default" in schema:
             values[name] = schema["default"]
         if schema.get("format") == "path" and isinstance(values.get(name), str | Path):
-            folder = template.folder if default and template.folder is not None else Path.cwd()
+            folder = template.folder if uses_default and template.folder is not None else Path.cwd()
             values[name] = str((folder / Path(values[name]).expanduser()).resolve())
-    _check(template, values)
+    _check_values(template, values)
     missing = template.used_inputs() - set(values)
     if missing:
         raise InputInvalid("no value given, and it has no default", min(missing))
     return values
 
 
-def _check(template: AgentTemplate, values: dict[str, Any]) -> None:
+def _check_values(template: AgentTemplate, values: dict[str, Any]) -> None:
     if not template.inputs:
         return
     for fault in SchemaCheck(template.inputs).faults(values):
-        raise InputInvalid(fault.message, ".".join(map(str, fault.place)) or "inputs")
+        raise InputInvalid(fault.message, ".".join(map(str, fault.instance_path)) or "inputs")
 
 
-def rendered_prompt(template: AgentTemplate, inputs: Mapping[str, Any]) -> str | None:
+def render_prompt(template: AgentTemplate, inputs: Mapping[str, Any]) -> str | None:
     """The system prompt with its inputs filled in, or None when the template has none."""
     prompt = template.spec.system_prompt
     return with_skills(render(prompt, inputs), template.skills) if isinstance(prompt, str) else None

@@ -15,7 +15,7 @@ from agent_runtime.size_limits import size_limit
 PATTERN_BYTES = size_limit("pattern_bytes")
 """Memory of one compiled pattern; a larger one is refused when the template is read."""
 MAX_MESSAGE = 300
-MAX_ALL_FAULTS = 200
+MAX_PARTS_FOR_ALL_FAULTS = 200
 """Parts of a value that has all its faults told."""
 MAX_COMBINATIONS = 200
 """Combinations of a schema's branches that are searched for contradictions.
@@ -24,17 +24,17 @@ MAX_COMBINATIONS = 200
 """
 MAX_CHOICES = 500
 """Values of its `enum`s together: 3,000 under a `not` took 3.5 s."""
-_BRANCHES = frozenset({"allOf", "anyOf", "oneOf"})
-_DOUBLING = frozenset({"dependentSchemas", "patternProperties"})
-_TWO = frozenset({"not", "if", "contains", "propertyNames"})
-_UNSEARCHED = frozenset({"unevaluatedProperties", "unevaluatedItems"})
-_PATTERNS = frozenset({"pattern", "patternProperties"})
+_BRANCH_KEYWORDS = frozenset({"allOf", "anyOf", "oneOf"})
+_DOUBLING_KEYWORDS = frozenset({"dependentSchemas", "patternProperties"})
+_TWO_BRANCH_KEYWORDS = frozenset({"not", "if", "contains", "propertyNames"})
+_UNSEARCHED_KEYWORDS = frozenset({"unevaluatedProperties", "unevaluatedItems"})
+_PATTERN_KEYWORDS = frozenset({"pattern", "patternProperties"})
 
 
 class Fault(NamedTuple):
     """What is wrong at one place of a value: the steps to it, and a sentence."""
 
-    place: tuple[str | int, ...]
+    instance_path: tuple[str | int, ...]
     message: str
 
 
@@ -49,7 +49,7 @@ class SchemaCheck:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         from jsonschema_rs import Draft202012Validator
 
-        self._validator = Draft202012Validator(plain_json(schema), **_options())
+        self._validator = Draft202012Validator(to_plain_json(schema), **_options())
 
     def faults(self, value: Any) -> Iterator[Fault]:
         """Yield what does not fit: all of it for a small value, the first fault of a large one.
@@ -60,7 +60,7 @@ class SchemaCheck:
         from jsonschema_rs import ValidationError
 
         try:
-            plain = plain_json(value)
+            plain = to_plain_json(value)
         except ValueError as error:
             yield Fault((), str(error))
             return
@@ -68,39 +68,39 @@ class SchemaCheck:
             plain
         ):  # faults of nested `anyOf` are collected in exponential time
             return
-        if _is_small(plain, MAX_ALL_FAULTS):
+        if _is_small(plain, MAX_PARTS_FOR_ALL_FAULTS):
             for fault in self._validator.iter_errors(plain):
-                yield Fault(tuple(fault.instance_path), _shortened(fault.message))
+                yield Fault(tuple(fault.instance_path), _shorten(fault.message))
             return
         try:
             self._validator.validate(plain)
         except ValidationError as fault:
-            yield Fault(tuple(fault.instance_path), _shortened(fault.message))
+            yield Fault(tuple(fault.instance_path), _shorten(fault.message))
 
 
-def _is_small(value: Any, parts: int) -> bool:
-    waiting = [value]
-    for _ in range(parts):
-        if not waiting:
+def _is_small(value: Any, max_parts: int) -> bool:
+    pending = [value]
+    for _ in range(max_parts):
+        if not pending:
             return True
-        part = waiting.pop()
+        part = pending.pop()
         if isinstance(part, dict):
-            waiting += part.values()
+            pending += part.values()
         elif isinstance(part, list):
-            waiting += part
-        if len(waiting) > parts:
+            pending += part
+        if len(pending) > max_parts:
             return False
-    return not waiting
+    return not pending
 
 
-def _shortened(message: str) -> str:
+def _shorten(message: str) -> str:
     """Return a message with its value shortened: the rule stands at the end."""
     if len(message) <= MAX_MESSAGE:
         return message
     return f"{message[: MAX_MESSAGE // 3]} ... {message[-2 * MAX_MESSAGE // 3 :]}"
 
 
-def plain_json(value: Any) -> Any:
+def to_plain_json(value: Any) -> Any:
     """Return a copy of `value` made of JSON's own types.
 
     Subclasses as what they extend, a tuple as a list.
@@ -109,12 +109,12 @@ def plain_json(value: Any) -> Any:
     surrogate pair, circles.
     """
     try:
-        return _plain(value)
+        return _to_json_value(value)
     except RecursionError:
         raise ValueError("a value that is nested too deep, or contains itself") from None
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -131,16 +131,16 @@ def _plain(value: Any) -> Any:
             raise ValueError(f"{value} is no number in JSON")
         return float(value)
     if isinstance(value, Mapping):
-        return {_key(name): _plain(each) for name, each in value.items()}
+        return {_checked_key(name): _to_json_value(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_to_json_value(element) for element in value]
     raise ValueError(f"a {type(value).__name__} is no value of JSON")
 
 
-def _key(name: Any) -> str:
+def _checked_key(name: Any) -> str:
     if not isinstance(name, str):
         raise ValueError(f"{name!r} is the name of a value, and no text")
-    text: str = _plain(name)
+    text: str = _to_json_value(name)
     return text
 
 
@@ -152,7 +152,7 @@ def _options() -> dict[str, Any]:
     return {"pattern_options": patterns, "offline": True}
 
 
-def schema_problems(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
+def schema_problems(schema: dict[str, Any], path: str) -> list[tuple[str, str]]:
     """Return what is wrong with a JSON Schema of type object, as places and sentences.
 
     Contradictions too.
@@ -160,53 +160,57 @@ def schema_problems(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
     from jsonschema_rs import Draft202012Validator, ReferencingError, ValidationError
 
     if schema.get("type", "object") != "object":
-        return [(at, f"{at} must be a JSON Schema of type object")]
+        return [(path, f"{path} must be a JSON Schema of type object")]
     try:
-        Draft202012Validator(plain_json(schema), **_options())
+        Draft202012Validator(to_plain_json(schema), **_options())
     except ValidationError as error:
-        return [_schema_fault(error, at)]
+        return [_schema_fault(error, path)]
     except (ValueError, ReferencingError) as error:
-        return [(at, f"not a valid JSON Schema: {error}")]
+        return [(path, f"not a valid JSON Schema: {error}")]
     if not all(isinstance(p, dict) for p in schema.get("properties", {}).values()):
-        return [(f"{at}.properties", "each property is a map such as {type: string}")]
-    return [*_contradictions(schema, at), *_wrong_defaults(schema, at)]
+        return [(f"{path}.properties", "each property is a map such as {type: string}")]
+    return [*_contradictions(schema, path), *_default_problems(schema, path)]
 
 
-def undeclared(schema: dict[str, Any]) -> list[str]:
+def undeclared_required(schema: dict[str, Any]) -> list[str]:
     """Return the names that are required and not declared: no value of a caller can have them."""
     required = schema.get("required", [])
     return [name for name in required if name not in schema.get("properties", {})]
 
 
-def _schema_fault(error: Any, at: str) -> tuple[str, str]:
-    place = ".".join([at, *map(str, error.instance_path)])
-    if _PATTERNS & {*map(str, error.instance_path)}:
+def _schema_fault(error: Any, path: str) -> tuple[str, str]:
+    schema_path = ".".join([path, *map(str, error.instance_path)])
+    if _PATTERN_KEYWORDS & {*map(str, error.instance_path)}:
         pattern = error.instance if isinstance(error.instance, str) else error.instance_path[-1]
-        return place, (
+        return schema_path, (
             f"'{pattern}' is no pattern that can be matched in linear time: look-around and "
             "back-references are not "
             "supported"
         )
-    return place, f"not a valid JSON Schema: {error.message}"
+    return schema_path, f"not a valid JSON Schema: {error.message}"
 
 
-def _contradictions(schema: dict[str, Any], at: str) -> list[tuple[str, str]]:
+def _contradictions(schema: dict[str, Any], path: str) -> list[tuple[str, str]]:
     """Return the parts of a schema that no value can meet, but those that say `false`."""
     from jsonschema_rs.canonical import UnsatisfiableReason, find_unsatisfiable
 
     combinations, choices = _search_size(schema)
     if combinations > MAX_COMBINATIONS or choices > MAX_CHOICES:
         return []
-    empty = find_unsatisfiable(plain_json(schema), **_options())
-    places = [
+    unsatisfiable = find_unsatisfiable(to_plain_json(schema), **_options())
+    pointers = [
         pointer
-        for pointer, reason in empty.items()
+        for pointer, reason in unsatisfiable.items()
         if not isinstance(reason, UnsatisfiableReason.Literal)
     ]
-    inner = [each for each in places if not any(other.startswith(f"{each}/") for other in places)]
+    innermost = [
+        candidate
+        for candidate in pointers
+        if not any(other.startswith(f"{candidate}/") for other in pointers)
+    ]
     return [
-        (at + pointer.replace("/", "."), "it contradicts itself: no value can meet it")
-        for pointer in inner
+        (path + pointer.replace("/", "."), "it contradicts itself: no value can meet it")
+        for pointer in innermost
     ]
 
 
@@ -214,51 +218,55 @@ def _search_size(value: Any) -> tuple[int, int]:
     """Return how many combinations of branches and how many choices a schema has."""
     combinations = 1
     choices = 0
-    waiting = [value]
-    while waiting and combinations <= MAX_COMBINATIONS:
-        part = waiting.pop()
+    pending = [value]
+    while pending and combinations <= MAX_COMBINATIONS:
+        part = pending.pop()
         if isinstance(part, list):
-            waiting += part
+            pending += part
         if not isinstance(part, dict):
             continue
-        waiting += part.values()
+        pending += part.values()
         for name, inner in part.items():
             size = len(inner) if isinstance(inner, list | dict) else 0
-            if name in _BRANCHES:
+            if name in _BRANCH_KEYWORDS:
                 combinations *= max(1, size)
-            elif name in _DOUBLING:
+            elif name in _DOUBLING_KEYWORDS:
                 combinations *= 2 ** min(size, 10)
-            elif name in _TWO:
+            elif name in _TWO_BRANCH_KEYWORDS:
                 combinations *= 2
-            elif name in _UNSEARCHED:
+            elif name in _UNSEARCHED_KEYWORDS:
                 combinations = MAX_COMBINATIONS + 1
             elif name == "enum":
                 choices += size
     return combinations, choices
 
 
-def _wrong_defaults(schema: Any, at: str) -> Iterator[tuple[str, str]]:
+def _default_problems(schema: Any, path: str) -> Iterator[tuple[str, str]]:
     """Yield the defaults of properties that do not fit their own schema."""
     if not isinstance(schema, dict):
         return
     properties = schema.get("properties")
-    for name, each in properties.items() if isinstance(properties, dict) else ():
-        place = f"{at}.properties.{name}"
-        if isinstance(each, dict) and "default" in each and not has_refs(each):
-            for fault in SchemaCheck(each).faults(each["default"]):
-                yield f"{place}.default", f"it does not fit its own schema: {fault.message}"
-        yield from _wrong_defaults(each, place)
+    for name, property_schema in properties.items() if isinstance(properties, dict) else ():
+        property_path = f"{path}.properties.{name}"
+        if (
+            isinstance(property_schema, dict)
+            and "default" in property_schema
+            and not has_refs(property_schema)
+        ):
+            for fault in SchemaCheck(property_schema).faults(property_schema["default"]):
+                yield f"{property_path}.default", f"it does not fit its own schema: {fault.message}"
+        yield from _default_problems(property_schema, property_path)
 
 
-def outside_refs(value: Any) -> list[str]:
+def external_refs(value: Any) -> list[str]:
     """Return a schema's external references, which a validator would have to fetch."""
     if isinstance(value, list):
-        return [each for item in value for each in outside_refs(item)]
+        return [reference for item in value for reference in external_refs(item)]
     if not isinstance(value, dict):
         return []
-    own = [str(value[name]) for name in ("$ref", "$dynamicRef") if name in value]
-    inside = [each for item in value.values() for each in outside_refs(item)]
-    return [each for each in own if not each.startswith("#")] + inside
+    direct_refs = [str(value[name]) for name in ("$ref", "$dynamicRef") if name in value]
+    nested_refs = [reference for item in value.values() for reference in external_refs(item)]
+    return [reference for reference in direct_refs if not reference.startswith("#")] + nested_refs
 
 
 def has_refs(value: Any) -> bool:

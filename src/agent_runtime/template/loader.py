@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent_runtime.errors import Problem, TemplateError, close_matches
-from agent_runtime.template.document import Document, place, plain
+from agent_runtime.template.document import Document, locate, to_python
 from agent_runtime.template.parts_spec import ToolSpec
 from agent_runtime.template.prompt import placeholders
 from agent_runtime.template.skills import Skill, read_skills
@@ -48,14 +48,14 @@ def unused_inputs(template: AgentTemplate) -> list[str]:
 
 def template_problems(error: ValidationError, document: Document | None = None) -> list[Problem]:
     """What pydantic found, in the words and with the places of the template."""
-    found = error.errors(include_input=False)
-    unknown = [details for details in found if details["type"] == "extra_forbidden"][
+    error_details = error.errors(include_input=False)
+    unknown = [details for details in error_details if details["type"] == "extra_forbidden"][
         :MAX_SUGGESTIONS
     ]
     return [
         problem
-        for details in found
-        for problem in _problems(details, document, suggests=details in unknown)
+        for details in error_details
+        for problem in _problems_from(details, document, with_suggestions=details in unknown)
     ]
 
 
@@ -64,17 +64,17 @@ def _load(
 ) -> AgentTemplate:
     document = Document(path, data, environ)
     try:
-        template = AgentTemplate.model_validate(plain(document.node))
+        template = AgentTemplate.model_validate(to_python(document.node))
     except ValidationError as error:
         raise TemplateError([*document.problems, *template_problems(error, document)]) from None
     template._folder = path.resolve().parent
-    template._place = lambda at: _at(document, _steps(at))
-    for at, tools in _tool_lists(template):
+    template._locate = lambda tools_path: _mark_at(document, _parse_path(tools_path))
+    for tools_path, tools in _tools_with_path(template):
         for index, tool in enumerate(tools):
             if tool.agent is not None and is_path(tool.agent):
                 _load_agent(
                     template,
-                    (*at, index, "agent"),
+                    (*tools_path, index, "agent"),
                     tool.agent,
                     document,
                     environ,
@@ -82,12 +82,26 @@ def _load(
                 )
     _load_skills(template, document)
     document.problems += _variables_in_prompts(template, document)
-    inner = template.agents.values()
+    nested_templates = template.agents.values()
     template._files = tuple(
-        sorted({*document.files, *(file for each in inner for file in each.files)})
+        sorted(
+            {
+                *document.files,
+                *(file for nested_template in nested_templates for file in nested_template.files),
+            }
+        )
     )
     template._variables = tuple(
-        sorted({*document.variables, *(name for each in inner for name in each.variables)})
+        sorted(
+            {
+                *document.variables,
+                *(
+                    name
+                    for nested_template in nested_templates
+                    for name in nested_template.variables
+                ),
+            }
+        )
     )
     if document.problems:
         raise TemplateError(document.problems)
@@ -120,51 +134,53 @@ def _variables_in_prompts(template: AgentTemplate, document: Document) -> list[P
     return problems
 
 
-def _tool_lists(
+def _tools_with_path(
     template: AgentTemplate,
 ) -> Iterator[tuple[tuple[str | int, ...], Sequence[ToolSpec]]]:
     yield ("spec", "tools"), template.spec.tools
-    for n, each in enumerate(template.spec.subagents):
-        yield ("spec", "subagents", n, "tools"), each.tools or ()
+    for n, subagent in enumerate(template.spec.subagents):
+        yield ("spec", "subagents", n, "tools"), subagent.tools or ()
 
 
 def _load_skills(template: AgentTemplate, document: Document) -> None:
-    found: dict[str, Skill] = {}
+    skills_by_name: dict[str, Skill] = {}
     for index, name in enumerate(template.spec.skills):
-        mark = place(document.node, ("spec", "skills", index))
-        where = f"spec.skills.{index}"
-        folder = document.inside(name, document.root, mark, where, kind="folder")
+        mark = locate(document.node, ("spec", "skills", index))
+        dotted_path = f"spec.skills.{index}"
+        folder = document.find_beside(name, document.root, mark, dotted_path, kind="folder")
         if folder is None:
             continue
         skills, problems = read_skills(folder, document.root)
-        document.problems.extend(mark.problem(problem, where) for problem in problems)
+        document.problems.extend(mark.problem(problem, dotted_path) for problem in problems)
         # A skill that is added, or a link that leads elsewhere, is a change of the template too.
         document.files.update(
-            each for child in [folder, *folder.iterdir()] for each in (child, child / "SKILL.md")
+            watched_path
+            for child in [folder, *folder.iterdir()]
+            for watched_path in (child, child / "SKILL.md")
         )
-        found.update(
+        skills_by_name.update(
             {skill.name: skill for skill in skills}
         )  # the last source wins, as in deepagents
-    template._skills = tuple(found.values())
+    template._skills = tuple(skills_by_name.values())
 
 
 def _load_agent(
     template: AgentTemplate,
-    at: tuple[str | int, ...],
+    agent_path: tuple[str | int, ...],
     name: str,
     document: Document,
     environ: Mapping[str, str] | None,
     chain: tuple[Path, ...],
 ) -> None:
-    mark = place(document.node, at)
-    where = ".".join(str(step) for step in at)
-    file = document.inside(name, document.root, mark, where)
+    mark = locate(document.node, agent_path)
+    dotted_path = ".".join(str(step) for step in agent_path)
+    file = document.find_beside(name, document.root, mark, dotted_path)
     if file is None:
         return
     if file.resolve() in chain:
         cycle = " -> ".join(p.name for p in (*chain, file))
         document.problems.append(
-            mark.problem(f"agents call each other in a circle: {cycle}", where)
+            mark.problem(f"agents call each other in a circle: {cycle}", dotted_path)
         )
         return
     try:
@@ -173,20 +189,22 @@ def _load_agent(
         document.problems.extend(error.problems)
 
 
-def _problems(details: Any, document: Document | None, *, suggests: bool) -> Iterator[Problem]:
-    loc = tuple(s for s in details["loc"] if not _internal(s))
+def _problems_from(
+    details: Any, document: Document | None, *, with_suggestions: bool
+) -> Iterator[Problem]:
+    steps = tuple(s for s in details["loc"] if not _is_pydantic_step(s))
     kind = details["type"]
     if kind == "template":
         for path, message in details["ctx"]["found"]:
-            yield _at(document, _steps(path)).problem(message, path)
+            yield _mark_at(document, _parse_path(path)).problem(message, path)
         return
-    path = ".".join(str(s) for s in loc)
+    path = ".".join(str(s) for s in steps)
     if kind == "extra_forbidden":
-        message = f"unknown key '{loc[-1]}'"
-        if suggests:
-            message += f": {close_matches(str(loc[-1]), _keys_at(loc[:-1]))}"
+        message = f"unknown key '{steps[-1]}'"
+        if with_suggestions:
+            message += f": {close_matches(str(steps[-1]), _keys_at(steps[:-1]))}"
     elif kind == "missing":
-        message = f"key '{loc[-1]}' is required"
+        message = f"key '{steps[-1]}' is required"
     else:
         message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
         message = message[:1].lower() + message[1:]
@@ -195,28 +213,28 @@ def _problems(details: Any, document: Document | None, *, suggests: bool) -> Ite
                 "a name has at most 64 letters, digits, '_', '-' and single '.', and "
                 "starts with a letter or digit"
             )
-    yield _at(document, loc, key=kind == "extra_forbidden").problem(message, path)
+    yield _mark_at(document, steps, key=kind == "extra_forbidden").problem(message, path)
 
 
-def _internal(step: Any) -> bool:
+def _is_pydantic_step(step: Any) -> bool:
     # pydantic puts the branch of a union and the name of a validator into the path: `str`,
     # `function-before[...]`.
     return isinstance(step, str) and (
-        step in _BRANCHES or step.startswith(("function-", "dict[", "list["))
+        step in _UNION_STEPS or step.startswith(("function-", "dict[", "list["))
     )
 
 
-_BRANCHES = frozenset(
+_UNION_STEPS = frozenset(
     {"str", "int", "float", "FileRef", "SecretRef", "ToolSpec", "ModelSpec", "constrained-str"}
 )
 
 
-def _steps(path: str) -> tuple[Any, ...]:
+def _parse_path(path: str) -> tuple[Any, ...]:
     return tuple(int(s) if s.isascii() and s.isdecimal() else s for s in path.split("."))
 
 
-def _at(document: Document | None, path: tuple[Any, ...], *, key: bool = False) -> Mark:
-    return Mark("<template>") if document is None else place(document.node, path, key=key)
+def _mark_at(document: Document | None, path: tuple[Any, ...], *, key: bool = False) -> Mark:
+    return Mark("<template>") if document is None else locate(document.node, path, key=key)
 
 
 @cache
@@ -231,7 +249,7 @@ def _keys_at(path: tuple[Any, ...]) -> list[str]:
     for step in path:
         nodes = [
             child
-            for node in _branches(schema, nodes)
+            for node in _expand_branches(schema, nodes)
             if (
                 child := node.get("items")
                 if isinstance(step, int)
@@ -239,16 +257,16 @@ def _keys_at(path: tuple[Any, ...]) -> list[str]:
             )
             is not None
         ]
-    return [key for node in _branches(schema, nodes) for key in node.get("properties", {})]
+    return [key for node in _expand_branches(schema, nodes) for key in node.get("properties", {})]
 
 
-def _branches(schema: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _expand_branches(schema: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    branches: list[dict[str, Any]] = []
     queue = list(nodes)
     while queue:
         node = queue.pop()
         if "$ref" in node:
             queue.append(schema["$defs"][node["$ref"].rsplit("/", 1)[1]])
         queue += [*node.get("anyOf", []), *node.get("allOf", [])]
-        found.append(node)
-    return found
+        branches.append(node)
+    return branches

@@ -14,31 +14,31 @@ from agent_runtime.template.skills import Skill, read_skills
 from agent_runtime.template.spec import AgentTemplate
 
 
-def overridden(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
+def apply_overrides(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
     """The template with keys of its spec replaced or deepened.
 
     Raises TemplateError for what does not fit.
     """
     content = template.model_dump(by_alias=True, exclude_unset=True)
-    content["spec"] = _deepened(content["spec"], overrides)
+    content["spec"] = _deep_merge(content["spec"], overrides)
     try:
         changed = AgentTemplate.model_validate(content)
     except ValidationError as error:
         raise TemplateError(template_problems(error)) from None
     changed._agents = template.agents
     changed._folder = template.folder
-    changed._place = template._place
+    changed._locate = template._locate
     changed._files = template.files
     changed._variables = template.variables
     changed._skills = template.skills
     if changed.spec.skills != template.spec.skills:
-        changed._skills = _skills(changed)
+        changed._skills = _load_skills(changed)
     return changed
 
 
-def _skills(template: AgentTemplate) -> tuple[Skill, ...]:
+def _load_skills(template: AgentTemplate) -> tuple[Skill, ...]:
     root = (template.folder or Path.cwd()).resolve()
-    found: dict[str, Skill] = {}
+    skills_by_name: dict[str, Skill] = {}
     for index, name in enumerate(template.spec.skills):
         folder = root / name
         if not (folder.resolve().is_relative_to(root) and folder.is_dir()):
@@ -52,13 +52,13 @@ def _skills(template: AgentTemplate) -> tuple[Skill, ...]:
         skills, problems = read_skills(folder, root)
         if problems:
             raise TemplateError([Problem(problem, f"spec.skills.{index}") for problem in problems])
-        found.update({skill.name: skill for skill in skills})
-    return tuple(found.values())
+        skills_by_name.update({skill.name: skill for skill in skills})
+    return tuple(skills_by_name.values())
 
 
-def _deepened(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _deepened(merged[key], value) if nested else value
+    for key, value in override.items():
+        both_are_maps = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _deep_merge(merged[key], value) if both_are_maps else value
     return merged

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.runtime_spec import Count, Strict
+from agent_runtime.template.runtime_spec import Count, StrictModel
 
 REF_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 
-class SecretRef(Strict):
+class SecretRef(StrictModel):
     """Where a secret is; the value itself never stands in a template."""
 
     from_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
@@ -26,7 +26,7 @@ class SecretRef(Strict):
         return self
 
 
-class ModelParams(Strict):
+class ModelParams(StrictModel):
     """What most providers understand; a provider's own settings go under `extra`."""
 
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
@@ -37,7 +37,7 @@ class ModelParams(Strict):
     extra: dict[str, Any] = {}
 
 
-class AtOnceLimits(Strict):
+class AtOnceLimits(StrictModel):
     """Concurrency of the account behind a model's key, and signs of an overload."""
 
     max_in_flight: Annotated[
@@ -49,7 +49,7 @@ class AtOnceLimits(Strict):
     ] = []
 
 
-class ModelSpec(Strict):
+class ModelSpec(StrictModel):
     """Which chat model.
 
     `provider:name` for `init_chat_model`, `offline:`, `auto`, or a registered name.
@@ -77,13 +77,13 @@ def fallback_specs(model: ModelSpec) -> list[ModelSpec]:
     ]
 
 
-class FileRef(Strict):
+class FileRef(StrictModel):
     """A text file beside the template."""
 
     file: str
 
 
-class McpSpec(Strict):
+class McpSpec(StrictModel):
     """An MCP server: a program that is started (`command`), or one that is reached (`url`)."""
 
     command: Annotated[str | None, Field(min_length=1)] = None
@@ -116,7 +116,7 @@ class McpSpec(Strict):
         return self
 
 
-class ToolSpec(Strict):
+class ToolSpec(StrictModel):
     """A tool: registered (`use`), a Python object (`ref`), an agent, or an MCP server's."""
 
     use: str | None = None
@@ -151,7 +151,7 @@ class ToolSpec(Strict):
         return self
 
 
-class InterruptSpec(Strict):
+class InterruptSpec(StrictModel):
     """What a person may answer when a tool call waits for approval, and what they are shown."""
 
     allowed_decisions: Annotated[
@@ -167,23 +167,26 @@ class MiddlewareSpec(BaseModel):
     use: str
 
 
-def as_tool(value: Any) -> Any:
+def expand_tool_shorthand(value: Any) -> Any:
     """The short form of a tool: its registered name."""
     return {"use": value} if isinstance(value, str) else value
 
 
-def as_model(value: Any) -> Any:
+def expand_model_shorthand(value: Any) -> Any:
     """The short form of a model: its id."""
     return {"id": value} if isinstance(value, str) else value
 
 
-AnyTool = Annotated[ToolSpec, BeforeValidator(as_tool, json_schema_input_type=str | ToolSpec)]
+AnyTool = Annotated[
+    ToolSpec, BeforeValidator(expand_tool_shorthand, json_schema_input_type=str | ToolSpec)
+]
 AnyModel = Annotated[
-    ModelSpec | None, BeforeValidator(as_model, json_schema_input_type=str | ModelSpec)
+    ModelSpec | None,
+    BeforeValidator(expand_model_shorthand, json_schema_input_type=str | ModelSpec),
 ]
 
 
-class SubagentSpec(Strict):
+class SubagentSpec(StrictModel):
     """An agent that this one hands tasks to by the tool `task`; names as in deepagents.
 
     It begins each task with nothing but its text, and answers with its last message. Its model is

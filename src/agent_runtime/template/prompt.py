@@ -15,19 +15,19 @@ _NAME = re.compile(r"\s*inputs\.([A-Za-z_][A-Za-z0-9_]*)\s*")
 def placeholders(text: str) -> tuple[set[str], list[str]]:
     """Return the inputs that `text` uses, and a message for each other `{{ }}`."""
     names: set[str] = set()
-    wrong: list[str] = []
+    messages: list[str] = []
     for match in _PLACEHOLDER.finditer(text):
-        name = _NAME.fullmatch(match[1])
-        if name:
-            names.add(name[1])
+        name_match = _NAME.fullmatch(match[1])
+        if name_match:
+            names.add(name_match[1])
         else:
-            wrong.append(
+            messages.append(
                 f"'{{{{{match[1][:40]}}}}}' is not a placeholder: "
                 "only {{ inputs.name }} is, no expressions"
             )
     if len(_OPEN.findall(text)) > len(_PLACEHOLDER.findall(text)):
-        wrong.append("'{{' without its '}}'")
-    return names, wrong
+        messages.append("'{{' without its '}}'")
+    return names, messages
 
 
 def render(text: str, inputs: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def render(text: str, inputs: Mapping[str, Any]) -> str:
 
     What a value contains is never read as a placeholder again.
     """
-    return _PLACEHOLDER.sub(lambda m: _plain(inputs[m[1].strip().removeprefix("inputs.")]), text)
+    return _PLACEHOLDER.sub(lambda m: _to_text(inputs[m[1].strip().removeprefix("inputs.")]), text)
 
 
 def render_value(value: Any, inputs: Mapping[str, Any]) -> Any:
@@ -44,9 +44,9 @@ def render_value(value: Any, inputs: Mapping[str, Any]) -> Any:
     A string that is one placeholder alone takes the input with its type.
     """
     if isinstance(value, str):
-        whole = _PLACEHOLDER.fullmatch(value)
-        name = _NAME.fullmatch(whole[1]) if whole else None
-        return inputs[name[1]] if name else render(value, inputs)
+        whole_match = _PLACEHOLDER.fullmatch(value)
+        name_match = _NAME.fullmatch(whole_match[1]) if whole_match else None
+        return inputs[name_match[1]] if name_match else render(value, inputs)
     if isinstance(value, Mapping):
         return {k: render_value(v, inputs) for k, v in value.items()}
     if isinstance(value, list):
@@ -68,5 +68,5 @@ def uses_inputs(value: Any) -> bool:
     return any(_OPEN.search(text) for text in strings_in(value))
 
 
-def _plain(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

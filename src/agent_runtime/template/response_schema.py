@@ -16,7 +16,7 @@ MAX_FAULTS = 5
 """Faults of one answer that its model reads."""
 
 
-def checked_class(schema: dict[str, Any]) -> type[BaseModel]:
+def validating_class(schema: dict[str, Any]) -> type[BaseModel]:
     """Return a class for `response_format` that accepts what fits the schema.
 
     LangChain gives a map for a JSON Schema to the model and returns its answer unchecked; for a
@@ -33,20 +33,25 @@ def checked_class(schema: dict[str, Any]) -> type[BaseModel]:
 
 
 def _core_schema(schema: dict[str, Any]) -> Callable[..., core_schema.CoreSchema]:
-    compiled = SchemaCheck(schema)
+    schema_check = SchemaCheck(schema)
 
     def check(answer: Any) -> Any:
-        faults = [_text(fault) for fault in itertools.islice(compiled.faults(answer), MAX_FAULTS)]
+        faults = [
+            _fault_text(fault)
+            for fault in itertools.islice(schema_check.faults(answer), MAX_FAULTS)
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         return answer
 
-    def core(cls: type[BaseModel], source: Any, handler: Any) -> core_schema.CoreSchema:
+    def build_core_schema(
+        cls: type[BaseModel], source: Any, handler: Any
+    ) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(check)
 
-    return core
+    return build_core_schema
 
 
-def _text(fault: Fault) -> str:
-    place = ".".join(map(str, fault.place))
-    return f"{place}: {fault.message}" if place else fault.message
+def _fault_text(fault: Fault) -> str:
+    instance_path = ".".join(map(str, fault.instance_path))
+    return f"{instance_path}: {fault.message}" if instance_path else fault.message

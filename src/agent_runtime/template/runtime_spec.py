@@ -22,7 +22,7 @@ RateText = Annotated[
 RetryClass = Literal["transient", "rate_limit", "server_error", "connection", "timeout", "worker"]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """What every part of a template is: unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(
@@ -30,7 +30,7 @@ class Strict(BaseModel):
     )
 
 
-class TimeoutSpec(Strict):
+class TimeoutSpec(StrictModel):
     """Time limits: the whole call, silence of the agent, one model call."""
 
     run: Duration | None = None
@@ -38,7 +38,7 @@ class TimeoutSpec(Strict):
     model_call: Duration | None = None
 
 
-class LimitsSpec(Strict):
+class LimitsSpec(StrictModel):
     """Hard limits of one run; reaching one stops it before the next step."""
 
     max_steps: Count | None = None
@@ -74,7 +74,7 @@ def check_delays(settings: Any) -> None:
         )
 
 
-class RetrySpec(Strict):
+class RetrySpec(StrictModel):
     """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
@@ -85,12 +85,12 @@ class RetrySpec(Strict):
     max_delay: Duration = 30.0
 
     @model_validator(mode="after")
-    def _delays_grow(self) -> RetrySpec:
+    def _check_delays(self) -> RetrySpec:
         check_delays(self)
         return self
 
 
-class BudgetSpec(Strict):
+class BudgetSpec(StrictModel):
     """What one scope may spend in one period (UTC); each user, tenant, ...
 
     Has an account of its own.
@@ -110,7 +110,7 @@ class BudgetSpec(Strict):
     warn_at: list[Annotated[float, Field(gt=0, le=1)]] = [0.8]
 
     @model_validator(mode="after")
-    def _says_something(self) -> BudgetSpec:
+    def _check_budget(self) -> BudgetSpec:
         if self.usd is None and self.tokens is None:
             raise ValueError("give usd, tokens or both")
         if self.scope == "run" and self.per != "total":
@@ -120,7 +120,7 @@ class BudgetSpec(Strict):
         return self
 
 
-class CostSpec(Strict):
+class CostSpec(StrictModel):
     """Budgets of this agent, and how it spends."""
 
     budgets: list[BudgetSpec] = []
@@ -139,7 +139,7 @@ class CostSpec(Strict):
     hold_ttl: Duration = 900.0
 
 
-class AuthSpec(Strict):
+class AuthSpec(StrictModel):
     """What a caller needs beside the scope to run this agent, and whose messages it may send."""
 
     require: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
@@ -152,7 +152,7 @@ class AuthSpec(Strict):
     ] = ["user", "assistant", "tool"]
 
 
-class AtOnceSpec(Strict):
+class AtOnceSpec(StrictModel):
     """At most so many calls at once for each user, tenant, ..., or combination of them."""
 
     calls: Count
@@ -161,7 +161,7 @@ class AtOnceSpec(Strict):
     ] = ["global"]
 
 
-class ConcurrencySpec(Strict):
+class ConcurrencySpec(StrictModel):
     """How many calls run at once, and how long another one waits."""
 
     limits: list[AtOnceSpec] = []
@@ -171,13 +171,13 @@ class ConcurrencySpec(Strict):
     ] = None
 
 
-class LoggingSpec(Strict):
+class LoggingSpec(StrictModel):
     """What the log says of a call beside its outcome."""
 
     content: Annotated[bool, Field(description="Log question and answer, redacted.")] = False
 
 
-class RuntimeSpec(Strict):
+class RuntimeSpec(StrictModel):
     """The onion around the whole call."""
 
     pipeline: Annotated[list[str] | None, Field(description="Layers by name, outermost first.")] = (

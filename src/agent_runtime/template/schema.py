@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_runtime.template.spec import AgentTemplate
 
-PATCH = "Patch"
+PATCH_SUFFIX = "Patch"
 """Suffix of the definitions that a template with parents is checked against."""
 SCHEMA_FILE = "agent-template.v1.schema.json"
 
@@ -18,14 +18,16 @@ def template_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {**schema.pop("$defs"), "AgentTemplate": schema}
     # What the loader understands before the models see it.
     schema["patternProperties"] = {"^x-": {}}
-    patches = {f"{name}{PATCH}": _patch(found) for name, found in definitions.items()}
+    patches = {
+        f"{name}{PATCH_SUFFIX}": _patch(definition) for name, definition in definitions.items()
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_FILE,
         "title": "agent_runtime AgentTemplate v1",
         "type": "object",
         "if": {"anyOf": [{"required": ["extends"]}, {"required": ["include"]}]},
-        "then": {"$ref": f"#/$defs/AgentTemplate{PATCH}"},
+        "then": {"$ref": f"#/$defs/AgentTemplate{PATCH_SUFFIX}"},
         "else": {"$ref": "#/$defs/AgentTemplate"},
         "$defs": {**definitions, **patches},
     }
@@ -42,7 +44,7 @@ def _patch(schema: Any) -> Any:
         return schema
     patch = {k: _patch(v) for k, v in schema.items() if k != "required"}
     if isinstance(name := schema.get("$ref"), str):
-        patch["$ref"] = name + PATCH
+        patch["$ref"] = name + PATCH_SUFFIX
     if schema.get("type") != "array":
         return patch
     change = {"$append": patch, "$remove": {"type": "array"}}

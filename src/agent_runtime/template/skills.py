@@ -17,9 +17,9 @@ from agent_runtime.size_limits import size_limit
 from agent_runtime.template.yaml_reader import read_yaml
 
 MAX_FILE_BYTES = size_limit("skill_bytes")
-_FRONT = re.compile(rb"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(rb"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
-_CACHE: dict[str, tuple[str, str]] = {}
+_FRONT_MATTER_CACHE: dict[str, tuple[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def read_skills(source: Path, root: Path) -> tuple[list[Skill], list[str]]:
         try:
             if not file.resolve().is_relative_to(root.resolve()):
                 raise ValueError("a link leads out of the template's folder")
-            skills.append(_skill(file))
+            skills.append(_read_skill(file))
         except (OSError, ValueError, RuntimeError, TemplateError) as error:
             problems.append(f"{file.parent.name}/SKILL.md: {error}")
     if not skills and not problems:
@@ -92,26 +92,30 @@ def _skill_files(source: Path) -> Iterator[Path]:
             yield file
 
 
-def _skill(file: Path) -> Skill:
+def _read_skill(file: Path) -> Skill:
     data = read_bounded(file, MAX_FILE_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     key = f"{file.parent.name}:{digest}"
-    if key not in _CACHE:  # parsed once for each content
-        if len(_CACHE) > 1_000:
-            _CACHE.clear()
-        _CACHE[key] = _front_matter(data, file.parent.name)
-    name, description = _CACHE[key]
+    if key not in _FRONT_MATTER_CACHE:  # parsed once for each content
+        if len(_FRONT_MATTER_CACHE) > 1_000:
+            _FRONT_MATTER_CACHE.clear()
+        _FRONT_MATTER_CACHE[key] = _parse_front_matter(data, file.parent.name)
+    name, description = _FRONT_MATTER_CACHE[key]
     return Skill(name, description, file.parent.resolve(), digest)
 
 
-def _front_matter(data: bytes, folder: str) -> tuple[str, str]:
-    found = _FRONT.match(data)
-    if found is None:
+def _parse_front_matter(data: bytes, folder: str) -> tuple[str, str]:
+    match = _FRONT_MATTER.match(data)
+    if match is None:
         raise ValueError("it begins with '---', name and description, '---'")
-    node = read_yaml(found[1], "SKILL.md")
-    given = {key: each.value for key, each in node.value.items()} if node.kind == "map" else {}
-    name = given.get("name")
-    description = given.get("description")
+    node = read_yaml(match[1], "SKILL.md")
+    fields = (
+        {key: field_node.value for key, field_node in node.value.items()}
+        if node.kind == "map"
+        else {}
+    )
+    name = fields.get("name")
+    description = fields.get("description")
     if not isinstance(name, str) or not _NAME.match(name) or len(name) > 64:
         raise ValueError("a name has at most 64 lowercase letters, digits and single hyphens")
     if name != folder:

@@ -14,7 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from agent_runtime.errors import Problem
 from agent_runtime.template.duration import Duration
-from agent_runtime.template.json_schema import has_refs, outside_refs, schema_problems, undeclared
+from agent_runtime.template.json_schema import (
+    external_refs,
+    has_refs,
+    schema_problems,
+    undeclared_required,
+)
 from agent_runtime.template.parts_spec import (
     AnyModel,
     AnyTool,
@@ -26,7 +31,7 @@ from agent_runtime.template.parts_spec import (
     ToolSpec,
 )
 from agent_runtime.template.prompt import placeholders, strings_in
-from agent_runtime.template.runtime_spec import RuntimeSpec, Strict
+from agent_runtime.template.runtime_spec import RuntimeSpec, StrictModel
 from agent_runtime.template.skills import Skill
 from agent_runtime.template.yaml_reader import Mark
 
@@ -40,7 +45,7 @@ def is_path(name_or_path: str | Path) -> bool:
     return isinstance(name_or_path, Path) or "/" in name or name.endswith((".yaml", ".yml"))
 
 
-class Metadata(Strict):
+class Metadata(StrictModel):
     """Who the template is."""
 
     name: Annotated[
@@ -57,13 +62,13 @@ class Metadata(Strict):
     owner: str = ""
 
 
-class ResponseFormat(Strict):
+class ResponseFormat(StrictModel):
     """The answer's JSON Schema: inline, or a `.json` or `.yaml` file beside the template."""
 
     schema_: Annotated[dict[str, Any] | str, Field(alias="schema")]
 
 
-class SessionsSpec(Strict):
+class SessionsSpec(StrictModel):
     """The conversations of this agent.
 
     They are kept where the application's session manager keeps them.
@@ -75,7 +80,7 @@ class SessionsSpec(Strict):
     multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
 
 
-class Spec(Strict):
+class Spec(StrictModel):
     """The agent: either a model with its tools and prompt, or a registered `workflow`."""
 
     model: AnyModel = None
@@ -102,18 +107,21 @@ class Spec(Strict):
 
     def all_tools(self) -> list[ToolSpec]:
         """The agent's own tools, and those of its sub-agents."""
-        return [*self.tools, *(tool for each in self.subagents for tool in each.tools or ())]
+        return [
+            *self.tools,
+            *(tool for subagent in self.subagents for tool in subagent.tools or ()),
+        ]
 
     def all_models(self) -> list[ModelSpec]:
         """The agent's own model, and those of its sub-agents."""
         return [
-            each
-            for each in (self.model, *(each.model for each in self.subagents))
-            if each is not None
+            model
+            for model in (self.model, *(subagent.model for subagent in self.subagents))
+            if model is not None
         ]
 
 
-class AgentTemplate(Strict):
+class AgentTemplate(StrictModel):
     """An agent, declared. Made by `load_template`, or directly from Python data.
 
     `digest` identifies the resolved content: prompts, schemas and nested agents included, secrets
@@ -135,7 +143,7 @@ class AgentTemplate(Strict):
     _files: tuple[Path, ...] = PrivateAttr(default=())
     _variables: tuple[str, ...] = PrivateAttr(default=())
     _folder: Path | None = PrivateAttr(default=None)
-    _place: Callable[[str], Mark] | None = PrivateAttr(default=None)
+    _locate: Callable[[str], Mark] | None = PrivateAttr(default=None)
 
     @property
     def agents(self) -> dict[str, AgentTemplate]:
@@ -164,7 +172,7 @@ class AgentTemplate(Strict):
 
     def problem(self, path: str, message: str, code: str = "template_invalid") -> Problem:
         """A problem with the value at `path` (`spec.tools.0.use`), at its place in the file."""
-        mark = Mark("<template>") if self._place is None else self._place(path)
+        mark = Mark("<template>") if self._locate is None else self._locate(path)
         return mark.problem(message, path, code)
 
     @cached_property
@@ -195,15 +203,15 @@ class AgentTemplate(Strict):
 
     def used_inputs(self) -> set[str]:
         """The inputs that the prompt or a tool argument uses."""
-        return {name for _, text in self._texts() for name in placeholders(text)[0]}
+        return {name for _, text in self._texts_with_path() for name in placeholders(text)[0]}
 
-    def _texts(self) -> list[tuple[str, str]]:
+    def _texts_with_path(self) -> list[tuple[str, str]]:
         prompt = self.spec.system_prompt
         texts = [("spec.system_prompt", prompt)] if isinstance(prompt, str) else []
         for index, tool in enumerate(self.spec.tools):
             texts += [(f"spec.tools.{index}.args", text) for text in strings_in(tool.args)]
-        for n, each in enumerate(self.spec.subagents):
-            for index, tool in enumerate(each.tools or ()):
+        for n, subagent in enumerate(self.spec.subagents):
+            for index, tool in enumerate(subagent.tools or ()):
                 texts += [
                     (f"spec.subagents.{n}.tools.{index}.args", text)
                     for text in strings_in(tool.args)
@@ -211,71 +219,75 @@ class AgentTemplate(Strict):
         return texts
 
     @model_validator(mode="after")
-    def _consistent(self) -> AgentTemplate:
-        found = [*self._text_problems(), *_spec_problems(self.spec)]
+    def _check_consistency(self) -> AgentTemplate:
+        problems = [*self._text_problems(), *_spec_problems(self.spec)]
         if self.inputs:
-            found += schema_problems(self.inputs, "inputs")
-            found += [
+            problems += schema_problems(self.inputs, "inputs")
+            problems += [
                 (
                     "inputs.required",
                     f"'{name}' is required and no input: declare it under properties",
                 )
-                for name in undeclared(self.inputs)
+                for name in undeclared_required(self.inputs)
             ]
             if has_refs(self.inputs):  # the validator would go and fetch it
-                found.append(("inputs", "'$ref' is not supported in inputs: write the schema out"))
+                problems.append(
+                    ("inputs", "'$ref' is not supported in inputs: write the schema out")
+                )
         if self.spec.response_format is not None and isinstance(
             self.spec.response_format.schema_, dict
         ):
             schema = self.spec.response_format.schema_
-            found += schema_problems(schema, "spec.response_format.schema")
-            found += [
+            problems += schema_problems(schema, "spec.response_format.schema")
+            problems += [
                 (
                     "spec.response_format.schema",
-                    f"'{each}' points out of the schema: write it below $defs",
+                    f"'{reference}' points out of the schema: write it below $defs",
                 )
-                for each in outside_refs(schema)
+                for reference in external_refs(schema)
             ]
-        if found:
-            text = "; ".join(f"{path}: {message}" for path, message in found)
-            raise PydanticCustomError("template", "{text}", {"text": text, "found": found})
+        if problems:
+            text = "; ".join(f"{path}: {message}" for path, message in problems)
+            raise PydanticCustomError("template", "{text}", {"text": text, "found": problems})
         return self
 
     def _text_problems(self) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        for n, each in enumerate(self.spec.subagents):
-            if placeholders(each.system_prompt) != (set(), []):
-                found.append(
+        problems: list[tuple[str, str]] = []
+        for n, subagent in enumerate(self.spec.subagents):
+            if placeholders(subagent.system_prompt) != (set(), []):
+                problems.append(
                     (
                         f"spec.subagents.{n}.system_prompt",
                         "inputs are not filled in here: say it in the task",
                     )
                 )
-        for path, text in self._texts():
-            names, wrong = placeholders(text)
-            found += [(path, message) for message in wrong]
-            found += [
+        for path, text in self._texts_with_path():
+            names, messages = placeholders(text)
+            problems += [(path, message) for message in messages]
+            problems += [
                 (path, f"input '{n}' is used but not declared under inputs")
                 for n in sorted(names - self.input_names)
             ]
-        return found
+        return problems
 
 
 def _spec_problems(spec: Spec) -> list[tuple[str, str]]:
     if spec.workflow is None:
-        found = [] if spec.model is not None else [("spec", "give a model, or a workflow")]
-        names = [each.name for each in spec.subagents]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        return found + [("spec.subagents", f"two sub-agents are called '{name}'") for name in twice]
-    clash = [
+        problems = [] if spec.model is not None else [("spec", "give a model, or a workflow")]
+        names = [subagent.name for subagent in spec.subagents]
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        return problems + [
+            ("spec.subagents", f"two sub-agents are called '{name}'") for name in duplicates
+        ]
+    conflicting_keys = [
         n for n in ("model", "system_prompt", "response_format") if getattr(spec, n) is not None
     ]
-    clash += [
+    conflicting_keys += [
         n
         for n in ("tools", "middleware", "interrupt_on", "memory", "subagents", "skills")
         if getattr(spec, n)
     ]
     return [
         (f"spec.{n}", f"'{n}' has no meaning beside 'workflow', which is a whole agent")
-        for n in clash
+        for n in conflicting_keys
     ]

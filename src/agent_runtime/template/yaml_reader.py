@@ -24,7 +24,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INF = re.compile(r"[-+]?\.(inf|Inf|INF)")
-_WORDS = {
+_CONSTANTS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -56,14 +56,14 @@ class Node:
     value: Any
     mark: Mark
     key: Mark | None = None
-    plain: bool = False
+    unquoted: bool = False
     """A scalar without quotes: after `${VAR}` is filled in, its type is read again."""
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """The YAML 1.2 core value of an unquoted scalar."""
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     if len(text) > 400:  # no number that anybody means; Python refuses to read the longest
         return text
     if _INT.fullmatch(text):
@@ -80,10 +80,14 @@ def read_yaml(data: bytes, file: str) -> Node:
     text = _decode(data, file)
     problems: list[Problem] = []
     try:
-        node = _Builder(yaml.parse(text, Loader=_Loader), file, problems).document()
+        node = _NodeBuilder(yaml.parse(text, Loader=_Loader), file, problems).document()
     except yaml.MarkedYAMLError as error:
-        where = error.problem_mark
-        mark = Mark(file) if where is None else Mark(file, where.line + 1, where.column + 1)
+        syntax_mark = error.problem_mark
+        mark = (
+            Mark(file)
+            if syntax_mark is None
+            else Mark(file, syntax_mark.line + 1, syntax_mark.column + 1)
+        )
         raise TemplateError([*problems, mark.problem(_syntax_message(error, text, mark))]) from None
     except yaml.YAMLError as error:
         raise TemplateError([*problems, Mark(file).problem(str(error).splitlines()[0])]) from None
@@ -121,7 +125,7 @@ def _decode(data: bytes, file: str) -> str:
         raise TemplateError([Mark(file, line, column).problem(message)]) from None
 
 
-class _Builder:
+class _NodeBuilder:
     def __init__(self, events: Iterator[Any], file: str, problems: list[Problem]) -> None:
         self._events = events
         self._file = file
@@ -163,8 +167,13 @@ class _Builder:
         if event.tag is not None:
             self._problems.append(mark.problem(f"tag '{event.tag}': tags are not allowed"))
         if isinstance(event, yaml.ScalarEvent):
-            plain = not event.style  # the C parser says "", the Python one None
-            return Node("scalar", scalar(event.value) if plain else event.value, mark, plain=plain)
+            unquoted = not event.style  # the C parser says "", the Python one None
+            return Node(
+                "scalar",
+                parse_scalar(event.value) if unquoted else event.value,
+                mark,
+                unquoted=unquoted,
+            )
         return (
             self._list(mark, depth)
             if isinstance(event, yaml.SequenceStartEvent)
@@ -189,8 +198,8 @@ class _Builder:
                 event.value if isinstance(event, yaml.ScalarEvent) else ""
             )  # a key is a string, also `on` and `1`
             if name in items:
-                first = items[name].key
-                line = first.line if first else mark.line
+                first_key_mark = items[name].key
+                line = first_key_mark.line if first_key_mark else mark.line
                 self._problems.append(
                     key.mark.problem(f"key '{name}' stands twice: lines {line} and {key.mark.line}")
                 )

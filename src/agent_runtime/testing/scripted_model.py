@@ -48,8 +48,8 @@ class ScriptedChatModel(LocalChatModel):
     A list, one answer a call (the last one again when it is over), or a function of the messages.
 
     A function makes it safe under concurrency and replayable: it decides by what has been said, not
-    by how often it was asked. `calls` counts the calls, `seen` keeps the messages of each.
-    `delay_s` is waited before each piece.
+    by how often it was asked. `calls` counts the calls, `received_messages` keeps the messages of
+    each. `delay_s` is waited before each piece.
     """
 
     provider: str = "scripted"
@@ -64,7 +64,7 @@ class ScriptedChatModel(LocalChatModel):
         return len(self._calls)
 
     @property
-    def seen(self) -> list[list[BaseMessage]]:
+    def received_messages(self) -> list[list[BaseMessage]]:
         """The messages of each call."""
         return self._calls
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from agent_runtime.registry import Registry
 
 
-def register_shipped_tools(registry: Registry) -> None:
+def register_builtin_tools(registry: Registry) -> None:
     """Register the built-in templates' tools; names in use stay as they are."""
     from agent_runtime.tools import csv_tools, document_search, draft_review
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-MAX_SHOWN = 5
+MAX_REPORTED_ERRORS = 5
 
 
-def wrong_arguments(error: Any) -> str:
+def describe_invalid_arguments(error: Any) -> str:
     """Describe each wrong field of a ValidationError, without the given values."""
     details = error.errors(include_input=False)
-    shown = [
-        f"{'.'.join(map(str, d['loc'])) or 'arguments'}: {d['msg']}" for d in details[:MAX_SHOWN]
+    field_errors = [
+        f"{'.'.join(map(str, d['loc'])) or 'arguments'}: {d['msg']}"
+        for d in details[:MAX_REPORTED_ERRORS]
     ]
-    return "wrong arguments. " + "; ".join(shown)
+    return "wrong arguments. " + "; ".join(field_errors)

@@ -19,8 +19,8 @@ from agent_runtime.bounded_file import read_bounded
 from agent_runtime.size_limits import size_limit
 
 MAX_BYTES = size_limit("csv_bytes")
-SHOWN_VALUES = 40
-SHOWN_PROBLEMS = 10
+MAX_LISTED_VALUES = 40
+MAX_LISTED_PROBLEMS = 10
 MAX_NUMBER_CHARACTERS = 100
 MAX_DIGITS = 30
 """A number with more digits is taken as text: calculating with 1e30000000 would never end."""
@@ -34,7 +34,7 @@ _MISSING = frozenset({"", "na", "n/a", "null", "none", "nan", "-"})
 Row = dict[str, str]
 
 
-def number(text: str) -> Decimal | None:
+def parse_number(text: str) -> Decimal | None:
     """The number in a cell, without currency sign, percent sign and thousands separators.
 
     None if it is not one.
@@ -46,7 +46,7 @@ def number(text: str) -> Decimal | None:
     return value if abs(value.adjusted()) <= MAX_DIGITS else None
 
 
-def missing(text: str) -> bool:
+def is_missing(text: str) -> bool:
     """Whether a cell is empty or says that there is no value."""
     return text.strip().lower() in _MISSING
 
@@ -70,9 +70,9 @@ class Table:
 
         Raises ToolException listing the columns.
         """
-        key = _key(name)
+        key = _normalized_name(name)
         for column in self.columns:
-            if _key(column) == key:
+            if _normalized_name(column) == key:
                 return column
         raise ToolException(
             f"{self.name} has no column '{name}'. Its columns: {', '.join(self.columns)}"
@@ -88,30 +88,30 @@ class Table:
             raise ToolException(
                 f"column '{column}' is {self.types[column]}. Numeric columns: {', '.join(numeric)}"
             )
-        return [n for row in rows if (n := number(row[column])) is not None]
+        return [n for row in rows if (n := parse_number(row[column])) is not None]
 
     def where(self, conditions: Sequence[Any]) -> list[Row]:
         """The rows that meet all conditions (`column`, `op`, `value`)."""
-        tests = [self._test(self.column(c.column), c.op, str(c.value)) for c in conditions]
+        tests = [self._row_test(self.column(c.column), c.op, str(c.value)) for c in conditions]
         return [row for row in self.rows if all(test(row) for test in tests)]
 
-    def _test(self, column: str, op: str, value: str) -> Callable[[Row], bool]:
-        wanted = value.strip().lower()
+    def _row_test(self, column: str, op: str, value: str) -> Callable[[Row], bool]:
+        operand = value.strip().lower()
         if op == "contains":
-            return lambda row: wanted in row[column].lower()
+            return lambda row: operand in row[column].lower()
         if op == "starts_with":
-            return lambda row: row[column].strip().lower().startswith(wanted)
+            return lambda row: row[column].strip().lower().startswith(operand)
         compare = _COMPARE[op]
-        limit = number(value)
+        limit = parse_number(value)
         if self.types[column] == "number" and limit is not None:
-            return lambda row: (n := number(row[column])) is not None and compare(n, limit)
+            return lambda row: (n := parse_number(row[column])) is not None and compare(n, limit)
         if self.types[column] == "number" and op not in ("=", "!="):
             raise ToolException(f"column '{column}' is a number; '{value}' is not")
-        return lambda row: compare(row[column].strip().lower(), wanted)
+        return lambda row: compare(row[column].strip().lower(), operand)
 
     def describe(self) -> dict[str, Any]:
         """The file's size and its columns with type and range or values."""
-        columns = [self._describe(c) for c in self.columns]
+        columns = [self._describe_column(c) for c in self.columns]
         return self.with_problems({"file": self.name, "rows": len(self.rows), "columns": columns})
 
     def with_problems(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -121,24 +121,24 @@ class Table:
         """
         return {**answer, "problems": list(self.problems)} if self.problems else answer
 
-    def _describe(self, column: str) -> dict[str, Any]:
-        cells = [row[column].strip() for row in self.rows if not missing(row[column])]
-        shown: dict[str, Any] = {"name": column, "type": self.types[column]}
+    def _describe_column(self, column: str) -> dict[str, Any]:
+        cells = [row[column].strip() for row in self.rows if not is_missing(row[column])]
+        description: dict[str, Any] = {"name": column, "type": self.types[column]}
         if self.types[column] == "number" and cells:
             numbers = self.numbers(column, self.rows)
             return {
-                **shown,
-                "min": plain(min(numbers)),
-                "max": plain(max(numbers)),
+                **description,
+                "min": to_json_number(min(numbers)),
+                "max": to_json_number(max(numbers)),
                 "distinct": len(set(numbers)),
             }
         counts = Counter(cells)
         if self.types[column] == "date" and cells:
-            return {**shown, "min": min(cells), "max": max(cells), "distinct": len(counts)}
+            return {**description, "min": min(cells), "max": max(cells), "distinct": len(counts)}
         return {
-            **shown,
+            **description,
             "distinct": len(counts),
-            "values": [v for v, _ in counts.most_common(SHOWN_VALUES)],
+            "values": [v for v, _ in counts.most_common(MAX_LISTED_VALUES)],
         }
 
 
@@ -152,7 +152,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def plain(value: Decimal) -> int | float:
+def to_json_number(value: Decimal) -> int | float:
     """A number as JSON shows it: whole when it is, else rounded to 6 decimals."""
     return int(value) if value == value.to_integral_value() else round(float(value), 6)
 
@@ -172,12 +172,12 @@ class CsvFolder:
         """Name to path of each readable file."""
         if self._root.is_file():
             return {self._root.name: self._root}
-        found = sorted(
+        paths = sorted(
             p for p in self._root.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and p.is_file()
         )
         return {
             str(p.relative_to(self._root)): p
-            for p in found
+            for p in paths
             if p.resolve().is_relative_to(self._root)
         }
 
@@ -187,7 +187,7 @@ class CsvFolder:
         if not files:
             raise ToolException("there are no CSV files in the data folder")
         return [
-            _read(name, path, path.stat().st_mtime_ns, path.stat().st_size)
+            _read_table(name, path, path.stat().st_mtime_ns, path.stat().st_size)
             for name, path in files.items()
         ]
 
@@ -196,17 +196,22 @@ class CsvFolder:
         tables = self.tables()
         if file:
             for table in tables:
-                if _key(file) in (_key(table.name), _key(Path(table.name).stem)):
+                if _normalized_name(file) in (
+                    _normalized_name(table.name),
+                    _normalized_name(Path(table.name).stem),
+                ):
                     return table
             raise ToolException(
                 f"there is no file '{file}'. Files: {', '.join(t.name for t in tables)}"
             )
-        keys = {_key(c) for c in columns if c}
-        return next((t for t in tables if keys <= {_key(c) for c in t.columns}), tables[0])
+        keys = {_normalized_name(c) for c in columns if c}
+        return next(
+            (t for t in tables if keys <= {_normalized_name(c) for c in t.columns}), tables[0]
+        )
 
 
 @lru_cache(maxsize=32)
-def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
+def _read_table(name: str, path: Path, _modified_ns: int, size: int) -> Table:
     if size > MAX_BYTES:
         raise ToolException(f"{name} has {size} bytes; at most {MAX_BYTES} are read")
     try:
@@ -229,17 +234,17 @@ def _read(name: str, path: Path, _modified_ns: int, size: int) -> Table:
         dict(zip(columns, [*line, *[""] * (len(columns) - len(line))], strict=False))
         for _, line in records
     )
-    types = {c: _type([row[c] for row in rows]) for c in columns}
-    return Table(name, columns, types, rows, tuple(_problems(columns, records, delimiter)))
+    types = {c: _column_type([row[c] for row in rows]) for c in columns}
+    return Table(name, columns, types, rows, tuple(_row_problems(columns, records, delimiter)))
 
 
-def _problems(
+def _row_problems(
     columns: Sequence[str], records: Iterable[tuple[int, list[str]]], delimiter: str
 ) -> list[str]:
     problems = []
     for last_line, cells in records:
-        swallowed = sum(_rows_within(cell, columns, delimiter) for cell in cells)
-        if swallowed:
+        hidden_row_count = sum(_rows_within(cell, columns, delimiter) for cell in cells)
+        if hidden_row_count:
             first = last_line - sum(cell.rstrip("\n").count("\n") for cell in cells)
             problems.append(
                 f"lines {first} to {last_line} are one row: a quote that is not closed hides others"
@@ -254,8 +259,11 @@ def _problems(
                 f"line {last_line} has {len(cells)} cells for {len(columns)} columns: the last "
                 "are empty"
             )
-    if len(problems) > SHOWN_PROBLEMS:
-        return [*problems[:SHOWN_PROBLEMS], f"and {len(problems) - SHOWN_PROBLEMS} more lines"]
+    if len(problems) > MAX_LISTED_PROBLEMS:
+        return [
+            *problems[:MAX_LISTED_PROBLEMS],
+            f"and {len(problems) - MAX_LISTED_PROBLEMS} more lines",
+        ]
     return problems
 
 
@@ -266,12 +274,12 @@ def _rows_within(cell: str, columns: Sequence[str], delimiter: str) -> int:
     return sum(line.count(delimiter) >= max(1, len(columns) - 1) for line in cell.split("\n"))
 
 
-def _type(cells: Sequence[str]) -> str:
-    present = [c.strip() for c in cells if not missing(c)]
-    if present and all(number(c) is not None for c in present):
+def _column_type(cells: Sequence[str]) -> str:
+    present = [c.strip() for c in cells if not is_missing(c)]
+    if present and all(parse_number(c) is not None for c in present):
         return "number"
     return "date" if present and all(_DATE.fullmatch(c) for c in present) else "text"
 
 
-def _key(name: str) -> str:
+def _normalized_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", name.lower())

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.run.idempotency import IDEMPOTENT
-from agent_runtime.tools.arguments import wrong_arguments
-from agent_runtime.tools.csv_data import CsvFolder, Row, Table, missing, plain
+from agent_runtime.tools.arguments import describe_invalid_arguments
+from agent_runtime.tools.csv_data import CsvFolder, Row, Table, is_missing, to_json_number
 from agent_runtime.tools.function_tool import structured_tool
 
 MAX_ROWS = 100
@@ -50,16 +50,20 @@ _CALCULATE: dict[str, Callable[[Sequence[Decimal]], Any]] = {
 
 def _calculate(table: Table, rows: Sequence[Row], function: str, column: str) -> Any:
     if function == "count":
-        return sum(1 for row in rows if not column or not missing(row[column]))
+        return sum(1 for row in rows if not column or not is_missing(row[column]))
     if not column:
         raise ToolException(f"'{function}' needs a column. Columns: {', '.join(table.columns)}")
     if function == "count_distinct":
-        return len({row[column].strip() for row in rows if not missing(row[column])})
+        return len({row[column].strip() for row in rows if not is_missing(row[column])})
     if table.types[column] == "date" and function in ("min", "max"):
-        dates = [row[column].strip() for row in rows if not missing(row[column])]
+        dates = [row[column].strip() for row in rows if not is_missing(row[column])]
         return (min if function == "min" else max)(dates) if dates else None
     numbers = table.numbers(column, rows)
-    return plain(_CALCULATE[function](numbers)) if numbers else (0 if function == "sum" else None)
+    return (
+        to_json_number(_CALCULATE[function](numbers))
+        if numbers
+        else (0 if function == "sum" else None)
+    )
 
 
 def _tool(name: str, description: str, function: Callable[..., Any]) -> BaseTool:
@@ -70,11 +74,11 @@ def _tool(name: str, description: str, function: Callable[..., Any]) -> BaseTool
         description=description,
         args_schema=structured_tool(function, name=name, description=description).args_schema,
         handle_tool_error=True,
-        handle_validation_error=wrong_arguments,
+        handle_validation_error=describe_invalid_arguments,
     )
 
 
-def _shown(where: Sequence[Condition]) -> list[str]:
+def _condition_texts(where: Sequence[Condition]) -> list[str]:
     return [f"{c.column} {c.op} {c.value}" for c in where]
 
 
@@ -102,8 +106,10 @@ def csv_filter(data: str) -> BaseTool:
     def filter_rows(where: Where, file: File = "", limit: int = 20) -> dict[str, Any]:
         table = folder.table(file, *(c.column for c in where))
         rows = table.where(where)
-        shown = rows[: max(1, min(limit, MAX_ROWS))]
-        return table.with_problems({"where": _shown(where), "count": len(rows), "rows": shown})
+        limited_rows = rows[: max(1, min(limit, MAX_ROWS))]
+        return table.with_problems(
+            {"where": _condition_texts(where), "count": len(rows), "rows": limited_rows}
+        )
 
     return _tool("filter_rows", "List or show the rows that meet conditions.", filter_rows)
 
@@ -124,7 +130,7 @@ def csv_aggregate(data: str) -> BaseTool:
         answer = {
             "function": function,
             "column": name,
-            "where": _shown(conditions),
+            "where": _condition_texts(conditions),
             "rows": len(rows),
             "value": value,
         }
@@ -164,15 +170,15 @@ def csv_group(data: str) -> BaseTool:
         ordered = sorted(
             (v for v in values if v[1] is not None), key=lambda v: v[1], reverse=order == "desc"
         )
-        shown = [
+        limited_groups = [
             {key: group, "value": value} for group, value in ordered[: max(1, min(limit, MAX_ROWS))]
         ]
         answer = {
             "function": function,
             "column": name,
             "by": key,
-            "where": _shown(conditions),
-            "groups": shown,
+            "where": _condition_texts(conditions),
+            "groups": limited_groups,
         }
         return table.with_problems(answer)
 
@@ -198,16 +204,21 @@ def csv_top(data: str) -> BaseTool:
         conditions = where or []
         table = folder.table(file, column, *(c.column for c in conditions))
         name = table.column(column)
-        rows = [row for row in table.where(conditions) if not missing(row[name])]
+        rows = [row for row in table.where(conditions) if not is_missing(row[name])]
         key = (
             (lambda r: table.numbers(name, [r])[0])
             if table.types[name] == "number"
             else (lambda r: r[name])
         )
         ordered = sorted(rows, key=key, reverse=order == "desc")
-        shown = ordered[: max(1, min(n, MAX_ROWS))]
+        limited_rows = ordered[: max(1, min(n, MAX_ROWS))]
         return table.with_problems(
-            {"column": name, "order": order, "where": _shown(conditions), "rows": shown}
+            {
+                "column": name,
+                "order": order,
+                "where": _condition_texts(conditions),
+                "rows": limited_rows,
+            }
         )
 
     return _tool(

@@ -15,7 +15,7 @@ from agent_runtime.bounded_file import read_bounded
 from agent_runtime.registry import tool_factory
 from agent_runtime.run.idempotency import IDEMPOTENT
 from agent_runtime.size_limits import size_limit
-from agent_runtime.tools.arguments import wrong_arguments
+from agent_runtime.tools.arguments import describe_invalid_arguments
 from agent_runtime.tools.function_tool import structured_tool
 
 SUFFIXES = frozenset({".md", ".txt", ".rst"})
@@ -40,12 +40,12 @@ class DocumentIndex:
         """Name to path of each document; links that leave the folder are not followed."""
         if self._root.is_file():
             return {self._root.name: self._root}
-        found = sorted(
+        paths = sorted(
             p for p in self._root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
         )
         return {
             str(p.relative_to(self._root)): p
-            for p in found
+            for p in paths
             if p.resolve().is_relative_to(self._root)
         }
 
@@ -90,13 +90,13 @@ def _sentences(name: str, path: Path) -> list[tuple[str, str, int]]:
         text = read_bounded(path, MAX_BYTES).decode("utf-8", "replace")
     except OSError:  # too large, or gone since the folder was listed
         return []
-    found: list[tuple[str, str, int]] = []
+    sentences: list[tuple[str, str, int]] = []
     for match in _SENTENCE.finditer(text):
         quote = " ".join(match[0].split()).lstrip("#-*> ")
-        lead = len(match[0]) - len(match[0].lstrip())
+        leading_length = len(match[0]) - len(match[0].lstrip())
         if quote:
-            found.append((quote, name, 1 + text.count("\n", 0, match.start() + lead)))
-    return found
+            sentences.append((quote, name, 1 + text.count("\n", 0, match.start() + leading_length)))
+    return sentences
 
 
 @tool_factory(name="search_documents")
@@ -116,7 +116,7 @@ def document_search(docs: str) -> BaseTool:
         name="search_documents",
         description="Search the documents; returns quotes with file and line, best first.",
         handle_tool_error=True,
-        handle_validation_error=wrong_arguments,
+        handle_validation_error=describe_invalid_arguments,
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from agent_runtime.registry import tool_factory
 from agent_runtime.run.idempotency import IDEMPOTENT
-from agent_runtime.tools.arguments import wrong_arguments
+from agent_runtime.tools.arguments import describe_invalid_arguments
 from agent_runtime.tools.function_tool import structured_tool
 
 LONG_SENTENCE_WORDS = 25
@@ -38,8 +38,10 @@ def review(draft: str, max_words: int) -> dict[str, Any]:
         issues.append(
             f"{len(words)} words; cut {len(words) - max_words} to stay within {max_words}"
         )
-    long = [(len(s.split()), s) for s in sentences if len(s.split()) > LONG_SENTENCE_WORDS]
-    issues += [f"a sentence of {length} words: split '{s[:40]}...'" for length, s in long]
+    long_sentences = [
+        (len(s.split()), s) for s in sentences if len(s.split()) > LONG_SENTENCE_WORDS
+    ]
+    issues += [f"a sentence of {length} words: split '{s[:40]}...'" for length, s in long_sentences]
     issues += [f"filler word '{w}': leave it out" for w in sorted(FILLERS & set(words))]
     for word, count in Counter(w for w in words if w not in _COMMON and len(w) > 3).most_common(3):
         if count > 3 and count > len(words) / 12:
@@ -62,7 +64,7 @@ def draft_review(max_words: int = 120) -> BaseTool:
         name="review_draft",
         description="Review a draft: word count, long sentences, filler and repeated words. "
         "Revise, then answer.",
-        handle_validation_error=wrong_arguments,
+        handle_validation_error=describe_invalid_arguments,
     )
 
 

@@ -21,8 +21,8 @@ def function_tool(function: Any) -> BaseTool:
     Safe to call from several threads.
     """
     with _SCHEMA_LOCK:
-        made: BaseTool = tool(function)
-    return made
+        langchain_tool: BaseTool = tool(function)
+    return langchain_tool
 
 
 def structured_tool(*args: Any, **options: Any) -> StructuredTool:

@@ -40,11 +40,14 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
                 raise ToolException(f"'{path}' is larger than {MAX_FILE_BYTES} bytes") from None
             data = None
         if data is None:
-            there = sorted(
-                str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()
+            file_names = sorted(
+                str(skill_file.relative_to(folder))
+                for skill_file in folder.rglob("*")
+                if skill_file.is_file()
             )
             raise ToolException(
-                f"the skill '{name}' has no file '{path[:200]}'; it has: {', '.join(there[:50])}"
+                f"the skill '{name}' has no file '{path[:200]}'; it has: "
+                f"{', '.join(file_names[:50])}"
             )
         try:
             return data.decode()

@@ -9,14 +9,14 @@ from typing import Any
 
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.event_bus import Event
-from agent_runtime.event_bus.cloud_event import plain
+from agent_runtime.event_bus.cloud_event import to_jsonable
 
-MAX_EXPRESSION = 1000
-MAX_FILLED = 1_000_000
+MAX_EXPRESSION_CHARS = 1000
+MAX_RENDERED_CHARS = 1_000_000
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 
-def facts_of(event: Event) -> dict[str, Any]:
+def event_facts(event: Event) -> dict[str, Any]:
     """What an expression sees: the event's fields, and its `data` as JSON has it."""
     return {
         "id": event.id,
@@ -30,21 +30,21 @@ def facts_of(event: Event) -> dict[str, Any]:
         "user_id": event.user_id,
         "tenant": event.tenant,
         "agent": event.agent,
-        "data": plain(event.data),
+        "data": to_jsonable(event.data),
     }
 
 
 @lru_cache(maxsize=1024)
-def compiled(expression: str) -> Any:
+def compile_expression(expression: str) -> Any:
     """Parse an expression; raises ConfigurationError with the position, MissingExtra."""
     try:
         import jmespath
         from jmespath.exceptions import JMESPathError
     except ImportError as error:
         raise MissingExtra("a trigger", "langchain-agent-runtime[triggers]") from error
-    if len(expression) > MAX_EXPRESSION:
+    if len(expression) > MAX_EXPRESSION_CHARS:
         raise ConfigurationError(
-            f"an expression of {len(expression)} characters; {MAX_EXPRESSION} are allowed"
+            f"an expression of {len(expression)} characters; {MAX_EXPRESSION_CHARS} are allowed"
         )
     try:
         return jmespath.compile(expression)
@@ -54,7 +54,7 @@ def compiled(expression: str) -> Any:
         ) from None
 
 
-def evaluated(expression: str, facts: dict[str, Any]) -> Any:
+def evaluate(expression: str, facts: dict[str, Any]) -> Any:
     """What the expression comes to.
 
     Raises ConfigurationError for one that does not fit these facts.
@@ -62,7 +62,7 @@ def evaluated(expression: str, facts: dict[str, Any]) -> Any:
     from jmespath.exceptions import JMESPathError
 
     try:
-        return compiled(expression).search(facts)
+        return compile_expression(expression).search(facts)
     except (
         JMESPathError,
         TypeError,
@@ -76,24 +76,24 @@ def evaluated(expression: str, facts: dict[str, Any]) -> Any:
         ) from None
 
 
-def holds(condition: str | None, facts: dict[str, Any]) -> bool:
+def is_condition_met(condition: str | None, facts: dict[str, Any]) -> bool:
     """Whether the condition is true; what is missing, empty or null is not."""
-    return condition is None or evaluated(condition, facts) is True
+    return condition is None or evaluate(condition, facts) is True
 
 
-def expressions_in(text: str) -> list[str]:
+def find_expressions(text: str) -> list[str]:
     """What stands between `{{` and `}}`."""
-    return [each.strip() for each in _PLACEHOLDER.findall(text)]
+    return [expression.strip() for expression in _PLACEHOLDER.findall(text)]
 
 
-def filled(text: str, facts: dict[str, Any]) -> str:
+def render_template(text: str, facts: dict[str, Any]) -> str:
     """`text` with each `{{ expression }}` replaced.
 
     What a value contains is never read as one again.
     """
 
-    def shown(match: re.Match[str]) -> str:
-        value = evaluated(match[1].strip(), facts)
+    def render_placeholder(match: re.Match[str]) -> str:
+        value = evaluate(match[1].strip(), facts)
         return (
             value
             if isinstance(value, str)
@@ -102,7 +102,9 @@ def filled(text: str, facts: dict[str, Any]) -> str:
             else json.dumps(value, ensure_ascii=False)
         )
 
-    made = _PLACEHOLDER.sub(shown, text)
-    if len(made) > MAX_FILLED:
-        raise ConfigurationError(f"a text of {len(made)} characters; {MAX_FILLED} are allowed")
-    return made
+    rendered_text = _PLACEHOLDER.sub(render_placeholder, text)
+    if len(rendered_text) > MAX_RENDERED_CHARS:
+        raise ConfigurationError(
+            f"a text of {len(rendered_text)} characters; {MAX_RENDERED_CHARS} are allowed"
+        )
+    return rendered_text

@@ -19,8 +19,8 @@ from agent_runtime.event_bus.event import Cause, current_cause
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.sessions.session import TRIGGER_SESSION_PREFIX
-from agent_runtime.triggers.expressions import facts_of, filled, holds
-from agent_runtime.triggers.rules import TriggerRule, clashing_sessions
+from agent_runtime.triggers.expressions import event_facts, is_condition_met, render_template
+from agent_runtime.triggers.rules import TriggerRule, session_clash
 from agent_runtime.triggers.schedule import Schedules
 from agent_runtime.triggers.webhook import WebhookApp
 from agent_runtime.types import AgentContext, Principal
@@ -67,30 +67,32 @@ class TriggerHandler:
         relay: bool = True,
         **consumer: Any,
     ) -> None:
-        if (clash := clashing_sessions(rules)) is not None:
+        if (clash := session_clash(rules)) is not None:
             raise ConfigurationError(clash)
         self.rules = [rule for rule in rules if rule.enabled]
         self._factory = factory
         self._bus = factory.event_bus
         self._name = name
-        self._own = broker is None
+        self._owns_broker = broker is None
         self._broker = broker or MemoryBroker()
-        self._relay = relay or self._own
+        self._needs_relay = relay or self._owns_broker
         self._consumer_settings = consumer
-        self._agents = {rule.name: agent_of(factory, rule) for rule in self.rules}
-        self._slots = {rule.name: asyncio.Semaphore(rule.concurrency) for rule in self.rules}
+        self._agents = {rule.name: create_rule_agent(factory, rule) for rule in self.rules}
+        self._semaphores = {rule.name: asyncio.Semaphore(rule.concurrency) for rule in self.rules}
         self.consumer: EventConsumer | None = None
         self.webhooks = WebhookApp(self._bus, self.rules)
         """An ASGI application for the rules with a webhook."""
-        self._open = AsyncExitStack()
+        self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         patterns = tuple(dict.fromkeys(pattern for rule in self.rules for pattern in rule.types))
-        if self._relay:
-            relay = await self._open.enter_async_context(Relay(self._bus, self._broker, patterns))
+        if self._needs_relay:
+            relay = await self._exit_stack.enter_async_context(
+                Relay(self._bus, self._broker, patterns)
+            )
             self.webhooks.flush = relay.flush
         start = (
-            "earliest" if self._own else "latest"
+            "earliest" if self._owns_broker else "latest"
         )  # what a log of others has from before starts nothing
         # What runs at once is each rule's to say: one that is slow must not keep the others from
         # theirs.
@@ -101,17 +103,17 @@ class TriggerHandler:
             **self._consumer_settings,
         }
         settings.setdefault(
-            "check_sequence", not self._relay
+            "check_sequence", not self._needs_relay
         )  # our own relay sends the rules' types only
         self.consumer = EventConsumer(
             self._broker, self._name, self.handle, patterns=patterns, bus=self._bus, **settings
         )
-        await self._open.enter_async_context(self.consumer)
-        await self._open.enter_async_context(Schedules(self._bus, self.rules))
+        await self._exit_stack.enter_async_context(self.consumer)
+        await self._exit_stack.enter_async_context(Schedules(self._bus, self.rules))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._open.aclose()
+        await self._exit_stack.aclose()
 
     async def handle(self, event: Event) -> None:
         """Start what the event starts, and wait for it.
@@ -120,35 +122,37 @@ class TriggerHandler:
         """
         matching = [rule for rule in self.rules if self._matches(rule, event)]
         outcomes = await asyncio.gather(
-            *(self._start(rule, event) for rule in matching), return_exceptions=True
+            *(self._start_agent(rule, event) for rule in matching), return_exceptions=True
         )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
     def _matches(self, rule: TriggerRule, event: Event) -> bool:
-        if event.type.startswith("trigger.") or not Filter(rule.types).wants(event.type):
+        if event.type.startswith("trigger.") or not Filter(rule.types).matches_type(event.type):
             return False
         data = event.data if isinstance(event.data, dict) else {}
         hook = None if rule.webhook is None else rule.webhook.path
-        wanted = (
+        criteria = (
             (None if rule.schedule is None else rule.name, data.get("schedule")),
             (hook, data.get("hook")),
             (rule.agent, event.agent),
             (rule.source, event.source),
             (rule.tenant, event.tenant),
         )
-        if any(one is not None and one != other for one, other in wanted):
+        if any(required is not None and required != actual for required, actual in criteria):
             return False
         try:
-            return holds(rule.when, facts_of(event))
+            return is_condition_met(rule.when, event_facts(event))
         except Exception as error:  # noqa: BLE001 - a rule that cannot be judged keeps no other from its work
-            self._tell("trigger.failed", rule, event, error="condition", message=error_text(error))
+            self._publish(
+                "trigger.failed", rule, event, error="condition", message=error_text(error)
+            )
             return False
 
-    async def _start(self, rule: TriggerRule, event: Event) -> None:
+    async def _start_agent(self, rule: TriggerRule, event: Event) -> None:
         if event.depth >= rule.max_depth:
-            self._tell("trigger.stopped", rule, event, reason="depth", max_depth=rule.max_depth)
+            self._publish("trigger.stopped", rule, event, reason="depth", max_depth=rule.max_depth)
             LOG.warning(
                 "the trigger %s stops at depth %d: its events lead to themselves",
                 rule.name,
@@ -157,44 +161,44 @@ class TriggerHandler:
             return
         token = current_cause.set(Cause(event.id, event.depth + 1))
         try:
-            async with self._slots[rule.name]:
-                self._tell("trigger.fired", rule, event, agent=rule.start)
-                await self._run(rule, event)
+            async with self._semaphores[rule.name]:
+                self._publish("trigger.fired", rule, event, agent=rule.start)
+                await self._run_agent(rule, event)
         except RateLimited:
-            self._tell("trigger.stopped", rule, event, reason="rate")
+            self._publish("trigger.stopped", rule, event, reason="rate")
         except BudgetExceeded:
-            self._tell("trigger.stopped", rule, event, reason="budget")
+            self._publish("trigger.stopped", rule, event, reason="budget")
         except Exception as error:
             code = error.code if isinstance(error, AgentRuntimeError) else type(error).__name__
-            self._tell("trigger.failed", rule, event, error=code)
+            self._publish("trigger.failed", rule, event, error=code)
             raise
         finally:
             current_cause.reset(token)
 
-    async def _run(self, rule: TriggerRule, event: Event) -> None:
-        facts = facts_of(event)
+    async def _run_agent(self, rule: TriggerRule, event: Event) -> None:
+        facts = event_facts(event)
         agent = self._agents[rule.name]
         scopes = frozenset({f"run:{agent.name}", *rule.scopes})
         caller = Principal(f"{TRIGGER_PREFIX}{rule.name}", event.tenant or "default", scopes)
-        session = (
+        session_id = (
             None
             if rule.session is None
-            else f"{TRIGGER_SESSION_PREFIX}{rule.name}-{filled(rule.session, facts)}"
+            else f"{TRIGGER_SESSION_PREFIX}{rule.name}-{render_template(rule.session, facts)}"
         )
-        call = AgentContext(
-            filled(rule.input, facts),
-            session_id=session,
+        context = AgentContext(
+            render_template(rule.input, facts),
+            session_id=session_id,
             principal=caller,
             metadata={"trigger": rule.name},
         )
-        await agent.execute(call)
+        await agent.execute(context)
 
-    def _tell(self, kind: str, rule: TriggerRule, event: Event, **data: Any) -> None:
-        told = {"rule": rule.name, "event_id": event.id, "depth": event.depth, **data}
+    def _publish(self, event_type: str, rule: TriggerRule, event: Event, **data: Any) -> None:
+        event_data = {"rule": rule.name, "event_id": event.id, "depth": event.depth, **data}
         self._bus.publish(
             Event(
-                kind,
-                told,
+                event_type,
+                event_data,
                 session_id=event.session_id,
                 run_id=event.run_id,
                 tenant=event.tenant,
@@ -204,7 +208,7 @@ class TriggerHandler:
         )
 
 
-def agent_of(factory: AgentFactory, rule: TriggerRule) -> AgentExecutor:
+def create_rule_agent(factory: AgentFactory, rule: TriggerRule) -> AgentExecutor:
     """Return the rule's agent with the rule's own limits behind those of its template."""
     runtime = factory.get_template(rule.start).spec.runtime
     overrides: dict[str, Any] = {}
@@ -213,8 +217,10 @@ def agent_of(factory: AgentFactory, rule: TriggerRule) -> AgentExecutor:
             dict.fromkeys([*runtime.rate_limits, f"{rule.rate} per user"])
         )
     if rule.budget is not None:
-        own = {"scope": "user", "only": None, **rule.budget.model_dump(exclude_none=True)}
-        kept = [each.model_dump(exclude_unset=True) for each in runtime.cost.budgets]
-        overrides["cost"] = {"budgets": [*kept, own]}
+        rule_budget = {"scope": "user", "only": None, **rule.budget.model_dump(exclude_none=True)}
+        template_budgets = [
+            budget.model_dump(exclude_unset=True) for budget in runtime.cost.budgets
+        ]
+        overrides["cost"] = {"budgets": [*template_budgets, rule_budget]}
     settings = {"runtime": overrides} if overrides else {}
     return factory.create_from_template(rule.start, rule.inputs or None, **settings)

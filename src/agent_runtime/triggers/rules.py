@@ -12,16 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent_runtime.bounded_file import read_bounded
 from agent_runtime.errors import ConfigurationError, MissingExtra, Problem, TemplateError
-from agent_runtime.event_bus.event_types import EVENT_TYPES, OWN_PREFIX
+from agent_runtime.event_bus.event_types import CUSTOM_PREFIX, EVENT_TYPES
 from agent_runtime.event_bus.group import Filter
 from agent_runtime.limits.rate_limits import RateLimit
 from agent_runtime.models.resolve import secret_value
 from agent_runtime.secrets.strength import weakness_of
-from agent_runtime.template.document import place, plain
+from agent_runtime.template.document import locate, to_python
 from agent_runtime.template.parts_spec import SecretRef
 from agent_runtime.template.runtime_spec import Count
 from agent_runtime.template.yaml_reader import MAX_BYTES, read_yaml
-from agent_runtime.triggers.expressions import compiled, expressions_in
+from agent_runtime.triggers.expressions import compile_expression, find_expressions
 
 _RATE = r"^\d+\s*(/|\s+per\s+)\s*([1-9]\d*\s*)?(second|minute|hour|day)s?$"
 STANDARD_PREFIX = b"whsec_"
@@ -44,7 +44,7 @@ class TriggerBudget(_Strict):
     per: Literal["hour", "day", "month", "total"] = "day"
 
     @model_validator(mode="after")
-    def _says_something(self) -> TriggerBudget:
+    def _check_has_limit(self) -> TriggerBudget:
         if self.usd is None and self.tokens is None:
             raise ValueError("give usd, tokens or both")
         return self
@@ -111,12 +111,12 @@ class TriggerRule(_Strict):
 
     @field_validator("when", "input", "session")
     @classmethod
-    def _can_be_read(cls, text: str | None, info: Any) -> str | None:
+    def _check_expressions(cls, text: str | None, info: Any) -> str | None:
         for expression in (
-            () if text is None else [text] if info.field_name == "when" else expressions_in(text)
+            () if text is None else [text] if info.field_name == "when" else find_expressions(text)
         ):
             try:
-                compiled(expression)
+                compile_expression(expression)
             except MissingExtra:
                 raise
             except ConfigurationError as error:
@@ -125,7 +125,7 @@ class TriggerRule(_Strict):
 
     @field_validator("rate")
     @classmethod
-    def _can_be_kept(cls, rate: str | None) -> str | None:
+    def _check_rate(cls, rate: str | None) -> str | None:
         try:
             if rate is not None:
                 RateLimit(rate)
@@ -135,21 +135,21 @@ class TriggerRule(_Strict):
 
     @field_validator("on")
     @classmethod
-    def _matches_something(cls, on: str | list[str] | None) -> str | list[str] | None:
+    def _check_patterns(cls, on: str | list[str] | None) -> str | list[str] | None:
         for pattern in [] if on is None else [on] if isinstance(on, str) else on:
-            if not pattern.startswith(OWN_PREFIX) and not any(
-                Filter((pattern,)).wants(name) for name in EVENT_TYPES
+            if not pattern.startswith(CUSTOM_PREFIX) and not any(
+                Filter((pattern,)).matches_type(name) for name in EVENT_TYPES
             ):
                 raise ValueError(
                     f"no event has a type like '{pattern}'; an application's own begins with "
-                    f"'{OWN_PREFIX}'"
+                    f"'{CUSTOM_PREFIX}'"
                 )
             if pattern.startswith("trigger."):
                 raise ValueError("what triggers say of themselves starts none")
         return on
 
     @model_validator(mode="after")
-    def _has_one_reason(self) -> TriggerRule:
+    def _check_single_trigger(self) -> TriggerRule:
         if [self.on, self.schedule, self.webhook].count(None) != 2:
             raise ValueError("give exactly one of on, schedule and webhook")
         if self.schedule is not None:
@@ -194,30 +194,30 @@ def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerR
     """`load_triggers` for text at hand."""
     node = read_yaml(data.encode() if isinstance(data, str) else data, file)
     try:
-        found = _TriggerFile.model_validate(plain(node)).triggers
+        rules = _TriggerFile.model_validate(to_python(node)).triggers
     except ValidationError as error:
         raise TemplateError(
             [_problem(node, details) for details in error.errors(include_input=False)]
         ) from None
-    names = [rule.name for rule in found]
-    hooks = [rule.webhook.path for rule in found if rule.webhook is not None]
-    for kind, given in (("rule", names), ("webhook", hooks)):
-        if twice := {each for each in given if given.count(each) > 1}:
+    names = [rule.name for rule in rules]
+    hook_paths = [rule.webhook.path for rule in rules if rule.webhook is not None]
+    for kind, declared_names in (("rule", names), ("webhook", hook_paths)):
+        if duplicates := {name for name in declared_names if declared_names.count(name) > 1}:
             raise TemplateError(
                 [
                     Problem(
-                        f"two of the name '{sorted(twice)[0]}': a {kind}'s is its own",
+                        f"two of the name '{sorted(duplicates)[0]}': a {kind}'s is its own",
                         "triggers",
                         file,
                     )
                 ]
             )
-    if (clash := clashing_sessions(found)) is not None:
+    if (clash := session_clash(rules)) is not None:
         raise TemplateError([Problem(clash, "triggers", file)])
-    return found
+    return rules
 
 
-def clashing_sessions(rules: Sequence[TriggerRule]) -> str | None:
+def session_clash(rules: Sequence[TriggerRule]) -> str | None:
     """Return what is wrong with rules whose sessions would have one id.
 
     `a` with `b-x`, and `a-b` with `x`.
@@ -225,9 +225,13 @@ def clashing_sessions(rules: Sequence[TriggerRule]) -> str | None:
     names = sorted(rule.name for rule in rules if rule.session is not None)
     for name in names:
         if (
-            longer := next((each for each in names if each.startswith(f"{name}-")), None)
+            longer_name := next(
+                (other_name for other_name in names if other_name.startswith(f"{name}-")), None
+            )
         ) is not None:
-            return f"sessions of the rules '{name}' and '{longer}' could have one id: rename one"
+            return (
+                f"sessions of the rules '{name}' and '{longer_name}' could have one id: rename one"
+            )
     return None
 
 
@@ -238,4 +242,4 @@ def _problem(node: Any, details: Any) -> Problem:
         message = f"unknown key '{steps[-1]}'"
     elif details["type"] == "missing":
         message = f"key '{steps[-1]}' is required"
-    return place(node, steps).problem(message[:1].lower() + message[1:], ".".join(map(str, steps)))
+    return locate(node, steps).problem(message[:1].lower() + message[1:], ".".join(map(str, steps)))

@@ -11,9 +11,7 @@ from zoneinfo import ZoneInfo
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.triggers.rules import TriggerRule
 
-LONGEST_SLEEP_S = (
-    30.0  # then the clock is read again: it may have been set, or the machine have slept
-)
+MAX_SLEEP_S = 30.0  # then the clock is read again: it may have been set, or the machine have slept
 
 
 def now() -> datetime:
@@ -39,7 +37,7 @@ class Schedules:
 
     async def __aenter__(self) -> Self:
         self._tasks = [
-            asyncio.create_task(self._keep(rule), name=f"schedule {rule.name}")
+            asyncio.create_task(self._run_schedule(rule), name=f"schedule {rule.name}")
             for rule in self._rules
         ]
         return self
@@ -50,13 +48,13 @@ class Schedules:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _keep(self, rule: TriggerRule) -> None:
+    async def _run_schedule(self, rule: TriggerRule) -> None:
         moments = due_moments(rule, self._clock())
         due = next(moments, None)
         while due is not None:
-            left_s = (due - self._clock()).total_seconds()
-            if left_s > 0:
-                await asyncio.sleep(min(left_s, LONGEST_SLEEP_S))
+            remaining_s = (due - self._clock()).total_seconds()
+            if remaining_s > 0:
+                await asyncio.sleep(min(remaining_s, MAX_SLEEP_S))
                 continue
             following = next(moments, None)
             while following is not None and following <= self._clock():

@@ -55,26 +55,28 @@ class WebhookApp:
             return
         if scope["type"] != "http":
             return
-        status, answer = await self._answer(scope, receive)
+        status, answer = await self._handle_request(scope, receive)
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
-    async def _answer(self, scope: Any, receive: Any) -> tuple[int, dict[str, str]]:
-        found = self._hooks.get(scope["path"].removeprefix(scope.get("root_path", "")).strip("/"))
-        if found is None:
+    async def _handle_request(self, scope: Any, receive: Any) -> tuple[int, dict[str, str]]:
+        hook_and_key = self._hooks.get(
+            scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
+        )
+        if hook_and_key is None:
             return 404, {"error": "no such webhook"}
         if scope["method"] != "POST":
             return 405, {"error": "send it by POST"}
-        body = await _body(receive)
+        body = await _read_body(receive)
         if body is None:
             return 413, {"error": f"a body has at most {MAX_BODY_BYTES} bytes"}
-        hook, key = found
+        hook, key = hook_and_key
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        if not signed(hook, key, headers, body):
+        if not is_signature_valid(hook, key, headers, body):
             return 401, {"error": "the signature does not hold"}
         try:
             payload = loads_unique(body)
@@ -82,7 +84,7 @@ class WebhookApp:
             return 400, {"error": f"the body: {error}"}
         except (ValueError, RecursionError):
             return 400, {"error": "the body is not JSON"}
-        if _deep(payload):
+        if _is_too_deep(payload):
             return 400, {"error": f"the body is nested deeper than {MAX_DEPTH}"}
         data = {"hook": hook.path, "payload": payload, "event": headers.get("x-github-event", "")}
         event = self._bus.publish(
@@ -98,29 +100,29 @@ class WebhookApp:
         return 202, {"id": event.id}
 
 
-def _deep(value: Any) -> bool:
+def _is_too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
         nested = [
-            each.values() if isinstance(each, dict) else each
-            for each in level
-            if isinstance(each, dict | list)
+            node.values() if isinstance(node, dict) else node
+            for node in level
+            if isinstance(node, dict | list)
         ]
-        level = [each for inner in nested for each in inner]
+        level = [child for inner in nested for child in inner]
         if not level:
             return False
     return True
 
 
-async def _body(receive: Any) -> bytes | None:
+async def _read_body(receive: Any) -> bytes | None:
     body = bytearray()
-    more = True
-    while more:
+    has_more = True
+    while has_more:
         message = await receive()
         if message["type"] == "http.disconnect":
             return b""
         body += message.get("body", b"")
-        more = message.get("more_body", False)
+        has_more = message.get("more_body", False)
         if len(body) > MAX_BODY_BYTES:
             return None
     return bytes(body)
@@ -136,26 +138,31 @@ def _event_id(hook: WebhookSpec, headers: dict[str, str], body: bytes) -> str:
     return f"webhook:{hook.path}:{delivery}"
 
 
-def signed(hook: WebhookSpec, key: bytes, headers: dict[str, str], body: bytes) -> bool:
+def is_signature_valid(hook: WebhookSpec, key: bytes, headers: dict[str, str], body: bytes) -> bool:
     """Verify a body's signature, and its age where the scheme has a time."""
     if hook.signature == "github":
-        given = headers.get("x-hub-signature-256", "")
-        return _same(given, "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest())
+        signature = headers.get("x-hub-signature-256", "")
+        return _signatures_equal(
+            signature, "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
+        )
     delivery = headers.get("webhook-id", "")
-    moment = headers.get("webhook-timestamp", "")
+    timestamp = headers.get("webhook-timestamp", "")
     if (
         not delivery
-        or not moment.isdecimal()
-        or len(moment) > 12
-        or abs(time.time() - int(moment)) > MAX_AGE_S
+        or not timestamp.isdecimal()
+        or len(timestamp) > 12
+        or abs(time.time() - int(timestamp)) > MAX_AGE_S
     ):
         return False
-    content = f"{delivery}.{moment}.".encode("latin-1") + body
-    wanted = "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    content = f"{delivery}.{timestamp}.".encode("latin-1") + body
+    expected_signature = (
+        "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    )
     return any(
-        _same(each, wanted) for each in headers.get("webhook-signature", "")[:4096].split(" ")
+        _signatures_equal(candidate_signature, expected_signature)
+        for candidate_signature in headers.get("webhook-signature", "")[:4096].split(" ")
     )
 
 
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("latin-1", "replace"), wanted.encode())
+def _signatures_equal(signature: str, expected_signature: str) -> bool:
+    return hmac.compare_digest(signature.encode("latin-1", "replace"), expected_signature.encode())

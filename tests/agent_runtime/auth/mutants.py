@@ -26,8 +26,8 @@ MUTANTS = [
         "test_keys.py -k 'revoked_key and memory'",
         Change(
             "auth.api_keys:ApiKeys.authenticate",
-            "known is None or known[3] <= now",
-            "known is None",
+            "cached is None or cached[3] <= now",
+            "cached is None",
         ),
     ),
     Mutant(
@@ -35,20 +35,24 @@ MUTANTS = [
         "test_keys.py -k checksum",
         Change(
             "auth.key_format:key_id_of",
-            "_KEY.fullmatch(key) is None or _value(key[_CHECKED:]) != zlib.crc32(key[:_CHECKED])",
+            "_KEY.fullmatch(key) is None or _base62_decode(key[_CHECKSUM_OFFSET:]) != zlib.crc32(key[:_CHECKSUM_OFFSET])",
             "_KEY.fullmatch(key) is None",
         ),
     ),
     Mutant(
         "expired tokens work",
         "test_jwt.py -k K-33",
-        Change("auth.jwt:JwtAuthenticator._principal", "times['exp'] <= now - LEEWAY_S", "False"),
+        Change(
+            "auth.jwt:JwtAuthenticator._principal_from_claims",
+            "times['exp'] <= now - LEEWAY_S",
+            "False",
+        ),
     ),
     Mutant(
         "a time may be a text",
         "test_jwt.py -k 'exp'",
         Change(
-            "auth.jwt:JwtAuthenticator._principal",
+            "auth.jwt:JwtAuthenticator._principal_from_claims",
             "not all((type(t) in (int, float) and -MAX_TIME < t < MAX_TIME for t in times.values()))",
             "False",
         ),
@@ -56,12 +60,16 @@ MUTANTS = [
     Mutant(
         "tokens live for ever",
         "test_jwt.py -k 9999",
-        Change("auth.jwt:JwtAuthenticator._principal", "self._max_age_s + LEEWAY_S", "1e+20"),
+        Change(
+            "auth.jwt:JwtAuthenticator._principal_from_claims",
+            "self._max_age_s + LEEWAY_S",
+            "1e+20",
+        ),
     ),
     Mutant(
         "several audiences are fine",
         "test_jwt.py -k K-23",
-        Change("auth.jwt:JwtAuthenticator._verified", "True", "False"),
+        Change("auth.jwt:JwtAuthenticator._verify_token", "True", "False"),
     ),
     Mutant(
         "weak HMAC keys",
@@ -85,13 +93,13 @@ MUTANTS = [
     Mutant(
         "a name stands twice in a token",
         "test_jwt.py -k bad_token",
-        Change("strict_json:_unique", "len(value) != len(pairs)", "False"),
+        Change("strict_json:_reject_duplicates", "len(value) != len(pairs)", "False"),
     ),
     Mutant(
         "key records are not signed",
         "test_keys.py -k 'changes_no_key and memory'",
         Change(
-            "auth.api_keys:ApiKeys._remember",
+            "auth.api_keys:ApiKeys._cache_record",
             "record.id != key_id or not self.is_signed(record)",
             "record.id != key_id",
         ),
@@ -123,8 +131,8 @@ MUTANTS = [
         "test_jwt.py -k without_keys",
         Change(
             "auth.jwt:JwtAuthenticator._reload",
-            "_keys_of(loads_unique(content), may_be_empty=True)",
-            "_keys_of(loads_unique(content))",
+            "_parse_jwks(loads_unique(content), may_be_empty=True)",
+            "_parse_jwks(loads_unique(content))",
         ),
     ),
     Mutant(
@@ -145,7 +153,7 @@ MUTANTS = [
         "a record in another's place is taken",
         "test_keys.py -k another_s_place",
         Change(
-            "auth.api_keys:ApiKeys._found",
+            "auth.api_keys:ApiKeys._load_record",
             "record is None or record.id != key_id",
             "record is None",
         ),

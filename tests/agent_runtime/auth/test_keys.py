@@ -195,9 +195,9 @@ async def test_known_and_unknown_ids_take_the_same_time() -> None:
     known = key[:17] + new_key()[1][17:]
     import zlib
 
-    from agent_runtime.auth.key_format import CHECKSUM_LENGTH, _digits
+    from agent_runtime.auth.key_format import CHECKSUM_LENGTH, _base62_encode
 
-    known = known[:60] + _digits(zlib.crc32(known[:60].encode()), CHECKSUM_LENGTH)
+    known = known[:60] + _base62_encode(zlib.crc32(known[:60].encode()), CHECKSUM_LENGTH)
     assert key_id_of(known.encode()) == record.id
     unknown = new_key()[1]
     times: dict[str, list[float]] = {known: [], unknown: []}
@@ -249,7 +249,7 @@ async def test_who_can_write_to_the_store_changes_no_key(keys: ApiKeys, field: s
         record = keys.revoke(record.id)
     forged = replace(record, **{field: CHANGES[field]})
     keys.store.call("put", forged)
-    keys._known.clear()
+    keys._cache.clear()
     await refused(keys, key)
     assert not keys.is_signed(forged)
 
@@ -260,10 +260,10 @@ async def test_a_record_moved_to_another_id_is_refused(keys: ApiKeys) -> None:
     keys.store.call("put", replace(ceo, id=own.id, digest=own.digest))
     await refused(keys, key)
     keys.store.call("put", replace(ceo, digest=own.digest))
-    keys._known.clear()
+    keys._cache.clear()
     assert not keys.is_signed(keys.store.call("get", ceo.id))
     keys.store.call("put", replace(own, mac="\u00e9"))
-    keys._known.clear()
+    keys._cache.clear()
     await refused(keys, key)
 
 
@@ -289,7 +289,7 @@ async def test_records_without_a_signature_are_signed_once_and_by_hand(keys: Api
     keys.store.call("put", replace(record, mac=""))
     await refused(keys, key)
     assert [each.id for each in keys.sign()] == [record.id]
-    keys._known.clear()
+    keys._cache.clear()
     assert await who(keys, key) == "ada"
     assert keys.sign() == []
     forged = replace(keys.store.call("get", record.id), user="ceo")

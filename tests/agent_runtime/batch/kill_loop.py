@@ -20,7 +20,7 @@ from tests.agent_runtime.programs import with_tests
 
 from agent_runtime import SqliteLedger
 from agent_runtime.batch import open_journal
-from agent_runtime.budgets.ledger.ledger import MICRO
+from agent_runtime.budgets.ledger.ledger import MICROS_PER_USD
 
 HERE = "tests.agent_runtime.batch"
 
@@ -89,7 +89,7 @@ async def _found(home: Path, counts: dict[str, Any]) -> dict[str, Any]:
         "right": sum(output == f"did: {prompt}" for prompt, output in results.items()),
         "billed": sum(counts["billed"].values()),
         "asked": sum(counts["asked"].values()),
-        "ledger_usd": balance.spent_micro_usd / MICRO,
-        "held_usd": balance.held_micro_usd / MICRO,
+        "ledger_usd": balance.spent_micro_usd / MICROS_PER_USD,
+        "held_usd": balance.held_micro_usd / MICROS_PER_USD,
         "provider_usd": float(counts["usd"]),
     }

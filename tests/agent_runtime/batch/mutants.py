@@ -8,8 +8,8 @@ MUTANTS = [
         "test_execution.py -k store_that_fails",
         Change(
             "batch.journal.writer:JournalWriter._run",
-            "await self._write([each.change for each in outcomes])",
-            "if (news := [e for e in outcomes if e.news]):\n    self._on_kept(news)\nawait self._write([each.change for each in outcomes])\ncontinue",
+            "await self._write([outcome.change for outcome in outcomes])",
+            "if (reportable := [e for e in outcomes if e.reportable]):\n    self._on_persisted(reportable)\nawait self._write([outcome.update for outcome in outcomes])\ncontinue",
         ),
     ),
     Mutant(
@@ -44,7 +44,7 @@ MUTANTS = [
         "low starves",
         "test_queue.py -k starves",
         Change(
-            "batch.queue:TaskQueue.take",
+            "batch.queue:TaskQueue.get_nowait",
             "level + max(0.0, now - line[0].accepted_s) / self._aging_s",
             "level",
         ),
@@ -53,8 +53,8 @@ MUTANTS = [
         "a batch's queue has no bound",
         "test_queue.py -k wait_for_room",
         Change(
-            "batch.queue:TaskQueue.promise_now",
-            "self._waiting + self.promised >= self.size",
+            "batch.queue:TaskQueue.reserve_nowait",
+            "self._task_count + self.reserved >= self.size",
             "False",
         ),
     ),
@@ -62,8 +62,8 @@ MUTANTS = [
         "producers are not held back",
         "test_execution.py -k held_back",
         Change(
-            "batch.queue:TaskQueue.promise",
-            "self._waiting + self.promised >= self.size and (not self._closed)",
+            "batch.queue:TaskQueue.reserve",
+            "self._task_count + self.reserved >= self.size and (not self._closed)",
             "False",
         ),
     ),
@@ -71,7 +71,7 @@ MUTANTS = [
         "limits of agents do not hold",
         "test_execution.py -k limit_of_its_own",
         Change(
-            "batch.queue:TaskQueue.take",
+            "batch.queue:TaskQueue.get_nowait",
             "limit is not None and self._running[agent] >= limit",
             "False",
         ),
@@ -81,7 +81,7 @@ MUTANTS = [
         "test_queue.py -k passes_its_turn",
         Change(
             "batch.queue:TaskQueue.get",
-            "if came.done() and (not came.cancelled()):\n    _wake(self._takers)",
+            "if getter.done() and (not getter.cancelled()):\n    _wake_one(self._getters)",
             "pass",
         ),
     ),
@@ -106,14 +106,18 @@ MUTANTS = [
     Mutant(
         "a refusal is an attempt",
         "test_execution.py -k says_when",
-        Change("batch.task_runner:TaskRun._judged", "decision.action == 'postpone'", "False"),
-        Change("batch.task_runner:TaskRun._again", "decision.action == 'postpone'", "False"),
+        Change(
+            "batch.task_runner:TaskRunner._handle_failure", "decision.action == 'postpone'", "False"
+        ),
+        Change(
+            "batch.task_runner:TaskRunner._schedule_retry", "decision.action == 'postpone'", "False"
+        ),
     ),
     Mutant(
         "fail fast goes on",
         "test_execution.py -k 'failures or fail_fast'",
         Change(
-            "batch.task_runner:TaskRun.consequences",
+            "batch.task_runner:TaskRunner.apply_failure_policy",
             "settings.fail_fast or not settings.continue_on_error",
             "False",
         ),
@@ -122,7 +126,7 @@ MUTANTS = [
         "fail fast lets others end",
         "test_execution.py -k fail_fast_stops",
         Change(
-            "batch.runner:ExecutionRun._wind_up",
+            "batch.runner:ExecutionRunner._shutdown",
             "self.settings.fail_fast and state == 'failed'",
             "False",
         ),
@@ -130,22 +134,26 @@ MUTANTS = [
     Mutant(
         "a stubborn task is waited for",
         "test_execution.py -k ignores_its_cancel",
-        Change("batch.heartbeat:Keeper._watch", "run.crew.give_up(attempt)", "pass"),
+        Change(
+            "batch.heartbeat:Heartbeat._check_slow_tasks",
+            "runner.worker_pool.abandon(attempt)",
+            "pass",
+        ),
     ),
     Mutant(
         "cancel does not stop",
         "test_execution.py -k cancel_begins",
-        Change("batch.worker_pool:Crew.wind_up", "attempt.stop()", "pass"),
+        Change("batch.worker_pool:WorkerPool.shutdown", "attempt.stop()", "pass"),
     ),
     Mutant(
         "cancel begins more",
         "test_execution.py -k get_free",
-        Change("batch.runner:ExecutionRun.end", "self.queue.hold()", "pass"),
+        Change("batch.runner:ExecutionRunner.end", "self.queue.pause()", "pass"),
     ),
     Mutant(
         "what was running is not run again",
         "test_crashes.py -k kill",
-        Change("batch.prefetcher:Feeder.load", "run.writer.put(lost)", "pass"),
+        Change("batch.prefetcher:Prefetcher.load", "runner.writer.enqueue(outcome)", "pass"),
     ),
     Mutant(
         "finished tasks are run again",
@@ -159,18 +167,20 @@ MUTANTS = [
     Mutant(
         "poison is never put aside",
         "test_execution.py -k lost_its_workers",
-        Change("batch.task_runner:TaskRun.lost", "row.starts < most", "True"),
+        Change("batch.task_runner:TaskRunner.record_lost", "row.starts < max_lost", "True"),
     ),
     Mutant(
         "the batch has no account",
         "test_money.py -k overspends",
-        Change("batch.task_runner:TaskRun._call", "call.accounts = (run.account,)", "pass"),
+        Change(
+            "batch.task_runner:TaskRunner._build_call", "call.accounts = (runner.account,)", "pass"
+        ),
     ),
     Mutant(
         "the budget's end fails tasks",
         "test_money.py -k overspends",
         Change(
-            "batch.task_runner:TaskRun._failed",
+            "batch.task_runner:TaskRunner._handle_exception",
             "isinstance(error, BudgetExceeded) and account is not None and (error.account == account.key)",
             "False",
         ),
@@ -179,8 +189,8 @@ MUTANTS = [
         "nobody is asked",
         "test_money.py -k approval",
         Change(
-            "batch.prefetcher:Feeder._tell_forecast",
-            "needs_approval(run.execution, settings)",
+            "batch.prefetcher:Prefetcher._publish_forecast",
+            "needs_approval(runner.execution, settings)",
             "False",
         ),
     ),
@@ -188,9 +198,9 @@ MUTANTS = [
         "the pilot is all",
         "test_money.py -k approval",
         Change(
-            "batch.prefetcher:Feeder._plan_pilot",
-            "places",
-            "range(1, run.tally.total + 1)",
+            "batch.prefetcher:Prefetcher._plan_pilot",
+            "positions",
+            "range(1, runner.progress.total + 1)",
             only=(2,),
         ),
     ),
@@ -198,27 +208,27 @@ MUTANTS = [
         "a name is not the ledger's",
         "test_crashes.py -k kill",
         Change(
-            "budgets.call_budget:Purse._planned",
-            "key or f'{self._operation_id}:{self._number}'",
-            "f'{self._operation_id}:{self._number}'",
+            "budgets.call_budget:CallBudget._plan_reservation",
+            "key or f'{self._operation_id}:{self._reservation_number}'",
+            "f'{self._operation_id}:{self._reservation_number}'",
         ),
     ),
     Mutant(
         "a name changes at each start",
         "test_crashes.py -k kill",
-        Change("batch.attempt:call_names", "1", "row.starts"),
+        Change("batch.attempt:idempotency_keys", "1", "row.starts"),
     ),
     Mutant(
         "sessions begin anew",
         "test_crashes.py -k sessions",
-        Change("batch.task_runner:TaskRun._go_on", "call.input = None", "pass"),
+        Change("batch.task_runner:TaskRunner._resume_session", "call.input = None", "pass"),
     ),
     Mutant(
         "a bad row ends the file",
         "test_sources.py -k jsonl",
         Change(
             "batch.sources:_jsonl_rows",
-            "yield Row(place, None, f'not JSON: {error}')\ncontinue",
+            "yield SourceRow(location, None, f'not JSON: {error}')\ncontinue",
             "return",
         ),
     ),
@@ -227,7 +237,7 @@ MUTANTS = [
         "test_execution.py -k one_version",
         Change(
             "batch.backends:AsyncioBackend._agent",
-            "made is not None and (not task.inputs)",
+            "cached_agent is not None and (not task.inputs)",
             "False",
         ),
     ),
@@ -236,7 +246,7 @@ MUTANTS = [
         "test_backends.py -k inputs_fill",
         Change(
             "batch.backends:ProcessBackend._agent",
-            "agent.with_prompt(rendered_prompt(template, values)) if template.inputs else agent",
+            "agent.with_prompt(render_prompt(template, values)) if template.inputs else agent",
             "agent",
         ),
     ),
@@ -244,70 +254,76 @@ MUTANTS = [
         "what ended meanwhile is run again",
         "test_mishaps.py -k late_answer",
         Change(
-            "batch.prefetcher:Feeder._feed",
-            "row.seq not in self.known and row.seq not in self._ended",
-            "row.seq not in self.known",
+            "batch.prefetcher:Prefetcher._fill_queue",
+            "row.seq not in self.loaded_seqs and row.seq not in self._ended_during_query",
+            "row.seq not in self.loaded_count",
         ),
     ),
     Mutant(
         "a promised task is forgotten",
         "test_mishaps.py -k being_accepted",
         Change(
-            "batch.runner:ExecutionRun.open",
-            "self.tally.total - self.tally.ended + self.queue.promised",
-            "self.tally.total - self.tally.ended",
+            "batch.runner:ExecutionRunner.open_tasks",
+            "self.progress.total - self.progress.ended + self.queue.reserved",
+            "self.progress.total - self.progress.result_counts",
         ),
     ),
     Mutant(
         "what a budget interrupts is an answer",
         "test_money.py -k conversations",
-        Change("batch.task_runner:TaskRun.run", "answer.interrupts", "False"),
+        Change("batch.task_runner:TaskRunner.run_attempt", "answer.interrupts", "False"),
     ),
     Mutant(
         "only the first ones are read",
         "test_execution.py -k settings_change",
-        Change("batch.prefetcher:Feeder._feed", "self._look.set()", "pass"),
+        Change("batch.prefetcher:Prefetcher._fill_queue", "self._wakeup.set()", "pass"),
     ),
     Mutant(
         "a place that is taken is asked for for ever",
         "test_interrupted.py -k hiccup",
-        Change("batch.ingestion:Intake._clashing", "refused -= await self._known(refused)", "pass"),
+        Change(
+            "batch.ingestion:TaskIngestor._journal_and_find_clashes",
+            "refused_seqs -= await self._journaled(refused_seqs)",
+            "pass",
+        ),
     ),
     Mutant(
         "who leaves takes the task along",
         "test_interrupted.py -k goes_away",
         Change(
             "batch.submission:ExecutionSubmission.submit_task",
-            "asyncio.shield(asyncio.ensure_future(self._accepted(run, task)))",
-            "self._accepted(run, task)",
+            "asyncio.shield(asyncio.ensure_future(self._accept_reserved(runner, task)))",
+            "self._accept_reserved(runner, task)",
         ),
     ),
     Mutant(
         "what was not read is completed",
         "test_interrupted.py -k loads_leaves",
         Change(
-            "batch.runner:ExecutionRun._release",
-            "self._begun and (not self.open) and self.execution.sealed and (state == 'paused')",
-            "not self.open and self.execution.sealed and (state == 'paused')",
+            "batch.runner:ExecutionRunner._release",
+            "self._started and (not self.open_tasks) and self.execution.sealed and (state == 'paused')",
+            "not self.open_tasks and self.execution.sealed and (state == 'paused')",
         ),
     ),
     Mutant(
         "a pause is stopped as a task",
         "test_interrupted.py -k overdue",
-        Change("batch.task_runner:TaskRun._unaffordable", "attempt.end()", "pass"),
+        Change("batch.task_runner:TaskRunner._pause_for_budget", "attempt.end()", "pass"),
     ),
     Mutant(
         "who asks holds the budget",
         "test_interrupted.py -k dead_call",
         Change(
-            "batch.task_runner:TaskRun._failed", "len(self._run.running) > 1", "self._run.running"
+            "batch.task_runner:TaskRunner._handle_exception",
+            "len(self._runner.running) > 1",
+            "self._runner.running",
         ),
     ),
     Mutant(
         "what was spent before is free",
         "test_interrupted.py -k comes_later",
         Change(
-            "batch.environment:account_of",
+            "batch.environment:budget_account",
             "float(execution.source.get('unbudgeted_usd', 0))",
             "0.0",
         ),
@@ -316,7 +332,7 @@ MUTANTS = [
         "what was lost has another name",
         "test_interrupted.py -k names_again",
         Change(
-            "batch.task_runner:TaskRun.left",
+            "batch.task_runner:TaskRunner.requeue_interrupted",
             "row.starts = 1",
             "row.starts = 1\nrow.tries += 1",
         ),
@@ -324,7 +340,7 @@ MUTANTS = [
     Mutant(
         "a rest is time of the batch",
         "test_interrupted.py -k rests",
-        Change("batch.runner:ExecutionRun.go_on", "self.tally.go_on()", "pass"),
+        Change("batch.runner:ExecutionRunner.resume", "self.progress.resume_clock()", "pass"),
     ),
     Mutant(
         "a closing executor begins more",
@@ -339,20 +355,22 @@ MUTANTS = [
     Mutant(
         "zombies count as workers",
         "test_mishaps.py -k given_up",
-        Change("batch.worker_pool:Crew.give_up", "self._workers.discard(attempt.worker)", "pass"),
+        Change(
+            "batch.worker_pool:WorkerPool.abandon", "self._workers.discard(attempt.worker)", "pass"
+        ),
     ),
     Mutant(
         "approval is passed over",
         "test_mishaps.py -k its_approval",
-        Change("batch.executor:_check_approval", "needs_approval(execution, settings)", "False"),
+        Change("batch.executor:_require_approval", "needs_approval(execution, settings)", "False"),
     ),
     Mutant(
         "a name is used twice in a call",
         "test_mishaps.py -k name_of_its_own",
         Change(
-            "run.request:key_of",
-            "times = request.run.context.progress.said",
-            "times: dict[str, int] = {}",
+            "run.request:compute_request_key",
+            "request_counts = request.run.context.progress.request_counts",
+            "request_counts: dict[str, int] = {}",
         ),
     ),
     Mutant(
@@ -368,7 +386,7 @@ MUTANTS = [
         "ids of batches are one namespace",
         "test_owners.py -k batch",
         Change(
-            "batch.journal.owned:OwnedJournal.id_of",
+            "batch.journal.owned:OwnedJournal.qualified_id",
             "f'{quoted(self._principal.tenant)}.{name}'",
             "name",
         ),
@@ -386,9 +404,9 @@ MUTANTS = [
         "recordings have no owner",
         "test_owners.py -k recorded",
         Change(
-            "replay.recording:_owned",
-            "each.tenant == tenant and may_use(principal, each.user_id or '')",
-            "each.tenant == tenant",
+            "replay.recording:_filter_owned",
+            "run_event.tenant == tenant and may_use(principal, run_event.user_id or '')",
+            "run_event.tenant == tenant",
         ),
     ),
     Mutant(
@@ -430,6 +448,6 @@ MUTANTS = [
     Mutant(
         "a line of any length is held",
         "test_sources.py -k too_long",
-        Change("batch.sources:_Lines.__next__", "len(line) <= MAX_LINE", "True"),
+        Change("batch.sources:_BoundedLines.__next__", "len(line) <= MAX_LINE", "True"),
     ),
 ]

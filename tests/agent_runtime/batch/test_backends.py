@@ -20,7 +20,7 @@ from agent_runtime.batch import (
     ProcessBackend,
     TaskResult,
 )
-from agent_runtime.batch.load_balancer import Scheduler
+from agent_runtime.batch.load_balancer import LoadBalancer
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.pool import PoolConfig
@@ -142,14 +142,14 @@ class Plain:
 
 
 def picks(strategy: Any, *backends: Plain, count: int = 60, keep: bool = True) -> Counter[str]:
-    scheduler = Scheduler(backends, strategy)  # type: ignore[arg-type]
+    scheduler = LoadBalancer(backends, strategy)  # type: ignore[arg-type]
     found = Counter[str]()
     for _ in range(count):
-        if (seat := scheduler.take()) is None:
+        if (seat := scheduler.acquire_nowait()) is None:
             break
         found[seat.backend.name] += 1
         if not keep:
-            scheduler.leave(seat)
+            scheduler.release(seat)
     return found
 
 
@@ -169,11 +169,11 @@ def test_tasks_are_scheduled_by_load_in_turn_or_by_weight() -> None:
         "a": 10,
         "b": 20,
     }
-    scheduler = Scheduler([Plain("a", 1), Plain("b", 1)], "least_busy")  # type: ignore[list-item]
-    first = scheduler.take()
-    second = scheduler.take()
-    assert scheduler.take() is None
-    assert (scheduler.slots, first is not second) == (2, True)
+    scheduler = LoadBalancer([Plain("a", 1), Plain("b", 1)], "least_busy")  # type: ignore[list-item]
+    first = scheduler.acquire_nowait()
+    second = scheduler.acquire_nowait()
+    assert scheduler.acquire_nowait() is None
+    assert (scheduler.capacity, first is not second) == (2, True)
     for wrong in ([], [Plain("a", weight=0)]):
         with pytest.raises(ConfigurationError, match="at least one backend"):
-            Scheduler(wrong, "weighted")  # type: ignore[arg-type]
+            LoadBalancer(wrong, "weighted")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from tests.agent_runtime.batch.kill_loop import kill_loop
 
 from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import open_journal
-from agent_runtime.batch.journal.records import document
+from agent_runtime.batch.journal.records import execution_document
 from agent_runtime.storage.process_identity import is_process_dead, process_identity
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -107,7 +107,7 @@ async def test_the_next_process_takes_over_a_dead_owners_batch_at_once(tmp_path:
         execution.state = "running"
         await journal.reset(name, execution.token, ["completed"])
         await journal.save(execution)
-        del bench.executor._runs[name]
+        del bench.executor._runners[name]
         assert (await bench.executor.get_execution_status(name))["state"] == "lost"
         await bench.executor.resume_execution(name)
         status = await asyncio.wait_for(bench.executor.wait(name), 5)
@@ -139,4 +139,4 @@ def _cut(journal: Any, kept: int) -> None:
     found = journal._get("e")
     found.sealed = False
     found.state = "running"
-    journal._db.execute("UPDATE executions SET document=?", (document(found),))
+    journal._db.execute("UPDATE executions SET document=?", (execution_document(found),))

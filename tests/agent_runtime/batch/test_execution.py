@@ -553,7 +553,7 @@ async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) ->
             return text
 
         bench.agent("gated", work)
-        other.executor._shop.owner = "elsewhere:1:1"
+        other.executor._environment.owner = "elsewhere:1:1"
         name = await bench.executor.submit_batch_tasks(
             ["a", "b"], agent="gated", execution_id="mine"
         )
@@ -565,7 +565,7 @@ async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) ->
         seen = await other.executor.get_execution_status(name)
         assert (seen["state"], seen["total"]) == ("running", 2)
         await other.executor.pause_execution(name)  # asked through the journal
-        await until(lambda: bench.executor._runs[name].execution.state == "paused")
+        await until(lambda: bench.executor._runners[name].execution.state == "paused")
         go.set()
         assert (await bench.executor.wait(name))["state"] == "paused"
         await other.executor.cancel_execution(name, within_s=5)
@@ -585,10 +585,10 @@ async def test_who_has_lost_an_execution_writes_nothing_more(journal_url: str) -
         bench.agent("gated", work)
         name = await bench.executor.submit_batch_tasks(["a", "b", "c"], agent="gated")
         await until(lambda: len(bench.asked) == 2)
-        await journal.lease(name, "thief:1:1", 60, dead=bench.executor._shop.owner)
+        await journal.lease(name, "thief:1:1", 60, dead=bench.executor._environment.owner)
         go.set()
-        run = bench.executor._runs[name]
-        await asyncio.wait_for(run.closed(), 10)
+        run = bench.executor._runners[name]
+        await asyncio.wait_for(run.wait_closed(), 10)
         assert type(run.error).__name__ == "ExecutionLost"
         assert list(await journal.results(name)) == []
         assert bench.now == 0
@@ -598,7 +598,7 @@ async def test_who_has_lost_an_execution_writes_nothing_more(journal_url: str) -
 async def test_a_store_that_fails_pauses_the_batch_and_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01, 0.01))
+    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRY_DELAYS_S", (0.01, 0.01))
     journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     fails = False
     inner = journal.acall
@@ -647,14 +647,16 @@ async def test_a_task_that_has_lost_its_workers_is_put_aside(journal_url: str) -
         execution.token = await journal.lease(name, execution.owner, 60)
         execution.state = "running"
         await journal.reset(name, execution.token, ["completed"])
-        (bad, _) = await journal.places(name, [1, 2])
+        (bad, _) = await journal.get_tasks(name, [1, 2])
         bad.status = "running"
         bad.starts = 3
         await journal.write(
-            name, execution.token, [bench.executor._runs[name].tasks.outcome(bad).change]
+            name,
+            execution.token,
+            [bench.executor._runners[name].task_runner.build_outcome(bad).change],
         )
         await journal.save(execution)
-        del bench.executor._runs[name]
+        del bench.executor._runners[name]
         bench.asked.clear()
         await bench.executor.resume_execution(name)
         status = await bench.executor.wait(name)

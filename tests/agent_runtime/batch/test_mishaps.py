@@ -152,7 +152,7 @@ async def test_tasks_that_come_while_it_is_loaded_are_counted_once() -> None:
 async def test_a_store_that_fails_at_the_start_hangs_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01,))
+    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRY_DELAYS_S", (0.01,))
     journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     async with bench_of(journal=journal) as bench:
         go = gate(bench)
@@ -349,11 +349,11 @@ async def test_what_is_refused_for_a_while_waits_in_the_journal() -> None:
     ) as bench:
         most = 0
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(160)], agent="echo")
-        run = bench.executor._runs[name]
+        run = bench.executor._runners[name]
         waiting = asyncio.ensure_future(over(bench, name))
         refused = bench.told("rate_limit.refused")
         while not waiting.done():
-            most = max(most, len(run.feeder.known))
+            most = max(most, len(run.prefetcher.loaded_seqs))
             await asyncio.sleep(0.01)
         assert (await waiting)["completed"] == 160
         assert most <= 20 + 2 * 5
@@ -363,12 +363,12 @@ async def test_what_is_refused_for_a_while_waits_in_the_journal() -> None:
 async def test_one_refusal_holds_back_its_kind_and_no_other() -> None:
     queue: TaskQueue[Any] = TaskQueue()
     for agent in ("a", "b", "a"):
-        queue.put_back(BatchRow(agent))
-    queue.defer("a", 0.1)
-    first = queue.take()
+        queue.requeue(BatchRow(agent))
+    queue.throttle("a", 0.1)
+    first = queue.get_nowait()
     assert first is not None
     assert first.agent == "b"
-    assert queue.take() is None
+    assert queue.get_nowait() is None
     later = await asyncio.wait_for(queue.get(), 2)
     assert later is not None
     assert later.agent == "a"
@@ -473,7 +473,7 @@ async def test_odd_arguments_have_clear_errors() -> None:
             with pytest.raises(InputInvalid, match=said):
                 await submit(agent="echo", **given)
         executor = bench.executor
-        assert executor._intakes == {}
+        assert executor._ingestors == {}
     with pytest.raises(ConfigurationError, match="not open"):
         await executor.submit_batch_tasks(["a"], agent="echo")
 

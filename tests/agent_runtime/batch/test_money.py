@@ -15,9 +15,9 @@ from tests.agent_runtime.batch.conftest import bench_of
 
 from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import make_forecast, open_journal
-from agent_runtime.batch.forecast import pilot_places, student
+from agent_runtime.batch.forecast import pilot_positions, student_t_quantile
 from agent_runtime.batch.journal.sqlite import SqliteJournal
-from agent_runtime.budgets.ledger.ledger import MICRO
+from agent_runtime.budgets.ledger.ledger import MICROS_PER_USD
 
 ONE_USD = 0.000105
 """What a call of the stub provider costs: 100 tokens in and 40 out."""
@@ -45,7 +45,7 @@ async def batch(
 def spent_usd(ledger: MemoryLedger, name: str) -> float:
     balance = ledger.call("balances")[f"batch={name}/total"]
     assert balance.held_micro_usd == 0
-    return float(balance.spent_micro_usd / MICRO)
+    return float(balance.spent_micro_usd / MICROS_PER_USD)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,9 @@ async def test_a_forecast_above_the_budget_waits_for_approval() -> None:
         assert (made["sample"], made["tasks"]) == (5, 40)
         assert made["cost_usd"] == pytest.approx(40 * ONE_USD)
         assert made["low_usd"] == pytest.approx(made["high_usd"]) == pytest.approx(40 * ONE_USD)
-        assert sorted(provider.asked) == sorted(f"task {n - 1}" for n in pilot_places(40, 0.01, 5))
+        assert sorted(provider.asked) == sorted(
+            f"task {n - 1}" for n in pilot_positions(40, 0.01, 5)
+        )
         assert told
         await bench.executor.resume_execution(name, approve=True)
         status = await bench.executor.wait(name)
@@ -209,9 +211,9 @@ def test_what_cannot_be_told_is_not() -> None:
     assert make_forecast([], [], [], tasks=3, concurrent=1).cost_usd is None
     alone = make_forecast([Decimal(2)], [1], [1.0], tasks=3, concurrent=1)
     assert (alone.cost_usd, alone.low_usd, alone.high_usd) == (6.0, 2.0, 10.0)
-    assert [round(student(0.95, n), 3) for n in (1, 2, 3, 4, 9, 29, 200)] == [
+    assert [round(student_t_quantile(0.95, n), 3) for n in (1, 2, 3, 4, 9, 29, 200)] == [
         12.706, 4.303, 3.182, 2.776, 2.262, 2.045, 1.972,
     ]  # fmt: skip
-    assert pilot_places(1000, 0.01, 5)[0] == 51
-    assert len(pilot_places(1000, 0.02, 5)) == 20
-    assert pilot_places(3, 0.01, 5) == [1, 2, 3]
+    assert pilot_positions(1000, 0.01, 5)[0] == 51
+    assert len(pilot_positions(1000, 0.02, 5)) == 20
+    assert pilot_positions(3, 0.01, 5) == [1, 2, 3]

@@ -36,7 +36,7 @@ from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import DeadLetter, MemoryDeadLetters
 from agent_runtime.event_bus.owned_dead_letters import OwnedDeadLetters
 from agent_runtime.event_bus.relay import Relay
-from agent_runtime.pool.process.poison_tasks import Poison
+from agent_runtime.pool.process.poison_tasks import PoisonTaskTracker
 from agent_runtime.pool.task import AgentTask
 from agent_runtime.replay import read_recording, replay_run
 
@@ -123,9 +123,11 @@ async def test_dead_letters_are_their_owner_s() -> None:
 
 async def test_a_task_is_not_put_aside_for_another_caller_s_of_the_same_id() -> None:
     letters = MemoryDeadLetters()
-    poison = Poison(1, letters, lambda letter: None)
+    poison = PoisonTaskTracker(1, letters, lambda letter: None)
     with pytest.raises(TaskPoisoned):
-        await poison.killed(AgentTask("worker", "x", id="t"), OTHER_ADA, InstanceFailed("gone"))
+        await poison.record_kill(
+            AgentTask("worker", "x", id="t"), OTHER_ADA, InstanceFailed("gone")
+        )
     for principal in (ADA, EVE, None):
         poison.check("t", principal)
     with pytest.raises(TaskPoisoned):

@@ -37,7 +37,7 @@ def queue_of(**settings: Any) -> tuple[TaskQueue[Item], Clock]:
 
 def names(queue: TaskQueue[Item]) -> list[str]:
     found = []
-    while (item := queue.take()) is not None:
+    while (item := queue.get_nowait()) is not None:
         found.append(item.name)
     return found
 
@@ -45,7 +45,7 @@ def names(queue: TaskQueue[Item]) -> list[str]:
 def add(queue: TaskQueue[Item], clock: Clock, text: str, **given: Any) -> None:
     for each in text.split():
         level = {"u": "URGENT", "h": "HIGH", "n": "NORMAL", "l": "LOW"}[each[0]]
-        queue.put_back(Item(each, TaskPriority[level], accepted_s=clock.now, **given))
+        queue.requeue(Item(each, TaskPriority[level], accepted_s=clock.now, **given))
 
 
 def test_the_highest_priority_goes_first_then_the_oldest_or_the_newest() -> None:
@@ -65,7 +65,7 @@ def test_waiting_raises_a_priority_so_that_low_never_starves() -> None:
     for n in range(400):  # an urgent one a second, and one place a second
         clock.now += 1
         add(queue, clock, f"u{n}")
-        item = queue.take()
+        item = queue.get_nowait()
         assert item is not None
         served.append(item.name)
     assert served.index("l1") == pytest.approx(3 * 60, abs=2)  # three levels, a minute each
@@ -75,7 +75,7 @@ def test_waiting_raises_a_priority_so_that_low_never_starves() -> None:
     for n in range(1, 600):
         clock.now += 1
         add(queue, clock, f"n{n}")
-        item = queue.take()
+        item = queue.get_nowait()
         assert item is not None
         served.append(item.name)
     assert 0 < served.index("n0") <= 8 * 60 + 2
@@ -84,15 +84,15 @@ def test_waiting_raises_a_priority_so_that_low_never_starves() -> None:
 async def test_producers_wait_for_room_or_are_told() -> None:
     queue, _ = queue_of(size=2)
     for n in range(2):
-        await queue.promise()
+        await queue.reserve()
         queue.put(Item(str(n)))
     with pytest.raises(QueueFull, match="2 tasks"):
-        queue.promise_now()
-    waiting = [asyncio.create_task(queue.promise()) for _ in range(3)]
+        queue.reserve_nowait()
+    waiting = [asyncio.create_task(queue.reserve()) for _ in range(3)]
     await asyncio.sleep(0.01)
     assert not any(each.done() for each in waiting)
     waiting[0].cancel()
-    assert queue.take() is not None
+    assert queue.get_nowait() is not None
     await asyncio.sleep(0.01)
     assert [each.done() for each in waiting] == [
         True,
@@ -100,8 +100,8 @@ async def test_producers_wait_for_room_or_are_told() -> None:
         False,
     ]  # the first gave up, the second has the place
     with pytest.raises(QueueFull):
-        queue.promise_now()  # it is promised
-    queue.forgo()
+        queue.reserve_nowait()  # it is promised
+    queue.cancel_reservation()
     await asyncio.wait_for(waiting[2], 1)
 
 
@@ -110,7 +110,7 @@ async def test_a_worker_that_gives_up_passes_its_turn_on() -> None:
     first = asyncio.create_task(queue.get())
     second = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
-    queue.put_back(Item("x"))
+    queue.requeue(Item("x"))
     first.cancel()  # it was woken, and has not run yet
     item = await asyncio.wait_for(second, 1)
     assert item is not None
@@ -124,13 +124,13 @@ async def test_a_worker_that_gives_up_passes_its_turn_on() -> None:
 
 async def test_what_is_held_is_not_given_out() -> None:
     queue, _ = queue_of()
-    queue.hold()
-    queue.put_back(Item("x"))
+    queue.pause()
+    queue.requeue(Item("x"))
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0.01)
-    assert queue.take() is None
+    assert queue.get_nowait() is None
     assert not waiting.done()
-    queue.release()
+    queue.resume()
     assert (await asyncio.wait_for(waiting, 1)) is not None
 
 
@@ -155,7 +155,7 @@ def test_nothing_is_lost_nor_given_twice_and_limits_hold(steps: list[Any], order
         if step[0] == "put":
             item = Item(str(len(put)), step[1], step[2], clock.now)
             put[item.name] = item
-            queue.put_back(item)
+            queue.requeue(item)
         elif step[0] == "take":
             waiting = [each for name, each in put.items() if name not in taken]
             counts = {agent: sum(each.agent == agent for each in running) for agent in "abc"}
@@ -164,7 +164,7 @@ def test_nothing_is_lost_nor_given_twice_and_limits_hold(steps: list[Any], order
                 for each in waiting
                 if counts[each.agent] < {"a": 1, "b": 2}.get(each.agent, 1000)
             ]
-            found = queue.take()
+            found = queue.get_nowait()
             assert (found is None) == (not may)
             if found is not None:
                 assert found.name not in taken
@@ -180,7 +180,7 @@ def test_nothing_is_lost_nor_given_twice_and_limits_hold(steps: list[Any], order
                 taken[found.name] = found
                 running.append(found)
         elif step[0] == "done" and running:
-            queue.done(running.pop(0))
+            queue.task_done(running.pop(0))
         elif step[0] == "time":
             clock.now += step[1]
         assert len(queue) == len(put) - len(taken)

@@ -23,7 +23,7 @@ from agent_runtime.batch import (
     handle_execution_error,
     watch_batches,
 )
-from agent_runtime.batch.aggregation import merged
+from agent_runtime.batch.aggregation import merge_values
 from agent_runtime.batch.batch_file import BatchFile
 from agent_runtime.batch.error_handling import error_kind
 from agent_runtime.batch.report import quantile
@@ -74,8 +74,8 @@ def test_strategies() -> None:
 
 def test_answers_that_differ_are_listed_once_each_in_their_order_however_many() -> None:
     many = [str(n % 20_000) for n in range(40_000)]
-    assert merged(many) == many[:20_000]
-    assert merged([1, True, 1.0, "1", None, [1], [1], {"a": 1}, {"a": 1}]) == [
+    assert merge_values(many) == many[:20_000]
+    assert merge_values([1, True, 1.0, "1", None, [1], [1], {"a": 1}, {"a": 1}]) == [
         1,
         True,
         1.0,
@@ -84,13 +84,13 @@ def test_answers_that_differ_are_listed_once_each_in_their_order_however_many() 
         [1],
         {"a": 1},
     ]
-    assert merged(["x", "x"]) == "x"
+    assert merge_values(["x", "x"]) == "x"
 
 
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=5))
 def test_merging_loses_no_item_of_a_list(lists: list[list[int]]) -> None:
     assert (
-        merged([{"items": each} for each in lists]).get("items", [])
+        merge_values([{"items": each} for each in lists]).get("items", [])
         == [n for each in lists for n in each]
         if lists
         else True
@@ -298,7 +298,7 @@ def test_settings_are_what_was_said_of_them(tmp_path: Path) -> None:
         queue={"aging": "10s"},
         pool={"size": 2},
     )
-    assert BatchSettings.parse(json.loads(json.dumps(made.given()))) == made
+    assert BatchSettings.parse(json.loads(json.dumps(made.explicit_settings()))) == made
     assert made.with_changes(max_cost_usd=2.0).retry.max_delay == 5.0
     assert (made.retry.classes >= {"worker", "timeout"}, made.task_timeout) == (True, 300.0)
     file = tmp_path / "b.yaml"

@@ -25,7 +25,7 @@ from agent_runtime.batch import (
     prioritize_tasks,
     read_rows,
 )
-from agent_runtime.batch.mapping import filled
+from agent_runtime.batch.mapping import render_template
 from agent_runtime.batch.task import MAX_TASK_BYTES
 from agent_runtime.errors import ConfigurationError, InputInvalid
 
@@ -34,7 +34,7 @@ def rows(tmp_path: Path, name: str, content: str | bytes, **given: Any) -> list[
     file = tmp_path / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     return [
-        (each.place, each.values if each.values is not None else each.problem)
+        (each.location, each.values if each.values is not None else each.problem)
         for each in read_rows(file, **given)
     ]
 
@@ -221,7 +221,7 @@ def test_a_filled_text_has_the_values_and_nothing_else(
         for part in parts
     ]
     wanted = "".join(row[p[1:-1]] if p[:1] == "{" and p[1:-1] in row else p for p in parts)
-    assert filled("".join(escaped), row) == wanted
+    assert render_template("".join(escaped), row) == wanted
 
 
 def test_helpers() -> None:

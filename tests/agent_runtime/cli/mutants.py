@@ -6,15 +6,15 @@ MUTANTS = [
     Mutant(
         "an answer fails with its ledger",
         "test_sessions_command.py -k answer_stands",
-        Change("cli.state:opened_factory", "StoreError", "KeyError"),
+        Change("cli.state:open_factory", "StoreError", "KeyError"),
     ),
     Mutant(
         "a decision is not paid",
         "test_sessions_command.py -k counted_recorded",
         Change(
             "cli.sessions:_resume",
-            "opened_factory(session_manager=manager, **shared_seats())",
-            "opened_factory(session_manager=manager)",
+            "open_factory(session_manager=manager, **shared_factory_arguments())",
+            "open_factory(session_manager=manager)",
         ),
     ),
 ]

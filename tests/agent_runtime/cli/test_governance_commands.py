@@ -15,8 +15,8 @@ from agent_runtime import SqliteLedger
 from agent_runtime.budgets.ledger.ledger import (
     Account,
     Amount,
-    Ending,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
@@ -85,10 +85,12 @@ def fill(home: Path) -> None:
             micro_usd=cost,
             estimated=number % 2,
         )
-        ledger.call("transact", [Ending(f"op{number}", Amount(), (spend,))], None)
+        ledger.call("transact", [Settlement(f"op{number}", Amount(), (spend,))], None)
     account = Account("tenant=acme/total", 10_000_000, None)
     ledger.call(
-        "transact", [], Reservation("held", (account,), Amount(1), Amount(1_500_000, 10), 600)
+        "transact",
+        [],
+        ReservationRequest("held", (account,), Amount(1), Amount(1_500_000, 10), 600),
     )
 
 

@@ -22,7 +22,7 @@ from tests.agent_runtime.conftest import free_port
 from agent_runtime import AgentFactory, RuntimeMetrics
 from agent_runtime.cli import cli
 from agent_runtime.cli.exit_codes import exit_code
-from agent_runtime.cli.pool_table import table
+from agent_runtime.cli.pool_table import pool_status_table
 from agent_runtime.cli.state import settings
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.pool import (
@@ -33,7 +33,7 @@ from agent_runtime.pool import (
     PoolConfig,
     watch_pools,
 )
-from agent_runtime.pool.control import ask
+from agent_runtime.pool.control import send_request
 
 QUESTION = "What is the total amount in the North?"
 ANSWER = (
@@ -138,7 +138,7 @@ async def opened(
 async def test_the_socket_answers_what_it_does_not_understand(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
     with pytest.raises(ConfigurationError, match="no pool answers"):
-        _ = [each async for each in ask(path, {})]
+        _ = [each async for each in send_request(path, {})]
     async with opened() as (_, warm, pool), ControlSocket(pool, path, sessions=warm):
         requests: list[tuple[dict[str, Any], str]] = [
             ({}, "input_invalid"),
@@ -148,16 +148,16 @@ async def test_the_socket_answers_what_it_does_not_understand(tmp_path: Path) ->
             ({"do": "drain", "grace_s": []}, "input_invalid"),
         ]
         for request, code in requests:
-            (answer,) = [each async for each in ask(path, request)]
+            (answer,) = [each async for each in send_request(path, request)]
             assert answer["error"]["code"] == code, answer
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"nonsense\n")
         assert b"input_invalid" in await reader.readline()
         writer.close()
         await warm.get_or_create("a:b:c", "analyst")
-        (status,) = [each async for each in ask(path, {"do": "status"})]
+        (status,) = [each async for each in send_request(path, {"do": "status"})]
         assert status["warm"]["size"] == 1
-        assert f"pool {os.getpid()}" in table(status)
+        assert f"pool {os.getpid()}" in pool_status_table(status)
         with pytest.raises(ConfigurationError, match="longer than"):
             ControlSocket(pool, tmp_path / ("x" * 120))
 

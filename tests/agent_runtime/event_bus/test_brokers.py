@@ -17,7 +17,11 @@ from agent_runtime.event_bus.brokers import Broker, MemoryBroker, open_broker
 from agent_runtime.event_bus.brokers.nats import NatsBroker
 from agent_runtime.event_bus.brokers.redis import RedisBroker
 from agent_runtime.testing.conformance.broker import BROKER_CHECKS, run_broker_check
-from agent_runtime.testing.conformance.broker_events import made, opened, taken
+from agent_runtime.testing.conformance.broker_events import (
+    broker_connection,
+    make_events,
+    take_events,
+)
 
 BROKERS = ("memory", "sqlite", "redis", "nats")
 
@@ -57,22 +61,22 @@ async def kafka_headers_that_are_no_text(connect: Callable[[], Broker]) -> None:
     from aiokafka import AIOKafkaProducer
 
     from agent_runtime.event_bus.brokers.kafka import KafkaBroker
-    from agent_runtime.event_bus.cloud_event import encoded
+    from agent_runtime.event_bus.cloud_event import encode_event
 
-    async with opened(connect) as broker:
+    async with broker_connection(connect) as broker:
         assert isinstance(broker, KafkaBroker)
-        events = made(2)
+        events = make_events(2)
         await broker.publish(events[:1])
         producer = AIOKafkaProducer(bootstrap_servers=broker._servers)
         await producer.start()
         await producer.send_and_wait(
             broker.topic.name,
-            encoded(events[1]),
+            encode_event(events[1]),
             key=events[1].stream.encode(),
             headers=[("trace", b"\xff\xfe")],
         )
         await producer.stop()
-        assert [event.seq for event in await taken(broker, "g", 2)] == [1, 2]
+        assert [event.seq for event in await take_events(broker, "g", 2)] == [1, 2]
 
 
 @pytest.mark.integration
@@ -100,28 +104,28 @@ async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
 
 async def test_redis_goes_on_behind_an_entry_that_was_removed(redis_url: str) -> None:
     broker = RedisBroker(redis_url, name=uuid.uuid4().hex)
-    events = made(4)
-    async with opened(lambda: broker):
+    events = make_events(4)
+    async with broker_connection(lambda: broker):
         await broker.publish(events)
-        await taken(broker, "g", 3, ack=lambda n: False)
+        await take_events(broker, "g", 3, ack=lambda n: False)
         (first, *_) = await broker.read()
-        await broker._asked("xdel", broker._log, first.position)
-        found = await taken(broker, "g", 4)
+        await broker._run_command("xdel", broker._log, first.position)
+        found = await take_events(broker, "g", 4)
     assert [event.type for event in found] == ["bus.unreadable", *["custom.check"] * 3]
     assert [event.seq for event in found[1:]] == [2, 3, 4]
 
 
 async def test_redis_knows_a_batch_only_when_it_is_there(redis_url: str) -> None:
     broker = RedisBroker(redis_url, name=uuid.uuid4().hex)
-    events = made(3)
-    async with opened(lambda: broker):
-        await broker._asked("set", broker._log, "not a stream")
+    events = make_events(3)
+    async with broker_connection(lambda: broker):
+        await broker._run_command("set", broker._log, "not a stream")
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
                 await broker.publish(events)
-        await broker._asked("delete", broker._log)
+        await broker._run_command("delete", broker._log)
         await broker.publish(events)
-        await broker._asked("xadd", broker._log, {"foreign": "entry"})
+        await broker._run_command("xadd", broker._log, {"foreign": "entry"})
         assert [stored.event.type for stored in await broker.read()] == [
             *["custom.check"] * 3,
             "bus.unreadable",
@@ -130,21 +134,25 @@ async def test_redis_knows_a_batch_only_when_it_is_there(redis_url: str) -> None
 
 async def test_redis_does_not_spin_beside_an_open_event(redis_url: str) -> None:
     broker = RedisBroker(redis_url, name=uuid.uuid4().hex, lease_s=3.0)
-    async with opened(lambda: broker):
-        await broker.publish(made(4))
-        await taken(broker, "g", 4, ack=lambda n: n == 3)
+    async with broker_connection(lambda: broker):
+        await broker.publish(make_events(4))
+        await take_events(broker, "g", 4, ack=lambda n: n == 3)
         async with broker.consume("g") as deliveries:
             for _ in range(3):
                 await anext(deliveries)
-            before = (await broker._asked("info", "commandstats"))["cmdstat_xreadgroup"]["calls"]
+            before = (await broker._run_command("info", "commandstats"))["cmdstat_xreadgroup"][
+                "calls"
+            ]
             await asyncio.sleep(1.0)
-            after = (await broker._asked("info", "commandstats"))["cmdstat_xreadgroup"]["calls"]
+            after = (await broker._run_command("info", "commandstats"))["cmdstat_xreadgroup"][
+                "calls"
+            ]
     assert after - before < 20
 
 
 async def test_a_nats_consumer_stops_also_under_traffic(nats_url: str, no_tasks_left: None) -> None:
     name = uuid.uuid4().hex
-    async with opened(lambda: open_broker(f"{nats_url}?name={name}")) as broker:
+    async with broker_connection(lambda: open_broker(f"{nats_url}?name={name}")) as broker:
         bus = EventBus()
         stop = asyncio.Event()
 
@@ -178,20 +186,20 @@ async def test_several_connections_to_one_file_lose_nothing_to_another_process(
     second = open_broker(
         f"sqlite:{path}"
     )  # opening it again must not take away the first one's locks
-    async with opened(lambda: first), opened(lambda: second):
-        await first.publish(made(1))
+    async with broker_connection(lambda: first), broker_connection(lambda: second):
+        await first.publish(make_events(1))
         for count in (1, 2, 3):
             done = subprocess.run(
                 [sys.executable, "-c", LOOK, str(path)], capture_output=True, text=True, check=True
             )
             assert int(done.stdout) == count
             assert len(await second.read()) == count
-            await first.publish(made(1))
+            await first.publish(make_events(1))
 
 
 async def test_a_group_has_one_reader_at_a_time(connect: Callable[[], Broker]) -> None:
     taken_by: list[str] = []
-    async with opened(connect) as one, opened(connect) as two:
+    async with broker_connection(connect) as one, broker_connection(connect) as two:
         bus = EventBus()
 
         async def read(name: str, broker: Broker) -> None:
@@ -216,8 +224,10 @@ async def test_a_group_has_one_reader_at_a_time(connect: Callable[[], Broker]) -
 
 
 async def test_nats_takes_an_event_once(nats_url: str) -> None:
-    async with opened(lambda: open_broker(f"{nats_url}?name={uuid.uuid4().hex}")) as broker:
-        events = made(5)
+    async with broker_connection(
+        lambda: open_broker(f"{nats_url}?name={uuid.uuid4().hex}")
+    ) as broker:
+        events = make_events(5)
         for _ in range(3):
             await broker.publish(events)
         assert len(await broker.read()) == 5
@@ -235,7 +245,7 @@ async def test_a_cancellation_that_the_nats_client_loses_is_found(nats_url: str)
                 lost.set()
         return "went on"
 
-    async with opened(lambda: broker):
+    async with broker_connection(lambda: broker):
         await broker.lag("g")
         task = asyncio.create_task(ask())
         await asyncio.sleep(0.05)

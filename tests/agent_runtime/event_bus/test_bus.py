@@ -448,7 +448,7 @@ def test_a_subscriber_whose_loop_is_gone_harms_no_other() -> None:
 
     async def hang() -> Any:
         gone = bus.subscribe("custom.*")
-        gone._sleeper()
+        gone._create_waiter()
         return gone
 
     first = asyncio.run(wait())
@@ -470,7 +470,7 @@ async def test_polling_leaves_nothing_behind() -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.001):
                 await anext(events)
-    assert len(events.group.sleeping) == 1
+    assert len(events.group.waiters) == 1
 
 
 def test_a_refused_type_takes_no_place() -> None:

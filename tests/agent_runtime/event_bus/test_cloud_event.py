@@ -32,13 +32,13 @@ from agent_runtime import (
 )
 from agent_runtime.event_bus import EVENT_TYPES
 from agent_runtime.event_bus.cloud_event import (
-    encoded,
+    encode_event,
     from_cloud_event,
-    plain,
     read_event,
     to_cloud_event,
+    to_jsonable,
 )
-from agent_runtime.event_bus.event_types import OWN_PREFIX, schemas
+from agent_runtime.event_bus.event_types import CUSTOM_PREFIX, schemas
 
 SRC = Path(agent_runtime.__file__).parent
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -72,7 +72,7 @@ def test_every_event_comes_back_as_it_went(
             depth=depth,
         )
     )
-    back = from_cloud_event(encoded(event))
+    back = from_cloud_event(encode_event(event))
     for name in (
         "type",
         "data",
@@ -95,7 +95,7 @@ def test_every_event_comes_back_as_it_went(
 @given(JSON, NAMES)
 def test_the_standards_own_library_reads_them(data: Any, session: Any) -> None:
     event = EventBus().stamp(Event("custom.x", data, session_id=session))
-    read = JSONFormat().read(None, encoded(event))
+    read = JSONFormat().read(None, encode_event(event))
     attributes = read.get_attributes()
     assert (attributes["id"], attributes["source"], attributes["type"]) == (
         event.id,
@@ -143,13 +143,13 @@ def test_what_is_no_json_is_said_in_json() -> None:
         x: int
         parts: tuple[int, ...]
 
-    message = plain(AIMessage("hi", id="m"))
+    message = to_jsonable(AIMessage("hi", id="m"))
     assert (message["type"], message["content"], message["id"]) == ("ai", "hi", "m")
-    assert plain([Decimal("1.50"), math.nan, Point(1, (2, 3)), {1: {4}}, Path("a")]) == [
+    assert to_jsonable([Decimal("1.50"), math.nan, Point(1, (2, 3)), {1: {4}}, Path("a")]) == [
         "1.50", "nan", {"x": 1, "parts": [2, 3]}, {"1": [4]}, "a",
     ]  # fmt: skip
     with pytest.raises(InputInvalid, match="at most"):
-        encoded(EventBus().stamp(Event("custom.x", "word " * 2_000_000)))
+        encode_event(EventBus().stamp(Event("custom.x", "word " * 2_000_000)))
 
 
 def test_secrets_do_not_leave() -> None:
@@ -159,8 +159,8 @@ def test_secrets_do_not_leave() -> None:
     event = EventBus().stamp(
         Event("custom.x", {"a": ["dummy-secret-of-events-1234"], "password": "hunter2hunter2"})
     )
-    assert b"dummy-secret-of-events-1234" not in encoded(event)
-    assert json.loads(encoded(event)) == to_cloud_event(event)
+    assert b"dummy-secret-of-events-1234" not in encode_event(event)
+    assert json.loads(encode_event(event)) == to_cloud_event(event)
 
 
 # -- the closed set
@@ -186,7 +186,7 @@ def test_the_sources_publish_no_other_types() -> None:
                 first = node.args[0]
                 said |= {str(first.value)} if isinstance(first, ast.Constant) else set()
     assert {"bus.gap", "budget.warning", "retry.again", "schedule.due"} <= said
-    assert {name for name in said if not name.startswith(OWN_PREFIX)} <= set(EVENT_TYPES)
+    assert {name for name in said if not name.startswith(CUSTOM_PREFIX)} <= set(EVENT_TYPES)
 
 
 async def test_what_runs_publish_keeps_to_the_schemas() -> None:
@@ -245,7 +245,7 @@ def test_secrets_behind_what_json_escapes_do_not_leave_either(text: str) -> None
     from agent_runtime.secrets.redaction import SECRETS
 
     SECRETS.add('pässw"ord-1234567')
-    stored = encoded(EventBus().stamp(Event("custom.x", {"a": [text]}))).decode()
+    stored = encode_event(EventBus().stamp(Event("custom.x", {"a": [text]}))).decode()
     assert "redacted" in stored
     for secret in ("0123456789", "hunter2", "ord-1234567", "abcdefghijkl"):
         assert secret not in stored
@@ -255,4 +255,4 @@ def test_what_is_called_a_secret_is_none_of_the_logs() -> None:
     data = {"api_key": "abcdefgh", "token": "abcdefgh", "input_tokens": 5, "key": "plain"}
     event = EventBus().stamp(Event("custom.x", data))
     masked = {"api_key": "[redacted]", "token": "[redacted]", "input_tokens": 5, "key": "plain"}
-    assert to_cloud_event(event)["data"] == json.loads(encoded(event))["data"] == masked
+    assert to_cloud_event(event)["data"] == json.loads(encode_event(event))["data"] == masked

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker, open_broker
-from agent_runtime.event_bus.brokers.group_reader import GroupReader
+from agent_runtime.event_bus.brokers.group_reader import LeasedConsumer
 from agent_runtime.event_bus.consumer import EventConsumer
 from agent_runtime.event_bus.dead_letters import (
     DeadLetter,
@@ -25,10 +25,10 @@ from agent_runtime.event_bus.dead_letters import (
     SqliteDeadLetters,
     open_dead_letters,
 )
-from agent_runtime.event_bus.deduplication import MemorySeenIds, SqliteSeenIds
+from agent_runtime.event_bus.deduplication import MemoryDeduplicationStore, SqliteDeduplicationStore
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.event_bus.sequence_gaps import SequenceGaps
-from agent_runtime.testing.conformance.broker_events import made, streams_of
+from agent_runtime.testing.conformance.broker_events import make_events, streams_of
 
 FAST: dict[str, Any] = {"backoff_s": 0.001}
 
@@ -41,7 +41,7 @@ async def until(condition: Any, within_s: float = 10.0) -> None:
 
 async def test_each_stream_comes_in_order_and_streams_go_on_beside_each_other() -> None:
     broker = MemoryBroker()
-    events = made(60, streams=6)
+    events = make_events(60, streams=6)
     await broker.publish(events)
     seen: list[Event] = []
     at_once = most = 0
@@ -64,7 +64,7 @@ async def test_each_stream_comes_in_order_and_streams_go_on_beside_each_other() 
 
 async def test_a_failing_handler_is_tried_again_and_its_stream_waits() -> None:
     broker = MemoryBroker()
-    events = made(6, streams=2)
+    events = make_events(6, streams=2)
     await broker.publish(events)
     seen: list[tuple[str | None, int]] = []
     failures = 3
@@ -86,7 +86,7 @@ async def test_what_cannot_be_handled_is_put_aside_and_the_stream_goes_on() -> N
     broker = MemoryBroker()
     letters = MemoryDeadLetters()
     bus = EventBus()
-    await broker.publish(made(3))
+    await broker.publish(make_events(3))
     handled: list[int] = []
 
     async def handle(event: Event) -> None:
@@ -109,7 +109,7 @@ async def test_what_cannot_be_handled_is_put_aside_and_the_stream_goes_on() -> N
 
 async def test_an_event_is_acknowledged_after_it_was_handled_not_before(tmp_path: Path) -> None:
     broker = SqliteBroker(str(tmp_path / "events.db"))
-    await broker.publish(made(3))
+    await broker.publish(make_events(3))
     began = asyncio.Event()
 
     async def stuck(event: Event) -> None:
@@ -135,7 +135,7 @@ async def test_stopping_lets_what_is_under_way_end_and_takes_nothing_new(
     no_tasks_left: None,
 ) -> None:
     broker = MemoryBroker()
-    await broker.publish(made(50, streams=50))
+    await broker.publish(make_events(50, streams=50))
     done: list[int] = []
     began = asyncio.Event()
 
@@ -181,8 +181,12 @@ class Twice:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_an_id_that_was_handled_is_not_handled_again(kind: str, tmp_path: Path) -> None:
-    broker: Any = Twice(made(4))
-    seen_ids = MemorySeenIds() if kind == "memory" else SqliteSeenIds(str(tmp_path / "seen.db"))
+    broker: Any = Twice(make_events(4))
+    seen_ids = (
+        MemoryDeduplicationStore()
+        if kind == "memory"
+        else SqliteDeduplicationStore(str(tmp_path / "seen.db"))
+    )
     handled: list[int] = []
 
     async def handle(event: Event) -> None:
@@ -191,13 +195,13 @@ async def test_an_id_that_was_handled_is_not_handled_again(kind: str, tmp_path: 
     async with EventConsumer(broker, "c", handle, seen_ids=seen_ids) as consumer:
         await until(lambda: broker.acks == 8)
     assert handled == [1, 2, 3, 4]
-    assert consumer.repeated == 4
+    assert consumer.duplicates == 4
     await seen_ids.aclose()
 
 
 async def test_a_try_that_takes_too_long_is_cancelled() -> None:
     broker = MemoryBroker()
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
 
     async def handle(event: Event) -> None:
         await asyncio.sleep(60)
@@ -256,7 +260,7 @@ async def test_a_number_that_is_missing_in_a_stream_is_reported(
 
 async def test_no_number_is_missing_after_another_consumer_or_where_types_are_left_out() -> None:
     broker = MemoryBroker()
-    events = made(30, streams=2)
+    events = make_events(30, streams=2)
 
     async def handle(event: Event) -> None:
         pass
@@ -287,9 +291,9 @@ async def test_a_stream_is_acknowledged_in_order_also_what_is_not_wanted() -> No
     )
     acknowledged = list[int]()
     free = asyncio.Event()
-    ack = GroupReader._ack
+    ack = LeasedConsumer._ack
 
-    async def noted(self: GroupReader, delivery: Delivery) -> None:
+    async def noted(self: LeasedConsumer, delivery: Delivery) -> None:
         acknowledged.append(delivery.event.seq)
         await ack(self, delivery)
 
@@ -297,9 +301,9 @@ async def test_a_stream_is_acknowledged_in_order_also_what_is_not_wanted() -> No
         await free.wait()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GroupReader, "_ack", noted)
+        patch.setattr(LeasedConsumer, "_ack", noted)
         async with EventConsumer(broker, "c", handle, patterns=("*.a",)) as consumer:
-            await until(lambda: len(consumer._waiting.get("s", ())) == 2)
+            await until(lambda: len(consumer._pending_by_stream.get("s", ())) == 2)
             assert acknowledged == []
             free.set()
             await until(lambda: len(acknowledged) == 3)
@@ -309,22 +313,22 @@ async def test_a_stream_is_acknowledged_in_order_also_what_is_not_wanted() -> No
 def test_one_number_far_ahead_hides_no_gap_behind_it() -> None:
     gaps = SequenceGaps()
     numbers = [
-        gaps.look(Event("custom.x", session_id="s", seq=seq), 0) for seq in (1, 10**17, 2, 4)
+        gaps.find_gap(Event("custom.x", session_id="s", seq=seq), 0) for seq in (1, 10**17, 2, 4)
     ]
     assert [len(each) for each in numbers] == [0, 10**17 - 2, 0, 1]
     assert gaps.missing == 1
     for seq in (10**8, 10**8 + 1):
-        gaps.look(Event("custom.x", session_id="s", seq=seq), 0)
-    assert not gaps.look(Event("custom.x", session_id="s", seq=10**8 + 2), 0)
+        gaps.find_gap(Event("custom.x", session_id="s", seq=seq), 0)
+    assert not gaps.find_gap(Event("custom.x", session_id="s", seq=10**8 + 2), 0)
 
 
 def test_streams_whose_numbers_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent_runtime.event_bus.sequence_gaps.MAX_STREAMS", 3)
     gaps = SequenceGaps()
     for n in range(50):
-        assert not gaps.look(Event("custom.x", session_id=f"s{n}", seq=1), 0)
+        assert not gaps.find_gap(Event("custom.x", session_id=f"s{n}", seq=1), 0)
         assert len(gaps._streams) <= 3
-    assert gaps.look(Event("custom.x", session_id="s49", seq=10**6), 0) == range(2, 10**6)
+    assert gaps.find_gap(Event("custom.x", session_id="s49", seq=10**6), 0) == range(2, 10**6)
     assert len(gaps._streams["", "s49"].missing) == 100
 
 
@@ -355,11 +359,11 @@ def test_settings_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
 
 async def test_a_log_entry_that_is_no_event_stops_nobody(tmp_path: Path) -> None:
     broker = SqliteBroker(str(tmp_path / "events.db"))
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
     broker._db.execute(
         "INSERT INTO events (id, type, time_s, event) VALUES ('x', 'x', 0, ?)", [b"\xff{"]
     )
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
     seen: list[str] = []
 
     async def handle(event: Event) -> None:
@@ -563,7 +567,7 @@ async def test_a_flush_does_not_succeed_where_nothing_runs() -> None:
 
 async def test_a_handler_that_ends_in_a_cancellation_of_its_own_has_failed() -> None:
     broker = MemoryBroker()
-    await broker.publish(made(6))
+    await broker.publish(make_events(6))
     handled: list[int] = []
 
     async def handle(event: Event) -> None:
@@ -581,7 +585,7 @@ async def test_a_handler_that_ends_in_a_cancellation_of_its_own_has_failed() -> 
 
 async def test_others_go_on_beside_a_stream_that_waits_for_long() -> None:
     broker = MemoryBroker()
-    await broker.publish(made(3000, streams=3))
+    await broker.publish(make_events(3000, streams=3))
     handled: list[str] = []
 
     async def handle(event: Event) -> None:
@@ -606,12 +610,12 @@ class Stumbling(MemoryBroker):
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("not now")
-        return await super().settle(*args)
+        return await super().commit(*args)
 
 
 async def test_an_acknowledgement_that_failed_is_sent_again() -> None:
     broker = Stumbling()
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
     async with broker.consume("g", prefetch=1) as deliveries, asyncio.timeout(10):
         with pytest.raises(StoreUnavailable):
             await (await anext(deliveries)).ack()
@@ -625,11 +629,11 @@ class Out:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.asked = 0
-        self.ids = MemorySeenIds()
+        self.ids = MemoryDeduplicationStore()
         self.letters = MemoryDeadLetters()
 
-    async def seen(self, *args: Any) -> bool:
-        return await self.ids.seen(*args)
+    async def contains(self, *args: Any) -> bool:
+        return await self.ids.contains(*args)
 
     async def add(self, *args: Any) -> None:
         self.asked += 1
@@ -644,7 +648,7 @@ class Out:
 async def test_a_record_that_fails_does_not_call_the_handler_again() -> None:
     broker = MemoryBroker()
     calls = list[int]()
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
 
     async def handle(event: Event) -> None:
         calls.append(event.seq)
@@ -658,7 +662,7 @@ async def test_a_letter_that_cannot_be_kept_is_not_tried_anew() -> None:
     broker = MemoryBroker()
     calls = list[int]()
     letters = Out(3)
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
 
     async def handle(event: Event) -> None:
         calls.append(event.seq)
@@ -691,10 +695,10 @@ class Broken(MemoryBroker):
 
 
 async def test_a_consumer_outlives_a_broker_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_runtime.event_bus.consumer.REJOIN_S", 0.01)
+    monkeypatch.setattr("agent_runtime.event_bus.consumer.REJOIN_DELAY_S", 0.01)
     broker = Broken()
     seen = list[int]()
-    await broker.publish(made(2))
+    await broker.publish(make_events(2))
 
     async def handle(event: Event) -> None:
         seen.append(event.seq)
@@ -706,7 +710,7 @@ async def test_a_consumer_outlives_a_broker_that_breaks(monkeypatch: pytest.Monk
 async def test_a_stop_that_is_cancelled_leaves_nothing_running(no_tasks_left: None) -> None:
     broker = MemoryBroker()
     began = asyncio.Event()
-    await broker.publish(made(1))
+    await broker.publish(make_events(1))
 
     async def handle(event: Event) -> None:
         began.set()
@@ -734,12 +738,12 @@ async def test_what_was_open_when_the_lease_was_lost_comes_again() -> None:
         found = await fetched(group, owner, after, limit, wait_s)
         if calls == 2:
             await took.wait()
-            reader._begin_again()  # an acknowledgement has found that another one reads now
+            reader._reset()  # an acknowledgement has found that another one reads now
         return found
 
     broker.fetch = fetch  # type: ignore[method-assign]
-    reader = GroupReader(broker, "g", "earliest", 10, 10.0)
-    await broker.publish(made(3))
+    reader = LeasedConsumer(broker, "g", "earliest", 10, 10.0)
+    await broker.publish(make_events(3))
     seen: list[int] = []
     async with reader.deliveries() as deliveries, asyncio.timeout(10):
         first = [(await anext(deliveries)).event.seq for _ in range(2)]

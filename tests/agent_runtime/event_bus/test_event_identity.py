@@ -18,9 +18,9 @@ from tests.agent_runtime.event_bus.test_consumer import FAST, until
 
 from agent_runtime import ConfigurationError, Event, EventBus, InputInvalid
 from agent_runtime.event_bus.brokers import MemoryBroker, SqliteBroker, open_broker
-from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.cloud_event import encode_event, from_cloud_event
 from agent_runtime.event_bus.consumer import EventConsumer
-from agent_runtime.event_bus.deduplication import MemorySeenIds, SqliteSeenIds
+from agent_runtime.event_bus.deduplication import MemoryDeduplicationStore, SqliteDeduplicationStore
 from agent_runtime.event_bus.event_seal import EventSeal
 
 KEY = b"a seal's key of the tests, 32 bytes or more"
@@ -40,7 +40,11 @@ async def test_ids_of_another_tenant_or_source_hide_nothing(store: str, tmp_path
 
     The real event is handled all the same.
     """
-    seen = MemorySeenIds() if store == "memory" else SqliteSeenIds(str(tmp_path / "seen.db"))
+    seen = (
+        MemoryDeduplicationStore()
+        if store == "memory"
+        else SqliteDeduplicationStore(str(tmp_path / "seen.db"))
+    )
     forged = [
         event("forged", tenant="b"),
         event("forged", source="other"),
@@ -56,15 +60,15 @@ async def test_ids_of_another_tenant_or_source_hide_nothing(store: str, tmp_path
         broker = MemoryBroker()
         async with EventConsumer(broker, "c", handle, seen_ids=seen, **FAST) as consumer:
             await broker.publish([each])
-            await until(lambda: consumer.handled + consumer.repeated == 1)
-            assert consumer.repeated == (number == 4)
+            await until(lambda: consumer.handled + consumer.duplicates == 1)
+            assert consumer.duplicates == (number == 4)
     assert [each.data for each in handled] == ["forged"] * 3 + ["real"]
     await seen.aclose()
 
 
 async def test_a_known_id_with_other_contents_is_told_and_not_handled() -> None:
     bus = EventBus()
-    seen = MemorySeenIds()
+    seen = MemoryDeduplicationStore()
     handled: list[Any] = []
 
     async def handle(each: Event) -> None:
@@ -74,7 +78,7 @@ async def test_a_known_id_with_other_contents_is_told_and_not_handled() -> None:
         broker = MemoryBroker()
         async with EventConsumer(broker, "c", handle, seen_ids=seen, bus=bus, **FAST) as consumer:
             await broker.publish([event(data)])
-            await until(lambda: consumer.handled + consumer.repeated == 1)
+            await until(lambda: consumer.handled + consumer.duplicates == 1)
     assert handled == ["one"]
     (conflict,) = bus.retained("bus.conflict")
     assert (conflict.data["event_id"], conflict.tenant) == ("id-1", "a")
@@ -89,21 +93,21 @@ JSON = st.recursive(
 def test_a_seal_holds_over_every_attribute(data: Any, changed: str) -> None:
     seal = EventSeal(KEY, "main")
     original = event(data)
-    sent = encoded(original, seal)
-    assert from_cloud_event(sent, seal).data == from_cloud_event(encoded(original)).data
+    sent = encode_event(original, seal)
+    assert from_cloud_event(sent, seal).data == from_cloud_event(encode_event(original)).data
     other: dict[str, Any] = {
         "tenant": "b", "data": ["other", data], "depth": 5, "type": "custom.y", "user_id": "eve",
         "source": "s",
         "time_s": 5.0,
     }  # fmt: skip
-    forged = json.loads(encoded(_with(original, changed, other[changed])))
+    forged = json.loads(encode_event(_with(original, changed, other[changed])))
     forged["seal"] = json.loads(sent)["seal"]
     with pytest.raises(InputInvalid, match="not sealed"):
         from_cloud_event(forged, seal)
     for unsealed in (
-        encoded(original),
-        encoded(original, EventSeal(OTHER_KEY, "main")),
-        encoded(original, EventSeal(KEY, "x")),
+        encode_event(original),
+        encode_event(original, EventSeal(OTHER_KEY, "main")),
+        encode_event(original, EventSeal(KEY, "x")),
     ):
         with pytest.raises(InputInvalid, match="not sealed"):
             from_cloud_event(unsealed, seal)

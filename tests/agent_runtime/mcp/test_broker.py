@@ -24,7 +24,7 @@ from tests.agent_runtime.conftest import free_port
 
 from agent_runtime import AgentFactory
 from agent_runtime.errors import ConfigurationError, McpServerFailed
-from agent_runtime.mcp import McpBroker, credential_scope
+from agent_runtime.mcp import McpConnectionPool, credential_scope
 from agent_runtime.template import AgentTemplate
 from agent_runtime.template.parts_spec import McpSpec
 from agent_runtime.testing import ScriptedChatModel, say
@@ -34,8 +34,8 @@ SPEC = McpSpec(command=sys.executable, args=[PROGRAM], timeout=20.0)
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[McpBroker]:
-    made = McpBroker(idle_s=60)
+async def broker() -> AsyncIterator[McpConnectionPool]:
+    made = McpConnectionPool(idle_s=60)
     yield made
     await made.aclose()
 
@@ -49,7 +49,9 @@ async def called(tools: list[BaseTool], tool: str, **arguments: Any) -> str:
     return "".join(block["text"] for block in blocks)
 
 
-async def tools_of(broker: McpBroker, spec: McpSpec = SPEC, **choice: Any) -> list[BaseTool]:
+async def tools_of(
+    broker: McpConnectionPool, spec: McpSpec = SPEC, **choice: Any
+) -> list[BaseTool]:
     await broker.prepare(spec, None)
     return broker.tools(spec, None, **choice)
 
@@ -70,14 +72,16 @@ async def ended(pid: int) -> bool:
     return False
 
 
-async def test_one_server_for_all_that_may_share_it(broker: McpBroker) -> None:
+async def test_one_server_for_all_that_may_share_it(broker: McpConnectionPool) -> None:
     first, second = await asyncio.gather(tools_of(broker), tools_of(broker))
     assert await called(first, "pid") == await called(second, "pid")
     assert [row["opened"] for row in broker.status()] == [1]
     assert broker.status()[0]["users"] == 2
 
 
-async def test_a_program_is_never_shared_across_credential_scopes(broker: McpBroker) -> None:
+async def test_a_program_is_never_shared_across_credential_scopes(
+    broker: McpConnectionPool,
+) -> None:
     pids = set()
     for scope in ("acme:a", "acme:b", "other:a"):
         token = credential_scope.set(scope)
@@ -88,7 +92,7 @@ async def test_a_program_is_never_shared_across_credential_scopes(broker: McpBro
 
 
 async def test_another_secret_is_another_server(
-    broker: McpBroker, monkeypatch: pytest.MonkeyPatch
+    broker: McpConnectionPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = McpSpec.model_validate(
         {
@@ -104,10 +108,12 @@ async def test_another_secret_is_another_server(
     monkeypatch.setenv("THE_KEY", "dummy-two")
     after = await tools_of(broker, spec)
     assert await called(after, "variable", name="KEY") == "dummy-two"
-    assert broker.known_key(spec, None)[0] is not None
+    assert broker.cached_key(spec, None)[0] is not None
 
 
-async def test_a_crash_fails_its_own_call_and_harms_no_other_server(broker: McpBroker) -> None:
+async def test_a_crash_fails_its_own_call_and_harms_no_other_server(
+    broker: McpConnectionPool,
+) -> None:
     other = McpSpec(command=sys.executable, args=[PROGRAM, "other"], timeout=20.0)
     mine = await tools_of(broker)
     theirs = await tools_of(broker, other)
@@ -130,7 +136,7 @@ def mine_name(spec: McpSpec) -> str:
     )
 
 
-async def test_a_server_killed_between_calls_is_opened_again(broker: McpBroker) -> None:
+async def test_a_server_killed_between_calls_is_opened_again(broker: McpConnectionPool) -> None:
     tools = await tools_of(broker)
     pid = int(await called(tools, "pid"))
     os.kill(pid, signal.SIGKILL)
@@ -140,7 +146,7 @@ async def test_a_server_killed_between_calls_is_opened_again(broker: McpBroker) 
 
 
 async def test_a_server_that_does_not_start_says_why_and_is_not_started_in_a_loop(
-    broker: McpBroker,
+    broker: McpConnectionPool,
 ) -> None:
     spec = McpSpec(command=sys.executable, args=[PROGRAM, "broken"], timeout=20.0)
     with pytest.raises(McpServerFailed, match="no such database"):
@@ -153,7 +159,7 @@ async def test_a_server_that_does_not_start_says_why_and_is_not_started_in_a_loo
         await broker.prepare(McpSpec(command=sys.executable, cwd="no/such/folder"), None)
 
 
-async def test_a_tools_own_failure_is_an_answer(broker: McpBroker) -> None:
+async def test_a_tools_own_failure_is_an_answer(broker: McpConnectionPool) -> None:
     tools = await tools_of(broker)
     answer = await named(tools, "refuse").ainvoke(
         {"type": "tool_call", "id": "1", "name": "refuse", "args": {}}
@@ -162,27 +168,29 @@ async def test_a_tools_own_failure_is_an_answer(broker: McpBroker) -> None:
     assert "not today" in str(answer.content)
 
 
-async def test_a_call_that_takes_too_long_ends(broker: McpBroker) -> None:
+async def test_a_call_that_takes_too_long_ends(broker: McpConnectionPool) -> None:
     spec = McpSpec(command=sys.executable, args=[PROGRAM, "slow"], timeout=3.0)
     tools = await tools_of(broker, spec)
     with pytest.raises(McpServerFailed, match="did not answer within 3 s"):
         await called(tools, "sleep", seconds=30)
 
 
-async def test_a_list_that_changed_is_asked_for_again(broker: McpBroker) -> None:
+async def test_a_list_that_changed_is_asked_for_again(broker: McpConnectionPool) -> None:
     tools = await tools_of(broker)
-    before = broker.known_key(SPEC, None)
+    before = broker.cached_key(SPEC, None)
     await called(tools, "learn", name="dance")
     for _ in range(50):
-        if broker.known_key(SPEC, None)[0] is None:
+        if broker.cached_key(SPEC, None)[0] is None:
             break
         await asyncio.sleep(0.02)
-    assert broker.known_key(SPEC, None)[0] is None  # told: it is not right any more
+    assert broker.cached_key(SPEC, None)[0] is None  # told: it is not right any more
     assert await called(await tools_of(broker), "dance") == "I am dance"
-    assert broker.known_key(SPEC, None)[0] not in (before[0], None)
+    assert broker.cached_key(SPEC, None)[0] not in (before[0], None)
 
 
-async def test_include_exclude_and_a_prefix_choose_and_name_tools(broker: McpBroker) -> None:
+async def test_include_exclude_and_a_prefix_choose_and_name_tools(
+    broker: McpConnectionPool,
+) -> None:
     tools = await tools_of(broker, include=["e*", "pid"], exclude=["echo"], prefix="remote")
     assert [tool.name for tool in tools] == ["remote_pid"]
     with pytest.raises(
@@ -192,7 +200,7 @@ async def test_include_exclude_and_a_prefix_choose_and_name_tools(broker: McpBro
 
 
 async def test_a_server_that_nobody_uses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    broker = McpBroker(idle_s=0.4)
+    broker = McpConnectionPool(idle_s=0.4)
     tools = await tools_of(broker)
     pid = int(await called(tools, "pid"))
     tools.clear()
@@ -204,7 +212,7 @@ async def test_a_server_that_nobody_uses_ends(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_server_in_use_is_not_ended_and_comes_back_after_it_was_idle() -> None:
-    broker = McpBroker(idle_s=0.4)
+    broker = McpConnectionPool(idle_s=0.4)
     tools = await tools_of(broker)
     assert (
         await called(tools, "sleep", seconds=1.5) == "late"
@@ -215,19 +223,19 @@ async def test_a_server_in_use_is_not_ended_and_comes_back_after_it_was_idle() -
     await broker.aclose()
 
 
-async def test_closing_ends_every_server(broker: McpBroker) -> None:
+async def test_closing_ends_every_server(broker: McpConnectionPool) -> None:
     pid = int(await called(await tools_of(broker), "pid"))
     await broker.aclose()
     assert await ended(pid)
 
 
-async def test_a_server_that_never_gets_ready_is_given_up(broker: McpBroker) -> None:
+async def test_a_server_that_never_gets_ready_is_given_up(broker: McpConnectionPool) -> None:
     spec = McpSpec(command=sys.executable, args=["-c", "import time; time.sleep(600)"], timeout=0.5)
     with pytest.raises(McpServerFailed, match="not ready within"):
         await asyncio.wait_for(broker.prepare(spec, None), 10)
 
 
-async def test_a_restart_while_it_opens_harms_nobody(broker: McpBroker) -> None:
+async def test_a_restart_while_it_opens_harms_nobody(broker: McpConnectionPool) -> None:
     first = asyncio.create_task(broker.prepare(SPEC, None))
     await asyncio.sleep(0.1)
     await broker.restart(SPEC)
@@ -238,7 +246,7 @@ async def test_a_restart_while_it_opens_harms_nobody(broker: McpBroker) -> None:
     assert [await called(tools, "echo", text="x") for tools in found] == ["x", "x"]
 
 
-async def test_a_server_that_hangs_is_replaced(broker: McpBroker) -> None:
+async def test_a_server_that_hangs_is_replaced(broker: McpConnectionPool) -> None:
     spec = McpSpec(command=sys.executable, args=[PROGRAM, "hangs"], timeout=2.5)
     tools = await tools_of(broker, spec)
     pid = int(await called(tools, "pid"))
@@ -273,7 +281,7 @@ def http_url() -> Iterator[str]:
 
 
 async def test_a_server_over_http_is_shared_by_those_who_send_the_same(
-    broker: McpBroker, http_url: str
+    broker: McpConnectionPool, http_url: str
 ) -> None:
     spec = McpSpec(url=http_url, headers={"x-tenant": "acme"}, timeout=20.0)
     other = McpSpec(url=http_url, headers={"x-tenant": "other"}, timeout=20.0)
@@ -286,7 +294,7 @@ async def test_a_server_over_http_is_shared_by_those_who_send_the_same(
     assert sorted(row["opened"] for row in broker.status()) == [1, 1]
 
 
-async def test_an_http_server_that_was_restarted_is_opened_again(broker: McpBroker) -> None:
+async def test_an_http_server_that_was_restarted_is_opened_again(broker: McpConnectionPool) -> None:
     port = free_port()
     spec = McpSpec(url=f"http://127.0.0.1:{port}/mcp", timeout=10.0)
     with serving(port):

@@ -19,7 +19,7 @@ import pytest
 from langchain_core.tools import BaseTool
 
 from agent_runtime.errors import McpServerFailed
-from agent_runtime.mcp import McpBroker
+from agent_runtime.mcp import McpConnectionPool
 from agent_runtime.template.parts_spec import McpSpec
 
 TOOLS = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("odd", "good")]}
@@ -58,8 +58,8 @@ ODD = {
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[McpBroker]:
-    broker = McpBroker()
+async def broker() -> AsyncIterator[McpConnectionPool]:
+    broker = McpConnectionPool()
     yield broker
     await broker.aclose()
 
@@ -68,7 +68,7 @@ async def call(tools: list[BaseTool], name: str) -> Any:
     return await asyncio.wait_for(next(tool for tool in tools if tool.name == name).ainvoke({}), 8)
 
 
-async def check(broker: McpBroker, spec: McpSpec) -> None:
+async def check(broker: McpConnectionPool, spec: McpSpec) -> None:
     await broker.prepare(spec, None)
     tools = broker.tools(spec, None)
     with pytest.raises(McpServerFailed, match="'odd': the server's answer cannot be read"):
@@ -79,14 +79,14 @@ async def check(broker: McpBroker, spec: McpSpec) -> None:
 
 @pytest.mark.parametrize("odd", list(ODD))
 async def test_a_programs_unreadable_answer_is_an_error_at_once(
-    broker: McpBroker, odd: str
+    broker: McpConnectionPool, odd: str
 ) -> None:
     await check(
         broker, McpSpec(command=sys.executable, args=["-c", STDIO, json.dumps(ANSWERS), ODD[odd]])
     )
 
 
-async def test_lines_that_are_no_messages_end_no_call(broker: McpBroker) -> None:
+async def test_lines_that_are_no_messages_end_no_call(broker: McpConnectionPool) -> None:
     odd = b'a line of a log\\n{"level": "info"}\\n{"jsonrpc": "2.0", "id": 99}\\n'.decode(
         "unicode_escape"
     )
@@ -132,7 +132,7 @@ def http(odd: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("odd", [*ODD, "no JSON"])
 async def test_an_unreadable_answer_over_http_is_an_error_at_once(
-    broker: McpBroker, odd: str
+    broker: McpConnectionPool, odd: str
 ) -> None:
     with http(ODD.get(odd, "<html>")) as url:
         await check(broker, McpSpec(url=url))

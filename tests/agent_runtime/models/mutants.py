@@ -6,8 +6,10 @@ MUTANTS = [
     Mutant(
         "limits not checked",
         "test_gate.py -k refused_before",
-        Change("run.gate:ModelGate._check_all", "each.gate._check(each)", "pass"),
-        Change("run.gate:ModelGate._admitted", "each.gate._check(each)", "pass"),
+        Change(
+            "run.gate:ModelGate._check_ancestry", "ancestor.gate._check_limits(ancestor)", "pass"
+        ),
+        Change("run.gate:ModelGate._admit", "ancestor.gate._check_limits(ancestor)", "pass"),
     ),
     Mutant(
         "a swallowed refusal is forgotten",
@@ -17,7 +19,7 @@ MUTANTS = [
     Mutant(
         "nested agents do not count",
         "test_gate.py -k agent_used_as_a_tool",
-        Change("run.state:Run.__init__", "() if parent is None else parent.lineage", "()"),
+        Change("run.state:Run.__init__", "() if parent is None else parent.ancestry", "()"),
     ),
     Mutant(
         "calls counted twice",
@@ -37,13 +39,13 @@ MUTANTS = [
     Mutant(
         "a blocking model call is not timed",
         "test_gate.py -k blocking_model_call",
-        Change("run.gated_model:_blocking", "left_s is None", "True"),
+        Change("run.gated_model:_run_blocking", "remaining_s is None", "True"),
     ),
     Mutant(
         "no idle timeout",
         "test_gate.py -k is_idle",
         Change(
-            "orchestration.local_agent:BareAgent._within_idle",
+            "orchestration.local_agent:LocalAgent._with_idle_timeout",
             "self._idle_timeout_s is None",
             "True",
         ),
@@ -61,13 +63,15 @@ MUTANTS = [
     Mutant(
         "threads not counted",
         "test_gate.py -k threads_of_sync_tools",
-        Change("run.gated_tool:_thread_method._run", "each.threads.add(thread)", "pass"),
+        Change(
+            "run.gated_tool:_thread_method._run", "ancestor.running_threads.add(thread_id)", "pass"
+        ),
     ),
     Mutant(
         "accounts admit anybody",
         "test_provider_limiter.py -k never_more",
         Change(
-            "providers.limiter:ProviderAccount._free",
+            "providers.limiter:ProviderAccount._has_capacity",
             "self.limit is None or self.in_flight < self.limit",
             "True",
         ),
@@ -76,7 +80,7 @@ MUTANTS = [
         "an overload changes nothing",
         "test_provider_limiter.py -k halves",
         Change(
-            "providers.limiter:ProviderAccount.left",
+            "providers.limiter:ProviderAccount._on_call_end",
             "error is not None and is_overload",
             "False",
             only=(1,),
@@ -85,14 +89,14 @@ MUTANTS = [
     Mutant(
         "places are not given back",
         "test_provider_limiter.py -k 'take_places or vendors'",
-        Change("run.model_call:ModelCall.abort", "self._place.leave(error)", "pass"),
+        Change("run.model_call:ModelCall.abort", "self._permit.release(error)", "pass"),
     ),
     Mutant(
         "retry-after is not obeyed",
         "test_provider_limiter.py -k retry_after",
         Change(
-            "providers.limiter:ProviderAccount._block",
-            "self._blocked_until_s = max(self._blocked_until_s, until_s)",
+            "providers.limiter:ProviderAccount._pause_for",
+            "self._paused_until = max(self._paused_until, paused_until)",
             "pass",
         ),
     ),
@@ -100,8 +104,8 @@ MUTANTS = [
         "no pace is learned",
         "test_provider_pace.py",
         Change(
-            "providers.rate_estimate:Pace.refused",
-            "self.rate = BELOW * answered / elapsed_s",
+            "providers.rate_estimate:RateEstimator.on_reject",
+            "self.rate = BACKOFF_FACTOR * success_count / elapsed_s",
             "pass",
         ),
     ),
@@ -109,14 +113,18 @@ MUTANTS = [
         "the pace never rises",
         "test_provider_pace.py",
         Change(
-            "providers.rate_estimate:Pace.answered", "self.rate * (1 + self._step)", "self.rate"
+            "providers.rate_estimate:RateEstimator.on_success",
+            "self.rate * (1 + self._step)",
+            "self.rate",
         ),
     ),
     Mutant(
         "a packed flood is read",
         "test_unreadable_answers.py -k flood",
         Change(
-            "providers.http_transport:_Decoder._count", "self._size > MAX_ANSWER_BYTES", "False"
+            "providers.http_transport:_Decoder._check_size",
+            "self._total_bytes > MAX_ANSWER_BYTES",
+            "False",
         ),
     ),
     Mutant(
@@ -129,21 +137,23 @@ MUTANTS = [
         "test_unreadable_answers.py -k cut",
         Change(
             "orchestration.failures:",
-            "CUT_ANSWERS | {'AnswerTooLarge'}",
+            "TRUNCATION_ERRORS | {'AnswerTooLarge'}",
             "frozenset({'AnswerTooLarge'})",
         ),
     ),
     Mutant(
         "one answer of many is reserved",
         "test_gate.py -k answers_that",
-        Change("run.request:ModelRequest.find_cap", "self.answers = wanted", "pass"),
+        Change(
+            "run.request:ModelRequest.find_output_limit", "self.answer_count = answer_count", "pass"
+        ),
     ),
     Mutant(
         "a model's own arguments have no price",
         "test_gate.py -k own_arguments",
         Change(
-            "run.request:_conditions",
-            "(kwargs.get('extra_body'), *own)",
+            "run.request:_request_conditions",
+            "(kwargs.get('extra_body'), *model_extras)",
             "(kwargs.get('extra_body'),)",
         ),
     ),
@@ -151,7 +161,9 @@ MUTANTS = [
         "a budget's limit is an argument everywhere",
         "test_gate.py -k field_or",
         Change(
-            "run.request:ModelRequest.limit_output", "self.field_limit", "self.kwargs[self.cap]"
+            "run.request:ModelRequest.limit_output",
+            "self.field_limit",
+            "self.kwargs[self.output_limit_param]",
         ),
     ),
 ]

@@ -47,7 +47,7 @@ from agent_runtime import (
 from agent_runtime.budgets.prices import PRICES
 from agent_runtime.factory.build_tools import agent_tool
 from agent_runtime.run.gated_tool import gated_tool
-from agent_runtime.run.request import _conditions
+from agent_runtime.run.request import _request_conditions
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -620,8 +620,8 @@ def test_the_speed_in_a_model_s_own_arguments_is_part_of_its_price() -> None:
         model_kwargs: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
 
     model = Fast(script=[], model_kwargs={"speed": "fast"})
-    assert _conditions(model, {}) == (("speed", "fast"),)
-    assert _conditions(model, {"speed": "standard"}) == (("speed", "standard"),)
+    assert _request_conditions(model, {}) == (("speed", "fast"),)
+    assert _request_conditions(model, {"speed": "standard"}) == (("speed", "standard"),)
 
 
 class FieldLimited(ScriptedChatModel):

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from agent_runtime import AgentFactory, AgentFailed, BudgetExceeded, ProviderError
 from agent_runtime.providers import limiter as provider_limiter
-from agent_runtime.providers.errors import overloaded, retry_after_s
+from agent_runtime.providers.errors import is_overloaded, retry_after_s
 from agent_runtime.providers.headers import pause_s
 from agent_runtime.providers.limiter import ProviderAccount, ProviderLimiter
 from agent_runtime.template import AgentTemplate
@@ -50,12 +50,12 @@ async def test_never_more_in_flight_than_allowed() -> None:
 
     async def call() -> None:
         nonlocal now, most
-        place = await one.aenter()
+        place = await one.aacquire()
         now += 1
         most = max(most, now)
         await asyncio.sleep(0.002)
         now -= 1
-        place.leave()
+        place.release()
 
     await asyncio.gather(*(call() for _ in range(50)))
     assert (most, one.in_flight, one.waiting) == (3, 0, 0)
@@ -73,19 +73,19 @@ def test_sync_callers_and_several_loops_share_the_places() -> None:
 
     def sync() -> None:
         for _ in range(10):
-            place = one.enter()
+            place = one.acquire()
             count(1)
             time.sleep(0.001)
             count(-1)
-            place.leave()
+            place.release()
 
     async def several() -> None:
         async def call() -> None:
-            place = await one.aenter()
+            place = await one.aacquire()
             count(1)
             await asyncio.sleep(0.001)
             count(-1)
-            place.leave()
+            place.release()
 
         await asyncio.gather(*(call() for _ in range(10)))
 
@@ -100,51 +100,51 @@ def test_sync_callers_and_several_loops_share_the_places() -> None:
 
 async def test_who_gives_up_waiting_leaves_no_place_behind() -> None:
     one = account(1)
-    first = await one.aenter()
-    waiters = [asyncio.create_task(one.aenter()) for _ in range(3)]
+    first = await one.aacquire()
+    waiters = [asyncio.create_task(one.aacquire()) for _ in range(3)]
     await asyncio.sleep(0)
     waiters[0].cancel()
     await asyncio.sleep(0)
     assert one.waiting == 2
-    first.leave()
+    first.release()
     waiters[1].cancel()  # in the moment in which it is its turn
     await asyncio.gather(*waiters[:2], return_exceptions=True)
-    (await asyncio.wait_for(waiters[2], 1)).leave()
+    (await asyncio.wait_for(waiters[2], 1)).release()
     assert (one.in_flight, one.waiting) == (0, 0)
 
 
 async def test_an_overload_halves_once_and_clean_windows_raise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(provider_limiter, "WINDOW_S", 0.05)
+    monkeypatch.setattr(provider_limiter, "RAISE_AFTER_S", 0.05)
     one = account(8)
-    places = [await one.aenter() for _ in range(8)]
+    places = [await one.aacquire() for _ in range(8)]
     for place in places[:3]:
-        place.leave(Answered(429))
+        place.release(Answered(429))
     assert one.limit == 4  # they were in flight together: it is one overload
     for place in places[3:]:
-        place.leave()
+        place.release()
     assert one.limit == 4
-    (await one.aenter()).leave(Answered(503))
+    (await one.aacquire()).release(Answered(503))
     assert one.limit == 2
     for _ in range(3):
         await asyncio.sleep(0.06)
-        (await one.aenter()).leave()
+        (await one.aacquire()).release()
     assert one.limit == 5
     for _ in range(6):
         await asyncio.sleep(0.06)
-        (await one.aenter()).leave()
+        (await one.aacquire()).release()
     assert one.limit == 8  # never above what the account allows
 
 
 async def test_without_a_maximum_there_is_no_limit_until_the_first_overload() -> None:
     one = account()
-    places = [await one.aenter() for _ in range(20)]
+    places = [await one.aacquire() for _ in range(20)]
     assert one.status()["limit"] is None
-    places[0].leave(Answered(529))
+    places[0].release(Answered(529))
     assert one.status()["limit"] == 10
     for place in places[1:]:
-        place.leave(ValueError("not the provider's"))
+        place.release(ValueError("not the provider's"))
     assert one.status()["limit"] == 10
 
 
@@ -161,18 +161,18 @@ async def test_without_a_maximum_there_is_no_limit_until_the_first_overload() ->
     ],
 )
 def test_what_counts_as_an_overload(error: Exception, counts: bool) -> None:
-    assert overloaded(error, [1302, "1303"]) is counts
+    assert is_overloaded(error, [1302, "1303"]) is counts
 
 
 async def test_retry_after_and_headers_are_obeyed() -> None:
     one = account(4)
-    (await one.aenter()).leave(Answered(429, headers={"retry-after": "0.2"}))
+    (await one.aacquire()).release(Answered(429, headers={"retry-after": "0.2"}))
     began = time.monotonic()
-    (await one.aenter()).leave(
+    (await one.aacquire()).release(
         headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "200ms"}
     )
     assert time.monotonic() - began >= 0.19
-    (await one.aenter()).leave()
+    (await one.aacquire()).release()
     assert time.monotonic() - began >= 0.38
     assert retry_after_s(Answered(429, headers={"retry-after": "7"})) == 7
 
@@ -207,7 +207,7 @@ def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
         waiting = list[asyncio.Task[Any]]()
         for step in steps:
             if step == "enter":
-                waiting.append(asyncio.create_task(one.aenter()))
+                waiting.append(asyncio.create_task(one.aacquire()))
             elif step == "cancel" and waiting:
                 waiting.pop().cancel()
             elif held:
@@ -231,15 +231,15 @@ def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
 @pytest.mark.parametrize("block_s", [0.02, 0.3])
 async def test_who_waits_is_served_when_the_pause_is_over(block_s: float) -> None:
     one = account(1)
-    first = await one.aenter()
+    first = await one.aacquire()
     served: list[str] = []
 
     def sync() -> None:
-        one.enter().leave()
+        one.acquire().release()
         served.append("sync")
 
     async def waiting() -> None:
-        (await one.aenter()).leave()
+        (await one.aacquire()).release()
         served.append("async")
 
     task = asyncio.create_task(waiting())
@@ -247,7 +247,7 @@ async def test_who_waits_is_served_when_the_pause_is_over(block_s: float) -> Non
     thread = threading.Thread(target=sync)
     thread.start()
     began_cpu_s = time.process_time()
-    first.leave(Answered(429, headers={"retry-after": str(block_s)}))
+    first.release(Answered(429, headers={"retry-after": str(block_s)}))
     time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up while a short pause ends
     await asyncio.wait_for(task, 5)
     await asyncio.to_thread(thread.join, 5)
@@ -259,11 +259,11 @@ async def test_the_place_of_a_closed_loop_goes_to_the_next(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     one = account(1)
-    first = await one.aenter()
+    first = await one.aacquire()
 
     def leave_a_waiter_behind() -> None:
         loop = asyncio.new_event_loop()
-        task = loop.create_task(one.aenter())
+        task = loop.create_task(one.aacquire())
         loop.call_later(0.05, loop.stop)
         loop.run_forever()
         loop.close()
@@ -271,12 +271,12 @@ async def test_the_place_of_a_closed_loop_goes_to_the_next(
 
     await asyncio.to_thread(leave_a_waiter_behind)
     assert one.waiting == 1
-    waiting = asyncio.create_task(one.aenter())
+    waiting = asyncio.create_task(one.aacquire())
     await asyncio.sleep(0)
-    first.leave(
+    first.release(
         Answered(429, headers={"retry-after": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"})
     )
-    (await asyncio.wait_for(waiting, 1)).leave()
+    (await asyncio.wait_for(waiting, 1)).release()
     assert (one.in_flight, one.waiting) == (0, 0)
 
 
@@ -339,10 +339,10 @@ async def test_a_sync_model_call_on_the_loops_own_thread_does_not_wait_for_itsel
                 ),
             ),
         )
-        place = await factory.registry.providers.account_of(model).aenter()  # it is full
+        place = await factory.registry.providers.account_of(model).aacquire()  # it is full
         agent = factory.create_agent(template({}, model={"id": "outer"}, tools=["nested"]))
         assert (await asyncio.wait_for(agent.execute("go"), 5)).output == "hello"
-        place.leave()
+        place.release()
 
 
 def template(limits: dict[str, Any], **spec: Any) -> AgentTemplate:
@@ -364,7 +364,7 @@ def template(limits: dict[str, Any], **spec: Any) -> AgentTemplate:
 def factory_with(script: Any, **seats: Any) -> AgentFactory:
     factory = AgentFactory(**seats)
     factory.registry.providers = ProviderLimiter()
-    factory.registry.providers.tell(factory.event_bus)
+    factory.registry.providers.add_bus(factory.event_bus)
     factory.register_model("scripted", lambda **_: ScriptedChatModel(script=script, delay_s=0.005))
     return factory
 

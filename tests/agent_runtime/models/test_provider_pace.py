@@ -16,7 +16,7 @@ from tests.agent_runtime.models.test_provider_limiter import Answered, account
 
 from agent_runtime.providers import limiter as provider_limiter
 from agent_runtime.providers.headers import pause_s
-from agent_runtime.providers.rate_estimate import BELOW, Pace
+from agent_runtime.providers.rate_estimate import BACKOFF_FACTOR, RateEstimator
 
 REFUSED = Answered(429, headers={"retry-after": "1"})
 
@@ -43,18 +43,22 @@ class Window:
 
 
 def drive(
-    pace: Pace, provider: Window, until_s: float, now_s: float = 0.0, blocked_s: float = 0.0
+    pace: RateEstimator,
+    provider: Window,
+    until_s: float,
+    now_s: float = 0.0,
+    blocked_s: float = 0.0,
 ) -> float:
     """Callers that always want more, one call after another, each of 5 ms."""
     while now_s < until_s:
         now_s = max(now_s, blocked_s) + pace.wait_s(max(now_s, blocked_s))
-        pace.begun(now_s)
+        pace.on_start(now_s)
         wait_s = provider.call(now_s)
         now_s += 0.005
         if wait_s is None:
-            pace.answered(now_s, 10.0)
+            pace.on_success(now_s, 10.0)
         else:
-            pace.refused(REFUSED, now_s, max(wait_s, 0.001))
+            pace.on_reject(REFUSED, now_s, max(wait_s, 0.001))
             blocked_s = now_s + wait_s
     return now_s
 
@@ -63,7 +67,7 @@ def drive(
     ("most", "window_s"), [(600, 60.0), (60, 60.0), (3000, 60.0), (50, 1.0), (100, 10.0)]
 )
 def test_it_uses_nearly_all_and_is_hardly_ever_refused(most: int, window_s: float) -> None:
-    pace = Pace()
+    pace = RateEstimator()
     provider = Window(most, window_s)
     warm_s = drive(pace, provider, 3 * window_s)
     provider.answered = provider.refused = 0
@@ -74,7 +78,7 @@ def test_it_uses_nearly_all_and_is_hardly_ever_refused(most: int, window_s: floa
 
 
 def test_it_finds_a_higher_and_a_lower_allowance() -> None:
-    pace = Pace()
+    pace = RateEstimator()
     provider = Window(100, 10.0)
     now_s = drive(pace, provider, 60.0)
     assert pace.rate == pytest.approx(10, rel=0.1)
@@ -92,11 +96,11 @@ def test_a_refusal_that_says_nothing_of_the_pace_teaches_none() -> None:
         (Answered(429), None, 50),
         (REFUSED, 1.0, 5),
     ):
-        pace = Pace()
-        pace.begun(0.0)
+        pace = RateEstimator()
+        pace.on_start(0.0)
         for _ in range(answered):
-            pace.answered(0.5, 10.0)
-        assert pace.refused(error, 1.0, retry_after_s) is False
+            pace.on_success(0.5, 10.0)
+        assert pace.on_reject(error, 1.0, retry_after_s) is False
         assert (pace.rate, pace.wait_s(1.0)) == (None, 0.0)
 
 
@@ -104,12 +108,12 @@ def test_a_refusal_that_says_nothing_of_the_pace_teaches_none() -> None:
 def test_the_pace_is_what_was_answered_over_the_time_until_more_is_allowed(
     n: int, took_s: float, after_s: float
 ) -> None:
-    pace = Pace()
-    pace.begun(5.0)
+    pace = RateEstimator()
+    pace.on_start(5.0)
     for _ in range(n):
-        pace.answered(5.0, 1e9)
-    assert pace.refused(REFUSED, 5.0 + took_s, after_s)
-    assert pace.rate == pytest.approx(BELOW * n / (took_s + after_s))
+        pace.on_success(5.0, 1e9)
+    assert pace.on_reject(REFUSED, 5.0 + took_s, after_s)
+    assert pace.rate == pytest.approx(BACKOFF_FACTOR * n / (took_s + after_s))
     assert pace.wait_s(5.0 + took_s) == pytest.approx(after_s)
 
 
@@ -120,17 +124,17 @@ async def test_an_account_keeps_its_pace_and_serves_in_order(
     began = asyncio.get_running_loop().time()
     served = list[int]()
     for _ in range(20):
-        (await one.aenter()).leave()
-    (await one.aenter()).leave(Answered(429, headers={"retry-after": "0.2"}))
-    assert one.pace.rate is not None
+        (await one.aacquire()).release()
+    (await one.aacquire()).release(Answered(429, headers={"retry-after": "0.2"}))
+    assert one.rate_estimator.rate is not None
     assert one.limit is None  # it is not steered by how many are in flight
-    one.pace.rate = 100.0
-    monkeypatch.setattr(provider_limiter, "WINDOW_S", 1e9)
+    one.rate_estimator.rate = 100.0
+    monkeypatch.setattr(provider_limiter, "RAISE_AFTER_S", 1e9)
 
     async def call(n: int) -> None:
-        place = await one.aenter()
+        place = await one.aacquire()
         served.append(n)
-        place.leave()
+        place.release()
 
     tasks = [asyncio.create_task(call(n)) for n in range(30)]
     await asyncio.sleep(0)

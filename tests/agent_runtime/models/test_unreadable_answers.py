@@ -24,7 +24,7 @@ from agent_runtime import AgentExecutor, AgentFactory, Budget, MemoryLedger, gat
 from agent_runtime.errors import CallError, ProviderError
 from agent_runtime.orchestration.failures import failure_class
 from agent_runtime.providers import http_transport
-from agent_runtime.providers.errors import overloaded
+from agent_runtime.providers.errors import is_overloaded
 
 USAGE = {"prompt_tokens": 120_000, "completion_tokens": 500, "total_tokens": 120_500}
 EMPTY = {**openai_answer("gpt-5-mini", USAGE), "choices": []}
@@ -122,9 +122,9 @@ async def test_the_retry_layer_tries_it_again() -> None:
 
 
 def test_a_vendor_s_code_in_a_good_answer_is_an_overload() -> None:
-    assert overloaded(ValueError(VENDOR_ERROR["error"]), ["1302"])
-    assert overloaded(ValueError({"error": {"code": 1302}}), ["1302"])
-    assert not overloaded(ValueError("1302 things went wrong"), ["1302"])
+    assert is_overloaded(ValueError(VENDOR_ERROR["error"]), ["1302"])
+    assert is_overloaded(ValueError({"error": {"code": 1302}}), ["1302"])
+    assert not is_overloaded(ValueError("1302 things went wrong"), ["1302"])
 
 
 async def test_a_mistake_before_the_request_is_no_answer_and_free(

@@ -24,11 +24,11 @@ from agent_runtime import (
     CostTrackingMiddleware,
     PriceTable,
     RedisLedger,
-    Spending,
+    SpendingPolicy,
     StoreError,
     gated,
 )
-from agent_runtime.budgets.ledger.retries import flush
+from agent_runtime.budgets.ledger.retries import flush_deferred
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 100}})
@@ -63,7 +63,7 @@ async def main(
     file = os.open(truth, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     model = gated(Provider(script=[say("ok")], truth=file, dice=dice))
     ledger = RedisLedger(url)
-    spending = Spending(
+    spending = SpendingPolicy(
         max_output_tokens=OUTPUT,
         min_output_tokens=5,
         hold_ttl_s=hold_ttl_s,
@@ -94,7 +94,7 @@ async def main(
     await asyncio.gather(*(worker() for _ in range(at_once)))
     while True:  # a call of each could not be written: an application closes its factory again, too
         try:
-            await flush(ledger)
+            await flush_deferred(ledger)
             break
         except StoreError:
             await asyncio.sleep(0.05)

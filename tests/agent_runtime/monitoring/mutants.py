@@ -6,8 +6,10 @@ MUTANTS = [
     Mutant(
         "a budget ignores what is held",
         "test_ledger.py -k 'holds_on_every and memory'",
-        Change("budgets.ledger.ledger:Balance.left", "usd - self.spent_micro_usd", "usd"),
-        Change("budgets.ledger.ledger:Balance.left", "self.held_micro_usd", "self.spent_micro_usd"),
+        Change("budgets.ledger.ledger:Balance.remaining", "usd - self.spent_micro_usd", "usd"),
+        Change(
+            "budgets.ledger.ledger:Balance.remaining", "self.held_micro_usd", "self.spent_micro_usd"
+        ),
     ),
     Mutant(
         "a budget on Redis ignores what is held",
@@ -22,15 +24,20 @@ MUTANTS = [
         "settling twice charges twice",
         "test_ledger.py -k 'repeated and memory'",
         Change(
-            "budgets.ledger.rules:Book._end",
-            "known is not None and known.state == 'settled'",
-            "known is not None and known.state == 'settled' and False",
+            "budgets.ledger.rules:LedgerRules._settle",
+            "existing is not None and existing.state == 'settled'",
+            "existing is not None and existing.state == 'settled' and False",
         ),
     ),
     Mutant(
         "an abandoned hold is free",
         "test_ledger.py -k 'abandoned and memory'",
-        Change("budgets.ledger.rules:Book.sweep", "held.amount", "NOTHING", only=(0,)),
+        Change(
+            "budgets.ledger.rules:LedgerRules.expire_holds",
+            "operation.amount",
+            "ZERO_AMOUNT",
+            only=(0,),
+        ),
     ),
     Mutant(
         "money: holds are ignored under kills and losses",
@@ -49,7 +56,7 @@ MUTANTS = [
     Mutant(
         "extra fields are not masked",
         "test_logs.py -k redacted",
-        Change("monitoring.logs:JsonFormatter.format", "self._redactor.value(made)", "made"),
+        Change("monitoring.logs:JsonFormatter.format", "self._redactor.value(entry)", "entry"),
     ),
     Mutant(
         "a hanging sink stalls its caller",
@@ -64,37 +71,37 @@ MUTANTS = [
         "metrics grow without bound",
         "test_metrics.py -k fifty_thousand",
         Change(
-            "monitoring.series:Series._new",
-            "len(self._cells) >= self._max - 1 and shown not in self._cells",
+            "monitoring.series:Series._add_cell",
+            "len(self._cells) >= self._max_cells - 1 and label_values not in self._cells",
             "False",
         ),
     ),
     Mutant(
         "secrets in labels",
         "test_metrics.py -k labels",
-        Change("monitoring.series:Series._new", "SECRETS.text", "str"),
-        Change("monitoring.series:Series._new", "str(value)", "value"),
+        Change("monitoring.series:Series._add_cell", "SECRETS.text", "str"),
+        Change("monitoring.series:Series._add_cell", "str(value)", "value"),
     ),
     Mutant(
         "a lapsed reservation is charged and held",
         "test_ledger.py -k 'after_its_lease and sqlite'",
         Change(
-            "budgets.ledger.rules:Book._reserve",
-            "self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, [])",
+            "budgets.ledger.rules:LedgerRules._reserve",
+            "self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), ZERO_AMOUNT, [])",
             "pass",
         ),
     ),
     Mutant(
         "a reservation after its end is granted",
         "test_ledger.py -k 'after_its_end and sqlite'",
-        Change("budgets.ledger.rules:Book._reserve", "known.state == 'held'", "True"),
+        Change("budgets.ledger.rules:LedgerRules._reserve", "existing.state == 'held'", "True"),
     ),
     Mutant(
         "what was paid is paid again",
         "test_ledger.py -k bought_under",
         Change(
-            "budgets.ledger.rules:Book._reserve",
-            "if known.state == 'settled' and known.amount != NOTHING:\n    return (asked.wanted, None)",
+            "budgets.ledger.rules:LedgerRules._reserve",
+            "if existing.state == 'settled' and existing.amount != ZERO_AMOUNT:\n    return (request.requested, None)",
             "pass",
         ),
     ),
@@ -102,16 +109,18 @@ MUTANTS = [
         "a refusal gives back",
         "test_ledger_names.py",
         Change(
-            "budgets.ledger.rules:Book._reserve",
+            "budgets.ledger.rules:LedgerRules._reserve",
             "return (None, self._refusal(account.key))",
-            "if expired is not None:\n    self._charge(expired, Amount(-expired.amount.micro_usd, 0), NOTHING, [])\nreturn (None, self._refusal(account.key))",
+            "if expired is not None:\n    self._charge(expired, Amount(-expired.amount.micro_usd, 0), ZERO_AMOUNT, [])\nreturn (None, self._refusal(account.key))",
         ),
     ),
     Mutant(
         "an estimate is the last word",
         "test_ledger_names.py",
         Change(
-            "budgets.ledger.rules:Book._end", "self._top_up(known, ending, now, charges)", "pass"
+            "budgets.ledger.rules:LedgerRules._settle",
+            "self._top_up(existing, settlement, now, charges)",
+            "pass",
         ),
     ),
     Mutant(
@@ -124,8 +133,8 @@ MUTANTS = [
         "test_limits_that_match.py -k exactly",
         Change(
             "budgets.budget:Budget.is_for",
-            "self.only in (None, named) and self.tenant in (None, caller.tenant) and (self.user in (None, caller.user))",
-            "self.only in (None, named) and self.tenant in (None, caller.tenant)",
+            "self.only in (None, scope_name) and self.tenant in (None, caller.tenant) and (self.user in (None, caller.user))",
+            "self.only in (None, scope_name) and self.tenant in (None, caller.tenant)",
         ),
     ),
     Mutant(
@@ -143,7 +152,7 @@ MUTANTS = [
         "test_limits_that_match.py -k most_names",
         Change(
             "budgets.budget:accounts_of",
-            "budget.scope == 'run' or budget.names < most_names[budget.scope, budget.per]",
+            "budget.scope == 'run' or budget.names < max_name_counts[budget.scope, budget.per]",
             "budget.scope == 'run'",
         ),
     ),

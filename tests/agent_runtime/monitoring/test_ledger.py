@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.budgets.ledger.ledger import (
-    KEPT_S,
+    OPERATION_RETENTION_S,
     Account,
     Amount,
     Answer,
     Balance,
-    Ending,
     Ledger,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
@@ -59,8 +59,8 @@ def asked(
     least: tuple[int, int] | None = None,
     *accounts: Account,
     ttl_s: float = 60,
-) -> Reservation:
-    return Reservation(
+) -> ReservationRequest:
+    return ReservationRequest(
         operation_id,
         accounts or (TENANT, GLOBAL),
         Amount(*(least or wanted)),
@@ -70,7 +70,7 @@ def asked(
 
 
 async def transact(
-    ledger: Ledger, endings: list[Ending], reservation: Reservation | None = None
+    ledger: Ledger, endings: list[Settlement], reservation: ReservationRequest | None = None
 ) -> Answer:
     answer: Answer = await ledger.acall("transact", endings, reservation)
     return answer
@@ -97,7 +97,7 @@ async def test_what_is_left_is_granted_when_it_is_enough(ledger: Ledger) -> None
 
 async def test_settling_replaces_the_estimate_and_says_what_changed(ledger: Ledger) -> None:
     await transact(ledger, [], asked("a", (600, 100)))
-    answer = await transact(ledger, [Ending("a", Amount(250, 40))], asked("b", (750, 100)))
+    answer = await transact(ledger, [Settlement("a", Amount(250, 40))], asked("b", (750, 100)))
     assert answer.granted == (750, 100)
     assert answer.charges == (
         (TENANT.key, (250, 40), (250, 40)),
@@ -113,9 +113,9 @@ async def test_settling_replaces_the_estimate_and_says_what_changed(ledger: Ledg
 
 async def test_a_reservation_that_comes_after_its_end_is_refused(ledger: Ledger) -> None:
     account = Account("tenant=acme/total", 1000, None)
-    await transact(ledger, [Ending("late", Amount(0, 0))])
+    await transact(ledger, [Settlement("late", Amount(0, 0))])
     answer = await transact(
-        ledger, [], Reservation("late", (account,), Amount(1, 1), Amount(10, 10), 60.0)
+        ledger, [], ReservationRequest("late", (account,), Amount(1, 1), Amount(10, 10), 60.0)
     )
     assert answer.granted is None
     assert answer.refusal is not None
@@ -128,7 +128,7 @@ async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(
     ledger: Ledger,
 ) -> None:
     account = Account("tenant=acme/total", 1000, None)
-    late = Reservation("late", (account,), Amount(1, 1), Amount(600, 10), 0.05)
+    late = ReservationRequest("late", (account,), Amount(1, 1), Amount(600, 10), 0.05)
     assert (await transact(ledger, [], late)).granted == Amount(600, 10)
     await asyncio.sleep(0.1)
     await ledger.acall("sweep")
@@ -136,14 +136,16 @@ async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(
     assert (await transact(ledger, [], late._replace(ttl_s=60.0))).granted == Amount(600, 10)
     balance = (await ledger.acall("balances"))[account.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (0, 600)
-    await transact(ledger, [Ending("late", Amount(200, 5))])
+    await transact(ledger, [Settlement("late", Amount(200, 5))])
     balance = (await ledger.acall("balances"))[account.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 0)
 
 
 async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) -> None:
     account = Account("batch=b/total", 1000, None)
-    named = Reservation("name", (account,), Amount(1, 1), Amount(600, 10), 60.0, keyed=True)
+    named = ReservationRequest(
+        "name", (account,), Amount(1, 1), Amount(600, 10), 60.0, idempotent=True
+    )
 
     async def balance() -> tuple[int, int]:
         found = (await ledger.acall("balances"))[account.key]
@@ -154,19 +156,19 @@ async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) ->
         600, 10
     )  # its process died before it was sent
     assert await balance() == (0, 600)
-    await transact(ledger, [Ending("name", Amount(250, 5))])
+    await transact(ledger, [Settlement("name", Amount(250, 5))])
     assert (await transact(ledger, [], named)).granted == Amount(600, 10)  # or after it was paid
     assert await balance() == (250, 0)
-    await transact(ledger, [Ending("name", Amount(250, 5))])
+    await transact(ledger, [Settlement("name", Amount(250, 5))])
     assert await balance() == (250, 0)
     free = named._replace(operation_id="free")
     await transact(ledger, [], free)
     await transact(
-        ledger, [Ending("free", Amount(0, 0))]
+        ledger, [Settlement("free", Amount(0, 0))]
     )  # it failed, and cost nothing: now it is bought
     assert (await transact(ledger, [], free)).granted == Amount(600, 10)
     assert await balance() == (250, 600)
-    await transact(ledger, [Ending("free", Amount(100, 2))])
+    await transact(ledger, [Settlement("free", Amount(100, 2))])
     assert await balance() == (350, 0)
     late = named._replace(operation_id="late", ttl_s=0.05)
     await transact(ledger, [], late)
@@ -174,7 +176,7 @@ async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) ->
     await ledger.acall("sweep")
     assert await balance() == (950, 0)  # nobody ended it: charged at its estimate
     assert (await transact(ledger, [], late._replace(ttl_s=60.0))).granted == Amount(600, 10)
-    await transact(ledger, [Ending("late", Amount(50, 1))])
+    await transact(ledger, [Settlement("late", Amount(50, 1))])
     assert await balance() == (400, 0)
 
 
@@ -183,7 +185,7 @@ async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
         assert (await transact(ledger, [], asked("a", (600, 100)))).granted == (600, 100)
     spend = Spend(LABELS, input_tokens=30, output_tokens=10, micro_usd=250)
     for _ in range(3):
-        await transact(ledger, [Ending("a", Amount(250, 40), (spend,))])
+        await transact(ledger, [Settlement("a", Amount(250, 40), (spend,))])
     balance = (await ledger.acall("balances"))[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (250, 0)
     now = time.time()
@@ -201,7 +203,7 @@ async def test_an_abandoned_hold_is_charged_and_a_late_end_corrects_it(ledger: L
     assert await ledger.acall("sweep") == 1
     balance = (await ledger.acall("balances"))[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (600, 100)
-    answer = await transact(ledger, [Ending("a", Amount(200, 20))])
+    answer = await transact(ledger, [Settlement("a", Amount(200, 20))])
     assert answer.charges[0] == (TENANT.key, (200, 20), (-400, -80))
     balance = (await ledger.acall("balances"))[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 100)
@@ -213,8 +215,8 @@ async def test_spending_without_a_hold_is_reported_once(ledger: Ledger) -> None:
         Spend(LABELS._replace(model="other model", user=""), unknown=1),
     )
     for _ in range(2):
-        assert (await transact(ledger, [Ending("x", Amount(), spends)])).charges == ()
-    await transact(ledger, [Ending("y", Amount(), spends[:1])])
+        assert (await transact(ledger, [Settlement("x", Amount(), spends)])).charges == ()
+    await transact(ledger, [Settlement("y", Amount(), spends[:1])])
     found = [spend for _, spend in await ledger.acall("report", 0, time.time() + 1)]
     assert sorted(found) == sorted([Spend(LABELS, calls=2, micro_usd=10), spends[1]])
     assert await ledger.acall("report", 0, 3600) == []
@@ -226,15 +228,15 @@ async def test_a_thousand_at_once_stay_within_the_budget(ledger: Ledger) -> None
     async def one(number: int) -> int:
         while True:
             answer = await transact(
-                ledger, [], Reservation(str(number), only, Amount(30), Amount(30), 60)
+                ledger, [], ReservationRequest(str(number), only, Amount(30), Amount(30), 60)
             )
             if answer.granted is not None:
                 break
             assert answer.refusal is not None
-            if answer.refusal.held.micro_usd == 0:  # nobody will give anything back
+            if answer.refusal.reserved.micro_usd == 0:  # nobody will give anything back
                 return 0
             await asyncio.sleep(0)
-        await transact(ledger, [Ending(str(number), Amount(25))])
+        await transact(ledger, [Settlement(str(number), Amount(25))])
         return 25
 
     spent = sum(await asyncio.gather(*(one(number) for number in range(1000))))
@@ -254,8 +256,8 @@ async def test_operations_and_old_accounts_are_forgotten(kind: str, tmp_path: Pa
     )
     day = Account("tenant=a/day=1970-01-01", 100, None, ends_at=86_400.0)
     ledger.call("transact", [], asked("a", (50, 0), None, day))
-    ledger.call("transact", [Ending("a", Amount(50), (Spend(LABELS, micro_usd=50),))], None)
-    now[0] += KEPT_S + 1
+    ledger.call("transact", [Settlement("a", Amount(50), (Spend(LABELS, micro_usd=50),))], None)
+    now[0] += OPERATION_RETENTION_S + 1
     ledger.call("sweep")
     assert "tenant=a/day=1970-01-01" in ledger.call("balances")
     now[0] += 500 * 86_400
@@ -301,7 +303,7 @@ async def test_the_stores_agree_with_the_book(
             args: tuple[Any, ...]
             if kind_of_step == "end":
                 args = (
-                    [Ending(str(number), Amount(usd, tokens), (Spend(LABELS, micro_usd=usd),))],
+                    [Settlement(str(number), Amount(usd, tokens), (Spend(LABELS, micro_usd=usd),))],
                     None,
                 )
             else:

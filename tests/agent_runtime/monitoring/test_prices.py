@@ -176,7 +176,7 @@ def test_no_call_costs_more_than_the_worst_case_that_was_reserved(
     assert price is not None
     cost = price.cost_usd(used)
     assert cost is not None
-    input_rate, output_rate = highest.at(inputs)
+    input_rate, output_rate = highest.rates_for(inputs)
     assert cost * PICO <= input_rate * inputs + output_rate * used.output + highest.request
 
 

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 from agent_runtime.limits.rate_limits import RateLimit, Window
-from agent_runtime.limits.windows import RedisWindows
+from agent_runtime.limits.windows import RedisSlidingWindowStore
 
 
 async def main(url: str, limit: str, seconds: float, file: str) -> None:
     item = RateLimit.parse(limit).item
     window = Window("everybody", item.amount, item.get_expiry(), limit)
-    windows = RedisWindows(url, durable=False)
+    windows = RedisSlidingWindowStore(url, durable=False)
     until = time.monotonic() + seconds
     admitted = []
 
@@ -25,7 +25,7 @@ async def main(url: str, limit: str, seconds: float, file: str) -> None:
         while time.monotonic() < until:
             answer = await windows.acquire([window])
             if answer.refused is None:
-                admitted.append(answer.at)
+                admitted.append(answer.decided_at)
             await asyncio.sleep(0.002)
 
     await asyncio.gather(*(knock() for _ in range(10)))

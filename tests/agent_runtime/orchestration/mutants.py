@@ -23,21 +23,25 @@ MUTANTS = [
     Mutant(
         "leaving does not wait for clean-up",
         "test_contracts.py -k leaving_a_stream",
-        Change("orchestration.stream:AgentStream.__aexit__", "await _finished(task)", "pass"),
+        Change(
+            "orchestration.stream:AgentStream.__aexit__", "await _wait_until_done(task)", "pass"
+        ),
     ),
     Mutant(
         "no back-pressure",
         "test_contracts.py -k back_pressure",
         Change(
-            "orchestration.stream:AgentStream._put", "len(self._waiting) >= self._buffer", "False"
+            "orchestration.stream:AgentStream._put",
+            "len(self._pending_chunks) >= self._buffer",
+            "False",
         ),
     ),
     Mutant(
         "runtime cancel as CancelledError",
         "test_contracts.py -k call_cancelled",
         Change(
-            "orchestration.stream:AgentStream._arrival",
-            "self._cancelled()",
+            "orchestration.stream:AgentStream._wait_for_chunk",
+            "self._cancelled_error()",
             "asyncio.CancelledError",
         ),
     ),
@@ -45,13 +49,15 @@ MUTANTS = [
         "text emitted twice",
         "test_contracts.py -k text_chunks",
         Change(
-            "orchestration.stream_parts:PartReader._new", "message.id not in self._streamed", "True"
+            "orchestration.stream_parts:PartReader._emit_new_messages",
+            "message.id not in self._streamed_ids",
+            "True",
         ),
     ),
     Mutant(
         "a unary call emits nothing",
         "test_contracts.py -k text_chunks",
-        Change("orchestration.local_agent:BareAgent.run", "context.emit is not discard", "False"),
+        Change("orchestration.local_agent:LocalAgent.run", "context.emit is not discard", "False"),
     ),
     Mutant(
         "the run's variable leaks",
@@ -62,8 +68,8 @@ MUTANTS = [
         "retry after the first chunk",
         "test_retry.py -k first_chunk",
         Change(
-            "orchestration.middleware.retry:RetryMiddleware._again",
-            "progress.tools_started or opened",
+            "orchestration.middleware.retry:RetryMiddleware._retry_context",
+            "progress.tools_started or has_emitted",
             "progress.tools_started",
         ),
     ),
@@ -71,16 +77,16 @@ MUTANTS = [
         "retry after the first tool",
         "test_retry.py -k tool_start",
         Change(
-            "orchestration.middleware.retry:RetryMiddleware._again",
-            "progress.tools_started or opened",
-            "opened",
+            "orchestration.middleware.retry:RetryMiddleware._retry_context",
+            "progress.tools_started or has_emitted",
+            "has_emitted",
         ),
     ),
     Mutant(
         "no resume from the checkpoint",
         "test_retry.py -k resumed",
         Change(
-            "orchestration.local_agent:BareAgent._note_resumable",
+            "orchestration.local_agent:LocalAgent._set_resumable",
             "bool(snapshot.next)",
             "not bool(snapshot.next)",
         ),
@@ -89,7 +95,7 @@ MUTANTS = [
         "resume in mid-message",
         "test_retry.py -k seen_part",
         Change(
-            "orchestration.middleware.retry:RetryMiddleware._again",
+            "orchestration.middleware.retry:RetryMiddleware._retry_context",
             "context.streaming and progress.message_open",
             "False",
         ),
@@ -109,7 +115,7 @@ MUTANTS = [
         "test_contracts.py -k one_call",
         Change(
             "orchestration.executor:AgentExecutor._call",
-            "context.progress.started",
+            "context.progress.used",
             "False",
             only=(0,),
         ),
@@ -118,8 +124,8 @@ MUTANTS = [
         "a sessionless call is saved",
         "test_runnable.py -k nothing_is_left_behind",
         Change(
-            "orchestration.local_agent:BareAgent.__init__",
-            "copy_of_graph(cast('Any', agent), checkpointer=None) if self._has_checkpointer else agent",
+            "orchestration.local_agent:LocalAgent.__init__",
+            "copy_graph(cast('Any', agent), checkpointer=None) if self._has_checkpointer else agent",
             "agent",
         ),
     ),
@@ -127,31 +133,35 @@ MUTANTS = [
         "a lost reservation stays held",
         "test_cost.py -k lost_answer",
         Change(
-            "budgets.call_budget:Purse._undone_if_lost",
-            "self._to_end.append(Ending(trip.reservation.operation_id, NOTHING))",
+            "budgets.call_budget:CallBudget._release_on_failure",
+            "self._pending_settlements.append(Settlement(request.reservation.operation_id, ZERO_AMOUNT))",
             "pass",
         ),
     ),
     Mutant(
         "the output is not capped",
         "test_cost.py -k capped",
-        Change("run.request:ModelRequest.limit_output", "self.kwargs[self.cap] = tokens", "pass"),
+        Change(
+            "run.request:ModelRequest.limit_output",
+            "self.kwargs[self.output_limit_param] = tokens",
+            "pass",
+        ),
     ),
     Mutant(
         "a provider's lies are believed",
         "test_cost.py -k lies",
         Change(
             "run.model_call:ModelCall._settle",
-            "not whole or counts is None or (not believable(counts, bool(self._messages), self._chars))",
-            "not whole or counts is None",
+            "not is_complete or counts is None or (not is_plausible(counts, bool(self._messages), self._answer_chars))",
+            "not is_complete or counts is None",
         ),
     ),
     Mutant(
         "inner agents do not draw on the outer budget",
         "test_cost.py -k used_as_a_tool",
         Change(
-            "budgets.call_budget:Purse.__init__",
-            "self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in own))",
+            "budgets.call_budget:CallBudget.__init__",
+            "self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in account_keys))",
             "pass",
         ),
     ),
@@ -160,14 +170,18 @@ MUTANTS = [
         "test_cost.py -k cancelled",
         Change(
             "orchestration.middleware.cost:CostTrackingMiddleware.process",
-            "await purse.close()",
+            "await call_budget.close()",
             "pass",
         ),
     ),
     Mutant(
         "what could not be written is lost",
         "test_cost.py -k could_not_be_written",
-        Change("budgets.call_budget:Purse._write", "self.ledger.keep(endings)", "pass"),
+        Change(
+            "budgets.call_budget:CallBudget._write_settlements",
+            "self.ledger.defer(settlements)",
+            "pass",
+        ),
     ),
     Mutant(
         "scopes are not asked for",
@@ -183,16 +197,16 @@ MUTANTS = [
         "what a template requires is ignored",
         "test_auth_layer.py -k may_need_more",
         Change(
-            "factory.build_pipeline:_configured",
-            "seats.authenticators or runtime.auth.require",
-            "seats.authenticators",
+            "factory.build_pipeline:_configured_layers",
+            "dependencies.authenticators or runtime.auth.require",
+            "dependencies.authenticators",
         ),
     ),
     Mutant(
         "a window has one too many",
         "test_limits.py -k 'hundred_of and memory'",
         Change(
-            "limits.windows:MemoryWindows.acquire",
+            "limits.windows:MemorySlidingWindowStore.acquire",
             "len(times) >= window.amount",
             "len(times) > window.amount",
         ),
@@ -209,14 +223,18 @@ MUTANTS = [
     Mutant(
         "empty windows are kept",
         "test_limits.py -k forgets",
-        Change("limits.windows:MemoryWindows._of", "kept.popitem(last=False)", "break"),
+        Change(
+            "limits.windows:MemorySlidingWindowStore._live_times",
+            "times_by_key.popitem(last=False)",
+            "break",
+        ),
     ),
     Mutant(
         "slots are not given back",
         "test_limits.py -k 'given_back and memory'",
         Change(
             "orchestration.middleware.concurrency:ConcurrencyMiddleware.process",
-            "await self._give_back(store, taken, holder)",
+            "await self._release(store, acquired_permits, holder)",
             "pass",
         ),
     ),
@@ -233,8 +251,8 @@ MUTANTS = [
         "inner agents are counted again",
         "test_limits.py -k counted_twice",
         Change(
-            "run.state:counted_around",
-            "frozenset().union(*(run.context.progress.counted for run in around.lineage))",
+            "run.state:ancestor_limits",
+            "frozenset().union(*(run.context.progress.counted_limits for run in current.ancestry))",
             "frozenset()",
         ),
     ),
@@ -242,16 +260,18 @@ MUTANTS = [
         "a local limiter allows everything",
         "test_limits.py -k local_limiter",
         Change(
-            "orchestration.middleware.rate_limit:_shares", "max(1, w.amount // share)", "w.amount"
+            "orchestration.middleware.rate_limit:_scale_to_share",
+            "max(1, w.amount // share)",
+            "w.amount",
         ),
     ),
     Mutant(
         "holds of parallel calls are freed by each other",
         "test_cost.py -k parallel_model_calls",
         Change(
-            "budgets.call_budget:Purse._planned",
-            "return (granted, None, Trip(self._to_end.copy(), reservation))",
-            "self._to_end.append(Ending(operation_id, NOTHING))\nreturn (granted, None, Trip(self._to_end[:-1], reservation))",
+            "budgets.call_budget:CallBudget._plan_reservation",
+            "return (granted, None, LedgerRequest(self._pending_settlements.copy(), request))",
+            "self._pending_settlements.append(Settlement(operation_id, ZERO_AMOUNT))\nreturn (granted, None, LedgerRequest(self._pending_settlements[:-1], request))",
         ),
     ),
     Mutant(
@@ -259,7 +279,7 @@ MUTANTS = [
         "test_auth_layer.py -k guard",
         Change(
             "factory.build_pipeline:build_layers",
-            "names = _with_enforced(list(names), configured)",
+            "names = _insert_enforced(list(names), configured)",
             "pass",
         ),
     ),
@@ -284,13 +304,13 @@ MUTANTS = [
     Mutant(
         "a command that steers is an answer",
         "test_caller_input.py -k steers_needs",
-        Change("orchestration.caller_input:actions_of", "not steers", "True"),
+        Change("orchestration.caller_input:required_actions", "not steers", "True"),
     ),
     Mutant(
         "a subclass of Command is an input",
         "test_caller_input.py -k scope",
         Change(
-            "orchestration.caller_input:actions_of",
+            "orchestration.caller_input:required_actions",
             "not isinstance(value, Command)",
             "type(value) is not Command",
         ),
@@ -317,20 +337,20 @@ MUTANTS = [
         "calls of an answer are counted one by one",
         "test_answer_bounds.py -k no_call_of",
         Change(
-            "orchestration.answer_bounds:_bounded",
-            "run.check_calls(min(len(shallow), most))",
+            "orchestration.answer_bounds:_limit_calls",
+            "run.check_tool_calls(min(len(shallow), max_calls))",
             "pass",
         ),
     ),
     Mutant(
         "an answer has any number of calls",
         "test_answer_bounds.py -k beyond_the_bound",
-        Change("orchestration.answer_bounds:_bounded", "most", "len(pending)", only=(1,)),
+        Change("orchestration.answer_bounds:_limit_calls", "max_calls", "len(pending)", only=(1,)),
     ),
     Mutant(
         "arguments are nested at will",
         "test_answer_bounds.py -k stored",
-        Change("orchestration.answer_bounds:_is_deep", "True", "False"),
+        Change("orchestration.answer_bounds:_exceeds_max_depth", "True", "False"),
     ),
     Mutant(
         "roles are guessed",
@@ -345,7 +365,7 @@ MUTANTS = [
         "states of classes have no roles",
         "test_caller_input.py -k another_role",
         Change(
-            "orchestration.caller_input:_roles_in",
+            "orchestration.caller_input:_iter_roles",
             "dataclasses.is_dataclass(value) and (not isinstance(value, type))",
             "False",
         ),

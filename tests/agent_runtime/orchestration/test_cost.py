@@ -29,16 +29,16 @@ from agent_runtime import (
     Principal,
     Resume,
     SessionManager,
-    Spending,
+    SpendingPolicy,
     SqliteLedger,
     StoreTimeout,
 )
-from agent_runtime.budgets.call_budget import Purse
+from agent_runtime.budgets.call_budget import CallBudget
 from agent_runtime.budgets.ledger.ledger import Account, Amount, SpendLabels
-from agent_runtime.budgets.ledger.retries import flush
+from agent_runtime.budgets.ledger.retries import flush_deferred
 from agent_runtime.budgets.token_counts import TokenCounts
-from agent_runtime.run.model_call import believable
-from agent_runtime.run.request import input_bound
+from agent_runtime.run.model_call import is_plausible
+from agent_runtime.run.request import max_input_tokens
 from agent_runtime.testing import ScriptedChatModel, say
 
 PRICES = PriceTable({"scripted:*": {"input": 100, "output": 1000}})  # 0.0001 and 0.001 USD a token
@@ -247,8 +247,8 @@ async def test_a_provider_that_lies_about_usage_is_not_believed(usage: Any) -> N
 
 
 def test_usage_is_believed_when_it_can_be_true() -> None:
-    assert believable(TokenCounts(1, 0), True, 0)
-    assert not believable(TokenCounts(1, 0), True, 10)
+    assert is_plausible(TokenCounts(1, 0), True, 0)
+    assert not is_plausible(TokenCounts(1, 0), True, 10)
 
 
 async def test_a_model_without_a_price_is_refused_or_counted_in_tokens() -> None:
@@ -287,16 +287,16 @@ async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(
 ) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db")
     account = Account("tenant=acme/total", 1_000_000, None)
-    purse = Purse(ledger, (account,), SpendLabels("acme", "", "t", "m"), Spending())
+    purse = CallBudget(ledger, (account,), SpendLabels("acme", "", "t", "m"), SpendingPolicy())
     amount = Amount(400_000, 10)
 
     async def one() -> int:
         try:
-            draw = await purse.adraw(amount, amount)
+            draw = await purse.areserve(amount, amount)
         except BudgetExceeded:
             return 0
         await asyncio.sleep(0.01)
-        purse.end(draw, draw.granted, None)
+        purse.settle(draw, draw.granted, None)
         return draw.granted.micro_usd
 
     spent = sum(await asyncio.gather(*(one() for _ in range(10))))
@@ -330,7 +330,7 @@ async def test_spending_is_kept_when_its_writing_is_cancelled_again() -> None:
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await flush(ledger)
+    await flush_deferred(ledger)
     assert [spend.calls for spend in report(agent)] == [1]
 
 
@@ -381,7 +381,7 @@ async def test_spending_that_could_not_be_written_goes_with_the_next_call(
     ledger.out = True
     await agent.execute(call())
     ledger.out = False
-    await flush(ledger)
+    await flush_deferred(ledger)
     assert sum(spend.micro_usd for spend in report(agent)) == 18000
 
 
@@ -528,15 +528,15 @@ def test_a_budget_that_cannot_be_one_is_refused(given: Any, says: str) -> None:
 
 
 def test_the_bound_of_the_input_counts_everything() -> None:
-    plain = input_bound([AIMessage("x" * 300)], {})
+    plain = max_input_tokens([AIMessage("x" * 300)], {})
     assert plain >= 300 / 3
-    assert input_bound([AIMessage("ä" * 300)], {}) >= 600 / 3
+    assert max_input_tokens([AIMessage("ä" * 300)], {}) >= 600 / 3
     with_call = AIMessage(
         "x" * 300, tool_calls=[{"name": "t", "args": {"a": "y" * 300}, "id": "1"}]
     )
-    assert input_bound([with_call], {}) > plain + 90
-    assert input_bound([AIMessage("x" * 300)], {"tools": [add]}) > plain + 10
+    assert max_input_tokens([with_call], {}) > plain + 90
+    assert max_input_tokens([AIMessage("x" * 300)], {"tools": [add]}) > plain + 10
     image: Any = [
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     ]
-    assert 2000 < input_bound([AIMessage(content=image)], {}) < 2100
+    assert 2000 < max_input_tokens([AIMessage(content=image)], {}) < 2100

@@ -34,9 +34,14 @@ from agent_runtime import (
     open_limits,
     parse_template,
 )
-from agent_runtime.limits.concurrency import MemorySlots, RedisSlots, Slot, slots_of
+from agent_runtime.limits.concurrency import (
+    MemoryConcurrencyStore,
+    Permit,
+    RedisConcurrencyStore,
+    permits_of,
+)
 from agent_runtime.limits.rate_limits import Window
-from agent_runtime.limits.windows import MemoryWindows, RedisWindows
+from agent_runtime.limits.windows import MemorySlidingWindowStore, RedisSlidingWindowStore
 from agent_runtime.orchestration.middleware import compose, fallback
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -150,7 +155,7 @@ def test_no_window_has_more_than_its_amount_and_none_is_refused_that_fits(
     waits: list[float], amount: int
 ) -> None:
     now = [0.0]
-    windows = MemoryWindows(lambda: now[0])
+    windows = MemorySlidingWindowStore(lambda: now[0])
     window = Window("k", amount, 5, "")
 
     async def run() -> list[float]:
@@ -179,7 +184,7 @@ def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.Monk
     monkeypatch.setattr(time, "time", lambda: now[0])
     theirs = MovingWindowRateLimiter(MemoryStorage())
     item = parse("7/10 seconds")
-    windows = MemoryWindows(lambda: now[0])
+    windows = MemorySlidingWindowStore(lambda: now[0])
     window = Window("k", 7, 10, "")
 
     async def run() -> None:
@@ -193,7 +198,7 @@ def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.Monk
 async def test_a_caller_whose_window_is_empty_and_who_is_refused_harms_nobody() -> None:
     now = [0.0]
     layer = RateLimitMiddleware(
-        "5 per 10 seconds per user; 6/hour per tenant", MemoryWindows(lambda: now[0])
+        "5 per 10 seconds per user; 6/hour per tenant", MemorySlidingWindowStore(lambda: now[0])
     )
     for user in "abcdef":
         assert await passed(layer, call(user))
@@ -207,8 +212,8 @@ async def test_a_caller_whose_window_is_empty_and_who_is_refused_harms_nobody() 
 async def test_slots_that_a_slow_store_took_are_given_back(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fallback, "ANSWER_WITHIN_S", 0.1)
-    slots = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False)
+    monkeypatch.setattr(fallback, "ANSWER_TIMEOUT_S", 0.1)
+    slots = RedisConcurrencyStore(redis_url, prefix=uuid.uuid4().hex, durable=False)
     acquire = slots.acquire
 
     async def late(wanted: Any, holder: str) -> Any:
@@ -220,19 +225,19 @@ async def test_slots_that_a_slow_store_took_are_given_back(
     monkeypatch.setattr(slots, "acquire", late)
     await layer.process(call(), core)
     assert layer.degraded
-    assert await acquire(slots_of(layer.limits, call()), "another") is None
+    assert await acquire(permits_of(layer.limits, call()), "another") is None
     await slots.aclose()
 
 
 async def test_memory_forgets_callers_that_are_gone() -> None:
     now = [0.0]
-    windows = MemoryWindows(lambda: now[0])
+    windows = MemorySlidingWindowStore(lambda: now[0])
     for n in range(10_000):
         await windows.acquire([Window(f"user={n}", 5, 60, "")])
     now[0] = 61.0
     for n in range(5_001):
         await windows.acquire([Window(f"new={n}", 5, 60, "")])
-    assert windows.keys <= 5_010
+    assert windows.key_count <= 5_010
 
 
 async def test_slots_are_held_while_a_call_runs_and_given_back(store: LimitStore) -> None:
@@ -260,8 +265,8 @@ async def test_slots_are_held_while_a_call_runs_and_given_back(store: LimitStore
     go.set()
     await first
     assert await passed(layer, call("ada"))
-    if isinstance(store.slots, MemorySlots):
-        assert store.slots.held == {}
+    if isinstance(store.slots, MemoryConcurrencyStore):
+        assert store.slots.usage_by_key == {}
 
 
 async def test_a_call_waits_for_a_slot_as_long_as_it_may(
@@ -308,8 +313,8 @@ async def test_a_cancelled_wait_takes_nothing(store: LimitStore) -> None:
 
 
 async def test_a_process_that_dies_gives_its_slots_back(redis_url: str) -> None:
-    slots = RedisSlots(redis_url, prefix=uuid.uuid4().hex, durable=False)
-    slot = [Slot("k", 1, "")]
+    slots = RedisConcurrencyStore(redis_url, prefix=uuid.uuid4().hex, durable=False)
+    slot = [Permit("k", 1, "")]
     slots.lease_s = 0.15
     assert await slots.acquire(slot, "dead") is None
     assert await slots.acquire(slot, "dead") is None  # asked again, because the answer was lost
@@ -326,9 +331,9 @@ async def test_a_process_that_dies_gives_its_slots_back(redis_url: str) -> None:
 async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
     redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fallback, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(fallback, "RETRY_INTERVAL_S", 0.05)
     bus = EventBus()
-    windows = RedisWindows("redis://127.0.0.1:1", durable=False)
+    windows = RedisSlidingWindowStore("redis://127.0.0.1:1", durable=False)
     layer = RateLimitMiddleware("8/minute per user", windows, processes=4, bus=bus)
     async with bus.subscribe("limits.*") as events:
         with caplog.at_level(logging.WARNING):
@@ -340,7 +345,9 @@ async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
             "limits.fallback",
             {"layer": "rate_limit", "processes": 4},
         )
-        layer._fallback.store = RedisWindows(redis_url, prefix=uuid.uuid4().hex, durable=False)
+        layer._fallback.store = RedisSlidingWindowStore(
+            redis_url, prefix=uuid.uuid4().hex, durable=False
+        )
         await asyncio.sleep(0.06)
         assert await passed(layer, call())
         assert vars(layer._fallback)["degraded"] is False
@@ -350,7 +357,9 @@ async def test_when_the_store_is_out_a_local_limiter_takes_over_visibly(
 
 async def test_slots_whose_store_is_out_are_counted_here(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = ConcurrencyMiddleware(
-        [ConcurrencyLimit(4)], RedisSlots("redis://127.0.0.1:1", durable=False), processes=2
+        [ConcurrencyLimit(4)],
+        RedisConcurrencyStore("redis://127.0.0.1:1", durable=False),
+        processes=2,
     )
 
     async def three_deep(context: AgentContext) -> AgentResult:

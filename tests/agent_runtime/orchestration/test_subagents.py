@@ -229,7 +229,11 @@ async def test_a_skill_is_named_in_the_prompt_and_read_when_it_is_needed(folder:
         factory.register_model("scripted", model)
         agent = factory.create_from_template(folder / "t.yaml")
         result = await agent.execute("go")
-        told = str(model.seen[0][0].text) if model.seen else str(result.messages[0].text)
+        told = (
+            str(model.received_messages[0][0].text)
+            if model.received_messages
+            else str(result.messages[0].text)
+        )
         tools = [str(m.text) for m in result.messages if m.type == "tool"]
         assert tools[0] == SKILL
         assert tools[1] == "| a |"

@@ -20,7 +20,7 @@ from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
 from agent_runtime import AgentFactory
 from agent_runtime.errors import AgentRuntimeError
 from agent_runtime.pool import AgentInstancePool, AgentTask, PoolConfig
-from agent_runtime.pool.process.process_tree import families, rss_mb
+from agent_runtime.pool.process.process_tree import process_trees, rss_mb
 from agent_runtime.testing import ScriptedChatModel
 
 
@@ -51,7 +51,7 @@ async def long_run(
                 outcomes["right" if result.output == f"it said {number}" else "wrong"] += 1
             except AgentRuntimeError as error:
                 outcomes[error.code] += 1
-            model.seen.clear()  # the scripted model keeps what it was asked
+            model.received_messages.clear()  # the scripted model keeps what it was asked
             if number % max(1, tasks // 5) == 0:
                 samples.append(sample())
 
@@ -78,7 +78,7 @@ async def long_run(
         "rss_mb": [round(each["rss_mb"]) for each in (before, *samples, after)],
         "worker_rss_mb": workers,
         "zombies": zombies(),
-        "left_in_the_tree": len(families([os.getpid()])[os.getpid()]) - 1,
+        "left_in_the_tree": len(process_trees([os.getpid()])[os.getpid()]) - 1,
     }
 
 

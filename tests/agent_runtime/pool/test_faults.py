@@ -24,8 +24,8 @@ from agent_runtime.errors import (
     WorkerStalled,
 )
 from agent_runtime.pool import AgentInstancePool, AgentTask, PoolConfig
-from agent_runtime.pool.process.process_tree import families, marked
-from agent_runtime.pool.process.worker import MARK
+from agent_runtime.pool.process.process_tree import pids_with_environment, process_trees
+from agent_runtime.pool.process.worker import INSTANCE_VARIABLE
 
 CONFIG = {"size": 4, "stall_timeout": 2.0, "grace": 0.3, "memory_mb": 300, "output_mb": 2}
 NEIGHBOURS = 20
@@ -51,14 +51,14 @@ def strays(factory: AgentFactory, pool: AgentInstancePool) -> set[int]:
     In their sessions, below them, or with their mark.
     """
     told = [event.data for event in factory.event_bus.retained() if event.type == "pool.instance"]
-    living = {key for key, worker in pool.roster.workers.items() if worker.instance.alive}
+    living = {key for key, worker in pool.scheduler.workers.items() if worker.instance.alive}
     ended = {
         data["instance_id"]: data["pid"]
         for data in told
         if data["instance_id"] not in living and "pid" in data
     }
-    below = families(ended.values())
-    return set().union(*below.values()) | marked(MARK, ended)
+    below = process_trees(ended.values())
+    return set().union(*below.values()) | pids_with_environment(INSTANCE_VARIABLE, ended)
 
 
 async def settled(factory: AgentFactory, pool: AgentInstancePool) -> set[int]:

@@ -40,9 +40,9 @@ from agent_runtime.pool import (
     PoolConfig,
     TaskPriority,
 )
-from agent_runtime.pool.process.instance import NEXT, AgentInstance
-from agent_runtime.pool.process.process_tree import process
-from agent_runtime.pool.process.wait_queue import Waiting
+from agent_runtime.pool.process.instance import ALLOWED_TRANSITIONS, AgentInstance
+from agent_runtime.pool.process.process_tree import process_info
+from agent_runtime.pool.process.wait_queue import WaitQueue
 from agent_runtime.testing import ScriptedChatModel
 
 Make = Callable[..., AgentFactory]
@@ -88,7 +88,7 @@ async def test_an_instance_is_made_used_shown_and_ended(make_factory: Make) -> N
         assert (status["by_status"]["idle"], status["size"], status["starts"]) == (1, 6, 1)
         await pool.shutdown_instance(made)
         assert instance.to_dict()["status"] == "terminated"
-        assert process(instance.pid or 0) is None
+        assert process_info(instance.pid or 0) is None
         with pytest.raises(InstanceNotFound):
             pool.get_instance_status(made)
         with pytest.raises(InstanceNotFound):
@@ -164,10 +164,10 @@ async def test_a_call_cancelled_in_the_moment_it_is_served_gives_its_instance_ba
 ) -> None:
     async with pool_of(make_factory, {"size": 1}) as pool:
         await pool.create_instance("worker")
-        held = await pool.roster.acquire("worker", TaskPriority.NORMAL, None)
-        waiting = asyncio.create_task(pool.roster.acquire("worker", TaskPriority.NORMAL, None))
+        held = await pool.scheduler.acquire("worker", TaskPriority.NORMAL, None)
+        waiting = asyncio.create_task(pool.scheduler.acquire("worker", TaskPriority.NORMAL, None))
         await asyncio.sleep(0)
-        pool.finished(held, None)  # it is given to the one that waits
+        pool.on_task_end(held, None)  # it is given to the one that waits
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert held.instance.status is InstanceStatus.IDLE
@@ -256,7 +256,7 @@ async def test_a_process_that_dies_before_anything_happened_is_tried_again(
 
     def answer(messages: Any) -> Any:
         if next(deaths):
-            worker = next(iter(pool.roster.workers.values()))
+            worker = next(iter(pool.scheduler.workers.values()))
             os.kill(worker.instance.pid or 0, signal.SIGKILL)
             time.sleep(0.2)
         return script(messages)
@@ -347,7 +347,7 @@ async def test_closing_fails_what_runs_and_leaves_nothing(make_factory: Make) ->
         await until(lambda: pool.get_instance_status(made).status is InstanceStatus.RUNNING)
     with pytest.raises(PoolOverloaded, match="closed"):
         await task
-    assert process(pid) is None
+    assert process_info(pid) is None
 
 
 @pytest.mark.integration  # reports/test_pool_signals.py kills one in the suite
@@ -358,10 +358,10 @@ async def test_nothing_is_left_when_the_application_is_killed() -> None:
         assert app.stdout is not None
         pids = [int(text) for text in (await asyncio.to_thread(app.stdout.readline)).split()]
         assert len(pids) >= 5
-        assert all(process(pid) is not None for pid in pids)
+        assert all(process_info(pid) is not None for pid in pids)
         app.kill()
         await asyncio.to_thread(app.wait)
-    await until(lambda: not [pid for pid in pids if process(pid) is not None], 10)
+    await until(lambda: not [pid for pid in pids if process_info(pid) is not None], 10)
 
 
 def test_tasks_and_configurations_are_checked() -> None:
@@ -388,7 +388,12 @@ def test_the_configuration_is_read_from_a_file(tmp_path: Path) -> None:
         "pool:\n  size: 3\n  idle_timeout: 5m\n  agents:\n    analyst: {warm: 1, memory_mb: 256}\n"
     )
     config = PoolConfig.load(file)
-    assert (config.size, config.idle_timeout, config.memory_of("analyst"), config.of("x").warm) == (
+    assert (
+        config.size,
+        config.idle_timeout,
+        config.memory_of("analyst"),
+        config.limits_for("x").warm,
+    ) == (
         3,
         300.0,
         256,
@@ -408,9 +413,9 @@ def test_an_instance_goes_only_where_it_may(steps: list[InstanceStatus]) -> None
     for step in steps:
         before = instance.status
         with contextlib.suppress(ValueError):
-            instance.move(step)
+            instance.transition_to(step)
         assert instance.status is step or instance.status is before
-    assert all(after in NEXT[before] for before, after in changes)
+    assert all(after in ALLOWED_TRANSITIONS[before] for before, after in changes)
 
 
 @given(
@@ -421,11 +426,11 @@ def test_the_queue_serves_the_urgent_and_then_the_old(
     given: list[tuple[str, TaskPriority]], data: Any
 ) -> None:
     async def check() -> None:
-        waiting = Waiting()
+        waiting = WaitQueue()
         model = [waiting.add(agent, None, priority) for agent, priority in given]
         gone = data.draw(st.sets(st.sampled_from(range(len(model))))) if model else set()
         for index in gone:
-            waiting.left(model[index])
+            waiting.remove(model[index])
         left = [waiter for index, waiter in enumerate(model) if index not in gone]
         assert len(waiting) == len(left)
         for agent in "ab":
@@ -433,7 +438,7 @@ def test_the_queue_serves_the_urgent_and_then_the_old(
             while mine:
                 first = waiting.next_for(agent, "any")
                 assert first is mine[0]
-                waiting.left(mine.pop(0))
+                waiting.remove(mine.pop(0))
             assert waiting.next_for(agent, "any") is None
         assert len(waiting) == 0
 

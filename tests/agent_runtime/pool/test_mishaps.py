@@ -38,7 +38,7 @@ from agent_runtime.pool import (
     TaskPriority,
 )
 from agent_runtime.pool.process.instance import AgentInstance
-from agent_runtime.pool.process.process_tree import process, rss_mb
+from agent_runtime.pool.process.process_tree import process_info, rss_mb
 from agent_runtime.testing import ScriptedChatModel, say
 
 HIGH = TaskPriority.HIGH
@@ -57,7 +57,7 @@ async def begun(pool: AgentInstancePool, task: AgentTask, count: int = 1) -> asy
 async def test_cancels_in_the_queue_harm_nobody(make_factory: Make) -> None:
     async with pool_of(make_factory, {"size": 1}) as pool:
         tasks: list[asyncio.Task[Any]] = []
-        told = pool.roster._on_change
+        told = pool.scheduler._on_change
 
         def on_change(instance: AgentInstance, before: InstanceStatus) -> None:
             told(instance, before)
@@ -65,7 +65,7 @@ async def test_cancels_in_the_queue_harm_nobody(make_factory: Make) -> None:
             if instance.status is InstanceStatus.COMPLETED and len(pending) in (10, 8, 6, 4):
                 pending[1].cancel()  # the next one, in the very moment in which it is to be served
 
-        pool.roster._on_change = on_change
+        pool.scheduler._on_change = on_change
         tasks += [
             asyncio.create_task(pool.run(AgentTask("worker", "anap 0.01"))) for _ in range(12)
         ]
@@ -214,14 +214,14 @@ async def test_a_template_file_that_is_gone_is_its_own_agents_trouble(
 
 async def test_a_guard_that_was_killed_is_replaced(make_factory: Make) -> None:
     async with pool_of(make_factory) as pool:
-        first = pool._guard.pid if pool._guard is not None else None
+        first = pool._reaper.pid if pool._reaper is not None else None
         os.kill(first or 0, signal.SIGKILL)
-        await until(lambda: process(first or 0) is None)
+        await until(lambda: process_info(first or 0) is None)
         for _ in range(2):
             assert (await pool.run(AgentTask("worker", "say y"))).output == "y"
             await pool.create_instance("worker")
-        assert pool._guard is not None
-        assert pool._guard.pid != first
+        assert pool._reaper is not None
+        assert pool._reaper.pid != first
 
 
 async def test_nothing_is_left_of_an_instance_that_was_being_made(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ async def test_nothing_is_left_of_an_instance_that_was_being_made(tmp_path: Path
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=with_tests()) as app:
         assert app.stdout is not None
         pid = int(await asyncio.to_thread(app.stdout.readline))
-        assert process(pid) is not None
+        assert process_info(pid) is not None
         app.kill()
-    await until(lambda: process(pid) is None, 10)
+    await until(lambda: process_info(pid) is None, 10)
 
 
 async def test_a_stopped_reader_bounds_memory_by_bytes(make_factory: Make) -> None:

@@ -42,7 +42,10 @@ def answer(messages: Any) -> Any:
 def versioned(number: int) -> Any:
     """A tool whose code says which version it is."""
     names: dict[str, Any] = {}
-    exec(f"def version() -> str:\n    '''Say it.'''\n    return 'code {number}'\n", names)  # noqa: S102
+    exec(  # noqa: S102
+        f"def version() -> str:\n    '''Say it.'''\n    return 'code {number}'\n",
+        names,
+    )
     return names["version"]
 
 
@@ -107,9 +110,9 @@ class NeverStale(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        self.pool._contexts.ttl_s = -1.0
+        self.pool._cache.ttl_s = -1.0
         self.pool.expire()
-        self.pool._contexts.ttl_s = 1800.0
+        self.pool._cache.ttl_s = 1800.0
 
     @rule(tenant=TENANTS)
     def cancel(self, tenant: str) -> None:

@@ -36,7 +36,7 @@ from agent_runtime import (
 from agent_runtime.budgets import PriceTable
 from agent_runtime.errors import AgentFailed, CallTimeout, ConfigurationError
 from agent_runtime.pool import AgentInstancePool, AgentSessionPool, AgentTask, PoolConfig
-from agent_runtime.run.unreadable_arguments import REASON
+from agent_runtime.run.unreadable_arguments import NOT_RUN_REASON
 from agent_runtime.template.parts_spec import McpSpec, ModelSpec, ToolSpec
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -151,7 +151,7 @@ async def test_unreadable_arguments_are_told_to_the_model(make_factory: Any) -> 
         for agent in (factory.create_from_template("worker"), pool.agent("worker")):
             async with agent.execute_stream("echo x") as stream:
                 _ = [chunk async for chunk in stream]
-            assert stream.result.output == REASON
+            assert stream.result.output == NOT_RUN_REASON
             assert stream.result.usage.tool_calls == 0
 
 
@@ -337,7 +337,7 @@ async def test_a_process_gets_the_models_and_servers_that_its_template_names_no_
 ) -> None:
     async with make_factory() as factory, AgentInstancePool(factory, PoolConfig(size=1)) as pool:
         await pool.create_instance("worker")
-        desk = pool.catalog.current("worker").desk
+        desk = pool.versions.current("worker").resources
         with pytest.raises(ConfigurationError, match="names no model 'offline:'"):
             desk.describe("describe_model", (ModelSpec(id="offline:"),))
         with pytest.raises(ConfigurationError, match="names no such MCP server"):

@@ -57,7 +57,7 @@ async def test_a_hundred_first_callers_build_once(
         found = await asyncio.gather(*(pool.get_or_create(KEY, "worker") for _ in range(100)))
         assert slow_builds == ["worker"]
         assert len({id(context) for context in found}) == 1
-        assert (pool.counts.builds, pool.counts.misses) == (1, 100)
+        assert (pool.stats.builds, pool.stats.misses) == (1, 100)
         assert (await found[0].agent.execute("say hi")).output == "hi"
         assert [tool.name for tool in found[0].tools][:2] == ["echo", "pid"]
 
@@ -78,7 +78,7 @@ async def test_a_failed_build_fails_those_who_wait_and_nobody_after(
         with pytest.raises(ConfigurationError):
             await pool.get_or_create(KEY, broken)
         assert len(slow_builds) == 3  # it was not kept: it is tried again
-        assert pool.counts.failures == 2
+        assert pool.stats.failures == 2
 
 
 async def test_a_caller_that_gives_up_does_not_stop_the_build(
@@ -114,7 +114,7 @@ async def test_time_to_live_count_memory_and_pins(make_factory: Callable[..., An
                     await pool.get_or_create(f"{name}:p:m", "worker")
                 kept = [str(context.key) for context in pool.contexts()]
                 assert kept == ["a:p:m", "d:p:m"]
-                assert pool.counts.evictions == 2
+                assert pool.stats.evictions == 2
                 assert pinned.pins == 1
             assert pinned.size_bytes > 10_000
         async with AgentSessionPool(factory, max_memory_mb=0.001) as pool:
@@ -126,7 +126,7 @@ async def test_time_to_live_count_memory_and_pins(make_factory: Callable[..., An
             await asyncio.sleep(0.3)
             assert pool.contexts() == []  # cleaned up behind
             assert await pool.get_or_create(KEY, "worker") is not first
-            assert pool.counts.expired == 1
+            assert pool.stats.expired == 1
 
 
 async def test_what_merely_aged_is_served_and_built_anew_behind(
@@ -143,7 +143,7 @@ async def test_what_merely_aged_is_served_and_built_anew_behind(
                 break
             await asyncio.sleep(0.02)
         assert await pool.get_or_create(KEY, "worker") is not first
-        assert pool.counts.refreshes >= 1
+        assert pool.stats.refreshes >= 1
 
 
 async def test_a_change_is_never_served_old(
@@ -169,7 +169,7 @@ async def test_a_change_is_never_served_old(
             assert (await fourth.agent.execute("echo x")).output == "it said changed x"
         finally:
             echo.__code__ = before
-        assert pool.counts.outdated == 3
+        assert pool.stats.outdated == 3
         assert (
             await pool.get_or_create(KEY, "worker", runtime={"limits": {"tokens": 5}}) is not fourth
         )

@@ -7,19 +7,23 @@ MUTANTS = [
         "a replay runs tools",
         "test_replay.py -k shipped",
         Change(
-            "replay.player:_taped_class.run",
-            "revived(answer) if known else cls.run(self, tool_input, *args, **kwargs)",
+            "replay.player:_replayed_tool_class.run",
+            "revive(answer) if is_recorded else cls.run(self, tool_input, *args, **kwargs)",
             "cls.run(self, tool_input, *args, **kwargs)",
         ),
     ),
     Mutant(
         "a replay takes any answer",
         "test_replay.py -k first_difference",
-        Change("replay.cassette:Tape._found", "comparable(kind, step.request) == asked", "True"),
+        Change(
+            "replay.cassette:Cassette._find_step",
+            "normalize_request(kind, step.request) == comparable_request",
+            "True",
+        ),
     ),
     Mutant(
         "missing calls are no difference",
         "test_replay.py -k fewer_calls",
-        Change("replay.runs:_difference_at_the_end", "tape.unplayed()", "None"),
+        Change("replay.runs:_final_difference", "cassette.next_unplayed()", "None"),
     ),
 ]

@@ -97,7 +97,7 @@ async def test_every_shipped_template_replays_without_network_and_model(
         result = await agent.execute(QUESTIONS[name])
     await recorder.relay.flush()
     remove_the_world(monkeypatch)
-    monkeypatch.setattr("agent_runtime.registry.as_tool", _without_running())
+    monkeypatch.setattr("agent_runtime.registry.expand_tool_shorthand", _without_running())
     replay = await replay_run(recorder.log, result.run_id)
     assert replay.same, str(replay.difference)
     assert replay.result is not None

@@ -7,7 +7,7 @@ MUTANTS = [
         "an exit in a tool goes through",
         "test_user_code.py -k test_a_tool",
         Change(
-            "errors.user_code:contained",
+            "errors.user_code:as_user_exception",
             "exit_error = ExitFromUserCode(f'{type(error).__name__}: {error_text(error)}')",
             "raise error\nexit_error = ExitFromUserCode(f'{type(error).__name__}: {error_text(error)}')",
         ),
@@ -17,7 +17,7 @@ MUTANTS = [
         "test_nothing_internal.py -k stream_mode",
         Change(
             "orchestration.stream_parts:PartReader.read",
-            "self._public(data) if mode in _WITH_CONFIGS else data",
+            "self._to_public(data) if mode in _MODES_WITH_CONFIGS else data",
             "data",
         ),
     ),
@@ -34,7 +34,7 @@ MUTANTS = [
         "a session that nothing keeps is taken",
         "test_call_input.py -k nothing_keeps",
         Change(
-            "orchestration.local_agent:BareAgent.run",
+            "orchestration.local_agent:LocalAgent.run",
             "check_session(context, self.agent, has_session=self.has_session(context))",
             "pass",
         ),
@@ -52,8 +52,8 @@ MUTANTS = [
         "what may have run is said not to have",
         "test_call_input.py -k may_have_run",
         Change(
-            "orchestration.turn_recovery:repair",
-            "call_id in effects or call['name'] not in recorded",
+            "orchestration.turn_recovery:complete_dangling_tool_calls",
+            "call_id in effects or call['name'] not in recorded_names",
             "call_id in effects",
         ),
     ),
@@ -62,7 +62,7 @@ MUTANTS = [
         "test_user_code.py -k task_group",
         Change(
             "errors.user_code:is_from_signal",
-            "any((is_from_signal(each) for each in error.exceptions))",
+            "any((is_from_signal(nested_error) for nested_error in error.exceptions))",
             "False",
         ),
     ),
@@ -70,7 +70,7 @@ MUTANTS = [
         "an object as a node has no boundary",
         "test_user_code.py -k any_shape",
         Change(
-            "orchestration.boundaries:guarded",
+            "orchestration.boundaries:contain_exceptions",
             "inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)",
             "inspect.iscoroutinefunction(function)",
         ),
@@ -88,32 +88,38 @@ MUTANTS = [
         "a pair is two messages",
         "test_call_input.py -k pair_is",
         Change(
-            "orchestration.messages:agent_input", "[value] if is_pair(value) else value", "value"
+            "orchestration.messages:to_agent_input",
+            "[value] if is_message_pair(value) else value",
+            "value",
         ),
     ),
     Mutant(
         "an edit calls another tool",
         "test_held_attacks.py -k other_tool",
-        Change("orchestration.turn_recovery:_fitting", "edited.get('name', name) != name", "False"),
+        Change(
+            "orchestration.turn_recovery:_check_decision",
+            "edited.get('name', name) != name",
+            "False",
+        ),
     ),
     Mutant(
         "callables of a config are believed",
         "test_held_attacks.py -k config_answers",
         Change(
-            "orchestration.subgraph_calls:inside_a_graph",
-            "callable(configurable.get(key)) and around.get(key) is not None",
+            "orchestration.subgraph_calls:is_subgraph_call",
+            "callable(configurable.get(key)) and ambient_configurable.get(key) is not None",
             "callable(configurable.get(key))",
         ),
     ),
     Mutant(
         "the content alone is reserved",
         "test_held_attacks.py -k client_sends",
-        Change("run.request:input_bound", "_SENT", "()"),
+        Change("run.request:max_input_tokens", "_SENT_FIELDS", "()"),
     ),
     Mutant(
         "a stream goes on after a swallowed cancel",
         "test_swallowed_cancel.py -k stream",
-        Change("run.model_call:ModelCall.chunk", "self.cancels.check()", "pass"),
+        Change("run.model_call:ModelCall.chunk", "self.cancel_watch.check()", "pass"),
     ),
     Mutant(
         "a cancelled call begins another one",
@@ -124,7 +130,7 @@ MUTANTS = [
         "a state's own class is lost",
         "test_value_of_a_unary_call.py",
         Change(
-            "orchestration.local_agent:_reads_values",
+            "orchestration.local_agent:can_read_values_only",
             "isinstance(agent, Pregel) and agent._output_mapper is None",
             "isinstance(agent, Pregel)",
         ),
@@ -132,7 +138,7 @@ MUTANTS = [
     Mutant(
         "the last of two names counts",
         "test_double_names.py",
-        Change("strict_json:_unique", "len(value) != len(pairs)", "False"),
+        Change("strict_json:_reject_duplicates", "len(value) != len(pairs)", "False"),
     ),
     Mutant(
         "control characters are printed",

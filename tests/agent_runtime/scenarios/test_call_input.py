@@ -247,7 +247,9 @@ async def test_a_pair_is_one_message() -> None:
     async with AgentFactory() as factory:
         factory.register_model("m", model := ScriptedChatModel(script=lambda _: say("hi")))
         await factory.create_agent(template(model="m")).execute(("user", "hello"))
-    assert [(message.type, message.text) for message in model.seen[0]] == [("human", "hello")]
+    assert [(message.type, message.text) for message in model.received_messages[0]] == [
+        ("human", "hello")
+    ]
 
 
 @pytest.mark.parametrize("value", [{"question": 1}, 5])

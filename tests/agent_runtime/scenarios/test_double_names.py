@@ -12,7 +12,7 @@ import pytest
 
 from agent_runtime import InputInvalid, TemplateError, parse_template
 from agent_runtime.batch.sources import read_rows
-from agent_runtime.cli.sessions import _arguments, _value
+from agent_runtime.cli.sessions import _parse_answer, _parse_arguments
 from agent_runtime.event_bus.cloud_event import from_cloud_event, read_event
 from agent_runtime.strict_json import DuplicateName, loads_unique
 
@@ -47,11 +47,11 @@ def schema_file(folder: Path) -> Any:
 
 
 def answer(_: Path) -> Any:
-    return _value(DOUBLE)
+    return _parse_answer(DOUBLE)
 
 
 def edited_arguments(_: Path) -> Any:
-    return _arguments(DOUBLE)
+    return _parse_arguments(DOUBLE)
 
 
 @pytest.mark.parametrize("way", [cloud_event, schema_file, answer, edited_arguments])

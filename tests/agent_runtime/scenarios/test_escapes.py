@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import agent_runtime
 from agent_runtime.cli.main import cli, main
 from agent_runtime.cli.state import settings
-from agent_runtime.escapes import escaped, json_line, on_one_line
+from agent_runtime.escapes import escape_controls, escape_to_one_line, json_line
 from agent_runtime.monitoring.logs import ConsoleFormatter, JsonFormatter
 
 EVIL = "a\x1b]0;owned\x07b \u202eevil\u2066 \u2028 \x85 \u200f \x9b31m \U000e0041 \ufeff end"
@@ -143,20 +143,20 @@ def test_no_log_line_does(formatter: logging.Formatter, place: str) -> None:
         )
 
 
-@pytest.mark.parametrize("way", [escaped, on_one_line, json_line])
+@pytest.mark.parametrize("way", [escape_controls, escape_to_one_line, json_line])
 @pytest.mark.parametrize(
     "text",
     ["grün \u4f60\u597d \u05e9\u05dc\u05d5\u05dd \U0001f468\u200d\U0001f469 \u00a0x", "", "a b"],
 )
 def test_what_people_write_is_left_as_it_is(way: Callable[[str], str], text: str) -> None:
-    if way is escaped:
+    if way is escape_controls:
         assert way(text) == text
     assert json.loads(f'"{way(text)}"' if way is not json_line else way(text)) == text
 
 
 def test_lines_stay_in_a_text_and_not_in_a_line() -> None:
-    assert escaped("a\r\n\tb\rc") == "a\r\n\tb\\u000dc"
-    assert on_one_line("a\r\n\tb") == "a\\u000d\\u000a\\u0009b"
+    assert escape_controls("a\r\n\tb\rc") == "a\r\n\tb\\u000dc"
+    assert escape_to_one_line("a\r\n\tb") == "a\\u000d\\u000a\\u0009b"
 
 
 @given(
@@ -175,6 +175,6 @@ def test_json_is_one_printable_line_and_means_the_same(value: Any) -> None:
 def test_an_escaped_text_has_nothing_that_is_not_printable_but_lines(text: str) -> None:
     assert not [
         c
-        for c in escaped(text)
+        for c in escape_controls(text)
         if not c.isprintable() and c not in "\r\n\t\u200c\u200d\u00ad" and not c.isspace()
     ]

@@ -28,7 +28,7 @@ from agent_runtime import (
     SessionManager,
 )
 from agent_runtime.errors import SessionNotFound
-from agent_runtime.run.request import input_bound
+from agent_runtime.run.request import max_input_tokens
 from agent_runtime.testing import ScriptedChatModel, say
 
 OWNER = Principal("ada", "a", frozenset({"*"}))
@@ -237,11 +237,11 @@ async def test_no_value_of_a_config_answers_a_question() -> None:
     ids=["function call", "invalid call", "name", "beside an image"],
 )
 def test_all_that_a_client_sends_of_a_message_is_reserved(message: BaseMessage) -> None:
-    assert input_bound([message], {}) > 20_000
+    assert max_input_tokens([message], {}) > 20_000
     image = HumanMessage(
         [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}]
     )
-    assert input_bound([image], {}) < 3_000
+    assert max_input_tokens([image], {}) < 3_000
 
 
 @pytest.mark.parametrize(

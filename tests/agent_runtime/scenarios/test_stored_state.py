@@ -26,11 +26,11 @@ from agent_runtime import (
 from agent_runtime.batch import ParallelAgentExecutor, open_journal
 from agent_runtime.batch.batch_file import BatchFile
 from agent_runtime.budgets import open_ledger
-from agent_runtime.budgets.ledger.ledger import Account, Amount, Ending, Reservation
+from agent_runtime.budgets.ledger.ledger import Account, Amount, ReservationRequest, Settlement
 from agent_runtime.errors import SessionGone, Unauthenticated
 from agent_runtime.event_bus.brokers import open_event_log
 from agent_runtime.event_bus.dead_letters import open_dead_letters
-from agent_runtime.event_bus.deduplication import SqliteSeenIds
+from agent_runtime.event_bus.deduplication import SqliteDeduplicationStore
 from agent_runtime.replay import replay_run
 from agent_runtime.sessions import RedisStore
 from agent_runtime.template import load_template
@@ -148,12 +148,12 @@ async def test_the_ledger_goes_on(address: Any) -> None:
     ledger = open_ledger(address("ledger"))
     account = Account("tenant=acme/total", 5_000_000, 100_000)
     await ledger.acall(
-        "transact", [Ending("fixture:2", Amount(1500, 500))], None
+        "transact", [Settlement("fixture:2", Amount(1500, 500))], None
     )  # reserved by the other version
     await ledger.acall(
-        "transact", [], Reservation("new:1", (account,), Amount(), Amount(10, 10), 60.0)
+        "transact", [], ReservationRequest("new:1", (account,), Amount(), Amount(10, 10), 60.0)
     )
-    await ledger.acall("transact", [Ending("new:1", Amount(3, 3))], None)
+    await ledger.acall("transact", [Settlement("new:1", Amount(3, 3))], None)
     balance = (await ledger.acall("balances"))[account.key]
     assert (balance.spent_micro_usd, balance.spent_tokens, balance.held_micro_usd) == (2203, 903, 0)
     await ledger.aclose()
@@ -205,8 +205,8 @@ async def test_letters_and_ids_are_there(generation: Path, tmp_path: Path) -> No
         3,
     )
     await letters.aclose()
-    seen = SqliteSeenIds(str(shutil.copy(generation / "seen_ids.db", tmp_path)))
-    assert await seen.seen("billing", "event-1")
+    seen = SqliteDeduplicationStore(str(shutil.copy(generation / "seen_ids.db", tmp_path)))
+    assert await seen.contains("billing", "event-1")
     await seen.aclose()
 
 

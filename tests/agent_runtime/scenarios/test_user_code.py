@@ -42,7 +42,12 @@ from agent_runtime import (
 )
 from agent_runtime.batch import BatchSettings, ParallelAgentExecutor
 from agent_runtime.callback_handler import AgentCallbackHandler
-from agent_runtime.errors.user_code import ExitFromUserCode, contained, error_text, is_from_signal
+from agent_runtime.errors.user_code import (
+    ExitFromUserCode,
+    as_user_exception,
+    error_text,
+    is_from_signal,
+)
 from agent_runtime.testing import ScriptedChatModel, say
 
 
@@ -167,7 +172,7 @@ async def test_a_tool_s_failure_becomes_a_message_where_the_template_says_so(way
             template(model="m", tools=["work"], middleware=[{"use": "tool_error"}])
         )
         assert (await agent.execute("go")).output == "done"
-    assert [m.status for m in model.seen[1] if isinstance(m, ToolMessage)] == ["error"]
+    assert [m.status for m in model.received_messages[1] if isinstance(m, ToolMessage)] == ["error"]
 
 
 @ways
@@ -392,8 +397,8 @@ async def test_a_sync_call_does_not_hang_when_code_exits() -> None:
 def test_a_cancel_and_the_end_of_a_generator_are_nobody_s_failure() -> None:
     for error in (asyncio.CancelledError(), GeneratorExit()):
         with pytest.raises(type(error)):
-            contained(error)
-    failure = contained(SystemExit(3))
+            as_user_exception(error)
+    failure = as_user_exception(SystemExit(3))
     assert isinstance(failure, ExitFromUserCode)
     assert isinstance(failure.__cause__, SystemExit)
     assert error_text(ValueError("x" * 10_000)) == "x" * 2000 + "..."

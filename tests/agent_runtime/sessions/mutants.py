@@ -7,17 +7,17 @@ MUTANTS = [
         "turns are not waited for",
         "test_processes.py -k 'hundred_turns and sqlite'",
         Change(
-            "sessions.turns:Turns._acquired",
+            "sessions.turns:Turns._acquire_lease",
             "if lease is not None:\n    return lease",
-            "return lease or Lease(thread, owner, 1)",
+            "return lease or CheckpointBackend(thread, owner, 1)",
         ),
     ),
     Mutant(
         "an old token may write",
         "test_processes.py -k stands_still",
         Change(
-            "checkpoints.backends.sqlite:SqliteRecords._check_writable",
-            "guard.token != (token or 0)",
+            "checkpoints.backends.sqlite:SqliteCheckpointBackend._check_writable",
+            "fencing_token.value != (token or 0)",
             "False",
         ),
     ),
@@ -31,38 +31,44 @@ MUTANTS = [
     Mutant(
         "any head may be continued",
         "test_processes.py -k older_head",
-        Change("checkpoints.backends.sqlite:SqliteRecords._save", "head != row.parent_id", "False"),
+        Change(
+            "checkpoints.backends.sqlite:SqliteCheckpointBackend._save",
+            "head != row.parent_id",
+            "False",
+        ),
     ),
     Mutant(
         "a lost lease goes unnoticed",
         "test_processes.py -k lease_is_lost",
-        Change("sessions.turns:Turns._renewed.renew", "holder.cancel()", "pass"),
+        Change("sessions.turns:Turns._auto_renew.renew", "holder.cancel()", "pass"),
     ),
     Mutant(
         "a cancelled wait keeps the lease",
         "test_processes.py -k cancelling_a_wait",
         Change(
-            "sessions.turns:Turns._acquired", "asking.add_done_callback(self._give_back)", "pass"
+            "sessions.turns:Turns._acquire_lease",
+            "acquisition.add_done_callback(self._release_if_granted)",
+            "pass",
         ),
     ),
     Mutant(
         "waiting is not bounded",
         "test_conversations.py -k wait_is_bounded",
-        Change("sessions.turns:Turns.hold", "queue.users > self._max_waiting", "False"),
+        Change("sessions.turns:Turns.acquire", "queue.user_count > self._max_waiting", "False"),
     ),
     Mutant(
         "the digest is not checked",
         "test_bytes.py -k flipped",
         Change(
-            "checkpoints.seal:Seal.open",
-            "not hmac.compare_digest(blob[_HEAD:_START], self._digest(payload, place))",
+            "checkpoints.seal:Seal.unseal",
+            "not hmac.compare_digest(blob[_HEAD_BYTES:_PAYLOAD_START], self._digest(payload, location))",
             "False",
         ),
     ),
     Mutant(
         "the place is not sealed",
         "test_bytes.py -k flipped",
-        Change("checkpoints.seal:Seal._digest", "mac.update(place.encode())", "pass"),
+        Change("checkpoints.seal:Seal._digest", "mac.update(location.encode())", "pass"),
     ),
     Mutant(
         "a key is not used",
@@ -73,7 +79,7 @@ MUTANTS = [
         "any type is read",
         "test_bytes.py -k 'one_by_one or run_or_imported'",
         Change(
-            "checkpoints.codec:Codec._own",
+            "checkpoints.codec:Codec._decode_application_type",
             "if key not in self._allowed:\n    raise UnreadableBytes(f'the type {key} is not on the allow-list')",
             "if key not in self._allowed:\n    self._allowed[key] = None\nif False:\n    raise UnreadableBytes(f'the type {key} is not on the allow-list')",
         ),
@@ -82,8 +88,8 @@ MUTANTS = [
         "a quarantined session is written to",
         "test_bytes.py -k never_overwritten",
         Change(
-            "checkpoints.backends.memory:MemoryRecords._writable",
-            "found.quarantine",
+            "checkpoints.backends.memory:MemoryCheckpointBackend._writable_thread",
+            "thread_data.quarantine",
             "False",
             only=(0,),
         ),
@@ -92,7 +98,7 @@ MUTANTS = [
         "pruning cuts delta channels",
         "test_checkpointers.py -k delta_channel",
         Change(
-            "checkpoints.upkeep:_keep_with_history",
+            "checkpoints.upkeep:_retain_with_history",
             "open_channels and row.parent_id is not None",
             "False",
         ),
@@ -100,40 +106,54 @@ MUTANTS = [
     Mutant(
         "the hot copy is handed out itself",
         "test_conversations.py -k does_to_a_result",
-        Change("checkpoints.stored_list:_Messages.copies", "self._copy", "self._shown"),
+        Change(
+            "checkpoints.stored_list:_MessageColumns.copy_all",
+            "self._copy_message",
+            "self._uncopied_message",
+        ),
     ),
     Mutant(
         "edits in place are not seen",
         "test_attacks.py -k edited_in_place",
         Change(
-            "checkpoints.stored_list:_Messages.start",
-            "self._bytes is not None and list(map(type, part)) == self._classes and (_packed(part) == self._bytes) and (list(map(_extra_of, part)) == self._extras)",
+            "checkpoints.stored_list:_MessageColumns.is_prefix_of",
+            "self._bytes is not None and list(map(type, part)) == self._classes and (_pack_fields(part) == self._bytes) and (list(map(_extra_of, part)) == self._extras)",
             "self._bytes is not None and list(map(type, part)) == self._classes and (list(map(_extra_of, part)) == self._extras)",
         ),
     ),
     Mutant(
         "every step stores the whole list",
         "test_checkpointers.py -k stores_what_it_adds",
-        Change("checkpoints.stored_list:StoredList.extended", "self._same_chunks(items)", "0"),
+        Change(
+            "checkpoints.stored_list:StoredList.with_items",
+            "self._count_unchanged_chunks(items)",
+            "0",
+        ),
     ),
     Mutant(
         "nothing is repaired",
         "test_conversations.py -k open_call",
         Change(
-            "orchestration.turn_recovery:session_input", "await repair(agent, config, turn)", "pass"
+            "orchestration.turn_recovery:prepare_session_input",
+            "await complete_dangling_tool_calls(agent, config, turn)",
+            "pass",
         ),
     ),
     Mutant(
         "repair takes the snapshot for what is saved",
         "test_processes.py -k 'killed_anywhere and sqlite-message'",
-        Change("orchestration.turn_recovery:_left", "{'configurable': configurable}", "config"),
+        Change(
+            "orchestration.turn_recovery:_load_unfinished",
+            "{'configurable': configurable}",
+            "config",
+        ),
     ),
     Mutant(
         "what finished tools wrote beside messages is lost",
         "test_conversations.py -k finished_tools",
         Change(
-            "orchestration.turn_recovery:_left",
-            "[(name, value) for name, value in written if name != 'messages']",
+            "orchestration.turn_recovery:_load_unfinished",
+            "[(name, value) for name, value in channel_writes if name != 'messages']",
             "[]",
         ),
     ),
@@ -141,7 +161,7 @@ MUTANTS = [
         "effects are not recorded",
         "test_conversations.py -k whose_end_is_not_known",
         Change(
-            "run.idempotency:once",
+            "run.idempotency:run_once",
             "turn is None or call_id is None or (tool.metadata or {}).get(IDEMPOTENT)",
             "True or (tool.metadata or {}).get(IDEMPOTENT)",
         ),
@@ -149,7 +169,7 @@ MUTANTS = [
     Mutant(
         "a retry repeats an effect",
         "test_mishaps.py -k idle_timeout",
-        Change("sessions.turn:Turn.begins", "self._own.clear()", "pass"),
+        Change("sessions.turn:Turn.mark_running", "self._started_keys.clear()", "pass"),
     ),
     Mutant(
         "a running session is cleaned up",
@@ -169,9 +189,9 @@ MUTANTS = [
         "a stale turn writes effects",
         "test_mishaps.py -k stale_guard",
         Change(
-            "checkpoints.backends.memory:MemoryRecords._tool_put",
-            "self._writable(thread, guard)",
-            "self._by_name[thread]",
+            "checkpoints.backends.memory:MemoryCheckpointBackend._tool_put",
+            "self._writable_thread(thread, fencing_token)",
+            "self._threads_by_name[thread]",
         ),
     ),
     Mutant(
@@ -180,7 +200,7 @@ MUTANTS = [
         Change(
             "checkpoints.backends.sqlite_sessions:SqliteSessions._put_session",
             "'UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?'",
-            "'UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? OR data=? AND gone=?'",
+            '"""UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? OR data=? AND gone=?"""',
         ),
     ),
     Mutant(
@@ -204,7 +224,9 @@ MUTANTS = [
     Mutant(
         "reserved keys are let through",
         "test_conversations.py -k may_not_set",
-        Change("orchestration.subgraph_calls:refuse_reserved_keys", "key in RESERVED", "False"),
+        Change(
+            "orchestration.subgraph_calls:refuse_reserved_keys", "key in RESERVED_KEYS", "False"
+        ),
     ),
     Mutant(
         "secrets are stored",
@@ -215,19 +237,21 @@ MUTANTS = [
         "a drain waits for the end",
         "test_conversations.py -k next_process",
         Change(
-            "orchestration.call_tracker:Running.stop_all", "control.request_drain(reason)", "pass"
+            "orchestration.call_tracker:CallTracker.request_drain_all",
+            "control.request_drain(reason)",
+            "pass",
         ),
     ),
     Mutant(
         "a drain forgets who gets ready",
         "test_conversations.py -k gets_ready",
         Change(
-            "orchestration.call_tracker:Running.control",
+            "orchestration.call_tracker:CallTracker.register_run",
             "control.request_drain('shutdown')",
             "pass",
         ),
         Change(
-            "orchestration.call_tracker:Running.control_by",
+            "orchestration.call_tracker:CallTracker.register_control",
             "control.request_drain('shutdown')",
             "pass",
         ),
@@ -287,9 +311,11 @@ MUTANTS = [
         "labels are not quoted",
         "test_memory_store.py -k reaches_into",
         Change(
-            "checkpoints.redis_store:_StoreOperations._name", "map(_quoted, namespace)", "namespace"
+            "checkpoints.redis_store:_StoreOperations._name",
+            "map(_escape_label, namespace)",
+            "namespace",
         ),
-        Change("checkpoints.redis_store:_StoreOperations._name", "_quoted(key)", "key"),
+        Change("checkpoints.redis_store:_StoreOperations._name", "_escape_label(key)", "key"),
     ),
     Mutant(
         "tenants share a memory",
@@ -303,48 +329,57 @@ MUTANTS = [
     Mutant(
         "parts of two states are one",
         "test_spliced.py -k an_approval",
-        Change("checkpoints.operations:CheckpointSteps.opened", "content[4:]", "False", only=(0,)),
+        Change(
+            "checkpoints.operations:CheckpointOperations.decode_checkpoint",
+            "content[4:]",
+            "False",
+            only=(0,),
+        ),
     ),
     Mutant(
         "the checkpoint knows no agent",
         "test_spliced.py -k agent_that_asked",
-        Change("orchestration.turn_recovery:_resumed", "asked_by != name", "False"),
+        Change("orchestration.turn_recovery:_resume_input", "expected_agent != name", "False"),
     ),
     Mutant(
         "stored bytes of any shape are used",
         "test_shapes.py",
-        Change("checkpoints.blobs:Blobs.open_as", "not has_shape(value)", "False"),
+        Change("checkpoints.blobs:Blobs.decode_as", "not has_shape(value)", "False"),
     ),
     Mutant(
         "bytes behind a value are ignored",
         "test_shapes.py -k bytes_behind",
-        Change("checkpoints.codec:Codec.decode", "end != _MARK", "False"),
+        Change("checkpoints.codec:Codec.decode", "end != _END_MARKER", "False"),
     ),
     Mutant(
         "a message of number -1 is the last class",
         "test_shapes.py -k no_class_has",
         Change(
-            "checkpoints.message_rows:message_of",
-            "number < 0 or not isinstance(content, (str, list)) or (not isinstance(kept, dict))",
-            "not isinstance(content, (str, list)) or not isinstance(kept, dict)",
+            "checkpoints.message_rows:message_from_row",
+            "number < 0 or not isinstance(content, (str, list)) or (not isinstance(changed_fields, dict))",
+            "not isinstance(content, (str, list)) or not isinstance(changed_fields, dict)",
         ),
     ),
     Mutant(
         "metadata has tuples",
         "test_checkpointers.py -k metadata_is_json",
-        Change("checkpoints.blobs:storable_metadata", "_listed(v)", "v"),
+        Change("checkpoints.blobs:storable_metadata", "_tuples_to_lists(v)", "v"),
     ),
     Mutant(
         "a number is made into as many bytes",
         "test_shapes.py -k own_form",
-        Change("checkpoints.plain_types:_only.read", "type(stored) is not kind", "False"),
+        Change(
+            "checkpoints.plain_types:_requires_type.read",
+            "type(stored) is not stored_type",
+            "False",
+        ),
     ),
     Mutant(
         "references to any numbers",
         "test_shapes.py -k cannot_be",
         Change(
-            "checkpoints.chunk_refs:_parsed",
-            "any((not 0 <= first <= last < MAX_NUMBER for first, last in numbers))",
+            "checkpoints.chunk_refs:_parse",
+            "any((not 0 <= first <= last < MAX_NUMBER for first, last in channel_ranges))",
             "False",
         ),
     ),

@@ -131,7 +131,7 @@ def test_an_applications_types_are_allowed_one_by_one() -> None:
             CODEC.decode(data)
         with pytest.raises(StateNotSerializable, match="allowed_types"):
             CODEC.encode(value)
-    by_name = CODEC.allowing([(Point.__module__, Point.__qualname__)])
+    by_name = CODEC.with_allowed_types([(Point.__module__, Point.__qualname__)])
     assert by_name.decode(by_name.encode(Point(3))) == Point(3)
 
 
@@ -154,29 +154,29 @@ def test_nothing_that_bytes_name_is_run_or_imported() -> None:
 def test_every_flipped_bit_and_every_truncation_is_refused(key: bytes | None) -> None:
     seal = Seal(key)
     place = "default:s1/row/1"
-    blob = seal.close(CODEC.encode({"a": [1, HumanMessage("hi")]}), place)
+    blob = seal.seal(CODEC.encode({"a": [1, HumanMessage("hi")]}), place)
     for position in range(len(blob)):
         for bit in range(8):
             broken = bytearray(blob)
             broken[position] ^= 1 << bit
             with pytest.raises(CheckpointCorrupt):
-                seal.open(bytes(broken), place)
+                seal.unseal(bytes(broken), place)
         with pytest.raises(CheckpointCorrupt):
-            seal.open(blob[:position], place)
+            seal.unseal(blob[:position], place)
     with pytest.raises(CheckpointCorrupt):
-        seal.open(blob, "default:s2/row/1")
-    assert CODEC.decode(seal.open(blob, place)) == {"a": [1, HumanMessage("hi")]}
+        seal.unseal(blob, "default:s2/row/1")
+    assert CODEC.decode(seal.unseal(blob, place)) == {"a": [1, HumanMessage("hi")]}
 
 
 def test_a_key_makes_forging_and_downgrading_impossible() -> None:
     with pytest.raises(CheckpointCorrupt):
-        Seal(KEY).open(Seal(None).close(b"x", "p"), "p")
+        Seal(KEY).unseal(Seal(None).seal(b"x", "p"), "p")
     with pytest.raises(CheckpointCorrupt):
-        Seal(KEY).open(Seal(b"another key of the tests, 32 too").close(b"x", "p"), "p")
+        Seal(KEY).unseal(Seal(b"another key of the tests, 32 too").seal(b"x", "p"), "p")
     forger = Seal(None)
     forger._head = Seal(KEY)._head  # knows what a sealed blob looks like, but not the key
     with pytest.raises(CheckpointCorrupt, match="digest"):
-        Seal(KEY).open(forger.close(b"x", "p"), "p")
+        Seal(KEY).unseal(forger.seal(b"x", "p"), "p")
     with pytest.raises(ConfigurationError, match="32"):
         Seal(b"short")
 
@@ -188,7 +188,7 @@ def test_another_version_says_so_and_damage_is_not_taken_for_one() -> None:
             self._head = bytes((VERSION + 1,)) + self._head[1:]
 
     with pytest.raises(CheckpointVersion, match=f"version {VERSION + 1}"):
-        Seal(KEY).open(Newer().close(b"x", "p"), "p")
+        Seal(KEY).unseal(Newer().seal(b"x", "p"), "p")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ async def test_a_sessions_record_does_not_move_between_sessions() -> None:
 @settings(max_examples=200, deadline=None)
 def test_random_bytes_are_refused(data: bytes) -> None:
     with pytest.raises((CheckpointCorrupt, CheckpointVersion)):
-        Seal(None).open(data, "p")
+        Seal(None).unseal(data, "p")
     with contextlib.suppress(UnreadableBytes):
         CODEC.decode(data)
 

@@ -35,7 +35,7 @@ from agent_runtime import (
     gated,
 )
 from agent_runtime.orchestration import local_agent as bare_agent
-from agent_runtime.orchestration.turn_recovery import session_input
+from agent_runtime.orchestration.turn_recovery import prepare_session_input
 from agent_runtime.run.gated_tool import gated_tool
 from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.testing import ScriptedChatModel, say
@@ -357,12 +357,12 @@ async def test_a_run_that_gets_ready_during_a_deploy_stops_at_once(
         ready = asyncio.Event()
 
         async def read(*args: Any, **given: Any) -> Any:
-            found = await session_input(*args, **given)
+            found = await prepare_session_input(*args, **given)
             ready.set()
             await asyncio.sleep(0.05)
             return found
 
-        monkeypatch.setattr(bare_agent, "session_input", read)
+        monkeypatch.setattr(bare_agent, "prepare_session_input", read)
         call = asyncio.create_task(agent.execute(in_session("go")))
         await ready.wait()
         assert await agent.drain(grace_s=5) == 0

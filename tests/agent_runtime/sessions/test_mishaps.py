@@ -29,7 +29,7 @@ from agent_runtime import (
     StaleWriter,
     StoreError,
 )
-from agent_runtime.checkpoints.backends.backend import Guard
+from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.sessions import MemoryCheckpointer
 from agent_runtime.storage import RedisConnection
@@ -196,7 +196,7 @@ async def test_a_run_that_gets_ready_while_the_shutdown_begins_is_drained(
     await agent.execute(in_session("one"))
     with pytest.raises(asyncio.CancelledError):
         async with manager.turn("s1") as turn:
-            turn.begins()
+            turn.mark_running()
             raise asyncio.CancelledError  # so the next turn looks whether something was left open
     manager.checkpointer.records.acall = slow  # type: ignore[method-assign]
     call = asyncio.create_task(agent.execute(in_session("two")))
@@ -302,17 +302,17 @@ def test_a_connection_does_not_keep_loops_that_are_closed(redis_url: str) -> Non
     connection = Pings(redis_url)
     for _ in range(5):
         asyncio.run(_used(connection))
-    assert len(connection._async) <= 1
+    assert len(connection._async_clients) <= 1
 
 
 async def _used(connection: Pings) -> None:
     await connection.acall("nap")
-    await connection._async[asyncio.get_running_loop()].connection_pool.disconnect()
+    await connection._async_clients[asyncio.get_running_loop()].connection_pool.disconnect()
 
 
 def test_a_stale_guard_writes_no_effect() -> None:
     records = MemoryCheckpointer().records
     lease = records.call("acquire", "t", "a", 5.0)
-    records.call("tool_start", "t", "k", Guard(lease.token))
+    records.call("tool_start", "t", "k", FencingToken(lease.token))
     with pytest.raises(StaleWriter):
-        records.call("tool_put", "t", "k", b"x", Guard(lease.token - 1))
+        records.call("tool_put", "t", "k", b"x", FencingToken(lease.token - 1))

@@ -15,7 +15,7 @@ import pytest
 from tests.agent_runtime.sessions.conftest import open_manager
 
 from agent_runtime import SessionBusy, StaleWriter
-from agent_runtime.checkpoints.backends.backend import Guard
+from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.storage import RedisConnection, redis_connection
 
 HERE = Path(__file__).parent
@@ -121,8 +121,8 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(
         await asyncio.sleep(0.3)
         async with quick.turn("s") as turn:
             assert turn.unfinished  # the one before was not given back
-            assert turn.guard.token > lease.token
-            for guard in (Guard(lease.token), None):
+            assert turn.fencing_token.value > lease.token
+            for guard in (FencingToken(lease.token), None):
                 with pytest.raises(StaleWriter):
                     await slow.checkpointer.records.acall(
                         "save_writes", "default:s", "", "1", [], guard, None
@@ -205,14 +205,18 @@ async def test_cancelling_a_wait_leaves_no_lease_behind(shared_url: str) -> None
 async def test_a_fork_from_an_older_head_is_refused_to_a_stale_turn(shared_url: str) -> None:
     from tests.agent_runtime.sessions.test_checkpointers import METADATA, checkpoint
 
-    from agent_runtime.checkpoints.operations import GUARD_KEY
+    from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 
     async with open_manager(shared_url) as manager, manager.turn("s") as turn:
         config: Any = {
-            "configurable": {"thread_id": turn.thread, "checkpoint_ns": "", GUARD_KEY: turn.guard}
+            "configurable": {
+                "thread_id": turn.thread,
+                "checkpoint_ns": "",
+                FENCING_TOKEN_KEY: turn.fencing_token,
+            }
         }
         first = await manager.checkpointer.aput(config, checkpoint(["a"]), METADATA, {})
-        first["configurable"][GUARD_KEY] = turn.guard
+        first["configurable"][FENCING_TOKEN_KEY] = turn.fencing_token
         await manager.checkpointer.aput(first, checkpoint(["a", "b"], 2), METADATA, {})
         with pytest.raises(StaleWriter, match="head"):
             await manager.checkpointer.aput(first, checkpoint(["a", "c"], 2), METADATA, {})

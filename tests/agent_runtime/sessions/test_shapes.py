@@ -17,10 +17,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from agent_runtime import CheckpointCorrupt, SessionManager, StateNotSerializable
-from agent_runtime.checkpoints.backends.memory import MemoryRecords
+from agent_runtime.checkpoints.backends.memory import MemoryCheckpointBackend
 from agent_runtime.checkpoints.chunk_refs import parse_refs
 from agent_runtime.checkpoints.codec import MESSAGE, PLAIN, TUPLE, Codec, UnreadableBytes
-from agent_runtime.checkpoints.shapes import is_row
+from agent_runtime.checkpoints.shapes import is_checkpoint_row
 from agent_runtime.sessions import MemoryCheckpointer, RedisStore
 from agent_runtime.sessions.session_shape import is_session
 from agent_runtime.storage import RedisConnection
@@ -60,8 +60,8 @@ def a_thread() -> tuple[MemoryCheckpointer, Any]:
         {"messages": [("user", "x")]}, CONFIG
     )
     records: Any = saver.records
-    assert isinstance(records, MemoryRecords)
-    return saver, records._by_name["t"]
+    assert isinstance(records, MemoryCheckpointBackend)
+    return saver, records._threads_by_name["t"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -81,12 +81,12 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
         assert found is not None
         assert isinstance(found.checkpoint["channel_values"], dict)
 
-    thread.rows[key] = replace(row, data=saver.blobs.close_payload(payload, "row", *place))
+    thread.rows[key] = replace(row, data=saver.blobs.seal_payload(payload, "row", *place))
     read_again()
     thread.rows.update(originals[0])
     for chunk in originals[1]:
         namespace, channel, number = chunk
-        thread.chunks[chunk] = saver.blobs.close_payload(
+        thread.chunks[chunk] = saver.blobs.seal_payload(
             payload, "chunk", "t", namespace, channel, str(number)
         )
         read_again()
@@ -94,7 +94,7 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
     (_, writes), *_ = thread.writes.items()
     for name, write in list(writes.items()):
         where = ("t", row.namespace, row.checkpoint_id, write.task_id, str(write.index), write.path)
-        writes[name] = write._replace(data=saver.blobs.close_payload(payload, "write", *where))
+        writes[name] = write._replace(data=saver.blobs.seal_payload(payload, "write", *where))
     read_again()
 
 
@@ -106,7 +106,7 @@ async def test_a_session_s_record(payload: bytes) -> None:
     records: Any = manager.checkpointer.records
     (key, row), = records._records.items()  # fmt: skip
     records._records[key] = replace(
-        row, data=manager.checkpointer.blobs.close_payload(payload, "session", key)
+        row, data=manager.checkpointer.blobs.seal_payload(payload, "session", key)
     )
     with pytest.raises(CheckpointCorrupt):
         await manager.get_session("s")
@@ -129,7 +129,7 @@ async def test_an_item_of_a_memory(value: Any, redis_url: str) -> None:
     store = RedisStore(connection)
     await store.aput(("n",), "k", {"a": 1})
     name = store._operations._name(("n",), "k")
-    data = store._operations._blobs.close(value, "memory", name)
+    data = store._operations._blobs.encode(value, "memory", name)
     with redis.Redis.from_url(redis_url) as client:
         for key in client.scan_iter(f"*{prefix}*"):
             if key.endswith(name.encode()):
@@ -215,14 +215,14 @@ def test_a_row_of_odd_parts_is_none(change: dict[str, Any]) -> None:
     saver, thread = a_thread()
     row = list(thread.rows.values())[-1]
     place = ("row", "t", row.namespace, row.checkpoint_id, row.parent_id or "")
-    checkpoint, metadata, *rest = saver.blobs.open_as(is_row, row.data, *place)
+    checkpoint, metadata, *rest = saver.blobs.decode_as(is_checkpoint_row, row.data, *place)
     is_metadata = change.keys() <= {"step", "counters_since_delta_snapshot", "parents"}
     changed = (
         [checkpoint, {**metadata, **change}]
         if is_metadata
         else [{**checkpoint, **change}, metadata]
     )
-    assert not is_row([*changed, *rest])
+    assert not is_checkpoint_row([*changed, *rest])
 
 
 @pytest.mark.parametrize("moment", [1e300, float("nan"), -1.0])

@@ -111,7 +111,11 @@ async def test_the_agent_that_asked_stands_in_the_checkpoint_too(shop: Shop) -> 
         columns = [row[1] for row in old.execute("pragma table_info(sessions)")]
         (row,) = old.execute("SELECT * FROM sessions").fetchall()
         new.execute("DELETE FROM sessions")
-        new.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * len(columns))})", row)  # noqa: S608
+        new.execute(
+            "INSERT INTO sessions VALUES "  # noqa: S608
+            f"({', '.join('?' * len(columns))})",
+            row,
+        )
 
     shop.change(empty, forget_the_agent)
     with pytest.raises(InputInvalid, match="waits for its agent 'payer'"):

@@ -7,7 +7,7 @@ MUTANTS = [
         "a newer file is opened",
         "test_versions.py -k newer",
         Change(
-            "storage.sqlite_schema:StoreSchema._known_version",
+            "storage.sqlite_schema:StoreSchema._stored_version",
             "file_version > FILE_VERSION",
             "False",
         ),
@@ -29,18 +29,18 @@ MUTANTS = [
     Mutant(
         "half a password is shown",
         "test_store_url.py -k password",
-        Change("storage.store_url:_Parser._shown", "4096", "60"),
+        Change("storage.store_url:_Parser._redacted_address", "4096", "60"),
     ),
     Mutant(
         "a link is followed",
         "test_file_safety.py -k link",
-        Change("storage.file_safety:check_own_file", "stat.S_ISLNK(status.st_mode)", "False"),
+        Change("storage.file_safety:check_file_ownership", "stat.S_ISLNK(status.st_mode)", "False"),
     ),
     Mutant(
         "files of others are used",
         "test_file_safety.py -k may_write",
         Change(
-            "storage.file_safety:check_own_file",
+            "storage.file_safety:check_file_ownership",
             "status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)",
             "False",
         ),
@@ -56,7 +56,9 @@ MUTANTS = [
         "a script is sent by its hash alone",
         "test_redis_scripts.py",
         Change(
-            "storage.redis_server:adriven", "answer = (await _sent(client, [request]))[0]", "raise"
+            "storage.redis_server:arun_operation",
+            "answer = (await _send(client, [request]))[0]",
+            "raise",
         ),
     ),
     Mutant(
@@ -73,13 +75,17 @@ MUTANTS = [
         "test_locked_file.py -k wait_for_each_other",
         Change(
             "storage.sqlite_file:SqliteFile._call",
-            "self._set_wait(time.monotonic() - asked_s)",
+            "self._set_wait(time.monotonic() - requested_at)",
             "self._is_locked = False",
         ),
     ),
     Mutant(
         "a ledger is asked again however long it takes",
         "test_locked_file.py -k within_one_wait",
-        Change("budgets.ledger.retries:aasked", "time.monotonic() + wait_s > until_s", "False"),
+        Change(
+            "budgets.ledger.retries:atransact_with_retry",
+            "time.monotonic() + wait_s > deadline",
+            "False",
+        ),
     ),
 ]

@@ -23,8 +23,8 @@ from agent_runtime.batch.journal.records import Execution
 from agent_runtime.budgets.ledger.ledger import (
     Account,
     Amount,
-    Ending,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
@@ -32,7 +32,7 @@ from agent_runtime.budgets.ledger.memory import MemoryLedger
 from agent_runtime.budgets.ledger.sqlite import SqliteLedger
 from agent_runtime.errors import ExecutionBusy, SessionGone
 from agent_runtime.event_bus.brokers import SqliteBroker
-from agent_runtime.event_bus.deduplication import SqliteSeenIds
+from agent_runtime.event_bus.deduplication import SqliteDeduplicationStore
 from agent_runtime.storage import deletion_clock, process_identity
 from agent_runtime.storage.deletion_clock import CONFIRM_S, ClockState
 from agent_runtime.storage.process_identity import is_lease_held, is_process_dead, lease_owner
@@ -181,13 +181,13 @@ async def test_a_jump_that_lasts_is_believed_after_an_hour(
 
 def test_a_clock_that_is_set_back_is_believed_at_once_and_ahead_by_a_little_too() -> None:
     now = time.time()
-    state = ClockState.of_new_store(now)
+    state = ClockState.for_new_store(now)
     assert state.observe(now - 500).deletion_time(now - 500) == pytest.approx(now - 500, abs=1)
     assert state.observe(now + 30).deletion_time(now + 30) == pytest.approx(now + 30, abs=1)
     ahead = state.observe(now + 7200)
     assert ahead.deletion_time(now + 7200) == pytest.approx(now, abs=1)
     assert ClockState.from_json(ahead.to_json()) == ahead
-    known = ClockState.of_known_store(
+    known = ClockState.for_existing_store(
         now
     )  # nothing is known of the clock that the contents were written by
     assert known.deletion_time(now) == 0
@@ -197,7 +197,7 @@ def test_after_a_restart_of_the_machine_what_was_over_before_may_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = time.time()
-    state = ClockState.of_new_store(now).observe(now)
+    state = ClockState.for_new_store(now).observe(now)
     monkeypatch.setattr(deletion_clock, "boot_id", lambda: "another")
     after = state.observe(now + 100_000)
     assert after.deletion_time(now + 100_000) == pytest.approx(now, abs=1)
@@ -210,10 +210,12 @@ async def test_no_store_forgets_on_one_look_at_a_wrong_clock(
     labels = SpendLabels("a", "u", "t", "m")
     ledgers: list[Any] = [MemoryLedger(), SqliteLedger(tmp_path / "l.db")]
     keys: list[Any] = [MemoryKeyStore(), SqliteKeyStore(tmp_path / "k.db")]
-    seen = SqliteSeenIds(str(tmp_path / "i.db"))
+    seen = SqliteDeduplicationStore(str(tmp_path / "i.db"))
     for ledger in ledgers:
-        ledger.call("transact", [], Reservation("a", (account,), Amount(), Amount(50, 0), 900.0))
-        ledger.call("transact", [Ending("a", Amount(50), (Spend(labels, micro_usd=50),))], None)
+        ledger.call(
+            "transact", [], ReservationRequest("a", (account,), Amount(), Amount(50, 0), 900.0)
+        )
+        ledger.call("transact", [Settlement("a", Amount(50), (Spend(labels, micro_usd=50),))], None)
     for store in keys:
         store.call("revoke_token", "stolen", time.time() + 600)
     await seen.add("group", "event-1")
@@ -231,7 +233,7 @@ async def test_no_store_forgets_on_one_look_at_a_wrong_clock(
         assert len(ledger.call("report", time.time() - HOUR, time.time() + HOUR)) == 1
     for store in keys:
         assert store.call("token_revoked", "stolen")
-    assert await seen.seen("group", "event-1")
+    assert await seen.contains("group", "event-1")
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
@@ -261,7 +263,7 @@ def test_a_lease_ends_with_its_time_its_process_or_its_boot(
     assert is_lease_held(own, now + 10)
     assert not is_lease_held(own, now - 1)
     assert not is_lease_held("", now + 10)
-    machine, pid, _ = process_identity._parts(own)
+    machine, pid, _ = process_identity._parse_identity(own)
     assert not is_lease_held(f"{machine}:4194305:1#x", now + 10)  # no process has that number
     assert not is_lease_held(f"{machine}:{pid}:1#x", now + 10)  # another process had it
     host, boot, namespace = machine.split("/")

@@ -10,7 +10,7 @@ import pytest
 from agent_runtime import ConfigurationError, SessionManager
 from agent_runtime.budgets import open_ledger
 from agent_runtime.cli.state import settings, state_folder
-from agent_runtime.storage.file_safety import check_own_file, check_own_folder
+from agent_runtime.storage.file_safety import check_file_ownership, check_folder_ownership
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -83,6 +83,6 @@ def test_a_file_of_another_user_is_not_used(
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(ConfigurationError, match="another user"):
-        check_own_file(path)
+        check_file_ownership(path)
     with pytest.raises(ConfigurationError, match="another user"):
-        check_own_folder(folder, is_private=True)
+        check_folder_ownership(folder, is_private=True)

@@ -88,9 +88,9 @@ class Failing(Ledger):
 async def test_a_ledger_is_asked_again_only_within_one_wait(
     takes_s: float, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_trips, "WITHIN_S", 0.05)
-    monkeypatch.setattr(ledger_trips, "RETRIES_S", (0.001, 0.001, 0.001))
+    monkeypatch.setattr(ledger_trips, "RETRY_DEADLINE_S", 0.05)
+    monkeypatch.setattr(ledger_trips, "RETRY_DELAYS_S", (0.001, 0.001, 0.001))
     ledger = Failing(takes_s)
     with pytest.raises(StoreTimeout):
-        _: Answer = await ledger_trips.aasked(ledger, [], None)
+        _: Answer = await ledger_trips.atransact_with_retry(ledger, [], None)
     assert ledger.calls == calls

@@ -20,23 +20,25 @@ from agent_runtime.batch.journal.redis import RedisJournal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
 from agent_runtime.budgets.ledger.redis import RedisLedger
 from agent_runtime.budgets.ledger.sqlite import SqliteLedger
-from agent_runtime.checkpoints.backends.redis import RedisRecords
-from agent_runtime.checkpoints.backends.sqlite import SqliteRecords
+from agent_runtime.checkpoints.backends.redis import RedisCheckpointBackend
+from agent_runtime.checkpoints.backends.sqlite import SqliteCheckpointBackend
 from agent_runtime.errors import StoreVersion
 from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.brokers.redis import RedisBroker
 from agent_runtime.event_bus.dead_letters import SqliteDeadLetters
-from agent_runtime.event_bus.deduplication import SqliteSeenIds
+from agent_runtime.event_bus.deduplication import SqliteDeduplicationStore
 from agent_runtime.event_bus.redis_dead_letters import RedisDeadLetters
 from agent_runtime.storage import RedisConnection, SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 FILES: list[Callable[[str], SqliteFile]] = [
-    SqliteRecords, SqliteLedger, SqliteKeyStore, SqliteBroker, SqliteDeadLetters, SqliteSeenIds,
+    SqliteCheckpointBackend, SqliteLedger, SqliteKeyStore, SqliteBroker, SqliteDeadLetters,
+    SqliteDeduplicationStore,
     SqliteJournal,
 ]  # fmt: skip
 SERVERS: list[tuple[type[RedisConnection], str]] = [
-    (RedisRecords, "list"), (RedisLedger, "balances"), (RedisKeyStore, "all"), (RedisJournal,
+    (RedisCheckpointBackend, "list"), (RedisLedger, "balances"), (RedisKeyStore, "all"),
+    (RedisJournal,
     "list"),
     (RedisBroker, ""), (RedisDeadLetters, "count"),
 ]  # fmt: skip
@@ -90,7 +92,7 @@ def test_a_file_with_tables_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "state.db")
     change(path, "CREATE TABLE rows (thread TEXT, namespace TEXT, id TEXT, chunks TEXT, data BLOB)")
     with pytest.raises(StoreVersion, match="made by another version"):
-        SqliteRecords(path)
+        SqliteCheckpointBackend(path)
     assert [name for (name,) in query(path, "SELECT name FROM sqlite_master")] == ["rows"]
     change(path, "DROP TABLE rows; CREATE TABLE api_keys (id TEXT)")
     with pytest.raises(StoreVersion, match="has no column record"):
@@ -168,7 +170,7 @@ async def test_a_redis_prefix_of_a_newer_version_is_refused(
         try:
             if operation == "list":
                 await opened.acall(
-                    "list", *(("t", None, None, None) if store is RedisRecords else (1,))
+                    "list", *(("t", None, None, None) if store is RedisCheckpointBackend else (1,))
                 )
             elif operation == "count":
                 await opened.acall("count", None)

@@ -7,14 +7,14 @@ MUTANTS = [
         "aliases allowed",
         "test_bad_templates.py -k T-06",
         Change(
-            "template.yaml_reader:_Builder._node", "isinstance(event, yaml.AliasEvent)", "False"
+            "template.yaml_reader:_NodeBuilder._node", "isinstance(event, yaml.AliasEvent)", "False"
         ),
     ),
     Mutant(
         "links followed out of the folder",
         "test_bad_templates.py -k link",
         Change(
-            "template.document:Document.inside",
+            "template.document:Document.find_beside",
             "not candidate.resolve().is_relative_to(self.root)",
             "False",
         ),
@@ -22,21 +22,25 @@ MUTANTS = [
     Mutant(
         "secrets accepted",
         "test_bad_templates.py -k T-41",
-        Change("template.document:Document._filled", "_SECRET.search(text)", "False"),
+        Change("template.document:Document._fill", "_SECRET.search(text)", "False"),
     ),
     Mutant(
         "a misspelt tool needs no approval",
         "test_tool_names.py",
         Change(
             "factory.tool_names:ToolNames.resolve",
-            "raise ConfigurationError(self.unknown(name))",
+            "raise ConfigurationError(self.unknown_message(name))",
             "return",
         ),
     ),
     Mutant(
         "confinement comes after the servers",
         "test_confinement.py -k 'nothing_that_is_not_listed or caller_is_held'",
-        Change("factory.cache_keys:AgentKeys.values", "self.confinement is not None", "False"),
+        Change(
+            "factory.cache_keys:AgentCacheKeys.resolve_inputs",
+            "self.confinement is not None",
+            "False",
+        ),
     ),
     Mutant(
         "paths are compared as text",
@@ -48,7 +52,7 @@ MUTANTS = [
         "test_confinement.py -k by_its_parts",
         Change(
             "template.confinement:_covers",
-            "(one.scheme, one.netloc) != (other.scheme, other.netloc)",
+            "(allowed_parts.scheme, allowed_parts.netloc) != (address_parts.scheme, address_parts.netloc)",
             "not address.startswith(allowed.rstrip('/'))",
         ),
     ),
@@ -64,7 +68,7 @@ MUTANTS = [
     Mutant(
         "a program's environment is anybody's",
         "test_confinement.py -k environment",
-        Change("template.reach:_of_server", "'env'", "'x'", only=(1,)),
+        Change("template.reach:_server_reaches", "'env'", '"""x"""', only=(1,)),
     ),
     Mutant(
         "a confined template reads the environment",
@@ -102,7 +106,7 @@ MUTANTS = [
         "a template's limits are everybody's",
         "test_templates_of_others.py -k each_their_own",
         Change(
-            "factory.build_pipeline:_of_template",
+            "factory.build_pipeline:_scoped_to_template",
             "dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
             "limit if limit else dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
         ),
@@ -128,7 +132,7 @@ MUTANTS = [
         "a name belongs to its last template",
         "test_templates_of_others.py -k same_name",
         Change(
-            "factory.template_registry:Components._check_owner",
+            "factory.template_registry:TemplateRegistry._check_owner",
             "folder != template.folder",
             "False",
         ),
@@ -141,15 +145,15 @@ MUTANTS = [
     Mutant(
         "a template has any number of files",
         "test_templates_of_others.py -k so_many_files",
-        Change("template.document:Document._resolved", "self._count > MAX_FILES", "False"),
+        Change("template.document:Document._resolve", "self._file_count > MAX_FILES", "False"),
     ),
     Mutant(
         "every unknown key is explained",
         "test_templates_of_others.py -k refused_soon",
         Change(
             "template.loader:template_problems",
-            "[details for details in found if details['type'] == 'extra_forbidden'][:MAX_SUGGESTIONS]",
-            "[details for details in found if details['type'] == 'extra_forbidden']",
+            "[details for details in error_details if details['type'] == 'extra_forbidden'][:MAX_SUGGESTIONS]",
+            "[details for details in error_details if details['type'] == 'extra_forbidden']",
         ),
     ),
     Mutant(
@@ -178,13 +182,17 @@ MUTANTS = [
     Mutant(
         "a default may be of another type",
         "test_schemas.py -k contradicts_itself_is_refused",
-        Change("template.json_schema:_wrong_defaults", "isinstance(each, dict)", "False"),
+        Change(
+            "template.json_schema:_default_problems", "isinstance(property_schema, dict)", "False"
+        ),
     ),
     Mutant(
         "all faults of a value are collected",
         "test_schemas.py -k very_many_faults",
         Change(
-            "template.json_schema:SchemaCheck.faults", "_is_small(plain, MAX_ALL_FAULTS)", "True"
+            "template.json_schema:SchemaCheck.faults",
+            "_is_small(plain, MAX_PARTS_FOR_ALL_FAULTS)",
+            "True",
         ),
     ),
     Mutant(
@@ -196,9 +204,9 @@ MUTANTS = [
         "a path hides among keys",
         "test_confinement.py -k among_the_keys",
         Change(
-            "template.reach:_keys_in",
-            "[*map(str, value), *(key for each in value.values() for key in _keys_in(each))]",
-            "[*(key for each in value.values() for key in _keys_in(each))]",
+            "template.reach:_nested_keys",
+            "[*map(str, value), *(key for nested_value in value.values() for key in _nested_keys(nested_value))]",
+            "[*(key for element in value.values() for key in _nested_keys(element))]",
         ),
     ),
 ]

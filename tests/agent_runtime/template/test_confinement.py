@@ -17,9 +17,9 @@ from agent_runtime import AgentFactory, ConfigurationError, TemplateError, load_
 from agent_runtime.cli.main import cli
 from agent_runtime.cli.state import settings
 from agent_runtime.secrets.redaction import SECRETS
-from agent_runtime.template import shipped_templates
+from agent_runtime.template import builtin_templates
 from agent_runtime.template.confinement import Confinement
-from agent_runtime.template.reach import Reach, reach_of
+from agent_runtime.template.reach import Reach, reaches_of
 from agent_runtime.testing import ScriptedChatModel, say
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
@@ -258,7 +258,7 @@ def test_an_address_is_compared_by_its_parts(
 def test_a_trusted_template_says_what_it_reaches(home: Path, outside: Path) -> None:
     for case, (body, _) in CASES.items():
         path = write(home, filled(body, outside))
-        assert reach_of(load_template(path)), case
+        assert reaches_of(load_template(path)), case
     harmless = write(
         home,
         "spec: {model: m, middleware: [{use: model_call_limit, run_limit: 2}], system_prompt: Hi}",
@@ -339,7 +339,7 @@ def test_another_word_for_trust_is_refused() -> None:
 @given(st.text(st.sampled_from("./ab~"), max_size=12))
 def test_no_spelling_of_a_path_leaves_the_folders(text: str) -> None:
     """Whatever is not refused is inside, as the operating system resolves it."""
-    template = load_template(shipped_templates()["writer"])
+    template = load_template(builtin_templates()["writer"])
     confinement = Confinement()
     folder = template.folder
     assert folder is not None

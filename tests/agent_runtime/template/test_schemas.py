@@ -15,7 +15,7 @@ from tests.agent_runtime.orchestration.watchdog import MAX_STALL_S, Watchdog
 
 from agent_runtime import AgentTemplate, InputInvalid, TemplateError, parse_template
 from agent_runtime.template.inputs import resolve_inputs
-from agent_runtime.template.json_schema import SchemaCheck, plain_json, schema_problems
+from agent_runtime.template.json_schema import SchemaCheck, schema_problems, to_plain_json
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: AgentTemplate\nmetadata: {name: t}\n"
 
@@ -137,8 +137,8 @@ class Number(int):
     ],
 )
 def test_subclasses_are_what_they_extend(value: Any, plain: Any) -> None:
-    assert plain_json(value) == plain
-    assert type(plain_json(value)) is type(plain)
+    assert to_plain_json(value) == plain
+    assert type(to_plain_json(value)) is type(plain)
 
 
 def circle() -> list[Any]:

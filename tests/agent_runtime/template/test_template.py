@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from agent_runtime import AgentTemplate, InputInvalid, TemplateError, load_template, parse_template
 from agent_runtime.template import (
     SCHEMA_FILE,
-    rendered_prompt,
+    builtin_folder,
+    builtin_templates,
+    render_prompt,
     resolve_inputs,
-    shipped_folder,
-    shipped_templates,
     template_schema,
     template_schema_text,
 )
-from agent_runtime.template.document import plain
+from agent_runtime.template.document import to_python
 from agent_runtime.template.duration import parse_duration_s
 from agent_runtime.template.prompt import placeholders, render, render_value
-from agent_runtime.template.yaml_reader import read_yaml, scalar
+from agent_runtime.template.yaml_reader import parse_scalar, read_yaml
 
 BASE = """\
 apiVersion: agent-runtime/v1
@@ -178,7 +178,7 @@ def test_an_input_without_default_must_be_given() -> None:
     with pytest.raises(InputInvalid, match="who: no value given"):
         resolve_inputs(used, None)
     assert (
-        rendered_prompt(used, resolve_inputs(used, {"who": "{{ inputs.who }}"}))
+        render_prompt(used, resolve_inputs(used, {"who": "{{ inputs.who }}"}))
         == "Hi {{ inputs.who }}"
     )
 
@@ -217,8 +217,8 @@ def test_yaml_12_core_scalars() -> None:
         "-.inf": float("-inf"),
     }  # fmt: skip
     for text, value in known.items():
-        assert scalar(text) == value
-        assert type(scalar(text)) is type(value)
+        assert parse_scalar(text) == value
+        assert type(parse_scalar(text)) is type(value)
 
 
 PRINTABLE = st.text(
@@ -241,7 +241,7 @@ JSON: Any = st.recursive(
 @settings(max_examples=150, deadline=None)
 def test_what_yaml_writes_the_reader_reads(value: Any) -> None:
     # JSON is YAML 1.2: quoted strings, numbers and words mean the same in both.
-    assert plain(read_yaml(json.dumps(value, ensure_ascii=False).encode(), "t")) == value
+    assert to_python(read_yaml(json.dumps(value, ensure_ascii=False).encode(), "t")) == value
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "replace")))
@@ -270,9 +270,9 @@ def test_a_prompt_is_kept_or_refused_never_changed(text: str) -> None:
 
 
 def test_the_published_schema_is_in_sync_and_accepts_the_shipped_templates() -> None:
-    assert (shipped_folder() / SCHEMA_FILE).read_text("utf-8") == template_schema_text()
+    assert (builtin_folder() / SCHEMA_FILE).read_text("utf-8") == template_schema_text()
     jsonschema.Draft202012Validator.check_schema(template_schema())
-    for path in shipped_templates().values():
+    for path in builtin_templates().values():
         text = path.read_text("utf-8")
         assert text.startswith(f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n")
         jsonschema.validate(yaml.safe_load(text), template_schema())

@@ -15,30 +15,38 @@ MUTANTS = [
     Mutant(
         "rows behind an open quote are not said",
         "test_tools.py -k cannot_be_read_as",
-        Change("tools.csv_data:_problems", "swallowed", "False", only=(1,)),
+        Change("tools.csv_data:_row_problems", "hidden_row_count", "False", only=(1,)),
     ),
     Mutant(
         "a result of any size is taken",
         "test_result_bound.py -k fifty",
-        Change("run.result_bound:_Budget._text", "len(data) <= self.text", "True"),
+        Change(
+            "run.result_bound:_SizeBudget._truncate_text",
+            "len(data) <= self.remaining_text_bytes",
+            "True",
+        ),
     ),
     Mutant(
         "an error's text has no bound",
         "test_result_bound.py -k every_form",
         Change(
             "run.gated_tool:_arun_checked",
-            "bound_result(tool, await inner(tool, tool_input, *args, **kwargs))",
+            "truncate_result(tool, await inner(tool, tool_input, *args, **kwargs))",
             "await inner(tool, tool_input, *args, **kwargs)",
         ),
     ),
     Mutant(
         "small parts have no bound",
         "test_result_bound.py -k many_small",
-        Change("run.result_bound:_Budget._parts", "is_text and self.text <= PART_BYTES", "False"),
+        Change(
+            "run.result_bound:_SizeBudget._truncate_parts",
+            "is_text and self.remaining_text_bytes <= PART_OVERHEAD_BYTES",
+            "False",
+        ),
     ),
     Mutant(
         "what stands beside a text has no bound",
         "test_result_bound.py -k nothing_passes",
-        Change("run.result_bound:_Budget._with_extras", "not extras", "True"),
+        Change("run.result_bound:_SizeBudget._drop_large_extras", "not extras", "True"),
     ),
 ]

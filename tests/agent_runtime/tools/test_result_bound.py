@@ -26,7 +26,7 @@ from agent_runtime import (
     gated,
 )
 from agent_runtime.pool import AgentInstancePool
-from agent_runtime.run.result_bound import _Budget, size_of
+from agent_runtime.run.result_bound import _SizeBudget, approximate_size
 from agent_runtime.template import AgentTemplate
 from agent_runtime.testing import ScriptedChatModel, say
 
@@ -67,7 +67,7 @@ async def message_of(tool: BaseTool, *, streamed: bool = False, **limits: int) -
                 pass
     else:
         await agent.execute("go")
-    message = model.seen[-1][-1]
+    message = model.received_messages[-1][-1]
     assert isinstance(message, ToolMessage)
     return message
 
@@ -195,7 +195,7 @@ def echo(messages: list[Any]) -> Any:
 @given(st.text(max_size=400), st.integers(60, 300))
 def test_a_text_is_whole_or_a_begin_with_a_mark(text: str, bound: int) -> None:
     text = text.encode(errors="ignore").decode()
-    bounded = _Budget(bound, bound).of(text)
+    bounded = _SizeBudget(bound, bound).truncate(text)
     if len(text.encode()) <= bound:
         assert bounded == text
     else:
@@ -206,7 +206,7 @@ def test_a_text_is_whole_or_a_begin_with_a_mark(text: str, bound: int) -> None:
 def test_an_artifact_is_measured_for_so_long_only() -> None:
     circle: list[Any] = []
     circle.append(circle)
-    assert size_of(circle, 1000) == 1001
-    assert size_of([memoryview(bytes(5000))], 1000) > 1000
-    assert size_of(10**10_000, 1000) > 1000
-    assert size_of([b"x" * 10, {"a": "bc"}], 1000) == 13
+    assert approximate_size(circle, 1000) == 1001
+    assert approximate_size([memoryview(bytes(5000))], 1000) > 1000
+    assert approximate_size(10**10_000, 1000) > 1000
+    assert approximate_size([b"x" * 10, {"a": "bc"}], 1000) == 13

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.registry import Registry
-from agent_runtime.tools import register_shipped_tools
-from agent_runtime.tools.csv_data import CsvFolder, number
+from agent_runtime.tools import register_builtin_tools
+from agent_runtime.tools.csv_data import CsvFolder, parse_number
 from agent_runtime.tools.document_search import DocumentIndex
 from agent_runtime.tools.draft_review import review
 
@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> Path:
 
 def call(name: str, folder: Path, **args: Any) -> Any:
     registry = Registry()
-    register_shipped_tools(registry)
+    register_builtin_tools(registry)
     answer = registry.tool(name, {"data": str(folder)}).invoke(args)
     return json.loads(answer) if answer.startswith("{") else answer
 
@@ -134,7 +134,7 @@ def test_nothing_outside_the_folder_can_be_read(data: Path) -> None:
 
 
 def test_numbers_that_nobody_means_and_columns_that_stand_twice(tmp_path: Path) -> None:
-    assert number("1e30000000") is None
+    assert parse_number("1e30000000") is None
     (tmp_path / "a.csv").write_text("a,a\n1,2\n")
     with pytest.raises(Exception, match="twice"):
         CsvFolder(str(tmp_path)).tables()
@@ -199,14 +199,14 @@ def test_a_text_of_several_lines_is_no_problem(tmp_path: Path) -> None:
     )
 )
 def test_numbers_are_read_as_they_are_written(value: Decimal) -> None:
-    assert number(str(value)) == value
-    assert number(f"{value:,}") == value
-    assert number(f"{abs(value)}%") == abs(value)
+    assert parse_number(str(value)) == value
+    assert parse_number(f"{value:,}") == value
+    assert parse_number(f"{abs(value)}%") == abs(value)
 
 
 @given(st.text(max_size=20))
 def test_any_cell_is_a_number_or_is_not(text: str) -> None:
-    assert number(text) is None or isinstance(number(text), Decimal)
+    assert parse_number(text) is None or isinstance(parse_number(text), Decimal)
 
 
 def test_search_quotes_with_file_and_line(tmp_path: Path) -> None:

@@ -6,40 +6,50 @@ MUTANTS = [
     Mutant(
         "a circle of triggers runs on",
         "test_triggers.py -k circle",
-        Change("triggers.handler:TriggerHandler._start", "event.depth >= rule.max_depth", "False"),
+        Change(
+            "triggers.handler:TriggerHandler._start_agent", "event.depth >= rule.max_depth", "False"
+        ),
     ),
     Mutant(
         "depth is not passed on",
         "test_triggers.py -k circle",
         Change(
-            "triggers.handler:TriggerHandler._start", "Cause(event.id, event.depth + 1)", "None"
+            "triggers.handler:TriggerHandler._start_agent",
+            "Cause(event.id, event.depth + 1)",
+            "None",
         ),
     ),
     Mutant(
         "any truthy condition holds",
         "test_triggers.py -k starts_nothing",
         Change(
-            "triggers.expressions:holds",
-            "evaluated(condition, facts) is True",
-            "bool(evaluated(condition, facts))",
+            "triggers.expressions:is_condition_met",
+            "evaluate(condition, facts) is True",
+            "bool(evaluate(condition, facts))",
         ),
     ),
     Mutant(
         "a rule's rate is nobody's",
         "test_triggers.py -k rules_rate",
-        Change("triggers.handler:agent_of", "rule.rate is not None", "False"),
+        Change("triggers.handler:create_rule_agent", "rule.rate is not None", "False"),
     ),
     Mutant(
         "webhooks are not signed",
         "test_triggers.py -k not_good",
         Change(
-            "triggers.webhook:WebhookApp._answer", "not signed(hook, key, headers, body)", "False"
+            "triggers.webhook:WebhookApp._handle_request",
+            "not is_signature_valid(hook, key, headers, body)",
+            "False",
         ),
     ),
     Mutant(
         "old signatures are good",
         "test_triggers.py -k not_good",
-        Change("triggers.webhook:signed", "abs(time.time() - int(moment)) > MAX_AGE_S", "False"),
+        Change(
+            "triggers.webhook:is_signature_valid",
+            "abs(time.time() - int(timestamp)) > MAX_AGE_S",
+            "False",
+        ),
     ),
     Mutant(
         "a GitHub delivery names the event",
@@ -53,11 +63,11 @@ MUTANTS = [
     Mutant(
         "a rule's rate is not looked at",
         "test_triggers.py -k cannot_work",
-        Change("triggers.rules:TriggerRule._can_be_kept", "RateLimit(rate)", "pass"),
+        Change("triggers.rules:TriggerRule._check_rate", "RateLimit(rate)", "pass"),
     ),
     Mutant(
         "rules' sessions have one id",
         "test_triggers.py -k cannot_work",
-        Change("triggers.rules:clashing_sessions", "each.startswith(f'{name}-')", "False"),
+        Change("triggers.rules:session_clash", "other_name.startswith(f'{name}-')", "False"),
     ),
 ]

@@ -2,6 +2,6 @@
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.opening import open_journal
-from agent_runtime.batch.journal.records import Change, Execution, TaskRow
+from agent_runtime.batch.journal.records import Execution, TaskRow, TaskUpdate
 
-__all__ = ["Change", "Execution", "Journal", "TaskRow", "open_journal"]
+__all__ = ["Execution", "Journal", "TaskRow", "TaskUpdate", "open_journal"]

@@ -9,7 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from agent_runtime.batch.journal.records import Change, Execution, Kept, TaskRow, Wanted
+from agent_runtime.batch.journal.records import (
+    Execution,
+    RunnerRequest,
+    StoredResult,
+    TaskRow,
+    TaskUpdate,
+)
 from agent_runtime.batch.result import TaskStatus
 
 
@@ -24,7 +30,7 @@ class Journal(ABC):
     raise StoreError. Writes that failed may be repeated as they were.
     """
 
-    volatile = False
+    ephemeral = False
     """Whether it is gone with the process.
 
     Then nothing need be written that only the next one would read.
@@ -66,24 +72,28 @@ class Journal(ABC):
         """
         return int(await self.acall("lease", execution_id, owner, lease_s, dead))
 
-    async def beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> Wanted:
+    async def heartbeat(
+        self, execution_id: str, token: int, lease_s: float, progress: str
+    ) -> RunnerRequest:
         """Prolong the lease by `lease_s` seconds from now and leave the runner's figures (JSON).
 
         Returns what has been asked of the runner since.
         """
-        return cast("Wanted", await self.acall("beat", execution_id, token, lease_s, progress))
+        return cast(
+            "RunnerRequest", await self.acall("beat", execution_id, token, lease_s, progress)
+        )
 
     async def save(self, execution: Execution, *, release: bool = False) -> None:
         """Write what its owner says of the execution, and give up the lease if asked to."""
         await self.acall("save", execution, release)
 
-    async def want(self, execution_id: str, wanted: Wanted) -> None:
+    async def request(self, execution_id: str, request: RunnerRequest) -> None:
         """Ask the runner for something."""
-        await self.acall("want", execution_id, wanted)
+        await self.acall("want", execution_id, request)
 
-    async def heard(self, execution_id: str, wanted: Wanted) -> None:
+    async def ack_request(self, execution_id: str, request: RunnerRequest) -> None:
         """Take back what was asked for, if nothing else has been meanwhile."""
-        await self.acall("heard", execution_id, wanted)
+        await self.acall("heard", execution_id, request)
 
     # -- tasks
     # ---------------------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ class Journal(ABC):
         """
         return cast("Sequence[int]", await self.acall("add", execution_id, rows))
 
-    async def write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
+    async def write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
         """Write all changes in one step."""
         await self.acall("write", execution_id, token, changes)
 
@@ -107,7 +117,7 @@ class Journal(ABC):
             "Sequence[TaskRow]", await self.acall("rows", execution_id, status, limit, agent)
         )
 
-    async def places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
+    async def get_tasks(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         """The tasks at these places, in their order."""
         return cast("Sequence[TaskRow]", await self.acall("places", execution_id, seqs))
 
@@ -138,6 +148,8 @@ class Journal(ABC):
         limit: int = 500,
         *,
         by: Literal["number", "seq"] = "number",
-    ) -> Sequence[Kept]:
+    ) -> Sequence[StoredResult]:
         """Return results after `after`, in order of completion or of their tasks."""
-        return cast("Sequence[Kept]", await self.acall("results", execution_id, by, after, limit))
+        return cast(
+            "Sequence[StoredResult]", await self.acall("results", execution_id, by, after, limit)
+        )

@@ -27,10 +27,10 @@ class OwnedJournal(Journal):
     def __init__(self, journal: Journal, principal: Principal) -> None:
         self._journal = journal
         self._principal = principal
-        self.volatile = journal.volatile
-        self._known: set[str] = set()
+        self.ephemeral = journal.ephemeral
+        self._permitted_ids: set[str] = set()
 
-    def id_of(self, name: str) -> str:
+    def qualified_id(self, name: str) -> str:
         """Return the id of an execution for which the caller chose this name."""
         return f"{quoted(self._principal.tenant)}.{name}"
 
@@ -47,26 +47,26 @@ class OwnedJournal(Journal):
             if is_new:
                 self._remember(execution.id)
             return is_new
-        first = args[0]
-        await self._check(first.id if isinstance(first, Execution) else first)
+        target = args[0]
+        await self._check(target.id if isinstance(target, Execution) else target)
         return await self._journal.acall(operation, *args)
 
     async def list(self, limit: int = 100) -> Sequence[Execution]:
         """Return the newest of them first."""
-        asked = limit
+        fetch_limit = limit
         while True:
-            everything = await self._journal.list(asked)
-            own = [each for each in everything if self._may_use(each)]
-            if len(own) >= limit or len(everything) < asked:
-                return own[:limit]
-            asked *= 4
+            executions = await self._journal.list(fetch_limit)
+            permitted = [execution for execution in executions if self._may_use(execution)]
+            if len(permitted) >= limit or len(executions) < fetch_limit:
+                return permitted[:limit]
+            fetch_limit *= 4
 
     async def aclose(self) -> None:
         """Close the journal."""
         await self._journal.aclose()
 
     async def _check(self, execution_id: str) -> None:
-        if execution_id in self._known:
+        if execution_id in self._permitted_ids:
             return
         if not self._may_use(await self._journal.get(execution_id)):
             raise ExecutionNotFound(execution_id)
@@ -78,6 +78,6 @@ class OwnedJournal(Journal):
         )
 
     def _remember(self, execution_id: str) -> None:
-        if len(self._known) >= MAX_REMEMBERED:
-            self._known.clear()
-        self._known.add(execution_id)
+        if len(self._permitted_ids) >= MAX_REMEMBERED:
+            self._permitted_ids.clear()
+        self._permitted_ids.add(execution_id)

@@ -14,8 +14,8 @@ from agent_runtime.pool.task import TaskPriority
 ExecutionState: TypeAlias = Literal[
     "pending", "running", "paused", "awaiting_approval", "completed", "failed", "cancelled"
 ]
-OVER: tuple[ExecutionState, ...] = ("completed", "failed", "cancelled")
-Wanted: TypeAlias = Literal["", "pause", "run", "cancel"]
+FINAL_STATES: tuple[ExecutionState, ...] = ("completed", "failed", "cancelled")
+RunnerRequest: TypeAlias = Literal["", "pause", "run", "cancel"]
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Execution:
     """One batch, as the journal knows it.
 
     `tenant` and `user` are its owner's; empty for one of the application itself. `state` is what it
-    is, `wanted` what somebody has asked its runner for, `why` what stopped it (`budget`,
+    is, `requested` what somebody has asked its runner for, `why` what stopped it (`budget`,
     `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it; `is_leased` says
     whether its lease still ran when this was read; `token` grows with each owner. `progress` are
     the runner's last figures.
@@ -35,7 +35,7 @@ class Execution:
     name: str = ""
     agent: str = ""
     sealed: bool = False
-    wanted: Wanted = ""
+    requested: RunnerRequest = ""
     why: str = ""
     approved: bool = False
     forecast: dict[str, Any] | None = None
@@ -50,25 +50,25 @@ class Execution:
     user: str = ""
 
     @property
-    def over(self) -> bool:
+    def is_final(self) -> bool:
         """Whether nothing is left to be done, unless somebody asks for more."""
-        return self.state in OVER
+        return self.state in FINAL_STATES
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-KEPT_APART = ("id", "owner", "token", "is_leased", "wanted", "progress")
+_VOLATILE_FIELDS = ("id", "owner", "token", "is_leased", "wanted", "progress")
 """Fields of an execution that others than its runner change, or that change often.
 
 Not part of its document.
 """
 
 
-def document(execution: Execution) -> str:
+def execution_document(execution: Execution) -> str:
     """The part of an execution that its runner writes, as JSON."""
-    return json.dumps({k: v for k, v in execution.to_dict().items() if k not in KEPT_APART})
+    return json.dumps({k: v for k, v in execution.to_dict().items() if k not in _VOLATILE_FIELDS})
 
 
 @dataclass(slots=True)
@@ -78,7 +78,8 @@ class TaskRow:
     `seq` is its place, from 1. `attempts` have failed; `tries` have ended in any way; `starts` of
     the present one were given to a worker: more than one when workers were lost. `rank` orders
     those that wait. `history` and `spent` are JSON of past attempts, `result` that of a task that
-    had ended when it was accepted: it cannot be run. `given` is the task, where it is at hand.
+    had ended when it was accepted: it cannot be run. `parsed_task` is the task, where it is at
+    hand.
     """
 
     seq: int
@@ -96,10 +97,10 @@ class TaskRow:
     history: str = ""
     spent: str = ""
     result: TaskResult | None = None
-    given: BatchTask | None = None
+    parsed_task: BatchTask | None = None
 
     @classmethod
-    def of(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
+    def create(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
         """The row of a new task, which has its id.
 
         Raises InputInvalid for one that JSON cannot say.
@@ -107,14 +108,16 @@ class TaskRow:
         now = time.time()
         # Rising in time by one level each `aging_s` is the same as having come so much earlier.
         rank = now - task.priority * aging_s if order == "fifo" else -(task.priority * 1e10) - now
-        return cls(seq, task.id, task.agent, task.priority, task.to_json(), now, rank, given=task)
+        return cls(
+            seq, task.id, task.agent, task.priority, task.to_json(), now, rank, parsed_task=task
+        )
 
     def to_task(self) -> BatchTask:
         """The task itself."""
-        return BatchTask.from_json(self.task) if self.given is None else self.given
+        return BatchTask.from_json(self.task) if self.parsed_task is None else self.parsed_task
 
 
-class Change(NamedTuple):
+class TaskUpdate(NamedTuple):
     """How a task stands from now on; `result` is its result when it has ended."""
 
     seq: int
@@ -129,11 +132,11 @@ class Change(NamedTuple):
     result: TaskResult | None = None
 
 
-MOVING = ("status", "attempts", "tries", "starts", "not_before_s", "history", "spent")
+MUTABLE_FIELDS = ("status", "attempts", "tries", "starts", "not_before_s", "history", "spent")
 """What a change changes, in its order."""
 
 
-class Kept(NamedTuple):
+class StoredResult(NamedTuple):
     """A result in the journal: `number` counts them in the order in which they came."""
 
     number: int

@@ -10,14 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
-from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow, document
+from agent_runtime.batch.journal.records import (
+    MUTABLE_FIELDS,
+    Execution,
+    StoredResult,
+    TaskRow,
+    TaskUpdate,
+    execution_document,
+)
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.storage import RedisConnection
 
-_FIXED = ("seq", "id", "agent", "priority", "task", "accepted_s", "rank")
-_OWNED = """
+_IMMUTABLE_FIELDS = ("seq", "id", "agent", "priority", "task", "accepted_s", "rank")
+_CHECK_OWNER = """
 local token, owner = unpack(redis.call('HMGET', KEYS[1], 'token', 'owner'))
 if not token or token ~= ARGV[1] or owner == '' then return 'lost' end
 """
@@ -28,7 +35,7 @@ redis.call('HSET', KEYS[1], 'document', ARGV[1], 'owner', '', 'token', 0, 'lease
 redis.call('HSET', KEYS[1], 'progress', '{}')
 return 'created'
 """
-_HEARD = """
+_ACK_REQUEST = """
 if redis.call('HGET', KEYS[1], 'wanted') == ARGV[1] then redis.call('HSET', KEYS[1], 'wanted',
   '') end
 return 'heard'
@@ -47,17 +54,17 @@ local ends = string.format('%.3f', now + ARGV[2])
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease_until_s', ends, 'token', token)
 return {{'leased', '', tostring(token)}}
 """
-_BEAT = f"""{_OWNED}{_NOW}
+_HEARTBEAT = f"""{_CHECK_OWNER}{_NOW}
 redis.call('HSET', KEYS[1], 'lease_until_s', string.format('%.3f', now + ARGV[2]), 'progress',
   ARGV[3])
 return '=' .. redis.call('HGET', KEYS[1], 'wanted')
 """
-_SAVE = f"""{_OWNED}
+_SAVE = f"""{_CHECK_OWNER}
 redis.call('HSET', KEYS[1], 'document', ARGV[2], 'progress', ARGV[3])
 if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'owner', '') end
 return 'saved'
 """
-_KEEP = """
+_STORE_RESULT = """
 local function keep(results, numbers, order, seq, result)
   local number = redis.call('HINCRBY', KEYS[1], 'number', 1)
   redis.call('HSET', results, seq, number .. ' ' .. result)
@@ -65,7 +72,7 @@ local function keep(results, numbers, order, seq, result)
   redis.call('ZADD', order, seq, seq)
 end
 """
-_ADD = f"""{_KEEP}
+_ADD = f"""{_STORE_RESULT}
 -- ids: id -> seq; rows and states: seq -> JSON; places: seq -> rank and agent; a sorted set for
 -- each status and agent
 local known = {{}}
@@ -86,7 +93,7 @@ for at = 1, #ARGV, 8 do
 end
 return known
 """
-_MOVE = """
+_UPDATE_STATE = """
 local function move(seq, status, state)
   local rank, agent = string.match(redis.call('HGET', KEYS[2], seq), '^(%S+) (.*)$')
   local was = cjson.decode(redis.call('HGET', KEYS[3], seq))
@@ -104,7 +111,7 @@ local function move(seq, status, state)
   redis.call('HSET', KEYS[3], seq, state)
 end
 """
-_WRITE = f"""{_OWNED}{_MOVE}{_KEEP}
+_WRITE = f"""{_CHECK_OWNER}{_UPDATE_STATE}{_STORE_RESULT}
 for at = 2, #ARGV, 4 do
   local seq, status, state, result = unpack(ARGV, at, at + 3)
   move(seq, status, state)
@@ -112,7 +119,7 @@ for at = 2, #ARGV, 4 do
 end
 return 'written'
 """
-_RESET = f"""{_OWNED}{_MOVE}
+_RESET = f"""{_CHECK_OWNER}{_UPDATE_STATE}
 local count = 0
 for at = 2, #ARGV do
   for _, agent in ipairs(redis.call('SMEMBERS', KEYS[8])) do
@@ -146,29 +153,29 @@ class RedisJournal(RedisConnection, Journal):
         return f"{self.prefix}:batch:{{{execution_id}}}{':' + part if part else ''}"
 
     @property
-    def _index(self) -> str:
+    def _index_key(self) -> str:
         return f"{self.prefix}:batches"
 
     def _create(self, execution: Execution) -> Any:
-        if (yield _CREATE, [self._key(execution.id)], [document(execution)]) == b"known":
+        if (yield _CREATE, [self._key(execution.id)], [execution_document(execution)]) == b"known":
             return False
-        yield "execute_command", "ZADD", self._index, execution.created_s, execution.id
+        yield "execute_command", "ZADD", self._index_key, execution.created_s, execution.id
         return True
 
     def _get(self, execution_id: str) -> Any:
-        found, now = yield [("hgetall", self._key(execution_id)), ("time",)]
-        if not found:
+        fields, now = yield [("hgetall", self._key(execution_id)), ("time",)]
+        if not fields:
             raise ExecutionNotFound(execution_id)
-        return _execution(execution_id, found, now)
+        return _decode_execution(execution_id, fields, now)
 
     def _list(self, limit: int) -> Any:
-        names = [name.decode() for name in (yield "zrevrange", self._index, 0, limit - 1)]
-        found: list[Execution] = []
+        names = [name.decode() for name in (yield "zrevrange", self._index_key, 0, limit - 1)]
+        executions: list[Execution] = []
         for name in names:
             values, now = yield [("hgetall", self._key(name)), ("time",)]
             if values:
-                found += [_execution(name, values, now)]
-        return found
+                executions += [_decode_execution(name, values, now)]
+        return executions
 
     def _delete(self, execution_id: str) -> Any:
         agents = yield "smembers", self._key(execution_id, "agents")
@@ -185,46 +192,51 @@ class RedisJournal(RedisConnection, Journal):
         ]
         parts += [f"{status}:{agent.decode()}" for agent in agents for status in STATUSES]
         yield "unlink", self._key(execution_id), *(self._key(execution_id, part) for part in parts)
-        yield "zrem", self._index, execution_id
+        yield "zrem", self._index_key, execution_id
 
     def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> Any:
-        said, who, token = yield _LEASE, [self._key(execution_id)], [owner, lease_s, dead]
-        if said == b"none":
+        status, holder, token = yield _LEASE, [self._key(execution_id)], [owner, lease_s, dead]
+        if status == b"none":
             raise ExecutionNotFound(execution_id)
-        if said == b"busy":
-            raise ExecutionBusy(execution_id, who.decode())
+        if status == b"busy":
+            raise ExecutionBusy(execution_id, holder.decode())
         return int(token)
 
     def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> Any:
-        said = yield _BEAT, [self._key(execution_id)], [token, lease_s, progress]
-        return _kept(said, execution_id)[1:]
+        reply = yield _HEARTBEAT, [self._key(execution_id)], [token, lease_s, progress]
+        return _decode_reply(reply, execution_id)[1:]
 
     def _save(self, execution: Execution, release: bool) -> Any:
-        args = [execution.token, document(execution), json.dumps(execution.progress), int(release)]
-        _kept((yield _SAVE, [self._key(execution.id)], args), execution.id)
+        args = [
+            execution.token,
+            execution_document(execution),
+            json.dumps(execution.progress),
+            int(release),
+        ]
+        _decode_reply((yield _SAVE, [self._key(execution.id)], args), execution.id)
 
-    def _want(self, execution_id: str, wanted: str) -> Any:
+    def _want(self, execution_id: str, request: str) -> Any:
         if not (yield "hexists", self._key(execution_id), "document"):
             raise ExecutionNotFound(execution_id)
-        yield "hset", self._key(execution_id), "wanted", wanted
+        yield "hset", self._key(execution_id), "wanted", request
 
-    def _heard(self, execution_id: str, wanted: str) -> Any:
-        yield _HEARD, [self._key(execution_id)], [wanted]
+    def _heard(self, execution_id: str, request: str) -> Any:
+        yield _ACK_REQUEST, [self._key(execution_id)], [request]
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Any:
         args: list[Any] = []
         for row in rows:
-            fixed = json.dumps({name: getattr(row, name) for name in _FIXED})
-            moving = json.dumps({name: getattr(row, name) for name in MOVING})
+            immutable_json = json.dumps({name: getattr(row, name) for name in _IMMUTABLE_FIELDS})
+            mutable_json = json.dumps({name: getattr(row, name) for name in MUTABLE_FIELDS})
             args += [
                 row.seq,
                 row.id,
                 row.agent,
                 repr(row.rank),
-                fixed,
-                moving,
+                immutable_json,
+                mutable_json,
                 row.status,
-                _text(row.result),
+                _result_json(row.result),
             ]
         parts = (
             "",
@@ -238,52 +250,56 @@ class RedisJournal(RedisConnection, Journal):
             "numbers",
             "order",
         )
-        found = yield _ADD, [self._key(execution_id, part) for part in parts], args
-        return [int(each) for each in found]
+        duplicate_seqs = yield _ADD, [self._key(execution_id, part) for part in parts], args
+        return [int(seq) for seq in duplicate_seqs]
 
-    def _moving_keys(self, execution_id: str) -> list[str]:
+    def _update_keys(self, execution_id: str) -> list[str]:
         parts = ("", "places", "states", "counts", "results", "numbers", "order", "agents")
         return [self._key(execution_id, part) for part in parts]
 
-    def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> Any:
+    def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> Any:
         args: list[Any] = [token]
         for change in changes:
-            state = json.dumps({name: getattr(change, name) for name in MOVING})
-            args += [change.seq, change.status, state, _text(change.result)]
-        _kept((yield _WRITE, self._moving_keys(execution_id), args), execution_id)
+            state = json.dumps({name: getattr(change, name) for name in MUTABLE_FIELDS})
+            args += [change.seq, change.status, state, _result_json(change.result)]
+        _decode_reply((yield _WRITE, self._update_keys(execution_id), args), execution_id)
 
     def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> Any:
-        said = yield _RESET, self._moving_keys(execution_id), [token, *statuses]
-        return int(_kept(said, execution_id).split(" ")[1])
+        reply = yield _RESET, self._update_keys(execution_id), [token, *statuses]
+        return int(_decode_reply(reply, execution_id).split(" ")[1])
 
     def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Any:
         agents = [agent] if agent is not None else (yield from self._agents(execution_id))
         seqs: list[tuple[float, int]] = []
         for name in agents:
             key = self._key(execution_id, f"{status}:{name}")
-            found = yield "zrange", key, 0, limit - 1, False, True
-            seqs += [(float(rank), int(seq)) for seq, rank in found]
-        return (yield from self._at(execution_id, [seq for _, seq in sorted(seqs)[:limit]]))
+            ranked_seqs = yield "zrange", key, 0, limit - 1, False, True
+            seqs += [(float(rank), int(seq)) for seq, rank in ranked_seqs]
+        return (yield from self._fetch_rows(execution_id, [seq for _, seq in sorted(seqs)[:limit]]))
 
     def _places(self, execution_id: str, seqs: Sequence[int]) -> Any:
-        return (yield from self._at(execution_id, sorted(seqs)))
+        return (yield from self._fetch_rows(execution_id, sorted(seqs)))
 
-    def _at(self, execution_id: str, seqs: Sequence[int]) -> Any:
+    def _fetch_rows(self, execution_id: str, seqs: Sequence[int]) -> Any:
         if not seqs:
             return []
-        fixed = yield "hmget", self._key(execution_id, "rows"), *seqs
-        moving = yield "hmget", self._key(execution_id, "states"), *seqs
-        return [_row(*each) for each in zip(fixed, moving, strict=True) if each[0] is not None]
+        immutable_parts = yield "hmget", self._key(execution_id, "rows"), *seqs
+        mutable_parts = yield "hmget", self._key(execution_id, "states"), *seqs
+        return [
+            _decode_row(*encoded_parts)
+            for encoded_parts in zip(immutable_parts, mutable_parts, strict=True)
+            if encoded_parts[0] is not None
+        ]
 
     def _counts(self, execution_id: str) -> Any:
         if not (yield "hexists", self._key(execution_id), "document"):
             raise ExecutionNotFound(execution_id)
-        found = yield "hgetall", self._key(execution_id, "counts")
-        return {status.decode(): int(count) for status, count in found.items() if int(count)}
+        counts = yield "hgetall", self._key(execution_id, "counts")
+        return {status.decode(): int(count) for status, count in counts.items() if int(count)}
 
     def _agents(self, execution_id: str) -> Any:
         return sorted(
-            each.decode() for each in (yield "smembers", self._key(execution_id, "agents"))
+            agent.decode() for agent in (yield "smembers", self._key(execution_id, "agents"))
         )
 
     def _results(self, execution_id: str, by: str, after: int, limit: int) -> Any:
@@ -291,46 +307,50 @@ class RedisJournal(RedisConnection, Journal):
         seqs = yield "zrangebyscore", key, f"({after}", "+inf", 0, limit
         if not seqs:
             return []
-        found = yield "hmget", self._key(execution_id, "results"), *seqs
+        encoded_results = yield "hmget", self._key(execution_id, "results"), *seqs
         pairs = [
             (int(seq), text.decode().partition(" "))
-            for seq, text in zip(seqs, found, strict=True)
+            for seq, text in zip(seqs, encoded_results, strict=True)
             if text
         ]
         return [
-            Kept(int(number), seq, TaskResult.from_json(result))
+            StoredResult(int(number), seq, TaskResult.from_json(result))
             for seq, (number, _, result) in pairs
         ]
 
 
-def _text(result: TaskResult | None) -> str:
+def _result_json(result: TaskResult | None) -> str:
     return "" if result is None else result.to_json()
 
 
-def _kept(said: bytes, execution_id: str) -> str:
-    if said == b"lost":
+def _decode_reply(reply: bytes, execution_id: str) -> str:
+    if reply == b"lost":
         raise ExecutionLost(execution_id)
-    return said.decode()
+    return reply.decode()
 
 
-def _execution(execution_id: str, values: dict[bytes, bytes], now: tuple[int, int]) -> Execution:
-    found = {name.decode(): value.decode() for name, value in values.items()}
-    apart: dict[str, Any] = {
-        "owner": found["owner"],
-        "token": int(found["token"]),
-        "wanted": found["wanted"],
+def _decode_execution(
+    execution_id: str, values: dict[bytes, bytes], now: tuple[int, int]
+) -> Execution:
+    fields = {name.decode(): value.decode() for name, value in values.items()}
+    volatile_fields: dict[str, Any] = {
+        "owner": fields["owner"],
+        "token": int(fields["token"]),
+        "wanted": fields["wanted"],
     }
-    made = Execution(
+    execution = Execution(
         execution_id,
-        **json.loads(found["document"]),
-        **apart,
-        progress=json.loads(found["progress"]),
+        **json.loads(fields["document"]),
+        **volatile_fields,
+        progress=json.loads(fields["progress"]),
     )
-    made.is_leased = bool(made.owner) and float(found["lease_until_s"]) > now[0] + now[1] / 1e6
-    return made
+    execution.is_leased = (
+        bool(execution.owner) and float(fields["lease_until_s"]) > now[0] + now[1] / 1e6
+    )
+    return execution
 
 
-def _row(fixed: bytes, moving: bytes) -> TaskRow:
-    row = TaskRow(**json.loads(fixed), **json.loads(moving))
+def _decode_row(immutable_json: bytes, mutable_json: bytes) -> TaskRow:
+    row = TaskRow(**json.loads(immutable_json), **json.loads(mutable_json))
     row.priority = TaskPriority(row.priority)
     return row

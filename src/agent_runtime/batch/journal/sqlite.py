@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
-from agent_runtime.batch.journal.records import MOVING, Change, Execution, Kept, TaskRow, document
+from agent_runtime.batch.journal.records import (
+    MUTABLE_FIELDS,
+    Execution,
+    StoredResult,
+    TaskRow,
+    TaskUpdate,
+    execution_document,
+)
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
@@ -16,16 +23,18 @@ from agent_runtime.storage import SqliteFile
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
-_TASK = "seq, id, agent, priority, task, accepted_s, rank"
-_STATE = ", ".join(MOVING)
-_JOINED = (
-    f"SELECT {', '.join(f'tasks.{name}' for name in _TASK.split(', '))}, "  # noqa: S608 - constants, here and below
+_TASK_COLUMNS = "seq, id, agent, priority, task, accepted_s, rank"
+_STATE_COLUMNS = ", ".join(MUTABLE_FIELDS)
+_SELECT_TASKS = (
+    f"SELECT {', '.join(f'tasks.{name}' for name in _TASK_COLUMNS.split(', '))}, "  # noqa: S608 - constants, here and below
     ""
-    f"{', '.join(f'states.{name}' for name in MOVING)} FROM states JOIN tasks USING (execution, "
+    ""
+    f"{', '.join(f'states.{name}' for name in MUTABLE_FIELDS)} FROM states JOIN tasks USING "
+    "(execution, "
     "seq)"
 )
-_RESULT = "INSERT OR REPLACE INTO results (execution, seq, result) VALUES (?,?,?)"
-_EXECUTION = "id, document, owner, token, lease_until_s, wanted, progress"
+_INSERT_RESULT = "INSERT OR REPLACE INTO results (execution, seq, result) VALUES (?,?,?)"
+_EXECUTION_COLUMNS = "id, document, owner, token, lease_until_s, wanted, progress"
 
 
 class SqliteJournal(SqliteFile, Journal):
@@ -70,7 +79,16 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         super().__init__(path, **{"synchronous": "normal", **settings})
 
     def _create(self, execution: Execution) -> bool:
-        values = (execution.id, document(execution), "", 0, 0.0, "", "{}", execution.created_s)
+        values = (
+            execution.id,
+            execution_document(execution),
+            "",
+            0,
+            0.0,
+            "",
+            "{}",
+            execution.created_s,
+        )
         return (
             self._db.execute(
                 "INSERT OR IGNORE INTO executions VALUES (?,?,?,?,?,?,?,?)", values
@@ -79,31 +97,38 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         )
 
     def _get(self, execution_id: str) -> Execution:
-        query = f"SELECT {_EXECUTION} FROM executions WHERE id=?"  # noqa: S608
-        if (found := self._db.execute(query, (execution_id,)).fetchone()) is None:
+        query = f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id=?"  # noqa: S608
+        if (columns := self._db.execute(query, (execution_id,)).fetchone()) is None:
             raise ExecutionNotFound(execution_id)
-        return _execution(found)
+        return _decode_execution(columns)
 
     def _list(self, limit: int) -> list[Execution]:
-        query = f"SELECT {_EXECUTION} FROM executions ORDER BY created_s DESC LIMIT ?"  # noqa: S608
-        return [_execution(each) for each in self._db.execute(query, (limit,))]
+        query = (
+            f"SELECT {_EXECUTION_COLUMNS} FROM executions ORDER BY created_s DESC LIMIT "  # noqa: S608
+            "?"
+        )
+        return [_decode_execution(columns) for columns in self._db.execute(query, (limit,))]
 
     def _delete(self, execution_id: str) -> None:
         with self._transaction():
             for table in ("tasks", "states", "results"):
-                self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))  # noqa: S608
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE "  # noqa: S608
+                    "execution=?",
+                    (execution_id,),
+                )
             self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
 
     def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> int:
         with self._transaction():
-            found = self._get(execution_id)
-            if found.is_leased and found.owner != dead:
-                raise ExecutionBusy(execution_id, found.owner)
-            values = (owner, found.token + 1, boot_s() + lease_s, execution_id)
+            execution = self._get(execution_id)
+            if execution.is_leased and execution.owner != dead:
+                raise ExecutionBusy(execution_id, execution.owner)
+            values = (owner, execution.token + 1, boot_s() + lease_s, execution_id)
             self._db.execute(
                 "UPDATE executions SET owner=?, token=?, lease_until_s=? WHERE id=?", values
             )
-        return found.token + 1
+        return execution.token + 1
 
     def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
         query = (
@@ -111,12 +136,12 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             "owner<>'' RETURNING wanted"
         )
         if not (
-            found := self._db.execute(
+            returned_rows := self._db.execute(
                 query, (boot_s() + lease_s, progress, execution_id, token)
             ).fetchall()
         ):
             raise ExecutionLost(execution_id)
-        return str(found[0][0])
+        return str(returned_rows[0][0])
 
     def _save(self, execution: Execution, release: bool) -> None:
         owner = "" if release else execution.owner
@@ -125,7 +150,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             "AND owner<>''"
         )
         values = (
-            document(execution),
+            execution_document(execution),
             json.dumps(execution.progress),
             owner,
             execution.id,
@@ -134,21 +159,27 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         if not self._db.execute(query, values).rowcount:
             raise ExecutionLost(execution.id)
 
-    def _want(self, execution_id: str, wanted: str) -> None:
+    def _want(self, execution_id: str, request: str) -> None:
         if not self._db.execute(
-            "UPDATE executions SET wanted=? WHERE id=?", (wanted, execution_id)
+            "UPDATE executions SET wanted=? WHERE id=?", (request, execution_id)
         ).rowcount:
             raise ExecutionNotFound(execution_id)
 
-    def _heard(self, execution_id: str, wanted: str) -> None:
+    def _heard(self, execution_id: str, request: str) -> None:
         self._db.execute(
-            "UPDATE executions SET wanted='' WHERE id=? AND wanted=?", (execution_id, wanted)
+            "UPDATE executions SET wanted='' WHERE id=? AND wanted=?", (execution_id, request)
         )
 
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
-        known = []
-        task = f"INSERT OR IGNORE INTO tasks (execution, {_TASK}) VALUES (?{',?' * 7})"  # noqa: S608
-        state = f"INSERT INTO states (execution, seq, agent, rank, {_STATE}) VALUES (?{',?' * 10})"  # noqa: S608
+        duplicate_seqs = []
+        insert_task = (
+            f"INSERT OR IGNORE INTO tasks (execution, {_TASK_COLUMNS}) VALUES "  # noqa: S608
+            f"(?{',?' * 7})"
+        )
+        insert_state = (
+            f"INSERT INTO states (execution, seq, agent, rank, {_STATE_COLUMNS}) "  # noqa: S608
+            f"VALUES (?{',?' * 10})"
+        )
         with self._transaction():
             for row in rows:
                 values = (
@@ -160,26 +191,30 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
                     row.accepted_s,
                     row.rank,
                 )
-                if not self._db.execute(task, (execution_id, *values)).rowcount:
-                    known.append(row.seq)
+                if not self._db.execute(insert_task, (execution_id, *values)).rowcount:
+                    duplicate_seqs.append(row.seq)
                     continue
-                moving = (getattr(row, name) for name in MOVING)
-                self._db.execute(state, (execution_id, row.seq, row.agent, row.rank, *moving))
+                mutable_values = (getattr(row, name) for name in MUTABLE_FIELDS)
+                self._db.execute(
+                    insert_state, (execution_id, row.seq, row.agent, row.rank, *mutable_values)
+                )
                 if row.result is not None:
-                    self._db.execute(_RESULT, (execution_id, row.seq, row.result.to_json()))
-        return known
+                    self._db.execute(_INSERT_RESULT, (execution_id, row.seq, row.result.to_json()))
+        return duplicate_seqs
 
-    def _write(self, execution_id: str, token: int, changes: Sequence[Change]) -> None:
+    def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
         update = (
-            f"UPDATE states SET {', '.join(f'{name}=?' for name in MOVING)} "  # noqa: S608
+            f"UPDATE states SET {', '.join(f'{name}=?' for name in MUTABLE_FIELDS)} "  # noqa: S608
             "WHERE execution=? AND seq=?"
         )
         rows = [(*change[2:9], execution_id, change.seq) for change in changes]
-        ended = [(execution_id, c.seq, c.result.to_json()) for c in changes if c.result is not None]
+        result_rows = [
+            (execution_id, c.seq, c.result.to_json()) for c in changes if c.result is not None
+        ]
         with self._transaction():
             self._check_owner(execution_id, token)
             self._db.executemany(update, rows)
-            self._db.executemany(_RESULT, ended)
+            self._db.executemany(_INSERT_RESULT, result_rows)
 
     def _check_owner(self, execution_id: str, token: int) -> None:
         query = "SELECT 1 FROM executions WHERE id=? AND token=? AND owner<>''"
@@ -190,21 +225,23 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         self, execution_id: str, status: str, limit: int, agent: str | None
     ) -> Sequence[TaskRow]:
         # A status that is spelled out is what the partial index is found by.
-        wanted = "'pending'" if status == "pending" else ":status"
-        of_agent = "" if agent is None else "AND states.agent=:agent"
+        status_sql = "'pending'" if status == "pending" else ":status"
+        agent_sql = "" if agent is None else "AND states.agent=:agent"
         query = (
-            f"{_JOINED} WHERE states.execution=:id AND states.status={wanted} {of_agent} "
+            f"{_SELECT_TASKS} WHERE states.execution=:id AND states.status={status_sql} "
+            f"{agent_sql} "
             "ORDER BY states.rank, states.seq LIMIT :n"
         )
         values = {"id": execution_id, "status": status, "n": limit, "agent": agent}
-        return [_row(each) for each in self._db.execute(query, values)]
+        return [_decode_row(columns) for columns in self._db.execute(query, values)]
 
     def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
-        places = ",".join("?" * len(seqs))
+        placeholders = ",".join("?" * len(seqs))
         query = (
-            f"{_JOINED} WHERE states.execution=? AND states.seq IN ({places}) ORDER BY states.seq"
+            f"{_SELECT_TASKS} WHERE states.execution=? AND states.seq IN ({placeholders}) "
+            "ORDER BY states.seq"
         )
-        return [_row(each) for each in self._db.execute(query, (execution_id, *seqs))]
+        return [_decode_row(columns) for columns in self._db.execute(query, (execution_id, *seqs))]
 
     def _counts(self, execution_id: str) -> dict[str, int]:
         self._get(execution_id)
@@ -216,40 +253,58 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         return [agent for (agent,) in self._db.execute(query, (execution_id,))]
 
     def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
-        places = ",".join("?" * len(statuses))
+        placeholders = ",".join("?" * len(statuses))
         with self._transaction():
             self._check_owner(execution_id, token)
-            old = (
+            select_ended = (
                 "SELECT seq FROM states WHERE execution=? AND tries >= 0 AND status IN "  # noqa: S608
-                f"({places})"
+                ""
+                f"({placeholders})"
             )
-            gone = f"DELETE FROM results WHERE execution=? AND seq IN ({old})"  # noqa: S608
-            self._db.execute(gone, (execution_id, execution_id, *statuses))
-            reset = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
+            delete_results = (
+                "DELETE FROM results WHERE execution=? AND seq IN "  # noqa: S608
+                f"({select_ended})"
+            )
+            self._db.execute(delete_results, (execution_id, execution_id, *statuses))
+            assignments = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
             update = (
-                f"UPDATE states SET {reset} WHERE execution=? AND tries >= 0 AND status "  # noqa: S608
-                f"IN ({places})"
+                f"UPDATE states SET {assignments} WHERE execution=? AND tries >= 0 AND status "  # noqa: S608
+                ""
+                f"IN ({placeholders})"
             )
             return self._db.execute(update, (execution_id, *statuses)).rowcount
 
-    def _results(self, execution_id: str, by: str, after: int, limit: int) -> Sequence[Kept]:
+    def _results(
+        self, execution_id: str, by: str, after: int, limit: int
+    ) -> Sequence[StoredResult]:
         query = (
             f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? ORDER "  # noqa: S608
+            ""
             f"BY {by} LIMIT ?"
         )
-        found = self._db.execute(query, (execution_id, after, limit))
-        return [Kept(number, seq, TaskResult.from_json(text)) for number, seq, text in found]
+        result_rows = self._db.execute(query, (execution_id, after, limit))
+        return [
+            StoredResult(number, seq, TaskResult.from_json(text))
+            for number, seq, text in result_rows
+        ]
 
 
-def _execution(found: tuple[Any, ...]) -> Execution:
-    execution_id, text, owner, token, until_s, wanted, progress = found
-    held = is_lease_held(owner, until_s)
-    apart: dict[str, Any] = {"owner": owner, "token": token, "is_leased": held, "wanted": wanted}
-    return Execution(execution_id, **json.loads(text), **apart, progress=json.loads(progress))
+def _decode_execution(columns: tuple[Any, ...]) -> Execution:
+    execution_id, document_json, owner, token, lease_until_s, requested, progress = columns
+    is_leased = is_lease_held(owner, lease_until_s)
+    volatile_fields: dict[str, Any] = {
+        "owner": owner,
+        "token": token,
+        "is_leased": is_leased,
+        "wanted": requested,
+    }
+    return Execution(
+        execution_id, **json.loads(document_json), **volatile_fields, progress=json.loads(progress)
+    )
 
 
-def _row(found: tuple[Any, ...]) -> TaskRow:
-    row = TaskRow(*found)
+def _decode_row(columns: tuple[Any, ...]) -> TaskRow:
+    row = TaskRow(*columns)
     row.priority = TaskPriority(row.priority)
-    row.given = BatchTask.from_json(row.task)
+    row.parsed_task = BatchTask.from_json(row.task)
     return row

@@ -10,22 +10,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from agent_runtime.batch.journal.journal import Journal
-from agent_runtime.batch.journal.records import Change, TaskRow
+from agent_runtime.batch.journal.records import TaskRow, TaskUpdate
 from agent_runtime.errors import StoreError
 
 T = TypeVar("T")
 RETRIES_S = (0.05, 0.2, 1.0, 3.0)
 """How long to wait before writing again what a store did not take."""
-GATHER_S = 0.003
+BATCH_WINDOW_S = 0.003
 """What is to be written waits so long for others to come along.
 
 A trip to a store costs more than what it carries.
 """
-BEHIND = 256
+MAX_BACKLOG = 256
 """So many outcomes may wait to be written; then workers wait too."""
 
 
-async def insisted(call: Callable[[], Awaitable[T]]) -> T:
+async def retrying(call: Callable[[], Awaitable[T]]) -> T:
     """What `call` returns; asked again for a few seconds while it raises StoreError.
 
     For what may be repeated.
@@ -38,7 +38,7 @@ async def insisted(call: Callable[[], Awaitable[T]]) -> T:
     return await call()
 
 
-class Outcome:
+class TaskOutcome:
     """What is to be written of a task, and done when it is.
 
     Its result told, or the task queued again.
@@ -46,13 +46,13 @@ class Outcome:
 
     __slots__ = ("again", "change", "result")
 
-    def __init__(self, change: Change, again: TaskRow | None = None) -> None:
-        self.change = change
-        self.result = change.result
-        self.again = again
+    def __init__(self, update: TaskUpdate, requeue_row: TaskRow | None = None) -> None:
+        self.change = update
+        self.result = update.result
+        self.again = requeue_row
 
     @property
-    def news(self) -> bool:
+    def is_reportable(self) -> bool:
         """Whether it is more than that the task runs."""
         return self.result is not None or self.again is not None
 
@@ -69,29 +69,29 @@ class JournalWriter:
         journal: Journal,
         execution_id: str,
         token: int,
-        on_kept: Callable[[Sequence[Outcome]], None],
+        on_persisted: Callable[[Sequence[TaskOutcome]], None],
     ) -> None:
         self._journal = journal
         self._execution_id = execution_id
         self._token = token
-        self._on_kept = on_kept
-        self._waiting: list[Outcome | Callable[[], Outcome]] = []
-        self._came = asyncio.Event()
+        self._on_persisted = on_persisted
+        self._pending: list[TaskOutcome | Callable[[], TaskOutcome]] = []
+        self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
         self._error = cast("Exception | None", None)
-        self.volatile = journal.volatile
+        self.ephemeral = journal.ephemeral
         """Whether what is written is gone with the process."""
 
-    def put(self, outcome: Outcome | Callable[[], Outcome]) -> None:
+    def enqueue(self, outcome: TaskOutcome | Callable[[], TaskOutcome]) -> None:
         """Write it soon. What makes an outcome is called then.
 
         A worker's next task need not wait for it.
         """
-        self._waiting.append(outcome)
+        self._pending.append(outcome)
         self._idle.clear()
-        self._came.set()
+        self._wakeup.set()
 
     @property
     def busy(self) -> bool:
@@ -99,11 +99,11 @@ class JournalWriter:
         return not self._idle.is_set()
 
     @property
-    def behind(self) -> bool:
+    def backlogged(self) -> bool:
         """Whether so much waits to be written that no more should be begun."""
-        return len(self._waiting) >= BEHIND
+        return len(self._pending) >= MAX_BACKLOG
 
-    async def written(self) -> None:
+    async def flush(self) -> None:
         """Wait until everything that was put is kept; raises what `run` has raised."""
         await self._idle.wait()
         if self._error is not None:
@@ -120,26 +120,29 @@ class JournalWriter:
 
     async def _run(self) -> None:
         while True:
-            await self._came.wait()
-            self._came.clear()
+            await self._wakeup.wait()
+            self._wakeup.clear()
             if not self._closing:
-                await asyncio.sleep(GATHER_S)
-            while self._waiting:
-                given = self._waiting
-                self._waiting = []
-                outcomes = [each if isinstance(each, Outcome) else each() for each in given]
-                await self._write([each.change for each in outcomes])
-                if not self._waiting:
+                await asyncio.sleep(BATCH_WINDOW_S)
+            while self._pending:
+                pending_outcomes = self._pending
+                self._pending = []
+                outcomes = [
+                    outcome if isinstance(outcome, TaskOutcome) else outcome()
+                    for outcome in pending_outcomes
+                ]
+                await self._write([outcome.change for outcome in outcomes])
+                if not self._pending:
                     self._idle.set()
-                if news := [each for each in outcomes if each.news]:
-                    self._on_kept(news)
+                if reportable := [outcome for outcome in outcomes if outcome.is_reportable]:
+                    self._on_persisted(reportable)
             if self._closing:
                 return
 
-    async def _write(self, changes: Sequence[Change]) -> None:
-        await insisted(lambda: self._journal.write(self._execution_id, self._token, changes))
+    async def _write(self, changes: Sequence[TaskUpdate]) -> None:
+        await retrying(lambda: self._journal.write(self._execution_id, self._token, changes))
 
     def close(self) -> None:
         """End `run` when everything is written."""
         self._closing = True
-        self._came.set()
+        self._wakeup.set()

@@ -10,16 +10,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-MICRO = 1_000_000
+MICROS_PER_USD = 1_000_000
 """Micro-USD in a USD."""
-KEPT_S = 24 * 3600.0
+OPERATION_RETENTION_S = 24 * 3600.0
 """How long an operation is remembered after its end: the same one again changes nothing that long.
 """
-ACCOUNT_KEPT_S = 40 * 24 * 3600.0
+ACCOUNT_RETENTION_S = 40 * 24 * 3600.0
 """How long an account is kept after its period."""
-MAX_KEPT = 10_000
-WRITTEN_AT_ONCE = 100
-SPEND_KEPT_S = 400 * 24 * 3600.0
+MAX_DEFERRED = 10_000
+DEFERRED_BATCH_SIZE = 100
+SPEND_RETENTION_S = 400 * 24 * 3600.0
 """How long spending stands in reports."""
 
 
@@ -30,7 +30,7 @@ class Amount(NamedTuple):
     tokens: int = 0
 
 
-NOTHING = Amount()
+ZERO_AMOUNT = Amount()
 
 
 class Account(NamedTuple):
@@ -70,7 +70,7 @@ class Spend(NamedTuple):
     unknown: int = 0
 
 
-class Ending(NamedTuple):
+class Settlement(NamedTuple):
     """The end of an operation: what it cost in the end, and what is to be seen of it in reports."""
 
     operation_id: str
@@ -78,21 +78,21 @@ class Ending(NamedTuple):
     spends: tuple[Spend, ...] = ()
 
 
-class Reservation(NamedTuple):
+class ReservationRequest(NamedTuple):
     """What is asked for.
 
-    At least `least`, at best `wanted`, on every account at once, for `ttl_s` seconds.
+    At least `minimum`, at best `requested`, on every account at once, for `ttl_s` seconds.
 
-    `keyed`: the id names what is bought, and who sells it does so once: what was paid before is
-    granted and not paid again.
+    `idempotent`: the id names what is bought, and who sells it does so once: what was paid before
+    is granted and not paid again.
     """
 
     operation_id: str
     accounts: tuple[Account, ...]
-    least: Amount
-    wanted: Amount
+    minimum: Amount
+    requested: Amount
     ttl_s: float
-    keyed: bool = False
+    idempotent: bool = False
 
 
 class Charge(NamedTuple):
@@ -108,7 +108,7 @@ class Refusal(NamedTuple):
 
     key: str
     spent: Amount
-    held: Amount
+    reserved: Amount
 
 
 class Answer(NamedTuple):
@@ -131,7 +131,7 @@ class Balance:
     limit_tokens: int | None = None
     ends_at: float | None = None
 
-    def left(self, account: Account) -> tuple[int | None, int | None]:
+    def remaining(self, account: Account) -> tuple[int | None, int | None]:
         """What a reservation may still take, of each kind; None is no limit."""
         usd = account.limit_micro_usd
         tokens = account.limit_tokens
@@ -164,28 +164,28 @@ class Ledger(ABC):
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
         """Close what was opened here."""
 
-    def keep(self, endings: list[Ending]) -> None:
+    def defer(self, settlements: list[Settlement]) -> None:
         """Remember what could not be written: it goes with the next operation.
 
         The newest 10,000 are kept.
         """
-        self._kept().extend(endings)
+        self._deferred().extend(settlements)
 
-    def unwritten(self) -> list[Ending]:
+    def take_deferred(self) -> list[Settlement]:
         """Take what is kept."""
-        found: list[Ending] = []
-        if not (kept := self._kept()):
-            return found
-        while kept and len(found) < WRITTEN_AT_ONCE:
-            found.append(kept.popleft())
-        return found
+        deferred_batch: list[Settlement] = []
+        if not (deferred := self._deferred()):
+            return deferred_batch
+        while deferred and len(deferred_batch) < DEFERRED_BATCH_SIZE:
+            deferred_batch.append(deferred.popleft())
+        return deferred_batch
 
-    def _kept(self) -> deque[Ending]:
-        kept: deque[Ending] | None = self.__dict__.get("_endings_kept")
+    def _deferred(self) -> deque[Settlement]:
+        deferred: deque[Settlement] | None = self.__dict__.get("_endings_kept")
         return (
-            self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_KEPT))
-            if kept is None
-            else kept
+            self.__dict__.setdefault("_endings_kept", deque(maxlen=MAX_DEFERRED))
+            if deferred is None
+            else deferred
         )
 
 

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from agent_runtime.budgets.ledger.ledger import (
-    ACCOUNT_KEPT_S,
-    KEPT_S,
-    SPEND_KEPT_S,
+    ACCOUNT_RETENTION_S,
+    OPERATION_RETENTION_S,
+    SPEND_RETENTION_S,
     Answer,
     Balance,
-    Ending,
     Ledger,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
-from agent_runtime.budgets.ledger.rules import Book, Operation
+from agent_runtime.budgets.ledger.rules import LedgerRules, Operation
 from agent_runtime.storage.deletion_clock import ProcessClock
 
 
@@ -32,8 +32,8 @@ class MemoryLedger(Ledger):
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._pages = _Pages(ProcessClock() if clock is time.time else None)
-        self._book = Book(self._pages, KEPT_S, clock)
+        self._store = _MemoryLedgerStore(ProcessClock() if clock is time.time else None)
+        self._rules = LedgerRules(self._store, OPERATION_RETENTION_S, clock)
 
     def call(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name."""
@@ -44,16 +44,18 @@ class MemoryLedger(Ledger):
         """Run the operation of this name."""
         return self.call(operation, *args)
 
-    def _transact(self, endings: Iterable[Ending], reservation: Reservation | None) -> Answer:
-        return self._book.transact(endings, reservation)
+    def _transact(
+        self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
+    ) -> Answer:
+        return self._rules.transact(settlements, reservation)
 
     def _sweep(self) -> int:
-        return self._book.sweep()
+        return self._rules.expire_holds()
 
     def _balances(self) -> dict[str, Balance]:
         return {
             key: Balance(*(getattr(b, n) for n in b.__slots__))
-            for key, b in self._pages.accounts.items()
+            for key, b in self._store.accounts.items()
         }
 
     def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
@@ -61,47 +63,47 @@ class MemoryLedger(Ledger):
         last = int(-(-until_s // 3600))
         return [
             (hour * 3600, Spend(labels, *counts))
-            for (hour, labels), counts in sorted(self._pages.spends.items())
+            for (hour, labels), counts in sorted(self._store.spends.items())
             if first <= hour < last
         ]
 
 
-class _Pages:
+class _MemoryLedgerStore:
     def __init__(self, clock: ProcessClock | None) -> None:
         self._clock = clock
         self.accounts: dict[str, Balance] = {}
         self.spends: dict[tuple[int, SpendLabels], list[int]] = {}
         self._operations: dict[str, tuple[Operation, float]] = {}
-        self._due: list[
+        self._expiry_heap: list[
             tuple[float, str]
         ] = []  # a heap; an entry that was replaced is skipped when it comes up
 
-    def balance(self, key: str) -> Balance | None:
+    def get_balance(self, key: str) -> Balance | None:
         return self.accounts.get(key)
 
     def put_balance(self, key: str, balance: Balance) -> None:
         self.accounts[key] = balance
 
-    def operation(self, operation_id: str) -> Operation | None:
-        found = self._operations.get(operation_id)
-        return None if found is None else found[0]
+    def get_operation(self, operation_id: str) -> Operation | None:
+        entry = self._operations.get(operation_id)
+        return None if entry is None else entry[0]
 
-    def put_operation(self, operation_id: str, operation: Operation, at: float) -> None:
-        self._operations[operation_id] = operation, at
-        heapq.heappush(self._due, (at, operation_id))
+    def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
+        self._operations[operation_id] = operation, expires_at
+        heapq.heappush(self._expiry_heap, (expires_at, operation_id))
 
-    def overdue(self, now: float, limit: int) -> list[str]:
-        found: list[str] = []
-        while self._due and self._due[0][0] <= now and len(found) < limit:
-            at, operation_id = heapq.heappop(self._due)
-            operation, current = self._operations.get(operation_id, (None, 0.0))
-            if operation is None or current != at:
+    def expired_holds(self, now: float, limit: int) -> list[str]:
+        expired_ids: list[str] = []
+        while self._expiry_heap and self._expiry_heap[0][0] <= now and len(expired_ids) < limit:
+            expires_at, operation_id = heapq.heappop(self._expiry_heap)
+            operation, current_expires_at = self._operations.get(operation_id, (None, 0.0))
+            if operation is None or current_expires_at != expires_at:
                 continue
             if operation.state == "held":
-                found.append(operation_id)
+                expired_ids.append(operation_id)
             else:
                 del self._operations[operation_id]
-        return found
+        return expired_ids
 
     def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
         for spend in spends:
@@ -109,15 +111,15 @@ class _Pages:
             for position, value in enumerate(spend[1:]):
                 counts[position] += value
 
-    def forget(self, now: float) -> None:
+    def delete_expired(self, now: float) -> None:
         if self._clock is not None:
             now = min(now, self._clock.deletion_time())
         for key in [
             k
             for k, b in self.accounts.items()
-            if b.ends_at is not None and b.ends_at + ACCOUNT_KEPT_S < now
+            if b.ends_at is not None and b.ends_at + ACCOUNT_RETENTION_S < now
         ]:
             del self.accounts[key]
-        oldest = int((now - SPEND_KEPT_S) // 3600)
-        for place in [p for p in self.spends if p[0] < oldest]:
-            del self.spends[place]
+        oldest = int((now - SPEND_RETENTION_S) // 3600)
+        for spend_key in [p for p in self.spends if p[0] < oldest]:
+            del self.spends[spend_key]

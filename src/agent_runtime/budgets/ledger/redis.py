@@ -7,17 +7,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from agent_runtime.budgets.ledger.ledger import (
-    ACCOUNT_KEPT_S,
-    KEPT_S,
-    SPEND_KEPT_S,
+    ACCOUNT_RETENTION_S,
+    OPERATION_RETENTION_S,
+    SPEND_RETENTION_S,
     Amount,
     Answer,
     Balance,
     Charge,
-    Ending,
     Ledger,
     Refusal,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
@@ -187,33 +187,42 @@ class RedisLedger(RedisConnection, Ledger):
             for part in ("accounts", "ends", "operations", "held", "done", "spends")
         ]
 
-    def _transact(self, endings: list[Ending], reservation: Reservation | None) -> Any:
-        args: list[Any] = [int(KEPT_S * 1000), int(ACCOUNT_KEPT_S * 1000), len(endings)]
-        for ending in endings:
-            args += [ending.operation_id, *ending.amount, len(ending.spends)]
-            for spend in ending.spends:
+    def _transact(
+        self, settlements: list[Settlement], reservation: ReservationRequest | None
+    ) -> Any:
+        args: list[Any] = [
+            int(OPERATION_RETENTION_S * 1000),
+            int(ACCOUNT_RETENTION_S * 1000),
+            len(settlements),
+        ]
+        for settlement in settlements:
+            args += [settlement.operation_id, *settlement.amount, len(settlement.spends)]
+            for spend in settlement.spends:
                 args += [
                     " ".join(quote(label, safe="") or "-" for label in spend.labels),
                     *spend[1:],
                 ]
-        args += [""] if reservation is None else _asked(reservation)
-        return _answer((yield _SCRIPT, self._keys, args))
+        args += [""] if reservation is None else _reservation_args(reservation)
+        return _parse_answer((yield _SCRIPT, self._keys, args))
 
     def _sweep(self) -> Any:
         _, swept, _ = yield (
             _SCRIPT,
             self._keys,
-            [int(KEPT_S * 1000), int(ACCOUNT_KEPT_S * 1000), 0, ""],
+            [int(OPERATION_RETENTION_S * 1000), int(ACCOUNT_RETENTION_S * 1000), 0, ""],
         )
-        oldest = (time.time() - SPEND_KEPT_S) // 3600
-        if old := [f for f in (yield "hkeys", self._keys[5]) if int(f.partition(b" ")[0]) < oldest]:
-            yield "hdel", self._keys[5], *old
+        oldest = (time.time() - SPEND_RETENTION_S) // 3600
+        if expired_fields := [
+            f for f in (yield "hkeys", self._keys[5]) if int(f.partition(b" ")[0]) < oldest
+        ]:
+            yield "hdel", self._keys[5], *expired_fields
         return swept
 
     def _balances(self) -> Any:
-        found = yield "hgetall", self._keys[0]
+        balance_texts = yield "hgetall", self._keys[0]
         return {
-            unquote(key.decode()): _balance(value.decode()) for key, value in sorted(found.items())
+            unquote(key.decode()): _parse_balance(value.decode())
+            for key, value in sorted(balance_texts.items())
         }
 
     def _report(self, since_s: float, until_s: float) -> Any:
@@ -223,24 +232,24 @@ class RedisLedger(RedisConnection, Ledger):
         for field, value in (yield "hgetall", self._keys[5]).items():
             hour, *labels, name = field.decode().split(" ")
             if first <= int(hour) < last:
-                place = (
+                hour_and_labels = (
                     int(hour),
                     SpendLabels(*("" if label == "-" else unquote(label) for label in labels)),
                 )
-                rows.setdefault(place, {})[name] = int(value)
+                rows.setdefault(hour_and_labels, {})[name] = int(value)
         return [
             (hour * 3600, Spend(labels, **{"calls": 0, **counts}))
             for (hour, labels), counts in sorted(rows.items())
         ]
 
 
-def _asked(reservation: Reservation) -> list[Any]:
+def _reservation_args(reservation: ReservationRequest) -> list[Any]:
     args: list[Any] = [reservation.operation_id, max(1, round(reservation.ttl_s * 1000))]
     args += [
-        *reservation.least,
-        *reservation.wanted,
+        *reservation.minimum,
+        *reservation.requested,
         len(reservation.accounts),
-        int(reservation.keyed),
+        int(reservation.idempotent),
     ]
     for account in reservation.accounts:
         limits = (
@@ -255,10 +264,10 @@ def _asked(reservation: Reservation) -> list[Any]:
     return args
 
 
-def _answer(found: list[Any]) -> Answer:
-    kind, detail, told = found
+def _parse_answer(reply: list[Any]) -> Answer:
+    kind, detail, charge_fields = reply
     charges: list[Charge] = []
-    for key, numbers in zip(told[::2], told[1::2], strict=True):
+    for key, numbers in zip(charge_fields[::2], charge_fields[1::2], strict=True):
         usd, tokens, added_usd, added_tokens = map(int, numbers.split())
         charges.append(
             Charge(unquote(key.decode()), Amount(usd, tokens), Amount(added_usd, added_tokens))
@@ -275,6 +284,6 @@ def _answer(found: list[Any]) -> Answer:
     return Answer(None, None, tuple(charges))
 
 
-def _balance(text: str) -> Balance:
-    *numbers, ends = (None if part == "-" else int(part) for part in text.split(" "))
-    return Balance(*numbers, None if ends is None else ends / 1000)  # type: ignore[arg-type, call-arg]
+def _parse_balance(text: str) -> Balance:
+    *numbers, ends_at_ms = (None if part == "-" else int(part) for part in text.split(" "))
+    return Balance(*numbers, None if ends_at_ms is None else ends_at_ms / 1000)  # type: ignore[arg-type, call-arg]

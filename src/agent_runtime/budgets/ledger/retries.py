@@ -5,46 +5,50 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agent_runtime.budgets.ledger.ledger import Answer, Ending, Ledger, Reservation
+from agent_runtime.budgets.ledger.ledger import Answer, Ledger, ReservationRequest, Settlement
 from agent_runtime.errors import StoreError
 
-RETRIES_S = (0.02, 0.1, 0.4)
+RETRY_DELAYS_S = (0.02, 0.1, 0.4)
 """How long to wait before asking a ledger again that failed."""
-WITHIN_S = 5.0
+RETRY_DEADLINE_S = 5.0
 """After so long it is not asked again: one locked store costs one wait."""
 
 
-def asked(ledger: Ledger, endings: list[Ending], reservation: Reservation | None) -> Answer:
+def transact_with_retry(
+    ledger: Ledger, settlements: list[Settlement], reservation: ReservationRequest | None
+) -> Answer:
     """Return the ledger's answer; blocks. Raises the last StoreError."""
-    until_s = time.monotonic() + WITHIN_S
-    for wait_s in RETRIES_S:
+    deadline = time.monotonic() + RETRY_DEADLINE_S
+    for wait_s in RETRY_DELAYS_S:
         try:
-            return ledger.call("transact", endings, reservation)  # type: ignore[no-any-return]
+            return ledger.call("transact", settlements, reservation)  # type: ignore[no-any-return]
         except StoreError:
-            if time.monotonic() + wait_s > until_s:
+            if time.monotonic() + wait_s > deadline:
                 raise
             time.sleep(wait_s)
-    return ledger.call("transact", endings, reservation)  # type: ignore[no-any-return]
+    return ledger.call("transact", settlements, reservation)  # type: ignore[no-any-return]
 
 
-async def aasked(ledger: Ledger, endings: list[Ending], reservation: Reservation | None) -> Answer:
-    """Return the ledger's answer, as `asked` does, to an async caller."""
-    until_s = time.monotonic() + WITHIN_S
-    for wait_s in RETRIES_S:
+async def atransact_with_retry(
+    ledger: Ledger, settlements: list[Settlement], reservation: ReservationRequest | None
+) -> Answer:
+    """Return the ledger's answer, as `transact_with_retry` does, to an async caller."""
+    deadline = time.monotonic() + RETRY_DEADLINE_S
+    for wait_s in RETRY_DELAYS_S:
         try:
-            return await ledger.acall("transact", endings, reservation)  # type: ignore[no-any-return]
+            return await ledger.acall("transact", settlements, reservation)  # type: ignore[no-any-return]
         except StoreError:
-            if time.monotonic() + wait_s > until_s:
+            if time.monotonic() + wait_s > deadline:
                 raise
             await asyncio.sleep(wait_s)
-    return await ledger.acall("transact", endings, reservation)  # type: ignore[no-any-return]
+    return await ledger.acall("transact", settlements, reservation)  # type: ignore[no-any-return]
 
 
-async def flush(ledger: Ledger) -> None:
+async def flush_deferred(ledger: Ledger) -> None:
     """Write what could not be written before; raises StoreError, and the ledger keeps it then."""
-    while endings := ledger.unwritten():
+    while settlements := ledger.take_deferred():
         try:
-            await aasked(ledger, endings, None)
+            await atransact_with_retry(ledger, settlements, None)
         except BaseException:
-            ledger.keep(endings)
+            ledger.defer(settlements)
             raise

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Protocol
 
 from agent_runtime.budgets.ledger.ledger import (
-    NOTHING,
+    ZERO_AMOUNT,
     Account,
     Amount,
     Answer,
     Balance,
     Charge,
-    Ending,
     Refusal,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
 )
 
-SWEEP = 100
+MAX_EXPIRED_HOLDS = 100
 """How many abandoned holds one operation charges at most, on its way."""
-FORGET_EVERY_S = 60.0
+CLEANUP_INTERVAL_S = 60.0
 
 
 class Operation(NamedTuple):
@@ -35,164 +35,177 @@ class Operation(NamedTuple):
     accounts: tuple[str, ...]
 
 
-class Pages(Protocol):
+class LedgerStore(Protocol):
     """Storage of the rules: one operation at a time, stored whole or not at all."""
 
-    def balance(self, key: str) -> Balance | None:
+    def get_balance(self, key: str) -> Balance | None:
         """An account."""
 
     def put_balance(self, key: str, balance: Balance) -> None:
         """Keep an account."""
 
-    def operation(self, operation_id: str) -> Operation | None:
+    def get_operation(self, operation_id: str) -> Operation | None:
         """An operation."""
 
-    def put_operation(self, operation_id: str, operation: Operation, at: float) -> None:
+    def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
         """Keep an operation until `at`.
 
         The end of its lease while it is held, of its memory afterwards.
         """
 
-    def overdue(self, now: float, limit: int) -> list[str]:
+    def expired_holds(self, now: float, limit: int) -> list[str]:
         """Operations that are held and whose lease has ended."""
 
     def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
         """Add to the spending of an hour."""
 
-    def forget(self, now: float) -> None:
+    def delete_expired(self, now: float) -> None:
         """Drop what is older than it has to be kept."""
 
 
-class Book:
+class LedgerRules:
     """Reserves and settles on pages."""
 
-    def __init__(self, pages: Pages, kept_s: float, clock: Callable[[], float] = time.time) -> None:
-        self._pages = pages
-        self._kept_s = kept_s
+    def __init__(
+        self, store: LedgerStore, retention_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._retention_s = retention_s
         self._clock = clock
-        self._forget_at = 0.0
+        self._next_cleanup_at = 0.0
 
-    def transact(self, endings: Iterable[Ending], reservation: Reservation | None) -> Answer:
+    def transact(
+        self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
+    ) -> Answer:
         """First the endings, then the reservation."""
         now = self._clock()
-        self.sweep(now)
+        self.expire_holds(now)
         charges: list[Charge] = []
-        for ending in endings:
-            self._end(ending, now, charges)
+        for settlement in settlements:
+            self._settle(settlement, now, charges)
         if reservation is None:
             return Answer(None, None, tuple(charges))
         granted, refusal = self._reserve(reservation, now)
         return Answer(granted, refusal, tuple(charges))
 
-    def sweep(self, now: float | None = None) -> int:
+    def expire_holds(self, now: float | None = None) -> int:
         """Charge abandoned holds at their estimate: the provider may have billed them."""
         now = self._clock() if now is None else now
-        if now >= self._forget_at:
-            self._pages.forget(now)
-            self._forget_at = now + FORGET_EVERY_S
-        overdue = self._pages.overdue(now, SWEEP)
-        for operation_id in overdue:
-            held = self._pages.operation(operation_id)
-            if held is not None and held.state == "held":
-                self._charge(held, held.amount, held.amount, [])
-                expired = held._replace(state="expired")
-                self._pages.put_operation(operation_id, expired, now + self._kept_s)
-        return len(overdue)
+        if now >= self._next_cleanup_at:
+            self._store.delete_expired(now)
+            self._next_cleanup_at = now + CLEANUP_INTERVAL_S
+        expired_ids = self._store.expired_holds(now, MAX_EXPIRED_HOLDS)
+        for operation_id in expired_ids:
+            operation = self._store.get_operation(operation_id)
+            if operation is not None and operation.state == "held":
+                self._charge(operation, operation.amount, operation.amount, [])
+                expired = operation._replace(state="expired")
+                self._store.put_operation(operation_id, expired, now + self._retention_s)
+        return len(expired_ids)
 
-    def _reserve(self, asked: Reservation, now: float) -> tuple[Amount | None, Refusal | None]:
-        if (known := self._pages.operation(asked.operation_id)) is not None:
-            if known.state == "held":
-                return known.amount, None  # the answer was lost: the same again
+    def _reserve(
+        self, request: ReservationRequest, now: float
+    ) -> tuple[Amount | None, Refusal | None]:
+        if (existing := self._store.get_operation(request.operation_id)) is not None:
+            if existing.state == "held":
+                return existing.amount, None  # the answer was lost: the same again
             if (
-                known.state == "settled" and not asked.keyed
+                existing.state == "settled" and not request.idempotent
             ):  # it came after its own end: nothing is held for it
-                return None, self._refusal(asked.accounts[0].key)
-            if known.state == "settled" and known.amount != NOTHING:
-                return asked.wanted, None
+                return None, self._refusal(request.accounts[0].key)
+            if existing.state == "settled" and existing.amount != ZERO_AMOUNT:
+                return request.requested, None
         # Its lease ended before it was asked for again: nothing was sent for it, or what was has
         # its name.
-        expired = known if known is not None and known.state == "expired" else None
-        usd, tokens = asked.wanted
-        for account in asked.accounts:
-            balance = self._pages.balance(account.key) or Balance()
-            left_usd, left_tokens = balance.left(account)
+        expired = existing if existing is not None and existing.state == "expired" else None
+        usd, tokens = request.requested
+        for account in request.accounts:
+            balance = self._store.get_balance(account.key) or Balance()
+            remaining_usd, remaining_tokens = balance.remaining(account)
             if expired is not None and account.key in expired.accounts:
-                left_usd = None if left_usd is None else left_usd + expired.amount.micro_usd
-                left_tokens = None if left_tokens is None else left_tokens + expired.amount.tokens
-            usd = usd if left_usd is None else min(usd, left_usd)
-            tokens = tokens if left_tokens is None else min(tokens, left_tokens)
-            if usd < asked.least.micro_usd or tokens < asked.least.tokens:
+                remaining_usd = (
+                    None if remaining_usd is None else remaining_usd + expired.amount.micro_usd
+                )
+                remaining_tokens = (
+                    None if remaining_tokens is None else remaining_tokens + expired.amount.tokens
+                )
+            usd = usd if remaining_usd is None else min(usd, remaining_usd)
+            tokens = tokens if remaining_tokens is None else min(tokens, remaining_tokens)
+            if usd < request.minimum.micro_usd or tokens < request.minimum.tokens:
                 return None, self._refusal(account.key)
         if expired is not None:
             self._charge(
-                expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), NOTHING, []
+                expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), ZERO_AMOUNT, []
             )
         granted = Amount(usd, tokens)
-        for account in asked.accounts:
-            self._hold(account, granted)
-        held = Operation("held", granted, tuple(account.key for account in asked.accounts))
-        self._pages.put_operation(asked.operation_id, held, now + asked.ttl_s)
+        for account in request.accounts:
+            self._reserve_on_account(account, granted)
+        reservation = Operation("held", granted, tuple(account.key for account in request.accounts))
+        self._store.put_operation(request.operation_id, reservation, now + request.ttl_s)
         return granted, None
 
-    def _hold(self, account: Account, granted: Amount) -> None:
-        balance = self._pages.balance(account.key) or Balance()
+    def _reserve_on_account(self, account: Account, granted: Amount) -> None:
+        balance = self._store.get_balance(account.key) or Balance()
         balance.limit_micro_usd = account.limit_micro_usd
         balance.limit_tokens = account.limit_tokens
         balance.ends_at = account.ends_at
         balance.held_micro_usd += granted.micro_usd
         balance.held_tokens += granted.tokens
-        self._pages.put_balance(account.key, balance)
+        self._store.put_balance(account.key, balance)
 
     def _refusal(self, key: str) -> Refusal:
-        b = self._pages.balance(key) or Balance()
+        b = self._store.get_balance(key) or Balance()
         return Refusal(
             key, Amount(b.spent_micro_usd, b.spent_tokens), Amount(b.held_micro_usd, b.held_tokens)
         )
 
-    def _end(self, ending: Ending, now: float, charges: list[Charge]) -> None:
-        known = self._pages.operation(ending.operation_id)
-        if known is not None and known.state == "settled":
-            self._top_up(known, ending, now, charges)
+    def _settle(self, settlement: Settlement, now: float, charges: list[Charge]) -> None:
+        existing = self._store.get_operation(settlement.operation_id)
+        if existing is not None and existing.state == "settled":
+            self._top_up(existing, settlement, now, charges)
             return
-        if known is not None:
-            released = known.amount if known.state == "held" else NOTHING
-            charged_before = known.amount if known.state == "expired" else NOTHING
+        if existing is not None:
+            released = existing.amount if existing.state == "held" else ZERO_AMOUNT
+            charged_before = existing.amount if existing.state == "expired" else ZERO_AMOUNT
             added = Amount(
-                ending.amount.micro_usd - charged_before.micro_usd,
-                ending.amount.tokens - charged_before.tokens,
+                settlement.amount.micro_usd - charged_before.micro_usd,
+                settlement.amount.tokens - charged_before.tokens,
             )
-            self._charge(known, added, released, charges)
-        accounts = () if known is None else known.accounts
-        settled = Operation("settled", ending.amount, accounts)
-        self._pages.put_operation(ending.operation_id, settled, now + self._kept_s)
-        if ending.spends:
-            self._pages.add_spends(int(now // 3600), ending.spends)
+            self._charge(existing, added, released, charges)
+        accounts = () if existing is None else existing.accounts
+        settled = Operation("settled", settlement.amount, accounts)
+        self._store.put_operation(settlement.operation_id, settled, now + self._retention_s)
+        if settlement.spends:
+            self._store.add_spends(int(now // 3600), settlement.spends)
 
-    def _top_up(self, known: Operation, ending: Ending, now: float, charges: list[Charge]) -> None:
+    def _top_up(
+        self, operation: Operation, settlement: Settlement, now: float, charges: list[Charge]
+    ) -> None:
         """What was settled at an estimate and has cost more costs more.
 
         The same again changes nothing.
         """
-        most = Amount(*map(max, ending.amount, known.amount))
-        if most != known.amount:
+        highest = Amount(*map(max, settlement.amount, operation.amount))
+        if highest != operation.amount:
             added = Amount(
-                most.micro_usd - known.amount.micro_usd, most.tokens - known.amount.tokens
+                highest.micro_usd - operation.amount.micro_usd,
+                highest.tokens - operation.amount.tokens,
             )
-            self._charge(known, added, NOTHING, charges)
-            self._pages.put_operation(
-                ending.operation_id, known._replace(amount=most), now + self._kept_s
+            self._charge(operation, added, ZERO_AMOUNT, charges)
+            self._store.put_operation(
+                settlement.operation_id, operation._replace(amount=highest), now + self._retention_s
             )
 
     def _charge(
         self, operation: Operation, added: Amount, released: Amount, charges: list[Charge]
     ) -> None:
         for key in operation.accounts:
-            balance = self._pages.balance(key) or Balance()
+            balance = self._store.get_balance(key) or Balance()
             balance.spent_micro_usd += added.micro_usd
             balance.spent_tokens += added.tokens
             balance.held_micro_usd -= released.micro_usd
             balance.held_tokens -= released.tokens
-            self._pages.put_balance(key, balance)
+            self._store.put_balance(key, balance)
             charges.append(
                 Charge(key, Amount(balance.spent_micro_usd, balance.spent_tokens), added)
             )

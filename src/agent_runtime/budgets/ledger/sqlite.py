@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.budgets.ledger.ledger import (
-    ACCOUNT_KEPT_S,
-    KEPT_S,
-    SPEND_KEPT_S,
+    ACCOUNT_RETENTION_S,
+    OPERATION_RETENTION_S,
+    SPEND_RETENTION_S,
     Amount,
     Answer,
     Balance,
-    Ending,
     Ledger,
-    Reservation,
+    ReservationRequest,
+    Settlement,
     Spend,
     SpendLabels,
 )
-from agent_runtime.budgets.ledger.rules import Book, Operation
+from agent_runtime.budgets.ledger.rules import LedgerRules, Operation
 from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 _COUNTS = Spend._fields[1:]
-_ADD = ", ".join(f"{name}={name}+excluded.{name}" for name in _COUNTS)
-_BALANCE = (
+_COUNT_UPDATES = ", ".join(f"{name}={name}+excluded.{name}" for name in _COUNTS)
+_BALANCE_COLUMNS = (
     "spent_micro_usd, held_micro_usd, spent_tokens, held_tokens, limit_micro_usd, "
     "limit_tokens, ends_at"
 )
@@ -57,18 +57,27 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
         self, path: str | Path, *, clock: Callable[[], float] = time.time, **settings: Any
     ) -> None:
         super().__init__(path, **settings)
-        self._book = Book(_Pages(self, guarded=clock is time.time), KEPT_S, clock)
+        self._rules = LedgerRules(
+            _SqliteLedgerStore(self, uses_deletion_clock=clock is time.time),
+            OPERATION_RETENTION_S,
+            clock,
+        )
 
-    def _transact(self, endings: Iterable[Ending], reservation: Reservation | None) -> Answer:
+    def _transact(
+        self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
+    ) -> Answer:
         with self._transaction():
-            return self._book.transact(endings, reservation)
+            return self._rules.transact(settlements, reservation)
 
     def _sweep(self) -> int:
         with self._transaction():
-            return self._book.sweep()
+            return self._rules.expire_holds()
 
     def _balances(self) -> dict[str, Balance]:
-        rows = self._db.execute(f"SELECT key, {_BALANCE} FROM accounts ORDER BY key")  # noqa: S608 - constants
+        rows = self._db.execute(
+            f"SELECT key, {_BALANCE_COLUMNS} FROM accounts ORDER BY "  # noqa: S608 - constants
+            "key"
+        )
         return {key: Balance(*rest) for key, *rest in rows}
 
     def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
@@ -80,54 +89,59 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
         return [(hour * 3600, Spend(SpendLabels(*rest[:4]), *rest[4:])) for hour, *rest in rows]
 
 
-class _Pages:
-    def __init__(self, file: SqliteLedger, *, guarded: bool) -> None:
+class _SqliteLedgerStore:
+    def __init__(self, file: SqliteLedger, *, uses_deletion_clock: bool) -> None:
         self._db = file._db
         self._file = file
-        self._guarded = guarded
+        self._uses_deletion_clock = uses_deletion_clock
 
-    def balance(self, key: str) -> Balance | None:
-        found = self._db.execute(f"SELECT {_BALANCE} FROM accounts WHERE key=?", (key,)).fetchone()  # noqa: S608
-        return None if found is None else Balance(*found)
+    def get_balance(self, key: str) -> Balance | None:
+        row = self._db.execute(
+            f"SELECT {_BALANCE_COLUMNS} FROM accounts WHERE key=?",  # noqa: S608
+            (key,),
+        ).fetchone()
+        return None if row is None else Balance(*row)
 
     def put_balance(self, key: str, balance: Balance) -> None:
         values = tuple(getattr(balance, name) for name in balance.__slots__)
         self._db.execute("INSERT OR REPLACE INTO accounts VALUES (?,?,?,?,?,?,?,?)", (key, *values))
 
-    def operation(self, operation_id: str) -> Operation | None:
+    def get_operation(self, operation_id: str) -> Operation | None:
         query = "SELECT state, micro_usd, tokens, accounts FROM operations WHERE id=?"
-        found = self._db.execute(query, (operation_id,)).fetchone()
-        if found is None:
+        row = self._db.execute(query, (operation_id,)).fetchone()
+        if row is None:
             return None
-        state, micro_usd, tokens, accounts = found
+        state, micro_usd, tokens, accounts = row
         return Operation(
             state, Amount(micro_usd, tokens), tuple(accounts.split("\n")) if accounts else ()
         )
 
-    def put_operation(self, operation_id: str, operation: Operation, at: float) -> None:
+    def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
         values = (
             operation_id,
             operation.state,
             *operation.amount,
             "\n".join(operation.accounts),
-            at,
+            expires_at,
         )
         self._db.execute("INSERT OR REPLACE INTO operations VALUES (?,?,?,?,?,?)", values)
 
-    def overdue(self, now: float, limit: int) -> list[str]:
+    def expired_holds(self, now: float, limit: int) -> list[str]:
         query = "SELECT id FROM operations WHERE state='held' AND at<=? LIMIT ?"
-        return [found for (found,) in self._db.execute(query, (now, limit))]
+        return [operation_id for (operation_id,) in self._db.execute(query, (now, limit))]
 
     def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
         statement = (
             f"INSERT INTO spends VALUES (?,?,?,?,?{',?' * len(_COUNTS)}) "  # noqa: S608 - constants
-            f"ON CONFLICT (hour, tenant, user, template, model) DO UPDATE SET {_ADD}"
+            f"ON CONFLICT (hour, tenant, user, template, model) DO UPDATE SET {_COUNT_UPDATES}"
         )
         self._db.executemany(statement, [(hour, *spend.labels, *spend[1:]) for spend in spends])
 
-    def forget(self, now: float) -> None:
-        if self._guarded:
+    def delete_expired(self, now: float) -> None:
+        if self._uses_deletion_clock:
             now = min(now, self._file._deletion_time())
         self._db.execute("DELETE FROM operations WHERE state<>'held' AND at<=?", (now,))
-        self._db.execute("DELETE FROM accounts WHERE ends_at<?", (now - ACCOUNT_KEPT_S,))
-        self._db.execute("DELETE FROM spends WHERE hour<?", (int((now - SPEND_KEPT_S) // 3600),))
+        self._db.execute("DELETE FROM accounts WHERE ends_at<?", (now - ACCOUNT_RETENTION_S,))
+        self._db.execute(
+            "DELETE FROM spends WHERE hour<?", (int((now - SPEND_RETENTION_S) // 3600),)
+        )

@@ -35,14 +35,14 @@ class Write(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class FencingToken:
     """What a turn holds: the fencing `token` of its lease."""
 
-    token: int
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckpointRow:
     """A checkpoint.
 
     Sealed `data`, and `chunks` that say which chunks hold its values (see `ChunkRefs`).
@@ -56,10 +56,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedCheckpoint:
     """A row with its writes, and its chunks unless the caller has them already."""
 
-    row: Row
+    row: CheckpointRow
     writes: list[Write]
     chunks: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
@@ -70,13 +70,14 @@ class Lease:
 
     `token` grows with every lease.
 
-    `clean`: the one before was given back; if not, its holder died in the middle of a turn.
+    `clean_shutdown`: the one before was given back; if not, its holder died in the middle of a
+    turn.
     """
 
     thread: str
     owner: str
     token: int
-    clean: bool = True
+    clean_shutdown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +93,21 @@ class SessionRow:
     created_at: float
     expires_at: float | None
     data: bytes
-    gone: str = ""
+    deleted_reason: str = ""
 
 
-class ChunkTaken(Exception):
+class ChunkConflict(Exception):
     """A chunk of this number exists already: two writers continue one checkpoint.
 
     Take the next free numbers.
     """
 
 
-class ParentGone(Exception):
+class ParentDeleted(Exception):
     """The checkpoint whose chunks a new one shares is not there any more."""
 
 
-class Records(ABC):
+class CheckpointBackend(ABC):
     """The storage operations.
 
     All are atomic, safe under concurrency and across processes (but for memory).

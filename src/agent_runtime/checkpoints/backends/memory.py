@@ -11,14 +11,14 @@ from itertools import islice
 from typing import Any
 
 from agent_runtime.checkpoints.backends.backend import (
+    CheckpointBackend,
+    CheckpointRow,
     Chunk,
-    ChunkTaken,
-    Guard,
+    ChunkConflict,
+    FencingToken,
     Lease,
-    Loaded,
-    ParentGone,
-    Records,
-    Row,
+    LoadedCheckpoint,
+    ParentDeleted,
     SessionRow,
     Write,
 )
@@ -28,8 +28,8 @@ from agent_runtime.storage.deletion_clock import ProcessClock
 
 
 @dataclass
-class _Thread:
-    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+class _ThreadData:
+    rows: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     writes: dict[tuple[str, str], dict[tuple[str, int], Write]] = field(default_factory=dict)
     chunks: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
@@ -39,16 +39,16 @@ class _Thread:
     expires_at: float | None = None
 
 
-class MemoryRecords(Records):
+class MemoryCheckpointBackend(CheckpointBackend):
     """Every operation under one lock; none waits, so async callers run it directly."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._clock = ProcessClock()
-        self._by_name: dict[str, _Thread] = {}
+        self._threads_by_name: dict[str, _ThreadData] = {}
         self._leases: dict[str, tuple[str, int, float]] = {}  # owner, token, until (monotonic)
-        self._records: dict[str, SessionRow] = {}
-        self._order: dict[
+        self._session_rows: dict[str, SessionRow] = {}
+        self._session_order: dict[
             tuple[str, str | None], list[tuple[float, str]]
         ] = {}  # of a tenant, of its users
 
@@ -67,29 +67,29 @@ class MemoryRecords(Records):
     def _save(
         self,
         thread: str,
-        row: Row,
+        row: CheckpointRow,
         chunks: list[Chunk],
-        guard: Guard | None,
+        fencing_token: FencingToken | None,
         ttl_s: Any,
         run_id: Any,
         shared: Any,
     ) -> None:
-        found = self._writable(thread, guard)
-        ids = found.ids.setdefault(row.namespace, [])
-        if guard and row.namespace == "" and (ids[-1] if ids else None) != row.parent_id:
+        thread_data = self._writable_thread(thread, fencing_token)
+        ids = thread_data.ids.setdefault(row.namespace, [])
+        if fencing_token and row.namespace == "" and (ids[-1] if ids else None) != row.parent_id:
             raise StaleWriter("the head of the session is another than this turn continues")
-        if shared and row.parent_id and (row.namespace, row.parent_id) not in found.rows:
-            raise ParentGone
-        if any((row.namespace, c.channel, c.number) in found.chunks for c in chunks):
-            raise ChunkTaken
+        if shared and row.parent_id and (row.namespace, row.parent_id) not in thread_data.rows:
+            raise ParentDeleted
+        if any((row.namespace, c.channel, c.number) in thread_data.chunks for c in chunks):
+            raise ChunkConflict
         for chunk in chunks:
-            found.chunks[row.namespace, chunk.channel, chunk.number] = chunk.data
-        if (row.namespace, row.checkpoint_id) not in found.rows:
+            thread_data.chunks[row.namespace, chunk.channel, chunk.number] = chunk.data
+        if (row.namespace, row.checkpoint_id) not in thread_data.rows:
             bisect.insort(ids, row.checkpoint_id)
-        found.rows[row.namespace, row.checkpoint_id] = row
+        thread_data.rows[row.namespace, row.checkpoint_id] = row
         if run_id is not None:
-            found.runs.add(run_id)
-        self._touch(found, ttl_s)
+            thread_data.runs.add(run_id)
+        self._set_expiry(thread_data, ttl_s)
 
     def _save_writes(
         self,
@@ -97,123 +97,135 @@ class MemoryRecords(Records):
         namespace: str,
         checkpoint_id: str,
         writes: list[Write],
-        guard: Guard | None,
+        fencing_token: FencingToken | None,
         ttl_s: Any,
     ) -> None:
-        found = self._writable(thread, guard)
-        kept = found.writes.setdefault((namespace, checkpoint_id), {})
+        thread_data = self._writable_thread(thread, fencing_token)
+        checkpoint_writes = thread_data.writes.setdefault((namespace, checkpoint_id), {})
         for write in writes:
-            if write.index < 0 or (write.task_id, write.index) not in kept:
-                kept[write.task_id, write.index] = write
-        self._touch(found, ttl_s)
+            if write.index < 0 or (write.task_id, write.index) not in checkpoint_writes:
+                checkpoint_writes[write.task_id, write.index] = write
+        self._set_expiry(thread_data, ttl_s)
 
     def _load(
-        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
-    ) -> Loaded | None:
-        found = self._alive(thread)
-        if found is None:
+        self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
+    ) -> LoadedCheckpoint | None:
+        thread_data = self._live_thread(thread)
+        if thread_data is None:
             return None
-        ids = found.ids.get(namespace)
-        wanted = checkpoint_id or (ids[-1] if ids else None)
-        row = found.rows.get((namespace, wanted or ""))
+        ids = thread_data.ids.get(namespace)
+        selected_id = checkpoint_id or (ids[-1] if ids else None)
+        row = thread_data.rows.get((namespace, selected_id or ""))
         if row is None:
             return None
-        writes = list(found.writes.get((namespace, row.checkpoint_id), {}).values())
-        if known == row.checkpoint_id:
-            return Loaded(row, writes)
+        writes = list(thread_data.writes.get((namespace, row.checkpoint_id), {}).values())
+        if cached_id == row.checkpoint_id:
+            return LoadedCheckpoint(row, writes)
         refs = parse_refs(row.chunks)
-        kept = {
-            (c, n): found.chunks.get((namespace, c, n))
+        data_by_chunk = {
+            (c, n): thread_data.chunks.get((namespace, c, n))
             for c, ranges in refs.items()
             for n in numbers_in(ranges)
         }
-        return Loaded(row, writes, {key: data for key, data in kept.items() if data is not None})
+        return LoadedCheckpoint(
+            row, writes, {key: data for key, data in data_by_chunk.items() if data is not None}
+        )
 
     def _list(
         self, thread: str, namespace: str | None, before: str | None, limit: int | None
     ) -> list[tuple[str, str]]:
-        found = self._alive(thread)
-        if found is None:
+        thread_data = self._live_thread(thread)
+        if thread_data is None:
             return []
-        every = [(ns, i) for ns, ids in found.ids.items() if namespace in (None, ns) for i in ids]
-        every = sorted(
-            (e for e in every if before is None or e[1] < before), key=lambda e: e[1], reverse=True
+        checkpoint_keys = [
+            (ns, i) for ns, ids in thread_data.ids.items() if namespace in (None, ns) for i in ids
+        ]
+        checkpoint_keys = sorted(
+            (e for e in checkpoint_keys if before is None or e[1] < before),
+            key=lambda e: e[1],
+            reverse=True,
         )
-        return every[:limit]
+        return checkpoint_keys[:limit]
 
     def _threads(self, after: str, limit: int) -> Iterable[str]:
-        return sorted(name for name in self._by_name if name > after)[:limit]
+        return sorted(name for name in self._threads_by_name if name > after)[:limit]
 
     def _threads_of_run(self, run_id: str) -> Iterable[str]:
-        return [name for name, found in self._by_name.items() if run_id in found.runs]
+        return [
+            name
+            for name, thread_data in self._threads_by_name.items()
+            if run_id in thread_data.runs
+        ]
 
     def _next_number(self, thread: str, namespace: str, channel: str) -> int:
-        found = self._alive(thread) or _Thread()
+        thread_data = self._live_thread(thread) or _ThreadData()
         return max(
-            (n + 1 for ns, c, n in found.chunks if (ns, c) == (namespace, channel)), default=0
+            (n + 1 for ns, c, n in thread_data.chunks if (ns, c) == (namespace, channel)), default=0
         )
 
     def _drop(self, thread: str, rows: Any, chunks: dict[tuple[str, str], set[int]]) -> None:
-        found = self._alive(thread)
-        if found is None:
+        thread_data = self._live_thread(thread)
+        if thread_data is None:
             return
         for namespace, checkpoint_id in rows:
-            if found.rows.pop((namespace, checkpoint_id), None) is not None:
-                found.ids[namespace].remove(checkpoint_id)
-            found.writes.pop((namespace, checkpoint_id), None)
+            if thread_data.rows.pop((namespace, checkpoint_id), None) is not None:
+                thread_data.ids[namespace].remove(checkpoint_id)
+            thread_data.writes.pop((namespace, checkpoint_id), None)
         for (namespace, channel), numbers in chunks.items():
             for number in numbers:
-                found.chunks.pop((namespace, channel, number), None)
+                thread_data.chunks.pop((namespace, channel, number), None)
 
     def _delete_thread(self, thread: str) -> None:
-        self._by_name.pop(thread, None)
+        self._threads_by_name.pop(thread, None)
 
-    def _quarantine(self, thread: str, place: str, data: bytes) -> None:
-        kept = self._by_name.setdefault(thread, _Thread()).quarantine
-        if all(known != place for known, _ in kept):
-            kept.append((place, data))
+    def _quarantine(self, thread: str, location: str, data: bytes) -> None:
+        quarantine = self._threads_by_name.setdefault(thread, _ThreadData()).quarantine
+        if all(quarantined_location != location for quarantined_location, _ in quarantine):
+            quarantine.append((location, data))
 
     def _quarantined(self, thread: str) -> Any:
-        found = self._alive(thread)
-        return [] if found is None else found.quarantine[:]
+        thread_data = self._live_thread(thread)
+        return [] if thread_data is None else thread_data.quarantine[:]
 
-    def _alive(self, thread: str) -> _Thread | None:
-        found = self._by_name.get(thread)
+    def _live_thread(self, thread: str) -> _ThreadData | None:
+        thread_data = self._threads_by_name.get(thread)
         if (
-            found is not None
-            and found.expires_at is not None
-            and found.expires_at <= self._clock.deletion_time()
+            thread_data is not None
+            and thread_data.expires_at is not None
+            and thread_data.expires_at <= self._clock.deletion_time()
         ):
-            del self._by_name[thread]
+            del self._threads_by_name[thread]
             return None
-        return found
+        return thread_data
 
-    def _writable(self, thread: str, guard: Guard | None) -> _Thread:
+    def _writable_thread(self, thread: str, fencing_token: FencingToken | None) -> _ThreadData:
         _, token, until = self._leases.get(thread, ("", 0, 0.0))
-        if guard is not None and guard.token != token:
+        if fencing_token is not None and fencing_token.value != token:
             raise StaleWriter("another writer has the session")
-        if guard is None and until > time.monotonic():
+        if fencing_token is None and until > time.monotonic():
             raise StaleWriter("a turn of the session is running")
-        found = self._alive(thread) or self._by_name.setdefault(thread, _Thread())
-        if found.quarantine:
+        thread_data = self._live_thread(thread) or self._threads_by_name.setdefault(
+            thread, _ThreadData()
+        )
+        if thread_data.quarantine:
             raise CheckpointCorrupt(
-                found.quarantine[0][0], "the session is quarantined and takes no writes"
+                thread_data.quarantine[0][0], "the session is quarantined and takes no writes"
             )
-        return found
+        return thread_data
 
     @staticmethod
-    def _touch(found: _Thread, ttl_s: float | None) -> None:
-        found.expires_at = None if ttl_s is None else time.time() + ttl_s
+    def _set_expiry(thread_data: _ThreadData, ttl_s: float | None) -> None:
+        thread_data.expires_at = None if ttl_s is None else time.time() + ttl_s
 
     # -- turns and tools
     # -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
-        before, token, until = self._leases.get(thread, ("", 0, 0.0))
+        previous_owner, token, until = self._leases.get(thread, ("", 0, 0.0))
         if until > time.monotonic():
             return None
         self._leases[thread] = (owner, token + 1, time.monotonic() + ttl_s)
-        return Lease(thread, owner, token + 1, clean=before == "")
+        return Lease(thread, owner, token + 1, clean_shutdown=previous_owner == "")
 
     def _renew(self, lease: Lease, ttl_s: float) -> bool:
         owner, token, _ = self._leases.get(lease.thread, ("", 0, 0.0))
@@ -230,60 +242,64 @@ class MemoryRecords(Records):
         _, token, _ = self._leases.get(thread, ("", 0, 0.0))
         self._leases[thread] = ("", token + 1, 0.0)
 
-    def _tool_start(self, thread: str, key: str, guard: Guard | None) -> bytes | None:
-        tools = self._writable(thread, guard).tools
+    def _tool_start(
+        self, thread: str, key: str, fencing_token: FencingToken | None
+    ) -> bytes | None:
+        tools = self._writable_thread(thread, fencing_token).tools
         if key in tools:
             return tools[key]
         tools[key] = b""
         return None
 
-    def _tool_put(self, thread: str, key: str, result: bytes | None, guard: Guard | None) -> None:
-        tools = self._writable(thread, guard).tools
+    def _tool_put(
+        self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
+    ) -> None:
+        tools = self._writable_thread(thread, fencing_token).tools
         if result is None:
             tools.pop(key, None)
         else:
             tools[key] = result
 
     def _tool_list(self, thread: str) -> dict[str, bytes]:
-        found = self._by_name.get(thread)
-        return {} if found is None else dict(found.tools)
+        thread_data = self._threads_by_name.get(thread)
+        return {} if thread_data is None else dict(thread_data.tools)
 
-    def _tool_forget(self, thread: str, guard: Guard | None) -> None:
-        self._writable(thread, guard).tools.clear()
+    def _tool_forget(self, thread: str, fencing_token: FencingToken | None) -> None:
+        self._writable_thread(thread, fencing_token).tools.clear()
 
     # -- session records
     # -----------------------------------------------------------------------------------
 
     def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
-        if self._records.get(row.key) != old:
+        if self._session_rows.get(row.key) != old:
             return False
-        self._records[row.key] = row
+        self._session_rows[row.key] = row
         for owner in ((row.tenant, None), (row.tenant, row.user)):
-            order = self._order.setdefault(owner, [])
-            place = (row.created_at, row.key)
-            at = bisect.bisect_left(order, place)
-            there = at < len(order) and order[at] == place
-            if row.gone and there:
-                del order[at]
-            elif not row.gone and not there:
-                order.insert(at, place)
+            order = self._session_order.setdefault(owner, [])
+            sort_key = (row.created_at, row.key)
+            position = bisect.bisect_left(order, sort_key)
+            is_listed = position < len(order) and order[position] == sort_key
+            if row.deleted_reason and is_listed:
+                del order[position]
+            elif not row.deleted_reason and not is_listed:
+                order.insert(position, sort_key)
         return True
 
     def _get_session(self, key: str) -> SessionRow | None:
-        return self._records.get(key)
+        return self._session_rows.get(key)
 
     def _page_sessions(
         self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int
     ) -> Iterable[SessionRow]:
-        order = self._order.get((tenant, user), [])
+        order = self._session_order.get((tenant, user), [])
         end = len(order) if before is None else bisect.bisect_left(order, before)
-        return [self._records[key] for _, key in reversed(order[max(0, end - limit) : end])]
+        return [self._session_rows[key] for _, key in reversed(order[max(0, end - limit) : end])]
 
     def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
         now = self._clock.deletion_time()
         due = (
             r
-            for r in self._records.values()
-            if not r.gone and r.expires_at is not None and r.expires_at <= now
+            for r in self._session_rows.values()
+            if not r.deleted_reason and r.expires_at is not None and r.expires_at <= now
         )
         return list(islice(due, limit))

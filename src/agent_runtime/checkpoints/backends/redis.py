@@ -12,14 +12,14 @@ from urllib.parse import quote, unquote
 from agent_runtime.checkpoints.backends import redis_scripts as scripts
 from agent_runtime.checkpoints.backends.backend import (
     SEPARATOR,
+    CheckpointBackend,
+    CheckpointRow,
     Chunk,
-    ChunkTaken,
-    Guard,
+    ChunkConflict,
+    FencingToken,
     Lease,
-    Loaded,
-    ParentGone,
-    Records,
-    Row,
+    LoadedCheckpoint,
+    ParentDeleted,
     Write,
 )
 from agent_runtime.checkpoints.backends.redis_sessions import RedisSessions
@@ -27,25 +27,25 @@ from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.storage.store_url import StoreUrl
 
-_PART = b"\x1e"
-_PARTS_OF_A_KEY = "tricwvqxu"
+_VALUE_SEPARATOR = b"\x1e"
+_KEY_SUFFIXES = "tricwvqxu"
 
 
-class RedisRecords(RedisSessions, RedisConnection, Records):
+class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
     """Every operation is one round trip. See RedisConnection for the arguments."""
 
     STORE = "sessions"
 
     def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
-        self._noted: OrderedDict[tuple[str, str | None], None] = OrderedDict()
+        self._indexed_threads: OrderedDict[tuple[str, str | None], None] = OrderedDict()
 
-    def _lost(self) -> None:
-        self._noted.clear()
+    def _on_data_loss(self) -> None:
+        self._indexed_threads.clear()
 
     def _keys(self, thread: str) -> list[str]:
         base = f"{self.prefix}:{{{quote(thread, safe=':')}}}"
-        return [f"{base}:{part}" for part in _PARTS_OF_A_KEY]
+        return [f"{base}:{part}" for part in _KEY_SUFFIXES]
 
     # -- checkpoints: each yields one request, a script or a command
     # ---------------------------------------
@@ -53,30 +53,40 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
     def _save(
         self,
         thread: str,
-        row: Row,
+        row: CheckpointRow,
         chunks: list[Chunk],
-        guard: Guard | None,
+        fencing_token: FencingToken | None,
         ttl_s: Any,
         run_id: Any,
         shared: Any,
     ) -> Any:
-        value = _PART.join(((row.parent_id or "").encode(), row.chunks.encode(), row.data))
-        head = (_token(guard), "1" if shared else "", row.namespace, row.checkpoint_id)
-        pieces: list[Any] = [
+        value = _VALUE_SEPARATOR.join(
+            ((row.parent_id or "").encode(), row.chunks.encode(), row.data)
+        )
+        head = (
+            _token_argument(fencing_token),
+            "1" if shared else "",
+            row.namespace,
+            row.checkpoint_id,
+        )
+        chunk_arguments: list[Any] = [
             part for c in chunks for part in (quote(c.channel, safe=""), c.number, c.data)
         ]
-        args = [*head, row.parent_id or "", value, _ms(ttl_s), *pieces]
+        args = [*head, row.parent_id or "", value, _ms(ttl_s), *chunk_arguments]
         keys = self._keys(thread)
-        if (thread, run_id) in self._noted:
+        if (thread, run_id) in self._indexed_threads:
             _raise_for((yield scripts.SAVE, keys, args))
             return
-        notes: list[tuple[Any, ...]] = [("zadd", f"{self.prefix}:threads", {thread: 0})]
+        index_commands: list[tuple[Any, ...]] = [("zadd", f"{self.prefix}:threads", {thread: 0})]
         if run_id is not None:
-            notes += [("sadd", f"{self.prefix}:run:{run_id}", thread), ("sadd", keys[8], run_id)]
-        *_, answer = yield [*notes, (scripts.SAVE, keys, args)]
-        self._noted[thread, run_id] = None
-        while len(self._noted) > 1000:
-            self._noted.popitem(last=False)
+            index_commands += [
+                ("sadd", f"{self.prefix}:run:{run_id}", thread),
+                ("sadd", keys[8], run_id),
+            ]
+        *_, answer = yield [*index_commands, (scripts.SAVE, keys, args)]
+        self._indexed_threads[thread, run_id] = None
+        while len(self._indexed_threads) > 1000:
+            self._indexed_threads.popitem(last=False)
         _raise_for(answer)
 
     def _save_writes(
@@ -85,37 +95,48 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         namespace: str,
         checkpoint_id: str,
         writes: list[Write],
-        guard: Guard | None,
+        fencing_token: FencingToken | None,
         ttl_s: Any,
     ) -> Any:
-        pieces: list[Any] = []
+        write_arguments: list[Any] = []
         for write in writes:
-            pieces += [write.task_id, write.index, write.path.encode() + _PART + write.data]
-        args = [_token(guard), _ms(ttl_s), f"{namespace}{SEPARATOR}{checkpoint_id}", *pieces]
+            write_arguments += [
+                write.task_id,
+                write.index,
+                write.path.encode() + _VALUE_SEPARATOR + write.data,
+            ]
+        args = [
+            _token_argument(fencing_token),
+            _ms(ttl_s),
+            f"{namespace}{SEPARATOR}{checkpoint_id}",
+            *write_arguments,
+        ]
         _raise_for((yield scripts.SAVE_WRITES, self._keys(thread), args))
 
     def _load(
-        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
+        self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
     ) -> Any:
         answer = yield (
             scripts.LOAD,
             self._keys(thread),
-            [namespace, checkpoint_id or "", known or ""],
+            [namespace, checkpoint_id or "", cached_id or ""],
         )
         if answer is None:
             return None
-        found, value, names, values, wanted, chunks = answer
-        parent, refs, data = value.split(_PART, 2)
-        row = Row(namespace, found.decode(), parent.decode() or None, refs.decode(), data)
-        loaded = Loaded(
+        loaded_id, value, write_names, write_values, chunk_keys, chunks = answer
+        parent, refs, data = value.split(_VALUE_SEPARATOR, 2)
+        row = CheckpointRow(
+            namespace, loaded_id.decode(), parent.decode() or None, refs.decode(), data
+        )
+        loaded = LoadedCheckpoint(
             row,
             [
-                _write(name, each)
-                for name, each in zip(names, values, strict=True)
-                if each is not None
+                _decode_write(name, write_value)
+                for name, write_value in zip(write_names, write_values, strict=True)
+                if write_value is not None
             ],
         )
-        for name, chunk in zip(wanted, chunks, strict=False):
+        for name, chunk in zip(chunk_keys, chunks, strict=False):
             _, channel, number = name.decode().rsplit(SEPARATOR, 2)
             if chunk is not None:
                 loaded.chunks[unquote(channel), int(number)] = chunk
@@ -125,16 +146,18 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         self, thread: str, namespace: str | None, before: str | None, limit: int | None
     ) -> Any:
         fields = yield "zrevrange", self._keys(thread)[2], 0, -1
-        every = [tuple(field.decode().split(SEPARATOR)) for field in fields]
-        kept = [
-            (ns, i) for ns, i in every if namespace in (None, ns) and (before is None or i < before)
+        checkpoint_keys = [tuple(field.decode().split(SEPARATOR)) for field in fields]
+        matching_keys = [
+            (ns, i)
+            for ns, i in checkpoint_keys
+            if namespace in (None, ns) and (before is None or i < before)
         ]
-        return sorted(kept, key=lambda key: key[1], reverse=True)[:limit]
+        return sorted(matching_keys, key=lambda key: key[1], reverse=True)[:limit]
 
     def _threads(self, after: str, limit: int) -> Any:
         low = f"({after}" if after else "-"
-        found = yield "zrangebylex", f"{self.prefix}:threads", low, "+", 0, limit
-        return [thread.decode() for thread in found]
+        thread_names = yield "zrangebylex", f"{self.prefix}:threads", low, "+", 0, limit
+        return [thread.decode() for thread in thread_names]
 
     def _threads_of_run(self, run_id: str) -> Any:
         return [t.decode() for t in (yield "smembers", f"{self.prefix}:run:{run_id}")]
@@ -148,36 +171,40 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]
     ) -> Any:
         fields = [SEPARATOR.join(key) for key in rows]
-        pieces = [
+        chunk_fields = [
             SEPARATOR.join((ns, quote(channel, safe=""), str(number)))
             for (ns, channel), numbers in chunks.items()
             for number in numbers
         ]
-        yield scripts.DROP, self._keys(thread), [len(fields), *fields, *pieces]
+        yield scripts.DROP, self._keys(thread), [len(fields), *fields, *chunk_fields]
 
     def _delete_thread(self, thread: str) -> Any:
         for run_id in (yield "smembers", self._keys(thread)[8]):
             yield "srem", f"{self.prefix}:run:{run_id.decode()}", thread
-        self._noted.clear()
+        self._indexed_threads.clear()
         yield (
             "delete",
             *self._keys(thread)[1:],
         )  # the first has the fencing token: its count goes on
         yield "zrem", f"{self.prefix}:threads", thread
 
-    def _quarantine(self, thread: str, place: str, data: bytes) -> Any:
-        yield "hsetnx", self._keys(thread)[6], place, data
+    def _quarantine(self, thread: str, location: str, data: bytes) -> Any:
+        yield "hsetnx", self._keys(thread)[6], location, data
 
     def _quarantined(self, thread: str) -> Any:
-        found = yield "hgetall", self._keys(thread)[6]
-        return [(place.decode(), data) for place, data in found.items()]
+        blobs_by_location = yield "hgetall", self._keys(thread)[6]
+        return [(location.decode(), data) for location, data in blobs_by_location.items()]
 
     # -- turns and tools
     # -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Any:
         answer = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]
-        return None if answer is None else Lease(thread, owner, answer[0], clean=answer[1] == 1)
+        return (
+            None
+            if answer is None
+            else Lease(thread, owner, answer[0], clean_shutdown=answer[1] == 1)
+        )
 
     def _renew(self, lease: Lease, ttl_s: float) -> Any:
         done = yield (
@@ -194,34 +221,40 @@ class RedisRecords(RedisSessions, RedisConnection, Records):
         yield "hincrby", self._keys(thread)[0], "token", 1
         yield "hset", self._keys(thread)[0], "until", "0"
 
-    def _tool_start(self, thread: str, key: str, guard: Guard | None) -> Any:
-        answer = yield scripts.TOOL_START, self._keys(thread), [_token(guard), key]
+    def _tool_start(self, thread: str, key: str, fencing_token: FencingToken | None) -> Any:
+        answer = yield scripts.TOOL_START, self._keys(thread), [_token_argument(fencing_token), key]
         _raise_for(answer)
         return None if answer[0] == b"new" else answer[1]
 
-    def _tool_put(self, thread: str, key: str, result: bytes | None, guard: Guard | None) -> Any:
-        how = ["clear", key] if result is None else ["put", key, result]
-        _raise_for((yield scripts.TOOL_PUT, self._keys(thread), [_token(guard), *how]))
+    def _tool_put(
+        self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
+    ) -> Any:
+        action = ["clear", key] if result is None else ["put", key, result]
+        _raise_for(
+            (yield scripts.TOOL_PUT, self._keys(thread), [_token_argument(fencing_token), *action])
+        )
 
     def _tool_list(self, thread: str) -> Any:
-        found = yield "hgetall", self._keys(thread)[7]
-        return {key.decode(): data for key, data in found.items()}
+        results_by_key = yield "hgetall", self._keys(thread)[7]
+        return {key.decode(): data for key, data in results_by_key.items()}
 
-    def _tool_forget(self, thread: str, guard: Guard | None) -> Any:
-        _raise_for((yield scripts.TOOL_PUT, self._keys(thread), [_token(guard), "forget"]))
+    def _tool_forget(self, thread: str, fencing_token: FencingToken | None) -> Any:
+        _raise_for(
+            (yield scripts.TOOL_PUT, self._keys(thread), [_token_argument(fencing_token), "forget"])
+        )
 
 
-def _token(guard: Guard | None) -> str:
-    return "" if guard is None else str(guard.token)
+def _token_argument(fencing_token: FencingToken | None) -> str:
+    return "" if fencing_token is None else str(fencing_token.value)
 
 
 def _ms(seconds: float | None) -> str:
     return "" if seconds is None else str(max(1, round(seconds * 1000)))
 
 
-def _write(name: bytes, value: bytes) -> Write:
+def _decode_write(name: bytes, value: bytes) -> Write:
     _, _, task_id, index = name.decode().split(SEPARATOR)
-    path, data = value.split(_PART, 1)
+    path, data = value.split(_VALUE_SEPARATOR, 1)
     return Write(task_id, int(index), path.decode(), data)
 
 
@@ -233,6 +266,6 @@ def _raise_for(answer: list[bytes]) -> None:
             answer[1].decode(), "the session is quarantined and takes no writes"
         )
     if answer[0] == b"taken":
-        raise ChunkTaken
+        raise ChunkConflict
     if answer[0] == b"gone":
-        raise ParentGone
+        raise ParentDeleted

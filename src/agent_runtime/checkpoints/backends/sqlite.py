@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.checkpoints.backends.backend import (
+    CheckpointBackend,
+    CheckpointRow,
     Chunk,
-    ChunkTaken,
-    Guard,
-    Loaded,
-    ParentGone,
-    Records,
-    Row,
+    ChunkConflict,
+    FencingToken,
+    LoadedCheckpoint,
+    ParentDeleted,
     Write,
 )
 from agent_runtime.checkpoints.backends.sqlite_sessions import SESSION_TABLES, SqliteSessions
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at RE
 """
 # Leases are counted by the machine's boot clock since version 2; those of version 1 said a
 # wall-clock time.
-_LEASES_END = "UPDATE threads SET until = 0;"
+_EXPIRE_LEASES = "UPDATE threads SET until = 0;"
 _HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
 _CHUNKS_BETWEEN = (
     "SELECT number, data FROM chunks WHERE thread=? AND namespace=? AND "
@@ -62,13 +62,15 @@ _THREAD_STATE = (
     "1), thread "
     "FROM (SELECT 1) LEFT JOIN threads ON thread=?1"
 )
-_OF_A_THREAD = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
+_THREAD_TABLES = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
 
 
-class SqliteRecords(SqliteSessions, Records):
+class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
     """Every operation is one transaction. See SqliteFile for the arguments."""
 
-    SCHEMA = StoreSchema("sessions", _TABLES + SESSION_TABLES, version=2, upgrades={2: _LEASES_END})
+    SCHEMA = StoreSchema(
+        "sessions", _TABLES + SESSION_TABLES, version=2, upgrades={2: _EXPIRE_LEASES}
+    )
 
     def __init__(self, path: str | Path, **settings: Any) -> None:
         super().__init__(path, **settings)
@@ -80,16 +82,16 @@ class SqliteRecords(SqliteSessions, Records):
     def _save(
         self,
         thread: str,
-        row: Row,
+        row: CheckpointRow,
         chunks: list[Chunk],
-        guard: Guard | None,
+        fencing_token: FencingToken | None,
         ttl_s: Any,
         run_id: Any,
         shared: Any,
     ) -> None:
         with self._transaction() as db:
-            self._check_writable(thread, guard, ttl_s)
-            if guard and row.namespace == "":
+            self._check_writable(thread, fencing_token, ttl_s)
+            if fencing_token and row.namespace == "":
                 head = db.execute(
                     "SELECT max(id) FROM rows WHERE thread=? AND namespace=''", (thread,)
                 ).fetchone()[0]
@@ -97,18 +99,18 @@ class SqliteRecords(SqliteSessions, Records):
                     raise StaleWriter("the head of the session is another than this turn continues")
             parent = (thread, row.namespace, row.parent_id)
             if shared and row.parent_id and not db.execute(_HAS_ROW, parent).fetchone():
-                raise ParentGone
+                raise ParentDeleted
             try:
                 db.executemany(
                     "INSERT INTO chunks VALUES (?,?,?,?,?)",
                     [(thread, row.namespace, c.channel, c.number, c.data) for c in chunks],
                 )
             except sqlite3.IntegrityError as error:
-                raise ChunkTaken from error
-            place = (thread, row.namespace, row.checkpoint_id)
+                raise ChunkConflict from error
+            row_key = (thread, row.namespace, row.checkpoint_id)
             db.execute(
                 "INSERT OR REPLACE INTO rows VALUES (?,?,?,?,?,?)",
-                (*place, row.parent_id, row.chunks, row.data),
+                (*row_key, row.parent_id, row.chunks, row.data),
             )
             if run_id is not None:
                 db.execute("INSERT OR IGNORE INTO runs VALUES (?,?)", (run_id, thread))
@@ -119,13 +121,13 @@ class SqliteRecords(SqliteSessions, Records):
         namespace: str,
         checkpoint_id: str,
         writes: list[Write],
-        guard: Guard | None,
+        fencing_token: FencingToken | None,
         ttl_s: Any,
     ) -> None:
         with self._transaction() as db:
-            self._check_writable(thread, guard, ttl_s)
+            self._check_writable(thread, fencing_token, ttl_s)
             for write in writes:
-                how = "REPLACE" if write.index < 0 else "IGNORE"
+                conflict_action = "REPLACE" if write.index < 0 else "IGNORE"
                 values = (
                     thread,
                     namespace,
@@ -135,23 +137,30 @@ class SqliteRecords(SqliteSessions, Records):
                     write.path,
                     write.data,
                 )
-                db.execute(f"INSERT OR {how} INTO writes VALUES (?,?,?,?,?,?,?)", values)  # noqa: S608 - two constants
+                db.execute(
+                    f"INSERT OR {conflict_action} INTO writes VALUES (?,?,?,?,?,?,?)",  # noqa: S608 - two constants
+                    values,
+                )
 
-    def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
+    def _check_writable(
+        self, thread: str, fencing_token: FencingToken | None, ttl_s: float | None = None
+    ) -> None:
         self._sweep()
-        token, until, owner, expires_at, quarantined, known = self._db.execute(
+        token, until, owner, expires_at, quarantined_location, existing_thread = self._db.execute(
             _THREAD_STATE, (thread,)
         ).fetchone()
-        if guard is not None and guard.token != (token or 0):
+        if fencing_token is not None and fencing_token.value != (token or 0):
             raise StaleWriter("another writer has the session")
-        if guard is None and is_lease_held(owner or "", until or 0.0):
+        if fencing_token is None and is_lease_held(owner or "", until or 0.0):
             raise StaleWriter("a turn of the session is running")
-        if quarantined is not None:
-            raise CheckpointCorrupt(quarantined, "the session is quarantined and takes no writes")
+        if quarantined_location is not None:
+            raise CheckpointCorrupt(
+                quarantined_location, "the session is quarantined and takes no writes"
+            )
         if expires_at is not None and expires_at <= self._deletion_time():
             self._erase(thread)  # what comes now is a new life of the thread
         expires = None if ttl_s is None else time.time() + ttl_s
-        if known is None or expires is not None or expires_at is not None:
+        if existing_thread is None or expires is not None or expires_at is not None:
             self._db.execute(
                 "INSERT INTO threads (thread, expires_at) VALUES (?,?) "
                 "ON CONFLICT (thread) DO UPDATE SET expires_at=excluded.expires_at",
@@ -159,19 +168,19 @@ class SqliteRecords(SqliteSessions, Records):
             )
 
     def _load(
-        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
-    ) -> Loaded | None:
+        self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
+    ) -> LoadedCheckpoint | None:
         self._db.execute(
             "BEGIN"
         )  # one moment: a prune between two of these reads would look like damage
         try:
-            return self._loaded(thread, namespace, checkpoint_id, known)
+            return self._load_in_transaction(thread, namespace, checkpoint_id, cached_id)
         finally:
             self._db.execute("COMMIT")
 
-    def _loaded(
-        self, thread: str, namespace: str, checkpoint_id: str | None, known: str | None
-    ) -> Loaded | None:
+    def _load_in_transaction(
+        self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
+    ) -> LoadedCheckpoint | None:
         if checkpoint_id is None:
             record = self._db.execute(
                 f"{_ROW} ORDER BY id DESC LIMIT 1", (thread, namespace)
@@ -180,15 +189,15 @@ class SqliteRecords(SqliteSessions, Records):
             record = self._db.execute(
                 f"{_ROW} AND id=?3", (thread, namespace, checkpoint_id)
             ).fetchone()
-        if record is None or self._is_past(record[4]):
+        if record is None or self._is_expired(record[4]):
             return None
-        row = Row(namespace, *record[:4])
+        row = CheckpointRow(namespace, *record[:4])
         writes = self._db.execute(
             "SELECT task, position, path, data FROM writes WHERE thread=? AND namespace=? AND id=?",
             (thread, namespace, row.checkpoint_id),
         ).fetchall()
-        loaded = Loaded(row, [Write(*w) for w in writes])
-        if row.checkpoint_id == known:
+        loaded = LoadedCheckpoint(row, [Write(*w) for w in writes])
+        if row.checkpoint_id == cached_id:
             return loaded
         for channel, ranges in parse_refs(row.chunks).items():
             for first, last in ranges:
@@ -198,13 +207,13 @@ class SqliteRecords(SqliteSessions, Records):
                     loaded.chunks[channel, number] = data
         return loaded
 
-    def _expired(self, thread: str) -> bool:
+    def _is_thread_expired(self, thread: str) -> bool:
         record = self._db.execute(
             "SELECT expires_at FROM threads WHERE thread=?", (thread,)
         ).fetchone()
-        return record is not None and self._is_past(record[0])
+        return record is not None and self._is_expired(record[0])
 
-    def _is_past(self, expires_at: float | None) -> bool:
+    def _is_expired(self, expires_at: float | None) -> bool:
         # By the clock of deletions, so that what is invisible is what may be erased.
         return expires_at is not None and expires_at <= self._deletion_time()
 
@@ -220,15 +229,19 @@ class SqliteRecords(SqliteSessions, Records):
             self._erase(thread)
 
     def _erase(self, thread: str) -> None:
-        for table in _OF_A_THREAD:
-            self._db.execute(f"DELETE FROM {table} WHERE thread=?", (thread,))  # noqa: S608 - a constant
+        for table in _THREAD_TABLES:
+            self._db.execute(
+                f"DELETE FROM {table} WHERE "  # noqa: S608 - a constant
+                "thread=?",
+                (thread,),
+            )
         # The row stays for its token: a writer from before must not find the count started anew.
         self._db.execute("UPDATE threads SET expires_at=NULL WHERE thread=?", (thread,))
 
     def _list(
         self, thread: str, namespace: str | None, before: str | None, limit: int | None
     ) -> Iterable[Any]:
-        if self._expired(thread):
+        if self._is_thread_expired(thread):
             return []
         return self._db.execute(
             "SELECT namespace, id FROM rows WHERE thread=?1 AND (?2 IS NULL OR namespace=?2) AND "
@@ -238,11 +251,11 @@ class SqliteRecords(SqliteSessions, Records):
         ).fetchall()
 
     def _threads(self, after: str, limit: int) -> Iterable[str]:
-        found = self._db.execute(
+        records = self._db.execute(
             "SELECT DISTINCT thread FROM rows WHERE thread>? ORDER BY thread LIMIT ?",
             (after, limit),
         ).fetchall()
-        return [thread for (thread,) in found]
+        return [thread for (thread,) in records]
 
     def _threads_of_run(self, run_id: str) -> Iterable[str]:
         return [
@@ -252,8 +265,8 @@ class SqliteRecords(SqliteSessions, Records):
 
     def _next_number(self, thread: str, namespace: str, channel: str) -> int:
         query = "SELECT max(number) FROM chunks WHERE thread=? AND namespace=? AND channel=?"
-        found = self._db.execute(query, (thread, namespace, channel)).fetchone()[0]
-        return 0 if found is None else int(found) + 1
+        highest_number = self._db.execute(query, (thread, namespace, channel)).fetchone()[0]
+        return 0 if highest_number is None else int(highest_number) + 1
 
     def _drop(
         self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]
@@ -262,23 +275,23 @@ class SqliteRecords(SqliteSessions, Records):
             keys = [(thread, *key) for key in rows]
             db.executemany("DELETE FROM rows WHERE thread=? AND namespace=? AND id=?", keys)
             db.executemany("DELETE FROM writes WHERE thread=? AND namespace=? AND id=?", keys)
-            pieces = [
+            chunk_keys = [
                 (thread, *key, number) for key, numbers in chunks.items() for number in numbers
             ]
             db.executemany(
                 "DELETE FROM chunks WHERE thread=? AND namespace=? AND channel=? AND number=?",
-                pieces,
+                chunk_keys,
             )
 
     def _delete_thread(self, thread: str) -> None:
         with self._transaction():
             self._erase(thread)
 
-    def _quarantine(self, thread: str, place: str, data: bytes) -> None:
+    def _quarantine(self, thread: str, location: str, data: bytes) -> None:
         with self._transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO quarantine VALUES (?,?,?,?)",
-                (thread, place, data, time.time()),
+                (thread, location, data, time.time()),
             )
 
     def _quarantined(self, thread: str) -> Iterable[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from agent_runtime.checkpoints.backends.backend import Guard, Lease, SessionRow
+from agent_runtime.checkpoints.backends.backend import FencingToken, Lease, SessionRow
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_file import SqliteFile
 
@@ -24,7 +24,9 @@ _COLUMNS = "key, tenant, user, created_at, expires_at, data, gone"
 class SqliteSessions(SqliteFile):
     """The part of SqliteRecords that is not about checkpoints."""
 
-    def _check_writable(self, thread: str, guard: Guard | None, ttl_s: float | None = None) -> None:
+    def _check_writable(
+        self, thread: str, fencing_token: FencingToken | None, ttl_s: float | None = None
+    ) -> None:
         raise NotImplementedError
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
@@ -40,7 +42,7 @@ class SqliteSessions(SqliteFile):
                 "SET owner=excluded.owner, token=excluded.token, until=excluded.until",
                 (thread, owner, token, boot_s() + ttl_s),
             )
-        return Lease(thread, owner, token, clean=holder == "")
+        return Lease(thread, owner, token, clean_shutdown=holder == "")
 
     def _renew(self, lease: Lease, ttl_s: float) -> bool:
         query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
@@ -62,20 +64,24 @@ class SqliteSessions(SqliteFile):
             "UPDATE threads SET until=0, owner='', token=token+1 WHERE thread=?", (thread,)
         )
 
-    def _tool_start(self, thread: str, key: str, guard: Guard | None) -> bytes | None:
+    def _tool_start(
+        self, thread: str, key: str, fencing_token: FencingToken | None
+    ) -> bytes | None:
         with self._transaction() as db:
-            self._check_writable(thread, guard)
-            found = db.execute(
+            self._check_writable(thread, fencing_token)
+            record = db.execute(
                 "SELECT result FROM tools WHERE thread=? AND name=?", (thread, key)
             ).fetchone()
-            if found is not None:
-                return bytes(found[0])
+            if record is not None:
+                return bytes(record[0])
             db.execute("INSERT INTO tools VALUES (?,?,x'')", (thread, key))
         return None
 
-    def _tool_put(self, thread: str, key: str, result: bytes | None, guard: Guard | None) -> None:
+    def _tool_put(
+        self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
+    ) -> None:
         with self._transaction() as db:
-            self._check_writable(thread, guard)
+            self._check_writable(thread, fencing_token)
             if result is None:
                 db.execute("DELETE FROM tools WHERE thread=? AND name=?", (thread, key))
             else:
@@ -86,9 +92,9 @@ class SqliteSessions(SqliteFile):
             self._db.execute("SELECT name, result FROM tools WHERE thread=?", (thread,)).fetchall()
         )
 
-    def _tool_forget(self, thread: str, guard: Guard | None) -> None:
+    def _tool_forget(self, thread: str, fencing_token: FencingToken | None) -> None:
         with self._transaction() as db:
-            self._check_writable(thread, guard)
+            self._check_writable(thread, fencing_token)
             db.execute("DELETE FROM tools WHERE thread=?", (thread,))
 
     def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
@@ -100,43 +106,63 @@ class SqliteSessions(SqliteFile):
                 row.created_at,
                 row.expires_at,
                 row.data,
-                row.gone,
+                row.deleted_reason,
             )
-            query = f"INSERT OR IGNORE INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - a constant
+            query = (
+                f"INSERT OR IGNORE INTO sessions ({_COLUMNS}) VALUES "  # noqa: S608 - a constant
+                "(?,?,?,?,?,?,?)"
+            )
             return self._db.execute(query, values).rowcount == 1
         query = "UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?"
         return (
             self._db.execute(
-                query, (row.expires_at, row.data, row.gone, row.key, old.data, old.gone)
+                query,
+                (
+                    row.expires_at,
+                    row.data,
+                    row.deleted_reason,
+                    row.key,
+                    old.data,
+                    old.deleted_reason,
+                ),
             ).rowcount
             == 1
         )
 
     def _get_session(self, key: str) -> SessionRow | None:
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM sessions WHERE key=?", (key,)).fetchone()  # noqa: S608
-        return None if found is None else SessionRow(*found)
+        record = self._db.execute(
+            f"SELECT {_COLUMNS} FROM sessions WHERE "  # noqa: S608
+            "key=?",
+            (key,),
+        ).fetchone()
+        return None if record is None else SessionRow(*record)
 
     def _page_sessions(
         self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int
     ) -> Iterable[SessionRow]:
-        of_user = "" if user is None else "AND user=:user"
+        user_condition = "" if user is None else "AND user=:user"
         query = (
-            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND tenant=:tenant {of_user} "  # noqa: S608 - constants
+            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND tenant=:tenant {user_condition} "  # noqa: S608 - constants
+            ""
             ""
             "AND (created_at, key) < (:at, :key) ORDER BY created_at DESC, key DESC LIMIT :limit"
         )
-        at, key = before or (float("inf"), "")
-        given: dict[str, Any] = {
+        created_before, key = before or (float("inf"), "")
+        parameters: dict[str, Any] = {
             "tenant": tenant,
             "user": user,
-            "at": at,
+            "at": created_before,
             "key": key,
             "limit": limit,
         }
-        return [SessionRow(*found) for found in self._db.execute(query, given)]
+        return [SessionRow(*record) for record in self._db.execute(query, parameters)]
 
     def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
-        query = f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT ?"  # noqa: S608 - a constant
+        query = (
+            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT "  # noqa: S608 - a constant
+            "?"
+        )
         return [
-            SessionRow(*found) for found in self._db.execute(query, (self._deletion_time(), limit))
+            SessionRow(*record)
+            for record in self._db.execute(query, (self._deletion_time(), limit))
         ]

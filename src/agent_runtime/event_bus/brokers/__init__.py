@@ -1,6 +1,6 @@
 """Where events last: one interface over memory, SQLite, Redis Streams, NATS JetStream and Kafka."""
 
-from agent_runtime.event_bus.brokers.broker import Broker, Delivery, Stored
+from agent_runtime.event_bus.brokers.broker import Broker, Delivery, StoredEvent
 from agent_runtime.event_bus.brokers.event_log import EventLog, open_event_log
 from agent_runtime.event_bus.brokers.memory import MemoryBroker
 from agent_runtime.event_bus.brokers.opening import open_broker
@@ -13,7 +13,7 @@ __all__ = [
     "EventQuery",
     "MemoryBroker",
     "SqliteBroker",
-    "Stored",
+    "StoredEvent",
     "open_broker",
     "open_event_log",
 ]

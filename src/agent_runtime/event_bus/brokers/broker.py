@@ -12,13 +12,13 @@ from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 from agent_runtime.errors import StoreUnavailable
 from agent_runtime.event_bus.event import Event
 
-Start: TypeAlias = Literal["earliest", "latest"]
+StartPosition: TypeAlias = Literal["earliest", "latest"]
 MAX_BATCH = 500
-LOST_AFTER_S = 5.0
+RECANCEL_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredEvent:
     """An event in a broker's log.
 
     `position` is where it stands, an opaque text that `read(after=...)` takes.
@@ -31,7 +31,7 @@ class Stored:
 class Delivery:
     """An event that was handed to a group, and stays the group's duty until `ack`.
 
-    `position` is as in `Stored`. `ack` says that it is handled; after a crash what was not
+    `position` is as in `StoredEvent`. `ack` says that it is handled; after a crash what was not
     acknowledged comes again. Deliveries of one stream and one `reading` follow each other in the
     log: no other consumer read in between.
     """
@@ -69,29 +69,31 @@ class DeliveryQueue:
 
     def __init__(self) -> None:
         self._ready: deque[Delivery] = deque()
-        self._more = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._failure: BaseException | None = None
 
-    def read_by(self, reader: asyncio.Task[None]) -> None:
+    def attach_reader(self, reader: asyncio.Task[None]) -> None:
         """Who fetches them.
 
         What that task fails with is raised to whoever waits, instead of leaving them waiting.
         """
-        reader.add_done_callback(self._ended)
+        reader.add_done_callback(self._on_reader_done)
 
-    def _ended(self, reader: asyncio.Task[None]) -> None:
+    def _on_reader_done(self, reader: asyncio.Task[None]) -> None:
         failure = None if reader.cancelled() else reader.exception()
         self._failure = failure or StoreUnavailable("this consumer has left its group")
-        self._more.set()
+        self._has_news.set()
 
     def put(self, delivery: Delivery) -> None:
         """Append one."""
         self._ready.append(delivery)
-        self._more.set()
+        self._has_news.set()
 
-    def drop(self, unwanted: Callable[[Delivery], bool] = lambda delivery: True) -> None:
-        """Forget those that nobody has taken yet, and that are `unwanted`."""
-        self._ready = deque(each for each in self._ready if not unwanted(each))
+    def drop(self, should_drop: Callable[[Delivery], bool] = lambda delivery: True) -> None:
+        """Forget those that nobody has taken yet, and that are `should_drop`."""
+        self._ready = deque(
+            queued_delivery for queued_delivery in self._ready if not should_drop(queued_delivery)
+        )
 
     def __aiter__(self) -> Self:
         return self
@@ -100,21 +102,21 @@ class DeliveryQueue:
         while not self._ready:
             if self._failure is not None:
                 raise self._failure
-            self._more.clear()
-            await self._more.wait()
+            self._has_news.clear()
+            await self._has_news.wait()
         return self._ready.popleft()
 
 
-async def ended(*tasks: asyncio.Task[None]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:
     """Cancel `tasks` and wait for their end.
 
     Again where one loses its cancellation, as clients do on Python 3.11.
     """
-    left = {task for task in tasks if not task.done()}
-    while left:
-        for task in left:
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=LOST_AFTER_S)
+        _, pending = await asyncio.wait(pending, timeout=RECANCEL_AFTER_S)
 
 
 @runtime_checkable
@@ -143,7 +145,7 @@ class Broker(Protocol):
         """
 
     def consume(
-        self, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
+        self, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
         """Be a consumer of `group`: `async with broker.consume("audit") as deliveries.
 
@@ -156,7 +158,7 @@ class Broker(Protocol):
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """At most `limit` events behind the position `after` (None.
 
         From the oldest), without any group.

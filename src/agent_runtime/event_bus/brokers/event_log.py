@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from agent_runtime.event_bus.brokers.broker import Broker, Stored
+from agent_runtime.event_bus.brokers.broker import Broker, StoredEvent
 from agent_runtime.event_bus.brokers.opening import open_broker
 from agent_runtime.event_bus.brokers.sqlite import EventQuery, SqliteBroker
 
@@ -17,13 +17,13 @@ class EventLog(Protocol):
 
     async def query(
         self,
-        wanted: EventQuery,
+        query: EventQuery,
         *,
         after: str | None = None,
         limit: int = 1000,
         wait_s: float = 0.0,
         last: bool = False,
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """At most `limit` events that match, oldest first, behind `after`.
 
         With `last` the newest ones of them.
@@ -41,22 +41,24 @@ class ScannedLog:
 
     async def query(
         self,
-        wanted: EventQuery,
+        query: EventQuery,
         *,
         after: str | None = None,
         limit: int = 1000,
         wait_s: float = 0.0,
         last: bool = False,
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `EventLog.query`."""
-        found: deque[Stored] = deque(maxlen=limit if last else None)
-        while last or len(found) < limit:
-            page = await self.broker.read(after, limit=PAGE, wait_s=0.0 if found else wait_s)
-            found.extend(stored for stored in page if wanted.matches(stored.event))
+        matching_events: deque[StoredEvent] = deque(maxlen=limit if last else None)
+        while last or len(matching_events) < limit:
+            page = await self.broker.read(
+                after, limit=PAGE, wait_s=0.0 if matching_events else wait_s
+            )
+            matching_events.extend(stored for stored in page if query.matches(stored.event))
             if not page:
                 break
             after = page[-1].position
-        return list(found)[:limit]
+        return list(matching_events)[:limit]
 
     async def aclose(self) -> None:
         """See `EventLog.aclose`."""

@@ -16,16 +16,16 @@ from agent_runtime.event_bus.brokers.broker import (
     Deliveries,
     Delivery,
     DeliveryQueue,
-    Start,
-    Stored,
-    ended,
+    StartPosition,
+    StoredEvent,
+    cancel_and_wait,
 )
-from agent_runtime.event_bus.brokers.validation import checked_group
+from agent_runtime.event_bus.brokers.validation import validate_group_name
 from agent_runtime.storage.process_identity import lease_owner
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
-MAX_BEHIND = 20_000
+MAX_TRACKED_POSITIONS = 20_000
 """How far a reader goes on past an event that is not acknowledged yet.
 
 Others go on beside a slow one.
@@ -33,24 +33,26 @@ Others go on beside a slow one.
 
 
 class GroupLog(Protocol):
-    """What `GroupReader` asks of a broker. `owner` is a reader.
+    """What `LeasedConsumer` asks of a broker. `owner` is a reader.
 
     A call of one that is not the group's does nothing.
     """
 
-    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """Acquire or renew the group's lease for `lease_s` seconds; False when another has it."""
 
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """Events behind `after`; with None, from the first that the group has not acknowledged.
 
         Waits for the first.
         """
 
-    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
-        """Keep that `done` are acknowledged, and with them everything up to `floor`.
+    async def commit(
+        self, group: str, owner: str, acked: list[str], committed_offset: str | None
+    ) -> bool:
+        """Keep that `acked` are acknowledged, and with them everything up to `committed_offset`.
 
         False when another one reads.
         """
@@ -59,7 +61,7 @@ class GroupLog(Protocol):
         """Let another one read at once."""
 
 
-class LeasedGroups:
+class LeasedConsumerMixin:
     """What a broker with leased groups offers its consumers. `lease_s`.
 
     How long a silent consumer keeps a group.
@@ -68,13 +70,15 @@ class LeasedGroups:
     lease_s: float
 
     def consume(
-        self: Any, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
+        self: Any, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
         """See `Broker.consume`."""
-        return GroupReader(self, checked_group(group), start, prefetch, self.lease_s).deliveries()
+        return LeasedConsumer(
+            self, validate_group_name(group), start, prefetch, self.lease_s
+        ).deliveries()
 
 
-class GroupReader:
+class LeasedConsumer:
     """Claims the group, fetches in order, and settles what was acknowledged.
 
     When the lease is lost or the store fails, it begins again with what was not acknowledged: the
@@ -82,7 +86,7 @@ class GroupReader:
     """
 
     def __init__(
-        self, log: GroupLog, group: str, start: Start, prefetch: int, lease_s: float
+        self, log: GroupLog, group: str, start: StartPosition, prefetch: int, lease_s: float
     ) -> None:
         self._log = log
         self._group = group
@@ -91,17 +95,17 @@ class GroupReader:
         self._prefetch = prefetch
         self._owner = lease_owner(uuid.uuid4().hex)
         self._ready = DeliveryQueue()
-        self._open: dict[
+        self._acked_by_position: dict[
             str, bool
         ] = {}  # by position, in order, from the first open one: whether it is acknowledged
         self._unacked = 0
         self._acked: list[str] = []
         self._changed = asyncio.Event()
-        self._settling = asyncio.Lock()
-        self._after: str | None = None
-        self._claimed_s = 0.0
-        self._reading = False
-        self._round = 0  # one more each time that it begins again
+        self._commit_lock = asyncio.Lock()
+        self._fetch_position: str | None = None
+        self._claimed_at = 0.0
+        self._has_lease = False
+        self._epoch = 0  # one more each time that it begins again
 
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
@@ -109,13 +113,13 @@ class GroupReader:
         with suppress(StoreError):
             await self._claim()  # the group is there from now on: `latest` means after this
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
-        self._ready.read_by(task)
+        self._ready.attach_reader(task)
         try:
             yield self._ready
         finally:
-            await ended(task)
+            await cancel_and_wait(task)
             with suppress(StoreError):
-                await self._settle()
+                await self._commit()
                 await self._log.release(self._group, self._owner)
 
     async def _run(self) -> None:
@@ -123,7 +127,7 @@ class GroupReader:
         while True:
             try:
                 if await self._claim():
-                    await self._settle()  # what could not be sent when it was acknowledged
+                    await self._commit()  # what could not be sent when it was acknowledged
                     await self._fetch()
                     pause_s = 0.02
                     continue
@@ -134,99 +138,103 @@ class GroupReader:
                     pause_s,
                     error,
                 )
-                self._begin_again()
+                self._reset()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S, self._lease_s / 3)
 
     async def _claim(self) -> bool:
         now = time.monotonic()
-        if self._reading and now - self._claimed_s < self._lease_s / 3:
+        if self._has_lease and now - self._claimed_at < self._lease_s / 3:
             return True
-        mine = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
+        has_lease = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
         # A reader that slept longer than its lease may have been replaced, and be the reader again
         # by now.
-        if not mine or (self._reading and now - self._claimed_s > self._lease_s):
-            self._begin_again()
-        self._reading = mine
-        self._claimed_s = now
-        return mine
+        if not has_lease or (self._has_lease and now - self._claimed_at > self._lease_s):
+            self._reset()
+        self._has_lease = has_lease
+        self._claimed_at = now
+        return has_lease
 
-    def _begin_again(self) -> None:
-        self._reading = False
-        self._after = None
-        self._round += 1
+    def _reset(self) -> None:
+        self._has_lease = False
+        self._fetch_position = None
+        self._epoch += 1
         self._unacked = 0
-        self._open.clear()
+        self._acked_by_position.clear()
         self._acked.clear()
         self._ready.drop()
 
     async def _fetch(self) -> None:
-        room = min(self._prefetch - self._unacked, MAX_BEHIND - len(self._open))
-        if room <= 0:
+        fetch_limit = min(
+            self._prefetch - self._unacked, MAX_TRACKED_POSITIONS - len(self._acked_by_position)
+        )
+        if fetch_limit <= 0:
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_s / 3):
                     await self._changed.wait()
             return
-        fetching = self._round
-        found = await self._log.fetch(
-            self._group, self._owner, self._after, room, min(1.0, self._lease_s / 3)
+        fetch_epoch = self._epoch
+        stored_events = await self._log.fetch(
+            self._group, self._owner, self._fetch_position, fetch_limit, min(1.0, self._lease_s / 3)
         )
-        if self._round != fetching:
+        if self._epoch != fetch_epoch:
             # it has begun again meanwhile: acknowledging these would cover what is open before them
             return
-        for stored in found:
-            self._after = stored.position
-            self._open[stored.position] = False
+        for stored in stored_events:
+            self._fetch_position = stored.position
+            self._acked_by_position[stored.position] = False
             self._unacked += 1
-            self._ready.put(Delivery(stored.event, stored.position, self._ack, self._round))
+            self._ready.put(Delivery(stored.event, stored.position, self._ack, self._epoch))
 
     async def _ack(self, delivery: Delivery) -> None:
-        if self._open.get(delivery.position) is not False:
+        if self._acked_by_position.get(delivery.position) is not False:
             return  # of an earlier reading: it comes again, or has been acknowledged
-        self._open[delivery.position] = True
+        self._acked_by_position[delivery.position] = True
         self._unacked -= 1
         self._changed.set()
         self._acked.append(delivery.position)
-        await self._settle()
+        await self._commit()
 
-    async def _settle(self) -> None:
+    async def _commit(self) -> None:
         """Send what is acknowledged.
 
         Who comes while a request is under way is served by the next one.
         """
         while self._acked:
-            async with self._settling:
+            async with self._commit_lock:
                 if not self._acked:
                     return
-                done = self._acked
+                acked = self._acked
                 self._acked = []
-                floor = self._floor()
-                settled_round = self._round
+                committed_offset = self._committable_offset()
+                commit_epoch = self._epoch
                 try:
-                    mine = await self._log.settle(self._group, self._owner, done, floor)
+                    has_lease = await self._log.commit(
+                        self._group, self._owner, acked, committed_offset
+                    )
                 except BaseException:
-                    if self._round == settled_round:
-                        self._acked = done + self._acked
+                    if self._epoch == commit_epoch:
+                        self._acked = acked + self._acked
                     raise
-                if self._round == settled_round:
-                    if mine:
-                        self._forget(floor)
+                if self._epoch == commit_epoch:
+                    if has_lease:
+                        self._forget_committed(committed_offset)
                     else:
-                        self._begin_again()
+                        self._reset()
 
-    def _floor(self) -> str | None:
-        floor = None
-        for position, acked in self._open.items():
+    def _committable_offset(self) -> str | None:
+        committable_offset = None
+        for position, acked in self._acked_by_position.items():
             if not acked:
                 break
-            floor = position
-        return floor
+            committable_offset = position
+        return committable_offset
 
-    def _forget(self, floor: str | None) -> None:
-        while floor is not None and self._open:
-            position = next(iter(self._open))
-            del self._open[position]
-            if position == floor:
+    def _forget_committed(self, committed_offset: str | None) -> None:
+        while committed_offset is not None and self._acked_by_position:
+            position = next(iter(self._acked_by_position))
+            del self._acked_by_position[position]
+            if position == committed_offset:
                 break
         self._changed.set()

@@ -17,10 +17,10 @@ from faststream.kafka import TopicPartition as Assigned
 from faststream.kafka.schemas.topic import Topic
 
 from agent_runtime.errors import InputInvalid, StoreTimeout, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, Start, Stored
-from agent_runtime.event_bus.brokers.kafka_group import KafkaGroup
-from agent_runtime.event_bus.brokers.validation import checked_group, stamped
-from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encoded, read_event
+from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, StartPosition, StoredEvent
+from agent_runtime.event_bus.brokers.kafka_group import KafkaGroupConsumer
+from agent_runtime.event_bus.brokers.validation import validate_events, validate_group_name
+from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encode_event, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.secrets.redaction import SECRETS
@@ -55,22 +55,26 @@ class KafkaBroker:
         SECRETS.add_address(url)
         self.seal = None if seal_key is None else EventSeal(seal_key, name)
         parts = urlsplit(url)
-        said = dict(parse_qsl(parts.query))
-        self._servers = [each.strip() for each in parts.netloc.split(",")]
+        options = dict(parse_qsl(parts.query))
+        self._servers = [server.strip() for server in parts.netloc.split(",")]
         self.topic = Topic(
-            f"agent_runtime.{checked_group(name)}", num_partitions=int(said.get("partitions", "8"))
+            f"agent_runtime.{validate_group_name(name)}",
+            num_partitions=int(options.get("partitions", "8")),
         )
         self.timeout_s = timeout_s
-        self._idempotent = said.get("idempotent", "yes") != "no"
-        self._connected: Any = None
-        self._opening = asyncio.Lock()
+        self._idempotent = options.get("idempotent", "yes") != "no"
+        self._faststream: Any = None
+        self._connect_lock = asyncio.Lock()
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`.
 
         All are handed to the producer, in order, before the first answer is waited for.
         """
-        payload = [(event.stream.encode(), encoded(event, self.seal)) for event in stamped(events)]
+        payload = [
+            (event.stream.encode(), encode_event(event, self.seal))
+            for event in validate_events(events)
+        ]
         async with self.client() as broker, asyncio.timeout(self.timeout_s):
             try:
                 sent = [
@@ -84,58 +88,70 @@ class KafkaBroker:
                 ) from error
 
     def consume(
-        self, group: str, *, start: Start = "earliest", prefetch: int = MAX_BATCH
+        self, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
         """See `Broker.consume`."""
-        return KafkaGroup(self, checked_group(group), start, prefetch).deliveries()
+        return KafkaGroupConsumer(self, validate_group_name(group), start, prefetch).deliveries()
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `Broker.read`. Partitions have no common order.
 
         Their events come as they are fetched.
         """
-        offsets = _offsets(after)
-        async with self.assigned() as (consumer, partitions):
-            begins = await consumer.beginning_offsets(partitions)
-            at = {p.partition: max(offsets.get(p.partition, 0), begins[p]) for p in partitions}
-            for each in partitions:
-                consumer.seek(each, at[each.partition])
-            found: list[Stored] = []
-            until_s = time.monotonic() + wait_s
-            while len(found) < limit and not (
-                self._at_the_end(consumer, at, until_s) and (found or until_s < _now())
+        offsets = _parse_offsets(after)
+        async with self.assigned_consumer() as (consumer, partitions):
+            first_offsets = await consumer.beginning_offsets(partitions)
+            next_offsets = {
+                p.partition: max(offsets.get(p.partition, 0), first_offsets[p]) for p in partitions
+            }
+            for topic_partition in partitions:
+                consumer.seek(topic_partition, next_offsets[topic_partition.partition])
+            stored_events: list[StoredEvent] = []
+            deadline = time.monotonic() + wait_s
+            while len(stored_events) < limit and not (
+                self._has_reached_end(consumer, next_offsets, deadline)
+                and (stored_events or deadline < _now())
             ):
                 for records in (
-                    await consumer.getmany(timeout_ms=100, max_records=limit - len(found))
+                    await consumer.getmany(timeout_ms=100, max_records=limit - len(stored_events))
                 ).values():
                     for record in records:
-                        at[record.partition] = record.offset + 1
-                        found.append(
-                            Stored(
-                                _position(at), read_event(record.value, _position(at), self.seal)
+                        next_offsets[record.partition] = record.offset + 1
+                        stored_events.append(
+                            StoredEvent(
+                                _format_position(next_offsets),
+                                read_event(record.value, _format_position(next_offsets), self.seal),
                             )
                         )
-            return found
+            return stored_events
 
-    def _at_the_end(self, consumer: Any, at: dict[int, int], until_s: float) -> bool:
+    def _has_reached_end(
+        self, consumer: Any, next_offsets: dict[int, int], deadline: float
+    ) -> bool:
         # By the watermark that comes with each fetch: not every server that speaks the protocol
         # counts the records of a batch when it is asked for its offsets.
-        if _now() > until_s + self.timeout_s:
+        if _now() > deadline + self.timeout_s:
             raise TimeoutError
-        ends = {
-            number: consumer.highwater(TopicPartition(self.topic.name, number)) for number in at
+        end_offsets = {
+            number: consumer.highwater(TopicPartition(self.topic.name, number))
+            for number in next_offsets
         }
-        return all(ends[number] is not None and at[number] >= ends[number] for number in at)
+        return all(
+            end_offsets[number] is not None and next_offsets[number] >= end_offsets[number]
+            for number in next_offsets
+        )
 
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
-        async with self.assigned(group) as (consumer, partitions):
-            begins = await consumer.beginning_offsets(partitions)
-            done = {p: max(await consumer.committed(p) or 0, begins[p]) for p in partitions}
-            ends = await self._ends(consumer, done)
-            return sum(ends[p] - done[p] for p in partitions)
+        async with self.assigned_consumer(group) as (consumer, partitions):
+            first_offsets = await consumer.beginning_offsets(partitions)
+            committed_offsets = {
+                p: max(await consumer.committed(p) or 0, first_offsets[p]) for p in partitions
+            }
+            end_offsets = await self._end_offsets(consumer, committed_offsets)
+            return sum(end_offsets[p] - committed_offsets[p] for p in partitions)
 
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`: the server's own retention does that."""
@@ -143,26 +159,26 @@ class KafkaBroker:
 
     async def delete_group(self, group: str) -> None:
         """See `Broker.delete_group`: it begins anew; the server forgets its name by itself."""
-        await KafkaGroup(self, checked_group(group), "earliest", 1).rewind()
+        await KafkaGroupConsumer(self, validate_group_name(group), "earliest", 1).rewind()
 
-    async def begin_at_the_end(self, group: str) -> None:
+    async def start_at_end(self, group: str) -> None:
         """Make a group that is new begin with what comes next."""
-        async with self.assigned(group) as (consumer, partitions):
-            new = {p: 0 for p in partitions if await consumer.committed(p) is None}
-            if new:
-                await consumer.commit(await self._ends(consumer, new))
+        async with self.assigned_consumer(group) as (consumer, partitions):
+            uncommitted_offsets = {p: 0 for p in partitions if await consumer.committed(p) is None}
+            if uncommitted_offsets:
+                await consumer.commit(await self._end_offsets(consumer, uncommitted_offsets))
 
-    async def _ends(
-        self, consumer: Any, at: dict[TopicPartition, int]
+    async def _end_offsets(
+        self, consumer: Any, start_offsets: dict[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        for partition, offset in at.items():
+        for partition, offset in start_offsets.items():
             consumer.seek(partition, offset)
-        began_s = _now()
-        while any(consumer.highwater(partition) is None for partition in at):
-            if _now() > began_s + self.timeout_s:
+        started_at = _now()
+        while any(consumer.highwater(partition) is None for partition in start_offsets):
+            if _now() > started_at + self.timeout_s:
                 raise TimeoutError
             await consumer.getmany(timeout_ms=100, max_records=1)
-        return {partition: consumer.highwater(partition) for partition in at}
+        return {partition: consumer.highwater(partition) for partition in start_offsets}
 
     def group_id(self, group: str) -> str:
         """The group's name on the server, where it is one for all topics."""
@@ -170,10 +186,10 @@ class KafkaBroker:
 
     async def aclose(self) -> None:
         """See `Broker.aclose`."""
-        connected = self._connected
-        self._connected = None
-        if connected is not None:
-            await connected.stop()
+        faststream_broker = self._faststream
+        self._faststream = None
+        if faststream_broker is not None:
+            await faststream_broker.stop()
 
     # -- the server
     # ----------------------------------------------------------------------------------------
@@ -182,11 +198,11 @@ class KafkaBroker:
     async def client(self) -> AsyncIterator[Any]:
         """FastStream's broker, connected, with the topic there; its failures as StoreError."""
         try:
-            if self._connected is None:
-                async with asyncio.timeout(self.timeout_s), self._opening:
-                    if self._connected is None:
+            if self._faststream is None:
+                async with asyncio.timeout(self.timeout_s), self._connect_lock:
+                    if self._faststream is None:
                         await self._open()
-            yield self._connected
+            yield self._faststream
         except TimeoutError as error:
             raise StoreTimeout(f"Kafka did not answer within {self.timeout_s} s") from error
         except (KafkaError, OSError) as error:
@@ -206,39 +222,41 @@ class KafkaBroker:
         )
         try:
             await broker.start()
-            (made,) = await broker.config.admin.create_topics([self.topic])
-            if made.error is not None and not isinstance(made.error, KafkaError):
-                raise made.error
+            (create_result,) = await broker.config.admin.create_topics([self.topic])
+            if create_result.error is not None and not isinstance(create_result.error, KafkaError):
+                raise create_result.error
         except BaseException:
             await broker.stop()
             raise
-        self._connected = broker
+        self._faststream = broker
 
     @asynccontextmanager
-    async def assigned(
+    async def assigned_consumer(
         self, group: str | None = None
     ) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
         """A consumer of all partitions that belongs to no group's sharing, and those partitions."""
         async with self.client() as broker:
-            numbers = sorted(
+            partition_numbers = sorted(
                 await broker.config.producer._producer.producer.partitions_for(self.topic.name)
             )
-            by_hand = (
+            ack_options = (
                 {"ack_policy": AckPolicy.MANUAL} if group else {}
             )  # else it would commit what it looked at
             subscriber = broker.subscriber(
-                partitions=[Assigned(self.topic.name, number, declare=False) for number in numbers],
+                partitions=[
+                    Assigned(self.topic.name, number, declare=False) for number in partition_numbers
+                ],
                 group_id=self.group_id(group) if group else None,
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=100,
                 persistent=False,
-                **by_hand,
+                **ack_options,
             )
             try:
                 await subscriber.start()
                 yield (
                     subscriber.consumer,
-                    [TopicPartition(self.topic.name, number) for number in numbers],
+                    [TopicPartition(self.topic.name, number) for number in partition_numbers],
                 )
             finally:
                 await subscriber.stop()
@@ -248,18 +266,18 @@ def _now() -> float:
     return time.monotonic()
 
 
-def _position(at: dict[int, int]) -> str:
-    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(at.items()))
+def _format_position(next_offsets: dict[int, int]) -> str:
+    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(next_offsets.items()))
 
 
-def _offsets(position: str | None) -> dict[int, int]:
+def _parse_offsets(position: str | None) -> dict[int, int]:
     if position is None:
         return {}
     try:
         pairs = [part.split(":") for part in position.split(",")]
-        found = {int(partition): int(offset) for partition, offset in pairs}
+        offsets = {int(partition): int(offset) for partition, offset in pairs}
     except ValueError:
-        found = {-1: -1}
-    if len(position) > 100_000 or min(found) < 0 or min(found.values()) < 0:
+        offsets = {-1: -1}
+    if len(position) > 100_000 or min(offsets) < 0 or min(offsets.values()) < 0:
         raise InputInvalid(f"not a position of this log: {position[:40]!r}", "after")
-    return found
+    return offsets

@@ -13,7 +13,13 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
 
 from agent_runtime.errors import StoreError, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import Deliveries, Delivery, DeliveryQueue, Start, ended
+from agent_runtime.event_bus.brokers.broker import (
+    Deliveries,
+    Delivery,
+    DeliveryQueue,
+    StartPosition,
+    cancel_and_wait,
+)
 from agent_runtime.event_bus.cloud_event import read_event
 
 if TYPE_CHECKING:
@@ -28,38 +34,40 @@ The least that a server allows by default.
 """
 
 
-class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
+class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """Fetches in order, and commits for each partition how far everything is acknowledged.
 
     A partition that goes to another consumer takes its open events with it: their acknowledgement
     here changes nothing.
     """
 
-    def __init__(self, broker: KafkaBroker, group: str, start: Start, prefetch: int) -> None:
+    def __init__(
+        self, broker: KafkaBroker, group: str, start: StartPosition, prefetch: int
+    ) -> None:
         self._broker = broker
         self._group = group
         self._start = start
         self._prefetch = prefetch
         self._ready = DeliveryQueue()
-        self._open: dict[TopicPartition, dict[int, bool]] = {}
-        self._floors: dict[TopicPartition, int] = {}
+        self._acked_by_offset: dict[TopicPartition, dict[int, bool]] = {}
+        self._commit_offsets: dict[TopicPartition, int] = {}
         self._changed = asyncio.Event()
-        self._committing = asyncio.Lock()
+        self._commit_lock = asyncio.Lock()
         self._consumer: Any = None
-        self._reading = 0  # one more at each change of the partitions
-        self._begun = False
+        self._epoch = 0  # one more at each change of the partitions
+        self._is_start_applied = False
 
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
         """The deliveries of this consumer, for as long as the context lasts."""
         with suppress(StoreError):
-            await self._begin()
+            await self._apply_start_position()
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
-        self._ready.read_by(task)
+        self._ready.attach_reader(task)
         try:
             yield self._ready
         finally:
-            await ended(task)
+            await cancel_and_wait(task)
 
     async def _run(self) -> None:
         pause_s = 0.1
@@ -73,18 +81,18 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                     pause_s,
                     error,
                 )
-            self._give_up(list(self._open))
+            self._drop_partitions(list(self._acked_by_offset))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
 
-    async def _begin(self) -> None:
-        if self._start == "latest" and not self._begun:
-            await self._broker.begin_at_the_end(self._group)
-        self._begun = True
+    async def _apply_start_position(self) -> None:
+        if self._start == "latest" and not self._is_start_applied:
+            await self._broker.start_at_end(self._group)
+        self._is_start_applied = True
 
     async def _consume(self) -> None:
-        await self._begin()
-        async with self._joined() as subscriber:
+        await self._apply_start_position()
+        async with self._join_group() as subscriber:
             self._consumer = subscriber.consumer
             try:
                 async for record in (
@@ -95,9 +103,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._consumer = None
 
     @asynccontextmanager
-    async def _joined(self) -> AsyncIterator[Any]:
-        async with self._broker.client() as connected:
-            subscriber = connected.subscriber(
+    async def _join_group(self) -> AsyncIterator[Any]:
+        async with self._broker.client() as faststream_broker:
+            subscriber = faststream_broker.subscriber(
                 self._broker.topic,
                 group_id=self._broker.group_id(self._group),
                 ack_policy=AckPolicy.MANUAL,
@@ -118,7 +126,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises StoreTimeout when another one has it all.
         """
-        async with self._joined() as subscriber:
+        async with self._join_group() as subscriber:
             consumer = subscriber.consumer
             async with asyncio.timeout(self._broker.timeout_s):
                 while not consumer.assignment():  # noqa: ASYNC110 - the client tells nobody
@@ -127,12 +135,16 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _deliver(self, record: Any) -> None:
         partition = TopicPartition(record.topic, record.partition)
-        self._open.setdefault(partition, {})[record.offset] = False
+        self._acked_by_offset.setdefault(partition, {})[record.offset] = False
         position = f"{record.partition}:{record.offset}"
         event = read_event(record.value, position, self._broker.seal)
-        self._ready.put(Delivery(event, position, self._ack, self._reading))
+        self._ready.put(Delivery(event, position, self._ack, self._epoch))
         while (
-            sum(not acked for offsets in self._open.values() for acked in offsets.values())
+            sum(
+                not acked
+                for offsets in self._acked_by_offset.values()
+                for acked in offsets.values()
+            )
             >= self._prefetch
         ):
             self._changed.clear()
@@ -141,16 +153,16 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _ack(self, delivery: Delivery) -> None:
         number, _, offset = delivery.position.partition(":")
         partition = TopicPartition(self._broker.topic.name, int(number))
-        offsets = self._open.get(partition, {})
+        offsets = self._acked_by_offset.get(partition, {})
         if offsets.get(int(offset)) is not False:
             return
         offsets[int(offset)] = True
         self._changed.set()
-        for each in list(offsets):
-            if not offsets[each]:
+        for tracked_offset in list(offsets):
+            if not offsets[tracked_offset]:
                 break
-            del offsets[each]
-            self._floors[partition] = each + 1
+            del offsets[tracked_offset]
+            self._commit_offsets[partition] = tracked_offset + 1
         self._changed.set()
         await self._commit()
 
@@ -159,19 +171,19 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Who comes while a request is under way is served by the next one.
         """
-        while self._floors:
-            async with self._committing:
-                floors = self._floors
-                self._floors = {}
-                if not floors or self._consumer is None:
+        while self._commit_offsets:
+            async with self._commit_lock:
+                commit_offsets = self._commit_offsets
+                self._commit_offsets = {}
+                if not commit_offsets or self._consumer is None:
                     return
                 try:
                     async with asyncio.timeout(self._broker.timeout_s):
-                        await self._consumer.commit(floors)
+                        await self._consumer.commit(commit_offsets)
                 except (CommitFailedError, IllegalStateError):
                     return  # the partition has gone to another consumer, and its events with it
                 except (KafkaError, TimeoutError) as error:
-                    self._floors = {**floors, **self._floors}
+                    self._commit_offsets = {**commit_offsets, **self._commit_offsets}
                     raise StoreUnavailable(
                         f"Kafka took no acknowledgement ({type(error).__name__})"
                     ) from error
@@ -181,17 +193,19 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Forget what is open of them."""
-        self._give_up(revoked)
+        self._drop_partitions(revoked)
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         """They begin at what is committed."""
-        self._give_up(assigned)
+        self._drop_partitions(assigned)
 
-    def _give_up(self, partitions: Any) -> None:
-        numbers = {each.partition for each in partitions}
-        for each in list(partitions):
-            self._open.pop(each, None)
-            self._floors.pop(each, None)
-        self._reading += 1
-        self._ready.drop(lambda delivery: int(delivery.position.partition(":")[0]) in numbers)
+    def _drop_partitions(self, partitions: Any) -> None:
+        partition_numbers = {topic_partition.partition for topic_partition in partitions}
+        for topic_partition in list(partitions):
+            self._acked_by_offset.pop(topic_partition, None)
+            self._commit_offsets.pop(topic_partition, None)
+        self._epoch += 1
+        self._ready.drop(
+            lambda delivery: int(delivery.position.partition(":")[0]) in partition_numbers
+        )
         self._changed.set()

@@ -10,21 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
-from agent_runtime.event_bus.brokers.broker import Start, Stored
-from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.validation import number_of, stamped
-from agent_runtime.event_bus.cloud_event import encoded, from_cloud_event
+from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
+from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.validation import parse_offset, validate_events
+from agent_runtime.event_bus.cloud_event import encode_event, from_cloud_event
 from agent_runtime.event_bus.event import Event
 
 
 @dataclass(slots=True)
-class _Group:
-    floor: int
+class _GroupState:
+    committed_offset: int
     owner: str = ""
-    until_s: float = 0.0
+    lease_expires_at: float = 0.0
 
 
-class MemoryBroker(LeasedGroups):
+class MemoryBroker(LeasedConsumerMixin):
     """A `Broker` in this process. For one event loop.
 
     Args:
@@ -35,52 +35,66 @@ class MemoryBroker(LeasedGroups):
     def __init__(self, *, max_events: int = 100_000, lease_s: float = 10.0) -> None:
         self._max_events = max_events
         self.lease_s = lease_s
-        self._log: deque[Stored] = deque()
+        self._log: deque[StoredEvent] = deque()
         self._ids: set[str] = set()
-        self._last = 0
-        self._groups: dict[str, _Group] = {}
-        self._more = asyncio.Event()
+        self._last_offset = 0
+        self._groups: dict[str, _GroupState] = {}
+        self._has_news = asyncio.Event()
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`."""
-        stamped(events)
+        validate_events(events)
         for event in events:
             if event.id not in self._ids:
-                self._last += 1
+                self._last_offset += 1
                 self._ids.add(event.id)
                 # As any other broker would hand it over: a handler need not know where its events
                 # come from.
-                self._log.append(Stored(str(self._last), from_cloud_event(encoded(event))))
-        self._more.set()
+                self._log.append(
+                    StoredEvent(str(self._last_offset), from_cloud_event(encode_event(event)))
+                )
+        self._has_news.set()
         if len(self._log) > self._max_events:
             await self.trim(self._max_events)
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `Broker.read`."""
-        behind = 0 if after is None else number_of(after)
-        ends_s = time.monotonic() + wait_s
+        after_offset = 0 if after is None else parse_offset(after)
+        deadline = time.monotonic() + wait_s
         while True:
-            first = self._last - len(self._log)
-            found = list(islice(self._log, max(0, behind - first), max(0, behind - first) + limit))
-            if found or (left_s := ends_s - time.monotonic()) <= 0:
-                return found
-            self._more.clear()
+            trimmed_offset = self._last_offset - len(self._log)
+            stored_events = list(
+                islice(
+                    self._log,
+                    max(0, after_offset - trimmed_offset),
+                    max(0, after_offset - trimmed_offset) + limit,
+                )
+            )
+            if stored_events or (remaining_s := deadline - time.monotonic()) <= 0:
+                return stored_events
+            self._has_news.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._more.wait()
+                async with asyncio.timeout(remaining_s):
+                    await self._has_news.wait()
 
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
-        known = self._groups.get(group)
-        return len(self._log) if known is None else self._last - known.floor
+        group_state = self._groups.get(group)
+        return (
+            len(self._log)
+            if group_state is None
+            else self._last_offset - group_state.committed_offset
+        )
 
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`."""
-        slowest = min((g.floor for g in self._groups.values()), default=self._last)
+        lowest_committed_offset = min(
+            (g.committed_offset for g in self._groups.values()), default=self._last_offset
+        )
         removed = 0
-        while len(self._log) > keep and int(self._log[0].position) <= slowest:
+        while len(self._log) > keep and int(self._log[0].position) <= lowest_committed_offset:
             self._ids.discard(self._log.popleft().event.id)
             removed += 1
         return removed
@@ -95,38 +109,44 @@ class MemoryBroker(LeasedGroups):
     # -- GroupLog
     # ------------------------------------------------------------------------------------------
 
-    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
-        first = self._last - len(self._log)
-        known = self._groups.setdefault(group, _Group(first if start == "earliest" else self._last))
+        trimmed_offset = self._last_offset - len(self._log)
+        group_state = self._groups.setdefault(
+            group, _GroupState(trimmed_offset if start == "earliest" else self._last_offset)
+        )
         now = time.monotonic()
-        if known.owner not in ("", owner) and known.until_s > now:
+        if group_state.owner not in ("", owner) and group_state.lease_expires_at > now:
             return False
-        known.owner = owner
-        known.until_s = now + lease_s
+        group_state.owner = owner
+        group_state.lease_expires_at = now + lease_s
         return True
 
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `GroupLog.fetch`."""
-        known = self._groups.get(group)
-        if known is None or known.owner != owner:
+        group_state = self._groups.get(group)
+        if group_state is None or group_state.owner != owner:
             return []
         return await self.read(
-            str(known.floor) if after is None else after, limit=limit, wait_s=wait_s
+            str(group_state.committed_offset) if after is None else after,
+            limit=limit,
+            wait_s=wait_s,
         )
 
-    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+    async def commit(
+        self, group: str, owner: str, acked: list[str], committed_offset: str | None
+    ) -> bool:
         """See `GroupLog.settle`."""
-        known = self._groups.get(group)
-        if known is None or known.owner != owner:
+        group_state = self._groups.get(group)
+        if group_state is None or group_state.owner != owner:
             return False
-        known.floor = max(known.floor, int(floor or 0))
+        group_state.committed_offset = max(group_state.committed_offset, int(committed_offset or 0))
         return True
 
     async def release(self, group: str, owner: str) -> None:
         """See `GroupLog.release`."""
-        known = self._groups.get(group)
-        if known is not None and known.owner == owner:
-            known.owner = ""
+        group_state = self._groups.get(group)
+        if group_state is not None and group_state.owner == owner:
+            group_state.owner = ""

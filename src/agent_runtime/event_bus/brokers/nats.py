@@ -16,31 +16,35 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, S
 
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, InputInvalid, StoreTimeout, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import Start, Stored
-from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.validation import checked_group, number_of, stamped
-from agent_runtime.event_bus.cloud_event import encoded, read_event
+from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
+from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.validation import (
+    parse_offset,
+    validate_events,
+    validate_group_name,
+)
+from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.secrets.redaction import SECRETS
 
-DUPLICATES_S = 600
+DUPLICATE_WINDOW_S = 600
 """How long JetStream knows an event's id, and takes it only once."""
 
 
-class _Group:
+class _GroupEntry:
     """What this process knows of a group's entry in the bucket."""
 
-    __slots__ = ("lock", "revision", "seen_s", "value")
+    __slots__ = ("changed_at", "lock", "revision", "value")
 
     def __init__(self) -> None:
         self.revision = 0
-        self.seen_s = 0.0
+        self.changed_at = 0.0
         self.value = dict[str, Any]()
         self.lock = asyncio.Lock()
 
 
-class NatsBroker(LeasedGroups):
+class NatsBroker(LeasedConsumerMixin):
     """A `Broker` on one JetStream stream, with a key-value bucket for its groups.
 
     For one event loop.
@@ -69,30 +73,33 @@ class NatsBroker(LeasedGroups):
         self.lease_s = lease_s
         self._timeout_s = timeout_s
         self._seal = None if seal_key is None else EventSeal(seal_key, name)
-        self._stream = f"agent_runtime_{checked_group(name)}"
+        self._stream = f"agent_runtime_{validate_group_name(name)}"
         self._subject = f"{self._stream}.events"
-        self._servers = [each.strip() for each in url.split(",")]
+        self._servers = [server.strip() for server in url.split(",")]
         self._broker: FastStreamNats | None = None
         self._js: Any = None
         self._bucket: Any = None
-        self._opening = asyncio.Lock()
-        self._groups: dict[str, _Group] = {}
-        self._pulls: dict[
+        self._connect_lock = asyncio.Lock()
+        self._groups: dict[str, _GroupEntry] = {}
+        self._pull_subscriptions: dict[
             str, tuple[Any, int]
         ] = {}  # a reader's subscription, and the place it has come to
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`. All are sent before the first acknowledgement is waited for."""
-        payload = [(event.id, encoded(event, self._seal)) for event in stamped(events)]
+        payload = [(event.id, encode_event(event, self._seal)) for event in validate_events(events)]
         async with self._client() as js:
             limit = js._nc.max_payload
-            if large := [len(data) for _, data in payload if len(data) + 1024 > limit]:
+            if oversized := [len(data) for _, data in payload if len(data) + 1024 > limit]:
                 raise InputInvalid(
-                    f"an event of {large[0]} bytes; this server takes {limit}", "data"
+                    f"an event of {oversized[0]} bytes; this server takes {limit}", "data"
                 )
             sent = [
                 await js.publish_async(
-                    self._subject, data, stream=self._stream, headers={"Nats-Msg-Id": _header(name)}
+                    self._subject,
+                    data,
+                    stream=self._stream,
+                    headers={"Nats-Msg-Id": _message_id_header(name)},
                 )
                 for name, data in payload
             ]
@@ -101,31 +108,32 @@ class NatsBroker(LeasedGroups):
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `Broker.read`."""
-        behind = 0 if after is None else number_of(after)
+        after_sequence = 0 if after is None else parse_offset(after)
         async with self._client(wait_s) as js:
-            subscription = await self._pull(js, behind)
+            subscription = await self._create_pull_subscription(js, after_sequence)
             try:
-                return await self._fetched(js, subscription, limit, wait_s)
+                return await self._fetch_stored(js, subscription, limit, wait_s)
             finally:
-                await _dropped(js, self._stream, subscription)
+                await _delete_subscription(js, self._stream, subscription)
 
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
         async with self._client() as js:
             state = (await js.stream_info(self._stream)).state
-            floor = (await self._entry(group)).value.get("floor", 0)
-            return int(state.last_seq) - max(int(floor), int(state.first_seq) - 1)
+            committed_offset = (await self._refresh_entry(group)).value.get("floor", 0)
+            return int(state.last_seq) - max(int(committed_offset), int(state.first_seq) - 1)
 
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`."""
         async with self._client() as js:
-            floors = [
-                (await self._entry(name)).value.get("floor", 0) for name in await self._names()
+            committed_offsets = [
+                (await self._refresh_entry(name)).value.get("floor", 0)
+                for name in await self._group_names()
             ]
             state = (await js.stream_info(self._stream)).state
-            up_to = min([int(state.last_seq) - max(keep, 0), *floors])
+            up_to = min([int(state.last_seq) - max(keep, 0), *committed_offsets])
             if up_to < state.first_seq:
                 return 0
             await js.purge_stream(self._stream, seq=up_to + 1)
@@ -151,99 +159,110 @@ class NatsBroker(LeasedGroups):
     # -- GroupLog
     # ------------------------------------------------------------------------------------------
 
-    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`.
 
         An entry that did not change for as long as the lease has lost its owner.
         """
-        known = self._groups.setdefault(group, _Group())
-        async with self._client() as js, known.lock:
-            await self._entry(group)
-            if not known.revision:
+        group_entry = self._groups.setdefault(group, _GroupEntry())
+        async with self._client() as js, group_entry.lock:
+            await self._refresh_entry(group)
+            if not group_entry.revision:
                 state = (await js.stream_info(self._stream)).state
-                floor = (
+                committed_offset = (
                     int(state.last_seq) if start == "latest" else max(0, int(state.first_seq) - 1)
                 )
-                return await self._change(group, known, {"owner": owner, "floor": floor})
+                return await self._compare_and_set(
+                    group, group_entry, {"owner": owner, "floor": committed_offset}
+                )
             if (
-                known.value["owner"] not in ("", owner)
-                and time.monotonic() - known.seen_s < lease_s
+                group_entry.value["owner"] not in ("", owner)
+                and time.monotonic() - group_entry.changed_at < lease_s
             ):
                 return False
-            return await self._change(group, known, {**known.value, "owner": owner})
+            return await self._compare_and_set(
+                group, group_entry, {**group_entry.value, "owner": owner}
+            )
 
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `GroupLog.fetch`."""
         async with self._client() as js:
-            behind = (
-                (await self._entry(group)).value.get("floor", 0)
+            after_sequence = (
+                (await self._refresh_entry(group)).value.get("floor", 0)
                 if after is None
-                else number_of(after)
+                else parse_offset(after)
             )
-            subscription, at = self._pulls.get(owner, (None, -1))
-            self._pulls.pop(owner, None)  # what fails in between begins anew
-            if subscription is not None and at != behind:
-                await _dropped(js, self._stream, subscription)
-            if subscription is None or at != behind:
-                subscription = await self._pull(js, behind)
-            found = await self._fetched(js, subscription, limit, wait_s)
-            self._pulls[owner] = (subscription, int(found[-1].position) if found else behind)
-            return found
+            subscription, pull_sequence = self._pull_subscriptions.get(owner, (None, -1))
+            self._pull_subscriptions.pop(owner, None)  # what fails in between begins anew
+            if subscription is not None and pull_sequence != after_sequence:
+                await _delete_subscription(js, self._stream, subscription)
+            if subscription is None or pull_sequence != after_sequence:
+                subscription = await self._create_pull_subscription(js, after_sequence)
+            stored_events = await self._fetch_stored(js, subscription, limit, wait_s)
+            self._pull_subscriptions[owner] = (
+                subscription,
+                int(stored_events[-1].position) if stored_events else after_sequence,
+            )
+            return stored_events
 
-    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+    async def commit(
+        self, group: str, owner: str, acked: list[str], committed_offset: str | None
+    ) -> bool:
         """See `GroupLog.settle`."""
-        known = self._groups.setdefault(group, _Group())
-        async with self._client(), known.lock:
-            if known.value.get("owner") != owner:
+        group_entry = self._groups.setdefault(group, _GroupEntry())
+        async with self._client(), group_entry.lock:
+            if group_entry.value.get("owner") != owner:
                 return False
-            if floor is None or int(floor) <= known.value["floor"]:
+            if committed_offset is None or int(committed_offset) <= group_entry.value["floor"]:
                 return True
-            return await self._change(group, known, {"owner": owner, "floor": int(floor)})
+            return await self._compare_and_set(
+                group, group_entry, {"owner": owner, "floor": int(committed_offset)}
+            )
 
     async def release(self, group: str, owner: str) -> None:
         """See `GroupLog.release`."""
-        subscription, _ = self._pulls.pop(owner, (None, 0))
-        known = self._groups.setdefault(group, _Group())
-        async with self._client() as js, known.lock:
+        subscription, _ = self._pull_subscriptions.pop(owner, (None, 0))
+        group_entry = self._groups.setdefault(group, _GroupEntry())
+        async with self._client() as js, group_entry.lock:
             if subscription is not None:
-                await _dropped(js, self._stream, subscription)
-            if known.value.get("owner") == owner:
-                await self._change(group, known, {**known.value, "owner": ""})
+                await _delete_subscription(js, self._stream, subscription)
+            if group_entry.value.get("owner") == owner:
+                await self._compare_and_set(group, group_entry, {**group_entry.value, "owner": ""})
 
     # -- the server
     # ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _client(self, wait_s: float = 0.0) -> AsyncIterator[Any]:
-        cancels = CancelWatch()
+        cancel_watch = CancelWatch()
         try:
-            async with self._connected(wait_s) as js:
+            async with self._connection(wait_s) as js:
                 yield js
         finally:
-            cancels.check()  # the client waits by `asyncio.wait_for`
+            cancel_watch.check()  # the client waits by `asyncio.wait_for`
 
     @asynccontextmanager
-    async def _connected(self, wait_s: float) -> AsyncIterator[Any]:
+    async def _connection(self, wait_s: float) -> AsyncIterator[Any]:
         try:
             async with asyncio.timeout(self._timeout_s * 4 + wait_s):
                 if self._js is None:
-                    async with self._opening:
+                    async with self._connect_lock:
                         if self._js is None:
                             await self._open()
                 yield self._js
         except (TimeoutError, nats_errors.TimeoutError) as error:
-            await self._lost()
+            await self._drop_connection()
             raise StoreTimeout(f"NATS did not answer in time ({error})") from error
         except (nats_errors.Error, js_errors.Error, OSError) as error:
-            await self._lost()
+            await self._drop_connection()
             raise StoreUnavailable(
                 f"NATS cannot be used ({type(error).__name__}: {error})"
             ) from error
 
-    async def _lost(self) -> None:
-        self._pulls.clear()
+    async def _drop_connection(self) -> None:
+        self._pull_subscriptions.clear()
         await self.aclose()
 
     async def _open(self) -> None:
@@ -256,14 +275,14 @@ class NatsBroker(LeasedGroups):
         )
         await broker.connect()
         js = broker.connection.jetstream(timeout=self._timeout_s)
-        wanted = StreamConfig(
+        stream_config = StreamConfig(
             name=self._stream,
             subjects=[self._subject],
             storage=StorageType.FILE,
-            duplicate_window=DUPLICATES_S,
+            duplicate_window=DUPLICATE_WINDOW_S,
         )
         try:
-            await js.add_stream(wanted)
+            await js.add_stream(stream_config)
         except js_errors.BadRequestError as error:
             if error.err_code != 10058:  # it is there, with settings of its operator's: those hold
                 raise ConfigurationError(
@@ -272,76 +291,81 @@ class NatsBroker(LeasedGroups):
         self._bucket = await broker.key_value(f"{self._stream}_groups")
         self._js = js
 
-    async def _pull(self, js: Any, behind: int) -> Any:
+    async def _create_pull_subscription(self, js: Any, after_sequence: int) -> Any:
         return await js.pull_subscribe(
             self._subject,
             stream=self._stream,
             config=ConsumerConfig(
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=behind + 1,
+                opt_start_seq=after_sequence + 1,
                 ack_policy=AckPolicy.NONE,
                 inactive_threshold=30.0,
                 mem_storage=True,
             ),
         )
 
-    async def _fetched(self, js: Any, subscription: Any, limit: int, wait_s: float) -> list[Stored]:
+    async def _fetch_stored(
+        self, js: Any, subscription: Any, limit: int, wait_s: float
+    ) -> list[StoredEvent]:
         try:
             messages = await subscription.fetch(limit, timeout=max(wait_s, 0.25))
         except (TimeoutError, nats_errors.TimeoutError):
             if not js._nc.is_connected:
                 raise
             return []
-        placed = [(str(m.metadata.sequence.stream), m.data) for m in messages]
+        positioned_data = [(str(m.metadata.sequence.stream), m.data) for m in messages]
         return [
-            Stored(position, read_event(data, position, self._seal)) for position, data in placed
+            StoredEvent(position, read_event(data, position, self._seal))
+            for position, data in positioned_data
         ]
 
-    async def _names(self) -> list[str]:
+    async def _group_names(self) -> list[str]:
         try:
             names: list[str] = await self._bucket.keys()
         except js_errors.NoKeysError:
             return []
         return names
 
-    async def _entry(self, group: str) -> _Group:
+    async def _refresh_entry(self, group: str) -> _GroupEntry:
         """What stands in the bucket, with the moment since which it has stood there."""
-        known = self._groups.setdefault(group, _Group())
+        group_entry = self._groups.setdefault(group, _GroupEntry())
         try:
-            entry = await self._bucket.get(group)
+            bucket_entry = await self._bucket.get(group)
         except js_errors.KeyNotFoundError:
-            known.revision = 0
-            known.value = {}
-            return known
-        if entry.revision != known.revision:
-            known.revision = entry.revision
-            known.seen_s = time.monotonic()
-            known.value = json.loads(entry.value)
-        return known
+            group_entry.revision = 0
+            group_entry.value = {}
+            return group_entry
+        if bucket_entry.revision != group_entry.revision:
+            group_entry.revision = bucket_entry.revision
+            group_entry.changed_at = time.monotonic()
+            group_entry.value = json.loads(bucket_entry.value)
+        return group_entry
 
-    async def _change(self, group: str, known: _Group, value: dict[str, Any]) -> bool:
+    async def _compare_and_set(
+        self, group: str, group_entry: _GroupEntry, value: dict[str, Any]
+    ) -> bool:
         """Write an entry if nobody else has meanwhile."""
         content = json.dumps({**value, "at": time.time_ns()}).encode()
         try:
-            if known.revision:
-                revision = await self._bucket.update(group, content, last=known.revision)
+            if group_entry.revision:
+                revision = await self._bucket.update(group, content, last=group_entry.revision)
             else:
                 revision = await self._bucket.create(group, content)
         except js_errors.KeyWrongLastSequenceError:
-            await self._entry(group)
+            await self._refresh_entry(group)
             return False
-        known.revision = revision
-        known.seen_s = time.monotonic()
-        known.value = value
+        group_entry.revision = revision
+        group_entry.changed_at = time.monotonic()
+        group_entry.value = value
         return True
 
 
-def _header(name: str) -> str:
+def _message_id_header(name: str) -> str:
     """An id as a header can have it: in ASCII, on one line."""
     return name if name.isascii() and name.isprintable() else name.encode("utf-8", "replace").hex()
 
 
-async def _dropped(js: Any, stream: str, subscription: Any) -> None:
+async def _delete_subscription(js: Any, stream: str, subscription: Any) -> None:
     with suppress(nats_errors.Error, js_errors.Error, TimeoutError):
         await subscription.unsubscribe()
         await js.delete_consumer(stream, subscription._consumer)

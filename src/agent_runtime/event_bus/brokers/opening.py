@@ -8,7 +8,7 @@ from agent_runtime.errors import MissingExtra
 from agent_runtime.event_bus.brokers.broker import Broker
 from agent_runtime.event_bus.brokers.memory import MemoryBroker
 from agent_runtime.event_bus.brokers.sqlite import SqliteBroker
-from agent_runtime.event_bus.brokers.validation import checked_group
+from agent_runtime.event_bus.brokers.validation import validate_group_name
 from agent_runtime.storage import StoreUrl
 from agent_runtime.storage.store_url import FORMS
 
@@ -30,7 +30,7 @@ def open_broker(url: str, *, lease_s: float = 10.0, seal_key: bytes | None = Non
         return MemoryBroker(lease_s=lease_s)
     if address.kind == "sqlite":
         return SqliteBroker(address.target, lease_s=lease_s, seal_key=seal_key)
-    name = checked_group(address.log_name)
+    name = validate_group_name(address.log_name)
     if address.kind == "redis":
         from agent_runtime.event_bus.brokers.redis import RedisBroker
 

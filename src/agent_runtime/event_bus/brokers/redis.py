@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_runtime.errors import InputInvalid
-from agent_runtime.event_bus.brokers.broker import Start, Stored
-from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.validation import stamped
-from agent_runtime.event_bus.cloud_event import encoded, read_event
+from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
+from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.validation import validate_events
+from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.storage import RedisConnection, StoreUrl
 
-BATCH_KEPT_S = 600
+BATCH_ID_TTL_S = 600
 """How long the same batch, sent again because an answer was lost, is known to have arrived."""
-READER = "reader"
+CONSUMER_NAME = "reader"
 """The one consumer of a group as Redis knows it: what is pending belongs to whoever has the lease.
 """
 
@@ -26,7 +26,7 @@ _PUBLISH = f"""
 if redis.call('EXISTS', KEYS[2]) == 0 then
   for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
   -- last: a script that fails takes nothing back
-  redis.call('SET', KEYS[2], '1', 'EX', {BATCH_KEPT_S})
+  redis.call('SET', KEYS[2], '1', 'EX', {BATCH_ID_TTL_S})
 end
 return redis.call('XLEN', KEYS[1])
 """
@@ -86,7 +86,7 @@ return removed
 """
 
 
-class RedisBroker(LeasedGroups, RedisConnection):
+class RedisBroker(LeasedConsumerMixin, RedisConnection):
     """A `Broker` on one Redis stream, `{prefix}:events:{name}`.
 
     Args:
@@ -112,17 +112,19 @@ class RedisBroker(LeasedGroups, RedisConnection):
         self._seal = None if seal_key is None else EventSeal(seal_key, name)
         # One slot: a script has the log and what belongs to it.
         self._log = f"{{{self.prefix}:events:{name}}}"
-        self._new_only: set[str] = set()  # readers that have come to the end of what was pending
+        self._caught_up_owners: set[str] = (
+            set()
+        )  # readers that have come to the end of what was pending
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`; one trip, the whole batch or nothing.
 
         The same batch again changes nothing.
         """
-        if not stamped(events):
+        if not validate_events(events):
             return
         batch = hashlib.sha256("\n".join(event.id for event in events).encode()).hexdigest()[:32]
-        payload = [encoded(event, self._seal) for event in events]
+        payload = [encode_event(event, self._seal) for event in events]
 
         def steps() -> Any:
             yield _PUBLISH, [self._log, f"{self._log}:batch:{batch}"], payload
@@ -131,134 +133,138 @@ class RedisBroker(LeasedGroups, RedisConnection):
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `Broker.read`."""
-        start = "-" if after is None else f"({_checked(after)}"
-        entries = await self._asked("xrange", self._log, start, "+", limit)
+        start = "-" if after is None else f"({_validate_position(after)}"
+        entries = await self._run_command("xrange", self._log, start, "+", limit)
         if not entries and wait_s > 0:
-            await self._wait(after or "0", wait_s)
-            entries = await self._asked("xrange", self._log, start, "+", limit)
-        return _stored(entries, self._seal)
+            await self._wait_for_entry(after or "0", wait_s)
+            entries = await self._run_command("xrange", self._log, start, "+", limit)
+        return _to_stored_events(entries, self._seal)
 
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
-        known = await self._group(group)
-        if known is None:
-            return int(await self._asked("xlen", self._log))
-        behind = known.get("lag")
-        if behind is None:  # the server cannot say after removals; then they are counted
-            behind = len(
-                await self._asked(
-                    "xrange", self._log, f"({known['last-delivered-id'].decode()}", "+"
+        group_info = await self._group_info(group)
+        if group_info is None:
+            return int(await self._run_command("xlen", self._log))
+        undelivered_count = group_info.get("lag")
+        if undelivered_count is None:  # the server cannot say after removals; then they are counted
+            undelivered_count = len(
+                await self._run_command(
+                    "xrange", self._log, f"({group_info['last-delivered-id'].decode()}", "+"
                 )
             )
-        return int(behind) + int(known["pending"])
+        return int(undelivered_count) + int(group_info["pending"])
 
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`; in steps of at most 1,000."""
         removed = 0
-        while went := await self._script(_TRIM, [self._log], [max(keep, 0)]):
-            removed += int(went)
+        while removed_in_step := await self._run_script(_TRIM, [self._log], [max(keep, 0)]):
+            removed += int(removed_in_step)
         return removed
 
     async def delete_group(self, group: str) -> None:
         """See `Broker.delete_group`."""
-        if await self._group(group) is not None:
-            await self._asked("xgroup_destroy", self._log, group)
+        if await self._group_info(group) is not None:
+            await self._run_command("xgroup_destroy", self._log, group)
 
     # -- GroupLog
     # ------------------------------------------------------------------------------------------
 
-    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
-        first = "0" if start == "earliest" else "$"
-        args = [owner, int(lease_s * 1000), group, first]
-        return bool(await self._script(_CLAIM, self._keys(group), args))
+        start_id = "0" if start == "earliest" else "$"
+        args = [owner, int(lease_s * 1000), group, start_id]
+        return bool(await self._run_script(_CLAIM, self._group_keys(group), args))
 
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `GroupLog.fetch`. Reading and the look at the lease are one step.
 
         A former owner takes nothing.
         """
         if after is None:
-            self._new_only.discard(owner)
-        if owner not in self._new_only:
-            entries = await self._fetched(group, owner, limit, after or "0")
+            self._caught_up_owners.discard(owner)
+        if owner not in self._caught_up_owners:
+            entries = await self._fetch_entries(group, owner, limit, after or "0")
             if entries:
-                return _stored(entries, self._seal)
-            self._new_only.add(owner)
-        entries = await self._fetched(group, owner, limit, ">")
-        if not entries and (known := await self._group(group)) is not None:
-            await self._wait(known["last-delivered-id"].decode(), wait_s)
-        return _stored(entries, self._seal)
+                return _to_stored_events(entries, self._seal)
+            self._caught_up_owners.add(owner)
+        entries = await self._fetch_entries(group, owner, limit, ">")
+        if not entries and (group_info := await self._group_info(group)) is not None:
+            await self._wait_for_entry(group_info["last-delivered-id"].decode(), wait_s)
+        return _to_stored_events(entries, self._seal)
 
-    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+    async def commit(
+        self, group: str, owner: str, acked: list[str], committed_offset: str | None
+    ) -> bool:
         """See `GroupLog.settle`."""
-        return bool(await self._script(_SETTLE, self._keys(group), [owner, group, *done]))
+        return bool(
+            await self._run_script(_SETTLE, self._group_keys(group), [owner, group, *acked])
+        )
 
     async def release(self, group: str, owner: str) -> None:
         """See `GroupLog.release`."""
-        self._new_only.discard(owner)
-        await self._script(_RELEASE, self._keys(group)[1:], [owner])
+        self._caught_up_owners.discard(owner)
+        await self._run_script(_RELEASE, self._group_keys(group)[1:], [owner])
 
     # -- requests
     # ------------------------------------------------------------------------------------------
 
-    async def _fetched(self, group: str, owner: str, limit: int, behind: str) -> list[Any]:
-        answer = await self._script(
-            _FETCH, self._keys(group), [owner, group, limit, behind, READER]
+    async def _fetch_entries(self, group: str, owner: str, limit: int, after_id: str) -> list[Any]:
+        answer = await self._run_script(
+            _FETCH, self._group_keys(group), [owner, group, limit, after_id, CONSUMER_NAME]
         )
         return [] if not answer else list(answer[0][1])
 
-    async def _wait(self, after: str, wait_s: float) -> None:
+    async def _wait_for_entry(self, after: str, wait_s: float) -> None:
         """Until something is behind `after`.
 
         Blocks a connection of its own, for less than its timeout.
         """
         limit_s = max(0.001, min(wait_s, self._timeout_s / 2))
-        await self._asked("xread", {self._log: after}, 1, int(limit_s * 1000))
+        await self._run_command("xread", {self._log: after}, 1, int(limit_s * 1000))
 
-    async def _group(self, group: str) -> dict[str, Any] | None:
-        if not await self._asked("exists", self._log):
+    async def _group_info(self, group: str) -> dict[str, Any] | None:
+        if not await self._run_command("exists", self._log):
             return None
-        groups = await self._asked("xinfo_groups", self._log)
-        return next((each for each in groups if each["name"] == group.encode()), None)
+        group_infos = await self._run_command("xinfo_groups", self._log)
+        return next((info for info in group_infos if info["name"] == group.encode()), None)
 
-    def _keys(self, group: str) -> list[str]:
+    def _group_keys(self, group: str) -> list[str]:
         return [self._log, f"{self._log}:lease:{group}"]
 
-    async def _asked(self, *command: Any) -> Any:
+    async def _run_command(self, *command: Any) -> Any:
         def steps() -> Any:
             return (yield command)
 
         return await self.arun(steps())
 
-    async def _script(self, source: str, keys: list[str], args: list[Any]) -> Any:
+    async def _run_script(self, source: str, keys: list[str], args: list[Any]) -> Any:
         def steps() -> Any:
             return (yield source, keys, args)
 
         return await self.arun(steps())
 
 
-def _checked(position: str) -> str:
+def _validate_position(position: str) -> str:
     if not re.fullmatch(r"\d{1,20}-\d{1,20}", position):
         raise InputInvalid(f"not a position of this log: {position[:40]!r}", "after")
     return position
 
 
-def _stored(entries: list[Any], seal: EventSeal | None) -> list[Stored]:
-    found = []
+def _to_stored_events(entries: list[Any], seal: EventSeal | None) -> list[StoredEvent]:
+    stored_events = []
     for entry_id, fields in entries:
-        given = (
+        fields_by_name = (
             fields
             if isinstance(fields, dict)
             else dict(zip(*[iter(fields or ())] * 2, strict=False))
         )
-        content = given.get(
+        content = fields_by_name.get(
             b"e"
         )  # None: no entry of ours, or one that was removed by hand before it was acknowledged
         position = entry_id.decode()
-        found.append(Stored(position, read_event(content, position, seal)))
-    return found
+        stored_events.append(StoredEvent(position, read_event(content, position, seal)))
+    return stored_events

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from agent_runtime.event_bus.brokers.broker import Start, Stored
-from agent_runtime.event_bus.brokers.group_reader import LeasedGroups
-from agent_runtime.event_bus.brokers.validation import number_of, stamped
-from agent_runtime.event_bus.cloud_event import encoded, read_event
+from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
+from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.validation import parse_offset, validate_events
+from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.storage import SqliteFile
@@ -43,7 +43,7 @@ CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
 """
 # Leases are counted by the machine's boot clock since version 2; those of version 1 said a
 # wall-clock time.
-_LEASES_END = "UPDATE event_groups SET owner = '', until_s = 0;"
+_CLEAR_LEASES = "UPDATE event_groups SET owner = '', until_s = 0;"
 _INSERT = (
     "INSERT OR IGNORE INTO events (id, type, time_s, run_id, session_id, tenant, user_id, agent, "
     "event) "
@@ -95,7 +95,7 @@ class EventQuery:
         return " AND ".join(parts), values
 
 
-class SqliteBroker(LeasedGroups, SqliteFile):
+class SqliteBroker(LeasedConsumerMixin, SqliteFile):
     """A `Broker` in a SQLite file, and the audit log: appended to, queried, never changed.
 
     Args:
@@ -104,57 +104,68 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         file: further settings of `SqliteFile`.
     """
 
-    SCHEMA = StoreSchema("events", _TABLES, version=2, upgrades={2: _LEASES_END})
+    SCHEMA = StoreSchema("events", _TABLES, version=2, upgrades={2: _CLEAR_LEASES})
 
     def __init__(
-        self, path: str, *, lease_s: float = 10.0, seal_key: bytes | None = None, **file: Any
+        self,
+        path: str,
+        *,
+        lease_s: float = 10.0,
+        seal_key: bytes | None = None,
+        **file_settings: Any,
     ) -> None:
-        super().__init__(path, **file)
+        super().__init__(path, **file_settings)
         self.lease_s = lease_s
         self._seal = None if seal_key is None else EventSeal(seal_key, "events")
 
     async def publish(self, events: Sequence[Event]) -> None:
         """See `Broker.publish`; the whole batch or nothing."""
-        await self.acall("append", [_row(event, self._seal) for event in stamped(events)])
+        await self.acall(
+            "append", [_to_record(event, self._seal) for event in validate_events(events)]
+        )
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `Broker.read`."""
         return await self.query(EventQuery(), after=after, limit=limit, wait_s=wait_s)
 
     async def query(
         self,
-        wanted: EventQuery,
+        query: EventQuery,
         *,
         after: str | None = None,
         limit: int = 1000,
         wait_s: float = 0.0,
         last: bool = False,
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """At most `limit` events that match, oldest first, behind `after`.
 
         With `last` the newest ones of them.
         """
-        behind = 0 if after is None else number_of(after)
-        ends_s = time.monotonic() + wait_s
+        after_position = 0 if after is None else parse_offset(after)
+        deadline = time.monotonic() + wait_s
         while True:
-            rows = await self.acall("select", wanted, behind, limit, last)
-            if rows or time.monotonic() >= ends_s:
-                stored = [
-                    Stored(str(position), read_event(event, str(position), self._seal))
+            rows = await self.acall("select", query, after_position, limit, last)
+            if rows or time.monotonic() >= deadline:
+                stored_events = [
+                    StoredEvent(str(position), read_event(event, str(position), self._seal))
                     for position, event in rows
                 ]
                 if self._seal is None:
-                    return stored
+                    return stored_events
                 # The columns are not sealed: what an event says of itself counts.
-                return [each for each in stored if wanted.matches(each.event)]
+                return [
+                    stored_event
+                    for stored_event in stored_events
+                    if query.matches(stored_event.event)
+                ]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
     async def lag(self, group: str) -> int:
         """See `Broker.lag`."""
-        behind: int = await self.acall("lag", group)
-        return behind
+        unacked_count: int = await self.acall("lag", group)
+        return unacked_count
 
     async def trim(self, keep: int) -> int:
         """See `Broker.trim`."""
@@ -168,22 +179,28 @@ class SqliteBroker(LeasedGroups, SqliteFile):
     # -- GroupLog
     # ------------------------------------------------------------------------------------------
 
-    async def claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
         claimed: bool = await self.acall("claim", group, owner, start, lease_s)
         return claimed
 
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
-    ) -> list[Stored]:
+    ) -> list[StoredEvent]:
         """See `GroupLog.fetch`."""
-        behind = after if after is not None else await self.acall("floor", group, owner)
-        return [] if behind is None else await self.read(behind, limit=limit, wait_s=wait_s)
+        after_position = after if after is not None else await self.acall("floor", group, owner)
+        return (
+            []
+            if after_position is None
+            else await self.read(after_position, limit=limit, wait_s=wait_s)
+        )
 
-    async def settle(self, group: str, owner: str, done: list[str], floor: str | None) -> bool:
+    async def commit(
+        self, group: str, owner: str, acked: list[str], committed_offset: str | None
+    ) -> bool:
         """See `GroupLog.settle`."""
-        mine: bool = await self.acall("settle", group, owner, int(floor or 0))
-        return mine
+        has_lease: bool = await self.acall("settle", group, owner, int(committed_offset or 0))
+        return has_lease
 
     async def release(self, group: str, owner: str) -> None:
         """See `GroupLog.release`."""
@@ -196,34 +213,43 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         with self._transaction() as db:
             db.executemany(_INSERT, rows)
 
-    def _select(self, wanted: EventQuery, behind: int, limit: int, last: bool) -> list[Any]:
-        where, values = wanted.where()
+    def _select(self, query: EventQuery, after_position: int, limit: int, last: bool) -> list[Any]:
+        where, values = query.where()
         order = "DESC" if last else "ASC"
         sql = (
             f"SELECT position, event FROM events WHERE position > ? AND {where} ORDER BY "  # noqa: S608
+            ""
             f"position {order} LIMIT ?"
         )
-        rows = self._db.execute(sql, [behind, *values, limit]).fetchall()
+        rows = self._db.execute(sql, [after_position, *values, limit]).fetchall()
         return rows[::-1] if last else rows
 
     def _lag(self, group: str) -> int:
-        floor = self._db.execute(
+        committed_record = self._db.execute(
             "SELECT floor FROM event_groups WHERE name = ?", [group]
         ).fetchone()
         sql = "SELECT count(*) FROM events WHERE position > ?"
-        behind: int = self._db.execute(sql, [floor[0] if floor else 0]).fetchone()[0]
-        return behind
+        unacked_count: int = self._db.execute(
+            sql, [committed_record[0] if committed_record else 0]
+        ).fetchone()[0]
+        return unacked_count
 
     def _trim(self, keep: int) -> int:
         with self._transaction() as db:
-            border = db.execute(
+            cutoff = db.execute(
                 "SELECT position FROM events ORDER BY position DESC LIMIT 1 OFFSET ?",
                 [max(keep, 0)],
             ).fetchone()
-            slowest = db.execute("SELECT min(floor) FROM event_groups").fetchone()[0]
-            if border is None:
+            lowest_committed_offset = db.execute("SELECT min(floor) FROM event_groups").fetchone()[
+                0
+            ]
+            if cutoff is None:
                 return 0
-            up_to = border[0] if slowest is None else min(border[0], slowest)
+            up_to = (
+                cutoff[0]
+                if lowest_committed_offset is None
+                else min(cutoff[0], lowest_committed_offset)
+            )
             db.execute("DELETE FROM trimmed")
             db.execute("INSERT INTO trimmed VALUES (?)", [up_to])
             return db.execute("DELETE FROM events WHERE position <= ?", [up_to]).rowcount
@@ -231,18 +257,21 @@ class SqliteBroker(LeasedGroups, SqliteFile):
     def _delete_group(self, group: str) -> None:
         self._db.execute("DELETE FROM event_groups WHERE name = ?", [group])
 
-    def _claim(self, group: str, owner: str, start: Start, lease_s: float) -> bool:
+    def _claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         with self._transaction() as db:
-            first = 0
+            start_position = 0
             if start == "latest":
-                first = db.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+                start_position = db.execute(
+                    "SELECT coalesce(max(position), 0) FROM events"
+                ).fetchone()[0]
             db.execute(
-                "INSERT OR IGNORE INTO event_groups (name, floor) VALUES (?, ?)", [group, first]
+                "INSERT OR IGNORE INTO event_groups (name, floor) VALUES (?, ?)",
+                [group, start_position],
             )
-            held = db.execute(
+            lease = db.execute(
                 "SELECT owner, until_s FROM event_groups WHERE name = ?", [group]
             ).fetchone()
-            if held[0] != owner and is_lease_held(*held):
+            if lease[0] != owner and is_lease_held(*lease):
                 return False
             db.execute(
                 "UPDATE event_groups SET owner = ?, until_s = ? WHERE name = ?",
@@ -252,12 +281,12 @@ class SqliteBroker(LeasedGroups, SqliteFile):
 
     def _floor(self, group: str, owner: str) -> str | None:
         sql = "SELECT floor FROM event_groups WHERE name = ? AND owner = ?"
-        found = self._db.execute(sql, [group, owner]).fetchone()
-        return None if found is None else str(found[0])
+        record = self._db.execute(sql, [group, owner]).fetchone()
+        return None if record is None else str(record[0])
 
-    def _settle(self, group: str, owner: str, floor: int) -> bool:
+    def _settle(self, group: str, owner: str, committed_offset: int) -> bool:
         sql = "UPDATE event_groups SET floor = max(floor, ?) WHERE name = ? AND owner = ?"
-        return self._db.execute(sql, [floor, group, owner]).rowcount == 1
+        return self._db.execute(sql, [committed_offset, group, owner]).rowcount == 1
 
     def _release(self, group: str, owner: str) -> None:
         self._db.execute(
@@ -265,9 +294,9 @@ class SqliteBroker(LeasedGroups, SqliteFile):
         )
 
 
-def _row(event: Event, seal: EventSeal | None) -> tuple[Any, ...]:
+def _to_record(event: Event, seal: EventSeal | None) -> tuple[Any, ...]:
     return (
         event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant,
         event.user_id,
-        event.agent or None, encoded(event, seal),
+        event.agent or None, encode_event(event, seal),
     )  # fmt: skip

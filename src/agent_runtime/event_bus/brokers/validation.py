@@ -11,7 +11,7 @@ from agent_runtime.event_bus.event import Event
 _GROUP = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-def checked_group(group: str) -> str:
+def validate_group_name(group: str) -> str:
     """The name, if every broker can take it; raises ConfigurationError."""
     if not _GROUP.fullmatch(group):
         raise ConfigurationError(
@@ -20,24 +20,24 @@ def checked_group(group: str) -> str:
     return group
 
 
-def number_of(position: str) -> int:
+def parse_offset(position: str) -> int:
     """The number of a position; raises InputInvalid."""
     if not position.isdecimal() or len(position) > 18:
         raise InputInvalid(f"not a position of this log: {position[:40]!r}", "after")
     return int(position)
 
 
-def stamped(events: Sequence[Event]) -> Sequence[Event]:
+def validate_events(events: Sequence[Event]) -> Sequence[Event]:
     """The events, if each has a place or an id of its own, and names that can be stored.
 
     Raises InputInvalid.
     """
     for event in events:
         if not event.seq and not event.own_id:
-            said = (
+            message = (
                 f"the event '{event.type}' has no place yet: publish it on an EventBus, or stamp it"
             )
-            raise InputInvalid(said, "seq")
+            raise InputInvalid(message, "seq")
         try:
             f"{event.id}{event.stream}{event.run_id}{event.user_id}{event.agent}{event.type}".encode()
         except UnicodeEncodeError:

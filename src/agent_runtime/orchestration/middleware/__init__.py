@@ -1,6 +1,6 @@
 """The layers of the onion, and the order in which they are built when nothing else is said."""
 
-from agent_runtime.budgets.spending_policy import Spending
+from agent_runtime.budgets.spending_policy import SpendingPolicy
 from agent_runtime.orchestration.middleware.auth import AuthMiddleware
 from agent_runtime.orchestration.middleware.base import (
     CONTROL_FLOW,
@@ -37,6 +37,6 @@ __all__ = [
     "RateLimitMiddleware",
     "RetryMiddleware",
     "SessionMiddleware",
-    "Spending",
+    "SpendingPolicy",
     "compose",
 ]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from agent_runtime.auth.authenticator import Authenticator, refused
+from agent_runtime.auth.authenticator import Authenticator, unauthenticated_error
 from agent_runtime.auth.identities import fault_of_name, is_reserved
-from agent_runtime.auth.scopes import check_scope, checked_scopes
+from agent_runtime.auth.scopes import check_scope, validate_scopes
 from agent_runtime.errors import ConfigurationError, Unauthenticated
 from agent_runtime.orchestration.caller_input import (
     CALLER_ROLES,
-    actions_of,
     check_roles,
-    checked_roles,
+    required_actions,
+    validate_roles,
 )
 from agent_runtime.orchestration.middleware.base import Middleware
 from agent_runtime.run.state import current_run
@@ -45,33 +45,34 @@ class AuthMiddleware(Middleware):
         require: Iterable[str] = (),
         roles: Iterable[str] = CALLER_ROLES,
     ) -> None:
-        for each in authenticators:
-            if not isinstance(each, Authenticator):
+        for authenticator in authenticators:
+            if not isinstance(authenticator, Authenticator):
                 raise ConfigurationError(
-                    f"an authenticator has `async authenticate(credentials)`, unlike {each!r}"
+                    "an authenticator has `async authenticate(credentials)`, unlike "
+                    f"{authenticator!r}"
                 )
         self._authenticators = authenticators
-        self._require = checked_scopes(require)
-        self._roles = checked_roles(roles)
+        self._required_scopes = validate_scopes(require)
+        self._roles = validate_roles(roles)
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call for a caller who is known and may make it."""
         principal = context.principal
         if principal is None:
-            principal = _checked(await self._recognised(context))
-        around = current_run.get()
-        if around is None or around.context.principal != principal:
-            for action in actions_of(context.input):
+            principal = _check_principal_names(await self._authenticate(context))
+        parent_run = current_run.get()
+        if parent_run is None or parent_run.context.principal != principal:
+            for action in required_actions(context.input):
                 check_scope(principal, f"{action}:{context.agent_name}")
             check_roles(context.input, self._roles)
-        for scope in self._require:
+        for scope in self._required_scopes:
             check_scope(principal, scope)
         return await next_call(context.with_principal(principal))
 
-    async def _recognised(self, context: AgentContext) -> Principal:
+    async def _authenticate(self, context: AgentContext) -> Principal:
         credentials = context.credentials
         if credentials is None:
-            raise refused("none was shown")
+            raise unauthenticated_error("none was shown")
         if isinstance(credentials, SecretStr):
             credentials = credentials.get_secret_value()
         for authenticator in self._authenticators[:-1]:
@@ -80,15 +81,15 @@ class AuthMiddleware(Middleware):
             except Unauthenticated:
                 continue
         if not self._authenticators:
-            raise refused("nobody here can check one")
+            raise unauthenticated_error("nobody here can check one")
         return await self._authenticators[-1].authenticate(credentials)
 
 
-def _checked(principal: Principal) -> Principal:
+def _check_principal_names(principal: Principal) -> Principal:
     """Return an authenticator's principal; raises Unauthenticated for a reserved name."""
     for name in (principal.id, principal.tenant):
         if (fault := fault_of_name(name)) is not None:
-            raise refused(fault)
+            raise unauthenticated_error(fault)
     if is_reserved(principal.id):
-        raise refused("a name that is the runtime's own")
+        raise unauthenticated_error("a name that is the runtime's own")
     return principal

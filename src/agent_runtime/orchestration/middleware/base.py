@@ -52,7 +52,7 @@ class LayerObserver(Protocol):
     def left(self, layer: str) -> None:
         """It has gone further in, or out again."""
 
-    def took(self, layer: str, seconds: float) -> None:
+    def on_duration(self, layer: str, seconds: float) -> None:
         """What the layer itself took of a call, before and after what is inside it."""
 
 
@@ -70,7 +70,9 @@ def compose(
             raise ConfigurationError(
                 f"a layer must be an instance of agent_runtime.Middleware, not {layer!r}"
             )
-        handler = _bind(layer, handler) if observer is None else _observed(layer, handler, observer)
+        handler = (
+            _bind(layer, handler) if observer is None else _instrumented(layer, handler, observer)
+        )
     return handler
 
 
@@ -87,24 +89,24 @@ def _bind(layer: Middleware, inner: Handler) -> Handler:
     )  # by position: a layer may name its parameters as it likes
 
 
-def _observed(layer: Middleware, inner: Handler, observer: LayerObserver) -> Handler:
+def _instrumented(layer: Middleware, inner: Handler, observer: LayerObserver) -> Handler:
     process = layer.process
     name = layer_name(layer)
     now = time.perf_counter
-    entered = observer.entered
-    left = observer.left
-    took = observer.took
-    queues = layer.waits
+    on_enter = observer.entered
+    on_leave = observer.left
+    on_duration = observer.on_duration
+    counts_waiting = layer.waits
 
     async def handle(context: AgentContext) -> AgentResult:
         inside_s = 0.0
-        waits = queues
+        is_waiting = counts_waiting
 
         async def next_call(context: AgentContext) -> AgentResult:
-            nonlocal inside_s, waits
-            if waits:  # a retrying layer goes in again; it has not been waiting since
-                waits = False
-                left(name)
+            nonlocal inside_s, is_waiting
+            if is_waiting:  # a retrying layer goes in again; it has not been waiting since
+                is_waiting = False
+                on_leave(name)
             began = now()
             try:
                 return await inner(context)
@@ -112,13 +114,13 @@ def _observed(layer: Middleware, inner: Handler, observer: LayerObserver) -> Han
                 inside_s += now() - began
 
         started = now()
-        if queues:
-            entered(name)
+        if counts_waiting:
+            on_enter(name)
         try:
             return await process(context, next_call)
         finally:
-            if waits:
-                left(name)
-            took(name, now() - started - inside_s)
+            if is_waiting:
+                on_leave(name)
+            on_duration(name, now() - started - inside_s)
 
     return handle

@@ -8,19 +8,25 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent_runtime.errors import ConfigurationError, RateLimited, StoreError
-from agent_runtime.limits.concurrency import ConcurrencyLimit, MemorySlots, Slot, Slots, slots_of
-from agent_runtime.limits.rate_limits import KeysOf
+from agent_runtime.limits.concurrency import (
+    ConcurrencyLimit,
+    ConcurrencyStore,
+    MemoryConcurrencyStore,
+    Permit,
+    permits_of,
+)
+from agent_runtime.limits.rate_limits import LimitKeys
 from agent_runtime.orchestration.middleware.base import Middleware
-from agent_runtime.orchestration.middleware.fallback import Fallback
-from agent_runtime.run.state import counted_around
+from agent_runtime.orchestration.middleware.fallback import FallbackStore
+from agent_runtime.run.state import ancestor_limits
 from agent_runtime.types import new_run_id
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus import EventBus
     from agent_runtime.types import AgentContext, AgentResult, Handler
 
-FIRST_LOOK_S = 0.02
-LAST_LOOK_S = 0.5
+MIN_POLL_S = 0.02
+MAX_POLL_S = 0.5
 """How often a waiting call looks for a slot.
 
 It looks at once when one is given back in this process.
@@ -51,7 +57,7 @@ class ConcurrencyMiddleware(Middleware):
     def __init__(
         self,
         limits: Sequence[ConcurrencyLimit],
-        slots: Slots | None = None,
+        slots: ConcurrencyStore | None = None,
         *,
         wait_s: float = 0.0,
         processes: int = 1,
@@ -61,12 +67,12 @@ class ConcurrencyMiddleware(Middleware):
             raise ConfigurationError(f"wait_s is at least 0, not {wait_s}")
         self.limits = tuple(limits)
         self._wait_s = wait_s
-        self._keys = KeysOf(self.limits, slots_of)
-        store: Slots = slots or MemorySlots()
-        self._fallback: Fallback[Slots] = Fallback(
-            store, MemorySlots(), processes, bus, "concurrency"
+        self._keys = LimitKeys(self.limits, permits_of)
+        store: ConcurrencyStore = slots or MemoryConcurrencyStore()
+        self._fallback: FallbackStore[ConcurrencyStore] = FallbackStore(
+            store, MemoryConcurrencyStore(), processes, bus, "concurrency"
         )
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
 
     @property
     def degraded(self) -> bool:
@@ -75,73 +81,83 @@ class ConcurrencyMiddleware(Middleware):
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call in its slots."""
-        slots = self._keys.of(context, counted_around())
+        permits = self._keys.keys_for(context, ancestor_limits())
         holder = new_run_id()  # not the call's own id, which a caller may choose and use for many
-        if not slots:
+        if not permits:
             return await next_call(context)
         try:
-            store, taken = await self._acquired(slots, holder)
+            store, acquired_permits = await self._acquire(permits, holder)
         except asyncio.CancelledError:
             if (
                 self._fallback.store.lease_s is not None
             ):  # it may have taken them before it could say so
-                await self._give_back(self._fallback.store, slots, holder)
+                await self._release(self._fallback.store, permits, holder)
             raise
-        context.progress.counted = context.progress.counted.union([slot.key for slot in taken])
-        renewing: asyncio.Task[None] | None = None
+        context.progress.counted_limits = context.progress.counted_limits.union(
+            [slot.key for slot in acquired_permits]
+        )
+        renewal_task: asyncio.Task[None] | None = None
         if store.lease_s is not None:
-            renewing = asyncio.create_task(_renew(store, taken, holder, store.lease_s))
+            renewal_task = asyncio.create_task(
+                _renew(store, acquired_permits, holder, store.lease_s)
+            )
         try:
             return await next_call(context)
         finally:
-            if renewing is not None:
-                renewing.cancel()
-            await self._give_back(store, taken, holder)
+            if renewal_task is not None:
+                renewal_task.cancel()
+            await self._release(store, acquired_permits, holder)
 
-    async def _give_back(self, store: Slots, slots: Sequence[Slot], holder: str) -> None:
-        await store.release(slots, holder)
-        for waiter in list(self._waiting):
+    async def _release(
+        self, store: ConcurrencyStore, permits: Sequence[Permit], holder: str
+    ) -> None:
+        await store.release(permits, holder)
+        for waiter in list(self._waiters):
             waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
-    async def _acquired(self, slots: Sequence[Slot], holder: str) -> tuple[Slots, Sequence[Slot]]:
+    async def _acquire(
+        self, permits: Sequence[Permit], holder: str
+    ) -> tuple[ConcurrencyStore, Sequence[Permit]]:
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._wait_s
-        look_s = FIRST_LOOK_S
+        deadline = loop.time() + self._wait_s
+        poll_s = MIN_POLL_S
         while True:
-            store, taken, full = await self._fallback.asked(
-                lambda store, share: _take(store, slots, holder, share),
-                lambda store: store.release(slots, holder),
+            store, acquired_permits, exhausted_permit = await self._fallback.call(
+                lambda store, share: _acquire_share(store, permits, holder, share),
+                lambda store: store.release(permits, holder),
             )
-            if full is None:
-                return store, taken
-            left_s = until - loop.time()
-            if left_s <= 0:
-                raise RateLimited(full.limit, RETRY_AFTER_S)
+            if exhausted_permit is None:
+                return store, acquired_permits
+            remaining_s = deadline - loop.time()
+            if remaining_s <= 0:
+                raise RateLimited(exhausted_permit.limit, RETRY_AFTER_S)
             waiter: asyncio.Future[None] = loop.create_future()
-            self._waiting.add(waiter)
+            self._waiters.add(waiter)
             try:
-                await asyncio.wait([waiter], timeout=min(look_s, left_s))
+                await asyncio.wait([waiter], timeout=min(poll_s, remaining_s))
             finally:
-                self._waiting.discard(waiter)
-            look_s = min(look_s * 2, LAST_LOOK_S)
+                self._waiters.discard(waiter)
+            poll_s = min(poll_s * 2, MAX_POLL_S)
 
 
-async def _take(
-    store: Slots, slots: Sequence[Slot], holder: str, share: int
-) -> tuple[Slots, Sequence[Slot], Slot | None]:
-    mine = (
-        slots
+async def _acquire_share(
+    store: ConcurrencyStore, permits: Sequence[Permit], holder: str, share: int
+) -> tuple[ConcurrencyStore, Sequence[Permit], Permit | None]:
+    scaled_permits = (
+        permits
         if share == 1
-        else [slot._replace(amount=max(1, slot.amount // share)) for slot in slots]
+        else [slot._replace(amount=max(1, slot.amount // share)) for slot in permits]
     )
-    return store, mine, await store.acquire(mine, holder)
+    return store, scaled_permits, await store.acquire(scaled_permits, holder)
 
 
-async def _renew(store: Slots, slots: Sequence[Slot], holder: str, lease_s: float) -> None:
+async def _renew(
+    store: ConcurrencyStore, permits: Sequence[Permit], holder: str, lease_s: float
+) -> None:
     while True:
         await asyncio.sleep(lease_s / 3)
         with suppress(StoreError):
-            await store.renew(slots, holder)
+            await store.renew(permits, holder)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

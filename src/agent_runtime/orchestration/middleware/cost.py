@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from agent_runtime.auth.caller_names import Caller, caller_of
-from agent_runtime.budgets.budget import Budget, accounts_of, run_limits, united
-from agent_runtime.budgets.call_budget import Purse
-from agent_runtime.budgets.ledger.ledger import MICRO, Account, Charge, Ledger, SpendLabels
+from agent_runtime.budgets.budget import Budget, accounts_of, merge_accounts, run_limits
+from agent_runtime.budgets.call_budget import CallBudget
+from agent_runtime.budgets.ledger.ledger import MICROS_PER_USD, Account, Charge, Ledger, SpendLabels
 from agent_runtime.budgets.ledger.memory import MemoryLedger
-from agent_runtime.budgets.spending_policy import Spending
+from agent_runtime.budgets.spending_policy import SpendingPolicy
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.orchestration.middleware.base import Middleware
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from agent_runtime.types import AgentContext, AgentResult, Handler
 
 LOG = logging.getLogger("agent_runtime.budgets")
-MAX_REMEMBERED = 10_000
+MAX_CACHED_CALLERS = 10_000
 
 
-Watched: TypeAlias = tuple[Account, tuple[float, ...]]
+WatchedAccount: TypeAlias = tuple[Account, tuple[float, ...]]
 
 
-class _Known(NamedTuple):
+class _CallerAccounts(NamedTuple):
     """A caller's accounts, when they change, and each one's share for warnings."""
 
     accounts: tuple[Account, ...]
-    until: float
-    watched: Mapping[str, Watched]
+    expires_at: float
+    watched_accounts: Mapping[str, WatchedAccount]
 
 
-NO_ACCOUNTS = _Known((), float("inf"), {})
+NO_ACCOUNTS = _CallerAccounts((), float("inf"), {})
 
 
 class CostTrackingMiddleware(Middleware):
@@ -66,7 +66,7 @@ class CostTrackingMiddleware(Middleware):
         self,
         ledger: Ledger | None = None,
         budgets: Sequence[Budget] = (),
-        spending: Spending | None = None,
+        spending: SpendingPolicy | None = None,
         *,
         more_budgets: Sequence[Budget] = (),
         bus: EventBus | None = None,
@@ -75,13 +75,13 @@ class CostTrackingMiddleware(Middleware):
         self.ledger = ledger or MemoryLedger()
         self.budgets = (*budgets, *more_budgets)
         self._sources = (tuple(budgets), tuple(more_budgets))
-        self.spending = spending or Spending()
+        self.spending = spending or SpendingPolicy()
         self._bus = bus
         self._on_charge = on_charge
         self._run_limits = run_limits(self.budgets)
         self._needs_accounts = any(budget.scope != "run" for budget in self.budgets)
         self._by_session = any(budget.scope == "session" for budget in self.budgets)
-        self._known: dict[Caller, _Known] = {}
+        self._accounts_cache: dict[Caller, _CallerAccounts] = {}
         self._warn_at: dict[tuple[str, str], tuple[float, ...]] = {
             (b.scope, b.per): b.warn_at for b in self.budgets
         }
@@ -89,51 +89,61 @@ class CostTrackingMiddleware(Middleware):
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call with a purse of its own."""
         caller = caller_of(context)
-        purse = self._purse(
-            context, caller, self._accounts_of(caller) if self._needs_accounts else NO_ACCOUNTS
+        call_budget = self._build_call_budget(
+            context, caller, self._cached_accounts(caller) if self._needs_accounts else NO_ACCOUNTS
         )
         try:
-            return await next_call(context.with_purse(purse))
+            return await next_call(context.with_purse(call_budget))
         finally:
-            await purse.close()
+            await call_budget.close()
 
-    def _accounts_of(self, caller: Caller) -> _Known:
+    def _cached_accounts(self, caller: Caller) -> _CallerAccounts:
         now = time.time()
         caller = caller._replace(session=caller.session if self._by_session else None, key=None)
-        known = self._known.get(caller)
-        if known is None or known.until <= now:  # a period has ended
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known.clear()
-            accounts = united([accounts_of(budgets, caller, now) for budgets in self._sources])
-            until = min(
+        caller_accounts = self._accounts_cache.get(caller)
+        if caller_accounts is None or caller_accounts.expires_at <= now:  # a period has ended
+            if len(self._accounts_cache) >= MAX_CACHED_CALLERS:
+                self._accounts_cache.clear()
+            accounts = merge_accounts(
+                [accounts_of(budgets, caller, now) for budgets in self._sources]
+            )
+            expires_at = min(
                 (a.ends_at for a in accounts if a.ends_at is not None), default=float("inf")
             )
-            watched = {a.key: (a, self._warn_at.get(_kind(a.key), ())) for a in accounts}
-            known = self._known[caller] = _Known(accounts, until, watched)
-        return known
+            watched_accounts = {
+                a.key: (a, self._warn_at.get(_scope_and_period(a.key), ())) for a in accounts
+            }
+            caller_accounts = self._accounts_cache[caller] = _CallerAccounts(
+                accounts, expires_at, watched_accounts
+            )
+        return caller_accounts
 
-    def _purse(self, context: AgentContext, caller: Caller, known: _Known) -> Purse:
-        around = current_run.get()
-        parent = None if around is None else around.purse
+    def _build_call_budget(
+        self, context: AgentContext, caller: Caller, caller_accounts: _CallerAccounts
+    ) -> CallBudget:
+        parent_run = current_run.get()
+        parent = None if parent_run is None else parent_run.call_budget
         if parent is not None and parent.ledger is not self.ledger and parent.accounts:
             raise ConfigurationError(
                 "an agent and the agents that it calls keep their budgets in one ledger"
             )
-        return Purse(
+        return CallBudget(
             self.ledger,
-            (*known.accounts, *context.accounts),
+            (*caller_accounts.accounts, *context.accounts),
             SpendLabels(caller.tenant, caller.user, caller.template, ""),
             self.spending,
             run_limits=self._run_limits,
             parent=parent,
-            on_charge=partial(self._charged, known.watched),
+            on_charge=partial(self._handle_charges, caller_accounts.watched_accounts),
         )
 
-    def _charged(self, watched: Mapping[str, Watched], charges: tuple[Charge, ...]) -> None:
+    def _handle_charges(
+        self, watched_accounts: Mapping[str, WatchedAccount], charges: tuple[Charge, ...]
+    ) -> None:
         for charge in charges:
-            if charge.key not in watched:
+            if charge.key not in watched_accounts:
                 continue
-            account, shares = watched[charge.key]
+            account, shares = watched_accounts[charge.key]
             if self._on_charge is not None:
                 self._on_charge(account, charge)
             for share in shares:
@@ -145,16 +155,16 @@ class CostTrackingMiddleware(Middleware):
                     limit is not None and spent - added < share * limit <= spent
                     for limit, spent, added in pairs
                 ):
-                    self._tell(account, charge, share)
+                    self._publish_warning(account, charge, share)
 
-    def _tell(self, account: Account, charge: Charge, share: float) -> None:
+    def _publish_warning(self, account: Account, charge: Charge, share: float) -> None:
         data = {
             "account": account.key,
             "share": share,
-            "spent_usd": charge.spent.micro_usd / MICRO,
+            "spent_usd": charge.spent.micro_usd / MICROS_PER_USD,
             "limit_usd": None
             if account.limit_micro_usd is None
-            else account.limit_micro_usd / MICRO,
+            else account.limit_micro_usd / MICROS_PER_USD,
             "spent_tokens": charge.spent.tokens,
             "limit_tokens": account.limit_tokens,
         }
@@ -163,6 +173,6 @@ class CostTrackingMiddleware(Middleware):
             self._bus.publish(Event("budget.warning", data))
 
 
-def _kind(key: str) -> tuple[str, str]:
+def _scope_and_period(key: str) -> tuple[str, str]:
     scope, bucket = key.split("/")
     return scope.partition("=")[0], bucket.partition("=")[0]

@@ -18,34 +18,34 @@ LOG = logging.getLogger("agent_runtime.limits")
 LOG.addHandler(logging.NullHandler())
 Store = TypeVar("Store")
 
-ANSWER_WITHIN_S = 1.0
+ANSWER_TIMEOUT_S = 1.0
 """A store that takes longer to answer is out: callers wait no longer for a limiter."""
-ASK_AGAIN_S = 2.0
+RETRY_INTERVAL_S = 2.0
 
 
-class Fallback(Generic[Store]):
+class FallbackStore(Generic[Store]):
     """A store that is shared, and a local one for the time that it is out.
 
     While it is out one call in two seconds asks it again; the others do not wait for it.
     """
 
     def __init__(
-        self, store: Store, local: Store, processes: int, bus: EventBus | None, name: str
+        self, store: Store, local_store: Store, processes: int, bus: EventBus | None, name: str
     ) -> None:
         if processes < 1:
             raise ConfigurationError(f"at least 1 process shares the limits, not {processes}")
         self.store = store
-        self.local = local
+        self.local = local_store
         self._processes = processes
         self._bus = bus
         self._name = name
         self.degraded = False
-        self._ask_at = 0.0
-        self._in_process = type(store) is type(local)  # nothing to fall back from
+        self._retry_at = 0.0
+        self._in_process = type(store) is type(local_store)  # nothing to fall back from
 
-    async def asked(
+    async def call(
         self,
-        ask: Callable[[Any, int], Awaitable[Any]],
+        operation: Callable[[Any, int], Awaitable[Any]],
         undo: Callable[[Any], Awaitable[Any]] | None = None,
     ) -> Any:
         """The answer of the store, or of the local one when it is out. `ask(store, share)`.
@@ -55,28 +55,28 @@ class Fallback(Generic[Store]):
         `undo(store)` takes back what a store that did not answer in time may have done.
         """
         if self._in_process:
-            return await ask(self.store, 1)
-        if self.degraded and time.monotonic() < self._ask_at:
-            return await ask(self.local, self._processes)
-        self._ask_at = time.monotonic() + ASK_AGAIN_S
+            return await operation(self.store, 1)
+        if self.degraded and time.monotonic() < self._retry_at:
+            return await operation(self.local, self._processes)
+        self._retry_at = time.monotonic() + RETRY_INTERVAL_S
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                answer = await ask(self.store, 1)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                answer = await operation(self.store, 1)
         except (StoreError, TimeoutError) as error:
-            self._turned(True, f"{type(error).__name__}: {error}")
+            self._set_degraded(True, f"{type(error).__name__}: {error}")
             if undo is not None:
                 await undo(self.store)
-            return await ask(self.local, self._processes)
-        self._turned(False, "")
+            return await operation(self.local, self._processes)
+        self._set_degraded(False, "")
         return answer
 
-    def _turned(self, degraded: bool, why: str) -> None:
+    def _set_degraded(self, degraded: bool, reason: str) -> None:
         if degraded == self.degraded:
             return
         self.degraded = degraded
         if degraded:
             LOG.warning(
-                "the store of %s is out, this process limits by itself: %s", self._name, why
+                "the store of %s is out, this process limits by itself: %s", self._name, reason
             )
         else:
             LOG.warning("the store of %s is back", self._name)

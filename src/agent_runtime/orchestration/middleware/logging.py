@@ -11,11 +11,11 @@ from agent_runtime.orchestration.middleware.base import CONTROL_FLOW, Middleware
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.types import AgentContext, AgentResult, Handler
 
-CALLS = logging.getLogger("agent_runtime.calls")
-CALLS.addHandler(
+CALL_LOG = logging.getLogger("agent_runtime.calls")
+CALL_LOG.addHandler(
     logging.NullHandler()
 )  # a library is silent until the application configures logging
-MAX_CONTENT = 4096
+MAX_CONTENT_CHARACTERS = 4096
 """Characters of a question or an answer in a record."""
 
 
@@ -31,7 +31,7 @@ class LoggingMiddleware(Middleware):
     """
 
     def __init__(self, logger: logging.Logger | None = None, *, content: bool = False) -> None:
-        self._logger = logger or CALLS
+        self._logger = logger or CALL_LOG
         self._content = content
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
@@ -78,8 +78,8 @@ class LoggingMiddleware(Middleware):
             "cost_kind": usage.cost_kind,
         }
         if self._content:
-            fields["input"] = SECRETS.text(str(context.input))[:MAX_CONTENT]
-            fields["output"] = SECRETS.text(output)[:MAX_CONTENT]
+            fields["input"] = SECRETS.text(str(context.input))[:MAX_CONTENT_CHARACTERS]
+            fields["output"] = SECRETS.text(output)[:MAX_CONTENT_CHARACTERS]
         self._logger.log(
             level, "call %s %s in %.3f s", context.run_id, outcome, duration_s, extra=fields
         )

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent_runtime.errors import RateLimited
-from agent_runtime.limits.rate_limits import KeysOf, RateLimit, Window, windows_of
-from agent_runtime.limits.windows import MemoryWindows, Windows
+from agent_runtime.limits.rate_limits import LimitKeys, RateLimit, Window, windows_of
+from agent_runtime.limits.windows import MemorySlidingWindowStore, SlidingWindowStore
 from agent_runtime.orchestration.middleware.base import Middleware
-from agent_runtime.orchestration.middleware.fallback import Fallback
-from agent_runtime.run.state import counted_around
+from agent_runtime.orchestration.middleware.fallback import FallbackStore
+from agent_runtime.run.state import ancestor_limits
 
 if TYPE_CHECKING:
     from agent_runtime.event_bus import EventBus
@@ -37,15 +37,19 @@ class RateLimitMiddleware(Middleware):
     def __init__(
         self,
         limits: str | Sequence[RateLimit | str],
-        windows: Windows | None = None,
+        windows: SlidingWindowStore | None = None,
         *,
         processes: int = 1,
         bus: EventBus | None = None,
     ) -> None:
         self.limits = tuple(RateLimit.parse_many(limits))
-        self._keys = KeysOf(self.limits, windows_of)
-        self._fallback = Fallback(
-            windows or MemoryWindows(), MemoryWindows(), processes, bus, "rate_limit"
+        self._keys = LimitKeys(self.limits, windows_of)
+        self._fallback = FallbackStore(
+            windows or MemorySlidingWindowStore(),
+            MemorySlidingWindowStore(),
+            processes,
+            bus,
+            "rate_limit",
         )
 
     @property
@@ -55,17 +59,19 @@ class RateLimitMiddleware(Middleware):
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call if it is not one too many."""
-        if windows := self._keys.of(context, counted_around()):
-            admission = await self._fallback.asked(
-                lambda store, share: store.acquire(_shares(windows, share))
+        if windows := self._keys.keys_for(context, ancestor_limits()):
+            admission = await self._fallback.call(
+                lambda store, share: store.acquire(_scale_to_share(windows, share))
             )
             if admission.refused is not None:
                 raise RateLimited(admission.refused.limit, max(admission.retry_after_s, 0.001))
-            context.progress.counted = context.progress.counted.union([w.key for w in windows])
+            context.progress.counted_limits = context.progress.counted_limits.union(
+                [w.key for w in windows]
+            )
         return await next_call(context)
 
 
-def _shares(windows: Sequence[Window], share: int) -> Sequence[Window]:
+def _scale_to_share(windows: Sequence[Window], share: int) -> Sequence[Window]:
     return (
         windows if share == 1 else [w._replace(amount=max(1, w.amount // share)) for w in windows]
     )

@@ -55,33 +55,41 @@ class RetryMiddleware(Middleware):
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
         self._bus = bus
-        self._classes = frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
+        self._retryable_classes = (
+            frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
+        )
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
         """Await the call, again after a transient failure; raises the last failure."""
         attempts = context.attempts or self._attempts
         for attempt in range(1, attempts):
             # Of a unary call no chunk reaches anybody: nothing to watch, and nothing to pay for.
-            emit = _Opened(context) if context.streaming else None
+            emit_watcher = _EmitWatcher(context) if context.streaming else None
             try:
-                return await next_call(context if emit is None else emit.watched)
+                return await next_call(context if emit_watcher is None else emit_watcher.context)
             except CONTROL_FLOW:
                 raise
             except Exception as error:
                 wait_s = self._wait_s(error, attempt)
-                again = (
+                retry_context = (
                     None
                     if wait_s is None
-                    else self._again(context, opened=emit is not None and emit.opened)
+                    else self._retry_context(
+                        context, has_emitted=emit_watcher is not None and emit_watcher.has_emitted
+                    )
                 )
-                if wait_s is None or again is None or self._too_late(context, wait_s):
+                if (
+                    wait_s is None
+                    or retry_context is None
+                    or self._exceeds_deadline(context, wait_s)
+                ):
                     raise
-                context = again
-                self._tell(context, attempt + 1, error)
+                context = retry_context
+                self._publish_retry(context, attempt + 1, error)
             await asyncio.sleep(wait_s)
         return await next_call(context)
 
-    def _tell(self, context: AgentContext, attempt: int, error: Exception) -> None:
+    def _publish_retry(self, context: AgentContext, attempt: int, error: Exception) -> None:
         if self._bus is not None:
             self._bus.publish(
                 call_event(
@@ -90,47 +98,47 @@ class RetryMiddleware(Middleware):
             )
 
     def _wait_s(self, error: Exception, attempt: int) -> float | None:
-        if failure_class(error) not in self._classes:
+        if failure_class(error) not in self._retryable_classes:
             return None
-        asked_s = retry_after_s(error)
-        if asked_s is not None:
-            return asked_s if asked_s <= self._max_backoff_s else None
+        provider_wait_s = retry_after_s(error)
+        if provider_wait_s is not None:
+            return provider_wait_s if provider_wait_s <= self._max_backoff_s else None
         return random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))  # noqa: S311
 
     @staticmethod
-    def _again(context: AgentContext, *, opened: bool) -> AgentContext | None:
+    def _retry_context(context: AgentContext, *, has_emitted: bool) -> AgentContext | None:
         progress = context.progress
         if progress.resumable:
             # Also before the first tool: the input is in the checkpoint already and must not be
             # added twice.
             return None if context.streaming and progress.message_open else context.with_input(None)
-        if progress.tools_started or opened:
+        if progress.tools_started or has_emitted:
             return None
         return context
 
     @staticmethod
-    def _too_late(context: AgentContext, wait_s: float) -> bool:
+    def _exceeds_deadline(context: AgentContext, wait_s: float) -> bool:
         return (
             context.deadline is not None
             and asyncio.get_running_loop().time() + wait_s >= context.deadline
         )
 
 
-class _Opened:
+class _EmitWatcher:
     """An `emit` that remembers whether a chunk has gone out."""
 
-    __slots__ = ("_emit", "opened", "watched")
+    __slots__ = ("_emit", "context", "has_emitted")
 
     def __init__(self, context: AgentContext) -> None:
         self._emit = context.emit
-        self.opened = False
-        self.watched = context.with_emit(self)
+        self.has_emitted = False
+        self.context = context.with_emit(self)
 
     def __call__(
         self, chunk: Chunk
     ) -> Awaitable[None]:  # no coroutine of its own: this is paid for each token
-        self.opened = True
-        self.watched.emit = (
+        self.has_emitted = True
+        self.context.emit = (
             self._emit
         )  # one chunk is all there is to see: the next ones need not pass here
         return self._emit(chunk)

@@ -53,18 +53,18 @@ class SessionMiddleware(Middleware):
         """
         if context.session_id is None:
             return await next_call(context)
-        began_s = time.monotonic()
-        begins_anew = not (context.input is None or isinstance(context.input, (Command, Resume)))
+        started = time.monotonic()
+        has_new_input = not (context.input is None or isinstance(context.input, (Command, Resume)))
         async with self.manager.turn(
             context.session_id,
             agent=agent_record(context.agent_name, context.agent_ref),
-            create=begins_anew,
+            create=has_new_input,
             strategy=self._strategy,
             ttl_s=self._ttl_s,
             principal=context.principal,
         ) as turn:
-            self.manager.tell(
-                "turn_start", turn.session, {"waited_s": time.monotonic() - began_s}, context.run_id
+            self.manager.publish(
+                "turn_start", turn.session, {"waited_s": time.monotonic() - started}, context.run_id
             )
             try:
                 result = await next_call(context.with_turn(turn))
@@ -74,28 +74,28 @@ class SessionMiddleware(Middleware):
             ):  # nothing has happened; or the session is another's now
                 raise
             except GraphDrained:
-                await self._ended(turn, "drained", context)
+                await self._end_turn(turn, "drained", context)
                 raise
             except BaseException:
-                await self._ended(turn, "failed", context)
+                await self._end_turn(turn, "failed", context)
                 raise
-            if result.status == "completed" and context.progress.ended:
+            if result.status == "completed" and context.progress.finished:
                 await turn.settled()
-            await self._ended(
+            await self._end_turn(
                 turn, "interrupted" if result.status == "interrupted" else "idle", context
             )
         return result
 
-    async def _ended(self, turn: Turn, status: SessionStatus, context: AgentContext) -> None:
-        self.manager.tell("turn_end", turn.session, {"status": status}, context.run_id)
+    async def _end_turn(self, turn: Turn, status: SessionStatus, context: AgentContext) -> None:
+        self.manager.publish("turn_end", turn.session, {"status": status}, context.run_id)
         text = context.input if isinstance(context.input, str) else ""
-        ending = asyncio.ensure_future(
+        end_task = asyncio.ensure_future(
             self.manager.end_turn(turn.session, status, text.strip()[:TITLE_CHARACTERS])
         )
         try:
-            await asyncio.shield(ending)  # also when the call is being cancelled
+            await asyncio.shield(end_task)  # also when the call is being cancelled
         except asyncio.CancelledError:
-            await ending
+            await end_task
             raise
         except (SessionError, StoreError):
             if (

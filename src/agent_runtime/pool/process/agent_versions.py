@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import AgentRuntimeError
-from agent_runtime.factory.template_cache import TemplateFiles
-from agent_runtime.remote.agent_spec import recipe_of
-from agent_runtime.remote.frames import packed
-from agent_runtime.remote.host_resources import Desk
+from agent_runtime.factory.template_cache import TemplateCache
+from agent_runtime.remote.agent_spec import make_agent_spec
+from agent_runtime.remote.frames import dumps
+from agent_runtime.remote.host_resources import HostResources
 from agent_runtime.template import AgentTemplate, resolve_inputs
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class AgentVersion:
     """An agent type as it is now.
 
     Its executor, what its workers are made of, and what they may ask for.
@@ -33,29 +33,33 @@ class Version:
     agent: str
     key: tuple[Any, ...]
     executor: AgentExecutor
-    recipe: bytes
-    desk: Desk
+    pickled_spec: bytes
+    resources: HostResources
 
 
-class Catalog:
+class AgentVersions:
     """Agent types by name.
 
     Args:
         factory: makes the agents.
         setup: the function that registers components in a worker, as `module:name`, or None.
-        remote: makes what an executor awaits, from the agent's name and its checkpointer.
+        make_remote_agent: makes what an executor awaits, from the agent's name and its
+            checkpointer.
     """
 
     def __init__(
-        self, factory: AgentFactory, setup: str | None, remote: Callable[[str, Any], Agent]
+        self,
+        factory: AgentFactory,
+        setup: str | None,
+        make_remote_agent: Callable[[str, Any], Agent],
     ) -> None:
         self._factory = factory
         self._setup = setup
-        self._remote = remote
-        self._files = TemplateFiles(factory)
-        self._said: dict[str, tuple[Any, Mapping[str, Any] | None, Mapping[str, Any]]] = {}
-        self._versions: dict[str, Version] = {}
-        self._older: list[Version] = []
+        self._make_remote_agent = make_remote_agent
+        self._files = TemplateCache(factory)
+        self._sources: dict[str, tuple[Any, Mapping[str, Any] | None, Mapping[str, Any]]] = {}
+        self._versions: dict[str, AgentVersion] = {}
+        self._superseded: list[AgentVersion] = []
         self._lock = threading.RLock()
 
     def add(
@@ -66,70 +70,82 @@ class Catalog:
         overrides: Mapping[str, Any],
     ) -> None:
         """Say what an agent type is made of."""
-        self._said[agent] = (agent if template is None else template, inputs, overrides)
+        self._sources[agent] = (agent if template is None else template, inputs, overrides)
 
     async def refresh(self, agent: str) -> None:
         """See that `current` is what holds now.
 
         What takes time (a server to be asked, a build) is done in a thread.
         """
-        if not self._is_known(agent):
+        if not self._is_current(agent):
             await asyncio.to_thread(self.current, agent)
 
-    def current(self, agent: str) -> Version:
+    def current(self, agent: str) -> AgentVersion:
         """The version that is valid now; raises what making it raises. May block, see `refresh`."""
         template, inputs = self._template(agent)
         with self._lock:
-            key = self._factory.keys.of(template, inputs)
-            known = self._versions.get(agent)
-            if known is None or known.key != key:
-                if known is not None:
-                    self._older = [each for each in [*self._older, known] if each.executor.busy]
-                known = self._versions[agent] = self._made(agent, template, inputs, key)
-            return known
+            key = self._factory.keys.compute(template, inputs)
+            version = self._versions.get(agent)
+            if version is None or version.key != key:
+                if version is not None:
+                    self._superseded = [
+                        outdated
+                        for outdated in [*self._superseded, version]
+                        if outdated.executor.busy
+                    ]
+                version = self._versions[agent] = self._build_version(agent, template, inputs, key)
+            return version
 
-    def latest(self, agent: str) -> Version | None:
+    def latest(self, agent: str) -> AgentVersion | None:
         """The version made last; what holds, right after `refresh`."""
         return self._versions.get(agent)
 
-    def is_outdated(self, version: Version) -> bool:
+    def is_outdated(self, version: AgentVersion) -> bool:
         """Tell whether a version is outdated, as far as no server has to be called."""
         try:
             template, inputs = self._template(version.agent)
-            key, _ = self._factory.keys.known(template, inputs)
+            key, _ = self._factory.keys.cached(template, inputs)
         except (AgentRuntimeError, OSError):  # what it was made of is broken, or gone
             return True
         return key is not None and key != version.key
 
     def executors(self) -> list[AgentExecutor]:
         """Those of the versions that hold, and of older ones that still have calls."""
-        return [version.executor for version in [*self._versions.values(), *self._older]]
+        return [version.executor for version in [*self._versions.values(), *self._superseded]]
 
     def _template(self, agent: str) -> tuple[AgentTemplate, Mapping[str, Any] | None]:
-        source, inputs, overrides = self._said.get(agent, (agent, None, {}))
+        source, inputs, overrides = self._sources.get(agent, (agent, None, {}))
         return self._files.get(source, overrides), inputs
 
-    def _is_known(self, agent: str) -> bool:
+    def _is_current(self, agent: str) -> bool:
         version = self._versions.get(agent)
         if version is None:
             return False
         template, inputs = self._template(agent)
-        key, aged = self._factory.keys.known(template, inputs)
-        return key == version.key and not aged
+        key, is_stale = self._factory.keys.cached(template, inputs)
+        return key == version.key and not is_stale
 
-    def _made(
+    def _build_version(
         self,
         agent: str,
         template: AgentTemplate,
         inputs: Mapping[str, Any] | None,
         key: tuple[Any, ...],
-    ) -> Version:
+    ) -> AgentVersion:
         factory = self._factory
-        bare = factory.create_from_template(template, inputs)
-        saver = getattr(bare.agent, "checkpointer", None) or None
+        local_executor = factory.create_from_template(template, inputs)
+        saver = getattr(local_executor.agent, "checkpointer", None) or None
         values = resolve_inputs(template, inputs)
-        recipe = recipe_of(
-            agent, template, values, factory.registry, self._setup, keeps=saver is not None
+        agent_spec = make_agent_spec(
+            agent, template, values, factory.registry, self._setup, has_sessions=saver is not None
         )
-        desk = Desk(template, factory.registry, partial(factory.inner_agent, template), saver)
-        return Version(agent, key, bare.run_by(self._remote(agent, saver)), packed(recipe), desk)
+        resources = HostResources(
+            template, factory.registry, partial(factory.inner_agent, template), saver
+        )
+        return AgentVersion(
+            agent,
+            key,
+            local_executor.with_agent(self._make_remote_agent(agent, saver)),
+            dumps(agent_spec),
+            resources,
+        )

@@ -24,16 +24,16 @@ class InstanceStatus(StrEnum):
     TERMINATED = "terminated"
 
 
-_ENDS = frozenset({InstanceStatus.SHUTTING, InstanceStatus.TERMINATED})
-NEXT: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
-    InstanceStatus.CREATING: frozenset({InstanceStatus.IDLE, *_ENDS}),
-    InstanceStatus.IDLE: frozenset({InstanceStatus.RUNNING, *_ENDS}),
+_ENDING_STATUSES = frozenset({InstanceStatus.SHUTTING, InstanceStatus.TERMINATED})
+ALLOWED_TRANSITIONS: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
+    InstanceStatus.CREATING: frozenset({InstanceStatus.IDLE, *_ENDING_STATUSES}),
+    InstanceStatus.IDLE: frozenset({InstanceStatus.RUNNING, *_ENDING_STATUSES}),
     # To idle at once: it was given to a call that was cancelled in that moment.
     InstanceStatus.RUNNING: frozenset(
-        {InstanceStatus.COMPLETED, InstanceStatus.ERROR, InstanceStatus.IDLE, *_ENDS}
+        {InstanceStatus.COMPLETED, InstanceStatus.ERROR, InstanceStatus.IDLE, *_ENDING_STATUSES}
     ),
-    InstanceStatus.COMPLETED: frozenset({InstanceStatus.IDLE, *_ENDS}),
-    InstanceStatus.ERROR: frozenset({InstanceStatus.IDLE, *_ENDS}),
+    InstanceStatus.COMPLETED: frozenset({InstanceStatus.IDLE, *_ENDING_STATUSES}),
+    InstanceStatus.ERROR: frozenset({InstanceStatus.IDLE, *_ENDING_STATUSES}),
     InstanceStatus.SHUTTING: frozenset({InstanceStatus.TERMINATED}),
     InstanceStatus.TERMINATED: frozenset(),
 }
@@ -69,18 +69,18 @@ class AgentInstance:
     @property
     def alive(self) -> bool:
         """Whether it has not ended and is not about to."""
-        return self.status not in _ENDS
+        return self.status not in _ENDING_STATUSES
 
-    def move(self, status: InstanceStatus) -> None:
+    def transition_to(self, status: InstanceStatus) -> None:
         """Go on to `status`; raises ValueError for one that cannot follow."""
-        if status is self.status and status in _ENDS:
+        if status is self.status and status in _ENDING_STATUSES:
             return
-        if status not in NEXT[self.status]:
+        if status not in ALLOWED_TRANSITIONS[self.status]:
             raise ValueError(f"an instance that is {self.status} does not become {status}")
-        before = self.status
+        previous_status = self.status
         self.status = status
         if self.on_change is not None:
-            self.on_change(self, before)
+            self.on_change(self, previous_status)
 
     def to_dict(self) -> dict[str, Any]:
         """What can be shown of it, JSON-ready; no inputs."""

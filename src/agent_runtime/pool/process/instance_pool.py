@@ -12,13 +12,17 @@ from agent_runtime.errors import ConfigurationError, PoolOverloaded
 from agent_runtime.event_bus import Event
 from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters
 from agent_runtime.pool.config import PoolConfig
-from agent_runtime.pool.process.agent_versions import Catalog
+from agent_runtime.pool.process.agent_versions import AgentVersions
 from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
-from agent_runtime.pool.process.poison_tasks import Poison
+from agent_runtime.pool.process.poison_tasks import PoisonTaskTracker
 from agent_runtime.pool.process.process_agent import ProcessAgent
-from agent_runtime.pool.process.scheduler import Roster
+from agent_runtime.pool.process.scheduler import InstanceScheduler
 from agent_runtime.pool.process.watchdog import Watchdog
-from agent_runtime.pool.process.worker_process import Guard, warm_up, zygote
+from agent_runtime.pool.process.worker_process import (
+    OrphanReaper,
+    fork_server_context,
+    start_fork_server,
+)
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
@@ -58,42 +62,46 @@ class AgentInstancePool:
         self.factory = factory
         self.config = config or PoolConfig()
         self.dead_letters = dead_letters or MemoryDeadLetters()
-        self.poison = Poison(self.config.max_kills, self.dead_letters, self._put_aside)
-        self.catalog = Catalog(
+        self.poison_tracker = PoisonTaskTracker(
+            self.config.max_kills, self.dead_letters, self._publish_dead_letter
+        )
+        self.versions = AgentVersions(
             factory, self.config.setup, lambda name, saver: ProcessAgent(self, name, saver)
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._roster: Roster | None = None
-        self._guard: Guard | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._scheduler: InstanceScheduler | None = None
+        self._reaper: OrphanReaper | None = None
+        self._watchdog_task: asyncio.Task[None] | None = None
         self.draining = False
 
     async def __aenter__(self) -> Self:
-        context = zygote(self.config.preload)
+        context = fork_server_context(self.config.preload)
         self._loop = asyncio.get_running_loop()
-        await warm_up(context)
-        self._guard = await asyncio.to_thread(Guard, context)
-        self._roster = Roster(self.config, context, self.catalog, self._changed, self._process)
-        self._watch = self._loop.create_task(Watchdog(self._roster, self.config).run())
-        self._roster.make_room()
+        await start_fork_server(context)
+        self._reaper = await asyncio.to_thread(OrphanReaper, context)
+        self._scheduler = InstanceScheduler(
+            self.config, context, self.versions, self._publish_status, self._track_process
+        )
+        self._watchdog_task = self._loop.create_task(Watchdog(self._scheduler, self.config).run())
+        self._scheduler.reconcile()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._watchdog_task is not None:
+            self._watchdog_task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watch
-        if self._roster is not None:
-            await self._roster.close()
-        if self._guard is not None:
-            await asyncio.to_thread(self._guard.close)
+                await self._watchdog_task
+        if self._scheduler is not None:
+            await self._scheduler.close()
+        if self._reaper is not None:
+            await asyncio.to_thread(self._reaper.close)
         if isinstance(self.dead_letters, MemoryDeadLetters):
             await self.dead_letters.aclose()
 
     @property
     def closing(self) -> bool:
         """Whether the pool is being closed."""
-        return self.roster.closing
+        return self.scheduler.closing
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -105,13 +113,13 @@ class AgentInstancePool:
         return self._loop
 
     @property
-    def roster(self) -> Roster:
+    def scheduler(self) -> InstanceScheduler:
         """The instances; raises ConfigurationError before the pool is started."""
-        if self._roster is None:
+        if self._scheduler is None:
             raise ConfigurationError(
                 "the pool is not started: `async with AgentInstancePool(...) as pool:`"
             )
-        return self._roster
+        return self._scheduler
 
     # -- agents
     # --------------------------------------------------------------------------------------------
@@ -127,7 +135,7 @@ class AgentInstancePool:
 
         The name alone is a template's.
         """
-        self.catalog.add(agent, template, inputs, overrides)
+        self.versions.add(agent, template, inputs, overrides)
 
     def agent(self, agent: str) -> AgentExecutor:
         """The executor of an agent type: every way of calling it runs in an instance.
@@ -135,7 +143,7 @@ class AgentInstancePool:
         Raises what the factory raises for a template that cannot be built, and NotPortable for one
         whose components cannot be sent to a process.
         """
-        return self.catalog.current(agent).executor
+        return self.versions.current(agent).executor
 
     async def run(self, task: AgentTask) -> AgentResult:
         """Run a task on any free instance of its agent, or a new one, or when one is free.
@@ -143,11 +151,11 @@ class AgentInstancePool:
         Raises as `AgentExecutor.execute`, and InstanceFailed (its kind says how), PoolOverloaded
         when too many wait, TaskPoisoned, InstanceStartFailed. Cancelling stops the task.
         """
-        return await self._call(task, None)
+        return await self._execute(task, None)
 
     def stream(self, task: AgentTask) -> AgentStream:
         """`run`, streamed: `async with pool.stream(task) as stream: async for text in stream`."""
-        return self.agent(task.agent).execute_stream(self._context(task))
+        return self.agent(task.agent).execute_stream(self._make_context(task))
 
     def submit_task(self, instance_id: str, task: AgentTask) -> asyncio.Task[AgentResult]:
         """Give a task to one instance, behind those that wait for it.
@@ -156,20 +164,20 @@ class AgentInstancePool:
 
         Raises InstanceNotFound at once; awaiting raises as `run`.
         """
-        self.roster.worker(instance_id)
-        return asyncio.get_running_loop().create_task(self._call(task, instance_id))
+        self.scheduler.worker(instance_id)
+        return asyncio.get_running_loop().create_task(self._execute(task, instance_id))
 
-    async def _call(self, task: AgentTask, instance_id: str | None) -> AgentResult:
-        return await self.agent(task.agent).execute(self._context(task, instance_id))
+    async def _execute(self, task: AgentTask, instance_id: str | None) -> AgentResult:
+        return await self.agent(task.agent).execute(self._make_context(task, instance_id))
 
-    def _context(self, task: AgentTask, instance_id: str | None = None) -> AgentContext:
+    def _make_context(self, task: AgentTask, instance_id: str | None = None) -> AgentContext:
         if self.draining:
             raise PoolOverloaded("the pool is draining and takes no new tasks")
-        call = task.call(instance_id)
+        context = task.to_context(instance_id)
         limit_s = self.config.task_timeout if task.timeout_s is None else task.timeout_s
         if limit_s is not None:
-            call.deadline = asyncio.get_running_loop().time() + limit_s
-        return call
+            context.deadline = asyncio.get_running_loop().time() + limit_s
+        return context
 
     # -- instances
     # -----------------------------------------------------------------------------------------
@@ -180,13 +188,13 @@ class AgentInstancePool:
         `context` is added to the runtime context of its tasks. Raises PoolOverloaded when there may
         be no further one, InstanceStartFailed or what making the agent raises.
         """
-        return await self._at_home(self._create(agent, context))
+        return await self._run_on_pool_loop(self._create_ready(agent, context))
 
-    async def _create(self, agent: str, context: Mapping[str, Any] | None) -> str:
-        await self.catalog.refresh(agent)
-        return (await self.roster.create_ready(agent, context)).instance.id
+    async def _create_ready(self, agent: str, context: Mapping[str, Any] | None) -> str:
+        await self.versions.refresh(agent)
+        return (await self.scheduler.create_ready(agent, context)).instance.id
 
-    async def _at_home(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def _run_on_pool_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run on the pool's own loop, whichever loop asks."""
         if asyncio.get_running_loop() is self.loop:
             return await coroutine
@@ -197,12 +205,12 @@ class AgentInstancePool:
 
         Raises as `create_instance`.
         """
-        if not await self._at_home(self.roster.has_one(agent)):
+        if not await self._run_on_pool_loop(self.scheduler.has_live_instance(agent)):
             await self.create_instance(agent)
 
     def get_instance_status(self, instance_id: str) -> AgentInstance:
         """The instance, as it is now; raises InstanceNotFound."""
-        return self.roster.worker(instance_id).instance
+        return self.scheduler.worker(instance_id).instance
 
     async def shutdown_instance(self, instance_id: str, *, grace_s: float = 30.0) -> None:
         """End an instance.
@@ -211,32 +219,34 @@ class AgentInstancePool:
 
         Raises InstanceNotFound.
         """
-        await self._at_home(self.roster.shut(self.roster.worker(instance_id), grace_s))
+        await self._run_on_pool_loop(
+            self.scheduler.shutdown(self.scheduler.worker(instance_id), grace_s)
+        )
 
     def get_pool_status(self) -> dict[str, Any]:
         """The pool in numbers, and its instances, JSON-ready."""
-        workers = self.roster.workers.values()
-        by_status = dict.fromkeys((str(each) for each in InstanceStatus), 0)
+        workers = self.scheduler.workers.values()
+        by_status = dict.fromkeys((str(status) for status in InstanceStatus), 0)
         for worker in workers:
             by_status[str(worker.instance.status)] += 1
-        starts = self.roster.starts
+        start_limiter = self.scheduler.start_limiter
         return {
             "size": self.config.size,
             "draining": self.draining,
             "instances": [worker.instance.to_dict() for worker in workers],
             "by_status": by_status,
             "queue": {
-                "depth": len(self.roster.waiting),
+                "depth": len(self.scheduler.wait_queue),
                 "limit": self.config.queue,
-                **self.roster.waiting.depths(),
+                **self.scheduler.wait_queue.depths(),
             },
             "memory_mb": round(sum(w.instance.memory_mb for w in workers), 1),
             "memory_limit_mb": sum(w.instance.memory_limit_mb for w in workers),
             "total_memory_mb": self.config.total_memory_mb,
-            "starts": starts.count,
-            "start_failures": starts.failures,
-            "start_seconds": round(starts.seconds, 3),
-            "kills": self.poison.kills,
+            "starts": start_limiter.count,
+            "start_failures": start_limiter.failures,
+            "start_seconds": round(start_limiter.seconds, 3),
+            "kills": self.poison_tracker.kills,
         }
 
     async def drain(self, grace_s: float = 30.0) -> int:
@@ -248,53 +258,55 @@ class AgentInstancePool:
         or an error.
         """
         self.draining = True
-        stopped = await asyncio.gather(
-            *(agent.drain(grace_s) for agent in self.catalog.executors())
+        cancelled_counts = await asyncio.gather(
+            *(agent.drain(grace_s) for agent in self.versions.executors())
         )
-        return sum(stopped)
+        return sum(cancelled_counts)
 
     # -- the pool's parts
     # ----------------------------------------------------------------------------------
 
-    def finished(self, worker: InstanceWorker, error: BaseException | None) -> None:
+    def on_task_end(self, worker: InstanceWorker, error: BaseException | None) -> None:
         """A task has ended; the instance is free again, if it still lives."""
         instance = worker.instance
         if instance.alive:
             instance.tasks_done += 1
             if error is not None:
                 instance.last_error = f"{type(error).__name__}: {error}"[:500]
-            instance.move(InstanceStatus.COMPLETED if error is None else InstanceStatus.ERROR)
-        self.roster.release(worker)
+            instance.transition_to(
+                InstanceStatus.COMPLETED if error is None else InstanceStatus.ERROR
+            )
+        self.scheduler.release(worker)
 
-    def _changed(self, instance: AgentInstance, before: InstanceStatus) -> None:
+    def _publish_status(self, instance: AgentInstance, previous_status: InstanceStatus) -> None:
         data: dict[str, Any] = {
             "instance_id": instance.id,
             "agent": instance.agent,
             "status": instance.status.value,
         }
-        data["before"] = before.value
+        data["before"] = previous_status.value
         if instance.pid is not None:
             data["pid"] = instance.pid
         if instance.last_error:
             data["error"] = instance.last_error
         self.factory.event_bus.publish(Event("pool.instance", data, agent=instance.agent))
 
-    def _process(self, instance: AgentInstance, began: bool) -> None:
-        if self._guard is None or instance.pid is None:
+    def _track_process(self, instance: AgentInstance, is_alive: bool) -> None:
+        if self._reaper is None or instance.pid is None:
             return
         try:
-            self._guard.tell(instance.pid, instance.id, alive=began)
+            self._reaper.track(instance.pid, instance.id, alive=is_alive)
         except OSError:  # somebody has killed it: another one takes its place
-            self._guard = Guard(zygote(self.config.preload))
-            for each in self.roster.workers.values():
-                if each.instance.pid is not None:
-                    self._guard.tell(each.instance.pid, each.instance.id, alive=True)
+            self._reaper = OrphanReaper(fork_server_context(self.config.preload))
+            for worker in self.scheduler.workers.values():
+                if worker.instance.pid is not None:
+                    self._reaper.track(worker.instance.pid, worker.instance.id, alive=True)
 
-    def _put_aside(self, letter: DeadLetter) -> None:
+    def _publish_dead_letter(self, dead_letter: DeadLetter) -> None:
         data = {
-            "letter_id": letter.id,
-            "queue": letter.queue,
-            "attempts": letter.attempts,
-            "error": letter.error,
+            "letter_id": dead_letter.id,
+            "queue": dead_letter.queue,
+            "attempts": dead_letter.attempts,
+            "error": dead_letter.error,
         }
         self.factory.event_bus.publish(Event("dead_letter.added", data))

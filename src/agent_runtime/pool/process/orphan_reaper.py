@@ -7,11 +7,11 @@ import signal
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from agent_runtime.pool.process.process_tree import kill_family, process
-from agent_runtime.pool.process.worker import MARK
+from agent_runtime.pool.process.process_tree import kill_process_tree, process_info
+from agent_runtime.pool.process.worker import INSTANCE_VARIABLE
 
 
-def guard_main(pipe: Connection) -> None:
+def reaper_main(pipe: Connection) -> None:
     """Hear which workers there are; when the pipe ends, kill those that are left, and end."""
     os.setsid()  # not in the application's group: what is sent to that must not reach this
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -25,5 +25,5 @@ def guard_main(pipe: Connection) -> None:
             else:
                 workers.pop(pid, None)
     for pid, instance_id in workers.items():
-        if process(pid) is not None or instance_id:
-            kill_family(pid, MARK, instance_id)
+        if process_info(pid) is not None or instance_id:
+            kill_process_tree(pid, INSTANCE_VARIABLE, instance_id)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from agent_runtime.errors import TaskPoisoned
-from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, put_aside
+from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, add_shielded
 
 if TYPE_CHECKING:
     from agent_runtime.errors import InstanceFailed
@@ -15,39 +15,44 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 QUEUE = "pool"
-MAX_KNOWN = 10_000
+MAX_TRACKED_TASKS = 10_000
 _TaskKey: TypeAlias = tuple[str, str, str]
 
 
-class Poison:
-    """Count how many processes each task has ended; `on_letter` is told each dead letter.
+class PoisonTaskTracker:
+    """Count how many processes each task has ended; `on_dead_letter` is told each dead letter.
 
     A task's id is its caller's to choose, so a task is known by its caller, too: nobody's task is
     put aside for what another caller's task of the same id has done.
     """
 
     def __init__(
-        self, max_kills: int, letters: DeadLetters, on_letter: Callable[[DeadLetter], None]
+        self,
+        max_kills: int,
+        dead_letters: DeadLetters,
+        on_dead_letter: Callable[[DeadLetter], None],
     ) -> None:
         self._max_kills = max_kills
-        self._letters = letters
-        self._on_letter = on_letter
-        self._kills: OrderedDict[_TaskKey, int] = OrderedDict()
-        self._aside: OrderedDict[_TaskKey, str] = OrderedDict()
+        self._dead_letters = dead_letters
+        self._on_dead_letter = on_dead_letter
+        self._kill_counts: OrderedDict[_TaskKey, int] = OrderedDict()
+        self._dead_letter_ids: OrderedDict[_TaskKey, str] = OrderedDict()
         self.kills = 0
         """Processes that tasks have ended, in all."""
 
     def check(self, task_id: str, principal: Principal | None) -> None:
         """Raise TaskPoisoned for a task of this caller that was put aside."""
         key = _key(task_id, principal)
-        if key in self._aside:
-            raise TaskPoisoned(task_id, self._kills.get(key, self._max_kills), self._aside[key])
+        if key in self._dead_letter_ids:
+            raise TaskPoisoned(
+                task_id, self._kill_counts.get(key, self._max_kills), self._dead_letter_ids[key]
+            )
 
     def forget(self, task_id: str, principal: Principal | None) -> None:
         """Count no longer what the task has ended: it has ended in order."""
-        self._kills.pop(_key(task_id, principal), None)
+        self._kill_counts.pop(_key(task_id, principal), None)
 
-    async def killed(
+    async def record_kill(
         self,
         task: AgentTask,
         principal: Principal | None,
@@ -63,10 +68,10 @@ class Poison:
         """
         self.kills += 1
         key = _key(task.id, principal)
-        kills = self._kills[key] = self._kills.get(key, 0) + 1
-        while len(self._kills) > MAX_KNOWN:
-            self._kills.popitem(last=False)
-        if kills < self._max_kills:
+        kill_count = self._kill_counts[key] = self._kill_counts.get(key, 0) + 1
+        while len(self._kill_counts) > MAX_TRACKED_TASKS:
+            self._kill_counts.popitem(last=False)
+        if kill_count < self._max_kills:
             return
         payload = {
             "agent": task.agent,
@@ -75,14 +80,14 @@ class Poison:
             "session_id": task.session_id,
         }
         tenant, user = (None, None) if principal is None else (principal.tenant, principal.id)
-        letter = DeadLetter.of(QUEUE, payload, error, kills, tenant=tenant, user=user)
-        await put_aside(self._letters, letter)
-        self._aside[key] = letter.id
-        while len(self._aside) > MAX_KNOWN:
-            self._aside.popitem(last=False)
-        self._on_letter(letter)
+        dead_letter = DeadLetter.of(QUEUE, payload, error, kill_count, tenant=tenant, user=user)
+        await add_shielded(self._dead_letters, dead_letter)
+        self._dead_letter_ids[key] = dead_letter.id
+        while len(self._dead_letter_ids) > MAX_TRACKED_TASKS:
+            self._dead_letter_ids.popitem(last=False)
+        self._on_dead_letter(dead_letter)
         if not quietly:
-            raise TaskPoisoned(task.id, kills, letter.id) from error
+            raise TaskPoisoned(task.id, kill_count, dead_letter.id) from error
 
 
 def _key(task_id: str, principal: Principal | None) -> _TaskKey:

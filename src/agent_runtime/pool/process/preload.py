@@ -26,7 +26,7 @@ for name in MODULES:
     importlib.import_module(name)
 
 
-def build_one() -> None:
+def build_sample_agent() -> None:
     """Build an agent.
 
     What LangChain, LangGraph and pydantic work out at their first use is worked out for all.
@@ -37,14 +37,14 @@ def build_one() -> None:
     from agent_runtime.registry import Registry
     from agent_runtime.run.gated_model import gated
     from agent_runtime.run.gated_tool import gated_tool
-    from agent_runtime.tools import register_shipped_tools
+    from agent_runtime.tools import register_builtin_tools
 
     registry = Registry()
-    register_shipped_tools(registry)
+    register_builtin_tools(registry)
     tools = [gated_tool(registry.tool("csv_aggregate", {"data": "."}))]
     create_agent(gated(OfflineChatModel()), tools, system_prompt="One.", name="one")
 
 
-build_one()
+build_sample_agent()
 gc.collect()
 gc.freeze()  # a collection in a child would write to every page of it

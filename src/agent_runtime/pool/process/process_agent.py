@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import CallDrained, InputInvalid, InstanceFailed
-from agent_runtime.orchestration.call_tracker import Running
+from agent_runtime.orchestration.call_tracker import CallTracker
 from agent_runtime.pool.task import AgentTask, Assignment
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -30,7 +30,7 @@ class ProcessAgent:
         self._pool = pool
         self._agent = agent
         self._saver = saver
-        self.running = Running()
+        self.call_tracker = CallTracker()
 
     def has_session(self, context: AgentContext) -> bool:
         """Whether the call's state is kept."""
@@ -38,36 +38,40 @@ class ProcessAgent:
 
     async def state(self, context: AgentContext) -> Mapping[str, Any]:
         """The last saved state of the call's session."""
-        thread = context.session_id if context.turn is None else context.turn.thread
-        found = await self._saver.aget_tuple(
-            {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        thread_id = context.session_id if context.turn is None else context.turn.thread
+        checkpoint_tuple = await self._saver.aget_tuple(
+            {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
         )
-        return {} if found is None else dict(found.checkpoint["channel_values"])
+        return (
+            {} if checkpoint_tuple is None else dict(checkpoint_tuple.checkpoint["channel_values"])
+        )
 
     async def run(self, context: AgentContext) -> AgentResult:
         """One call, on the pool's loop: callers of other loops (sync ones) wait for it there."""
-        home = self._pool.loop
-        here = asyncio.get_running_loop()
-        if home is here:
+        pool_loop = self._pool.loop
+        caller_loop = asyncio.get_running_loop()
+        if pool_loop is caller_loop:
             return await self._run(context)
 
         async def emit(chunk: Chunk) -> None:
             await asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(_awaited(context, chunk), here)
+                asyncio.run_coroutine_threadsafe(_emit(context, chunk), caller_loop)
             )
 
-        call = context.with_emit(emit) if context.streaming else context
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(call), home))
+        relayed_context = context.with_emit(emit) if context.streaming else context
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._run(relayed_context), pool_loop)
+        )
 
     async def _run(self, context: AgentContext) -> AgentResult:
-        given: Assignment | None = context.assignment
-        if given is None:  # a call of the executor itself
-            given = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
+        assignment: Assignment | None = context.assignment
+        if assignment is None:  # a call of the executor itself
+            assignment = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
         pool = self._pool
-        task = given.task
-        pool.poison.check(task.id, context.principal)
-        await pool.catalog.refresh(self._agent)
-        worker = await pool.roster.acquire(self._agent, task.priority, given.instance_id)
+        task = assignment.task
+        pool.poison_tracker.check(task.id, context.principal)
+        await pool.versions.refresh(self._agent)
+        worker = await pool.scheduler.acquire(self._agent, task.priority, assignment.instance_id)
         error: BaseException | None = None
         try:
             return await self._run_on(worker, task, context)
@@ -75,45 +79,49 @@ class ProcessAgent:
             error = raised
             raise
         finally:
-            pool.finished(worker, error)
+            pool.on_task_end(worker, error)
             if error is None:
-                pool.poison.forget(task.id, context.principal)
-            elif not pool.closing and (ended := _ended_by(worker)) is not None:
-                await pool.poison.killed(task, context.principal, ended, quietly=error is not ended)
+                pool.poison_tracker.forget(task.id, context.principal)
+            elif not pool.closing and (instance_failure := _instance_failure(worker)) is not None:
+                await pool.poison_tracker.record_kill(
+                    task, context.principal, instance_failure, quietly=error is not instance_failure
+                )
 
     async def _run_on(
         self, worker: InstanceWorker, task: AgentTask, context: AgentContext
     ) -> AgentResult:
         worker.instance.current_task = task
         if worker.instance.context:
-            context = _with_context(context, worker.instance.context)
+            context = _with_instance_context(context, worker.instance.context)
         if self.has_session(context):
-            if self.running.draining:
+            if self.call_tracker.draining:
                 raise CallDrained("the pool is shutting down, and nothing of the call has run")
-            self.running.control_by(context, worker)
+            self.call_tracker.register_control(context, worker)
         return await worker.run(context)
 
 
-def _ended_by(worker: InstanceWorker) -> InstanceFailed | None:
+def _instance_failure(worker: InstanceWorker) -> InstanceFailed | None:
     """Why the process is no more, or why it is not used again: what the task has to answer for."""
-    if isinstance(worker.reason, InstanceFailed):
-        return worker.reason
-    if worker.left:
+    if isinstance(worker.end_reason, InstanceFailed):
+        return worker.end_reason
+    if worker.leaked_threads:
         return InstanceFailed(
             "the task left something running: its process was ended", instance_id=worker.instance.id
         )
     return None
 
 
-def _with_context(context: AgentContext, own: Mapping[str, Any]) -> AgentContext:
+def _with_instance_context(
+    context: AgentContext, instance_context: Mapping[str, Any]
+) -> AgentContext:
     if context.context is not None and not isinstance(context.context, Mapping):
         raise InputInvalid(
             "an instance with a context of its own takes calls whose context is a map", "context"
         )
-    sibling = context.with_input(context.input)
-    sibling.context = {**own, **(context.context or {})}
-    return sibling
+    merged_context = context.with_input(context.input)
+    merged_context.context = {**instance_context, **(context.context or {})}
+    return merged_context
 
 
-async def _awaited(context: AgentContext, chunk: Chunk) -> None:
+async def _emit(context: AgentContext, chunk: Chunk) -> None:
     await context.emit(chunk)

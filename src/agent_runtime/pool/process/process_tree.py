@@ -17,22 +17,22 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-class Seen(NamedTuple):
+class ProcessInfo(NamedTuple):
     """A process: parent, session, and start in clock ticks since boot."""
 
     pid: int
     parent: int
     session: int
-    began: int
+    start_ticks: int
 
 
-def processes() -> list[Seen]:
+def list_processes() -> list[ProcessInfo]:
     """Every process that can be seen."""
-    seen = (process(int(name)) for name in os.listdir("/proc") if name.isdecimal())
-    return [each for each in seen if each is not None]
+    candidates = (process_info(int(name)) for name in os.listdir("/proc") if name.isdecimal())
+    return [candidate for candidate in candidates if candidate is not None]
 
 
-def process(pid: int) -> Seen | None:
+def process_info(pid: int) -> ProcessInfo | None:
     """The process, or None when there is none or it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
@@ -41,40 +41,44 @@ def process(pid: int) -> Seen | None:
     fields = text.rpartition(")")[2].split()  # a program's name may contain anything
     if fields[0] in ("Z", "X"):
         return None
-    return Seen(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+    return ProcessInfo(pid, int(fields[1]), int(fields[3]), int(fields[19]))
 
 
-def families(pids: Iterable[int], seen: Iterable[Seen] | None = None) -> dict[int, set[int]]:
+def process_trees(
+    pids: Iterable[int], snapshot: Iterable[ProcessInfo] | None = None
+) -> dict[int, set[int]]:
     """For each of `pids`: itself, what it started, and what is in its session; only living ones."""
-    everyone = list(processes() if seen is None else seen)
-    families = {
-        pid: {each.pid for each in everyone if pid in (each.pid, each.session)} for pid in pids
+    process_infos = list(list_processes() if snapshot is None else snapshot)
+    trees = {
+        pid: {info.pid for info in process_infos if pid in (info.pid, info.session)} for pid in pids
     }
     children: dict[int, list[int]] = {}
-    for each in everyone:
-        children.setdefault(each.parent, []).append(each.pid)
-    for found in families.values():
-        queue = list(found)
+    for info in process_infos:
+        children.setdefault(info.parent, []).append(info.pid)
+    for tree_pids in trees.values():
+        queue = list(tree_pids)
         while queue:
             for child in children.get(queue.pop(), ()):
-                if child not in found:
-                    found.add(child)
+                if child not in tree_pids:
+                    tree_pids.add(child)
                     queue.append(child)
-    return families
+    return trees
 
 
-def marked(mark: str, values: Iterable[str]) -> set[int]:
-    """The processes whose environment has one of `values` under `mark`.
+def pids_with_environment(variable: str, values: Iterable[str]) -> set[int]:
+    """The processes whose environment has one of `values` under `variable`.
 
     They keep it wherever they go.
     """
-    wanted = {f"{mark}={value}".encode() for value in values}
-    found = set()
-    for each in processes():
+    environment_entries = {f"{variable}={value}".encode() for value in values}
+    matching_pids = set()
+    for info in list_processes():
         with suppress(OSError):
-            if wanted & set(Path(f"/proc/{each.pid}/environ").read_bytes().split(b"\0")):
-                found.add(each.pid)
-    return found
+            if environment_entries & set(
+                Path(f"/proc/{info.pid}/environ").read_bytes().split(b"\0")
+            ):
+                matching_pids.add(info.pid)
+    return matching_pids
 
 
 def rss_mb(pid: int) -> float:
@@ -114,21 +118,21 @@ def kill_descendants() -> None:
 
     Orphans come back to it after `adopt_orphans`.
     """
-    me = os.getpid()
-    while doomed := families([me])[me] - {me}:
-        for pid in doomed:
+    parent_pid = os.getpid()
+    while targets := process_trees([parent_pid])[parent_pid] - {parent_pid}:
+        for pid in targets:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def kill_family(leader: int, mark: str, value: str) -> None:
+def kill_process_tree(leader: int, variable: str, value: str) -> None:
     """Kill a worker, its group, what it started, and what bears its mark.
 
     Who has ended already is no error.
     """
-    doomed = families([leader])[leader] | marked(mark, [value])
+    targets = process_trees([leader])[leader] | pids_with_environment(variable, [value])
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
-    for pid in doomed - {os.getpid()}:
+    for pid in targets - {os.getpid()}:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

@@ -17,27 +17,27 @@ from agent_runtime.pool.task import TaskPriority
 if TYPE_CHECKING:
     from agent_runtime.pool.process.instance_worker import InstanceWorker
 
-_ORDER = itertools.count()
-Place = tuple[str, str | None]
+_SEQUENCE = itertools.count()
+QueueKey = tuple[str, str | None]
 
 
 @dataclass(order=True, slots=True)
 class Waiter:
-    """One call that waits; `given` is the worker that it gets."""
+    """One call that waits; `future` is the worker that it gets."""
 
     rank: tuple[int, int]
     agent: str = field(compare=False)
     instance_id: str | None = field(compare=False)
-    given: asyncio.Future[InstanceWorker] = field(compare=False)
-    there: bool = field(default=True, compare=False)
+    future: asyncio.Future[InstanceWorker] = field(compare=False)
+    active: bool = field(default=True, compare=False)
 
 
-class Waiting:
+class WaitQueue:
     """The queue of a pool. Who gives up stays in the heap, marked, until it would be served."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Place, list[Waiter]] = {}
-        self._counts: Counter[Place] = Counter()
+        self._heaps: dict[QueueKey, list[Waiter]] = {}
+        self._counts: Counter[QueueKey] = Counter()
         self._depths: Counter[int] = Counter()
 
     def __len__(self) -> int:
@@ -45,28 +45,28 @@ class Waiting:
 
     def add(self, agent: str, instance_id: str | None, priority: TaskPriority) -> Waiter:
         """Wait, for any instance of `agent` or for one."""
-        given: asyncio.Future[InstanceWorker] = asyncio.get_running_loop().create_future()
-        waiter = Waiter((-priority, next(_ORDER)), agent, instance_id, given)
-        place = (agent, instance_id)
-        heapq.heappush(self._heaps.setdefault(place, []), waiter)
-        self._counts[place] += 1
+        future: asyncio.Future[InstanceWorker] = asyncio.get_running_loop().create_future()
+        waiter = Waiter((-priority, next(_SEQUENCE)), agent, instance_id, future)
+        queue_key = (agent, instance_id)
+        heapq.heappush(self._heaps.setdefault(queue_key, []), waiter)
+        self._counts[queue_key] += 1
         self._depths[priority] += 1
         return waiter
 
-    def left(self, waiter: Waiter) -> None:
+    def remove(self, waiter: Waiter) -> None:
         """The waiter is no longer there: it was served, or has given up."""
-        if not waiter.there:
+        if not waiter.active:
             return
-        waiter.there = False
-        place = (waiter.agent, waiter.instance_id)
-        self._counts[place] -= 1
+        waiter.active = False
+        queue_key = (waiter.agent, waiter.instance_id)
+        self._counts[queue_key] -= 1
         self._depths[-waiter.rank[0]] -= 1
-        if not self._counts[place]:
-            del self._counts[place], self._heaps[place]
+        if not self._counts[queue_key]:
+            del self._counts[queue_key], self._heaps[queue_key]
 
-    def _top(self, place: Place) -> Waiter | None:
-        heap = self._heaps.get(place)
-        while heap and (not heap[0].there or heap[0].given.done()):  # cancelled, but not told yet
+    def _peek_queue(self, queue_key: QueueKey) -> Waiter | None:
+        heap = self._heaps.get(queue_key)
+        while heap and (not heap[0].active or heap[0].future.done()):  # cancelled, but not told yet
             heapq.heappop(heap)
         return heap[0] if heap else None
 
@@ -74,45 +74,56 @@ class Waiting:
         """Whom a free instance serves next."""
         if not self._counts:
             return None
-        tops = [
-            top
-            for place in ((agent, None), (agent, instance_id))
-            if (top := self._top(place)) is not None
+        heads = [
+            head
+            for queue_key in ((agent, None), (agent, instance_id))
+            if (head := self._peek_queue(queue_key)) is not None
         ]
-        return min(tops, default=None)
+        return min(heads, default=None)
 
-    def first(self, *, but: str = "") -> Waiter | None:
-        """Who waits for any instance of an agent (other than `but`) and goes first."""
-        places = [place for place in self._counts if place[1] is None and place[0] != but]
-        return min((top for place in places if (top := self._top(place)) is not None), default=None)
+    def peek(self, *, exclude: str = "") -> Waiter | None:
+        """Who waits for any instance of an agent (other than `exclude`) and goes first."""
+        queue_keys = [
+            queue_key
+            for queue_key in self._counts
+            if queue_key[1] is None and queue_key[0] != exclude
+        ]
+        return min(
+            (head for queue_key in queue_keys if (head := self._peek_queue(queue_key)) is not None),
+            default=None,
+        )
 
     def count(self, agent: str) -> int:
         """How many wait for any instance of an agent."""
         return self._counts[agent, None]
 
-    def of_place(self, agent: str, instance_id: str | None) -> list[Waiter]:
+    def waiters_for(self, agent: str, instance_id: str | None) -> list[Waiter]:
         """Those that wait for any instance of an agent, or for one."""
         return [
-            each
-            for each in self._heaps.get((agent, instance_id), ())
-            if each.there and not each.given.done()
+            waiter
+            for waiter in self._heaps.get((agent, instance_id), ())
+            if waiter.active and not waiter.future.done()
         ]
 
-    def everybody(self) -> list[Waiter]:
+    def all(self) -> list[Waiter]:
         """All that wait."""
         return [
-            each
+            waiter
             for heap in self._heaps.values()
-            for each in heap
-            if each.there and not each.given.done()
+            for waiter in heap
+            if waiter.active and not waiter.future.done()
         ]
 
-    def agents(self) -> list[str]:
+    def agents_by_urgency(self) -> list[str]:
         """The agents that somebody waits for, the most urgent first."""
-        places = [place for place in self._counts if place[1] is None]
-        tops = [(top, place[0]) for place in places if (top := self._top(place)) is not None]
-        return [agent for _, agent in sorted(tops)]
+        queue_keys = [queue_key for queue_key in self._counts if queue_key[1] is None]
+        heads = [
+            (head, queue_key[0])
+            for queue_key in queue_keys
+            if (head := self._peek_queue(queue_key)) is not None
+        ]
+        return [agent for _, agent in sorted(heads)]
 
     def depths(self) -> dict[str, int]:
         """How many wait, by priority."""
-        return {each.name.lower(): self._depths[each] for each in TaskPriority}
+        return {priority.name.lower(): self._depths[priority] for priority in TaskPriority}

@@ -10,50 +10,50 @@ import time
 from typing import TYPE_CHECKING
 
 from agent_runtime.pool.process.instance import InstanceStatus
-from agent_runtime.pool.process.process_tree import families, rss_mb
+from agent_runtime.pool.process.process_tree import process_trees, rss_mb
 
 if TYPE_CHECKING:
     from agent_runtime.pool.config import PoolConfig
     from agent_runtime.pool.process.instance_worker import InstanceWorker
-    from agent_runtime.pool.process.scheduler import Roster
+    from agent_runtime.pool.process.scheduler import InstanceScheduler
 
 TICK_S = 0.1
-TREE_TICKS = 5
+PROCESS_TREE_TICKS = 5
 """The processes that an instance started are looked for at every fifth tick.
 
 That reads all of /proc.
 """
-LATE_S = 1.0
+MAX_TICK_DELAY_S = 1.0
 """A tick that comes so late says that this process was held up, not its workers."""
 
 
 class Watchdog:
     """Looks at every worker ten times a second."""
 
-    def __init__(self, roster: Roster, config: PoolConfig) -> None:
-        self._roster = roster
+    def __init__(self, scheduler: InstanceScheduler, config: PoolConfig) -> None:
+        self._scheduler = scheduler
         self._config = config
-        self._families: dict[int, set[int]] = {}
+        self._process_trees: dict[int, set[int]] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
         ticks = 0
-        before = loop.time()
+        previous_tick = loop.time()
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
-            workers = list(self._roster.workers.values())
-            if now - before > TICK_S + LATE_S:
+            workers = list(self._scheduler.workers.values())
+            if now - previous_tick > TICK_S + MAX_TICK_DELAY_S:
                 for worker in workers:
-                    worker.forgive(now)
-            before = now
+                    worker.reset_heartbeat(now)
+            previous_tick = now
             ticks = ticks + 1
-            if ticks % TREE_TICKS == 1:
+            if ticks % PROCESS_TREE_TICKS == 1:
                 pids = [w.process.pid for w in workers if w.process is not None]
-                self._families = families(pids) if pids else {}
+                self._process_trees = process_trees(pids) if pids else {}
             for worker in workers:
-                worker.check_life(now)
+                worker.check_heartbeat(now)
                 self._check_memory(worker)
             self._check_idle(workers)
 
@@ -61,7 +61,9 @@ class Watchdog:
         if worker.process is None:
             return
         pid = worker.process.pid
-        worker.check_memory(sum(rss_mb(each) for each in self._families.get(pid, {pid})))
+        worker.check_memory(
+            sum(rss_mb(member_pid) for member_pid in self._process_trees.get(pid, {pid}))
+        )
 
     def _check_idle(self, workers: list[InstanceWorker]) -> None:
         if (limit_s := self._config.idle_timeout) is None:
@@ -70,10 +72,10 @@ class Watchdog:
         for worker in workers:
             instance = worker.instance
             if instance.status is InstanceStatus.IDLE and now - instance.last_used_s > limit_s:
-                same = sum(
+                idle_count = sum(
                     w.instance.agent == instance.agent and w.instance.status is InstanceStatus.IDLE
                     for w in workers
                 )
-                if same > self._config.of(instance.agent).warm:
-                    self._roster.retire(worker)
+                if idle_count > self._config.limits_for(instance.agent).warm:
+                    self._scheduler.retire(worker)
                     return  # one at a time: the next tick counts anew

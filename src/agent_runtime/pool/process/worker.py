@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from agent_runtime.errors import TransferFailed
 from agent_runtime.pool.process.process_tree import adopt_orphans, kill_descendants
 from agent_runtime.remote.channel import Channel, current_job
-from agent_runtime.remote.exceptions import sent
-from agent_runtime.remote.frames import packed, unpacked
+from agent_runtime.remote.exceptions import serialize_exception
+from agent_runtime.remote.frames import dumps, loads
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from agent_runtime.remote.worker_agent import WorkerAgent
 
-LEFT_S = 0.2
-MARK = "AGENT_RUNTIME_INSTANCE"
+STRAY_TASK_TIMEOUT_S = 0.2
+INSTANCE_VARIABLE = "AGENT_RUNTIME_INSTANCE"
 """In the environment of a worker and of all that it starts: by it the stragglers are found."""
 
 
@@ -32,7 +32,7 @@ def worker_main(
     output: Connection,
     instance_id: str,
     environment: dict[str, str],
-    beat_s: float,
+    heartbeat_s: float,
     address_space_mb: int,
 ) -> None:
     """Build the agent of the received specification and run its jobs until the pipe ends."""
@@ -40,7 +40,7 @@ def worker_main(
     adopt_orphans()
     os.environ.clear()  # the fork server's is as old as that
     os.environ.update(environment)
-    os.environ[MARK] = instance_id
+    os.environ[INSTANCE_VARIABLE] = instance_id
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address_space_mb:
         resource.setrlimit(resource.RLIMIT_AS, (address_space_mb << 20, address_space_mb << 20))
@@ -55,11 +55,11 @@ def worker_main(
     sock = socket.socket(fileno=os.dup(pipe.fileno()))
     pipe.close()
     channel = Channel(sock)
-    channel.on_end = _end
-    asyncio.run(Worker(channel, beat_s).main())
+    channel.on_end = _kill_process_group
+    asyncio.run(Worker(channel, heartbeat_s).main())
 
 
-def _end() -> None:
+def _kill_process_group() -> None:
     """The application is gone: nothing of this process stays, nor of what it started."""
     kill_descendants()
     os.killpg(0, signal.SIGKILL)
@@ -68,86 +68,88 @@ def _end() -> None:
 class Worker:
     """One job at a time, and a sign of life between."""
 
-    def __init__(self, channel: Channel, beat_s: float) -> None:
+    def __init__(self, channel: Channel, heartbeat_s: float) -> None:
         self._channel = channel
-        self._beat_s = beat_s
+        self._heartbeat_s = heartbeat_s
         self._agent: WorkerAgent | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._main: asyncio.Task[None] | None = None
+        self._job_task: asyncio.Task[None] | None = None
+        self._main_task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
-        self._told = False
+        self._cancel_requested = False
 
     async def main(self) -> None:
         """Serve until told to stop."""
         loop = asyncio.get_running_loop()
-        self._main = asyncio.current_task()
+        self._main_task = asyncio.current_task()
         self._channel.on_message = self._on_message
         self._channel.attach(loop)
-        self._beat()
+        self._send_heartbeat()
         await self._stopped.wait()
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         self._channel.send("beat")
-        asyncio.get_running_loop().call_later(self._beat_s, self._beat)
+        asyncio.get_running_loop().call_later(self._heartbeat_s, self._send_heartbeat)
 
     def _on_message(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if kind == "run":
-            self._task = asyncio.get_running_loop().create_task(self._run(message[1], message[2]))
-        elif kind == "cancel" and self._task is not None:
-            self._told = True
-            self._task.cancel()
+            self._job_task = asyncio.get_running_loop().create_task(
+                self._run_job(message[1], message[2])
+            )
+        elif kind == "cancel" and self._job_task is not None:
+            self._cancel_requested = True
+            self._job_task.cancel()
         elif kind == "drain" and self._agent is not None:
             self._agent.drain()
         elif kind == "make":
-            self._make(message[1])
+            self._build(message[1])
         elif kind == "stop":
             self._stopped.set()
 
-    async def _left_running(self) -> bool:
+    async def _cancel_stray_tasks(self) -> bool:
         """End what the job left running on the loop; True when it does not end."""
-        left = asyncio.all_tasks() - {self._main, self._task}
-        for task in left:
+        stray_tasks = asyncio.all_tasks() - {self._main_task, self._job_task}
+        for task in stray_tasks:
             task.cancel()
-        if not left:
+        if not stray_tasks:
             return False
-        _, busy = await asyncio.wait(left, timeout=LEFT_S)
-        return bool(busy)
+        _, still_running = await asyncio.wait(stray_tasks, timeout=STRAY_TASK_TIMEOUT_S)
+        return bool(still_running)
 
-    def _make(self, data: bytes) -> None:
+    def _build(self, data: bytes) -> None:
         gc.disable()  # many objects at once, hardly any of them garbage
         try:
             from agent_runtime.remote.worker_agent import WorkerAgent
 
-            self._agent = WorkerAgent(unpacked(data))
+            self._agent = WorkerAgent(loads(data))
             gc.freeze()
         except BaseException as error:  # noqa: BLE001 - the application decides what a start that failed means
-            self._channel.send("unmade", packed(sent(error)))
+            self._channel.send("unmade", dumps(serialize_exception(error)))
         else:
             self._channel.send("made")
         finally:
             gc.enable()
 
-    async def _run(self, number: int, data: bytes) -> None:
+    async def _run_job(self, number: int, data: bytes) -> None:
         assert self._agent is not None  # noqa: S101 - a job comes after the agent is made
         progress: dict[str, Any] = {}
         message: list[Any]
-        self._told = False
+        self._cancel_requested = False
         current_job.set(number)
         try:
-            result, progress = await self._agent.run(unpacked(data))
+            result, progress = await self._agent.run(loads(data))
             for name in ("usage", "run_id", "session_id", "template_digest"):
                 setattr(result, name, None)  # the application knows these
-            message = ["ok", number, packed(result), progress]
+            message = ["ok", number, dumps(result), progress]
         except BaseException as error:  # noqa: BLE001 - whatever an agent raises is the answer
             # SystemExit, or a cancellation that nobody asked for: this process is about to end.
-            ending = not isinstance(error, Exception) and not self._told
-            progress = {**self._agent.progress, "worn": ending}
-            message = ["error", number, packed(sent(error)), progress]
-        if await self._left_running():
+            process_ending = not isinstance(error, Exception) and not self._cancel_requested
+            progress = {**self._agent.progress, "worn": process_ending}
+            message = ["error", number, dumps(serialize_exception(error)), progress]
+        if await self._cancel_stray_tasks():
             message[3]["worn"] = True
-        self._task = None
+        self._job_task = None
         try:
             self._channel.send(*message)
         except TransferFailed as error:
-            self._channel.send("error", number, packed(sent(error)), progress)
+            self._channel.send("error", number, dumps(serialize_exception(error)), progress)

@@ -14,9 +14,9 @@ from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.pool.process.orphan_reaper import guard_main
-from agent_runtime.pool.process.process_tree import kill_family
-from agent_runtime.pool.process.worker import MARK, worker_main
+from agent_runtime.pool.process.orphan_reaper import reaper_main
+from agent_runtime.pool.process.process_tree import kill_process_tree
+from agent_runtime.pool.process.worker import INSTANCE_VARIABLE, worker_main
 from agent_runtime.remote.link import Link
 from agent_runtime.subprocess_output import OutputTail
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PRELOAD = "agent_runtime.pool.process.preload"
-_ALIVE: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+_LIVE_PROCESSES: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 
-def zygote(preload: Sequence[str] = ()) -> Any:
+def fork_server_context(preload: Sequence[str] = ()) -> Any:
     """The context whose fork server has LangChain loaded.
 
     Raises ConfigurationError where there can be none.
@@ -52,29 +52,31 @@ def zygote(preload: Sequence[str] = ()) -> Any:
     return context
 
 
-async def warm_up(context: Any) -> None:
+async def start_fork_server(context: Any) -> None:
     """Start the fork server, which imports LangChain (about 1 s), and wait for it."""
     await asyncio.to_thread(forkserver.ensure_running)
-    probe = context.Process(target=_nothing, name="agent")
+    probe = context.Process(target=_noop, name="agent")
     await asyncio.to_thread(probe.start)
     await asyncio.to_thread(probe.join)
 
 
-def _nothing() -> None:
+def _noop() -> None:
     """What the first process does."""
 
 
-class Guard:
+class OrphanReaper:
     """The process that ends the workers when the application cannot."""
 
     def __init__(self, context: Any) -> None:
-        here, there = multiprocessing.Pipe()
-        self._pipe: Connection = here
-        self._process = context.Process(target=guard_main, args=(there,), name="agent", daemon=True)
+        parent_end, child_end = multiprocessing.Pipe()
+        self._pipe: Connection = parent_end
+        self._process = context.Process(
+            target=reaper_main, args=(child_end,), name="agent", daemon=True
+        )
         self._process.start()
-        there.close()
+        child_end.close()
 
-    def tell(self, pid: int, instance_id: str, *, alive: bool) -> None:
+    def track(self, pid: int, instance_id: str, *, alive: bool) -> None:
         """Which workers there are."""
         self._pipe.send((alive, pid, instance_id))
 
@@ -105,10 +107,10 @@ class WorkerProcess:
         self.link = link
         self._output = output
         self.pid: int = process.pid
-        self.exited = asyncio.get_running_loop().create_future()
+        self.exit_future = asyncio.get_running_loop().create_future()
         self._on_exit: Callable[[int | None], None] | None = None
-        asyncio.get_running_loop().add_reader(process.sentinel, self._ended)
-        _ALIVE.add(self)
+        asyncio.get_running_loop().add_reader(process.sentinel, self._on_sentinel)
+        _LIVE_PROCESSES.add(self)
 
     @classmethod
     async def start(
@@ -119,71 +121,78 @@ class WorkerProcess:
         on_message: Callable[[tuple[Any, ...]], None],
         on_broken: Callable[[Exception], None],
         on_output: Callable[[int], None],
-        beat_s: float,
+        heartbeat_s: float,
         address_space_mb: int,
     ) -> WorkerProcess:
         """Fork one; raises OSError when that cannot be done."""
-        here, there = multiprocessing.Pipe()
-        read, write = multiprocessing.Pipe(duplex=False)
+        parent_end, child_end = multiprocessing.Pipe()
+        output_reader, output_writer = multiprocessing.Pipe(duplex=False)
         process = context.Process(
             target=worker_main,
-            args=(there, write, instance_id, dict(os.environ), beat_s, address_space_mb),
+            args=(
+                child_end,
+                output_writer,
+                instance_id,
+                dict(os.environ),
+                heartbeat_s,
+                address_space_mb,
+            ),
             name="agent",
         )
         try:
             await asyncio.to_thread(process.start)
         finally:
-            there.close()
-            write.close()
-        sock = socket.socket(fileno=os.dup(here.fileno()))
-        here.close()
-        output = OutputTail(os.dup(read.fileno()), on_output)
-        read.close()
+            child_end.close()
+            output_writer.close()
+        sock = socket.socket(fileno=os.dup(parent_end.fileno()))
+        parent_end.close()
+        output = OutputTail(os.dup(output_reader.fileno()), on_output)
+        output_reader.close()
         sock.setblocking(False)
         return cls(instance_id, process, await Link.open(sock, on_message, on_broken), output)
 
-    def when_ended(self, told: Callable[[int | None], None]) -> None:
-        """Call `told` when the process has ended, also when it has already."""
-        self._on_exit = told
-        if self.exited.done():
-            told(self.exited.result())
+    def set_exit_callback(self, on_exit: Callable[[int | None], None]) -> None:
+        """Call `on_exit` when the process has ended, also when it has already."""
+        self._on_exit = on_exit
+        if self.exit_future.done():
+            on_exit(self.exit_future.result())
 
     @property
-    def tail(self) -> str:
+    def output_tail(self) -> str:
         """The last that it wrote."""
         return self._output.tail
 
     def kill(self) -> None:
         """Kill it and everything that it started."""
-        kill_family(self.pid, MARK, self.instance_id)
+        kill_process_tree(self.pid, INSTANCE_VARIABLE, self.instance_id)
 
-    def _ended(self) -> None:
+    def _on_sentinel(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._process.sentinel)
         code: int | None = self._process.exitcode
         self.kill()  # what it started, and left
-        _ALIVE.discard(self)
-        loop.call_soon(self._tell_end, code, -1)
+        _LIVE_PROCESSES.discard(self)
+        loop.call_soon(self._notify_exit, code, -1)
 
-    def _tell_end(self, code: int | None, seen: int) -> None:
+    def _notify_exit(self, code: int | None, last_received: int) -> None:
         self.link.resume()
         if (
-            self.link.received != seen
+            self.link.received_count != last_received
         ):  # what it had sent before is in the socket still: that is read first
-            asyncio.get_running_loop().call_soon(self._tell_end, code, self.link.received)
+            asyncio.get_running_loop().call_soon(self._notify_exit, code, self.link.received_count)
             return
         self._output.drain()
         self.link.close()
         self._output.close()
         self._process.close()
-        if not self.exited.done():
-            self.exited.set_result(code)
+        if not self.exit_future.done():
+            self.exit_future.set_result(code)
         if self._on_exit is not None:
             self._on_exit(code)
 
 
 @atexit.register
-def _end_all() -> None:
+def _kill_all() -> None:
     """Kill the workers of a program that exits without closing its pools."""
-    for process in list(_ALIVE):
+    for process in list(_LIVE_PROCESSES):
         process.kill()

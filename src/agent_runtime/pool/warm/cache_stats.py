@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class PoolCounts:
+class CacheStats:
     """Hits and misses, builds with failures and seconds, and entries dropped by reason."""
 
     hits: int = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template import AgentTemplate
 
-_SHARED = (
+_UNCOUNTED_TYPES = (
     type,
     ModuleType,
     FunctionType,
@@ -81,8 +81,8 @@ class AgentSessionContext:
     fingerprint: tuple[Any, ...]
     build_s: float
     size_bytes: int
-    built_s: float = field(default_factory=time.monotonic)
-    last_used_s: float = field(default_factory=time.monotonic)
+    built_monotonic: float = field(default_factory=time.monotonic)
+    last_used_monotonic: float = field(default_factory=time.monotonic)
     uses: int = 0
     pins: int = 0
 
@@ -95,7 +95,7 @@ class AgentSessionContext:
     @property
     def subagents(self) -> list[str]:
         """The agents that it can hand tasks to."""
-        return [each.name for each in self.template.spec.subagents]
+        return [subagent.name for subagent in self.template.spec.subagents]
 
     @property
     def mcp_servers(self) -> list[str]:
@@ -112,7 +112,7 @@ class AgentSessionContext:
 
     def __exit__(self, *exc: object) -> None:
         self.pins -= 1
-        self.last_used_s = time.monotonic()
+        self.last_used_monotonic = time.monotonic()
 
     def to_dict(self) -> dict[str, Any]:
         """What can be shown of it, JSON-ready."""
@@ -123,26 +123,26 @@ class AgentSessionContext:
             "digest": self.template.digest,
             "uses": self.uses,
             "pins": self.pins,
-            "age_s": round(now - self.built_s, 3),
-            "idle_s": round(now - self.last_used_s, 3),
+            "age_s": round(now - self.built_monotonic, 3),
+            "idle_s": round(now - self.last_used_monotonic, 3),
             "build_s": round(self.build_s, 4),
             "size_bytes": self.size_bytes,
         }
 
 
-def size_of(root: Any, known: Sequence[Any]) -> int:
-    """About how many bytes an object keeps that nothing in `known` keeps.
+def estimate_size(root: Any, excluded: Sequence[Any]) -> int:
+    """About how many bytes an object keeps that nothing in `excluded` keeps.
 
     Code and classes are not counted.
     """
-    seen = {id(each) for each in known}
-    queue = [root]
-    total = 0
-    while queue and len(seen) < MAX_OBJECTS:
-        each = queue.pop()
-        if id(each) in seen or isinstance(each, _SHARED):
+    visited_ids = {id(excluded_object) for excluded_object in excluded}
+    pending = [root]
+    total_bytes = 0
+    while pending and len(visited_ids) < MAX_OBJECTS:
+        node = pending.pop()
+        if id(node) in visited_ids or isinstance(node, _UNCOUNTED_TYPES):
             continue
-        seen.add(id(each))
-        total += sys.getsizeof(each, 0)
-        queue.extend(gc.get_referents(each))
-    return total
+        visited_ids.add(id(node))
+        total_bytes += sys.getsizeof(node, 0)
+        pending.extend(gc.get_referents(node))
+    return total_bytes

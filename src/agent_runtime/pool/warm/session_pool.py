@@ -18,25 +18,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event
-from agent_runtime.factory.template_cache import TemplateFiles
+from agent_runtime.factory.template_cache import TemplateCache
 from agent_runtime.mcp.server import credential_scope
-from agent_runtime.pool.warm.cache import Contexts
-from agent_runtime.pool.warm.session_context import AgentSessionContext, SessionKey, size_of
+from agent_runtime.pool.warm.cache import WarmCache
+from agent_runtime.pool.warm.session_context import AgentSessionContext, SessionKey, estimate_size
 from agent_runtime.template import AgentTemplate
 
 if TYPE_CHECKING:
     from agent_runtime.factory import AgentFactory
 
-MAX_TRIES = 5
-ROUND_S = 30.0
+MAX_BUILD_ATTEMPTS = 5
+EVICTION_INTERVAL_S = 30.0
 """How often contexts that nobody used are looked for, at least."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _BuildRequest:
     """What is to be built; `template` has the overrides in it already."""
 
-    place: SessionKey
+    key: SessionKey
     template: AgentTemplate
     inputs: Mapping[str, Any] | None
     overrides: Mapping[str, Any]
@@ -47,11 +47,11 @@ class _Wanted:
 class _Build:
     """A build under way."""
 
-    wanted: _Wanted
+    request: _BuildRequest
     future: Future[AgentSessionContext] | None = None
 
 
-_Slot = tuple[SessionKey, tuple[Any, ...]]
+_BuildKey = tuple[SessionKey, tuple[Any, ...]]
 
 
 class AgentSessionPool:
@@ -90,23 +90,23 @@ class AgentSessionPool:
             )
         self.factory = factory
         self._max_age_s = max_age_s
-        self._contexts = Contexts(ttl_s, max_contexts, max_memory_mb * 2**20, self._dropped)
-        self.counts = self._contexts.counts
-        self._files = TemplateFiles(factory)
+        self._cache = WarmCache(ttl_s, max_contexts, max_memory_mb * 2**20, self._on_drop)
+        self.stats = self._cache.stats
+        self._files = TemplateCache(factory)
         self._lock = RLock()
-        self._building: dict[_Slot, _Build] = {}
+        self._builds: dict[_BuildKey, _Build] = {}
         self._builders = ThreadPoolExecutor(builders, thread_name_prefix="agent_runtime build")
-        self._upkeep: asyncio.Task[None] | None = None
+        self._eviction_task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
+        self._eviction_task = asyncio.get_running_loop().create_task(self._evict_periodically())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        if self._eviction_task is not None:
+            self._eviction_task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._upkeep
+                await self._eviction_task
         await asyncio.to_thread(self._builders.shutdown, cancel_futures=True)
         self.invalidate()
 
@@ -125,43 +125,46 @@ class AgentSessionPool:
         Raises InputInvalid for a key or inputs, and whatever building raises. Cancelling does not
         stop a build that others wait for too.
         """
-        place = SessionKey.parse(key)
-        token = credential_scope.set(place.scope)
+        session_key = SessionKey.parse(key)
+        token = credential_scope.set(session_key.scope)
         try:
-            for _ in range(MAX_TRIES):
-                found = self._kept_or_building(place, template, inputs, overrides)
-                if isinstance(found, AgentSessionContext):
-                    return found
-                context = await asyncio.shield(asyncio.wrap_future(found))
+            for _ in range(MAX_BUILD_ATTEMPTS):
+                context_or_future = self._cached_or_building(
+                    session_key, template, inputs, overrides
+                )
+                if isinstance(context_or_future, AgentSessionContext):
+                    return context_or_future
+                context = await asyncio.shield(asyncio.wrap_future(context_or_future))
                 # Who joined a build that had begun earlier may have come after a change that it
                 # does not have.
-                now, _ = self._fingerprint(self._files.get(template, overrides), inputs)
-                if now == context.fingerprint:
+                current_fingerprint, _ = self._fingerprint(
+                    self._files.get(template, overrides), inputs
+                )
+                if current_fingerprint == context.fingerprint:
                     return context
-            raise ConfigurationError(f"the agent of '{place}' changes faster than it can be built")
+            raise ConfigurationError(
+                f"the agent of '{session_key}' changes faster than it can be built"
+            )
         finally:
             credential_scope.reset(token)
 
-    def _kept_or_building(
+    def _cached_or_building(
         self,
-        place: SessionKey,
+        key: SessionKey,
         source: str | Path | AgentTemplate,
         inputs: Mapping[str, Any] | None,
         overrides: Mapping[str, Any],
     ) -> AgentSessionContext | Future[AgentSessionContext]:
         template = self._files.get(source, overrides)
-        fingerprint, aged = self._fingerprint(template, inputs)
-        wanted = _Wanted(place, template, inputs, overrides, source)
-        if (
-            fingerprint is not None
-            and (context := self._contexts.get(place, fingerprint)) is not None
-        ):
-            self.counts.hits += 1
-            if aged or self._is_old(context):
-                self._refresh(wanted)
+        fingerprint, is_stale = self._fingerprint(template, inputs)
+        request = _BuildRequest(key, template, inputs, overrides, source)
+        if fingerprint is not None and (context := self._cache.get(key, fingerprint)) is not None:
+            self.stats.hits += 1
+            if is_stale or self._is_old(context):
+                self._rebuild(request)
             return context
-        self.counts.misses += 1
-        return self._begin(wanted, fingerprint)
+        self.stats.misses += 1
+        return self._start_build(request, fingerprint)
 
     @asynccontextmanager
     async def acquire(
@@ -182,15 +185,15 @@ class AgentSessionPool:
 
         Builds under way are finished for those who wait, and not kept.
         """
-        place = None if key is None else SessionKey.parse(key)
+        session_key = None if key is None else SessionKey.parse(key)
         with self._lock:
-            for slot, build in list(self._building.items()):
-                if place in (None, slot[0]) and template in (
+            for build_key, build in list(self._builds.items()):
+                if session_key in (None, build_key[0]) and template in (
                     None,
-                    build.wanted.template.metadata.name,
+                    build.request.template.metadata.name,
                 ):
-                    del self._building[slot]
-        return self._contexts.remove(place, template)
+                    del self._builds[build_key]
+        return self._cache.remove(session_key, template)
 
     def _fingerprint(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None
@@ -199,118 +202,127 @@ class AgentSessionPool:
 
         None where a server must be asked.
         """
-        key, aged = self.factory.keys.known(template, inputs)
-        return (None if key is None else (key, repr(inputs))), aged
+        key, is_stale = self.factory.keys.cached(template, inputs)
+        return (None if key is None else (key, repr(inputs))), is_stale
 
     def _is_old(self, context: AgentSessionContext) -> bool:
-        return self._max_age_s is not None and time.monotonic() - context.built_s > self._max_age_s
+        return (
+            self._max_age_s is not None
+            and time.monotonic() - context.built_monotonic > self._max_age_s
+        )
 
     # -- building
     # ------------------------------------------------------------------------------------------
 
-    def _begin(
-        self, wanted: _Wanted, fingerprint: tuple[Any, ...] | None
+    def _start_build(
+        self, request: _BuildRequest, fingerprint: tuple[Any, ...] | None
     ) -> Future[AgentSessionContext]:
-        slot = (wanted.place, fingerprint or (wanted.template.identity, repr(wanted.inputs)))
+        build_key = (request.key, fingerprint or (request.template.identity, repr(request.inputs)))
         with self._lock:
-            build = self._building.get(slot)
+            build = self._builds.get(build_key)
             if build is None:
-                build = self._building[slot] = _Build(wanted)
-                run = contextvars.copy_context().run  # the scope of the credentials goes with it
-                build.future = self._builders.submit(run, self._build, slot, build)
+                build = self._builds[build_key] = _Build(request)
+                run_in_context = (
+                    contextvars.copy_context().run
+                )  # the scope of the credentials goes with it
+                build.future = self._builders.submit(
+                    run_in_context, self._run_build, build_key, build
+                )
             assert build.future is not None  # noqa: S101 - set under the same lock
             return build.future
 
-    def _build(self, slot: _Slot, build: _Build) -> AgentSessionContext:
-        wanted = build.wanted
-        began = time.perf_counter()
+    def _run_build(self, build_key: _BuildKey, build: _Build) -> AgentSessionContext:
+        request = build.request
+        started = time.perf_counter()
         try:
-            context = self._made(wanted, began)
+            context = self._create_context(request, started)
         except BaseException as error:
             with self._lock:
-                self._is_wanted(slot, build)
-                self.counts.failures += 1
-            self._tell(wanted.place, "failed", type(error).__name__)
+                self._remove_build(build_key, build)
+                self.stats.failures += 1
+            self._publish(request.key, "failed", type(error).__name__)
             raise
         with self._lock:
-            self.counts.builds += 1
-            self.counts.build_seconds += context.build_s
-            kept = self._is_wanted(slot, build)
-        if kept:
-            self._contexts.put(context)
-        self._tell(wanted.place, "built", "", context.build_s)
+            self.stats.builds += 1
+            self.stats.build_seconds += context.build_s
+            still_valid = self._remove_build(build_key, build)
+        if still_valid:
+            self._cache.put(context)
+        self._publish(request.key, "built", "", context.build_s)
         return context
 
-    def _made(self, wanted: _Wanted, began: float) -> AgentSessionContext:
-        template = wanted.template
-        inputs = wanted.inputs
+    def _create_context(self, request: _BuildRequest, started: float) -> AgentSessionContext:
+        template = request.template
+        inputs = request.inputs
         # Taken before the build: what changes meanwhile makes the context outdated, not wrong.
-        fingerprint = (self.factory.keys.of(template, inputs), repr(inputs))
-        source = wanted.source
+        fingerprint = (self.factory.keys.compute(template, inputs), repr(inputs))
+        source = request.source
         name = source.metadata.name if isinstance(source, AgentTemplate) else str(source)
-        ref = {"template": name, "inputs": dict(inputs or {}), "overrides": dict(wanted.overrides)}
+        ref = {"template": name, "inputs": dict(inputs or {}), "overrides": dict(request.overrides)}
         agent = self.factory.build_agent(template, inputs, ref=ref)
-        size = size_of(agent.agent, [self.factory, self.factory.registry, template])
-        took_s = time.perf_counter() - began
+        size_bytes = estimate_size(agent.agent, [self.factory, self.factory.registry, template])
+        build_s = time.perf_counter() - started
         return AgentSessionContext(
-            wanted.place, template, agent, agent.tools, fingerprint, took_s, size
+            request.key, template, agent, agent.tools, fingerprint, build_s, size_bytes
         )
 
-    def _is_wanted(self, slot: _Slot, build: _Build) -> bool:
+    def _remove_build(self, build_key: _BuildKey, build: _Build) -> bool:
         """Whether nobody has invalidated the build since it began.
 
         Its place is free for the next one.
         """
-        if self._building.get(slot) is not build:
+        if self._builds.get(build_key) is not build:
             return False
-        del self._building[slot]
+        del self._builds[build_key]
         return True
 
-    def _refresh(self, wanted: _Wanted) -> None:
+    def _rebuild(self, request: _BuildRequest) -> None:
         """Build anew what is old.
 
         Who has the old one keeps it, and callers get it until the new one is there.
         """
         with self._lock:
-            if any(slot[0] == wanted.place for slot in self._building):
+            if any(build_key[0] == request.key for build_key in self._builds):
                 return
-            self.counts.refreshes += 1
-        self._begin(wanted, None)
+            self.stats.refreshes += 1
+        self._start_build(request, None)
 
     # -- upkeep
     # --------------------------------------------------------------------------------------------
 
-    async def _look_after(self) -> None:
+    async def _evict_periodically(self) -> None:
         while True:
-            await asyncio.sleep(min(ROUND_S, self._contexts.ttl_s / 2))
+            await asyncio.sleep(min(EVICTION_INTERVAL_S, self._cache.ttl_s / 2))
             self.expire()
 
     def expire(self) -> int:
         """Drop what nobody has used for the time to live; returns how many."""
-        return self._contexts.expire()
+        return self._cache.expire()
 
     def contexts(self) -> list[AgentSessionContext]:
         """Those that are kept, the one used longest ago first."""
-        return self._contexts.all()
+        return self._cache.all()
 
     def status(self) -> dict[str, Any]:
         """The pool in numbers, and its contexts, JSON-ready."""
         contexts = self.contexts()
         return {
-            **asdict(self.counts),
-            "hit_rate": round(self.counts.hit_rate, 4),
+            **asdict(self.stats),
+            "hit_rate": round(self.stats.hit_rate, 4),
             "size": len(contexts),
             "size_bytes": sum(context.size_bytes for context in contexts),
             "contexts": [context.to_dict() for context in contexts],
         }
 
-    def _dropped(self, place: SessionKey, why: str) -> None:
-        self._tell(place, "dropped", why)
+    def _on_drop(self, key: SessionKey, reason: str) -> None:
+        self._publish(key, "dropped", reason)
 
-    def _tell(self, place: SessionKey, what: str, why: str, build_s: float | None = None) -> None:
-        data: dict[str, Any] = {"key": str(place), "what": what}
-        if why:
-            data["why"] = why
+    def _publish(
+        self, key: SessionKey, action: str, reason: str, build_s: float | None = None
+    ) -> None:
+        data: dict[str, Any] = {"key": str(key), "what": action}
+        if reason:
+            data["why"] = reason
         if build_s is not None:
             data["build_s"] = build_s
-        self.factory.event_bus.publish(Event("pool.context", data, tenant=place.tenant))
+        self.factory.event_bus.publish(Event("pool.context", data, tenant=key.tenant))

@@ -25,7 +25,7 @@ from agent_runtime.template import AgentTemplate
 from agent_runtime.testing.scripted_model import Say, ScriptedChatModel, say
 from agent_runtime.types import AgentContext
 
-Make = Callable[[AgentFactory], Backend]
+BackendFactory = Callable[[AgentFactory], Backend]
 WITHIN_S = 30.0
 _HEAD = {"apiVersion": "agent-runtime/v1", "kind": "AgentTemplate"}
 
@@ -49,9 +49,9 @@ def _script(messages: list[BaseMessage]) -> Say:
     return say(str(messages[0].text))
 
 
-def conformance_factory(**seats: Any) -> AgentFactory:
+def conformance_factory(**dependencies: Any) -> AgentFactory:
     """A factory with the agent `conforming` that the checks use."""
-    factory = AgentFactory(**seats)
+    factory = AgentFactory(**dependencies)
     factory.register_model("scripted", lambda **_: ScriptedChatModel(script=_script))
     factory.register_tool("conformance_nap", conformance_nap)
     spec = {
@@ -69,36 +69,38 @@ def conformance_factory(**seats: Any) -> AgentFactory:
     return factory
 
 
-async def _ran(backend: Backend, text: str, name: str = "t", **given: Any) -> Any:
-    task = BatchTask(text, agent="conforming", id=name, inputs=given.pop("inputs", {}))
+async def _run_task(backend: Backend, text: str, name: str = "t", **call_fields: Any) -> Any:
+    task = BatchTask(text, agent="conforming", id=name, inputs=call_fields.pop("inputs", {}))
     call = AgentContext(text)
-    for key, value in given.items():
+    for key, value in call_fields.items():
         setattr(call, key, value)
     return await backend.run(task, call, "conformance")
 
 
 async def it_answers_and_says_what_it_used(backend: Backend) -> None:
     """The result is that of `AgentExecutor.execute`."""
-    result = await _ran(backend, "say hello")
+    result = await _run_task(backend, "say hello")
     assert (result.output, result.status) == ("hello", "completed")
     assert result.usage.model_calls == 1
 
 
 async def tasks_run_beside_each_other(backend: Backend) -> None:
     """Each gets its own answer."""
-    results = await asyncio.gather(*(_ran(backend, f"say {n}", name=str(n)) for n in range(8)))
+    results = await asyncio.gather(*(_run_task(backend, f"say {n}", name=str(n)) for n in range(8)))
     assert [result.output for result in results] == [str(n) for n in range(8)]
 
 
 async def a_tasks_inputs_fill_its_prompt(backend: Backend) -> None:
     """And no other task's."""
     languages = ["French", "Dutch", "French"]
-    made = [
-        _ran(backend, "prompt", name=str(n), inputs={"language": each})
-        for n, each in enumerate(languages)
+    runs = [
+        _run_task(backend, "prompt", name=str(n), inputs={"language": language})
+        for n, language in enumerate(languages)
     ]
-    found = [result.output for result in await asyncio.gather(*made, _ran(backend, "prompt"))]
-    assert found == [
+    outputs = [
+        result.output for result in await asyncio.gather(*runs, _run_task(backend, "prompt"))
+    ]
+    assert outputs == [
         "You speak French.",
         "You speak Dutch.",
         "You speak French.",
@@ -109,19 +111,19 @@ async def a_tasks_inputs_fill_its_prompt(backend: Backend) -> None:
 async def a_failure_is_typed(backend: Backend) -> None:
     """What an agent raises is a CallError with its usage; the next task is not hurt."""
     try:
-        await _ran(backend, "fail")
+        await _run_task(backend, "fail")
     except AgentFailed as error:
         assert error.usage.model_calls == 1
         assert "cut" in str(error)
     else:
         raise AssertionError("the failure did not come out")
-    assert (await _ran(backend, "say after")).output == "after"
+    assert (await _run_task(backend, "say after")).output == "after"
 
 
 async def a_deadline_ends_a_task(backend: Backend) -> None:
     """With CallTimeout."""
     try:
-        await _ran(backend, "nap 60", deadline=asyncio.get_running_loop().time() + 0.3)
+        await _run_task(backend, "nap 60", deadline=asyncio.get_running_loop().time() + 0.3)
     except CallTimeout as error:
         assert error.scope == "run"
     else:
@@ -130,7 +132,7 @@ async def a_deadline_ends_a_task(backend: Backend) -> None:
 
 async def cancelling_stops_a_task(backend: Backend) -> None:
     """Whoever cancels does not wait long, and the next task is not hurt."""
-    job = asyncio.ensure_future(_ran(backend, "nap 60"))
+    job = asyncio.ensure_future(_run_task(backend, "nap 60"))
     await asyncio.sleep(0.3)
     job.cancel()
     try:
@@ -139,7 +141,7 @@ async def cancelling_stops_a_task(backend: Backend) -> None:
         pass
     else:
         raise AssertionError("a cancelled task gave a result")
-    assert (await _ran(backend, "say after")).output == "after"
+    assert (await _run_task(backend, "say after")).output == "after"
 
 
 async def what_cannot_run_is_refused(backend: Backend) -> None:
@@ -157,7 +159,7 @@ async def what_cannot_run_is_refused(backend: Backend) -> None:
 async def spending_goes_to_the_calls_accounts(backend: Backend) -> None:
     """A batch's budget is one of them."""
     account = Account("batch=conformance/total", None, 1_000_000)
-    result = await _ran(backend, "say hello", accounts=(account,))
+    result = await _run_task(backend, "say hello", accounts=(account,))
     ledger = _LEDGERS[id(backend)]
     assert ledger.call("balances")[account.key].spent_tokens == result.usage.total_tokens > 0
 
@@ -176,7 +178,9 @@ BACKEND_CHECKS: tuple[Callable[[Backend], Awaitable[None]], ...] = (
 _LEDGERS: dict[int, MemoryLedger] = {}
 
 
-async def run_backend_check(check: Callable[[Backend], Awaitable[None]], make: Make) -> None:
+async def run_backend_check(
+    check: Callable[[Backend], Awaitable[None]], make: BackendFactory
+) -> None:
     """Run one check on a backend of its own."""
     ledger = MemoryLedger()
     async with conformance_factory(ledger=ledger) as factory, asyncio.timeout(WITHIN_S):

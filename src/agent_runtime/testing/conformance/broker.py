@@ -21,57 +21,59 @@ from agent_runtime.testing.conformance.broker_events import (
     WITHIN_S,
     Connect,
     assert_complete,
-    made,
-    opened,
-    refuses,
+    assert_raises,
+    broker_connection,
+    make_events,
     streams_of,
+    take_events,
     take_some,
-    taken,
 )
 
 
 async def everything_comes_in_order_and_unchanged(connect: Connect) -> None:
     """What was published is what is delivered, stream by stream."""
-    events = made(50, streams=5)
-    async with opened(connect) as broker:
+    events = make_events(50, streams=5)
+    async with broker_connection(connect) as broker:
         await broker.publish(events[:20])
         await broker.publish(events[20:])
-        found = await taken(broker, "g", 50)
-        assert streams_of(found) == streams_of(events)
+        received_events = await take_events(broker, "g", 50)
+        assert streams_of(received_events) == streams_of(events)
         by_id = {event.id: to_cloud_event(event) for event in events}
-        assert [to_cloud_event(event) == by_id[event.id] for event in found] == [True] * 50
+        assert [to_cloud_event(event) == by_id[event.id] for event in received_events] == [
+            True
+        ] * 50
         assert await broker.lag("g") == 0
 
 
 async def every_group_sees_everything(connect: Connect) -> None:
     """Groups do not take from each other."""
-    events = made(10)
-    async with opened(connect) as broker:
+    events = make_events(10)
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
         for group in ("a", "b"):
-            assert_complete(await taken(broker, group, 10), events)
+            assert_complete(await take_events(broker, group, 10), events)
 
 
 async def what_is_not_acknowledged_comes_again(connect: Connect) -> None:
     """Before what follows it; what was acknowledged up to there does not."""
-    events = made(10)
-    async with opened(connect) as broker:
+    events = make_events(10)
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-        first = await taken(broker, "g", 6, ack=lambda n: n < 3)
+        first = await take_events(broker, "g", 6, ack=lambda n: n < 3)
         assert [e.seq for e in first] == [1, 2, 3, 4, 5, 6]
-    async with opened(connect) as broker:
+    async with broker_connection(connect) as broker:
         assert await broker.lag("g") == 7
-        again = await taken(broker, "g", 7)
+        again = await take_events(broker, "g", 7)
         assert [e.seq for e in again] == [4, 5, 6, 7, 8, 9, 10]
 
 
 async def acknowledging_out_of_order_loses_nothing(connect: Connect) -> None:
     """An event that is still open is not covered by the acknowledgement of a later one."""
-    events = made(10)
-    async with opened(connect) as broker:
+    events = make_events(10)
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-        await taken(broker, "g", 10, ack=lambda n: n in (0, 1, 5, 9))
-    async with opened(connect) as broker:
+        await take_events(broker, "g", 10, ack=lambda n: n in (0, 1, 5, 9))
+    async with broker_connection(connect) as broker:
         again: list[int] = []
         async with asyncio.timeout(WITHIN_S), broker.consume("g") as deliveries:
             async for delivery in deliveries:
@@ -84,37 +86,37 @@ async def acknowledging_out_of_order_loses_nothing(connect: Connect) -> None:
 
 async def one_consumer_of_a_group_reads_and_another_takes_over(connect: Connect) -> None:
     """The second gets a stream's events when the first has gone, and all of them."""
-    events = made(20)
-    seen: list[str] = []
-    found: list[Event] = []
+    events = make_events(20)
+    consumer_names: list[str] = []
+    received_events: list[Event] = []
 
     async def second(broker: Broker) -> None:
         async with broker.consume("g") as deliveries:
             async for delivery in deliveries:
-                seen.append("second")
-                found.append(delivery.event)
+                consumer_names.append("second")
+                received_events.append(delivery.event)
                 await delivery.ack()
 
-    async with opened(connect) as one, opened(connect) as two:
+    async with broker_connection(connect) as one, broker_connection(connect) as two:
         await one.publish(events[:10])
         async with asyncio.timeout(WITHIN_S), one.consume("g") as deliveries:
-            await take_some(deliveries, 5, seen, found, within_s=WITHIN_S)
+            await take_some(deliveries, 5, consumer_names, received_events, within_s=WITHIN_S)
             standing_by = asyncio.create_task(second(two))
-            await take_some(deliveries, 5, seen, found, within_s=3.0)
+            await take_some(deliveries, 5, consumer_names, received_events, within_s=3.0)
         await one.publish(events[10:])
         async with asyncio.timeout(WITHIN_S):
-            while len({e.id for e in found}) < 20:
+            while len({e.id for e in received_events}) < 20:
                 await asyncio.sleep(0.05)
         standing_by.cancel()
         await asyncio.wait({standing_by})
-    assert seen[:5] == ["first"] * 5
-    assert_complete(found, events)
+    assert consumer_names[:5] == ["first"] * 5
+    assert_complete(received_events, events)
 
 
 async def a_group_can_begin_with_what_is_new(connect: Connect) -> None:
     """`start="latest"` skips what was there when the group was new, and only then."""
-    events = made(10)
-    async with opened(connect) as broker:
+    events = make_events(10)
+    async with broker_connection(connect) as broker:
         await broker.publish(events[:5])
         async with asyncio.timeout(WITHIN_S), broker.consume("g", start="latest") as deliveries:
             waiting = asyncio.ensure_future(anext(deliveries))
@@ -122,25 +124,25 @@ async def a_group_can_begin_with_what_is_new(connect: Connect) -> None:
             delivery = await waiting
             assert delivery.event.seq == 6
             await delivery.ack()
-        assert [e.seq for e in await taken(broker, "g", 4, start="latest")] == [7, 8, 9, 10]
+        assert [e.seq for e in await take_events(broker, "g", 4, start="latest")] == [7, 8, 9, 10]
 
 
 async def reading_goes_on_where_it_stopped(connect: Connect) -> None:
     """`read` needs no group; a position leads to what follows it, also later and elsewhere."""
-    events = made(30)
-    async with opened(connect) as broker:
+    events = make_events(30)
+    async with broker_connection(connect) as broker:
         assert await broker.read(wait_s=0.05) == []
         await broker.publish(events[:20])
         part = await broker.read(limit=7, wait_s=5)
         assert [s.event.seq for s in part] == list(range(1, 8))
-    async with opened(connect) as broker:
+    async with broker_connection(connect) as broker:
         rest = await broker.read(part[-1].position, limit=100, wait_s=5)
         assert [s.event.seq for s in rest] == list(range(8, 21))
         waiting = asyncio.create_task(broker.read(rest[-1].position, wait_s=10))
         await asyncio.sleep(0.2)
         await broker.publish(events[20:])
         assert (await waiting)[0].event.seq == 21
-        await refuses(InputInvalid, broker.read("no position"))
+        await assert_raises(InputInvalid, broker.read("no position"))
 
 
 async def publishing_again_is_safe(connect: Connect) -> None:
@@ -148,71 +150,73 @@ async def publishing_again_is_safe(connect: Connect) -> None:
 
     The same batch once more adds no event and changes no order.
     """
-    events = made(10)
-    async with opened(connect) as broker:
+    events = make_events(10)
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-    async with opened(connect) as broker:
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-        last = made(1, bus=EventBus(source="after"))
+        last = make_events(1, bus=EventBus(source="after"))
         await broker.publish(last)
-        found: list[Event] = []
+        received_events: list[Event] = []
         async with asyncio.timeout(WITHIN_S), broker.consume("g") as deliveries:
             async for delivery in deliveries:
-                found.append(delivery.event)
+                received_events.append(delivery.event)
                 await delivery.ack()
                 if delivery.event.source == "after":
                     break
-        assert_complete(found, [*events, *last])
+        assert_complete(received_events, [*events, *last])
 
 
 async def concurrent_publishers_lose_nothing(connect: Connect) -> None:
     """Each one's order holds."""
-    batches = [made(60, streams=3, bus=EventBus(source=f"bus-{n}")) for n in range(4)]
+    batches = [make_events(60, streams=3, bus=EventBus(source=f"bus-{n}")) for n in range(4)]
 
     async def publish(events: list[Event]) -> None:
-        async with opened(connect) as broker:
+        async with broker_connection(connect) as broker:
             for at in range(0, len(events), 10):
                 await broker.publish(events[at : at + 10])
 
     await asyncio.gather(*(publish(batch) for batch in batches))
-    async with opened(connect) as broker:
-        assert_complete(await taken(broker, "g", 240), [e for batch in batches for e in batch])
+    async with broker_connection(connect) as broker:
+        assert_complete(
+            await take_events(broker, "g", 240), [e for batch in batches for e in batch]
+        )
 
 
 async def lag_counts_what_is_open(connect: Connect) -> None:
     """Of a group that is there, and of one that is not."""
-    async with opened(connect) as broker:
-        await broker.publish(made(8))
-        await taken(broker, "g", 3)
+    async with broker_connection(connect) as broker:
+        await broker.publish(make_events(8))
+        await take_events(broker, "g", 3)
         assert await broker.lag("g") == 5
         assert await broker.lag("unknown") == 8
 
 
 async def trimming_spares_what_a_group_has_not_handled(connect: Connect) -> None:
     """However few are to be kept."""
-    events = made(40)
-    async with opened(connect) as broker:
+    events = make_events(40)
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-        await taken(broker, "fast", 40)
-        await taken(broker, "slow", 10)
+        await take_events(broker, "fast", 40)
+        await take_events(broker, "slow", 10)
         removed = await broker.trim(5)
         assert removed in (0, 10)
-        assert [e.seq for e in await taken(broker, "slow", 30)] == list(range(11, 41))
+        assert [e.seq for e in await take_events(broker, "slow", 30)] == list(range(11, 41))
         await broker.trim(5)
-        left = await broker.read(limit=100, wait_s=5)
-        assert left[-1].event.seq == 40
-        assert removed == 0 or len(left) == 5
+        remaining_events = await broker.read(limit=100, wait_s=5)
+        assert remaining_events[-1].event.seq == 40
+        assert removed == 0 or len(remaining_events) == 5
 
 
 async def a_forgotten_group_begins_anew(connect: Connect) -> None:
     """And holds back no trim."""
-    events = made(10)
-    async with opened(connect) as broker:
+    events = make_events(10)
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-        await taken(broker, "g", 10)
+        await take_events(broker, "g", 10)
         await broker.delete_group("g")
         await broker.delete_group("g")
-        assert [e.seq for e in await taken(broker, "g", 10)] == list(range(1, 11))
+        assert [e.seq for e in await take_events(broker, "g", 10)] == list(range(1, 11))
 
 
 async def any_content_survives(connect: Connect) -> None:
@@ -227,23 +231,23 @@ async def any_content_survives(connect: Connect) -> None:
         0,
     ]
     events = [
-        bus.stamp(Event("custom.content", each, session_id="s", tenant="t-1", agent="é"))
-        for each in contents
+        bus.stamp(Event("custom.content", content, session_id="s", tenant="t-1", agent="é"))
+        for content in contents
     ]
-    async with opened(connect) as broker:
+    async with broker_connection(connect) as broker:
         await broker.publish(events)
-        found = await taken(broker, "g", len(contents))
-    assert [e.data for e in found[:2]] == contents[:2]
-    assert found[2].data == ["?"]
-    assert [e.data for e in found[3:]] == contents[3:]
-    assert {(e.tenant, e.agent, e.session_id) for e in found} == {("t-1", "é", "s")}
+        received_events = await take_events(broker, "g", len(contents))
+    assert [e.data for e in received_events[:2]] == contents[:2]
+    assert received_events[2].data == ["?"]
+    assert [e.data for e in received_events[3:]] == contents[3:]
+    assert {(e.tenant, e.agent, e.session_id) for e in received_events} == {("t-1", "é", "s")}
 
 
 async def what_cannot_work_is_refused(connect: Connect) -> None:
     """An event without a place, a group's name that is none."""
-    async with opened(connect) as broker:
+    async with broker_connection(connect) as broker:
         await broker.publish([])
-        await refuses(InputInvalid, broker.publish([Event("custom.check")]))
+        await assert_raises(InputInvalid, broker.publish([Event("custom.check")]))
         for name in ("", "a b", "x" * 129, "ü", "a.b"):
             try:
                 broker.consume(name)
@@ -253,8 +257,8 @@ async def what_cannot_work_is_refused(connect: Connect) -> None:
 
 
 BROKER_CHECKS: dict[str, Callable[[Connect], Awaitable[None]]] = {
-    each.__name__: each
-    for each in (
+    check.__name__: check
+    for check in (
         everything_comes_in_order_and_unchanged,
         every_group_sees_everything,
         what_is_not_acknowledged_comes_again,

@@ -16,21 +16,21 @@ WITHIN_S = 20.0
 
 def streams_of(events: Iterable[Event]) -> dict[tuple[str, str], list[int]]:
     """The `seq`s of events, by source and stream, in the order given."""
-    found: dict[tuple[str, str], list[int]] = {}
+    seqs_by_stream: dict[tuple[str, str], list[int]] = {}
     for event in events:
-        found.setdefault((event.source, event.stream), []).append(event.seq)
-    return found
+        seqs_by_stream.setdefault((event.source, event.stream), []).append(event.seq)
+    return seqs_by_stream
 
 
-def assert_complete(seen: Iterable[Event], published: Iterable[Event]) -> None:
+def assert_complete(received: Iterable[Event], published: Iterable[Event]) -> None:
     """Check that every event was seen, in the order of its stream, without a gap."""
     firsts: dict[str, Event] = {}
-    for event in seen:
+    for event in received:
         firsts.setdefault(event.id, event)
     assert streams_of(firsts.values()) == streams_of(published)
 
 
-def made(count: int, streams: int = 1, bus: EventBus | None = None) -> list[Event]:
+def make_events(count: int, streams: int = 1, bus: EventBus | None = None) -> list[Event]:
     """Stamped events, one stream after the other in turn."""
     bus = bus or EventBus()
     return [
@@ -40,7 +40,7 @@ def made(count: int, streams: int = 1, bus: EventBus | None = None) -> list[Even
 
 
 @asynccontextmanager
-async def opened(connect: Connect) -> AsyncIterator[Broker]:
+async def broker_connection(connect: Connect) -> AsyncIterator[Broker]:
     """A connection that is closed at the end."""
     broker = connect()
     try:
@@ -49,23 +49,27 @@ async def opened(connect: Connect) -> AsyncIterator[Broker]:
         await broker.aclose()
 
 
-async def taken(
-    broker: Broker, group: str, count: int, *, ack: Any = True, **how: Any
+async def take_events(
+    broker: Broker, group: str, count: int, *, ack: Any = True, **consume_options: Any
 ) -> list[Event]:
     """Return a group's next `count` events, acknowledged where `ack` says so."""
-    found: list[Event] = []
-    async with asyncio.timeout(WITHIN_S), broker.consume(group, **how) as deliveries:
+    received_events: list[Event] = []
+    async with asyncio.timeout(WITHIN_S), broker.consume(group, **consume_options) as deliveries:
         async for delivery in deliveries:
-            found.append(delivery.event)
-            if ack is True or (callable(ack) and ack(len(found) - 1)):
+            received_events.append(delivery.event)
+            if ack is True or (callable(ack) and ack(len(received_events) - 1)):
                 await delivery.ack()
-            if len(found) == count:
+            if len(received_events) == count:
                 break
-    return found
+    return received_events
 
 
 async def take_some(
-    deliveries: Any, count: int, seen: list[str], found: list[Event], within_s: float
+    deliveries: Any,
+    count: int,
+    consumer_names: list[str],
+    received_events: list[Event],
+    within_s: float,
 ) -> None:
     """Handle `count` deliveries."""
     for _ in range(count):
@@ -76,15 +80,15 @@ async def take_some(
             TimeoutError
         ):  # where a new consumer makes the group share its streams anew, the other may have them
             return
-        seen.append("first")
-        found.append(delivery.event)
+        consumer_names.append("first")
+        received_events.append(delivery.event)
         await delivery.ack()
 
 
-async def refuses(kind: type[Exception], call: Awaitable[Any]) -> None:
+async def assert_raises(error_class: type[Exception], call: Awaitable[Any]) -> None:
     """Whether awaiting `call` raises an error of this kind."""
     try:
         await call
-    except kind:
+    except error_class:
         return
-    raise AssertionError(f"no {kind.__name__}")
+    raise AssertionError(f"no {error_class.__name__}")

@@ -6,14 +6,18 @@ MUTANTS = [
     Mutant(
         "a fee per request is not reserved",
         "test_service_tier.py -k fee",
-        Change("run.request:quote", "0 if highest is None else highest.request", "0"),
+        Change(
+            "run.request:compute_cost_bound",
+            "0 if highest_rates is None else highest_rates.request",
+            "0",
+        ),
     ),
     Mutant(
         "a forgotten session fails its call",
         "test_mcp_restart.py -k redeploy",
         Change(
             "mcp.connection:Connection._request",
-            "if _is_not_run(error):\n    raise _NotRun from error",
+            "if _is_not_executed(error):\n    raise _NotExecuted from error",
             "pass",
         ),
     ),
@@ -22,7 +26,7 @@ MUTANTS = [
         "test_mcp_restart.py -k sent_twice",
         Change(
             "mcp.program:ProgramWriter.has_read",
-            "self._ends.get(request_id, 0) <= self._read",
+            "self._end_offsets.get(request_id, 0) <= self._read_bytes",
             "False",
         ),
     ),
@@ -39,8 +43,8 @@ MUTANTS = [
         "an old token stays with its agent",
         "test_mcp_token.py",
         Change(
-            "mcp.connection_pool:McpBroker._current_connection",
-            "self._opened(McpServer.of(spec, folder, scope))",
+            "mcp.connection_pool:McpConnectionPool._current_connection",
+            "self._get_or_create(McpServer.from_spec(spec, folder, scope))",
             "connection",
         ),
     ),
@@ -52,7 +56,7 @@ MUTANTS = [
     Mutant(
         "orphans of a worker stay",
         "test_pool_signals.py",
-        Change("pool.process.worker:_end", "kill_descendants()", "pass"),
+        Change("pool.process.worker:_kill_process_group", "kill_descendants()", "pass"),
     ),
     Mutant(
         "one answer for every question",
@@ -67,8 +71,8 @@ MUTANTS = [
         "an id that is not pending is ignored",
         "test_parallel_interrupts.py",
         Change(
-            "orchestration.turn_recovery:_by_id",
-            "[key for key in decision if key not in pending]",
+            "orchestration.turn_recovery:_decisions_by_id",
+            "[key for key in decision if key not in pending_ids]",
             "[]",
         ),
     ),
@@ -76,20 +80,24 @@ MUTANTS = [
         "a stream keeps the last question",
         "test_two_questions_in_a_stream.py",
         Change(
-            "orchestration.stream_parts:PartReader._ask",
-            "self.interrupts += new",
-            "self.interrupts = new",
+            "orchestration.stream_parts:PartReader._emit_interrupts",
+            "self.interrupts += new_interrupts",
+            "self.interrupts = new_interrupts",
         ),
     ),
     Mutant(
         "cut arguments are the whole",
         "test_unreadable_arguments.py -k cut",
-        Change("run.model_call:ModelCall.end", "self.run.note_arguments(self._arguments)", "pass"),
+        Change(
+            "run.model_call:ModelCall.end",
+            "self.run.record_unreadable_arguments(self._arguments)",
+            "pass",
+        ),
     ),
     Mutant(
         "unreadable arguments are dropped",
         "test_unreadable_arguments.py",
-        Change("orchestration.answer_bounds:_bounded", "_unreadable(answer, run)", "[]"),
+        Change("orchestration.answer_bounds:_limit_calls", "_unreadable_calls(answer, run)", "[]"),
     ),
     Mutant(
         "structured content is nobody's",
@@ -106,11 +114,17 @@ MUTANTS = [
     Mutant(
         "an id stays unreadable for good",
         "test_unreadable_arguments.py -k used_again",
-        Change("run.state:Run.note_arguments", "self.unreadable.pop(call_id, None)", "pass"),
+        Change(
+            "run.state:Run.record_unreadable_arguments",
+            "self.unreadable_arguments.pop(call_id, None)",
+            "pass",
+        ),
     ),
     Mutant(
         "an answer's class is unknown to its session",
         "test_structured_output_in_session.py",
-        Change("orchestration.local_agent:BareAgent.__init__", "allow_answers(agent)", "pass"),
+        Change(
+            "orchestration.local_agent:LocalAgent.__init__", "allow_answer_types(agent)", "pass"
+        ),
     ),
 ]

@@ -19,5 +19,5 @@ async def test_a_parameter_reaches_the_server(name: str) -> None:
     async with AgentFactory() as factory:
         factory.register_model("m", model := calling(("words", {name: "v"})))
         await factory.create_agent(template(model="m", tools=[program_tool()])).execute("go")
-    [message] = [message for message in model.seen[1] if message.type == "tool"]
+    [message] = [message for message in model.received_messages[1] if message.type == "tool"]
     assert f"('{name}', 'v')" in str(message.content)

@@ -19,7 +19,7 @@ async def told(tool: str) -> Any:
     async with AgentFactory() as factory:
         factory.register_model("m", model := calling((tool, {})))
         await factory.create_agent(template(model="m", tools=[program_tool()])).execute("go")
-    [message] = [message for message in model.seen[1] if message.type == "tool"]
+    [message] = [message for message in model.received_messages[1] if message.type == "tool"]
     return message.content
 
 

@@ -49,11 +49,13 @@ async def test_a_reservation_that_is_open_when_the_peak_begins_covers_it() -> No
     prices = PriceTable(clock=lambda: clock[0])
     before = prices.highest("deepseek", "deepseek-v4-pro", (), 900.0)
     assert before is not None
-    assert before.at(10)[1] == 3_960_000
+    assert before.rates_for(10)[1] == 3_960_000
     clock[0] -= 900
     earlier = prices.highest("deepseek", "deepseek-v4-pro", (), 900.0)
     assert earlier is not None
-    assert earlier.at(10)[1] == 1_980_000  # and before that the budget is not held back for it
+    assert (
+        earlier.rates_for(10)[1] == 1_980_000
+    )  # and before that the budget is not held back for it
 
 
 @pytest.mark.parametrize(
@@ -78,5 +80,5 @@ def test_a_price_changes_on_its_date() -> None:
     assert highest is not None
     assert after.output == 2 * before.output
     assert (
-        highest.at(10)[1] >= after.output * 10**12
+        highest.rates_for(10)[1] >= after.output * 10**12
     )  # what is reserved in the old year may be billed in the new one

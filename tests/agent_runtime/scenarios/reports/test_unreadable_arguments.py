@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from tests.support.providers import openai_stream, provider, template
 
 from agent_runtime import AgentFactory, AgentResult, LimitExceeded
-from agent_runtime.run.unreadable_arguments import KEY, MAX_TEXT
+from agent_runtime.run.unreadable_arguments import MAX_ARGUMENT_CHARACTERS, UNREADABLE_KEY
 
 BAD = ['{"text": "x', "no json", '{"text": ' + "9" * 5000 + "}"]
 
@@ -93,7 +93,7 @@ async def test_the_model_is_asked_again(
     (call,) = requests[1]["messages"][-2]["tool_calls"]
     assert (call["id"], json.loads(call["function"]["arguments"])) == (
         "call_0",
-        {KEY: text[:MAX_TEXT]},
+        {UNREADABLE_KEY: text[:MAX_ARGUMENT_CHARACTERS]},
     )
     assert result.usage.tool_calls == 0
 
