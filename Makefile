@@ -4,7 +4,7 @@ check:  ## format, lint, types, published schema
 	uv run ruff format --check .
 	uv run ruff check .
 	uv run mypy
-	uv run mypy tests examples benchmarks
+	uv run mypy tests examples benchmarks tools
 	uv run agent-runtime schema | diff - templates/agent-template.v1.schema.json
 	uv run agent-runtime validate --strict templates/*.yaml
 

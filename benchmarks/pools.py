@@ -129,7 +129,6 @@ def p(taken: list[float], percent: int) -> float:
 
 
 # -- warm
-# --------------------------------------------------------------------------------------------------
 
 
 async def warm_rows() -> list[Row]:
@@ -273,7 +272,6 @@ async def workload_rows() -> list[Row]:
 
 
 # -- isolated
-# --------------------------------------------------------------------------------------------------
 
 
 async def instance_rows() -> list[Row]:

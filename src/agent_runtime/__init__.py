@@ -81,7 +81,8 @@ if TYPE_CHECKING:
         open_broker,
     )
     from agent_runtime.event_bus.consumer import EventConsumer
-    from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, open_dead_letters
+    from agent_runtime.event_bus.dead_letter import DeadLetter
+    from agent_runtime.event_bus.dead_letters import DeadLetters, open_dead_letters
     from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
     from agent_runtime.limits import ConcurrencyLimit, LimitStore, RateLimit, open_limits
@@ -104,8 +105,9 @@ if TYPE_CHECKING:
     from agent_runtime.orchestration.turn_recovery import Resume
     from agent_runtime.registry import Registry, tool_factory
     from agent_runtime.replay import Replay, replay_run
-    from agent_runtime.run.gate import ModelGate, RunLimits
+    from agent_runtime.run.gate import ModelGate
     from agent_runtime.run.gated_model import gated
+    from agent_runtime.run.limits import RunLimits
     from agent_runtime.sessions import Session, SessionManager
     from agent_runtime.template import AgentTemplate, load_template, parse_template
     from agent_runtime.triggers import TriggerHandler, load_triggers
@@ -116,7 +118,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "agent_runtime.replay": ("Replay", "replay_run"),
     "agent_runtime.triggers": ("TriggerHandler", "load_triggers"),
-    "agent_runtime.event_bus.dead_letters": ("DeadLetter", "DeadLetters", "open_dead_letters"),
+    "agent_runtime.event_bus.dead_letter": ("DeadLetter",),
+    "agent_runtime.event_bus.dead_letters": ("DeadLetters", "open_dead_letters"),
     "agent_runtime.event_bus.brokers": (
         "Broker",
         "Delivery",
@@ -208,7 +211,8 @@ _MODULES = {
     ),
     "agent_runtime.event_bus": ("Event", "EventBus", "Subscription"),
     "agent_runtime.factory": ("AgentFactory",),
-    "agent_runtime.run.gate": ("ModelGate", "RunLimits"),
+    "agent_runtime.run.gate": ("ModelGate",),
+    "agent_runtime.run.limits": ("RunLimits",),
     "agent_runtime.run.gated_model": ("gated",),
     "agent_runtime.orchestration.turn_recovery": ("Resume",),
     "agent_runtime.orchestration.executor": ("AgentExecutor",),

@@ -216,7 +216,6 @@ def test_nothing_that_would_be_masked_is_passed_over(parts: list[str]) -> None:
 
 
 # -- forms of a registered secret
-# --------------------------------------------------------------------------
 
 TOKEN = "S3cr3t/Value+With&Quote'9xyz"
 

@@ -158,7 +158,6 @@ class ApiKeys:
         await self.store.aclose()
 
     # -- administration
-    # ------------------------------------------------------------------------------------
 
     def create(
         self,

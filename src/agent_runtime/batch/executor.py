@@ -59,10 +59,12 @@ class ParallelAgentExecutor(ExecutionSubmission):
             )  # it is being cancelled, say: what comes after that is another run of it
             runner = None
         if runner is not None:
-            runner.execution.approved |= approve
-            settings = runner.settings.with_changes(**changes)
-            _require_approval(runner.execution, settings)
-            await self._check_budget(runner.execution, settings, runner.progress.cost_usd)
+            runner.active.execution.approved |= approve
+            settings = runner.active.settings.with_changes(**changes)
+            _require_approval(runner.active.execution, settings)
+            await self._check_budget(
+                runner.active.execution, settings, runner.active.progress.cost_usd
+            )
             runner.change_settings(settings)
             await runner.resume()
             return
@@ -202,12 +204,12 @@ class ParallelAgentExecutor(ExecutionSubmission):
             self.settings = self.settings.with_changes(**changes)
             return self.settings
         runner = self._require_runner(execution_id)
-        if "max_cost_usd" in changes and runner.settings.max_cost_usd is None:
+        if "max_cost_usd" in changes and runner.active.settings.max_cost_usd is None:
             raise ConfigurationError(
                 "the first budget of a batch is given to resume_execution(id, max_cost_usd=...)"
             )
-        runner.change_settings(runner.settings.with_changes(**changes))
-        return runner.settings
+        runner.change_settings(runner.active.settings.with_changes(**changes))
+        return runner.active.settings
 
 
 def _require_approval(execution: Execution, settings: BatchSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent_runtime.batch.journal.records import RunnerRequest
@@ -11,7 +12,8 @@ from agent_runtime.batch.lease_times import HEARTBEAT_S, LEASE_S
 from agent_runtime.errors import StoreError
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.runner import ExecutionRunner
+    from agent_runtime.batch.active_execution import ActiveExecution, ExecutionControl
+    from agent_runtime.batch.attempt import Attempt
 
 CHECK_INTERVAL_S = 0.25
 
@@ -22,8 +24,15 @@ class Heartbeat:
     `run` raises ExecutionLost when another process has taken the execution over.
     """
 
-    def __init__(self, runner: ExecutionRunner) -> None:
-        self._runner = runner
+    def __init__(
+        self,
+        active: ActiveExecution,
+        control: ExecutionControl,
+        abandon: Callable[[Attempt], None],
+    ) -> None:
+        self._active = active
+        self._control = control
+        self._abandon = abandon
 
     async def run(self) -> None:
         """Keep until cancelled."""
@@ -43,47 +52,47 @@ class Heartbeat:
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def _renew_lease(self) -> None:
-        runner = self._runner
-        execution = runner.execution
-        request = await runner.shop.journal.heartbeat(
-            execution.id, execution.token, LEASE_S, runner.progress_json()
+        active = self._active
+        execution = active.execution
+        request = await active.environment.journal.heartbeat(
+            execution.id, execution.token, LEASE_S, active.progress_json()
         )
         if request:
-            await runner.shop.journal.ack_request(execution.id, request)
+            await active.environment.journal.ack_request(execution.id, request)
             await self._handle_request(request)
-        backends = [slot.backend for slot in runner.shop.load_balancer.backend_slots]
+        backends = [slot.backend for slot in active.environment.load_balancer.backend_slots]
         pool_memory_mb = sum(
             float(pool_usage.memory_mb)
             for backend in backends
             if (pool_usage := getattr(backend, "usage", None)) is not None
         )
-        runner.progress.pool_memory_mb = max(runner.progress.pool_memory_mb, pool_memory_mb)
+        active.progress.pool_memory_mb = max(active.progress.pool_memory_mb, pool_memory_mb)
 
     async def _handle_request(self, request: RunnerRequest) -> None:
         """Do what somebody has asked for."""
         if request == "cancel":
-            self._runner.end("cancelled", "asked")
+            self._control.end("cancelled", "asked")
         elif request == "pause":
-            await self._runner.pause()
+            await self._control.pause()
         elif request == "run":
-            await self._runner.resume()
+            await self._control.resume()
 
     def _check_slow_tasks(self) -> None:
-        runner = self._runner
-        for attempt in list(runner.running.values()):
+        active = self._active
+        for attempt in list(active.running.values()):
             running_s = attempt.duration_s
-            if running_s >= runner.settings.slow_after and not attempt.is_slow:
+            if running_s >= active.settings.slow_after and not attempt.is_slow:
                 attempt.is_slow = True
-                runner.progress.slow += 1
+                active.progress.slow += 1
                 data = {
-                    "execution_id": runner.execution.id,
+                    "execution_id": active.execution.id,
                     "task_id": attempt.row.id,
                     "running_s": round(running_s, 3),
                 }
-                runner.publish("batch.slow", data)
+                active.publish("batch.slow", data)
             if (
-                running_s >= attempt.cancel_after_s + runner.settings.grace
+                running_s >= attempt.cancel_after_s + active.settings.grace
             ):  # it does not end by a cancel
-                runner.worker_pool.abandon(attempt)
+                self._abandon(attempt)
             elif running_s >= attempt.cancel_after_s:
                 attempt.stop()

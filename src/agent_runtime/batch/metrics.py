@@ -40,16 +40,20 @@ class BatchCollector(Collector):
         retries.add_metric([], counts["retries"])
         yield retries
         gauges = (
-            ("batch_running", "Tasks that run.", sum(len(runner.running) for runner in runners)),
+            (
+                "batch_running",
+                "Tasks that run.",
+                sum(len(runner.active.running) for runner in runners),
+            ),
             (
                 "batch_queued",
                 "Tasks that wait in memory.",
-                sum(len(runner.queue) for runner in runners),
+                sum(len(runner.active.queue) for runner in runners),
             ),
             (
                 "batch_open",
                 "Tasks that have not ended.",
-                sum(runner.open_tasks for runner in runners),
+                sum(runner.active.open_tasks for runner in runners),
             ),
             ("batch_executions", "Batches that run or are paused here.", len(runners)),
         )

@@ -16,7 +16,9 @@ from agent_runtime.batch.settings import BatchSettings, PilotSettings
 from agent_runtime.errors import AgentRuntimeError
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.runner import ExecutionRunner
+    from agent_runtime.batch.active_execution import ActiveExecution, ExecutionControl
+    from agent_runtime.batch.task_runner import TaskRunner
+    from agent_runtime.batch.worker_pool import WorkerPool
 
 PAGE_SIZE = 500
 FIRST_FETCH_PER_WORKER = 4
@@ -31,8 +33,17 @@ class Prefetcher:
     size takes the same memory.
     """
 
-    def __init__(self, runner: ExecutionRunner) -> None:
-        self._runner = runner
+    def __init__(
+        self,
+        active: ActiveExecution,
+        control: ExecutionControl,
+        task_runner: TaskRunner,
+        worker_pool: WorkerPool,
+    ) -> None:
+        self._active = active
+        self._control = control
+        self._task_runner = task_runner
+        self._worker_pool = worker_pool
         self.loaded_seqs: set[int] = set()
         self._wakeup = asyncio.Event()
         self._final_retries: list[TaskRow] = []
@@ -46,54 +57,53 @@ class Prefetcher:
         """Tasks that have ended while the journal was asked: its answer may not know it."""
 
     # -- what is there
-    # -------------------------------------------------------------------------------------
 
     async def load(self) -> None:
         """Read how far the execution is.
 
         What was running when its last process ended has to be run again.
         """
-        runner = self._runner
-        journal = self._runner.shop.journal
-        execution_id = self._runner.execution.id
-        async for stored_result in iter_results(runner):
-            runner.progress.add(stored_result.result)
+        active = self._active
+        journal = self._active.environment.journal
+        execution_id = self._active.execution.id
+        async for stored_result in iter_results(active):
+            active.progress.add(stored_result.result)
         counts = await retrying(lambda: journal.counts(execution_id))
-        runner.progress.total = runner.retry_budget.tasks = sum(counts.values())
-        runner.progress.retries = runner.retry_budget.used = int(
-            runner.execution.progress.get("retries", 0)
+        active.progress.total = active.retry_budget.tasks = sum(counts.values())
+        active.progress.retries = active.retry_budget.used = int(
+            active.execution.progress.get("retries", 0)
         )
         while rows := await retrying(lambda: journal.rows(execution_id, "running", PAGE_SIZE)):
             for row in rows:
                 outcome = (
-                    await runner.task_runner.record_lost(row, runner.settings.max_lost)
-                    if runner.crashed
-                    else runner.task_runner.requeue_interrupted(row)
+                    await self._task_runner.record_lost(row, active.settings.max_lost)
+                    if active.crashed
+                    else self._task_runner.requeue_interrupted(row)
                 )
-                runner.writer.enqueue(outcome)
-            await runner.writer.flush()
-        if runner.crashed:
-            runner.worker_pool.starts_to_persist = 2 * runner.max_concurrent
+                active.writer.enqueue(outcome)
+            await active.writer.flush()
+        if active.crashed:
+            self._worker_pool.starts_to_persist = 2 * active.max_concurrent
         self._register_agents(await retrying(lambda: journal.agents(execution_id)))
         self._plan_pilot()
 
     def _plan_pilot(self) -> None:
-        runner = self._runner
-        pilot = runner.settings.pilot
-        if pilot is None and runner.settings.max_cost_usd is not None and runner.settings.approval:
+        active = self._active
+        pilot = active.settings.pilot
+        if pilot is None and active.settings.max_cost_usd is not None and active.settings.approval:
             pilot = PilotSettings()
-        if pilot is None or runner.execution.forecast is not None or runner.execution.approved:
+        if pilot is None or active.execution.forecast is not None or active.execution.approved:
             return
-        positions = pilot_positions(runner.progress.total, pilot.share, pilot.at_least)
-        if runner.execution.sealed and runner.progress.total > 2 * len(
+        positions = pilot_positions(active.progress.total, pilot.share, pilot.at_least)
+        if active.execution.sealed and active.progress.total > 2 * len(
             positions
         ):  # else it is the whole, nearly
             self._pilot_seqs = set(positions)
 
     def on_tasks_added(self, rows: Sequence[TaskRow]) -> None:
         """Tasks were accepted, and are here already."""
-        self._runner.progress.total += len(rows)
-        self._runner.retry_budget.tasks = self._runner.progress.total
+        self._active.progress.total += len(rows)
+        self._active.retry_budget.tasks = self._active.progress.total
         if new := {row.agent for row in rows}.difference(self._agents):
             self._register_agents(sorted({*self._agents, *new}))
             self._exhausted |= new
@@ -104,18 +114,18 @@ class Prefetcher:
         One that is named by its file has the limit of its template's name, too.
         """
         self._agents = agents
-        runner = self._runner
-        for agent in agents if runner.settings.limits else ():
+        active = self._active
+        for agent in agents if active.settings.limits else ():
             with suppress(AgentRuntimeError):  # its tasks will tell
-                name = runner.shop.factory.get_template(agent).metadata.name
-                if (max_running := runner.settings.limits.get(name)) is not None:
-                    runner.queue.set_default_limit(agent, max_running)
+                name = active.environment.factory.get_template(agent).metadata.name
+                if (max_running := active.settings.limits.get(name)) is not None:
+                    active.queue.set_default_limit(agent, max_running)
 
     def accept(self, row: TaskRow) -> None:
         """A task that was accepted while its producer held a place in the queue."""
         self.loaded_seqs.add(row.seq)
         self.on_tasks_added([row])
-        self._runner.queue.put(row)
+        self._active.queue.put(row)
 
     def on_task_ended(self, seq: int) -> None:
         """A task has its result in the journal."""
@@ -124,7 +134,6 @@ class Prefetcher:
             self._ended_during_query.add(seq)
 
     # -- feeding
-    # -------------------------------------------------------------------------------------------
 
     @property
     def _per_agent_limit(self) -> int:
@@ -132,10 +141,10 @@ class Prefetcher:
 
         One whose tasks must wait leaves room for the others.
         """
-        return max(1, self._runner.settings.queue.size // max(1, len(self._agents)))
+        return max(1, self._active.settings.queue.size // max(1, len(self._agents)))
 
     def _agents_below_watermark(self) -> list[str]:
-        queue = self._runner.queue
+        queue = self._active.queue
         watermark = self._per_agent_limit // 2
         return [
             agent
@@ -153,21 +162,21 @@ class Prefetcher:
         self.loaded_seqs.add(row.seq)
         wait_s = row.not_before_s - time.time()
         if (
-            self._runner.settings.fallback_strategy == "retry"
-            and row.attempts >= self._runner.settings.retry.attempts
+            self._active.settings.fallback_strategy == "retry"
+            and row.attempts >= self._active.settings.retry.attempts
         ):
             self._final_retries.append(row)
             self.wake()
         elif wait_s > 0:
-            asyncio.get_running_loop().call_later(wait_s, self._runner.queue.requeue, row)
+            asyncio.get_running_loop().call_later(wait_s, self._active.queue.requeue, row)
         else:
-            self._runner.queue.requeue(row)
+            self._active.queue.requeue(row)
 
     async def run(self) -> None:
         """Feed until cancelled."""
         if self._pilot_seqs:
-            for row in await self._runner.shop.journal.get_tasks(
-                self._runner.execution.id, sorted(self._pilot_seqs)
+            for row in await self._active.environment.journal.get_tasks(
+                self._active.execution.id, sorted(self._pilot_seqs)
             ):
                 if row.status == "pending":
                     self.requeue(row)
@@ -189,15 +198,15 @@ class Prefetcher:
         )
 
     async def _fill_queue(self) -> None:
-        runner = self._runner
+        active = self._active
         per_agent_limit = self._per_agent_limit
         for agent in self._agents_below_watermark():
             loaded_count = len(self.loaded_seqs)
-            shortfall = per_agent_limit - runner.queue.depth(agent)
+            shortfall = per_agent_limit - active.queue.depth(agent)
             if (
-                not loaded_count and runner.settings.queue.order == "fifo"
+                not loaded_count and active.settings.queue.order == "fifo"
             ):  # the first ones run while the others are read
-                shortfall = min(shortfall, FIRST_FETCH_PER_WORKER * runner.max_concurrent)
+                shortfall = min(shortfall, FIRST_FETCH_PER_WORKER * active.max_concurrent)
                 self._wakeup.set()
             self._ended_during_query.clear()
             pending_rows = await self._pending(agent, loaded_count + shortfall)
@@ -211,7 +220,7 @@ class Prefetcher:
             # The newest first is the last in, first out of a queue whose end is taken from.
             for row in (
                 rows[:shortfall]
-                if runner.settings.queue.order == "fifo"
+                if active.settings.queue.order == "fifo"
                 else reversed(rows[:shortfall])
             ):
                 self.requeue(row)
@@ -219,31 +228,30 @@ class Prefetcher:
                 self._exhausted.discard(agent)
         if (
             self._final_retries
-            and (runner.execution.sealed or runner.producer_failed)
-            and runner.open_tasks == len(self._final_retries)
+            and (active.execution.sealed or active.producer_failed)
+            and active.open_tasks == len(self._final_retries)
         ):
             final_retries = self._final_retries
             self._final_retries = []
             for row in final_retries:
-                runner.queue.requeue(row)
+                active.queue.requeue(row)
 
     async def _pending(self, agent: str, count: int) -> Sequence[TaskRow]:
         self._querying = True
         try:
-            journal = self._runner.shop.journal
-            execution_id = self._runner.execution.id
+            journal = self._active.environment.journal
+            execution_id = self._active.execution.id
             return await retrying(lambda: journal.rows(execution_id, "pending", count, agent=agent))
         finally:
             self._querying = False
 
     # -- the pilot
-    # -----------------------------------------------------------------------------------------
 
     async def _publish_forecast(self) -> None:
         """What the whole will cost, told from the pilot; above the budget somebody is asked."""
-        runner = self._runner
-        settings = self._runner.settings
-        results = [stored_result.result async for stored_result in iter_results(runner)]
+        active = self._active
+        settings = self._active.settings
+        results = [stored_result.result async for stored_result in iter_results(active)]
         is_refused = [
             result.error is not None and result.error.kind == "input_invalid" for result in results
         ]
@@ -259,20 +267,20 @@ class Prefetcher:
                 for result in attempted_results
             ],
             [result.duration_s for result in attempted_results],
-            tasks=runner.progress.total - sum(is_refused),
-            concurrent=runner.max_concurrent,
+            tasks=active.progress.total - sum(is_refused),
+            concurrent=active.max_concurrent,
             confidence=(settings.pilot or PilotSettings()).confidence,
             unsuccessful=sum(
                 result.status in UNSUCCESSFUL_STATUSES for result in attempted_results
             ),
         )
-        runner.execution.forecast = forecast.to_dict()
-        await runner.shop.journal.save(runner.execution)
-        runner.publish(
-            "batch.forecast", {"execution_id": runner.execution.id, "forecast": forecast.to_dict()}
+        active.execution.forecast = forecast.to_dict()
+        await active.environment.journal.save(active.execution)
+        active.publish(
+            "batch.forecast", {"execution_id": active.execution.id, "forecast": forecast.to_dict()}
         )
-        if needs_approval(runner.execution, settings):
-            await runner.pause("approval", "awaiting_approval")
+        if needs_approval(active.execution, settings):
+            await self._control.pause("approval", "awaiting_approval")
 
 
 def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
@@ -284,10 +292,10 @@ def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
     return forecast["cost_usd"] is None or forecast["cost_usd"] > limit
 
 
-async def iter_results(runner: ExecutionRunner) -> AsyncIterator[StoredResult]:
+async def iter_results(active: ActiveExecution) -> AsyncIterator[StoredResult]:
     """Every result of an execution, in the order in which they came."""
     after = 0
-    while page := await runner.shop.journal.results(runner.execution.id, after, PAGE_SIZE):
+    while page := await active.environment.journal.results(active.execution.id, after, PAGE_SIZE):
         for stored_result in page:
             yield stored_result
         after = page[-1].number

@@ -74,9 +74,9 @@ class ExecutionQueries:
         """
         if (runner := self._active_runner(execution_id)) is not None:
             return status_of(
-                runner.execution,
-                runner.progress.to_dict(len(runner.running)),
-                runner.queue.depths(),
+                runner.active.execution,
+                runner.active.progress.to_dict(len(runner.active.running)),
+                runner.active.queue.depths(),
             )
         execution = await self.journal.get(execution_id)
         counts = await self.journal.counts(execution_id)
@@ -169,12 +169,12 @@ class ExecutionQueries:
         counts = self.result_counts()
         return {
             "executions": len(runners),
-            "running": sum(len(runner.running) for runner in runners),
-            "queued": sum(len(runner.queue) for runner in runners),
-            "open": sum(runner.open_tasks for runner in runners),
+            "running": sum(len(runner.active.running) for runner in runners),
+            "queued": sum(len(runner.active.queue) for runner in runners),
+            "open": sum(runner.active.open_tasks for runner in runners),
             "ended": sum(counts[status] for status in FINAL_STATUSES),
             "retries": counts["retries"],
-            "tasks_per_s": round(sum(runner.progress.rate for runner in runners), 3),
+            "tasks_per_s": round(sum(runner.active.progress.rate for runner in runners), 3),
         }
 
     async def get_report(self, execution_id: str) -> BatchReport:
@@ -184,10 +184,12 @@ class ExecutionQueries:
         )  # one that has ended here another process may have gone on with
         execution = await self.journal.get(execution_id)
         figures = (
-            execution.progress if runner is None else runner.progress.to_dict(len(runner.running))
+            execution.progress
+            if runner is None
+            else runner.active.progress.to_dict(len(runner.active.running))
         )
         return await make_report(
-            self.journal, execution if runner is None else runner.execution, figures
+            self.journal, execution if runner is None else runner.active.execution, figures
         )
 
     async def aggregate(

@@ -93,7 +93,6 @@ class TaskQueue(Generic[Q]):
         self._limits.setdefault(agent, max_running)
 
     # -- producers
-    # -----------------------------------------------------------------------------------------
 
     async def reserve(self) -> None:
         """Wait for room, and keep a place for one task.
@@ -137,7 +136,6 @@ class TaskQueue(Generic[Q]):
         _wake_one(self._getters)
 
     # -- workers
-    # -------------------------------------------------------------------------------------------
 
     def get_nowait(self) -> Q | None:
         """The next task, or None when none may be taken now; say `done` when it has run."""

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from agent_runtime.batch.attempt import Attempt
-from agent_runtime.batch.environment import BatchEnvironment, budget_account
-from agent_runtime.batch.error_handling import RetryBudget
+from agent_runtime.batch.active_execution import ActiveExecution
+from agent_runtime.batch.environment import BatchEnvironment
 from agent_runtime.batch.heartbeat import Heartbeat
 from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
-from agent_runtime.batch.journal.writer import JournalWriter, TaskOutcome, retrying
+from agent_runtime.batch.journal.writer import TaskOutcome, retrying
 from agent_runtime.batch.prefetcher import Prefetcher
-from agent_runtime.batch.progress import ExecutionProgress
-from agent_runtime.batch.queue import TaskQueue
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.settings import BatchSettings
 from agent_runtime.batch.task_runner import TaskRunner
 from agent_runtime.batch.worker_pool import WorkerPool
 from agent_runtime.errors import ExecutionLost
-from agent_runtime.event_bus import Event
 
 LOG = logging.getLogger("agent_runtime.batch")
 
@@ -43,25 +38,13 @@ class ExecutionRunner:
         *,
         crashed: bool = False,
     ) -> None:
-        self.shop = environment
-        self.execution = execution
-        self.settings = settings
-        queue = settings.queue
-        self.queue: TaskQueue[TaskRow] = TaskQueue(
-            queue.size, queue.order, queue.aging, settings.limits
+        self.active = ActiveExecution(
+            environment, execution, settings, self._on_persisted, crashed=crashed
         )
-        self.writer = JournalWriter(
-            environment.journal, execution.id, execution.token, self._on_persisted
-        )
-        self.progress = ExecutionProgress(float(execution.progress.get("active_s", 0.0)))
-        self.retry_budget = RetryBudget(settings.retry.budget)
-        self.running: dict[int, Attempt] = {}
-        self.prefetcher = Prefetcher(self)
-        self.heartbeat = Heartbeat(self)
-        self.task_runner = TaskRunner(self)
-        self.account = budget_account(execution, settings)
-        self.max_concurrent = settings.max_concurrent
-        self.worker_pool = WorkerPool(self, self._on_helper_done)
+        self.task_runner = TaskRunner(self.active, self)
+        self.worker_pool = WorkerPool(self.active, self, self.task_runner, self._on_helper_done)
+        self.prefetcher = Prefetcher(self.active, self, self.task_runner, self.worker_pool)
+        self.heartbeat = Heartbeat(self.active, self, self.worker_pool.abandon)
         self._end_requested = asyncio.Event()
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
@@ -72,22 +55,14 @@ class ExecutionRunner:
         self.loaded = asyncio.Event()
         """Set when it is known what there is to do, or that it ends."""
         self._started = False
-        self.crashed = crashed
-        self.producer_failed = ""
         self.error: BaseException | None = None
 
     # -- from outside
-    # --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to run it."""
-        self._main_task = asyncio.create_task(self._run(), name=f"batch {self.execution.id}")
+        self._main_task = asyncio.create_task(self._run(), name=f"batch {self.active.execution.id}")
         self._main_task.add_done_callback(lambda _: self.notify())
-
-    @property
-    def open_tasks(self) -> int:
-        """How many tasks have not ended, with those that are being accepted."""
-        return self.progress.total - self.progress.ended + self.queue.reserved
 
     async def wait_idle(self) -> None:
         """Wait until it is over, or paused."""
@@ -101,10 +76,10 @@ class ExecutionRunner:
     def is_idle(self) -> bool:
         """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
         paused = (
-            self.execution.state in ("paused", "awaiting_approval")
+            self.active.execution.state in ("paused", "awaiting_approval")
             and not self._end_requested.is_set()
         )
-        return self._started and paused and not self.running and not self.writer.busy
+        return self._started and paused and not self.active.running and not self.active.writer.busy
 
     def on_ended(self, call: Callable[[], Any]) -> None:
         """Have something called when this process does not run it any more."""
@@ -131,25 +106,28 @@ class ExecutionRunner:
         changed = self._changed
         self._changed = asyncio.Event()
         changed.set()
-        if self.ended or self.queue.paused:
+        if self.ended or self.active.queue.paused:
             self._idle.set()
             if self.is_idle:
-                self.progress.stop_clock()
+                self.active.progress.stop_clock()
 
     async def pause(self, reason: str = "asked", state: ExecutionState = "paused") -> None:
         """Begin no new task; those that run go on."""
-        self.queue.pause()
+        self.active.queue.pause()
         async with self._state_lock:
-            if self.execution.state in ("running", "paused") and self.execution.state != state:
+            if (
+                self.active.execution.state in ("running", "paused")
+                and self.active.execution.state != state
+            ):
                 await self._set_state(state, reason)
 
     async def resume(self) -> None:
         """Begin tasks again."""
         async with self._state_lock:
-            if self.execution.state in ("paused", "awaiting_approval"):
+            if self.active.execution.state in ("paused", "awaiting_approval"):
                 await self._set_state("running", "")
-            self.progress.resume_clock()
-            self.queue.resume()
+            self.active.progress.resume_clock()
+            self.active.queue.resume()
         self.prefetcher.wake()
 
     def end(self, state: ExecutionState, reason: str = "") -> None:
@@ -159,7 +137,7 @@ class ExecutionRunner:
         """
         if self._end_state is None:
             self._end_state = (state, reason)
-        self.queue.pause()
+        self.active.queue.pause()
         self._end_requested.set()
         self.notify()
 
@@ -169,9 +147,13 @@ class ExecutionRunner:
         It can be gone on with, here or elsewhere.
         """
         if not self._end_requested.is_set():
-            paused = self.execution.state in ("paused", "awaiting_approval")
+            paused = self.active.execution.state in ("paused", "awaiting_approval")
             self.end(
-                *((self.execution.state, self.execution.why) if paused else ("paused", "closed"))
+                *(
+                    (self.active.execution.state, self.active.execution.why)
+                    if paused
+                    else ("paused", "closed")
+                )
             )
         await self.wait_closed()
 
@@ -182,12 +164,8 @@ class ExecutionRunner:
 
     def change_settings(self, settings: BatchSettings) -> None:
         """Use other settings from now on; the queue and the backends stay."""
-        self.settings = settings
-        self.execution.settings = settings.explicit_settings()
-        self.account = budget_account(self.execution, settings)
-        self.retry_budget.share = settings.retry.budget
-        self.max_concurrent = settings.max_concurrent
-        self.worker_pool.resize(self.max_concurrent)
+        self.active.change_settings(settings)
+        self.worker_pool.resize(self.active.max_concurrent)
 
     async def accept(self, row: TaskRow) -> None:
         """A task was accepted whose producer held a place in the queue."""
@@ -203,26 +181,25 @@ class ExecutionRunner:
 
     def release_slot(self) -> None:
         """A place in the queue that was promised is not needed."""
-        self.queue.cancel_reservation()
+        self.active.queue.cancel_reservation()
         self.finish_if_done()
 
     # -- running
-    # -------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
-            self._writer_task = self._start_helper(self.writer.run())
+            self._writer_task = self._start_helper(self.active.writer.run())
             await self.prefetcher.load()
-            self.progress.start_clock()
+            self.active.progress.start_clock()
             self.loaded.set()
             await self._set_state("running", "")
             self._started = True
-            if self.queue.paused and not self.ending:
+            if self.active.queue.paused and not self.ending:
                 await self._set_state("paused", "asked")  # before it had begun
             helpers = [
                 self._start_helper(work) for work in (self.heartbeat.run(), self.prefetcher.run())
             ]
-            self.worker_pool.resize(self.max_concurrent)
+            self.worker_pool.resize(self.active.max_concurrent)
             self.finish_if_done()
             await self._end_requested.wait()
             await self._shutdown(helpers)
@@ -243,7 +220,9 @@ class ExecutionRunner:
     def fail(self, error: BaseException) -> None:
         """End it because of an error that is not a task's; `wait` raises it."""
         self.error = self.error or error
-        LOG.error("the execution %s stops: %s: %s", self.execution.id, type(error).__name__, error)
+        LOG.error(
+            "the execution %s stops: %s: %s", self.active.execution.id, type(error).__name__, error
+        )
         self.end("paused", type(error).__name__)
 
     def _on_persisted(self, outcomes: Sequence[TaskOutcome]) -> None:
@@ -260,93 +239,90 @@ class ExecutionRunner:
 
     def finish_if_done(self) -> None:
         """End, when every task has."""
-        if self.open_tasks > 0:
+        if self.active.open_tasks > 0:
             return
-        if self.execution.sealed:
+        if self.active.execution.sealed:
             self.end("completed")
-        elif self.producer_failed:
-            self.end("paused", self.producer_failed)
+        elif self.active.producer_failed:
+            self.end("paused", self.active.producer_failed)
 
     def _record_result(self, result: TaskResult) -> None:
-        self.progress.add(result)
-        self.shop.result_counts[result.status] += 1
+        self.active.progress.add(result)
+        self.active.environment.result_counts[result.status] += 1
         data = {
-            "execution_id": self.execution.id,
+            "execution_id": self.active.execution.id,
             "task_id": result.task_id,
             "status": result.status,
         }
         error = (
             {} if result.error is None else {"error": result.error.code, "kind": result.error.kind}
         )
-        self.publish(
+        self.active.publish(
             "batch.task",
             {**data, "attempts": result.attempts, "duration_s": result.duration_s, **error},
         )
 
-    def publish(self, kind: str, data: dict[str, Any]) -> None:
-        """Say something on the factory's bus."""
-        self.shop.factory.event_bus.publish(Event(kind, data))
-
     async def _set_state(
         self, state: ExecutionState, reason: str, *, release: bool = False
     ) -> None:
-        previous_state = self.execution.state
-        self.execution.state = state
-        self.execution.why = reason
-        self.execution.progress = self.progress.to_dict(len(self.running))
+        previous_state = self.active.execution.state
+        self.active.execution.state = state
+        self.active.execution.why = reason
+        self.active.execution.progress = self.active.progress.to_dict(len(self.active.running))
         if release:
-            await self.shop.journal.save(self.execution, release=True)
+            await self.active.environment.journal.save(self.active.execution, release=True)
         else:
-            await retrying(lambda: self.shop.journal.save(self.execution))
+            await retrying(lambda: self.active.environment.journal.save(self.active.execution))
         data = {
-            "execution_id": self.execution.id,
+            "execution_id": self.active.execution.id,
             "state": state,
             "before": previous_state,
-            **({"why": reason} if reason else {}),
+            **({"reason": reason} if reason else {}),
         }
-        self.publish("batch.execution", data)
+        self.active.publish("batch.execution", data)
         self.notify()
 
     # -- the end
-    # -------------------------------------------------------------------------------------------
 
     async def _shutdown(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         state = self._end_state[0] if self._end_state else "completed"
-        immediately = self.settings.fail_fast and state == "failed"
-        self.queue.close()
+        immediately = self.active.settings.fail_fast and state == "failed"
+        self.active.queue.close()
         await self.worker_pool.shutdown(
-            0.0 if immediately or isinstance(self.error, ExecutionLost) else self.settings.grace
+            0.0
+            if immediately or isinstance(self.error, ExecutionLost)
+            else self.active.settings.grace
         )
         for task in helpers:
             task.cancel()
         await asyncio.wait(helpers)
 
     async def _release(self) -> None:
-        self.queue.close()
+        self.active.queue.close()
         if self._writer_task is not None:
-            self.writer.close()
+            self.active.writer.close()
             await asyncio.wait([self._writer_task])
-        self.progress.stop_clock()
+        self.active.progress.stop_clock()
         state, reason = self._end_state or (
             "paused",
             "error" if self.error is not None else "closed",
         )
-        if self._started and not self.open_tasks and self.execution.sealed and state == "paused":
+        if (
+            self._started
+            and not self.active.open_tasks
+            and self.active.execution.sealed
+            and state == "paused"
+        ):
             state = "completed"
             reason = ""
         if state in ("completed", "failed", "cancelled"):
-            self.execution.ended_s = time.time()
+            self.active.execution.ended_s = time.time()
         try:
             await self._set_state(state, reason, release=True)
         except Exception as error:  # noqa: BLE001 - the journal says that it runs: whoever resumes it sees what is left
             self.error = self.error or error
         finally:
             self.loaded.set()
-            for slot in self.shop.load_balancer.backend_slots:
-                slot.backend.forget(self.execution.id)
+            for slot in self.active.environment.load_balancer.backend_slots:
+                slot.backend.forget(self.active.execution.id)
             self.notify()
-
-    def progress_json(self) -> str:
-        """The figures as the journal has them."""
-        self.progress.sample_rate()
-        return json.dumps(self.progress.to_dict(len(self.running)))

@@ -130,7 +130,6 @@ class ExecutionSubmission(ExecutionQueries):
         await self._exit_stack.aclose()
 
     # -- submitting
-    # ----------------------------------------------------------------------------------------
 
     async def submit_batch_tasks(
         self,
@@ -243,18 +242,18 @@ class ExecutionSubmission(ExecutionQueries):
         runner = self._accepting_runner(execution_id)
         await runner.loaded.wait()
         if wait:
-            await runner.queue.reserve()
+            await runner.active.queue.reserve()
         else:
-            runner.queue.reserve_nowait()
+            runner.active.queue.reserve_nowait()
         # A caller who goes away does not know whether the journal has it: then it is accepted.
         await asyncio.shield(asyncio.ensure_future(self._accept_reserved(runner, task)))
 
     async def _accept_reserved(self, runner: ExecutionRunner, task: AnyTask) -> None:
         try:
             self._accepting_runner(
-                runner.execution.id
+                runner.active.execution.id
             )  # it may have ended while it waited for room
-            (row,) = await self._ingestors[runner.execution.id].accept([task])
+            (row,) = await self._ingestors[runner.active.execution.id].accept([task])
         except BaseException as error:
             if isinstance(
                 error, StoreError
@@ -266,7 +265,7 @@ class ExecutionSubmission(ExecutionQueries):
 
     def _accepting_runner(self, execution_id: str) -> ExecutionRunner:
         runner = self._runners.get(execution_id)
-        if runner is None or runner.execution.sealed or runner.ending:
+        if runner is None or runner.active.execution.sealed or runner.ending:
             raise InputInvalid(f"the execution '{execution_id}' takes no more tasks here")
         return runner
 
@@ -275,15 +274,15 @@ class ExecutionSubmission(ExecutionQueries):
     ) -> None:
         try:
             async for task in tasks:
-                await self.submit_task(runner.execution.id, task)
-            runner.execution.sealed = True
-            await self.journal.save(runner.execution)
+                await self.submit_task(runner.active.execution.id, task)
+            runner.active.execution.sealed = True
+            await self.journal.save(runner.active.execution)
         except StoreError as error:
             runner.fail(error)
         except BaseException as error:  # noqa: BLE001 - the producer's own
             failure = as_user_exception(error)
             text = f"the producer failed: {type(failure).__name__}: {error_text(failure)}"
-            runner.producer_failed = SECRETS.text(text)[:200]
+            runner.active.producer_failed = SECRETS.text(text)[:200]
         finally:
             if isinstance(tasks, AsyncGenerator):
                 await tasks.aclose()
@@ -291,7 +290,6 @@ class ExecutionSubmission(ExecutionQueries):
         runner.prefetcher.wake()
 
     # -- running
-    # -------------------------------------------------------------------------------------------
 
     async def _lease(self, execution: Execution) -> None:
         # One that this process has given up without being able to say so is nobody's.

@@ -32,12 +32,13 @@ from agent_runtime.errors import (
     InstanceFailed,
 )
 from agent_runtime.errors.user_code import as_user_exception
-from agent_runtime.event_bus.dead_letters import DeadLetter, add_shielded
+from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letters import add_shielded
 from agent_runtime.types import AgentContext, AgentResult
 
 if TYPE_CHECKING:
+    from agent_runtime.batch.active_execution import ActiveExecution, ExecutionControl
     from agent_runtime.batch.load_balancer import BackendSlot
-    from agent_runtime.batch.runner import ExecutionRunner
     from agent_runtime.batch.task import BatchTask
 
 
@@ -54,8 +55,9 @@ _STATUS_BY_ACTION: Mapping[str, TaskStatus] = {
 class TaskRunner:
     """Runs the tasks of an execution, one attempt each time."""
 
-    def __init__(self, runner: ExecutionRunner) -> None:
-        self._runner = runner
+    def __init__(self, active: ActiveExecution, control: ExecutionControl) -> None:
+        self._active = active
+        self._control = control
 
     @staticmethod
     def build_outcome(
@@ -76,22 +78,22 @@ class TaskRunner:
 
         Cancelling stops it.
         """
-        runner = self._runner
+        active = self._active
         task = row.to_task()
-        task_id, key = idempotency_keys(runner.execution.id, row)
+        task_id, key = idempotency_keys(active.execution.id, row)
         call = self._build_call(row, task, task_id, key)
-        if runner.settings.sessions:
+        if active.settings.sessions:
             await self._resume_session(call, row)
         attempt = Attempt(row, task, slot, call)
-        timeout_s = runner.settings.task_timeout if task.timeout_s is None else task.timeout_s
+        timeout_s = active.settings.task_timeout if task.timeout_s is None else task.timeout_s
         if timeout_s is not None:
             call.deadline = asyncio.get_running_loop().time() + timeout_s
-            attempt.cancel_after_s = timeout_s + runner.settings.grace
-        runner.running[row.seq] = attempt
+            attempt.cancel_after_s = timeout_s + active.settings.grace
+        active.running[row.seq] = attempt
         try:
             # Awaited here and not in a task of its own: the next one begins without a turn of the
             # loop between.
-            answer = await slot.backend.run(task, call, runner.execution.id)
+            answer = await slot.backend.run(task, call, active.execution.id)
         except asyncio.CancelledError as error:
             if not attempt.cancel_requested:
                 if (
@@ -108,19 +110,19 @@ class TaskRunner:
         else:
             if attempt.abandoned:
                 return None
-            if answer.interrupts and _is_budget_interrupt(answer, runner.account):
+            if answer.interrupts and _is_budget_interrupt(answer, active.account):
                 return await self._pause_for_budget(attempt)
             return partial(self._handle_success, attempt, answer)
         finally:  # only now: an execution rests when nothing runs
             self._finish_attempt(attempt)
 
     def _finish_attempt(self, attempt: Attempt) -> None:
-        runner = self._runner
+        active = self._active
         attempt.end()
-        if runner.running.get(attempt.row.seq) is attempt:
-            del runner.running[attempt.row.seq]
-        if runner.queue.paused:
-            runner.notify()
+        if active.running.get(attempt.row.seq) is attempt:
+            del active.running[attempt.row.seq]
+        if active.queue.paused:
+            self._control.notify()
 
     async def _handle_cancel(self, attempt: Attempt, error: BaseException) -> TaskOutcome:
         """It was told to stop: by an execution that ends, or because it was overdue."""
@@ -131,29 +133,29 @@ class TaskRunner:
         return self._handle_failure(attempt, timeout)
 
     def _timeout_error(self, attempt: Attempt) -> CallTimeout:
-        return CallTimeout("run", attempt.cancel_after_s - self._runner.settings.grace)
+        return CallTimeout("run", attempt.cancel_after_s - self._active.settings.grace)
 
     def abandon(self, attempt: Attempt) -> TaskOutcome:
         """Wait no longer for a job that does not end by its cancel."""
         attempt.abandoned = True
         attempt.stop()
-        self._runner.running.pop(attempt.row.seq, None)
+        self._active.running.pop(attempt.row.seq, None)
         if attempt.duration_s < attempt.cancel_after_s:
             return self._requeue_unstarted(attempt)
         return self._handle_failure(attempt, self._timeout_error(attempt))
 
     def _build_call(self, row: TaskRow, task: BatchTask, task_id: str, key: str) -> AgentContext:
-        runner = self._runner
-        labels = {"batch_id": runner.execution.id, "task_id": row.id, "idempotency_key": task_id}
+        active = self._active
+        labels = {"batch_id": active.execution.id, "task_id": row.id, "idempotency_key": task_id}
         call = AgentContext(
             task.input,
-            principal=runner.shop.principal,
-            credentials=runner.shop.credentials,
+            principal=active.environment.principal,
+            credentials=active.environment.credentials,
             metadata={**task.metadata, **labels},
             idempotency_key=key,
         )
-        if runner.account is not None:
-            call.accounts = (runner.account,)
+        if active.account is not None:
+            call.accounts = (active.account,)
         return call
 
     async def _resume_session(self, call: AgentContext, row: TaskRow) -> None:
@@ -161,9 +163,9 @@ class TaskRunner:
 
         When an attempt before has left steps in it, go on behind the last of them.
         """
-        call.session_id = f"{self._runner.execution.id}-{row.seq}"
-        manager = self._runner.shop.factory.session_manager
-        principal = self._runner.shop.principal
+        call.session_id = f"{self._active.execution.id}-{row.seq}"
+        manager = self._active.environment.factory.session_manager
+        principal = self._active.environment.principal
         if manager is None or (row.starts <= 1 and not row.tries):
             return
         try:
@@ -174,7 +176,6 @@ class TaskRunner:
             call.input = None
 
     # -- what became of it
-    # ---------------------------------------------------------------------------------
 
     def _handle_success(self, attempt: Attempt, answer: AgentResult) -> TaskOutcome:
         row = attempt.row
@@ -186,26 +187,26 @@ class TaskRunner:
         return self.build_outcome(row, result)
 
     async def _handle_exception(self, attempt: Attempt, error: Exception) -> TaskOutcome | None:
-        account = self._runner.account
+        account = self._active.account
         if (
             isinstance(error, BudgetExceeded)
             and account is not None
             and error.account == account.key
         ):
-            if error.held_usd and len(self._runner.running) > 1:
+            if error.held_usd and len(self._active.running) > 1:
                 # It is not used up: others that are under way hold it. When they have ended there
                 # will be more.
-                self._runner.queue.throttle(attempt.row.agent, RESERVATION_WAIT_S)
+                self._active.queue.throttle(attempt.row.agent, RESERVATION_WAIT_S)
                 return self._requeue_unstarted(attempt)
             return await self._pause_for_budget(attempt)
         return self._handle_failure(attempt, error)
 
     def _handle_failure(self, attempt: Attempt, error: Exception) -> TaskOutcome:
-        runner = self._runner
+        active = self._active
         row = attempt.row
-        runner.progress.lost += isinstance(error, InstanceFailed)
+        active.progress.lost += isinstance(error, InstanceFailed)
         decision = handle_execution_error(
-            error, row.attempts + 1, runner.settings, runner.retry_budget
+            error, row.attempts + 1, active.settings, active.retry_budget
         )
         spent = previous_usage(row)
         spent.add(attempt_usage(attempt, error))
@@ -219,13 +220,13 @@ class TaskRunner:
         row.attempts += 1
         row.history = history_to_json(history)
         if decision.action == "retry":
-            runner.progress.retries += 1
-            runner.shop.result_counts["retries"] += 1
+            active.progress.retries += 1
+            active.environment.result_counts["retries"] += 1
             self._publish_retry(row, history[-1].code)
             return self._schedule_retry(row, decision)
-        max_attempts = runner.settings.retry.attempts
+        max_attempts = active.settings.retry.attempts
         if (
-            runner.settings.fallback_strategy == "retry"
+            active.settings.fallback_strategy == "retry"
             and row.attempts <= max_attempts
             and decision.action == "fail"
         ):
@@ -238,12 +239,12 @@ class TaskRunner:
 
     def _publish_retry(self, row: TaskRow, code: str) -> None:
         data = {
-            "execution_id": self._runner.execution.id,
+            "execution_id": self._active.execution.id,
             "task_id": row.id,
             "attempt": row.attempts,
             "error": code,
         }
-        self._runner.publish("batch.retry", data)
+        self._active.publish("batch.retry", data)
 
     def _schedule_retry(self, row: TaskRow, decision: ErrorDecision) -> TaskOutcome:
         row.status = "pending"
@@ -251,7 +252,7 @@ class TaskRunner:
         row.tries = row.tries + 1
         row.not_before_s = 0.0
         if decision.action == "postpone":
-            self._runner.queue.throttle(
+            self._active.queue.throttle(
                 row.agent, decision.wait_s
             )  # the others of its kind would be refused, too
         else:
@@ -272,18 +273,17 @@ class TaskRunner:
     async def _pause_for_budget(self, attempt: Attempt) -> TaskOutcome | None:
         attempt.end()  # it is not stopped any more while the pause is written
         outcome = self._requeue_unstarted(attempt)
-        await self._runner.pause("budget")
+        await self._control.pause("budget")
         return None if attempt.abandoned else outcome
 
     def apply_failure_policy(self, result: TaskResult) -> None:
         """End the execution when it is not to go on after a failure."""
-        settings = self._runner.settings
-        runner = self._runner
+        settings = self._active.settings
         if result.status != "failed":
             return
         reason = f"task {result.task_id}: {result.error.code if result.error else 'failed'}"
         if settings.fail_fast or not settings.continue_on_error:
-            runner.end("failed", reason)
+            self._control.end("failed", reason)
 
     def requeue_interrupted(self, row: TaskRow) -> TaskOutcome:
         """A task that was left running by a process that lost its journal.
@@ -299,8 +299,8 @@ class TaskRunner:
 
         Again, or put aside when it has had enough of them.
         """
-        runner = self._runner
-        runner.progress.lost += 1
+        active = self._active
+        active.progress.lost += 1
         error = InstanceFailed("the process that ran the task has ended")
         history = [*failure_history(row), failure_from_error(error, row.attempts + 1)]
         row.history = history_to_json(history)
@@ -309,17 +309,17 @@ class TaskRunner:
             return self.build_outcome(row)
         row.status = "poisoned"
         row.attempts = row.attempts + 1
-        payload = {"execution_id": runner.execution.id, "task": row.to_task().to_json()}
-        owner = {"tenant": runner.execution.tenant, "user": runner.execution.user}
+        payload = {"execution_id": active.execution.id, "task": row.to_task().to_json()}
+        owner = {"tenant": active.execution.tenant, "user": active.execution.user}
         letter = DeadLetter.of(DEAD_LETTER_QUEUE, payload, error, row.starts, **owner)
-        await add_shielded(runner.shop.dead_letters, letter)
+        await add_shielded(active.environment.dead_letters, letter)
         data = {
             "letter_id": letter.id,
             "queue": DEAD_LETTER_QUEUE,
             "attempts": letter.attempts,
             "error": letter.error,
         }
-        runner.publish("dead_letter.added", data)
+        active.publish("dead_letter.added", data)
         result = failed_result(row, "poisoned", previous_usage(row), history)
         return self.build_outcome(row, result)
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agent_runtime.batch.active_execution import ActiveExecution, ExecutionControl
     from agent_runtime.batch.attempt import Attempt
     from agent_runtime.batch.journal.records import TaskRow
-    from agent_runtime.batch.runner import ExecutionRunner
+    from agent_runtime.batch.task_runner import TaskRunner
 
 CANCEL_WAIT_S = 2.0
 """What a task may take to end after its cancel, before it is left alone."""
@@ -19,9 +20,15 @@ class WorkerPool:
     """As many workers as tasks may run at once; `on_end` hears of each that has ended."""
 
     def __init__(
-        self, runner: ExecutionRunner, on_end: Callable[[asyncio.Task[None]], None]
+        self,
+        active: ActiveExecution,
+        control: ExecutionControl,
+        task_runner: TaskRunner,
+        on_end: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        self._runner = runner
+        self._active = active
+        self._control = control
+        self._task_runner = task_runner
         self._on_end = on_end
         self._workers: set[asyncio.Task[None]] = set()
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -38,13 +45,13 @@ class WorkerPool:
 
         Those that are too many end with their task.
         """
-        slots = self._runner.shop.load_balancer.capacity
+        slots = self._active.environment.load_balancer.capacity
         target_size = limit if slots is None else min(limit, slots)
         for _ in range(target_size - len(self._workers)):
             self._spawn()
         self._surplus = max(0, len(self._workers) - target_size)
         if self._surplus:
-            self._runner.queue.wake()
+            self._active.queue.wake()
 
     def _spawn(self) -> None:
         worker = asyncio.create_task(self._work())
@@ -53,7 +60,7 @@ class WorkerPool:
         worker.add_done_callback(self._on_end)
 
     async def _work(self) -> None:
-        queue = self._runner.queue
+        queue = self._active.queue
         while not self._surplus:
             row = queue.get_nowait() or await queue.get(lambda: bool(self._surplus))
             if row is None:
@@ -64,53 +71,53 @@ class WorkerPool:
 
     async def _run_task(self, row: TaskRow) -> bool:
         """Run a task; False when this worker's place was given to another one meanwhile."""
-        runner = self._runner
-        load_balancer = self._runner.shop.load_balancer
+        active = self._active
+        load_balancer = self._active.environment.load_balancer
         slot = None
         abandoned = False
         try:
             slot = load_balancer.acquire_nowait() or await load_balancer.acquire()
-            if runner.queue.paused:  # meanwhile nothing may be begun any more
-                runner.queue.requeue(row)
+            if active.queue.paused:  # meanwhile nothing may be begun any more
+                active.queue.requeue(row)
                 return True
             row.starts = row.starts + 1
             row.status = "running"
-            if not runner.writer.ephemeral:  # else it would be forgotten with the process anyway
-                runner.writer.enqueue(runner.task_runner.build_outcome(row))
-            if self.starts_to_persist or runner.writer.backlogged:
+            if not active.writer.ephemeral:  # else it would be forgotten with the process anyway
+                active.writer.enqueue(self._task_runner.build_outcome(row))
+            if self.starts_to_persist or active.writer.backlogged:
                 self.starts_to_persist = max(0, self.starts_to_persist - 1)
-                await runner.writer.flush()
-            outcome = await runner.task_runner.run_attempt(row, slot)
+                await active.writer.flush()
+            outcome = await self._task_runner.run_attempt(row, slot)
             abandoned = outcome is None
             if outcome is not None:
-                runner.writer.enqueue(outcome)
+                active.writer.enqueue(outcome)
         finally:
             if not abandoned:
-                runner.queue.task_done(row)
+                active.queue.task_done(row)
                 if slot is not None:
                     load_balancer.release(slot)
         return not abandoned
 
     def abandon(self, attempt: Attempt) -> None:
         """Have another worker take the place of one whose task does not end."""
-        runner = self._runner
-        runner.writer.enqueue(runner.task_runner.abandon(attempt))
-        runner.shop.load_balancer.release(attempt.seat)
-        runner.queue.task_done(attempt.row)
+        active = self._active
+        active.writer.enqueue(self._task_runner.abandon(attempt))
+        active.environment.load_balancer.release(attempt.seat)
+        active.queue.task_done(attempt.row)
         if attempt.worker in self._workers:
             self._workers.discard(attempt.worker)
             self._abandoned.add(attempt.worker)
             attempt.worker.add_done_callback(self._abandoned.discard)
-        if not runner.ending:
+        if not self._control.ending:
             self._spawn()
 
     async def shutdown(self, grace_s: float) -> None:
         """Let running tasks end within their grace, then cancel them, then abandon them."""
         await self._wait_workers(grace_s)
-        for attempt in list(self._runner.running.values()):
+        for attempt in list(self._active.running.values()):
             attempt.stop()
         await self._wait_workers(CANCEL_WAIT_S)
-        for attempt in list(self._runner.running.values()):
+        for attempt in list(self._active.running.values()):
             self.abandon(attempt)
         for worker in [*self._workers, *self._abandoned]:
             worker.cancel()

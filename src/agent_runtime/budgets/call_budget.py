@@ -11,6 +11,13 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import NamedTuple
 
+from agent_runtime.budgets.grants import (
+    Grant,
+    Reservation,
+    RunBudget,
+    add_amounts,
+    subtract_amounts,
+)
 from agent_runtime.budgets.ledger.ledger import (
     MICROS_PER_USD,
     ZERO_AMOUNT,
@@ -26,13 +33,6 @@ from agent_runtime.budgets.ledger.ledger import (
     SpendLabels,
 )
 from agent_runtime.budgets.ledger.retries import atransact_with_retry, transact_with_retry
-from agent_runtime.budgets.reservations import (
-    Grant,
-    Reservation,
-    RunBudget,
-    add_amounts,
-    subtract_amounts,
-)
 from agent_runtime.budgets.spending_policy import SpendingPolicy
 from agent_runtime.errors import BudgetExceeded, BudgetUnavailable, StoreError
 
@@ -110,7 +110,6 @@ class CallBudget:
         )
 
     # -- drawing
-    # -------------------------------------------------------------------------------------------
 
     def reserve(self, minimum: Amount, requested: Amount, key: str | None = None) -> Grant:
         """Reserve for one model call; blocks for the ledger.

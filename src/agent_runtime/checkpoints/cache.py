@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from agent_runtime.checkpoints.chunk_refs import Refs
+from agent_runtime.checkpoints.stored_list import StoredList
 
 MAX_CHECKPOINTS = 256
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class CachedCheckpoint:
+    """What is known of a checkpoint without reading it.
+
+    Its references, its stored lists, and other values' bytes.
+    """
+
+    checkpoint_id: str
+    versions: dict[str, Any]
+    refs: Refs = field(default_factory=dict)
+    lists: dict[str, StoredList] = field(default_factory=dict)
+    payloads: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    """Of its chunks, by channel and number, where they are sealed by a key."""
 
 
 class CheckpointCache(Generic[T]):

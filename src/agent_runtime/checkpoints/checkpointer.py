@@ -92,7 +92,6 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         return super().get_next_version(current, channel)
 
     # -- LangGraph's interface
-    # -----------------------------------------------------------------------------
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the thread's latest, or None."""

@@ -6,7 +6,6 @@ Append-only, verified, the same on every backend.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -30,9 +29,8 @@ from agent_runtime.checkpoints.backends.backend import (
     Write,
 )
 from agent_runtime.checkpoints.blobs import Blobs, storable_metadata
-from agent_runtime.checkpoints.cache import CheckpointCache
+from agent_runtime.checkpoints.cache import CachedCheckpoint, CheckpointCache
 from agent_runtime.checkpoints.chunk_refs import (
-    Refs,
     format_refs,
     next_number,
     numbers_in,
@@ -56,22 +54,6 @@ Operation: TypeAlias = Generator[tuple[Any, ...], Any, R]
 """An operation without its I/O: yields `(operation, *args)` for Records and is sent the answers."""
 
 
-@dataclass(slots=True)
-class _CachedCheckpoint:
-    """What is known of a checkpoint without reading it.
-
-    Its references, its stored lists, and other values' bytes.
-    """
-
-    checkpoint_id: str
-    versions: dict[str, Any]
-    refs: Refs = field(default_factory=dict)
-    lists: dict[str, StoredList] = field(default_factory=dict)
-    payloads: dict[str, bytes] = field(default_factory=dict)
-    digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    """Of its chunks, by channel and number, where they are sealed by a key."""
-
-
 def combine_digests(digests: Iterable[bytes]) -> bytes:
     """Return one digest over those of chunks, in their order."""
     return blake2b(b"".join(digests), digest_size=16).digest()
@@ -91,10 +73,9 @@ class CheckpointOperations:
         self.records = backend
         self.ttl_s = ttl_s
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
-        self._cache: CheckpointCache[_CachedCheckpoint] = CheckpointCache()
+        self._cache: CheckpointCache[CachedCheckpoint] = CheckpointCache()
 
     # -- driving
-    # -------------------------------------------------------------------------------------------
 
     def run(self, operation: Operation[R]) -> R:
         """Carry out an operation for a sync caller."""
@@ -125,7 +106,6 @@ class CheckpointOperations:
             return cast("R", stop.value)
 
     # -- writing
-    # -------------------------------------------------------------------------------------------
 
     def put_operation(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
@@ -173,7 +153,7 @@ class CheckpointOperations:
             except (
                 ParentDeleted
             ):  # somebody deleted the thread: what this process knows of it is of another life
-                parent = _CachedCheckpoint("", {})
+                parent = CachedCheckpoint("", {})
                 self.forget(thread)
                 for channel in cached.refs:
                     numbers[channel] = yield "next_number", thread, namespace, channel
@@ -190,12 +170,12 @@ class CheckpointOperations:
         thread: str,
         namespace: str,
         checkpoint: Checkpoint,
-        parent: _CachedCheckpoint,
+        parent: CachedCheckpoint,
         numbers: dict[str, int],
-    ) -> tuple[_CachedCheckpoint, list[Chunk]]:
+    ) -> tuple[CachedCheckpoint, list[Chunk]]:
         values = checkpoint["channel_values"]
         versions = checkpoint["channel_versions"]
-        cached = _CachedCheckpoint(checkpoint["id"], dict(versions))
+        cached = CachedCheckpoint(checkpoint["id"], dict(versions))
         chunks = list[Chunk]()
         for channel in versions:
             parent_ranges = parent.refs.get(channel)
@@ -228,7 +208,7 @@ class CheckpointOperations:
         return cached, chunks
 
     def _copy_digests(
-        self, cached: _CachedCheckpoint, parent: _CachedCheckpoint, channel: str
+        self, cached: CachedCheckpoint, parent: CachedCheckpoint, channel: str
     ) -> None:
         if not self.blobs.seal.is_keyed:
             return
@@ -236,7 +216,7 @@ class CheckpointOperations:
             if (channel, number) not in cached.digests:
                 cached.digests[channel, number] = parent.digests[channel, number]
 
-    def combined_digest(self, cached: _CachedCheckpoint) -> list[bytes]:
+    def combined_digest(self, cached: CachedCheckpoint) -> list[bytes]:
         """Return the digest over all chunks of a checkpoint, for its row; nothing without a key.
 
         Each chunk is sealed for its place. Without this, chunks of two states that had the same
@@ -254,18 +234,18 @@ class CheckpointOperations:
 
     def _load_parent(
         self, thread: str, namespace: str, checkpoint_id: str | None
-    ) -> Operation[_CachedCheckpoint]:
+    ) -> Operation[CachedCheckpoint]:
         """What is stored of the checkpoint to be continued.
 
         Read when this process does not know it.
         """
         if checkpoint_id is None:
-            return _CachedCheckpoint("", {})
+            return CachedCheckpoint("", {})
         cached = self._cache.get(thread, namespace)
         if cached is None or cached.checkpoint_id != checkpoint_id:
             loaded = yield "load", thread, namespace, checkpoint_id, None
             if loaded is None:
-                return _CachedCheckpoint("", {})
+                return CachedCheckpoint("", {})
             _, cached = yield from self.decode_checkpoint(thread, loaded)
         return cached
 
@@ -309,7 +289,6 @@ class CheckpointOperations:
         self._cache.forget(thread)
 
     # -- reading
-    # -------------------------------------------------------------------------------------------
 
     def get_tuple_operation(self, config: RunnableConfig) -> Operation[CheckpointTuple | None]:
         """Read a checkpoint, from memory where this process wrote or read it last."""
@@ -326,7 +305,7 @@ class CheckpointOperations:
         )
 
     def build_tuple(
-        self, thread: str, loaded: LoadedCheckpoint, cached: _CachedCheckpoint | None
+        self, thread: str, loaded: LoadedCheckpoint, cached: CachedCheckpoint | None
     ) -> Operation[CheckpointTuple]:
         """What LangGraph gets for a loaded row."""
         row = loaded.row
@@ -342,13 +321,13 @@ class CheckpointOperations:
         config = config_of(thread, row.namespace, row.checkpoint_id)
         return CheckpointTuple(config, checkpoint, content[1], parent, writes)
 
-    def _cache_latest(self, thread: str, namespace: str, candidate: _CachedCheckpoint) -> None:
+    def _cache_latest(self, thread: str, namespace: str, candidate: CachedCheckpoint) -> None:
         # Reading an old checkpoint must not push out what the next step of the conversation needs.
         cached = self._cache.get(thread, namespace)
         if cached is None or cached.checkpoint_id <= candidate.checkpoint_id:
             self._cache.put(thread, namespace, candidate)
 
-    def _cached_values(self, cached: _CachedCheckpoint) -> dict[str, Any]:
+    def _cached_values(self, cached: CachedCheckpoint) -> dict[str, Any]:
         decode = self.blobs.codec.decode
         return {
             c: cached.lists[c].copy_items() if c in cached.lists else decode(cached.payloads[c])
@@ -371,11 +350,11 @@ class CheckpointOperations:
 
     def decode_checkpoint(
         self, thread: str, loaded: LoadedCheckpoint, content: list[Any] | None = None
-    ) -> Operation[tuple[dict[str, Any], _CachedCheckpoint]]:
+    ) -> Operation[tuple[dict[str, Any], CachedCheckpoint]]:
         """The values of a checkpoint, verified, and what to remember of it."""
         row = loaded.row
         content = content or (yield from self.decode_row(thread, row))
-        cached = _CachedCheckpoint(row.checkpoint_id, dict(content[0]["channel_versions"]))
+        cached = CachedCheckpoint(row.checkpoint_id, dict(content[0]["channel_versions"]))
         values = dict[str, Any]()
         for channel, ranges in parse_refs(content[2]).items():
             pieces = list[Any]()

@@ -61,7 +61,9 @@ def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
         begin = None if since is None else parse_unix_time(since, "--since")
         end = None if until is None else parse_unix_time(until, "--until")
         return command(
-            *args, wanted=EventQuery(types, since_s=begin, until_s=end, **criteria), **parameters
+            *args,
+            event_query=EventQuery(types, since_s=begin, until_s=end, **criteria),
+            **parameters,
         )
 
     decorated: Callable[..., Any] = with_query

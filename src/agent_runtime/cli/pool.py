@@ -232,7 +232,7 @@ def _raise_error(answer: dict[str, Any]) -> None:
 @PID
 @click.option("--session", metavar="ID", help="Go on with this conversation.")
 @click.option(
-    "--priority", type=click.Choice(["low", "normal", "high", "critical"]), default="normal"
+    "--priority", type=click.Choice(["low", "normal", "high", "urgent"]), default="normal"
 )
 @click.option("--timeout", metavar="DURATION", help="Time limit of the call, with its wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")

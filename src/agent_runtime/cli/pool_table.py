@@ -18,7 +18,7 @@ def pool_status_table(status: dict[str, Any]) -> str:
     pool = status["pool"]
     queue = pool["queue"]
     waiting = ", ".join(
-        f"{name} {queue[name]}" for name in ("critical", "high", "normal", "low") if queue[name]
+        f"{name} {queue[name]}" for name in ("urgent", "high", "normal", "low") if queue[name]
     )
     total = "" if pool["total_memory_mb"] is None else f" of {pool['total_memory_mb']}"
     head = (

@@ -59,12 +59,12 @@ class EventBus:
         self.lock = threading.Lock()
         self.published = 0
         self._log: deque[Event] = deque(maxlen=retain)
-        self._groups: dict[Filter, Group] = {}
+        self._groups: dict[Filter, Group[Subscription]] = {}
         self._routes: dict[
-            str, tuple[Group, ...]
+            str, tuple[Group[Subscription], ...]
         ] = {}  # by type, of the groups that want it whosever it is
         self._groups_by_key: dict[
-            str, tuple[Group, ...]
+            str, tuple[Group[Subscription], ...]
         ] = {}  # by the session, run or tenant that a group wants
         self._counters: dict[str, _Counter] = {}
         self._older_counters: dict[str, _Counter] = {}
@@ -74,7 +74,6 @@ class EventBus:
         self._closed = False
 
     # -- publishing
-    # ----------------------------------------------------------------------------------------
 
     @property
     def active(self) -> bool:
@@ -174,7 +173,7 @@ class EventBus:
         self._counters[stream] = counter
         return counter
 
-    def _create_route(self, event_type: str) -> tuple[Group, ...]:
+    def _create_route(self, event_type: str) -> tuple[Group[Subscription], ...]:
         check_type(event_type)
         matching_groups = [
             g for f, g in self._groups.items() if f.key is None and f.matches_type(event_type)
@@ -189,7 +188,6 @@ class EventBus:
                     group.push(event)
 
     # -- listening
-    # -----------------------------------------------------------------------------------------
 
     def subscribe(
         self,
@@ -253,7 +251,7 @@ class EventBus:
     ) -> Subscription:
         group = self._groups.get(event_filter)
         if group is None:
-            group = Group(event_filter)
+            group = Group[Subscription](event_filter)
             if not self._closed:
                 self._groups[event_filter] = group
                 self._index(event_filter, group)
@@ -266,14 +264,14 @@ class EventBus:
             group.capacity_checked.append(subscription)
         return subscription
 
-    def _index(self, event_filter: Filter, group: Group) -> None:
+    def _index(self, event_filter: Filter, group: Group[Subscription]) -> None:
         key = event_filter.key
         if key is None:
             self._routes.clear()
         else:
             self._groups_by_key[key] = (*self._groups_by_key.get(key, ()), group)
 
-    def unsubscribe(self, group: Group, subscription: Subscription) -> None:
+    def unsubscribe(self, group: Group[Subscription], subscription: Subscription) -> None:
         """Forget a subscription; called by `Subscription.close`. Removing twice does nothing."""
         with self.lock:
             if subscription not in group.members:
@@ -292,7 +290,7 @@ class EventBus:
                 self._remove_group(group)
         self._dropped_by_closed += subscription.dropped
 
-    def _remove_group(self, group: Group) -> None:
+    def _remove_group(self, group: Group[Subscription]) -> None:
         if self._groups.get(group.filter) is not group:
             return
         del self._groups[group.filter]
@@ -305,7 +303,6 @@ class EventBus:
             del self._groups_by_key[key]
 
     # -- what was
-    # --------------------------------------------------------------------------------------------
 
     def retained(
         self,
@@ -389,7 +386,6 @@ class EventBus:
         return 0 if is_whole else max(0, scoped_events[0].seq - seq - 1)
 
     # -- the end
-    # ---------------------------------------------------------------------------------------------
 
     def track_task(self, task: asyncio.Task[None], subscription: Subscription) -> None:
         """Hold a handler's task: the loop itself does not."""

@@ -22,6 +22,8 @@ MAX_EVENT_BYTES = size_limit("event_bytes")
 
 LAST_TIME_S = 253_402_300_800  # the year 10000
 
+_HAD_WHY = frozenset({"batch.execution", "pool.context", "provider.limit", "session.deleted"})
+"""Types whose `reason` was called `why` in the first release."""
 EXTENSIONS = {
     "runid": "run_id",
     "sessionid": "session_id",
@@ -139,7 +141,7 @@ def from_cloud_event(raw_event: Any, seal: EventSeal | None = None) -> Event:
             fields[field] = value
     return Event(
         content["type"],
-        content.get("data"),
+        _with_reason(content["type"], content.get("data")),
         time_s=_parse_time(content.get("time")),
         source=content["source"],
         seq=_parse_count(content, "sequence"),
@@ -147,6 +149,13 @@ def from_cloud_event(raw_event: Any, seal: EventSeal | None = None) -> Event:
         own_id=content["id"],
         **fields,
     )
+
+
+def _with_reason(event_type: str, data: Any) -> Any:
+    """Return the data of an event under its present names: logs may hold it under an older one."""
+    if event_type not in _HAD_WHY or not isinstance(data, Mapping) or "why" not in data:
+        return data
+    return {"reason" if name == "why" else name: value for name, value in data.items()}
 
 
 def _is_encodable(value: str) -> bool:

@@ -21,12 +21,8 @@ from agent_runtime.errors.user_code import as_user_exception, error_text
 from agent_runtime.event_bus.brokers.broker import Broker, Delivery, StartPosition, cancel_and_wait
 from agent_runtime.event_bus.brokers.validation import validate_group_name
 from agent_runtime.event_bus.cloud_event import to_cloud_event
-from agent_runtime.event_bus.dead_letters import (
-    DeadLetter,
-    DeadLetters,
-    MemoryDeadLetters,
-    add_shielded,
-)
+from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters, add_shielded
 from agent_runtime.event_bus.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter
@@ -164,7 +160,6 @@ class EventConsumer:
         return await self._broker.lag(self.name)
 
     # -- the lifecycle
-    # -------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -217,7 +212,6 @@ class EventConsumer:
         return len(unfinished_tasks)
 
     # -- the work
-    # ------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

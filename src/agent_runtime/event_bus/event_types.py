@@ -130,7 +130,7 @@ _TYPES = (
     ),
     EventType("session.forked", "A session was made from another one.", {"from": _TEXT}, ("from",)),
     EventType(
-        "session.deleted", "A session was deleted, or has expired.", {"why": _TEXT}, ("why",)
+        "session.deleted", "A session was deleted, or has expired.", {"reason": _TEXT}, ("reason",)
     ),
     EventType("session.turn_start", "A call has the turn of its session.", {"waited_s": _SECONDS}),
     EventType(
@@ -222,7 +222,7 @@ _TYPES = (
     EventType(
         "pool.context",
         "A warm agent was built, dropped or could not be built.",
-        {"key": _TEXT, "what": _TEXT, "why": _TEXT, "build_s": _SECONDS},
+        {"key": _TEXT, "what": _TEXT, "reason": _TEXT, "build_s": _SECONDS},
         ("key", "what"),
     ),
     EventType(
@@ -245,13 +245,13 @@ _TYPES = (
     EventType(
         "provider.limit",
         "How many calls may be in flight at a provider has changed.",
-        {"provider": _TEXT, "limit": _COUNT, "before": _COUNT, "why": _TEXT},
-        ("provider", "limit", "why"),
+        {"provider": _TEXT, "limit": _COUNT, "before": _COUNT, "reason": _TEXT},
+        ("provider", "limit", "reason"),
     ),
     EventType(
         "batch.execution",
         "A batch has another state.",
-        {"execution_id": _TEXT, "state": _TEXT, "before": _TEXT, "why": _TEXT},
+        {"execution_id": _TEXT, "state": _TEXT, "before": _TEXT, "reason": _TEXT},
         ("execution_id", "state"),
     ),
     EventType(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Event
 from agent_runtime.types import ALL_SESSIONS
 
 if TYPE_CHECKING:
-    from agent_runtime.event_bus.subscription import Subscription
     from agent_runtime.types import Principal
 
 
@@ -97,7 +97,23 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
         )
 
 
-class Group:
+class Subscriber(Protocol):
+    """A member of a group: its buffer, and how it is woken."""
+
+    buffer: deque[Event]
+
+    @property
+    def full(self) -> bool:
+        """Whether the next event has no capacity."""
+
+    def wake(self) -> None:
+        """Let a reader that waits look again."""
+
+
+S = TypeVar("S", bound=Subscriber)
+
+
+class Group(Generic[S]):
     """The subscribers with the same filter: matched, counted and woken together."""
 
     __slots__ = (
@@ -114,11 +130,11 @@ class Group:
         self.filter = event_filter
         self.pushed_count = 0
         self._type_matches: dict[str, bool] = {}
-        self.members: list[Subscription] = []
+        self.members: list[S] = []
         self.fast_appenders: list[Callable[[Event], None]] = []
         """Of the buffers that make room by themselves: a bounded deque drops its oldest."""
-        self.capacity_checked: list[Subscription] = []
-        self.waiters: list[Subscription] = []
+        self.capacity_checked: list[S] = []
+        self.waiters: list[S] = []
 
     def matches_type(self, event_type: str) -> bool:
         """`Filter.wants`, remembered."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent_runtime.event_bus.dead_letters import DeadLetter
+from agent_runtime.event_bus.dead_letter import DeadLetter
 from agent_runtime.storage import RedisConnection
 
 # letters: id -> JSON; order: ids by number; one more sorted set of ids for each queue

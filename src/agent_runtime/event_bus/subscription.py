@@ -9,14 +9,11 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from agent_runtime.errors.user_code import as_user_exception
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.group import Group
-
-if TYPE_CHECKING:
-    from agent_runtime.event_bus.bus import EventBus
 
 LOG = logging.getLogger("agent_runtime.events")
 
@@ -27,6 +24,19 @@ EventHandler: TypeAlias = Callable[[Event], Any]
 
 Or a plain one, called in a thread of its own.
 """
+
+
+class SubscriptionHub(Protocol):
+    """The bus of a subscription."""
+
+    lock: threading.Lock
+    source: str
+
+    def unsubscribe(self, group: Group[Subscription], subscription: Subscription) -> None:
+        """Remove a subscription from its group."""
+
+    def track_task(self, task: asyncio.Task[Any], subscription: Subscription) -> None:
+        """Hold a handler's task until it has ended."""
 
 
 class Subscription:
@@ -43,7 +53,12 @@ class Subscription:
     """
 
     def __init__(
-        self, bus: EventBus, group: Group, buffer: int, policy: Policy, backlog: list[Event]
+        self,
+        bus: SubscriptionHub,
+        group: Group[Subscription],
+        buffer: int,
+        policy: Policy,
+        backlog: list[Event],
     ) -> None:
         self.policy = policy
         self.size = buffer
@@ -87,7 +102,6 @@ class Subscription:
         return pushed_count - self._group_offset - len(self.buffer)
 
     # -- reading
-    # -------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,7 +233,6 @@ class Subscription:
         self.wake()
 
     # -- handling
-    # ------------------------------------------------------------------------------------------
 
     def handle_with(self, handler: EventHandler, name: str) -> None:
         """Have `handler` called with every event, from now on."""

@@ -29,7 +29,7 @@ from agent_runtime.orchestration.executor import AgentExecutor
 from agent_runtime.orchestration.middleware import DEFAULT_ORDER, Middleware, SessionMiddleware
 from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.registry import Registry
-from agent_runtime.run.gate import RunLimits
+from agent_runtime.run.limits import RunLimits
 from agent_runtime.template import AgentTemplate, render_prompt
 from agent_runtime.template.confinement import Confinement
 from agent_runtime.template.overrides import apply_overrides
@@ -217,7 +217,6 @@ class AgentFactory(TemplateRegistry):
         return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in executors)))
 
     # -- agents
-    # --------------------------------------------------------------------------------------------
 
     def create_agent(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, **overrides: Any
@@ -351,7 +350,6 @@ class AgentFactory(TemplateRegistry):
             raise TemplateError(problems)
 
     # -- building
-    # ------------------------------------------------------------------------------------------
 
     def inner_agent(self, template: AgentTemplate, name: str) -> AgentExecutor:
         """The executor behind an `agent:` tool of a template."""

@@ -94,7 +94,6 @@ class Connection:
         return bool(self.active_calls) or (self._ready is not None and not self._ready.done())
 
     # -- the session
-    # ---------------------------------------------------------------------------------------
 
     async def session(self) -> ClientSession:
         """The session, opened if need be.
@@ -223,7 +222,6 @@ class Connection:
             self._broken.set()
 
     # -- tools
-    # ---------------------------------------------------------------------------------------------
 
     async def tools(self) -> list[BaseTool]:
         """The server's tools as the adapter makes them.

@@ -70,7 +70,6 @@ class McpConnectionPool:
         self._upkeep_task: asyncio.Task[None] | None = None
 
     # -- what agents are made of
-    # ---------------------------------------------------------------------------
 
     def tools(
         self,
@@ -198,7 +197,6 @@ class McpConnectionPool:
             self._state_callback(server.name, state, reason)
 
     # -- upkeep
-    # --------------------------------------------------------------------------------------------
 
     async def _check_periodically(self) -> None:
         while True:

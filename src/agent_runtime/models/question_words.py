@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+STAND_IN = "(offline stand-in, not a language model)"
+"""Stands in every answer."""
 FUNCTION_WORDS = {
     "mean": {"average", "avg", "mean"},
     "median": {"median"},

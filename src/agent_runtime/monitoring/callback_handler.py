@@ -201,7 +201,6 @@ class AgentCallbackHandler(GraphCallbackHandler):
         }
 
     # -- LangChain's side: only used when the handler is given to a LangChain call directly
-    # -----------------
 
     def _start(
         self, kind: str, name: str, run_id: UUID, parent: UUID | None, kw: dict[str, Any], data: Any

@@ -118,7 +118,6 @@ class RuntimeMetrics:
         return series
 
     # -- what is counted
-    # -----------------------------------------------------------------------------------
 
     def on_event(self, event: CallbackEvent) -> None:
         """Count one event of a run."""
@@ -207,7 +206,6 @@ class RuntimeMetrics:
             series.cell(label)[0] = read()
 
     # -- how it is seen
-    # ------------------------------------------------------------------------------------
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format: answer a scrape with it from any framework."""

@@ -41,7 +41,8 @@ from agent_runtime.orchestration.subgraph_calls import refuse_reserved_keys
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.orchestration.timeouts import NO_TIMEOUTS, Timeouts, check_gated
 from agent_runtime.orchestration.turn_recovery import Resume
-from agent_runtime.run.gate import ModelGate, RunLimits
+from agent_runtime.run.gate import ModelGate
+from agent_runtime.run.limits import RunLimits
 from agent_runtime.run.state import current_run
 from agent_runtime.types import AgentContext, AgentResult, Handler, Principal
 

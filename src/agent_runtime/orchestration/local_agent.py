@@ -303,7 +303,10 @@ class LocalAgent:
         if (max_steps := self._max_steps) is not None:
             config["recursion_limit"] = max_steps
         if context.turn is not None:
-            turn_keys = {"thread_id": context.turn.thread, FENCING_TOKEN_KEY: context.turn.guard}
+            turn_keys = {
+                "thread_id": context.turn.thread,
+                FENCING_TOKEN_KEY: context.turn.fencing_token,
+            }
             config["configurable"] = {**caller_config.get("configurable", {}), **turn_keys}
         elif context.session_id is not None:
             config["configurable"] = {

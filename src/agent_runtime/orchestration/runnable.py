@@ -47,7 +47,6 @@ class AgentRunnable(Runnable[Any, Any]):
         return AgentText(self)
 
     # -- one call
-    # ------------------------------------------------------------------------------------------
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the agent; `kwargs` go to its `ainvoke`. Raises what the agent raised."""
@@ -100,7 +99,6 @@ class AgentRunnable(Runnable[Any, Any]):
         )
 
     # -- streams
-    # -------------------------------------------------------------------------------------------
 
     async def astream(  # type: ignore[override]  # LangGraph's keywords, named
         self,
@@ -203,7 +201,6 @@ class AgentRunnable(Runnable[Any, Any]):
         return events
 
     # -- shapes: the agent's own
-    # ---------------------------------------------------------------------------
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
         """The agent's input schema."""

@@ -221,7 +221,7 @@ async def prepare_session_input(
     if turn is not None:
         if turn.unfinished and not (prepared_input is None or isinstance(prepared_input, Command)):
             await complete_dangling_tool_calls(agent, config, turn)
-        turn.begins()
+        turn.mark_running()
     return prepared_input
 
 

@@ -124,7 +124,7 @@ def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     family = GaugeMetricFamily(
         f"{NAMESPACE}_pool_queue", "Calls that wait for an instance.", labels=["priority"]
     )
-    for priority in ("low", "normal", "high", "critical"):
+    for priority in ("low", "normal", "high", "urgent"):
         family.add_metric([priority], status["queue"][priority])
     yield family
     for name, text in (

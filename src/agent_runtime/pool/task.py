@@ -19,7 +19,6 @@ class TaskPriority(IntEnum):
     LOW = 0
     NORMAL = 1
     HIGH = 2
-    CRITICAL = 3
     URGENT = 3
 
 

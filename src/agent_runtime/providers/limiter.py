@@ -81,7 +81,6 @@ class ProviderAccount:
         return len(self._waiters)
 
     # -- a place
-    # -------------------------------------------------------------------------------------------
 
     async def aacquire(self) -> Permit:
         """A place, after a wait if need be. Cancelling gives it up."""
@@ -193,7 +192,6 @@ class ProviderAccount:
             self._wake_first_waiter()
 
     # -- what comes of a call
-    # ------------------------------------------------------------------------------
 
     def _on_call_end(
         self, permit: Permit, error: BaseException | None, headers: Mapping[str, str] | None
@@ -360,7 +358,7 @@ class ProviderLimiter:
         data = {
             "provider": account.name,
             "limit": account.limit,
-            "why": reason,
+            "reason": reason,
             **({"before": previous_limit} if previous_limit else {}),
         }
         for bus in list(self._buses):

@@ -73,7 +73,6 @@ class Channel:
         self.send("tell", current_job.get(), method, dumps(args))
 
     # -- calls
-    # ---------------------------------------------------------------------------------------------
 
     async def call(self, method: str, *args: Any) -> Any:
         """Ask the application; raises what it raises. Cancelling tells it to stop."""
@@ -140,7 +139,6 @@ class Channel:
             self.send("end", number)
 
     # -- what comes in
-    # -------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
         self._handle_backlog()

@@ -16,6 +16,7 @@ from agent_runtime.errors import SessionNotFound
 from agent_runtime.remote.exceptions import deserialize_exception, serialize_exception
 from agent_runtime.remote.frames import dumps, loads
 from agent_runtime.remote.remote_model import serialize_chunk
+from agent_runtime.run.gate import gate_of
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import ModelRequest
 from agent_runtime.run.state import Run, ToolCall, current_tool
@@ -48,7 +49,6 @@ class HostService:
         """
 
     # -- messages
-    # ------------------------------------------------------------------------------------------
 
     def start_call(self, number: int, method: str, data: bytes, tool_call_id: str | None) -> None:
         """Begin to answer a call."""
@@ -105,7 +105,6 @@ class HostService:
                 await self._link.wait_writable()
 
     # -- models
-    # --------------------------------------------------------------------------------------------
 
     async def _do_model(
         self, key: int, messages: Any, stop: Any, tools: bytes | None, kwargs: Any
@@ -124,7 +123,7 @@ class HostService:
     async def _do_open_model(
         self, number: int, model: str, provider: str, messages: Any, kwargs: Any
     ) -> None:
-        self._open_models[number] = await self._run.gate.aopen(
+        self._open_models[number] = await gate_of(self._run).aopen(
             ModelRequest(self._run, model, provider, messages, kwargs)
         )
 
@@ -141,7 +140,6 @@ class HostService:
             call.abort(deserialize_exception(failure, self.raised_errors))
 
     # -- tools and agents
-    # ----------------------------------------------------------------------------------
 
     async def _do_check_calls(self, _number: int, count: int) -> None:
         self._run.check_tool_calls(count)
@@ -170,7 +168,6 @@ class HostService:
         return await self._resources.store(name).abatch(ops)
 
     # -- the session
-    # ---------------------------------------------------------------------------------------
 
     def _with_fencing_token(self, config: RunnableConfig) -> RunnableConfig:
         """The config with the turn's right to write.
@@ -182,7 +179,9 @@ class HostService:
         configurable = config["configurable"]
         if configurable.get("thread_id") != thread_id:
             raise SessionNotFound(str(configurable.get("thread_id")))
-        fencing_entry = {} if context.turn is None else {FENCING_TOKEN_KEY: context.turn.guard}
+        fencing_entry = (
+            {} if context.turn is None else {FENCING_TOKEN_KEY: context.turn.fencing_token}
+        )
         return cast("RunnableConfig", {**config, "configurable": {**configurable, **fencing_entry}})
 
     async def _do_saver_get(self, config: RunnableConfig) -> Any:
@@ -229,7 +228,7 @@ class HostService:
 
     def _on_turn_begins(self) -> None:
         if self._run.context.turn is not None:
-            self._run.context.turn.begins()
+            self._run.context.turn.mark_running()
 
 
 def _without_fencing_token(config: Any) -> Any:

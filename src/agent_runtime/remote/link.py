@@ -76,7 +76,6 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     # -- asyncio's
-    # -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""

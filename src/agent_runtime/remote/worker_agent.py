@@ -16,7 +16,7 @@ from agent_runtime.remote.channel import channel, current_job
 from agent_runtime.remote.frames import dumps
 from agent_runtime.remote.remote_parts import RemoteCheckpointer, RemoteStore, RemoteTurn
 from agent_runtime.remote.worker_run import WorkerRun
-from agent_runtime.run.gate import RunLimits
+from agent_runtime.run.limits import RunLimits
 from agent_runtime.run.state import current_run
 from agent_runtime.tools import register_builtin_tools
 from agent_runtime.types import AgentContext, AgentResult
@@ -79,12 +79,14 @@ class WorkerRegistry(Registry):
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """A stand-in for the model."""
-        model: BaseChatModel = channel().call_blocking("describe_model", spec).model()
+        model: BaseChatModel = channel().call_blocking("describe_model", spec).make_model()
         return model
 
     def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
         """Stand-ins for the tools of an MCP server."""
-        return [tool_info.tool() for tool_info in channel().call_blocking("describe_mcp", spec)]
+        return [
+            tool_info.make_tool() for tool_info in channel().call_blocking("describe_mcp", spec)
+        ]
 
 
 class WorkerAgent:

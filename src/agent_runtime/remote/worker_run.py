@@ -10,7 +10,8 @@ from agent_runtime.errors import CallError
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.remote.channel import channel
 from agent_runtime.remote.exceptions import serialize_exception
-from agent_runtime.run.gate import ModelGate, RunLimits
+from agent_runtime.run.gate import ModelGate
+from agent_runtime.run.limits import RunLimits
 from agent_runtime.run.state import Run
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from langchain_core.runnables.config import merge_configs
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.monitoring.callback_handler import message_of
 from agent_runtime.providers.answers import no_message, settle_failure
+from agent_runtime.run.gate import gate_of
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import ModelRequest
 from agent_runtime.run.state import GATED_TAG, REPLAYED_TAG, Run, block_live_models, current_run
@@ -50,7 +51,7 @@ class CallbackGate(BaseCallbackHandler):
         request = ModelRequest(
             run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {})
         )
-        call = run.gate.open(request)
+        call = gate_of(run).open(request)
         call.cancel_watch = CancelWatch()
         run.open_calls[run_id] = call
 

@@ -3,52 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from agent_runtime.budgets.ledger.ledger import ZERO_AMOUNT
 from agent_runtime.budgets.prices import PRICES, PriceTable
-from agent_runtime.errors import CallError, ConfigurationError, LimitExceeded, PriceUnknown
+from agent_runtime.errors import CallError, LimitExceeded, PriceUnknown
+from agent_runtime.run.limits import NO_LIMITS, RunLimits
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import CostBound, ModelRequest, compute_cost_bound, max_input_tokens
-from agent_runtime.run.state import USAGE_LOCK
+from agent_runtime.run.state import USAGE_LOCK, GateSettings
 
 if TYPE_CHECKING:
-    from agent_runtime.budgets.reservations import Grant
+    from agent_runtime.budgets.grants import Grant
     from agent_runtime.providers.limiter import Permit, ProviderAccount
     from agent_runtime.run.state import Run
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """Hard limits of one run; None is no limit. Nested agents count towards the run around them.
-
-    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how
-    often the same tool may be called with the same arguments. Each is checked before the next step
-    is taken, so the tokens of the last call may go over; `tool_calls` for a whole answer before any
-    of its calls runs. `calls_per_answer` (128 when it is None) is for each answer: the calls beyond
-    it are answered by errors. `tool_result_bytes` (1 MiB when it is None) is for the texts of each
-    tool's result, `tool_media_bytes` (16 MiB) for its images, files and artifact: what is longer is
-    cut, and the model reads that it was. Raises ConfigurationError for a value below 1.
-    """
-
-    max_steps: int | None = None
-    model_calls: int | None = None
-    tool_calls: int | None = None
-    tokens: int | None = None
-    tool_loop: int | None = None
-    calls_per_answer: int | None = None
-    tool_result_bytes: int | None = None
-    tool_media_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigurationError(f"limit {name} must be at least 1, not {value}")
-
-
-NO_LIMITS = RunLimits()
 
 
 class ModelGate:
@@ -151,7 +119,7 @@ class ModelGate:
         with USAGE_LOCK:
             run.check_refusal()
             for ancestor in run.ancestry:
-                ancestor.gate._check_limits(ancestor)
+                _check_limits(ancestor)
 
     def _admit(
         self, request: ModelRequest, grant: Grant | None, permit: Permit | None
@@ -161,19 +129,20 @@ class ModelGate:
         with USAGE_LOCK:
             run.check_refusal()
             for ancestor in ancestry:
-                ancestor.gate._check_limits(ancestor)
+                _check_limits(ancestor)
             for ancestor in ancestry:
                 ancestor.context.usage.model_calls += 1
             number = run.context.usage.model_calls
         return ModelCall(request, number, self.prices, grant, permit)
 
-    def _check_limits(self, run: Run) -> None:
-        limits = self.limits
-        used = run.context.usage
-        if limits.model_calls is not None and used.model_calls >= limits.model_calls:
-            raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
-        if limits.tokens is not None and used.total_tokens >= limits.tokens:
-            raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
+
+def _check_limits(run: Run) -> None:
+    limits = run.gate.limits
+    used = run.context.usage
+    if limits.model_calls is not None and used.model_calls >= limits.model_calls:
+        raise run.refuse(LimitExceeded("model_calls", limits.model_calls))
+    if limits.tokens is not None and used.total_tokens >= limits.tokens:
+        raise run.refuse(LimitExceeded("tokens", limits.tokens, f"{used.total_tokens} used"))
 
 
 def _acquire_permit_sync(account: ProviderAccount) -> Permit:
@@ -186,3 +155,18 @@ def _acquire_permit_sync(account: ProviderAccount) -> Permit:
     except RuntimeError:
         return account.acquire()
     return account.acquire_nowait()
+
+
+class Gate(GateSettings, Protocol):
+    """Admits the model calls of runs: in the application, or in a worker for it."""
+
+    def open(self, request: ModelRequest) -> ModelCall:
+        """Admit one model call, or raise `Refused` before anything is sent."""
+
+    async def aopen(self, request: ModelRequest) -> ModelCall:
+        """`open` for async callers."""
+
+
+def gate_of(run: Run) -> Gate:
+    """Return the gate of a run's model calls; a run itself knows its settings only."""
+    return cast("Gate", run.gate)

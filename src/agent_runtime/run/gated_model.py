@@ -26,6 +26,7 @@ from agent_runtime.providers.answers import (
     message_of_answer,
     settle_failure,
 )
+from agent_runtime.run.gate import gate_of
 from agent_runtime.run.model_call import ModelCall
 from agent_runtime.run.request import ModelRequest
 from agent_runtime.run.state import GATED_TAG, REPLAYED_TAG, block_live_models, current_run
@@ -99,7 +100,7 @@ def _generate(cls: type[BaseChatModel]) -> Any:
     ) -> ChatResult:
         if (request := _build_request(self, messages, kwargs)) is None:
             return inner(self, messages, *args, **kwargs)
-        call = request.run.gate.open(request)
+        call = gate_of(request.run).open(request)
         answer = HttpAnswer()
         token = current_answer.set(answer)
         try:
@@ -159,7 +160,7 @@ def _agenerate(cls: type[BaseChatModel]) -> Any:
     ) -> ChatResult:
         if (request := _build_request(self, messages, kwargs)) is None:
             return await inner(self, messages, *args, **kwargs)
-        call = await request.run.gate.aopen(request)
+        call = await gate_of(request.run).aopen(request)
         timeout_s = _timeout_s(call)
         answer = HttpAnswer()
         token = current_answer.set(answer)
@@ -196,7 +197,7 @@ def _stream(cls: type[BaseChatModel]) -> Any:
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         request = _build_request(self, messages, kwargs)
-        call = None if request is None else request.run.gate.open(request)
+        call = None if request is None else gate_of(request.run).open(request)
         limited_model = self if request is None else request.with_output_limit(self)
         remaining_s = _timeout_s(call)
         with _closing(
@@ -275,7 +276,7 @@ def _astream(cls: type[BaseChatModel]) -> Any:
         self: BaseChatModel, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = _build_request(self, messages, kwargs)
-        call = None if request is None else await request.run.gate.aopen(request)
+        call = None if request is None else await gate_of(request.run).aopen(request)
         limited_model = self if request is None else request.with_output_limit(self)
         timeout_s = _timeout_s(call)
         async with aclosing(

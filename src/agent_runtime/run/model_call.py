@@ -35,8 +35,8 @@ from agent_runtime.usage import TOKEN_COUNTS
 
 if TYPE_CHECKING:
     from agent_runtime.budgets.call_budget import CallBudget
+    from agent_runtime.budgets.grants import Grant
     from agent_runtime.budgets.prices import Price, PriceTable
-    from agent_runtime.budgets.reservations import Grant
     from agent_runtime.budgets.table_prices import Conditions
     from agent_runtime.providers.limiter import Permit
     from agent_runtime.run.request import ModelRequest

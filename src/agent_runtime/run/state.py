@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from langgraph.errors import GraphBubbleUp
 
@@ -22,8 +22,7 @@ from agent_runtime.run.streamed_arguments import StreamedArguments, is_readable
 
 if TYPE_CHECKING:
     from agent_runtime.budgets.call_budget import CallBudget
-    from agent_runtime.run.gate import ModelGate
-    from agent_runtime.run.model_call import ModelCall
+    from agent_runtime.run.limits import RunLimits
     from agent_runtime.types import AgentContext
 
 GATED_TAG = "agent_runtime:gated"
@@ -69,6 +68,20 @@ class Refused(GraphBubbleUp):
         self.error = error
 
 
+class GateSettings(Protocol):
+    """What a run reads of its gate."""
+
+    limits: RunLimits
+    model_call_timeout_s: float | None
+
+
+class OpenCall(Protocol):
+    """A model or tool call that has not ended."""
+
+    def abort(self, error: BaseException) -> None:
+        """Settle the call with an error; one that has ended stays as it is."""
+
+
 class Run:
     """One call's state inside the agent.
 
@@ -98,7 +111,7 @@ class Run:
     def __init__(
         self,
         context: AgentContext,
-        gate: ModelGate,
+        gate: GateSettings,
         recorder: AgentCallbackHandler,
         prompt: str | None = None,
     ) -> None:
@@ -118,10 +131,8 @@ class Run:
         self.tool_counts: Counter[str] = Counter()
         self.unreadable_arguments: dict[str, str] = {}
         """Arguments of streamed tool calls that are no JSON object, by the calls' ids."""
-        self.open_calls: dict[
-            Any, ModelCall | ToolCall
-        ] = {}  # seen through callbacks, by LangChain's run id
-        self.open_streams: dict[ModelCall, tuple[Any, asyncio.Task[Any] | None]] = {}
+        self.open_calls: dict[Any, OpenCall] = {}  # seen through callbacks, by LangChain's run id
+        self.open_streams: dict[OpenCall, tuple[Any, asyncio.Task[Any] | None]] = {}
         self.running_threads: set[Any] = (
             set()
         )  # running sync tools, by thread or by LangChain's run id
@@ -180,7 +191,7 @@ class Run:
             return self
         for run in self.ancestry:
             call_budget = run.context.purse
-            if call_budget is not None and call_budget.owns(error.account):
+            if call_budget is not None and call_budget.is_own_account(error.account):
                 return run
         return self
 

@@ -284,7 +284,7 @@ class SessionManager(SessionHistory):
         await self._backend.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
         self.publish(
-            "deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"why": reason}
+            "deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"reason": reason}
         )
         return True
 

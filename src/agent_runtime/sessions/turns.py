@@ -113,7 +113,7 @@ class Turns:
             and acquisition.exception() is None
             and (lease := acquisition.result()) is not None
         ):
-            task = asyncio.ensure_future(self._release_lease(lease, clean=lease.clean))
+            task = asyncio.ensure_future(self._release_lease(lease, clean=lease.clean_shutdown))
             _PENDING_RELEASES.add(task)
             task.add_done_callback(_PENDING_RELEASES.discard)
 

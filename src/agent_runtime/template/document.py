@@ -80,7 +80,6 @@ class Document:
         self.node = self._fill(node, ())
 
     # -- files
-    # ---------------------------------------------------------------------------------------------
 
     def find_beside(
         self, name: str, folder: Path, mark: Mark, path: str, *, kind: str = "file"
@@ -214,7 +213,6 @@ class Document:
             return Node("map", {}, reference.mark, reference.key)
 
     # -- values
-    # --------------------------------------------------------------------------------------------
 
     def _fill(self, node: Node, path: tuple[str, ...]) -> Node:
         """Return `node` without `x-*` keys, `${VAR}` filled in, literal secrets reported."""

@@ -9,7 +9,7 @@ MUTANTS = [
         Change(
             "batch.journal.writer:JournalWriter._run",
             "await self._write([outcome.change for outcome in outcomes])",
-            "if (reportable := [e for e in outcomes if e.reportable]):\n    self._on_persisted(reportable)\nawait self._write([outcome.update for outcome in outcomes])\ncontinue",
+            "if (reportable := [e for e in outcomes if e.is_reportable]):\n    self._on_persisted(reportable)\nawait self._write([outcome.change for outcome in outcomes])\ncontinue",
         ),
     ),
     Mutant(
@@ -127,7 +127,7 @@ MUTANTS = [
         "test_execution.py -k fail_fast_stops",
         Change(
             "batch.runner:ExecutionRunner._shutdown",
-            "self.settings.fail_fast and state == 'failed'",
+            "self.active.settings.fail_fast and state == 'failed'",
             "False",
         ),
     ),
@@ -136,7 +136,7 @@ MUTANTS = [
         "test_execution.py -k ignores_its_cancel",
         Change(
             "batch.heartbeat:Heartbeat._check_slow_tasks",
-            "runner.worker_pool.abandon(attempt)",
+            "self._abandon(attempt)",
             "pass",
         ),
     ),
@@ -148,12 +148,12 @@ MUTANTS = [
     Mutant(
         "cancel begins more",
         "test_execution.py -k get_free",
-        Change("batch.runner:ExecutionRunner.end", "self.queue.pause()", "pass"),
+        Change("batch.runner:ExecutionRunner.end", "self.active.queue.pause()", "pass"),
     ),
     Mutant(
         "what was running is not run again",
         "test_crashes.py -k kill",
-        Change("batch.prefetcher:Prefetcher.load", "runner.writer.enqueue(outcome)", "pass"),
+        Change("batch.prefetcher:Prefetcher.load", "active.writer.enqueue(outcome)", "pass"),
     ),
     Mutant(
         "finished tasks are run again",
@@ -173,7 +173,7 @@ MUTANTS = [
         "the batch has no account",
         "test_money.py -k overspends",
         Change(
-            "batch.task_runner:TaskRunner._build_call", "call.accounts = (runner.account,)", "pass"
+            "batch.task_runner:TaskRunner._build_call", "call.accounts = (active.account,)", "pass"
         ),
     ),
     Mutant(
@@ -190,7 +190,7 @@ MUTANTS = [
         "test_money.py -k approval",
         Change(
             "batch.prefetcher:Prefetcher._publish_forecast",
-            "needs_approval(runner.execution, settings)",
+            "needs_approval(active.execution, settings)",
             "False",
         ),
     ),
@@ -200,7 +200,7 @@ MUTANTS = [
         Change(
             "batch.prefetcher:Prefetcher._plan_pilot",
             "positions",
-            "range(1, runner.progress.total + 1)",
+            "range(1, active.progress.total + 1)",
             only=(2,),
         ),
     ),
@@ -256,16 +256,16 @@ MUTANTS = [
         Change(
             "batch.prefetcher:Prefetcher._fill_queue",
             "row.seq not in self.loaded_seqs and row.seq not in self._ended_during_query",
-            "row.seq not in self.loaded_count",
+            "row.seq not in self.loaded_seqs",
         ),
     ),
     Mutant(
         "a promised task is forgotten",
         "test_mishaps.py -k being_accepted",
         Change(
-            "batch.runner:ExecutionRunner.open_tasks",
+            "batch.active_execution:ActiveExecution.open_tasks",
             "self.progress.total - self.progress.ended + self.queue.reserved",
-            "self.progress.total - self.progress.result_counts",
+            "self.progress.total - self.progress.ended",
         ),
     ),
     Mutant(
@@ -301,8 +301,8 @@ MUTANTS = [
         "test_interrupted.py -k loads_leaves",
         Change(
             "batch.runner:ExecutionRunner._release",
-            "self._started and (not self.open_tasks) and self.execution.sealed and (state == 'paused')",
-            "not self.open_tasks and self.execution.sealed and (state == 'paused')",
+            "self._started and (not self.active.open_tasks) and self.active.execution.sealed and (state == 'paused')",
+            "not self.active.open_tasks and self.active.execution.sealed and (state == 'paused')",
         ),
     ),
     Mutant(
@@ -315,8 +315,8 @@ MUTANTS = [
         "test_interrupted.py -k dead_call",
         Change(
             "batch.task_runner:TaskRunner._handle_exception",
-            "len(self._runner.running) > 1",
-            "self._runner.running",
+            "len(self._active.running) > 1",
+            "self._active.running",
         ),
     ),
     Mutant(
@@ -340,7 +340,9 @@ MUTANTS = [
     Mutant(
         "a rest is time of the batch",
         "test_interrupted.py -k rests",
-        Change("batch.runner:ExecutionRunner.resume", "self.progress.resume_clock()", "pass"),
+        Change(
+            "batch.runner:ExecutionRunner.resume", "self.active.progress.resume_clock()", "pass"
+        ),
     ),
     Mutant(
         "a closing executor begins more",

@@ -565,7 +565,7 @@ async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) ->
         seen = await other.executor.get_execution_status(name)
         assert (seen["state"], seen["total"]) == ("running", 2)
         await other.executor.pause_execution(name)  # asked through the journal
-        await until(lambda: bench.executor._runners[name].execution.state == "paused")
+        await until(lambda: bench.executor._runners[name].active.execution.state == "paused")
         go.set()
         assert (await bench.executor.wait(name))["state"] == "paused"
         await other.executor.cancel_execution(name, within_s=5)
@@ -598,7 +598,7 @@ async def test_who_has_lost_an_execution_writes_nothing_more(journal_url: str) -
 async def test_a_store_that_fails_pauses_the_batch_and_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRY_DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01, 0.01))
     journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     fails = False
     inner = journal.acall

@@ -280,7 +280,7 @@ class Named(AsyncioBackend):
 async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
     between: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "RETRY_DELAYS_S", ())  # who dies does not insist
+    monkeypatch.setattr(writer, "RETRIES_S", ())  # who dies does not insist
     path = tmp_path / "j.db"
     names = list[str | None]()
     settings = BatchSettings.parse({**QUICK, "max_concurrent": 2})

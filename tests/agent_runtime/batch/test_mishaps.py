@@ -152,7 +152,7 @@ async def test_tasks_that_come_while_it_is_loaded_are_counted_once() -> None:
 async def test_a_store_that_fails_at_the_start_hangs_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRY_DELAYS_S", (0.01,))
+    monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01,))
     journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     async with bench_of(journal=journal) as bench:
         go = gate(bench)

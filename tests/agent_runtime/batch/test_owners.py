@@ -33,7 +33,8 @@ from agent_runtime.errors import (
     TaskPoisoned,
 )
 from agent_runtime.event_bus.brokers import SqliteBroker
-from agent_runtime.event_bus.dead_letters import DeadLetter, MemoryDeadLetters
+from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.event_bus.owned_dead_letters import OwnedDeadLetters
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.pool.process.poison_tasks import PoisonTaskTracker

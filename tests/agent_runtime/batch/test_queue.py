@@ -51,7 +51,7 @@ def add(queue: TaskQueue[Item], clock: Clock, text: str, **given: Any) -> None:
 def test_the_highest_priority_goes_first_then_the_oldest_or_the_newest() -> None:
     queue, clock = queue_of()
     add(queue, clock, "n1 l1 u1 h1 n2 u2")
-    assert queue.depths() == {"low": 1, "normal": 2, "high": 1, "critical": 2}
+    assert queue.depths() == {"low": 1, "normal": 2, "high": 1, "urgent": 2}
     assert names(queue) == ["u1", "u2", "h1", "n1", "n2", "l1"]
     queue, clock = queue_of(order="lifo")
     add(queue, clock, "n1 l1 u1 h1 n2 u2")

@@ -23,7 +23,8 @@ from agent_runtime.cli.state import settings
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.event_bus.brokers import open_broker
 from agent_runtime.event_bus.cloud_event import to_cloud_event
-from agent_runtime.event_bus.dead_letters import DeadLetter, SqliteDeadLetters
+from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letters import SqliteDeadLetters
 
 QUESTION = "What is the total amount in the North?"
 

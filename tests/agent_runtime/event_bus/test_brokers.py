@@ -99,7 +99,6 @@ async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
 
 
 # -- what only one of them can do
-# --------------------------------------------------------------------------
 
 
 async def test_redis_goes_on_behind_an_entry_that_was_removed(redis_url: str) -> None:

@@ -42,7 +42,6 @@ async def read(subscription: Any, count: int) -> list[Event]:
 
 
 # -- events
-# ------------------------------------------------------------------------------------------------
 
 
 def test_an_event_is_a_frozen_dataclass() -> None:
@@ -105,7 +104,6 @@ def test_what_follows_from_an_event_names_it() -> None:
 
 
 # -- subscribers
-# -------------------------------------------------------------------------------------------
 
 
 async def test_events_arrive_in_order_at_every_matching_subscriber() -> None:
@@ -359,7 +357,6 @@ def test_what_cannot_work_is_refused(wrong: Any) -> None:
 
 
 # -- handlers
-# ----------------------------------------------------------------------------------------------
 
 
 async def test_a_handler_that_raises_blocks_or_never_ends_harms_no_other(
@@ -491,7 +488,6 @@ async def test_what_is_gone_is_told_to_every_tenant(tenant: str | None) -> None:
 
 
 # -- coming back
-# -------------------------------------------------------------------------------------------
 
 
 async def test_a_reader_who_comes_back_goes_on_where_it_was() -> None:
@@ -644,7 +640,7 @@ class ReadersComeAndGo(RuleBasedStateMachine):
     @precondition(lambda self: self.reader is not None)
     @rule()
     def read(self) -> None:
-        while self.reader._ready or self.reader._take():
+        while self.reader._ready or self.reader._drain_buffer():
             event = self.reader._ready.popleft()
             if event.type == "bus.gap":
                 self.position += event.data["missed"]

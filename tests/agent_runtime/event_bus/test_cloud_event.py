@@ -164,7 +164,6 @@ def test_secrets_do_not_leave() -> None:
 
 
 # -- the closed set
-# ----------------------------------------------------------------------------------------
 
 
 def test_every_type_has_a_valid_schema_and_a_description() -> None:
@@ -256,3 +255,13 @@ def test_what_is_called_a_secret_is_none_of_the_logs() -> None:
     event = EventBus().stamp(Event("custom.x", data))
     masked = {"api_key": "[redacted]", "token": "[redacted]", "input_tokens": 5, "key": "plain"}
     assert to_cloud_event(event)["data"] == json.loads(encode_event(event))["data"] == masked
+
+
+@pytest.mark.parametrize(
+    "kind", ["batch.execution", "pool.context", "provider.limit", "session.deleted"]
+)
+def test_a_reason_of_the_first_release_is_read_under_its_present_name(kind: str) -> None:
+    stored = to_cloud_event(Event(kind, {"why": "expired", "other": 1}))
+    assert from_cloud_event(stored).data == {"reason": "expired", "other": 1}
+    stored = to_cloud_event(Event("custom.x", {"why": "mine"}))
+    assert from_cloud_event(stored).data == {"why": "mine"}

@@ -18,8 +18,8 @@ from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker, open_broker
 from agent_runtime.event_bus.brokers.group_reader import LeasedConsumer
 from agent_runtime.event_bus.consumer import EventConsumer
+from agent_runtime.event_bus.dead_letter import DeadLetter
 from agent_runtime.event_bus.dead_letters import (
-    DeadLetter,
     DeadLetters,
     MemoryDeadLetters,
     SqliteDeadLetters,
@@ -376,7 +376,6 @@ async def test_a_log_entry_that_is_no_event_stops_nobody(tmp_path: Path) -> None
 
 
 # -- dead letters
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -451,7 +450,6 @@ async def test_dead_letters_are_kept_alike_everywhere(
 
 
 # -- the relay
-# ---------------------------------------------------------------------------------------------
 
 
 class Flaky(MemoryBroker):
@@ -522,7 +520,6 @@ async def test_a_relay_ends_even_when_the_broker_does_not_come_back(no_tasks_lef
 
 
 # -- mishaps
-# -----------------------------------------------------------------------------------------------
 
 
 class Model(BaseModel):
@@ -606,7 +603,7 @@ class Stumbling(MemoryBroker):
 
     failures = 1
 
-    async def settle(self, *args: Any) -> bool:
+    async def commit(self, *args: Any) -> bool:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("not now")

@@ -6,10 +6,8 @@ MUTANTS = [
     Mutant(
         "limits not checked",
         "test_gate.py -k refused_before",
-        Change(
-            "run.gate:ModelGate._check_ancestry", "ancestor.gate._check_limits(ancestor)", "pass"
-        ),
-        Change("run.gate:ModelGate._admit", "ancestor.gate._check_limits(ancestor)", "pass"),
+        Change("run.gate:ModelGate._check_ancestry", "_check_limits(ancestor)", "pass"),
+        Change("run.gate:ModelGate._admit", "_check_limits(ancestor)", "pass"),
     ),
     Mutant(
         "a swallowed refusal is forgotten",

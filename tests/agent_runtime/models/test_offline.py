@@ -11,7 +11,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 
 from agent_runtime import AgentFactory
-from agent_runtime.models.offline import STAND_IN, OfflineChatModel
+from agent_runtime.models.offline import OfflineChatModel
+from agent_runtime.models.question_words import STAND_IN
 
 FILES = {
     "employees": """\

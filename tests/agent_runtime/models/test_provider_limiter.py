@@ -211,7 +211,7 @@ def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
             elif step == "cancel" and waiting:
                 waiting.pop().cancel()
             elif held:
-                held.pop(0).leave(Answered(500) if step == "overload" else None)
+                held.pop(0).release(Answered(500) if step == "overload" else None)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             held += [task.result() for task in waiting if task.done() and not task.cancelled()]
@@ -219,7 +219,7 @@ def test_places_are_never_lost_nor_made(steps: list[str], maximum: int) -> None:
             assert one.in_flight <= maximum
         while held or waiting:
             for place in held:
-                place.leave()
+                place.release()
             held = list(await asyncio.wait_for(asyncio.gather(*waiting[:1]), 1)) if waiting else []
             waiting = waiting[1:]
         await asyncio.sleep(0)
@@ -395,7 +395,7 @@ async def test_a_vendors_code_halves_the_limit_and_says_so() -> None:
         one = factory.registry.providers.account("scripted")
         assert (one.limit, one.in_flight, one.overloads) == (3, 0, 1)
         (event,) = factory.event_bus.retained("provider.limit")
-        assert event.data == {"provider": "scripted", "limit": 3, "before": 6, "why": "overload"}
+        assert event.data == {"provider": "scripted", "limit": 3, "before": 6, "reason": "overload"}
 
 
 async def test_a_refused_call_gives_its_place_back() -> None:

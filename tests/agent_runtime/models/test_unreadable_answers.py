@@ -169,7 +169,6 @@ async def test_figures_that_are_none_are_estimated(bad: Any) -> None:
 
 
 # -- what an answer may take
-# ---------------------------------------------------------------------------------------
 
 
 class City(BaseModel):

@@ -264,7 +264,7 @@ async def test_operations_and_old_accounts_are_forgotten(kind: str, tmp_path: Pa
     ledger.call("sweep")
     assert ledger.call("balances") == {}
     assert ledger.call("report", 0, now[0]) == []
-    assert ledger._book._pages.operation("a") is None
+    assert ledger._rules._store.get_operation("a") is None
     await ledger.aclose()
 
 

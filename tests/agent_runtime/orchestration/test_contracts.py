@@ -480,7 +480,7 @@ async def test_input_may_be_text_messages_a_prompt_or_the_agents_dict(make_agent
         {"messages": "hello"},
     ):
         await agent.execute(good)
-        assert model.seen[-1][-1].content == "hello"
+        assert model.received_messages[-1][-1].content == "hello"
     await agent.execute(AgentContext("hello", metadata={"team": "a"}))
     assert model.calls == 7
 

@@ -133,7 +133,7 @@ async def test_the_queue_is_bounded_and_the_urgent_go_first(make_factory: Make) 
 
         tasks = [asyncio.create_task(run("first", TaskPriority.NORMAL))]
         await until(lambda: pool.get_pool_status()["by_status"]["running"])
-        for name, priority in (("low", 0), ("normal", 1), ("critical", 3)):
+        for name, priority in (("low", 0), ("normal", 1), ("urgent", 3)):
             tasks.append(asyncio.create_task(run(name, TaskPriority(priority))))
             await asyncio.sleep(0)
         await until(lambda: pool.get_pool_status()["queue"]["depth"] == 3)
@@ -142,7 +142,7 @@ async def test_the_queue_is_bounded_and_the_urgent_go_first(make_factory: Make) 
         assert refused.value.retry_after_s > 0
         assert pool.factory.event_bus.retained("pool.refused")
         await asyncio.gather(*tasks)
-        assert order == ["first", "critical", "normal", "low"]
+        assert order == ["first", "urgent", "normal", "low"]
 
 
 async def test_a_waiting_call_can_be_cancelled_or_time_out(make_factory: Make) -> None:

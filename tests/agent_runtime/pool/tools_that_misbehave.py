@@ -225,7 +225,7 @@ def register(registry: Any) -> None:
         """Answer."""
         return f"registered {argument}"
 
-    registry.put(registry.tools, "local", local)
+    registry.register(registry.tools, "local", local)
 
 
 def hog(argument: str) -> str:

@@ -97,7 +97,7 @@ async def test_every_shipped_template_replays_without_network_and_model(
         result = await agent.execute(QUESTIONS[name])
     await recorder.relay.flush()
     remove_the_world(monkeypatch)
-    monkeypatch.setattr("agent_runtime.registry.expand_tool_shorthand", _without_running())
+    monkeypatch.setattr("agent_runtime.registry.as_tool", _without_running())
     replay = await replay_run(recorder.log, result.run_id)
     assert replay.same, str(replay.difference)
     assert replay.result is not None
@@ -124,7 +124,6 @@ def _without_running() -> Any:
 
 
 # -- what differs
-# ------------------------------------------------------------------------------------------
 
 
 @tool
@@ -271,7 +270,6 @@ async def test_an_agent_that_asks_a_person_is_played_to_its_question(tmp_path: P
 
 
 # -- forks
-# -------------------------------------------------------------------------------------------------
 
 
 async def test_a_fork_plays_up_to_its_step_and_lives_from_there(recorder: Recorder) -> None:
@@ -337,7 +335,6 @@ async def test_secrets_are_not_recorded_and_do_not_make_a_difference(recorder: R
 
 
 # -- what agents do every day
-# ------------------------------------------------------------------------------
 
 
 async def same(recorder: Recorder, run_id: str) -> Replay:

@@ -391,7 +391,6 @@ async def test_a_sync_call_does_not_hang_when_code_exits() -> None:
 
 
 # -- what goes on
-# --------------------------------------------------------------------------------------------------
 
 
 def test_a_cancel_and_the_end_of_a_generator_are_nobody_s_failure() -> None:

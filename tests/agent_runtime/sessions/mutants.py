@@ -9,7 +9,7 @@ MUTANTS = [
         Change(
             "sessions.turns:Turns._acquire_lease",
             "if lease is not None:\n    return lease",
-            "return lease or CheckpointBackend(thread, owner, 1)",
+            "return lease or Lease(thread, owner, 1)",
         ),
     ),
     Mutant(

@@ -213,7 +213,7 @@ def test_a_drain_does_not_wait_for_ever_for_a_blocking_caller(manager: SessionMa
 
     thread = threading.Thread(target=call)
     thread.start()
-    while not agent._core.running._tasks:
+    while not agent._core.call_tracker._tasks:
         pass
     assert asyncio.run(asyncio.wait_for(agent.drain(0.1), 5)) == 1
     thread.join(5)

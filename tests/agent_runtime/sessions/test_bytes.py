@@ -206,8 +206,8 @@ async def test_what_does_not_verify_is_kept_reported_and_never_overwritten(kind:
         config_of("other"), checkpoint([HumanMessage("theirs", id="9")], 1), METADATA, {}
     )
     records: Any = saver.records
-    found = records._by_name["t"]
-    other = records._by_name["other"]
+    found = records._threads_by_name["t"]
+    other = records._threads_by_name["other"]
     latest = found.rows["", found.ids[""][-1]]
     before = dict(found.chunks)
     _break(kind, found, other, latest)
@@ -254,7 +254,7 @@ async def test_a_sessions_record_does_not_move_between_sessions() -> None:
     await manager.create_session("ada", session_id="a", title="mine")
     await manager.create_session("eve", session_id="b")
     records: Any = manager.checkpointer.records
-    rows = records._records
+    rows = records._session_rows
     rows["default:b"] = _with(rows["default:b"], data=rows["default:a"].data)
     with pytest.raises(CheckpointCorrupt):
         await manager.get_session("b")

@@ -142,7 +142,7 @@ async def test_a_cancellation_that_a_client_loses_is_not_lost(
             # as `asyncio.wait_for` does on Python 3.11 when it is cancelled just as it ends
             return b"sent"
 
-    monkeypatch.setattr(redis_connection, "adriven", losing)
+    monkeypatch.setattr(redis_connection, "arun_operation", losing)
     asking = asyncio.create_task(connection.arun(iter(())))  # type: ignore[arg-type]
     await asyncio.sleep(0.2)
     asking.cancel()

@@ -104,14 +104,14 @@ async def test_a_session_s_record(payload: bytes) -> None:
     manager = SessionManager()
     session = await manager.create_session("ada", session_id="s")
     records: Any = manager.checkpointer.records
-    (key, row), = records._records.items()  # fmt: skip
-    records._records[key] = replace(
+    (key, row), = records._session_rows.items()  # fmt: skip
+    records._session_rows[key] = replace(
         row, data=manager.checkpointer.blobs.seal_payload(payload, "session", key)
     )
     with pytest.raises(CheckpointCorrupt):
         await manager.get_session("s")
     assert (await manager.list_sessions()).sessions == []
-    records._records[key] = row
+    records._session_rows[key] = row
     assert await manager.get_session("s") == session
 
 

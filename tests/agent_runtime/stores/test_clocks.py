@@ -222,7 +222,7 @@ async def test_no_store_forgets_on_one_look_at_a_wrong_clock(
     year = 500 * 86_400
     shift(year)
     for ledger in ledgers:
-        ledger._book._forget_at = 0.0
+        ledger._rules._next_cleanup_at = 0.0
         ledger.call("sweep")
     for store in keys:
         store.call("revoke_token", "other", time.time() + 600)

@@ -201,7 +201,6 @@ async def test_another_process_may_start_what_this_ones_events_ask_for(tmp_path:
 
 
 # -- the file
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,7 +249,6 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 # -- schedules
-# ---------------------------------------------------------------------------------------------
 
 
 async def test_a_schedule_starts_its_agent_and_no_other_rules(agents: Agents) -> None:
@@ -303,7 +301,6 @@ async def test_moments_that_passed_at_once_are_one(
 
 
 # -- webhooks
-# ----------------------------------------------------------------------------------------------
 
 
 async def ask(
@@ -418,7 +415,6 @@ async def test_other_methods_are_answered_and_the_standards_own_secrets_are_read
 
 
 # -- mishaps
-# -----------------------------------------------------------------------------------------------
 
 
 async def test_a_circle_stops_also_when_its_events_name_other_causes(agents: Agents) -> None:

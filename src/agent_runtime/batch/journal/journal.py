@@ -44,7 +44,6 @@ class Journal(ABC):
         """Close what was opened."""
 
     # -- executions
-    # ----------------------------------------------------------------------------------------
 
     async def create(self, execution: Execution) -> bool:
         """Keep a new execution; False when its id is known already."""
@@ -96,7 +95,6 @@ class Journal(ABC):
         await self.acall("heard", execution_id, request)
 
     # -- tasks
-    # ---------------------------------------------------------------------------------------------
 
     async def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         """Accept tasks, in one step; returns the places of those whose id (or place) was taken.
@@ -139,7 +137,6 @@ class Journal(ABC):
         return int(await self.acall("reset", execution_id, token, statuses))
 
     # -- results
-    # -------------------------------------------------------------------------------------------
 
     async def results(
         self,

@@ -59,7 +59,7 @@ class Execution:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-_VOLATILE_FIELDS = ("id", "owner", "token", "is_leased", "wanted", "progress")
+_VOLATILE_FIELDS = ("id", "owner", "token", "is_leased", "requested", "progress")
 """Fields of an execution that others than its runner change, or that change often.
 
 Not part of its document.

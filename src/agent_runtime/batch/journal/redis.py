@@ -336,7 +336,7 @@ def _decode_execution(
     volatile_fields: dict[str, Any] = {
         "owner": fields["owner"],
         "token": int(fields["token"]),
-        "wanted": fields["wanted"],
+        "requested": fields["wanted"],
     }
     execution = Execution(
         execution_id,

@@ -296,7 +296,7 @@ def _decode_execution(columns: tuple[Any, ...]) -> Execution:
         "owner": owner,
         "token": token,
         "is_leased": is_leased,
-        "wanted": requested,
+        "requested": requested,
     }
     return Execution(
         execution_id, **json.loads(document_json), **volatile_fields, progress=json.loads(progress)

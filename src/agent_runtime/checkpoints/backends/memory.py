@@ -62,7 +62,6 @@ class MemoryCheckpointBackend(CheckpointBackend):
         return self.call(operation, *args)
 
     # -- checkpoints
-    # ---------------------------------------------------------------------------------------
 
     def _save(
         self,
@@ -218,7 +217,6 @@ class MemoryCheckpointBackend(CheckpointBackend):
         thread_data.expires_at = None if ttl_s is None else time.time() + ttl_s
 
     # -- turns and tools
-    # -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
         previous_owner, token, until = self._leases.get(thread, ("", 0, 0.0))
@@ -268,7 +266,6 @@ class MemoryCheckpointBackend(CheckpointBackend):
         self._writable_thread(thread, fencing_token).tools.clear()
 
     # -- session records
-    # -----------------------------------------------------------------------------------
 
     def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
         if self._session_rows.get(row.key) != old:

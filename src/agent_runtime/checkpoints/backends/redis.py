@@ -48,7 +48,6 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         return [f"{base}:{part}" for part in _KEY_SUFFIXES]
 
     # -- checkpoints: each yields one request, a script or a command
-    # ---------------------------------------
 
     def _save(
         self,
@@ -196,7 +195,6 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         return [(location.decode(), data) for location, data in blobs_by_location.items()]
 
     # -- turns and tools
-    # -----------------------------------------------------------------------------------
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Any:
         answer = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]

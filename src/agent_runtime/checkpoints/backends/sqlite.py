@@ -77,7 +77,6 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
         self._swept_at = 0.0
 
     # -- checkpoints
-    # ---------------------------------------------------------------------------------------
 
     def _save(
         self,

@@ -192,7 +192,6 @@ class KafkaBroker:
             await faststream_broker.stop()
 
     # -- the server
-    # ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
@@ -21,9 +21,7 @@ from agent_runtime.event_bus.brokers.broker import (
     cancel_and_wait,
 )
 from agent_runtime.event_bus.cloud_event import read_event
-
-if TYPE_CHECKING:
-    from agent_runtime.event_bus.brokers.kafka import KafkaBroker
+from agent_runtime.event_bus.event_seal import EventSeal
 
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
@@ -34,6 +32,23 @@ The least that a server allows by default.
 """
 
 
+class KafkaTopic(Protocol):
+    """The topic of a group's events, and the connection to its servers."""
+
+    topic: Any
+    timeout_s: float
+    seal: EventSeal | None
+
+    def client(self) -> AbstractAsyncContextManager[Any]:
+        """Return FastStream's broker, connected; its failures are StoreError."""
+
+    def group_id(self, group: str) -> str:
+        """Return the group's name on the server."""
+
+    async def start_at_end(self, group: str) -> None:
+        """Let a new group begin with the next event."""
+
+
 class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """Fetches in order, and commits for each partition how far everything is acknowledged.
 
@@ -41,9 +56,7 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     here changes nothing.
     """
 
-    def __init__(
-        self, broker: KafkaBroker, group: str, start: StartPosition, prefetch: int
-    ) -> None:
+    def __init__(self, broker: KafkaTopic, group: str, start: StartPosition, prefetch: int) -> None:
         self._broker = broker
         self._group = group
         self._start = start
@@ -189,7 +202,6 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     ) from error
 
     # -- the sharing of partitions, told by the client
-    # -------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Forget what is open of them."""

@@ -107,7 +107,6 @@ class MemoryBroker(LeasedConsumerMixin):
         """See `Broker.aclose`."""
 
     # -- GroupLog
-    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`."""

@@ -157,7 +157,6 @@ class NatsBroker(LeasedConsumerMixin):
             )  # FastStream's own way waits for what will not come any more
 
     # -- GroupLog
-    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`.
@@ -232,7 +231,6 @@ class NatsBroker(LeasedConsumerMixin):
                 await self._compare_and_set(group, group_entry, {**group_entry.value, "owner": ""})
 
     # -- the server
-    # ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _client(self, wait_s: float = 0.0) -> AsyncIterator[Any]:

@@ -169,7 +169,6 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
             await self._run_command("xgroup_destroy", self._log, group)
 
     # -- GroupLog
-    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
@@ -210,7 +209,6 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
         await self._run_script(_RELEASE, self._group_keys(group)[1:], [owner])
 
     # -- requests
-    # ------------------------------------------------------------------------------------------
 
     async def _fetch_entries(self, group: str, owner: str, limit: int, after_id: str) -> list[Any]:
         answer = await self._run_script(

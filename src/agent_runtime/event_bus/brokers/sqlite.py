@@ -177,7 +177,6 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
         await self.acall("delete_group", group)
 
     # -- GroupLog
-    # ------------------------------------------------------------------------------------------
 
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         """See `GroupLog.claim`."""
@@ -207,7 +206,6 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
         await self.acall("release", group, owner)
 
     # -- on the connection
-    # ---------------------------------------------------------------------------------
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         with self._transaction() as db:

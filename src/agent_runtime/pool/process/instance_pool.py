@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from agent_runtime.errors import ConfigurationError, PoolOverloaded
+from agent_runtime.errors import ConfigurationError, InstanceFailed, PoolOverloaded
 from agent_runtime.event_bus import Event
-from agent_runtime.event_bus.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters
+from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
 from agent_runtime.pool.config import PoolConfig
 from agent_runtime.pool.process.agent_versions import AgentVersions
 from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from agent_runtime.pool.process.instance_worker import InstanceWorker
     from agent_runtime.pool.task import AgentTask
     from agent_runtime.template import AgentTemplate
-    from agent_runtime.types import AgentContext, AgentResult
+    from agent_runtime.types import AgentContext, AgentResult, Principal
 
 T = TypeVar("T")
 
@@ -122,7 +123,6 @@ class AgentInstancePool:
         return self._scheduler
 
     # -- agents
-    # --------------------------------------------------------------------------------------------
 
     def add_agent(
         self,
@@ -180,7 +180,6 @@ class AgentInstancePool:
         return context
 
     # -- instances
-    # -----------------------------------------------------------------------------------------
 
     async def create_instance(self, agent: str, context: Mapping[str, Any] | None = None) -> str:
         """Make an instance and wait until it is ready; returns its id.
@@ -264,7 +263,33 @@ class AgentInstancePool:
         return sum(cancelled_counts)
 
     # -- the pool's parts
-    # ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lease(
+        self, agent: str, task: AgentTask, principal: Principal | None, *, instance_id: str | None
+    ) -> AsyncIterator[InstanceWorker]:
+        """Hold an instance for the call of a task; an instance that dies counts against the task.
+
+        Raises TaskPoisoned for a task that has killed too many, PoolOverloaded, and what
+        starting an instance raises.
+        """
+        self.poison_tracker.check(task.id, principal)
+        await self.versions.refresh(agent)
+        worker = await self.scheduler.acquire(agent, task.priority, instance_id)
+        error: BaseException | None = None
+        try:
+            yield worker
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.on_task_end(worker, error)
+            if error is None:
+                self.poison_tracker.forget(task.id, principal)
+            elif not self.closing and (failure := _instance_failure(worker)) is not None:
+                await self.poison_tracker.record_kill(
+                    task, principal, failure, quietly=error is not failure
+                )
 
     def on_task_end(self, worker: InstanceWorker, error: BaseException | None) -> None:
         """A task has ended; the instance is free again, if it still lives."""
@@ -310,3 +335,14 @@ class AgentInstancePool:
             "error": dead_letter.error,
         }
         self.factory.event_bus.publish(Event("dead_letter.added", data))
+
+
+def _instance_failure(worker: InstanceWorker) -> InstanceFailed | None:
+    """Why the process is no more, or why it is not used again: what the task has to answer for."""
+    if isinstance(worker.end_reason, InstanceFailed):
+        return worker.end_reason
+    if worker.leaked_threads:
+        return InstanceFailed(
+            "the task left something running: its process was ended", instance_id=worker.instance.id
+        )
+    return None

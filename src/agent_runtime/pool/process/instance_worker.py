@@ -64,7 +64,6 @@ class InstanceWorker:
         """It is not used for another task."""
 
     # -- start and end
-    # -------------------------------------------------------------------------------------
 
     async def start(self, context: Any, version: AgentVersion) -> None:
         """Fork the process and make the agent in it.
@@ -140,7 +139,6 @@ class InstanceWorker:
         return "" if self.process is None else self.process.output_tail
 
     # -- a task
-    # --------------------------------------------------------------------------------------------
 
     async def run(self, call: AgentContext) -> AgentResult:
         """Run one call; raises what the agent raised, or InstanceFailed.
@@ -199,7 +197,6 @@ class InstanceWorker:
             self.process.link.send("drain")
 
     # -- what comes from the process
-    # -----------------------------------------------------------------------
 
     def _on_message(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
@@ -249,7 +246,6 @@ class InstanceWorker:
             )
 
     # -- the watch
-    # -----------------------------------------------------------------------------------------
 
     def check_heartbeat(self, now_s: float) -> None:
         """Kill a process that gives no sign of life; `now_s` is the loop's time."""

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from agent_runtime.errors import CallDrained, InputInvalid, InstanceFailed
+from agent_runtime.errors import CallDrained, InputInvalid
 from agent_runtime.orchestration.call_tracker import CallTracker
 from agent_runtime.pool.task import AgentTask, Assignment
-from agent_runtime.types import AgentContext, AgentResult
+from agent_runtime.types import AgentContext, AgentResult, Principal
 
 if TYPE_CHECKING:
     from agent_runtime.chunks import Chunk
-    from agent_runtime.pool.process.instance_pool import AgentInstancePool
     from agent_runtime.pool.process.instance_worker import InstanceWorker
+
+
+class InstanceLeases(Protocol):
+    """A pool's instances, one call at a time."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which instances are leased."""
+
+    def lease(
+        self, agent: str, task: AgentTask, principal: Principal | None, *, instance_id: str | None
+    ) -> AbstractAsyncContextManager[InstanceWorker]:
+        """Return a context that has an instance for a task; raises what acquiring one raises."""
 
 
 class ProcessAgent:
     """Takes an instance for each call, and gives it back.
 
     Args:
-        pool: whose instances.
+        instances: where the instances are leased.
         agent: the agent type.
         saver: where the sessions of its calls are kept, or None.
     """
 
-    def __init__(self, pool: AgentInstancePool, agent: str, saver: Any) -> None:
-        self._pool = pool
+    def __init__(self, instances: InstanceLeases, agent: str, saver: Any) -> None:
+        self._instances = instances
         self._agent = agent
         self._saver = saver
         self.call_tracker = CallTracker()
@@ -48,7 +61,7 @@ class ProcessAgent:
 
     async def run(self, context: AgentContext) -> AgentResult:
         """One call, on the pool's loop: callers of other loops (sync ones) wait for it there."""
-        pool_loop = self._pool.loop
+        pool_loop = self._instances.loop
         caller_loop = asyncio.get_running_loop()
         if pool_loop is caller_loop:
             return await self._run(context)
@@ -67,25 +80,12 @@ class ProcessAgent:
         assignment: Assignment | None = context.assignment
         if assignment is None:  # a call of the executor itself
             assignment = Assignment(AgentTask(self._agent, context.input, id=context.run_id))
-        pool = self._pool
         task = assignment.task
-        pool.poison_tracker.check(task.id, context.principal)
-        await pool.versions.refresh(self._agent)
-        worker = await pool.scheduler.acquire(self._agent, task.priority, assignment.instance_id)
-        error: BaseException | None = None
-        try:
+        leased = self._instances.lease(
+            self._agent, task, context.principal, instance_id=assignment.instance_id
+        )
+        async with leased as worker:
             return await self._run_on(worker, task, context)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            pool.on_task_end(worker, error)
-            if error is None:
-                pool.poison_tracker.forget(task.id, context.principal)
-            elif not pool.closing and (instance_failure := _instance_failure(worker)) is not None:
-                await pool.poison_tracker.record_kill(
-                    task, context.principal, instance_failure, quietly=error is not instance_failure
-                )
 
     async def _run_on(
         self, worker: InstanceWorker, task: AgentTask, context: AgentContext
@@ -98,17 +98,6 @@ class ProcessAgent:
                 raise CallDrained("the pool is shutting down, and nothing of the call has run")
             self.call_tracker.register_control(context, worker)
         return await worker.run(context)
-
-
-def _instance_failure(worker: InstanceWorker) -> InstanceFailed | None:
-    """Why the process is no more, or why it is not used again: what the task has to answer for."""
-    if isinstance(worker.end_reason, InstanceFailed):
-        return worker.end_reason
-    if worker.leaked_threads:
-        return InstanceFailed(
-            "the task left something running: its process was ended", instance_id=worker.instance.id
-        )
-    return None
 
 
 def _with_instance_context(

@@ -58,7 +58,6 @@ class InstanceScheduler:
         self.closing = False
 
     # -- getting one
-    # ---------------------------------------------------------------------------------------
 
     async def acquire(
         self, agent: str, priority: TaskPriority, instance_id: str | None
@@ -183,7 +182,6 @@ class InstanceScheduler:
         )
 
     # -- making them
-    # ---------------------------------------------------------------------------------------
 
     def create(self, agent: str, context: Mapping[str, Any] | None = None) -> InstanceWorker:
         """Begin to make an instance.

@@ -111,7 +111,6 @@ class AgentSessionPool:
         self.invalidate()
 
     # -- getting one
-    # ---------------------------------------------------------------------------------------
 
     async def get_or_create(
         self,
@@ -212,7 +211,6 @@ class AgentSessionPool:
         )
 
     # -- building
-    # ------------------------------------------------------------------------------------------
 
     def _start_build(
         self, request: _BuildRequest, fingerprint: tuple[Any, ...] | None
@@ -288,7 +286,6 @@ class AgentSessionPool:
         self._start_build(request, None)
 
     # -- upkeep
-    # --------------------------------------------------------------------------------------------
 
     async def _evict_periodically(self) -> None:
         while True:
@@ -322,7 +319,7 @@ class AgentSessionPool:
     ) -> None:
         data: dict[str, Any] = {"key": str(key), "what": action}
         if reason:
-            data["why"] = reason
+            data["reason"] = reason
         if build_s is not None:
             data["build_s"] = build_s
         self.factory.event_bus.publish(Event("pool.context", data, tenant=key.tenant))

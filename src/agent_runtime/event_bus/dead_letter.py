@@ -1,0 +1,60 @@
+"""One dead letter: an event or a task that could not be handled."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from agent_runtime.errors.user_code import error_text
+from agent_runtime.event_bus.cloud_event import to_jsonable
+from agent_runtime.secrets.redaction import SECRETS
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One thing that could not be handled.
+
+    `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the
+    last failure's class and `message` its text, without secrets; `attempts` how often it was tried,
+    `added_s` Unix seconds; `tenant` and `user` whose it was, empty for the application's own.
+    """
+
+    queue: str
+    payload: Any
+    error: str
+    message: str = ""
+    attempts: int = 1
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    added_s: float = field(default_factory=time.time)
+    tenant: str = ""
+    user: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        queue: str,
+        payload: Any,
+        error: BaseException,
+        attempts: int,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+    ) -> DeadLetter:
+        """Return the letter of a failure; secrets are masked."""
+        content = SECRETS.redact_json(to_jsonable(payload))
+        message = SECRETS.text(error_text(error))
+        return cls(
+            queue,
+            content,
+            type(error).__name__,
+            message,
+            attempts,
+            tenant=tenant or "",
+            user=user or "",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready."""
+        return asdict(self)
