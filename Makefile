@@ -1,4 +1,4 @@
-.PHONY: check test integration upstream bench docs fix soak
+.PHONY: check test integration upstream bench bench-against docs fix soak
 
 check:  ## format, lint, types, published schema
 	uv run ruff format --check .
@@ -19,6 +19,9 @@ upstream:  ## LangGraph's own saver and store tests, from a checkout: LANGGRAPH_
 
 bench:  ## every figure with its bar; exits non-zero on a miss
 	uv run python -m benchmarks.run
+
+bench-against:  ## this tree beside a commit, in turns: REF=commit
+	uv run python -m benchmarks.against $(REF)
 
 docs:  ## the generated reference pages
 	uv run agent-runtime schema > templates/agent-template.v1.schema.json
