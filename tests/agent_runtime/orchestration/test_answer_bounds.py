@@ -181,10 +181,8 @@ def are_equal(first: Any, second: Any) -> bool:
     if isinstance(first, dict) and isinstance(second, dict):
         names = first.keys() == second.keys()
         return names and all(are_equal(first[name], second[name]) for name in first)
-    return (
-        type(first) is type(second)
-        and first == second
-        or (isinstance(first, int | float) and isinstance(second, int | float) and first == second)
+    return (type(first) is type(second) and first == second) or (
+        isinstance(first, int | float) and isinstance(second, int | float) and first == second
     )
 
 

@@ -127,7 +127,7 @@ async def turns(agent: AgentExecutor, *, streamed: bool) -> list[Any]:
                 result = await agent.execute(context)
         except CallError as error:
             usage = error.usage.to_dict()
-            # Which calls in parallel had begun, and which threads still ran, is the scheduler's matter.
+            # Which calls had begun, and which threads still ran, is the scheduler's matter.
             if isinstance(error, AgentFailed):
                 usage["tool_calls"] = usage["sync_threads_left"] = None
             if isinstance(error, ProviderError):  # what was sent before a stream was cut is billed
