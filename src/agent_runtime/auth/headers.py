@@ -14,9 +14,9 @@ _CREDENTIAL_PARAMETERS = frozenset(
 
 
 def credentials_of(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"") -> str:
-    """The key or token in `Authorization: Bearer ...` or `x-api-key.
+    """Return the key or token of `Authorization: Bearer ...` or `x-api-key: ...`.
 
-    ...`, as ASGI gives headers and query string.
+    Headers and query string are as ASGI gives them.
 
     Raises Unauthenticated when there is none (401), KeyInUrl for one in the query string (400),
     which ends up in logs and histories, and CredentialTooLarge (431). Other schemes than Bearer are

@@ -50,9 +50,9 @@ class StoredList:
         return list(chain.from_iterable(map(self._codec.decode_list, self._payloads)))
 
     def with_items(self, items: list[Any], number: int) -> tuple[StoredList, bytes | None]:
-        """What is stored when `items` are, and the bytes of the new chunk `number` (None.
+        """Return the list with `items` stored, and the bytes of its new chunk `number`.
 
-        Nothing is to be added).
+        The bytes are None when nothing has to be added.
         """
         unchanged_count = self._count_unchanged_chunks(items)
         new = StoredList(self._codec, self.ranges, self._payloads[:unchanged_count], [])

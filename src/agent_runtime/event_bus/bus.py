@@ -202,9 +202,9 @@ class EventBus:
         handler: EventHandler | None = None,
         name: str = "",
     ) -> Subscription:
-        """Listen to the types that match one of `patterns` (`fnmatch`: `llm.*`.
+        """Subscribe to the types that match one of `patterns`, from now on.
 
-        All by default), from now on.
+        Patterns are those of `fnmatch` (`llm.*`); without one all types match.
 
         Args:
             patterns: of types.

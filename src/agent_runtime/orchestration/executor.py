@@ -188,9 +188,9 @@ class AgentExecutor(AgentRunnable):
         return LOOP_THREAD.run(self.execute(call))
 
     def execute_stream(self, call: Any) -> AgentStream:
-        """Open one streamed call: `async with agent.execute_stream(call) as stream.
+        """Open one streamed call.
 
-        Async for text in stream`.
+        `async with agent.execute_stream(call) as stream: async for text in stream: ...`
 
         Nothing runs before the stream is entered; leaving it early cancels the call and waits for
         clean-up.

@@ -8,6 +8,7 @@ import sqlite3
 import statistics
 import time
 import uuid
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,13 @@ from hypothesis import strategies as st
 
 from agent_runtime import ConfigurationError, KeyNotFound, StoreUnavailable, Unauthenticated
 from agent_runtime.auth import ApiKeys, open_keys
-from agent_runtime.auth.key_format import key_id_of, new_key
+from agent_runtime.auth.key_format import (
+    CHECKSUM_LENGTH,
+    SECRET_LENGTH,
+    _base62_encode,
+    key_id_of,
+    new_key,
+)
 from agent_runtime.auth.key_stores import MemoryKeyStore
 from agent_runtime.secrets.redaction import SECRETS
 
@@ -141,6 +148,14 @@ async def test_a_key_works_from_its_beginning_to_its_end(keys: ApiKeys) -> None:
     await refused(keys, key)
 
 
+async def test_another_secret_behind_a_key_s_id_is_refused(keys: ApiKeys) -> None:
+    _, record = keys.create("ada")
+    body = f"art_{record.id}_{'7' * SECRET_LENGTH}"
+    forged = body + _base62_encode(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
+    assert key_id_of(forged.encode()) == record.id  # its form and its checksum are right
+    await refused(keys, forged)
+
+
 async def test_an_unknown_id_and_a_wrong_secret_are_refused_alike(keys: ApiKeys) -> None:
     key, record = keys.create("ada")
     _, other = new_key()
@@ -194,8 +209,6 @@ async def test_known_and_unknown_ids_take_the_same_time() -> None:
     key, record = keys.create("ada")
     known = key[:17] + new_key()[1][17:]
     import zlib
-
-    from agent_runtime.auth.key_format import CHECKSUM_LENGTH, _base62_encode
 
     known = known[:60] + _base62_encode(zlib.crc32(known[:60].encode()), CHECKSUM_LENGTH)
     assert key_id_of(known.encode()) == record.id

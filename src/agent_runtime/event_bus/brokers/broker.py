@@ -147,9 +147,9 @@ class Broker(Protocol):
     def consume(
         self, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
-        """Be a consumer of `group`: `async with broker.consume("audit") as deliveries.
+        """Consume as a member of `group`.
 
-        Async for d in deliveries`.
+        `async with broker.consume("audit") as deliveries: async for delivery in deliveries: ...`
 
         `start` is where a new group begins; `prefetch` how many events may be unacknowledged at
         once. The iterator waits for more and never ends; connections that are lost are made again.
@@ -159,9 +159,9 @@ class Broker(Protocol):
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """At most `limit` events behind the position `after` (None.
+        """Return at most `limit` events behind the position `after`, without any group.
 
-        From the oldest), without any group.
+        With None it begins with the oldest event.
 
         Waits up to `wait_s` for the first. Raises InputInvalid for a position that is none,
         StoreError.

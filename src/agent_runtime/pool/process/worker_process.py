@@ -93,9 +93,9 @@ class OrphanReaper:
 
 
 class WorkerProcess:
-    """A worker from its start to its end. `on_exit` is called once, with its exit code (negative.
+    """A worker from its start to its end.
 
-    A signal).
+    `on_exit` is called once, with the exit code, which is negative after a signal.
 
     The end is told by the fork server, which waits for it: a grandchild that holds the pipes open
     changes nothing.
