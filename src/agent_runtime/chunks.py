@@ -85,7 +85,7 @@ Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
 """Hands one chunk outwards; returns when there is room for the next one."""
 
 
-class _HasRoom:
+class _HasCapacity:
     """An awaitable that is done already."""
 
     __slots__ = ()
@@ -94,7 +94,7 @@ class _HasRoom:
         return cast("Generator[None, None, None]", iter(()))
 
 
-HAS_ROOM = _HasRoom()
+HAS_CAPACITY = _HasCapacity()
 """What an `Emit` may return when there is room at once.
 
 Whoever emits token by token need not await it.

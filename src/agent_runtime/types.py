@@ -123,7 +123,7 @@ class AgentContext:
         template_digest: the template's; set by the executor.
         agent_ref: how to make the agent again, for a session's record; set by the executor.
         turn: what the session layer holds for the call, or None; set by that layer.
-        purse: what the call may spend, or None; set by the cost layer.
+        call_budget: what the call may spend, or None; set by the cost layer.
         assignment: which task of a pool the call is, or None; set by the pool.
         accounts: budgets that the call draws on beside those of its agent (a batch's), for the cost
         layer.
@@ -139,11 +139,29 @@ class AgentContext:
     """
 
     __slots__ = (
-        "_caller", "accounts", "agent_name", "agent_ref", "assignment", "attempts", "config",
-        "context", "credentials",
-        "deadline", "emit", "idempotency_key", "input", "metadata", "options", "progress", "purse",
+        "_caller",
+        "accounts",
+        "agent_name",
+        "agent_ref",
+        "assignment",
+        "attempts",
+        "call_budget",
+        "config",
+        "context",
+        "credentials",
+        "deadline",
+        "emit",
+        "idempotency_key",
+        "input",
+        "metadata",
+        "options",
+        "progress",
         "run_id",
-        "session_id", "streaming", "template_digest", "turn", "usage",
+        "session_id",
+        "streaming",
+        "template_digest",
+        "turn",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -175,7 +193,7 @@ class AgentContext:
         self.options = {} if options is None else options
         self.metadata = {} if metadata is None else metadata
         self.turn: Any = None
-        self.purse: Any = None
+        self.call_budget: Any = None
         self.assignment: Any = None
         self.accounts: tuple[Any, ...] = ()
         self.idempotency_key = idempotency_key
@@ -221,10 +239,10 @@ class AgentContext:
         sibling.turn = turn
         return sibling
 
-    def with_purse(self, purse: Any) -> AgentContext:
-        """A sibling that spends from a purse."""
+    def with_call_budget(self, call_budget: Any) -> AgentContext:
+        """Return a sibling that spends from this budget."""
         sibling = self._sibling()
-        sibling.purse = purse
+        sibling.call_budget = call_budget
         return sibling
 
     def with_input(self, input: Any) -> AgentContext:
@@ -255,7 +273,7 @@ class AgentContext:
         sibling.usage = self.usage
         sibling.progress = self.progress
         sibling.turn = self.turn
-        sibling.purse = self.purse
+        sibling.call_budget = self.call_budget
         sibling.template_digest = self.template_digest
         sibling.assignment = self.assignment
         sibling.accounts = self.accounts

@@ -31,13 +31,13 @@ class Attempt:
 
     __slots__ = (
         "abandoned",
+        "backend_slot",
         "cancel_after_s",
         "cancel_requested",
         "context",
         "ended_monotonic",
         "is_slow",
         "row",
-        "seat",
         "started_monotonic",
         "task",
         "worker",
@@ -48,7 +48,7 @@ class Attempt:
     ) -> None:
         self.row = row
         self.task = task
-        self.seat = slot
+        self.backend_slot = slot
         self.context = context
         self.started_monotonic = time.monotonic()
         self.cancel_after_s = float("inf")
@@ -109,7 +109,7 @@ def result_from_answer(
         time.time(),
         answer.run_id,
         answer.session_id,
-        attempt.seat.backend.name,
+        attempt.backend_slot.backend.name,
         answer.template_digest,
         attempt.task.metadata,
         [getattr(interrupt, "value", interrupt) for interrupt in answer.interrupts],
@@ -134,7 +134,7 @@ def failed_result(
     if attempt is not None:
         result.duration_s = round(attempt.duration_s, 6)
         result.run_id = attempt.context.run_id
-        result.worker = attempt.seat.backend.name
+        result.worker = attempt.backend_slot.backend.name
         result.metadata = attempt.task.metadata
         result.session_id = attempt.context.session_id
     return result

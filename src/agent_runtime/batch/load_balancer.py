@@ -64,9 +64,9 @@ class LoadBalancer:
         )
 
     def acquire_nowait(self) -> BackendSlot | None:
-        """The seat for the next task, or None when all are full; give it back by `release`.
+        """Return a slot for the next task, or None when all are full; `release` gives it back.
 
-        Nobody gets past those who wait: a seat that gets free is theirs before it can be taken.
+        Nobody gets past those who wait: a slot that gets free is theirs before it can be taken.
         """
         available = (
             self.backend_slots

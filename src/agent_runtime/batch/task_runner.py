@@ -215,7 +215,7 @@ class TaskRunner:
             return self._schedule_retry(row, decision)
         history = [
             *failure_history(row),
-            failure_from_error(error, row.attempts + 1, attempt.seat.backend.name),
+            failure_from_error(error, row.attempts + 1, attempt.backend_slot.backend.name),
         ]
         row.attempts += 1
         row.history = history_to_json(history)

@@ -102,7 +102,7 @@ class WorkerPool:
         """Have another worker take the place of one whose task does not end."""
         active = self._active
         active.writer.enqueue(self._task_runner.abandon(attempt))
-        active.environment.load_balancer.release(attempt.seat)
+        active.environment.load_balancer.release(attempt.backend_slot)
         active.queue.task_done(attempt.row)
         if attempt.worker in self._workers:
             self._workers.discard(attempt.worker)

@@ -55,7 +55,7 @@ class CallBudget:
         labels: of the spending in reports; the model's name is put in.
         spending: how to spend.
         run_limits: micro-USD and tokens that the run itself may spend, None for no limit.
-        parent: the purse of the run around this one.
+        parent: the budget of the run around this one.
         on_charge: hears what endings changed on the accounts.
     """
 
@@ -104,7 +104,7 @@ class CallBudget:
         return accounts or any(b.limit_micro_usd is not None for b in self.run_budgets)
 
     def is_own_account(self, account: str) -> bool:
-        """Whether a refusal's account is this purse's own, and not one of those around it."""
+        """Whether a refusal's account is this budget's own, and not one of those around it."""
         return any(a.key == account for a in self.own_accounts) or (
             account == "run" and bool(self.own_run_budgets)
         )
@@ -236,7 +236,7 @@ class CallBudget:
     def settle(self, grant: Grant | None, actual: Amount, spend: Spend | None) -> None:
         """Say what a model call cost in the end.
 
-        It is written with the next trip, or when the purse is closed.
+        It is written with the next trip, or when the budget is closed.
         """
         with self._lock:
             if spend is not None and (grant is None or grant.reservation is None):

@@ -62,11 +62,10 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    r"""Run the tasks in SOURCE.
+    """Run the tasks in SOURCE.
 
     A JSONL, CSV or YAML file, `-` for stdin (JSONL), or a YAML file with a 'batch:' map.
 
-    \b
     Results go to --out (or to stdout), each when it is kept; progress and the report to stderr.
     Exits 0 when every task was answered, 1 when some were not, 6 when the budget is used up,
     7 when the forecast is above it and somebody has to say go on (`batch resume ID --approve`).

@@ -31,9 +31,8 @@ COMPLETE_VAR = "_AGENT_RUNTIME_COMPLETE"
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="langchain-agent-runtime", prog_name="agent-runtime")
 def cli() -> None:
-    r"""Run agents from YAML templates, behind one pipeline of limits, retries and logging.
+    """Run agents from YAML templates, behind one pipeline of limits, retries and logging.
 
-    \b
     Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,
     5 timeout, 6 refused by a limit or a budget, 7 interrupted (a person is awaited), 130 Ctrl-C.
     """

@@ -12,7 +12,7 @@ from langgraph.pregel import Pregel
 from langgraph.types import Command
 
 from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
-from agent_runtime.chunks import HAS_ROOM, InterruptChunk, TextChunk, discard
+from agent_runtime.chunks import HAS_CAPACITY, InterruptChunk, TextChunk, discard
 from agent_runtime.errors import AgentRuntimeError, CallDrained, InputInvalid
 from agent_runtime.orchestration.answer_classes import allow_answer_types
 from agent_runtime.orchestration.boundaries import copy_graph, with_boundaries
@@ -237,7 +237,7 @@ class LocalAgent:
                     await reader.read(namespace, mode, data)
                 elif (
                     emitted := context.emit(chunk)
-                ) is not HAS_ROOM:  # awaiting what is done costs too
+                ) is not HAS_CAPACITY:  # awaiting what is done costs too
                     await emitted
 
     def _runs_to_end(self, options: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from agent_runtime.chunks import HAS_ROOM, Chunk, TextChunk
+from agent_runtime.chunks import HAS_CAPACITY, Chunk, TextChunk
 from agent_runtime.errors import CallCancelled, StreamMisuse
 from agent_runtime.types import AgentContext, AgentResult
 
@@ -42,7 +42,7 @@ class AgentStream:
         self.context = context.with_emit(self._put)
         self.context.streaming = True
         self._pending_chunks: deque[Chunk] = deque()
-        self._room_event: asyncio.Event | None = (
+        self._capacity_event: asyncio.Event | None = (
             None  # what a producer with a full buffer waits for
         )
         self._reader_future: asyncio.Future[None] | None = None
@@ -104,16 +104,16 @@ class AgentStream:
     def _put(self, chunk: Chunk) -> Awaitable[None]:
         # A plain function, and one future to wake the reader: this path is paid for each token.
         if len(self._pending_chunks) >= self._buffer:
-            return self._put_when_room(chunk)
+            return self._put_when_capacity(chunk)
         self._pending_chunks.append(chunk)
         if self._reader_future is not None:
             self._wake()
-        return HAS_ROOM
+        return HAS_CAPACITY
 
-    async def _put_when_room(self, chunk: Chunk) -> None:
+    async def _put_when_capacity(self, chunk: Chunk) -> None:
         while len(self._pending_chunks) >= self._buffer:
-            self._room_event = self._room_event or asyncio.Event()
-            await self._room_event.wait()
+            self._capacity_event = self._capacity_event or asyncio.Event()
+            await self._capacity_event.wait()
         self._pending_chunks.append(chunk)
         self._wake()
 
@@ -162,9 +162,9 @@ class AgentStream:
 
     def _pop_chunk(self) -> Chunk:
         chunk = self._pending_chunks.popleft()
-        if self._room_event is not None:
-            self._room_event.set()
-            self._room_event = None
+        if self._capacity_event is not None:
+            self._capacity_event.set()
+            self._capacity_event = None
         if type(chunk) is TextChunk:
             if chunk.message_id != self._message_id:
                 self._message_id = chunk.message_id

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.chunks import HAS_ROOM, TextChunk, discard
+from agent_runtime.chunks import HAS_CAPACITY, TextChunk, discard
 from agent_runtime.errors import AgentFailed, TransferFailed
 from agent_runtime.remote.exceptions import deserialize_exception, serialize_exception
 from agent_runtime.remote.frames import dumps, loads
@@ -91,7 +91,7 @@ class JobClient:
             kind = message[0]
             if kind == "text":
                 context.progress.message_open = True
-                if (emitted := emit(TextChunk(message[2], message[3]))) is not HAS_ROOM:
+                if (emitted := emit(TextChunk(message[2], message[3]))) is not HAS_CAPACITY:
                     await emitted
             elif kind == "chunk":
                 await emit(loads(message[2]))

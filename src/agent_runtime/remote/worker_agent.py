@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from agent_runtime.chunks import HAS_ROOM, Chunk, Emit, TextChunk, discard
+from agent_runtime.chunks import HAS_CAPACITY, Chunk, Emit, TextChunk, discard
 from agent_runtime.factory.build_agent import build_agent
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 from agent_runtime.orchestration.call_tracker import CallTracker
@@ -161,7 +161,7 @@ def _emit(chunk: Chunk) -> Any:
         channel().send("text", current_job.get(), chunk.message_id, chunk.text)
     else:
         channel().send("chunk", current_job.get(), dumps(chunk))
-    return HAS_ROOM
+    return HAS_CAPACITY
 
 
 def _remote_agent(name: str) -> AgentExecutor:

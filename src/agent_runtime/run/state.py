@@ -123,7 +123,7 @@ class Run:
         self._ancestors: tuple[Run, ...] = () if parent is None else parent.ancestry
         parent_budget = None if parent is None else parent.call_budget
         self.call_budget: CallBudget | None = (
-            parent_budget if context.purse is None else context.purse
+            parent_budget if context.call_budget is None else context.call_budget
         )
         self.user_id = None if context.principal is None else context.principal.id
         self.tenant = None if context.principal is None else context.principal.tenant
@@ -190,7 +190,7 @@ class Run:
         if not isinstance(error, BudgetExceeded):
             return self
         for run in self.ancestry:
-            call_budget = run.context.purse
+            call_budget = run.context.call_budget
             if call_budget is not None and call_budget.is_own_account(error.account):
                 return run
         return self

@@ -134,11 +134,7 @@ MUTANTS = [
     Mutant(
         "a stubborn task is waited for",
         "test_execution.py -k ignores_its_cancel",
-        Change(
-            "batch.heartbeat:Heartbeat._check_slow_tasks",
-            "self._abandon(attempt)",
-            "pass",
-        ),
+        Change("batch.heartbeat:Heartbeat._check_slow_tasks", "self._abandon(attempt)", "pass"),
     ),
     Mutant(
         "cancel does not stop",

@@ -87,13 +87,13 @@ class CostTrackingMiddleware(Middleware):
         }
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
-        """Await the call with a purse of its own."""
+        """Await the call with a budget of its own."""
         caller = caller_of(context)
         call_budget = self._build_call_budget(
             context, caller, self._cached_accounts(caller) if self._needs_accounts else NO_ACCOUNTS
         )
         try:
-            return await next_call(context.with_purse(call_budget))
+            return await next_call(context.with_call_budget(call_budget))
         finally:
             await call_budget.close()
 
