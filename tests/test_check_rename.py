@@ -18,7 +18,7 @@ def problems(before: str, after: str) -> list[str]:
         ("def f(x):\n    found = x\n    return found", "def f(x):\n    row = x\n    return row"),
         ("[each for each in a]\n[each for each in b]", "[row for row in a]\n[key for key in b]"),
         ("class A:\n    def m(self): return self.n", "class B:\n    def o(self): return self.p"),
-        ("from a import made\nmade()", "from a import build\nbuild()"),
+        ("from a import made, new\nmade(new)", "from a import build, kept\nkept(build)"),
         ("try:\n    f()\nexcept E as e:\n    g(e)", "try:\n    f()\nexcept E as err:\n    g(err)"),
     ],
 )
