@@ -141,7 +141,7 @@ MUTANTS = [
     ),
     Mutant(
         "repair takes the snapshot for what is saved",
-        "test_processes.py -k 'killed_anywhere and sqlite-message'",
+        "test_processes.py -k 'killed_anywhere and message-sqlite'",
         Change(
             "orchestration.turn_recovery:_load_unfinished",
             "{'configurable': configurable}",
