@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from agent_runtime.errors import InputInvalid, close_matches
-from agent_runtime.pool.task import TaskPriority
+from agent_runtime.pool.task import TaskPriority, parse_priority
 from agent_runtime.size_limits import size_limit
 
 MAX_TASK_BYTES = size_limit("task_bytes")
@@ -17,16 +17,6 @@ MAX_ID = 200
 MAX_TIMEOUT_S = 1e9
 _encode_json = json.JSONEncoder(allow_nan=False).encode
 AnyTask: TypeAlias = "BatchTask | str | Mapping[str, Any]"
-
-
-def parse_priority(value: Any) -> TaskPriority:
-    """A priority by its name (urgent, high, normal, low) or number; raises InputInvalid."""
-    try:
-        return TaskPriority[value.upper()] if isinstance(value, str) else TaskPriority(value)
-    except (KeyError, ValueError):
-        raise InputInvalid(
-            f"no priority '{value}': urgent, high, normal, low", "priority"
-        ) from None
 
 
 @dataclass(slots=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from agent_runtime.checkpoints.chunk_refs import Refs
 from agent_runtime.checkpoints.stored_list import StoredList
 
 MAX_CHECKPOINTS = 256
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -31,25 +29,22 @@ class CachedCheckpoint:
     """Of its chunks, by channel and number, where they are sealed by a key."""
 
 
-class CheckpointCache(Generic[T]):
-    """Hold one value for each thread and namespace.
-
-    Those that were put last, at most `MAX_CHECKPOINTS` of them.
-    """
+class CheckpointCache:
+    """Holds the checkpoint last put for each thread and namespace, `MAX_CHECKPOINTS` at most."""
 
     __slots__ = ("_checkpoints", "_lock", "_namespaces")
 
     def __init__(self) -> None:
-        self._checkpoints: OrderedDict[tuple[str, str], T] = OrderedDict()
+        self._checkpoints: OrderedDict[tuple[str, str], CachedCheckpoint] = OrderedDict()
         self._namespaces: dict[str, set[str]] = {}
         self._lock = threading.Lock()
 
-    def get(self, thread: str, namespace: str) -> T | None:
-        """Return the value, or None."""
+    def get(self, thread: str, namespace: str) -> CachedCheckpoint | None:
+        """Return the checkpoint, or None."""
         return self._checkpoints.get((thread, namespace))
 
-    def put(self, thread: str, namespace: str, checkpoint: T) -> None:
-        """Hold a value; the one that was put longest ago goes when there are too many."""
+    def put(self, thread: str, namespace: str, checkpoint: CachedCheckpoint) -> None:
+        """Add or replace a checkpoint; beyond the maximum the one put longest ago is evicted."""
         key = (thread, namespace)
         with self._lock:
             self._checkpoints[key] = checkpoint
@@ -60,16 +55,10 @@ class CheckpointCache(Generic[T]):
                 self._discard_namespace(*oldest)
 
     def forget(self, thread: str) -> None:
-        """Drop the values of a thread, in a time that depends on this thread's namespaces alone."""
+        """Remove a thread's checkpoints, in time linear in its namespaces."""
         with self._lock:
             for namespace in self._namespaces.pop(thread, ()):
                 del self._checkpoints[thread, namespace]
-
-    def clear(self) -> None:
-        """Drop all values."""
-        with self._lock:
-            self._checkpoints.clear()
-            self._namespaces.clear()
 
     def _discard_namespace(self, thread: str, namespace: str) -> None:
         namespaces = self._namespaces[thread]

@@ -73,7 +73,7 @@ class CheckpointOperations:
         self.records = backend
         self.ttl_s = ttl_s
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
-        self._cache: CheckpointCache[CachedCheckpoint] = CheckpointCache()
+        self._cache: CheckpointCache = CheckpointCache()
 
     # -- driving
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, InputInvalid
 from agent_runtime.escapes import json_line
-from agent_runtime.pool.task import AgentTask, TaskPriority
+from agent_runtime.pool.task import AgentTask, parse_priority
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.size_limits import size_limit
 from agent_runtime.strict_json import loads_unique
@@ -123,14 +123,12 @@ class ControlSocket:
             yield {"type": "error", "error": {"code": code, "message": SECRETS.text(str(error))}}
 
     async def _run_task(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        priority = str(request.get("priority", "normal")).upper()
-        if priority not in TaskPriority.__members__:
-            raise InputInvalid(f"no priority '{priority.lower()}'", "priority")
+        priority = parse_priority(request.get("priority", "normal"))
         timeout_s = request.get("timeout_s")
         task = AgentTask(
             str(request.get("agent", "")),
             request.get("input"),
-            priority=TaskPriority[priority],
+            priority=priority,
             session_id=request.get("session_id"),
             timeout_s=None if timeout_s is None else float(timeout_s),
         )

@@ -22,6 +22,16 @@ class TaskPriority(IntEnum):
     URGENT = 3
 
 
+def parse_priority(value: Any) -> TaskPriority:
+    """Return a priority by its name (urgent, high, normal, low) or number; raises InputInvalid."""
+    try:
+        return TaskPriority[value.upper()] if isinstance(value, str) else TaskPriority(value)
+    except (KeyError, ValueError):
+        raise InputInvalid(
+            f"no priority '{value}': urgent, high, normal, low", "priority"
+        ) from None
+
+
 @dataclass(slots=True)
 class AgentTask:
     """One call of an agent in a pool.
@@ -55,11 +65,7 @@ class AgentTask:
                 f"a task's timeout is a positive number of seconds, not {self.timeout_s}",
                 "timeout_s",
             )
-        try:
-            self.priority = TaskPriority(self.priority)
-        except ValueError:
-            names = ", ".join(f"{priority.name} ({priority.value})" for priority in TaskPriority)
-            raise InputInvalid(f"no priority '{self.priority}': {names}", "priority") from None
+        self.priority = parse_priority(self.priority)
 
     def to_context(self, instance_id: str | None = None) -> AgentContext:
         """The call that it is; for one instance, if that is given."""

@@ -18,6 +18,7 @@ from langchain_core.runnables import RunnableConfig
 
 from agent_runtime import CheckpointCorrupt, SessionManager, StateNotSerializable
 from agent_runtime.checkpoints.backends.memory import MemoryCheckpointBackend
+from agent_runtime.checkpoints.cache import CheckpointCache
 from agent_runtime.checkpoints.chunk_refs import parse_refs
 from agent_runtime.checkpoints.codec import MESSAGE, PLAIN, TUPLE, Codec, UnreadableBytes
 from agent_runtime.checkpoints.shapes import is_checkpoint_row
@@ -73,7 +74,7 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
     originals = dict(thread.rows), dict(thread.chunks)
 
     def read_again() -> None:
-        saver._cache.clear()
+        saver._cache = CheckpointCache()
         try:
             found = saver.get_tuple(CONFIG)
         except CheckpointCorrupt:
@@ -236,6 +237,6 @@ def test_references_to_more_chunks_than_there_can_be() -> None:
     saver, thread = a_thread()
     key, row = list(thread.rows.items())[-1]
     thread.rows[key] = replace(row, chunks="messages=0-99999999999999")
-    saver._cache.clear()
+    saver._cache = CheckpointCache()
     with pytest.raises(CheckpointCorrupt):
         saver.get_tuple(CONFIG)
