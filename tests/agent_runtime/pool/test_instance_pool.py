@@ -365,7 +365,7 @@ async def test_nothing_is_left_when_the_application_is_killed() -> None:
 
 
 def test_tasks_and_configurations_are_checked() -> None:
-    with pytest.raises(InputInvalid, match="no priority '9': LOW"):
+    with pytest.raises(InputInvalid, match="no priority '9': urgent, high"):
         AgentTask("worker", "x", priority=9)  # type: ignore[arg-type]
     with pytest.raises(InputInvalid, match="timeout"):
         AgentTask("worker", "x", timeout_s=0)
