@@ -37,6 +37,16 @@ LOOKS_INSIDE = {
 """Tests of what is inside of InMemorySaver: no other saver can be put in its place."""
 RACES = {"test_error_handler_resumes_after_crash_multiple_nodes"}
 """Tests that fail one time in three with InMemorySaver, too."""
+ALLOWED_TYPES = (
+    ("tests.agents", "AgentAction"),
+    ("tests.agents", "AgentFinish"),
+    ("tests.test_pydantic", "FunctionalState"),
+    ("tests.test_react_agent", "CustomStatePydantic"),
+)
+"""The classes of the tests' modules that stand in states.
+
+An application names its own in the same way.
+"""
 _MAKES_ONE = re.compile(r"\b(InMemorySaver|MemorySaver|InMemoryStore|MockAsyncBatchedStore)\(\)")
 _NUMBERS = count(os.getpid() * 1_000_000)
 
@@ -55,7 +65,7 @@ def make_saver() -> Any:
         "sqlite": f"sqlite:{os.environ['UPSTREAM_FOLDER']}/{next(_NUMBERS)}.db",
         "redis": f"{os.environ['UPSTREAM_REDIS']}?prefix=u{next(_NUMBERS)}",
     }
-    return open_checkpointer(urls[SAVER])
+    return open_checkpointer(urls[SAVER], allowed_types=ALLOWED_TYPES)
 
 
 def make_store() -> Any:
