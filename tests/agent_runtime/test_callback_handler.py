@@ -47,8 +47,8 @@ async def test_events_are_found_by_type_time_run_session_and_user(make_agent: An
     assert {e.session_id for e in handler.events(run_id=first.run_id)} == {"s1"}
     assert {e.run_id for e in handler.events(user_id="bob")} == {second.run_id}
     assert {e.run_id for e in handler.events(session_id="s1")} == {first.run_id}
-    assert {e.run_id for e in handler.events(since_s=middle)} == {second.run_id}
-    assert {e.run_id for e in handler.events(until_s=middle)} == {first.run_id}
+    assert {e.run_id for e in handler.events(since=middle)} == {second.run_id}
+    assert {e.run_id for e in handler.events(until=middle)} == {first.run_id}
     assert [e.name for e in handler.events("tool_*")] == ["add", "add"]
     ends = handler.events("llm_end", run_id=first.run_id)
     assert all(e.duration_s is not None and e.duration_s >= 0 for e in ends)

@@ -47,7 +47,7 @@ class ApiKey:
     replaced_by: str = ""
     mac: str = ""
 
-    def state(self, now: float) -> str:
+    def status(self, now: float) -> str:
         """`active`, `revoked`, `expired` or `pending`."""
         if self.revoked_at is not None:  # whatever the clocks say
             return "revoked"
@@ -126,8 +126,8 @@ class ApiKeys:
         same = hmac.compare_digest(self._digest(key), digest)
         if record is None or principal is None or not same:
             raise unauthenticated_error("unknown key")
-        if (state := record.state(self._clock())) != "active":
-            raise unauthenticated_error(f"{state} key")
+        if (status := record.status(self._clock())) != "active":
+            raise unauthenticated_error(f"{status} key")
         return principal
 
     def _cache_record(
@@ -237,7 +237,7 @@ class ApiKeys:
         while record.replaced_by and record.replaced_by not in visited_ids:
             visited_ids.add(record.replaced_by)
             record = self._load_record(record.replaced_by)
-            if record.state(self._clock()) in ("active", "pending"):
+            if record.status(self._clock()) in ("active", "pending"):
                 successors.append(record)
         return successors
 
@@ -263,9 +263,9 @@ class ApiKeys:
             raise ConfigurationError(
                 f"the record of the key '{key_id}' was not written by this release: revoke it"
             )
-        if (state := old.state(now)) in ("revoked", "expired") or old.replaced_by:
+        if (status := old.status(now)) in ("revoked", "expired") or old.replaced_by:
             raise ConfigurationError(
-                f"the key '{key_id}' is {'replaced' if old.replaced_by else state}: make a new one"
+                f"the key '{key_id}' is {'replaced' if old.replaced_by else status}: make a new one"
             )
         key, new = self.create(
             old.user,

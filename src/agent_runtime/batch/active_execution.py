@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_runtime.batch.environment import BatchEnvironment, budget_account
 from agent_runtime.batch.error_handling import RetryBudget
-from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
+from agent_runtime.batch.journal.records import Execution, ExecutionStatus, TaskRow
 from agent_runtime.batch.journal.writer import JournalWriter, TaskOutcome
 from agent_runtime.batch.progress import ExecutionProgress
 from agent_runtime.batch.queue import TaskQueue
@@ -29,13 +29,13 @@ class ExecutionControl(Protocol):
     def notify(self) -> None:
         """Wake those that wait for a change."""
 
-    async def pause(self, reason: str = "asked", state: ExecutionState = "paused") -> None:
+    async def pause(self, reason: str = "asked", state: ExecutionStatus = "paused") -> None:
         """Start no new task; running ones finish."""
 
     async def resume(self) -> None:
         """Start tasks again."""
 
-    def end(self, state: ExecutionState, reason: str = "") -> None:
+    def end(self, state: ExecutionStatus, reason: str = "") -> None:
         """Start no new task, and end when the running ones have."""
 
 

@@ -83,7 +83,7 @@ def idempotency_keys(execution_id: str, row: TaskRow) -> tuple[str, str]:
     done. After a try that ended in any way there is another one: what it has cost is settled.
     """
     task_id = f"{execution_id}:{row.id}"
-    return task_id, f"{task_id}:{row.tries + 1}"
+    return task_id, f"{task_id}:{row.generation + 1}"
 
 
 def result_from_answer(
@@ -125,7 +125,7 @@ def failed_result(
 ) -> TaskResult:
     """The result of a task that is not tried again; its error is the last of its history."""
     result = TaskResult(
-        row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_s=time.time()
+        row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_at=time.time()
     )
     result.attempts = len(history)
     result.usage = spent.usage
@@ -157,12 +157,12 @@ def failure_from_error(error: BaseException, attempt: int, worker: str = "") -> 
 
 def previous_usage(row: TaskRow) -> UsageTotals:
     """What the attempts before this one have used."""
-    return UsageTotals(**json.loads(row.spent)) if row.spent else UsageTotals()
+    return UsageTotals(**json.loads(row.usage)) if row.usage else UsageTotals()
 
 
 def failure_history(row: TaskRow) -> list[Failure]:
     """The attempts before this one."""
-    return [Failure(**fields) for fields in json.loads(row.history)] if row.history else []
+    return [Failure.from_dict(fields) for fields in json.loads(row.history)] if row.history else []
 
 
 def history_to_json(history: list[Failure]) -> str:

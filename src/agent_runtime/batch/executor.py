@@ -81,7 +81,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
         await self._lease(execution)
         try:
             execution.settings = settings.explicit_settings()
-            execution.ended_s = None
+            execution.ended_at = None
             await self._ingest_remaining(execution, settings)
             await self.journal.ack_request(execution_id, pending_request)
             self._check_open()  # it may have been closed meanwhile
@@ -108,13 +108,13 @@ class ParallelAgentExecutor(ExecutionSubmission):
 
     async def _ingest_remaining(self, execution: Execution, settings: BatchSettings) -> None:
         """Of a file whose tasks were being accepted when the process ended, take the others too."""
-        if not execution.sealed and execution.source.get("path", "-") != "-":
+        if not execution.input_closed and execution.source.get("path", "-") != "-":
             await self._create_ingestor(execution, settings).accept_all(
                 read_source(execution.source), skip_journaled=True
             )
-        elif not execution.sealed:
+        elif not execution.input_closed:
             execution.source["cut"] = True  # of stdin, or a list, nobody knows what else there was
-        execution.sealed = True
+        execution.input_closed = True
 
     async def rerun_failed(self, execution_id: str, **changes: Any) -> int:
         """Run again what failed, was left out or put aside, of an execution that is not running.
@@ -133,7 +133,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
         await self._lease(execution)
         count = await self.journal.reset(execution_id, execution.token, UNSUCCESSFUL_STATUSES)
         execution.progress = {**execution.progress, "retries": 0}
-        execution.state = "paused"
+        execution.status = "paused"
         await self.journal.save(execution, release=True)
         await self.resume_execution(execution_id, **changes)
         return count
@@ -183,9 +183,9 @@ class ParallelAgentExecutor(ExecutionSubmission):
             ):
                 await asyncio.sleep(POLL_INTERVAL_S / 2)
         else:
-            execution.state = "cancelled"
-            execution.why = "asked"
-            execution.ended_s = time.time()
+            execution.status = "cancelled"
+            execution.reason = "asked"
+            execution.ended_at = time.time()
             execution.progress = {**execution.progress, "running": 0}
             await self.journal.save(execution, release=True)
         return await self.get_execution_status(execution_id)

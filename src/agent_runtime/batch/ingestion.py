@@ -242,7 +242,7 @@ def _failed_row(seq: int, agent: str, error: InputInvalid, raw_item: Any) -> Tas
 def _mark_failed(row: TaskRow, error: InputInvalid) -> None:
     """The task cannot be run, now or later."""
     row.status = "failed"
-    row.tries = -1
+    row.generation = -1
     row.result = failed_result(row, "failed", UsageTotals(), [failure_from_error(error, 1)])
 
 

@@ -95,7 +95,7 @@ class Prefetcher:
         if pilot is None or active.execution.forecast is not None or active.execution.approved:
             return
         positions = pilot_positions(active.progress.total, pilot.share, pilot.at_least)
-        if active.execution.sealed and active.progress.total > 2 * len(
+        if active.execution.input_closed and active.progress.total > 2 * len(
             positions
         ):  # else it is the whole, nearly
             self._pilot_seqs = set(positions)
@@ -160,10 +160,10 @@ class Prefetcher:
     def requeue(self, row: TaskRow) -> None:
         """A task is to be run again: now, after its wait, or at the very end."""
         self.loaded_seqs.add(row.seq)
-        wait_s = row.not_before_s - time.time()
+        wait_s = row.not_before - time.time()
         if (
             self._active.settings.fallback_strategy == "retry"
-            and row.attempts >= self._active.settings.retry.attempts
+            and row.failed_attempts >= self._active.settings.retry.attempts
         ):
             self._final_retries.append(row)
             self.wake()
@@ -228,7 +228,7 @@ class Prefetcher:
                 self._exhausted.discard(agent)
         if (
             self._final_retries
-            and (active.execution.sealed or active.producer_failed)
+            and (active.execution.input_closed or active.producer_failed)
             and active.open_tasks == len(self._final_retries)
         ):
             final_retries = self._final_retries

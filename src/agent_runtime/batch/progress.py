@@ -119,7 +119,7 @@ class ExecutionProgress:
             "serial_s": round(self.serial_s, 3),
             "cpu_s": round(time.process_time() - self._cpu_start_s, 3),
             "peak_memory_mb": round(peak_memory_mb() + self.pool_memory_mb, 1),
-            "at_s": time.time(),
+            "updated_at": time.time(),
         }
 
 

@@ -42,7 +42,7 @@ class ExecutionQueries:
         """
         if (runner := self._runners.get(execution_id)) is not None:
             await runner.wait_idle()
-        while (status := await self.get_execution_status(execution_id))["state"] in (  # noqa: ASYNC110
+        while (status := await self.get_execution_status(execution_id))["status"] in (  # noqa: ASYNC110
             "running",
             "pending",
         ):
@@ -153,7 +153,7 @@ class ExecutionQueries:
         """Whether nothing happens any more unless somebody asks for it."""
         if runner is not None and not runner.ended:
             return runner.is_idle
-        return (await self.get_execution_status(execution_id))["state"] not in (
+        return (await self.get_execution_status(execution_id))["status"] not in (
             "running",
             "pending",
         )
@@ -218,19 +218,19 @@ def status_of(
     execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """An execution as its status is told."""
-    lost = execution.state in ("running", "pending") and (
+    lost = execution.status in ("running", "pending") and (
         is_process_dead(execution.owner) or not execution.is_leased
     )
     return {
         "execution_id": execution.id,
         "name": execution.name,
         "agent": execution.agent,
-        "state": "lost" if lost and queued is None else execution.state,
-        "why": execution.why,
-        "sealed": execution.sealed,
-        "cut": bool(execution.source.get("cut")),
-        "created_s": execution.created_s,
-        "ended_s": execution.ended_s,
+        "status": "lost" if lost and queued is None else execution.status,
+        "reason": execution.reason,
+        "input_closed": execution.input_closed,
+        "input_truncated": bool(execution.source.get("cut")),
+        "created_at": execution.created_at,
+        "ended_at": execution.ended_at,
         "max_concurrent": execution.settings.get("max_concurrent", 10),
         "max_cost_usd": execution.settings.get("max_cost_usd"),
         "forecast": execution.forecast,

@@ -20,14 +20,14 @@ LIFO_STARVATION_PERIODS = 2 * PRIORITY_LEVELS
 
 
 class Queued(Protocol):
-    """What may stand in a queue. `accepted_s` are Unix seconds.
+    """What may stand in a queue. `accepted_at` is in Unix seconds.
 
     Waiting counts from there, also over a restart.
     """
 
     agent: str
     priority: TaskPriority
-    accepted_s: float
+    accepted_at: float
 
 
 Q = TypeVar("Q", bound=Queued)
@@ -153,7 +153,7 @@ class TaskQueue(Generic[Q]):
                 continue
             for level, line in enumerate(lines):
                 if line:
-                    rank = level + max(0.0, now - line[0].accepted_s) / self._aging_s
+                    rank = level + max(0.0, now - line[0].accepted_at) / self._aging_s
                     if best_line is None or rank > best_rank:
                         best_rank = rank
                         best_line = line
@@ -172,7 +172,7 @@ class TaskQueue(Generic[Q]):
     def _pop(self, line: deque[Q], now: float) -> Q:
         if (
             self._order == "fifo"
-            or now - line[0].accepted_s > LIFO_STARVATION_PERIODS * self._aging_s
+            or now - line[0].accepted_at > LIFO_STARVATION_PERIODS * self._aging_s
         ):
             return line.popleft()
         return line.pop()

@@ -31,8 +31,8 @@ class BatchReport:
 
     execution_id: str
     name: str
-    state: str
-    why: str
+    status: str
+    reason: str
     total: int
     by_status: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
@@ -76,7 +76,7 @@ class BatchReport:
         )
         lines = [
             f"batch       {self.execution_id} {self.name}".rstrip(),
-            f"state       {self.state}{': ' + self.why if self.why else ''}",
+            f"status      {self.status}{': ' + self.reason if self.reason else ''}",
             f"tasks       {self.total}: {status}",
             f"time        {self.wall_s:.1f} s; one after another {self.serial_s:.1f} s",
             (
@@ -114,7 +114,7 @@ async def make_report(
     """
     counts = await journal.counts(execution.id)
     report = BatchReport(
-        execution.id, execution.name, execution.state, execution.why, sum(counts.values())
+        execution.id, execution.name, execution.status, execution.reason, sum(counts.values())
     )
     report.by_status = {str(status): count for status, count in counts.items()}
     durations = array("d")

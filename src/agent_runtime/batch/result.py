@@ -40,8 +40,13 @@ class Failure:
     kind: str
     code: str
     message: str
-    at_s: float = 0.0
+    failed_at: float = 0.0
     worker: str = ""
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Failure:
+        """Return the failure of stored fields; `at_s` is an older name of `failed_at`."""
+        return cls(**{"failed_at" if k == "at_s" else k: v for k, v in fields.items()})
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class TaskResult:
     cost_usd: str | None = "0"
     estimated: bool = False
     duration_s: float = 0.0
-    ended_s: float = 0.0
+    ended_at: float = 0.0
     run_id: str = ""
     session_id: str | None = None
     worker: str = ""
@@ -99,10 +104,12 @@ class TaskResult:
 
     @classmethod
     def from_json(cls, text: str) -> TaskResult:
-        """What `to_json` made."""
+        """Return the result that `to_json` describes; `ended_s` is an older name of `ended_at`."""
         content = json.loads(text)
-        content["error"] = None if content["error"] is None else Failure(**content["error"])
-        content["history"] = [Failure(**failure_fields) for failure_fields in content["history"]]
+        if "ended_s" in content:
+            content["ended_at"] = content.pop("ended_s")
+        content["error"] = None if content["error"] is None else Failure.from_dict(content["error"])
+        content["history"] = [Failure.from_dict(failure) for failure in content["history"]]
         return cls(**content)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from agent_runtime.batch.active_execution import ActiveExecution
 from agent_runtime.batch.environment import BatchEnvironment
 from agent_runtime.batch.heartbeat import Heartbeat
-from agent_runtime.batch.journal.records import Execution, ExecutionState, TaskRow
+from agent_runtime.batch.journal.records import Execution, ExecutionStatus, TaskRow
 from agent_runtime.batch.journal.writer import TaskOutcome, retrying
 from agent_runtime.batch.prefetcher import Prefetcher
 from agent_runtime.batch.result import TaskResult
@@ -50,7 +50,7 @@ class ExecutionRunner:
         self._idle = asyncio.Event()
         self._main_task: asyncio.Task[None] | None = None
         self._writer_task: asyncio.Task[None] | None = None
-        self._end_state: tuple[ExecutionState, str] | None = None
+        self._end_state: tuple[ExecutionStatus, str] | None = None
         self._state_lock = asyncio.Lock()
         self.loaded = asyncio.Event()
         """Set when it is known what there is to do, or that it ends."""
@@ -76,7 +76,7 @@ class ExecutionRunner:
     def is_idle(self) -> bool:
         """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
         paused = (
-            self.active.execution.state in ("paused", "awaiting_approval")
+            self.active.execution.status in ("paused", "awaiting_approval")
             and not self._end_requested.is_set()
         )
         return self._started and paused and not self.active.running and not self.active.writer.busy
@@ -111,26 +111,26 @@ class ExecutionRunner:
             if self.is_idle:
                 self.active.progress.stop_clock()
 
-    async def pause(self, reason: str = "asked", state: ExecutionState = "paused") -> None:
+    async def pause(self, reason: str = "asked", state: ExecutionStatus = "paused") -> None:
         """Begin no new task; those that run go on."""
         self.active.queue.pause()
         async with self._state_lock:
             if (
-                self.active.execution.state in ("running", "paused")
-                and self.active.execution.state != state
+                self.active.execution.status in ("running", "paused")
+                and self.active.execution.status != state
             ):
                 await self._set_state(state, reason)
 
     async def resume(self) -> None:
         """Begin tasks again."""
         async with self._state_lock:
-            if self.active.execution.state in ("paused", "awaiting_approval"):
+            if self.active.execution.status in ("paused", "awaiting_approval"):
                 await self._set_state("running", "")
             self.active.progress.resume_clock()
             self.active.queue.resume()
         self.prefetcher.wake()
 
-    def end(self, state: ExecutionState, reason: str = "") -> None:
+    def end(self, state: ExecutionStatus, reason: str = "") -> None:
         """Begin no new task, and end when those that run have, or after their grace.
 
         The first to say so counts.
@@ -147,10 +147,10 @@ class ExecutionRunner:
         It can be gone on with, here or elsewhere.
         """
         if not self._end_requested.is_set():
-            paused = self.active.execution.state in ("paused", "awaiting_approval")
+            paused = self.active.execution.status in ("paused", "awaiting_approval")
             self.end(
                 *(
-                    (self.active.execution.state, self.active.execution.why)
+                    (self.active.execution.status, self.active.execution.reason)
                     if paused
                     else ("paused", "closed")
                 )
@@ -241,7 +241,7 @@ class ExecutionRunner:
         """End, when every task has."""
         if self.active.open_tasks > 0:
             return
-        if self.active.execution.sealed:
+        if self.active.execution.input_closed:
             self.end("completed")
         elif self.active.producer_failed:
             self.end("paused", self.active.producer_failed)
@@ -263,11 +263,11 @@ class ExecutionRunner:
         )
 
     async def _set_state(
-        self, state: ExecutionState, reason: str, *, release: bool = False
+        self, state: ExecutionStatus, reason: str, *, release: bool = False
     ) -> None:
-        previous_state = self.active.execution.state
-        self.active.execution.state = state
-        self.active.execution.why = reason
+        previous_state = self.active.execution.status
+        self.active.execution.status = state
+        self.active.execution.reason = reason
         self.active.execution.progress = self.active.progress.to_dict(len(self.active.running))
         if release:
             await self.active.environment.journal.save(self.active.execution, release=True)
@@ -275,7 +275,7 @@ class ExecutionRunner:
             await retrying(lambda: self.active.environment.journal.save(self.active.execution))
         data = {
             "execution_id": self.active.execution.id,
-            "state": state,
+            "status": state,
             "before": previous_state,
             **({"reason": reason} if reason else {}),
         }
@@ -310,13 +310,13 @@ class ExecutionRunner:
         if (
             self._started
             and not self.active.open_tasks
-            and self.active.execution.sealed
+            and self.active.execution.input_closed
             and state == "paused"
         ):
             state = "completed"
             reason = ""
         if state in ("completed", "failed", "cancelled"):
-            self.active.execution.ended_s = time.time()
+            self.active.execution.ended_at = time.time()
         try:
             await self._set_state(state, reason, release=True)
         except Exception as error:  # noqa: BLE001 - the journal says that it runs: whoever resumes it sees what is left

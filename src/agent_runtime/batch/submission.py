@@ -190,7 +190,7 @@ class ExecutionSubmission(ExecutionQueries):
                     read_source(execution.source) if isinstance(tasks, str | Path) else iter(tasks)
                 )
                 await ingestor.accept_all(items)
-                execution.sealed = True
+                execution.input_closed = True
             await self.journal.save(execution)
             self._check_open()
         except ExecutionLost:  # it is another process's now
@@ -265,7 +265,7 @@ class ExecutionSubmission(ExecutionQueries):
 
     def _accepting_runner(self, execution_id: str) -> ExecutionRunner:
         runner = self._runners.get(execution_id)
-        if runner is None or runner.active.execution.sealed or runner.ending:
+        if runner is None or runner.active.execution.input_closed or runner.ending:
             raise InputInvalid(f"the execution '{execution_id}' takes no more tasks here")
         return runner
 
@@ -275,7 +275,7 @@ class ExecutionSubmission(ExecutionQueries):
         try:
             async for task in tasks:
                 await self.submit_task(runner.active.execution.id, task)
-            runner.active.execution.sealed = True
+            runner.active.execution.input_closed = True
             await self.journal.save(runner.active.execution)
         except StoreError as error:
             runner.fail(error)

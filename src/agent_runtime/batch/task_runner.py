@@ -65,8 +65,8 @@ class TaskRunner:
     ) -> TaskOutcome:
         """Return a task's record for the journal; with `requeue` it is queued once that is kept."""
         update = TaskUpdate(
-            row.seq, row.id, row.status, row.attempts, row.tries, row.starts,
-            row.not_before_s, row.history, row.spent,
+            row.seq, row.id, row.status, row.failed_attempts, row.generation, row.dispatch_count,
+            row.not_before, row.history, row.usage,
             result,
         )  # fmt: skip
         return TaskOutcome(update, row if requeue else None)
@@ -166,7 +166,7 @@ class TaskRunner:
         call.session_id = f"{self._active.execution.id}-{row.seq}"
         manager = self._active.environment.factory.session_manager
         principal = self._active.environment.principal
-        if manager is None or (row.starts <= 1 and not row.tries):
+        if manager is None or (row.dispatch_count <= 1 and not row.generation):
             return
         try:
             checkpoint = await manager.get_checkpoint(call.session_id, principal=principal)
@@ -183,7 +183,7 @@ class TaskRunner:
         spent.add(answer.usage)
         result = result_from_answer(attempt, answer, spent, failure_history(row))
         row.status = result.status
-        row.spent = ""
+        row.usage = ""
         return self.build_outcome(row, result)
 
     async def _handle_exception(self, attempt: Attempt, error: Exception) -> TaskOutcome | None:
@@ -206,18 +206,18 @@ class TaskRunner:
         row = attempt.row
         active.progress.lost += isinstance(error, InstanceFailed)
         decision = handle_execution_error(
-            error, row.attempts + 1, active.settings, active.retry_budget
+            error, row.failed_attempts + 1, active.settings, active.retry_budget
         )
         spent = previous_usage(row)
         spent.add(attempt_usage(attempt, error))
-        row.spent = usage_to_json(spent)
+        row.usage = usage_to_json(spent)
         if decision.action == "postpone":
             return self._schedule_retry(row, decision)
         history = [
             *failure_history(row),
-            failure_from_error(error, row.attempts + 1, attempt.backend_slot.backend.name),
+            failure_from_error(error, row.failed_attempts + 1, attempt.backend_slot.backend.name),
         ]
-        row.attempts += 1
+        row.failed_attempts += 1
         row.history = history_to_json(history)
         if decision.action == "retry":
             active.progress.retries += 1
@@ -227,10 +227,10 @@ class TaskRunner:
         max_attempts = active.settings.retry.attempts
         if (
             active.settings.fallback_strategy == "retry"
-            and row.attempts <= max_attempts
+            and row.failed_attempts <= max_attempts
             and decision.action == "fail"
         ):
-            row.attempts = max_attempts
+            row.failed_attempts = max_attempts
             return self._schedule_retry(row, decision)
         row.status = _STATUS_BY_ACTION[decision.action]
         result = failed_result(row, row.status, spent, history, attempt)
@@ -241,22 +241,22 @@ class TaskRunner:
         data = {
             "execution_id": self._active.execution.id,
             "task_id": row.id,
-            "attempt": row.attempts,
+            "attempt": row.failed_attempts,
             "error": code,
         }
         self._active.publish("batch.retry", data)
 
     def _schedule_retry(self, row: TaskRow, decision: ErrorDecision) -> TaskOutcome:
         row.status = "pending"
-        row.starts = 0
-        row.tries = row.tries + 1
-        row.not_before_s = 0.0
+        row.dispatch_count = 0
+        row.generation = row.generation + 1
+        row.not_before = 0.0
         if decision.action == "postpone":
             self._active.queue.throttle(
                 row.agent, decision.wait_s
             )  # the others of its kind would be refused, too
         else:
-            row.not_before_s = time.time() + decision.wait_s
+            row.not_before = time.time() + decision.wait_s
         return self.build_outcome(row, requeue=True)
 
     def _requeue_unstarted(self, attempt: Attempt) -> TaskOutcome:
@@ -265,9 +265,9 @@ class TaskRunner:
         spent = previous_usage(row)
         spent.add(attempt.context.usage)
         row.status = "pending"
-        row.starts = 0
-        row.tries = row.tries + 1
-        row.spent = usage_to_json(spent)
+        row.dispatch_count = 0
+        row.generation = row.generation + 1
+        row.usage = usage_to_json(spent)
         return self.build_outcome(row, requeue=True)
 
     async def _pause_for_budget(self, attempt: Attempt) -> TaskOutcome | None:
@@ -291,7 +291,7 @@ class TaskRunner:
         Again, under the same name.
         """
         row.status = "pending"
-        row.starts = 1
+        row.dispatch_count = 1
         return self.build_outcome(row)
 
     async def record_lost(self, row: TaskRow, max_lost: int) -> TaskOutcome:
@@ -302,16 +302,16 @@ class TaskRunner:
         active = self._active
         active.progress.lost += 1
         error = InstanceFailed("the process that ran the task has ended")
-        history = [*failure_history(row), failure_from_error(error, row.attempts + 1)]
+        history = [*failure_history(row), failure_from_error(error, row.failed_attempts + 1)]
         row.history = history_to_json(history)
         row.status = "pending"
-        if row.starts < max_lost:
+        if row.dispatch_count < max_lost:
             return self.build_outcome(row)
         row.status = "poisoned"
-        row.attempts = row.attempts + 1
+        row.failed_attempts = row.failed_attempts + 1
         payload = {"execution_id": active.execution.id, "task": row.to_task().to_json()}
         owner = {"tenant": active.execution.tenant, "user": active.execution.user}
-        letter = DeadLetter.of(DEAD_LETTER_QUEUE, payload, error, row.starts, **owner)
+        letter = DeadLetter.of(DEAD_LETTER_QUEUE, payload, error, row.dispatch_count, **owner)
         await add_shielded(active.environment.dead_letters, letter)
         data = {
             "letter_id": letter.id,

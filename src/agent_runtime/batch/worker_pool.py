@@ -80,7 +80,7 @@ class WorkerPool:
             if active.queue.paused:  # meanwhile nothing may be begun any more
                 active.queue.requeue(row)
                 return True
-            row.starts = row.starts + 1
+            row.dispatch_count = row.dispatch_count + 1
             row.status = "running"
             if not active.writer.ephemeral:  # else it would be forgotten with the process anyway
                 active.writer.enqueue(self._task_runner.build_outcome(row))

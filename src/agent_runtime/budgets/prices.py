@@ -187,7 +187,7 @@ class PriceTable:
         provider: str,
         model: str,
         conditions: Conditions = (),
-        at_s: float | None = None,
+        at: float | None = None,
         *,
         base_url: str = "",
     ) -> Price | None:
@@ -198,7 +198,7 @@ class PriceTable:
             model: as it is asked for, or as an answer names it.
             conditions: what else the price depends on, as the answer says: its service tier, speed,
             processing.
-            at_s: when the call was made, in Unix seconds; now by default.
+            at: when the call was made, in Unix seconds; now by default.
             base_url: the server's address, where it is not the client's own.
         """
         if (custom_name := self._custom_price_name(provider, model)) is not None:
@@ -208,7 +208,7 @@ class PriceTable:
         table_entry = find_table_model(provider, model, base_url)
         if table_entry is None:
             return None
-        prices = table_entry.prices_at(self.clock() if at_s is None else at_s, conditions)
+        prices = table_entry.prices_at(self.clock() if at is None else at, conditions)
         cached = self._price_cache.get((id(prices), conditions))
         if cached is None or cached[0] is not prices:
             if len(self._price_cache) > MAX_CACHED:

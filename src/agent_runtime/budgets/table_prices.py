@@ -80,30 +80,30 @@ class TableModel:
         """Tell whether the table has a price of its own for this condition."""
         return any(variant.when.get(name) == value for variant in self._variants)
 
-    def prices_at(self, at_s: float, conditions: Conditions) -> Any:
+    def prices_at(self, at: float, conditions: Conditions) -> Any:
         """Return the prices (genai-prices' `ModelPrice`) at a time in Unix seconds."""
         cached = self._price_cache.get(conditions)
-        if cached is None or not cached[0] <= at_s < cached[1]:
-            moments = list(self._boundaries(at_s - 86_400, at_s + 86_400))
-            starts_at = max((moment for moment in moments if moment <= at_s), default=at_s - 86_400)
-            ends_at = min((moment for moment in moments if moment > at_s), default=at_s + 86_400)
+        if cached is None or not cached[0] <= at < cached[1]:
+            moments = list(self._boundaries(at - 86_400, at + 86_400))
+            starts_at = max((moment for moment in moments if moment <= at), default=at - 86_400)
+            ends_at = min((moment for moment in moments if moment > at), default=at + 86_400)
             if len(self._price_cache) >= MAX_CONDITIONS:  # they are words of answers
                 self._price_cache.clear()
             cached = self._price_cache[conditions] = (
                 starts_at,
                 ends_at,
-                self._lookup_prices(at_s, conditions),
+                self._lookup_prices(at, conditions),
             )
         return cached[2]
 
-    def highest(self, at_s: float, for_s: float, requested: Conditions) -> HighestRates:
-        """Return the highest rates from `at_s` on, for `for_s` seconds, for such a request."""
+    def highest(self, at: float, for_s: float, requested: Conditions) -> HighestRates:
+        """Return the highest rates from `at` on, for `for_s` seconds, for such a request."""
         cached = self._highest_rates_cache.get((requested, for_s))
-        if cached is None or not cached[0] <= at_s < cached[1]:
-            until_s = at_s + for_s
-            upcoming_moments = list(self._boundaries(at_s, until_s + 86_400))
-            moments_in_range = [moment for moment in upcoming_moments if moment <= until_s]
-            moments = [at_s, *moments_in_range]
+        if cached is None or not cached[0] <= at < cached[1]:
+            until = at + for_s
+            upcoming_moments = list(self._boundaries(at, until + 86_400))
+            moments_in_range = [moment for moment in upcoming_moments if moment <= until]
+            moments = [at, *moments_in_range]
             possible_prices = [
                 self._lookup_prices(moment, conditions)
                 for moment in moments
@@ -111,13 +111,13 @@ class TableModel:
             ]
             recheck_at = (
                 min(
-                    (moment for moment in upcoming_moments if moment > until_s),
-                    default=until_s + 86_400,
+                    (moment for moment in upcoming_moments if moment > until),
+                    default=until + 86_400,
                 )
                 - for_s
             )
             cached = self._highest_rates_cache[requested, for_s] = (
-                at_s,
+                at,
                 min([recheck_at, *moments_in_range]),
                 highest_rates(possible_prices),
             )
@@ -145,13 +145,13 @@ class TableModel:
         # provider.
         return requested_by_name.get(name) == value if name in ("speed", "processing") else True
 
-    def _lookup_prices(self, at_s: float, conditions: Conditions) -> Any:
-        return self._model.get_prices(datetime.fromtimestamp(at_s, UTC), dict(conditions) or None)
+    def _lookup_prices(self, at: float, conditions: Conditions) -> Any:
+        return self._model.get_prices(datetime.fromtimestamp(at, UTC), dict(conditions) or None)
 
-    def _boundaries(self, since_s: float, until_s: float) -> Iterator[float]:
+    def _boundaries(self, since: float, until: float) -> Iterator[float]:
         """Yield the moments between the two at which a price may change."""
-        first = datetime.fromtimestamp(since_s, UTC).date() - timedelta(days=1)
-        days = [first + timedelta(days=n) for n in range(int((until_s - since_s) // 86_400) + 4)]
+        first = datetime.fromtimestamp(since, UTC).date() - timedelta(days=1)
+        days = [first + timedelta(days=n) for n in range(int((until - since) // 86_400) + 4)]
         for constraint in self._constraints:
             if (start := getattr(constraint, "start_date", None)) is not None:
                 moments = [datetime(start.year, start.month, start.day, tzinfo=UTC)]
@@ -159,7 +159,7 @@ class TableModel:
                 times = [_as_utc(constraint.start_time), _as_utc(constraint.end_time)]
                 moments = [datetime.combine(day, time) for day in days for time in times]
             for moment in moments:
-                if since_s < moment.timestamp() <= until_s:
+                if since < moment.timestamp() <= until:
                     yield moment.timestamp()
 
 

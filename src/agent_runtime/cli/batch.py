@@ -275,7 +275,7 @@ def watch(execution_id: str, *, journal: str | None, interval: float, as_json: b
             with BatchView(quiet=as_json) as view:
                 while True:
                     execution_status = await executor.get_execution_status(execution_id)
-                    is_idle = execution_status["state"] not in ("running", "pending")
+                    is_idle = execution_status["status"] not in ("running", "pending")
                     view.show(execution_status, last=is_idle)
                     if as_json:
                         echo_json(execution_status)
@@ -298,7 +298,7 @@ def cancel(execution_id: str, *, journal: str | None) -> int:
 
     execution_status = _run_coroutine(request_cancel())
     print_status(execution_status, err=False)
-    return 0 if execution_status["state"] == "cancelled" else 1
+    return 0 if execution_status["status"] == "cancelled" else 1
 
 
 @batch.command()

@@ -172,14 +172,13 @@ async def _watch_until_idle(
                     return status
                 if idle_task.done():
                     status = idle_task.result()
-                    if status["state"] != "awaiting_approval" or not await _ask_approval(
+                    if status["status"] != "awaiting_approval" or not await _ask_approval(
                         status, stop_task, yes=yes, quiet=quiet
                     ):
                         return status
-                    if (await executor.get_execution_status(execution_id))[
-                        "state"
-                    ] != "awaiting_approval":
-                        return await executor.get_execution_status(execution_id)
+                    status = await executor.get_execution_status(execution_id)
+                    if status["status"] != "awaiting_approval":
+                        return status
                     await executor.resume_execution(execution_id, approve=True)
                     idle_task = asyncio.create_task(executor.wait(execution_id))
     finally:
@@ -233,22 +232,22 @@ async def _print_report(
 
 def _print_hint(status: Mapping[str, Any]) -> None:
     name = status["execution_id"]
-    reason = status["why"]
-    if status.get("cut"):
+    reason = status["reason"]
+    if status.get("input_truncated"):
         echo(
             "its tasks were being read when it was killed: those that had not been are not part "
             "of it",
             err=True,
         )
-    if status["state"] == "awaiting_approval":
+    if status["status"] == "awaiting_approval":
         echo(f"to go on all the same: agent-runtime batch resume {name} --approve", err=True)
-    elif status["state"] == "paused" and reason == "budget":
+    elif status["status"] == "paused" and reason == "budget":
         echo(
             f"the budget is used up; with a larger one: agent-runtime batch resume {name} "
             "--max-cost USD",
             err=True,
         )
-    elif status["state"] == "paused":
+    elif status["status"] == "paused":
         echo(f"to go on: agent-runtime batch resume {name}", err=True)
     elif status.get("failed") or status.get("poisoned"):
         echo(f"to run the failed ones again: agent-runtime batch rerun {name}", err=True)
@@ -257,10 +256,14 @@ def _print_hint(status: Mapping[str, Any]) -> None:
 def _exit_code(status: Mapping[str, Any], *, stopped: bool) -> int:
     if stopped:
         return EXIT_INTERRUPTED
-    if status["state"] == "awaiting_approval":
+    if status["status"] == "awaiting_approval":
         return EXIT_APPROVAL_NEEDED
-    if status["state"] == "paused":
-        return EXIT_BUDGET if status["why"] == "budget" else 1
-    if status["state"] != "completed":
+    if status["status"] == "paused":
+        return EXIT_BUDGET if status["reason"] == "budget" else 1
+    if status["status"] != "completed":
         return 1
-    return 0 if status.get("completed") == status.get("total") and not status.get("cut") else 1
+    return (
+        0
+        if status.get("completed") == status.get("total") and not status.get("input_truncated")
+        else 1
+    )

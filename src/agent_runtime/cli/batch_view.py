@@ -34,7 +34,7 @@ def status_line(status: Mapping[str, Any]) -> str:
         f"{ended}/{total} ({100 * ended // total if total else 0} %)",
         f"{status.get('rate', 0.0):.1f}/s",
     ]
-    if status["state"] == "running":
+    if status["status"] == "running":
         parts.append(f"ETA {_duration_text(eta)}, {status.get('running', 0)} running")
     parts.append(_cost_text(status))
     if errors := _errors_text(status):
@@ -128,9 +128,9 @@ def executions_table(statuses: list[dict[str, Any]]) -> str:
     rows = ["".join(f"{name:<{width}}" for name, width in columns).rstrip()]
     for status in statuses:
         unsuccessful_count = sum(status.get(name, 0) for name in ("failed", "skipped", "poisoned"))
-        created_text = time.strftime("%Y-%m-%d %H:%M", time.localtime(status["created_s"]))
+        created_text = time.strftime("%Y-%m-%d %H:%M", time.localtime(status["created_at"]))
         values = (
-            status["execution_id"], status["state"],
+            status["execution_id"], status["status"],
             f"{status.get('ended', 0)}/{status.get('total', 0)}",
             unsuccessful_count,
             status.get("cost_usd", "0"), created_text, status["name"],

@@ -62,7 +62,7 @@ def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
         end = None if until is None else parse_unix_time(until, "--until")
         return command(
             *args,
-            event_query=EventQuery(types, since_s=begin, until_s=end, **criteria),
+            event_query=EventQuery(types, since=begin, until=end, **criteria),
             **parameters,
         )
 
@@ -248,7 +248,7 @@ def _print_event(stored: StoredEvent, *, as_json: bool) -> None:
 
     event = stored.event
     data = event.data if isinstance(event.data, dict) else {"data": event.data}
-    timestamp = f"{datetime.fromtimestamp(event.time_s, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    timestamp = f"{datetime.fromtimestamp(event.occurred_at, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
     session_or_run = event.session_id or event.run_id or "-"
     details = " ".join(f"{key}={data[key]}" for key in SUMMARY_KEYS if key in data)
     line = (

@@ -69,11 +69,11 @@ def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
     api_keys = open_keys(store).list(tenant)
     now = time.time()
     if as_json:
-        echo_json([{**k.to_dict(), "state": k.state(now)} for k in api_keys])
+        echo_json([{**k.to_dict(), "status": k.status(now)} for k in api_keys])
         return
     for k in api_keys:
         echo(
-            f"{k.id}  {k.state(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  "
+            f"{k.id}  {k.status(now):8} {k.tenant:16} {k.user:20} {','.join(k.scopes)}  "
             f"{k.note}".rstrip()
         )
 

@@ -49,7 +49,7 @@ def pool_status_table(status: dict[str, Any]) -> str:
 
 def _instance_row(instance: dict[str, Any]) -> str:
     idle_s = (
-        max(0.0, time.time() - instance["last_used_s"]) if instance["status"] == "idle" else 0.0
+        max(0.0, time.time() - instance["last_used_at"]) if instance["status"] == "idle" else 0.0
     )
     values = (
         instance["id"],

@@ -22,8 +22,14 @@ MAX_EVENT_BYTES = size_limit("event_bytes")
 
 LAST_TIME_S = 253_402_300_800  # the year 10000
 
-_HAD_WHY = frozenset({"batch.execution", "pool.context", "provider.limit", "session.deleted"})
-"""Types whose `reason` was called `why` in the first release."""
+_OLDER_DATA_NAMES = {
+    "batch.execution": {"why": "reason", "state": "status"},
+    "mcp.server": {"state": "status"},
+    "pool.context": {"why": "reason"},
+    "provider.limit": {"why": "reason"},
+    "session.deleted": {"why": "reason"},
+}
+"""By event type, the older names in its data and the present ones."""
 EXTENSIONS = {
     "runid": "run_id",
     "sessionid": "session_id",
@@ -64,7 +70,7 @@ def _to_unmasked_cloud_event(event: Event) -> dict[str, Any]:
         "id": event.id,
         "source": event.source or "agent-runtime",
         "type": event.type,
-        "time": datetime.fromtimestamp(event.time_s, UTC).isoformat().replace("+00:00", "Z"),
+        "time": datetime.fromtimestamp(event.occurred_at, UTC).isoformat().replace("+00:00", "Z"),
         "datacontenttype": "application/json",
     }
     if not event.type.startswith(CUSTOM_PREFIX):
@@ -141,8 +147,8 @@ def from_cloud_event(raw_event: Any, seal: EventSeal | None = None) -> Event:
             fields[field] = value
     return Event(
         content["type"],
-        _with_reason(content["type"], content.get("data")),
-        time_s=_parse_time(content.get("time")),
+        _with_present_names(content["type"], content.get("data")),
+        occurred_at=_parse_time(content.get("time")),
         source=content["source"],
         seq=_parse_count(content, "sequence"),
         depth=_parse_count(content, "causationdepth"),
@@ -151,11 +157,12 @@ def from_cloud_event(raw_event: Any, seal: EventSeal | None = None) -> Event:
     )
 
 
-def _with_reason(event_type: str, data: Any) -> Any:
-    """Return the data of an event under its present names: logs may hold it under an older one."""
-    if event_type not in _HAD_WHY or not isinstance(data, Mapping) or "why" not in data:
+def _with_present_names(event_type: str, data: Any) -> Any:
+    """Return the data of an event under its present names; older logs hold older ones."""
+    present_names = _OLDER_DATA_NAMES.get(event_type)
+    if present_names is None or not isinstance(data, Mapping) or not present_names.keys() & data:
         return data
-    return {"reason" if name == "why" else name: value for name, value in data.items()}
+    return {present_names.get(name, name): value for name, value in data.items()}
 
 
 def _is_encodable(value: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ class DeadLetter:
 
     `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the
     last failure's class and `message` its text, without secrets; `attempts` how often it was tried,
-    `added_s` Unix seconds; `tenant` and `user` whose it was, empty for the application's own.
+    `added_at` Unix seconds; `tenant` and `user` whose it was, empty for the application's own.
     """
 
     queue: str
@@ -27,7 +28,7 @@ class DeadLetter:
     message: str = ""
     attempts: int = 1
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    added_s: float = field(default_factory=time.time)
+    added_at: float = field(default_factory=time.time)
     tenant: str = ""
     user: str = ""
 
@@ -54,6 +55,11 @@ class DeadLetter:
             tenant=tenant or "",
             user=user or "",
         )
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> DeadLetter:
+        """Return the letter that `to_dict` describes; `added_s` is an older name of `added_at`."""
+        return cls(**{"added_at" if k == "added_s" else k: v for k, v in content.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""

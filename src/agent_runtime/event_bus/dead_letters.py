@@ -96,12 +96,12 @@ class SqliteDeadLetters(SqliteFile):
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
         """See `DeadLetters.list`."""
         rows = await self.acall("select", queue, limit)
-        return [DeadLetter(**json.loads(text)) for (text,) in rows]
+        return [DeadLetter.from_dict(json.loads(text)) for (text,) in rows]
 
     async def get(self, letter_id: str) -> DeadLetter | None:
         """See `DeadLetters.get`."""
         record = await self.acall("find", letter_id)
-        return None if record is None else DeadLetter(**json.loads(record[0]))
+        return None if record is None else DeadLetter.from_dict(json.loads(record[0]))
 
     async def remove(self, letter_id: str) -> bool:
         """See `DeadLetters.remove`."""

@@ -33,7 +33,7 @@ class _EventFields:
     run_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
-    time_s: float = field(default_factory=time.time)
+    occurred_at: float = field(default_factory=time.time)
     tenant: str | None = None
     agent: str = ""
     source: str = ""
@@ -51,7 +51,7 @@ class Event(_EventFields):
         data: what happened: a `CallbackEvent`, or plain data.
         run_id, session_id, user_id, tenant, agent: whose it is, where known; `agent` is the agent's
         name.
-        time_s: Unix wall-clock seconds.
+        occurred_at: Unix wall-clock seconds.
         source: the bus that published it; stamped by `EventBus.publish`, as `seq`, `cause` and
         `depth` are.
         seq: its place in its stream, from 1, without gaps; 0 before it is published.
@@ -81,7 +81,7 @@ class Event(_EventFields):
         raise FrozenInstanceError(f"cannot delete field '{name}': an event does not change")
 
     def __hash__(self) -> int:
-        return hash((self.source, self.seq, self.own_id, self.type, self.time_s))
+        return hash((self.source, self.seq, self.own_id, self.type, self.occurred_at))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Event, tuple(getattr(self, name) for name in _EventFields.__slots__)

@@ -238,9 +238,9 @@ _TYPES = (
     ),
     EventType(
         "mcp.server",
-        "An MCP server has another state.",
-        {"server": _TEXT, "state": _TEXT, **_ERROR},
-        ("server", "state"),
+        "An MCP server has another status.",
+        {"server": _TEXT, "status": _TEXT, **_ERROR},
+        ("server", "status"),
     ),
     EventType(
         "provider.limit",
@@ -250,9 +250,9 @@ _TYPES = (
     ),
     EventType(
         "batch.execution",
-        "A batch has another state.",
-        {"execution_id": _TEXT, "state": _TEXT, "before": _TEXT, "reason": _TEXT},
-        ("execution_id", "state"),
+        "A batch has another status.",
+        {"execution_id": _TEXT, "status": _TEXT, "before": _TEXT, "reason": _TEXT},
+        ("execution_id", "status"),
     ),
     EventType(
         "batch.task",

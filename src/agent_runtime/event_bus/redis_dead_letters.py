@@ -78,11 +78,11 @@ class RedisDeadLetters(RedisConnection):
             return []
         ids = yield "zrange", self._order(queue), 0, limit - 1
         texts = (yield "hmget", self._key("letters"), ids) if ids else []
-        return [DeadLetter(**json.loads(text)) for text in texts if text is not None]
+        return [DeadLetter.from_dict(json.loads(text)) for text in texts if text is not None]
 
     def _find(self, letter_id: str) -> Any:
         text = yield "hget", self._key("letters"), letter_id
-        return None if text is None else DeadLetter(**json.loads(text))
+        return None if text is None else DeadLetter.from_dict(json.loads(text))
 
     def _delete(self, letter_id: str) -> Any:
         letter = yield from self._find(letter_id)

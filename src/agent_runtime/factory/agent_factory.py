@@ -123,7 +123,7 @@ class AgentFactory(TemplateRegistry):
         super().__init__(registry or Registry(frozenset(allowed_refs)))
         register_builtin_tools(self.registry)
         self.mcp_broker = self.registry.mcp_pool = mcp_pool or McpConnectionPool(
-            on_state=self._publish_server_state
+            on_status=self._publish_server_status
         )
         self.event_bus = event_bus or EventBus()
         self.registry.providers.add_bus(self.event_bus)
@@ -199,11 +199,11 @@ class AgentFactory(TemplateRegistry):
             stack.push_async_callback(self.mcp_broker.aclose)
             self.event_bus.close()
 
-    def _publish_server_state(self, server: str, state: str, error: str) -> None:
+    def _publish_server_status(self, server: str, status: str, error: str) -> None:
         self.event_bus.publish(
             Event(
                 "mcp.server",
-                {"server": server, "state": state, **({"error": error} if error else {})},
+                {"server": server, "status": status, **({"error": error} if error else {})},
             )
         )
 

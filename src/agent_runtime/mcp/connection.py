@@ -44,20 +44,21 @@ class Connection:
 
     Args:
         server: how it is opened.
-        on_state: told `open`, `closed`, `failed` or `tools_changed`, and why.
+        on_status: called with the server, its new status (`open`, `closed`, `failed` or
+            `tools_changed`) and the reason.
     """
 
-    def __init__(self, server: McpServer, on_state: Callable[[McpServer, str, str], None]) -> None:
+    def __init__(self, server: McpServer, on_status: Callable[[McpServer, str, str], None]) -> None:
         self.server = server
-        self._on_state = on_state
+        self._on_status = on_status
         self.user_count = 0
         self.active_calls = 0
         self.open_count = 0
-        self.last_used_s = time.monotonic()
+        self.last_used_time = time.monotonic()
         self.tools_digest = ""
-        self._listed_s = float("-inf")
+        self._listed_time = float("-inf")
         self._change_notices = self._listed_notices = 0
-        self.last_answer_s = time.monotonic()
+        self.last_answer_time = time.monotonic()
         self._tools: dict[str, BaseTool] = {}
         self._session: ClientSession | None = None
         self._requests: RequestWriter | None = None
@@ -81,7 +82,7 @@ class Connection:
     @property
     def is_fresh(self) -> bool:
         """Whether the tool list may be used as it is."""
-        return not self.is_outdated and time.monotonic() - self._listed_s < TOOLS_TTL_S
+        return not self.is_outdated and time.monotonic() - self._listed_time < TOOLS_TTL_S
 
     @property
     def is_open(self) -> bool:
@@ -100,7 +101,7 @@ class Connection:
 
         Raises McpServerFailed, at once while it fails again and again.
         """
-        self.last_used_s = time.monotonic()
+        self.last_used_time = time.monotonic()
         while self._session is None:
             if self._ready is not None and not self._ready.done():
                 await asyncio.shield(self._ready)
@@ -138,7 +139,7 @@ class Connection:
                         await asyncio.wait(self._pending_calls, timeout=LOST_SESSION_GRACE_S)
                     self._discard_session()  # before the server is ended, which may take a while
         except asyncio.CancelledError:
-            self._on_state(self.server, "closed", "")
+            self._on_status(self.server, "closed", "")
             raise
         except BaseException as error:  # noqa: BLE001 - the library's groups of whatever happened
             self._on_failure(_root_cause(error), stderr_tail, ready)
@@ -157,9 +158,9 @@ class Connection:
         self._retry_after_s = 0.0
         self._error = ""
         self.open_count = self.open_count + 1
-        self.last_used_s = time.monotonic()
-        self.last_answer_s = self.last_used_s
-        self._on_state(self.server, "open", "")
+        self.last_used_time = time.monotonic()
+        self.last_answer_time = self.last_used_time
+        self._on_status(self.server, "open", "")
         if not ready.done():
             ready.set_result(None)
 
@@ -183,7 +184,7 @@ class Connection:
         if isinstance(error, TimeoutError):
             reason = f"it was not ready within {self.server.timeout_s:g} s"
         self._error = f"{reason}: {tail.strip()[-500:]}" if tail.strip() else reason
-        self._on_state(self.server, "failed", self._error)
+        self._on_status(self.server, "failed", self._error)
         if isinstance(error, AgentRuntimeError) and not ready.done():
             ready.set_exception(error)
             ready.exception()
@@ -212,7 +213,7 @@ class Connection:
             try:
                 async with asyncio.timeout(min(self.server.timeout_s, 10.0)):
                     await session.send_ping()
-                self.last_answer_s = time.monotonic()
+                self.last_answer_time = time.monotonic()
             except Exception:  # noqa: BLE001 - whatever it is, the session does not answer
                 self._mark_broken(session)
 
@@ -245,7 +246,7 @@ class Connection:
     async def _load_tools(self, session: ClientSession) -> None:
         from langchain_mcp_adapters.tools import load_mcp_tools
 
-        started_s = time.monotonic()
+        started = time.monotonic()
         notices = self._change_notices
         tools = await load_mcp_tools(session)
         self._tools = {tool.name: tool for tool in tools}
@@ -254,9 +255,9 @@ class Connection:
             json.dumps(content, sort_keys=True, default=str).encode()
         ).hexdigest()
         if self.tools_digest and digest != self.tools_digest:
-            self._on_state(self.server, "tools_changed", "")
+            self._on_status(self.server, "tools_changed", "")
         self.tools_digest = digest
-        self._listed_s = started_s
+        self._listed_time = started
         self._listed_notices = notices
 
     async def _on_message(self, message: Any) -> None:
@@ -286,7 +287,7 @@ class Connection:
             raise McpServerFailed(self.server.name, message) from error
         finally:
             self.active_calls -= 1
-            self.last_used_s = time.monotonic()
+            self.last_used_time = time.monotonic()
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
         is_resent = False
@@ -315,7 +316,7 @@ class Connection:
         self._pending_calls.add(call)
         try:
             answer = await call
-            self.last_answer_s = time.monotonic()
+            self.last_answer_time = time.monotonic()
             return answer
         except asyncio.CancelledError as error:
             if call in self._interrupted_calls:

@@ -54,17 +54,17 @@ class McpConnectionPool:
     Args:
         idle_s: a connection that no agent has tools of, or that nobody called, is closed after so
         many seconds.
-        on_state: told a server's name, its new state (`open`, `closed`, `failed`, `tools_changed`),
-            and why.
+        on_status: called with a server's name, its new status (`open`, `closed`, `failed`,
+            `tools_changed`) and the reason.
 
     Methods may be called from any thread and any loop.
     """
 
     def __init__(
-        self, *, idle_s: float = 900.0, on_state: Callable[[str, str, str], None] | None = None
+        self, *, idle_s: float = 900.0, on_status: Callable[[str, str, str], None] | None = None
     ) -> None:
         self._idle_s = idle_s
-        self._state_callback = on_state
+        self._status_callback = on_status
         self._thread = LoopThread(name="agent_runtime MCP servers")
         self._connections: dict[str, Connection] = {}
         self._upkeep_task: asyncio.Task[None] | None = None
@@ -190,11 +190,11 @@ class McpConnectionPool:
         """
         if self._upkeep_task is None:
             self._upkeep_task = asyncio.get_running_loop().create_task(self._check_periodically())
-        return self._connections.setdefault(server.key, Connection(server, self._notify_state))
+        return self._connections.setdefault(server.key, Connection(server, self._notify_status))
 
-    def _notify_state(self, server: McpServer, state: str, reason: str) -> None:
-        if self._state_callback is not None:
-            self._state_callback(server.name, state, reason)
+    def _notify_status(self, server: McpServer, status: str, reason: str) -> None:
+        if self._status_callback is not None:
+            self._status_callback(server.name, status, reason)
 
     # -- upkeep
 
@@ -203,14 +203,14 @@ class McpConnectionPool:
             await asyncio.sleep(min(CHECK_INTERVAL_S, self._idle_s / 4))
             now = time.monotonic()
             for key, connection in list(self._connections.items()):
-                unused_s = now - connection.last_used_s
+                unused_s = now - connection.last_used_time
                 if connection.is_busy:
                     continue
                 if unused_s > self._idle_s:
                     await connection.close()
                     if not connection.user_count:
                         del self._connections[key]
-                elif connection.user_count and now - connection.last_answer_s > PING_AFTER_S:
+                elif connection.user_count and now - connection.last_answer_time > PING_AFTER_S:
                     await connection.check()
 
     def status(self) -> list[dict[str, Any]]:

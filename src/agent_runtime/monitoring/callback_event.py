@@ -24,7 +24,7 @@ class CallbackEvent:
 
     `type` is `run_start/_end/_error`, `llm_start/_end/_error`, `llm_new_token`,
     `tool_start/_end/_error`, `tool_thread_left`, `chain_start/_end/_error`, `interrupt` or
-    `resume`. `call_id` ties start and end together. `time_s` is Unix wall-clock seconds,
+    `resume`. `call_id` ties start and end together. `occurred_at` is Unix wall-clock seconds,
     `duration_s` comes from a monotonic clock and is set on ends. `template` names the agent whose
     run it is.
     """
@@ -38,7 +38,7 @@ class CallbackEvent:
     user_id: str | None = None
     duration_s: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    time_s: float = field(default_factory=time.time)
+    occurred_at: float = field(default_factory=time.time)
     tenant: str | None = None
     template: str = ""
 

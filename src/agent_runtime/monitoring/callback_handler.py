@@ -125,7 +125,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
                     event.run_id,
                     event.session_id,
                     event.user_id,
-                    event.time_s,
+                    event.occurred_at,
                     event.tenant,
                     event.template,
                 )
@@ -152,12 +152,12 @@ class AgentCallbackHandler(GraphCallbackHandler):
         run_id: str | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
-        since_s: float | None = None,
-        until_s: float | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> list[CallbackEvent]:
         """The kept events that match everything given, oldest first.
 
-        `type` is an `fnmatch` pattern (`llm_*`); `since_s` and `until_s` are Unix seconds, both
+        `type` is an `fnmatch` pattern (`llm_*`); `since` and `until` are Unix seconds, both
         inclusive.
         """
         return [
@@ -167,8 +167,8 @@ class AgentCallbackHandler(GraphCallbackHandler):
             and (run_id is None or e.run_id == run_id)
             and (session_id is None or e.session_id == session_id)
             and (user_id is None or e.user_id == user_id)
-            and (since_s is None or e.time_s >= since_s)
-            and (until_s is None or e.time_s <= until_s)
+            and (since is None or e.occurred_at >= since)
+            and (until is None or e.occurred_at <= until)
         ]
 
     def summary(self, run_id: str | None = None) -> ExecutionSummary:
@@ -184,7 +184,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
             errors=sum(n for kind, n in kinds.items() if kind.endswith("_error")),
             input_tokens=sum(d.get("input_tokens", 0) for d in ends),
             output_tokens=sum(d.get("output_tokens", 0) for d in ends),
-            duration_s=events[-1].time_s - events[0].time_s if events else 0.0,
+            duration_s=events[-1].occurred_at - events[0].occurred_at if events else 0.0,
             tools=dict(tools),
         )
 

@@ -76,7 +76,7 @@ class RuntimeTracing:
         if event.tenant:
             attributes["agent_runtime.tenant"] = SECRETS.text(event.tenant)
         kind = self._trace.SpanKind.CLIENT if family == "llm" else self._trace.SpanKind.INTERNAL
-        start_ns = int(event.time_s * 1e9)
+        start_ns = int(event.occurred_at * 1e9)
         span = self._tracer.start_span(
             f"{operation} {name}", parent_context, kind, attributes, start_time=start_ns
         )
@@ -97,4 +97,4 @@ class RuntimeTracing:
         if error := data.get("error"):
             span.set_attribute("error.type", error)
             span.set_status(self._trace.Status(self._trace.StatusCode.ERROR))
-        span.end(int(event.time_s * 1e9))
+        span.end(int(event.occurred_at * 1e9))

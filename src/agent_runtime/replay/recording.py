@@ -120,7 +120,7 @@ async def read_recording(
     recording.error = end.data.get("error") if end.type == "run.error" else None
     events = sorted(
         [*owned_events, *await _inner_run_events(log, start, end, recording.tenant)],
-        key=lambda event: (event.time_s, event.seq),
+        key=lambda event: (event.occurred_at, event.seq),
     )
     recording.steps = _build_steps(events)
     if recording.session_id is not None:
@@ -166,7 +166,7 @@ async def _inner_run_events(
     log: EventLog, start: Event, end: Event, tenant: str | None
 ) -> list[Event]:
     """The events of the runs that the run started: agents used as tools."""
-    window = EventQuery(("run.start",), since_s=start.time_s, until_s=end.time_s)
+    window = EventQuery(("run.start",), since=start.occurred_at, until=end.occurred_at)
     parents = {start.run_id}
     inner_events = list[Event]()
     for stored in await log.query(window, limit=MAX_EVENTS):

@@ -24,7 +24,7 @@ def event_facts(event: Event) -> dict[str, Any]:
         "source": event.source,
         "seq": event.seq,
         "depth": event.depth,
-        "time_s": event.time_s,
+        "occurred_at": event.occurred_at,
         "run_id": event.run_id,
         "session_id": event.session_id,
         "user_id": event.user_id,

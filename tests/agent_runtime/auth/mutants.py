@@ -17,7 +17,7 @@ MUTANTS = [
         "test_keys.py -k 'revoked_key and memory'",
         Change(
             "auth.api_keys:ApiKeys.authenticate",
-            "(state := record.state(self._clock())) != 'active'",
+            "(status := record.status(self._clock())) != 'active'",
             "False",
         ),
     ),

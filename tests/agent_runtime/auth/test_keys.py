@@ -98,7 +98,7 @@ async def test_a_revoked_key_is_refused_by_every_process_within_five_seconds(key
     keys._clock.now -= 3600.0  # type: ignore[attr-defined]  # the clock was set back
     keys._monotonic.now += 5.0  # type: ignore[attr-defined]
     await refused(elsewhere, key)
-    assert keys.list()[0].state(keys._clock()) == "revoked"
+    assert keys.list()[0].status(keys._clock()) == "revoked"
 
 
 async def test_a_rotated_key_works_until_its_overlap_ends(keys: ApiKeys) -> None:
@@ -128,7 +128,7 @@ async def test_a_rotation_does_not_undo_a_revocation(
     with pytest.raises(ConfigurationError, match="meanwhile"):
         keys.rotate(record.id)
     await refused(keys, key)
-    assert {k.state(keys._clock()) for k in keys.list()} == {"revoked"}
+    assert {k.status(keys._clock()) for k in keys.list()} == {"revoked"}
 
 
 async def test_a_revoked_key_is_refused_by_a_clock_that_is_behind(keys: ApiKeys) -> None:

@@ -41,7 +41,7 @@ async def main(home: Path, template: str, count: int, name: str) -> None:
             await executor.resume_execution(name)
         print("ready", flush=True)
         status = await executor.wait(name)
-        print("done", status["state"], status["ended"], flush=True)
+        print("done", status["status"], status["ended"], flush=True)
     await journal.aclose()
 
 

@@ -45,7 +45,7 @@ MUTANTS = [
         "test_queue.py -k starves",
         Change(
             "batch.queue:TaskQueue.get_nowait",
-            "level + max(0.0, now - line[0].accepted_s) / self._aging_s",
+            "level + max(0.0, now - line[0].accepted_at) / self._aging_s",
             "level",
         ),
     ),
@@ -163,7 +163,7 @@ MUTANTS = [
     Mutant(
         "poison is never put aside",
         "test_execution.py -k lost_its_workers",
-        Change("batch.task_runner:TaskRunner.record_lost", "row.starts < max_lost", "True"),
+        Change("batch.task_runner:TaskRunner.record_lost", "row.dispatch_count < max_lost", "True"),
     ),
     Mutant(
         "the batch has no account",
@@ -212,7 +212,7 @@ MUTANTS = [
     Mutant(
         "a name changes at each start",
         "test_crashes.py -k kill",
-        Change("batch.attempt:idempotency_keys", "1", "row.starts"),
+        Change("batch.attempt:idempotency_keys", "1", "row.dispatch_count"),
     ),
     Mutant(
         "sessions begin anew",
@@ -297,8 +297,8 @@ MUTANTS = [
         "test_interrupted.py -k loads_leaves",
         Change(
             "batch.runner:ExecutionRunner._release",
-            "self._started and (not self.active.open_tasks) and self.active.execution.sealed and (state == 'paused')",
-            "not self.active.open_tasks and self.active.execution.sealed and (state == 'paused')",
+            "self._started and (not self.active.open_tasks) and self.active.execution.input_closed and (state == 'paused')",
+            "not self.active.open_tasks and self.active.execution.input_closed and (state == 'paused')",
         ),
     ),
     Mutant(
@@ -329,8 +329,8 @@ MUTANTS = [
         "test_interrupted.py -k names_again",
         Change(
             "batch.task_runner:TaskRunner.requeue_interrupted",
-            "row.starts = 1",
-            "row.starts = 1\nrow.tries += 1",
+            "row.dispatch_count = 1",
+            "row.dispatch_count = 1\nrow.generation += 1",
         ),
     ),
     Mutant(

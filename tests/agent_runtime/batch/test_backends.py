@@ -125,7 +125,7 @@ async def test_a_batch_with_every_fault_ends_with_every_other_result_right() -> 
         assert result.error is not None, result
         assert (result.status, result.error.kind) == (status, kind), result
         assert len(result.history) == result.attempts == (3 if kind == "worker" else 1)
-        assert all(each.message and each.at_s for each in result.history)
+        assert all(each.message and each.failed_at for each in result.history)
     assert {each.payload["task_id"].rpartition(":")[2] for each in await dead.list()} == {
         "n33",
         "n66",

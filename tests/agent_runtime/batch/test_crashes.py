@@ -104,14 +104,14 @@ async def test_the_next_process_takes_over_a_dead_owners_batch_at_once(tmp_path:
         host = process_identity().rsplit(":", 2)[0]
         execution.token = await journal.lease(name, f"{host}:4194305:1", 10**6)
         execution.owner = f"{host}:4194305:1"
-        execution.state = "running"
+        execution.status = "running"
         await journal.reset(name, execution.token, ["completed"])
         await journal.save(execution)
         del bench.executor._runners[name]
-        assert (await bench.executor.get_execution_status(name))["state"] == "lost"
+        assert (await bench.executor.get_execution_status(name))["status"] == "lost"
         await bench.executor.resume_execution(name)
         status = await asyncio.wait_for(bench.executor.wait(name), 5)
-        assert (status["state"], status["completed"]) == ("completed", 2)
+        assert (status["status"], status["completed"]) == ("completed", 2)
     await journal.aclose()
 
 
@@ -137,6 +137,6 @@ def _cut(journal: Any, kept: int) -> None:
     for table in ("tasks", "states", "results"):
         journal._db.execute(f"DELETE FROM {table} WHERE seq > ?", (kept,))
     found = journal._get("e")
-    found.sealed = False
-    found.state = "running"
+    found.input_closed = False
+    found.status = "running"
     journal._db.execute("UPDATE executions SET document=?", (execution_document(found),))

@@ -46,7 +46,7 @@ async def test_every_task_has_one_result_on_every_journal(journal_url: str) -> N
             [str(n) for n in range(100)], agent="echo", name="hundred"
         )
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"], status["total"]) == ("completed", 100, 100)
+        assert (status["status"], status["completed"], status["total"]) == ("completed", 100, 100)
         found = await bench.executor.get_execution_results(name)
         assert [each.output for each in found] == [f"did {n}" for n in range(100)]
         assert [(each.task_id, each.position) for each in found] == [
@@ -166,7 +166,7 @@ async def test_transient_failures_are_tried_again_and_others_are_not() -> None:
             "agent_failed",
         )
         assert status["errors"] == {"connection": 1, "agent_failed": 1}
-        assert (status["state"], status["retries"], status["failed"]) == ("completed", 4, 2)
+        assert (status["status"], status["retries"], status["failed"]) == ("completed", 4, 2)
         await until(lambda: len(retried) == 4)
 
 
@@ -219,7 +219,7 @@ async def test_what_is_done_about_failures(
         bench.agent("fussy", work)
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(6)], agent="fussy")
         status = await bench.executor.wait(name)
-        assert (status["state"], len(bench.asked)) == (state, asked)
+        assert (status["status"], len(bench.asked)) == (state, asked)
         assert {key: status[key] for key in statuses} == statuses
         assert status["ended"] == sum(statuses.values())
         if settings.get("fallback_strategy") == "retry":
@@ -241,8 +241,8 @@ async def test_fail_fast_stops_what_runs() -> None:
             ["slow", "slower", "bad", "never"], agent="mixed"
         )
         status = await asyncio.wait_for(bench.executor.wait(name), 5)
-        assert (status["state"], status["failed"], status["ended"]) == ("failed", 1, 1)
-        assert "t3" in status["why"]
+        assert (status["status"], status["failed"], status["ended"]) == ("failed", 1, 1)
+        assert "t3" in status["reason"]
         assert "never" not in bench.asked
 
 
@@ -273,7 +273,7 @@ async def test_a_task_that_hangs_fails_in_time_even_if_it_ignores_its_cancel() -
             "hangs": "failed", "stubborn": "failed", "fine": "completed", "good": "completed",
         }  # fmt: skip
         assert {found[key].error.kind for key in ("hangs", "stubborn")} == {"timeout"}  # type: ignore[union-attr]
-        assert status["state"] == "completed"
+        assert status["status"] == "completed"
 
 
 async def test_a_slow_task_is_told() -> None:
@@ -330,7 +330,7 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
         )  # its grace of 300 ms, and not the time of one that does not stop
         assert len(bench.asked) == begun
         assert bench.now == 0
-        assert (status["state"], status["completed"], status["running"]) == ("cancelled", 4, 0)
+        assert (status["status"], status["completed"], status["running"]) == ("cancelled", 4, 0)
         assert [each.output for each in await bench.executor.get_execution_results(name)][
             -1
         ] == "medium 4"
@@ -339,7 +339,7 @@ async def test_cancel_begins_nothing_more_lets_none_past_its_grace_and_keeps_res
         bench.agent("mixed", lambda text: text)
         await bench.executor.resume_execution(name)  # and it can be gone on with, all the same
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"]) == ("completed", 56)
+        assert (status["status"], status["completed"]) == ("completed", 56)
         assert (
             Counter(bench.asked)["short 1"] == 2
         )  # of the 50, and the first three: none was run twice
@@ -380,7 +380,7 @@ async def test_workers_that_get_free_as_a_cancel_comes_begin_nothing() -> None:
             await until(lambda: backend.begun == 2)
             backend.go.set()
             status = await executor.cancel_execution(name)
-            assert (status["state"], status["completed"], backend.begun) == ("cancelled", 2, 2)
+            assert (status["status"], status["completed"], backend.begun) == ("cancelled", 2, 2)
 
 
 async def test_pause_and_resume() -> None:
@@ -397,7 +397,7 @@ async def test_pause_and_resume() -> None:
         await bench.executor.pause_execution(name)
         go.set()
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"], len(bench.asked)) == ("paused", 2, 2)
+        assert (status["status"], status["completed"], len(bench.asked)) == ("paused", 2, 2)
         assert (
             len([each async for each in bench.executor.stream_results(name)]) == 2
         )  # it ends while nothing runs
@@ -462,10 +462,10 @@ async def test_producers_are_held_back_or_refused() -> None:
         with pytest.raises(QueueFull, match="3 tasks"):
             await bench.executor.submit_task(name, "more", wait=False)
         status = await bench.executor.get_execution_status(name)
-        assert (status["total"], status["sealed"]) == (4, False)
+        assert (status["total"], status["input_closed"]) == (4, False)
         go.set()
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"]) == ("completed", 50)
+        assert (status["status"], status["completed"]) == ("completed", 50)
         with pytest.raises(InputInvalid, match="takes no more tasks"):
             await bench.executor.submit_task(name, "too late")
 
@@ -479,8 +479,8 @@ async def test_a_producer_that_fails_pauses_its_batch() -> None:
 
         name = await bench.executor.submit_batch_tasks(broken(), agent="echo")
         status = await bench.executor.wait(name)
-        assert status["state"] == "paused"
-        assert "the source is gone" in status["why"]
+        assert status["status"] == "paused"
+        assert "the source is gone" in status["reason"]
         assert [each.output for each in await bench.executor.get_execution_results(name)] == [
             "did one"
         ]
@@ -563,13 +563,13 @@ async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) ->
         with pytest.raises(ExecutionBusy):
             await other.executor.resume_execution(name)
         seen = await other.executor.get_execution_status(name)
-        assert (seen["state"], seen["total"]) == ("running", 2)
+        assert (seen["status"], seen["total"]) == ("running", 2)
         await other.executor.pause_execution(name)  # asked through the journal
-        await until(lambda: bench.executor._runners[name].active.execution.state == "paused")
+        await until(lambda: bench.executor._runners[name].active.execution.status == "paused")
         go.set()
-        assert (await bench.executor.wait(name))["state"] == "paused"
+        assert (await bench.executor.wait(name))["status"] == "paused"
         await other.executor.cancel_execution(name, within_s=5)
-        assert (await bench.executor.wait(name))["state"] == "cancelled"
+        assert (await bench.executor.wait(name))["status"] == "cancelled"
     await journal.aclose()
 
 
@@ -645,11 +645,11 @@ async def test_a_task_that_has_lost_its_workers_is_put_aside(journal_url: str) -
             f"{process_identity().rsplit(':', 2)[0]}:4194305:1"  # no process has that number
         )
         execution.token = await journal.lease(name, execution.owner, 60)
-        execution.state = "running"
+        execution.status = "running"
         await journal.reset(name, execution.token, ["completed"])
         (bad, _) = await journal.get_tasks(name, [1, 2])
         bad.status = "running"
-        bad.starts = 3
+        bad.dispatch_count = 3
         await journal.write(
             name,
             execution.token,
@@ -687,7 +687,11 @@ async def test_leaving_the_executor_pauses_what_runs(journal_url: str) -> None:
     async with bench_of(journal=journal) as bench:
         if journal_url != "memory:":
             status = await bench.executor.get_execution_status(name)
-            assert (status["state"], status["why"], status["completed"]) == ("paused", "closed", 2)
+            assert (status["status"], status["reason"], status["completed"]) == (
+                "paused",
+                "closed",
+                2,
+            )
         bench.agent("mixed", lambda text: text)
         await bench.executor.resume_execution(name)
         assert (await bench.executor.wait(name))["completed"] == 3

@@ -80,7 +80,7 @@ async def test_tasks_that_are_submitted_at_once_have_places_of_their_own() -> No
             await asyncio.wait_for(submit(name, text), 3)
         given.put_nowait("end")
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"]) == ("completed", 5)
+        assert (status["status"], status["completed"]) == ("completed", 5)
 
 
 async def test_who_goes_away_while_a_task_is_accepted_leaves_a_task_that_runs() -> None:
@@ -104,7 +104,7 @@ async def test_who_goes_away_while_a_task_is_accepted_leaves_a_task_that_runs() 
         await bench.executor.submit_task(name, "stays")
         given.put_nowait("end")
         status = await bench.executor.wait(name)
-        assert (status["state"], status["total"], status["completed"]) == ("completed", 2, 2)
+        assert (status["status"], status["total"], status["completed"]) == ("completed", 2, 2)
         assert await bench.executor.journal.counts(name) == {"completed": 2}
 
 
@@ -160,7 +160,7 @@ async def test_a_store_that_fails_while_an_execution_loads_leaves_it_to_be_resum
             await bench.executor.wait(name)
         failing = False
         status = await bench.executor.get_execution_status(name)
-        assert (status["state"], status["total"]) == ("paused", 2)
+        assert (status["status"], status["total"]) == ("paused", 2)
         await bench.executor.resume_execution(name)
         assert (await bench.executor.wait(name))["completed"] == 2
 
@@ -200,7 +200,7 @@ async def test_a_task_that_is_overdue_while_its_pause_is_written_is_not_lost() -
         name = await bench.executor.submit_batch_tasks(tasks, agent="stub", max_cost_usd=0.0006)
         await until(lambda: provider.asked)
         slow = True
-        assert (await bench.executor.wait(name))["why"] == "budget"
+        assert (await bench.executor.wait(name))["reason"] == "budget"
         slow = False
         await bench.executor.resume_execution(name, max_cost_usd=1.0)
         status = await asyncio.wait_for(bench.executor.wait(name), 10)
@@ -219,7 +219,7 @@ async def test_what_a_dead_call_holds_of_a_budget_is_not_waited_for() -> None:
             ["a"], agent="stub", max_cost_usd=0.001, execution_id="b"
         )
         status = await asyncio.wait_for(bench.executor.wait(name), 5)
-        assert (status["state"], status["why"]) == ("paused", "budget")
+        assert (status["status"], status["reason"]) == ("paused", "budget")
 
 
 @pytest.mark.parametrize("how", ["rerun", "cancel", "pause"])
@@ -231,7 +231,7 @@ async def test_approval_is_asked_for_whatever_came_between(how: str) -> None:
         bench.factory.register_template(parse_template(template(provider.url)))
         tasks = [f"t{n}" for n in range(40)]
         name = await bench.executor.submit_batch_tasks(tasks, agent="stub", max_cost_usd=0.003)
-        assert (await bench.executor.wait(name))["state"] == "awaiting_approval"
+        assert (await bench.executor.wait(name))["status"] == "awaiting_approval"
         await bench.executor.suspend_execution(name)
         if how != "rerun":
             await getattr(bench.executor, f"{how}_execution")(name)
@@ -255,7 +255,7 @@ async def test_a_budget_that_comes_later_is_for_what_was_spent_before_too() -> N
             bench.executor.configure_parallel_settings(name, max_cost_usd=0.0015)
         await bench.executor.resume_execution(name, max_cost_usd=0.0015, approve=True)
         status = await bench.executor.wait(name)
-        assert (status["state"], status["why"]) == ("paused", "budget")
+        assert (status["status"], status["reason"]) == ("paused", "budget")
         assert float(provider.billed_usd) <= 0.0015
     async with bench_of() as bench:
         name = await bench.executor.submit_batch_tasks(["a"], agent="echo")
@@ -315,7 +315,7 @@ async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
         living, _ = await run(bench, second, ends=True)
         if between == "cancel":
             status = await living.cancel_execution("b")
-            assert (status["state"], status["running"]) == ("cancelled", 0)
+            assert (status["status"], status["running"]) == ("cancelled", 0)
         await (living.rerun_failed if between == "rerun" else living.resume_execution)("b")
         assert (await living.wait("b"))["completed"] == 1
         assert names == ["b:t1:1", "b:t1:1"]
@@ -340,7 +340,7 @@ async def test_nothing_begins_on_an_executor_that_closes() -> None:
         with pytest.raises(ConfigurationError, match="not open"):
             await executor.resume_execution(name)
         assert executor.active_executions() == []
-        assert (await bench.executor.get_execution_status(name))["state"] == "paused"
+        assert (await bench.executor.get_execution_status(name))["status"] == "paused"
         closing = None
         await bench.executor.resume_execution(name)  # its lease is free
         await bench.executor.wait(name)
@@ -360,7 +360,7 @@ async def test_a_bad_item_of_a_producer_is_a_failure_as_others_are(
     async with bench_of(settings) as bench:
         told = bench.told("batch.task")
         name = await bench.executor.submit_batch_tasks(items(), agent="echo")
-        assert (await bench.executor.wait(name))["state"] == "failed"
+        assert (await bench.executor.wait(name))["status"] == "failed"
         assert len(bench.asked) <= 2
         assert {each["status"] for each in told} >= {"failed"}
         found = {each.task_id: each for each in await bench.executor.get_execution_results(name)}
@@ -395,7 +395,7 @@ async def test_a_report_is_of_what_another_process_did_since(tmp_path: Path) -> 
             await other.resume_execution(name)
             await other.wait(name)
         report = await bench.executor.get_report(name)
-        assert (report.state, report.by_status) == ("completed", {"completed": 10})
+        assert (report.status, report.by_status) == ("completed", {"completed": 10})
     await journal.aclose()
 
 
@@ -435,7 +435,7 @@ async def test_a_limit_by_name_holds_for_an_agent_that_is_named_by_its_file(tmp_
             [f"t{n}" for n in range(12)], agent=str(file)
         )
         metrics = [await bench.executor.get_performance_metrics()]
-        while (await bench.executor.get_execution_status(name))["state"] in ("pending", "running"):
+        while (await bench.executor.get_execution_status(name))["status"] in ("pending", "running"):
             metrics.append(await bench.executor.get_performance_metrics())
             await asyncio.sleep(0.002)
         assert max(each["running"] for each in metrics) == 1

@@ -48,17 +48,17 @@ async def begun(journal: Journal, name: str = "e", count: int = 5) -> Execution:
 async def test_an_execution_is_kept_as_its_owner_says(journal: Journal) -> None:
     execution = await begun(journal)
     assert not await journal.create(Execution("e"))
-    execution.state = "paused"
-    execution.why = "asked"
+    execution.status = "paused"
+    execution.reason = "asked"
     execution.forecast = {"cost_usd": 1.5}
-    execution.sealed = True
+    execution.input_closed = True
     execution.source = {"path": "/x", "mapping": {"input": "é {text}"}}
     await journal.save(execution)
     assert await journal.heartbeat("e", execution.token, 60, '{"ended": 2}') == ""
     await journal.request("e", "pause")
     assert await journal.heartbeat("e", execution.token, 60, '{"ended": 3}') == "pause"
     found = await journal.get("e")
-    assert (found.state, found.why, found.forecast, found.sealed) == (
+    assert (found.status, found.reason, found.forecast, found.input_closed) == (
         "paused",
         "asked",
         {"cost_usd": 1.5},
@@ -136,7 +136,13 @@ async def test_changes_and_results(journal: Journal) -> None:
     await journal.write("e", execution.token, [change(n, "running") for n in (1, 2, 3)])
     assert await journal.counts("e") == {"pending": 2, "running": 3}
     (first, *_) = await journal.rows("e", "running", 10)
-    assert (first.attempts, first.starts, first.not_before_s, first.history, first.spent) == (
+    assert (
+        first.failed_attempts,
+        first.dispatch_count,
+        first.not_before,
+        first.history,
+        first.usage,
+    ) == (
         1,
         2,
         3.5,
@@ -156,7 +162,13 @@ async def test_changes_and_results(journal: Journal) -> None:
     assert await journal.reset("e", execution.token, ["failed", "skipped"]) == 1
     assert [each.seq for each in await journal.results("e")] == [3]
     (again,) = await journal.get_tasks("e", [2])
-    assert (again.status, again.attempts, again.tries, again.starts, again.history) == (
+    assert (
+        again.status,
+        again.failed_attempts,
+        again.generation,
+        again.dispatch_count,
+        again.history,
+    ) == (
         "pending",
         0,
         1,

@@ -121,7 +121,7 @@ async def test_a_task_that_is_being_accepted_keeps_its_batch_open() -> None:
         status = await over(bench, name)
         accepted = 1 + sum(each is None for each in told)
         assert all(each is None or isinstance(each, InputInvalid) for each in told)
-        assert (status["state"], status["completed"], status["total"]) == (
+        assert (status["status"], status["completed"], status["total"]) == (
             "completed",
             accepted,
             accepted,
@@ -171,7 +171,7 @@ async def test_a_store_that_fails_at_the_start_hangs_nothing(
             await over(bench, name)
         monkeypatch.setattr(journal, "acall", inner)
         execution = await journal.get(name)
-        assert execution.state == "running"  # for all that the journal knows
+        assert execution.status == "running"  # for all that the journal knows
         await bench.executor.resume_execution(name)
         status = await over(bench, name)
         assert (status["completed"], status["lost"]) == (1, 0)  # no process has died
@@ -254,7 +254,7 @@ async def test_money_needs_its_approval_however_it_is_asked(
         await over(bench, name)
         if sum(provider.billed.values()) < 5:
             await bench.executor.resume_execution(name)
-            assert (await over(bench, name))["state"] == "awaiting_approval"
+            assert (await over(bench, name))["status"] == "awaiting_approval"
         with pytest.raises(
             ApprovalRequired, match=r"about 0\.004200 USD, and its budget is 0\.0035 USD"
         ):
@@ -295,7 +295,7 @@ async def test_pausing_again_and_again_begins_nothing() -> None:
             await bench.executor.pause_execution(name)
         go.set()
         status = await over(bench, name)
-        assert (status["state"], status["completed"], len(bench.asked)) == ("paused", 3, 3)
+        assert (status["status"], status["completed"], len(bench.asked)) == ("paused", 3, 3)
 
 
 async def test_producers_end_with_their_batch(no_tasks_left: None) -> None:
@@ -380,7 +380,7 @@ class BatchRow:
 
         self.agent = agent
         self.priority = TaskPriority.NORMAL
-        self.accepted_s = 0.0
+        self.accepted_at = 0.0
 
 
 async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> None:
@@ -393,8 +393,8 @@ async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> Non
         execution = await journal.get(name)
         execution.token = await journal.lease(name, "x", 0)
         execution.owner = "x"
-        execution.sealed = False
-        execution.state = "paused"
+        execution.input_closed = False
+        execution.status = "paused"
         await journal.save(execution, release=True)
         file.unlink()
         for _ in range(2):
@@ -512,5 +512,5 @@ async def test_what_others_hold_of_a_budget_is_waited_for(monkeypatch: pytest.Mo
             tasks, agent="stub", max_cost_usd=0.012
         )  # 0.0084 is needed
         status = await over(bench, name, 30)
-        assert (status["state"], status["completed"]) == ("completed", 80)
+        assert (status["status"], status["completed"]) == ("completed", 80)
         assert max(provider.asked.values()) == 1

@@ -62,17 +62,17 @@ async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url
         bench_of(settings, journal=journal, ledger=ledger) as bench,
     ):
         name, status = await batch(bench, provider, 60, max_cost_usd=0.004)
-        assert (status["state"], status["why"], status["running"]) == ("paused", "budget", 0)
+        assert (status["status"], status["reason"], status["running"]) == ("paused", "budget", 0)
         assert 0 < status["completed"] < 60
         assert status["completed"] == sum(provider.billed.values())
         assert float(provider.billed_usd) == pytest.approx(spent_usd(ledger, name))
         assert spent_usd(ledger, name) <= 0.004
         assert float(status["cost_usd"]) == pytest.approx(spent_usd(ledger, name))
         await bench.executor.resume_execution(name)  # without more money nothing happens
-        assert (await bench.executor.wait(name))["why"] == "budget"
+        assert (await bench.executor.wait(name))["reason"] == "budget"
         await bench.executor.resume_execution(name, max_cost_usd=1.0)
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"], status["max_cost_usd"]) == (
+        assert (status["status"], status["completed"], status["max_cost_usd"]) == (
             "completed",
             60,
             1.0,
@@ -113,13 +113,13 @@ async def test_conversations_that_a_budget_interrupts_go_on_with_more(tmp_path: 
     ):
         runtime = "{retry: {attempts: 1}, cost: {on_exhausted: pause}}"
         name, status = await batch(bench, provider, 12, runtime, max_cost_usd=0.001)
-        assert (status["state"], status["why"], status["running"]) == ("paused", "budget", 0)
+        assert (status["status"], status["reason"], status["running"]) == ("paused", "budget", 0)
         assert 0 < status["completed"] < 12
         counts = await journal.counts(name)
         assert counts == {"completed": status["completed"], "pending": 12 - status["completed"]}
         await bench.executor.resume_execution(name, max_cost_usd=1.0)
         status = await bench.executor.wait(name)
-        assert (status["state"], status["completed"]) == ("completed", 12)
+        assert (status["status"], status["completed"]) == ("completed", 12)
         assert set(provider.billed.values()) == {1}
         assert float(provider.billed_usd) == pytest.approx(spent_usd(ledger, name))
     await journal.aclose()
@@ -132,7 +132,7 @@ async def test_a_forecast_above_the_budget_waits_for_approval() -> None:
     ):
         told = bench.told("batch.forecast")
         name, status = await batch(bench, provider, 40, max_cost_usd=0.003)
-        assert (status["state"], status["completed"]) == ("awaiting_approval", 5)
+        assert (status["status"], status["completed"]) == ("awaiting_approval", 5)
         made = status["forecast"]
         assert (made["sample"], made["tasks"]) == (5, 40)
         assert made["cost_usd"] == pytest.approx(40 * ONE_USD)
@@ -143,7 +143,7 @@ async def test_a_forecast_above_the_budget_waits_for_approval() -> None:
         assert told
         await bench.executor.resume_execution(name, approve=True)
         status = await bench.executor.wait(name)
-        assert (status["state"], status["why"]) == ("paused", "budget")  # approved is not paid
+        assert (status["status"], status["reason"]) == ("paused", "budget")  # approved is not paid
         assert float(provider.billed_usd) <= 0.003
 
 
@@ -153,7 +153,7 @@ async def test_a_forecast_within_the_budget_asks_nobody() -> None:
         bench_of({"max_concurrent": 4}, ledger=MemoryLedger()) as bench,
     ):
         _, status = await batch(bench, provider, 30, max_cost_usd=1.0)
-        assert (status["state"], status["completed"]) == ("completed", 30)
+        assert (status["status"], status["completed"]) == ("completed", 30)
         assert status["forecast"]["cost_usd"] == pytest.approx(30 * ONE_USD)
         assert set(provider.asked.values()) == {1}
 
@@ -172,7 +172,7 @@ async def test_two_batches_have_an_account_each() -> None:
             for each, limit in (("poor", 0.0012), ("rich", 1.0))
         ]
         poor, rich = await asyncio.gather(*(bench.executor.wait(name) for name in names))
-        assert (poor["why"], rich["state"], rich["completed"]) == ("budget", "completed", 20)
+        assert (poor["reason"], rich["status"], rich["completed"]) == ("budget", "completed", 20)
         assert spent_usd(ledger, names[0]) <= 0.0012
         assert spent_usd(ledger, names[1]) == pytest.approx(20 * ONE_USD)
 

@@ -20,7 +20,7 @@ class Item:
     name: str
     priority: TaskPriority = TaskPriority.NORMAL
     agent: str = "a"
-    accepted_s: float = 0.0
+    accepted_at: float = 0.0
 
 
 class Clock:
@@ -45,7 +45,7 @@ def names(queue: TaskQueue[Item]) -> list[str]:
 def add(queue: TaskQueue[Item], clock: Clock, text: str, **given: Any) -> None:
     for each in text.split():
         level = {"u": "URGENT", "h": "HIGH", "n": "NORMAL", "l": "LOW"}[each[0]]
-        queue.requeue(Item(each, TaskPriority[level], accepted_s=clock.now, **given))
+        queue.requeue(Item(each, TaskPriority[level], accepted_at=clock.now, **given))
 
 
 def test_the_highest_priority_goes_first_then_the_oldest_or_the_newest() -> None:
@@ -170,7 +170,7 @@ def test_nothing_is_lost_nor_given_twice_and_limits_hold(steps: list[Any], order
                 assert found.name not in taken
                 assert found in may
                 oldest = {
-                    level: [e.accepted_s for e in may if e.priority == level]
+                    level: [e.accepted_at for e in may if e.priority == level]
                     for level in TaskPriority
                 }
                 ranks = {

@@ -53,6 +53,13 @@ def result(name: str, position: int, value: Any = None, **given: Any) -> TaskRes
     )
 
 
+def test_a_failure_is_read_under_its_older_names() -> None:
+    failure = Failure(1, "timeout", "run_timeout", "late", failed_at=5.0)
+    result = TaskResult("t", 1, "failed", error=failure, history=[failure], ended_at=6.0)
+    older = result.to_json().replace('"failed_at"', '"at_s"').replace('"ended_at"', '"ended_s"')
+    assert TaskResult.from_json(older) == result
+
+
 def test_strategies() -> None:
     results = [
         result("b", 2, {"tags": ["y"], "count": 2, "who": {"name": "bo", "age": 3}}),
@@ -154,7 +161,7 @@ async def test_the_report_adds_up() -> None:
             {"completed": 19, "failed": 1},
             {"connection": 1},
         )
-        assert (report.attempts, report.retries, report.state) == (21, 1, "completed")
+        assert (report.attempts, report.retries, report.status) == (21, 1, "completed")
         assert report.serial_s == pytest.approx(
             sum(r.duration_s for r in await bench.executor.get_execution_results(name)), abs=0.01
         )

@@ -242,7 +242,7 @@ def test_money_on_the_command_line(home: Path) -> None:
         _, said = run("run", *common, "--max-cost", "0.003", "--id", "m", code=7)
         assert "forecast from 5 of 40 tasks: 0.0042 USD" in said
         assert "agent-runtime batch resume m --approve" in said
-        assert json.loads(command("status", "m", "--json").stdout)["state"] == "awaiting_approval"
+        assert json.loads(command("status", "m", "--json").stdout)["status"] == "awaiting_approval"
         _, said = run("resume", "m", "--approve", code=6)
         assert "agent-runtime batch resume m --max-cost USD" in said
         assert 0 < float(provider.counts()["usd"]) <= 0.003
@@ -289,7 +289,7 @@ def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
                 os.kill(batch.pid, signal.SIGINT if how == "ctrl_c" else signal.SIGKILL)
             _, said = batch.communicate()
         assert batch.returncode == {"ctrl_c": 130, "kill": -9, "cancel": 1}[how], said
-        state = json.loads(command("status", "b", "--json").stdout)["state"]
+        state = json.loads(command("status", "b", "--json").stdout)["status"]
         assert state == {"ctrl_c": "paused", "kill": "lost", "cancel": "cancelled"}[how]
         if how == "ctrl_c":
             assert "to go on: agent-runtime batch resume b" in said

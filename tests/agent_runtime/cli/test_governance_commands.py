@@ -48,7 +48,7 @@ def test_the_life_of_a_key(home: Path) -> None:
     ).strip()
     assert key.startswith("art_")
     (row,) = json.loads(run("keys", "list", "--json"))
-    assert (row["user"], row["tenant"], row["scopes"], row["state"]) == (
+    assert (row["user"], row["tenant"], row["scopes"], row["status"]) == (
         "ada",
         "acme",
         ["run:analyst"],

@@ -56,7 +56,7 @@ JSON: Any = st.recursive(
 
 @given(JSON, NAMES, NAMES, NAMES, NAMES, st.integers(0, 4_000_000_000), st.integers(0, 9))
 def test_every_event_comes_back_as_it_went(
-    data: Any, run: Any, session: Any, tenant: Any, user: Any, time_s: int, depth: int
+    data: Any, run: Any, session: Any, tenant: Any, user: Any, occurred_at: int, depth: int
 ) -> None:
     event = EventBus().stamp(
         Event(
@@ -65,7 +65,7 @@ def test_every_event_comes_back_as_it_went(
             run,
             session,
             user,
-            time_s,
+            occurred_at,
             tenant,
             "agent",
             cause="c" if depth else None,
@@ -79,7 +79,7 @@ def test_every_event_comes_back_as_it_went(
         "run_id",
         "session_id",
         "user_id",
-        "time_s",
+        "occurred_at",
         "tenant",
         "agent",
         "source",
@@ -102,7 +102,7 @@ def test_the_standards_own_library_reads_them(data: Any, session: Any) -> None:
         event.source,
         event.type,
     )
-    assert attributes["time"].timestamp() == pytest.approx(event.time_s, abs=1e-3)
+    assert attributes["time"].timestamp() == pytest.approx(event.occurred_at, abs=1e-3)
     assert read.get_data() == data
     assert all(name.isalnum() and name.islower() and len(name) <= 20 for name in attributes)
 
@@ -265,3 +265,9 @@ def test_a_reason_of_the_first_release_is_read_under_its_present_name(kind: str)
     assert from_cloud_event(stored).data == {"reason": "expired", "other": 1}
     stored = to_cloud_event(Event("custom.x", {"why": "mine"}))
     assert from_cloud_event(stored).data == {"why": "mine"}
+
+
+@pytest.mark.parametrize("kind", ["batch.execution", "mcp.server"])
+def test_a_state_of_an_older_log_is_read_as_a_status(kind: str) -> None:
+    stored = to_cloud_event(Event(kind, {"state": "open", "other": 1}))
+    assert from_cloud_event(stored).data == {"status": "open", "other": 1}

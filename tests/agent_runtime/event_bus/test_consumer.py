@@ -536,7 +536,7 @@ def cyclic() -> Any:
     "bad",
     [
         Event("custom.x", cyclic()), Event("custom.x", run_id="\ud800"), Event("custom.x",
-        time_s=float("nan")),
+        occurred_at=float("nan")),
         Event("custom.x", 10**5000), Event("custom.x", user_id="\udfff"),
     ],
 )  # fmt: skip

@@ -89,7 +89,9 @@ JSON = st.recursive(
 )
 
 
-@given(JSON, st.sampled_from(["tenant", "data", "depth", "type", "user_id", "source", "time_s"]))
+@given(
+    JSON, st.sampled_from(["tenant", "data", "depth", "type", "user_id", "source", "occurred_at"])
+)
 def test_a_seal_holds_over_every_attribute(data: Any, changed: str) -> None:
     seal = EventSeal(KEY, "main")
     original = event(data)
@@ -98,7 +100,7 @@ def test_a_seal_holds_over_every_attribute(data: Any, changed: str) -> None:
     other: dict[str, Any] = {
         "tenant": "b", "data": ["other", data], "depth": 5, "type": "custom.y", "user_id": "eve",
         "source": "s",
-        "time_s": 5.0,
+        "occurred_at": 5.0,
     }  # fmt: skip
     forged = json.loads(encode_event(_with(original, changed, other[changed])))
     forged["seal"] = json.loads(sent)["seal"]

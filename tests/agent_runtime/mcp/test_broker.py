@@ -333,5 +333,5 @@ async def test_a_template_names_a_server() -> None:
         assert result.usage.tool_calls == 1
         assert "hello" in str(result.messages[-2].content)
         assert factory.create_agent(template).agent is agent.agent  # kept: nothing has changed
-        states = [event.data["state"] for event in factory.event_bus.retained("mcp.server")]
+        states = [event.data["status"] for event in factory.event_bus.retained("mcp.server")]
         assert states == ["open"]

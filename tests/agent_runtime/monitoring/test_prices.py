@@ -92,13 +92,13 @@ def test_a_price_is_asked_with_all_that_the_table_knows(
 
 
 def test_the_address_says_who_bills() -> None:
-    deepseek = PRICES.price("deepseek", "deepseek-chat", at_s=1_790_000_000)
+    deepseek = PRICES.price("deepseek", "deepseek-chat", at=1_790_000_000)
     address = "https://api.deepseek.com/v1"
-    assert PRICES.price("openai", "deepseek-chat", base_url=address, at_s=1_790_000_000) == deepseek
+    assert PRICES.price("openai", "deepseek-chat", base_url=address, at=1_790_000_000) == deepseek
     assert PRICES.price("openai", "deepseek-chat", base_url="http://127.0.0.1:8000/v1") is None
     assert (
         PRICES.price(
-            "openai", "deepseek-chat", base_url="HTTPS://API.DeepSeek.com/v1", at_s=1_790_000_000
+            "openai", "deepseek-chat", base_url="HTTPS://API.DeepSeek.com/v1", at=1_790_000_000
         )
         == deepseek
     )

@@ -204,6 +204,7 @@ async def test_letters_and_ids_are_there(generation: Path, tmp_path: Path) -> No
         {"type": "run.end", "n": 1},
         3,
     )
+    assert letter.added_at > 1_700_000_000
     await letters.aclose()
     seen = SqliteDeduplicationStore(str(shutil.copy(generation / "seen_ids.db", tmp_path)))
     assert await seen.contains("billing", "event-1")
@@ -218,6 +219,10 @@ async def test_a_batch_that_was_stopped_goes_on(address: Any) -> None:
     ):
         results = await executor.get_execution_results("whole")
         assert [each.status for each in results] == ["completed"] * 3
+        assert all(each.ended_at > 1_700_000_000 for each in results)
+        whole = await executor.get_execution_status("whole")
+        assert (whole["status"], whole["input_closed"]) == ("completed", True)
+        assert 1_700_000_000 < whole["created_at"] <= whole["ended_at"]
         await executor.resume_execution("stopped")
         await executor.wait("stopped")
         results = await executor.get_execution_results("stopped")

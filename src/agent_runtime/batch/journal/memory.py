@@ -74,7 +74,7 @@ class MemoryJournal(Journal):
         return self._stored(execution_id).copy()
 
     def _list(self, limit: int) -> Sequence[Execution]:
-        newest = sorted(self._executions.values(), key=lambda stored: -stored.execution.created_s)
+        newest = sorted(self._executions.values(), key=lambda stored: -stored.execution.created_at)
         return [stored.copy() for stored in newest[:limit]]
 
     def _delete(self, execution_id: str) -> None:
@@ -130,12 +130,12 @@ class MemoryJournal(Journal):
             row = stored.rows[change.seq]
             (
                 row.status,
-                row.attempts,
-                row.tries,
-                row.starts,
-                row.not_before_s,
+                row.failed_attempts,
+                row.generation,
+                row.dispatch_count,
+                row.not_before,
                 row.history,
-                row.spent,
+                row.usage,
             ) = change[2:9]
             if change.status == "pending":
                 stored.pending[change.seq] = row
@@ -167,14 +167,14 @@ class MemoryJournal(Journal):
     def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
         stored = self._stored_for_owner(execution_id, token)
         ended_rows = [
-            row for row in stored.rows.values() if row.status in statuses and row.tries >= 0
+            row for row in stored.rows.values() if row.status in statuses and row.generation >= 0
         ]
         for row in ended_rows:
             row.status = "pending"
-            row.attempts = 0
-            row.tries = row.tries + 1
-            row.starts = 0
-            row.not_before_s = 0.0
+            row.failed_attempts = 0
+            row.generation = row.generation + 1
+            row.dispatch_count = 0
+            row.not_before = 0.0
             stored.pending[row.seq] = row
             stored.results.pop(row.seq, None)
         return len(ended_rows)

@@ -11,10 +11,10 @@ from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.batch.task import BatchTask
 from agent_runtime.pool.task import TaskPriority
 
-ExecutionState: TypeAlias = Literal[
+ExecutionStatus: TypeAlias = Literal[
     "pending", "running", "paused", "awaiting_approval", "completed", "failed", "cancelled"
 ]
-FINAL_STATES: tuple[ExecutionState, ...] = ("completed", "failed", "cancelled")
+FINAL_EXECUTION_STATUSES: tuple[ExecutionStatus, ...] = ("completed", "failed", "cancelled")
 RunnerRequest: TypeAlias = Literal["", "pause", "run", "cancel"]
 
 
@@ -31,17 +31,17 @@ class Execution:
 
     id: str
     settings: dict[str, Any] = field(default_factory=dict)
-    state: ExecutionState = "pending"
+    status: ExecutionStatus = "pending"
     name: str = ""
     agent: str = ""
-    sealed: bool = False
+    input_closed: bool = False
     requested: RunnerRequest = ""
-    why: str = ""
+    reason: str = ""
     approved: bool = False
     forecast: dict[str, Any] | None = None
     source: dict[str, Any] = field(default_factory=dict)
-    created_s: float = field(default_factory=time.time)
-    ended_s: float | None = None
+    created_at: float = field(default_factory=time.time)
+    ended_at: float | None = None
     progress: dict[str, Any] = field(default_factory=dict)
     owner: str = ""
     token: int = 0
@@ -52,7 +52,7 @@ class Execution:
     @property
     def is_final(self) -> bool:
         """Whether nothing is left to be done, unless somebody asks for more."""
-        return self.state in FINAL_STATES
+        return self.status in FINAL_EXECUTION_STATUSES
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready."""
@@ -64,11 +64,32 @@ _VOLATILE_FIELDS = ("id", "owner", "token", "is_leased", "requested", "progress"
 
 Not part of its document.
 """
+_DOCUMENT_NAMES = {
+    "status": "state",
+    "reason": "why",
+    "input_closed": "sealed",
+    "created_at": "created_s",
+    "ended_at": "ended_s",
+}
+"""The names in stored documents of the fields that have another one there."""
+_DOCUMENT_FIELDS = {stored_name: name for name, stored_name in _DOCUMENT_NAMES.items()}
 
 
 def execution_document(execution: Execution) -> str:
-    """The part of an execution that its runner writes, as JSON."""
-    return json.dumps({k: v for k, v in execution.to_dict().items() if k not in _VOLATILE_FIELDS})
+    """Return the part of an execution that its runner writes, as JSON."""
+    return json.dumps(
+        {
+            _DOCUMENT_NAMES.get(name, name): value
+            for name, value in execution.to_dict().items()
+            if name not in _VOLATILE_FIELDS
+        }
+    )
+
+
+def execution_from_document(execution_id: str, document: str, **volatile_fields: Any) -> Execution:
+    """Return the execution of a stored document and of the fields stored beside it."""
+    fields = {_DOCUMENT_FIELDS.get(name, name): v for name, v in json.loads(document).items()}
+    return Execution(execution_id, **fields, **volatile_fields)
 
 
 @dataclass(slots=True)
@@ -87,15 +108,15 @@ class TaskRow:
     agent: str
     priority: TaskPriority
     task: str
-    accepted_s: float
+    accepted_at: float
     rank: float = 0.0
     status: TaskStatus = "pending"
-    attempts: int = 0
-    tries: int = 0
-    starts: int = 0
-    not_before_s: float = 0.0
+    failed_attempts: int = 0
+    generation: int = 0
+    dispatch_count: int = 0
+    not_before: float = 0.0
     history: str = ""
-    spent: str = ""
+    usage: str = ""
     result: TaskResult | None = None
     parsed_task: BatchTask | None = None
 
@@ -123,17 +144,35 @@ class TaskUpdate(NamedTuple):
     seq: int
     id: str
     status: TaskStatus
-    attempts: int
-    tries: int
-    starts: int
-    not_before_s: float = 0.0
+    failed_attempts: int
+    generation: int
+    dispatch_count: int
+    not_before: float = 0.0
     history: str = ""
-    spent: str = ""
+    usage: str = ""
     result: TaskResult | None = None
 
 
-MUTABLE_FIELDS = ("status", "attempts", "tries", "starts", "not_before_s", "history", "spent")
-"""What a change changes, in its order."""
+TASK_COLUMNS = {
+    "seq": "seq",
+    "id": "id",
+    "agent": "agent",
+    "priority": "priority",
+    "task": "task",
+    "accepted_at": "accepted_s",
+    "rank": "rank",
+}
+"""The fields of a row that never change, in their order, with their stored names."""
+MUTABLE_COLUMNS = {
+    "status": "status",
+    "failed_attempts": "attempts",
+    "generation": "tries",
+    "dispatch_count": "starts",
+    "not_before": "not_before_s",
+    "history": "history",
+    "usage": "spent",
+}
+"""The fields of a row that a TaskUpdate replaces, in their order, with their stored names."""
 
 
 class StoredResult(NamedTuple):

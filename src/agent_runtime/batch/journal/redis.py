@@ -6,24 +6,26 @@ One script for each step that must be whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import (
-    MUTABLE_FIELDS,
+    MUTABLE_COLUMNS,
+    TASK_COLUMNS,
     Execution,
     StoredResult,
     TaskRow,
     TaskUpdate,
     execution_document,
+    execution_from_document,
 )
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.storage import RedisConnection
 
-_IMMUTABLE_FIELDS = ("seq", "id", "agent", "priority", "task", "accepted_s", "rank")
+_FIELDS_OF_COLUMNS = {column: name for name, column in (TASK_COLUMNS | MUTABLE_COLUMNS).items()}
 _CHECK_OWNER = """
 local token, owner = unpack(redis.call('HMGET', KEYS[1], 'token', 'owner'))
 if not token or token ~= ARGV[1] or owner == '' then return 'lost' end
@@ -159,7 +161,7 @@ class RedisJournal(RedisConnection, Journal):
     def _create(self, execution: Execution) -> Any:
         if (yield _CREATE, [self._key(execution.id)], [execution_document(execution)]) == b"known":
             return False
-        yield "execute_command", "ZADD", self._index_key, execution.created_s, execution.id
+        yield "execute_command", "ZADD", self._index_key, execution.created_at, execution.id
         return True
 
     def _get(self, execution_id: str) -> Any:
@@ -226,8 +228,8 @@ class RedisJournal(RedisConnection, Journal):
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Any:
         args: list[Any] = []
         for row in rows:
-            immutable_json = json.dumps({name: getattr(row, name) for name in _IMMUTABLE_FIELDS})
-            mutable_json = json.dumps({name: getattr(row, name) for name in MUTABLE_FIELDS})
+            immutable_json = _columns_json(row, TASK_COLUMNS)
+            mutable_json = _columns_json(row, MUTABLE_COLUMNS)
             args += [
                 row.seq,
                 row.id,
@@ -260,7 +262,7 @@ class RedisJournal(RedisConnection, Journal):
     def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> Any:
         args: list[Any] = [token]
         for change in changes:
-            state = json.dumps({name: getattr(change, name) for name in MUTABLE_FIELDS})
+            state = _columns_json(change, MUTABLE_COLUMNS)
             args += [change.seq, change.status, state, _result_json(change.result)]
         _decode_reply((yield _WRITE, self._update_keys(execution_id), args), execution_id)
 
@@ -319,6 +321,11 @@ class RedisJournal(RedisConnection, Journal):
         ]
 
 
+def _columns_json(row: TaskRow | TaskUpdate, columns: Mapping[str, str]) -> str:
+    """Return fields of a row as JSON under their stored names."""
+    return json.dumps({column: getattr(row, name) for name, column in columns.items()})
+
+
 def _result_json(result: TaskResult | None) -> str:
     return "" if result is None else result.to_json()
 
@@ -333,15 +340,12 @@ def _decode_execution(
     execution_id: str, values: dict[bytes, bytes], now: tuple[int, int]
 ) -> Execution:
     fields = {name.decode(): value.decode() for name, value in values.items()}
-    volatile_fields: dict[str, Any] = {
-        "owner": fields["owner"],
-        "token": int(fields["token"]),
-        "requested": fields["wanted"],
-    }
-    execution = Execution(
+    execution = execution_from_document(
         execution_id,
-        **json.loads(fields["document"]),
-        **volatile_fields,
+        fields["document"],
+        owner=fields["owner"],
+        token=int(fields["token"]),
+        requested=fields["wanted"],
         progress=json.loads(fields["progress"]),
     )
     execution.is_leased = (
@@ -351,6 +355,7 @@ def _decode_execution(
 
 
 def _decode_row(immutable_json: bytes, mutable_json: bytes) -> TaskRow:
-    row = TaskRow(**json.loads(immutable_json), **json.loads(mutable_json))
+    columns = {**json.loads(immutable_json), **json.loads(mutable_json)}
+    row = TaskRow(**{_FIELDS_OF_COLUMNS[column]: value for column, value in columns.items()})
     row.priority = TaskPriority(row.priority)
     return row

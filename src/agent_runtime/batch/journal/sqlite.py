@@ -8,12 +8,14 @@ from typing import Any
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import (
-    MUTABLE_FIELDS,
+    MUTABLE_COLUMNS,
+    TASK_COLUMNS,
     Execution,
     StoredResult,
     TaskRow,
     TaskUpdate,
     execution_document,
+    execution_from_document,
 )
 from agent_runtime.batch.result import TaskResult
 from agent_runtime.batch.task import BatchTask
@@ -23,15 +25,12 @@ from agent_runtime.storage import SqliteFile
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
-_TASK_COLUMNS = "seq, id, agent, priority, task, accepted_s, rank"
-_STATE_COLUMNS = ", ".join(MUTABLE_FIELDS)
+_TASK_COLUMNS = ", ".join(TASK_COLUMNS.values())
+_STATE_COLUMNS = ", ".join(MUTABLE_COLUMNS.values())
 _SELECT_TASKS = (
-    f"SELECT {', '.join(f'tasks.{name}' for name in _TASK_COLUMNS.split(', '))}, "  # noqa: S608 - constants, here and below
-    ""
-    ""
-    f"{', '.join(f'states.{name}' for name in MUTABLE_FIELDS)} FROM states JOIN tasks USING "
-    "(execution, "
-    "seq)"
+    f"SELECT {', '.join(f'tasks.{name}' for name in TASK_COLUMNS.values())}, "
+    f"{', '.join(f'states.{name}' for name in MUTABLE_COLUMNS.values())} "
+    "FROM states JOIN tasks USING (execution, seq)"
 )
 _INSERT_RESULT = "INSERT OR REPLACE INTO results (execution, seq, result) VALUES (?,?,?)"
 _EXECUTION_COLUMNS = "id, document, owner, token, lease_until_s, wanted, progress"
@@ -87,7 +86,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             0.0,
             "",
             "{}",
-            execution.created_s,
+            execution.created_at,
         )
         return (
             self._db.execute(
@@ -97,26 +96,19 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         )
 
     def _get(self, execution_id: str) -> Execution:
-        query = f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id=?"  # noqa: S608
+        query = f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id=?"
         if (columns := self._db.execute(query, (execution_id,)).fetchone()) is None:
             raise ExecutionNotFound(execution_id)
         return _decode_execution(columns)
 
     def _list(self, limit: int) -> list[Execution]:
-        query = (
-            f"SELECT {_EXECUTION_COLUMNS} FROM executions ORDER BY created_s DESC LIMIT "  # noqa: S608
-            "?"
-        )
+        query = f"SELECT {_EXECUTION_COLUMNS} FROM executions ORDER BY created_s DESC LIMIT ?"
         return [_decode_execution(columns) for columns in self._db.execute(query, (limit,))]
 
     def _delete(self, execution_id: str) -> None:
         with self._transaction():
             for table in ("tasks", "states", "results"):
-                self._db.execute(
-                    f"DELETE FROM {table} WHERE "  # noqa: S608
-                    "execution=?",
-                    (execution_id,),
-                )
+                self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))
             self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
 
     def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> int:
@@ -132,8 +124,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 
     def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
         query = (
-            "UPDATE executions SET lease_until_s=?, progress=? WHERE id=? AND token=? AND "
-            "owner<>'' RETURNING wanted"
+            "UPDATE executions SET lease_until_s=?, progress=? "
+            "WHERE id=? AND token=? AND owner<>'' RETURNING wanted"
         )
         if not (
             returned_rows := self._db.execute(
@@ -146,8 +138,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
     def _save(self, execution: Execution, release: bool) -> None:
         owner = "" if release else execution.owner
         query = (
-            "UPDATE executions SET document=?, progress=?, owner=? WHERE id=? AND token=? "
-            "AND owner<>''"
+            "UPDATE executions SET document=?, progress=?, owner=? "
+            "WHERE id=? AND token=? AND owner<>''"
         )
         values = (
             execution_document(execution),
@@ -173,11 +165,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
     def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         duplicate_seqs = []
         insert_task = (
-            f"INSERT OR IGNORE INTO tasks (execution, {_TASK_COLUMNS}) VALUES "  # noqa: S608
-            f"(?{',?' * 7})"
+            f"INSERT OR IGNORE INTO tasks (execution, {_TASK_COLUMNS}) VALUES (?{',?' * 7})"
         )
         insert_state = (
-            f"INSERT INTO states (execution, seq, agent, rank, {_STATE_COLUMNS}) "  # noqa: S608
+            f"INSERT INTO states (execution, seq, agent, rank, {_STATE_COLUMNS}) "
             f"VALUES (?{',?' * 10})"
         )
         with self._transaction():
@@ -188,13 +179,13 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
                     row.agent,
                     int(row.priority),
                     row.task,
-                    row.accepted_s,
+                    row.accepted_at,
                     row.rank,
                 )
                 if not self._db.execute(insert_task, (execution_id, *values)).rowcount:
                     duplicate_seqs.append(row.seq)
                     continue
-                mutable_values = (getattr(row, name) for name in MUTABLE_FIELDS)
+                mutable_values = (getattr(row, name) for name in MUTABLE_COLUMNS)
                 self._db.execute(
                     insert_state, (execution_id, row.seq, row.agent, row.rank, *mutable_values)
                 )
@@ -204,7 +195,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 
     def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
         update = (
-            f"UPDATE states SET {', '.join(f'{name}=?' for name in MUTABLE_FIELDS)} "  # noqa: S608
+            f"UPDATE states SET {', '.join(f'{name}=?' for name in MUTABLE_COLUMNS.values())} "
             "WHERE execution=? AND seq=?"
         )
         rows = [(*change[2:9], execution_id, change.seq) for change in changes]
@@ -229,8 +220,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         agent_sql = "" if agent is None else "AND states.agent=:agent"
         query = (
             f"{_SELECT_TASKS} WHERE states.execution=:id AND states.status={status_sql} "
-            f"{agent_sql} "
-            "ORDER BY states.rank, states.seq LIMIT :n"
+            f"{agent_sql} ORDER BY states.rank, states.seq LIMIT :n"
         )
         values = {"id": execution_id, "status": status, "n": limit, "agent": agent}
         return [_decode_row(columns) for columns in self._db.execute(query, values)]
@@ -257,20 +247,15 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         with self._transaction():
             self._check_owner(execution_id, token)
             select_ended = (
-                "SELECT seq FROM states WHERE execution=? AND tries >= 0 AND status IN "  # noqa: S608
-                ""
-                f"({placeholders})"
+                "SELECT seq FROM states WHERE execution=? AND tries >= 0 "
+                f"AND status IN ({placeholders})"
             )
-            delete_results = (
-                "DELETE FROM results WHERE execution=? AND seq IN "  # noqa: S608
-                f"({select_ended})"
-            )
+            delete_results = f"DELETE FROM results WHERE execution=? AND seq IN ({select_ended})"
             self._db.execute(delete_results, (execution_id, execution_id, *statuses))
             assignments = "status='pending', attempts=0, tries=tries+1, starts=0, not_before_s=0"
             update = (
-                f"UPDATE states SET {assignments} WHERE execution=? AND tries >= 0 AND status "  # noqa: S608
-                ""
-                f"IN ({placeholders})"
+                f"UPDATE states SET {assignments} WHERE execution=? AND tries >= 0 "
+                f"AND status IN ({placeholders})"
             )
             return self._db.execute(update, (execution_id, *statuses)).rowcount
 
@@ -278,9 +263,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         self, execution_id: str, by: str, after: int, limit: int
     ) -> Sequence[StoredResult]:
         query = (
-            f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? ORDER "  # noqa: S608
-            ""
-            f"BY {by} LIMIT ?"
+            f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? "
+            f"ORDER BY {by} LIMIT ?"
         )
         result_rows = self._db.execute(query, (execution_id, after, limit))
         return [
@@ -292,14 +276,14 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 def _decode_execution(columns: tuple[Any, ...]) -> Execution:
     execution_id, document_json, owner, token, lease_until_s, requested, progress = columns
     is_leased = is_lease_held(owner, lease_until_s)
-    volatile_fields: dict[str, Any] = {
-        "owner": owner,
-        "token": token,
-        "is_leased": is_leased,
-        "requested": requested,
-    }
-    return Execution(
-        execution_id, **json.loads(document_json), **volatile_fields, progress=json.loads(progress)
+    return execution_from_document(
+        execution_id,
+        document_json,
+        owner=owner,
+        token=token,
+        is_leased=is_leased,
+        requested=requested,
+        progress=json.loads(progress),
     )
 
 

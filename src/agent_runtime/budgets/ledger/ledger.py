@@ -193,7 +193,7 @@ OPERATIONS: dict[str, str] = {
     "transact": "([Ending], Reservation or None) -> Answer: first the endings, then the "
     "reservation, in one step",
     "balances": "() -> {key: Balance}",
-    "report": "(since_s, until_s) -> [(hour_s, Spend)], whole hours since the epoch",
+    "report": "(since, until) -> [(hour_s, Spend)], whole hours since the epoch",
     "sweep": "() -> how many abandoned holds were charged at their estimate",
 }
 """The operations by name; each backend has a method of this name, after an underscore."""

@@ -58,9 +58,9 @@ class MemoryLedger(Ledger):
             for key, b in self._store.accounts.items()
         }
 
-    def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
-        first = int(since_s // 3600)
-        last = int(-(-until_s // 3600))
+    def _report(self, since: float, until: float) -> list[tuple[int, Spend]]:
+        first = int(since // 3600)
+        last = int(-(-until // 3600))
         return [
             (hour * 3600, Spend(labels, *counts))
             for (hour, labels), counts in sorted(self._store.spends.items())

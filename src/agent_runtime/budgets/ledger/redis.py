@@ -225,9 +225,9 @@ class RedisLedger(RedisConnection, Ledger):
             for key, value in sorted(balance_texts.items())
         }
 
-    def _report(self, since_s: float, until_s: float) -> Any:
-        first = int(since_s // 3600)
-        last = int(-(-until_s // 3600))
+    def _report(self, since: float, until: float) -> Any:
+        first = int(since // 3600)
+        last = int(-(-until // 3600))
         rows: dict[tuple[int, SpendLabels], dict[str, int]] = {}
         for field, value in (yield "hgetall", self._keys[5]).items():
             hour, *labels, name = field.decode().split(" ")

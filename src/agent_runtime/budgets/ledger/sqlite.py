@@ -74,18 +74,15 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
             return self._rules.expire_holds()
 
     def _balances(self) -> dict[str, Balance]:
-        rows = self._db.execute(
-            f"SELECT key, {_BALANCE_COLUMNS} FROM accounts ORDER BY "  # noqa: S608 - constants
-            "key"
-        )
+        rows = self._db.execute(f"SELECT key, {_BALANCE_COLUMNS} FROM accounts ORDER BY key")
         return {key: Balance(*rest) for key, *rest in rows}
 
-    def _report(self, since_s: float, until_s: float) -> list[tuple[int, Spend]]:
+    def _report(self, since: float, until: float) -> list[tuple[int, Spend]]:
         query = (
             "SELECT * FROM spends WHERE hour>=? AND hour<? ORDER BY hour, tenant, user, "
             "template, model"
         )
-        rows = self._db.execute(query, (int(since_s // 3600), int(-(-until_s // 3600))))
+        rows = self._db.execute(query, (int(since // 3600), int(-(-until // 3600))))
         return [(hour * 3600, Spend(SpendLabels(*rest[:4]), *rest[4:])) for hour, *rest in rows]
 
 
@@ -97,7 +94,7 @@ class _SqliteLedgerStore:
 
     def get_balance(self, key: str) -> Balance | None:
         row = self._db.execute(
-            f"SELECT {_BALANCE_COLUMNS} FROM accounts WHERE key=?",  # noqa: S608
+            f"SELECT {_BALANCE_COLUMNS} FROM accounts WHERE key=?",
             (key,),
         ).fetchone()
         return None if row is None else Balance(*row)
@@ -132,7 +129,7 @@ class _SqliteLedgerStore:
 
     def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
         statement = (
-            f"INSERT INTO spends VALUES (?,?,?,?,?{',?' * len(_COUNTS)}) "  # noqa: S608 - constants
+            f"INSERT INTO spends VALUES (?,?,?,?,?{',?' * len(_COUNTS)}) "
             f"ON CONFLICT (hour, tenant, user, template, model) DO UPDATE SET {_COUNT_UPDATES}"
         )
         self._db.executemany(statement, [(hour, *spend.labels, *spend[1:]) for spend in spends])

@@ -137,7 +137,7 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
                     write.data,
                 )
                 db.execute(
-                    f"INSERT OR {conflict_action} INTO writes VALUES (?,?,?,?,?,?,?)",  # noqa: S608 - two constants
+                    f"INSERT OR {conflict_action} INTO writes VALUES (?,?,?,?,?,?,?)",
                     values,
                 )
 
@@ -230,8 +230,7 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
     def _erase(self, thread: str) -> None:
         for table in _THREAD_TABLES:
             self._db.execute(
-                f"DELETE FROM {table} WHERE "  # noqa: S608 - a constant
-                "thread=?",
+                f"DELETE FROM {table} WHERE thread=?",
                 (thread,),
             )
         # The row stays for its token: a writer from before must not find the count started anew.

@@ -108,10 +108,7 @@ class SqliteSessions(SqliteFile):
                 row.data,
                 row.deleted_reason,
             )
-            query = (
-                f"INSERT OR IGNORE INTO sessions ({_COLUMNS}) VALUES "  # noqa: S608 - a constant
-                "(?,?,?,?,?,?,?)"
-            )
+            query = f"INSERT OR IGNORE INTO sessions ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"
             return self._db.execute(query, values).rowcount == 1
         query = "UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?"
         return (
@@ -131,8 +128,7 @@ class SqliteSessions(SqliteFile):
 
     def _get_session(self, key: str) -> SessionRow | None:
         record = self._db.execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE "  # noqa: S608
-            "key=?",
+            f"SELECT {_COLUMNS} FROM sessions WHERE key=?",
             (key,),
         ).fetchone()
         return None if record is None else SessionRow(*record)
@@ -142,9 +138,7 @@ class SqliteSessions(SqliteFile):
     ) -> Iterable[SessionRow]:
         user_condition = "" if user is None else "AND user=:user"
         query = (
-            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND tenant=:tenant {user_condition} "  # noqa: S608 - constants
-            ""
-            ""
+            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND tenant=:tenant {user_condition} "
             "AND (created_at, key) < (:at, :key) ORDER BY created_at DESC, key DESC LIMIT :limit"
         )
         created_before, key = before or (float("inf"), "")
@@ -158,10 +152,7 @@ class SqliteSessions(SqliteFile):
         return [SessionRow(*record) for record in self._db.execute(query, parameters)]
 
     def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
-        query = (
-            f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT "  # noqa: S608 - a constant
-            "?"
-        )
+        query = f"SELECT {_COLUMNS} FROM sessions WHERE gone='' AND expires_at <= ? LIMIT ?"
         return [
             SessionRow(*record)
             for record in self._db.execute(query, (self._deletion_time(), limit))

@@ -55,7 +55,7 @@ _INSERT = (
 class EventQuery:
     """What to look for in the log; everything that is given must hold.
 
-    `types` are patterns with `*` and `?`; `since_s` and `until_s` Unix seconds, both inclusive.
+    `types` are patterns with `*` and `?`; `since` and `until` Unix seconds, both inclusive.
     """
 
     types: tuple[str, ...] = ()
@@ -64,8 +64,8 @@ class EventQuery:
     tenant: str | None = None
     user_id: str | None = None
     agent: str | None = None
-    since_s: float | None = None
-    until_s: float | None = None
+    since: float | None = None
+    until: float | None = None
 
     def matches(self, event: Event) -> bool:
         """Whether the event is looked for."""
@@ -73,8 +73,8 @@ class EventQuery:
         return (
             (not self.types or any(fnmatchcase(event.type, pattern) for pattern in self.types))
             and all(getattr(self, name) in (None, getattr(event, name)) for name in names)
-            and (self.since_s is None or event.time_s >= self.since_s)
-            and (self.until_s is None or event.time_s <= self.until_s)
+            and (self.since is None or event.occurred_at >= self.since)
+            and (self.until is None or event.occurred_at <= self.until)
         )
 
     def where(self) -> tuple[str, list[Any]]:
@@ -85,7 +85,7 @@ class EventQuery:
             if (value := getattr(self, name)) is not None:
                 parts.append(f"{name} = ?")
                 values.append(value)
-        for sign, moment in ((">=", self.since_s), ("<=", self.until_s)):
+        for sign, moment in ((">=", self.since), ("<=", self.until)):
             if moment is not None:
                 parts.append(f"time_s {sign} ?")
                 values.append(moment)
@@ -215,9 +215,8 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
         where, values = query.where()
         order = "DESC" if last else "ASC"
         sql = (
-            f"SELECT position, event FROM events WHERE position > ? AND {where} ORDER BY "  # noqa: S608
-            ""
-            f"position {order} LIMIT ?"
+            f"SELECT position, event FROM events WHERE position > ? AND {where} "
+            f"ORDER BY position {order} LIMIT ?"
         )
         rows = self._db.execute(sql, [after_position, *values, limit]).fetchall()
         return rows[::-1] if last else rows
@@ -294,7 +293,7 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
 
 def _to_record(event: Event, seal: EventSeal | None) -> tuple[Any, ...]:
     return (
-        event.id, event.type, event.time_s, event.run_id, event.session_id, event.tenant,
+        event.id, event.type, event.occurred_at, event.run_id, event.session_id, event.tenant,
         event.user_id,
         event.agent or None, encode_event(event, seal),
     )  # fmt: skip

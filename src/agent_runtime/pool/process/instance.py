@@ -59,8 +59,8 @@ class AgentInstance:
     memory_limit_mb: int = 0
     current_task: AgentTask | None = None
     tasks_done: int = 0
-    created_s: float = field(default_factory=time.time)
-    last_used_s: float = field(default_factory=time.time)
+    created_at: float = field(default_factory=time.time)
+    last_used_at: float = field(default_factory=time.time)
     last_error: str = ""
     on_change: Callable[[AgentInstance, InstanceStatus], None] | None = field(
         default=None, repr=False
@@ -93,7 +93,7 @@ class AgentInstance:
             "memory_limit_mb": self.memory_limit_mb,
             "task": None if self.current_task is None else self.current_task.id,
             "tasks_done": self.tasks_done,
-            "created_s": round(self.created_s, 3),
-            "last_used_s": round(self.last_used_s, 3),
+            "created_at": round(self.created_at, 3),
+            "last_used_at": round(self.last_used_at, 3),
             "last_error": self.last_error,
         }

@@ -279,4 +279,4 @@ class InstanceWorker:
 
     def touch(self) -> None:
         """A task has begun or ended."""
-        self.instance.last_used_s = time.time()
+        self.instance.last_used_at = time.time()

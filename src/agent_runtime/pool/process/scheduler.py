@@ -343,7 +343,7 @@ class InstanceScheduler:
             for worker in workers
         ]
         if idle_workers:
-            self.retire(min(idle_workers, key=lambda worker: worker.instance.last_used_s))
+            self.retire(min(idle_workers, key=lambda worker: worker.instance.last_used_at))
 
     def retire(self, worker: InstanceWorker) -> None:
         """End an idle instance."""

@@ -71,7 +71,7 @@ class Watchdog:
         now = time.time()
         for worker in workers:
             instance = worker.instance
-            if instance.status is InstanceStatus.IDLE and now - instance.last_used_s > limit_s:
+            if instance.status is InstanceStatus.IDLE and now - instance.last_used_at > limit_s:
                 idle_count = sum(
                     w.instance.agent == instance.agent and w.instance.status is InstanceStatus.IDLE
                     for w in workers
