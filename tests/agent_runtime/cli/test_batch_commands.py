@@ -95,7 +95,7 @@ def test_a_csv_in_results_and_a_report_out(home: Path) -> None:
     assert "throughput" in command("report", "first").stdout
     command("report", "first", "--results", "again.jsonl", "--out", "r.txt")
     assert [each["task_id"] for each in lines(home / "again.jsonl")] == [f"T{n}" for n in range(12)]
-    assert "state       completed" in (home / "r.txt").read_text()
+    assert "status      completed" in (home / "r.txt").read_text()
 
 
 def test_tasks_from_stdin_and_results_to_stdout() -> None:
